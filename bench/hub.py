@@ -162,7 +162,7 @@ def adaptry(data: Path) -> Iterator[Place]:
 def push(place: Place, folder: Path, name: str) -> None:
     """By our own client in this process, since 200 starts of another take minutes."""
     from adaptry import open_dir
-    from adaptry import push as push_adapter
+    from adaptry.operations.transfer import push as push_adapter
     from adaptry.registry.http import HttpRegistry
 
     push_adapter(HttpRegistry(place.url, place.token), open_dir(folder), name)

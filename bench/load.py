@@ -26,7 +26,6 @@ import transformers
 from safetensors.torch import load_file
 
 import adaptry
-from adaptry.core.manifest import BaseClaim
 from adaptry.integrations.serving import Cache
 
 
@@ -46,7 +45,7 @@ def measure(place: Path, hidden: int, layers: int, rank: int, rounds: int) -> No
     model = base(hidden, layers)
     folder = trained(place / "adapter", model, rank)
     registry = adaptry.connect(str(place / "registry"))
-    adaptry.push(registry, adaptry.open_dir(folder), "acme/tone", base=BaseClaim(name="org/bench"))
+    adaptry.push(registry, adaptry.open_dir(folder), "acme/tone", base="org/bench")
     size = (folder / "adapter_model.safetensors").stat().st_size
     print(f"an adapter of {size / 1e6:.1f} MB, rank {rank}, {layers} layers of {hidden}")
     tensors(registry, folder, place, rounds)

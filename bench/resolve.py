@@ -1,101 +1,115 @@
 """How many aliases does a server resolve in a second, and how long does one take?
 
-    python bench/resolve.py [--seconds 5] [--clients 8] [--workers 1]
+    python bench/resolve.py [--size 1000000] [--seconds 3] [--clients 1 8 32] [--rounds 5] [--workers 1]
 
-Clients with kept connections ask for what an alias means, as workers that follow `prod` do; then once more
-saying what they have already (304). Beside it `/healthz`, which does nothing: what is left is ours.
+A registry of so many versions (`bench/filled.py`). Clients with kept connections (`bench/http_load.py`) ask
+what the aliases of a thousand adapters mean, then once more for one adapter, saying that they have its answer
+already (304). Beside it the limit: FastAPI and sqlite3 on the same file, without tokens and checks
+(`peers/fastapi_sqlite.py`). They take turns, so that a busy machine slows all alike. Medians of the rounds,
+with the lowest and highest rate, and the server's processor time for each request.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
-import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import urllib3
+from filled import adapter_of, fill
+from http_load import Load, load
 from served import served
 
-from adaptry.adapters.adapter import open_dir
-from adaptry.operations.transfer import push
-from adaptry.registry.records import PushOptions
-from adaptry.testing.samples import tiny_lora
+LIMIT = Path(__file__).parent / "peers" / "fastapi_sqlite.py"
+ADAPTERS = 1000
 
-PROD = "/api/v1/adapters/acme/tone/versions/prod"
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked, and the process that answers."""
+
+    url: str
+    process: int
+    paths: Sequence[str]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=5)
-    arguments.add_argument("--clients", type=int, default=8)
+    arguments.add_argument("--size", type=int, default=1_000_000)
+    arguments.add_argument("--seconds", type=float, default=3)
+    arguments.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--workers", type=int, default=1)
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), options.seconds, options.clients, options.workers)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        data = Path(folder) / "data"
+        data.mkdir()
+        fill(f"sqlite:///{data / 'catalog.sqlite'}", options.size)
+        targets = dict(start(stack, data, options.size, options.workers))
+        for clients in options.clients:
+            print(f"{options.size:,} versions, {clients} clients, {options.workers} server process(es)")
+            measure(targets, clients, options.seconds, options.rounds)
 
 
-def measure(folder: Path, seconds: float, clients: int, workers: int) -> None:
-    with served(folder / "data", "--workers", str(workers)) as server:
-        push(
-            server.registry,
-            open_dir(tiny_lora(folder / "tone")),
-            "acme/tone",
-            options=PushOptions(alias="prod"),
-        )
-        url, bearer = server.url, {"Authorization": f"Bearer {server.token}"}
-        tag = answer(url, PROD, bearer).headers["ETag"]
-        print(f"{clients} clients, {workers} server process(es)")
-        idle = ask(url, "/healthz", {}, seconds, clients)
-        show("healthz", idle, seconds, idle)
-        show("resolve an alias", ask(url, PROD, bearer, seconds, clients), seconds, idle)
-        seen = {**bearer, "If-None-Match": tag}
-        show("resolve, nothing changed (304)", ask(url, PROD, seen, seconds, clients), seconds, idle)
-
-
-def ask(url: str, path: str, headers: dict[str, str], seconds: float, clients: int) -> list[float]:
-    """The time of every call that `clients` threads make in `seconds`."""
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-
-    def work() -> None:
-        parts = urlsplit(url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
-        mine = []
-        while (began := time.perf_counter()) < until:
-            connection.request("GET", path, headers=headers)
-            connection.getresponse().read()
-            mine.append(time.perf_counter() - began)
-        connection.close()
-        times.extend(mine)
-
-    threads = [threading.Thread(target=work) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return times
-
-
-def show(what: str, times: list[float], seconds: float, idle: list[float]) -> None:
-    cuts = statistics.quantiles(times, n=100)
-    share = len(times) / len(idle)
-    print(
-        f"  {what:<34}{len(times) / seconds:8,.0f} / s   p50 {cuts[49] * 1e3:6.2f} ms   p99"
-        f" {cuts[98] * 1e3:6.2f} ms   {share:.2f} of healthz"
+def start(stack: ExitStack, data: Path, size: int, workers: int) -> Iterator[tuple[str, Target]]:
+    paths = [f"/api/v1/adapters/{adapter_of(n * 7919, size)}/versions/prod" for n in range(ADAPTERS)]
+    server = stack.enter_context(served(data, "--workers", str(workers)))
+    bearer = {"Authorization": f"Bearer {server.token}"}
+    tag = urllib3.request("GET", server.url + paths[0], headers=bearer).headers["ETag"]
+    url, process = stack.enter_context(limit(data / "catalog.sqlite"))
+    yield "FastAPI + sqlite3 (limit)", Target(url, process, paths)
+    yield "resolve", Target(server.url, server.process, paths, bearer)
+    yield (
+        "resolve, nothing new (304)",
+        Target(server.url, server.process, paths[:1], {**bearer, "If-None-Match": tag}),
     )
+    yield "healthz", Target(server.url, server.process, ["/healthz"])
 
 
-def answer(url: str, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
-    connection.request("GET", path, headers=headers)
-    response = connection.getresponse()
-    response.read()
-    connection.close()
-    return response
+@contextmanager
+def limit(catalog: Path) -> Iterator[tuple[str, int]]:
+    command = [sys.executable, str(LIMIT), str(catalog)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.terminate()
+
+
+def measure(targets: Mapping[str, Target], clients: int, seconds: float, rounds: int) -> None:
+    loads: dict[str, list[Load]] = defaultdict(list)
+    busy: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, target in targets.items():
+            before = processor_seconds(target.process)
+            found = load(target.url, target.paths, target.headers, clients, seconds)
+            loads[name].append(found)
+            busy[name].append((processor_seconds(target.process) - before) / (found.rate * seconds))
+    best = statistics.median(each.rate for each in loads["FastAPI + sqlite3 (limit)"])
+    for name, found in loads.items():
+        rates = sorted(each.rate for each in found)
+        rate = statistics.median(rates)
+        print(
+            f"  {name:<28}{rate:7,.0f} / s ({rates[0]:,.0f} to {rates[-1]:,.0f})"
+            f"   p50 {statistics.median(each.median for each in found):6.2f} ms"
+            f"   p99 {statistics.median(each.p99 for each in found):6.2f} ms"
+            f"   {statistics.median(busy[name]) * 1e6:5.0f} µs of processor   {rate / best:.2f} of the limit"
+        )
+
+
+def processor_seconds(process: int) -> float:
+    """Of the process itself: with several workers, their parent has no part in it."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ The environment is set while this file is read, before any module that looks at 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +31,17 @@ os.environ.pop("COLUMNS", None)
 
 SLOW = (
     "tests/api/hub",
+    "tests/api/test_client.py",
     "tests/api/test_draining.py",
+    "tests/api/test_generated_clients.py",
     "tests/api/test_hostile.py",
+    "tests/api/test_private_is_absent.py",
     "tests/api/test_proxies.py",
     "tests/api/test_schema.py",
     "tests/api/test_serve.py",
     "tests/api/test_uploads.py::test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it",
     "tests/cli/test_program.py",
+    "tests/cli/test_runtime_compare.py",
     "tests/cli/test_serving.py",
     "tests/combining/test_peft_modes.py",
     "tests/contract/test_registry_balanced.py",
@@ -47,20 +52,27 @@ SLOW = (
     "tests/domain/test_long_headers.py",
     "tests/domain/test_patterns.py::test_a_pattern_that_runs_for_ever_is_refused_after_a_second_and_delays_no_plain_name",
     "tests/engines",
+    "tests/evidence/test_upkeep.py",
     "tests/exporting/test_names_by_peft.py",
     "tests/gc/test_beside_pushes.py",
     "tests/hub/test_clients.py",
     "tests/hub/test_taking_over.py",
+    "tests/inspection/test_inspector.py",
+    "tests/integrity/test_mending.py",
     "tests/integrity/test_rows.py",
     "tests/jobs",
     "tests/live",
     "tests/merging/test_bitsandbytes.py",
     "tests/merging/test_crashes.py",
-    "tests/merging/test_rounding.py",
-    "tests/merging/test_tied_heads.py",
     "tests/merging/test_methods.py",
+    "tests/merging/test_rounding.py",
+    "tests/merging/test_streaming.py",
+    "tests/merging/test_tied_heads.py",
+    "tests/merging/test_verify_merge.py",
     "tests/methods/test_additive.py",
     "tests/methods/test_algebra.py",
+    "tests/methods/test_broken.py",
+    "tests/methods/test_lora_on_ends.py",
     "tests/methods/test_on_base.py",
     "tests/methods/test_tables_of_peft.py",
     "tests/mirroring",
@@ -70,6 +82,7 @@ SLOW = (
     "tests/storage/test_backup.py",
     "tests/storage/test_crashes.py",
     "tests/storage/test_database_faults.py",
+    "tests/storage/test_grants_model.py",
     "tests/storage/test_s3_blobs.py",
     "tests/test_examples.py",
     "tests/test_wheel.py",
@@ -77,30 +90,69 @@ SLOW = (
     "tests/training",
     "tests/vllm",
     "tests/worker/test_cache.py",
+    "tests/worker/test_stacks.py",
 )
 """Where the tests are that `make test` leaves to `make test-slow`: folders, files, classes and tests that
 took longest when they were measured. A single test or case may be marked where it stands. What needs a server
 of PostgreSQL or S3 is slow, too.
 """
 SERVERS = frozenset({"postgres", "seaweed", "ceph"})
+NAMES_SOMETHING_SLOW = re.compile("slow|postgres|seaweed|ceph|s3_")
+"""What the text of a file outside `SLOW` has in it if a test of the file is slow."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves a slow place unread where no slow test is selected: a quarter of the time of collecting."""
-    if collection_path.relative_to(config.rootpath).as_posix() not in SLOW or not config.option.markexpr:
+    """Leaves a place unread where no test can be selected: a quarter of the time of collecting."""
+    if not config.option.markexpr:
         return None
-    selected = Expression.compile(config.option.markexpr)
-    if selected.evaluate(lambda name, /, **_: name == "slow"):
-        return None
-    return None if selected.evaluate(lambda name, /, **_: name in ("slow", "heavy")) else True
+    place = collection_path.relative_to(config.rootpath).as_posix()
+    expression = Expression.compile(config.option.markexpr)
+
+    def selects(*marks: str) -> bool:
+        return expression.evaluate(lambda name, /, **_: name in marks)
+
+    if place in SLOW:
+        return None if selects("slow") or selects("slow", "heavy") else True
+    only_slow = not selects() and not selects("heavy")
+    if only_slow and collection_path.match("test_*.py") and not has_slow_tests(collection_path, place):
+        return True
+    return None
+
+
+def has_slow_tests(path: Path, place: str) -> bool:
+    """Whether a file may have any. (`place`: its path from the root.)"""
+    is_listed = any(place == each or each.startswith(f"{place}::") for each in SLOW)
+    in_folder = any(place.startswith(f"{each}/") for each in SLOW)
+    return is_listed or in_folder or NAMES_SOMETHING_SLOW.search(path.read_text()) is not None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Marks what is slow."""
     path = item.nodeid.partition("[")[0]
-    needs = SERVERS.intersection(getattr(item, "fixturenames", ()))
+    needs = SERVERS.intersection(_fixtures(item))
     if needs or any(path == place or path.startswith((f"{place}/", f"{place}::")) for place in SLOW):
         item.add_marker("slow")
+    if item.get_closest_marker("slow"):
+        found = has_slow_tests(item.path, path.partition("::")[0])
+        assert found, f"{path} is slow, but nothing in its file says so: make test-slow would not read it"
+
+
+@pytest.hookimpl(trylast=True)  # after they were shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a running topology come first and in a row: one worker starts it, and ends it soon.
+    Its processes take a tenth of a core while they wait. Jobs come next, which take longest, so that the
+    tests that the workers end with are short.
+    """
+
+    def place(item: pytest.Item) -> int:
+        shares = item.nodeid.startswith("tests/topology/") and "running" in _fixtures(item)
+        return 0 if shares else 1 if item.nodeid.startswith("tests/jobs/") else 2
+
+    items.sort(key=place)
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
 
 
 pytest.register_assert_rewrite(
@@ -193,9 +245,9 @@ def ceph_place(ceph: Ceph, s3_credentials: None) -> str:
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for all tests of this process, each with a database of its own."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'adaptry[postgres]'")
-    from adaptry.testing.postgres import REMEDY, postgres_server, programs
+    from adaptry.testing.postgres import NEVER_VACUUMS, REMEDY, postgres_server, programs
 
     if programs() is None:
         pytest.skip(REMEDY)
-    with postgres_server() as server:
+    with postgres_server(settings=NEVER_VACUUMS) as server:
         yield server

@@ -88,7 +88,7 @@ def test_every_command_shown_exists(page: Path) -> None:
 
 def test_the_readme_shows_the_daily_commands() -> None:
     shown = {words[0] for words in commands(ROOT / "README.md") if words}
-    assert shown >= {"push", "pull", "search", "check", "base", "alias", "merge", "serve", "demo"}
+    assert shown >= {"push", "pull", "search", "check", "base", "alias", "serve", "demo"}
 
 
 def test_every_decision_says_why_and_what_follows() -> None:

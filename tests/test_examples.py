@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook" / "adaptry.ipynb"
 LIBRARIES_TALK = ("training",)
 """transformers tells of its own deprecated names and of what is not installed."""
 
 SCRIPTS = [
     script
     for script in sorted((Path(__file__).parents[1] / "examples").glob("*/*.py"))
-    if script.parent.name != "topology"  # which runs until it is told to stop: tests/topology does
+    if script.parent.name not in ("topology", "serving")  # run by tests/topology and tests/engines
 ]
 
 
@@ -28,3 +30,18 @@ def test_an_example_runs(script: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert not strict or run.stderr == ""
     assert run.stdout
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
+    """As `jupyter run` does it, and every value that it shows comes as HTML too."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    with warnings.catch_warnings():  # of Jupyter's own
+        warnings.simplefilter("ignore")
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    tables = [output for output in outputs if "<table>" in output.get("data", {}).get("text/html", "")]
+    assert len(tables) >= 8
+    assert not any(cell.get("outputs") for cell in nbformat.read(NOTEBOOK, as_version=4).cells)

@@ -59,3 +59,23 @@ def test_a_slow_place_is_left_unread_only_where_no_slow_test_is_selected(
     monkeypatch.setattr(request.config.option, "markexpr", selection)
     assert bool(places.pytest_ignore_collect(ROOT / "tests" / "jobs", request.config)) == is_left_unread
     assert not places.pytest_ignore_collect(ROOT / "tests" / "domain", request.config)
+
+
+@pytest.mark.parametrize(
+    "selection, is_left_unread",
+    [("slow and not heavy", True), ("not slow and not heavy", False), ("heavy", False), ("", False)],
+)
+def test_a_file_without_slow_tests_is_left_unread_where_only_slow_tests_are_selected(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, selection: str, is_left_unread: bool
+) -> None:
+    places = request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    assert places is not None
+    monkeypatch.setattr(request.config.option, "markexpr", selection)
+
+    def is_unread(file: str) -> bool:
+        return bool(places.pytest_ignore_collect(ROOT / "tests" / file, request.config))
+
+    assert is_unread("domain/test_refs.py") == is_left_unread
+    assert not is_unread("storage/test_postgres.py")  # its tests use a server
+    assert not is_unread("methods/test_bind_and_peft.py")  # a test is marked where it stands
+    assert not is_unread("api/test_uploads.py")  # a test is listed in `SLOW`

@@ -16,7 +16,7 @@ FILE = "admin-token"
 def ensure_admin_token(data: Path, catalog: Catalog) -> Path:
     """The file with the first admin token, created with mode 0600 if missing. Raises `Unavailable`.
 
-    A file that was deleted on purpose comes back with a new token; the old one stays good until revoked.
+    If the file was deleted, it is written again with a new token; the old token works until it is revoked.
     """
     path = data / FILE
     try:
@@ -40,9 +40,10 @@ def ensure_admin_token(data: Path, catalog: Catalog) -> Path:
 
 
 def admit_admin_token(path: Path, catalog: Catalog) -> None:
-    """Makes the token in the file `path` an administrator's, unless it is known: revoked ones stay revoked.
+    """Registers the token in the file `path` as an administrator's. A known token stays as it is, also if
+    revoked.
 
-    Raises `Invalid` for what is no token, `Unavailable`.
+    Raises `Invalid` if the file does not hold a token, and `Unavailable`.
     """
     tokens.admit_token(
         catalog, read_secret(path, "the administrator token's setting"), "admin", "admin", ("*",)

@@ -1,4 +1,4 @@
-"""`create_app`: the application, made of its settings and nothing else."""
+"""`create_app`: builds the application from its settings alone."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from adaptry_api.hub.unsupported import unsupported_response
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
 from adaptry_api.proxies import ForwardedHeaders, networks_of
+from adaptry_api.quick_routes import QuickRoutes
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 
@@ -26,17 +27,24 @@ from adaptry_api.settings import ServerSettings
 def create_app(settings: ServerSettings) -> FastAPI:
     """Opens the registry and routes requests to it; the registry closes when the server stops.
 
-    Raises `Unavailable` or `ProtocolMismatch` where the registry cannot be opened, `Invalid` for a malformed
-    proxy address or origin, and `TypeError` for a route that does not say who may call it.
+    Raises `Unavailable` or `ProtocolMismatch` if the registry cannot be opened, `Invalid` for a malformed
+    proxy address or origin, and `TypeError` for a route without an access rule.
     """
     origins = tuple(map(check_origin, settings.origins))
     state, counts = AppState(settings), RequestMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
-        sweeps = (state.sweep_spools, cleanup.SPOOLS_EVERY), (state.sweep_uploads, cleanup.UPLOADS_EVERY)
+        tasks = (
+            (state.sweep_spools, cleanup.SPOOLS_EVERY),
+            (state.sweep_uploads, cleanup.UPLOADS_EVERY),
+            (state.store_token_uses, cleanup.TOKEN_USES_EVERY),
+            (state.read_request_limits, cleanup.LIMITS_EVERY),
+            (state.store_denials, cleanup.AUDIT_EVERY),
+            (state.seal_audit_log, cleanup.AUDIT_EVERY),
+        )
         with state.draining.delay_sigterm(settings.notice):
-            async with cleanup.periodic_cleanup(*sweeps):
+            async with cleanup.periodic_work(*tasks):
                 yield {DRAINING: state.draining}
                 await state.event_broadcaster.close()
         state.close()
@@ -49,18 +57,20 @@ def create_app(settings: ServerSettings) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        # A slash too many is not a different address with a redirect to it, but none at all.
+        # A trailing slash makes an address unknown; it is not redirected.
         redirect_slashes=False,
     )
     app.state.adaptry = state
     app.state.counts = counts
     app.state.hub_caches = HubCaches()
-    for router in all_routes(settings.docs):
-        # Not `include_router`, which wraps routes: here they stay what they are, each with its access rule.
+    for router in all_routes():
+        # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes
     errors.install_error_handlers(app, unsupported_response)
     app.add_middleware(RawPathRouting)
-    app.add_middleware(Envelope, counts=counts, hosts=settings.hosts)
+    if state.quick_reads.is_available:
+        app.add_middleware(QuickRoutes, routes=app.routes)
+    app.add_middleware(Envelope, counts=counts, denials=state.denials, hosts=settings.hosts)
     if origins:
         app.add_middleware(Cors, origins=origins)
     app.add_middleware(ForwardedHeaders, networks=networks_of(settings.proxies))

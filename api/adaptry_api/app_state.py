@@ -1,12 +1,16 @@
-"""What one server process holds open: the catalog, the blobs, and who its callers are."""
+"""The open resources of one server process: the catalog, the blobs, and the identities of its callers."""
 
 from __future__ import annotations
 
+import logging
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import anyio
 
+from adaptry.core.errors import AdaptryError, Conflict, CorruptData
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
@@ -17,7 +21,11 @@ from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.tiered import TieredBlobs
+from adaptry.storage.catalog import quotas
 from adaptry.storage.catalog.adapters import is_own
+from adaptry.storage.catalog.audit_log.log_key import KEY_FILE, LogKey
+from adaptry.storage.catalog.audit_log.recording import insert_entries
+from adaptry.storage.catalog.audit_log.sealing import Sequencer
 from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
@@ -25,20 +33,27 @@ from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
+from adaptry_api.denials import DenialRecorder
+from adaptry_api.domain_metrics import DomainMetrics
 from adaptry_api.draining import DrainState
 from adaptry_api.event_stream import EventBroadcaster
-from adaptry_api.grants import GrantSigner, read_signing_secret
 from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
 from adaptry_api.hub.upstream import UpstreamHub
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
+from adaptry_api.quick_reads import QuickReads
+from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
+from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
 
-_MIRROR = Identity("mirror", "admin", ("*",))
-"""The identity that stores what is fetched from the mirrored registry."""
+_MIRROR = Identity.with_role("mirror", "admin", ("*",))
+"""The identity that stores files fetched from the mirrored registry."""
+LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
+_IDENTITIES = 256
+"""Number of identities whose registry object is kept for their next request. It holds only the identity."""
 
 
 class AppState:
@@ -55,29 +70,39 @@ class AppState:
             presign_uploads=settings.presign_uploads,
             is_serving=True,
         )
+        given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
+        context = self._registry.context
+        context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
+        self.denials = DenialRecorder()
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:
             self._registry = PullThroughRegistry(
                 self._registry.context, self._origin(settings, settings.mirror_of)
             )
+        # A mirror may query the mirrored registry first.
+        self._registry_of = lru_cache(maxsize=_IDENTITIES)(self._registry.on_behalf_of)
+        self._sequencer, self._has_warned = Sequencer(self.catalog, context.log_key), False
+        self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
+        self.request_limits = RequestLimits()
+        self.read_request_limits()
+        self.domain_metrics = DomainMetrics(self.catalog)
         self.draining = DrainState()
         self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
         self.draining.on_begin(self.event_broadcaster.wake)
         self.heartbeat = settings.heartbeat
-        # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
-        # holds one from its first byte to its last, a download for a piece at a time.
+        # Transfers have their own threads, so that slow ones do not delay other requests. An upload holds a
+        # thread from its first byte to its last; a download holds one for each piece.
         self.uploads = UploadSlots(settings.uploads)
         self.parse_slots = ParseSlots()
         self.downloads = anyio.CapacityLimiter(_READERS)
-        self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
-        given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
+        self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
         self.signer = GrantSigner(settings.data / "upload-secret", given)
         spools = settings.spools or settings.data / "spools"
         self.spools = UploadSpools(spools)
-        self.chunk_maps = ChunkMaps(spools / ".chunks")  # beside what all servers of a registry share anyway
+        self.chunk_maps = ChunkMaps(spools / ".chunks")  # the rest is shared by all servers of a registry
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
@@ -92,11 +117,40 @@ class AppState:
         self.upstream = self._upstream(settings)
 
     def registry(self, identity: Identity, idempotency_key: IdempotencyKey | None = None) -> Registry:
+        if idempotency_key is None:
+            return self._registry_of(identity)
         return self._registry.on_behalf_of(identity, idempotency_key)
 
     def identity_of_token(self, token_sha256: str) -> Identity:
-        """Whose token has that hash. Raises `Unauthenticated` once it is revoked or expired."""
+        """The identity of the token with this hash. Raises `Unauthenticated` if it is revoked or expired."""
         return tokens.identify_hash(self.catalog, token_sha256)
+
+    def store_token_uses(self) -> None:
+        """Stores when tokens were last used. Times that are not stored yet are lost if the process dies."""
+        if used := self.authenticator.take_uses():
+            tokens.record_use(self.catalog, used)
+
+    def read_request_limits(self) -> None:
+        """Reads how many requests everybody may send; what other servers set is read every few seconds."""
+        with self.catalog.read() as tx:
+            self.request_limits.set_limits(quotas.every(tx))
+
+    def store_denials(self) -> None:
+        """Puts the requests that were denied meanwhile into the audit log."""
+        if denied := self.denials.take():
+            with self.catalog.write() as tx:
+                insert_entries(tx, denied)
+
+    def seal_audit_log(self) -> None:
+        """Seals what the audit log got since the last time, unless another server of the registry does."""
+        try:
+            self._sequencer.run(datetime.now(UTC))
+        except (Conflict, CorruptData) as error:  # once a second, until somebody does something about it
+            if not self._has_warned:
+                LOG.error("%s", error.message)
+            self._has_warned = True
+        else:
+            self._has_warned = False
 
     def _upstream(self, settings: ServerSettings) -> UpstreamHub | None:
         if settings.upstream is None:
@@ -128,7 +182,7 @@ class AppState:
         self.chunk_maps.sweep(time.time())
 
     def check(self) -> None:
-        """Raises `Unavailable` where the catalog does not answer, or this machine has no room."""
+        """Raises `Unavailable` if the catalog does not answer or the disk is full."""
         self.catalog.check()
         self._registry.blobs.require_room(1)
 
@@ -136,4 +190,8 @@ class AppState:
         self.merged_models.close()
         if self.upstream:
             self.upstream.close()
+        self.quick_reads.close()
+        with suppress(AdaptryError):  # the catalog may be away; the server stops all the same
+            self.store_denials()
+            self.seal_audit_log()
         self._registry.close()

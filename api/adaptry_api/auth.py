@@ -1,7 +1,7 @@
 """Finds the identity of a request's token.
 
-A token that was good is believed for five seconds without asking the catalog again, so a revoked one
-stops within that time in every process of the server.
+A valid token and its principal's grants are cached for five seconds, so a revoked token or grant stops
+working within five seconds in every process of the server.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from anyio import to_thread
 
@@ -28,6 +29,7 @@ class TokenAuthenticator:
         self._anonymous_read = anonymous_read
         self._known: dict[bytes, tuple[float, Identity]] = {}
         self._asking: dict[bytes, asyncio.Future[Identity]] = {}
+        self._used: dict[int, datetime] = {}
 
     async def identify(self, authorization: str | None) -> Identity:
         """The identity of the token in this header. Raises `Unauthenticated`."""
@@ -42,11 +44,21 @@ class TokenAuthenticator:
         key = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
         believed = self._known.get(key)
         if believed and believed[0] > time.monotonic():
-            return believed[1]
+            return self._note_use(believed[1])
         asking = self._asking.get(key)
-        if asking is None:  # of a thousand who listen with one token, one asks
+        if asking is None:  # a thousand listeners with one token cause one look-up
             asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
-        return await asyncio.shield(asking)
+        return self._note_use(await asyncio.shield(asking))
+
+    def take_uses(self) -> dict[int, datetime]:
+        """When each token was last used, by token id, since the previous call."""
+        used, self._used = self._used, {}
+        return dict(used)  # a request under way may still write to the other
+
+    def _note_use(self, identity: Identity) -> Identity:
+        if identity.token is not None:
+            self._used[identity.token] = datetime.now(UTC)
+        return identity
 
     async def _ask(self, key: bytes, secret: str) -> Identity:
         now, known, asking = time.monotonic(), self._known, self._asking
@@ -60,5 +72,7 @@ class TokenAuthenticator:
         return identity
 
     def clear_cache(self) -> None:
-        """Forgets every cached identity, because a token was revoked; look-ups under way are not cached."""
+        """Drops every cached identity after a right was taken away; results of look-ups under way are not
+        cached.
+        """
         self._known, self._asking = {}, {}

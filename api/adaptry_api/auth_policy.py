@@ -1,16 +1,18 @@
-"""Who may call a route: every route declares it, or the application does not start.
+"""Access rules of routes: every route declares one, or the application does not start.
 
 A route names its access rule by depending on one of the functions in `ACCESS_RULES`, or on a `RequireGrant`;
-what the caller may see and do beyond that is for the registry that acts for them. A route without an access
-rule raises when it is made, and `check_routes` raises for one that came in another way.
+beyond that, the registry that acts for the caller decides what they may see and do. Creating a route without
+an access rule raises an error, and `check_routes` raises one for routes added in another way.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, cast
+from functools import cached_property
+from typing import Annotated, Any, Generic, TypeVar, cast
+from urllib.parse import unquote
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -27,7 +29,7 @@ from adaptry.registry.interface import Registry
 from adaptry_api import errors
 from adaptry_api.app_state import AppState
 from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT, REPORT_VALUES, StrictRequest
-from adaptry_api.grants import Granted
+from adaptry_api.signed_grants import Granted
 
 
 def app_state_of(request: Request) -> AppState:
@@ -39,7 +41,9 @@ async def public() -> None:
     """Open to everyone: for routes that reveal nothing about anyone."""
 
 
-_BEARER = HTTPBearer(auto_error=False, description="A token: `adaptry token create` makes one.")
+_BEARER = HTTPBearer(
+    scheme_name="token", auto_error=False, description="`adaptry token create` makes a token."
+)
 
 
 async def identify(request: Request) -> Identity:
@@ -51,6 +55,14 @@ async def identify(request: Request) -> Identity:
     return cast(Identity, known)
 
 
+async def admit(request: Request) -> Identity:
+    """The identity, whose request is counted. Raises `Unauthenticated`, `TooManyRequests`."""
+    identity = await identify(request)
+    namespace = unquote(request.path_params.get("namespace", ""))  # of the Hub's addresses as it was sent
+    app_state_of(request).request_limits.admit(identity, namespace or None)
+    return identity
+
+
 async def caller(
     request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 ) -> Identity:
@@ -59,7 +71,7 @@ async def caller(
 
 
 async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Identity:
-    """Raises `PermissionDenied` for everybody else."""
+    """The identity, if it is an administrator's. Raises `PermissionDenied` otherwise."""
     if not identity.may_administer:
         raise PermissionDenied(f"{identity.name} may not do this; it takes an admin token for all namespaces")
     return identity
@@ -67,14 +79,14 @@ async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Ident
 
 @dataclass(frozen=True, slots=True)
 class GrantContext(Generic[Granted]):
-    """The grant, and the registry acting for the identity that it was given to."""
+    """The grant, and the registry acting for the identity that the grant was issued to."""
 
     grant: Granted
     registry: Registry
 
 
 class RequireGrant(Generic[Granted]):
-    """An access rule: admits grants of that kind, signed by us, as bearer token or the address's `grant`."""
+    """An access rule: admits our signed grants of this kind, as a bearer token or in the query's `grant`."""
 
     def __init__(self, kind: type[Granted]) -> None:
         self._kind = kind
@@ -88,7 +100,8 @@ class RequireGrant(Generic[Granted]):
 
         def look_up() -> GrantContext[Granted]:
             grant = state.signer.verify(self._kind, shown.strip(), time.time())
-            return GrantContext(grant, state.registry(state.identity_of_token(grant.by)))
+            request.state.identity = identity = state.identity_of_token(grant.by)
+            return GrantContext(grant, state.registry(identity))
 
         return await to_thread.run_sync(look_up)
 
@@ -107,16 +120,56 @@ Caller = Annotated[Identity, Depends(caller)]
 CallersRegistry = Annotated[Registry, Depends(registry)]
 
 
-class GuardedRoute(APIRoute):
-    """A route that states who may call it and reads its body strictly."""
+QuickAnswer = Callable[[Request, Registry], Awaitable[Response]]
+"""A function that answers a request from the registry that acts for its caller."""
+_QUICK = "adaptry_quick_answer"
+Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
-    # (`Any`: FastAPI's own options, passed on.)
+
+def answered_quickly(answer: QuickAnswer) -> Callable[[Endpoint], Endpoint]:
+    """For frequently called routes: `quick_routes` calls `answer` without FastAPI, which takes longer to
+    parse the request than `answer` takes to run.
+    """
+
+    def mark(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, _QUICK, answer)
+        return endpoint
+
+    return mark
+
+
+class GuardedRoute(APIRoute):
+    """A route with an access rule, which parses its body strictly."""
+
+    # `Any`: FastAPI's own options, passed on.
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         if not has_access_rule(self):
-            raise TypeError(
-                f"the route {path} does not say who may call it: depend on one of auth_policy.ACCESS_RULES"
-            )
+            raise TypeError(f"the route {path} has no access rule: depend on one of auth_policy.ACCESS_RULES")
+
+    @property
+    def quick_answer(self) -> QuickAnswer | None:
+        return getattr(self.endpoint, _QUICK, None)
+
+    async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
+        """Calls `answer` after the same checks as for any other request of this route."""
+        identity = await admit(request)
+        self._require_known_parameters(request)
+        return await answer(request, app_state_of(request).registry(identity))
+
+    def _require_known_parameters(self, request: Request) -> None:
+        """Raises `Invalid` if the query has any other parameter."""
+        if not request.query_params:
+            return
+        known = self._query_parameters
+        if unknown := request.query_params.keys() - known:
+            takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
+            raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
+
+    @cached_property
+    def _query_parameters(self) -> frozenset[str]:
+        every = (self.dependant, *_all(self.dependant))
+        return frozenset(field.alias for one in every for field in one.query_params)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -125,15 +178,14 @@ class GuardedRoute(APIRoute):
         values = {"values": REPORT_VALUES} if self.path.startswith(f"{protocol.PREFIX}/workers") else {}
         body = self.body_field.field_info.annotation if self.body_field else None
         kind = TypeAdapter(body) if body is not None else None
-        ours = self.path.startswith(f"{protocol.PREFIX}/")  # the Hub's clients say what we need not know
-        known = {field.alias for one in (self.dependant, *_all(self.dependant)) for field in one.query_params}
+        ours = self.path.startswith(f"{protocol.PREFIX}/")  # Hub clients send parameters that we ignore
+        assert self.quick_answer is None or asks_who, "a quick answer requires the caller's identity"
 
         async def strictly(request: Request) -> Response:
             if asks_who:
-                await identify(request)  # before FastAPI reads a body that a stranger sent
-            if ours and (unknown := request.query_params.keys() - known):
-                takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
-                raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
+                await admit(request)  # before FastAPI parses a body sent without a valid token
+            if ours:
+                self._require_known_parameters(request)
             parse_slots = app_state_of(request).parse_slots
             return await handle(
                 StrictRequest(request.scope, request.receive, parse_slots, limit, kind=kind, **values)
@@ -143,9 +195,13 @@ class GuardedRoute(APIRoute):
 
 
 def guarded_router(prefix: str = "", tag: str | None = None) -> APIRouter:
-    """A router whose routes are all guarded."""
+    """A router whose routes all have an access rule. A route's function name becomes its operation id."""
     return APIRouter(
-        prefix=prefix, tags=[tag] if tag else None, route_class=GuardedRoute, responses=errors.RESPONSES
+        prefix=prefix,
+        tags=[tag] if tag else None,
+        route_class=GuardedRoute,
+        responses=errors.RESPONSES,
+        generate_unique_id_function=lambda route: route.name,
     )
 
 
@@ -159,7 +215,7 @@ def check_routes(app: FastAPI) -> None:
     """Raises `TypeError` for a route without an access rule."""
     for route in app.routes:
         if not isinstance(route, APIRoute) or not has_access_rule(route):
-            raise TypeError(f"{route} does not say who may call it")
+            raise TypeError(f"{route} has no access rule")
 
 
 def _all(dependant: Dependant) -> Iterator[Dependant]:

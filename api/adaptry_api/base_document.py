@@ -1,7 +1,7 @@
 """A base's record as a request brings it: up to 64 MiB of JSON, checked as a whole in a child process.
 
-The child reads and validates the document, so one that is refused costs the server's own process no more than
-sending its bytes. Of one that passes, the server makes the record itself.
+The child parses and validates the document, so a refused document costs the server process only the time to
+send its bytes. The server builds the record from a document that passes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_new_base(data: bytes, limits: strictjson.JsonLimits) -> NewBase:
 
 
 def answer(data: bytes, size: str, depth: str, nodes: str, what: str) -> bytes:
-    """Why the document is refused; empty if it is not."""
+    """The reason for refusing the document; empty if it is valid."""
     try:
         _new_base(strictjson.loads(data, strictjson.JsonLimits(int(size), int(depth), int(nodes)), what))
     except Invalid as error:
@@ -47,8 +47,8 @@ def answer(data: bytes, size: str, depth: str, nodes: str, what: str) -> bytes:
 
 
 def _new_base(document: Any) -> NewBase:
-    """The body of a request, its tables validated entry by entry: other threads are served meanwhile, and the
-    first fault is the last that costs anything. (`Any`: JSON.) Raises `Invalid`.
+    """The body of a request, its tables validated entry by entry, so that other threads run in between and
+    validation ends at the first fault. (`Any`: JSON.) Raises `Invalid`.
     """
     where = ""
     try:
@@ -61,4 +61,4 @@ def _new_base(document: Any) -> NewBase:
         where = ""
         return NewBase.model_validate(document)
     except ValidationError as error:
-        raise Invalid(f"not a base's record: {where[:200]}{first_fault(error)}") from None
+        raise Invalid(f"not a valid base record: {where[:200]}{first_fault(error)}") from None

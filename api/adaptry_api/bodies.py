@@ -1,8 +1,7 @@
-"""Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread.
+"""Request bodies: JSON parsed strictly and within a limit, and streams passed to a function in a thread.
 
-The event loop parses small documents only. A larger one is checked in a child process, few at a time. A
-client that has not shown a token cannot send either. A document
-with many faults is refused without a list of them.
+The event loop parses only small documents. Child processes check larger ones, a few at a time. Without a
+valid token, only very small bodies are read. A document with many faults is refused without listing them.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ Result = TypeVar("Result")
 
 IDLE_SECONDS = 30.0
 MIN_BYTES_PER_SECOND = 16 << 10
-"""Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
+"""Minimum rate in bytes per second of a body that has taken longer than `IDLE_SECONDS`."""
 
 INLINE_PARSE_LIMIT = 16 << 10
-"""Bytes of JSON that are parsed on the event loop: 4 ms at worst. A child checks larger ones first."""
+"""Largest JSON body in bytes that the event loop parses (at most 4 ms). A child checks larger ones first."""
 ANONYMOUS_JSON_LIMIT = 4 << 10
-"""Bytes of JSON that are read from anybody, without a token."""
+"""Largest JSON body in bytes that is read without a token."""
 
-_READ_AHEAD = 4  # pieces between the network and the thread: enough that neither waits, and bounded
+_READ_AHEAD = 4  # pieces queued between the network and the thread: enough that neither waits, and bounded
 _PIECE = 1 << 20
 _VALUES = 20_000
 REPORT_VALUES = 60_000
-"""Values in a worker's report, which lists all adapters it has."""
+"""Maximum number of values in a worker's report, which lists all its adapters."""
 
 
 class ParseSlots:
-    """How many documents a server checks in child processes at once: two, and one base's record, which can be
-    large.
+    """How many documents a server checks in child processes at once: two of any kind, and one base record,
+    which can be large.
     """
 
     def __init__(self) -> None:
@@ -53,9 +52,9 @@ class ParseSlots:
 
 
 class StrictRequest(Request):
-    """A request whose JSON has one meaning or is refused, and is at most `limit` bytes.
+    """A request that refuses ambiguous JSON (such as duplicate keys) and bodies over `limit` bytes.
 
-    `kind` is what the route makes of it: `json` gives that value, so that FastAPI has nothing left to do.
+    `kind` is the type of the route's body: `json` returns a value of it, so FastAPI validates nothing again.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class StrictRequest(Request):
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
             if self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers:
-                self._body = b""  # of no type, then
+                self._body = b""  # the route's body has no type
                 return self._body
             try:
                 _require_type(self, "application/json")
@@ -85,7 +84,8 @@ class StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The value of the route's own type; if faults are few, the document, whose faults FastAPI answers.
+        """The value of the route's own type. If it has only a few faults, the document: FastAPI reports the
+        faults.
 
         (`Any`: JSON has no type until a model gives it one.)
         """
@@ -108,10 +108,11 @@ class StrictRequest(Request):
 async def read_json(
     data: bytes, limits: strictjson.JsonLimits, parse_slots: ParseSlots, make: Callable[[Any], Result]
 ) -> Result:
-    """What `make` makes of the document in a request's body. A child process checks large documents first.
+    """The result of `make` for the document in a request's body. A child process checks large documents
+    first.
 
-    (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make`
-    raises.
+    (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and the errors of
+    `make`.
     """
 
     if len(data) <= INLINE_PARSE_LIMIT:
@@ -125,12 +126,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body. Raises `TooLarge` before more than `limit` bytes are held."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
-        raise TooLarge(f"the request is {int(announced):,} bytes; at most {limit:,} are read here")
+        raise TooLarge(f"the request has {int(announced):,} bytes; this address accepts at most {limit:,}")
     data = bytearray()
     async for chunk in _timely(request):
         data += chunk
         if len(data) > limit:
-            raise TooLarge(f"the request is over {limit:,} bytes; no more are read here")
+            raise TooLarge(f"the request has more than {limit:,} bytes, the most that this address accepts")
     return bytes(data)
 
 
@@ -142,9 +143,9 @@ async def stream_body(
 ) -> Result:
     """Calls `into` in a thread with the body's bytes as they arrive, reading only a little ahead of it.
 
-    A body that breaks off ends early: `into` keeps what came. Raises `Unsupported` for a body that is not
-    plain bytes, or not said to be `kind` (None: whatever it is said to be), and `HttpProblem` (408), after
-    `into` has returned, for one that is too slow.
+    If the connection breaks, the bytes end early: `into` keeps those received. Raises `Unsupported` for a
+    compressed body and for a `Content-Type` other than `kind` (None: any), and `HttpProblem` (408), after
+    `into` has returned, if the body is too slow.
     """
     _require_type(request, kind)
     sender, receiver = anyio.create_memory_object_stream[bytes](_READ_AHEAD)
@@ -173,7 +174,7 @@ async def stream_body(
         group.start_soon(fill)
         try:
             outcome.append(await to_thread.run_sync(lambda: into(drain()), limiter=limiter))
-        except Exception as error:  # noqa: BLE001  leaves the group as itself, not as a group of one
+        except Exception as error:  # noqa: BLE001  raised below as itself, not in an exception group
             failures.insert(0, error)
         group.cancel_scope.cancel()
     if failures:
@@ -182,7 +183,7 @@ async def stream_body(
 
 
 async def _coalesced(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces large enough that handing one over costs nothing beside using it."""
+    """The body in pieces so large that handing one over costs little compared with using it."""
     held: list[bytes] = []
     size = 0
     try:
@@ -193,14 +194,14 @@ async def _coalesced(request: Request) -> AsyncIterator[bytes]:
                 yield b"".join(held)
                 held, size = [], 0
     except (ClientDisconnect, HttpProblem):
-        yield b"".join(held)  # what came counts
+        yield b"".join(held)  # the received bytes are kept
         raise
     if held:
         yield b"".join(held)
 
 
 async def _timely(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises `HttpProblem` where the sender stalls; our slowness does not count."""
+    """The body as it arrives. Raises `HttpProblem` if the sender stalls; time that we take is not counted."""
     stream = request.stream()
     waited = 0.0
     received = 0
@@ -211,7 +212,7 @@ async def _timely(request: Request) -> AsyncIterator[bytes]:
         waited += time.monotonic() - began
         if patience.cancelled_caught or (waited > IDLE_SECONDS and received < MIN_BYTES_PER_SECOND * waited):
             raise HttpProblem(
-                408, f"the request's body came too slowly ({received:,} bytes in {waited:.0f} s)"
+                408, f"the request's body arrived too slowly ({received:,} bytes in {waited:.0f} s)"
             )
         if chunk is None:
             return

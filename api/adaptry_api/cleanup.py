@@ -1,4 +1,4 @@
-"""Periodic cleanup in a running server: each kind of leftover once at start, then at intervals."""
+"""Periodic work of a running server, such as cleaning up after uploads: once at start, then at intervals."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ LOG = logging.getLogger("adaptry.api")
 
 SPOOLS_EVERY = 300.0
 UPLOADS_EVERY = 3600.0
+TOKEN_USES_EVERY = 60.0
+LIMITS_EVERY = 5.0
+AUDIT_EVERY = 1.0
 
 
 @asynccontextmanager
-async def periodic_cleanup(*sweeps: tuple[Callable[[], object], float]) -> AsyncIterator[None]:
-    """Does each of the sweeps every so many seconds, until the block ends. A failed one is tried again."""
+async def periodic_work(*tasks: tuple[Callable[[], object], float]) -> AsyncIterator[None]:
+    """Runs each task at its interval in seconds until the block ends. A failed task is tried again."""
 
-    async def now_and_then(sweep: Callable[[], object], seconds: float) -> None:
+    async def now_and_then(task: Callable[[], object], seconds: float) -> None:
         while True:
             try:
-                await to_thread.run_sync(sweep)
+                await to_thread.run_sync(task)
             except (OSError, AdaptryError):
-                LOG.exception("what is left of uploads cannot be removed")  # and the server serves on
+                LOG.exception("a periodic task failed; it is tried again later")  # the server keeps running
             await anyio.sleep(seconds)
 
     async with anyio.create_task_group() as group:
-        for sweep, seconds in sweeps:
-            group.start_soon(now_and_then, sweep, seconds)
+        for task, seconds in tasks:
+            group.start_soon(now_and_then, task, seconds)
         yield
         group.cancel_scope.cancel()

@@ -1,8 +1,8 @@
 """Cross-origin requests (CORS): which web pages may call this server from a browser.
 
-Off unless origins are named. A page of one of them may send every method and header, a token among them, and
-read the headers that clients of the Hub and our own need. Cookies play no part:
-`Access-Control-Allow-Credentials` is never sent, so a page can do only what its own token allows. It is plain
+Off unless the operator names origins. A page of a named origin may send any method and header, including a
+token, and read the headers that our clients and those of the Hub need. Cookies are not used:
+`Access-Control-Allow-Credentials` is never sent, so a page can do only what its token allows. This is plain
 ASGI around everything else, so that errors have the headers too.
 """
 
@@ -73,7 +73,9 @@ class Cors:
 
 
 def _preflight(asked: Headers) -> Response:
-    """Which headers a page sends is no risk: nothing but a token allows anything, and pages must know it."""
+    """Any header may be sent: that is no risk, since only a token gives rights, and a page must know the
+    token.
+    """
     headers = {
         "Access-Control-Allow-Methods": _METHODS,
         "Access-Control-Max-Age": str(_REMEMBERED_SECONDS),

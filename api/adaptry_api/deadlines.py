@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with bounds it lacks: request heads within ten seconds and 64 KiB, answers read.
+"""uvicorn's HTTP protocol with limits it lacks: ten seconds and 64 KiB for request heads, a time to read
+answers.
 
-Without them, connections that send or take a byte now and then are held for ever, and enough of them are an
-outage. Bodies of requests have their own deadline (`bodies`).
+Without them, clients that send or read a byte now and then would hold connections indefinitely, and enough
+such connections cause an outage. Bodies of requests have their own deadline (`bodies`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ HEAD_BYTES = 64 << 10
 
 
 class DeadlineProtocol(HttpToolsProtocol):
-    """Drops a connection whose request head is late or too large, or that does not take what it asked for."""
+    """Drops a connection whose request head is late or too large, or whose client reads no answer."""
 
     head_seconds = 10.0
     read_seconds = 60.0
-    """How long the piece being sent, at most 1 MiB, may take to be read."""
+    """Seconds that a client may take to read a piece of at most 1 MiB."""
 
     _deadline: asyncio.TimerHandle | None = None  # set while a head is awaited
     _stall: asyncio.TimerHandle | None = None  # set while the caller reads slower than we send
@@ -37,7 +38,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._waiting_bytes += len(data)
         super().data_received(data)
         if self._deadline is not None and self._waiting_bytes > HEAD_BYTES:
-            self._drop()  # a header line without an end is held by the parser, and never told of
+            self._drop()  # the parser buffers a header line without an end and calls nothing
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -61,7 +62,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """uvicorn stops; what only waits would keep it from that."""
+        """uvicorn stops: requests that only wait are ended, since they would keep it running."""
         draining = self.app_state.get(DRAINING)
         if isinstance(draining, DrainState):
             draining.begin()

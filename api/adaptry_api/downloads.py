@@ -1,11 +1,12 @@
-"""A stored file as an answer: its bytes in 1 MiB pieces, one range of them, and what caches may keep.
+"""A stored file as an answer: its bytes or one range of them, in 1 MiB pieces, with caching headers.
 
-A file of a revision never changes, so whoever may have it may keep it for ever.
+A file of a revision never changes, so a client may cache it permanently.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -17,6 +18,14 @@ from adaptry_api.errors import HttpProblem
 from adaptry_api.header_text import header_text
 from adaptry_api.ranges import parse_range
 
+_BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file.", **_BYTES},
+    206: {"description": "The requested range.", **_BYTES},
+    302: {"description": "The file is at this address for the next few minutes."},
+}
+"""For the description of a route that answers with a file. (`Any`: OpenAPI's own JSON.)"""
+
 FOREVER = "private, max-age=31536000, immutable"
 Read = Callable[[int], Iterator[bytes]]
 """The file's bytes from a position on."""
@@ -25,7 +34,7 @@ Read = Callable[[int], Iterator[bytes]]
 async def file_response(
     request: Request, entry: FileEntry, read: Read, limiter: anyio.CapacityLimiter
 ) -> Response:
-    """A file that never changes, so that whoever may have it may keep it."""
+    """A file that never changes, so clients may cache it permanently."""
     headers = {"ETag": f'"{entry.sha256.hex}"', "Cache-Control": FOREVER}
     return await bytes_response(request, entry.path, entry.size, read, limiter, headers)
 
@@ -40,7 +49,7 @@ async def bytes_response(
 ) -> Response:
     """200, 206 or 304; raises `HttpProblem` (416). `headers` are those of the file, its `ETag` among them.
 
-    The first piece is read before the answer begins, so that a loss is an error.
+    The first piece is read before the answer begins, so that a missing file gives an error status.
     """
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}
@@ -51,7 +60,7 @@ async def bytes_response(
         asked = None
     part = parse_range(asked, size)
     if part is None and asked:
-        detail = f"{path} is {size:,} bytes; it cannot be read from there"
+        detail = f"{path} is {size:,} bytes; it cannot be read from that offset"
         raise HttpProblem(416, detail, {"Content-Range": f"bytes */{size}"})
     headers |= {
         "Content-Length": str(part.length if part else 0),
@@ -92,4 +101,4 @@ async def _sent(
     finally:
         close = getattr(pieces, "close", None)
         if close is not None:
-            close()  # a reader that went away must not leave the file open
+            close()  # closes the file also if the client disconnects

@@ -1,8 +1,9 @@
-"""How a server stops: it says that it will, ends what only waits, finishes what runs, and takes nothing new.
+"""How a server stops: it reports not ready, ends requests that only wait, finishes running ones, accepts no
+new ones.
 
-On SIGTERM `/readyz` says no from that moment on. For the `notice` that was asked for, everything else is
-still answered, so that a balancer sees it and sends its requests elsewhere; then no connection is taken any
-more, streams of events end, and requests that run have half a minute. A second signal cuts the notice short.
+After SIGTERM, `/readyz` answers 503. For `notice` seconds, all other requests are still answered, so that a
+load balancer can notice and send requests elsewhere. Then the server accepts no more connections, event
+streams end, and running requests have half a minute to finish. A second signal ends the notice at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 DRAINING = "adaptry_draining"
-"""Where, in the state that uvicorn gives its protocols, the server's `DrainState` is."""
+"""Key of the server's `DrainState` in the state that uvicorn gives its protocols."""
 
 
 class DrainState:
@@ -27,11 +28,11 @@ class DrainState:
         self._enders: list[Callable[[], None]] = []
 
     def on_begin(self, end: Callable[[], None]) -> None:
-        """`end` is called, in the event loop, when what waits is to end."""
+        """`end` is called in the event loop when waiting requests are to end."""
         self._enders.append(end)
 
     def begin(self) -> None:
-        """Ends what waits. Called in the event loop; again is nothing."""
+        """Ends waiting requests. Called in the event loop; a second call does nothing."""
         self.is_ready = False
         if not self.has_begun:
             self.has_begun = True

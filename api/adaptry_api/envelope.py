@@ -1,6 +1,6 @@
-"""What surrounds every request: an id, the versions, the safety headers, the counts, and no traceback.
+"""Middleware around every request: adds an id, version and security headers, counts it, and hides tracebacks.
 
-It is plain ASGI, so that bodies stream through it untouched.
+It is plain ASGI, so that bodies stream through unchanged.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import logging
 import secrets
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.core.request_id import REQUEST_ID
 from adaptry.registry import protocol
 from adaptry_api import errors
+from adaptry_api.denials import DenialRecorder, set_denial_reason
 from adaptry_api.metrics import RequestMetrics
+from adaptry_api.request_log import RequestRecord, log_request
 
 LOG = logging.getLogger("adaptry.api")
 
@@ -26,13 +29,20 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "Vary": "Authorization",
 }
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+_REQUEST_ID = protocol.REQUEST_ID_HEADER.lower().encode()
+_OURS = frozenset([*(name for name, _ in _RAW_HEADERS), _REQUEST_ID])
+_CACHE_CONTROL = b"cache-control"
 
 
 class Envelope:
-    """`hosts` are the host names answered to; empty: any."""
+    """`hosts` are the host names that the server answers to; empty: any."""
 
-    def __init__(self, app: ASGIApp, counts: RequestMetrics, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, counts: RequestMetrics, denials: DenialRecorder, hosts: tuple[str, ...] = ()
+    ) -> None:
         self.app = app
+        self.denials = denials
         self.counts = counts
         self.hosts = frozenset(host.lower() for host in hosts)
 
@@ -42,15 +52,17 @@ class Envelope:
             return
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
+        current = REQUEST_ID.set(request_id)
         traffic = _Traffic(receive, send, request_id)
         began = time.perf_counter()
         try:
             self._admit(scope)
             await self.app(scope, traffic.receive, traffic.send)
         except AdaptryError as error:
+            set_denial_reason(scope, error)
             await errors.error_response(error, request_id)(scope, receive, traffic.send)
         except Exception:
-            # The last resort: nobody else may see it, and the log must have it.
+            # Unexpected errors: the log gets the traceback, the caller does not.
             LOG.exception("request %s failed", request_id)
             if traffic.status:
                 raise  # the answer has begun: only closing the connection tells the client
@@ -60,8 +72,13 @@ class Envelope:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.perf_counter() - began
-            status = traffic.status or 499  # gone before an answer
-            self.counts.record(scope["method"], route, status, seconds, traffic.received, traffic.sent)
+            status = traffic.status or 499  # the client disconnected before the answer
+            method, received, sent = scope["method"], traffic.received, traffic.sent
+            self.counts.record(method, route, status, seconds, received, sent)
+            caller = getattr(scope["state"].get("identity"), "name", None)
+            log_request(RequestRecord(request_id, caller, method, route, status, seconds, received, sent))
+            self.denials.note(scope, status)
+            REQUEST_ID.reset(current)
 
     def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -91,9 +108,10 @@ class _Traffic:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers.update({**_HEADERS, protocol.REQUEST_ID_HEADER: self._request_id})
-            headers.setdefault("Cache-Control", "private, no-store")
+            headers = [(name, value) for name, value in message["headers"] if name not in _OURS]
+            if not any(name == _CACHE_CONTROL for name, _ in headers):
+                headers.append((_CACHE_CONTROL, b"private, no-store"))
+            message["headers"] = [*headers, *_RAW_HEADERS, (_REQUEST_ID, self._request_id.encode())]
         else:
             self.sent += len(message.get("body", b""))
         await self._send(message)

@@ -1,7 +1,7 @@
 """Errors as answers: one table from class to status, one form (`application/problem+json`, RFC 9457).
 
 `code` is stable and is what clients look at; `detail` is the sentence; `request` finds the line in the log.
-Nothing of a traceback or of the input beyond our own sentence is ever sent.
+Tracebacks are never sent, and input only as quoted in our own sentence.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from starlette.responses import Response
 from adaptry.core import errors
 from adaptry.core.errors import AdaptryError
 from adaptry.registry import protocol
+from adaptry_api.denials import set_denial_reason
 
 STATUS: dict[type[AdaptryError], int] = {
     errors.Invalid: 400,
@@ -44,7 +45,7 @@ STATUS: dict[type[AdaptryError], int] = {
     AdaptryError: 500,
 }
 
-INTERNAL = "the server failed at this; its log has the details under the request's id"
+INTERNAL = "internal error; the server's log has the details under the request's id"
 _CODES = {
     400: errors.Invalid.code,
     404: errors.NotFound.code,
@@ -61,8 +62,11 @@ _CODES = {
 LOG = logging.getLogger("adaptry.api")
 
 
-class ProblemDetails(BaseModel):
-    """What an error says: `code` for programs, `detail` for people, `request` for the log."""
+class Problem(BaseModel):
+    """An error: `code` for programs, `detail` for people, `request` to find it in the server's log.
+
+    `offset`: where an upload continues (with 416 only).
+    """
 
     type: str
     title: str
@@ -76,19 +80,22 @@ class ProblemDetails(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {
         "description": what,
-        "content": {protocol.PROBLEM: {"schema": ProblemDetails.model_json_schema()}},
+        "content": {protocol.PROBLEM: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
     }
-    for status, what in {"4XX": "The request cannot be granted.", "5XX": "The server cannot answer."}.items()
+    for status, what in {
+        "4XX": "The request is refused.",
+        "5XX": "The server cannot answer now, or failed.",
+    }.items()
 }
-"""For the description of every route. (`Any`: OpenAPI's own JSON.)"""
+"""Added to every route's description; `description.document` adds the schema. (`Any`: OpenAPI's own JSON.)"""
 
 
 class HttpProblem(HTTPException):
-    """An answer that the domain has no error for (a missing precondition, a slow body)."""
+    """An HTTP error without a class in the core, such as a missing precondition or a slow body."""
 
 
 class WrappedError(HTTPException):
-    """An error of ours on its way through FastAPI, which passes nothing else out of body parsing."""
+    """Carries one of our errors out of body parsing: FastAPI lets only this type through."""
 
     def __init__(self, error: AdaptryError) -> None:
         super().__init__(status_of(error), error.public_message)
@@ -96,8 +103,12 @@ class WrappedError(HTTPException):
 
 
 def status_of(error: AdaptryError) -> int:
+    return status_of_class(type(error))
+
+
+def status_of_class(kind: type[AdaptryError]) -> int:
     """The status of the most precise class in the table."""
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return next(STATUS[one] for one in kind.__mro__ if one in STATUS)
 
 
 def problem_response(
@@ -108,8 +119,8 @@ def problem_response(
     headers: dict[str, str] | None = None,
     offset: int | None = None,
 ) -> Response:
-    """The response for an error, in the one form that all errors have."""
-    body = ProblemDetails(
+    """The response for an error, in the form that all errors share."""
+    body = Problem(
         type=f"urn:adaptry:problem:{code}",
         title=http.HTTPStatus(status).phrase,
         status=status,
@@ -151,6 +162,7 @@ def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Resp
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, AdaptryError)
+        set_denial_reason(request.scope, error)
         return error_response(error, request_id(request))
 
     async def http_error(request: Request, error: Exception) -> Response:
@@ -162,7 +174,7 @@ def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Resp
         code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
         detail, headers = error.detail, dict(error.headers or {})
         if error.status_code == 404:
-            detail = "there is no such address; GET /api/v1/openapi.json lists those there are"
+            detail = "unknown address; GET /api/v1/openapi.json lists all addresses"
         return problem_response(request_id(request), error.status_code, code, detail, headers)
 
     async def unreadable(request: Request, error: Exception) -> Response:
@@ -181,7 +193,7 @@ def request_id(request: Request) -> str:
 
 
 def describe_validation_error(error: RequestValidationError) -> str:
-    """What is wrong with a request, without quoting it."""
+    """Describes a request's faults without quoting the request."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     reason = str(first["msg"]).removeprefix("Value error, ")

@@ -1,22 +1,31 @@
-"""Answers about things that move: an `ETag` to ask again with, and never a stale copy."""
+"""Answers about things that change: an `ETag` for conditional requests, and no caching."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import Request, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from adaptry.core.errors import Invalid
 from adaptry_api.errors import HttpProblem
 
+IfMatch = Annotated[
+    str | None,
+    Header(alias="If-Match", description="The last `ETag` that the caller received, in quotation marks."),
+]
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", description="`*`: only if it does not exist yet.")
+]
+
 _GENERATION = re.compile(r'"([0-9]{1,18})"')
 
 
 def etag_response(request: Request, value: BaseModel, etag: str | None = None) -> Response:
-    """`value` as JSON, or 304 where the caller has it already."""
+    """`value` as JSON, or 304 if the caller already has it."""
     body = value.model_dump_json(by_alias=True).encode()
     tag = f'"{etag}"' if etag else _tag(body)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
@@ -25,34 +34,48 @@ def etag_response(request: Request, value: BaseModel, etag: str | None = None) -
     return Response(body, headers=headers, media_type="application/json")
 
 
-def require_if_match(request: Request, find: Callable[[], BaseModel]) -> None:
-    """Raises `HttpProblem` (412) where `If-Match` says that the caller saw another state than this one.
+def require_unchanged(if_match: str | None, find: Callable[[], BaseModel]) -> None:
+    """Raises `HttpProblem` (412) if `If-Match` names another state than this one.
 
-    It guards against an edit made on an old page, not against two at the same moment: an adapter's texts have
-    no generation.
+    It prevents edits that are based on an outdated page, but not two edits at the same moment: an adapter's
+    texts have no generation.
     """
-    match = request.headers.get("if-match")
-    if match is not None and match not in ("*", _tag(find().model_dump_json(by_alias=True).encode())):
-        raise HttpProblem(412, "it has changed since you saw it; look again and retry")
+    if if_match is not None and if_match not in ("*", _tag(find().model_dump_json(by_alias=True).encode())):
+        raise HttpProblem(412, "it has changed since you read it; read it again and retry")
 
 
-def if_match_generation(request: Request) -> int | None:
-    """The generation an alias or a state was seen at, from `If-Match`; None for `If-None-Match: *` (absent).
+async def _seen_generation(if_match: IfMatch = None) -> int:
+    """Raises `HttpProblem` (428) without `If-Match`: a change must name the generation it is based on."""
+    if if_match is None:
+        raise HttpProblem(428, 'send the generation that you read: If-Match: "<generation>"')
+    return _generation(if_match)
 
-    Raises `HttpProblem` (428) where neither says: whoever moves something says from where.
-    """
-    match, none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
-    if match is None and none_match is None:
+
+async def _seen_or_absent(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> int | None:
+    """Raises `HttpProblem` (428) if both headers are missing."""
+    if if_match is None and if_none_match is None:
         raise HttpProblem(
             428,
-            'say what you saw: If-Match: "<generation>" to change it, or If-None-Match: * to create it',
+            'send If-Match: "<generation>" to change it, or If-None-Match: * to create it',
         )
-    if match is None:
-        if none_match != "*":
+    if if_match is None:
+        if if_none_match != "*":
             raise Invalid("If-None-Match can only be * here")
         return None
-    found = _GENERATION.fullmatch(match)
-    if found is None or none_match is not None:
+    if if_none_match is not None:
+        raise Invalid("send either If-Match or If-None-Match, not both")
+    return _generation(if_match)
+
+
+SeenGeneration = Annotated[int, Depends(_seen_generation)]
+"""The generation that the caller read."""
+SeenOrAbsent = Annotated[int | None, Depends(_seen_or_absent)]
+"""The same; None if the caller expects that it does not exist (`If-None-Match: *`)."""
+
+
+def _generation(if_match: str) -> int:
+    found = _GENERATION.fullmatch(if_match)
+    if found is None:
         raise Invalid('If-Match is a generation in quotation marks, as in If-Match: "3"')
     return int(found[1])
 

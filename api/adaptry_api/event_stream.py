@@ -1,8 +1,8 @@
-"""Listeners for events wait here without a thread: new events are read once for all listeners of a process.
+"""Event listeners that wait without a thread: new events are read once for all listeners of a process.
 
-Recent events are kept, so that an event costs one database read however many listeners it has, and each
-listener a few comparisons. Older events are read from the database, for a bounded number of listeners at a
-time.
+Recent events are kept in memory: an event costs one database read, however many listeners there are, and a
+few comparisons for each listener. Older events are read from the database, for a bounded number of listeners
+at a time.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ from adaptry_api.draining import DrainState
 LOG = logging.getLogger("adaptry.api")
 
 _KEPT = 4096
-_PAUSE = 1.0  # seconds before a database that did not answer is asked again
+_PAUSE = 1.0  # seconds before a failed database read is tried again
 _LOOKING = 4  # threads for reads of events that are not kept
 _TO_END = 5.0  # seconds that a read which has begun may take when the server stops
 
 Identify = Callable[[], Awaitable[Identity]]
-"""A listener's identity; asked before each read and delivery, since tokens end. Raises `Unauthenticated`."""
+"""A listener's identity; looked up before each read and delivery, since tokens expire. Raises
+`Unauthenticated`.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
-    """A listener between two reads. It is woken only for events that concern it: the check costs far less."""
+    """A listener between two reads. It is woken only for events that concern it; checking is much cheaper
+    than waking.
+    """
 
     identity: Identity
     about: NameFilter
@@ -54,13 +58,13 @@ class _Listener:
 
 
 class EventBroadcaster:
-    """`next_events` is `Registry.events` for one of many listeners. It starts to read with the first one."""
+    """`next_events` is `Registry.events` for one of many listeners. The first listener starts the reading."""
 
     def __init__(self, catalog: Catalog, draining: DrainState) -> None:
         self._catalog = catalog
         self._draining = draining
         self._kept: list[StoredEvent] = []
-        self._kept_after: int | None = None  # what is kept comes after this number; None: not begun
+        self._kept_after: int | None = None  # kept events have larger numbers; None: not reading yet
         self._kept_to = 0
         self._waiting: set[_Listener] = set()
         self._limiter = CapacityLimiter(_LOOKING)
@@ -82,13 +86,13 @@ class EventBroadcaster:
         while True:
             identity = await identify()
             waiting = _Listener(identity, about, loop.create_future())
-            self._waiting.add(waiting)  # before the look, so that nothing falls between it and the wait
+            self._waiting.add(waiting)  # before reading, so that no event is missed in between
             try:
                 news = await self._look(identity, after, limit, wait, about)
                 is_early = after is not None and not after <= news.seq < after + events.SPAN
                 left = until - loop.time()
                 if news.items and await identify() != identity:
-                    continue  # what happened since then may not be for it
+                    continue  # the new events may not concern this listener
                 if news.items or is_early or left <= 0 or self._draining.has_begun:
                     return news.model_copy(update={"epoch": self._epoch})
                 after = news.seq
@@ -99,18 +103,18 @@ class EventBroadcaster:
                 self._waiting.discard(waiting)
 
     def wake(self) -> None:
-        """Every listener looks again."""
+        """Wakes every listener to read again."""
         for waiting in self._waiting:
             waiting.wake()
 
     async def close(self) -> None:
-        """Returns when no thread reads the catalog any more, so that it can be closed, or after a while."""
+        """Returns when no thread reads the catalog any more, so that it can be closed, or after a timeout."""
         if not self._reading:
             return
         self._is_closed = True
         self._rung.set()
         await asyncio.wait({self._reading}, timeout=_TO_END)
-        self._reading.cancel()  # of a database that does not answer
+        self._reading.cancel()  # the database does not answer
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
 
@@ -124,8 +128,8 @@ class EventBroadcaster:
     async def _look(
         self, identity: Identity, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        # A call that does not wait gets everything committed before it, some of which may not have been read
-        # here yet.
+        # A call that does not wait must return everything committed before it, including events not yet read
+        # here.
         if after is not None and wait and self._keeps(after):
             return events.select_batch(self._kept_since(after), identity, about, after, limit)
         return await to_thread.run_sync(
@@ -133,11 +137,11 @@ class EventBroadcaster:
         )
 
     async def _read(self) -> None:
-        """Keeps what is new, for as long as the server runs."""
+        """Keeps new events in memory while the server runs."""
         loop = asyncio.get_running_loop()
 
         def ring() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop may have ended in the meantime
                 loop.call_soon_threadsafe(self._rung.set)
 
         with self._catalog.notifier.subscribed(ring):

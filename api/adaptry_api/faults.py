@@ -7,15 +7,15 @@ from pydantic import ValidationError
 from adaptry.core.errors import Invalid
 
 _MOST_FAULTS = 50
-"""Faults described per document: describing each of 19,000 unknown keys takes 40 ms of processor time."""
+"""Maximum number of faults described per document: 19,000 unknown keys would take 40 ms of processor time."""
 
 
 def require_few_faults(error: ValidationError) -> None:
     """Raises `Invalid` if listing the faults would cost more than reading the document did."""
     if error.error_count() > _MOST_FAULTS:
         raise Invalid(
-            f"the request has {error.error_count():,} unknown or malformed values; look up in its description"
-            " (GET /api/v1/openapi.json) what it takes"
+            f"the request has {error.error_count():,} unknown or malformed values; see its description"
+            " (GET /api/v1/openapi.json)"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that creates something may be sent again when its answer was lost.
+"""`Idempotency-Key`: lets a client repeat a request that creates something after its answer was lost.
 
 For a day the same request with the same key gets the same answer, marked `Idempotent-Replay: true`; another
 request with that key is a conflict.
@@ -21,14 +21,14 @@ _Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max
 
 
 async def _registry(request: Request, response: Response, identity: Caller, key: _Key = None) -> Registry:
-    """The registry, acting for the caller, once if they gave a key."""
+    """The registry, acting for the caller; with a key, a repeated call has no further effect."""
     if key is None:
         return app_state_of(request).registry(identity)
 
     def tell() -> None:
         response.headers[protocol.REPLAY_HEADER] = "true"
 
-    # What was seen (`If-Match`) is part of what is asked for.
+    # The expected generation (`If-Match`) is part of the request.
     seen = f"{request.headers.get('if-match')} {request.headers.get('if-none-match')}"
     asked = hashlib.sha256(f"{request.method} {request.url.path} {seen}\n".encode())
     asked.update(await request.body())

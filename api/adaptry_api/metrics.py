@@ -34,13 +34,19 @@ class RequestMetrics:
         self._seconds = Histogram(
             "adaptry_request_seconds", "Duration of a request.", ("route",), buckets=BOUNDS, registry=every
         )
+        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._received = Counter("adaptry_received_bytes", "Bytes of requests' bodies.", registry=every)
         self._sent = Counter("adaptry_sent_bytes", "Bytes of answers' bodies.", registry=every)
 
     def record(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
         """One request that is over: its route's template, and the bytes of its bodies."""
-        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        labels = (method if method in METHODS else "other", route, str(status))
+        found = self._children.get(labels)
+        if found is None:  # looking one up takes longer than counting
+            found = self._children[labels] = (self._requests.labels(*labels), self._seconds.labels(route))
+        count, duration = found
+        count.inc()
+        duration.observe(seconds)
         self._received.inc(received)
         self._sent.inc(sent)
 

@@ -9,7 +9,7 @@ from adaptry.core.errors import Invalid
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _FORM = (
-    "an origin is a scheme, a host and perhaps a port, and nothing behind them, such as"
+    "an origin is a scheme, a host and an optional port, with nothing after them, such as"
     " https://app.example.com"
 )
 
@@ -17,7 +17,7 @@ _FORM = (
 def check_origin(text: str) -> str:
     """`text`, if a browser could send it as an origin. Raises `Invalid`, with the right form.
 
-    Neither `*` nor `null` is one: any page at all could then use a token that it got hold of.
+    Neither `*` nor `null` is accepted: any page could then use a token that it obtained.
     """
     scheme, separator, rest = text.partition("://")
     host, colon, port = _split(rest)

@@ -1,9 +1,10 @@
-"""Forwarding headers, believed only from a configured proxy.
+"""Forwarding headers, trusted only from a configured proxy.
 
 `X-Forwarded-Host` and `X-Forwarded-Proto` decide the addresses in our answers, to which clients then send
-their tokens. From a configured proxy they take the place of the request's `Host` and scheme. From every other
-peer they are removed, with the other forwarding headers (`Forwarded`, `X-Forwarded-For`, `X-Forwarded-Port`
-and the like), which nothing here uses; so no code behind this middleware can believe one by mistake.
+their tokens. From a configured proxy they take the place of the request's `Host` and scheme. They are removed
+from requests of every other peer, together with the other forwarding headers (`Forwarded`, `X-Forwarded-For`,
+`X-Forwarded-Port` and the like), which nothing here uses, so no code behind this middleware can trust one by
+mistake.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _network(text: str) -> Network:
 
 
 class ForwardedHeaders:
-    """The middleware; `networks` are where proxies call from, none by default."""
+    """The middleware; `networks` are the addresses that proxies call from, none by default."""
 
     def __init__(self, app: ASGIApp, networks: tuple[Network, ...] = ()) -> None:
         self.app = app
@@ -71,6 +72,6 @@ def _is_forwarding(name: bytes) -> bool:
 
 
 def _last(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
-    """The last value: a proxy that appends to what its caller sent puts its own there."""
+    """The last value: a proxy that appends to its caller's header adds its own value at the end."""
     values = [value for key, value in headers if key == name]
     return values[-1].rpartition(b",")[2].strip() if values else b""

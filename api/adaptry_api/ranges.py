@@ -1,4 +1,4 @@
-"""Which part of a file a request wants: at most one `Range`, counted in bytes."""
+"""The requested part of a file: at most one `Range`, in bytes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class HttpRange:
 
 
 def parse_range(header: str | None, size: int) -> HttpRange | None:
-    """The part that a `Range` header asks for; None where no byte of the file is in it.
+    """The range in a `Range` header; None if it contains no byte of the file.
 
-    A header that is not one plain range of bytes is ignored, as RFC 9110 §14.2 allows: the whole file is
-    the answer, and many ranges cost no more than one.
+    A header that is not a single range of bytes is ignored, as RFC 9110 §14.2 allows, and the whole file is
+    sent, so that many ranges cost no more than one.
     """
     match = _RANGE.fullmatch(header.replace(" ", "")) if header and len(header) < 100 else None
     if match is None:

@@ -1,7 +1,7 @@
 """Redirects downloads of large files to the bucket, at a presigned address that expires in minutes.
 
-Only where the operator wants it and the files are in a bucket; the bytes then never pass this server.
-Everything that is asked before a file is given is asked here too.
+Only if the operator enables it and the files are in a bucket; the bytes then never pass through this server.
+The same access checks apply as to a file that the server sends.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from adaptry_api.ranges import parse_range
 
 LINK_SECONDS = 300
 MIN_REDIRECT_SIZE = 1 << 20
-"""Smaller files arrive sooner from here than after a redirect."""
+"""Minimum size in bytes for a redirect: the server delivers smaller files faster itself."""
 
 
 async def redirect_to_bucket(
     request: Request, digest: Digest | None, path: str, size: int, read: Read
 ) -> Response | None:
-    """The redirect; None if the file is to be sent from here. Raises as reading it does."""
+    """The redirect; None if this server is to send the file. Raises the same errors as reading the file."""
     state = app_state_of(request)
     if digest is None or not state.presigns_downloads or size < MIN_REDIRECT_SIZE:
         return None
@@ -32,12 +32,12 @@ async def redirect_to_bucket(
         return None
     asked = request.headers.get("range")
     if asked and parse_range(asked, size) is None:
-        return None  # refused here, in our words
+        return None  # refused by us, with our error message
 
     def find() -> str | None:
         if not state.blobs.has(digest):
-            return None  # computed, or another Hub's
-        for _ in read(size):  # nothing is there: but who may not read it is told so
+            return None  # computed, or from another Hub
+        for _ in read(size):  # missing; a caller who may not read it gets the refusal instead
             pass
         return state.blobs.download_url(digest, header_text(path.rpartition("/")[2], 255), LINK_SECONDS)
 

@@ -1,7 +1,7 @@
 """`serve`: runs a server on a registry's folder until it is stopped.
 
-It binds the loopback address unless told otherwise. Every caller needs a token; only what is public can be
-read without one, and only where that was asked for.
+It binds the loopback address by default. Every caller needs a token; if the operator allows it, public
+adapters can be read without one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.processes.bounded import yield_to_this_process
+from adaptry_api import request_log
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.app_state import AppState
@@ -30,15 +31,20 @@ from adaptry_api.settings import ServerSettings
 
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30
+WORKER_SECONDS = 120
+"""How long a worker process may take to start or to answer the supervisor, which then replaces it. A busy
+machine takes many times the usual three seconds; uvicorn's limit of five would replace workers again and
+again.
+"""
 SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the event loop waiting for the interpreter: a tenth of Python's default. The
-loop waits that long once for each step of each request, while other threads compute.
+"""Seconds that a thread may keep the event loop waiting for the interpreter: a tenth of Python's default.
+While other threads compute, the loop waits this long at each step of each request.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where the server listens, and the file with the first admin token."""
+    """The address of the server, and the file with the first admin token."""
 
     url: str
     token_file: Path
@@ -55,10 +61,10 @@ def serve(
     """Serves a registry until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
-    are answered. Raises `Unavailable` where the address or the folder cannot be had, and `Invalid` for a
-    proxy that is not an address.
+    are answered. Raises `Unavailable` if the address or the folder cannot be used, and `Invalid` for a
+    malformed proxy address.
     """
-    networks_of(settings.proxies)  # a worker that cannot start would be started again for ever
+    networks_of(settings.proxies)  # a worker that cannot start would be restarted endlessly
     token_file = _first_token(settings)
     listening = bind(host, port)
     try:
@@ -69,7 +75,7 @@ def serve(
         else:
             server.run(sockets=[listening])
     except KeyboardInterrupt:
-        return  # requests have finished; uvicorn repeats the signal that it stopped for
+        return  # requests have finished; uvicorn raises the signal that stopped it again
     finally:
         listening.close()
 
@@ -91,6 +97,7 @@ def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=WORKER_SECONDS,
     )
     return uvicorn.Server(config)
 
@@ -99,9 +106,11 @@ def _application(settings: ServerSettings) -> FastAPI:
     """Made in each process that serves."""
     sys.setswitchinterval(SWITCH_SECONDS)
     yield_to_this_process()
+    if settings.log_level is not None:
+        request_log.configure(settings.log_format, settings.log_level)
     application = create_app(settings)
     gc.collect()
-    # Else each full collection visits all code and all routes: 90 ms during which nobody is served.
+    # Otherwise each full garbage collection visits all code and routes, and blocks all requests for 90 ms.
     gc.freeze()
     return application
 
@@ -128,14 +137,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(host: str, listening: socket.socket) -> str:
-    """The address to tell people."""
+    """The address to show to users."""
     port = listening.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _first_token(settings: ServerSettings) -> Path:
-    """The file with the first administrator's token, which opens this registry from now on. It also makes the
-    registry, if it is new.
+    """The file with the first administrator's token, valid for this registry from now on. Creates the
+    registry if it does not exist.
     """
     state = AppState(settings)
     try:
@@ -148,7 +157,7 @@ def _first_token(settings: ServerSettings) -> Path:
 
 
 def _protocol() -> type[asyncio.Protocol] | str:
-    """httptools with our deadlines where it is installed, else what uvicorn finds."""
+    """httptools with our deadlines if it is installed, otherwise uvicorn's own choice."""
     try:
         from adaptry_api.deadlines import DeadlineProtocol
     except ImportError:

@@ -5,35 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adaptry_api.request_log import LogFormat, LogLevel
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`data` is the folder of the registry served, and `catalog` the PostgreSQL database of its rows, if any.
+    """`data` is the registry's folder, and `catalog` the PostgreSQL database of its rows, if any.
 
-    `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
-    to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web
-    pages. `proxies` are the addresses and CIDR blocks of the proxies whose `X-Forwarded-Host` and
-    `X-Forwarded-Proto` are believed. `origins` are those of the web pages that may call the server from a
-    browser. `uploads` run at once; more wait. Larger files than `part_bytes` come in parts of that size,
-    where the client can. `require_known_base` refuses adapters whose base is not registered. Of merged models
-    that are read, up to `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of
-    another Hub, from which names that are not here are read through with `upstream_token`, keeping up to
-    `upstream_cache` bytes of its files. `blobs` is the bucket of a registry that keeps its files in one,
-    `blob_cache` how many bytes of them are kept in `data` too; with `presign_downloads`, readers of large
-    files are sent to the bucket, and with `presign_uploads` their senders. Streams of events say every
-    `heartbeat` seconds that they are alive; told to stop, the server goes on for `notice` seconds while
-    `/readyz` says no. `mirror_of` is the address of a registry from which what is asked for and not here is
-    fetched with `mirror_token`; what a ref means there is asked again after `mirror_age` seconds.
+    `anonymous_read` lets callers without a token read public adapters. `hosts` are the host names that the
+    server answers to (empty: any), against DNS rebinding. `proxies` are the addresses and CIDR blocks of
+    proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` are trusted. `origins` are the origins of web
+    pages that may call the server from a browser. `uploads` is how many uploads run at once; more wait. Files
+    larger than `part_bytes` are sent in parts of this size, if the client can. `require_known_base` refuses
+    adapters whose base is not registered. Up to `merged_cache` bytes of finished files of merged models are
+    kept on disk. `upstream` is the address of another Hub, from which unknown names are read through with
+    `upstream_token`, keeping up to `upstream_cache` bytes of its files. `blobs` is the bucket of a registry
+    that keeps its files in one, and `blob_cache` the number of bytes of them that are kept in `data` too;
+    with `presign_downloads`, downloads of large files are redirected to the bucket, and with
+    `presign_uploads` their uploads. Event streams send a sign of life every `heartbeat` seconds. When
+    stopped, the server continues for `notice` seconds while `/readyz` answers 503. `mirror_of` is the address
+    of a registry from which missing versions are fetched with `mirror_token`; a ref's meaning there is looked
+    up again after `mirror_age` seconds.
 
-    Servers of one registry that do not share `data` are one server if they are told the same `admin_token`
-    and `signing_secret`, files with the first administrator's token and with what grants are signed with, and
-    share the folder `spools`, in which pieces of Hub clients' uploads wait. What is not given is in `data`.
+    Servers of one registry that do not share `data` act as one server if they have the same `admin_token` and
+    `signing_secret` (files with the first administrator's token and with the secret for signing grants) and
+    share the folder `spools`, which holds pieces of Hub clients' uploads. By default, all three are in
+    `data`.
+
+    With a `log_level`, each process of the server writes its log to stderr in `log_format`. Without one, it
+    configures no logging, for programs that do so themselves.
     """
 
     data: Path
     catalog: str | None = field(default=None, repr=False)
     anonymous_read: bool = False
-    docs: bool = False
     hosts: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -56,3 +61,5 @@ class ServerSettings:
     admin_token: Path | None = None
     signing_secret: Path | None = None
     spools: Path | None = None
+    log_format: LogFormat = "text"
+    log_level: LogLevel | None = None

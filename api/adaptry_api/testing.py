@@ -1,26 +1,29 @@
-"""A real server for tests: the one of `serve`, on a free loopback port, in a thread, and ways to talk to it.
+"""A real server for tests: that of `serve`, on a free loopback port, in a thread, with clients for it.
 
-`Server.registry` is the client; `Server.call` is raw HTTP, for what the client is too polite to send.
+`Server.registry` is our client; `Server.call` sends raw HTTP, for requests that our client never sends.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
+from adaptry.core.access.grants import Limit
 from adaptry.core.errors import Unavailable
-from adaptry.core.identity import Role
+from adaptry.core.identity import LOCAL, Identity
 from adaptry.registry.http import HttpRegistry
 from adaptry.storage import tokens
+from adaptry.storage.catalog import grants, principals
 from adaptry.storage.connect import open_local
 from adaptry_api.serve import bind, make_server, url_of
 from adaptry_api.settings import ServerSettings
@@ -28,7 +31,7 @@ from adaptry_api.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """What came back, as it came."""
+    """An unprocessed response."""
 
     status: int
     headers: urllib3.HTTPHeaderDict
@@ -51,10 +54,24 @@ class Server:
         self._pool = urllib3.PoolManager(retries=False, timeout=30)
 
     def token(
-        self, name: str, role: Role, namespaces: tuple[str, ...], expires_at: datetime | None = None
+        self, name: str, role: str, namespaces: tuple[str, ...], expires_at: datetime | None = None
     ) -> str:
-        """A token, made beside the server as the command line does."""
+        """A token, created on the server's registry as the command line does."""
         return tokens.create_token(self._catalog, name, role, namespaces, expires_at)
+
+    def token_of(self, identity: Identity) -> str:
+        """A token for a principal with this identity."""
+        limit = Limit(
+            tuple(dict.fromkeys(one.permission for one in identity.grants)),
+            tuple(dict.fromkeys(one.resource for one in identity.grants)),
+        )
+        with self._catalog.write() as tx:
+            now, by = datetime.now(UTC), LOCAL.name
+            principal = principals.find(tx, identity.name)
+            principal = principal or principals.insert(tx, "user", identity.name, None, now, by)
+            for grant in identity.grants:
+                grants.add(tx, principal, grant, now, by)
+            return tokens.issue(tx, principal, secrets.token_hex(8), limit, None, by).secret
 
     def registry(self, token: str | None = None) -> HttpRegistry:
         return HttpRegistry(self.url, token or self.admin)
@@ -84,7 +101,7 @@ class Server:
 
 
 def assert_problem(answer: RawResponse, status: int, code: str) -> None:
-    """The one form of an error, with nothing of our insides in it."""
+    """Checks that a response is an error in our one form, without internal details."""
     found = (answer.status, answer.headers.get("Content-Type"))
     assert found == (status, "application/problem+json"), (found, answer.body)
     problem = answer.json
@@ -101,8 +118,8 @@ def running_server(
 ) -> Iterator[Server]:
     """A server for `settings`, which stops when the block ends.
 
-    It looks only ten times a second whether it should. Where nothing of it is used again, `wait_later` is
-    given the function that waits for its end.
+    It checks only ten times a second whether to stop. If the caller need not wait for that, `wait_later`
+    receives the function that waits.
     """
     listening = bind("127.0.0.1", 0)
     server = Server(url_of("127.0.0.1", listening), settings.data, settings.catalog)

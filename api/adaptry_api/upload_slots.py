@@ -1,8 +1,8 @@
 """Upload slots: how many bodies a server receives at once, and how many of them for one tenant.
 
-A body holds its slot from the first byte to the last, however slowly it arrives. So that slow clients of one
-tenant cannot block the others, one tenant gets a quarter of the slots at most; the rest of its requests wait
-for those, without a byte of them being read.
+A body holds its slot from the first byte to the last, however slowly it arrives. One tenant gets at most a
+quarter of the slots, so that its slow clients cannot block others; its further requests wait, and none of
+their bytes are read.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import anyio
 from adaptry.core.errors import Busy
 
 Holder = tuple[str, ...]
-"""The namespaces that a caller may write to: whoever has the same shares their slots."""
+"""The namespaces that a caller may write to: callers with the same namespaces share slots."""
 
 WAIT_SECONDS = 45.0
-"""Shorter than any client waits until what it sends is taken (60 seconds)."""
+"""Seconds to wait for a slot: less than the 60 seconds after which clients give up sending."""
 _SHARES = 4
 
 
 class UploadSlots:
-    """`total` slots, of which one holder gets a quarter, and one at least."""
+    """`total` slots; one holder gets at most a quarter of them, and at least one."""
 
     def __init__(self, total: int) -> None:
         self._all = anyio.CapacityLimiter(total)
@@ -34,9 +34,9 @@ class UploadSlots:
 
     @asynccontextmanager
     async def slot(self, holder: Holder) -> AsyncIterator[anyio.CapacityLimiter]:
-        """A slot for as long as the block lasts, with the limiter for the thread that works in it.
+        """Holds a slot while the block runs; yields the limiter for the thread that works in it.
 
-        Raises `Busy` where none came free within `WAIT_SECONDS`.
+        Raises `Busy` if none becomes free within `WAIT_SECONDS`.
         """
         own = self._of.setdefault(holder, anyio.CapacityLimiter(self._share))
         body = object()

@@ -1,4 +1,4 @@
-"""What the commands that create and edit adapters share: options, and how an adapter is printed."""
+"""What commands that create and edit adapters share: options, and how an adapter is printed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from adaptry.registry.records import AdapterEdit, AdapterInfo
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.out import print_answer
 
-description_option = click.option("--description", help="What the adapter is for.")
+description_option = click.option("--description", help="A description of the adapter.")
 
 
 tags_option = click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated.")
 
 
 visibility_option = click.option(
-    "--public/--private", "is_public", default=None, help="Who may read it: everybody, or its namespace."
+    "--public/--private",
+    "is_public",
+    default=None,
+    help="Who may read it: everyone, or only tokens of its namespace.",
 )
 
 

@@ -1,4 +1,4 @@
-"""`adaptry alias set`, `rm` and `ls`: name versions."""
+"""`adaptry alias set`, `rm`, `ls` and `rewrites`: movable names for versions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from adaptry.core.refs import AdapterName, Label, Latest, Ref
 from adaptry.operations import promotion
 from adaptry.registry.interface import Registry
 from adaptry_cli.alias_move import only_from_option, print_move
-from adaptry_cli.arguments import NAME, REF, require_usage
+from adaptry_cli.arguments import ALIAS, NAME, REF, require_usage
+from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_err, print_json
+from adaptry_cli.out import json_option, print_done, print_err, print_json, print_lines
 from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import format_when
+from adaptry_cli.times import exact_times_option, format_when
 
 
-@click.group()
+@group()
 def alias() -> None:
-    """Name versions: prod, staging and the like.
+    """Point aliases such as prod and staging at versions.
 
-    An alias moves only from where it was seen, and every move is history.
+    A move fails if someone else has moved the alias since it was read. Every move is recorded.
     """
 
 
 @alias.command("set")
 @click.argument("ref", type=REF)
-@click.argument("alias", metavar="ALIAS")
+@click.argument("alias", metavar="ALIAS", type=ALIAS)
 @only_from_option
 @registry_option
 @json_option
@@ -39,15 +40,16 @@ def set_(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_jso
 
 @alias.command()
 @click.argument("ref", metavar="NAME[@ALIAS]", type=REF)
-@click.argument("alias", metavar="[ALIAS]", required=False)
+@click.argument("alias", metavar="[ALIAS]", required=False, type=ALIAS)
 @registry_option
-def rm(registry: Registry, ref: Ref, alias: str | None) -> None:
+@json_option
+def rm(registry: Registry, ref: Ref, alias: str | None, as_json: bool) -> None:
     """Remove an alias; its version stays.
 
-    As in: adaptry alias rm acme/tone@staging, or adaptry alias rm acme/tone staging.
+    NAME@ALIAS and NAME ALIAS mean the same.
     """
     labelled = isinstance(ref.selector, Label)
-    require_usage(labelled != (alias is not None), f"say which alias once: {ref.name}@ALIAS")
+    require_usage(labelled != (alias is not None), f"name the alias once: {ref.name}@ALIAS")
     require_usage(
         labelled or isinstance(ref.selector, Latest), f"{ref} names a version; write {ref.name}@ALIAS"
     )
@@ -57,12 +59,17 @@ def rm(registry: Registry, ref: Ref, alias: str | None) -> None:
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
     registry.aliases.remove(name, alias, found.generation)
-    print_err(f"{name}@{alias} was at version {found.number} and is gone")
+    print_done(
+        {"name": str(name), "alias": alias, "was": found.number},
+        f"removed {name}@{alias}, which was at version {found.number}",
+        as_json,
+    )
 
 
 @alias.command()
 @click.argument("name", type=NAME)
 @registry_option
+@exact_times_option
 @json_option
 def ls(registry: Registry, name: AdapterName, as_json: bool) -> None:
     """List an adapter's aliases."""
@@ -84,6 +91,36 @@ def ls(registry: Registry, name: AdapterName, as_json: bool) -> None:
                 for one in found
             ),
             right=("version", "generation"),
+            drop=("generation", "digest", "by", "moved"),
         )
     else:
         print_err(f"{name} has no aliases; `adaptry alias set {name}@VERSION prod` sets one")
+
+
+@alias.command()
+@click.argument("refs", nargs=-1, required=True)
+@click.option(
+    "--pool", required=True, metavar="POOL", help="Name of the InferencePool whose requests are rewritten."
+)
+@click.option(
+    "--name", default="adaptry", show_default=True, metavar="OBJECT", help="Name of the Kubernetes object."
+)
+@registry_option
+@json_option
+def rewrites(registry: Registry, refs: tuple[str, ...], pool: str, name: str, as_json: bool) -> None:
+    """Print aliases as an InferenceModelRewrite, for a router in front of several engines.
+
+    The router then rewrites requests for the aliases to the names under which engines load the versions;
+    rollouts become weights. Prints YAML, or JSON with --json.
+    """
+    import yaml
+
+    from adaptry.operations.model_rewrites import build_model_rewrite
+
+    found = build_model_rewrite(registry, refs, pool, name)
+    if as_json:
+        print_json(found)
+    else:
+        print_lines(yaml.safe_dump(found, sort_keys=False).splitlines())
+    if not found["spec"]["rules"]:
+        print_err("no alias matches")

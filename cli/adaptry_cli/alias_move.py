@@ -1,4 +1,4 @@
-"""What the commands that move an alias share: `--was`, and how a move is printed."""
+"""What commands that move an alias share: `--was`, and how a move is printed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import click
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.promotion import AliasMoveResult
 from adaptry.registry.versions import Versions
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import print_err, print_json, print_out
 from adaptry_cli.warnings import print_state_warning
-
-PRODUCTION = "prod"
-
 
 only_from_option = click.option(
     "--was",
     "only_from",
-    type=click.IntRange(0),
+    type=WholeNumber(0),
     metavar="VERSION",
-    help="Move only from this version (0: only if the alias is new).",
+    help="Move the alias only if it is at this version now (0: only if it does not exist yet).",
 )
 
 
@@ -34,15 +32,15 @@ def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_
     elif move.is_change:
         print_err(f"{found.alias} moved from version {move.was} to {found.number}")
     else:
-        print_err(f"{found.alias} is at version {found.number} already")
+        print_err(f"{found.alias} is already at version {found.number}")
 
 
 def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
-    """What is deprecated, or was pushed past the checks for a stated reason, should not go live unnoticed."""
+    """Warns of a version that is deprecated, or whose checks were overruled when it was pushed."""
     detail = versions.detail(Ref.of_revision(name, move.alias.digest))
     print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:
         print_err(
-            f"warns: the checks refused version {move.alias.number} and it was forced: {detail.forced} "
-            f"(`adaptry show {name}@{move.alias.number}` has what they found)"
+            f"warning: the checks blocked version {move.alias.number} and were overruled: {detail.forced}"
+            f" (`adaptry show {name}@{move.alias.number}` shows the findings)"
         )

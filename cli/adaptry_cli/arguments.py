@@ -1,4 +1,7 @@
-"""The words of a call as values: refs, names, folders, `key=value` pairs. Strings stop here."""
+"""The words of a call as values: refs, names, folders, `key=value` pairs; what completes each.
+
+Beyond these, a ref is a `Ref` and no string.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from adaptry.core.errors import Invalid, InvalidRef
-from adaptry.core.refs import GRAMMAR, AdapterName, Ref, is_folder
+from adaptry.core.refs import AdapterName, Ref, is_folder
+from adaptry.core.validation import validated
+from adaptry.operations.folder_paths import is_folder_path
+from adaptry_cli import candidates
 
 Model = TypeVar("Model", bound=BaseModel)
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -23,50 +29,65 @@ Source = Ref | Path
 _TAKES = {
     "description": "a description (--description) has at most 4096 characters",
     "tags": (
-        "a tag (--tag) has 1 to 64 characters, none of them a blank or a comma,"
-        " and an adapter at most 64 tags"
+        "a tag (--tag) has 1 to 64 characters without spaces and commas; an adapter has at most 64 tags"
     ),
     "metrics": (
-        "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-', the "
-        "first a letter or digit; at most 64 metrics go along"
+        "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-'; the"
+        " first is a letter or a digit. A push takes at most 64 metrics"
     ),
-    "force_reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
-    "reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
-    "inputs": "1 to 64 adapters go in, each with a finite weight",
-    "max_shard_size": "a shard (--max-shard-size) holds at least 1 MiB",
+    "force_reason": "a reason (--reason) has 3 to 1024 characters, so that others understand it later",
+    "reason": "a reason (--reason) has 3 to 1024 characters, so that others understand it later",
+    "inputs": "1 to 64 adapters can be combined, each with a finite weight",
+    "max_shard_size": "the size of a shard (--max-shard-size) is at least 1 MiB",
 }
-"""What a value takes, by its field in the models that calls are made into, in the words of the call."""
+"""What an option takes, by its field in the model that the call becomes."""
 
 
-class _ParsedParam(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
-    """A word that one of ours parses; its error is ours too. (`Any`: each kind has its own value.)"""
+class _CompletedParam(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
+    """A word that a shell can complete. (`Any`, in those below: each kind has its own value.)"""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from adaptry_cli.completion import complete_names
+        if self.may_be_path and is_folder(incomplete):
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(word) for word in self.complete(ctx, incomplete)]
 
-        return [CompletionItem(name) for name in complete_names(incomplete)]
+    may_be_path = False
+
+    def complete(self, ctx: click.Context, typed: str) -> list[str]:
+        """The words that `typed` can become."""
+        raise NotImplementedError
 
 
-class RefParam(_ParsedParam):
+class RefParam(_CompletedParam):
     name = "ref"
+
+    def complete(self, ctx: click.Context, typed: str) -> list[str]:
+        return candidates.refs(ctx, typed)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ref:
         return value if isinstance(value, Ref) else Ref.parse(value)
 
 
-class NameParam(_ParsedParam):
+class NameParam(_CompletedParam):
     name = "name"
+
+    def complete(self, ctx: click.Context, typed: str) -> list[str]:
+        return candidates.names(ctx, typed)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AdapterName:
         return value if isinstance(value, AdapterName) else AdapterName.parse(value)
 
 
-class SourceParam(_ParsedParam):
-    """A ref, or a folder written so that nobody can take it for a ref."""
+class SourceParam(_CompletedParam):
+    """A ref, or a folder that begins with `./`, `../`, `/` or `~`."""
 
     name = "ref|dir"
+    may_be_path = True
+
+    def complete(self, ctx: click.Context, typed: str) -> list[str]:
+        return candidates.refs(ctx, typed)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Source:
         if isinstance(value, Ref | Path):
@@ -74,10 +95,46 @@ class SourceParam(_ParsedParam):
         return Path(value).expanduser() if is_folder_path(value) else Ref.parse(value)
 
 
-class RuntimeParam(click.ParamType):  # type: ignore[type-arg]  # as above
+class _WordParam(_CompletedParam):
+    """A word that stays a string, and how it is completed."""
+
+    name = "text"
+
+    def __init__(
+        self, complete: Callable[[click.Context, str], list[str]], *, may_be_path: bool = False
+    ) -> None:
+        self._complete = complete
+        self.may_be_path = may_be_path
+
+    def complete(self, ctx: click.Context, typed: str) -> list[str]:
+        return self._complete(ctx, typed)
+
+
+def _aliases(ctx: click.Context, typed: str) -> list[str]:
+    """The aliases of the adapter that the call names before."""
+    return [alias for alias in candidates.aliases_of(ctx, _named_adapter(ctx)) if alias.startswith(typed)]
+
+
+def _versions(ctx: click.Context, typed: str) -> list[str]:
+    """The versions of the adapter that the call names before."""
+    return [number for number in candidates.numbers_of(ctx, _named_adapter(ctx)) if number.startswith(typed)]
+
+
+def _named_adapter(ctx: click.Context) -> str:
+    """The adapter that an unfinished call names. Behind an option without its value, click has not assigned
+    the arguments yet.
+    """
+    named = ctx.params.get("ref") or ctx.params.get("name") or next(iter(ctx.args), "")
+    return str(named.name) if isinstance(named, Ref) else str(named).partition("@")[0]
+
+
+class RuntimeParam(_CompletedParam):
     """An engine with its version and limits."""
 
     name = "ENGINE[@VERSION][,OPTION=VALUE…]"  # what --help shows
+
+    def complete(self, ctx: click.Context, typed: str) -> list[str]:
+        return candidates.engines(typed)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
         from adaptry.checks.runtimes import parse_runtime
@@ -85,10 +142,13 @@ class RuntimeParam(click.ParamType):  # type: ignore[type-arg]  # as above
         return parse_runtime(value) if isinstance(value, str) else value
 
 
-class DtypeParam(click.ParamType):  # type: ignore[type-arg]  # as above
+class DtypeParam(_CompletedParam):
     """A dtype that we write, as safetensors spells it."""
 
     name = "dtype"
+
+    def complete(self, ctx: click.Context, typed: str) -> list[str]:
+        return [name for name in ("float32", "float16", "bfloat16") if name.startswith(typed)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from adaptry.compute.recipes.merge import parse_dtype
@@ -101,25 +161,36 @@ NAME = NameParam()
 SOURCE = SourceParam()
 RUNTIME = RuntimeParam()
 DTYPE = DtypeParam()
+INPUT = _WordParam(candidates.refs, may_be_path=True)
+"""A ref or folder that is parsed later, as it may have a weight (`acme/tone=0.5`)."""
+BASE = _WordParam(candidates.bases, may_be_path=True)
+METHOD = _WordParam(lambda ctx, typed: candidates.methods(typed))
+ENGINE = _WordParam(lambda ctx, typed: candidates.engines(typed))
+ALIAS = _WordParam(_aliases)
+VERSION = _WordParam(_versions)
+NAMESPACE = _WordParam(candidates.namespaces)
+ADAPTER_OR_NAMESPACE = _WordParam(candidates.names)
 FOLDER = click.Path(path_type=Path)
 
 
-def is_folder_path(text: str) -> bool:
-    """Whether a word that may be a folder or a name in the registry is a folder.
-
-    Raises `InvalidRef` where it could be either, showing how to write both.
+def required_folder(text: str) -> Path:
+    """A folder that a call names where a name could stand too. Raises `InvalidRef` for `out`: only what
+    begins with `./`, `../`, `/` or `~` is a folder.
     """
-    if is_folder(text):
-        return True
-    if Path(text).is_dir():
-        try:
-            named = f"{Ref.parse(text).name}@latest"
-        except InvalidRef:
-            named = f"namespace/name ({GRAMMAR})"
-        raise InvalidRef(
-            f"{text!r} is also a folder here: write ./{text} for the folder, or {named} for the registry's"
-        )
-    return False
+    if not is_folder(text):
+        hint = f"write ./{text[:200]} for the folder" if Path(text).exists() else "a folder is written ./DIR"
+        raise InvalidRef(f"not a folder: {text[:200]!r}; {hint}")
+    return Path(text).expanduser()
+
+
+def base_source(text: str) -> Path | str:
+    """A base as a call names it: a folder, or a name or id in the registry. Raises `InvalidRef`."""
+    return Path(text).expanduser() if is_folder_path(text) else text
+
+
+def parse_named(text: str) -> Source:
+    """An adapter as a call names it, its path as it was typed. Raises `InvalidRef`."""
+    return Path(text) if is_folder_path(text) else Ref.parse(text)
 
 
 def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
@@ -141,15 +212,7 @@ def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
 
 def validate_options(model: type[Model], **fields: object) -> Model:
     """A value from what was typed. Raises `Invalid` with the option and what it takes."""
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-    field = str(first["loc"][0]) if first["loc"] else ""
-    if field in _TAKES:
-        raise Invalid(_TAKES[field])
-    reason = first["msg"].removeprefix("Value error, ")
-    raise Invalid(f"{field.replace('_', ' ')}: {reason}" if field else reason)
+    return validated(model, _TAKES, **fields)
 
 
 def require_usage(condition: bool, sentence: str) -> None:
@@ -187,10 +250,13 @@ engine_key_option = click.option(
     "key",
     envvar="ADAPTRY_ENGINE_KEY",
     metavar="KEY",
-    help="The engine's API key, if it has one; also ADAPTRY_ENGINE_KEY.",
+    help="The engine's API key, if it requires one; also ADAPTRY_ENGINE_KEY.",
 )
 served_base_option = click.option(
-    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
+    "--base",
+    metavar="NAME|ID",
+    type=BASE,
+    help="The base that the engine serves, if the registry does not know the engine's name for it.",
 )
 
 

@@ -9,11 +9,12 @@ import click
 from adaptry.registry.interface import Registry
 from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import format_count, format_size, json_option, print_answer, print_err, progress
 
 
-@click.command()
+@command()
 @click.argument("to", metavar="FILE.tar|DIR", type=click.Path(path_type=Path))
 @click.option(
     "--verify", is_flag=True, help="Re-read the files of earlier backups in DIR, and replace damaged ones."
@@ -39,6 +40,6 @@ def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_js
     with progress() as bar:
         made = create(registry, to, verify=verify, skip_damaged=skip_damaged, progress=bar)
     for digest in made.index.lacking:
-        print_err(f"warns: left out {digest}, which is lost or damaged in the registry")
+        print_err(f"warning: left out {digest}, which is lost or damaged in the registry")
     print_err(f"{format_count(made.index.files, 'file')} ({format_size(made.index.total)}), {made.added} new")
     print_answer({"place": str(made.place), **made.index.model_dump(mode="json")}, str(made.place), as_json)

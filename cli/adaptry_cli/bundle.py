@@ -12,6 +12,7 @@ from adaptry.operations.mirroring.plan import ancestors, list_versions, search_v
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import FOLDER, REF, require_usage
+from adaptry_cli.command import group
 from adaptry_cli.connection import creating_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.mirror import print_sync_result
@@ -28,12 +29,12 @@ from adaptry_cli.out import (
 from adaptry_cli.warnings import print_state_warning
 
 
-@click.group()
+@group()
 def bundle() -> None:
-    """Move versions in one file to a registry without a network.
+    """Move versions to a registry without a network, in one file.
 
-    The file has all it takes: manifests and files, metrics and states, aliases as claims, the records of
-    bases and, if asked, their weights. It is a plain tar file whose bytes follow from what is in it.
+    The file contains manifests and files, metrics and states, aliases, the records of bases and, with
+    --with-base, their weights. It is a tar file; the same versions always give the same bytes.
     """
 
 
@@ -42,15 +43,16 @@ def bundle() -> None:
 @click.option(
     "-o", "--output", "file", metavar="FILE", type=FOLDER, required=True, help="The bundle to write."
 )
-@click.option("--query", metavar="QUERY", help="Also what a search finds.")
+@click.option("--query", metavar="QUERY", help="Also the versions that a search finds.")
+@click.option("--all-versions", is_flag=True, help="All versions of the named adapters.")
+@click.option("--parents", is_flag=True, help="Also the versions that they were made from.")
 @click.option(
-    "--all-versions", is_flag=True, help="All versions of the adapters named, not only the one meant."
+    "--with-base",
+    "with_bases",
+    is_flag=True,
+    help="Also the weights of their bases, which must be stored in the registry.",
 )
-@click.option("--parents", is_flag=True, help="Also what they were made from.")
-@click.option(
-    "--with-base", "with_bases", is_flag=True, help="Also the weights of their bases, which must be stored."
-)
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @registry_option
 @json_option
 def create(
@@ -64,18 +66,19 @@ def create(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a bundle of versions.
+    """Write versions to a bundle.
 
-    It appears whole, or not at all; what it holds was verified on the way. Prints the file's name.
+    Every file is verified while it is written, and the bundle appears when it is complete. Prints its name.
     """
     from adaptry.operations.mirroring.bundles.writer import create_bundle as pack
 
-    require_usage(bool(refs) or query is not None, "say what goes in: REF…, or --query QUERY")
+    require_usage(bool(refs) or query is not None, "name the versions (REF…), or pass --query QUERY")
     found: list[VersionInfo] = []
     for ref in refs:
         if all_versions:
             require_usage(
-                isinstance(ref.selector, Latest), f"--all-versions takes names of adapters, not {ref}"
+                isinstance(ref.selector, Latest),
+                f"--all-versions takes names of adapters such as {ref.name}, not {ref}",
             )
             found += [one for one in list_versions(registry.versions, ref.name) if one.state not in WITHDRAWN]
         else:
@@ -98,14 +101,14 @@ def create(
 
 @bundle.command()
 @click.argument("file", metavar="FILE", type=FOLDER)
-@click.option("--aliases", is_flag=True, help="Point aliases as the bundle claims.")
+@click.option("--aliases", is_flag=True, help="Also move aliases as the bundle has them.")
 @creating_registry_option
 @json_option
 def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
-    """Put a bundle's versions into the registry.
+    """Load a bundle's versions into the registry.
 
-    The whole file is verified first; then each version comes with its number, metrics and state. What is
-    there already is not sent again. Exit code 1 means that something was refused.
+    The whole file is verified first. Each version keeps its number, metrics and state. Files that the
+    registry already has are not sent again. The exit code is 1 if a version was refused.
     """
     from adaptry.operations.mirroring.bundles.reader import load_bundle as unpack
 
@@ -119,7 +122,7 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
 @click.argument("file", metavar="FILE", type=FOLDER)
 @json_option
 def show(file: Path, as_json: bool) -> None:
-    """Verify a bundle, and say what is in it."""
+    """Verify a bundle, and list what it contains."""
     from adaptry.operations.mirroring.bundles.reader import inspect_bundle
 
     with progress() as bars:

@@ -1,17 +1,19 @@
-"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: adapters given to engines on this machine."""
+"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: the engines' cache on this machine."""
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import Conflict, NotFound, Unavailable
 from adaptry.core.refs import ByDigest, Ref, parse_selector
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF
+from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import (
@@ -19,13 +21,15 @@ from adaptry_cli.out import (
     format_size,
     json_option,
     print_answer,
+    print_done,
     print_err,
     print_json,
-    print_out,
+    print_lines,
     progress,
 )
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import print_table
+from adaptry_cli.times import exact_times_option, format_when
 
 if TYPE_CHECKING:
     from adaptry.core.digest import Digest
@@ -33,23 +37,25 @@ if TYPE_CHECKING:
     from adaptry.integrations.serving.cache.layout import CacheEntry
 
 _folder = click.option(
-    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else one of yours."
+    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache. Default: ADAPTRY_CACHE, then your own."
 )
 
 
-@click.group()
+@group()
 def cache() -> None:
     """Manage the cache of adapters for engines on this machine.
 
-    Each lies in a folder named by its digest, verified, for as long as a process uses it or there is room.
+    Each version is in a folder named by its digest, and verified. It stays while a process uses it, and
+    afterwards as long as there is room.
     """
 
 
 @cache.command("ls")
 @_folder
+@exact_times_option
 @json_option
 def list_kept(folder: Path | None, as_json: bool) -> None:
-    """List what is here, what goes first at the top."""
+    """List the cached versions; those to be removed first are at the top."""
     opened = _opened(folder)
     entries = opened.entries()
     if as_json:
@@ -62,17 +68,21 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
                 entry.version.label,
                 entry.digest.brief,
                 format_size(entry.size),
-                f"{datetime.fromtimestamp(entry.used_at, UTC):%Y-%m-%d %H:%M}",
+                format_when(datetime.fromtimestamp(entry.used_at, UTC)),
                 _state(opened, entry),
             )
             for entry in entries
         ),
         right=("size",),
+        cut=("state",),
+        drop=("digest", "used"),
     )
     print_err(
         f"{format_count(len(entries), 'adapter')},"
         f" {format_size(sum(entry.size for entry in entries))} in {opened.root}"
     )
+    if stacks := opened.stacks.sizes():
+        print_err(f"{format_count(len(stacks), 'stack')} of several adapters, {format_size(sum(stacks))}")
 
 
 @cache.command()
@@ -81,10 +91,10 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
 @registry_option
 @json_option
 def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> None:
-    """Make sure that a version is here, and print its folder.
+    """Fetch a version into the cache if needed, and print its folder.
 
-    The folder is verified, and is another one for every version. Nothing keeps it from being evicted once
-    this command has ended, where room is needed: a process that stays uses `adaptry.worker.Cache`.
+    The files are verified; every version has its own folder. After this command has ended, the folder may be
+    removed when room is needed. A process that keeps using it should use `adaptry.worker.Cache`.
     """
     with progress() as bars:
         kept = _opened(folder).acquire(registry, ref, bars)
@@ -95,44 +105,107 @@ def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> No
 
 @cache.command()
 @click.option(
-    "--size", "wanted", type=SIZE, metavar="SIZE", default=0, show_default=True, help="Leave so much."
+    "--size",
+    "wanted",
+    type=SIZE,
+    metavar="SIZE",
+    default=0,
+    show_default=True,
+    help="Shrink the cache to this size.",
+)
+@click.option(
+    "--engine-gone",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help=(
+        "An engine that will not come back: adapters kept for it may be removed. 'URL on HOST' means one on"
+        " another host that shares the cache. May be repeated."
+    ),
 )
 @_folder
-def gc(folder: Path | None, wanted: int) -> None:
-    """Remove what nobody uses, what was not used for longest first; print the digests.
+@json_option
+def gc(folder: Path | None, wanted: int, urls: tuple[str, ...], as_json: bool) -> None:
+    """Remove unused versions, the least recently used first; print their digests.
 
-    What a process on this machine uses stays.
+    Versions that a process on this machine uses are kept. So are those that an engine may read again (vLLM
+    stops if a folder is missing), until `adaptry follow` beside the engine sees that they are unloaded, or
+    you declare the engine gone with --engine-gone.
     """
-    gone = _opened(folder).shrink(wanted)
-    for entry in gone:
-        print_out(str(entry.digest))
+    opened = _opened(folder)
+    for url in urls:
+        _forget_engine(opened, url)
+    gone = opened.shrink(wanted)
+    if as_json:
+        print_json([_json_of(opened, entry) for entry in gone])
+    else:
+        print_lines(str(entry.digest) for entry in gone)
     print_err(
         f"{format_count(len(gone), 'adapter')}, {format_size(sum(entry.size for entry in gone))} removed"
     )
+    for user in opened.users():
+        print_err(f"kept: {user.sentence()}")
+
+
+def _forget_engine(opened: Cache, address: str) -> None:
+    """Ends what is kept for an engine. Raises `Conflict` if something answers at its address here."""
+    url, _, host = address.partition(" on ")
+    if "://" in url and host in ("", socket.gethostname()) and _is_answering(url):
+        raise Conflict(
+            f"an engine answers at {url}, so it is not gone: stop it first, or let `adaptry follow` unload"
+            " its adapters"
+        )
+    ended = opened.forget_engine(address.rstrip("/"))
+    print_err(f"{address}: {format_count(len(ended), 'adapter')} no longer kept for it")
+
+
+def _is_answering(url: str) -> bool:
+    from adaptry.integrations.serving.engines import EngineClient
+
+    try:
+        EngineClient(url).get("/health")
+    except Unavailable:
+        return False
+    return True
 
 
 @cache.command()
 @click.argument("digest", metavar="DIGEST")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; shown to whoever asks for it here.")
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Why; shown to processes that request the version here."
+)
 @_folder
-def forget(digest: str, folder: Path | None, reason: str) -> None:
-    """Remove a version from this machine, used or not, and refuse it until it is readmitted."""
+@json_option
+def forget(digest: str, folder: Path | None, reason: str, as_json: bool) -> None:
+    """Remove a version from this machine, and refuse it until it is readmitted.
+
+    Files that a process or an engine uses are removed after its last use.
+    """
     opened = _opened(folder)
-    was_here = opened.recall(_digest(opened, digest), reason)
-    print_err("removed" if was_here else "it was not here; it will not come either")
+    found = _digest(opened, digest)
+    was_here = opened.recall(found, reason)
+    users = [user for user in opened.users() if any(entry.digest == found for entry in user.entries)]
+    if opened.has_files(found):
+        text = "refused from now on; its files are in use, and are removed after their last use by:"
+        text = "\n".join([text, *(user.sentence() for user in users)])
+    else:
+        text = "removed" if was_here else "it was not in the cache, and is refused from now on"
+    print_done({"digest": str(found), "was_here": was_here, "in_use": opened.has_files(found)}, text, as_json)
 
 
 @cache.command()
 @click.argument("digest", metavar="DIGEST")
 @_folder
+@json_option
 @click.pass_context
-def readmit(ctx: click.Context, digest: str, folder: Path | None) -> None:
-    """Let a version that was forgotten come again. The exit code is 1 where it was not."""
+def readmit(ctx: click.Context, digest: str, folder: Path | None, as_json: bool) -> None:
+    """Allow a forgotten version again. The exit code is 1 if it was not forgotten."""
     opened = _opened(folder)
     found = _digest(opened, digest)
     why = opened.recall_reason(found)
     opened.readmit(found)
-    print_err(f"it was refused: {why}" if why else "it was not refused")
+    text = f"allowed again; it was refused because: {why}" if why else "it was not refused"
+    print_done({"digest": str(found), "was_refused": bool(why), "reason": why}, text, as_json)
     ctx.exit(0 if why else NO)
 
 
@@ -154,14 +227,18 @@ def _digest(opened: Cache, text: str) -> Digest:
         return Digest(prefix)
     found = [entry.digest for entry in opened.entries() if prefix and entry.digest.hex.startswith(prefix)]
     if len(found) != 1:
-        raise NotFound(f"{text[:80]!r} begins no digest here, or more than one; give it in full (sha256:…)")
+        raise NotFound(
+            f"{text[:80]!r} is the beginning of no digest in the cache, or of several; pass it in full"
+            " (sha256:…)"
+        )
     return found[0]
 
 
 def _state(opened: Cache, entry: CacheEntry) -> str:
     if entry.is_partial:
         return "arriving" if opened.is_leased(entry.digest) else "interrupted"
-    return "in use" if opened.is_leased(entry.digest) else ""
+    engines = [f"kept for {hold.engine_label}" for hold in opened.holds(entry.digest)]
+    return ", ".join((*(["in use"] if opened.is_leased(entry.digest) else []), *engines))
 
 
 def _json_of(opened: Cache, entry: CacheEntry) -> dict[str, object]:
@@ -172,4 +249,5 @@ def _json_of(opened: Cache, entry: CacheEntry) -> dict[str, object]:
         "used_at": datetime.fromtimestamp(entry.used_at, UTC).isoformat(),
         "is_leased": opened.is_leased(entry.digest),
         "is_part": entry.is_partial,
+        "kept_for": [hold.model_dump(mode="json") for hold in opened.holds(entry.digest)],
     }

@@ -112,7 +112,7 @@ def merge_text(adapter: Adapter) -> str:
 
 def why_not_merged(adapter: Adapter) -> str | None:
     """What its files alone say against it; None where nothing does."""
-    from adaptry.compute.merging.fitting import WeightedAdapter, refuse_unmergeable
+    from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
 
     try:
         refuse_unmergeable(WeightedAdapter(adapter, 1.0, "this adapter"))

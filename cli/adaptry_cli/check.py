@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.adapters.adapter import open_dir
-from adaptry.core.report import CheckReport
-from adaptry.operations.transfer import open_revision
-from adaptry_cli.arguments import RUNTIME, SOURCE, Source
+from adaptry.core.report import CheckReport, Severity
+from adaptry.operations.adapter_check import CheckRequest, CheckResult, check_adapter
+from adaptry_cli.arguments import BASE, RUNTIME, SOURCE, Source
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.inputs import (
-    BaseToCheck,
-    OpenedAdapter,
-    configured_base,
-    find_base,
-    open_input,
-    version_base,
-)
-from adaptry_cli.out import json_option, print_err, print_json, print_lines, progress
+from adaptry_cli.out import format_count, json_option, print_err, print_json, progress
+from adaptry_cli.tables import print_wrapped
 from adaptry_cli.verdicts import verdict_text
 from adaptry_cli.version_text import findings_text
+from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
 
 
-@click.command()
+_NOUNS: Mapping[Severity, str] = {"blocks": "blocking finding", "warns": "warning", "notes": "note"}
+
+
+@command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
-@click.option("--base", metavar="NAME|DIR|ID", help="The base to check against; else its own.")
 @click.option(
-    "--other-base", is_flag=True, help="Let it be another base than the one that the adapter is for."
+    "--base", metavar="NAME|DIR|ID", type=BASE, help="The base to check against. Default: the adapter's own."
 )
 @click.option(
-    "--weights", is_flag=True, help="Read the weights too: NaN, infinity, updates that are all zero."
+    "--other-base", is_flag=True, help="Allow another base than the one that the adapter was trained on."
+)
+@click.option(
+    "--weights", is_flag=True, help="Also read the weights: find NaN, infinity and updates that are all zero."
 )
 @click.option(
     "--runtime",
     "runtimes",
     multiple=True,
     type=RUNTIME,
-    help="An engine to serve it with, as in vllm@0.33,max_lora_rank=64; may be repeated.",
+    help="Also check for this engine, such as vllm@0.33,max_lora_rank=64; may be repeated.",
 )
 @lazy_registry_option
 @json_option
@@ -60,90 +60,38 @@ def check(
 ) -> None:
     """Check an adapter, alone, against a base, or for an engine.
 
-    Without --base, it is checked against its version's base, or the registered one that its config names;
-    with it, another model than that is a finding. Reads headers and configs, so it takes no time.
+    Without --base, the adapter is checked against its version's base, or the registered base that its config
+    names. With --base, a base that is another model is a finding. Reads headers and configs only, so it is
+    quick.
 
-    Exit code 1 means that it cannot work as it is, or that an engine refuses it or serves something else than
-    was trained; every finding says why and what to do.
+    The exit code is 1 if the adapter cannot work as it is, or if an engine refuses it or does not serve it as
+    trained. Every finding says why, and what to do.
     """
-    from adaptry.checks.runtimes import check_runtime
-
-    opened = open_input(connected, source)
-    own = _own_base(connected, opened)
-    against = own if base is None else find_base(connected, base)
-    report = _report(connected, opened, against, own, other_base)
-    if weights:
-        report = _with_weights(connected, source, report)
-    verdicts = [check_runtime(opened.adapter, runtime, against.record) for runtime in runtimes]
+    request = CheckRequest(base, other_base, weights, runtimes)
+    with progress() as bars:
+        found = check_adapter(connected, source, request, warn=warn, progress=bars)
+    report = found.report
     if as_json:
-        verdict_json = {"verdicts": [one.model_dump(mode="json") for one in verdicts]} if runtimes else {}
+        verdicts = [one.model_dump(mode="json") for one in found.verdicts]
+        verdict_json = {"verdicts": verdicts} if runtimes else {}
         print_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **verdict_json})
     else:
-        print_lines(findings_text(report.findings).split("\n"))
-        where = _where(opened, against, is_given=base is not None)
-        print_err(
-            f"{opened.label} checked {where}: {'cannot work as it is' if report.is_blocked else 'fine'}"
-        )
-        for one in verdicts:
-            print_lines(verdict_text(one))
-    is_served = all(one.outcome == "as_trained" for one in verdicts)
-    ctx.exit(NO if report.is_blocked or not is_served else 0)
+        print_wrapped(findings_text(report.findings).split("\n"))
+        print_err(f"checked {found.label} {_where(found)}: {_conclusion(report)}")
+        for one in found.verdicts:
+            print_wrapped(verdict_text(one))
+    ctx.exit(NO if found.is_blocked or not found.is_served_as_trained else 0)
 
 
-def _own_base(connected: RegistryOpener, opened: OpenedAdapter) -> BaseToCheck:
-    """The base that the adapter is for: its version's, else the registered one that its config names."""
-    if opened.version:
-        return version_base(connected, opened.version)
-    return configured_base(connected, opened.adapter) or BaseToCheck("no base", None)
+def _conclusion(report: CheckReport) -> str:
+    """`1 blocking finding, 2 warnings; it cannot work as it is`."""
+    counts = Counter(finding.severity for finding in report.findings)
+    listed = [format_count(counts[severity], noun) for severity, noun in _NOUNS.items() if counts[severity]]
+    conclusion = "it cannot work as it is" if report.is_blocked else "it can be used"
+    return f"{', '.join(listed) or 'no findings'}; {conclusion}"
 
 
-def _where(opened: OpenedAdapter, base: BaseToCheck, *, is_given: bool) -> str:
-    if base.record is None:
-        return "on its own"
-    source = "" if is_given or opened.version else ", the base its config names"
-    return f"against {base.label}{source}"
-
-
-def _report(
-    connected: RegistryOpener,
-    opened: OpenedAdapter,
-    against: BaseToCheck,
-    own: BaseToCheck,
-    other_base: bool,
-) -> CheckReport:
-    """The findings against a base; one more if it is another model than the adapter's own."""
-    from adaptry.checks import check as check_adapter
-    from adaptry.checks import check_same_base, sort_findings
-
-    names = _known_names(connected, opened, against)
-    report = check_adapter(opened.adapter, against.record, against.name, other_names=names)
-    if own is against or own.record is None or against.record is None:
-        return report
-    more = list(check_same_base(own.record, against.record, own.label, against.label, is_allowed=other_base))
-    kept = [one for one in report.findings if not (more and one.code == "base_name_differs")]
-    return report.model_copy(update={"findings": sort_findings([*kept, *more])})
-
-
-def _known_names(connected: RegistryOpener, opened: OpenedAdapter, base: BaseToCheck) -> tuple[str, ...]:
-    """The names of a base, and the one in the config if that is a base of the same weights."""
-    from adaptry.bases.fingerprinting.match import match_bases
-
-    written = opened.adapter.config.base_name
-    if base.record is None or written is None or written in base.names:
-        return base.names
-    named = configured_base(connected, opened.adapter)
-    is_same = named and named.record and match_bases(named.record, base.record).is_same_model
-    return (*base.names, written) if is_same else base.names
-
-
-def _with_weights(connected: RegistryOpener, source: Source, report: CheckReport) -> CheckReport:
-    """The report with what only the weights can tell; a version's are fetched into the cache once."""
-    from adaptry.checks import check_weights, sort_findings
-
-    if isinstance(source, Path):
-        adapter = open_dir(source)
-    else:
-        with progress() as bars:
-            adapter = open_revision(connected(), source, progress=bars)
-    findings = sort_findings([*report.findings, *check_weights(adapter)])
-    return report.model_copy(update={"findings": findings})
+def _where(found: CheckResult) -> str:
+    if found.base is None:
+        return "without a base"
+    return f"against {found.base}" + (", the base that its config names" if found.is_configured_base else "")

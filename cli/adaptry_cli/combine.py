@@ -1,13 +1,26 @@
-"""`adaptry combine`: several adapters of one base made into one."""
+"""`adaptry combine`: combine several adapters of one base into one."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry_cli.arguments import DTYPE, FOLDER, parse_parameters, require_usage, validate_options
+from adaptry.operations.sources import find_base
+from adaptry_cli.arguments import (
+    BASE,
+    DTYPE,
+    FOLDER,
+    INPUT,
+    METHOD,
+    parse_parameters,
+    require_usage,
+    validate_options,
+)
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import (
     OutputTarget,
@@ -16,6 +29,7 @@ from adaptry_cli.derive_output import (
     require_destination,
     with_recipe_output,
 )
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import (
     format_count,
     format_number,
@@ -33,33 +47,53 @@ if TYPE_CHECKING:
     from adaptry.compute.recipes.combine import CombineRecipe
 
 
-@click.command()
-@click.argument("inputs", metavar="[REF|DIR[=WEIGHT]]...", nargs=-1)
+@command()
+@click.argument("inputs", metavar="[REF|DIR[=WEIGHT]]...", type=INPUT, nargs=-1)
 @click.option(
     "--recipe",
     "recipe_file",
     metavar="FILE",
     type=FOLDER,
-    help="A YAML recipe, instead of inputs and options.",
+    help="A recipe in YAML, ours or mergekit's, instead of inputs and options.",
 )
 @click.option(
-    "--method", metavar="NAME", help="How: linear, svd, ties, dare_linear, … (`--methods` lists them)."
+    "--method",
+    metavar="NAME",
+    type=METHOD,
+    help="Method: linear (the default), svd, ties, dare_linear, … (--methods lists them).",
 )
-@click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the method.")
-@click.option("--rank", type=click.IntRange(1), help="Bring every module to this rank.")
 @click.option(
-    "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
+    "--param",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the method; may be repeated.",
 )
-@click.option("--uniform", is_flag=True, help="The same rank for every module, for engines that want one.")
+@click.option("--rank", type=WholeNumber(1), help="Reduce every module to this rank.")
+@click.option(
+    "--energy",
+    type=float,
+    metavar="SHARE",
+    help="Choose the smallest ranks that keep this share of the energy, such as 0.99.",
+)
+@click.option(
+    "--uniform", is_flag=True, help="Use the same rank for every module, for engines that need that."
+)
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
+@click.option("--seed", type=WholeNumber(0), default=None, help="Seed for methods that draw random numbers.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=None, help="For the methods that draw random numbers."
+    "--whole-weights",
+    metavar="INPUT|none",
+    help="The input whose saved modules are kept, if several have some.",
 )
+@click.option("--other-base", is_flag=True, help="Allow adapters that were trained on different bases.")
 @click.option(
-    "--whole-weights", metavar="INPUT|none", help="Whose saved modules come along, if several have some."
+    "--base",
+    metavar="NAME|DIR|ID",
+    type=BASE,
+    help="The base of inputs whose base the registry does not know, such as GGUF or kohya files.",
 )
-@click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
-@click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @click.option("--methods", "is_listing", is_flag=True, help="List the methods and their parameters.")
 @report_options
 @output_options
@@ -69,6 +103,7 @@ def combine(
     connected: RegistryOpener,
     report: ReportTarget,
     recipe_file: Path | None,
+    base: str | None,
     dry_run: bool,
     is_listing: bool,
     as_json: bool,
@@ -76,16 +111,17 @@ def combine(
 ) -> None:
     """Combine adapters of one base into one adapter.
 
-    Different ranks and modules go together; what an adapter does not change counts as 0. The result says what
-    it was made of and how: with -o acme/both it is a version whose parents and recipe are kept, and the same
-    recipe gives the same version.
+    The adapters may have different ranks and modules; a module that an adapter does not change counts as 0.
+    LoRAs of other tools are read as `adaptry convert` would write them. With -o acme/both, the result is a
+    version that records its parents and recipe, and the same recipe gives the same version. --recipe also
+    reads mergekit's YAML, if its models are LoRA adapters.
     """
     if is_listing:
         _print_methods(as_json)
         return
     recipe = parse_recipe(recipe_file, options)
     target = with_recipe_output(target, recipe.output)
-    run_combine(recipe, target, connected, report, dry_run, as_json)
+    run_combine(recipe, target, connected, report, dry_run, as_json, base)
 
 
 def run_combine(
@@ -95,15 +131,21 @@ def run_combine(
     report: ReportTarget,
     dry_run: bool,
     as_json: bool,
+    base: str | None = None,
 ) -> None:
-    """Combines what the recipe names and reports the result, or prints the plan for a dry run."""
+    """Combines what the recipe names and reports the result, or prints the plan for a dry run.
+
+    `base`: the base of inputs whose base no registry knows.
+    """
     from adaptry.compute.combining.combine import build_combined_adapter
     from adaptry.compute.combining.plan import plan_combination
 
     if not dry_run:
         require_destination(target)
     with progress() as bars:
-        parents = [open_named_parent(connected, entry.source, bars) for entry in recipe.inputs]
+        known = functools.cache(lambda: find_base(connected, base).record if base else None)
+        parents = [open_named_parent(connected, entry.source, bars, known) for entry in recipe.inputs]
+        parents = [replace(parent, base=parent.base or known()) for parent in parents]
     decided = plan_combination(recipe, parents)
     if dry_run:
         _print_plan(decided, as_json)
@@ -123,8 +165,10 @@ def parse_recipe(file: Path | None, options: dict[str, Any]) -> CombineRecipe:
         require_usage(
             not words, f"--recipe replaces inputs and options; leave out {', '.join(sorted(words))}"
         )
-        return read_recipe(file)
-    require_usage("inputs" in words, "name the adapters to combine, or a --recipe")
+        return read_recipe(
+            file, lambda text: print_err(f"{file} is mergekit's; read as this recipe:\n{text}")
+        )
+    require_usage("inputs" in words, "name the adapters to combine, or pass --recipe FILE")
     words["inputs"] = tuple(
         RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, options["inputs"])
     )
@@ -158,7 +202,7 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
         print_json({"modules": rows, **total})
         return
     print_table(
-        ("module", "inputs", "method", "ranks", "rank"),
+        ("module", "inputs", "method", "ranks of inputs", "rank"),
         [
             (
                 str(row["module"]),
@@ -169,14 +213,20 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
             )
             for row, planned in zip(rows, plan.sites, strict=True)
         ],
-        right=("inputs", "ranks", "rank"),
+        right=("inputs", "ranks of inputs", "rank"),
+        cut=("module",),
+        drop=("inputs", "ranks of inputs"),
     )
     print_err(
         f"{format_count(len(rows), 'module')}, at most {format_size(plan.size)};"
-        f" about {format_number(lasts)} s here and {format_size(plan.memory)} of memory beside torch's own"
+        f" {_duration(lasts)} on this machine, {format_size(plan.memory)} of memory for tensors"
     )
     for note in plan.notes:
         print_err(f"note: {note}")
+
+
+def _duration(seconds: float) -> str:
+    return f"about {format_number(seconds)} s" if seconds else "less than 0.1 s"
 
 
 def _rank(expected: int, plan: CombinePlan) -> str:
@@ -202,9 +252,10 @@ def _print_methods(as_json: bool) -> None:
         )
         return
     print_table(
-        ("method", "what it is", "parameters"),
+        ("method", "description", "parameters and defaults"),
         [
             (each.name, each.title, ", ".join(f"{name}={p.default}" for name, p in each.parameters.items()))
             for each in COMBINE_METHODS.values()
         ],
+        cut=("description", "parameters and defaults"),
     )

@@ -1,45 +1,46 @@
-"""`adaptry completion`: the script a shell sources to complete commands, and the names to complete with."""
+"""`adaptry completion`: the script that a shell sources to complete commands, options and names."""
 
 from __future__ import annotations
 
 import sys
 
 import click
-from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
+from click.shell_completion import FishComplete, ShellComplete, ZshComplete, add_completion_class
 
-_SOURCED_FROM = {
+from adaptry_cli.bash_completion import LineBashComplete
+from adaptry_cli.command import command
+from adaptry_cli.out import print_err
+
+_INSTALLED_BY = {
     "bash": 'add to ~/.bashrc:  eval "$(adaptry completion bash)"',
     "zsh": 'add to ~/.zshrc:  eval "$(adaptry completion zsh)"',
-    "fish": "save as ~/.config/fish/completions/adaptry.fish",
+    "fish": "run:  adaptry completion fish > ~/.config/fish/completions/adaptry.fish",
 }
-_KINDS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
-_MANY = 50
+_KINDS: dict[str, type[ShellComplete]] = {"bash": LineBashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(sorted(_SOURCED_FROM)))
+@command()
+@click.argument("shell", type=click.Choice(sorted(_INSTALLED_BY)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print a script that completes commands in your shell.
 
-    Commands and options are completed, and the names of adapters in an embedded registry.
+    It completes commands and options, and names of the registry that the command would use (also a server):
+    adapters, versions and aliases after an @, bases, methods and engines.
+
+    \b
+    To install it:
+      bash  add to ~/.bashrc:  eval "$(adaptry completion bash)"
+      zsh   add to ~/.zshrc:  eval "$(adaptry completion zsh)"
+      fish  run:  adaptry completion fish > ~/.config/fish/completions/adaptry.fish
     """
     root = ctx.find_root().command
-    click.echo(_KINDS[shell](root, {}, "adaptry", "_ADAPTRY_COMPLETE").source())
+    click.echo(_KINDS[shell](root, {}, "adaptry", "_ADAPTRY_COMPLETE").source(), file=sys.stdout)
     if sys.stdout.isatty():
-        click.echo(_SOURCED_FROM[shell], err=True)
+        print_err(f"to install this script, {_INSTALLED_BY[shell]}")
 
 
-def complete_names(beginning: str) -> list[str]:
-    """Adapters of an embedded registry whose names begin so; a server is not asked at every key."""
-    from adaptry.core.errors import AdaptryError
-    from adaptry.core.settings import is_server
-    from adaptry_cli.connection import connect_to, settings_for
-
-    if is_server(settings_for(None).registry or ""):
-        return []
-    try:
-        page = connect_to(None).adapters.list(None, None, 200)
-    except AdaptryError:
-        return []
-    return [str(info.name) for info in page.items if str(info.name).startswith(beginning)][:_MANY]
+def register_completions() -> None:
+    """Has click answer a shell with these."""
+    for shell, kind in _KINDS.items():
+        add_completion_class(kind, shell)

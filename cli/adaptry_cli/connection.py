@@ -1,9 +1,9 @@
-"""Which registry a command talks to, and with which token.
+"""The registry that a command uses, and the token for it.
 
 `--registry` (before or after the command's name), else ADAPTRY_URL, else the embedded registry. A token comes
-from ADAPTRY_TOKEN, else from what `adaptry login` kept for that server. Only a command that puts something
-into a registry makes one where there is none. What is done in a registry's own folder (`serve`, `work`,
-`token`) has `--data`, which goes before all of that.
+from ADAPTRY_TOKEN, else from what `adaptry login` saved for that server. Only a command that stores something
+creates a missing registry. Commands that work in a registry's own folder (`serve`, `work`, `token`) have
+`--data`, which precedes all of that.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import click
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
+from adaptry_cli.near_names import suggest_names
 from adaptry_cli.out import print_err
 
 RegistryOpener = Callable[[], Registry]
@@ -33,7 +34,7 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        return command(*args, registry=connect_to(where), **options)
+        return _called(command, connect_to(where), args, options)
 
     return connected
 
@@ -47,7 +48,7 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
         registry = (
             _open_for_dry_run(where) if options.get("dry_run") else connect_to(where, create_missing=True)
         )
-        return command(*args, registry=registry, **options)
+        return _called(command, registry, args, options)
 
     return connected
 
@@ -60,7 +61,7 @@ def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        return command(*args, registry=connect_to(where, for_cleanup=not options.get("dry_run")), **options)
+        return _called(command, connect_to(where, for_cleanup=not options.get("dry_run")), args, options)
 
     return connected
 
@@ -71,9 +72,19 @@ def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @_where
     @functools.wraps(command)
     def unconnected(*args: Any, where: str | None, **options: Any) -> Any:
-        return command(*args, connected=functools.cache(lambda: connect_to(where)), **options)
+        opened = functools.cache(lambda: connect_to(where))
+        with suggest_names(opened, options):
+            return command(*args, connected=opened, **options)
 
     return unconnected
+
+
+def _called(
+    command: Callable[..., Any], registry: Registry, args: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """(`Any`: each command has its arguments.)"""
+    with suggest_names(lambda: registry, options):
+        return command(*args, registry=registry, **options)
 
 
 def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: bool = False) -> Registry:
@@ -87,14 +98,14 @@ def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: 
     is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
     registry = connect(place, settings, create_missing=create_missing, for_cleanup=for_cleanup)
     if is_new:
-        print_err(f"made a registry in {place}")
+        print_err(f"created a registry in {place}")
     if context := click.get_current_context(silent=True):
         context.call_on_close(registry.close)
     return registry
 
 
 def _open_for_dry_run(where: str | None) -> Registry:
-    """The registry at `where`; where there is none yet, one that is as empty."""
+    """The registry at `where`; if it does not exist yet, an empty one in memory."""
     from adaptry.storage.connect import is_registry, open_in_memory, resolve_folder
 
     settings = settings_for(where)
@@ -111,7 +122,7 @@ def settings_for(where: str | None) -> AdaptrySettings:
     context = click.get_current_context(silent=True)
     chosen = where or (context.find_root().params.get("registry") if context else None) or settings.registry
     if chosen and settings.token is None and is_server(chosen):
-        from adaptry_cli.credentials import token_for
+        from adaptry.core.credentials import token_for
 
         return replace(settings, registry=chosen, token=token_for(chosen))
     return replace(settings, registry=chosen)
@@ -128,8 +139,8 @@ def folder_of(data: Path | None, reason: str) -> Path:
     where = None if data else settings_for(None).registry
     require_usage(
         where is None or not is_server(where),
-        f"{where} is a server's address, and {reason}: say --data DIR,"
-        " or unset ADAPTRY_URL for the embedded one",
+        f"{where} is a server's address, and {reason}: pass --data DIR, or unset ADAPTRY_URL for the embedded"
+        " registry",
     )
     return data or (resolve_folder(where) if where else data_folder())
 
@@ -137,7 +148,7 @@ def folder_of(data: Path | None, reason: str) -> Path:
 def require_server(url: str | None) -> str:
     """The server's address: `url`, or what `settings_for` finds. Raises a usage error where there is none."""
     server = settings_for(url).registry
-    require_usage(bool(server), "which server? give its URL, or set ADAPTRY_URL")
+    require_usage(bool(server), "name the server: pass its URL, or set ADAPTRY_URL")
     assert server is not None
     require_usage(
         is_server(server), f"{server!r} is not a server's address (https://…); a folder needs no token"

@@ -1,4 +1,4 @@
-"""`adaptry convert`: an adapter of any method as a plain LoRA, or the same adapter in another file layout."""
+"""`adaptry convert`: convert an adapter of any method to a plain LoRA, or its file to another layout."""
 
 from __future__ import annotations
 
@@ -7,27 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.core.errors import Invalid
-from adaptry_cli.arguments import DTYPE, is_folder_path, require_usage, validate_options
+from adaptry_cli.arguments import BASE, DTYPE, INPUT, parse_named, validate_options
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
-from adaptry_cli.derive_output import (
-    OutputTarget,
-    open_named_parent,
-    output_options,
-    print_result,
-    require_destination,
-    write_result,
-)
-from adaptry_cli.inputs import find_base
+from adaptry_cli.derive_output import OutputTarget, output_options, require_destination
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import json_option, progress
 from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
+from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:
-    from adaptry.adapters.base_record import BaseRecord
-    from adaptry.compute.converting.base_shapes import ConversionBase
-    from adaptry.compute.converting.options import ConvertOptions
-    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-    from adaptry.core.progress import Progress
+    from adaptry.compute.layout_conversion.module_names import LayoutVersion
 
 _ONLY_LAYOUT = (
     "--layout changes no weights; use it without --rank, --energy, --uniform, --dtype, --drop-bias,"
@@ -35,35 +25,49 @@ _ONLY_LAYOUT = (
 )
 
 _ONLY_TO_PEFT = (
-    "a file of another tool is brought into PEFT's layout as it is: leave out --rank, --energy, --uniform,"
-    " --dtype, --drop-bias, --whole-weights, --other-base, --report and --heatmap, and convert the result"
+    "a file of another tool is first converted to PEFT's layout without changes: leave out --rank, --energy,"
+    " --uniform, --dtype, --drop-bias, --whole-weights, --other-base, --report and --heatmap, and convert the"
+    " result again with them"
 )
 
 
-@click.command()
-@click.argument("source", metavar="REF|DIR")
-@click.option("--base", metavar="NAME|DIR|ID", help="The base it is for; else the one the registry knows.")
+@command()
+@click.argument("source", metavar="REF|DIR", type=INPUT)
+@click.option(
+    "--base",
+    metavar="NAME|DIR|ID",
+    type=BASE,
+    help="The base of the adapter. Default: the one that the registry knows.",
+)
 @click.option(
     "--layout",
     type=click.Choice(["transformers4", "transformers5"]),
     help=(
-        "Rewrite the file in this layout instead, with the same weights: transformers4 (experts one by one,"
-        " older module names) or transformers5 (as PEFT 0.19 and later write it)."
+        "Only rewrite the file in this layout, with the same weights: transformers4 (experts one by one,"
+        " older"
+        " module names) or transformers5 (as PEFT 0.19 and later write it)."
     ),
 )
-@click.option("--rank", type=click.IntRange(1), help="Bring every update to this rank at most.")
+@click.option("--rank", type=WholeNumber(1), help="Maximum rank of every update.")
 @click.option(
-    "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
+    "--energy",
+    type=float,
+    metavar="SHARE",
+    help="Choose the smallest ranks that keep this share of the energy, such as 0.99.",
 )
-@click.option("--uniform", is_flag=True, help="The same rank for every module, for engines that want one.")
+@click.option(
+    "--uniform", is_flag=True, help="Use the same rank for every module, for engines that need that."
+)
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
-@click.option("--drop-bias", is_flag=True, help="Leave out the biases that the adapter changes.")
+@click.option("--drop-bias", is_flag=True, help="Leave out biases that the adapter changes.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
-@click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
+@click.option(
+    "--other-base", is_flag=True, help="Allow another base than the one that the adapter was trained on."
+)
 @click.option(
     "--part",
     metavar="NAME",
-    help="Which part of a pipeline to take from another tool's file: unet, text_encoder, …",
+    help="The part of a pipeline to convert from another tool's file: unet, text_encoder, …",
 )
 @report_options
 @output_options
@@ -74,109 +78,39 @@ def convert(
     report: ReportTarget,
     source: str,
     base: str | None,
-    layout: str | None,
+    layout: LayoutVersion | None,
     part: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make a plain LoRA of an adapter of any method, or rewrite its file in another layout.
+    """Convert an adapter of any method to a plain LoRA, or its file to another layout.
 
-    A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, llama.cpp) is brought into
-    PEFT's layout: its tensors are renamed and turned round, its scales said in PEFT's words, and no number
-    changes. A rank or another dtype is a second step, from the result. kohya's and llama.cpp's names need
-    --base.
+    A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, torchtune, llama.cpp) is
+    rewritten in PEFT's layout without changing a number. To change its rank or dtype, convert the result
+    again. Files of kohya, torchtune and llama.cpp need --base.
 
-    Variants of LoRA are folded, methods that are exactly a LoRA become one exactly, and for all others the
-    nearest LoRA is computed; the error is shown for every module and overall. What no LoRA can hold is
-    refused.
+    Variants of LoRA, and methods that equal a LoRA, are converted exactly. For all other methods, the nearest
+    LoRA is computed, and the error is shown. An adapter that no LoRA can represent is refused.
 
-    With --layout, the adapter keeps its method and its weights, number by number; only the names of modules,
-    and whether a layer's experts are one parameter or many, change. `adaptry inspect` shows the layout of a
-    file. The base's shapes are needed, not its weights. No other option but --base and those of the result
-    goes with it.
+    With --layout, the adapter keeps its method and its weights. Only the names of modules change, and whether
+    the experts of a layer are one parameter or many; `adaptry inspect` shows the layout of a file. This needs
+    the shapes of the base, but not its weights, and no option other than --base and those of the result.
     """
-    from adaptry.adapters.formats import PEFT
-    from adaptry.compute.converting.convert import convert as converted
     from adaptry.compute.converting.options import ConvertOptions
-    from adaptry.compute.foreign_layouts.gguf_lora import bring_gguf_to_peft
-    from adaptry.compute.foreign_layouts.gguf_reader import find_gguf
-    from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
+    from adaptry.operations.conversion import ConversionRequest, plan_conversion
 
     require_destination(target)
-    given = [name for name, value in options.items() if value not in (None, False)]
-    if layout is not None:
-        require_usage(not given and part is None and not report.is_any, _ONLY_LAYOUT)
-        _convert_layout(target, connected, source, layout, base, as_json)
-        return
-    if is_folder_path(source) and (file := find_gguf(Path(source).expanduser())) is not None:
-        require_usage(not given and part is None and not report.is_any, _ONLY_TO_PEFT)
-        draft = bring_gguf_to_peft(file, source, find_base(connected, base).record if base else None)
-        print_result(draft, write_result(draft, target, connected), as_json)
-        return
-    asked = validate_options(ConvertOptions, **options)
+    request = ConversionRequest(
+        validate_options(ConvertOptions, **options),
+        base,
+        layout,
+        part,
+        is_reported=report.is_any,
+        only_layout=_ONLY_LAYOUT,
+        only_to_peft=_ONLY_TO_PEFT,
+    )
+    named = parse_named(source)
+    label = source if isinstance(named, Path) else None
     with progress() as bars:
-        parent = open_named_parent(connected, source, bars)
-    if parent.adapter.format is not PEFT:
-        require_usage(not given and not report.is_any, _ONLY_TO_PEFT)
-        draft = bring_to_peft(parent, _known_base(connected, base, parent), part)
-        print_result(draft, write_result(draft, target, connected), as_json)
-        return
-    require_usage(part is None, "--part is for files of other tools that hold several parts of a pipeline")
-    with progress() as bars:
-        ground = _conversion_base(connected, base, parent, asked, bars)
-    write_and_report(converted(parent, asked, ground), target, connected, report, as_json)
-
-
-def _convert_layout(
-    target: OutputTarget, connected: RegistryOpener, source: str, layout: str, base: str | None, as_json: bool
-) -> None:
-    from adaptry.compute.layout_conversion.convert import convert_layout
-    from adaptry.compute.layout_conversion.module_names import LAYOUTS
-
-    with progress() as bars:
-        parent = open_named_parent(connected, source, bars)
-    to = next(each for each in LAYOUTS if each == layout)
-    draft = convert_layout(parent, _base_shapes(connected, base, parent), to)
-    print_result(draft, write_result(draft, target, connected), as_json)
-
-
-def _conversion_base(
-    connected: RegistryOpener,
-    base: str | None,
-    parent: ParentAdapter,
-    asked: ConvertOptions,
-    progress: Progress,
-) -> ConversionBase | None:
-    """The base that the call names, else the registry's; its weights only where they are needed."""
-    from adaptry.bases.fingerprinting import fingerprint
-    from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.compute.converting.base_shapes import ConversionBase
-    from adaptry.compute.converting.convert import needs_base_values
-    from adaptry.operations.base_registry import open_base
-
-    if base is None and parent.base is None:
-        return None
-    key = base or str(parent.base.id if parent.base else "")
-    if is_folder_path(key):
-        checkpoint = open_checkpoint(key)
-    elif needs_base_values(parent, asked):
-        checkpoint = open_base(connected(), key, progress=progress)
-    else:
-        return ConversionBase(connected().bases.record(connected().bases.get(key).id))
-    return ConversionBase(fingerprint(checkpoint), checkpoint)
-
-
-def _base_shapes(connected: RegistryOpener, base: str | None, parent: ParentAdapter) -> BaseRecord:
-    """The shapes of the base that the call names, else of the one that the registry knows for the parent."""
-    known = _known_base(connected, base, parent)
-    if known is None:
-        raise Invalid(
-            f"converting the layout of {parent.label} needs the shapes of its base;"
-            " pass --base NAME or --base ./DIR"
-        )
-    return known
-
-
-def _known_base(connected: RegistryOpener, base: str | None, parent: ParentAdapter) -> BaseRecord | None:
-    """The record of the base that the call names, else of the one that the registry knows."""
-    return find_base(connected, base).record if base else parent.base
+        draft = plan_conversion(connected, named, request, label=label, warn=warn, progress=bars)
+    write_and_report(draft, target, connected, report, as_json)

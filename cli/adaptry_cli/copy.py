@@ -6,24 +6,27 @@ import click
 
 from adaptry.core.refs import AdapterName, Latest, Ref, parse_alias
 from adaptry.operations import transfer as verbs
+from adaptry.operations.empty_adapter import explain_empty_adapter
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions
 from adaptry_cli.arguments import NAME, REF, require_usage, validate_options
+from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.inputs import explain_empty_adapter
 from adaptry_cli.out import json_option, progress
 from adaptry_cli.push import print_pushed
 from adaptry_cli.warnings import print_state_warning
 
 
-@click.command()
+@command()
 @click.argument("ref", type=REF)
 @click.argument("name", type=NAME, required=False)
-@click.option("--to-registry", metavar="URL|DIR", help="The registry to copy into; else the same one.")
-@click.option("--alias", metavar="ALIAS", help="An alias to set on the copy.")
+@click.option("--to-registry", metavar="URL|DIR", help="The registry to copy into. Default: the same one.")
+@click.option("--alias", metavar="ALIAS", help="An alias to point at the copy.")
 @click.option(
-    "--all-versions", is_flag=True, help="All versions of the adapter, with numbers, metrics and states."
+    "--all-versions",
+    is_flag=True,
+    help="Copy all versions of the adapter, with their numbers, metrics and states.",
 )
 @registry_option
 @json_option
@@ -38,10 +41,11 @@ def copy(
 ) -> None:
     """Copy a version to another name or registry.
 
-    The copy has the same manifest, so the same digest. Without NAME it keeps its name. With --all-versions
-    the whole adapter goes to another registry; `adaptry mirror` copies what a query finds, and follows it.
+    The copy has the same files and digest. Without NAME, it keeps its name. With --all-versions, the whole
+    adapter is copied to another registry. `adaptry mirror` copies the versions that a query finds, and can
+    keep following them.
     """
-    require_usage(name is not None or to_registry is not None, "give a NAME, or --to-registry, or both")
+    require_usage(name is not None or to_registry is not None, "pass a NAME, --to-registry, or both")
     if all_versions:
         is_whole = isinstance(ref.selector, Latest) and name is None and alias is None
         require_usage(

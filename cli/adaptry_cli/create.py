@@ -14,11 +14,12 @@ from adaptry_cli.adapter_options import (
     visibility_option,
 )
 from adaptry_cli.arguments import NAME
+from adaptry_cli.command import command
 from adaptry_cli.connection import creating_registry_option
 from adaptry_cli.out import json_option
 
 
-@click.command()
+@command()
 @click.argument("name", type=NAME)
 @description_option
 @tags_option
@@ -35,8 +36,8 @@ def create(
 ) -> None:
     """Create an empty adapter.
 
-    A push creates its adapter by itself; this is for describing one beforehand. It is private unless --public
-    is given. The name of a deleted adapter goes on with its numbering.
+    A push creates its adapter, so this is only needed to describe one beforehand. The adapter is private
+    unless you pass --public. If the name belonged to a deleted adapter, the numbering of versions continues.
     """
     edit = adapter_edit(description, tags or None, is_public)
     print_adapter(registry.adapters.create(name, edit), as_json)

@@ -1,4 +1,5 @@
-"""What commands that make an adapter share: opening parents, putting results into a folder or a registry.
+"""What commands that make an adapter share: opening its parents, and writing the result to a folder or a
+registry.
 
 `-o` is a folder if it is written as one (`./both`), else a name in the registry (`acme/both`).
 """
@@ -14,39 +15,38 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.errors import Invalid
-from adaptry.core.refs import AdapterName, Ref, parse_alias
-from adaptry_cli.arguments import Source, is_folder_path, parse_metrics, require_usage, validate_options
+from adaptry.core.refs import AdapterName, parse_alias
+from adaptry.operations.folder_paths import is_folder_path
+from adaptry_cli.arguments import (
+    parse_metrics,
+    parse_named,
+    require_usage,
+    validate_options,
+)
 from adaptry_cli.connection import RegistryOpener, connect_to
-from adaptry_cli.out import format_number, print_err, print_json, print_out, progress
-from adaptry_cli.warnings import print_state_warning
+from adaptry_cli.near_names import suggest_names
+from adaptry_cli.out import format_share, print_err, print_json, print_out, progress
+from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.compute.lazy_adapters.folder_writer import ComputeResult
     from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
     from adaptry.core.progress import Progress
-    from adaptry.registry.records import PushOptions, PushResult
+    from adaptry.operations.derived_output import DerivedResult
+    from adaptry.registry.records import PushOptions
 
-_DESTINATION = "say where the result goes: -o NAME, or -o ./DIR for a folder"
+_DESTINATION = "name a destination: -o NAME in the registry, or -o ./DIR for a folder"
 _WORST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """Where a result goes and what goes along; `destination` None: nowhere, it is only looked at."""
+    """Where a result goes, and what is stored with it; `destination` None: the call writes nothing."""
 
     destination: Path | AdapterName | None
     options: PushOptions
     may_replace: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DerivedResult:
-    """A result that is there: its location, in words for the answer, and the version if a registry has it."""
-
-    location: str
-    outcome: ComputeResult
-    pushed: PushResult | None = None
-    folder: Path | None = None
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,13 +55,25 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     (`Any`: the other arguments are each command's own.)
     """
 
-    @click.option("-o", "--output", metavar="NAME|DIR", help="A name in the registry, or a folder (./out).")
-    @click.option("--alias", metavar="ALIAS", help="An alias to set on the version.")
-    @click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="A metric of the version.")
     @click.option(
-        "--force", is_flag=True, help="Replace an adapter in that folder; push past the checks with --reason."
+        "-o", "--output", metavar="NAME|DIR", help="The result: a name in the registry, or a folder (./out)."
     )
-    @click.option("--reason", metavar="TEXT", help="Why it is pushed all the same; kept with the version.")
+    @click.option("--alias", metavar="ALIAS", help="An alias to point at the version.")
+    @click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A metric of the version; may be repeated.",
+    )
+    @click.option(
+        "--force",
+        is_flag=True,
+        help="Replace an adapter in the folder; or overrule the checks, with --reason.",
+    )
+    @click.option(
+        "--reason", metavar="TEXT", help="Why the checks may be overruled; stored with the version."
+    )
     @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
     @functools.wraps(command)
     def with_output(
@@ -78,7 +90,8 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         # A recipe may name a place in the registry that the call does not.
         creates_registry = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
         connected = functools.cache(lambda: connect_to(where, create_missing=creates_registry))
-        return command(*args, target=target, connected=connected, **options)
+        with suggest_names(connected, options):
+            return command(*args, target=target, connected=connected, **options)
 
     return with_output
 
@@ -90,28 +103,22 @@ def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget
     return _checked(replace(target, destination=_place(output)))
 
 
-def open_named_parent(connected: RegistryOpener, text: str, progress: Progress) -> ParentAdapter:
-    """As `open_parent`, from an argument; a folder keeps the label that was typed."""
-    if is_folder_path(text):
-        return replace(open_parent(connected, Path(text), progress), label=text)
-    return open_parent(connected, Ref.parse(text), progress)
+def open_named_parent(
+    connected: RegistryOpener,
+    text: str,
+    progress: Progress,
+    base: Callable[[], BaseRecord | None] | None = None,
+) -> ParentAdapter:
+    """An adapter that an argument names, its weights at hand; a folder keeps the label that was typed.
 
+    `base`: the base that the call names, for commands that also take a GGUF file, whose names need one.
+    Raises `NotFound`, `Invalid…`.
+    """
+    from adaptry.operations.sources import open_parent
 
-def open_parent(connected: RegistryOpener, source: Source, progress: Progress) -> ParentAdapter:
-    """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
-    from adaptry.adapters.adapter import open_dir
-    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-    from adaptry.operations.transfer import open_revision
-
-    if isinstance(source, Path):
-        return ParentAdapter(open_dir(source), str(source))
-    registry = connected()
-    version = registry.versions.get(source)
-    print_state_warning(version)
-    adapter = open_revision(registry, version.revision_ref, progress=progress)
-    is_known = version.base_id is not None and version.base_status == "verified"
-    base = registry.bases.record(version.base_id) if is_known and version.base_id else None
-    return ParentAdapter(adapter, version.label, version.digest, base)
+    source = parse_named(text)
+    label = text if isinstance(source, Path) else None
+    return open_parent(connected, source, label=label, gguf_base=base, warn=warn, progress=progress)
 
 
 def require_destination(target: OutputTarget) -> None:
@@ -120,34 +127,30 @@ def require_destination(target: OutputTarget) -> None:
 
 
 def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
-    """Computes the draft and puts it where it is to go. Raises what `write` and `derive` raise."""
-    place = target.destination
-    if place is None:
+    """Computes the draft and puts it where it is to go. Raises as `derived_output.write_result`."""
+    from adaptry.operations import derived_output
+
+    if target.destination is None:
         raise Invalid(_DESTINATION)
     with progress() as bars:
-        if isinstance(place, Path):
-            from adaptry.compute.lazy_adapters.folder_writer import write_adapter
-
-            outcome = write_adapter(draft, place, replace=target.may_replace, progress=bars)
-            return DerivedResult(str(place), outcome, folder=place)
-        from adaptry.operations.derive import derive
-
-        derived = derive(connected(), draft, place, options=target.options, progress=bars)
-    version = derived.pushed.version
-    return DerivedResult(version.label, derived.outcome, derived.pushed)
+        return derived_output.write_result(
+            connected,
+            draft,
+            target.destination,
+            options=target.options,
+            replace=target.may_replace,
+            progress=bars,
+        )
 
 
 def print_result(draft: LazyAdapter, there: DerivedResult, as_json: bool) -> None:
     """The answer: the place (and digest); the story: notes, and how exact it is."""
     for note in draft.notes:
         print_err(f"note: {note}")
-    if draft.is_measured:
-        _tell_exactness(there.outcome)
-    else:
-        print_err("as PEFT computes it, to the bit; what is lost by that is not measured")
+    _tell_exactness(there)
     pushed = there.pushed
     if pushed and not pushed.is_new:
-        print_err(f"{there.location} already holds this adapter, unchanged")
+        print_err(f"{there.location} already is this adapter; no new version was made")
     if as_json:
         print_json(result_json(draft, there))
     else:
@@ -170,13 +173,13 @@ def result_json(draft: LazyAdapter, there: DerivedResult) -> dict[str, Any]:
     }
 
 
-def _tell_exactness(outcome: ComputeResult) -> None:
-    if outcome.kept is None or outcome.error == 0.0:
-        print_err("exact: nothing was approximated")
-        return
-    print_err(f"kept energy {format_number(outcome.kept)}, relative error {format_number(outcome.error)}")
-    for module, kept in _worst(outcome):
-        print_err(f"  {format_number(kept)}  {module}")
+def _tell_exactness(there: DerivedResult) -> None:
+    print_err(there.exactness)
+    worst = _worst(there.outcome) if there.is_measured and there.outcome.error != 0.0 else ()
+    if worst:
+        print_err("worst modules:")
+    for module, kept in worst:
+        print_err(f"  {module} keeps {format_share(kept)}")
 
 
 def _worst(outcome: ComputeResult) -> Sequence[tuple[str, float]]:
@@ -205,15 +208,15 @@ def _target(
 
 
 def _checked(target: OutputTarget) -> OutputTarget:
-    """The target, if what goes along suits its place. Raises a usage error."""
+    """The target, if its options suit its destination. Raises a usage error."""
     options, is_folder = target.options, isinstance(target.destination, Path)
     require_usage(
         not (is_folder and (options.alias or options.metrics or options.force_reason)),
-        "--alias, --metric and --reason are for a registry",
+        "--alias, --metric and --reason are for a version in the registry, not for a folder",
     )
     require_usage(
         is_folder or target.may_replace == (options.force_reason is not None),
-        "--force and --reason TEXT go together: the reason is kept",
+        "--force and --reason TEXT go together: the reason is stored",
     )
     return target
 

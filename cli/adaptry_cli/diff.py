@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from adaptry_cli.arguments import SOURCE, Source
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import Latest, Ref
+from adaptry.operations.comparison import compare_adapters
+from adaptry_cli.arguments import SOURCE, Source, require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
-from adaptry_cli.derive_output import open_parent
-from adaptry_cli.differences import DiffSide, find_differences
-from adaptry_cli.inputs import open_input
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import (
+    format_count,
     json_option,
     print_err,
     print_json,
@@ -19,53 +20,63 @@ from adaptry_cli.out import (
 )
 from adaptry_cli.similarity_output import print_distance
 from adaptry_cli.tables import print_table
-
-if TYPE_CHECKING:
-    from adaptry.compute.comparing.results import AdapterDistance
+from adaptry_cli.warnings import warn
 
 
-@click.command()
+@command()
 @click.argument("before", metavar="REF|DIR", type=SOURCE)
-@click.argument("after", metavar="REF|DIR", type=SOURCE)
-@click.option("--weights", is_flag=True, help="Read the weights too: how far apart, module by module.")
+@click.argument("after", metavar="[REF|DIR]", type=SOURCE, required=False)
+@click.option(
+    "--weights", is_flag=True, help="Also read the weights, and show how far apart they are by module."
+)
 @click.option(
     "--top",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=10,
     show_default=True,
-    help="With --weights: show so many of the modules that are farthest apart.",
+    help="With --weights: number of modules to show, those that differ most first.",
 )
 @lazy_registry_option
 @json_option
 def diff(
-    connected: RegistryOpener, before: Source, after: Source, weights: bool, top: int, as_json: bool
+    connected: RegistryOpener, before: Source, after: Source | None, weights: bool, top: int, as_json: bool
 ) -> None:
-    """Show what differs between two adapters.
+    """Show what differs between two adapters, or between the last two versions of one.
 
-    Compares what they are (method, base, modules, ranks, config) and their metrics; weights only by digest,
-    unless they are asked for.
+    With a NAME alone, compares the last two versions of that adapter. Compares methods, bases, modules,
+    ranks, configs and metrics. Weights are compared by digest, or by value with --weights.
     """
-    opened = [open_input(connected, source) for source in (before, after)]
-    found = find_differences(*(DiffSide.of(one.adapter, one.version) for one in opened))
-    apart = _weight_distance(connected, before, after) if weights else None
+    if after is None:
+        before, after = _last_two(connected, before)
+    with progress() as bars:
+        compared = compare_adapters(connected, before, after, weights=weights, warn=warn, progress=bars)
+    found, apart = compared.differences, compared.distance
     if as_json:
         listed = [difference.as_json() for difference in found]
         print_json({"differences": listed, "weights": apart.model_dump(mode="json")} if apart else listed)
         return
     if found:
         print_table(
-            ("what", opened[0].label, opened[1].label),
+            ("what", compared.before, compared.after),
             ((difference.what, difference.before, difference.after) for difference in found),
+            cut=(compared.before, compared.after) if compared.before != compared.after else (),
         )
     else:
-        print_err("no difference in what they are")
+        print_err("no difference in method, base, modules, ranks, config and metrics")
     if apart:
         print_distance(apart, top)
 
 
-def _weight_distance(connected: RegistryOpener, before: Source, after: Source) -> AdapterDistance:
-    from adaptry.compute.comparing.distance import measure_distance
-
-    with progress() as bars:
-        one, other = (open_parent(connected, source, bars) for source in (before, after))
-        return measure_distance(one, other, bars)
+def _last_two(connected: RegistryOpener, source: Source) -> tuple[Ref, Ref]:
+    """The last two versions of an adapter, whatever their state. Raises a usage error, `NotFound`."""
+    require_usage(
+        isinstance(source, Ref) and isinstance(source.selector, Latest),
+        f"what should {source} be compared with? Name a second version or folder, or only an adapter to"
+        " compare its last two versions",
+    )
+    assert isinstance(source, Ref)
+    newest = connected().versions.list(source.name, None, 2).items
+    if len(newest) < 2:
+        raise NotFound(f"{source.name} has {format_count(len(newest), 'version')}; two are needed to compare")
+    new, old = newest
+    return old.revision_ref, new.revision_ref

@@ -1,4 +1,4 @@
-"""`adaptry doctor`: whether this machine and the registry are fit for work. Changes nothing that stays."""
+"""`adaptry doctor`: whether this machine and the registry work. It leaves no changes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from adaptry.storage.connect import (
 )
 from adaptry.storage.local.forgotten_recalls import forgotten_recalls
 from adaptry.storage.maintenance.case_conflicts import find_case_conflicts
+from adaptry_cli.command import command
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import format_count, format_size, json_option, print_json
-from adaptry_cli.tables import print_table
+from adaptry_cli.tables import print_facts
 
 _LITTLE = 1 << 30  # bytes free under which a push of any size may fail
 _SLOW = 0.25  # seconds for a flush to disk; a push needs a few
@@ -40,7 +41,7 @@ _SLOW = 0.25  # seconds for a flush to disk; a push needs a few
 
 @dataclass(frozen=True, slots=True)
 class DoctorResult:
-    """One thing looked at; `advice` says what to do unless it is ok."""
+    """The result of one check; `advice` says what to do unless it is ok."""
 
     what: str
     verdict: Literal["ok", "warns", "fails"]
@@ -48,15 +49,15 @@ class DoctorResult:
     advice: str = ""
 
 
-@click.command()
-@click.option("--registry", "where", metavar="URL|DIR", help="The registry to look at.")
+@command()
+@click.option("--registry", "where", metavar="URL|DIR", help="The registry to check.")
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, where: str | None, as_json: bool) -> None:
-    """Check that this machine and the registry are fit for work.
+    """Check that this machine and the registry work.
 
-    Python, SQLite, the folder, free space, durability; for a server, whether it answers and which versions it
-    speaks. Exit code 1 means that something must be mended.
+    Checks Python, SQLite, the folder, free space and durability; for a server, whether it answers, and its
+    versions. The exit code is 1 if something must be repaired.
     """
     found = [_python(), *_registry(settings_for(where))]
     if as_json:
@@ -67,12 +68,9 @@ def doctor(ctx: click.Context, where: str | None, as_json: bool) -> None:
             ]
         )
     else:
-        print_table(
-            ("", "what", "found"),
-            (
-                (one.verdict, one.what, f"{one.found} → {one.advice}" if one.advice else one.found)
-                for one in found
-            ),
+        print_facts(
+            (one.what, f"{one.verdict}: {one.found}" + (f"\n→ {one.advice}" if one.advice else ""))
+            for one in found
         )
     ctx.exit(NO if any(one.verdict == "fails" for one in found) else 0)
 
@@ -140,12 +138,12 @@ def _folder(folder: Path) -> DoctorResult:
     except OSError as error:
         raise write_error(error, folder) from error
     took = time.perf_counter() - start
-    found = f"{folder} can be written to, a flush takes {took * 1000:.1f} ms"
+    found = f"{folder} is writable; a flush to disk takes {took * 1000:.1f} ms"
     if place != folder:
-        found = f"{folder} is not there yet and can be made, a flush takes {took * 1000:.1f} ms"
+        found = f"{folder} does not exist yet and can be created; a flush to disk takes {took * 1000:.1f} ms"
     if took > _SLOW:
         return DoctorResult(
-            "folder", "warns", found, "a slow disk (network?): pushes will be slow; SQLite wants a local one"
+            "folder", "warns", found, "the disk is slow (a network disk?): use a local disk for SQLite"
         )
     return DoctorResult("folder", "ok", found)
 
@@ -158,13 +156,13 @@ def _space(folder: Path) -> DoctorResult:
             "space",
             "warns",
             f"{format_size(free)} free",
-            "free some, or put the registry elsewhere (ADAPTRY_HOME)",
+            "free some, or move the registry (ADAPTRY_HOME)",
         )
     return DoctorResult("space", "ok", f"{format_size(free)} free")
 
 
 def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
-    """Where the registry's files are in one, or would be: if it can be used, and what its server lacks."""
+    """If the registry's files are in a bucket: whether it can be used, and what its server lacks."""
     try:
         missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:
@@ -173,7 +171,7 @@ def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
     if missing is not None:
         verdict: Literal["ok", "warns"] = "warns" if missing else "ok"
         yield DoctorResult(
-            "bucket", verdict, "; ".join(missing) or "it reads, writes, and has conditional writes"
+            "bucket", verdict, "; ".join(missing) or "reads, writes and conditional writes work"
         )
 
 
@@ -185,7 +183,7 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
         with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
             found = find_case_conflicts(registry.catalog)
             forgotten = forgotten_recalls(registry.catalog)
-    except AdaptryError:  # which the line before has said
+    except AdaptryError:  # reported by the check before
         return
     for recall in forgotten:
         yield DoctorResult(
@@ -222,9 +220,9 @@ def _damage(folder: Path, catalog: str | None) -> DoctorResult:
 def _embedded(folder: Path, catalog: str | None) -> DoctorResult:
     """Opening it checks the database's own settings (synchronous commits, …) and brings it up to date."""
     if not is_registry(folder):
-        return DoctorResult("registry", "ok", f"there is none in {folder} yet; the first push makes it")
+        return DoctorResult("registry", "ok", f"none in {folder} yet; the first push creates it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         page = registry.adapters.list(None, None, 1)
         address = catalog_of(folder)
-    where = f"{folder}, its catalog in {address}," if address else folder
-    return DoctorResult("registry", "ok", f"{where} opens, {'with' if page.items else 'without'} adapters")
+    where = f"{folder} (catalog in {address})" if address else folder
+    return DoctorResult("registry", "ok", f"{where} opens and has {'' if page.items else 'no '}adapters")

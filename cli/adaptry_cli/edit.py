@@ -15,15 +15,16 @@ from adaptry_cli.adapter_options import (
     visibility_option,
 )
 from adaptry_cli.arguments import NAME, require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option
 
 
-@click.command()
+@command()
 @click.argument("name", type=NAME)
 @description_option
 @tags_option
-@click.option("--no-tags", is_flag=True, help="Take all tags away.")
+@click.option("--no-tags", is_flag=True, help="Remove all tags.")
 @visibility_option
 @registry_option
 @json_option
@@ -38,12 +39,12 @@ def edit(
 ) -> None:
     """Change an adapter's description, tags or visibility.
 
-    What is not given stays as it is; tags that are given replace those there were.
+    Only what you pass is changed. --tag replaces all tags.
     """
     require_usage(not (tags and no_tags), "--tag and --no-tags contradict each other")
     change = adapter_edit(description, tags if tags or no_tags else None, is_public)
     require_usage(
         change != AdapterEdit(),
-        "nothing to change: give --description, --tag, --no-tags, --public or --private",
+        "nothing to change: pass --description, --tag, --no-tags, --public or --private",
     )
     print_adapter(registry.adapters.edit(name, change), as_json)

@@ -1,4 +1,4 @@
-"""`adaptry events`: what happens in a registry, oldest first, to its end or for ever."""
+"""`adaptry events`: what happened in a registry, oldest first; with --follow, also what happens next."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from adaptry.operations.watch import follow_events
 from adaptry.registry.events import Events
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_out
-from adaptry_cli.version_text import detail_text, format_when
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.out import json_option, print_json_line, print_out
+from adaptry_cli.times import format_exact
+from adaptry_cli.version_text import detail_text
 
 _AT_ONCE = 200
 
 
-@click.command()
+@command()
 @click.option(
     "--follow",
     "goes_on",
     is_flag=True,
-    help="Wait for what comes, until you stop it; without --after, from now on.",
+    help="Keep printing new events until you stop it; without --after, starting now.",
 )
 @click.option(
     "--adapter",
     "about",
     multiple=True,
     metavar="GLOB",
-    help="Only of adapters with such a name, as in 'acme/*' (may be repeated).",
+    help="Only events of adapters whose names match, such as 'acme/*'; may be repeated.",
 )
-@click.option("--after", type=click.IntRange(0), help="Begin after the event of this number.")
+@click.option("--after", type=WholeNumber(0), help="Begin after the event with this number.")
 @registry_option
 @json_option
 def events(
@@ -40,15 +43,16 @@ def events(
 ) -> None:
     """Show what happens in the registry, as it happens.
 
-    Of all adapters that you may see, oldest first, each with its number; with --json, one object on each
-    line. A registry that cannot be reached for a while is waited for with --follow, and nothing is missed.
+    Prints the events of all adapters that you may read, oldest first, each with its number. With --json, each
+    line is one object. With --follow, a registry that cannot be reached is tried again, and no event is
+    missed.
     """
     happened = (
         follow_events(registry, after, about) if goes_on else _so_far(registry.events, after or 0, about)
     )
     for event in happened:
         if as_json:
-            click.echo(event.model_dump_json())
+            print_json_line(event)
         else:
             print_out(_line(event))
         if goes_on:
@@ -70,6 +74,6 @@ def _line(event: Event) -> str:
         what += f"@{event.number}"
     return "  ".join(
         filter(
-            None, (f"{event.seq:>6}", format_when(event.at), event.by, event.kind, what, detail_text(event))
+            None, (f"{event.seq:>6}", format_exact(event.at), event.by, event.kind, what, detail_text(event))
         )
     )

@@ -1,8 +1,4 @@
-"""From what went wrong to the exit code: one table, the most precise class first.
-
-0 done · 1 the answer is no, or a file is malformed · 2 usage · 3 not found · 4 conflict · 5 denied
-6 unavailable · 7 damaged bytes · 8 this installation does not fit · 70 a fault of ours · 130 interrupted
-"""
+"""From errors to exit codes, and what each code means: one table, the most precise class first."""
 
 from __future__ import annotations
 
@@ -51,18 +47,18 @@ EXIT_CODES: tuple[tuple[type[AdaptryError], int], ...] = (
     (MissingDependency, 8),
 )
 MEANINGS: dict[int, str] = {
-    0: "done",
-    1: "the answer is no: a blocked check, a refused push, a lock that no longer holds, a malformed file",
-    2: "usage: something in the call cannot be understood, or is not supported",
-    3: "not found, or not yours to see",
-    4: "conflict: the state is not what was believed; look again and retry",
-    5: "denied, or no valid token",
-    6: "unavailable: server gone, database busy, disk full; retrying may help",
-    7: "damaged: bytes are not those of their digest",
-    8: "this installation does not fit: something is not installed, or one side must be upgraded",
-    70: "a fault in Adaptry; ADAPTRY_DEBUG=1 shows where",
-    130: "interrupted",
-    141: "whoever read the output closed it",
+    0: "success",
+    1: "negative result: a blocked check, a refused push, an outdated lock file, a malformed file",
+    2: "usage: the command line is wrong, or asks for something that is not supported",
+    3: "not found, or you may not read it",
+    4: "conflict: someone else changed it first; look again and retry",
+    5: "permission denied, or no valid token",
+    6: "unavailable: the server does not answer, the database is busy, the disk is full; a retry may help",
+    7: "damaged: the bytes do not match their digest",
+    8: "installation: a package is missing, or one side must be upgraded",
+    70: "a bug in Adaptry; ADAPTRY_DEBUG=1 shows where",
+    130: "interrupted by Ctrl-C",
+    141: "the reader of the output closed it early",
 }
 
 

@@ -1,4 +1,4 @@
-"""`adaptry extract`: a LoRA out of a full fine-tune and its base."""
+"""`adaptry extract`: extract a LoRA from a full fine-tune and its base."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.refs import is_folder
-from adaptry_cli.arguments import DTYPE, require_usage, validate_options
+from adaptry_cli.arguments import BASE, DTYPE, require_usage, validate_options
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import (
-    DerivedResult,
     OutputTarget,
     open_named_parent,
     output_options,
@@ -19,30 +19,45 @@ from adaptry_cli.derive_output import (
     result_json,
     write_result,
 )
-from adaptry_cli.out import format_number, json_option, print_err, print_json, progress
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.out import format_share, json_option, print_err, print_json, progress
 
 if TYPE_CHECKING:
     from adaptry.bases.hf_folder import HfCheckpoint
     from adaptry.compute.extracting.plan import ExtractPlan
     from adaptry.compute.verifying.verdict import Verification
     from adaptry.core.progress import Progress
+    from adaptry.operations.derived_output import DerivedResult
 
 _WORST = 5
+_STATES = {
+    "missing": "missing from base plus adapter",
+    "extra": "not in the fine-tune",
+    "shape": "of another shape or dtype",
+}
 
 
-@click.command()
-@click.argument("finetuned", metavar="DIR|NAME")
-@click.option("--base", required=True, metavar="NAME|DIR|ID", help="What it was trained from.")
-@click.option("--rank", type=click.IntRange(1), help="The rank of every module.")
+@command()
+@click.argument("finetuned", metavar="DIR|NAME", type=BASE)
 @click.option(
-    "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.95."
+    "--base", required=True, metavar="NAME|DIR|ID", type=BASE, help="The base that it was trained from."
+)
+@click.option("--rank", type=WholeNumber(1), help="The rank of every module.")
+@click.option(
+    "--energy",
+    type=float,
+    metavar="SHARE",
+    help="Choose the smallest ranks that keep this share of the energy, such as 0.95.",
 )
 @click.option(
-    "--modules", multiple=True, metavar="PATTERN", help="Only modules whose path ends so, as in q_proj."
+    "--modules",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only modules whose path ends with PATTERN, such as q_proj; may be repeated.",
 )
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For the decomposition.")
-@click.option("--no-verify", is_flag=True, help="Do not merge the result back and compare.")
+@click.option("--seed", type=WholeNumber(0), default=0, show_default=True, help="Seed for the decomposition.")
+@click.option("--no-verify", is_flag=True, help="Do not merge the result into the base and compare.")
 @output_options
 @json_option
 def extract(
@@ -56,16 +71,16 @@ def extract(
 ) -> None:
     """Extract a LoRA from a full fine-tune and its base.
 
-    What training changed is taken apart tensor by tensor (SVD) and kept up to a rank or an energy; norms,
-    biases and resized embeddings come along whole. What is lost is shown, and the result is merged back and
-    compared with the fine-tune.
+    The change that training made is decomposed tensor by tensor (SVD) and kept up to a rank or an energy.
+    Norms, biases and resized embeddings are kept whole. The loss is shown; then the result is merged into the
+    base and compared with the fine-tune.
     """
     from adaptry.compute.extracting.extraction import build_extracted_adapter
     from adaptry.compute.extracting.plan import plan_extraction
     from adaptry.compute.extracting.recipe import ExtractRecipe
 
     require_usage(
-        (options["rank"] is None) != (options["energy"] is None), "say either --rank N or --energy SHARE"
+        (options["rank"] is None) != (options["energy"] is None), "pass either --rank N or --energy SHARE"
     )
     require_destination(target)
     words = {key: value for key, value in options.items() if value is not None}
@@ -122,12 +137,17 @@ def _json(result: Verification | str | None) -> object:
 def _tell(result: Verification | str) -> None:
     """How near base plus adapter comes to the fine-tune: the error is relative to what training changed."""
     if isinstance(result, str):
-        print_err(f"not merged back to compare: {result}")
+        print_err(f"not merged into the base to compare: {result}")
         return
-    print_err(f"merged back, it is {format_number(result.error)} of the change away from the fine-tune")
+    print_err(
+        f"base plus adapter differs from the fine-tune by {format_share(result.error)} of what training"
+        " changed"
+    )
     errors = [(error, each.tensor) for each in result.tensors if (error := each.relative_to_change)]
+    if errors:
+        print_err("worst tensors:")
     for error, tensor in sorted(errors, reverse=True)[:_WORST]:
-        print_err(f"  {format_number(error)}  {tensor}")
+        print_err(f"  {tensor} differs by {format_share(error)}")
     for each in result.failed:
-        if each.state in ("missing", "extra", "shape"):
-            print_err(f"  {each.tensor} is {each.state} when merged back")
+        if each.state in _STATES:
+            print_err(f"  {each.tensor}: {_STATES[each.state]}")

@@ -1,4 +1,4 @@
-"""`adaptry follow`: a worker that keeps what an engine has loaded equal to the aliases' versions."""
+"""`adaptry follow`: a worker that keeps an engine's adapters equal to the aliases' versions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import threading
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,17 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import FOLDER, declared_runtime_option, engine_key_option, served_base_option
+from adaptry_cli.arguments import (
+    FOLDER,
+    INPUT,
+    declared_runtime_option,
+    engine_key_option,
+    served_base_option,
+)
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option, settings_for
+from adaptry_cli.follow_servers import describe_gap, open_monitor, open_proxy
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import print_err
 
 if TYPE_CHECKING:
@@ -23,10 +33,10 @@ if TYPE_CHECKING:
     from adaptry.integrations.serving.engines import Engine
     from adaptry.integrations.serving.follow.reconciler import Reconciler
 
-_ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
+_ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp", "dynamo")
 
 
-@click.command()
+@command()
 @click.option("--engine", "kind", type=click.Choice(_ENGINES), required=True, help="Engine to manage.")
 @click.option("--url", required=True, metavar="URL", help="Base URL of the engine.")
 @click.option(
@@ -34,12 +44,19 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
     multiple=True,
     required=True,
     metavar="REFS",
-    help="Aliases to serve, each under its own name: acme/tone@prod, or 'acme/*@prod'; may be repeated.",
+    help="Aliases to serve, each under its name: acme/tone@prod, or 'acme/*@prod'; may be repeated.",
 )
 @click.option(
-    "--preload", multiple=True, metavar="REF", help="Refs to load before all others; may be repeated."
+    "--preload",
+    multiple=True,
+    metavar="REF",
+    type=INPUT,
+    help="Refs to load before all others; may be repeated.",
 )
-@click.option("--slots", type=click.IntRange(1), help="Maximum number of adapters loaded at once.")
+@click.option(
+    "--pin", multiple=True, metavar="REF", type=INPUT, help="Refs that always stay loaded; may be repeated."
+)
+@click.option("--slots", type=WholeNumber(1), help="Maximum number of adapters loaded at once.")
 @click.option("--name", metavar="WORKER", help="Name of this worker; default: machine and port.")
 @served_base_option
 @declared_runtime_option("Limits that the engine does not report")
@@ -57,16 +74,31 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 )
 @click.option(
     "--lease",
-    type=click.IntRange(5, 3600),
+    type=WholeNumber(5, 3600),
+    metavar="SECONDS",
     default=60,
     show_default=True,
-    help="Seconds for which a report is valid.",
+    help="How long a report is valid, from 5 to 3600 seconds.",
 )
 @click.option(
-    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else yours."
+    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache. Default: ADAPTRY_CACHE, then your own."
 )
+@click.option(
+    "--proxy",
+    metavar="HOST:PORT",
+    help="Also serve the engine's API here, where aliases move without a gap (not LoRAX).",
+)
+@click.option(
+    "--proxy-connections",
+    "connections",
+    type=WholeNumber(1, 65536),
+    default=512,
+    show_default=True,
+    help="Maximum number of connections of clients to --proxy; further ones get 503.",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics (Prometheus) here.")
 @engine_key_option
-@click.option("--once", is_flag=True, help="Stop once the engine has what it should, or with an error.")
+@click.option("--once", is_flag=True, help="Stop once the engine has the right adapters, or with an error.")
 @registry_option
 def follow(
     registry: Registry,
@@ -74,6 +106,7 @@ def follow(
     url: str,
     watch: tuple[str, ...],
     preload: tuple[str, ...],
+    pin: tuple[str, ...],
     slots: int | None,
     name: str | None,
     base: str | None,
@@ -82,24 +115,31 @@ def follow(
     prepare: str | None,
     lease: int,
     folder: Path | None,
+    proxy: str | None,
+    connections: int,
+    listen: str | None,
     key: str | None,
     once: bool,
 ) -> None:
     """Keep an engine's adapters in step with the registry.
 
-    Loads what the aliases say, follows them when they move, drops what is recalled and proves it, takes part
-    in rollouts, and reports what is loaded (`adaptry workers`). Runs until it is stopped; the engine then
-    keeps what it has. Its token needs the role `worker`.
+    Loads the versions that the aliases point at, and replaces them when aliases move. Unloads recalled
+    versions and proves it, takes part in rollouts, and reports what is loaded (`adaptry workers`). Runs until
+    it is stopped; the engine then keeps its adapters. Its token needs the role `worker`.
     """
     from adaptry.integrations.serving.cache.cache import Cache
     from adaptry.integrations.serving.engine_profile import inspect_engine
     from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
     from adaptry.integrations.serving.engines.hooks import parse_command
     from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
-    from adaptry.integrations.serving.follow.state_file import StateFile
-    from adaptry.integrations.serving.follow.status_report import FollowSettings
+    from adaptry.integrations.serving.follow.settings import FollowSettings
     from adaptry.integrations.serving.settings import open_worker_cache
+    from adaptry.integrations.serving.worker.state_file import StateFile
 
+    if proxy and once:
+        raise Invalid("--proxy runs as long as the worker does; leave out --once")
+    if slots is not None and len(set(pin)) > slots:
+        raise Invalid(f"{len(set(pin))} refs are pinned, but there are only {slots} slots (--slots)")
     settings = settings_for(None)
     cache: Cache = open_worker_cache(settings, folder)
     name = name or _name(url)
@@ -110,7 +150,12 @@ def follow(
         parse_command(prepare),
     )
     engine = ENGINES[kind](EngineClient(url, key, settings.ca_bundle), commands, state_file.state.names)
-
+    if engine.gap and not proxy:
+        print_err(describe_gap(engine))
+    front = (
+        open_proxy(engine, state_file.state.names, proxy, settings.ca_bundle, connections) if proxy else None
+    )
+    engine = front.engine if front else engine
     deps = ReconcilerDeps(
         registry=registry,
         engine=engine,
@@ -121,12 +166,12 @@ def follow(
         log=print_err,
     )
     follow_settings = FollowSettings(
-        name=name, engine=kind, watch=watch, preload=preload, slots=slots, lease=lease, url=url
+        name=name, engine=kind, watch=watch, preload=preload, pin=pin, slots=slots, lease=lease, url=url
     )
-    try:
-        _run(Reconciler(deps, follow_settings), once)
-    finally:
-        cache.close()
+    reconciler = Reconciler(deps, follow_settings)
+    monitor = open_monitor(listen, lambda: reconciler.residency) if listen else None
+    with closing(cache), front or nullcontext(), monitor or nullcontext():
+        _run(reconciler, once)
 
 
 def _run(reconciler: Reconciler, once: bool) -> None:
@@ -145,16 +190,17 @@ def _run(reconciler: Reconciler, once: bool) -> None:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-    print_err("stopped; the engine keeps what it has")
+    print_err("stopped; the engine keeps its adapters")
 
 
 def _inspect_engine(
     engine: Engine, key: str | None, declared: Runtime | None, ca_bundle: str | None
 ) -> EngineInfo:
-    """The engine that runs there; if it cannot be asked, the declared one. Raises `Invalid` on a mismatch."""
+    """The running engine; if it reports nothing, the declared one. Raises `Invalid` on a mismatch."""
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.core.errors import NotFound
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine
+    from adaptry.integrations.serving.engines.vllm_plugin import require_no_plugin
 
     url = engine.client.url
     try:
@@ -163,6 +209,8 @@ def _inspect_engine(
         return EngineInfo(declared or parse_runtime(engine.name), ())
     if found.runtime.engine != engine.name:
         raise Invalid(f"{url} is {found.runtime}, not {engine.name}; pass the right --engine")
+    if engine.name == "vllm":
+        require_no_plugin(engine.client)
     return found
 
 

@@ -1,4 +1,4 @@
-"""`adaptry history`: what happened to an adapter."""
+"""`adaptry history`: what happened to an adapter, newest first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import click
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import NAME
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import (
     collect_pages,
@@ -15,18 +16,20 @@ from adaptry_cli.out import (
     print_json,
 )
 from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import detail_text, format_when
+from adaptry_cli.times import exact_times_option, format_when
+from adaptry_cli.version_text import detail_text
 
 
-@click.command()
+@command()
 @click.argument("name", type=NAME)
 @limit_option
 @registry_option
+@exact_times_option
 @json_option
 def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) -> None:
     """Show what happened to an adapter.
 
-    Pushes, moves of aliases, metrics, edits: newest first, with who and when.
+    Lists pushes, moves of aliases, metrics and edits, each with who and when; newest first.
     """
     events = collect_pages(lambda cursor, many: registry.adapters.history(name, cursor, many), limit)
     if as_json:
@@ -45,4 +48,6 @@ def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) ->
             for event in events
         ),
         right=("version",),
+        cut=("detail",),
+        drop=("who",),
     )

@@ -8,25 +8,37 @@ import click
 
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import require_usage
+from adaptry_cli.arguments import NAMESPACE, require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import creating_registry_option
 from adaptry_cli.exit_codes import NO
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
     from adaptry.operations.hf_import.bulk_import import ImportResult, ImportSelection
 
 
-@click.command("import")
+@command("import")
 @click.argument("source", metavar="hf:AUTHOR|hf:ORG/NAME", required=False)
-@click.option("--search", metavar="TEXT", help="Only those whose name has TEXT in it.")
+@click.option("--search", metavar="TEXT", help="Only adapters whose name contains TEXT.")
 @click.option(
-    "--filter", "filters", multiple=True, metavar="TAG", help="Only those with a tag; may be repeated."
+    "--filter", "filters", multiple=True, metavar="TAG", help="Only adapters with this tag; may be repeated."
 )
-@click.option("--collection", metavar="ORG/SLUG", help="Those of a collection.")
-@click.option("--to", "namespace", metavar="NAMESPACE", help="Where they go; else where they are on the hub.")
+@click.option("--collection", metavar="ORG/SLUG", help="The adapters of a collection.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="Look at most at so many."
+    "--to",
+    "namespace",
+    metavar="NAMESPACE",
+    type=NAMESPACE,
+    help="The namespace to import into. Default: the namespace on the hub.",
+)
+@click.option(
+    "--limit",
+    type=WholeNumber(1),
+    default=1000,
+    show_default=True,
+    help="Maximum number of repositories to examine.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be imported; import nothing.")
 @creating_registry_option
@@ -46,17 +58,17 @@ def import_(
 ) -> None:
     """Import adapters from a hub.
 
-    All of an author, one by name, those of a collection, or those that --search and --filter find. What is no
-    adapter is passed over; what came from the newest commit already is not fetched again, so that a run that
-    was broken off goes on where it stopped. HF_ENDPOINT and HF_TOKEN say which hub, and as whom. Exit code 1
-    means that some failed.
+    Imports all adapters of an author, one by name, those of a collection, or those that --search and --filter
+    find. Repositories without an adapter are skipped. A repository whose newest commit is already imported is
+    not fetched again, so an interrupted import can be run again. HF_ENDPOINT and HF_TOKEN choose the hub and
+    the account. The exit code is 1 if an adapter could not be imported.
     """
     from adaptry.operations.hf_import import bulk_import
     from adaptry.operations.hf_import.hub_client import open_hub
 
     require_usage(
         bool(source or search or filters or collection),
-        "say what to take: hf:AUTHOR, hf:ORG/NAME, --collection, --search or --filter",
+        "choose what to import: hf:AUTHOR, hf:ORG/NAME, --collection, --search or --filter",
     )
     hub = open_hub()
     plan = bulk_import.plan_import(
@@ -79,7 +91,7 @@ def import_(
     if as_json:
         print_json(shown)
     print_err(
-        f"{format_count(taken, 'adapter')} {'to take' if dry_run else 'taken'}, {passed} passed over,"
+        f"{format_count(taken, 'adapter')} {'to import' if dry_run else 'imported'}, {passed} skipped,"
         f" {failed} failed"
     )
     ctx.exit(NO if failed else 0)
@@ -93,13 +105,17 @@ def _wanted(
 
     if source is None:
         return ImportSelection(search=search, filters=filters, collection=collection, limit=limit)
-    require_usage(collection is None, "give hf:… or --collection, not both")
+    require_usage(collection is None, "pass hf:… or --collection, not both")
     ref = HubRef.parse(source)
     if "/" not in ref.repository:
-        require_usage(ref.revision is None, f"{source} is an author, who has no revisions")
+        require_usage(
+            ref.revision is None,
+            f"{source} is an author; only a repository (hf:ORG/NAME@REVISION) has revisions",
+        )
         return ImportSelection(author=ref.repository, search=search, filters=filters, limit=limit)
     require_usage(
-        not (search or filters), f"{source} is one repository: there is nothing to search or filter"
+        not (search or filters),
+        f"{source} is one repository; --search and --filter are for an author's repositories",
     )
     return ImportSelection(ref=ref)
 

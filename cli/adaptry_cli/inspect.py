@@ -8,39 +8,36 @@ from pathlib import Path
 
 import click
 
+from adaptry.operations.sources import OpenedAdapter, open_input, version_base
 from adaptry.registry.records import TensorInspection
 from adaptry_cli.arguments import SOURCE, Source
 from adaptry_cli.capabilities import facts_of_use, json_of_use
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
-from adaptry_cli.inputs import (
-    OpenedAdapter,
-    base_parameters,
-    open_input,
-    version_base,
-)
+from adaptry_cli.inputs import base_parameters
 from adaptry_cli.out import json_option, print_err, print_json
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
 from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
 
 
-@click.command()
+@command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
 @click.option(
     "--weights",
     is_flag=True,
-    help="List every tensor with its norm and its numbers of NaN and infinite elements.",
+    help="List every tensor with its norm and its counts of NaN and infinite elements.",
 )
 @lazy_registry_option
 @json_option
 def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
     """Show what an adapter is, from its files, and what can be done with it.
 
-    Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it
-    takes when served; whether it can be merged or written as a LoRA, and which engines serve it as trained.
-    Read from headers and config, never from a form.
+    Shows method, modules with ranks and scales, extra weights and dtypes; its share of the base and the
+    memory it takes when served; whether it can be merged or written as a LoRA, and which engines serve it as
+    trained. All of this is read from headers and config.
 
-    With --weights, the registry inspects a version now if it was pushed before registries inspected weights.
+    With --weights, the registry inspects a version's weights now if that was not done when it was pushed.
     """
     from adaptry.checks.runtimes import check_all_runtimes
 
@@ -60,10 +57,10 @@ def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: b
         [("adapter", opened.label), ("base", spec.base_name or "not named"), *facts_of_spec(spec), *facts]
     )
     for left, why in opened.adapter.left_out.items():
-        print_err(f"not part of it: {left} ({why})")
+        print_err(f"not part of the adapter: {left} ({why})")
     if weights:
         columns = ("tensor", "norm", "NaN", "infinite")
-        print_table(columns, map(row_of_tensor, tensors), right=columns[1:])
+        print_table(columns, map(row_of_tensor, tensors), right=columns[1:], cut=("tensor",))
 
 
 def _tensors(connected: RegistryOpener, source: Source, opened: OpenedAdapter) -> Sequence[TensorInspection]:

@@ -1,4 +1,4 @@
-"""`adaptry jobs`: submit long-running jobs, follow them, stop them, retry them. `adaptry work` runs them."""
+"""`adaptry jobs`: submit, watch, cancel and retry long-running jobs. `adaptry work` runs them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,37 @@ from adaptry.core.errors import AdaptryError, Invalid, NotFound, by_code
 from adaptry.core.refs import Ref
 from adaptry.jobs.queues import can_run
 from adaptry.registry.interface import Registry
-from adaptry.registry.job_types.records import DEVICES, GIB, JobInfo, JobNeeds, JobOrder, JobState
+from adaptry.registry.job_types.records import DEVICES, GIB, JobInfo, JobNeeds, JobOrder, JobState, LogLine
 from adaptry.registry.job_types.tasks import TASKS, parse_task
 from adaptry.registry.jobs import Jobs
 from adaptry.registry.versions import Versions
 from adaptry_cli.arguments import validate_options
+from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
+from adaptry_cli.job_watch import JOB_COLUMNS, JOB_CUT, JOB_DROP, job_row, progress_text, seconds_between
+from adaptry_cli.job_watch import watch as watch_jobs
+from adaptry_cli.number_options import DecimalNumber, WholeNumber
 from adaptry_cli.out import (
     collect_pages,
     format_size,
     json_option,
     limit_option,
     print_answer,
+    print_done,
     print_err,
     print_json,
+    print_json_line,
     print_out,
 )
 from adaptry_cli.tables import print_facts, print_table
-from adaptry_cli.version_text import format_when
+from adaptry_cli.times import exact_times_option, format_when
 
-_LOOK = 0.5  # seconds between two looks at a job that is waited for
+_LOOK = 0.5  # seconds between two requests about a job that is waited for
 _LINES = 200
 
 
-@click.group()
+@group()
 def jobs() -> None:
     """Submit long-running jobs, and follow their progress."""
 
@@ -45,16 +51,16 @@ def jobs() -> None:
 @jobs.command()
 @click.argument("kind", type=click.Choice(list(TASKS)))
 @click.argument("fields", metavar="FIELD=VALUE...", nargs=-1)
-@click.option("--device", type=click.Choice(DEVICES), help="Only on a runner with this device.")
-@click.option("--tag", metavar="TAG", help="Only on a runner with this tag.")
-@click.option("--memory", metavar="SIZE", help="What a step takes, as in 8GB; default: 2 GiB.")
+@click.option("--device", type=click.Choice(DEVICES), help="Run only on a runner with this device.")
+@click.option("--tag", metavar="TAG", help="Run only on a runner with this tag.")
+@click.option("--memory", metavar="SIZE", help="Memory that a step needs, such as 8GB. Default: 2 GiB.")
 @click.option(
-    "--priority", type=click.IntRange(1, 9), default=5, show_default=True, help="1 comes first, 9 last."
+    "--priority", type=WholeNumber(1, 9), default=5, show_default=True, help="1 runs first, 9 last."
 )
 @click.option(
     "--wait",
     is_flag=True,
-    help="Wait for the job and print its log. Exit code 1 if it found damage; fails if the job fails.",
+    help="Wait for the job and print its log. Fails if the job fails; the exit code is 1 if it found damage.",
 )
 @registry_option
 @json_option
@@ -69,11 +75,10 @@ def submit(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Ask for a job.
+    """Submit a job, and print its id.
 
-    Fields are NAME=VALUE; repeat one for a list: `adaptry jobs submit merge base=org/model
-    inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both`. The job has your rights, and needs nothing of this
-    machine.
+    Repeat a FIELD to give it several values, as inputs in the example below. The job has your rights, and
+    needs nothing from this machine.
     """
     from adaptry.core.byte_sizes import parse_bytes
 
@@ -84,8 +89,9 @@ def submit(
     job = registry.jobs.submit(order)
     _tell_of_missing(registry.versions, order)
     if reason := _waits_for(registry.jobs, needs):
-        print_err(f"it waits: {reason}")
+        print_err(f"the job waits: {reason}")
     if wait:
+        print_err(f"waiting for {job.id}; Ctrl-C stops waiting, not the job")
         job = _waited(registry, job)
     print_answer(job, job.id, as_json)
     _raise_fault(job if wait else None)
@@ -103,10 +109,10 @@ def submit(
 def schedule(
     registry: Registry, name: str, cron: str, kind: str, fields: tuple[str, ...], as_json: bool
 ) -> None:
-    """Ask for a job again and again.
+    """Submit a job on a schedule.
 
-    CRON is minute, hour, day, month and weekday in UTC: `adaptry jobs schedule nightly '30 2 * * *' verify`.
-    Runners look at the clock; a time that passed while there were none is made up for within a day, once.
+    CRON is minute, hour, day, month and weekday in UTC, as in '30 2 * * *'. Runners submit the job; if none
+    was running at the time, the job is submitted once when a runner starts within a day.
     """
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields))
     print_answer(registry.jobs.schedule(name, cron, order), name, as_json)
@@ -116,17 +122,18 @@ def schedule(
 @click.argument("name")
 @click.option("--namespace", help="Namespace of the schedule, if several have one of that name.")
 @registry_option
-def unschedule(registry: Registry, name: str, namespace: str | None) -> None:
-    """Ask no more for a job that is scheduled."""
+@json_option
+def unschedule(registry: Registry, name: str, namespace: str | None, as_json: bool) -> None:
+    """Delete a schedule."""
     registry.jobs.unschedule(name, namespace)
-    print_err(f"{name} is no longer scheduled")
+    print_done({"unscheduled": name}, f"{name} is no longer scheduled", as_json)
 
 
 @jobs.command()
 @registry_option
 @json_option
 def schedules(registry: Registry, as_json: bool) -> None:
-    """List what is asked for again and again."""
+    """List the schedules."""
     found = registry.jobs.schedules()
     if as_json:
         print_json(found)
@@ -150,10 +157,13 @@ def schedules(registry: Registry, as_json: bool) -> None:
 
 @jobs.command()
 @click.option(
-    "--state", type=click.Choice(["queued", "running", "done", "failed", "cancelled"]), help="Only these."
+    "--state",
+    type=click.Choice(["queued", "running", "done", "failed", "cancelled"]),
+    help="Only jobs in this state.",
 )
 @limit_option
 @registry_option
+@exact_times_option
 @json_option
 def ls(registry: Registry, state: JobState | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
@@ -161,29 +171,43 @@ def ls(registry: Registry, state: JobState | None, limit: int, as_json: bool) ->
     if as_json:
         print_json(found)
         return
-    print_table(
-        ("job", "kind", "state", "how far", "of", "by", "when"),
-        (
-            (
-                each.id,
-                each.kind,
-                each.state,
-                _far(each),
-                each.namespace,
-                each.submitted_by,
-                format_when(each.submitted_at),
-            )
-            for each in found
-        ),
-    )
+    print_table(JOB_COLUMNS, map(job_row, found), cut=JOB_CUT, drop=JOB_DROP)
+    if not found:
+        print_err("no jobs; `adaptry jobs submit` submits one")
+
+
+@jobs.command()
+@click.argument("ids", metavar="[JOB]...", nargs=-1)
+@click.option(
+    "--every",
+    type=DecimalNumber(0.1, 3600),
+    metavar="SECONDS",
+    default=1.0,
+    show_default=True,
+    help="How often to refresh.",
+)
+@registry_option
+@exact_times_option
+@json_option
+def watch(registry: Registry, ids: tuple[str, ...], every: float, as_json: bool) -> None:
+    """Show the progress of jobs until they end.
+
+    Without JOB, watches all jobs that are queued or running now. A terminal shows a table that is refreshed;
+    a file or pipe gets a line for each change, and with --json an object. The exit code is 1 if a job failed
+    or was cancelled.
+    """
+    jobs = watch_jobs(registry, ids, as_json, seconds_between(every))
+    if any(job.state != "done" for job in jobs):
+        click.get_current_context().exit(NO)
 
 
 @jobs.command()
 @click.argument("job")
 @registry_option
+@exact_times_option
 @json_option
 def show(registry: Registry, job: str, as_json: bool) -> None:
-    """Show what a job is, and what became of it."""
+    """Show a job: its task, state, progress and result."""
     found = registry.jobs.get(job)
     if as_json:
         print_json(found)
@@ -194,31 +218,32 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("kind", found.kind),
         ("task", json.dumps(found.task, ensure_ascii=False)),
         ("state", found.state),
-        ("how far", _far(found)),
+        ("failed", found.fault.message if found.fault else ""),
+        ("progress", progress_text(found)),
         ("waits", _waits_for(registry.jobs, needs) if found.state == "queued" else ""),
         ("needs", ", ".join(filter(None, (needs.device, needs.tag, format_size(needs.memory))))),
         ("priority", str(found.priority)),
-        ("asked for by", f"{found.submitted_by}, {format_when(found.submitted_at)}"),
+        ("submitted", f"{format_when(found.submitted_at)} by {found.submitted_by}"),
         ("started", format_when(found.started_at) if found.started_at else ""),
         ("ended", format_when(found.finished_at) if found.finished_at else ""),
         ("tries", str(found.tries)),
         ("runners", ", ".join(found.runners)),
         ("result", json.dumps(found.result, ensure_ascii=False) if found.result else ""),
-        ("failed", found.fault.message if found.fault else ""),
     ]
     print_facts((name, value) for name, value in facts if value)
 
 
 @jobs.command()
 @click.argument("job")
-@click.option("--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("--follow", is_flag=True, help="Keep printing until the job ends.")
 @registry_option
-def logs(registry: Registry, job: str, follow: bool) -> None:
-    """Print the log of a job's steps."""
-    log = _Log(registry, job, print_out)
+@json_option
+def logs(registry: Registry, job: str, follow: bool, as_json: bool) -> None:
+    """Print the log of a job's steps; with --json, one object in each line."""
+    log = _Log(registry, job, print_json_line if as_json else _print_log_line)
     while True:
         found = registry.jobs.get(job)
-        log.tell()
+        log.print_new()
         if not follow or not found.is_open:
             return
         time.sleep(_LOOK)
@@ -227,73 +252,81 @@ def logs(registry: Registry, job: str, follow: bool) -> None:
 @jobs.command()
 @click.argument("job")
 @registry_option
-def cancel(registry: Registry, job: str) -> None:
+@json_option
+def cancel(registry: Registry, job: str, as_json: bool) -> None:
     """Stop a job: from now on it changes nothing."""
     found = registry.jobs.cancel(job)
-    print_err(f"{found.id} is {found.state}")
+    print_done(found.model_dump(mode="json"), f"{found.id} is {found.state}", as_json)
 
 
 @jobs.command()
 @click.argument("job")
 @registry_option
-def retry(registry: Registry, job: str) -> None:
-    """Queue a job again that failed or was cancelled; parts that were finished are kept."""
+@json_option
+def retry(registry: Registry, job: str, as_json: bool) -> None:
+    """Queue a failed or cancelled job again; finished parts are kept."""
     found = registry.jobs.retry(job)
-    print_err(f"{found.id} is {found.state}, for the {found.tries}. time")
+    print_done(
+        found.model_dump(mode="json"), f"{found.id} is {found.state}; this is try {found.tries}", as_json
+    )
 
 
 def _tell_of_missing(versions: Versions, order: JobOrder) -> None:
-    """What it reads may come before it begins, as another job's result; more often it is misspelt."""
+    """Warns of refs that do not exist yet: another job may make them, but more often they are misspelt."""
     for text in parse_task(order.kind, order.task).refs:
         try:
             versions.get(Ref.parse(text))
         except NotFound as error:
-            print_err(f"warns: {error.message}; the job fails unless it is there when the job begins")
+            print_err(f"warning: {error.message}; the job fails unless it exists when the job starts")
 
 
 def _waits_for(jobs: Jobs, needs: JobNeeds) -> str:
-    """Why a job would wait for ever as things are, or nothing."""
+    """Why no runner can take a job with these needs; empty if one can."""
     runners = jobs.runners()
     if not runners:
-        return "nobody runs jobs yet; `adaptry work` does, here or on another machine"
+        return "no runner is running; `adaptry work` starts one, on this machine or another"
     if any(can_run(runner, needs) for runner in runners):
         return ""
-    asked = [f"the device {needs.device}"] if needs.device else []
-    asked += [f"the tag {needs.tag}"] if needs.tag else []
+    needed = [f"the device {needs.device}"] if needs.device else []
+    needed += [f"the tag {needs.tag}"] if needs.tag else []
     return (
-        f"no runner has {', '.join((*asked, format_size(needs.memory)))};"
-        " `adaptry runners` shows what they have"
+        f"no runner has {', '.join((*needed, f'{format_size(needs.memory)} of memory'))};"
+        " `adaptry runners` lists them"
     )
 
 
 def _waited(registry: Registry, job: JobInfo) -> JobInfo:
-    log = _Log(registry, job.id, print_err)
+    log = _Log(registry, job.id, lambda line: print_err(f"{line.step}: {line.text}"))
     while job.is_open:
         time.sleep(_LOOK)
         job = registry.jobs.get(job.id)
-        log.tell()
+        log.print_new()
     return job
 
 
 class _Log:
     """Prints a job's log as it grows. Of what was printed already, only the last page is read again."""
 
-    def __init__(self, registry: Registry, job: str, line: Callable[[str], object]) -> None:
+    def __init__(self, registry: Registry, job: str, line: Callable[[LogLine], object]) -> None:
         self._registry = registry
         self._job = job
         self._line = line
         self._page: str | None = None
-        self._told = 0  # lines of that page
+        self._printed = 0  # lines of that page
 
-    def tell(self) -> None:
+    def print_new(self) -> None:
         while True:
             page = self._registry.jobs.log(self._job, self._page, _LINES)
-            for each in page.items[self._told :]:
-                self._line(f"{each.step}: {each.text}")
-            self._told = len(page.items)
+            for each in page.items[self._printed :]:
+                self._line(each)
+            self._printed = len(page.items)
             if page.next is None:
                 return
-            self._page, self._told = page.next, 0
+            self._page, self._printed = page.next, 0
+
+
+def _print_log_line(line: LogLine) -> None:
+    print_out(f"{line.step}: {line.text}")
 
 
 def _raise_fault(job: JobInfo | None) -> None:
@@ -302,12 +335,6 @@ def _raise_fault(job: JobInfo | None) -> None:
         raise by_code().get(job.fault.code, AdaptryError)(job.fault.message)
     if job and job.state == "cancelled":
         raise Invalid(f"{job.id} was cancelled")
-
-
-def _far(job: JobInfo) -> str:
-    if job.stage is None or job.state == "queued":
-        return ""
-    return f"{100 * job.stage.done // max(1, job.stage.total)}% of {format_size(job.stage.total)}"
 
 
 def _task(kind: str, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -319,7 +346,7 @@ def _task(kind: str, fields: tuple[str, ...]) -> dict[str, Any]:
         known = model.model_fields.get(name)
         if not separator or known is None:
             takes = ", ".join(model.model_fields)
-            raise Invalid(f"not a field of {kind}: {text[:200]!r} (write NAME=VALUE; there are {takes})")
+            raise Invalid(f"not a field of {kind}: {text[:200]!r} (write NAME=VALUE; fields: {takes})")
         if "tuple" in str(known.annotation):
             task.setdefault(name, []).append(value)
         else:

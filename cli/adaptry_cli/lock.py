@@ -13,6 +13,7 @@ from adaptry.core.refs import Ref
 from adaptry.operations.lockfile import LockFile, find_stale_pins, pin_refs
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, print_err, print_json, print_lines, print_out
@@ -20,7 +21,7 @@ from adaptry_cli.out import json_option, print_err, print_json, print_lines, pri
 DEFAULT = Path("adaptry.lock")
 
 
-@click.command()
+@command()
 @click.argument("refs", type=REF, nargs=-1)
 @click.option(
     "-o",
@@ -33,7 +34,9 @@ DEFAULT = Path("adaptry.lock")
     help="The lock file.",
 )
 @click.option(
-    "--check", is_flag=True, help="Write nothing; exit 1 if a ref of the file means something else now."
+    "--check",
+    is_flag=True,
+    help="Write nothing; the exit code is 1 if a ref of the file now means another version.",
 )
 @registry_option
 @json_option
@@ -43,9 +46,9 @@ def lock(
 ) -> None:
     """Pin refs to digests in a file.
 
-    `adaptry pull --locked FILE --to DIR` then gets exactly those versions, wherever the refs have moved to.
+    `adaptry pull --locked FILE --to DIR` then pulls exactly those versions, even after aliases have moved.
     """
-    require_usage(check != bool(refs), "give REFs to pin, or --check alone")
+    require_usage(check != bool(refs), "pass the REFs to pin, or --check alone")
     if check:
         found = find_stale_pins(registry.versions, read_lock(file))
         if as_json:
@@ -53,7 +56,7 @@ def lock(
         else:
             print_lines(change.sentence() for change in found)
         if not found:
-            print_err(f"every ref of {file} still means what it did")
+            print_err(f"every ref in {file} still means the same version")
         ctx.exit(NO if found else 0)
     pinned = pin_refs(registry.versions, refs)
     _write(file, pinned.to_text())

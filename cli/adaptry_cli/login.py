@@ -1,4 +1,4 @@
-"""`adaptry login`: keep a token for a server."""
+"""`adaptry login`: save a token for a server."""
 
 from __future__ import annotations
 
@@ -7,31 +7,48 @@ from pathlib import Path
 
 import click
 
+from adaptry.core import credentials
 from adaptry.core.errors import Invalid
-from adaptry_cli import credentials
 from adaptry_cli.arguments import FOLDER
-from adaptry_cli.connection import require_server
-from adaptry_cli.out import print_err, print_out
+from adaptry_cli.command import command
+from adaptry_cli.connection import require_server, settings_for
+from adaptry_cli.out import json_option, print_err, print_json, print_out
 from adaptry_cli.whoami import server_identity
 
 _WHOLE = 4096  # characters of a token, and more
 
 
-@click.command()
+@command()
 @click.argument("url", required=False)
 @click.option("--token-file", metavar="FILE", type=FOLDER, help="Read the token from this file.")
-def login(url: str | None, token_file: Path | None) -> None:
-    """Keep a token for a server.
+@json_option
+def login(url: str | None, token_file: Path | None, as_json: bool) -> None:
+    """Save a token for a server.
 
-    Asks for the token, or reads it from stdin or a file; it is tried before it is kept, in a file that only
-    you can read. URL is the server's address, else ADAPTRY_URL.
+    Asks for the token, or reads it from stdin or a file. The token is tried first, then saved in a file that
+    only you can read. The code of an invitation (`adaptry user invite`) is exchanged for a token first. URL
+    is the server's address. Default: ADAPTRY_URL.
     """
     server = require_server(url)
     token = _read_token(token_file)
+    if token.startswith(credentials.INVITATION):
+        token = _accept(server, token)
     identity = server_identity(server, token)
     path = credentials.save_token(server, token)
+    if as_json:
+        print_json({**identity, "url": server, "saved_in": str(path)})
+        return
     print_out(str(identity["identity"]))
-    print_err(f"the token for {server} is kept in {path}")
+    print_err(f"saved the token for {server} in {path}")
+
+
+def _accept(server: str, code: str) -> str:
+    """The token that an invitation's code is exchanged for. Raises `Unauthenticated`."""
+    from adaptry.registry.http import HttpRegistry
+
+    settings = settings_for(server)
+    invited = HttpRegistry(server, None, settings.ca_bundle, settings.proxy)
+    return invited.accept_invitation(code).secret
 
 
 def _read_token(file: Path | None) -> str:
@@ -47,6 +64,6 @@ def _read_token(file: Path | None) -> str:
     token = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise Invalid(
-            "that is no token: it is one word, adr_ and so on, as `adaptry token create` printed it"
+            "not a token: a token is one word that begins with adr_, as `adaptry token create` printed it"
         )
     return token

@@ -1,23 +1,25 @@
-"""`adaptry logout`: forget the token for a server."""
+"""`adaptry logout`: delete the saved token for a server."""
 
 from __future__ import annotations
 
 import click
 
+from adaptry.core import credentials
 from adaptry.core.errors import NotFound
-from adaptry_cli import credentials
+from adaptry_cli.command import command
 from adaptry_cli.connection import require_server
-from adaptry_cli.out import print_err
+from adaptry_cli.out import json_option, print_done
 
 
-@click.command()
+@command()
 @click.argument("url", required=False)
-def logout(url: str | None) -> None:
-    """Forget the token for a server.
+@json_option
+def logout(url: str | None, as_json: bool) -> None:
+    """Delete the saved token for a server.
 
-    The token itself stays good: `adaptry token revoke` ends it.
+    The token itself stays valid; `adaptry token revoke` revokes it.
     """
     server = require_server(url)
     if not credentials.remove_token(server):
-        raise NotFound(f"no token is kept for {server}")
-    print_err(f"forgot the token for {server}")
+        raise NotFound(f"no token is saved for {server}")
+    print_done({"url": server}, f"deleted the saved token for {server}", as_json)

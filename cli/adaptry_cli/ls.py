@@ -5,10 +5,14 @@ from __future__ import annotations
 import click
 
 from adaptry.core.refs import AdapterName
+from adaptry.operations.empty_adapter import no_version_message
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterInfo
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import AdapterInfo, Page, VersionInfo
+from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.inputs import no_version_message
+from adaptry_cli.listing_order import adapter_order, first_in_order, version_order
 from adaptry_cli.out import (
     collect_pages,
     json_option,
@@ -17,29 +21,67 @@ from adaptry_cli.out import (
     print_json,
 )
 from adaptry_cli.tables import print_table
+from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.version_table import print_versions
-from adaptry_cli.version_text import format_when
 
 
-@click.command()
-@click.argument("what", metavar="[NAMESPACE|NAME]", required=False)
+@command()
+@click.argument("what", metavar="[NAMESPACE|NAME]", required=False, type=ADAPTER_OR_NAMESPACE)
+@click.option(
+    "--sort",
+    "order",
+    metavar="KEY",
+    help=(
+        "Adapters: name (the default), updated, downloads, versions. Versions: newest (the default),"
+        " downloads, rank, size, metric.NAME. All but names: the largest or newest first."
+    ),
+)
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
 @limit_option
 @registry_option
+@exact_times_option
 @json_option
-def ls(registry: Registry, what: str | None, limit: int, as_json: bool) -> None:
+def ls(
+    registry: Registry, what: str | None, order: str | None, reverse: bool, limit: int, as_json: bool
+) -> None:
     """List adapters, or the versions of one.
 
-    Without an argument: all adapters that you may read. With a namespace: its adapters. With namespace/name:
-    the versions of that adapter, newest first.
+    Without an argument, lists the adapters that you may read. With a namespace, lists its adapters. With
+    NAMESPACE/NAME, lists the versions of that adapter, newest first.
     """
     if what and "/" in what:
-        name = AdapterName.parse(what)
-        versions = collect_pages(lambda cursor, many: registry.versions.list(name, cursor, many), limit)
-        print_versions(versions, as_json)
-        if not versions:
-            print_err(no_version_message(name))
-        return
-    adapters = collect_pages(lambda cursor, many: registry.adapters.list(what, cursor, many), limit)
+        _list_versions(registry, AdapterName.parse(what), order, reverse, limit, as_json)
+    else:
+        _list_adapters(registry, what, order, reverse, limit, as_json)
+
+
+def _list_versions(
+    registry: Registry, name: AdapterName, order: str | None, reverse: bool, limit: int, as_json: bool
+) -> None:
+    def page(cursor: str | None, count: int) -> Page[VersionInfo]:
+        return registry.versions.list(name, cursor, count)
+
+    if order is None and not reverse:
+        versions = collect_pages(page, limit)
+    else:
+        key = version_order(order or "newest")
+        versions = first_in_order(iter_items(lambda cursor: page(cursor, 200)), key, reverse, limit)
+    print_versions(registry.bases, versions, as_json)
+    if not versions:
+        print_err(no_version_message(name))
+
+
+def _list_adapters(
+    registry: Registry, namespace: str | None, order: str | None, reverse: bool, limit: int, as_json: bool
+) -> None:
+    def page(cursor: str | None, count: int) -> Page[AdapterInfo]:
+        return registry.adapters.list(namespace, cursor, count)
+
+    if order in (None, "name") and not reverse:
+        adapters = collect_pages(page, limit)
+    else:
+        key = adapter_order(order or "name")
+        adapters = first_in_order(iter_items(lambda cursor: page(cursor, 200)), key, reverse, limit)
     if as_json:
         print_json(adapters)
     elif adapters:
@@ -47,10 +89,12 @@ def ls(registry: Registry, what: str | None, limit: int, as_json: bool) -> None:
             ("adapter", "versions", "latest", "visibility", "downloads", "updated", "description"),
             map(_adapter_row, adapters),
             right=("versions", "latest", "downloads"),
+            cut=("description",),
+            drop=("visibility", "downloads", "description", "versions", "updated", "latest"),
         )
     else:
-        where = f"in {what}" if what else "here"
-        print_err(f"no adapters {where} yet; `adaptry push DIR {what or 'namespace'}/name` puts one in")
+        where = f"in {namespace}" if namespace else "in this registry"
+        print_err(f"no adapters {where} yet; `adaptry push ./DIR {namespace or 'namespace'}/name` stores one")
 
 
 def _adapter_row(info: AdapterInfo) -> tuple[str, ...]:
@@ -61,5 +105,5 @@ def _adapter_row(info: AdapterInfo) -> tuple[str, ...]:
         info.visibility,
         str(info.downloads),
         format_when(info.updated_at),
-        info.description.split("\n")[0][:60],
+        info.description.split("\n")[0],
     )

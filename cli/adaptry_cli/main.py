@@ -1,6 +1,6 @@
-"""The `adaptry` command: which words there are, where each lives, and what happens when one fails.
+"""The `adaptry` command: its commands, the module of each, and what happens when one fails.
 
-Nothing is imported for `--help`: the table below holds every command's place and its line of help.
+No command is imported for `--help`: the table below has every command's module and its line of help.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ import click
 
 from adaptry import __version__
 from adaptry.core.errors import AdaptryError, StorageFull
+from adaptry_cli.command import Group
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
+from adaptry_cli.streams import encodable, open_standard_streams
 
 _NoCommand: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)
 """A group called without a command, from click 8.2 on: its message is the whole help."""
 CommandEntry = tuple[str, str]
-"""Where a command is (`module:name` inside this package) and its one line of help."""
+"""A command's place (`module:name` in this package) and its line of help."""
 
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Push, pull and copy adapters": {
-        "push": ("push:push", "Put an adapter into the registry."),
-        "pull": ("pull:pull", "Get an adapter out of the registry."),
+        "push": ("push:push", "Store an adapter's files as a new version."),
+        "pull": ("pull:pull", "Write a version's files into a folder."),
         "import": ("hub_import:import_", "Import adapters from a hub."),
         "copy": ("copy:copy", "Copy a version to another name or registry."),
-        "mirror": ("mirror:mirror", "Make this registry follow another."),
-        "bundle": ("bundle:bundle", "Move versions in one file to a registry without a network."),
+        "mirror": ("mirror:mirror", "Copy versions from another registry, once or continuously."),
+        "bundle": ("bundle:bundle", "Move versions to a registry without a network, in one file."),
         "lock": ("lock:lock", "Pin refs to digests in a file."),
     },
     "Find and inspect adapters": {
@@ -41,7 +43,10 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "history": ("history:history", "Show what happened to an adapter."),
         "events": ("events:events", "Show what happens in the registry, as it happens."),
         "lineage": ("lineage:lineage", "Show what a version was made from, and how."),
-        "diff": ("diff:diff", "Show what differs between two adapters."),
+        "diff": (
+            "diff:diff",
+            "Show what differs between two adapters, or between the last two versions of one.",
+        ),
         "similar": ("similar:similar", "Find adapters that are nearly the same."),
         "inspect": (
             "inspect:inspect",
@@ -52,37 +57,41 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Describe and release adapters": {
         "create": ("create:create", "Create an empty adapter."),
         "edit": ("edit:edit", "Change an adapter's description, tags or visibility."),
-        "rename": ("rename:rename", "Give an adapter another name."),
-        "delete": ("delete:delete", "Delete an adapter."),
+        "rename": ("rename:rename", "Rename an adapter."),
+        "delete": ("delete:delete", "Delete an adapter and all of its versions."),
         "metrics": ("metrics:metrics", "Log and show metrics of a version."),
-        "alias": ("alias:alias", "Name versions: prod, staging and the like."),
+        "evidence": ("evidence:evidence", "Add and show results of evaluations."),
+        "alias": ("alias:alias", "Point aliases such as prod and staging at versions."),
         "promote": ("promote:promote", "Move an alias (prod) to a version."),
-        "rollback": ("rollback:rollback", "Move an alias back to where it was."),
+        "rollback": ("rollback:rollback", "Move an alias back to the version it was at before."),
     },
     "Withdraw and restore versions": {
         "deprecate": ("deprecate:deprecate", "Advise against a version."),
         "yank": ("yank:yank", "Take a version out of use."),
         "quarantine": ("quarantine:quarantine", "Withhold a version's files while it is investigated."),
-        "revoke": ("revoke:revoke", "Recall a version: its files are given to nobody any more."),
+        "revoke": (
+            "revoke:revoke",
+            "Recall a version: nobody can pull its files any more, and engines unload it.",
+        ),
         "restore": ("restore:restore", "Make a version active again, or restore a registry from a backup."),
     },
     "Register base models": {
-        "base": ("base:base", "Register base models by content, and recognise them."),
+        "base": ("base:base", "Register base models, and recognise them by content."),
     },
     "Merge, combine and convert": {
         "merge": ("merge:merge", "Merge adapters into their base's weights."),
         "verify-merge": (
             "verify_merge:verify_merge",
-            "Prove or refute that a checkpoint is that base plus those adapters.",
+            "Prove or refute that a checkpoint is a base plus adapters.",
         ),
         "combine": ("combine:combine", "Combine adapters of one base into one adapter."),
         "stack": ("stack:stack", "Stack adapters into one LoRA that acts as all of them together."),
         "extract": ("extract:extract", "Extract a LoRA from a full fine-tune and its base."),
         "convert": (
             "convert:convert",
-            "Make a plain LoRA of an adapter of any method, or rewrite its file in another layout.",
+            "Convert an adapter of any method to a plain LoRA, or its file to another layout.",
         ),
-        "resize": ("resize:resize", "Bring a LoRA to another rank."),
+        "resize": ("resize:resize", "Change the rank of a LoRA."),
     },
     "Serve adapters with inference engines": {
         "runtime": (
@@ -93,21 +102,44 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
         "cache": ("cache:cache", "Manage the cache of adapters for engines on this machine."),
         "probe": ("probe:probe", "Test whether a running engine answers as an adapter was trained to."),
-        "workers": ("workers:workers", "See which engines there are, and what each has loaded."),
+        "workers": ("workers:workers", "Show the engines, and what each has loaded."),
         "rollout": (
             "rollout:rollout",
-            "Let a version take over an alias on some workers first, then on more.",
+            "Move an alias to a version gradually, on more and more workers.",
         ),
-        "recall": ("recall:recall", "See how far the recall of a version has come."),
+        "recall": ("recall:recall", "Show the progress of a version's recall."),
     },
     "Run jobs": {
         "jobs": ("jobs:jobs", "Submit long-running jobs, and follow their progress."),
-        "work": ("work:work", "Run jobs."),
-        "runners": ("runners:runners", "List the runners of jobs."),
+        "work": ("work:work", "Run the registry's jobs on this machine."),
+        "runners": ("runners:runners", "List the runners: processes that run jobs."),
+    },
+    "Manage people and permissions": {
+        "token": ("token:token", "Create, list and revoke tokens."),
+        "user": ("user:user", "Create, list, disable and enable users and workers."),
+        "service-account": (
+            "service_account:service_account",
+            "Create, list, disable and enable service accounts: programs that belong to a namespace.",
+        ),
+        "group": ("group:group", "Create, list, fill and delete groups; administrators only."),
+        "member": ("member:member", "Add, list and remove the members of a namespace."),
+        "quota": (
+            "quota:quota",
+            "Show and set limits of storage and requests for namespaces and principals.",
+        ),
+        "grant": (
+            "grant:grant",
+            "Grant single actions and roles on adapters, namespaces or everything; list and remove grants.",
+        ),
+        "access": ("access:access", "Explain who may do what."),
+        "audit": ("audit:audit", "Show, export and verify the audit log."),
+        "admin": (
+            "admin:admin",
+            "Recover access to a registry, or replace its audit key, on its own machine.",
+        ),
     },
     "Run a registry": {
         "serve": ("serve:serve", "Serve the registry over HTTP."),
-        "token": ("token:token", "Create, list and revoke a server's tokens."),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
             "backup:backup",
@@ -118,21 +150,21 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": (
             "migrate:migrate",
-            "Bring a registry's catalog to this version's schema, or into PostgreSQL.",
+            "Update the schema of a registry's catalog, or move the catalog into PostgreSQL.",
         ),
     },
     "Set up this machine": {
-        "demo": ("demo.story:demo", "Show the whole job on a real model."),
-        "doctor": ("doctor:doctor", "Check that this machine and the registry are fit for work."),
-        "login": ("login:login", "Keep a token for a server."),
-        "logout": ("logout:logout", "Forget the token for a server."),
-        "whoami": ("whoami:whoami", "Show who you are to the registry."),
+        "demo": ("demo.story:demo", "Show the main features on a real model."),
+        "doctor": ("doctor:doctor", "Check that this machine and the registry work."),
+        "login": ("login:login", "Save a token for a server."),
+        "logout": ("logout:logout", "Delete the saved token for a server."),
+        "whoami": ("whoami:whoami", "Show your identity and role."),
         "completion": ("completion:completion", "Print a script that completes commands in your shell."),
     },
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are called, and whose errors are sentences."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -154,77 +186,72 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            answer = super().invoke(ctx)
+            result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
             _discard_stdout()
             ctx.exit(PIPE_CLOSED)
-        return answer
+        return result
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Runs a command and exits: with a code of the table, never a traceback. (`Any`: click's own.)"""
-        _open_standard_streams()
+        open_standard_streams()
+        if "_ADAPTRY_COMPLETE" in os.environ:
+            from adaptry_cli.completion import register_completions
+
+            register_completions()
         options = {"prog_name": "adaptry", **options, "standalone_mode": False}
         try:
-            answer = super().main(*args, **options)
-            sys.exit(answer if isinstance(answer, int) else 0)
+            result = super().main(*args, **options)
+            sys.exit(result if isinstance(result, int) else 0)
         except click.ClickException as error:
-            sys.exit(_usage(error))
+            sys.exit(_print_usage_error(error))
         except (KeyboardInterrupt, click.Abort):
             sys.exit(INTERRUPTED)
         except AdaptryError as error:
-            _complain(error.message)
+            _print_error(error.message)
             sys.exit(exit_code(error))
         except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                sys.exit(_full(error))
+                sys.exit(_print_disk_full(error))
             if os.environ.get("ADAPTRY_DEBUG"):
                 raise
-            _complain(
-                f"{type(error).__name__}: {error} (this is a fault in adaptry; ADAPTRY_DEBUG=1 shows where)"
+            _print_error(
+                f"{type(error).__name__}: {error} (this is a bug in Adaptry; ADAPTRY_DEBUG=1 shows where)"
             )
             sys.exit(FAULT)
 
 
-def _usage(error: click.ClickException) -> int:
-    if not isinstance(error, _NoCommand) and isinstance(error, click.UsageError) and error.ctx is not None:
-        click.echo(error.ctx.get_usage(), err=True)
-        _complain(f"{error.format_message()} (`{error.ctx.command_path} --help` says more)")
-    elif isinstance(error, _NoCommand):
-        click.echo(error.format_message(), err=True)
+def _print_usage_error(error: click.ClickException) -> int:
+    if isinstance(error, _NoCommand):
+        click.echo(encodable(error.format_message(), sys.stderr), file=sys.stderr)
+    elif isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(encodable(error.ctx.get_usage(), sys.stderr), file=sys.stderr)
+        _print_error(f"{error.format_message()} (see `{error.ctx.command_path} --help`)")
     else:
-        _complain(error.format_message())
+        _print_error(error.format_message())
     return error.exit_code
 
 
-def _full(error: OSError) -> int:
-    """A full disk is no fault of ours, least of all where the answer was to go into a file on it."""
+def _print_disk_full(error: OSError) -> int:
+    """A full disk is no bug, least of all where the result was to go into a file on it."""
     _discard_stdout()
-    _complain(
+    _print_error(
         f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'};"
         " free some and try again"
     )
     return exit_code(StorageFull(""))
 
 
-def _complain(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     from adaptry_cli.out import print_err
 
-    with contextlib.suppress(OSError):  # there may be no room for complaints either
+    with contextlib.suppress(OSError):  # there may be no room for messages either
         print_err(f"error: {sentence}")
 
 
-def _open_standard_streams() -> None:
-    """What the caller closed (`>&-`) goes nowhere; left closed, the next opened file would be it."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            is_read = name == "stdin"
-            descriptor = os.open(os.devnull, os.O_RDONLY if is_read else os.O_WRONLY)
-            setattr(sys, name, os.fdopen(descriptor, "r" if is_read else "w"))
-
-
 def _discard_stdout() -> None:
-    """Python flushes stdout once more at exit; let that go nowhere instead of complaining."""
+    """Python flushes stdout once more at exit; that output is discarded instead of raising again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -232,10 +259,13 @@ def _discard_stdout() -> None:
     "adaptry",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="`adaptry COMMAND --help` shows a command's options and examples.",
 )
 @click.version_option(__version__, message="%(version)s")
 @click.option(
-    "--registry", metavar="URL|DIR", help="The registry to use; else ADAPTRY_URL, else the embedded one."
+    "--registry",
+    metavar="URL|DIR",
+    help="The registry: a server's address or a folder. Default: ADAPTRY_URL, then the embedded registry.",
 )
 def main(registry: str | None) -> None:
-    """Versioned, checked and merged PEFT adapters."""
+    """Adaptry stores, checks, releases and merges versions of PEFT adapters."""

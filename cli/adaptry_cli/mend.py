@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from adaptry.registry.interface import Registry
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, print_err, print_json, print_out, progress
 from adaptry_cli.verify import require_local
 
 
-@click.command()
+@command()
 @click.option(
     "--from",
     "sources",
@@ -29,8 +30,8 @@ def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run:
     Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has
     them; a single flipped bit in a small file needs no source. Derived rows are rebuilt. A file that cannot
     be replaced is moved aside, and its versions are shown as damaged until the same files are pushed again.
-    Nothing is deleted. Works beside a running server, and can be stopped at any point and run again. Exit
-    code 1 means that damage remains.
+    Nothing is deleted. The server may keep running, and the command can be interrupted and run again. The
+    exit code is 1 if damage remains.
     """
     from adaptry.operations.repair import RegistryRepairPlan
     from adaptry.operations.repair import repair_registry as repair
@@ -51,10 +52,12 @@ def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run:
         for line in mended.done:
             print_out(line)
         for line in mended.set_aside:
-            print_out(f"still damaged: {line}; push the same files again, or name a copy with --from")
+            print_out(
+                f"still damaged: {line}; push the same files again, or pass a source of copies with --from"
+            )
         for line in mended.left:
-            print_out(f"left: {line}")
+            print_out(f"not repaired: {line}")
     if not (mended.done or mended.set_aside or mended.left):
-        print_err("nothing to mend")
+        print_err("nothing to repair")
     is_damaged = bool(mended.left) or (dry_run and bool(mended.done))
     click.get_current_context().exit(NO if is_damaged else 0)

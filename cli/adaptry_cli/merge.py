@@ -1,83 +1,81 @@
-"""`adaptry merge`: adapters merged into their base, as a checkpoint that any engine loads."""
+"""`adaptry merge`: merge adapters into their base, as a checkpoint that any engine loads."""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.core.refs import is_folder
-from adaptry_cli.arguments import DTYPE, parse_parameters, validate_options
-from adaptry_cli.connection import RegistryOpener, connect_to
-from adaptry_cli.derive_output import open_named_parent
+from adaptry_cli.arguments import BASE, DTYPE, INPUT, METHOD, parse_named, parse_parameters, validate_options
+from adaptry_cli.command import command
+from adaptry_cli.connection import RegistryOpener, lazy_registry_option
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json, print_out, progress
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import print_table
+from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:
-    from adaptry.bases.hf_folder import HfCheckpoint
-    from adaptry.compute.merging.merge import MergeSource
     from adaptry.compute.merging.plan import MergePlan
     from adaptry.compute.merging.record import MergeRecord
-    from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
-    from adaptry.core.progress import Progress
+    from adaptry.compute.recipes.merge import MergeRecipe
 
 
-@click.command()
-@click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", nargs=-1, required=True)
-@click.option("--base", required=True, metavar="NAME|DIR|ID", help="The base to merge into.")
+@command()
+@click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", type=INPUT, nargs=-1, required=True)
+@click.option("--base", required=True, metavar="NAME|DIR|ID", type=BASE, help="The base to merge into.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
 @click.option(
     "--dtype",
     type=DTYPE,
     metavar="DTYPE",
-    help="float32, float16 or bfloat16; else each weight keeps its own.",
+    help="float32, float16 or bfloat16. Default: each weight keeps its own.",
 )
 @click.option(
-    "--max-shard-size", type=SIZE, metavar="SIZE", help="As in 5GB; else the base's files stay as they are."
+    "--max-shard-size", type=SIZE, metavar="SIZE", help="Such as 5GB. Default: the same files as the base."
 )
-@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Device to compute on: cpu, cuda, cuda:1, mps."
+)
 @click.option(
     "--kernel",
     type=click.Choice(["auto", "torch", "llvm"]),
     default="auto",
     show_default=True,
-    help="The CPU code to use; results are the same.",
+    help="CPU code to use; the results are the same.",
 )
 @click.option(
-    "--no-hash", is_flag=True, help="Do not digest the output (faster; the record has no file digests)."
+    "--no-hash", is_flag=True, help="Do not hash the output: faster, but the record has no digests of files."
 )
 @click.option(
-    "--other-base", is_flag=True, help="Merge into another model than the adapter is known to be for."
+    "--other-base", is_flag=True, help="Allow another base than the one that the adapter was trained on."
 )
-@click.option(
-    "--resize-vocab", is_flag=True, help="Also take embeddings that have more rows than the base's."
-)
+@click.option("--resize-vocab", is_flag=True, help="Allow embeddings with more rows than the base's.")
 @click.option(
     "--base-copy",
     type=click.Choice(["original", "dequantised"]),
-    help="Which copy to merge into, where the base or the one trained on is quantised.",
+    help="The copy to merge into, if the base or the one trained on is quantised.",
 )
 @click.option(
     "--method",
     default="linear",
     show_default=True,
     metavar="NAME",
-    help="How several are combined: ties, dare_ties, … (`adaptry combine --methods` lists them).",
+    type=METHOD,
+    help="Method to combine several adapters: ties, dare_ties, … (`adaptry combine --methods`).",
 )
 @click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the method.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="For the methods that draw random numbers.")
+@click.option("--seed", type=WholeNumber(0), default=0, help="Seed for methods that draw random numbers.")
 @click.option(
     "--rounding",
     type=click.Choice(["float32", "peft"]),
     default="float32",
     show_default=True,
-    help="float32: round the sum once. peft: round as PEFT does, after each adapter.",
+    help="float32: round the sum once. peft: round after each adapter, as PEFT does.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
-@click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written; write nothing.")
+@lazy_registry_option
 @json_option
 def merge(
     inputs: tuple[str, ...],
@@ -87,33 +85,33 @@ def merge(
     kernel: str,
     no_hash: bool,
     dry_run: bool,
-    where: str | None,
+    connected: RegistryOpener,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Merge adapters into their base's weights.
 
-    W + weight · scale · B·A, computed in float32 and rounded once, as PEFT does. Everything that does not fit
-    fails before a weight is read; the output folder appears whole or not at all. `adaptry_merge.json` in it
-    says what went in.
+    Computes W + weight · scale · B·A in float32 and rounds once, as PEFT does. An adapter that does not fit
+    is refused before a weight is read. The output folder appears when it is complete; `adaptry_merge.json` in
+    it records what was merged.
     """
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out
+    from adaptry.operations.merge_sources import open_merge
 
     recipe = _recipe(base, inputs, options)
-    connected = functools.cache(lambda: connect_to(where))  # folders need none
     with progress() as bars:
-        checkpoint, found = _base(connected, recipe, bars)
-        sources = [_opened(connected, entry, bars) for entry in recipe.inputs]
+        named = [parse_named(entry.source) for entry in recipe.inputs]
+        opened = open_merge(connected, recipe, named, warn=warn, progress=bars)
         if dry_run:
-            plan = plan_recipe(recipe, checkpoint, sources, found)
+            plan = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.found)
         else:
             how = MergeOptions(device, kernel, hashing=not no_hash)
-            record = carry_out(recipe, checkpoint, sources, output, how, bars, found)
+            record = carry_out(recipe, opened.checkpoint, opened.sources, output, how, bars, opened.found)
     if dry_run:
-        _say_plan(plan, as_json)
+        _print_plan(plan, as_json)
     else:
-        _say_record(record, output, as_json)
+        _print_record(record, output, as_json)
 
 
 def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> MergeRecipe:
@@ -126,32 +124,7 @@ def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> Merg
     return validate_options(MergeRecipe, base=base, inputs=entries, **options)
 
 
-def _base(connected: RegistryOpener, recipe: MergeRecipe, progress: Progress) -> tuple[HfCheckpoint, str]:
-    """The base to merge into, with its weights, and how it was found if it is the named one's original."""
-    from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.bases.quantised import open_logical_view
-    from adaptry.operations.base_registry import open_base
-    from adaptry.operations.quantised_variants import open_original
-
-    base = recipe.base
-    checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=progress)
-    if recipe.base_copy == "original" and open_logical_view(checkpoint).packed:
-        return open_original(connected(), checkpoint, progress)
-    return checkpoint, ""
-
-
-def _opened(connected: RegistryOpener, entry: RecipeInput, progress: Progress) -> MergeSource:
-    """An input by folder or ref, its weights at hand."""
-    from adaptry.compute.merging.fitting import WeightedAdapter
-    from adaptry.compute.merging.merge import MergeSource
-
-    parent = open_named_parent(connected, entry.source, progress)
-    return MergeSource(
-        WeightedAdapter(parent.adapter, entry.weight, parent.label, parent.base), parent.revision
-    )
-
-
-def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:
+def _print_record(record: MergeRecord, output: Path, as_json: bool) -> None:
     """The answer: the folder; the story: notes, and how many weights changed."""
     from adaptry.compute.merging.record import RECORD_FILE
 
@@ -162,14 +135,14 @@ def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:
     counted = format_count(record.baked, "weight")
     if record.changed != record.baked:
         counted = f"{record.changed:,} of {counted}"
-    print_err(f"{counted} changed; what went in is in {output / RECORD_FILE}")
+    print_err(f"{counted} changed; {output / RECORD_FILE} records what was merged")
     if as_json:
         print_json({"output": str(output), **record.model_dump(mode="json")})
     else:
         print_out(str(output))
 
 
-def _say_plan(plan: MergePlan, as_json: bool) -> None:
+def _print_plan(plan: MergePlan, as_json: bool) -> None:
     """What a merge would write: files, sizes, how many weights change."""
     files = [{"path": file.name, "size": file.size} for file in plan.files]
     if as_json:

@@ -1,4 +1,4 @@
-"""`adaptry metrics log` and `show`: numbers attached to a version, appended and never overwritten."""
+"""`adaptry metrics log` and `show`: numbers attached to a version; values are added and never overwritten."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import click
 from adaptry.core.refs import Ref
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF, parse_metrics
+from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import format_number, json_option, print_err, print_json
+from adaptry_cli.out import format_number, json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import format_when
+from adaptry_cli.times import exact_times_option, format_when
 
 
-@click.group()
+@group()
 def metrics() -> None:
     """Log and show metrics of a version.
 
-    Every value is kept, with who logged it and when; the newest counts in searches.
+    Every value is kept, with who logged it and when. Searches use the newest value of a metric.
     """
 
 
@@ -25,16 +26,18 @@ def metrics() -> None:
 @click.argument("ref", type=REF)
 @click.argument("pairs", metavar="NAME=VALUE...", nargs=-1, required=True)
 @registry_option
-def log(registry: Registry, ref: Ref, pairs: tuple[str, ...]) -> None:
-    """Add values of metrics to a version."""
+@json_option
+def log(registry: Registry, ref: Ref, pairs: tuple[str, ...], as_json: bool) -> None:
+    """Log values of metrics for a version."""
     values = parse_metrics(pairs)
     registry.metrics.log(ref, values)
-    print_err(f"logged {', '.join(values)} for {ref}")
+    print_done({"version": str(ref), "metrics": values}, f"logged {', '.join(values)} for {ref}", as_json)
 
 
 @metrics.command()
 @click.argument("ref", type=REF)
 @registry_option
+@exact_times_option
 @json_option
 def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Show every value that was logged for a version, oldest first."""
@@ -55,6 +58,7 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
                 for entry in found
             ),
             right=("value", "version"),
+            drop=("who",),
         )
     else:
-        print_err(f"no metrics for {ref}; `adaptry metrics log {ref} NAME=VALUE` adds one")
+        print_err(f"no metrics for {ref}; `adaptry metrics log {ref} NAME=VALUE` logs one")

@@ -1,4 +1,4 @@
-"""`adaptry migrate`: a registry's rows into this version's schema, or out of its folder into PostgreSQL."""
+"""`adaptry migrate`: update the schema of a registry's catalog, or move the catalog into PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from adaptry.core.errors import Invalid
 from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
@@ -32,21 +33,20 @@ class _Folder(click.ParamType):  # type: ignore[type-arg]  # subscriptable since
         return Path(value.removeprefix(_SQLITE)).expanduser()
 
 
-@click.command()
+@command()
 @click.option("--from", "folder", metavar="sqlite:DIR", type=_Folder(), help="The registry to move.")
 @click.option("--to", "url", metavar="URL", help="An empty database: postgresql://USER@HOST/DATABASE.")
 @json_option
 @click.pass_context
 def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: bool) -> None:
-    """Bring a registry's catalog to this version's schema, or into PostgreSQL.
+    """Update the schema of a registry's catalog, or move the catalog into PostgreSQL.
 
-    Without --from and --to the registry of ADAPTRY_CATALOG (or of the folder) is made if it is missing, and
-    brought up to date: what a deployment does once, before it starts its servers.
+    Without --from and --to, creates the registry of ADAPTRY_CATALOG (or of the folder) if it is missing, and
+    updates its schema. A deployment does this once, before it starts its servers.
 
-    With both, the rows of a folder go into an empty database. Every row is read back and compared, and every
-    file that a row names is looked for; files stay where they are. From then on the folder remembers the
-    database, and the old catalog can only be read. Stop its server first: until it starts again, it can
-    change nothing.
+    With both, copies the catalog of a folder into an empty database, reads every row back, and checks that
+    every file exists; files stay where they are. From then on, the folder uses the database, and the old
+    catalog is read-only. Stop the server first; it must be started again before it can change anything.
     """
     if folder is None and url is None:
         _bring_up_to_date(as_json)
@@ -62,7 +62,7 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
         print_json({"rows": dict(moved.rows), "problems": problems})
     else:
         for problem in moved.problems:
-            print_err(f"warns: {problem.where}: {problem.reason}")
+            print_err(f"warning: {problem.where}: {problem.reason}")
         rows = sum(moved.rows.values())
         adapters, versions = moved.rows["adapters"], moved.rows["versions"]
         print_out(
@@ -76,7 +76,10 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
 def _bring_up_to_date(as_json: bool) -> None:
     registry = connect_to(None, create_missing=True)
     require_usage(
-        isinstance(registry, LocalRegistry), "a server's catalog is migrated where its database is known"
+        isinstance(registry, LocalRegistry),
+        "a server's catalog is migrated on the server's machine: unset ADAPTRY_URL, and set"
+        " ADAPTRY_CATALOG or"
+        " ADAPTRY_HOME",
     )
     assert isinstance(registry, LocalRegistry)
     schema = registry.catalog.schema()

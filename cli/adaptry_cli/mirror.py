@@ -1,4 +1,4 @@
-"""`adaptry mirror`: one registry follows another, once or again and again."""
+"""`adaptry mirror`: copy versions from another registry, once or continuously."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ from adaptry.operations.mirroring.plan import MirrorPlan, MirrorSelection, plan_
 from adaptry.operations.mirroring.sync import sync_continuously, sync_once
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, creating_registry_option, settings_for
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
 _PAUSE = 5.0
-"""Seconds before a registry that did not answer is asked again."""
+"""Seconds before a registry that did not answer is tried again."""
 
 
-@click.command()
+@command()
 @click.argument("query", default="")
-@click.option("--from", "source", metavar="URL|DIR", required=True, help="The registry to follow.")
+@click.option("--from", "source", metavar="URL|DIR", required=True, help="The registry to copy from.")
 @click.option(
-    "--from-token-file", metavar="FILE", type=FOLDER, help="A token for it; else as for any server."
+    "--from-token-file",
+    metavar="FILE",
+    type=FOLDER,
+    help="A file with a token for it. Default: as for any server.",
 )
-@click.option("--aliases", is_flag=True, help="Point aliases as they are there.")
-@click.option("--parents", is_flag=True, help="Bring what a version was made from, too.")
-@click.option("--bases/--no-bases", default=True, show_default=True, help="Register the bases of what comes.")
-@click.option("--base-files", is_flag=True, help="Bring the weights of bases that are stored there.")
-@click.option("--delete", is_flag=True, help="Delete mirrored adapters that are gone there.")
+@click.option("--aliases", is_flag=True, help="Also move aliases as they are there.")
+@click.option("--parents", is_flag=True, help="Also copy the versions that a version was made from.")
 @click.option(
-    "--every", type=DURATION, metavar="SPAN", help="Again and again, so long after each round: 30s, 5m."
+    "--bases/--no-bases", default=True, show_default=True, help="Register the bases of the copied versions."
 )
-@click.option("--follow", "is_following", is_flag=True, help="Go on, and bring what changes as it happens.")
-@click.option("--dry-run", is_flag=True, help="Say what would come, and change nothing.")
+@click.option("--base-files", is_flag=True, help="Also copy the weights of bases that are stored there.")
+@click.option("--delete", is_flag=True, help="Delete mirrored adapters that were deleted there.")
+@click.option("--every", type=DURATION, metavar="SPAN", help="Repeat, this long after each round: 30s, 5m.")
+@click.option("--follow", "is_following", is_flag=True, help="Keep running, and copy changes as they happen.")
+@click.option("--dry-run", is_flag=True, help="Show what would be copied; change nothing.")
 @creating_registry_option
 @json_option
 def mirror(
@@ -59,19 +63,20 @@ def mirror(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make this registry follow another.
+    """Copy versions from another registry, once or continuously.
 
-    Copies the versions that QUERY finds there (all, without one), with their numbers, metrics and states;
-    later rounds bring what is new and follow what changed: a version that was revoked there is revoked here.
-    A round that was broken off goes on where it stopped. Exit code 1 means that something was refused.
+    Copies the versions that QUERY finds there (without a QUERY, all of them), with their numbers, metrics and
+    states. Later rounds copy new versions and apply changes: a version that was revoked there is revoked
+    here. An interrupted round can be run again. The exit code is 1 if a version or change was refused.
     """
-    require_usage(not base_files or bases, "--base-files brings bases: not with --no-bases")
+    require_usage(not base_files or bases, "--base-files copies the weights of bases; leave out --no-bases")
     require_usage(
-        sum((every is not None, is_following, dry_run)) <= 1, "give one of --every, --follow and --dry-run"
+        sum((every is not None, is_following, dry_run)) <= 1,
+        "pass only one of --every, --follow and --dry-run",
     )
     require_usage(
         every is None or bool(every),
-        "--every 0 would ask without a pause; --follow hears of changes as they happen",
+        "--every 0 would repeat without a pause; --follow copies changes as they happen",
     )
     there = source_registry(source, from_token_file)
     choice = MirrorSelection(
@@ -79,7 +84,7 @@ def mirror(
     )
     if dry_run:
         require_distinct(there.events, registry.events)
-        _say_plan(plan_mirror(there, registry, choice), as_json)
+        _print_plan(plan_mirror(there, registry, choice), as_json)
         return
     if is_following:
         _follow(there, registry, choice, as_json)
@@ -105,7 +110,7 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
 def _round(
     there: Registry, here: Registry, choice: MirrorSelection, as_json: bool, *, forgiving: bool
 ) -> bool:
-    """Whether something was refused. Who comes back anyway only tells that a registry did not answer."""
+    """Whether something was refused. With `forgiving`, a registry that did not answer is only a message."""
     try:
         require_distinct(there.events, here.events)
         with progress() as bars:
@@ -113,14 +118,14 @@ def _round(
     except Unavailable as error:
         if not forgiving:
             raise
-        print_err(f"not now: {error.message}")
+        print_err(f"will try again: {error.message}")
         return True
     print_sync_result(followed, as_json)
     return bool(followed.failures)
 
 
 def _follow(there: Registry, here: Registry, choice: MirrorSelection, as_json: bool) -> NoReturn:
-    """Until it is stopped; a registry that does not answer is asked again, from the beginning."""
+    """Copies until it is stopped; a registry that does not answer is tried again, from the beginning."""
     while True:
         try:
             require_distinct(there.events, here.events)
@@ -128,7 +133,7 @@ def _follow(there: Registry, here: Registry, choice: MirrorSelection, as_json: b
                 if followed.is_change or followed.failures:
                     print_sync_result(followed, as_json)
         except Unavailable as error:
-            print_err(f"not now: {error.message}")
+            print_err(f"will try again: {error.message}")
         threading.Event().wait(_PAUSE)
 
 
@@ -142,11 +147,11 @@ def print_sync_result(followed: MirrorResult, as_json: bool) -> None:
     for ref in followed.withheld:
         print_err(f"not copied: {ref} is withdrawn there")
     for name in followed.gone:
-        print_err(f"gone there: {name} (--delete deletes it here too)")
+        print_err(f"deleted there: {name} (--delete deletes it here too)")
     for word, refs in (
         ("copied", followed.copied),
         ("updated", followed.updated),
-        ("pointed", followed.pointed),
+        ("moved", followed.pointed),
         ("deleted", followed.deleted),
     ):
         for ref in refs:
@@ -154,7 +159,7 @@ def print_sync_result(followed: MirrorResult, as_json: bool) -> None:
     print_err(f"{format_count(len(followed.copied), 'version')} copied, {len(followed.updated)} updated")
 
 
-def _say_plan(decided: MirrorPlan, as_json: bool) -> None:
+def _print_plan(decided: MirrorPlan, as_json: bool) -> None:
     lines = {
         "copy": [one.label for one in decided.copy],
         "update": [one.label for one in decided.update],

@@ -1,7 +1,7 @@
-"""What commands print: the answer on stdout, as text or JSON; the story on stderr, bars on a terminal.
+"""What commands print: results on stdout, as text or JSON; messages on stderr, progress bars on a terminal.
 
 Text that others wrote is shown with its control characters spelled out, so that no description can move a
-cursor.
+cursor. A message of several lines keeps them, with the later ones indented: none can pass for a message.
 """
 
 from __future__ import annotations
@@ -13,6 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from adaptry.core.display import escape_controls as escape_controls
+from adaptry.core.display import escape_lines as escape_lines
+from adaptry.core.display import format_count as format_count
+from adaptry.core.display import format_number as format_number
+from adaptry.core.display import format_share as format_share
+from adaptry.core.display import format_size as format_size
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.streams import is_utf
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -27,13 +36,13 @@ _PAGE = 200
 
 
 def json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
 def limit_option(command: Command) -> Command:
     return click.option(
         "--limit",
-        type=click.IntRange(1),
+        type=WholeNumber(1),
         default=50,
         show_default=True,
         help="Maximum number of entries to show.",
@@ -41,23 +50,31 @@ def limit_option(command: Command) -> Command:
 
 
 def print_out(text: str) -> None:
-    """One line of the answer."""
-    click.echo(escape_controls(text))
+    """A line of the result."""
+    click.echo(escape_lines(text), file=sys.stdout)
 
 
 def print_lines(texts: Iterable[str]) -> None:
-    """Several lines of the answer."""
+    """Several lines of the result."""
     for text in texts:
         print_out(text)
 
 
 def print_err(text: str) -> None:
-    """One line of the story."""
-    click.echo(escape_controls(text), err=True)
+    """A message to the person at the terminal."""
+    click.echo(escape_lines(text), file=sys.stderr)
+
+
+def print_done(value: dict[str, Any], text: str, as_json: bool) -> None:
+    """What a command did, where its text is a message and no result: JSON or a message. (`Any`: JSON.)"""
+    if as_json:
+        print_json(value)
+    else:
+        print_err(text)
 
 
 def print_answer(value: BaseModel | dict[str, Any], text: str, as_json: bool) -> None:
-    """The answer as JSON or as one line. (`Any`: JSON.)"""
+    """The result as JSON or as one line. (`Any`: JSON.)"""
     if as_json:
         print_json(value)
     else:
@@ -65,8 +82,15 @@ def print_answer(value: BaseModel | dict[str, Any], text: str, as_json: bool) ->
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any] | list[Any]) -> None:
-    """The answer as JSON. (`Any`: JSON.)"""
-    click.echo(json.dumps(_plain_json(value), indent=2, ensure_ascii=False))
+    """The result as JSON. (`Any`: JSON.)"""
+    text = json.dumps(_plain_json(value), indent=2, ensure_ascii=not is_utf(sys.stdout))
+    click.echo(text, file=sys.stdout)
+
+
+def print_json_line(value: BaseModel | dict[str, Any]) -> None:
+    """One object in one line, at once: for results that go on. (`Any`: JSON.)"""
+    click.echo(json.dumps(_plain_json(value), ensure_ascii=not is_utf(sys.stdout)), file=sys.stdout)
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -77,30 +101,14 @@ def progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield no_progress
         return
-    from rich import progress as bars
-    from rich.console import Console
+    from adaptry.facade.terminal_bars import terminal_bars
 
-    with bars.Progress(
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.DownloadColumn(binary_units=True),
-        bars.TransferSpeedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as shown:
-        tasks: dict[str, bars.TaskID] = {}
-
-        def tell_bar(text: str, done: int, total: int) -> None:
-            task = tasks.get(text)
-            if task is None:
-                task = tasks[text] = shown.add_task(escape_controls(text), total=total)
-            shown.update(task, completed=done, total=total, visible=done < total)
-
-        yield tell_bar
+    with terminal_bars() as bars:
+        yield bars
 
 
 def collect_pages(fetch: Callable[[str | None, int], Page[Item]], limit: int) -> list[Item]:
-    """The first `limit` items of a listing, page by page; tells when there are more."""
+    """The first `limit` items of a listing, page by page; a message says when there are more."""
     items: list[Item] = []
     cursor: str | None = None
     while len(items) < limit:
@@ -109,35 +117,8 @@ def collect_pages(fetch: Callable[[str | None, int], Page[Item]], limit: int) ->
         cursor = page.next
         if cursor is None:
             return items
-    print_err(f"the first {limit}; there are more (--limit)")
+    print_err(f"showing the first {limit}; --limit shows more")
     return items
-
-
-def escape_controls(text: str) -> str:
-    """`text` with whatever could steer a terminal spelled out."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def format_size(count: int) -> str:
-    """`4.2 MB`: bytes as people read them."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    raise AssertionError
-
-
-def format_count(count: int, noun: str) -> str:
-    """`1 version`, `2 versions`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def format_number(value: float) -> str:
-    """A metric as people read it: six digits that matter."""
-    return f"{value:.6g}"
 
 
 def _plain_json(value: object) -> Any:

@@ -16,7 +16,6 @@ from adaptry.core.errors import Invalid, MissingDependency
 from adaptry_cli.arguments import FOLDER, require_usage
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import (
-    DerivedResult,
     OutputTarget,
     open_named_parent,
     print_result,
@@ -29,6 +28,7 @@ from adaptry_cli.similarity_output import print_report
 if TYPE_CHECKING:
     from adaptry.compute.comparing.results import CombineReport
     from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
+    from adaptry.operations.derived_output import DerivedResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,13 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--report",
         type=FOLDER,
         metavar="FILE",
-        help="Compare the result with what it is made of, module by module, and write that as JSON.",
+        help="Compare the result with its inputs, module by module, and write that to FILE as JSON.",
     )
     @click.option(
-        "--heatmap", type=FOLDER, metavar="FILE", help="The same as a picture (PNG): a row for each layer."
+        "--heatmap",
+        type=FOLDER,
+        metavar="FILE",
+        help="Draw the same comparison as a PNG, with a row for each layer.",
     )
     @functools.wraps(command)
     def reporting(*args: Any, report: Path | None, heatmap: Path | None, **options: Any) -> Any:
@@ -65,7 +68,7 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def write_and_report(
     draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener, to: ReportTarget, as_json: bool
 ) -> None:
-    """Computes the draft, puts it where it is to go, compares it where that was asked for, and says so."""
+    """Computes the draft, writes it, compares it with its parents if asked to, and prints the result."""
     there = write_result(draft, target, connected)
     if to.is_any:
         _compare(draft, there, connected, to)
@@ -108,8 +111,9 @@ def _checked(to: ReportTarget) -> ReportTarget:
     """What would fail after the work is done fails before it."""
     for path in (to.file, to.picture):
         require_usage(
-            path is None or (path.parent.is_dir() and not path.is_dir()), f"{path} is no place for a file"
+            path is None or (path.parent.is_dir() and not path.is_dir()),
+            f"cannot write {path}: its folder does not exist, or it is a folder",
         )
     if to.picture and find_spec("matplotlib") is None:
-        raise MissingDependency("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'")
+        raise MissingDependency("--heatmap needs matplotlib: pip install 'adaptry[plots]'")
     return to

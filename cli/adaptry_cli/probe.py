@@ -12,10 +12,11 @@ import click
 
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.integrations.engine_test.client import EngineTarget, QueryLogprobs
-from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
+from adaptry.operations.sources import OpenedAdapter, open_input
+from adaptry_cli.arguments import BASE, RUNTIME, SOURCE, Source, engine_key_option
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.inputs import OpenedAdapter, open_input
 from adaptry_cli.out import json_option, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
@@ -23,25 +24,34 @@ if TYPE_CHECKING:
     from adaptry.integrations.engine_probe import EngineInfo
 
 
-@click.command()
+@command()
 @click.argument("source", metavar="REF|DIR", type=SOURCE)
-@click.option("--engine", "url", metavar="URL", required=True, help="Where the engine answers.")
+@click.option("--engine", "url", metavar="URL", required=True, help="Base URL of the engine.")
 @click.option(
     "--kind",
     "declared",
     type=RUNTIME,
     metavar="ENGINE",
-    help="Which it is, if it does not tell: vllm, sglang, llama.cpp.",
+    help="The kind of engine, if it does not report it: vllm, sglang, llama.cpp.",
 )
-@click.option("--base", metavar="NAME|DIR|ID", help="The base to compare on; else a version's own.")
+@click.option(
+    "--base",
+    metavar="NAME|DIR|ID",
+    type=BASE,
+    help="The base to compare on. Default: the version's own.",
+)
 @click.option(
     "--model",
     metavar="NAME",
-    help="What the engine calls the adapter; else as it is called here (llama.cpp: its number).",
+    help="The engine's name for the adapter. Default: the same name as here (llama.cpp: its number).",
 )
-@click.option("--base-model", metavar="NAME", help="What the engine calls its base; else as it tells.")
+@click.option("--base-model", metavar="NAME", help="The engine's name for its base. Default: as it reports.")
 @click.option(
-    "--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt of your own; may be repeated."
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="A prompt to use instead of the built-in ones; may be repeated.",
 )
 @engine_key_option
 @lazy_registry_option
@@ -62,21 +72,21 @@ def probe(
 ) -> None:
     """Test whether a running engine answers as an adapter was trained to.
 
-    Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit
-    code is 0 for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where that
-    cannot be decided.
+    Sends it fixed prompts with and without the adapter, and compares the probabilities of its answers with
+    PEFT's on this machine's CPU. The exit code is 0 for `as trained`; it is 1 for `no-op` (the answers are
+    those of the base), for `differs`, and if the result is undecided.
     """
     from adaptry.integrations.engine_test import comparison
     from adaptry.integrations.engine_test.prompts import PROMPTS
     from adaptry.integrations.engine_test.verdict import OUTCOMES
 
     running = _running(url, declared, base_model, key)
-    asked = EngineTarget(url, base_model or _base_model(running), model or str(source), key)
+    target = EngineTarget(url, base_model or _base_model(running), model or str(source), key)
     ask = _ask(declared.engine if declared else running.runtime.engine if running else "")
     folder = _base_folder(connected, open_input(connected, source), base)
     print_err(f"{source} at {url}, compared on {folder}")
     with _folder_of(connected, source) as adapter:
-        found = comparison.run_engine_test(ask, asked, folder, adapter, prompts or PROMPTS)
+        found = comparison.run_engine_test(ask, target, folder, adapter, prompts or PROMPTS)
     if as_json:
         print_json(found)
     else:
@@ -100,11 +110,11 @@ def _base_model(running: EngineInfo | None) -> str:
 
 
 def _ask(kind: str) -> QueryLogprobs:
-    """Raises `Invalid` for an engine that is not asked here."""
+    """Raises `Invalid` for an engine that is not supported."""
     from adaptry.integrations.engine_test.client import QUERY_BY_ENGINE
 
     if kind not in QUERY_BY_ENGINE:
-        raise Invalid(f"{kind} is not asked for its odds here; those that are: {', '.join(QUERY_BY_ENGINE)}")
+        raise Invalid(f"adaptry probe does not support {kind} (supported: {', '.join(QUERY_BY_ENGINE)})")
     return QUERY_BY_ENGINE[kind]
 
 
@@ -115,7 +125,7 @@ def _base_folder(connected: RegistryOpener, opened: OpenedAdapter, base: str | N
     own = opened.version.base_id if opened.version else None
     key = base or (str(own) if own else opened.adapter.config.base_name)
     if key is None:
-        raise NotFound(f"{opened.label} names no base: say which one to compare on (--base NAME|DIR)")
+        raise NotFound(f"{opened.label} names no base; pass the one to compare on: --base NAME|DIR")
     return base_registry.open_base(connected(), key).folder
 
 

@@ -1,4 +1,4 @@
-"""`adaptry pull`: get an adapter, or all that a lock file pins, out of the registry."""
+"""`adaptry pull`: write a version's files, or those of all versions that a lock file pins, into a folder."""
 
 from __future__ import annotations
 
@@ -8,28 +8,36 @@ import click
 
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer as verbs
+from adaptry.operations.empty_adapter import explain_empty_adapter
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.inputs import explain_empty_adapter
 from adaptry_cli.lock import read_lock
 from adaptry_cli.out import json_option, print_answer, print_err, print_json, print_out, progress
 from adaptry_cli.warnings import print_state_warning
 
 
-@click.command()
+@command()
 @click.argument("ref", type=REF, required=False)
 @click.option(
-    "--to", "folder", metavar="DIR", type=FOLDER, help="Where to put it; else a folder of its name."
+    "--to",
+    "folder",
+    metavar="DIR",
+    type=FOLDER,
+    help="The folder to write. Default: the adapter's name, in the current folder.",
 )
-@click.option("--force", is_flag=True, help="Replace another adapter that is there.")
+@click.option("--force", is_flag=True, help="Replace another adapter in that folder.")
 @click.option(
     "--include-withdrawn",
     is_flag=True,
     help="Also pull a quarantined or revoked version, if you have access to it.",
 )
 @click.option(
-    "--locked", metavar="FILE", type=FOLDER, help="Pull exactly what a lock file pins, each under DIR."
+    "--locked",
+    metavar="FILE",
+    type=FOLDER,
+    help="Pull the versions that a lock file pins, each into its own folder in DIR.",
 )
 @registry_option
 @json_option
@@ -42,13 +50,13 @@ def pull(
     locked: Path | None,
     as_json: bool,
 ) -> None:
-    """Get an adapter out of the registry.
+    """Write a version's files into a folder.
 
-    The folder then holds the adapter's files and nothing else, each verified, and appears whole or not at
-    all. A version that is deprecated or yanked comes with a warning; one that is quarantined or revoked does
-    not come. With --locked, every adapter of the lock file goes to DIR/namespace/name@….
+    Every file is verified. The folder appears when it is complete, and contains nothing else. A deprecated or
+    yanked version is pulled with a warning; a quarantined or revoked one is refused. With --locked, each
+    version is written to DIR/namespace/name@….
     """
-    require_usage((ref is None) != (locked is None), "give a REF, or --locked FILE")
+    require_usage((ref is None) != (locked is None), "name a version (REF), or pass --locked FILE")
     require_usage(
         locked is None or not include_withdrawn,
         "--include-withdrawn needs a REF; it does not apply to --locked",
@@ -69,6 +77,7 @@ def pull(
 
 def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_json: bool) -> None:
     """Pulls exactly the pinned versions, each into a folder under `folder` that is named after its ref."""
+
     pulled = []
     with progress() as bars:
         for entry in read_lock(file).pins:

@@ -1,35 +1,50 @@
-"""`adaptry push`: put an adapter into the registry."""
+"""`adaptry push`: store an adapter's files as a new version."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import click
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations import transfer as verbs
+from adaptry.operations.base_recognition import BaseRecogniser
+from adaptry.operations.evidence.result_files import find_result_files
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub_ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, PushResult
-from adaptry_cli.arguments import NAME, parse_metrics, require_usage, validate_options
-from adaptry_cli.base_claim import base_claim, claim_of_config
+from adaptry_cli.arguments import (
+    NAME,
+    base_source,
+    parse_metrics,
+    require_usage,
+    required_folder,
+    validate_options,
+)
+from adaptry_cli.command import command
 from adaptry_cli.connection import creating_registry_option
 from adaptry_cli.out import json_option, print_answer, print_err, progress
 
 
-@click.command()
+@command()
 @click.argument("source", metavar="DIR|hf:ORG/NAME")
 @click.argument("name", type=NAME)
 @click.option(
-    "--base", metavar="NAME|DIR|ID", help="The base it was trained on; else the one its config names."
+    "--base",
+    metavar="NAME|DIR|ID",
+    help="The base model it was trained on. Default: the one that its config names.",
 )
-@click.option("--metric", "metrics", multiple=True, metavar="NAME=VALUE", help="A metric; may be repeated.")
-@click.option("--alias", metavar="ALIAS", help="An alias to set on the version.")
-@click.option("--description", help="What the adapter is for.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A metric of the version; may be repeated.",
+)
+@click.option("--alias", metavar="ALIAS", help="An alias to point at the version.")
+@click.option("--description", help="A description of the adapter.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of the adapter; may be repeated.")
-@click.option("--force", is_flag=True, help="Push although the checks refuse it; needs --reason.")
-@click.option("--reason", metavar="TEXT", help="Why it is pushed all the same; kept with the version.")
+@click.option("--force", is_flag=True, help="Push although the checks block it; needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why the checks may be ignored; stored with the version.")
 @creating_registry_option
 @json_option
 def push(
@@ -45,13 +60,16 @@ def push(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    """Put an adapter into the registry.
+    """Store an adapter's files as a new version.
 
-    DIR is what PEFT's save_pretrained wrote; hf:ORG/NAME, or hf:ORG/NAME@REVISION, is an adapter on a hub.
-    Prints the ref and the digest. Pushing identical files returns the existing version. Files that do not
-    belong to an adapter (optimizer state, pickles) are left out and listed.
+    DIR is a folder that PEFT's save_pretrained wrote, such as ./out. hf:ORG/NAME, or hf:ORG/NAME@REVISION, is
+    an adapter on a hub. Prints the version and its digest. Pushing identical files returns the existing
+    version. Files that do not belong to an adapter (optimizer state, pickles) are left out and listed. Files
+    of results (trainer_state.json, results_*.json of lm-eval) become evidence of the version.
     """
-    require_usage(force == (reason is not None), "--force and --reason TEXT go together: the reason is kept")
+    require_usage(
+        force == (reason is not None), "--force and --reason TEXT go together: the reason is stored"
+    )
     options = validate_options(
         PushOptions,
         metrics=parse_metrics(metrics),
@@ -69,13 +87,27 @@ def push(
 def _push_folder(
     registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
 ) -> PushResult:
-    folder = Path(source)
+    folder = required_folder(source)
     adapter = open_dir(folder)
+    results = find_result_files(folder)
+    as_evidence = {path.relative_to(folder).parts[0] for path in results}
     for left, why in adapter.left_out.items():
-        print_err(f"left out {left}: {why}")
-    claim = base_claim(registry.bases, base) if base else claim_of_config(registry.bases, adapter, folder)
+        if left not in as_evidence:
+            print_err(f"left out {left}: {why}")
+    recogniser = BaseRecogniser(registry.bases)
+    found = recogniser.named(base_source(base)) if base else recogniser.trained_on(adapter)
+    if sentence := found.sentence(name.namespace):
+        print_err(sentence)
     with progress() as bars:
-        return verbs.push(registry, adapter, name, base=claim, options=options, progress=bars)
+        pushed = verbs.push(registry, adapter, name, base=found, options=options, progress=bars)
+    if results:
+        from adaptry.operations.evidence.folder_evidence import add_folder_evidence
+
+        with progress() as bars:
+            taken = add_folder_evidence(registry, results, pushed.version, bars)
+        for sentence in taken.sentences(pushed.version):
+            print_err(sentence)
+    return pushed
 
 
 def _push_from_hub(
@@ -85,9 +117,9 @@ def _push_from_hub(
     from adaptry.operations.hf_import.hub_client import open_hub
 
     ref, hub = HubRef.parse(source), open_hub()
-    claim = base_claim(registry.bases, base) if base else None
+    named = BaseRecogniser(registry.bases).named(base_source(base)) if base else None
     with progress() as bars:
-        taken = push_from_hub(registry, hub, ref, name, base=claim, options=options, progress=bars)
+        taken = push_from_hub(registry, hub, ref, name, base=named, options=options, progress=bars)
     print_err(f"from {taken.revision} at {hub.endpoint}")
     if taken.left_out:
         print_err(f"left out {', '.join(taken.left_out)}")
@@ -95,11 +127,12 @@ def _push_from_hub(
 
 
 def print_pushed(pushed: PushResult, as_json: bool) -> None:
-    """Prints the version and its digest; what the checks found goes to stderr."""
+    """Prints the version and its digest; findings go to stderr."""
     version = pushed.version
     if not pushed.is_new:
-        print_err("already present, unchanged")
+        print_err(f"{version.label} already has these files; no new version was made")
     for finding in pushed.report.findings:
         if finding.severity != "notes":
-            print_err(f"{finding.severity}: {finding.reason} [{finding.code}] → {finding.remedy}")
+            remedy = finding.remedy_for(version.label)
+            print_err(f"{finding.severity}: {finding.reason} [{finding.code}] → {remedy}")
     print_answer(pushed, f"{version.label} {version.digest}", as_json)

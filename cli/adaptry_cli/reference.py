@@ -1,4 +1,4 @@
-"""`docs/cli.md`, made from the commands themselves, so that what is printed by --help is what is documented.
+"""`docs/cli.md`, generated from the commands, so that it equals what --help prints.
 
 python -m adaptry_cli.reference > docs/cli.md
 """
@@ -15,12 +15,20 @@ from adaptry_cli.main import COMMANDS, main
 
 _HEAD = """# The command line
 
-Made from the commands by `python -m adaptry_cli.reference`; a test says when it is out of date.
+Generated from the commands by `python -m adaptry_cli.reference`; a test fails when it is out of date.
 
-A command takes a *ref* (`acme/tone`, `acme/tone@3`, `acme/tone@prod`, `acme/tone@sha256:…`). Where it takes a
-ref or a folder, only `./`, `../`, `/` and `~` mean a folder. stdout is the answer, stderr the story; `--json`
-prints the answer as JSON. The registry is `--registry`, else `ADAPTRY_URL`, else the embedded one in the
-user's data folder (`ADAPTRY_HOME` moves it); the token is `ADAPTRY_TOKEN`, else what `adaptry login` kept.
+A *ref* selects a version: `acme/tone`, `acme/tone@3`, `acme/tone@prod`, `acme/tone@sha256:…`. An argument is
+a folder only if it begins with `./`, `../`, `/` or `~`; an option for a folder or file takes any path.
+
+Results go to stdout, messages and progress to stderr; `--json` prints the result as JSON. The registry is
+`--registry`, then `ADAPTRY_URL`, then the embedded registry in the user's data folder (`ADAPTRY_HOME` moves
+it). The token is `ADAPTRY_TOKEN`, then the one that `adaptry login` saved.
+
+On a terminal, tables fit its width: long texts end in an ellipsis, and columns that do not fit are left out
+and named. Times are relative (`2 h ago`); `--exact-times`, or `ADAPTRY_EXACT_TIMES=1`, shows exact ones with
+their zone. Green marks what is live or done, yellow what needs a look, red what must not be used;
+`NO_COLOR=1` switches colours off. Files and pipes get every column, whole texts and exact times.
+`adaptry completion --help` shows how to complete commands and names in your shell.
 """
 
 

@@ -1,4 +1,4 @@
-"""`adaptry rename`: give an adapter another name."""
+"""`adaptry rename`: rename an adapter."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from adaptry_cli.adapter_options import (
     print_adapter,
 )
 from adaptry_cli.arguments import NAME
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option
 
 
-@click.command()
+@command()
 @click.argument("name", type=NAME)
 @click.argument("to", metavar="NEW", type=NAME)
 @registry_option
 @json_option
 def rename(registry: Registry, name: AdapterName, to: AdapterName, as_json: bool) -> None:
-    """Give an adapter another name.
+    """Rename an adapter.
 
-    Versions, aliases and history go along; the old name means nothing from then on.
+    Versions, aliases and history move with it. The old name is free afterwards.
     """
     print_adapter(registry.adapters.rename(name, to), as_json)

@@ -1,4 +1,4 @@
-"""`adaptry resize`: a LoRA at another rank."""
+"""`adaptry resize`: change the rank of a LoRA."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.errors import Invalid
-from adaptry_cli.arguments import DTYPE, require_usage, validate_options
+from adaptry_cli.arguments import DTYPE, INPUT, require_usage, validate_options
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options, require_destination
-from adaptry_cli.out import format_number, json_option, print_err, print_json, progress
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.out import format_share, json_option, print_err, print_json, progress
 from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
 from adaptry_cli.tables import print_table
 
@@ -20,24 +22,27 @@ if TYPE_CHECKING:
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 
-@click.command()
-@click.argument("source", metavar="REF|DIR")
-@click.option("--rank", type=click.IntRange(1), help="Bring every module to this rank at most.")
+@command()
+@click.argument("source", metavar="REF|DIR", type=INPUT)
+@click.option("--rank", type=WholeNumber(1), help="Maximum rank of every module.")
 @click.option(
-    "--energy", type=float, metavar="SHARE", help="The smallest ranks that keep this share, as in 0.99."
+    "--energy",
+    type=float,
+    metavar="SHARE",
+    help="Choose the smallest ranks that keep this share of the energy, such as 0.99.",
 )
 @click.option(
     "--allowed",
     metavar="RANKS",
     help=(
-        "The ranks a server takes, as in 8,16,32: the smallest that keeps --energy"
-        " (else all), or the largest."
+        "Choose one of these ranks, such as 8,16,32, for all modules: the smallest that keeps --energy"
+        " (default: all of it), or the largest if none does."
     ),
 )
-@click.option("--uniform", is_flag=True, help="The same rank for every module; zeros fill it.")
+@click.option("--uniform", is_flag=True, help="Use the same rank for every module, padded with zeros.")
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
-@click.option("--dry-run", is_flag=True, help="Show what each rank would keep, and make nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the energy that each rank would keep; write nothing.")
 @report_options
 @output_options
 @json_option
@@ -51,11 +56,12 @@ def resize(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Bring a LoRA to another rank.
+    """Change the rank of a LoRA.
 
-    Each module gets the nearest update of its new rank, and the energy that is kept is shown. A rank that a
-    module has already leaves its update as it is. `--allowed` makes one rank of all modules.
+    Each module gets the nearest update of its new rank, and the energy that it keeps is shown. A module that
+    already has the rank keeps its update. --allowed chooses one rank for all modules.
     """
+    from adaptry.compute.converting.rank_choice import plan_ranks
     from adaptry.compute.converting.resize import ResizeOptions
     from adaptry.compute.converting.resize import resize as resized
 
@@ -68,7 +74,8 @@ def resize(
         require_usage(
             options["energy"] is None, "--dry-run shows the energy that each rank keeps; leave out --energy"
         )
-        _print_curve(_points(parent, options["rank"], _parse_ranks(allowed)), as_json)
+        rank = options["rank"]
+        _print_curve(plan_ranks(parent, [*([rank] if rank else []), *_parse_ranks(allowed)]).points, as_json)
         return
     options["dtype"] = options["dtype"] or "F32"
     if allowed:
@@ -78,7 +85,8 @@ def resize(
             "uniform": True,
         }
     require_usage(
-        options["rank"] or options["energy"], "say --rank N, --energy 0.99 or --allowed 8,16; --dry-run shows"
+        options["rank"] or options["energy"],
+        "pass --rank N, --energy 0.99 or --allowed 8,16; --dry-run shows what each rank keeps",
     )
     write_and_report(
         resized(parent, validate_options(ResizeOptions, **options)), target, connected, report, as_json
@@ -100,28 +108,19 @@ def _parse_ranks(text: str | None) -> list[int]:
 
 def _choose_rank(parent: ParentAdapter, ranks: Sequence[int], energy: float | None) -> int:
     """Chooses one of the allowed ranks, and prints it with the energy that it keeps. Raises `Invalid`."""
-    from adaptry.compute.converting.rank_energy import compute_spectra, smallest_allowed_rank
-    from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
+    from adaptry.compute.converting.rank_choice import choose_rank
 
     if energy is not None and not 0 < energy <= 1:
         raise Invalid(f"--energy is a share from 0 to 1, not {energy:g}")
-    found = smallest_allowed_rank(
-        compute_spectra(open_adapter_deltas(parent)), ranks, 1.0 if energy is None else energy
-    )
+    found = choose_rank(parent, ranks, energy)
+    wanted = 1.0 if energy is None else energy
+    is_enough = found.kept >= wanted
+    reason = "the smallest allowed rank that keeps" if is_enough else "the largest allowed rank; none keeps"
     print_err(
-        f"rank {found.rank} of {', '.join(map(str, sorted(set(ranks))))}: keeps {format_number(found.kept)}"
+        f"chose rank {found.rank}, {reason} {format_share(wanted)} of the energy"
+        f" (allowed: {', '.join(map(str, sorted(set(ranks))))}); energy kept {format_share(found.kept)}"
     )
     return found.rank
-
-
-def _points(parent: ParentAdapter, rank: int | None, allowed: Sequence[int]) -> list[RankPoint]:
-    from adaptry.compute.converting.rank_energy import compute_spectra, rank_curve, rank_point
-    from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
-
-    found = compute_spectra(open_adapter_deltas(parent))
-    asked = [rank, *allowed] if rank else list(allowed)
-    points = {each.rank: each for each in (*rank_curve(found), *(rank_point(found, each) for each in asked))}
-    return [points[each] for each in sorted(points)]
 
 
 def _print_curve(points: Sequence[RankPoint], as_json: bool) -> None:
@@ -131,10 +130,12 @@ def _print_curve(points: Sequence[RankPoint], as_json: bool) -> None:
         print_json({"curve": rows(points)})
         return
     print_table(
-        ("rank", "kept energy", "worst module keeps", "worst module"),
+        ("rank", "energy kept", "worst module keeps", "worst module"),
         [
-            (str(each.rank), format_number(each.kept), format_number(each.worst_kept), each.worst)
+            (str(each.rank), format_share(each.kept), format_share(each.worst_kept), each.worst)
             for each in points
         ],
-        right=("rank", "kept energy", "worst module keeps"),
+        right=("rank", "energy kept", "worst module keeps"),
+        cut=("worst module",),
+        drop=("worst module",),
     )

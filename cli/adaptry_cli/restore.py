@@ -13,7 +13,9 @@ from adaptry.core.settings import data_folder, is_server
 from adaptry.storage.connect import resolve_folder
 from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, settings_for
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import (
     format_count,
     format_size,
@@ -53,15 +55,15 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
             ) from error
 
 
-@click.command()
+@command()
 @click.argument("what", metavar="[NAME@VERSION|BACKUP]", type=_What(), required=False)
-@click.option("--reason", help="Why the version becomes active again; kept in its history.")
+@click.option("--reason", help="Why the version becomes active again; stored in its history.")
 @click.option("--snapshot", help="Name of the backup in a backup folder. Default: the newest.")
 @click.option("--replace", is_flag=True, help="Replace an existing registry; its server must be stopped.")
 @click.option("--keep-tokens", is_flag=True, help="Keep the backup's tokens valid instead of revoking them.")
 @click.option(
     "--skip",
-    type=click.IntRange(0, 1_000_000),
+    type=WholeNumber(0, 1_000_000),
     default=1000,
     show_default=True,
     help="Version numbers to leave unused in each adapter, as pushes after the backup may have taken them.",
@@ -152,7 +154,7 @@ def _restore(
             progress=bar,
         )
     for version in restored.held_back:
-        print_err(f"warns: {version} was withdrawn after the backup was taken; it is quarantined now")
+        print_err(f"warning: {version} was withdrawn after the backup was taken; it is quarantined now")
     if not keep_tokens:
         print_err(
             f"all tokens are revoked; `adaptry serve --data {folder}` writes a new administrator's token to"

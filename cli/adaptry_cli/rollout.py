@@ -1,4 +1,4 @@
-"""`adaptry rollout start`, `status`, `advance`, `abort`: a version takes an alias on some workers first."""
+"""`adaptry rollout start`, `status`, `advance`, `abort`: move an alias gradually."""
 
 from __future__ import annotations
 
@@ -10,36 +10,46 @@ from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
 from adaptry.registry.interface import Registry
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Rollouts
-from adaptry_cli.arguments import NAME, REF, validate_options
+from adaptry_cli.arguments import NAME, REF, VERSION, validate_options
+from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import json_option, print_answer, print_err, print_json
 from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import format_when
+from adaptry_cli.times import exact_times_option, format_when
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ref = click.argument("ref", metavar="NAME@ALIAS", type=REF)
 
 
-@click.group()
+@group()
 def rollout() -> None:
-    """Let a version take over an alias on some workers first, then on more.
+    """Move an alias to a version gradually, on more and more workers.
 
-    It stops by itself where a worker reports that it cannot load the version, or that the engine fails with
-    it. At 100 % the alias moves, unless someone moved it meanwhile.
+    The rollout stops if a worker reports that it cannot load the version, or that the engine fails with it.
+    At 100 %, the alias moves, unless someone has moved it in the meantime.
     """
 
 
 @rollout.command()
 @_ref
-@click.option("--to", "to", required=True, metavar="VERSION", help="The version: a number, or a digest.")
-@click.option("--percent", type=click.IntRange(1, 100), help="Begin with so many of the workers; then 100.")
-@click.option("--steps", metavar="N,N…", help="Go in these steps.  [default: 10,50,100]")
+@click.option(
+    "--to", "to", required=True, metavar="VERSION", type=VERSION, help="The version: a number, or a digest."
+)
+@click.option(
+    "--percent",
+    type=WholeNumber(1, 100),
+    help="Percentage of the workers to begin with; the next step is 100.",
+)
+@click.option(
+    "--steps", metavar="N,N…", help="Percentages of the workers, step by step.  [default: 10,50,100]"
+)
 @click.option(
     "--every",
     metavar="TIME",
     help=(
-        "Take the next step by itself after so long (30s, 10m, 2h),"
-        " once everyone whose turn it is serves the version."
+        "Take the next step automatically after this time (30s, 10m, 2h), once all workers of the step serve"
+        " the version. Default: `adaptry rollout advance` takes it."
     ),
 )
 @registry_option
@@ -53,7 +63,7 @@ def start(
     every: str | None,
     as_json: bool,
 ) -> None:
-    """Begin: the first workers serve the version from now on."""
+    """Start a rollout: the first workers serve the version from now on."""
     name, alias = _alias(ref)
     wanted = validate_options(RolloutPlan, steps=_steps(percent, steps), every=_seconds(every))
     target = registry.versions.get(Ref(name, parse_selector(to)))
@@ -64,6 +74,7 @@ def start(
 @rollout.command()
 @click.argument("name", metavar="NAME", type=NAME)
 @registry_option
+@exact_times_option
 @json_option
 def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
     """Show the rollouts of an adapter, newest first."""
@@ -87,9 +98,11 @@ def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
             for one in found
         ),
         right=("from", "to", "percent"),
+        cut=("reason",),
+        drop=("by", "since"),
     )
     if not found:
-        print_err(f"nothing of {name} was ever rolled out")
+        print_err(f"{name} has no rollouts")
 
 
 @rollout.command()
@@ -97,17 +110,17 @@ def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
 @registry_option
 @json_option
 def advance(registry: Registry, ref: Ref, as_json: bool) -> None:
-    """Take the next step now."""
+    """Take the next step of a rollout now."""
     _change(registry.rollouts, ref, RolloutChange(to="advance"), as_json)
 
 
 @rollout.command()
 @_ref
-@click.option("--reason", metavar="TEXT", help="Why; kept as history.")
+@click.option("--reason", metavar="TEXT", help="Why; stored in the history.")
 @registry_option
 @json_option
 def abort(registry: Registry, ref: Ref, reason: str | None, as_json: bool) -> None:
-    """End it: everyone goes back to where the alias is."""
+    """Stop a rollout: all workers return to the version that the alias points at."""
     _change(registry.rollouts, ref, validate_options(RolloutChange, to="abort", reason=reason), as_json)
 
 
@@ -115,7 +128,7 @@ def _change(rollouts: Rollouts, ref: Ref, change: RolloutChange, as_json: bool) 
     name, alias = _alias(ref)
     going = next((one for one in rollouts.list(name) if one.alias == alias and one.stage == "running"), None)
     if going is None:
-        raise NotFound(f"{ref} is not being rolled out; `adaptry rollout status {name}` shows what was")
+        raise NotFound(f"{ref} has no running rollout; `adaptry rollout status {name}` lists earlier ones")
     changed = rollouts.change(name, alias, change, going.generation)
     print_answer(changed, _line(changed), as_json)
 
@@ -126,7 +139,7 @@ def _line(one: RolloutInfo) -> str:
 
 def _alias(ref: Ref) -> tuple[AdapterName, str]:
     if not isinstance(ref.selector, Label):
-        raise Invalid(f"name the alias that is to move, as in {ref.name}@prod")
+        raise Invalid(f"name the alias to move, as in {ref.name}@prod")
     return ref.name, parse_stored_alias(ref.selector.label)
 
 
@@ -134,7 +147,7 @@ def _steps(percent: int | None, steps: str | None) -> tuple[int, ...]:
     if steps is None:
         return (10, 50, 100) if percent is None else (percent,)
     if percent is not None:
-        raise Invalid("give the steps (--steps) or the first of them (--percent)")
+        raise Invalid("pass --steps or --percent, not both")
     if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", steps):
         raise Invalid(f"not steps: {steps[:80]!r} (write rising percentages, as in 10,50,100)")
     return tuple(int(step) for step in steps.split(","))

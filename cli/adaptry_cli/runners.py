@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import click
-
 from adaptry.registry.interface import Registry
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import format_size, json_option, print_err, print_json
 from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import format_when
+from adaptry_cli.times import exact_times_option, format_when
 
 
-@click.command()
+@command()
 @registry_option
+@exact_times_option
 @json_option
 def runners(registry: Registry, as_json: bool) -> None:
-    """List the runners of jobs."""
+    """List the runners: processes that run jobs."""
     found = registry.jobs.runners()
     if as_json:
         print_json(found)
     elif found:
         print_table(
-            ("runner", "on", "devices", "tags", "at once", "memory", "heard of"),
+            ("runner", "host", "devices", "tags", "steps", "memory", "last heartbeat"),
             (
                 (
                     each.id,
@@ -34,7 +34,9 @@ def runners(registry: Registry, as_json: bool) -> None:
                 )
                 for each in found
             ),
-            right=("at once", "memory"),
+            right=("steps", "memory"),
+            cut=("tags",),
+            drop=("host", "tags", "devices", "steps"),
         )
     else:
-        print_err("nobody runs jobs; `adaptry work` does")
+        print_err("no runner is running; `adaptry work` starts one")

@@ -1,4 +1,4 @@
-"""`adaptry runtime ls`, `plan`, `compare`: engines' rules, a server's flags, adapters served as trained."""
+"""`adaptry runtime ls`, `plan`, `compare`: engines' rules, a server's flags, adapters it can serve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import click
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.sources import OpenedAdapter, open_input, version_base
 from adaptry_cli.arguments import (
+    ENGINE,
     RUNTIME,
     SOURCE,
     Source,
@@ -20,9 +22,10 @@ from adaptry_cli.arguments import (
     engine_key_option,
     served_base_option,
 )
+from adaptry_cli.command import group
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.inputs import OpenedAdapter, open_input, version_base
+from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import (
     collect_pages,
     format_count,
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from adaptry.integrations.engine_probe import EngineInfo
 
 
-@click.group()
+@group()
 def runtime() -> None:
     """Show engine rules, plan a server's flags, or compare adapters with a running engine.
 
@@ -51,10 +54,10 @@ def runtime() -> None:
 
 
 @runtime.command("ls")
-@click.argument("name", metavar="[ENGINE]", required=False)
+@click.argument("name", metavar="[ENGINE]", required=False, type=ENGINE)
 @json_option
 def list_engines(name: str | None, as_json: bool) -> None:
-    """List the engines there are rules for; of one of them its options, and what to beware of."""
+    """List the engines that have rules, or the options, rules and cautions of one."""
     from adaptry.checks.runtimes import ENGINES, parse_runtime
 
     engines = [ENGINES[parse_runtime(name).engine]] if name else list(ENGINES.values())
@@ -75,6 +78,7 @@ def list_engines(name: str | None, as_json: bool) -> None:
                 for engine in engines
             ),
             right=("rules",),
+            cut=("options", "rules read in"),
         )
 
 
@@ -86,9 +90,9 @@ def list_engines(name: str | None, as_json: bool) -> None:
     type=RUNTIME,
     default="vllm",
     show_default=True,
-    help="The engine, and limits that are fixed already.",
+    help="The engine, with limits that are already fixed.",
 )
-@click.option("--slots", type=click.IntRange(1), help="How many are in use at once; else all of them.")
+@click.option("--slots", type=WholeNumber(1), help="Number of adapters in use at once. Default: all of them.")
 @lazy_registry_option
 @json_option
 @click.pass_context
@@ -100,10 +104,9 @@ def plan_server(
     slots: int | None,
     as_json: bool,
 ) -> None:
-    """Say which flags a server needs for these adapters, and the memory they cost.
+    """Show the flags that a server needs for these adapters, and the memory they cost.
 
-    Only adapters that it would serve as trained count; for each other one the reason is shown, and the exit
-    code is 1.
+    Adapters that the engine would not serve as trained are left out, with the reason, and the exit code is 1.
     """
     from adaptry.checks.runtimes import build_server_plan
 
@@ -112,7 +115,7 @@ def plan_server(
     if as_json:
         print_json(made)
     else:
-        _say_plan(made)
+        _print_server_plan(made)
     ctx.exit(NO if made.unservable else 0)
 
 
@@ -133,10 +136,10 @@ def compare_running(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Compare the registry's adapters with a running engine: list those it serves as trained.
+    """List the registry's adapters that a running engine would serve as trained.
 
-    vLLM, SGLang, llama.cpp and mistral.rs report what they are; for others pass --runtime. The newest version
-    of each adapter of the engine's base is checked.
+    Checks the newest version of each adapter of the engine's base. vLLM, SGLang, llama.cpp and mistral.rs
+    report what they are; for other engines, pass --runtime.
     """
     from adaptry.checks.runtimes import check_runtime
 
@@ -164,11 +167,13 @@ def compare_running(
         if one.outcome != "as_trained":
             first = one.findings[0]
             print_err(f"left out: {label}: {first.reason} [{first.code}] → {first.remedy}")
-    print_err(f"{len(as_trained)} of {format_count(len(verdicts), 'adapter')} of {name}")
+    print_err(
+        f"{len(as_trained)} of {format_count(len(verdicts), 'adapter')} of {name} are served as trained"
+    )
 
 
 def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> EngineInfo:
-    """The engine that runs there; what the call declares goes before what the engine reports."""
+    """The running engine; declared values precede what the engine reports."""
     from adaptry.checks.runtimes import Runtime
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 
@@ -225,17 +230,17 @@ def _subject(connected: RegistryOpener, source: Source) -> tuple[str, CheckSubje
     return opened.label, CheckSubject(opened.adapter, base)
 
 
-def _say_plan(made: ServerPlan) -> None:
-    print_out(shlex.join(made.flags) if made.flags else "no flag is needed")
+def _print_server_plan(made: ServerPlan) -> None:
+    print_out(shlex.join(made.flags) if made.flags else "no flags are needed")
     for one in made.unservable:
         print_err(f"left out: {one.name}")
         for line in findings_text(one.verdict.findings).split("\n"):
             print_err(f"  {line}")
     taken = len(made.adapters) - len(made.unservable)
     print_err(
-        f"{taken} of {len(made.adapters)} adapters, largest rank {made.rank}, {made.slots} in use at once:"
-        f" {format_size(made.slot_bytes)} each, {format_size(made.total_bytes)} together;"
-        f" as a runtime: {made.runtime}"
+        f"{taken} of {len(made.adapters)} adapters, largest rank {made.rank}, {made.slots} in use at once;"
+        f" memory: {format_size(made.slot_bytes)} each, {format_size(made.total_bytes)} together;"
+        f" for --runtime: {made.runtime}"
     )
 
 
@@ -263,4 +268,4 @@ def _facts_of(engine: RuntimeRules) -> list[tuple[str, str]]:
     facts = [("engine", engine.title), ("rules read in", engine.source_version)]
     facts += [("option", f"{option.name} ({option.flag})") for option in engine.options]
     facts += [(rule.effect, rule.title) for rule in (*engine.preconditions, *engine.rules)]
-    return [*facts, *(("beware", caution) for caution in engine.warnings)]
+    return [*facts, *(("caution", caution) for caution in engine.warnings)]

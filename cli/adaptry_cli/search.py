@@ -6,8 +6,8 @@ import re
 
 import click
 
-from adaptry.core.query import GRAMMAR
 from adaptry.registry.interface import Registry
+from adaptry_cli.command import Command, command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import (
     collect_pages,
@@ -17,11 +17,22 @@ from adaptry_cli.out import (
 )
 from adaptry_cli.version_table import print_versions
 
-_EXCLUDING = re.compile(r"-[^\W\d].|-\"")  # options of one letter have nothing behind it
+QUERY_HELP = """\b
+Terms of a query:
+  WORD                 a word in the name, the description or a tag
+  FIELD:TEXT           name, namespace, base, method, module, trait, alias, tag, state, by;
+                       TEXT may end in *
+  FIELD:DIGEST         digest, parent; sha256:…, or its first digits and *
+  FIELD<=NUMBER        rank, size, parameters, version, downloads; also = != < > >=
+  metric.NAME>=NUMBER  the newest value; max:metric.NAME and min:metric.NAME take the extremes
+  -TERM                excludes what TERM finds
+
+Without a state: term, active and deprecated versions are found; state:* finds all."""
+_EXCLUDING = re.compile(r"-[^\W\d].|-\"")  # an option of one letter ends after it
 
 
-class _QueryCommand(click.Command):
-    """A command whose arguments are terms: `-method:lora` excludes, and is no option."""
+class _QueryCommand(Command):
+    """A command whose arguments are terms: `-method:lora` is a term that excludes, not an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
@@ -31,7 +42,7 @@ class _QueryCommand(click.Command):
         return super().parse_args(ctx, [*others, "--", *excluding])
 
 
-@click.command(cls=_QueryCommand, epilog=f"A query: {GRAMMAR}.")
+@command(cls=_QueryCommand, epilog=QUERY_HELP)
 @click.argument("query", nargs=-1)
 @limit_option
 @registry_option
@@ -39,10 +50,10 @@ class _QueryCommand(click.Command):
 def search(registry: Registry, query: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Find versions by base, method, rank, module, metric and more.
 
-    As in: adaptry search 'base:org/model rank<=16 metric.accuracy>=0.9'. All terms must hold; newest first.
+    A version is found if all terms of the QUERY hold. The newest versions come first.
     """
     text = " ".join(query)
     found = collect_pages(lambda cursor, many: registry.versions.search(text, cursor, many), limit)
-    print_versions(found, as_json)
+    print_versions(registry.bases, found, as_json)
     if not found:
-        print_err("nothing matches")
+        print_err("no version matches")

@@ -1,8 +1,9 @@
-"""`adaptry serve`: a registry's folder as a server."""
+"""`adaptry serve`: serve a registry's folder over HTTP."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ from urllib.parse import urlsplit
 import click
 
 from adaptry.core.errors import MissingDependency
+from adaptry_cli.command import command
 from adaptry_cli.connection import folder_of
-from adaptry_cli.out import print_err, print_out
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.out import json_option, print_err, print_json_line, print_out
 from adaptry_cli.server_options import server_options
 from adaptry_cli.storage_options import storage_options
 from adaptry_cli.work import runner_process
@@ -24,20 +27,30 @@ _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 
 
-@click.command()
+@command()
 @storage_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8750, show_default=True, help="0 takes a free one."
+    "--port",
+    type=WholeNumber(0, 65535),
+    metavar="PORT",
+    default=8750,
+    show_default=True,
+    help="The port to listen on; 0 chooses a free one.",
 )
 @server_options
-@click.option("--work", "is_working", is_flag=True, help="Also run jobs, in a process beside the server.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
-def serve(data: Path | None, host: str, port: int, is_working: bool, workers: int, **options: Any) -> None:
+@click.option("--work", "is_working", is_flag=True, help="Also run jobs, in a second process.")
+@click.option(
+    "--workers", type=WholeNumber(1, 64), default=1, show_default=True, help="Number of server processes."
+)
+@json_option
+def serve(
+    data: Path | None, host: str, port: int, is_working: bool, workers: int, as_json: bool, **options: Any
+) -> None:
     """Serve the registry over HTTP.
 
-    Prints the address once it is reachable. Every caller needs a token; the first one, an administrator's, is
-    written to a file in the registry's folder, and its path is printed.
+    Prints the address when the server is ready, and the command that logs in with the administrator's token.
+    Every caller needs a token; the first start writes an administrator's to a file in the registry's folder.
     """
     # (`Any`: each of the options has its field's type.)
     try:
@@ -47,27 +60,33 @@ def serve(data: Path | None, host: str, port: int, is_working: bool, workers: in
     from adaptry.core.settings import secret_or_env
     from adaptry_api.settings import ServerSettings
 
-    folder = folder_of(data, "what is served is a folder")
+    folder = folder_of(data, "only a folder can be served")
     settings = ServerSettings(
         data=folder, upstream_token=secret_or_env("ADAPTRY_HUB_UPSTREAM_TOKEN"), **options
     )
     with runner_process(folder, settings.catalog, settings.blobs) if is_working else contextlib.nullcontext():
-        run(settings, host, port, workers=workers, announce=_announce)
+        run(settings, host, port, workers=workers, announce=lambda started: _announce(started, as_json))
 
 
-def _announce(started: ServerAddress) -> None:
-    """The address as it can be used: one that stands for every interface is none to connect to."""
+def _announce(started: ServerAddress, as_json: bool) -> None:
+    """Prints the address as clients can use it (not 0.0.0.0), and the command that logs in."""
     port = urlsplit(started.url).port
     host = urlsplit(started.url).hostname or ""
     here, there = started.url, started.url
     if host in _EVERY_INTERFACE:
         here, there = f"http://{_EVERY_INTERFACE[host]}:{port}", f"http://{socket.gethostname()}:{port}"
+    token_file = Path(started.token_file).absolute()
+    if as_json:
+        print_json_line({"url": here, "elsewhere": there, "token_file": str(token_file)})
+        return
     print_out(here)
-    print_err(f"the administrator's token is in {started.token_file}")
-    print_err(f"use it from elsewhere: adaptry login {there}, then ADAPTRY_URL={there}")
+    print_err(f"log in on this machine: adaptry login {here} --token-file {shlex.quote(str(token_file))}")
+    if there != here:
+        print_err(f"log in elsewhere, with a copy of that file: adaptry login {there} --token-file FILE")
+    print_err(f"then use the server: export ADAPTRY_URL={here}")
     if host not in _ONLY_HERE:
         print_err(
-            "warns: tokens and files go over the network unencrypted; beyond a network you trust, put a proxy"
+            "warning: tokens and files are sent unencrypted; in a network that you do not trust, put a proxy"
             " with TLS in front"
         )
     print_err("Ctrl-C stops the server")

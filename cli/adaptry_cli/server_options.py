@@ -1,4 +1,4 @@
-"""Options that configure a server: each is named for the field of `ServerSettings` that it becomes."""
+"""Options that configure a server; each has the name of its field in `ServerSettings`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import click
 
 from adaptry.core.settings import read_secret
 from adaptry_api.origins import check_origin
+from adaptry_api.request_log import LOG_FORMATS, LOG_LEVELS
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.durations import DURATION
+from adaptry_cli.number_options import DecimalNumber
 from adaptry_cli.sizes import SIZE
 
 
@@ -38,7 +40,11 @@ def _seconds(context: click.Context, option: click.Parameter, span: timedelta) -
 _OPTIONS = (
     click.option("--anonymous-read", is_flag=True, help="Let callers without a token read what is public."),
     click.option(
-        "--allow-host", "hosts", multiple=True, metavar="NAME", help="Answer to this host name only; repeat."
+        "--allow-host",
+        "hosts",
+        multiple=True,
+        metavar="NAME",
+        help="Answer requests for this host name only; may be repeated.",
     ),
     click.option(
         "--trust-proxy",
@@ -67,14 +73,15 @@ _OPTIONS = (
         type=SIZE,
         default=0,
         metavar="SIZE",
-        help="Keep finished files of merged models on disk, up to as much as 50GB; else none.",
+        help="Cache finished files of merged models on disk, up to this size, such as 50GB. Default: none.",
     ),
     click.option(
         "--upstream",
         envvar="ADAPTRY_HUB_UPSTREAM",
         metavar="URL",
         help=(
-            "Read what is not here from another Hub, such as https://huggingface.co; also"
+            "Another Hub, such as https://huggingface.co, for repositories that this server does not"
+            " have; also"
             " ADAPTRY_HUB_UPSTREAM, and its token in ADAPTRY_HUB_UPSTREAM_TOKEN."
         ),
     ),
@@ -84,7 +91,7 @@ _OPTIONS = (
         default="64GB",
         metavar="SIZE",
         show_default=True,
-        help="Keep as much of its files on disk.",
+        help="Maximum size of the cache of its files.",
     ),
     click.option(
         "--blob-cache",
@@ -92,26 +99,45 @@ _OPTIONS = (
         default="10GB",
         metavar="SIZE",
         show_default=True,
-        help="Keep as much of a bucket's files here too.",
+        help="Maximum size of the local cache of a bucket's files.",
     ),
     click.option(
-        "--presign-downloads", is_flag=True, help="Send readers of large files to the bucket itself."
+        "--presign-downloads", is_flag=True, help="Let readers download large files directly from the bucket."
     ),
-    click.option("--presign-uploads", is_flag=True, help="Have large files sent to the bucket itself."),
+    click.option(
+        "--presign-uploads", is_flag=True, help="Let writers upload large files directly to the bucket."
+    ),
     click.option(
         "--notice",
-        type=click.FloatRange(0, 600),
+        type=DecimalNumber(0, 600),
         default=0.0,
         show_default=True,
         metavar="SECONDS",
-        help="Told to stop, go on for so long while /readyz says no, so that a balancer looks elsewhere.",
+        help="When stopping, keep serving this long while /readyz fails, so that a load balancer moves on.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(LOG_FORMATS),
+        default="text",
+        envvar="ADAPTRY_LOG_FORMAT",
+        show_default=True,
+        help="Write the log, one line for each request, as text or JSON; also ADAPTRY_LOG_FORMAT.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(LOG_LEVELS),
+        default="info",
+        envvar="ADAPTRY_LOG_LEVEL",
+        show_default=True,
+        help="Write lines of this level and above; requests are info. Also ADAPTRY_LOG_LEVEL.",
     ),
     click.option(
         "--mirror-of",
         envvar="ADAPTRY_MIRROR_OF",
         metavar="URL",
         help=(
-            "Fetch what is asked for and not here from another registry, and keep it; also ADAPTRY_MIRROR_OF."
+            "Another registry, from which missing versions are fetched on request and kept; also"
+            " ADAPTRY_MIRROR_OF."
         ),
     ),
     click.option(
@@ -121,7 +147,7 @@ _OPTIONS = (
         metavar="FILE",
         type=FOLDER,
         callback=_token,
-        help="The token to ask it with; also ADAPTRY_MIRROR_TOKEN_FILE.",
+        help="A file with the token for it; also ADAPTRY_MIRROR_TOKEN_FILE.",
     ),
     click.option(
         "--mirror-age",
@@ -130,7 +156,7 @@ _OPTIONS = (
         show_default=True,
         metavar="SPAN",
         callback=_seconds,
-        help="Ask it again what a name means after so long.",
+        help="How long its answers about names are used before it is asked again.",
     ),
     click.option(
         "--admin-token-file",
@@ -138,7 +164,10 @@ _OPTIONS = (
         envvar="ADAPTRY_ADMIN_TOKEN_FILE",
         metavar="FILE",
         type=FOLDER,
-        help="The administrator's token, else one that is made; the same for all servers of a registry.",
+        help=(
+            "A file with the administrator's token, the same for all servers of a registry. Default: a"
+            " new one."
+        ),
     ),
     click.option(
         "--signing-secret-file",
@@ -147,8 +176,9 @@ _OPTIONS = (
         metavar="FILE",
         type=FOLDER,
         help=(
-            "What uploads are signed with, else a secret that is made;"
-            " the same for all servers of a registry."
+            "A file with the secret that signs uploads, the same for all servers of a registry. Default:"
+            " a new"
+            " one."
         ),
     ),
     click.option(
@@ -157,8 +187,9 @@ _OPTIONS = (
         metavar="DIR",
         type=FOLDER,
         help=(
-            "Where pieces of Hub clients' uploads wait, else in the folder;"
-            " the same for all servers of a registry."
+            "Folder for unfinished uploads of Hub clients, the same for all servers of a registry."
+            " Default: in"
+            " the registry's folder."
         ),
     ),
 )

@@ -9,35 +9,40 @@ import click
 
 from adaptry.core.errors import CorruptData, NotFound, PermissionDenied
 from adaptry.core.refs import Latest, Ref
+from adaptry.operations.empty_adapter import no_version_message
 from adaptry.registry.bases import base_record_or_none
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, VersionDetail
 from adaptry_cli.arguments import REF
+from adaptry_cli.base_names import with_base_names
+from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.inputs import no_version_message
 from adaptry_cli.out import (
     json_option,
     print_err,
     print_json,
 )
 from adaptry_cli.tables import print_facts
+from adaptry_cli.times import exact_times_option
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
 from adaptry_cli.version_text import facts_of_adapter, facts_of_version
-from adaptry_cli.workers import served_text
+from adaptry_cli.worker_text import served_text
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import RuntimeVerdict
 
 
-@click.command()
+@command()
 @click.argument("ref", type=REF)
 @registry_option
+@exact_times_option
 @json_option
 def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Show everything about a version.
 
-    What it is, its base, metrics, aliases, what the checks found, which engines serve it as trained, its
-    files and where it comes from.
+    Shows its state and findings first, then metrics, aliases, base, method and modules, files and origin,
+    which workers have it loaded, and which engines serve it as trained. Digests are shortened; --json has
+    them in full.
     """
     info = registry.adapters.get(ref.name)
     if info.versions == 0 and isinstance(ref.selector, Latest):
@@ -52,12 +57,14 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
         print_json({**answer, "runtimes": json_of_verdicts(served)})
         return
     loaded = served_text(residents)
-    facts = [*facts_of_version(detail, info), *([("loaded by", loaded)] if loaded else [])]
+    named = with_base_names(registry.bases, [detail.version])[0]
+    shown = detail.model_copy(update={"version": named})
+    facts = [*facts_of_version(shown, info), *([("loaded by", loaded)] if loaded else [])]
     print_facts([*facts, *(facts_of_verdicts(served) if served else ())])
 
 
 def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[RuntimeVerdict]:
-    """Every engine's; none where the files of a version are not given out, or are damaged."""
+    """Each engine's verdict; none where a version's files are withheld or damaged."""
     from adaptry.adapters.adapter import open_content
     from adaptry.checks.runtimes import check_all_runtimes
     from adaptry.operations.transfer.revision_content import RevisionContent

@@ -8,22 +8,30 @@ from adaptry.compute.comparing.results import SimilarAdapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
-from adaptry_cli.arguments import SOURCE, Source
+from adaptry_cli.arguments import BASE, SOURCE, Source
+from adaptry_cli.base_names import base_title
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
-from adaptry_cli.derive_output import open_parent
+from adaptry_cli.number_options import DecimalNumber, WholeNumber
 from adaptry_cli.out import format_count, format_number, json_option, print_err, print_json, progress
 from adaptry_cli.tables import print_table
+from adaptry_cli.warnings import warn
 
 
-@click.command()
+@command()
 @click.argument("subject", metavar="REF|DIR", type=SOURCE)
 @click.option(
-    "--base", metavar="NAME|ID", help="Look among the adapters of this base; else of the adapter's own."
+    "--base",
+    metavar="NAME|ID",
+    type=BASE,
+    help="Search the adapters of this base. Default: the adapter's own base.",
 )
-@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Show at most so many.")
+@click.option(
+    "--limit", type=WholeNumber(1), default=10, show_default=True, help="Maximum number of adapters to show."
+)
 @click.option(
     "--above",
-    type=click.FloatRange(0, 1),
+    type=DecimalNumber(0, 1),
     default=0.9,
     show_default=True,
     help="The smallest cosine that counts as similar.",
@@ -36,20 +44,22 @@ def similar(
     """Find adapters that are nearly the same.
 
     Compares the updates themselves (not names, ranks or files) with those of every version of the same base
-    that you may read. The first time each is read once; after that its signature is enough. An adapter that
-    is no plain LoRA is compared by the digest of its weights.
+    that you may read. Each version's weights are read once, and their signature is kept for later
+    comparisons. Adapters that are not plain LoRAs are compared by the digest of their weights.
     """
     from adaptry.operations.similarity import find_similar as find
+    from adaptry.operations.sources import open_parent
 
     with progress() as bars:
-        parent = open_parent(connected, subject, bars)
+        parent = open_parent(connected, subject, warn=warn, progress=bars)
         key = base or _base_of(connected, subject, parent)
         found = find(connected(), parent, key, limit=limit, above=above, progress=bars)
     for note in found.notes:
         print_err(f"note: {note}")
     if found.by_weights_only:
         print_err(
-            f"{format_count(found.by_weights_only, 'version')} compared by weights digest only: no plain LoRA"
+            f"{format_count(found.by_weights_only, 'version')} compared by weights digest only:"
+            " not plain LoRAs"
         )
     if as_json:
         print_json(found)
@@ -60,9 +70,12 @@ def similar(
             right=("cosine", "norm ratio", "shared modules"),
         )
     else:
-        print_err(f"nothing like it among {format_count(found.looked_at, 'version')} of {key}")
+        print_err(
+            f"no similar adapter among {format_count(found.looked_at, 'version')} of"
+            f" {base_title(connected().bases, key)}"
+        )
     if found.likely_more:
-        print_err(f"there are about {found.likely_more} more (--limit)")
+        print_err(f"about {found.likely_more} more are similar; --limit shows more")
 
 
 def _base_of(connected: RegistryOpener, subject: Source, parent: ParentAdapter) -> str:
@@ -73,7 +86,7 @@ def _base_of(connected: RegistryOpener, subject: Source, parent: ParentAdapter) 
             return str(version.base_id or version.base_name)
     if parent.adapter.config.base_name is None:
         raise Invalid(
-            f"{parent.label} does not say which base it is for: --base NAME says among whose to look"
+            f"{parent.label} does not name its base; pass --base NAME to choose the adapters to compare with"
         )
     return parent.adapter.config.base_name
 

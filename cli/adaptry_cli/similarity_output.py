@@ -1,4 +1,4 @@
-"""Figures about updates as people read them: two adapters apart, a result and its parents."""
+"""Figures about updates as people read them: how far two adapters are apart, a result beside its parents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ def print_distance(found: AdapterDistance, top: int) -> None:
     rows = [(_OVER_ALL, *map(_text, over_all), "", *map(_text, shared))]
     rows += [_distance_row(module) for module in found.modules[:top]]
     columns = ("module", "distance", "cosine", "norm ratio", "ranks", *_SHARED)
-    print_table(columns, rows, right=columns[1:])
+    print_table(
+        columns,
+        rows,
+        right=columns[1:],
+        cut=("module",),
+        drop=("row overlap", "column overlap", "ranks", "norm ratio"),
+    )
     _tell_left_out(len(found.modules), top)
     for note in found.notes:
         print_err(f"note: {note}")
@@ -29,7 +35,9 @@ def print_distance(found: AdapterDistance, top: int) -> None:
 def print_report(report: CombineReport) -> None:
     """Each parent against the result, and what the parents share, in a few lines of the story."""
     for label, ratio, cosine in zip(report.parents, report.ratios, report.cosines, strict=True):
-        print_err(f"beside {label}: cosine {_text(cosine) or 'none'}, norm ratio {_text(ratio) or 'none'}")
+        print_err(
+            f"compared with {label}: cosine {_text(cosine) or 'none'}, norm ratio {_text(ratio) or 'none'}"
+        )
     shared = zip(_SHARED, (report.conflict, report.column_overlap, report.row_overlap), strict=True)
     if known := ", ".join(f"{name} {_text(value)}" for name, value in shared if value is not None):
         print_err(f"between the parents: {known}")
@@ -53,10 +61,10 @@ def _distance_row(module: ModuleDistance) -> tuple[str, ...]:
 
 
 def _text(value: float | None) -> str:
-    """Four digits are more than these figures mean; empty where there is none."""
+    """Four digits; empty if there is no value."""
     return "" if value is None else format_number(float(f"{value:.4g}"))
 
 
 def _tell_left_out(modules: int, top: int) -> None:
     if modules > top:
-        print_err(f"{top} of {modules} modules are shown (--top)")
+        print_err(f"showing {top} of {modules} modules; --top shows more")

@@ -1,4 +1,4 @@
-"""`adaptry stack`: several adapters of one base made into one LoRA that acts as all of them together."""
+"""`adaptry stack`: stack several adapters of one base into one LoRA that acts as all of them together."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from adaptry_cli.arguments import DTYPE
+from adaptry_cli.arguments import BASE, DTYPE, INPUT
 from adaptry_cli.combine import parse_recipe, run_combine
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import OutputTarget, output_options
 from adaptry_cli.out import (
@@ -16,18 +17,30 @@ from adaptry_cli.out import (
 from adaptry_cli.parent_report import ReportTarget, report_options
 
 
-@click.command()
-@click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", nargs=-1, required=True)
-@click.option("--in-sequence", is_flag=True, help="Each was trained on top of the base and those before it.")
+@command()
+@click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", type=INPUT, nargs=-1, required=True)
 @click.option(
-    "--own-ranks", is_flag=True, help="Each module keeps its own rank (smaller; not for every engine)."
+    "--in-sequence",
+    is_flag=True,
+    help="Each adapter was trained on top of the base and the adapters before it.",
+)
+@click.option(
+    "--own-ranks", is_flag=True, help="Let each module have its own rank: smaller, but not for every engine."
 )
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option(
-    "--whole-weights", metavar="INPUT|none", help="Whose saved modules come along, if several have some."
+    "--whole-weights",
+    metavar="INPUT|none",
+    help="The input whose saved modules are kept, if several have some.",
 )
-@click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
-@click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
+@click.option("--other-base", is_flag=True, help="Allow adapters that were trained on different bases.")
+@click.option(
+    "--base",
+    metavar="NAME|DIR|ID",
+    type=BASE,
+    help="The base of inputs whose base the registry does not know, such as GGUF or kohya files.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @report_options
 @output_options
 @json_option
@@ -37,14 +50,15 @@ def stack(
     report: ReportTarget,
     in_sequence: bool,
     own_ranks: bool,
+    base: str | None,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Stack adapters into one LoRA that acts as all of them together.
 
-    Exactly the weighted sum of their updates, by putting the factors side by side: the rank is the sum of the
-    ranks. Every module gets one rank and scale 1, so that any engine serves it.
+    The result is exactly the weighted sum of their updates: the factors are put side by side, and the rank is
+    the sum of the ranks. Every module gets the same rank and scale 1, so that any engine can serve it.
     """
     recipe = parse_recipe(None, {**options, "uniform": not own_ranks, "in_sequence": in_sequence})
-    run_combine(recipe, target, connected, report, dry_run, as_json)
+    run_combine(recipe, target, connected, report, dry_run, as_json, base)

@@ -1,4 +1,4 @@
-"""What the commands that change the state of a version share: their options, and the change itself."""
+"""What commands that change the state of a version share: their options, and the change itself."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ref = click.argument("ref", metavar="NAME@VERSION", type=REF)
 
 
 _reason = click.option(
-    "--reason", required=True, metavar="TEXT", help="Why; kept, and shown to whoever takes it."
+    "--reason", required=True, metavar="TEXT", help="Why; stored, and shown to everyone who uses the version."
 )
 
 
-_successor = click.option("--successor", metavar="REF", help="What to take instead.")
+_successor = click.option("--successor", metavar="REF", help="The version to use instead.")
 
 
 def state_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,13 +42,13 @@ def set_state(
     version = changed.version
     label = version.label
     if not changed.is_change:
-        print_err(f"{label} is {state} already")
+        print_err(f"{label} is already {state}")
     elif changed.was != state:
         print_err(f"{label} was {changed.was}")
     if not STATE_RULES[state].allows_aliases:
         for alias in version.aliases:
             print_err(
-                f"warns: {alias} is still at this version; `adaptry rollback {version.name}@{alias}` or "
-                f"`adaptry alias set {version.name}@VERSION {alias}` moves it"
+                f"warning: {alias} still points at this version; `adaptry rollback {version.name}@{alias}` or"
+                f" `adaptry alias set {version.name}@VERSION {alias}` moves it"
             )
     print_answer(version, f"{label} {state}", as_json)

@@ -1,4 +1,4 @@
-"""Where a registry keeps what, as options of the commands that work on its folder."""
+"""Where a registry keeps its catalog and its files, as options of commands that work on its folder."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ data_option = click.option(
     "--data",
     metavar="DIR",
     type=FOLDER,
-    help="The registry's folder; else that of ADAPTRY_URL, else the embedded registry's.",
+    help="The registry's folder. Default: the folder in ADAPTRY_URL, then the embedded registry's.",
 )
 catalog_option = click.option(
     "--catalog",
     default=lambda: secret_or_env("ADAPTRY_CATALOG"),
     metavar="URL",
     help=(
-        "Where a new registry has its rows: postgresql://USER@HOST/DATABASE, else SQLite in the folder, which"
-        " remembers it. Also ADAPTRY_CATALOG, or a file with it in ADAPTRY_CATALOG_FILE."
+        "Catalog of a new registry: postgresql://USER@HOST/DATABASE. Default: SQLite in the folder. The"
+        " folder"
+        " remembers it. Also ADAPTRY_CATALOG, or the name of a file with it in ADAPTRY_CATALOG_FILE."
     ),
 )
 blobs_option = click.option(
@@ -30,8 +31,8 @@ blobs_option = click.option(
     envvar="ADAPTRY_BLOBS",
     metavar="URL",
     help=(
-        "Where a new registry has its files: s3://bucket/prefix, else the folder,"
-        " which remembers it. Also ADAPTRY_BLOBS."
+        "File store of a new registry: s3://bucket/prefix. Default: the folder, which remembers it. Also"
+        " ADAPTRY_BLOBS."
     ),
 )
 

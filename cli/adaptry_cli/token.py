@@ -1,128 +1,167 @@
-"""`adaptry token create`, `ls` and `revoke`: who may use the server that serves a folder."""
+"""`adaptry token create`, `ls` and `revoke`: credentials of users, service accounts and workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, get_args
-
 import click
 
-from adaptry.core.errors import NotFound
-from adaptry.core.identity import Role
-from adaptry.storage import tokens
-from adaptry.storage.connect import is_registry, open_local
-from adaptry.storage.local import LocalRegistry
-from adaptry_cli.arguments import require_usage
-from adaptry_cli.connection import folder_of
-from adaptry_cli.out import json_option, print_err, print_json, print_out
-from adaptry_cli.storage_options import catalog_option, data_option
+from adaptry.core.access.roles import ROLES
+from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
+from adaptry.registry.interface import Registry
+from adaptry_cli.administration import administered_registry
+from adaptry_cli.arguments import require_usage, validate_options
+from adaptry_cli.command import group
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.out import json_option, print_done, print_err, print_json, print_out
 from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import format_when
+from adaptry_cli.times import format_when
+
+_HUB = "hf_"
 
 
-def _folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """(`Any`: the arguments are each command's own.)"""
-    return data_option(catalog_option(command))
-
-
-@click.group()
+@group()
 def token() -> None:
-    """Create, list and revoke a server's tokens.
+    """Create, list and revoke tokens.
 
-    Works on the folder that `adaptry serve` serves, on its machine, also while it runs.
+    Works on a server, and on the folder that `adaptry serve` serves, on its machine, also while it runs.
     """
 
 
 @token.command()
 @click.argument("name")
 @click.option(
-    "--role", type=click.Choice(get_args(Role)), default="reader", show_default=True, help="What it may do."
+    "--for", "principal", metavar="NAME", help="Whose token it is; then NAME is only the token's name."
 )
 @click.option(
-    "--namespace", "namespaces", multiple=True, metavar="GLOB", help="Where it holds; may be repeated."
+    "--only",
+    "permissions",
+    multiple=True,
+    metavar="ROLE|ACTION",
+    help="With --for: limit the token to this; may be repeated.",
 )
 @click.option(
-    "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good for."
+    "--on", "resources", multiple=True, metavar="GLOB", help="With --for: limit it to these; may be repeated."
+)
+@click.option(
+    "--role",
+    type=click.Choice(tuple(ROLES)),
+    help="Without --for: the role to grant to the user NAME, who is created if missing.  [default: reader]",
+)
+@click.option(
+    "--namespace", "namespaces", multiple=True, metavar="GLOB", help="Where to grant it; may be repeated."
+)
+@click.option(
+    "--days",
+    type=WholeNumber(1, 3650),
+    default=90,
+    show_default=True,
+    metavar="DAYS",
+    help="Days until the token expires.",
 )
 @click.option(
     "--hf",
     is_flag=True,
     help="Print the token with the prefix `hf_`, which JavaScript clients of the Hub require.",
 )
-@_folder_options
+@administered_registry
 @json_option
 def create(
+    registry: Registry,
     name: str,
-    role: Role,
+    principal: str | None,
+    permissions: tuple[str, ...],
+    resources: tuple[str, ...],
+    role: str | None,
     namespaces: tuple[str, ...],
     days: int,
     hf: bool,
-    data: Path | None,
-    catalog: str | None,
     as_json: bool,
 ) -> None:
-    """Create a token, and print it: this once.
+    """Create a token, and print it. It cannot be shown again.
 
-    NAME is the person or program that will use it; the history shows it with every change made with the
-    token. The token is valid with and without the prefix `hf_`.
+    A token is a credential of a user, a service account or a worker, and can do no more than they can.
+    With --for, it is theirs, and --only and --on narrow it. Administrators may give --namespace instead: then
+    NAME is the person or program that will use the token. The user NAME (with the role worker: the worker) is
+    created if missing and granted the role there, and the token is limited to that. The history shows the
+    user with every change made with the token. The token is valid with and without the prefix `hf_`.
     """
-    require_usage(
-        bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds"
-    )
-    expires = datetime.now(UTC) + timedelta(days=days)
-    secret = tokens.create_token(_opened(data, catalog).catalog, name, role, namespaces, expires)
-    if hf:
-        secret = tokens.to_hub_token(secret)
+    if principal is None:
+        require_usage(
+            bool(namespaces),
+            "give --for NAME, whose token it is, or --namespace GLOB (acme, team-*, or * for all): where to"
+            " grant the role to the user",
+        )
+        require_usage(not permissions and not resources, "--only and --on go with --for")
+        request = validate_options(
+            TokenRequest, name=name, role=role or "reader", namespaces=namespaces, days=days
+        )
+    else:
+        require_usage(role is None and not namespaces, "--role and --namespace do not go with --for")
+        request = validate_options(
+            TokenRequest,
+            name=name,
+            principal=principal,
+            permissions=permissions or None,
+            resources=resources or None,
+            days=days,
+        )
+    created = registry.tokens.create(request)
+    _print_created(created, _HUB + created.secret if hf else created.secret, as_json)
+
+
+def _print_created(created: CreatedToken, secret: str, as_json: bool) -> None:
     if as_json:
-        print_json({"token": secret, "name": name, "role": role, "expires_at": expires.isoformat()})
+        print_json({**created.model_dump(mode="json", exclude={"secret"}), "token": secret})
         return
     print_out(secret)
-    print_err(f"{role} in {', '.join(namespaces)} until {format_when(expires)}; it cannot be shown again")
+    until = f"until {format_when(created.expires_at)}" if created.expires_at else "until it is revoked"
+    print_err(f"token {created.id} of {created.principal}, valid {until}; it cannot be shown again")
 
 
 @token.command()
-@_folder_options
+@administered_registry
 @json_option
-def ls(data: Path | None, catalog: str | None, as_json: bool) -> None:
-    """List tokens, without their secrets."""
-    found = tokens.list_tokens(_opened(data, catalog).catalog)
+def ls(registry: Registry, as_json: bool) -> None:
+    """List tokens, without their secrets: all for administrators, else one's own."""
+    found = registry.tokens.list()
     if as_json:
         print_json(found)
         return
     print_table(
-        ("id", "name", "role", "namespaces", "ends in", "created", "expires", "revoked"),
+        ("id", "of", "name", "limited to", "ends in", "created", "by", "expires", "last used", "revoked"),
         (
             (
                 str(one.id),
+                one.principal,
                 one.name,
-                one.role,
-                ", ".join(one.namespaces),
+                _limit(one),
                 one.last_four,
                 format_when(one.created_at),
+                one.created_by,
                 format_when(one.expires_at) if one.expires_at else "never",
+                format_when(one.last_used_at) if one.last_used_at else "",
                 format_when(one.revoked_at) if one.revoked_at else "",
             )
             for one in found
         ),
         right=("id",),
+        cut=("namespaces",),
+        drop=("ends in", "created", "namespaces", "expires"),
     )
 
 
 @token.command()
-@click.argument("id", type=int)
-@_folder_options
-def revoke(id: int, data: Path | None, catalog: str | None) -> None:
-    """End a token, by the id that `token ls` shows."""
-    tokens.revoke_token(_opened(data, catalog).catalog, id)
-    print_err(f"token {id} opens nothing from now on")
+@click.argument("id", metavar="ID", type=WholeNumber(1))
+@administered_registry
+@json_option
+def revoke(registry: Registry, id: int, as_json: bool) -> None:
+    """Revoke a token, by the id that `token ls` shows."""
+    registry.tokens.revoke(id)
+    print_done(
+        {"revoked": id}, f"token {id} is revoked; running servers refuse it within five seconds", as_json
+    )
 
 
-def _opened(data: Path | None, catalog: str | None) -> LocalRegistry:
-    folder = folder_of(data, "tokens are made on the server's own machine, in its folder")
-    if not is_registry(folder):
-        raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` makes one and serves it")
-    registry = open_local(folder, catalog=catalog)
-    click.get_current_context().call_on_close(registry.close)
-    return registry
+def _limit(token: TokenInfo) -> str:
+    permissions = ", ".join(token.permissions) if token.permissions is not None else ""
+    resources = f"on {', '.join(token.resources)}" if token.resources is not None else ""
+    return " ".join(filter(None, (permissions, resources)))

@@ -6,25 +6,28 @@ import click
 
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
+from adaptry_cli.arguments import NAMESPACE
+from adaptry_cli.command import group
 from adaptry_cli.connection import cleanup_registry_option, registry_option
-from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json
+from adaptry_cli.out import format_count, format_size, json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import format_when
+from adaptry_cli.times import exact_times_option, format_when
 
 
-@click.group()
+@group()
 def uploads() -> None:
     """List and drop open uploads.
 
-    A namespace may have 64 uploads open at once. An interrupted upload stays open for a day, so that its
-    client can continue it. Once the limit is reached, uploads idle for two minutes (15 if they go straight to
-    a bucket) make room for new ones.
+    A namespace may have 64 open uploads. An interrupted upload stays open for a day, so that its client can
+    continue it. When the limit is reached, uploads that have been idle for two minutes (15 if they go
+    directly to a bucket) are dropped to make room.
     """
 
 
 @uploads.command("ls")
-@click.argument("namespace", required=False)
+@click.argument("namespace", required=False, type=NAMESPACE)
 @registry_option
+@exact_times_option
 @json_option
 def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
     """List the open uploads of the namespaces you may write to, the longest idle first."""
@@ -36,7 +39,7 @@ def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
         print_json(found)
         return
     print_table(
-        ("id", "for", "file", "arrived", "of", "by", "last active", "in use"),
+        ("id", "for", "file", "received", "size", "by", "last active", "in use"),
         (
             (
                 one.id,
@@ -50,20 +53,22 @@ def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
             )
             for one in found
         ),
-        right=("arrived", "of"),
+        right=("received", "size"),
+        drop=("file", "by", "in use", "last active"),
     )
     if not found:
-        print_err("no uploads are open")
+        print_err("no open uploads")
 
 
 @uploads.command("rm")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @cleanup_registry_option
-def drop(registry: Registry, ids: tuple[str, ...]) -> None:
+@json_option
+def drop(registry: Registry, ids: tuple[str, ...], as_json: bool) -> None:
     """Drop open uploads by the ids that `uploads ls` shows.
 
     The bytes received so far are discarded. A client that is still sending has to start again.
     """
     for id in ids:
         registry.uploads.drop(id)
-    print_err(f"dropped {format_count(len(ids), 'upload')}")
+    print_done({"dropped": list(ids)}, f"dropped {format_count(len(ids), 'upload')}", as_json)

@@ -1,4 +1,4 @@
-"""Verdicts of runtimes as people read them: one at length, or all engines in three lines."""
+"""Engines' verdicts as people read them: one in detail, or all in three lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def verdict_text(verdict: RuntimeVerdict) -> Iterator[str]:
 
 
 def facts_of_verdicts(verdicts: Iterable[RuntimeVerdict]) -> Iterator[tuple[str, str]]:
-    """`served  as trained: vllm, tgi` and, below, who refuses it or changes it, with the codes."""
+    """`served  as trained: vllm, tgi` and, below, the engines that refuse or alter it, with the codes."""
     from adaptry.checks.runtimes.rule import OUTCOME_TITLES
 
     found = list(verdicts)

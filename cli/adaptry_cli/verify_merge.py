@@ -1,7 +1,8 @@
-"""`adaptry verify-merge`: whether a checkpoint is a base plus adapters, as claimed."""
+"""`adaptry verify-merge`: whether a checkpoint is a base plus adapters, as it claims."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, is_folder
-from adaptry_cli.arguments import require_usage, validate_options
+from adaptry_cli.arguments import BASE, INPUT, require_usage, required_folder, validate_options
+from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.derive_output import open_named_parent
 from adaptry_cli.exit_codes import NO
@@ -37,44 +39,47 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 _WORDS = {
-    "same": "the same bytes",
+    "same": "identical",
     "within": "within the tolerance",
-    "rounding": "the same but for the order of sums or roundings",
+    "rounding": "identical except for the order of sums or roundings",
     "differs": "different",
     "missing": "missing",
-    "extra": "no part of it",
+    "extra": "unexpected",
     "shape": "of another shape or dtype",
 }
 
 
-@click.command("verify-merge")
+@command("verify-merge")
 @click.argument("checkpoint", metavar="DIR")
-@click.option("--base", metavar="NAME|DIR|ID", help="The base; else what the merge's record says.")
+@click.option(
+    "--base", metavar="NAME|DIR|ID", type=BASE, help="The base. Default: as the merge's record says."
+)
 @click.option(
     "--adapter",
     "adapters",
     multiple=True,
     metavar="REF|DIR[=WEIGHT]",
-    help="An adapter that went in, and how strongly.",
+    type=INPUT,
+    help="An adapter that was merged, and its weight; may be repeated.",
 )
 @click.option(
     "--tolerance",
     default="ulp=1",
     show_default=True,
     metavar="ulp=N",
-    help="How many units in the last place an element may be off.",
+    help="How far an element may be off, in units in the last place.",
 )
 @click.option(
     "--base-copy",
     type=click.Choice(["original", "dequantised"]),
-    help="Which copy was merged into, where the base is quantised.",
+    help="The copy that was merged into, if the base is quantised.",
 )
 @click.option(
     "--rounding",
     type=click.Choice(["float32", "peft"]),
     default="float32",
     show_default=True,
-    help="How it was rounded: see `adaptry merge --rounding`.",
+    help="How the merge was rounded; see `adaptry merge --help`.",
 )
 @lazy_registry_option
 @json_option
@@ -90,21 +95,22 @@ def verify_merge(
     rounding: str,
     as_json: bool,
 ) -> None:
-    """Prove or refute that a checkpoint is that base plus those adapters.
+    """Prove or refute that a checkpoint is a base plus adapters.
 
-    Each tensor is computed as `adaptry merge` would and compared with what is there, streaming. Of what
-    differs it is said how: not applied, applied twice, scaled otherwise. A folder that `adaptry merge` wrote
-    says itself what it is made of. Exit code 0 means proved, 1 refuted.
+    Each tensor is computed as `adaptry merge` computes it, and compared with the checkpoint's. For a tensor
+    that differs, the reason is shown: adapter not applied, applied twice, scaled differently. A folder that
+    `adaptry merge` wrote records its base and adapters itself. The exit code is 0 if proved, 1 if refuted.
     """
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.compute.verifying.merge_record import read_merge_record
     from adaptry.compute.verifying.verification import verify
 
     require_usage(
-        bool(base) == bool(adapters), "--base and --adapter go together; without both, the record is read"
+        bool(base) == bool(adapters),
+        "--base and --adapter go together; without them, the merge's record is used",
     )
     allowed = _tolerance(tolerance)
-    found = open_checkpoint(checkpoint)
+    found = open_checkpoint(required_folder(checkpoint))
     with progress() as bars:
         if base is None:
             decided = _recorded(connected, read_merge_record(found.folder), bars)
@@ -137,7 +143,8 @@ def _named(
     recipe = validate_options(
         MergeRecipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, **how
     )
-    return plan_recipe(recipe, _base(connected, base, progress), _sources(connected, recipe, progress))
+    checkpoint = _base(connected, base, progress)
+    return plan_recipe(recipe, checkpoint, _sources(connected, recipe, checkpoint, progress))
 
 
 def _recorded(connected: RegistryOpener, record: MergeRecord, progress: Progress) -> MergePlan:
@@ -146,13 +153,16 @@ def _recorded(connected: RegistryOpener, record: MergeRecord, progress: Progress
     from adaptry.compute.verifying.merge_record import check_base, check_inputs
 
     recipe = record.recipe
-    print_err(f"as its record says: {recipe.base} plus {', '.join(entry.source for entry in recipe.inputs)}")
+    print_err(
+        f"according to its record: {recipe.base} plus {', '.join(entry.source for entry in recipe.inputs)}"
+    )
     texts = [
         _exact(entry.source, went.revision) for entry, went in zip(recipe.inputs, record.inputs, strict=True)
     ]
-    sources = _sources(connected, recipe, progress, texts)
+    checkpoint = _base(connected, recipe.base, progress)
+    sources = _sources(connected, recipe, checkpoint, progress, texts)
     check_inputs(record, [source.weighted for source in sources])
-    plan = plan_recipe(recipe, _base(connected, recipe.base, progress), sources)
+    plan = plan_recipe(recipe, checkpoint, sources)
     check_base(record, plan)
     return plan
 
@@ -170,15 +180,21 @@ def _exact(source: str, revision: Digest | None) -> str:
 
 
 def _sources(
-    connected: RegistryOpener, recipe: MergeRecipe, progress: Progress, texts: Sequence[str] | None = None
+    connected: RegistryOpener,
+    recipe: MergeRecipe,
+    checkpoint: HfCheckpoint,
+    progress: Progress,
+    texts: Sequence[str] | None = None,
 ) -> list[MergeSource]:
     """The recipe's inputs, opened; `texts`: by these refs instead of the recipe's own."""
-    from adaptry.compute.merging.fitting import WeightedAdapter
+    from adaptry.bases.fingerprinting import fingerprint
     from adaptry.compute.merging.merge import MergeSource
+    from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 
     found = []
+    base = functools.cache(lambda: fingerprint(checkpoint))
     for entry, text in zip(recipe.inputs, texts or [entry.source for entry in recipe.inputs], strict=True):
-        parent = open_named_parent(connected, text, progress)
+        parent = open_named_parent(connected, text, progress, base)
         weighted = WeightedAdapter(parent.adapter, entry.weight, parent.label, parent.base)
         found.append(MergeSource(weighted, parent.revision))
     return found
@@ -210,7 +226,7 @@ def _say(result: Verification, checkpoint: str, what: str) -> None:
         print_err(line)
     roundings = {verdict.hint for verdict in result.tensors if verdict.state == "rounding" and verdict.hint}
     for hint in sorted(roundings):
-        print_err(f"of those that are the same but for roundings: {hint}")
+        print_err(f"of those that differ by roundings only: {hint}")
     refuting = result.failed
     if refuting:
         _say_refuting(refuting)
@@ -219,7 +235,7 @@ def _say(result: Verification, checkpoint: str, what: str) -> None:
 def _say_refuting(verdicts: tuple[TensorVerdict, ...]) -> None:
     """The tensors that are not what they should be, the first ones of many, and what they have in common."""
     print_table(
-        ("tensor", "verdict", "ulp", "elements", "error", "what it is"),
+        ("tensor", "verdict", "ulp", "elements", "error", "explanation"),
         [
             (
                 verdict.tensor,
@@ -232,9 +248,11 @@ def _say_refuting(verdicts: tuple[TensorVerdict, ...]) -> None:
             for verdict in verdicts[:_SHOWN]
         ],
         right=("ulp", "elements", "error"),
+        cut=("tensor", "explanation"),
+        drop=("explanation", "elements", "ulp"),
     )
     if len(verdicts) > _SHOWN:
         print_err(f"and {format_count(len(verdicts) - _SHOWN, 'tensor')} more (--json lists all)")
     hints = {verdict.hint for verdict in verdicts}
     if len(verdicts) > 1 and len(hints) == 1 and (hint := hints.pop()):
-        print_err(f"of all of them: {hint}")
+        print_err(f"all of them: {hint}")

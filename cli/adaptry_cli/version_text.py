@@ -1,4 +1,4 @@
-"""A version as people read it at a glance: `name, text` pairs, made of values and nothing else."""
+"""A version as people read it: `name, text` pairs, from values alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.core.report import Finding
@@ -20,27 +19,36 @@ from adaptry.registry.records import (
     VersionDetail,
     VersionInfo,
 )
-from adaptry_cli.capabilities import method_title
 from adaptry_cli.out import format_count, format_number, format_size
+from adaptry_cli.times import format_when
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
 Facts = Iterator[tuple[str, str]]
 
 
 def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
-    """Everything about a version and its adapter."""
+    """Everything about a version and its adapter; what needs attention comes first."""
     version = detail.version
-    yield "version", f"{version.label}   {version.state}"
-    if version.standing:
-        yield "state", _standing_text(version.state, version.standing)
+    yield "version", version.label
+    yield "state", _state_text(version.state, version.standing)
     if version.is_damaged:
         yield (
             "damaged",
             "some of its stored files are missing or changed; push them again, or run `adaptry mend`",
         )
-    yield "digest", str(version.digest)
+    if detail.forced:
+        yield "forced", f"the checks were overruled: {detail.forced}"
+    yield "findings", findings_text(detail.report.findings)
+    yield "inspected", _inspection_text(detail)
     if version.aliases:
         yield "aliases", ", ".join(version.aliases)
+    if version.metrics:
+        yield (
+            "metrics",
+            _lines(f"{name} {format_number(value)}" for name, value in sorted(version.metrics.items())),
+        )
+    yield "base", base_text(version) or "not named"
+    yield from facts_of_spec(detail.spec)
     yield (
         "pushed",
         (
@@ -48,27 +56,17 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
             f" {format_count(version.downloads, 'download')}"
         ),
     )
-    yield "base", base_text(version) or "not named"
-    yield from facts_of_spec(detail.spec)
-    if version.metrics:
-        yield (
-            "metrics",
-            _lines(f"{name} {format_number(value)}" for name, value in sorted(version.metrics.items())),
-        )
-    yield "checked", findings_text(detail.report.findings)
-    yield "inspected", _inspection_text(detail)
-    if detail.forced:
-        yield "forced", detail.forced
     manifest = detail.manifest
+    yield "digest", version.digest.brief
+    yield "weights", version.weights.brief
     yield (
         "files",
         _lines(
             f"{format_size(entry.size):>9}  {entry.sha256.brief}  {entry.path}" for entry in manifest.files
         ),
     )
-    yield "weights", str(version.weights)
     if manifest.parents:
-        yield "parents", _lines(str(parent) for parent in manifest.parents)
+        yield "parents", _lines(parent.brief for parent in manifest.parents)
     if manifest.recipe:
         yield "recipe", json.dumps(manifest.recipe, indent=1, ensure_ascii=False)
     if manifest.provenance:
@@ -76,15 +74,18 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     yield from facts_of_adapter(info)
 
 
-def _standing_text(state: str, standing: StateRecord) -> str:
-    successor = f"; take {standing.successor} instead" if standing.successor else ""
-    return f"{state} since {format_when(standing.at)} by {standing.by}: {standing.reason}{successor}"
+def _state_text(state: str, standing: StateRecord | None) -> str:
+    """`active`; of a state that someone set, who, when and why."""
+    if standing is None:
+        return state
+    successor = f"; use {standing.successor} instead" if standing.successor else ""
+    return f"{state}: {standing.reason} ({standing.by}, {format_when(standing.at)}){successor}"
 
 
 def facts_of_adapter(info: AdapterInfo) -> Facts:
-    """What people say about an adapter, and its numbers."""
+    """Description, tags and counts of an adapter."""
     if info.description:
-        yield "about", info.description
+        yield "description", info.description
     if info.tags:
         yield "tags", ", ".join(info.tags)
     latest = "" if info.latest is None else f", the latest is {info.latest}"
@@ -93,6 +94,8 @@ def facts_of_adapter(info: AdapterInfo) -> Facts:
 
 def facts_of_spec(spec: Spec) -> Facts:
     """What an adapter is, as its headers and config say."""
+    from adaptry_cli.capabilities import method_title  # brings all methods, which few commands need
+
     ranks = ", ".join(str(rank) for rank in spec.ranks)
     yield (
         "method",
@@ -108,7 +111,7 @@ def facts_of_spec(spec: Spec) -> Facts:
             _lines(f"{extra.target} {_shape(extra.shape)} ({extra.kind})" for extra in spec.extras),
         )
     if spec.unclaimed:
-        yield "unclaimed", _shortened(spec.unclaimed)
+        yield "unused", _shortened(spec.unclaimed)
     yield "parameters", f"{spec.parameters:,} in {', '.join(spec.dtypes)}, {format_size(spec.size)}"
     written = ", ".join(
         part for part in (spec.task, spec.peft_version and f"PEFT {spec.peft_version}") if part
@@ -118,7 +121,7 @@ def facts_of_spec(spec: Spec) -> Facts:
 
 
 def findings_text(findings: Iterable[Finding]) -> str:
-    """Each finding in one line, and the remedy below."""
+    """Each finding, how grave it is first, and its remedy below."""
     lines = []
     for finding in findings:
         lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy}"]
@@ -145,7 +148,7 @@ def row_of_tensor(tensor: TensorInspection) -> tuple[str, ...]:
 
 
 def base_text(version: VersionInfo) -> str:
-    """`org/model (verified)`; where it has no name, the beginning of its id."""
+    """`org/model (verified)`; of a base without a name, the beginning of its id."""
     name = version.base_name or (version.base_id.brief if version.base_id else "")
     return f"{name} ({version.base_status})" if name else ""
 
@@ -164,11 +167,6 @@ def detail_text(event: Event) -> str:
 def _brief(text: str) -> str:
     """With digests cut short."""
     return _DIGEST.sub(r"sha256:\1", text)
-
-
-def format_when(moment: datetime) -> str:
-    """In the reader's own time zone, to the minute."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _groups(modules: Iterable[ModuleSpec]) -> Iterator[str]:

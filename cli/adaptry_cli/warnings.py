@@ -1,4 +1,4 @@
-"""Telling whoever takes a version that is not active, and why it is not."""
+"""The warning for a version that is used and is not active."""
 
 from __future__ import annotations
 
@@ -10,4 +10,9 @@ from adaptry_cli.out import print_err
 def print_state_warning(version: VersionInfo) -> None:
     warning = state_warning(version)
     if warning:
-        print_err(f"warns: {warning}")
+        warn(warning)
+
+
+def warn(sentence: str) -> None:
+    """Prints a warning to whoever runs the command."""
+    print_err(f"warning: {sentence}")

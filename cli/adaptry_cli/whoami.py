@@ -1,4 +1,4 @@
-"""`adaptry whoami`: who the caller is to the registry."""
+"""`adaptry whoami`: the caller's identity and role."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import click
 from adaptry.core.identity import LOCAL
 from adaptry.core.settings import is_server
 from adaptry.storage.connect import resolve_folder
+from adaptry_cli.command import command
 from adaptry_cli.connection import settings_for
 from adaptry_cli.out import json_option, print_json
 from adaptry_cli.tables import print_facts
 
 
-@click.command()
+@command()
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry to ask.")
 @json_option
 def whoami(where: str | None, as_json: bool) -> None:
-    """Show who you are to the registry.
+    """Show your identity and role.
 
-    Your name, your role, and the namespaces you hold it in. An embedded registry takes whoever can open its
-    folder.
+    Shows your name, your role, and the namespaces that it is valid for. In an embedded registry, everyone who
+    can open its folder is an administrator.
     """
     settings = settings_for(where)
     if settings.registry and is_server(settings.registry):
@@ -37,7 +38,7 @@ def whoami(where: str | None, as_json: bool) -> None:
 
 
 def server_identity(server: str, token: str | None) -> dict[str, object]:
-    """Who the server takes the token's holder for. Raises `Unauthenticated`, `Unavailable`."""
+    """The identity that a server knows the token by. Raises `Unauthenticated`, `Unavailable`."""
     from adaptry.registry.http import HttpRegistry
 
     settings = settings_for(server)

@@ -1,4 +1,4 @@
-"""`adaptry work`: this machine runs jobs of a registry until it is told to stop."""
+"""`adaptry work`: run a registry's jobs on this machine until it is stopped."""
 
 from __future__ import annotations
 
@@ -19,55 +19,67 @@ import click
 from adaptry.core.errors import Invalid, MissingDependency
 from adaptry.registry.job_types.records import DEVICES, RunnerInfo
 from adaptry_cli.arguments import require_usage
+from adaptry_cli.command import command
 from adaptry_cli.connection import folder_of
 from adaptry_cli.durations import DURATION
-from adaptry_cli.out import format_size, print_err, print_out
+from adaptry_cli.number_options import DecimalNumber, WholeNumber
+from adaptry_cli.out import format_size, json_option, print_err, print_json_line, print_out
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.storage_options import storage_options
 
 
-@click.command()
+@command()
 @storage_options
 @click.option(
     "--device",
     "devices",
     multiple=True,
     type=click.Choice(DEVICES),
-    help="What it can compute on beside the processor; repeat.",
+    help="A device that jobs may use besides the CPU; may be repeated.",
 )
 @click.option(
-    "--tag", "tags", multiple=True, metavar="TAG", help="Also take jobs that ask for this tag; repeat."
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="TAG",
+    help="Also run jobs that require this tag; may be repeated.",
 )
 @click.option(
-    "--concurrency", type=click.IntRange(1, 64), default=1, show_default=True, help="Steps of jobs at once."
+    "--concurrency",
+    type=WholeNumber(1, 64),
+    default=1,
+    show_default=True,
+    help="Number of job steps at once.",
 )
 @click.option(
     "--memory",
     type=SIZE,
     default=0,
     metavar="SIZE",
-    help="What they may take together, as in 8GB; else all there is.",
+    help="Memory for all steps together, such as 8GB. Default: all of it.",
 )
 @click.option(
     "--lease",
-    type=click.FloatRange(0.5, 3600),
+    type=DecimalNumber(0.5, 3600),
+    metavar="SECONDS",
     default=30.0,
     show_default=True,
-    help="Seconds without a heartbeat after which other runners take a runner's work.",
+    help="How long without a heartbeat until other runners take over this runner's jobs.",
 )
 @click.option(
     "--poll",
-    type=click.FloatRange(0.05, 60),
+    type=DecimalNumber(0.05, 60),
+    metavar="SECONDS",
     default=1.0,
     show_default=True,
-    help="Seconds between two looks for work.",
+    help="How long to wait between two checks for new jobs.",
 )
 @click.option(
     "--remote",
     "remotes",
     multiple=True,
     metavar="NAME=URL",
-    help="A registry that `replicate` jobs may copy to; repeat.",
+    help="A registry that `replicate` jobs may copy to; may be repeated.",
 )
 @click.option(
     "--keep",
@@ -75,12 +87,11 @@ from adaptry_cli.storage_options import storage_options
     default="30d",
     show_default=True,
     metavar="SPAN",
-    help="Forget jobs that ended longer ago than this, with their logs; 2d at least.",
+    help="Delete the records and logs of jobs that ended longer ago than this; at least 2d.",
 )
-@click.option("--once", is_flag=True, help="End when no job is open any more.")
-@click.option(
-    "--until-eof", is_flag=True, help="End when standard input ends, for a parent process that starts it."
-)
+@click.option("--once", is_flag=True, help="Stop when no job is queued or running.")
+@json_option
+@click.option("--until-eof", is_flag=True, help="Stop when standard input ends; for a parent process.")
 def work(
     data: Path | None,
     catalog: str | None,
@@ -95,18 +106,18 @@ def work(
     keep: timedelta,
     once: bool,
     until_eof: bool,
+    as_json: bool,
 ) -> None:
-    """Run jobs.
+    """Run the registry's jobs on this machine.
 
-    A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of
-    who asked for it. Start as many as there are machines; each step of a job runs in a process of its own on
-    one of them.
+    A runner accesses the registry's database and files directly, so it is trusted; each job has the rights of
+    the person who submitted it. Start one on each machine. Every step of a job runs in its own process.
     """
     from adaptry.jobs.ipc import RegistryLocation
     from adaptry.jobs.runner import RunnerSettings, run_jobs
 
-    require_usage(keep >= timedelta(days=2), "jobs are kept for 2d at least: schedules look a day back")
-    folder = folder_of(data, "a runner reaches a registry's rows and files itself, in its folder")
+    require_usage(keep >= timedelta(days=2), "--keep is at least 2d, because schedules look one day back")
+    folder = folder_of(data, "a runner needs the registry's own folder")
     settings = RunnerSettings(
         location=RegistryLocation(folder=str(folder.absolute()), catalog=catalog, blobs=blobs),
         devices=devices,
@@ -121,14 +132,14 @@ def work(
     )
     stop = threading.Event()
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, asked)
+        signal.signal(number, request_stop)
     if until_eof:
         threading.Thread(target=_end_at_eof, args=(stop,), daemon=True).start()
-    run_jobs(settings, stop, _announce)
+    run_jobs(settings, stop, lambda runner: _announce(runner, as_json))
     # Threads of the engine still wait for steps that were given up: they have nothing to save.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -161,13 +172,16 @@ def _end_at_eof(stop: threading.Event) -> None:
     stop.set()
 
 
-def _announce(runner: RunnerInfo) -> None:
+def _announce(runner: RunnerInfo, as_json: bool) -> None:
+    if as_json:
+        print_json_line(runner)
+        return
     print_out(runner.id)
     print_err(
-        f"runs up to {runner.concurrency} at once in {format_size(runner.memory)}, on"
-        f" {', '.join(('the processor', *runner.devices))}"
+        f"runs up to {runner.concurrency} steps at once in {format_size(runner.memory)}, on"
+        f" {', '.join(('the CPU', *runner.devices))}"
     )
-    print_err("Ctrl-C stops it; others go on with what it was at")
+    print_err("Ctrl-C stops this runner; other runners continue its jobs")
 
 
 def _remote(text: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""The daily round from Python: push two versions of an adapter, find them, point `prod` at one, pull it.
+"""Daily work from Python: push two versions of an adapter, find them, point `prod` at one, pull it.
 
 Runs anywhere with the core install: the base and the adapters are tiny, hand-written and real in form, and
-the registry is a folder that goes away at the end. With a server, only `connect` changes:
+the registry is a folder that is deleted at the end. With a server, only `connect` changes:
 `connect("http://host")`.
 """
 
@@ -12,41 +12,31 @@ from pathlib import Path
 
 import adaptry
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
-from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_base, tiny_lora
-
-TONE = AdapterName.parse("acme/tone")
 
 
 def main(folder: Path) -> None:
-    registry = adaptry.connect(str(folder / "registry"))
+    with adaptry.connect(folder / "registry") as registry:
+        # A base is identified by its content; the name is for people.
+        base = open_checkpoint(tiny_base(folder / "base"))
+        known = base_registry.register_base(registry, base, names=("org/tiny",))
+        print(f"base {known.names[0]} is {known.id}")
 
-    # A base is known by its content; the name is what people call it.
-    base = tiny_base(folder / "base")
-    known = base_registry.register_base(registry, open_checkpoint(base), names=("org/tiny",))
-    print(f"base {known.names[0]} is {known.id}")
+        # Two trainings of one adapter are two versions. An adapter that cannot work on its base would be
+        # refused.
+        for seed, accuracy in ((1, 0.87), (2, 0.91)):
+            out = tiny_lora(folder / f"out-{seed}", seed=seed, base_name="org/tiny")
+            pushed = adaptry.push(registry, out, "acme/tone", metrics={"accuracy": accuracy})
+            print(f"pushed {pushed.version.label} {pushed.version.digest}")
 
-    # Two trainings of one adapter are two versions. What cannot work on its base would be refused here.
-    for seed, accuracy in ((1, 0.87), (2, 0.91)):
-        out = tiny_lora(folder / f"out-{seed}", seed=seed, base_name="org/tiny")
-        pushed = adaptry.push(
-            registry, adaptry.open_dir(out), TONE, options=PushOptions(metrics={"accuracy": accuracy})
-        )
-        print(f"pushed {TONE}@{pushed.version.number} {pushed.version.digest}")
+        print(adaptry.search(registry, "base:org/tiny rank<=16 metric.accuracy>=0.9"))
 
-    for found in registry.versions.search("base:org/tiny rank<=16 metric.accuracy>=0.9").items:
-        print(f"found {found.name}@{found.number}: {found.method}, rank {found.rank}, {found.metrics}")
+        # Every move of an alias is recorded; `only_from=0` says that there is none yet.
+        adaptry.promote(registry, "acme/tone@2", only_from=0)
 
-    # An alias moves only from where you saw it; `was=None` says that there is none yet.
-    second = registry.versions.get(adaptry.Ref.parse("acme/tone@2"))
-    registry.aliases.move(TONE, "prod", to=second.digest, was=None)
-
-    pulled = adaptry.pull(registry, adaptry.Ref.parse("acme/tone@prod"), folder / "tone")
-    print(
-        f"pulled {pulled.name}@{pulled.number}: {sorted(path.name for path in (folder / 'tone').iterdir())}"
-    )
+        pulled = adaptry.pull(registry, "acme/tone@prod", folder / "tone")
+        print(f"pulled {pulled.label}: {sorted(path.name for path in (folder / 'tone').iterdir())}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What run.py is asked for, and the services that it comes to; or why nothing can be started, in words for
-people.
+"""The arguments of run.py and the services that they select; or an error that explains why nothing can be
+started.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Unfit(Exception):
-    """Nothing can be started; the message says why."""
+    """Nothing can be started; the message gives the reason."""
 
 
 def options(about: str) -> argparse.Namespace:
-    """From the command line; ends the process with a usage error."""
+    """Parses the command line; ends the process after a usage error."""
     known = argparse.ArgumentParser(description=about)
     known.add_argument("folder", type=Path, help="for data, logs and caches; kept for the next start")
     known.add_argument("--compose", type=Path, default=_ROOT / "compose.yaml")
@@ -38,7 +38,7 @@ def options(about: str) -> argparse.Namespace:
 
 
 def services(asked: argparse.Namespace, folder: Path, network: str) -> list[Service]:
-    """What is to be started, in the order of the file. Raises `Unfit`."""
+    """The services to start, in the order of the file. Raises `Unfit`."""
     found = _read(asked.compose, folder, frozenset(asked.profile), network)
     if "balancer" not in {one.name for one in found}:
         raise Unfit(f"{asked.compose} has no service `balancer`, whose address is the topology's")
@@ -59,7 +59,7 @@ def _read(compose: Path, folder: Path, profiles: frozenset[str], network: str) -
 
 
 def _tell(found: Sequence[Service], overrides: Sequence[str]) -> None:
-    """Puts what was said by `--env` into the services' environments."""
+    """Adds the values of `--env` to the services' environments."""
     by_name = {one.name: one for one in found}
     for said in overrides:
         service, _, setting = said.partition(":")

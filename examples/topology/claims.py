@@ -1,5 +1,5 @@
-"""One run at a time in a folder, and nothing left of one that was killed: two of a database on one folder
-would ruin it.
+"""Allows one run at a time in a folder, and ends processes of a killed run: two databases on one folder would
+damage it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _SECONDS = 10.0
 
 
 class Taken(Exception):
-    """Somebody else is at work there; the message says where."""
+    """Another run uses the folder, which the message names."""
 
 
 def claim_folder(folder: Path) -> IO[str]:
-    """The folder is this process's until the file is closed, or the process ends, however it does. Raises
+    """Locks the folder for this process until the file is closed or the process ends in any way. Raises
     `Taken`, `OSError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def claim_folder(folder: Path) -> IO[str]:
 
 
 def end_leftovers(folder: Path) -> None:
-    """Ends the services of an earlier run here that was killed, and could not do that itself."""
+    """Ends the services of an earlier run in this folder that was killed."""
     try:
         state = json.loads((folder / "state.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -49,9 +49,7 @@ def end_leftovers(folder: Path) -> None:
 
 
 def _is_of(pid: int, folder: Path) -> bool:
-    """Whether the process is one that was started for this folder, and not another that has its number by
-    now.
-    """
+    """Whether the process was started for this folder, and its id was not reused by another one."""
     try:
         said = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -60,7 +58,7 @@ def _is_of(pid: int, folder: Path) -> bool:
 
 
 def _wait_for_end(pid: int, folder: Path, name: str) -> None:
-    """Raises `Taken` where it does not end."""
+    """Ends a process. Raises `Taken` if it does not end."""
     end = time.monotonic() + _SECONDS
     while _is_of(pid, folder):
         if time.monotonic() > end:

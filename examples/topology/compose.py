@@ -1,9 +1,9 @@
-"""compose.yaml, read as processes of this machine: what each service is called with, once names and places
-mean something here.
+"""Reads compose.yaml as processes of this machine: each service's command, with names and paths of this
+machine.
 
-A service has an address of its own among those of the loopback interface (Linux answers to all of
-127.0.0.0/8), so its ports stay what the file says, and two topologies never meet. Names of services become
-addresses, places in a container become folders and files.
+Each service has its own loopback address (Linux answers to all of 127.0.0.0/8), so its ports stay those of
+the file, and two topologies never collide. Names of services become addresses, and paths in a container
+become folders and files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True)
 class Health:
-    """A command that tells whether a service works, and the patience with it; times in seconds."""
+    """A command that checks whether a service works, with its interval, timeout and retries; times in
+    seconds.
+    """
 
     test: list[str]
     interval: float
@@ -35,8 +37,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Service:
-    """One process: `command` in `environment`, after what `depends_on` names. `address` is where it
-    listens.
+    """One process: `command` in `environment`, started after the services in `depends_on`. It listens on
+    `address`.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Service:
 
 
 def claim_network() -> tuple[str, socket.socket]:
-    """The beginning of addresses that are nobody else's for as long as the socket is open."""
+    """A prefix of addresses that no other run uses as long as the socket is open."""
     while True:
         network = f"127.{16 + secrets.randbelow(230)}.{secrets.randbelow(250)}"
         claim = socket.socket()
@@ -93,8 +95,8 @@ def read(
 
 
 def _fixed(services: Mapping[str, Any]) -> list[str]:
-    """The addresses that services have in the file's networks. Here all of them call from 127.0.0.1, wherever
-    they listen.
+    """The addresses of services in the file's networks. On this machine all of them call from 127.0.0.1,
+    whatever their own address.
     """
     networks = [one["networks"] for one in services.values() if isinstance(one.get("networks"), dict)]
     return [said["ipv4_address"] for each in networks for said in each.values() if "ipv4_address" in said]
@@ -109,7 +111,7 @@ def _service(
     fixed: list[str],
 ) -> Service:
     def here(text: object) -> str:
-        """A text of the file as it is meant here."""
+        """A text of the file, with names and paths of this machine."""
         meant = _with_places(_with_addresses(str(text), address, addresses), places)
         return "127.0.0.1" if meant in fixed else meant
 
@@ -151,7 +153,7 @@ def _places(
     folder: Path,
     addresses: Mapping[str, str],
 ) -> dict[str, Path]:
-    """Where each place of a container is on this machine: shared volumes, folders of its own, secrets,
+    """The path on this machine of each path in a container: shared volumes, private folders, secrets,
     configurations.
     """
     found: dict[str, Path] = {}
@@ -176,7 +178,7 @@ def _places(
 
 
 def _secret(source: Path, folder: Path, addresses: Mapping[str, str]) -> Path:
-    """The secret as it is, or a copy where it names a service."""
+    """The secret's file, or an adapted copy if it names a service."""
     text = source.read_text()
     meant = _with_addresses(text, "", addresses)
     if meant == text:
@@ -198,7 +200,7 @@ def _with_addresses(text: str, own: str, addresses: Mapping[str, str]) -> str:
 def _with_places(text: str, places: Mapping[str, Path]) -> str:
     if not places:
         return text
-    # All at once: a folder here may contain what is a place there.
+    # All at once: a folder of this machine may contain the path of another place.
     targets = "|".join(re.escape(target) for target in sorted(places, key=len, reverse=True))
     return re.sub(rf"(?<![\w/.-])({targets})(?![\w.-])", lambda found: str(places[found[1]]), text)
 
@@ -209,8 +211,8 @@ def _seconds(text: str) -> float:
 
 
 def environment_of(service: Service, path: str) -> dict[str, str]:
-    """What a process of it sees: what the file says, and from here only what finds programs and
-    certificates.
+    """The environment of a service: that of the file, and from this machine only variables that locate
+    programs and certificates.
     """
     passed = ("HOME", "LANG", "LC_ALL", "SSL_CERT_FILE", "OMP_NUM_THREADS")
     kept = {name: os.environ[name] for name in passed if name in os.environ}

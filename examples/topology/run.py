@@ -1,12 +1,12 @@
 """Starts the services of compose.yaml as processes, for machines without a container engine: `python3 run.py
 FOLDER`.
 
-Everything is read from compose.yaml: commands, environment, secrets, health checks, the order, what is
-started again when it ends. Linux only. It needs the programs (PostgreSQL, SeaweedFS, Caddy, adaptry) and the
-secrets that make_secrets.py makes.
+Everything is read from compose.yaml: commands, environment, secrets, health checks, order, restarts. Linux
+only. It needs the programs (PostgreSQL, SeaweedFS, Caddy, adaptry) and the secrets that make_secrets.py
+makes.
 
-Prints the balancer's address when all is well, and stops everything at SIGINT or SIGTERM. What runs is in
-FOLDER/state.json: processes, addresses, health. Data, logs and caches are in FOLDER too.
+Prints the balancer's address when all services are healthy, and stops everything at SIGINT or SIGTERM.
+FOLDER/state.json lists processes, addresses and health. Data, logs and caches are in FOLDER too.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import programs
 from claims import Taken, claim_folder, end_leftovers
 from compose import Health, Service, claim_network, environment_of
 
-_SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as Docker waits: doubled each time
-_LASTED = 10.0  # who ran for so long begins at the shortest again
+_SHORTEST, _LONGEST = 0.1, 60.0  # seconds between two starts, as in Docker: doubled each time
+_LASTED = 10.0  # after running this long, the pause starts at the shortest again
 _LOOK = 0.25
 
 
 class Topology:
-    """Processes by service, started, watched and started again, each in a thread of its own."""
+    """Processes by service, each started, watched and restarted by its own thread."""
 
     def __init__(self, services: list[Service], folder: Path) -> None:
         self.services = services
@@ -52,7 +52,7 @@ class Topology:
 
     @property
     def balancer(self) -> str:
-        """The address of all of it."""
+        """The topology's address."""
         return f"{self._state['balancer']['address']}:8750"
 
     def start(self) -> None:
@@ -60,17 +60,19 @@ class Topology:
             thread.start()
 
     def is_well(self) -> bool:
-        """Whether whoever should run runs and is healthy, and whoever should have ended well has."""
+        """Whether all long-running services are healthy, and all one-time services have succeeded."""
         return all(self._is(one.name, "well") for one in self.services)
 
     def wait(self) -> bool:
-        """Until all is well, or it is to stop; whether all is well."""
+        """Waits until all services are healthy or the topology must stop; returns whether they are
+        healthy.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self.is_well() or self.stopping.is_set())
         return not self.stopping.is_set()
 
     def stop(self) -> None:
-        """Ends everything, who needs others before those."""
+        """Stops everything, dependent services first."""
         self.stopping.set()
         left = list(self.services)
         while left:
@@ -87,7 +89,7 @@ class Topology:
         programs.tidy(self.services)
 
     def _keep(self, service: Service) -> None:
-        """One service's life: from what it depends on, through its restarts, to the end."""
+        """The life of one service: waits for its dependencies, starts and restarts it, until its end."""
         with self._changed:
             self._changed.wait_for(lambda: self.stopping.is_set() or self._may_start(service))
         pause = _SHORTEST
@@ -104,7 +106,7 @@ class Topology:
             self.stopping.wait(pause)
 
     def _run(self, service: Service) -> int:
-        """From start to end; the exit code."""
+        """Runs the process to its end; returns the exit code."""
         try:
             command, user = programs.started_with(service)
             with (self.folder / "logs" / f"{service.name}.log").open("ab") as log:
@@ -116,7 +118,7 @@ class Topology:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,  # a Ctrl-C is ours, to stop them in order
+                    start_new_session=True,  # Ctrl-C reaches only this process, which stops them in order
                 )
         except (OSError, RuntimeError) as error:
             print(f"{service.name}: {error}", file=sys.stderr)
@@ -130,7 +132,9 @@ class Topology:
             _end_group(process)
 
     def _watch(self, service: Service, process: subprocess.Popen[bytes]) -> int:
-        """Asks for its health until it ends; the exit code. Who is young is asked often, and may fail."""
+        """Checks its health until it ends; returns the exit code. A new process is checked often, and may
+        fail at first.
+        """
         health = service.health
         if health is None:
             return process.wait()
@@ -166,7 +170,7 @@ class Topology:
         return all(self._is(other, condition) for other, condition in service.depends_on.items())
 
     def _is(self, name: str, condition: str) -> bool:
-        """Whether a service (or each copy of it) is as far as another one, or `well`, asks for."""
+        """Whether a service (or each copy of it) meets the condition of a dependent service, or of `well`."""
         for one in self.services:
             if one.name != name and one.name.rpartition("-")[0] != name:
                 continue
@@ -197,7 +201,7 @@ class Topology:
                 return
 
     def _tell(self, service: Service, **news: object) -> None:
-        """Changes what is known of a service, for all who wait and for who reads the file."""
+        """Updates a service's state, for waiting threads and in the file."""
         with self._changed:
             self._state[service.name].update(news)
             draft = self.folder / "state.json.part"
@@ -207,7 +211,7 @@ class Topology:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Whatever the process started goes with it, as in a container."""
+    """Ends the process and everything that it started, as in a container."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -218,7 +222,7 @@ def main() -> int:
     options = asked.options(__doc__.splitlines()[0])
     folder = options.folder.absolute()
     try:
-        _folder, (network, _network) = _claimed(folder), claim_network()  # both ours until this process ends
+        _folder, (network, _network) = _claimed(folder), claim_network()  # locked until this process ends
         topology = Topology(asked.services(options, folder, network), folder)
     except (Taken, asked.Unfit) as error:
         print(error, file=sys.stderr)
@@ -235,16 +239,14 @@ def main() -> int:
 
 
 def _claimed(folder: Path) -> IO[str]:
-    """The folder, ours, without what an earlier run left that does not last. Raises `Taken`,
-    `asked.Unfit`.
-    """
+    """Locks the folder and removes temporary files of an earlier run. Raises `Taken`, `asked.Unfit`."""
     try:
         claim = claim_folder(folder)
         end_leftovers(folder)
     except OSError as error:
         raise asked.Unfit(f"cannot write to {folder}: {error.strerror}; take another folder") from error
-    # What is a container's own is new each time; so must this be, since addresses are, and some would be
-    # remembered there.
+    # A container's private files are new each time; these must be too, since addresses change and would be
+    # remembered in them.
     shutil.rmtree(folder / "own", ignore_errors=True)
     return claim
 

@@ -1,9 +1,9 @@
-"""A training that pushes its checkpoints, and a model that takes up what it released.
+"""A training that pushes its checkpoints, and a model that loads the released version.
 
     python training.py
 
-Needs transformers and PEFT; the model is a tiny one made here, so it runs in seconds and learns nothing of
-use.
+Needs transformers and PEFT; the model is tiny and created here, so it runs in seconds and learns nothing
+useful.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def run(place: Path) -> None:
 
 
 class Counting(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Rows that count on from anywhere."""
+    """Rows of consecutive numbers."""
 
     def __len__(self) -> int:
         return 32

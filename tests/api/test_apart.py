@@ -22,8 +22,8 @@ from adaptry.storage.connect import open_local
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.admin_token import admit_admin_token
 from adaptry_api.app_state import AppState
-from adaptry_api.grants import read_signing_secret
 from adaptry_api.settings import ServerSettings
+from adaptry_api.signed_grants import read_signing_secret
 from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
@@ -124,7 +124,7 @@ def test_the_administrators_token_is_what_the_file_says_and_stays_revoked(tmp_pa
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
-        ("adr_pat_short\n", Invalid, "not a whole"),
+        ("adr_pat_short\n", Invalid, "not a complete"),
         ("\n", Invalid, "is empty"),
         (None, Unavailable, "cannot read"),
     ],

@@ -109,7 +109,7 @@ def test_fields_that_a_newer_server_adds_are_ignored() -> None:
             {**SPEAKS, protocol.API_HEADER: "9", protocol.OLDEST_HEADER: str(protocol.API + 1)},
             "upgrade adaptry here",
         ),
-        ({"Content-Type": "text/html"}, "does not answer as an Adaptry server does"),
+        ({"Content-Type": "text/html"}, "does not answer like an Adaptry server"),
     ],
 )
 def test_a_server_of_another_time_or_kind_is_told_apart(headers: dict[str, str], advice: str) -> None:

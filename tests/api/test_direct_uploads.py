@@ -100,7 +100,7 @@ def test_an_upload_goes_on_where_the_parts_in_the_bucket_end(server: Server, ope
     registry = server.registry()
     sent(opened, 0)
     sent(opened, 2)
-    with pytest.raises(Conflict, match=f"missing; go on at {PART}"):
+    with pytest.raises(Conflict, match=f"missing; continue at {PART}"):
         registry.uploads.finish(opened)
     again = registry.uploads.open(NAME, DIGEST, len(DATA))
     assert (again.id, again.offset, again.direct[0].start) == (opened.id, PART, PART)

@@ -17,6 +17,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit
+from adaptry.testing.warm_python import WarmPython
 
 CODE = """
 import sys
@@ -41,7 +42,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[float], Running]]:
 
         def start(notice: float) -> Running:
             command = [sys.executable, "-c", CODE, str(tmp_path / "data"), str(notice)]
-            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            process = stack.enter_context(WarmPython(command, stdout=subprocess.PIPE, text=True))
             stack.callback(process.kill)
             assert process.stdout
             url = process.stdout.readline().strip()
@@ -97,9 +98,14 @@ def test_a_request_that_runs_is_finished_and_a_stream_is_ended(run: Callable[[fl
         "Content-Length": str(len(data)),
         "Upload-Offset": "0",
         "Upload-Size": str(len(data)),
+        "Expect": "100-continue",
     }.items():
         upload.putheader(name, value)
-    upload.endheaders(data[:500])
+    upload.endheaders()
+    assert upload.sock.recv(100).startswith(
+        b"HTTP/1.1 100 "
+    )  # the server waits for the body: the request runs
+    upload.send(data[:500])
 
     process.send_signal(signal.SIGTERM)
     while listening.readline():

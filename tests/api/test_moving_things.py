@@ -44,8 +44,11 @@ def test_whoever_moves_an_alias_says_what_they_saw(server: Server, digest: str, 
     server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
     body = {"to": digest} if method == "PUT" else None
     assert_problem(server.call(method, PROD, body), 428, "precondition_required")
-    for headers in ({"If-Match": "1"}, {"If-Match": "*"}, {"If-None-Match": '"1"'}, {"If-Match": 'W/"1"'}):
+    for headers in ({"If-Match": "1"}, {"If-Match": "*"}, {"If-Match": 'W/"1"'}):
         assert_problem(server.call(method, PROD, body, headers=headers), 400, "invalid")
+    both = {"If-Match": '"1"', "If-None-Match": "*"}
+    for headers in ({"If-None-Match": '"1"'}, both):
+        assert_problem(server.call("PUT", PROD, {"to": digest}, headers=headers), 400, "invalid")
 
 
 @pytest.mark.parametrize("alias", ["latest", "main", "7", "v7", "deadbeef", "refs", "a b", "é", "-x"])

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import Invalid
+from adaptry.testing.warm_python import run_warm
 from adaptry_api.proxies import networks_of
 from adaptry_api.testing import Server
 
@@ -138,9 +138,7 @@ def test_a_proxy_is_an_address_or_a_block_of_addresses(wrong: str) -> None:
 
 def test_a_mistaken_proxy_stops_the_command_before_it_makes_anything(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "adaptry_cli", "serve", "--port", "0", "--data", str(tmp_path / "data")]
-    done = subprocess.run(
-        [*command, "--trust-proxy", "balancer"], capture_output=True, text=True, check=False
-    )
+    done = run_warm([*command, "--trust-proxy", "balancer"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "not a proxy's address: 'balancer'" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()

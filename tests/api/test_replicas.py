@@ -14,6 +14,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
+from adaptry.registry.access import MemberChange, TokenRequest
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
@@ -92,6 +93,20 @@ def test_a_token_revoked_at_one_soon_opens_nothing_at_the_other(servers: Pair) -
         assert time.monotonic() < until
 
 
+def test_a_member_removed_at_one_soon_sees_nothing_at_the_other(servers: Pair, tmp_path: Path) -> None:
+    one, _ = clients(servers)
+    push(one, open_dir(tiny_lora(tmp_path / "lora")), TONE)
+    one.principals.create("user", "mia")
+    one.grants.set_member("acme", MemberChange(principal="mia", role="viewer"))
+    token = one.tokens.create(TokenRequest(name="laptop", principal="mia")).secret
+    there = f"/api/v1/adapters/{TONE}"
+    assert servers[1].call("GET", there, token=token).status == 200
+    one.grants.set_member("acme", MemberChange(principal="mia", role=None))
+    until = time.monotonic() + 60
+    while servers[1].call("GET", there, token=token).status != 404:
+        assert time.monotonic() < until
+
+
 def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Path) -> None:
     one, other = clients(servers)
     lora = open_dir(tiny_lora(tmp_path / "lora"))
@@ -120,7 +135,7 @@ def test_a_database_that_is_away_is_said_to_be_without_where_it_is(
         assert server.call("GET", "/readyz", token=None).status == 200
     assert [answer.status for answer in answers] == [503, 503, 503]
     for answer in answers:
-        assert b"does not answer as it should" in answer.body
+        assert b"is not answering" in answer.body
         assert not any(
             said in answer.body for said in (name.encode(), b"postgresql", str(postgres.socket).encode())
         )

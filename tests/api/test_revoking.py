@@ -21,7 +21,7 @@ from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.draining import DrainState
 from adaptry_api.event_stream import EventBroadcaster
 
-ADA = Identity("ada", "writer", ("acme",))
+ADA = Identity.with_role("ada", "writer", ("acme",))
 SHOWN = "Bearer adr_secret"
 
 

@@ -41,7 +41,7 @@ SHORTLY = 0.2  # seconds that a call which waits for events may wait
 def test_no_generated_request_makes_the_server_fail_or_its_description_false(
     start: Callable[..., Server], tone: Adapter
 ) -> None:
-    server = start(docs=True)
+    server = start()
     pushed = push(
         server.registry(), tone, "acme/tone", options=PushOptions(alias="prod", metrics={"f1": 0.5})
     )

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry_api.grants import Grant, GrantSigner
+from adaptry_api.signed_grants import GrantSigner, SignedGrant
 
 
-class Reading(Grant):
+class Reading(SignedGrant):
     """A kind of grant."""
 
     path: str = "x"
 
 
-class Writing(Grant):
+class Writing(SignedGrant):
     """Another kind, of the same form."""
 
     path: str = "x"
@@ -44,13 +44,13 @@ def test_every_process_of_a_server_knows_the_others_grants(tmp_path: Path) -> No
 
 def test_a_grant_is_over_when_its_time_is(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
-    with pytest.raises(Unauthenticated, match="the time for this upload is over"):
+    with pytest.raises(Unauthenticated, match="this upload's grant has expired"):
         signer.verify(Reading, signer.sign(grant(until=100)), now=100)
 
 
 def test_a_grant_of_one_kind_is_none_of_another(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
-    with pytest.raises(Unauthenticated, match="start it again"):
+    with pytest.raises(Unauthenticated, match="start the upload again"):
         signer.verify(Writing, signer.sign(grant()), now=0)
 
 
@@ -96,5 +96,5 @@ def test_a_damaged_secret_signs_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"short")
     with pytest.raises(Unavailable, match="remove it"):
         GrantSigner(tmp_path / "secret").sign(grant())
-    with pytest.raises(Unavailable, match="cannot keep a secret"):
+    with pytest.raises(Unavailable, match="cannot store a secret"):
         GrantSigner(tmp_path / "nowhere" / "secret").sign(grant())

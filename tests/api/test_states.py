@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry import push
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.refs import Ref
+from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo

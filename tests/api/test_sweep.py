@@ -23,8 +23,9 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.registry.paging import iter_items
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry, RegistryContext
-from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
+from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
 from adaptry.testing.samples import tiny_lora
+from adaptry.testing.warm_python import WarmPython
 
 CLIENTS = 200
 
@@ -33,7 +34,7 @@ CLIENTS = 200
 def serve(data: Path) -> Iterator[str]:
     """`adaptry serve` in a process of its own; its address."""
     words = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = WarmPython(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip()

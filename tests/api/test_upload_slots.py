@@ -20,7 +20,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.http import HttpRegistry
-from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
+from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry_api.testing import Server
 
@@ -66,7 +66,7 @@ def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry,
 
 def test_a_push_gives_up_when_its_wait_gets_too_long(registry: HttpRegistry, tone: Adapter) -> None:
     fill(registry, "acme")
-    with pytest.raises(Busy, match="64 uploads are open in acme"):
+    with pytest.raises(Busy, match="64 uploads are open in acme already"):
         push(registry, tone, TONE, retry=RetryPolicy(longest_queue=0.0))
 
 

@@ -28,6 +28,7 @@ from adaptry.core.errors import (
 from adaptry.core.refs import AdapterName
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit, UploadInfo
+from adaptry.testing.warm_python import WarmPython
 from adaptry_api.testing import Server, assert_problem
 
 NAME = AdapterName.parse("acme/tone")
@@ -193,7 +194,7 @@ announce=lambda started: print(started.url, flush=True))
 
 
 def process(data: Path, port: int = 0) -> tuple[subprocess.Popen[str], str]:
-    running = subprocess.Popen(
+    running = WarmPython(
         [sys.executable, "-c", SERVER, str(data), str(port)], stdout=subprocess.PIPE, text=True
     )
     assert running.stdout

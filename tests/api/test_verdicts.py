@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import ENGINES
+from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Server, assert_problem

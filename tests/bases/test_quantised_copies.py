@@ -66,9 +66,8 @@ def test_a_copy_is_recognised_by_what_was_left_alone_and_by_its_codes(
     for found in (match_bases(original, copy), match_bases(copy, original)):
         assert found.level == "cast"
         assert (
-            found.evidence
-            == f"quantised by {copy.facts['quantization']}: all 7 tensors left alone (norms, embeddings)"
-            " agree, and the samples of all 14 packed ones go with its codes"
+            found.evidence == f"quantised by {copy.facts['quantization']}: all 7 unquantised tensors (norms,"
+            " embeddings) agree, and the samples of all 14 packed ones match its codes"
         )
 
 
@@ -82,7 +81,7 @@ def test_a_copy_of_a_fine_tune_that_left_norms_and_embeddings_alone_is_not_a_cop
     copy = record_of(quantised_copy(tuned, tmp_path / "copy", method, nested=nested))
     found = match_bases(record_of(base), copy)
     assert found.level == "same_shapes"
-    assert "layers.1.self_attn.q_proj.weight are of other weights" in found.evidence
+    assert "layers.1.self_attn.q_proj.weight belong to other weights" in found.evidence
 
 
 def test_two_copies_of_one_model_are_told_as_such_and_keep_ids_of_their_own(tmp_path: Path) -> None:
@@ -121,16 +120,14 @@ def test_an_original_is_opened_only_where_it_is_known_alone_and_at_hand(
 ) -> None:
     base = tiny_base(tmp_path / "base")
     copy = open_checkpoint(quantised_copy(base, tmp_path / "copy"))
-    with pytest.raises(
-        CheckFailed, match="no known base is what it was quantised from: give the original with --base"
-    ):
+    with pytest.raises(CheckFailed, match="its original is not registered: pass the original with --base"):
         open_original(registry, copy)
     base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",))
     opened, sentence = open_original(registry, copy)
     assert opened.folder == base
     assert sentence.endswith("; the weights of org/tiny are used")
     (base / "model.safetensors").unlink()
-    with pytest.raises(CheckFailed, match="quantised from org/tiny, whose weights are not at hand"):
+    with pytest.raises(CheckFailed, match="quantised from org/tiny, whose weights were not found"):
         open_original(registry, copy)
 
 

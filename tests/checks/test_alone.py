@@ -104,7 +104,7 @@ def test_a_stray_tensor_is_a_warning(tmp_path: Path) -> None:
 
 def test_a_rank_the_config_does_not_say_blocks(tmp_path: Path) -> None:
     finding = lora(tmp_path, rank=4, config={"r": 8})["rank_mismatch"]
-    assert "the factors have rank 4 and the config says 8" in finding.reason
+    assert "the factors have rank 4, but the config declares 8" in finding.reason
     assert len(finding.modules) == 4
 
 
@@ -171,7 +171,7 @@ def test_ranks_and_scales_that_cannot_be_told_block(tmp_path: Path, key: str) ->
     finding = lora(tmp_path, config={key: {r"(?!(?:[\w.]+)+!)x": 4}})["scale_unknown"]
     assert finding.severity == "blocks"
     assert key in finding.reason
-    assert "for ever" in finding.reason
+    assert "hours" in finding.reason
 
 
 def test_fields_that_peft_would_drop_are_named(tmp_path: Path) -> None:
@@ -201,8 +201,7 @@ def test_a_pattern_that_repeats_repeats_is_none_that_could_run_for_ever(tmp_path
 
 def test_a_pattern_that_could_run_for_ever_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
     assert (
-        "for ever"
-        in lora(tmp_path, config={"target_modules": r"(?!(?:[\w.]+)+!)x"})["pattern_refused"].reason
+        "hours" in lora(tmp_path, config={"target_modules": r"(?!(?:[\w.]+)+!)x"})["pattern_refused"].reason
     )
 
 

@@ -16,7 +16,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
 from adaptry.checks.binding import bind
 from adaptry.core.report import Finding
-from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
+from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora, write_safetensors
 
 PREFIX = "base_model.model."
 FIRST = f"{PREFIX}model.layers.0.self_attn"
@@ -35,6 +35,16 @@ def rename(folder: Path, new: Callable[[str], str]) -> Path:
     header = {new(name): place for name, place in json.loads(data[8 : 8 + size]).items()}
     text = json.dumps(header).encode()
     file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    return folder
+
+
+def tokens(folder: Path, config: dict[str, Any]) -> Path:
+    """Two trained rows of the embedding."""
+    folder.mkdir()
+    rows = {f"{PREFIX}model.embed_tokens.trainable_tokens_delta": random_tensor((2, 16), 5)}
+    write_safetensors(folder / "adapter_model.safetensors", rows)
+    fields = {"peft_type": "TRAINABLE_TOKENS", "task_type": "CAUSAL_LM", **config}
+    (folder / "adapter_config.json").write_text(json.dumps(fields))
     return folder
 
 
@@ -59,7 +69,7 @@ def test_names_that_the_model_does_not_have_block(
     folder = rename(tiny_lora(tmp_path / "tone"), lambda name: name.replace(old, new, 1))
     found = findings(folder, base)["names_not_loaded"]
     assert found.severity == "blocks"
-    assert "the model has model.layers.N.self_attn.q_proj, and no " in found.reason
+    assert "the model has model.layers.N.self_attn.q_proj, but no " in found.reason
 
 
 def test_only_the_name_under_which_peft_loads_it_may_stand_inside(tmp_path: Path, base: BaseRecord) -> None:
@@ -72,10 +82,10 @@ def test_only_the_name_under_which_peft_loads_it_may_stand_inside(tmp_path: Path
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"target_modules": ["q_proj"]}, "target_modules leaves it out"),
-        ({"target_modules": r".*q_proj"}, "target_modules leaves it out"),
-        ({"exclude_modules": ["v_proj"]}, "exclude_modules leaves it out"),
-        ({"layers_to_transform": [1]}, "layers_to_transform leaves its layer out"),
+        ({"target_modules": ["q_proj"]}, "target_modules does not include it"),
+        ({"target_modules": r".*q_proj"}, "target_modules does not include it"),
+        ({"exclude_modules": ["v_proj"]}, "exclude_modules excludes it"),
+        ({"layers_to_transform": [1]}, "layers_to_transform does not include its layer"),
         ({"modules_to_save": ["self_attn"]}, "modules_to_save lists self_attn"),
     ],
 )
@@ -97,7 +107,8 @@ def test_without_target_modules_pefts_own_list_counts(tmp_path: Path, base: Base
     assert "modules_not_targeted" not in findings(known, base)
     other = tiny_lora(tmp_path / "other", targets=("k_proj",), config={"target_modules": None})
     assert (
-        "PEFT's own list for this model leaves it out" in findings(other, base)["modules_not_targeted"].reason
+        "PEFT's default for this model does not include it"
+        in findings(other, base)["modules_not_targeted"].reason
     )
 
 
@@ -127,7 +138,7 @@ def test_a_listed_module_that_the_file_lacks_is_refused_by_peft(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ([1], "lists 1 token rows for model.embed_tokens.weight, and the file has 2"),
+        ([1], "lists 1 token rows for model.embed_tokens.weight, but the file has 2"),
         ([1, 1], "lists token row 1 twice"),
         ([1, -2], "lists -2 as a token row"),
     ],
@@ -138,10 +149,38 @@ def test_token_rows_must_be_the_files(rows: list[int], reason: str, tmp_path: Pa
     assert reason in findings(folder, base)["peft_refuses"].reason
 
 
+def test_an_embedding_cannot_be_adapted_and_have_trained_rows(tmp_path: Path, base: BaseRecord) -> None:
+    two = {f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta": random_tensor((2, 16), 5)}
+    config = {"trainable_token_indices": [1, 2], "target_modules": ["q_proj", "v_proj", "embed_tokens"]}
+    found = findings(tiny_lora(tmp_path / "tone", extra=two, config=config), base)["peft_refuses"]
+    assert "adapts model.embed_tokens (target_modules) and also trains token rows of it" in found.reason
+
+
+def test_trained_tokens_without_listed_indices_are_refused_by_peft(tmp_path: Path, base: BaseRecord) -> None:
+    folder = tokens(tmp_path / "tokens", {"target_modules": ["embed_tokens"]})
+    reason = findings(folder, base)["peft_refuses"].reason
+    assert "lists 0 token rows for model.embed_tokens.weight, but the file has 2" in reason
+
+
+def test_trained_tokens_of_a_module_that_the_model_does_not_have_are_refused(
+    tmp_path: Path, base: BaseRecord
+) -> None:
+    folder = tokens(tmp_path / "tokens", {"token_indices": [1, 2], "target_modules": ["embeddings"]})
+    assert "target_modules selects no module" in findings(folder, base)["peft_refuses"].reason
+    head = tokens(tmp_path / "head", {"token_indices": [1, 2], "target_modules": ["lm_head"]})
+    assert "target_modules does not include it" in findings(head, base)["weights_not_loaded"].reason
+
+
+def test_a_tensor_without_elements_is_refused_by_peft(tmp_path: Path, base: BaseRecord) -> None:
+    empty = {f"{FIRST}.q_proj.lora_B.weight": ("F32", (0, 4), b"")}
+    found = findings(tiny_lora(tmp_path / "tone", extra=empty), base)["peft_refuses"]
+    assert "1 tensor has no elements: " in found.reason
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"peft_type": "lora"}, "peft_type is 'lora', and PEFT knows LORA"),
+        ({"peft_type": "lora"}, "peft_type is 'lora', but PEFT knows LORA"),
         ({"lora_alpha": None}, "lora_alpha is null"),
         ({"init_lora_weights": "foo"}, "PEFT does not know init_lora_weights 'foo'"),
     ],

@@ -177,7 +177,7 @@ def test_a_rank_pattern_names_the_parameter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"num_local_experts": 8}, "is for 4 experts and this base has 8"), ({"intermediate_size": 64}, "48")],
+    [({"num_local_experts": 8}, "is for 4 experts, but this base has 8"), ({"intermediate_size": 64}, "48")],
     ids=["more experts", "wider experts"],
 )
 def test_fused_experts_of_another_base_are_refused(

@@ -46,7 +46,7 @@ def test_an_adapter_fits_its_base(tmp_path: Path) -> None:
 def test_another_width_is_said_once_for_each_kind_of_module(tmp_path: Path) -> None:
     finding = found(tmp_path, base(tmp_path, hidden=32))["shape_mismatch"]
     assert finding.severity == "blocks"
-    assert "q_proj wants inputs of 16 and this base gives 32 (2 modules)" in finding.reason
+    assert "q_proj takes 16 inputs, but this base's weight has 32 (2 modules)" in finding.reason
     assert len(finding.modules) == 4
 
 
@@ -59,7 +59,7 @@ def test_an_adapter_for_another_base_gives_few_findings(tmp_path: Path) -> None:
 
 def test_layers_that_the_base_does_not_have_are_counted(tmp_path: Path) -> None:
     finding = found(tmp_path, base(tmp_path, layers=2), layers=5)["module_missing"]
-    assert "it adapts layers 2 to 4, and the base has 2 layers (0 to 1)" in finding.reason
+    assert "it adapts layers 2 to 4, but the base has 2 layers (0 to 1)" in finding.reason
 
 
 def test_another_architecture_shows_what_both_have(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_name_that_could_mean_several_weights_blocks(tmp_path: Path) -> None:
         f"{tower}.{name}": tensor for name, tensor in record.tensors.items() for tower in ("left", "right")
     }
     finding = found(tmp_path, record.model_copy(update={"tensors": two}))["module_ambiguous"]
-    assert "it could be any of left.model.layers.0" in finding.reason
+    assert "it matches several weights: left.model.layers.0" in finding.reason
 
 
 def test_another_declared_base_is_a_warning(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_pattern_is_matched_as_peft_matches_it(tmp_path: Path) -> None:
 def test_saved_embeddings_with_more_rows_are_a_resized_vocabulary(tmp_path: Path) -> None:
     rows = {f"{EMBED}.weight": random_tensor((40, 16), 5)}
     assert (
-        "40 rows and the base has 32"
+        "40 rows, but the base has 32"
         in found(tmp_path, base(tmp_path), extra=rows)["vocabulary_resized"].reason
     )
 
@@ -133,7 +133,7 @@ def test_an_embedding_update_for_another_vocabulary_blocks(tmp_path: Path) -> No
     }
     targets = {"target_modules": ["q_proj", "v_proj", "embed_tokens"]}
     finding = found(tmp_path, base(tmp_path), extra=factors, config=targets)["shape_mismatch"]
-    assert "embed_tokens wants inputs of 40 and this base gives 32" in finding.reason
+    assert "embed_tokens takes 40 inputs, but this base's weight has 32" in finding.reason
 
 
 @pytest.mark.parametrize(("token", "codes"), [(31, set()), (32, {"token_outside_vocabulary"})])

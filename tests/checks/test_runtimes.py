@@ -15,6 +15,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
+from adaptry.checks.runtimes.llamacpp_names import ALIASES
 from adaptry.checks.runtimes.rules_page import render_page
 from adaptry.core.errors import Invalid
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
@@ -26,7 +27,11 @@ HEAD: Tensors = {"base_model.model.lm_head.weight": random_tensor((32, 16), 7)}
 ROWS: Tensors = {
     "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": random_tensor((2, 16), 8)
 }
-MAGNITUDES: Tensors = {f"{LAYER}.self_attn.q_proj.lora_magnitude_vector": random_tensor((16,), 9)}
+MAGNITUDES: Tensors = {
+    f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_magnitude_vector": random_tensor((16,), 9)
+    for layer in (0, 1)
+    for name in ("q_proj", "v_proj")
+}
 ONE_OF_DOWN: Tensors = {
     f"{LAYER}.mlp.down_proj.lora_A.weight": random_tensor((4, 32), 10),
     f"{LAYER}.mlp.down_proj.lora_B.weight": random_tensor((16, 4), 11),
@@ -67,6 +72,19 @@ def test_a_scale_of_rslora_that_is_ignored_is_told_with_its_factor(tmp_path: Pat
     assert (found.outcome, finding.code) == ("not_as_trained", "scale")
     assert "4 times too weak" in finding.reason  # √16
     assert "adaptry convert" in finding.remedy
+
+
+def test_peft_drops_biases_of_factors_that_the_config_does_not_declare(tmp_path: Path) -> None:
+    bias = {f"{LAYER}.self_attn.q_proj.lora_B.bias": random_tensor((16,), 15)}
+    found = judged(tmp_path / "lora", "peft", tiny_base(tmp_path / "base"), extra=bias)
+    assert (found.outcome, codes(found)) == ("not_as_trained", {"tensors_undeclared"})
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "ollama"])
+def test_an_alpha_of_zero_is_no_scale_of_zero_in_llamacpp(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path, engine, config={"lora_alpha": 0})
+    assert found.outcome == "not_as_trained"
+    assert "one that is not 0, as it was trained" in found.findings[0].reason
 
 
 @pytest.mark.parametrize("engine", ["vllm", "tgi", "tensorrt-llm", "mistral.rs", "peft"])
@@ -294,7 +312,7 @@ def test_fused_experts_of_the_other_side_of_peft_0_19_are_turned_round(
         ("vllm", "prefix cache"),
         ("vllm", "Unloading"),
         ("sglang", "Unloading"),
-        ("tgi", "answered by the base"),
+        ("tgi", "base answers a request"),
     ],
 )
 def test_wrong_answers_that_come_of_how_a_server_is_run_are_cautions(engine: str, words: str) -> None:
@@ -365,7 +383,17 @@ def test_an_update_of_an_embedding_is_not_for_every_engine(tmp_path: Path, engin
     assert judged(tmp_path, engine, extra=EMBEDDING, config=config).outcome == outcome
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in ("peft", "diffusers")])
+@pytest.mark.parametrize("engine", ["vllm", "llama.cpp"])
+def test_a_lora_under_another_method_is_served_where_the_method_is_not_read(
+    tmp_path: Path, engine: str
+) -> None:
+    found = judged(tmp_path, engine, config={"peft_type": "IA3"})
+    assert (found.outcome, codes(found)) == ("as_trained", {"method_ignored"})
+
+
+@pytest.mark.parametrize(
+    "engine", [name for name in ENGINES if name not in ("peft", "diffusers", "vllm", "llama.cpp")]
+)
 def test_other_methods_are_refused_once_and_converted(tmp_path: Path, engine: str) -> None:
     found = judged(tmp_path, engine, config={"peft_type": "IA3", "feedforward_modules": []})
     (finding,) = found.findings
@@ -586,3 +614,113 @@ def test_mistralrs_refuses_factors_of_float64(tmp_path: Path) -> None:
 def test_layers_that_the_base_lacks_are_refused_by_llamacpp(tmp_path: Path) -> None:
     found = judged(tmp_path / "lora", "llama.cpp", tiny_base(tmp_path / "base", layers=1))
     assert (found.outcome, codes(found)) == ("refused", {"names"})
+
+
+def test_llamacpp_pairs_factors_whose_names_are_the_same_without_the_parts_it_removes(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+
+    def moved(name: str, old: str, new: str) -> str:
+        return name.replace(old, new) if "lora_A" in name else name
+
+    removed = {
+        "prefix": ("base_model.model.model.", "model."),
+        "language": ("base_model.model.model.", "base_model.model.language_model.model."),
+    }
+    for case, parts in removed.items():
+        adapter = named(tmp_path / case, lambda name, parts=parts: moved(name, *parts))  # type: ignore[misc]
+        assert outcomes(adapter, base)["llama.cpp"] == "as_trained"
+    apart = named(
+        tmp_path / "apart", lambda name: moved(name, "base_model.model.model.", "base_model.model.")
+    )
+    assert outcomes(apart, base)["llama.cpp"] == "refused"
+
+
+def test_llamacpp_takes_other_families_names_but_for_rows_that_it_turns(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+
+    def called(folder: str, module: str, alias: str) -> str:
+        def rename(name: str) -> str:
+            return name.replace(module, alias)
+
+        return outcomes(named(tmp_path / folder, rename, targets=(module.rpartition(".")[2],)), base)[
+            "llama.cpp"
+        ]
+
+    assert called("dense", "o_proj", "dense") == "as_trained"
+    assert called("wq", "self_attn.q_proj", "attention.wq") == "refused"
+
+
+def test_llamacpps_other_names_are_those_of_its_table() -> None:
+    gguf = pytest.importorskip("gguf")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for first, aliases in ALIASES.items():
+        for alias in aliases:
+            assert names.get_name(f"model.layers.1.{alias}") == names.get_name(f"model.layers.1.{first}")
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "lmdeploy"])
+def test_qalora_changes_nothing_on_a_base_without_packed_weights(tmp_path: Path, engine: str) -> None:
+    config = {"use_qalora": True}
+    base = tiny_base(tmp_path / "base")
+    assert judged(tmp_path / "lora", engine, base, config=config).outcome == "as_trained"
+    assert judged(tmp_path / "lora", engine, config=config).outcome == "not_as_trained"
+
+
+def test_sglang_drops_biases_of_factors(tmp_path: Path) -> None:
+    bias = {f"{LAYER}.self_attn.q_proj.lora_B.bias": random_tensor((16,), 15)}
+    found = judged(tmp_path, "sglang", config={"lora_bias": True}, extra=bias)
+    assert (found.outcome, codes(found)) == ("not_as_trained", {"biases"})
+
+
+def test_sglang_takes_an_adapters_name_behind_factors_of_an_embedding(tmp_path: Path) -> None:
+    named_inside = {f"{name}.default": tensor for name, tensor in EMBEDDING.items()}
+    targets = ["q_proj", "v_proj", "k_proj", "embed_tokens"]
+    found = judged(
+        tmp_path, "sglang", targets=tuple(targets[:3]), config={"target_modules": targets}, extra=named_inside
+    )
+    assert found.outcome == "as_trained"
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"task_type": "FOO"}, "config_refused"),
+        ({"target_modules": r".*\.(q|v)_proj", "layers_to_transform": [0, 1]}, "config_refused"),
+        ({"trainable_token_indices": [1, 9999]}, "shapes"),
+    ],
+    ids=json.dumps,
+)
+def test_peft_refuses_values_that_check_refuses(tmp_path: Path, config: dict[str, Any], code: str) -> None:
+    extra = ROWS if "trainable_token_indices" in config else None
+    found = judged(tmp_path / "lora", "peft", tiny_base(tmp_path / "base"), config=config, extra=extra)
+    assert (found.outcome, codes(found)) == ("refused", {code})
+
+
+def test_sglang_puts_no_float8_together_with_other_types(tmp_path: Path) -> None:
+    def cast(folder: str, which: str) -> RuntimeVerdict:
+        adapter = tiny_lora(tmp_path / folder, targets=("q_proj", "k_proj", "v_proj"))
+        view = open_dir(adapter)
+        tensors = {
+            name: ("F8_E4M3", info.shape, bytes(math.prod(info.shape)))
+            if which in name
+            else (info.dtype, info.shape, view.tensor_bytes(name))
+            for name, info in view.tensors.items()
+        }
+        write_safetensors(adapter / "adapter_model.safetensors", tensors)
+        return check_runtime(open_dir(adapter), parse_runtime("sglang"))
+
+    assert cast("all", "lora_").outcome == "as_trained"
+    some = cast("some", "q_proj")
+    assert (some.outcome, codes(some)) == ("refused", {"factors_dtype"})
+
+
+def test_lmdeploy_refuses_a_task_that_pefts_config_refuses(tmp_path: Path) -> None:
+    found = judged(tmp_path, "lmdeploy", config={"task_type": "FOO"})
+    assert (found.outcome, codes(found)) == ("refused", {"config_refused"})
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "sglang"])
+def test_a_start_that_takes_part_of_the_base_out_is_not_for_embeddings(tmp_path: Path, engine: str) -> None:
+    config = {"init_lora_weights": "pissa", "target_modules": ["embed_tokens"]}
+    alone = judged(tmp_path / "alone", engine, targets=(), config=config, extra=EMBEDDING)
+    assert alone.outcome == "as_trained"

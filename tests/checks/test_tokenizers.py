@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from ast import literal_eval
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
+from adaptry.checks.base.tokenizer_example import with_example
 from adaptry.core.report import Finding
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
 
@@ -136,7 +139,7 @@ def test_added_tokens_with_each_others_ids_block(found: Any, trained: Path, tmp_
         vocab[RESERVED[1]], vocab[RESERVED[2]] = vocab[RESERVED[2]], vocab[RESERVED[1]]
 
     finding = found(edit(load(trained), tmp_path / "swapped", swap))["tokenizer_differs"]
-    assert "'<|reserved_0|>' has the id 2, in the base 1" in finding.reason
+    assert "'<|reserved_0|>' has the id 2, but in the base 1" in finding.reason
 
 
 def test_a_reserved_token_that_was_renamed_warns(found: Any, trained: Path, tmp_path: Path) -> None:
@@ -147,6 +150,120 @@ def test_a_reserved_token_that_was_renamed_warns(found: Any, trained: Path, tmp_
     findings = found(edit(load(trained), tmp_path / "renamed", rename))
     assert {code: one.severity for code, one in findings.items()} == {"tokens_replaced": "warns"}
     assert "'<|im_start|>' for '<|reserved_0|>'" in findings["tokens_replaced"].reason
+
+
+def reverse_merges(document: dict[str, Any]) -> None:
+    document["model"]["merges"].reverse()
+
+
+def lower_case(document: dict[str, Any]) -> None:
+    document["normalizer"] = {"type": "Lowercase"}
+
+
+def begin_with_a_space(document: dict[str, Any]) -> None:
+    document["pre_tokenizer"]["add_prefix_space"] = True
+
+
+def begin_with_a_token(document: dict[str, Any]) -> None:
+    first = {"SpecialToken": {"id": "<|reserved_0|>", "type_id": 0}}
+    document["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [first, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            "<|reserved_0|>": {"id": "<|reserved_0|>", "ids": [1], "tokens": ["<|reserved_0|>"]}
+        },
+    }
+
+
+def strip_around_a_token(document: dict[str, Any]) -> None:
+    document["added_tokens"][1]["lstrip"] = True
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (reverse_merges, "the model (its kind, options or merges)"),
+        (lower_case, "the normalizer"),
+        (begin_with_a_space, "the pre-tokenizer"),
+        (begin_with_a_token, "the special tokens around a text"),
+        (strip_around_a_token, "where added tokens are found in a text ('<|reserved_0|>')"),
+    ],
+)
+def test_the_same_tokens_by_another_way_warn_with_what_differs(
+    change: Callable[[dict[str, Any]], None], reason: str, record: BaseRecord, trained: Path, tmp_path: Path
+) -> None:
+    adapter = open_dir(with_tokenizer(tiny_lora(tmp_path / "adapter"), trained, change))
+    (finding,) = check(adapter, record).findings
+    assert (finding.code, finding.severity) == ("tokenization_differs", "warns")
+    assert finding.reason == f"its tokenizer differs in {reason}"
+    (told,) = with_example([finding], adapter, record, [tmp_path / "nowhere", tmp_path / "base"])
+    text = re.search(r"; for example ('.+?') becomes .+, but with the base's .+", told.reason)
+    assert text is not None, told.reason
+    files = [tmp_path / "adapter" / "tokenizer.json", tmp_path / "base" / "tokenizer.json"]
+    ours, bases = (tokenizers.Tokenizer.from_file(str(file)) for file in files)
+    assert ours.encode(literal_eval(text[1])).ids != bases.encode(literal_eval(text[1])).ids
+
+
+def with_tokenizer(folder: Path, trained: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The folder with the tokenizer after `change` of its `tokenizer.json`."""
+    document = json.loads((trained / "tokenizer.json").read_text())
+    change(document)
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    return folder
+
+
+def spell_otherwise(document: dict[str, Any]) -> None:
+    """As an older `tokenizers` writes it, padded and truncated."""
+    model = document["model"]
+    model["merges"] = [" ".join(merge) for merge in model["merges"]]
+    del model["type"], document["pre_tokenizer"]["use_regex"]
+    document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [document["pre_tokenizer"]]}
+    document["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}
+    document["truncation"] = {"max_length": 8, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    document["padding"] = None
+    document["decoder"] = None
+
+
+def llamas_spaces(document: dict[str, Any]) -> None:
+    """As transformers 4 writes Llama 2's tokenizer, which transformers 5 saves with a pre-tokenizer."""
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    document["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [{"type": "Prepend", "prepend": "▁"}, space],
+    }
+    document["pre_tokenizer"] = None
+    document["model"] |= {"byte_fallback": True, "fuse_unk": True, "unk_token": "<|pad|>"}
+
+
+def test_what_transformers_makes_of_a_tokenizer_as_it_saves_it_again_is_no_finding(
+    trained: Path, tmp_path: Path
+) -> None:
+    base = with_tokenizer(tiny_base(tmp_path / "base", vocab=VOCAB), trained, llamas_spaces)
+    settings = {"tokenizer_class": "LlamaTokenizer", "unk_token": "<|pad|>", "legacy": False}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    adapter = tiny_lora(tmp_path / "adapter")
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(adapter)
+    assert (adapter / "tokenizer.json").read_text() != (base / "tokenizer.json").read_text()
+    found = check(open_dir(adapter), fingerprint(open_checkpoint(base))).findings
+    assert [one.code for one in found if one.code == "tokenization_differs"] == []
+
+
+def test_another_spelling_of_the_same_steps_is_no_finding(
+    record: BaseRecord, trained: Path, tmp_path: Path
+) -> None:
+    adapter = with_tokenizer(tiny_lora(tmp_path / "adapter"), trained, spell_otherwise)
+    assert check(open_dir(adapter), record).findings == ()
+
+
+def test_an_older_record_says_that_the_tokenizer_was_not_compared(
+    record: BaseRecord, trained: Path, tmp_path: Path
+) -> None:
+    older = record.model_copy(update={"tokenization": None})
+    adapter = with_tokenizer(tiny_lora(tmp_path / "adapter"), trained, reverse_merges)
+    (finding,) = check(open_dir(adapter), older).findings
+    assert (finding.code, finding.severity) == ("tokenizer_not_compared", "notes")
+    assert "adaptry base add DIR" in finding.remedy
 
 
 def test_added_tokens_are_noted(found: Any, trained: Path) -> None:

@@ -4,11 +4,18 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from adaptry.core.digest import Digest
+from adaptry.integrations.serving import Cache
+from adaptry.integrations.serving.cache.engine_holds import EngineAddress
 
 from .conftest import Run
 
@@ -69,3 +76,46 @@ def test_the_environment_says_where_and_how_large(
     assert "do not fit" in run("cache", "path", "acme/tone", code=6).stderr
     monkeypatch.setenv("ADAPTRY_CACHE_SIZE", "plenty")
     run("cache", "path", "acme/tone", code=2)
+
+
+def test_what_an_engine_may_read_again_stays_until_it_is_said_to_be_gone(
+    run: Run, answer: Ask, tmp_path: Path
+) -> None:
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{port.getsockname()[1]}"
+        run("cache", "path", "acme/tone", "--cache", "./kept")
+        digest = Digest.parse(answer("cache", "ls", "--cache", "./kept")[0]["digest"])
+        Cache(tmp_path / "kept").hold(digest, EngineAddress("vllm", url), "acme/tone@prod")
+        ours = ("--cache", "./kept")
+
+        assert f"kept for vllm at {url}" in run("cache", "ls", *ours).stdout.replace("\n", " ")
+        assert answer("cache", "ls", *ours)[0]["kept_for"][0]["names"] == ["acme/tone@prod"]
+        kept = run("cache", "gc", *ours)
+        assert kept.stdout == ""
+        assert f"kept: vllm at {url}" in kept.stderr
+        forgotten = run("cache", "forget", str(digest), "--reason", "it leaks", *ours).stderr
+        assert "removed after their last use" in forgotten and url in forgotten
+
+        port.listen()
+        with serving_health(port):
+            assert "an engine answers" in run("cache", "gc", "--engine-gone", url, *ours, code=4).stderr
+    assert str(digest.hex) in str(next((tmp_path / "kept").glob(f"{digest.hex}")))
+    run("cache", "gc", "--engine-gone", url, *ours)
+    assert answer("cache", "ls", *ours) == []
+
+
+@contextlib.contextmanager
+def serving_health(port: socket.socket) -> Iterator[None]:
+    """Answers one request on the socket, as an engine does that is well."""
+
+    def serve() -> None:
+        connection, _ = port.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield
+    thread.join(timeout=60)

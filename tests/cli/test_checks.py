@@ -83,7 +83,7 @@ def test_a_copy_of_the_own_base_is_no_other_base(run, answer, same: str) -> None
 
 @pytest.mark.usefixtures("bases")
 def test_a_folder_is_checked_against_the_registered_base_that_its_config_names(run, answer) -> None:
-    assert "checked against org/tiny, the base its config names" in run("check", "./out").stderr
+    assert "against org/tiny, the base that its config names" in run("check", "./out").stderr
     report = answer("check", "./out")
     assert (report["base"], codes(report)) == ("org/tiny", {})
 

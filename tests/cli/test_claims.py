@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -41,13 +43,65 @@ def test_a_folder_that_is_not_registered_is_claimed_by_content_and_settled_later
 ) -> None:
     tiny_lora(tmp_path / "out", base_name="./base")
 
-    assert "`adaptry base add base --name ORG/MODEL`" in run("push", "./out", "acme/tone").stderr.replace(
-        "./", ""
-    )
-    assert answer("show", "acme/tone")["manifest"]["base"]["id"] is not None
+    said = run("push", "./out", "acme/tone").stderr
+    assert answer("show", "acme/tone")["manifest"]["base"]["name"] is None
 
-    run("base", "add", "./base", "--name", "org/model")
+    run(*printed_command(said))
     assert answer("show", "acme/tone")["version"]["base_status"] == "verified"
+    again = answer("push", "./out", "acme/tone")
+    assert not again["is_new"], "the same folder is the same version, whatever the base is called by now"
+
+
+def test_a_version_whose_base_nobody_can_look_up_is_bound_to_it(run, answer, tmp_path: Path) -> None:
+    """As the message says, word for word: the base was elsewhere when the adapter was pushed."""
+    tiny_lora(tmp_path / "out", base_name=str(tmp_path / "scratch"))
+    tiny_lora(tmp_path / "out-2", base_name=str(tmp_path / "scratch"), seed=2)
+    said = run("push", "./out", "acme/tone").stderr
+    run("push", "./out-2", "acme/tone")
+    digest = answer("show", "acme/tone@1")["version"]["digest"]
+    bind = printed_command(said)
+    assert bind == ["base", "bind", "acme/tone@1", "BASE"]
+    bind[-1] = "./base"
+
+    unregistered = run(*bind, code=3).stderr
+    run(*printed_command(unregistered))
+    assert run(*bind, "--all").stdout.split()[:2] == ["acme/tone@1", digest]
+    assert [found["base_status"] for found in answer("search", "base:acme/base")] == ["verified"] * 2
+    assert answer("base", "bind", "acme/tone@1", "acme/base")[0]["digest"] == digest
+    run("verify")
+
+
+def test_a_version_is_bound_to_no_base_that_it_does_not_fit_or_does_not_declare(
+    run, answer, tmp_path: Path
+) -> None:
+    run("base", "add", "./base", "--name", "org/model")
+    tiny_base(tmp_path / "other", seed=5)
+    run("base", "add", "./other", "--name", "org/other")
+    tiny_lora(tmp_path / "wide", base_name="/gone", hidden=32)
+    tiny_lora(tmp_path / "out", base_name="./base")
+    run("push", "./wide", "acme/tone")
+    run("push", "./out", "acme/tone")
+
+    assert "does not fit org/model" in run("base", "bind", "acme/tone@1", "org/model", code=1).stderr
+    assert "declares another base" in run("base", "bind", "acme/tone@2", "org/other", code=4).stderr
+    assert "no base 'org/none'" in run("base", "bind", "acme/tone@1", "org/none", code=3).stderr
+    assert answer("show", "acme/tone@1")["version"]["base_status"] == "declared"
+
+
+def test_a_path_that_leads_to_two_bases_is_not_resolved_silently(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "out", base_name="./base")
+    tiny_base(tmp_path / "out" / "base", seed=5)
+
+    message = run("push", "./out", "acme/tone", code=4).stderr
+    assert f"{tmp_path / 'base'}, {tmp_path / 'out' / 'base'}" in message
+    run("push", "./out", "acme/tone", "--base", "./base")
+
+
+def printed_command(text: str) -> list[str]:
+    """The first command that a message tells to run, without the program."""
+    words = re.search(r"adaptry (base (?:add|bind) [^`;\n]*)", text)
+    assert words, text
+    return shlex.split(words[1])
 
 
 def test_a_known_name_is_a_name_even_where_a_folder_is_called_so(run, answer, tmp_path: Path) -> None:

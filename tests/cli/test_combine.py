@@ -193,7 +193,7 @@ def test_a_sequence_says_what_it_assumes(run) -> None:
     result = run("stack", "./out=0.5", "./better", "--in-sequence", "-o", "./both")
 
     assert "assumed: ./better was trained on the base with ./out merged in" in result.stderr
-    assert "another weight than 1" in result.stderr
+    assert "a weight other than 1" in result.stderr
 
 
 def test_what_is_no_sum_of_factors_is_sent_to_convert(run) -> None:

@@ -50,7 +50,7 @@ def test_pushing_the_same_again_gives_the_same_answer(run) -> None:
     again = run("push", "./out", "acme/tone")
 
     assert again.stdout == first.stdout
-    assert "already present, unchanged" in again.stderr
+    assert "already has these files" in again.stderr
 
 
 def test_a_push_says_what_the_adapter_is_for(run, answer) -> None:
@@ -87,7 +87,7 @@ def test_a_listing_says_that_there_is_more(run, answer) -> None:
     result = run("ls", "acme/tone", "--limit", "1", "--json")
 
     assert [version["number"] for version in json.loads(result.stdout)] == [2]
-    assert "there are more" in result.stderr
+    assert "--limit shows more" in result.stderr
 
 
 def test_show_tells_everything_at_a_glance(run) -> None:

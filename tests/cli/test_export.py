@@ -50,7 +50,7 @@ def test_what_must_be_merged_becomes_a_folder_and_no_version(run: Run, tmp_path:
     extra = {"base_model.model.model.layers.0.self_attn.q_proj.bias": random_tensor((16,), 3)}
     tiny_lora(tmp_path / "biased", extra=extra, config=biased)
     refused = run("export", "./biased", "--for", "vllm", "--base", "org/tiny", "-o", "acme/biased", code=1)
-    assert "a model is no version of an adapter" in refused.stderr
+    assert "a model cannot be a version of an adapter" in refused.stderr
 
 
 def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_path: Path) -> None:
@@ -68,11 +68,9 @@ def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_p
 def test_calls_that_make_no_sense_are_told_apart(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "lora")
     assert "--for ENGINE or --format" in run("export", "./lora", "-o", "./out", code=2).stderr
-    assert "say where it goes" in run("export", "./lora", "--for", "vllm", code=2).stderr
-    assert (
-        "no rules for an engine" in run("export", "./lora", "--for", "nothing", "-o", "./out", code=2).stderr
-    )
-    assert "there are peft" in run("export", "./lora", "--format", "zip", "-o", "./out", code=2).stderr
+    assert "name a destination" in run("export", "./lora", "--for", "vllm", code=2).stderr
+    assert "unknown engine" in run("export", "./lora", "--for", "nothing", "-o", "./out", code=2).stderr
+    assert "one of: peft" in run("export", "./lora", "--format", "zip", "-o", "./out", code=2).stderr
     assert "--base" in run("export", "./lora", "--format", "gguf", "-o", "./out", code=1).stderr
     assert "oci://HOST" in run("export", "./lora", "--push", "oci://nowhere", code=2).stderr
     assert (
@@ -94,4 +92,4 @@ def test_the_formats_are_listed(run: Run) -> None:
 def test_a_version_of_an_engine_that_nobody_read_is_said(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "lora")
     said = run("export", "./lora", "--for", "vllm@0.1", "-o", "./out").stderr
-    assert "0.1 was asked about: compare an answer with PEFT's" in said
+    assert "0.1 was given: compare an answer with PEFT's" in said

@@ -22,15 +22,15 @@ def test_a_method_or_parameter_that_does_not_exist_is_refused_when_the_job_is_as
 def test_what_a_job_reads_and_is_not_there_is_told_and_may_still_come(run, answer) -> None:
     run("push", "./out", "acme/tone")
     told = run("jobs", "submit", *TIES).stderr
-    assert "no adapter acme/voice; the job fails unless it is there when the job begins" in told
+    assert "no adapter acme/voice; the job fails unless it exists when the job starts" in told
     assert "acme/tone" not in told
     assert [job["state"] for job in answer("jobs", "ls")] == ["queued"]
 
 
 def test_a_job_that_nobody_would_run_says_why_it_waits(run) -> None:
     asked = run("jobs", "submit", "verify", "--tag", "eu")
-    assert "it waits: nobody runs jobs yet" in asked.stderr
-    assert "nobody runs jobs yet" in run("jobs", "show", asked.stdout.strip()).stdout
+    assert "the job waits: no runner is running" in asked.stderr
+    assert "no runner is running" in run("jobs", "show", asked.stdout.strip()).stdout
 
 
 def test_a_runner_with_less_memory_than_any_step_takes_does_not_start(run) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import connect, open_dir, push
+from adaptry import connect, open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.lineage import LineageNode, ancestor_tree, descendant_tree
+from adaptry.operations.transfer import push
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
@@ -62,7 +63,7 @@ def test_a_version_shows_what_was_made_from_it(run, answer) -> None:
         "└─ acme/all@1  stack",
     ]
     assert answer("lineage", "acme/all", "--down")["relatives"] == []
-    assert "nothing was made from it" in run("lineage", "acme/all", "--down").stderr
+    assert "no other version was made from it" in run("lineage", "acme/all", "--down").stderr
     assert "made from no other adapter" in run("lineage", "acme/tone").stderr
 
 
@@ -102,7 +103,7 @@ def test_a_parent_that_may_not_be_seen_is_a_digest_and_nothing_more(home: Path, 
     mine = connect()
     both = mine.versions.get(Ref.parse("acme/both"))
     push(mine, open_dir(tiny_lora(tmp_path / "shared", seed=15)), "zoo/shared", parents=(both.digest,))
-    theirs = open_local(home, Identity("zoe", "reader", ("zoo",)))
+    theirs = open_local(home, Identity.with_role("zoe", "reader", ("zoo",)))
 
     tree = ancestor_tree(theirs, "zoo/shared")
 
@@ -121,7 +122,7 @@ def test_a_parent_from_elsewhere_and_a_folder_are_said_to_be_that(run, tmp_path:
 
     assert run("lineage", "acme/tone").stdout.splitlines() == [
         "acme/tone@1  combine: 1",
-        f"├─ {gone.brief}  not here",
+        f"├─ {gone.brief}  not in this registry",
         f"└─ a folder, weights {weights.brief}",
     ]
 

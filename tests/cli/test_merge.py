@@ -165,7 +165,11 @@ def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
         (("./out=nan",), 2, "nan"),
         (("./out", "--dtype", "int8"), 2, "float32, float16 or bfloat16"),
         (("./out", "--max-shard-size", "big"), 2, "5GB"),
-        (("./out", "--max-shard-size", "10kB"), 2, "a shard (--max-shard-size) holds at least 1 MiB"),
+        (
+            ("./out", "--max-shard-size", "10kB"),
+            2,
+            "(--max-shard-size) is at least 1 MiB",
+        ),
         (("./out=0",), 2, "all weights are 0"),
         (("./out", "--kernel", "fast"), 2, "auto"),
         (("./out", "--device", "cuda:99"), 2, "torch cannot use the device 'cuda:99' here"),
@@ -174,7 +178,7 @@ def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
         (("out",), 2, "./out"),
         (("./base",), 3, "whole model"),
         (("./foreign",), 1, "this is not the base it was trained on"),
-        (("./dora",), 1, "save the adapter again from the trained model"),
+        (("./dora",), 1, "save it again with PEFT's model.save_pretrained"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -26,7 +26,7 @@ def test_a_registry_is_moved_and_the_same_commands_find_it(
     assert answer(*here, "show", "acme/tone") == before
     assert run(*here, "push", "./out", "acme/tone").stdout == pushed
     examined = run(*here, "doctor").stdout
-    assert "its catalog in postgresql://" in examined
+    assert "(catalog in postgresql://" in examined
     assert "SQLite" not in examined
     assert run("token", "create", "ci", "--namespace", "acme", "--data", "./registry").stdout.startswith(
         "adr_"

@@ -35,7 +35,7 @@ def test_a_registry_follows_another(run, answer) -> None:
     run(*THERE, "push", "./out", "acme/tone", "--metric", "accuracy=0.5", "--alias", "prod")
     assert "copy acme/tone@1" in run(*HERE, "mirror", "--from", "./there", "--dry-run").stdout
     assert run(*HERE, "mirror", "--from", "./there", "--aliases").stdout == (
-        "copied acme/tone@1\npointed acme/tone@prod\n"
+        "copied acme/tone@1\nmoved acme/tone@prod\n"
     )
     assert answer(*HERE, "show", "acme/tone@prod")["version"]["metrics"] == {"accuracy": 0.5}
     assert run(*HERE, "mirror", "--from", "./there", "--aliases").stdout == ""
@@ -57,12 +57,12 @@ def test_a_registry_does_not_mirror_itself_by_whatever_address(
     for place in ("./there", "./nested/../there"):
         Path("nested").mkdir(exist_ok=True)
         told = run("--registry", "./there", "mirror", "--from", place, *more, code=2).stderr
-        assert "this very registry" in told
+        assert "this registry itself" in told
     with running_server(ServerSettings(data=Path("there"))) as server:
         token = Path("token")
         token.write_text(server.token("m", "reader", ("*",)))
         words = ("mirror", "--from", server.url, "--from-token-file", str(token))
-        assert "this very registry" in run("--registry", "./there", *words, *more, code=2).stderr
+        assert "this registry itself" in run("--registry", "./there", *words, *more, code=2).stderr
 
 
 def test_a_mirror_reads_the_token_for_its_source_from_a_file(run, tmp_path: Path) -> None:
@@ -83,8 +83,10 @@ def test_a_mirror_makes_a_pause_between_rounds(run) -> None:
 def test_what_contradicts_itself_is_a_usage_error(run) -> None:
     run(*THERE, "push", "./out", "acme/tone")
     words = (*HERE, "mirror", "--from", "./there")
-    assert "--base-files brings bases" in run(*words, "--no-bases", "--base-files", code=2).stderr
-    assert "give one of --every" in run(*words, "--every", "5m", "--dry-run", code=2).stderr
+    assert (
+        "--base-files copies the weights of bases" in run(*words, "--no-bases", "--base-files", code=2).stderr
+    )
+    assert "pass only one of --every" in run(*words, "--every", "5m", "--dry-run", code=2).stderr
     assert "unknown field" in run(*words, "colour:red", code=2).stderr
     assert "no registry" in run(*HERE, "mirror", "--from", "./nowhere", code=3).stderr
 
@@ -120,7 +122,8 @@ def test_a_bundle_is_made_shown_and_loaded(run, answer, base: Path) -> None:
     assert loaded["copied"] == ["acme/tone@1", "acme/tone@2"]
     assert answer(*HERE, "show", "acme/tone@prod")["version"]["base_status"] == "verified"
     assert (
-        "is there already" in run(*THERE, "bundle", "create", "acme/tone", "-o", "./x.bundle", code=4).stderr
+        "exists; choose another name"
+        in run(*THERE, "bundle", "create", "acme/tone", "-o", "./x.bundle", code=4).stderr
     )
     all_of_it = answer(*THERE, "bundle", "create", "acme/tone", "--all-versions", "-o", "./all.bundle")
     assert len(all_of_it["index"]["parcels"]) == 2
@@ -133,4 +136,4 @@ def test_what_is_no_bundle_is_refused(run, tmp_path: Path) -> None:
     assert "not a bundle" in run(*HERE, "bundle", "load", "./x.bundle", code=1).stderr
     assert "no file" in run(*HERE, "bundle", "load", "./gone.bundle", code=3).stderr
     run(*THERE, "push", "./out", "acme/tone")
-    assert "say what goes in" in run(*THERE, "bundle", "create", "-o", "./x.bundle", code=2).stderr
+    assert "name the versions" in run(*THERE, "bundle", "create", "-o", "./x.bundle", code=2).stderr

@@ -34,7 +34,9 @@ def test_a_combination_is_told_beside_its_parents(run) -> None:
     size = update("out").abs() + update("better").abs()
     assert math.isclose(module["conflict"], float(size[signs].sum() / size.sum()), rel_tol=1e-4)
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
-    assert "beside ./out: cosine" in told.stderr and "between the parents: sign conflict" in told.stderr
+    assert (
+        "compared with ./out: cosine" in told.stderr and "between the parents: sign conflict" in told.stderr
+    )
     assert told.stdout == "both\n"
 
 
@@ -62,5 +64,5 @@ def test_a_smaller_rank_is_told_beside_the_larger(run) -> None:
 def test_a_place_that_is_none_is_refused_before_anything_is_made(run) -> None:
     told = run("stack", "./out", "./better", "-o", "./both", "--report", "nowhere/both.json", code=2)
 
-    assert "nowhere/both.json is no place for a file" in told.stderr
+    assert "cannot write nowhere/both.json" in told.stderr
     assert not Path("both").exists()

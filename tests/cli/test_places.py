@@ -32,8 +32,8 @@ def test_looking_into_a_folder_makes_no_registry_of_it_and_a_push_does(run, tmp_
     run("doctor", "--registry", "./typo")
     assert not (tmp_path / "typo").exists()
 
-    assert "made a registry in ./typo" in run("--registry", "./typo", "push", "./out", "acme/tone").stderr
-    assert "made a registry" not in run("--registry", "./typo", "push", "./out", "acme/tone").stderr
+    assert "created a registry in ./typo" in run("--registry", "./typo", "push", "./out", "acme/tone").stderr
+    assert "created a registry" not in run("--registry", "./typo", "push", "./out", "acme/tone").stderr
 
 
 def test_folders_are_looked_at_where_no_registry_can_be(run, answer, base: Path, tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_a_registry_that_may_only_be_read_is_read(
 
     assert answer(*there, "ls")[0]["name"] == "acme/tone"
     assert run(*there, "pull", "acme/tone", "--to", "./tone").stderr.split()[:2] == pushed.split()
-    assert "can only be read here" in run(*there, "alias", "set", "acme/tone@1", "prod", code=6).stderr
+    assert "is read-only" in run(*there, "alias", "set", "acme/tone@1", "prod", code=6).stderr
     refused = run(*there, "push", str(tiny_lora(tmp_path / "new", seed=3)), "acme/tone", code=6)
 
-    assert "can only be read here" in refused.stderr
+    assert "is read-only" in refused.stderr
     assert sorted(path.name for path in (tmp_path / "shared").rglob("*")) == before
 
 

@@ -36,9 +36,9 @@ def test_a_merge_into_a_copy_takes_the_original_or_the_dequantised_weights_as_as
     tiny_lora(tmp_path / "tone")
     into_copy = ("merge", "--base", "./copy", "./tone", "-o")
 
-    assert "say --base-copy dequantised" in run(*into_copy, "out", code=1).stderr
+    assert "pass --base-copy dequantised" in run(*into_copy, "out", code=1).stderr
     refused = run(*into_copy, "out", "--base-copy", "original", code=1)
-    assert "no known base is what it was quantised from" in refused.stderr
+    assert "its original is not registered" in refused.stderr
 
     original = run("base", "add", "./base", "--name", "org/tiny").stdout.strip()
     run(*into_copy, "out", "--base-copy", "original")

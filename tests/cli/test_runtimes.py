@@ -79,7 +79,7 @@ def test_a_head_that_vllm_refuses_can_be_left_out(run, tmp_path: Path) -> None:
 
 def test_what_is_no_runtime_is_a_usage_error(run, out: Path) -> None:
     assert (
-        "max_lora_rank is one of 1, 8, 16"
+        "max_lora_rank must be one of 1, 8, 16"
         in run("check", "./out", "--runtime", "vllm,max_lora_rank=7", code=2).stderr
     )
 

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from adaptry.testing.warm_python import WarmPython
+
 pytestmark = pytest.mark.usefixtures("out")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`adaptry serve` on a free port: its address, and the process."""
-    process = subprocess.Popen(
+    process = WarmPython(
         [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(tmp_path / "served"), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -54,7 +56,7 @@ def test_the_same_adapter_has_the_same_digest_over_http(run, answer, tmp_path: P
 
 
 def test_a_server_for_others_says_how_they_reach_it_and_that_nothing_is_encrypted(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    process = WarmPython(
         [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(tmp_path / "served"),
          "--host", "0.0.0.0", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -102,10 +104,17 @@ def test_a_wrong_token_is_not_kept(run, server, home: Path) -> None:
     assert not (home / "credentials.json").exists()
 
 
-def test_tokens_are_not_made_through_a_server(run) -> None:
-    result = run("--registry", "https://registry.example", "token", "ls", code=2)
+def test_tokens_are_made_through_a_server_as_in_its_folder(run, answer, tmp_path: Path, server) -> None:
+    url, _ = server
+    run("login", url, "--token-file", str(tmp_path / "served" / "admin-token"))
+    secret = run("token", "create", "cd", "--role", "writer", "--namespace", "acme", "--registry", url).stdout
 
-    assert "--data DIR" in result.stderr
+    assert secret.startswith("adr_pat_")
+    there = answer("token", "ls", "--registry", url)
+    assert there == answer("token", "ls", "--data", str(tmp_path / "served"))
+    (made,) = [one for one in there if one["name"] == "cd"]
+    run("token", "revoke", str(made["id"]), "--registry", url)
+    run("login", url, stdin=secret, code=5)
 
 
 def test_room_for_finished_files_is_given_as_a_size(run, tmp_path: Path) -> None:
@@ -118,7 +127,7 @@ def test_what_is_done_in_a_folder_is_done_in_the_one_that_is_named(run, monkeypa
     monkeypatch.setenv("ADAPTRY_URL", "./ours")
 
     token = run("token", "create", "ci", "--namespace", "acme").stdout.strip()
-    with subprocess.Popen(
+    with WarmPython(
         [sys.executable, "-m", "adaptry_cli", "serve", "--port", "0"], stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True, cwd=tmp_path,
     ) as process:  # fmt: skip
@@ -136,7 +145,7 @@ def test_a_token_is_good_for_ten_years_at_most(run) -> None:
     assert "3650" in run("token", "create", "ci", "--namespace", "acme", "--days", "9999999", code=2).stderr
 
 
-@pytest.mark.parametrize("words", [("serve", "--port", "0"), ("work",), ("token", "ls")], ids=" ".join)
+@pytest.mark.parametrize("words", [("serve", "--port", "0"), ("work",)], ids=" ".join)
 def test_what_is_done_in_a_folder_is_refused_for_an_address(run, words: tuple[str, ...]) -> None:
     told = run("--registry", "http://127.0.0.1:9", *words, code=2).stderr
 

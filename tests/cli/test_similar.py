@@ -33,7 +33,7 @@ def test_nothing_similar_is_said(run) -> None:
     result = run("similar", "./out")
 
     assert result.stdout == ""
-    assert "nothing like it among 1 version of org/tiny" in result.stderr
+    assert "no similar adapter among 1 version of org/tiny" in result.stderr
 
 
 def test_an_adapter_without_a_base_asks_for_one(run) -> None:
@@ -51,7 +51,7 @@ def test_a_diff_reads_weights_only_when_asked(run, answer) -> None:
     shown = run("diff", "./out", "./retrained", "--weights", "--top", "1")
 
     assert shown.stdout.splitlines()[-2].startswith("all modules")
-    assert "1 of 4 modules are shown" in shown.stderr
+    assert "showing 1 of 4 modules" in shown.stderr
     found = answer("diff", "./out", "./retrained", "--weights")
     assert found["differences"] == answer("diff", "./out", "./retrained")
     assert len(found["weights"]["modules"]) == 4

@@ -50,7 +50,8 @@ def test_what_an_option_takes_is_said_in_the_words_of_the_call(
 
 def test_a_term_that_excludes_is_not_an_option(run, answer) -> None:
     run("push", "./out", "acme/tone", "--tag", "fr")
-    run("push", str(tiny_lora(Path("lone"), seed=3)), "acme/lone")
+    tiny_lora(Path("lone"), seed=3)
+    run("push", "./lone", "acme/lone")
 
     def found(*words: str) -> list[str]:
         return [version["name"] for version in answer("search", *words)]
@@ -90,9 +91,9 @@ def test_a_forced_version_that_goes_live_is_told_of(run, base: Path) -> None:
 
     for words in (("promote", "acme/tone@1"), ("alias", "set", "acme/tone@1", "staging")):
         moved = run(*words)
-        assert "the checks refused version 1 and it was forced: a test of the worker" in moved.stderr
-    assert "forced" not in run("promote", "acme/tone@2").stderr
-    assert "was forced" in run("rollback", "acme/tone@prod").stderr
+        assert "the checks blocked version 1 and were overruled: a test of the worker" in moved.stderr
+    assert "overruled" not in run("promote", "acme/tone@2").stderr
+    assert "were overruled" in run("rollback", "acme/tone@prod").stderr
 
 
 def test_one_weight_is_not_several(run, base: Path) -> None:

@@ -247,5 +247,5 @@ def test_weights_where_the_updates_decide_are_refused(name: str, tmp_path: Path)
     mergekit.adapters(tmp_path)
     parents = [ParentAdapter(open_dir(tmp_path / source), source) for source in ("one", "two")]
     inputs = (RecipeInput(source="one", weight=0.5), RecipeInput(source="two"))
-    with pytest.raises(Invalid, match=f"{name} takes no weights"):
+    with pytest.raises(Invalid, match=f"{name} does not use weights"):
         plan_combination(CombineRecipe(method=name, inputs=inputs), parents)

@@ -195,15 +195,15 @@ def test_what_peft_cannot_do_is_refused_with_a_way_out(tmp_path: Path) -> None:
     large = peft_library.trained(network, "llama", tmp_path / "large", 2, r=4)
     lower = peft_library.trained(network, "llama", tmp_path / "lower", 3, r=4, layers_to_transform=[0])
     both = (1.0, 1.0)
-    with pytest.raises(CheckFailed, match="all ranks must be one"):
+    with pytest.raises(CheckFailed, match="all ranks must be equal"):
         combined([small, large], both, "peft:ties", tmp_path / "out")
     with pytest.raises(CheckFailed, match="differ in layers_to_transform"):
         combined([lower, large], both, "peft:cat", tmp_path / "out")
-    with pytest.raises(CheckFailed, match="has no rank 33"):
+    with pytest.raises(CheckFailed, match="cannot have rank 33"):
         combined([small, large], both, "peft:svd", tmp_path / "out", rank=33)
-    with pytest.raises(Invalid, match="rank is for the types with svd"):
+    with pytest.raises(Invalid, match="rank is only for the types with svd"):
         combined([small, large], both, "peft:cat", tmp_path / "out", rank=3)
-    with pytest.raises(Invalid, match="no overrides by module"):
+    with pytest.raises(Invalid, match="neither overrides by module"):
         combined([small, large], both, "peft:cat", tmp_path / "out", energy=0.9)
     with pytest.raises(Invalid, match="for a whole adapter"):
         modules = ({"match": "q_proj", "method": "peft:cat"},)

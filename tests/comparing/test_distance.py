@@ -67,7 +67,7 @@ def test_whole_weights_are_told_apart_by_their_bytes(lora) -> None:
     )
 
     assert measure_distance(one, same).notes == ("whole weights, compared by their bytes: 1 the same",)
-    assert "0 the same, 1 not (first: lm_head.weight)" in measure_distance(one, other).notes[0]
+    assert "0 the same, 1 different (first: lm_head.weight)" in measure_distance(one, other).notes[0]
 
 
 def test_what_is_no_sum_of_factors_is_refused_with_the_way_out(lora) -> None:
@@ -76,5 +76,5 @@ def test_what_is_no_sum_of_factors_is_refused_with_the_way_out(lora) -> None:
 
 
 def test_adapters_of_different_shapes_are_refused(lora) -> None:
-    with pytest.raises(CheckFailed, match="not of one base"):
+    with pytest.raises(CheckFailed, match="have different bases"):
         measure_distance(lora("a"), lora("wide", hidden=32))

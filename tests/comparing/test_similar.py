@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import connect, push
+from adaptry import connect
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register_base
+from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_base
@@ -111,7 +112,7 @@ def test_only_adapters_of_that_base_are_looked_at_under_all_its_names(registry, 
 
 def test_nothing_is_found_that_may_not_be_seen(registry, lora, home: Path) -> None:
     push(registry, lora("a").adapter, "acme/a")
-    theirs = open_local(home, Identity("eve", "reader", ("evil",)))
+    theirs = open_local(home, Identity.with_role("eve", "reader", ("evil",)))
 
     found = find_similar(theirs, lora("b"), "org/tiny")
 

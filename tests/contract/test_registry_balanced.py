@@ -73,6 +73,6 @@ class TestBehindABalancer(RegistryContract):
         def make(identity: Identity) -> Registry:
             if not identity.namespaces:
                 return HttpRegistry(url)
-            return HttpRegistry(url, pair[0].token(identity.name, identity.role, identity.namespaces))
+            return HttpRegistry(url, pair[0].token_of(identity))
 
         return make

@@ -22,7 +22,7 @@ def registry_for(server: Server, identity: Identity) -> Registry:
     """A client with a token for that identity."""
     if not identity.namespaces:
         return HttpRegistry(server.url)
-    return server.registry(server.token(identity.name, identity.role, identity.namespaces))
+    return server.registry(server.token_of(identity))
 
 
 class TestHttpRegistry(RegistryContract):

@@ -197,7 +197,7 @@ def test_biases_that_change_come_along_whole_or_are_left_out_aloud(tmp_path: Pat
 
     config = json.loads((tmp_path / "whole" / "adapter_config.json").read_text())
     assert config["bias"] == "lora_only" and len(whole.adapter.spec.extras) == 4  # not those of down_proj
-    assert without.adapter.spec.extras == () and "left out, as asked" in without.draft.notes[-1]
+    assert without.adapter.spec.extras == () and "left out, as requested" in without.draft.notes[-1]
     pair.adapter = tmp_path / "whole"
     found = pair.merged_by_peft()
     for extra in whole.adapter.spec.extras:
@@ -218,7 +218,7 @@ def test_the_same_conversion_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_full_update_without_a_rank_is_refused_and_says_what_to_choose(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "oft")
-    with pytest.raises(CheckFailed, match=r"it may have rank 32.*say --rank N or --energy 0\.99"):
+    with pytest.raises(CheckFailed, match=r"it may have rank 32.*pass --rank N or --energy 0\.99"):
         converted(pair.adapter, pair.base, tmp_path / "plain")
 
 

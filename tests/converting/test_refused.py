@@ -26,7 +26,7 @@ from .converted import converted, ground_of  # noqa: E402
 @pytest.mark.parametrize("name", ["vera", "pvera", "miss", "fourierft"])
 def test_sides_that_no_tensor_tells_come_from_the_base(tmp_path: Path, name: str) -> None:
     pair = additive_pair(tmp_path, name)
-    with pytest.raises(CheckFailed, match=r"do not tell the shape of model\.layers.*--base"):
+    with pytest.raises(CheckFailed, match=r"do not determine the shape of model\.layers.*--base"):
         converted(pair.adapter, None, tmp_path / "plain", rank=2)
 
 
@@ -35,21 +35,21 @@ def test_sides_that_no_tensor_tells_come_from_the_base(tmp_path: Path, name: str
 )
 def test_an_update_on_a_base_needs_that_base(tmp_path: Path, name: str, reason: str) -> None:
     pair = pair_of(tmp_path, name)
-    with pytest.raises(CheckFailed, match=f"{reason}.*give the base with --base"):
+    with pytest.raises(CheckFailed, match=f"{reason}.*pass the base with --base"):
         converted(pair.adapter, None, tmp_path / "plain", rank=2)
 
 
 def test_a_dora_says_that_it_is_one(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
-    with pytest.raises(CheckFailed, match=r"tone is DoRA, .*give the base with --base"):
+    with pytest.raises(CheckFailed, match=r"tone is DoRA, .*pass the base with --base"):
         converted(adapter, None, tmp_path / "plain", rank=2)
 
 
 def test_biases_are_never_left_out_silently(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], lora_bias=True)
-    with pytest.raises(CheckFailed, match=r"changes biases.*--base, or say --drop-bias"):
+    with pytest.raises(CheckFailed, match=r"changes biases.*--base, or --drop-bias"):
         converted(adapter, None, tmp_path / "plain")
     made = converted(adapter, None, tmp_path / "plain", drop_bias=True)
     assert "biases" in made.draft.notes[-1]
@@ -139,5 +139,5 @@ def test_a_base_that_nothing_vouches_for_is_told(tmp_path: Path) -> None:
         ground_of(base),
     )
 
-    assert "the base of tone is believed, not checked" in unknown.notes[0]
+    assert "assumed, not checked: this is the base of tone" in unknown.notes[0]
     assert not known.notes

@@ -1,4 +1,4 @@
-"""`adaptry demo`: the whole job in one command, or the one line that installs what it needs."""
+"""`adaptry demo`: the main features in one command, or the one line that installs what it needs."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def test_the_demo_trains_pushes_refuses_promotes_merges_and_serves(tmp_path: Pat
     assert done.returncode == 0, done.stderr[-2000:]
     assert "What you saw" in done.stdout
     assert re.search(r"merge_and_unload: \d+ of [\d,]+ weights differ", done.stdout)
-    assert "digest here, on the server and of what was pulled: identical" in done.stdout
+    assert "the server and the pulled files: identical" in done.stdout

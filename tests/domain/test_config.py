@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adaptry.adapters.config import parse_config
-from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.core.errors import InvalidConfig
 
 LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}

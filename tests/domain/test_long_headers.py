@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -47,10 +48,9 @@ def size_of(raw: bytes) -> int:
 METADATA = {"format": "pt", "é": '😀\n\0"', "": "", "long": "x" * LONG}
 
 
-@pytest.mark.parametrize(
-    "raw", [header_of(9, METADATA), header_of(3_000), header_of(12_000), header_of(89_088)], ids=len
-)
-def test_a_long_header_is_read_as_a_short_one(raw: bytes) -> None:
+@pytest.mark.parametrize("count", [9, 3_000, 12_000, 89_088])
+def test_a_long_header_is_read_as_a_short_one(count: int) -> None:
+    raw = header_of(count, METADATA if count == 9 else None)
     assert len(raw) > LONG
     found = parse_header(raw, size_of(raw), "it")
     expected = parse_in_process(raw, size_of(raw), "it", ADAPTER_LIMITS)
@@ -59,18 +59,21 @@ def test_a_long_header_is_read_as_a_short_one(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "reason"),
+    ("make", "reason"),
     [
-        (b"[" + b" " * LONG, "does not begin"),
-        (b'{"a"' + b" " * LONG, "not JSON"),
-        (b'{"a":1,' + b" " * LONG + b'"a":2}', "'a' twice"),
-        (header_of(196_609), "at most 196,608"),
-        (header_of(12_000) + b"x", "not JSON"),
-        (b"{" + b",".join(b'"%d":{}' % n for n in range(600_000)) + b"}", "at most 196,608"),
+        (lambda: b"[" + b" " * LONG, "does not begin"),
+        (lambda: b'{"a"' + b" " * LONG, "not JSON"),
+        (lambda: b'{"a":1,' + b" " * LONG + b'"a":2}', "'a' twice"),
+        (lambda: header_of(196_609), "at most 196,608"),
+        (lambda: header_of(12_000) + b"x", "not JSON"),
+        (lambda: b"{" + b",".join(b'"%d":{}' % n for n in range(600_000)) + b"}", "at most 196,608"),
     ],
     ids=["list", "cut", "twice", "many", "rest", "empty"],
 )
-def test_a_long_header_that_is_wrong_is_refused_for_the_same_reason(raw: bytes, reason: str) -> None:
+def test_a_long_header_that_is_wrong_is_refused_for_the_same_reason(
+    make: Callable[[], bytes], reason: str
+) -> None:
+    raw = make()
     for read in (parse_header, parse_in_process):
         with pytest.raises(InvalidWeights, match=reason):
             read(raw, 8 + len(raw), "it", ADAPTER_LIMITS)

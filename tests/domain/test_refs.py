@@ -58,7 +58,7 @@ def test_namespaces_that_the_hub_protocol_needs_are_reserved(namespace: str) -> 
 
 @pytest.mark.parametrize("text", ["acme/tone.merged", "acme/tone.Merged", "acme/tone.merged@prod"])
 def test_no_adapter_has_the_name_of_a_merged_model(text: str) -> None:
-    with pytest.raises(InvalidRef, match=r"names that end in \.merged are those of merged models"):
+    with pytest.raises(InvalidRef, match=r"the ending \.merged is reserved for merged models"):
         Ref.parse(text)
 
 

@@ -22,8 +22,9 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
 from adaptry.integrations.serving.engines import ENGINES, Engine, EngineClient, OperatorCommands
 from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
-from adaptry.integrations.serving.follow.state_file import StateFile
-from adaptry.integrations.serving.follow.status_report import FollowSettings
+from adaptry.integrations.serving.follow.settings import FollowSettings
+from adaptry.integrations.serving.proxy.server import ReverseProxy
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
@@ -33,8 +34,9 @@ from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
+from adaptry_cli.follow_servers import open_proxy
 
-from .fakes import FAKES, FIXED, WEIGHTS, FakeEngine
+from .fakes import FAKES, FIXED, PUBLISHED, WEIGHTS, FakeEngine
 
 TONE = AdapterName.parse("acme/tone")
 PROD = "acme/tone@prod"
@@ -67,9 +69,11 @@ class Scene:
         """Versions by the SHA-256 of their weights: what an engine's answer says."""
         self.story: list[str] = []
         self.memories: dict[str, StateFile] = {}
+        self.proxies: dict[str, ReverseProxy] = {}
+        self.caches: dict[str, Cache] = {}
 
     def engine(self, kind: str = "vllm", **options: Any) -> FakeEngine:
-        made = {**FAKES, **FIXED}[kind](**options)
+        made = {**FAKES, **FIXED, **PUBLISHED}[kind](**options)
         self._stack.callback(made.stop)
         return made
 
@@ -96,25 +100,35 @@ class Scene:
         token: str | None = None,
         restarts: bool = True,
         cache_size: int | None = None,
+        has_proxy: bool = False,
+        cache_of: str | None = None,
         **options: Any,
     ) -> Reconciler:
-        """A worker as it is after its process was started: whatever it knew before is in its files."""
+        """A worker as it is after its process was started: whatever it knew before is in its files. With a
+        proxy, that is at `proxies[name]`."""
         registry = self.server.registry(token or self.token(name))
         home = self.folder / "workers" / name
         state_file = StateFile(home / "state.json")
+        spoken_to = self.spoken_to(engine, state_file, home / "files.list", restarts)
+        if has_proxy:
+            proxy = open_proxy(spoken_to, state_file.state.names, "127.0.0.1:0", None)
+            self.proxies[name] = self._stack.enter_context(proxy)
+            spoken_to = proxy.engine
         deps = ReconcilerDeps(
             registry=registry,
-            engine=self.spoken_to(engine, state_file, home / "files.list", restarts),
-            cache=Cache(home / "cache", cache_size, NO_WAIT),
+            engine=spoken_to,
+            cache=Cache(self.folder / "workers" / (cache_of or name) / "cache", cache_size, NO_WAIT),
             state_file=state_file,
             probe=lambda: (
-                probe_engine(engine.url) if engine.kind != "lorax" else EngineInfo(parse_runtime("lorax"), ())
+                EngineInfo(parse_runtime(spoken_to.name), ())
+                if engine.kind in ("lorax", "dynamo")  # which do not say what they are
+                else probe_engine(engine.url)
             ),
             inspect=lambda found: inspect_engine(registry, found, None, "org/tiny"),
             log=self.story.append,
         )
         self._stack.callback(deps.cache.close)
-        self.memories[name] = state_file
+        self.memories[name], self.caches[name] = state_file, deps.cache
         return Reconciler(deps, FollowSettings(name=name, engine=engine.kind, watch=watch, **options))
 
     def token(self, name: str) -> str:

@@ -20,6 +20,9 @@ from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote
+
+from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE
 
 WEIGHTS = "adapter_model.safetensors"
 Answer = tuple[int, Any]
@@ -35,6 +38,7 @@ class Broken(Exception):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients die here, on purpose."""
@@ -44,7 +48,8 @@ class FakeEngine:
     """A server on a port of its own, which it keeps when it is started again; then it has nothing loaded.
 
     `refuses` are digests of weights that it will not load, `fails` those with which requests end in an error.
-    While it `is_starting` it answers 503; with a `key` it wants that, as vLLM does, under `/v1`.
+    While it `is_starting` it answers 503; with a `key` it wants that, as vLLM does, under `/v1`. Answers of
+    more than one token come once `is_generating` is cleared; `under_way` are those that have begun.
     """
 
     kind: ClassVar[str]
@@ -59,6 +64,9 @@ class FakeEngine:
         self.ended: str | None = None
         self.is_starting = False
         self.key: str | None = None
+        self.is_generating = False
+        self.under_way = 0
+        self._has_changed = threading.Condition()
         self.requests = self.errors = 0
         self._port = 0
         self._lock = threading.RLock()
@@ -96,15 +104,22 @@ class FakeEngine:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                self._answer(engine.post, self.path, json.loads(body or b"{}"))
+                asked = json.loads(body or b"{}")
+                is_long = self.path == "/v1/completions" and asked.get("max_tokens", 1) > 1
+                self._answer(engine.post, self.path, asked, is_long=is_long)
 
-            def _answer(self, ask: Any, *asked: Any) -> None:
+            def do_DELETE(self) -> None:
+                self._answer(engine.delete, self.path)
+
+            def _answer(self, ask: Any, *asked: Any, is_long: bool = False) -> None:
                 try:
                     engine.receive(self.path, self.headers.get("Authorization"))
                     with engine._lock:
                         status, content = ask(*asked)
                 except Broken as broken:
                     status, content = broken.status, {"error": {"message": str(broken)}}
+                if is_long:
+                    engine.wait_for_generation()
                 text = content if isinstance(content, str) else json.dumps(content)
                 data = text.encode()
                 self.send_response(status)
@@ -130,6 +145,22 @@ class FakeEngine:
                     connection.shutdown(socket.SHUT_RDWR)
             self.clear()
 
+    def wait_for_generation(self) -> None:
+        with self._has_changed:
+            self.under_way += 1
+            self._has_changed.notify_all()
+            assert self._has_changed.wait_for(lambda: not self.is_generating, 60)
+            self.under_way -= 1
+
+    def finish_generations(self) -> None:
+        with self._has_changed:
+            self.is_generating = False
+            self._has_changed.notify_all()
+
+    def wait_until_under_way(self, requests: int = 1) -> None:
+        with self._has_changed:
+            assert self._has_changed.wait_for(lambda: self.under_way >= requests, 60)
+
     def receive(self, path: str, authorization: str | None) -> None:
         """Whether anything is answered at all."""
         if self.is_starting:
@@ -145,6 +176,9 @@ class FakeEngine:
 
     def post(self, path: str, body: dict[str, Any]) -> Answer:
         raise NotImplementedError
+
+    def delete(self, path: str) -> Answer:
+        raise Broken(405, "Method Not Allowed")
 
     def names(self) -> dict[str, str]:
         """What it lists, and from where."""
@@ -168,7 +202,8 @@ class FakeEngine:
             self.errors += 1
             raise Broken(500, "EngineCore encountered an issue")
         self.answers.append((time.time(), name, weights))
-        return 200, {"choices": [{"text": weights}], "text": weights}
+        usage = {"prompt_tokens": 2, "completion_tokens": 3, "details": {"cached": 0}}
+        return 200, {"model": name, "choices": [{"text": weights}], "text": weights, "usage": usage}
 
     def note_most(self) -> None:
         self.most = max(self.most, len(self.names()))
@@ -186,8 +221,12 @@ class FakeVllm(FakeEngine):
 
     kind = "vllm"
     max_cpu_loras = 4
+    is_updatable = True
+    """Whether it was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
     running: tuple[str, ...] = ()
     """What its metrics say that requests are under way for, besides those that are held."""
+    plugin: str | None = None
+    """The worker of Adaptry's plugin in it, if it has the plugin."""
 
     def hold(self, name: str) -> int:
         """A long request begins."""
@@ -228,6 +267,8 @@ class FakeVllm(FakeEngine):
 
     def post(self, path: str, body: dict[str, Any]) -> Answer:
         match path:
+            case "/v1/load_lora_adapter" | "/v1/unload_lora_adapter" if not self.is_updatable:
+                return 404, {"detail": "Not Found"}
             case "/v1/load_lora_adapter":
                 return self._load(body["lora_name"], body["lora_path"], body.get("load_inplace", False))
             case "/v1/unload_lora_adapter":
@@ -258,6 +299,8 @@ class FakeVllm(FakeEngine):
             self._engine.popitem(last=False)
 
     def _complete(self, name: str) -> Answer:
+        if name == PLUGIN_PROBE and self.plugin:
+            raise Broken(409, f"{PLUGIN_ANSWER}{self.plugin}")
         if name in self.models:
             return self.answer(name, "base")
         if name not in self._names:
@@ -318,6 +361,9 @@ class FakeSglang(FakeEngine):
                 return self._told()
             case "/generate":
                 return self._generate(body["lora_path"])
+            case "/v1/completions":
+                _, colon, adapter = body["model"].partition(":")
+                return self._generate(adapter if colon else body["lora_path"])
             case _:
                 raise Broken(404, "Not Found")
 
@@ -452,6 +498,8 @@ class FakeLlamaCpp(FakeEngine):
 
     kind = "llamacpp"
     listed: Path | None = None
+    interrupted = 0
+    """Long answers that a restart ended."""
 
     def clear(self) -> None:
         self._files: list[str] = []
@@ -467,6 +515,8 @@ class FakeLlamaCpp(FakeEngine):
                 return 200, {"status": "ok"}
             case "/props":
                 return 200, {"default_generation_settings": {}, "model_alias": self.models[0]}
+            case "/v1/models":
+                return 200, {"object": "list", "data": [{"id": self.models[0], "object": "model"}]}
             case "/lora-adapters":
                 rows = enumerate(zip(self._files, self._scales, strict=True))
                 return 200, [{"id": number, "path": file, "scale": scale} for number, (file, scale) in rows]
@@ -483,7 +533,16 @@ class FakeLlamaCpp(FakeEngine):
                 chosen = [one["id"] for one in body.get("lora", []) if one["scale"]]
                 assert len(chosen) == 1
                 return self.answer(self._files[chosen[0]], self._held[chosen[0]])
+            case "/v1/completions":
+                scales = {one["id"]: one["scale"] for one in body.get("lora", [])}
+                said = [
+                    self._held[number] if scale == 1 else f"{self._held[number]}*{scale}"
+                    for number, scale in scales.items()
+                    if scale and number < len(self._held)  # it ignores others
+                ]
+                return self.answer(body["model"], " + ".join(said) or "base")
             case "/_restart":
+                self.interrupted += self.under_way
                 self.clear()
                 self._files = Path(body["listed"]).read_text().split()
                 self._held = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in self._files]
@@ -493,6 +552,40 @@ class FakeLlamaCpp(FakeEngine):
                 raise Broken(404, "Not Found")
 
 
+class FakeDynamo(FakeEngine):
+    """The system port of a worker of Dynamo 1.6, as its documentation has it."""
+
+    kind = "dynamo"
+
+    def clear(self) -> None:
+        self._loaded: dict[str, tuple[str, str]] = {}
+
+    def names(self) -> dict[str, str]:
+        return {name: path for name, (path, _) in dict(self._loaded).items()}
+
+    def get(self, path: str) -> Answer:
+        if path != "/v1/loras":
+            raise Broken(404, "Route not found")
+        loras = {name: number for number, name in enumerate(self._loaded, 1)}
+        return 200, {"status": "success", "loras": loras, "count": len(loras)}
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        name, uri = body["lora_name"], body["source"]["uri"]
+        assert path == "/v1/loras" and uri.startswith("file:///")
+        if name not in self._loaded:  # else it is a success, and nothing is loaded
+            self._loaded[name] = (uri.removeprefix("file://"), self.read(uri.removeprefix("file://")))
+        return 200, {"status": "success", "lora_name": name, "lora_id": 1}
+
+    def delete(self, path: str) -> Answer:
+        name = unquote(path.removeprefix("/v1/loras/"))
+        if name not in self._loaded:
+            return 404, {"status": "error", "message": f"LoRA adapter '{name}' not found"}
+        del self._loaded[name]
+        return 200, {"status": "success", "lora_name": name, "lora_id": 1}
+
+
 FAKES: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeVllm, FakeSglang, FakeMistralRs)}
 FIXED: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeLorax, FakeLlamaCpp)}
 """Those that forget nothing until they are started anew."""
+PUBLISHED: dict[str, type[FakeEngine]] = {FakeDynamo.kind: FakeDynamo}
+"""Those of which only the documentation was read."""

@@ -33,12 +33,16 @@ class Routes(BaseHTTPRequestHandler):
     runner: Runner
     base: str
     sources: dict[str, str]
+    calling = threading.Lock()
+    """The runner takes one call at a time; answers are read side by side."""
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         match self.path:
             case "/v1/lora_adapters":
-                self._tell(200, self._listing())
+                with self.calling:
+                    listing = self._listing()
+                self._tell(200, listing)
             case "/v1/models":
                 self._tell(200, {"object": "list", "data": [{"id": "default", "root": self.base}]})
             case _:
@@ -47,7 +51,12 @@ class Routes(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         try:
-            self._tell(200, self._done(body))
+            if self.path == "/v1/completions":
+                self._tell(200, self._answer(body))
+                return
+            with self.calling:
+                told = self._done(body)
+            self._tell(200, told)
         except LoraAdapterError as error:
             self._tell(STATUS.get(error.code, 400), {"error": str(error), "code": error.code})
         except ValueError as error:  # a request that names what is not there
@@ -64,8 +73,6 @@ class Routes(BaseHTTPRequestHandler):
                 expected = body.get("expected_generation")
                 info = self.runner.unload_lora_adapter(body["lora_name"], expected_generation=expected)
                 return {"id": info.alias, "generation": info.generation}
-            case "/v1/completions":
-                return self._answer(body)
             case _:
                 raise ValueError("Not Found")
 
@@ -73,12 +80,15 @@ class Routes(BaseHTTPRequestHandler):
         adapter = None if body["model"] == "default" else body["model"]
         asked = ChatCompletionRequest(
             messages=body["prompt"], model="default", max_tokens=body["max_tokens"], temperature=0.0,
-            logprobs=True, top_logprobs=8, adapter=adapter,
+            logprobs=True, top_logprobs=8, adapter=adapter, stream=True,
         )  # fmt: skip
-        reply = self.runner.send_chat_completion_request(asked)
-        (choice,) = reply.choices
-        top = [[one.token, one.logprob] for one in choice.logprobs.content[0].top_logprobs]
-        return {"adapter_generation": reply.adapter_generation, "top": top}
+        with self.calling:
+            stream = self.runner.send_chat_completion_request(asked)
+        parts = list(stream)
+        tops = (part.choices[0].logprobs.top_logprobs for part in parts if part.choices[0].logprobs)
+        top = [[one.token, one.logprob] for one in next(tops)]
+        choices = [{"text": "".join(part.choices[0].delta.content or "" for part in parts)}]
+        return {"adapter_generation": parts[-1].adapter_generation, "top": top, "choices": choices}
 
     def _listing(self) -> dict[str, Any]:
         status = self.runner.lora_adapter_status()

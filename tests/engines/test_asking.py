@@ -1,12 +1,23 @@
-"""Asking a server what it is: what is left of one answer is never taken for the beginning of the next."""
+"""Requests to an engine: what is left of one answer is never taken for the beginning of the next, and an
+engine may close a connection after any answer.
+"""
 
 from __future__ import annotations
 
 import select
 import socket
 import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+import urllib3
 
 from adaptry.integrations.engine_probe import probe_engine
+from adaptry.integrations.serving.background_server import BackgroundServer
+from adaptry.integrations.serving.engines import ENGINES, EngineClient
+from adaptry.integrations.serving.proxy.engine import ProxiedEngine
+from adaptry.integrations.serving.proxy.server import ReverseProxy
 
 ANSWERS = {
     b"/version": (200, b'{"version": "0.33.0"}'),
@@ -42,3 +53,43 @@ def test_an_answer_that_is_not_read_spoils_no_other() -> None:
         threading.Thread(target=serve, args=(listening,), daemon=True).start()
         found = probe_engine(f"http://127.0.0.1:{listening.getsockname()[1]}")
     assert (str(found.runtime), found.models) == ("vllm@0.33.0", ("/models/tiny", "org/tiny"))
+
+
+class _OneAnswer(BaseHTTPRequestHandler):
+    """Answers the first request of a connection, and closes the connection when the next one comes, as a
+    server does whose time for idle connections ends just then."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+        self.close_connection = True
+        self.connection.settimeout(60)
+        self.rfile.peek(1)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def closing() -> Iterator[EngineClient]:
+    with BackgroundServer("127.0.0.1", 0, _OneAnswer) as server:
+        yield EngineClient(server.url)
+
+
+def test_an_engine_may_close_a_connection_after_any_answer(closing: EngineClient) -> None:
+    assert [closing.post("/v1/completions", {}).status for _ in range(3)] == [200] * 3
+
+
+def test_the_proxys_clients_do_not_notice_that_an_engine_closes_its_connections(
+    closing: EngineClient,
+) -> None:
+    engine = ProxiedEngine(ENGINES["vllm"](closing, None, {}), {})
+    with ReverseProxy("127.0.0.1", 0, engine) as proxy, urllib3.PoolManager() as clients:
+        url = f"{proxy.url}/v1/completions"
+        answers = [clients.request("POST", url, json={"model": "m"}, retries=False) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200] * 3

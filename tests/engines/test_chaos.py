@@ -31,8 +31,8 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
 from adaptry.integrations.serving.engines import ENGINES, EngineClient, EngineResponse, OperatorCommands
 from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
-from adaptry.integrations.serving.follow.state_file import StateFile
-from adaptry.integrations.serving.follow.status_report import FollowSettings
+from adaptry.integrations.serving.follow.settings import FollowSettings
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
@@ -42,6 +42,7 @@ from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.testing.warm_python import WarmPython
 
 from .fakes import FAKES, WEIGHTS, FakeEngine
 
@@ -85,7 +86,7 @@ class RegistryProcess:
         """Its port may still be held for a moment by who had it."""
         for _ in range(5):
             command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(self._data)]
-            self._process = subprocess.Popen(
+            self._process = WarmPython(
                 [*command, "--port", str(self._port)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from adaptry.registry.workers import WorkerReport
+from adaptry.testing.warm_python import WarmPython
 from adaptry_cli.main import main
 
 from .conftest import PROD, Scene
@@ -52,30 +54,35 @@ def test_a_worker_is_started_by_a_command_and_seen_by_others(
     assert f"loaded {PROD}: acme/tone@1" in follow(engine, "--slots", "3").stderr
     assert scene.serves(engine) == 1
     listed = run("workers", "ls").stdout
-    assert re.search(r"gpu-1 +root +serving +vllm@0.33.0 +org/tiny +1", listed)
+    assert re.search(r"gpu-1 +serving +vllm@0.33.0 +1 +org/tiny +root", listed)
     assert f"{PROD}  " in run("workers", "show", "gpu-1").stdout
     assert json.loads(run("workers", "show", "gpu-1", "--json").stdout)["slots"] == 3
     assert f"gpu-1 as {PROD}, serving since" in run("show", "acme/tone@1").stdout
+    assert "if its engine is gone, declare it" in run("workers", "forget", "gpu-1", code=4).stderr
+    scene.registry.workers.report(WorkerReport(worker="gpu-1", engine="vllm"))
     run("workers", "forget", "gpu-1")
-    assert "no worker reports here" in run("workers", "ls").stderr
+    assert "no worker reports to this registry" in run("workers", "ls").stderr
 
 
 def test_a_recall_is_proved_worker_by_worker(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
-    scene.alias(scene.publish(1))
+    version = scene.publish(1)
+    scene.alias(version)
+    scene.alias(version, "next")
     engine = scene.engine()
-    follow(engine)
-    assert "nobody was asked to drop it" in run("recall", "status", "acme/tone@1", code=1).stderr
+    follow(engine, "--watch", "acme/*@next")
+    assert "so it is not recalled" in run("recall", "status", "acme/tone@1", code=1).stderr
     run("revoke", "acme/tone@1", "--reason", "for a test")
     waiting = run("recall", "status", "acme/tone@1", "--wait", "0.1", code=1)
     assert re.search(r"gpu-1 +root +acme/tone@prod +serving", waiting.stdout)
-    follow(engine)
+    follow(engine, "--watch", "acme/*@next")
     done = run("recall", "status", "acme/tone@1")
-    assert re.search(r"gpu-1 +root +acme/tone@prod +dropped", done.stdout)
-    assert "dropped in 1 of 1 place" in done.stderr
+    for alias in ("prod", "next"):
+        assert re.search(rf"gpu-1 +root +acme/tone@{alias} +dropped", done.stdout)
+    assert "removal proved: 1 of 1 worker" in done.stderr
     assert json.loads(run("recall", "status", "acme/tone@1", "--json").stdout)["is_complete"]
 
 
-def test_a_recall_is_not_done_while_a_worker_is_lost(
+def test_a_recall_waits_for_a_silent_worker_until_it_is_declared_gone(
     scene: Scene, run: Run, follow: Callable[..., Result]
 ) -> None:
     scene.alias(scene.publish(1))
@@ -83,10 +90,33 @@ def test_a_recall_is_not_done_while_a_worker_is_lost(
     run("revoke", "acme/tone@1", "--reason", "for a test")
     found = run("recall", "status", "acme/tone@1", code=1)
     for _ in range(2000):
-        if "lost" in found.stdout:
+        if "unknown" in found.stdout:
             break
         found = run("recall", "status", "acme/tone@1", code=1)
-    assert re.search(r"gpu-1 +root +acme/tone@prod +lost", found.stdout)
+    silence = r"unknown: no report for \d+ s; last: serving"
+    assert re.search(rf"gpu-1 +root +acme/tone@prod +{silence}", found.stdout)
+    assert "gpu-1 may still serve it" in found.stderr
+    shown = run("workers", "show", "gpu-1").stdout
+    assert re.search(rf"gpu-1   {silence}", shown)
+    assert "acme/tone@1 (revoked), last reported as serving since" in shown
+    assert re.search(r"gpu-1 +unknown +vllm", run("workers", "ls").stdout)
+
+    run("workers", "gone", "gpu-1", "--reason", "x", code=2)
+    run("workers", "gone", "gpu-1", "--reason", "the node was scrapped")
+    closed = run("recall", "status", "acme/tone@1")
+    assert "declared gone by root (the node was scrapped)" in closed.stdout
+    assert "removal proved: 0 of 1 worker" in closed.stderr
+    assert "declared gone, without proof: 1 worker" in closed.stderr
+    assert "declared gone by root, " in run("workers", "show", "gpu-1").stdout
+
+
+def test_two_workers_do_not_fight_over_one_engine(scene: Scene, follow: Callable[..., Result]) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    engine.plugin = "gpu-1-vllm"
+    refused = follow(engine, code=4)
+    assert "serves the adapters of this engine already, as the worker gpu-1-vllm" in refused.stderr
+    assert engine.names() == {}
 
 
 def test_a_rollout_by_hand(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
@@ -147,7 +177,7 @@ def process(scene: Scene) -> Iterator[Callable[[Any], subprocess.Popen[str]]]:
     def start(engine: Any) -> subprocess.Popen[str]:
         words = ["--engine", engine.kind, "--url", engine.url, "--watch", "acme/*@prod", "--name", "gpu-1"]
         started.append(
-            subprocess.Popen(
+            WarmPython(
                 [sys.executable, "-m", "adaptry_cli", "follow", *words],
                 env={
                     **os.environ,
@@ -174,6 +204,7 @@ def test_it_runs_until_it_is_stopped_and_the_engine_keeps_what_it_has(
     engine = scene.engine()
     worker = process(engine)
     assert worker.stderr is not None
+    assert "vllm has a gap where an alias moves" in worker.stderr.readline()
     assert "loaded acme/tone@prod: acme/tone@1" in worker.stderr.readline()
     scene.alias(scene.publish(2))
     assert "acme/tone@prod is acme/tone@2 now" in worker.stderr.readline()

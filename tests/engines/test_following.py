@@ -254,6 +254,7 @@ def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything
     assert any("--restart" in line for line in scene.story)
     (resident,) = scene.registry.workers.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is None
+    assert scene.caches["gpu-1"].has_files(resident.digest), "the engine may read them again"
 
 
 def test_a_name_whose_version_was_recalled_before_it_was_loaded_stands_for_nothing(scene: Scene) -> None:
@@ -309,3 +310,20 @@ def test_the_files_of_a_recalled_version_stay_as_long_as_a_request_may_need_them
     settle(worker)
     assert not path.exists()
     assert scene.registry.workers.residents(Ref.parse("acme/tone@1"))[0].dropped_at is not None
+
+
+def test_dynamo_is_followed_by_the_interface_that_it_documents(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine("dynamo")
+    settle(scene.worker(engine))
+    scene.alias(second)
+    worker = scene.worker(engine)
+    settle(worker)
+    ((name, path),) = engine.names().items()
+    assert (name, second.digest.hex in path) == (PROD, True)
+    scene.stand(second)
+    settle(worker)
+    assert engine.names() == {}
+    (resident,) = scene.registry.workers.residents(Ref.of_revision(TONE, second.digest))
+    assert resident.dropped_at is not None

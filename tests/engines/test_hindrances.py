@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import Result
 
-from adaptry.core.errors import CheckFailed
+from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.follow import reconciler
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.registry.workers import WorkerInfo
 
 from .conftest import PROD, TONE, Scene, settle
+from .fakes import FakeVllm
 from .test_commands import follow, run
 
 __all__ = ["follow", "run"]
@@ -63,8 +66,6 @@ def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adaptry.integrations.serving.engines import vllm
-
-    from .fakes import FakeVllm
 
     monkeypatch.setattr(vllm, "_PATIENCE", 0.1)
     held, other = AdapterName.parse("acme/a"), TONE
@@ -198,3 +199,23 @@ def test_an_engine_that_wants_its_key_is_asked_with_it(
     follow(engine)
 
     assert list(engine.names()) == [PROD]
+
+
+def test_a_vllm_that_loads_nothing_while_it_runs_is_told_how_it_would(scene: Scene) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    assert isinstance(engine, FakeVllm)
+    engine.is_updatable = False
+    scene.worker(engine).reconcile(0.0)
+    reason = troubles(scene.registry.workers.get("gpu-1"))[PROD]
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in reason
+    assert "--api-server-count 1" in reason
+
+
+def test_a_state_that_cannot_be_written_leaves_no_half_file_behind(tmp_path: Path) -> None:
+    state_file = StateFile(tmp_path / "state.json")
+    state_file.state.names["acme/tone"] = "/adapters/tone"
+    state_file.path.mkdir()
+    with pytest.raises(Unavailable):
+        state_file.save()
+    assert list(tmp_path.iterdir()) == [state_file.path]

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving.engines import RequestCounts
-from adaptry.integrations.serving.follow.backoff import Backoff
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,
     DesiredAdapter,
@@ -23,6 +22,7 @@ from adaptry.integrations.serving.follow.plan import (
     UnloadAction,
     plan_actions,
 )
+from adaptry.integrations.serving.worker.backoff import Backoff
 from adaptry.registry.records import VersionInfo
 
 NAMES = [f"acme/{letter}@prod" for letter in "abcdef"]
@@ -132,3 +132,27 @@ def test_errors_count_since_a_version_is_served_and_not_from_before() -> None:
         "10 of 100 requests to the engine ended in an error since it serves the version"
     )
     assert failures.check_error_rate(place, RequestCounts(5, 5)) is None
+
+
+@given(st.permutations(range(4)), st.integers(1, 3))
+def test_slots_go_to_pinned_names_then_to_preloaded_ones_then_to_those_used_last(
+    uses: list[int], slots: int
+) -> None:
+    wanted = [
+        DesiredAdapter(name, version(DIGESTS[0]), last_used=float(use) if use else None)
+        for name, use in zip(NAMES, uses, strict=False)
+    ]
+    wanted.append(DesiredAdapter(NAMES[4], version(DIGESTS[0]), is_preloaded=True))
+    wanted.append(DesiredAdapter(NAMES[5], version(DIGESTS[0]), is_pinned=True))
+    by_use = sorted((one for one in wanted[:4] if one.last_used), key=lambda one: -(one.last_used or 0))
+    never = [one for one in wanted[:4] if not one.last_used]
+    order = [NAMES[5], NAMES[4], *(one.served_as for one in (*by_use, *never))]
+    made = plan_actions(wanted, [], slots)
+    assert [one.desired.served_as for one in made.actions if isinstance(one, LoadAction)] == order[:slots]
+    assert [one.served_as for one in made.without_slot] == order[slots:]
+
+
+def test_a_name_that_nobody_asked_for_takes_no_slot_from_one_that_is_loaded() -> None:
+    had = [ActualAdapter(NAMES[1], DIGESTS[0], is_ours=True)]
+    wanted = [DesiredAdapter(name, version(DIGESTS[0])) for name in NAMES[:2]]
+    assert plan_actions(wanted, had, 1).actions == ()

@@ -15,7 +15,6 @@ import transformers
 
 import adaptry
 from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unavailable
-from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.rl import Publisher
 from adaptry.integrations.serving.cache.cache import Cache
@@ -153,8 +152,7 @@ def test_an_engine_that_refuses_is_told_of_and_the_next_try_goes_on(
 
 def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
     engine = scene.engine("vllm")
-    base = scene.registry.bases.get("org/tiny")
-    publisher = Publisher(scene.registry, POLICY, alias="prod", base=BaseClaim(id=base.id, name="org/tiny"))
+    publisher = Publisher(scene.registry, POLICY, alias="prod", base=scene.folder / "base")
     worker = scene.worker(engine, watch=("acme/policy@prod",))
     publisher.publish(model, 1)
     settle(worker)
@@ -175,7 +173,7 @@ def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
         with pytest.raises(Invalid):
             Publisher(scene.registry, POLICY, **options)
     publisher = Publisher(scene.registry, POLICY)
-    with pytest.raises(NotFound, match="nothing"):
+    with pytest.raises(NotFound, match="was published yet"):
         publisher.drain()
     with pytest.raises(NotFound, match="no adapter 'other'"):
         publisher.publish(model, 1, adapter="other")
@@ -208,3 +206,17 @@ def test_an_engine_that_is_down_costs_no_version(scene: Scene, model: Any, tmp_p
     fake.start()
     assert publisher.publish(model, 1).version.number == 1
     assert list(fake.names()) == ["acme/policy@1"]
+
+
+def test_what_an_engine_was_given_stays_in_the_cache_after_the_training_has_ended(
+    scene: Scene, model: Any, tmp_path: Path
+) -> None:
+    engine, cache = scene.engine("vllm"), Cache(tmp_path / "engines")
+    publisher = Publisher(scene.registry, POLICY, engines=[Vllm(EngineClient(engine.url))], cache=cache)
+    first = publisher.publish(model, 1).version
+    learn(model)
+    second = publisher.publish(model, 2).version
+    publisher.drain(timeout=30)
+    cache.close()
+    assert [entry.digest for entry in Cache(tmp_path / "engines").shrink(0)] == [first.digest]
+    assert second.digest.hex in engine.names()["acme/policy@2"]

@@ -1,5 +1,5 @@
 """A worker beside the real llama.cpp, which is started anew for each version: it answers with that, and with
-nothing that was recalled.
+nothing that was recalled. Behind the proxy it answers with several adapters at once.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
-from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
+from adaptry.integrations.serving.engines import ENGINES, Engine, EngineClient, OperatorCommands
 from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
-from adaptry.integrations.serving.follow.state_file import StateFile
-from adaptry.integrations.serving.follow.status_report import FollowSettings
+from adaptry.integrations.serving.follow.settings import FollowSettings
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
@@ -34,7 +34,8 @@ from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import running_server
+from adaptry_api.testing import Server, running_server
+from adaptry_cli.follow_servers import open_proxy
 
 from .conftest import settle
 
@@ -44,11 +45,13 @@ pytestmark = pytest.mark.heavy
 
 TONE = AdapterName.parse("acme/tone")
 PROD = "acme/tone@prod"
+PROMPT = [5, 9, 11]
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """A free port, and the command that starts llama.cpp there anew; it is started once."""
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from ..exporting.llamacpp import VOCABULARY, gguf, write_base
@@ -57,6 +60,7 @@ def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=4, vocab_size=VOCABULARY, initializer_range=0.2,
     )  # fmt: skip
+    torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     model.save_pretrained(tmp_path / "base")
     turned = {"q_proj.weight": 4, "k_proj.weight": 4}
@@ -65,7 +69,7 @@ def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     pidfile = tmp_path / "pid"
-    script = str(Path(__file__).with_name("llamacpp_server.py"))
+    script = str(Path(__file__).parents[2] / "examples" / "serving" / "llama_server.py")
     command = (sys.executable, script, "restart", str(file), str(port), str(pidfile))
     subprocess.run(command, check=True)
     yield f"http://127.0.0.1:{port}", command
@@ -73,43 +77,54 @@ def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         os.kill(int(pidfile.read_text()), signal.SIGKILL)
 
 
+class Place:
+    """A registry that knows the base, and the commands that an operator gives a worker."""
+
+    def __init__(self, folder: Path, server: Server, command: tuple[str, ...]) -> None:
+        self.folder, self.registry, self._server = folder, server.registry(), server
+        base_registry.register_base(
+            self.registry,
+            open_checkpoint(folder / "base"),
+            ("org/tiny",),
+            visibility="internal",
+            cache=folder / "bases",
+        )
+        export = (sys.executable, "-m", "adaptry_cli", "export", "{folder}", "--for", "llama.cpp")
+        export += ("--base", str(folder / "base"), "-o", "{file}")
+        self.commands = OperatorCommands(folder / "adapters", command, export)
+        self.state_file = StateFile(folder / "state.json")
+
+    def publish(self, seed: int, name: AdapterName = TONE) -> VersionInfo:
+        folder = tiny_lora(self.folder / f"lora-{seed}", hidden=64, seed=seed, alpha=400)
+        return push(self.registry, open_dir(folder), name).version
+
+    def engine(self, url: str) -> Engine:
+        return ENGINES["llamacpp"](EngineClient(url), self.commands, self.state_file.state.names)
+
+    def follow(self, url: str, engine: Engine) -> Reconciler:
+        registry = self._server.registry(self._server.token("gpu-1", "worker", ("acme",)))
+        deps = ReconcilerDeps(
+            registry=registry,
+            engine=engine,
+            cache=Cache(self.folder / "cache", retry=NO_WAIT),
+            state_file=self.state_file,
+            probe=lambda: probe_engine(url),
+            inspect=lambda found: inspect_engine(registry, found, None, "org/tiny"),
+            log=print,
+        )
+        self.commands.run_restart(lambda: is_up(url))
+        return Reconciler(deps, FollowSettings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
+
+
 def test_versions_and_recalls_beside_the_real_llamacpp(
     tmp_path: Path, address: tuple[str, tuple[str, ...]]
 ) -> None:
     url, command = address
     with running_server(ServerSettings(data=tmp_path / "data")) as server:
-        registry = server.registry()
-        base_registry.register_base(
-            registry,
-            open_checkpoint(tmp_path / "base"),
-            ("org/tiny",),
-            visibility="internal",
-            cache=tmp_path / "bases",
-        )
-
-        def publish(seed: int) -> VersionInfo:
-            folder = tiny_lora(tmp_path / f"lora-{seed}", hidden=64, seed=seed, alpha=400)
-            return push(registry, open_dir(folder), TONE).version
-
-        first, second = publish(1), publish(2)
-        export = (sys.executable, "-m", "adaptry_cli", "export", "{folder}", "--for", "llama.cpp")
-        outside = OperatorCommands(
-            tmp_path / "adapters", command, (*export, "--base", str(tmp_path / "base"), "-o", "{file}")
-        )
-        state_file = StateFile(tmp_path / "state.json")
-        worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
-        engine = ENGINES["llamacpp"](EngineClient(url), outside, state_file.state.names)
-        deps = ReconcilerDeps(
-            registry=worker_registry,
-            engine=engine,
-            cache=Cache(tmp_path / "cache", retry=NO_WAIT),
-            state_file=state_file,
-            probe=lambda: probe_engine(url),
-            inspect=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
-            log=print,
-        )
-        reconciler = Reconciler(deps, FollowSettings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
-        outside.run_restart(lambda: is_up(url))
+        place = Place(tmp_path, server, command)
+        registry, engine = place.registry, place.engine(url)
+        first, second = place.publish(1), place.publish(2)
+        reconciler = place.follow(url, engine)
 
         registry.aliases.move(TONE, "prod", first.digest, None)
         settle(reconciler)
@@ -134,6 +149,67 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
         assert resident.dropped_at is not None
 
 
+def test_several_adapters_answer_one_request_as_pefts_weighted_sum(
+    tmp_path: Path, address: tuple[str, tuple[str, ...]]
+) -> None:
+    url, command = address
+    facts = AdapterName.parse("acme/facts")
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
+        place = Place(tmp_path, server, command)
+        for version in (place.publish(1), place.publish(2, facts)):
+            place.registry.aliases.move(version.name, "prod", version.digest, None)
+        with open_proxy(place.engine(url), {}, "127.0.0.1:0", None) as proxy:
+            settle(place.follow(url, proxy.engine))
+            for model, weights in {
+                PROD: [1.0],
+                f"{PROD}+acme/facts@prod=0.5": [1.0, 0.5],
+                f"{PROD}=0.25": [0.25],
+                f"{PROD}=-1+acme/facts@prod": [-1.0, 1.0],
+            }.items():
+                told, wanted = proxied_odds(proxy.url, model), peft_odds(tmp_path, weights)
+                assert len(told) == len(wanted)
+                assert max(abs(told[token] - wanted[token]) for token in told) < 1e-3
+            plain = proxied_odds(proxy.url, base_name(url))
+            assert max(abs(plain[token] - odds) for token, odds in peft_odds(tmp_path, []).items()) < 1e-3
+            missing = EngineClient(proxy.url).post("/v1/completions", {"model": "acme/other@prod"})
+            assert missing.status == 404
+
+
+def proxied_odds(url: str, model: str) -> dict[int, float]:
+    """The logarithm of how likely each token is to follow the prompt."""
+    from ..exporting.llamacpp import VOCABULARY
+
+    asked = {"model": model, "prompt": PROMPT, "max_tokens": 1, "n_probs": VOCABULARY, "temperature": 0.0}
+    asked |= {"cache_prompt": False, "logit_bias": [[VOCABULARY - 1, 1000]]}
+    answer = EngineClient(url).post("/v1/completions", asked)
+    assert answer.is_ok, answer.text
+    (choice,) = answer.json["choices"]
+    return {one["id"]: one["logprob"] for one in choice["logprobs"]["content"][0]["top_logprobs"]}
+
+
+def peft_odds(folder: Path, weights: list[float]) -> dict[int, float]:
+    """The same with PEFT's weighted sum of the first adapters; of the base, without weights."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    if weights:
+        names = [f"lora-{number}" for number in range(1, len(weights) + 1)]
+        model = PeftModel.from_pretrained(model, str(folder / names[0]), adapter_name=names[0])
+        for name in names[1:]:
+            model.load_adapter(str(folder / name), adapter_name=name)
+        model.add_weighted_adapter(names, weights, "together", combination_type="cat")
+        model.set_adapter("together")
+    with torch.no_grad():
+        odds = torch.log_softmax(model(torch.tensor([PROMPT])).logits[0, -1], -1)
+    return dict(enumerate(odds.tolist()))
+
+
+def base_name(url: str) -> str:
+    return str(EngineClient(url).get("/v1/models").json["data"][0]["id"])
+
+
 def listed(url: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(EngineClient(url).get("/lora-adapters").text)
     return found
@@ -141,7 +217,10 @@ def listed(url: str) -> list[dict[str, object]]:
 
 def odds(url: str, number: int | None) -> object:
     """What may follow a prompt and how likely, with the adapter of that number or without any."""
-    asked = {"prompt": [5, 9, 11], "n_predict": 1, "n_probs": 5, "temperature": 0.0, "cache_prompt": False}
+    from ..exporting.llamacpp import VOCABULARY
+
+    asked = {"prompt": PROMPT, "n_predict": 1, "n_probs": 5, "temperature": 0.0, "cache_prompt": False}
+    asked["logit_bias"] = [[VOCABULARY - 1, 1000]]  # a part of a letter would be told without odds
     if number is not None:
         asked["lora"] = [{"id": number, "scale": 1.0}]
     return EngineClient(url).post("/completion", asked).json["completion_probabilities"]

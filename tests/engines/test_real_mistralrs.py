@@ -21,8 +21,8 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
 from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
 from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
-from adaptry.integrations.serving.follow.state_file import StateFile
-from adaptry.integrations.serving.follow.status_report import FollowSettings
+from adaptry.integrations.serving.follow.settings import FollowSettings
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state

@@ -17,8 +17,8 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
 from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
 from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
-from adaptry.integrations.serving.follow.state_file import StateFile
-from adaptry.integrations.serving.follow.status_report import FollowSettings
+from adaptry.integrations.serving.follow.settings import FollowSettings
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
@@ -53,13 +53,13 @@ class Place:
         )
         self._server = server
 
-    def publish(self, seed: int, **options: object) -> VersionInfo:
+    def publish(self, seed: int, name: AdapterName = TONE, **options: object) -> VersionInfo:
         folder = models.adapter(self.folder / f"lora-{seed}", seed=seed, **options)
-        return push(self.registry, open_dir(folder), TONE).version
+        return push(self.registry, open_dir(folder), name).version
 
     def alias(self, version: VersionInfo) -> None:
-        held = {one.alias: one.generation for one in self.registry.aliases.list(TONE)}
-        self.registry.aliases.move(TONE, "prod", version.digest, held.get("prod"))
+        held = {one.alias: one.generation for one in self.registry.aliases.list(version.name)}
+        self.registry.aliases.move(version.name, "prod", version.digest, held.get("prod"))
 
     def is_said_by(self, vllm: running.Vllm, seed: int) -> bool:
         """Whether the alias is answered with what PEFT makes of that version: the logprobs of what it
@@ -74,18 +74,19 @@ class Place:
         ]  # vLLM stops at an end of text
         return max(abs(one - other) for one, other in zip(said, trained, strict=True)) < 1e-3
 
-    def follow(self, url: str) -> Reconciler:
-        registry = self._server.registry(self._server.token("gpu-1", "worker", ("acme",)))
+    def follow(self, url: str, name: str = "gpu-1") -> Reconciler:
+        registry = self._server.registry(self._server.token(name, "worker", ("acme",)))
         deps = ReconcilerDeps(
             registry=registry,
             engine=ENGINES["vllm"](EngineClient(url), OperatorCommands(Path()), {}),
-            cache=Cache(self.folder / "cache", retry=NO_WAIT),
-            state_file=StateFile(self.folder / "state.json"),
+            cache=Cache(self.folder / f"cache-{name}", retry=NO_WAIT),
+            state_file=StateFile(self.folder / f"{name}.json"),
             probe=lambda: found_at(url),
             inspect=lambda found: inspect_engine(registry, found),
             log=print,
         )
-        return Reconciler(deps, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
+        self.cache = deps.cache
+        return Reconciler(deps, FollowSettings(name=name, engine="vllm", watch=("acme/*@prod",)))
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,34 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
 def revoke(place: Place, version: VersionInfo) -> None:
     ref = Ref.of_revision(TONE, version.digest)
     change_state(place.registry, ref, StateChange(state="revoked", reason="for a test"))
+
+
+def test_cleaning_the_cache_after_the_worker_stopped_leaves_what_vllm_reads_again(place: Place) -> None:
+    """It keeps two adapters in memory, and reads the third again from its folder; without that, it exits."""
+    env = running.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
+    names = [AdapterName.parse(f"acme/kept-{seed}") for seed in (11, 12, 13)]
+    versions = [place.publish(seed, name) for seed, name in zip((11, 12, 13), names, strict=True)]
+    for version in versions:
+        place.alias(version)
+    with running.serving(PYTHON.python, place.base, env, place.folder / "three.log") as vllm:
+        settle(place.follow(vllm.url, "gpu-2"))
+        place.cache.close()
+        cleaning = Cache(place.folder / "cache-gpu-2")
+        kept = {version.digest for version in versions}
+        assert kept.isdisjoint(entry.digest for entry in cleaning.shrink(0))
+        for _ in range(2):
+            for seed, name in zip((11, 12, 13), names, strict=True):
+                answer = vllm.complete(f"{name}@prod", models.PROMPT)
+                said = answer.body["choices"][0]["logprobs"]["token_logprobs"]
+                trained = models.said(place.base, place.folder / f"lora-{seed}")[: len(said)]
+                assert max(abs(one - other) for one, other in zip(said, trained, strict=True)) < 1e-3
+        assert vllm.process.poll() is None
+
+        assert vllm.ask("POST", "/v1/unload_lora_adapter", {"lora_name": f"{names[0]}@prod"}).status == 200
+        worker = place.follow(vllm.url, "gpu-2")
+        place.registry.aliases.remove(names[0], "prod", 1)
+        settle(worker)
+        place.cache.close()
+        gone = {entry.digest for entry in cleaning.shrink(0)}
+        assert gone & kept == {versions[0].digest}
+        assert vllm.complete(f"{names[1]}@prod", models.PROMPT).status == 200

@@ -26,6 +26,7 @@ from adaptry.storage.backup import create, restore
 from adaptry.storage.connect import open_local
 from adaptry.storage.tokens import create_token
 from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.testing.warm_python import WarmPython, run_warm
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
 
@@ -70,6 +71,31 @@ def test_a_worker_goes_back_to_what_the_restored_registry_means(scene: Scene) ->
         scene.alias(scene.registry.versions.get(Ref.parse("acme/tone@2")))
         settle(worker)
         assert scene.serves(engine) == 2
+
+
+def test_a_registry_that_is_behind_moves_no_name_back(scene: Scene) -> None:
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    engine = scene.engine()
+    settle(scene.worker(engine))
+    old = scene.folder / "copy"  # without `adaptry restore`; and by another process, since SQLite's locks are
+    subprocess.run(["cp", "-r", str(scene.folder / "data"), str(old)], check=True)  # those of a process
+    scene.alias(second)
+    settle(scene.worker(engine))
+    current = scene.server
+    with running_server(ServerSettings(data=old)) as scene.server:
+        worker = scene.worker(engine)
+        settle(worker)
+        assert scene.serves(engine) == 2
+        (problem,) = scene.server.registry().workers.get("gpu-1").troubles
+        assert (
+            "the registry is behind: it has acme/tone@prod at generation 1, and 2 was seen" in problem.reason
+        )
+    scene.server = current
+    scene.alias(first)
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == 1
+    assert scene.registry.workers.get("gpu-1").troubles == ()
 
 
 def test_a_worker_proves_a_recall_that_the_restored_registry_has_forgotten(scene: Scene) -> None:
@@ -138,7 +164,7 @@ def test_a_proof_that_the_registry_did_not_sign_changes_nothing(scene: Scene) ->
 @contextmanager
 def serve(data: Path) -> Iterator[str]:
     """`adaptry serve` as a process of its own, killed at the end."""
-    with subprocess.Popen(
+    with WarmPython(
         [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -171,17 +197,17 @@ def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Sc
         )
         for seed, lora in enumerate(loras):
             version = push(registry, open_dir(lora), TONE).version
-            taking = subprocess.Popen([*adaptry, "backup", str(backups), "--registry", str(data)])
+            taking = WarmPython([*adaptry, "backup", str(backups), "--registry", str(data)])
             if seed == 0:
                 registry.aliases.move(TONE, "prod", version.digest, was=None)
             push(registry, open_dir(tiny_lora(tmp_path / f"meanwhile-{seed}", seed=100 + seed)), "acme/storm")
             assert taking.wait() == 0
-        refused = subprocess.run(
+        refused = run_warm(
             [*adaptry, "restore", str(backups), "--registry", str(data), "--replace"], check=False
         )
         assert refused.returncode == 4
     shutil.rmtree(data)
-    subprocess.run([*adaptry, "restore", str(backups), "--registry", str(data)], check=True)
+    run_warm([*adaptry, "restore", str(backups), "--registry", str(data)], check=True)
     with serve(data) as url:
         fresh = (data / "admin-token").read_text().strip()
         assert fresh != token

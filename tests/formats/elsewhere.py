@@ -53,12 +53,15 @@ class Elsewhere:
             test = mark(test)
         return test
 
+    def command(self, *arguments: str | Path) -> list[str | Path]:
+        """What runs the script there."""
+        return [self.python, Path(__file__).parent / self.script, *arguments]
+
     def run(self, *arguments: str | Path) -> list[Any]:
         """What the script tells: the JSON in its last line, or nothing."""
         # PYTHONPATH is ours, and theirs is another Python.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        command = [self.python, Path(__file__).parent / self.script, *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        run = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, env=env)
         assert run.returncode == 0, run.stderr[-2000:]
         told: list[Any] = json.loads((run.stdout.splitlines() or ["[]"])[-1])
         return told

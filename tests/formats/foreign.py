@@ -72,6 +72,21 @@ def adapterhub_lora(folder: Path, hidden: int = 16, rank: int = 4, **settings: A
     return written(folder, "adapter.safetensors", shapes, config)
 
 
+def torchtune(folder: Path, hidden: int = 16, rank: int = 4, is_dora: bool = False, **fields: Any) -> Path:
+    """torchtune's LoRA of every linear layer of a Llama, under its own names, as safetensors."""
+    wide = 2 * hidden
+    sides = {f"attn.{name}_proj": (hidden, hidden) for name in ("q", "k", "v", "output")}
+    sides |= {"mlp.w1": (wide, hidden), "mlp.w2": (hidden, wide), "mlp.w3": (wide, hidden)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(2):
+        for inside, (fan_out, fan_in) in sides.items():
+            at = f"layers.{layer}.{inside}"
+            shapes |= {f"{at}.lora_a.weight": (rank, fan_in), f"{at}.lora_b.weight": (fan_out, rank)}
+            shapes |= {f"{at}.magnitude": (fan_out,)} if is_dora else {}
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 6.0, "target_modules": ["q_proj"], **fields}
+    return written(folder, "adapter_model.safetensors", shapes, config)
+
+
 def unet(folder: Path, width: int = 8) -> Path:
     """The part of a pipeline that `kohya` is for, as diffusers saves one."""
     shapes = {

@@ -64,7 +64,7 @@ def test_merging_the_file_is_what_the_library_merges(case: str, corpus: Path, tm
 @pytest.mark.parametrize(
     ("way", "reason"),
     [
-        ("lora_gated", "how much it adds depends on the input"),
+        ("lora_gated", "its update depends on the input"),
         ("dora", "which the library merges without its scale"),
         ("ia3", "is ia3 in the layout of AdapterHub"),
         ("par_bn", "is bottleneck in the layout of AdapterHub"),

@@ -15,13 +15,14 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from adaptry import open_dir, pull, push
+from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.diffusers_pipeline import open_base_folder
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.checks import check
 from adaptry.core.errors import InvalidWeights
+from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 
 from .elsewhere import Elsewhere
@@ -179,7 +180,7 @@ def test_a_broken_file_has_its_finding(how: str, case: str, corpus: Path, broken
     _, code = BROKEN[how]
     folder = broken / f"{case}, {how}"
     if not code:
-        with pytest.raises(InvalidWeights, match="names say which part"):
+        with pytest.raises(InvalidWeights, match="names contain the part"):
             open_dir(folder)
     else:
         assert code in codes(open_dir(folder), base(corpus, case.partition("-")[0]))

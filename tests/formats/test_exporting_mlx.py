@@ -98,7 +98,7 @@ def test_peft_answers_with_an_adapter_of_mlx_as_mlx_does(
 
 def test_what_would_be_another_adapter_in_pefts_layout_is_refused(corpus: Path, tmp_path: Path) -> None:
     for case, match in (
-        ("llama-embedded", "output head too"),
+        ("llama-embedded", "also the output head"),
         ("mixtral-lora", "the experts of a layer"),
     ):
         options = setting(corpus, case.partition("-")[0])

@@ -89,6 +89,43 @@ def test_what_was_exported_comes_back(config: dict[str, Any], llama: Path, tmp_p
         assert scales(back) == scales(adapter)
 
 
+def merged(source: Path, base: Path, target: Path) -> dict[str, torch.Tensor]:
+    told = run("merge", source, "--base", base, "-o", target)
+    assert told.exit_code == 0, told.output
+    return load_file(target / "model.safetensors")
+
+
+def test_a_gguf_is_merged_as_what_is_converted_of_it(llama: Path, tmp_path: Path) -> None:
+    adapter = trained(llama, tmp_path / "lora", target_modules="all-linear", lora_alpha=6)
+    file = exported(adapter, llama, tmp_path / "gguf") / "adapter.gguf"
+    back = converted(file, tmp_path / "back", "--base", llama)
+    wanted = merged(back, llama, tmp_path / "from the folder")
+    found = merged(file, llama, tmp_path / "from the file")
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    verified = run("verify-merge", tmp_path / "from the file")
+    assert verified.exit_code == 0, verified.output
+    combined = run("combine", f"{file}=0.5", adapter, "--base", llama, "-o", tmp_path / "combined")
+    assert combined.exit_code == 0, combined.output
+    half = run("combine", f"{adapter}=1.5", "-o", tmp_path / "wanted")
+    assert half.exit_code == 0, half.output
+    wanted = merged(tmp_path / "wanted", llama, tmp_path / "one")
+    found = merged(tmp_path / "combined", llama, tmp_path / "other")
+    assert all(torch.allclose(found[name], wanted[name], atol=1e-6) for name in wanted)
+
+
+def test_a_gguf_is_checked_in_the_names_of_its_base(llama: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "one.gguf", factors("blk.0.attn_q.weight"))
+    told = run("check", file, "--base", llama, "--weights")
+    assert told.exit_code == 0, told.output
+    assert "no findings; it can be used" in told.output
+    assert "pass --base NAME" in refusal("check", file)
+    other = written(tmp_path / "other.gguf", factors("blk.7.attn_q.weight"))
+    assert "does not correspond to a module of this base" in refusal("check", other, "--base", llama)
+    told = run("check", file, "--base", llama, "--runtime", "vllm")
+    assert told.exit_code == 2
+    assert "llama.cpp alone loads a .gguf" in told.output
+
+
 def test_a_weight_that_lies_the_other_way_round_comes_back(tmp_path: Path) -> None:
     config = GPT2Config(
         n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=64, tie_word_embeddings=False
@@ -110,12 +147,11 @@ def test_experts_come_back_one_by_one_and_merge_as_before(tmp_path: Path) -> Non
     told = run("export", adapter, "--base", base, "--for", "llama.cpp", "-o", file)
     assert told.exit_code == 0, told.output
     back = converted(file, tmp_path / "back", "--base", base)
-    for source, target in ((adapter, "before"), (back, "after")):
-        told = run("merge", source, "--base", base, "-o", tmp_path / target)
-        assert told.exit_code == 0, told.output
-    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("before", "after"))
-    assert before.keys() == after.keys()
+    before, after = merged(adapter, base, tmp_path / "before"), merged(back, base, tmp_path / "after")
+    direct = merged(file, base, tmp_path / "direct")
+    assert before.keys() == after.keys() == direct.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    assert all(torch.equal(after[name], direct[name]) for name in after)
 
 
 def refusal(*words: str | Path) -> str:
@@ -150,23 +186,25 @@ def test_what_cannot_be_told_back_is_refused_with_the_reason(llama: Path, tmp_pa
 
     query = "blk.0.attn_q.weight"
     file = written(tmp_path / "one.gguf", factors(query))
-    assert "say --base NAME" in refusal("convert", file, "-o", tmp_path / "made")
-    assert "of no module of this base" in asked(written(tmp_path / "2.gguf", factors("blk.7.attn_q.weight")))
+    assert "pass --base NAME" in refusal("convert", file, "-o", tmp_path / "made")
+    assert "does not correspond to a module of this base" in asked(
+        written(tmp_path / "2.gguf", factors("blk.7.attn_q.weight"))
+    )
     assert "this base" in asked(written(tmp_path / "3.gguf", factors(query, (64, 64))))
     other = written(tmp_path / "4.gguf", factors(query), architecture="qwen2")
-    assert "is for llama.cpp's qwen2, and the base is its llama" in asked(other)
-    assert "is no LoRA of llama.cpp's" in asked(written(tmp_path / "5.gguf", factors(query), kind="other"))
+    assert "is for llama.cpp's qwen2, but the base is its llama" in asked(other)
+    assert "is not a LoRA of llama.cpp" in asked(written(tmp_path / "5.gguf", factors(query), kind="other"))
     half = {f"{query}.lora_a": np.ones((4, 32), np.float32)}
-    assert "half a pair" in asked(written(tmp_path / "6.gguf", half))
+    assert "only one factor" in asked(written(tmp_path / "6.gguf", half))
     whole = {"output_norm.weight": np.ones(32, np.float32)}
-    assert "brings output_norm.weight whole" in asked(written(tmp_path / "7.gguf", whole))
+    assert "has output_norm.weight, which is not a factor" in asked(written(tmp_path / "7.gguf", whole))
     (tmp_path / "8.gguf").write_bytes(b"GGUF" + b"\xff" * 64)
-    assert "is no GGUF file that can be read" in asked(tmp_path / "8.gguf")
+    assert "is not a readable GGUF file" in asked(tmp_path / "8.gguf")
     assert not (tmp_path / "made").exists()
 
 
-def test_merging_a_gguf_says_to_convert_it_first(llama: Path, tmp_path: Path) -> None:
+def test_a_command_without_a_base_says_to_convert_a_gguf_first(tmp_path: Path) -> None:
     (tmp_path / "it").mkdir()
     written(tmp_path / "it" / "adapter.gguf", factors("blk.0.attn_q.weight"))
-    told = refusal("merge", tmp_path / "it", "--base", llama, "-o", tmp_path / "made")
+    told = refusal("resize", tmp_path / "it", "--rank", "2", "-o", tmp_path / "made")
     assert "adaptry convert FILE --base BASE" in told

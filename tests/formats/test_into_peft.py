@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from adaptry import open_dir
 from adaptry.testing.samples import tiny_base
 
-from .foreign import adapterhub_lora, bottleneck, diffusers, kohya, mlx, unet
+from .foreign import adapterhub_lora, bottleneck, diffusers, kohya, mlx, unet, written
 from .into_peft import Weights, assert_same, converted, merged, run
 
 
@@ -68,19 +68,31 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
+def test_a_lora_of_another_tool_is_combined_in_pefts_layout(base: Path, tmp_path: Path) -> None:
+    source = mlx(tmp_path / "out", lora_parameters={"rank": 4, "scale": 2.0, "dropout": 0.0})
+    told = run("combine", f"{source}=0.5", source, "--base", base, "-o", tmp_path / "combined")
+    assert told.exit_code == 0, told.output
+    wanted = converted(source, tmp_path / "peft")
+    told = run("combine", f"{wanted}=0.5", wanted, "-o", tmp_path / "wanted")
+    assert told.exit_code == 0, told.output
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("combined", "wanted"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_a_base_that_lacks_its_modules_is_refused(tmp_path: Path) -> None:
     other = tiny_base(tmp_path / "other", layers=1)
     told = run("convert", mlx(tmp_path / "out"), "--base", other, "-o", tmp_path / "peft")
     assert told.exit_code != 0
-    assert "it adapts layers 1, and the base has 1 layer" in told.output
+    assert "it adapts layers 1, but the base has 1 layer" in told.output
     assert not (tmp_path / "peft").exists()
 
 
 def test_without_a_base_it_is_said_that_no_names_were_compared(base: Path, tmp_path: Path) -> None:
     source = mlx(tmp_path / "out")
-    assert "no base was looked at" in run("convert", source, "-o", tmp_path / "one").output
+    assert "without a base" in run("convert", source, "-o", tmp_path / "one").output
     told = run("convert", source, "-o", tmp_path / "two", "--base", base)
-    assert "no base was looked at" not in told.output
+    assert "without a base" not in told.output
 
 
 def test_a_rank_is_another_step(tmp_path: Path) -> None:
@@ -133,6 +145,12 @@ def test_kohyas_flat_names_are_told_back_by_the_part_they_are_for(tmp_path: Path
     assert {module.path: module.scale for module in adapter.spec.modules} == {LINEAR: 0.5, CONV: 1.0}
 
 
+def test_a_gguf_beside_another_adapter_is_not_taken_for_it(tmp_path: Path) -> None:
+    source, base = kohya(tmp_path / "out"), unet(tmp_path / "unet")
+    (source / "model.gguf").write_bytes(b"GGUF")
+    assert run("check", source, "--base", base).exit_code == 0
+
+
 def test_a_merge_of_a_file_without_a_config_is_recorded_and_verified(tmp_path: Path) -> None:
     source, base = kohya(tmp_path / "out"), unet(tmp_path / "unet")
     merged(source, base, tmp_path / "merged")
@@ -147,9 +165,7 @@ def test_a_merge_of_a_file_without_a_config_is_recorded_and_verified(tmp_path: P
 def test_kohyas_file_without_a_base_says_what_to_give(tmp_path: Path) -> None:
     told = run("convert", kohya(tmp_path / "out"), "-o", tmp_path / "peft")
     assert told.exit_code == 1
-    assert "only the base's own names tell them apart: say --base ./PIPELINE/unet" in " ".join(
-        told.output.split()
-    )
+    assert "only with the base's names" in " ".join(told.output.split())
 
 
 def test_kohyas_file_for_another_part_is_refused_by_name(tmp_path: Path) -> None:
@@ -163,7 +179,7 @@ def test_a_part_of_a_diffusers_file_is_taken_by_its_name(tmp_path: Path) -> None
     source = diffusers(tmp_path / "out")
     told = run("convert", source, "-o", tmp_path / "peft")
     assert told.exit_code == 1
-    assert "each a model of its own" in told.output
+    assert "each a separate model" in told.output
     adapter = open_dir(converted(source, tmp_path / "peft", "--part", "unet"))
     (module,) = adapter.spec.modules
     assert module.path == "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -196,6 +212,21 @@ def test_a_gated_lora_of_adapterhub_is_refused(base: Path, tmp_path: Path) -> No
     told = run("merge", source, "--base", base, "-o", tmp_path / "merged")
     assert told.exit_code == 2
     assert "is gated" in told.output
+
+
+def test_the_original_names_of_sdxl_are_checked_like_others(tmp_path: Path) -> None:
+    base, factors = unet(tmp_path / "unet"), {}
+    for original, kernel in (("input_blocks_1_0_in_layers_2", (3, 3)), ("input_blocks_1_1_to_q", ())):
+        factors[f"lora_unet_{original}.lora_down.weight"] = (4, 8, *kernel)
+        factors[f"lora_unet_{original}.lora_up.weight"] = (8, 4, *(1 for _ in kernel))
+    alphas = {f"{name.partition('.')[0]}.alpha": 4.0 for name in factors}
+    source = written(tmp_path / "out", "style.safetensors", factors, None, {"ss_network_dim": "4"}, alphas)
+    told = run("check", source, "--base", base)
+    assert told.exit_code == 0, told.output
+    assert "nothing found" in told.output
+    told = run("check", source, "--base", unet(tmp_path / "other", width=16))
+    assert told.exit_code == 1
+    assert "shape_mismatch" in told.output
 
 
 def test_a_file_of_a_pipeline_is_checked_against_one_part(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import open_dir, pull, push
+from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
+from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 
 from .elsewhere import Elsewhere

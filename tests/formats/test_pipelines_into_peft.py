@@ -87,12 +87,12 @@ def refusal(*words: str | Path) -> str:
 def test_what_is_not_told_is_asked_for(corpus: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     assert "--base ./PIPELINE/PART" in refusal("convert", corpus / "sd-metadata", "-o", made)
-    assert "only the base's own names" in refusal("convert", corpus / "sd-kohya", "-o", made)
+    assert "only with the base's names" in refusal("convert", corpus / "sd-kohya", "-o", made)
     for case in ("sd-metadata", "sd-kohya"):
         told = refusal("merge", corpus / case, "--base", corpus / "sd", "-o", made)
-        assert f"name the folder of the one that is meant ({corpus / 'sd' / 'unet'}" in told
+        assert f"pass the folder of one of them (such as {corpus / 'sd' / 'unet'}" in told
     told = refusal("convert", corpus / "sd-dora", "--base", corpus / "sd" / "text_encoder", "-o", made)
-    assert "leaves out a text encoder's magnitudes" in told
+    assert "drops a text encoder's magnitudes" in told
     told = refusal("convert", corpus / "sd-kohya", "--base", corpus / "flux" / "transformer", "-o", made)
     assert "is for another model than this base" in told
     assert not made.exists()
@@ -102,7 +102,7 @@ def test_the_parts_of_another_model_are_told(corpus: Path, tmp_path: Path) -> No
     base = corpus / "sd" / "unet"
     told = run("convert", corpus / "sd-kohya", "--base", base, "-o", tmp_path / "made")
     assert "only unet of" in told.output
-    assert "text_encoder (8 modules) is another model's" in " ".join(told.output.split())
+    assert "text_encoder (8 modules) belongs to another model" in " ".join(told.output.split())
 
 
 def test_one_part_by_its_name_needs_no_base(corpus: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import open_dir, pull, push
+from adaptry import open_dir
 from adaptry.core.errors import InvalidWeights, NotFound, Unsupported
+from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
@@ -65,7 +66,7 @@ def test_none_of_it_comes_back(tmp_path: Path) -> None:
 def test_an_adapter_inside_another_is_named(tmp_path: Path) -> None:
     tiny_lora(tmp_path / "out")
     tiny_lora(tmp_path / "out" / "reference")
-    assert "push that folder by itself" in open_dir(tmp_path / "out").left_out["reference"]
+    assert "push that folder separately" in open_dir(tmp_path / "out").left_out["reference"]
 
 
 def test_a_folder_of_checkpoints_says_which_to_push(tmp_path: Path) -> None:
@@ -83,8 +84,9 @@ def test_a_folder_of_checkpoints_says_which_to_push(tmp_path: Path) -> None:
         ("tone.zip", "unpack it"),
         ("tone.nemo", "convert it to PEFT"),
         ("tone.gguf", "the folder it was converted from"),
-        ("adapter_0.pt", "Hugging Face export"),
-        ("adapter_fusion_config.json", "push each of those"),
+        ("adapter_0.pt", "Hugging Face checkpointer"),
+        ("__0_0.distcp", "Megatron Bridge"),
+        ("adapter_fusion_config.json", "push each adapter"),
     ],
 )
 def test_an_adapter_in_a_form_that_is_not_read_is_refused_with_the_way_to_one_that_is(
@@ -97,7 +99,7 @@ def test_an_adapter_in_a_form_that_is_not_read_is_refused_with_the_way_to_one_th
 
 def test_a_file_in_the_place_of_a_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "tone.zip").write_bytes(b"PK\x03\x04")
-    with pytest.raises(NotFound, match="is a file; give the folder"):
+    with pytest.raises(NotFound, match="is a file; pass the folder"):
         open_dir(tmp_path / "tone.zip")
 
 

@@ -37,6 +37,7 @@ from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_lora
+from adaptry.testing.warm_python import WarmPython, run_warm
 
 from .storming import NAMES
 
@@ -60,7 +61,7 @@ class Standing:
     """A process that stands still at a place, once it gets there."""
 
     def __init__(self, script: str, place: str, *words: object) -> None:
-        self.process = subprocess.Popen(
+        self.process = WarmPython(
             [sys.executable, str(Path(__file__).with_name(script)), *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -144,7 +145,7 @@ KILLED = [
 @pytest.mark.parametrize("place", KILLED)
 def test_a_sweep_killed_anywhere_is_finished_by_the_next(place: str, folder: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("sweeping.py")
-    killed = subprocess.run(
+    killed = run_warm(
         [sys.executable, str(script), str(folder)], env={**os.environ, VARIABLE: place}, check=False
     )
     assert killed.returncode == -signal.SIGKILL
@@ -189,7 +190,7 @@ class Storming:
 
     def __init__(self, folder: Path, seed: int, outs: list[Path]) -> None:
         words = [sys.executable, str(Path(__file__).with_name("storming.py")), str(folder), str(seed)]
-        self._process = subprocess.Popen(
+        self._process = WarmPython(
             [*words, *map(str, outs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.pushes = 0

@@ -60,7 +60,7 @@ def later(registry: LocalRegistry, by: timedelta) -> LocalRegistry:
     )
 
 
-def test_what_is_in_use_stays_whatever_the_grace(
+def test_needed_files_stay_with_any_grace_period(
     registry: LocalRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
@@ -76,7 +76,7 @@ def test_what_is_in_use_stays_whatever_the_grace(
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_a_deleted_adapters_bytes_go_after_the_grace_and_not_before(
+def test_a_deleted_adapters_bytes_are_deleted_after_the_grace_period(
     registry: LocalRegistry, lora: MakeLora
 ) -> None:
     push(registry, lora(1), TONE)
@@ -92,7 +92,7 @@ def test_a_deleted_adapters_bytes_go_after_the_grace_and_not_before(
     assert blobs(registry) == set()
 
 
-def test_bytes_that_another_adapter_has_too_stay(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_bytes_of_another_adapter_stay(registry: LocalRegistry, lora: MakeLora) -> None:
     push(registry, lora(1), TONE)
     push(registry, lora(1), VOICE)
     registry.adapters.delete(TONE)
@@ -116,13 +116,15 @@ def test_a_push_that_died_before_it_made_a_version_leaves_nothing(
     assert not registry.files.has(TONE, _digest(lora(1), "adapter_config.json"))
 
 
-def test_its_files_go_a_grace_after_they_were_found_not_two(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_files_are_deleted_one_grace_period_after_they_were_found(
+    registry: LocalRegistry, lora: MakeLora
+) -> None:
     send(registry, TONE, lora(1))
     assert collect_garbage(registry).waiting == 2
     assert collect_garbage(later(registry, DAY)).deleted == 2
 
 
-def test_asking_whether_a_marked_file_is_there_keeps_it(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_a_query_for_a_marked_file_removes_its_mark(registry: LocalRegistry, lora: MakeLora) -> None:
     manifest = send(registry, TONE, lora(1))
     collect_garbage(registry)
 
@@ -134,7 +136,7 @@ def test_asking_whether_a_marked_file_is_there_keeps_it(registry: LocalRegistry,
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_a_version_made_of_marked_files_takes_the_marks_off(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_a_version_with_marked_files_removes_their_marks(registry: LocalRegistry, lora: MakeLora) -> None:
     manifest = send(registry, TONE, lora(1))
     collect_garbage(registry)
     found = gc.scan_garbage(registry.catalog, registry.blobs)
@@ -145,7 +147,7 @@ def test_a_version_made_of_marked_files_takes_the_marks_off(registry: LocalRegis
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_a_rename_onto_a_name_with_marked_files_takes_the_marks_off(
+def test_a_rename_to_a_name_with_marked_files_removes_their_marks(
     registry: LocalRegistry, lora: MakeLora
 ) -> None:
     send(registry, VOICE, lora(1))
@@ -159,7 +161,7 @@ def test_a_rename_onto_a_name_with_marked_files_takes_the_marks_off(
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_what_something_was_made_from_stays_though_it_was_deleted(
+def test_inputs_of_derived_versions_stay_after_their_deletion(
     registry: LocalRegistry, lora: MakeLora
 ) -> None:
     parent = push(registry, lora(1), TONE).version
@@ -174,7 +176,7 @@ def test_what_something_was_made_from_stays_though_it_was_deleted(
     assert blobs(registry) == set()
 
 
-def test_a_push_that_goes_on_is_spared_with_all_it_sent(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_files_of_a_running_push_stay(registry: LocalRegistry, lora: MakeLora) -> None:
     adapter = lora(1)
     config = "adapter_config.json"
     upload(registry, TONE, adapter.content, config, _digest(adapter, config))
@@ -188,7 +190,9 @@ def test_a_push_that_goes_on_is_spared_with_all_it_sent(registry: LocalRegistry,
     assert push(registry, adapter, TONE).is_new
 
 
-def test_pushing_again_what_is_on_its_way_out_keeps_it(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_pushing_files_again_that_are_being_deleted_keeps_them(
+    registry: LocalRegistry, lora: MakeLora
+) -> None:
     push(registry, lora(1), TONE)
     registry.adapters.delete(TONE)
     collect_garbage(registry)
@@ -198,7 +202,7 @@ def test_pushing_again_what_is_on_its_way_out_keeps_it(registry: LocalRegistry, 
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_a_dry_run_says_what_would_go_and_changes_nothing(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_a_dry_run_reports_deletions_and_changes_nothing(registry: LocalRegistry, lora: MakeLora) -> None:
     push(registry, lora(1), TONE)
     registry.adapters.delete(TONE)
     collect_garbage(registry)
@@ -216,12 +220,15 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(registry: LocalRegistr
 
 
 def test_only_an_administrator_sweeps(registry: LocalRegistry) -> None:
-    for identity in (Identity("ada", "writer", ("*",)), Identity("ann", "admin", ("acme",))):
+    for identity in (
+        Identity.with_role("ada", "writer", ("*",)),
+        Identity.with_role("ann", "admin", ("acme",)),
+    ):
         with pytest.raises(PermissionDenied, match="administrator"):
             collect_garbage(registry.on_behalf_of(identity))
 
 
-def test_an_empty_registry_is_swept_in_vain(registry: LocalRegistry) -> None:
+def test_sweeping_an_empty_registry_deletes_nothing(registry: LocalRegistry) -> None:
     registry.adapters.create(TONE, AdapterEdit())
     assert collect_garbage(registry, grace=NOW).model_dump(exclude={"uploads"}, exclude_defaults=True) == {}
 
@@ -237,7 +244,7 @@ def test_a_manifest_that_cannot_be_read_stops_a_sweep(registry: LocalRegistry, l
     assert blobs(registry) == before
 
 
-def test_a_registry_in_postgresql_and_a_bucket_is_swept_alike(
+def test_a_registry_in_postgresql_and_a_bucket_is_swept_in_the_same_way(
     postgres: PostgresServer, s3_place: str, lora: MakeLora, tmp_path: Path
 ) -> None:
     with closing(open_local(tmp_path / "far", catalog=postgres.database(), blobs=s3_place)) as registry:
@@ -257,7 +264,7 @@ def test_a_registry_in_postgresql_and_a_bucket_is_swept_alike(
 class TestThePlan:
     NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
-    def test_marks_what_is_new_and_takes_what_was_marked_long_enough_ago(self) -> None:
+    def test_marks_new_garbage_and_deletes_garbage_after_the_grace_period(self) -> None:
         digest = Digest.of(b"x")
         new, recent, old = (
             OwnedFile("acme/tone", digest, 3, since)
@@ -266,12 +273,12 @@ class TestThePlan:
         decided = plan_sweep(GarbageScan(unneeded=(new, recent, old)), self.NOW, DAY)
         assert (decided.mark_files, decided.release_files) == ((new,), (old,))
 
-    def test_unmarks_what_is_needed_after_all(self) -> None:
+    def test_unmarks_files_that_are_needed_again(self) -> None:
         had = OwnedFile("acme/tone", Digest.of(b"x"), 3, self.NOW - 9 * DAY)
         decided = plan_sweep(GarbageScan(needed=(had,)), self.NOW, NOW)
         assert (decided.unmark_files, decided.release_files) == ((had,), ())
 
-    def test_without_grace_new_orphans_go_at_once_and_new_rows_when_they_are_seen_again(self) -> None:
+    def test_without_grace_new_orphans_are_deleted_at_once_and_new_rows_at_the_second_scan(self) -> None:
         orphan, had = OrphanBlob(Digest.of(b"y"), 3, None), OwnedFile("acme/tone", Digest.of(b"x"), 3, None)
         decided = plan_sweep(GarbageScan(unneeded=(had,), orphans=(orphan,)), self.NOW, NOW)
         assert (decided.release_files, decided.delete_orphans) == ((), (orphan,))

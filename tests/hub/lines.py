@@ -17,7 +17,7 @@ from pathlib import Path
 
 _MADE = Path(__file__).parents[2] / ".venvs"
 _FLOWS = Path(__file__).with_name("flows") / "run.py"
-_NODE_MODULES = Path(sys.prefix) / "hub-js" / "node_modules"
+_NODE_MODULES = Path(sys.prefix) / "javascript" / "node_modules"
 """Where `make test` puts the JavaScript client."""
 
 
@@ -79,7 +79,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class NodeClient(Client):
-    """The packages of `javascript/package.json`, on the Node.js of these tests' environment."""
+    """The packages of `tests/javascript/package.json`, on the Node.js of these tests' environment."""
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ LINES = (
     Line(27, "`hf_hub_download` by branch, tag, version, id, short id; from a subfolder"),
     Line(28, "a missing repository, revision, file: each its own error"),
     Line(29, "gated repositories",
-         left_out="nothing is gated here: who may not read an adapter is told that there is none"),
+         left_out="nothing is gated; for callers who may not read it, an adapter does not exist"),
     Line(30, "disabled repositories", left_out="there are none here"),
     Line(31, "`file_exists`, `repo_exists`, `revision_exists`"),
     Line(32, "`get_hf_file_metadata`: SHA-256 of large files, git's id of small ones"),
@@ -162,7 +162,7 @@ LINES = (
          "command", slow=True),
     Line(49, "what vLLM calls for `--lora-modules name=acme/tone`"),
     Line(50, "zeros, float32 noise and three bytes arrive as they were"),
-    Line(51, "two writers at once: one commits, the other is told 412"),
+    Line(51, "two writers at once: one commits, the other gets 412"),
     Line(52, "an upload that changes on the way is refused, and nothing is committed", proxied=True),
     Line(53, "pickles, optimizer state and checkpoints are left out; a whole model is refused"),
     Line(54, "an adapter that cannot work is refused, and the branch stays"),
@@ -188,7 +188,7 @@ LINES = (
     Line(71, "`createBranch`, an upload to it, `deleteBranch`", "javascript"),
     Line(72, "a whole model, a misfit, a reader's upload and a pull request are refused with the reason",
          "javascript"),
-    Line(73, "`uploadFilesWithProgress` of a folder; what is no part of an adapter is left out",
+    Line(73, "`uploadFilesWithProgress` of a folder; files that are not part of an adapter are left out",
          "javascript"),
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
+from adaptry.testing.warm_python import WarmPython, run_warm
 
 from .lines import Client, Line
 
@@ -111,7 +112,7 @@ def serving(folder: Path, *options: str, **settings: str) -> Iterator[Site]:
     command = [*ADAPTRY, "serve", "--data", str(data), "--port", "0", "--anonymous-read", *options]
     with (
         (folder / "server.log").open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env) as process,
+        WarmPython(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env) as process,
     ):
         try:
             assert process.stdout
@@ -165,6 +166,6 @@ def _token(data: Path, who: str, role: str, *namespaces: str) -> str:
 
 
 def _adaptry(*words: str) -> str:
-    done = subprocess.run([*ADAPTRY, *words], capture_output=True, text=True, check=False)
+    done = run_warm([*ADAPTRY, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from adaptry import open_dir, push
+from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.connect import open_local
@@ -111,7 +112,7 @@ def test_the_same_commit_again_is_the_same_version(
 @pytest.mark.parametrize("there", ["acme/no-such-adapter", "acme/no-such-adapter@v9"])
 def test_what_is_not_there_is_not_found(run: Run, there: str) -> None:
     told = run("push", f"hf:{there}", "my/tone", code=3)
-    assert f"no hf:{there} at" in told.stderr
+    assert f"hf:{there} does not exist at" in told.stderr
 
 
 def test_what_the_token_may_not_read_is_not_there(
@@ -170,7 +171,10 @@ def test_all_of_an_author_are_taken_once(
     taken = json.loads(run(*asked).stdout)
     assert {each["repository"]: each["number"] for each in taken if each["number"]} == dict.fromkeys(names, 1)
     again = json.loads(run(*asked).stdout)
-    assert {each["passed_over"] for each in again} == {"is here already", "holds no adapter that we read"}
+    assert {each["passed_over"] for each in again} == {
+        "is already imported",
+        "has no adapter in a known format",
+    }
     filled(hub, site, names[0], "second")
     later = json.loads(run(*asked).stdout)
     assert [each["number"] for each in later if each["number"]] == [2]

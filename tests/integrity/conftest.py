@@ -18,6 +18,7 @@ from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.version_state import change_state
+from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
@@ -27,6 +28,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.tokens import create_token, list_tokens, revoke_token
+from adaptry.testing.contract.evidence import add_results
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 TONE = AdapterName.parse("acme/tone")
@@ -59,6 +61,13 @@ def fill(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path]) -
         options = PushOptions(metrics={"loss": 1.0 / seed}, alias="prod" if seed < 3 else None)
         push(registry, open_dir(lora(seed)), TONE, options=options)
     registry.metrics.log(Ref.parse("acme/tone@1"), {"loss": 0.25, "accuracy": 0.5})
+    add_results(registry)
+    add_results(registry, Ref.parse("acme/tone@1"))
+    for whole_file in (False, True):
+        newest = registry.evidence.list(Ref.parse("acme/tone@1")).items[0]
+        registry.evidence.withdraw(
+            newest.id, WithdrawalRequest(reason="wrong template", whole_file=whole_file)
+        )
     registry.adapters.edit(TONE, AdapterEdit(description="It sets the tone", tags=("warm", "kind")))
     change_state(
         registry,

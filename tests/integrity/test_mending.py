@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from sqlalchemy import delete
 from sqlmodel import select
 
@@ -26,6 +26,7 @@ from adaptry.core.errors import CorruptData
 from adaptry.core.failpoints import MEND_POINTS
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.core.report import CheckReport
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.mirroring.bundles.writer import create_bundle
 from adaptry.operations.repair import RepairResult, repair_registry
@@ -33,12 +34,14 @@ from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.registry.records import CommitNote, PushOptions
 from adaptry.storage.blobs.local import LocalBlobs
-from adaptry.storage.catalog import damage
-from adaptry.storage.catalog.rows import InspectionRow
+from adaptry.storage.catalog import adapters, damage, events, versions
+from adaptry.storage.catalog.rows import InspectionRow, VersionRow
+from adaptry.storage.catalog.versions import BaseCheck
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.samples import tiny_base
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.testing.warm_python import WarmPython, run_warm
 
 TONE = AdapterName.parse("acme/tone")
 WEIGHTS = "adapter_model.safetensors"
@@ -146,7 +149,7 @@ def test_what_no_source_has_is_set_aside_and_can_be_pushed_later(
     assert len(mended.set_aside) == len(mended.left) == 1
     assert not path.exists()
     assert [one.read_bytes() for one in (path.parents[2] / "damaged").iterdir()] == [bad]
-    with pytest.raises(CorruptData, match="gone"):
+    with pytest.raises(CorruptData, match="lost"):
         pull(registry, Ref(TONE), tmp_path / "pulled")
     push(registry, open_dir(lora(1)), TONE)
     assert is_whole(registry, lora(1), tmp_path)
@@ -230,6 +233,50 @@ def test_rows_that_follow_from_others_are_rebuilt(busy: LocalRegistry, folder: P
     assert mended.left == ()
     assert verify(busy.catalog, busy.blobs) == ()
     assert busy.versions.search("module:q_proj tag:warm").items == found
+
+
+def test_a_version_stored_under_older_rules_gains_todays_findings_and_keeps_everything_else(
+    registry: LocalRegistry, tmp_path: Path
+) -> None:
+    base = tiny_base(tmp_path / "base")
+    register_base(registry, open_checkpoint(base), names=["org/model"], cache=tmp_path / "cache")
+    name = AdapterName.parse("acme/dropped")
+    source = prefixed_twice(tiny_lora(tmp_path / "dropped", base_name="org/model"))
+    push(registry, open_dir(source), name, options=PushOptions(force_reason="measured", alias="prod"))
+    before = registry.versions.detail(Ref(name))
+    assert before.report.is_blocked
+    with registry.catalog.write() as tx:  # as the registry's rules were before they knew of this
+        row = tx.exec(select(VersionRow).where(VersionRow.digest == before.version.digest.hex)).one()
+        assert row.id is not None
+        old = BaseCheck(before.version.base_id, "org/model", "verified", CheckReport(base="org/model"))
+        versions.set_base_check(tx, row.id, old)
+        told = {"base": old.base_id, "base_status": old.status}
+        adapter = adapters.find(tx, name)
+        events.record(
+            tx, "version.rechecked", at=registry.clock(), by="local", adapter=adapter, number=1, detail=told
+        )
+    assert registry.versions.detail(Ref(name)).report.findings == ()
+
+    (problem,) = verify(registry.catalog, registry.blobs)
+    assert problem.kind == "outdated" and not problem.is_damage
+    assert "gains " in problem.reason
+    mended = repair_registry(registry, read_bytes=True)
+    assert mended.left == () and len(mended.done) == 1
+    after = registry.versions.detail(Ref(name))
+    assert after.report == before.report
+    assert after.version == before.version
+    assert after.version.state == "active" and after.version.aliases == ("prod",)
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def prefixed_twice(folder: Path) -> Path:
+    """An adapter under names at which PEFT finds no module."""
+    weights = load_file(folder / WEIGHTS)
+    save_file(
+        {name.replace("base_model.model.", "base_model.model.foo."): it for name, it in weights.items()},
+        folder / WEIGHTS,
+    )
+    return folder
 
 
 def test_mended_weights_are_inspected_anew(registry: LocalRegistry, lora: MakeLora) -> None:
@@ -325,7 +372,7 @@ def test_a_mend_that_was_killed_is_finished_by_the_next(
     assert place in MEND_POINTS or place.startswith("blobs.")
     spoil(path_of(registry))
     verify(registry.catalog, registry.blobs)
-    dead = subprocess.run(
+    dead = run_warm(
         [sys.executable, "-c", _MEND, str(folder), str(lora(1))],
         env={**os.environ, "ADAPTRY_FAILPOINT": place},
         check=False,
@@ -341,7 +388,7 @@ def test_two_mends_at_once_and_a_push_beside_them_leave_one_sound_file(
 ) -> None:
     spoil(path_of(registry))
     verify(registry.catalog, registry.blobs)
-    both = [subprocess.Popen([sys.executable, "-c", _MEND, str(folder), str(lora(1))]) for _ in range(2)]
+    both = [WarmPython([sys.executable, "-c", _MEND, str(folder), str(lora(1))]) for _ in range(2)]
     push(registry, open_dir(lora(1)), TONE)
     assert [one.wait() for one in both] == [0, 0]
     assert verify(registry.catalog, registry.blobs) == ()

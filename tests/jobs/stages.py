@@ -12,13 +12,15 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry import open_dir, push
+from adaptry import open_dir
 from adaptry.jobs.engine import FILE
+from adaptry.operations.transfer import push
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import (
     FailpointGate,
     RunnerProcess,
+    has_steps,
     live_processes,
     make_merge_registry,
     wait_until,
@@ -58,7 +60,7 @@ class Player:
         return self.runner.process.pid
 
     def has_steps(self) -> bool:
-        return bool(live_processes(self.pid).keys() - {self.pid})
+        return has_steps(self.pid)
 
     def kill(self) -> None:
         """It alone; its steps are left behind."""

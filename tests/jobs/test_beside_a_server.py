@@ -15,6 +15,7 @@ from pathlib import Path
 
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.runners import PATIENCE, wait_until
+from adaptry.testing.warm_python import WarmPython, run_warm
 
 COMMAND = (sys.executable, "-m", "adaptry_cli")
 
@@ -22,7 +23,7 @@ COMMAND = (sys.executable, "-m", "adaptry_cli")
 @contextmanager
 def process(command: list[str], **streams: int) -> Iterator[subprocess.Popen[str]]:
     """A process that is gone at the end of the block."""
-    with subprocess.Popen(command, text=True, **streams) as started:
+    with WarmPython(command, text=True, **streams) as started:
         try:
             yield started
         finally:
@@ -38,7 +39,7 @@ def test_jobs_are_asked_for_over_http_and_run_beside_the_server(busy: LocalRegis
         environ = {**os.environ, "ADAPTRY_URL": url, "ADAPTRY_TOKEN": token}
 
         def said(*words: str) -> str:
-            run = subprocess.run([*COMMAND, *words], env=environ, capture_output=True, text=True, check=False)
+            run = run_warm([*COMMAND, *words], env=environ, capture_output=True, text=True, check=False)
             assert run.returncode == 0, run.stderr
             return run.stdout
 

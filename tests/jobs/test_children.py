@@ -1,25 +1,36 @@
-"""What the process of a step says, and to whom."""
+"""The process of a step: how it starts and ends, what it says, and to whom."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from adaptry.core.identity import Identity
 from adaptry.jobs.ipc import RegistryLocation, StepRequest
+from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_process import OutputHandler, StepProcess
 from adaptry.registry.job_types.records import JobFault
+from adaptry.storage.catalog.rights import encode_rights
 
 pytest.importorskip("psycopg")
 NOBODY = "postgresql://adaptry@127.0.0.1:1/adaptry"  # nobody listens at port 1
 
 
-def test_where_the_registry_keeps_its_things_is_said_to_the_runner_and_not_to_who_asked(
-    tmp_path: Path,
-) -> None:
-    told: list[str] = []
-    asides: list[str] = []
-    paper = StepRequest(
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[StepLauncher]:
+    with closing(StepLauncher()) as launcher:
+        yield launcher
+
+
+@pytest.fixture
+def request_of_a_step(tmp_path: Path) -> StepRequest:
+    """A step that fails, since its catalog cannot be reached."""
+    return StepRequest(
         place=RegistryLocation(folder=str(tmp_path / "data"), catalog=NOBODY),
         job="job-1",
         step="start",
@@ -27,14 +38,67 @@ def test_where_the_registry_keeps_its_things_is_said_to_the_runner_and_not_to_wh
         kind="verify",
         task={},
         by="eve",
-        role="reader",
-        namespaces=("eve",),
+        rights=encode_rights(Identity.with_role("eve", "reader", ("eve",))),
         scratch=str(tmp_path),
     )
 
-    fault = StepProcess.start(paper).wait(OutputHandler(told.append, asides.append, lambda *stage: None))
+
+def test_where_the_registry_keeps_its_things_is_said_to_the_runner_and_not_to_who_asked(
+    launcher: StepLauncher, request_of_a_step: StepRequest
+) -> None:
+    told: list[str] = []
+    asides: list[str] = []
+
+    child = StepProcess.start(request_of_a_step, launcher)
+    fault = child.wait(OutputHandler(told.append, asides.append, lambda *stage: None))
 
     assert isinstance(fault, JobFault)
     assert fault.code == "unavailable"
     assert "127.0.0.1" not in " ".join([fault.message, *told])
     assert "127.0.0.1" in " ".join(asides)
+
+
+def ended(child: StepProcess) -> str:
+    """Why a process ended that said nothing."""
+    assert child.wait(OutputHandler(print, print, lambda *stage: None)) is None
+    return child.exit_reason
+
+
+def test_a_process_waits_for_its_step_in_its_scratch_folder_and_ends_when_it_is_killed(
+    launcher: StepLauncher, request_of_a_step: StepRequest, tmp_path: Path
+) -> None:
+    child = StepProcess(request_of_a_step, launcher.start(str(tmp_path)))
+
+    child.cancel()
+
+    assert "killed by SIGKILL" in ended(child)
+    child.cancel()  # which nobody gets who has its number by now
+
+
+def test_a_process_ends_when_its_runner_does(launcher: StepLauncher, tmp_path: Path) -> None:
+    process = launcher.start(str(tmp_path))
+    assert process.stdin and process.stdout and process.stderr
+
+    process.stdin.close()
+
+    assert (process.stdout.read(), process.wait()) == ("", 1)
+    process.stdout.close()
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no pidfds")
+def test_a_warm_process_is_single_threaded_and_is_replaced_if_it_dies(
+    launcher: StepLauncher, request_of_a_step: StepRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = StepProcess(request_of_a_step, launcher.start(request_of_a_step.scratch))
+    warm = int(Path(f"/proc/{waiting.process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert len(list(Path(f"/proc/{warm}/task").iterdir())) == 1
+
+    os.kill(warm, signal.SIGKILL)
+    for _ in range(2):
+        child = StepProcess.start(request_of_a_step, launcher)
+        assert isinstance(child.wait(OutputHandler(print, print, lambda *stage: None)), JobFault)
+    waiting.cancel()
+
+    assert ended(waiting) == "its process ended and said nothing"  # nobody is left who could tell more
+    assert "starting a new one" in caplog.text

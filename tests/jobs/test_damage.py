@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.runners import MERGE, RunnerProcess
+from adaptry.testing.warm_python import run_warm
 from adaptry_cli.main import main
 
 
@@ -78,7 +78,7 @@ def test_a_jobs_database_that_somebody_holds_is_no_fault_of_ours(busy: LocalRegi
     with closing(sqlite3.connect(data / "jobs.sqlite", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         command = [sys.executable, "-m", "adaptry_cli", "work", "--once", "--data", str(data)]
-        found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+        found = run_warm(command, check=False, capture_output=True, text=True, timeout=300)
     assert found.returncode == 6
     assert "another process has held it for too long" in found.stderr
     assert "Traceback" not in found.stderr

@@ -14,8 +14,8 @@ from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import (
     MERGE,
     RunnerProcess,
+    has_steps,
     is_stopped,
-    live_processes,
     make_merge_registry,
     start_runner,
     wait_for_job,
@@ -45,10 +45,7 @@ def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data
 
         busy.jobs.cancel(job.id)
 
-        wait_until(
-            lambda: live_processes(working.process.pid).keys() == {working.process.pid},
-            "its process to be ended",
-        )
+        wait_until(lambda: not has_steps(working.process.pid), "its process to be ended")
     assert busy.jobs.get(job.id).state == "cancelled"
     with pytest.raises(NotFound):
         busy.bases.get("acme/merged")

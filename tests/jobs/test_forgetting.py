@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from sqlmodel import col, update
 
 from adaptry.core.errors import Conflict, NotFound
-from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.identity import LOCAL
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage import tokens
 from adaptry.storage.catalog import job_steps, jobs, schedules
@@ -29,7 +30,6 @@ from adaptry_cli.main import main
 
 NOW = datetime.now(UTC)
 VERIFY = JobOrder(kind="verify", task={})
-OPS = Identity("ops", "admin", ("*",))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -92,7 +92,7 @@ def is_over(data: Path, catalog: str | None, job: str) -> bool:
 def test_jobs_are_kept_long_enough_for_schedules_to_look_back(tmp_path: Path) -> None:
     told = CliRunner().invoke(main, ["work", "--data", str(tmp_path), "--keep", "1d"])
     assert told.exit_code == 2
-    assert "2d at least" in told.output
+    assert "at least 2d" in told.output
 
 
 @pytest.fixture
@@ -100,16 +100,16 @@ def registry(tmp_path: Path) -> LocalRegistry:
     return open_local(tmp_path / "data")
 
 
-def revoked(registry: LocalRegistry) -> Callable[[], None]:
-    """Makes a token of `OPS`; what revokes it."""
-    tokens.create_token(registry.catalog, OPS.name, OPS.role, OPS.namespaces)
-    id = tokens.list_tokens(registry.catalog)[-1].id
-    return lambda: tokens.revoke_token(registry.catalog, id)
+def with_token(registry: LocalRegistry) -> tuple[LocalRegistry, Callable[[], None]]:
+    """The registry for the holder of a new token of the administrator ops, and what revokes the token."""
+    ops = tokens.identify(registry.catalog, tokens.create_token(registry.catalog, "ops", "admin", ("*",)))
+    assert ops.token is not None
+    return registry.on_behalf_of(ops), partial(tokens.revoke_token, registry.catalog, ops.token)
 
 
 def test_a_job_of_a_revoked_token_is_not_begun_and_says_why(registry: LocalRegistry) -> None:
-    revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
+    theirs, revoke = with_token(registry)
+    job = theirs.jobs.submit(VERIFY).id
     revoke()
     with registry.catalog.write() as tx:
         assert job_steps.begin_attempt(tx, job, "start", "r", NOW) is None
@@ -121,8 +121,8 @@ def test_a_job_of_a_revoked_token_is_not_begun_and_says_why(registry: LocalRegis
 
 
 def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: LocalRegistry) -> None:
-    revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
+    theirs, revoke = with_token(registry)
+    job = theirs.jobs.submit(VERIFY).id
     with registry.catalog.write() as tx:
         begun = job_steps.begin_attempt(tx, job, "start", "r", NOW)
         assert begun
@@ -134,8 +134,8 @@ def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: Loca
 
 
 def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:
-    revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
+    theirs, revoke = with_token(registry)
+    job = theirs.jobs.submit(VERIFY).id
     with start_runner(tmp_path / "data", armed="stop:child.opened") as started:
         wait_until(lambda: is_stopped(started.process.pid), "a step that stands still")
         revoke()
@@ -144,12 +144,30 @@ def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, t
 
 
 def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry: LocalRegistry) -> None:
-    revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
-    revoked(registry)
+    theirs, revoke = with_token(registry)
+    job = theirs.jobs.submit(VERIFY).id
+    with_token(registry)
     revoke()
     with registry.catalog.write() as tx:
         assert job_steps.begin_attempt(tx, job, "start", "r", NOW)
+
+
+def test_what_is_taken_from_a_user_is_taken_from_their_jobs(registry: LocalRegistry) -> None:
+    theirs, _ = with_token(registry)
+    tokens.create_token(registry.catalog, "root", "admin", ("*",))
+    job, other = (theirs.jobs.submit(VERIFY).id for _ in range(2))
+    (grant,) = registry.grants.list(principal="ops")
+
+    registry.grants.remove(grant.id)
+    with registry.catalog.write() as tx:
+        assert job_steps.begin_attempt(tx, job, "start", "r", NOW)
+        assert not jobs.submitter(tx, job).may_administer
+    registry.principals.set_disabled("ops", True)
+    with registry.catalog.write() as tx:
+        assert job_steps.begin_attempt(tx, other, "start", "r", NOW) is None
+    fault = registry.jobs.get(other).fault
+    assert fault
+    assert "disabled" in fault.message
 
 
 def test_who_works_in_the_folder_has_no_token_to_lose(registry: LocalRegistry) -> None:
@@ -161,15 +179,15 @@ def test_who_works_in_the_folder_has_no_token_to_lose(registry: LocalRegistry) -
 
 
 def test_the_schedule_of_a_revoked_token_is_held_until_there_is_another(registry: LocalRegistry) -> None:
-    revoke = revoked(registry)
-    registry.on_behalf_of(OPS).jobs.schedule("nightly", "* * * * *", VERIFY)
+    theirs, revoke = with_token(registry)
+    theirs.jobs.schedule("nightly", "* * * * *", VERIFY)
     revoke()
     later = datetime.now(UTC) + timedelta(minutes=5)
     with registry.catalog.write() as tx:
         schedules.submit_due(tx, later)
     assert registry.jobs.list().items == ()
     assert [each.is_held for each in registry.jobs.schedules()] == [True]
-    revoked(registry)
+    with_token(registry)
     with registry.catalog.write() as tx:
         schedules.submit_due(tx, later)
     assert [job.submitted_by for job in registry.jobs.list().items] == ["ops"]

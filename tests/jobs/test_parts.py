@@ -40,7 +40,7 @@ def job(registry: LocalRegistry) -> str:
 def test_only_the_last_who_began_a_step_may_change_anything(registry: LocalRegistry, job: str) -> None:
     first, second = begun(registry, job, "one"), begun(registry, job, "two")
 
-    with pytest.raises(Conflict, match="taken over"):
+    with pytest.raises(Conflict, match="another runner took over"):
         fenced(registry, job, first).adapters.create(TONE, AdapterEdit())
     fenced(registry, job, second).adapters.create(TONE, AdapterEdit())
 

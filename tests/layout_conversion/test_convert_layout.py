@@ -5,12 +5,14 @@ of it.
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -29,8 +31,8 @@ from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.layout_conversion.module_names import LayoutVersion
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import CheckFailed, Unsupported
 
@@ -186,6 +188,22 @@ def test_names_of_a_multimodal_model_are_brought_to_either_version(tmp_path: Pat
     assert all(torch.equal(other[name], weight) for name, weight in by_peft.items())
 
 
+def test_names_without_prefix_are_converted_as_peft_reads_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mixtral()
+    base = saved(model, tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["q_proj"], target_parameters=["mlp.experts.down_proj"])
+    adapter = adapted(model, config, tmp_path / "whole")
+    expected = moved(adapter, base, "transformers4", tmp_path / "expected")
+    bare = shutil.copytree(tmp_path / "whole", tmp_path / "bare") / "adapter_model.safetensors"
+    tensors = {name.removeprefix("base_model.model."): each for name, each in load_file(bare).items()}
+    save_file(tensors, bare)
+
+    found = moved(open_dir(bare.parent), base, "transformers4", tmp_path / "found")
+
+    assert found.weights_digest() == expected.weights_digest()
+
+
 def test_an_adapter_that_is_so_already_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = mixtral()
@@ -216,13 +234,11 @@ def test_what_peft_has_not_on_fused_experts_is_not_put_together(tmp_path: Path) 
     dora = tmp_path / "dora"
     dora.mkdir()
     _with_magnitudes(each, dora)
-    with pytest.raises(Unsupported, match="no plain LoRA"):
+    with pytest.raises(Unsupported, match="not a plain LoRA"):
         moved(open_dir(dora), base, "transformers5", tmp_path / "out")
 
 
 def _keep_only(adapter: Adapter, folder: Path, part: str) -> None:
-    from safetensors.torch import load_file, save_file
-
     source = adapter.content.folder  # type: ignore[attr-defined]  # a folder's content
     tensors = {
         name: tensor
@@ -235,8 +251,6 @@ def _keep_only(adapter: Adapter, folder: Path, part: str) -> None:
 
 def _with_magnitudes(adapter: Adapter, folder: Path) -> None:
     import json
-
-    from safetensors.torch import load_file, save_file
 
     source = adapter.content.folder  # type: ignore[attr-defined]  # a folder's content
     tensors = load_file(source / "adapter_model.safetensors")
@@ -277,4 +291,4 @@ def test_a_version_is_rewritten_as_a_version_that_names_its_parent(
     assert shown["manifest"]["recipe"]["operation"] == "migrate"
     assert shown["spec"]["layouts"] == ["experts_each", "names_of_transformers_4"]
     assert shown["version"]["base_status"] == "verified"
-    assert "experts one by one" in run("inspect", "acme/moe-each")
+    assert "separate experts" in run("inspect", "acme/moe-each")

@@ -165,7 +165,7 @@ def test_a_head_that_one_parent_brings_comes_along(tmp_path: Path) -> None:
     assert torch.equal(
         loaded.lm_head.weight, load_file(tmp_path / "head/adapter_model.safetensors")[extra.tensor]
     )
-    assert any("come from head as they are" in note for note in made.notes)
+    assert any("copied unchanged from head" in note for note in made.notes)
 
 
 def test_two_different_heads_are_somebodys_choice(tmp_path: Path) -> None:

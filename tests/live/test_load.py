@@ -189,7 +189,7 @@ def test_another_base_is_refused_by_its_content(
     registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
 ) -> None:
     known = base_registry.register_base(registry, open_checkpoint(base), names=("org/tiny",))
-    adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
+    adaptry.push(registry, make(), "acme/tone", base=known.id)
     found = adaptry.load("acme/tone", registry=registry, into=model).base
     assert found is not None and found.level in ("exact", "same_weights")
 
@@ -203,17 +203,11 @@ def test_another_base_is_refused_by_its_content(
     assert adaptry.load("acme/tone", registry=registry, into=other, any_base=True).base is None
 
 
-def adaptry_claim(id: Any) -> Any:
-    from adaptry.core.manifest import BaseClaim
-
-    return BaseClaim(name="org/tiny", id=id)
-
-
 def test_a_copy_of_the_base_in_another_dtype_is_the_same_base(
     registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
 ) -> None:
     known = base_registry.register_base(registry, open_checkpoint(base), names=("org/tiny",))
-    adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
+    adaptry.push(registry, make(), "acme/tone", base=known.id)
     model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
     half = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype=torch.bfloat16)
     found = adaptry.load("acme/tone", registry=registry, into=half).base

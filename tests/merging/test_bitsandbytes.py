@@ -18,8 +18,8 @@ from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.bases.quantised import PackedWeight, open_logical_view
 from adaptry.compute.merging.dequantisation import dequantise
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.tensors.adapter_tensors import as_tensor
 
@@ -140,7 +140,7 @@ def test_a_merge_is_pefts_into_what_transformers_dequantises(tmp_path: Path, kin
     assert [name for name in wanted if not torch.equal(result[name], wanted[name])] == []
     found = match_bases(fingerprint(open_checkpoint(copy)), fingerprint(open_checkpoint(original)))
     assert found.level == "cast"
-    assert "the samples of all 14 packed ones go with its codes" in found.evidence
+    assert "the samples of all 14 packed ones match its codes" in found.evidence
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])

@@ -13,8 +13,8 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 from .conftest import Make, merged_by_peft, peft, tensors_of, torch, transformers
@@ -152,7 +152,7 @@ def test_an_adapter_of_a_tied_lm_head_gives_the_result_a_head_of_its_own(
     base = make_base("llama", tied=True)
     adapter = make_adapter(base, r=4, lora_alpha=8, target_modules=["lm_head", "q_proj"], embeddings=False)
     record = merged(base, [(adapter, 1.0)], tmp_path / "out")
-    assert "a head of its own" in record.notes[0]
+    assert "a separate head" in record.notes[0]
     tokens = torch.arange(20).view(1, 20)
     live = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), adapter)
     result = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")

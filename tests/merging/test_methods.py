@@ -17,8 +17,8 @@ from adaptry.compute.combining.combine import build_combined_adapter
 from adaptry.compute.combining.plan import plan_combination
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.combine import CombineRecipe
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.verifying.verification import verify

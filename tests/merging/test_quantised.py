@@ -15,9 +15,9 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import AdaptryError, CheckFailed, Unsupported
 from adaptry.testing.quantised_samples import BLOCK, quantised_copy
@@ -121,7 +121,7 @@ def test_the_record_says_which_copy_and_why(tmp_path: Path) -> None:
     assert record.base_copy.kind == "dequantised"
     assert record.base_copy.reason == record.notes[0]
     assert record.base_copy.reason.startswith(
-        f"{base} is quantised (bitsandbytes int8, 8-bit) and was dequantised as bitsandbytes does it"
+        f"{base} is quantised (bitsandbytes int8, 8-bit) and was dequantised like in bitsandbytes"
     )
     assert record.base == fingerprint(open_checkpoint(base)).id
     assert MergeRecord.model_validate_json((tmp_path / "merged" / "adaptry_merge.json").read_text()) == record
@@ -185,11 +185,11 @@ def test_a_quantised_base_is_merged_into_only_when_the_copy_is_chosen(tmp_path: 
     assert isinstance(error, CheckFailed)
     assert (
         error.message
-        == f"{base} is quantised (bitsandbytes nf4, 4-bit): say --base-copy dequantised to merge into its"
-        " dequantised weights, which is what a QLoRA adapter was trained on (the result is not"
+        == f"{base} is quantised (bitsandbytes nf4, 4-bit): pass --base-copy dequantised to merge into its"
+        " dequantised weights, with which a QLoRA adapter was trained (the result is not"
         " quantised), or --base-copy original to merge into the model that it was quantised from"
     )
-    assert "give that with --base" in refusal(base, adapter, base_copy="original").message
+    assert "pass that with --base" in refusal(base, adapter, base_copy="original").message
 
 
 @pytest.mark.parametrize("by_content", [True, False])
@@ -215,7 +215,7 @@ def test_an_adapter_of_a_quantised_copy_goes_into_the_original_only_when_that_is
     assert record.base_copy is not None
     assert record.base_copy.kind == "original"
     assert why in record.base_copy.reason
-    assert "differs from what was trained by the rounding of that copy" in record.notes[0]
+    assert "differs from the trained model by the rounding of that copy" in record.notes[0]
 
 
 def test_an_original_that_was_found_is_named_with_its_evidence(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_an_original_that_was_found_is_named_with_its_evidence(tmp_path: Path) -
 def test_where_nothing_is_quantised_the_choice_changes_nothing_and_that_is_said(tmp_path: Path) -> None:
     record = merged(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), base_copy="original")
     assert record.base_copy is None
-    assert record.notes == ("--base-copy original changes nothing: no base here is known to be quantised",)
+    assert record.notes == ("--base-copy original has no effect: no base is known to be quantised",)
 
 
 def test_codes_that_are_not_dequantised_here_are_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_codes_that_are_not_dequantised_here_are_refused_with_the_way_out(tmp_pa
         assert isinstance(error, Unsupported)
         assert (
             error.message
-            == f"{base} is quantised (gptq, 4-bit), which is not dequantised here: serve the adapter"
+            == f"{base} is quantised (gptq, 4-bit), which cannot be dequantised here: serve the adapter"
             " unmerged, or merge into the original (--base ORIGINAL --base-copy original) and quantise"
             " the result"
         )
@@ -259,7 +259,7 @@ def test_four_bit_weights_of_another_dtype_than_the_configs_are_told(tmp_path: P
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
     record = merged(base, tiny_lora(tmp_path / "tone"), base_copy="dequantised")
-    assert "written as F16, from which they were quantised, and config.json says BF16" in record.notes[1]
+    assert "written as F16, from which they were quantised, but config.json has BF16" in record.notes[1]
 
 
 def test_eight_bit_weights_of_no_known_dtype_need_one_to_be_said(tmp_path: Path) -> None:
@@ -268,6 +268,6 @@ def test_eight_bit_weights_of_no_known_dtype_need_one_to_be_said(tmp_path: Path)
     del config["torch_dtype"]
     (base / "config.json").write_text(json.dumps(config))
     adapter = tiny_lora(tmp_path / "tone")
-    assert "say it with --dtype" in refusal(base, adapter, base_copy="dequantised").message
+    assert "pass --dtype" in refusal(base, adapter, base_copy="dequantised").message
     merged(base, adapter, base_copy="dequantised", dtype="BF16")
     assert tensors_of(tmp_path / "merged")["model.layers.0.mlp.up_proj.weight"].dtype == torch.bfloat16

@@ -14,8 +14,8 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput, parse_dtype
 from adaptry.core.byte_sizes import parse_bytes
 from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, Unsupported
@@ -48,8 +48,8 @@ def tensor(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
 
 def dropped(first: str, count: int = 1) -> str:
     return (
-        f"./tone: PEFT does not load {count} tensor{'s' * (count > 1)} of it, and nothing is left out"
-        f" silently ({first}); `adaptry check` says what to do"
+        f"./tone: PEFT would silently drop {count} tensor{'s' * (count > 1)} of it"
+        f" ({first}); `adaptry check` shows the remedy"
     )
 
 
@@ -59,7 +59,7 @@ STRANGE = "the model with the adapter has no parameter of this name"
 def nowhere(module: str) -> str:
     return (
         f"./tone: 1 of its 5 modules are not in BASE (first: {module}); is this the base it was trained on? "
-        "`adaptry check` says more"
+        "`adaptry check` shows more"
     )
 
 
@@ -68,9 +68,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {"use_dora": True},
         {f"{QUERY}.lora_magnitude_vector": tensor(16)},
         (
-            "./tone: model.layers.0.self_attn.v_proj lacks magnitudes (use_dora), against what"
-            " adapter_config.json says (use_dora, lora_bias, kasa_config); save the adapter again from the"
-            " trained model"
+            "./tone: by the config, modules have magnitudes (use_dora), but the file has none:"
+            " model.layers.N.self_attn.v_proj, model.layers.N.self_attn.q_proj [tensors_missing] → save it"
+            " again with PEFT's model.save_pretrained(DIR), and check that the file has them"
         ),
     ),
     "aLoRA": (
@@ -85,8 +85,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {"init_lora_weights": "pissa_niter_4"},
         {},
         (
-            "./tone: PiSSA by a randomised decomposition changed the base before training, in a way that"
-            " cannot be computed again: convert the adapter once with PEFT, save_pretrained(DIR,"
+            "./tone: PiSSA with a randomised decomposition changed the base before training in a way that"
+            " cannot be reproduced: convert the adapter once with PEFT, save_pretrained(DIR,"
             " path_initial_model_for_weight_conversion=FIRST), where FIRST is the adapter as it was before"
             " training"
         ),
@@ -95,16 +95,16 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {"bias": "lora_only"},
         {f"{QUERY}.base_layer.bias": tensor(16)},
         (
-            "./tone brings 1 whole weights that BASE has no place for (first:"
-            " model.layers.0.self_attn.q_proj.bias): load the base as the model that was trained, save that,"
-            " and merge into it"
+            "./tone has 1 whole weights that do not exist in BASE (first:"
+            " model.layers.0.self_attn.q_proj.bias): load the base with the model class that was trained,"
+            " save it, and merge into that"
         ),
     ),
     "a bias of lora_B": (
         {"lora_bias": True},
         {f"{QUERY}.lora_B.bias": tensor(16)},
         (
-            "./tone adds to the bias of model.layers.0.self_attn.q_proj, and BASE has no "
+            "./tone adds to the bias of model.layers.0.self_attn.q_proj, but BASE has no "
             "model.layers.0.self_attn.q_proj.bias: serve it unmerged with PEFT"
         ),
     ),
@@ -135,29 +135,33 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {},
         {f"{LAYER}.self_attn.k_proj.lora_A.weight": tensor(4, 16)},
         dropped(
-            "model.layers.0.self_attn.k_proj: model.layers.0.self_attn.k_proj.lora_A.weight alone makes no"
-            " module: others are missing, or its shape contradicts the config"
+            "model.layers.0.self_attn.k_proj: model.layers.0.self_attn.k_proj.lora_A.weight alone does not"
+            " form a module: other tensors are missing, or its shape contradicts the config"
         ),
     ),
     "factors of two ranks": (
         {},
         {f"{QUERY}.lora_B.weight": tensor(16, 3)},
         (
-            "./tone: the factors of model.layers.0.self_attn.q_proj do not multiply: lora_B [16, 3] by lora_A"
-            " [4, 16]"
+            "./tone: the shapes of the factors of model.layers.0.self_attn.q_proj do not match: lora_B"
+            " [16, 3] by lora_A [4, 16]"
         ),
     ),
     "factors of rank 0": (
         {},
         {f"{QUERY}.lora_A.weight": ("F32", (0, 16), b""), f"{QUERY}.lora_B.weight": ("F32", (16, 0), b"")},
-        "./tone: the factors of model.layers.0.self_attn.q_proj are empty, so it was never trained",
+        (
+            "./tone: PEFT refuses to load it: 2 tensors have no elements:"
+            " base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight,"
+            " base_model.model.model.layers.N.self_attn.q_proj.lora_B.weight"
+        ),
     ),
     "factors of integers": (
         {},
         {f"{QUERY}.lora_A.weight": ("I8", (4, 16), bytes(64))},
         (
             "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32,"
-            " and only floating-point ones are merged"
+            " but only floating-point factors can be merged"
         ),
     ),
     "another method": (
@@ -196,7 +200,7 @@ def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path
 
     assert isinstance(error, CheckFailed)
     assert (
-        error.message == "./tone: model.layers.0.self_attn.q_proj changes a weight of 16×16, and "
+        error.message == "./tone: model.layers.0.self_attn.q_proj changes a weight of 16×16, but "
         f"model.layers.0.self_attn.q_proj.weight in {base} is 32×32: this is not the base it was trained on"
     )
 
@@ -210,7 +214,7 @@ def test_a_base_of_fewer_layers_is_not_the_one_it_was_trained_on(tmp_path: Path)
     assert (
         error.message
         == f"./tone: 2 of its 4 modules are not in {base} (first: model.layers.1.self_attn.q_proj); "
-        "is this the base it was trained on? `adaptry check` says more"
+        "is this the base it was trained on? `adaptry check` shows more"
     )
 
 
@@ -224,9 +228,9 @@ def test_a_base_that_is_quantised_in_no_known_way_takes_no_merge(tmp_path: Path)
     assert isinstance(error, Unsupported)
     assert (
         error.message
-        == f"{base} is quantised (gptq) by its config.json, and none of its weights is packed in a way known"
-        " here: merge into the unquantised base; if its weights are plain after all, take"
-        " quantization_config out of the config"
+        == f"{base} is quantised (gptq) by its config.json, but none of its weights is packed in a known"
+        " way: merge into the unquantised base; if its weights are not quantised after all, remove"
+        " quantization_config from the config"
     )
 
 
@@ -246,7 +250,8 @@ def test_a_weight_in_fp8_takes_no_update(tmp_path: Path) -> None:
     assert isinstance(error, Unsupported)
     assert (
         error.message
-        == "model.layers.0.self_attn.q_proj.weight is F8_E4M3; weights are merged in F32, F16 and BF16"
+        == "model.layers.0.self_attn.q_proj.weight is F8_E4M3, but only F32, F16 and BF16 weights can be"
+        " merged"
     )
 
 
@@ -309,7 +314,7 @@ def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> Non
 def test_a_kernel_of_another_name_is_none(tmp_path: Path) -> None:
     error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), MergeOptions(kernel="numba"))
 
-    assert error.message == "no kernel called 'numba': auto, torch or llvm"
+    assert error.message == "unknown kernel 'numba' (one of: auto, torch, llvm)"
 
 
 @pytest.mark.parametrize("why", ["its rank", "its width", "a cast"])
@@ -323,7 +328,7 @@ def test_what_the_llvm_kernel_does_not_take_fails_before_anything_is_written(
     error = refusal(base, adapter, MergeOptions(kernel="llvm"), dtype="F16" if why == "a cast" else None)
 
     assert isinstance(error, Invalid)
-    assert "needs the torch kernel (the llvm kernel takes weights that keep their dtype" in error.message
+    assert "needs the torch kernel (the llvm kernel supports weights that keep their dtype" in error.message
     assert error.message.endswith("try --kernel auto")
 
 
@@ -347,7 +352,7 @@ def merged_without(modules: list[str], base: Path, adapter: Path, *options: str)
         (["torch", "llvmlite"], (), 32, "merging needs torch: pip install 'adaptry[torch]'"),
         (["torch"], ("--kernel", "torch"), 32, "merging needs torch: pip install 'adaptry[torch]'"),
         (["torch"], ("--device", "cuda"), 32, "merging needs torch: pip install 'adaptry[torch]'"),
-        (["torch"], (), 16, "at most 256 together): pip install 'adaptry[torch]'"),
+        (["torch"], (), 16, "of at most 256): pip install 'adaptry[torch]'"),
         (["llvmlite"], ("--kernel", "llvm"), 32, "llvmlite and numpy: pip install 'adaptry[torch]'"),
     ],
     ids=["nothing", "no torch", "no torch for a device", "no torch for odd widths", "no llvmlite"],

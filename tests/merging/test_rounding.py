@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.tensors.torch_kernel import single_torch_threads
 

@@ -18,9 +18,9 @@ import pytest
 from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.sidecar_client.client import ComputeClient
 from adaptry.compute.sidecar_client.inputs import ModelDescription, ModelInputs

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
 from adaptry.compute.merging.record import MergeRecord
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed
@@ -87,7 +87,7 @@ def test_the_refusal_counts_the_values_and_names_what_to_try(tmp_path: Path) -> 
         merged(base, adapter, tmp_path / "out", dtype="F16")
 
     assert refused.value.message == (
-        "the result would hold 2 infinite or NaN values that the base does not have, in 1 tensor (first:"
+        "the result would have 2 infinite or NaN values that the base does not have, in 1 tensor (first:"
         " model.norm.weight): it is too large for F16. Choose smaller weights, or --dtype float32 (or"
         " bfloat16)"
     )

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.plan import plan_merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.verifying.verdict import Verification
 from adaptry.compute.verifying.verification import verify
@@ -149,7 +149,7 @@ def test_missing_extra_and_misshapen_tensors_refute(base: Path, adapter: Path, t
 def test_the_base_itself_is_refuted_with_the_hint_that_nothing_was_applied(base: Path, adapter: Path) -> None:
     result = verified(base, base, adapter)
     assert len(result.failed) == 6
-    assert {verdict.hint for verdict in result.failed} == {"it is the base's: no adapter was applied"}
+    assert {verdict.hint for verdict in result.failed} == {"it equals the base: no adapter was applied"}
 
 
 @pytest.mark.parametrize(
@@ -186,14 +186,14 @@ def test_a_merge_that_forgot_rslora_is_refuted_with_the_reason(
     (forgetful / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": False}))
     result = verified(base, merge_with_peft(base, tmp_path / "merged", forgetful), adapter)
     assert {verdict.hint for verdict in result.failed} == {
-        "adapter was scaled by α/r, and it is rsLoRA (α/√r)"
+        "adapter was scaled by α/r, but it is rsLoRA (α/√r)"
     }
 
 
 def test_another_adapter_is_refuted(base: Path, adapter: Path, make_adapter: Make, tmp_path: Path) -> None:
     other = make_adapter(base, "other", seed=9, r=8, lora_alpha=16, target_modules=ATTENTION)
     result = verified(base, merge_with_peft(base, tmp_path / "merged", other), adapter)
-    assert {verdict.hint for verdict in result.failed} == {"no multiple of the update gives it"}
+    assert {verdict.hint for verdict in result.failed} == {"it is not a multiple of the update"}
 
 
 def test_adapters_merged_in_turn_are_proved_as_the_same_but_for_roundings(
@@ -258,7 +258,7 @@ def test_a_config_with_another_rope_refutes(base: Path, adapter: Path, tmp_path:
     (found / "config.json").write_text(json.dumps(config))
     result = verified(base, found, adapter)
     assert not result.is_proved
-    assert result.config == ("config.json: rope.rope_theta is 500000, and in the merge 10000",)
+    assert result.config == ("config.json: rope.rope_theta is 500000, but in the merge 10000",)
 
 
 def test_tied_embeddings_whose_ends_came_apart_are_proved(
@@ -317,7 +317,7 @@ def test_a_value_that_is_no_number_is_told(base: Path, adapter: Path, tmp_path: 
 
     rewrite(found, spoil)
     [verdict] = verified(base, found, adapter).failed
-    assert (verdict.tensor, verdict.hint) == (Q, "it holds values that are no numbers")
+    assert (verdict.tensor, verdict.hint) == (Q, "it has values that are NaN")
 
 
 def test_no_tolerance_is_given_to_what_no_adapter_touches(base: Path, adapter: Path, tmp_path: Path) -> None:

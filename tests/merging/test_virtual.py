@@ -14,11 +14,11 @@ import pytest
 from adaptry import open_dir
 from adaptry.adapters.header import read_header
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
 from adaptry.compute.merging.streaming.identity import ARITHMETIC
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound

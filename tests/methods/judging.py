@@ -19,8 +19,8 @@ from adaptry.adapters.methods import METHODS
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import AdaptryError, InvalidWeights, Unsupported
 
@@ -100,12 +100,12 @@ def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByP
             return ByPeft(error=f"{type(error).__name__}: {error}")
         state = {name: value.detach().clone() for name, value in merged.state_dict().items()}
         unexpected = tuple(
-            name for name in loaded.unexpected_keys if not _is_harmless(name, tensors, is_listed)
+            name for name in loaded.unexpected_keys if not is_harmless(name, tensors, is_listed)
         )
         return ByPeft(state=state, unexpected=unexpected, missing=missing)
 
 
-def _is_harmless(name: str, tensors: State, is_listed: bool) -> bool:
+def is_harmless(name: str, tensors: State, is_listed: bool) -> bool:
     """Buffers, and the copy that PEFT itself writes of a module that it saves whole beside its biases."""
     own = name.replace(".modules_to_save.", ".")
     return name.endswith("inv_freq") or (own != name and own in tensors and is_listed)

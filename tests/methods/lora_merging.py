@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 IDS = torch.tensor([[1, 5, 3, 7, 9]])

@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 torch = pytest.importorskip("torch")
@@ -169,6 +170,7 @@ class Pair:
             self.configure(auto_mapping=None)
 
     def merged(self) -> dict[str, Any]:
+        shutil.rmtree(self._folder / "merged", ignore_errors=True)
         source = MergeSource(WeightedAdapter(open_dir(self.adapter), 1.0, "adapter"))
         recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),))
         merge(recipe, open_checkpoint(self.base), [source], self._folder / "merged")

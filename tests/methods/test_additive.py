@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,22 @@ MERGES = [(name, "fp32") for name in PLAIN] + [(name, "bf16") for name in CASES]
 
 # An AdaLoRA's rank_pattern names parameters, which PEFT 0.21 tells whoever loads one that it does not
 # understand.
+GetPair = Callable[..., Pair]
+
 pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning")
 
 
+@pytest.fixture(scope="module")
+def shared_pair(tmp_path_factory: pytest.TempPathFactory) -> GetPair:
+    """Pairs that tests only read; each is made once."""
+    return functools.cache(
+        lambda name, dtype=torch.float32: pair_of(tmp_path_factory.mktemp("pair"), name, dtype)
+    )
+
+
 @pytest.mark.parametrize(("name", "dtype"), MERGES)
-def test_a_merge_is_peft_s_own_bit_for_bit(tmp_path: Path, name: str, dtype: str) -> None:
-    pair = pair_of(tmp_path, name, DTYPES[dtype])
+def test_a_merge_is_peft_s_own_bit_for_bit(shared_pair: GetPair, name: str, dtype: str) -> None:
+    pair = shared_pair(name, DTYPES[dtype])
 
     merged, expected, before = pair.merged(), pair.merged_by_peft(), pair.base_weights()
 
@@ -69,22 +81,22 @@ SPECS: dict[str, tuple[tuple[int, ...], dict[str, tuple[int, int]]]] = {
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_spec_says_the_ranks_and_the_sides(tmp_path: Path, name: str) -> None:
-    spec = open_dir(pair_of(tmp_path, name).adapter).spec
+def test_a_spec_says_the_ranks_and_the_sides(shared_pair: GetPair, name: str) -> None:
+    spec = open_dir(shared_pair(name).adapter).spec
     found = {module.path.rpartition(".")[2]: (module.fan_in, module.fan_out) for module in spec.modules}
     assert (spec.ranks, found) == SPECS[name]
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_no_tensor_is_left_over_and_nothing_is_found_amiss(tmp_path: Path, name: str) -> None:
-    pair = pair_of(tmp_path, name)
+def test_no_tensor_is_left_over_and_nothing_is_found_amiss(shared_pair: GetPair, name: str) -> None:
+    pair = shared_pair(name)
     assert open_dir(pair.adapter).spec.unclaimed == ()
     assert pair.findings() == []
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if "kernels" not in name])
-def test_what_is_exactly_a_lora_has_no_higher_rank_than_said(tmp_path: Path, name: str) -> None:
-    pair = pair_of(tmp_path, name)
+def test_what_is_exactly_a_lora_has_no_higher_rank_than_said(shared_pair: GetPair, name: str) -> None:
+    pair = shared_pair(name)
     adapter = open_dir(pair.adapter)
     method = METHODS[adapter.spec.method]
     merged, before = pair.merged(), pair.base_weights()
@@ -153,7 +165,7 @@ def test_every_wavelet_is_peft_s_own() -> None:
 def test_a_wavelet_that_peft_cannot_merge_is_refused(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "waveft")
     pair.configure(wavelet_family="db12")
-    with pytest.raises(Unsupported, match="its wavelet 'db12' is none of those that PEFT itself can merge"):
+    with pytest.raises(Unsupported, match="its wavelet 'db12' is not one that PEFT itself can merge"):
         pair.merged()
 
 

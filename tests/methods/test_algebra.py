@@ -24,8 +24,8 @@ from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 from .variants import VARIANTS

@@ -139,7 +139,7 @@ def test_the_double_update_of_an_attention_is_told(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "a convolution in groups": (
-        "layers", {"target_modules": ["grouped"]}, {}, "a convolution in groups, and PEFT defines no merge"),
+        "layers", {"target_modules": ["grouped"]}, {}, "a grouped convolution, for which PEFT"),
     "biases of an attention": (
         "layers", {"target_modules": ["heads"], "lora_bias": True}, {}, "train with lora_bias=False"),
     "biases the base has not": (
@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "aLoRA": ("llama", {}, {"alora_invocation_tokens": [1, 2]}, "it is an aLoRA, which acts only after"),
     "Arrow": ("llama", {}, {"arrow_config": {"top_k": 2}}, "merge one of them alone"),
     "QALoRA": ("llama", {}, {"use_qalora": True}, "QA-LoRA belongs to one quantised base"),
-    "PiSSA by a randomised decomposition": (
+    "PiSSA with a randomised decomposition": (
         "llama", {}, {"init_lora_weights": "pissa_niter_4"}, "convert the adapter"),
     "CorDA": ("llama", {}, {"init_lora_weights": "corda"}, "path_initial_model_for_weight_conversion"),
     "LoRA-GA": ("llama", {}, {"init_lora_weights": "lora_ga"}, "path_initial_model_for_weight_conversion"),
@@ -157,9 +157,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "layers", {"target_modules": ["words"]}, {"init_lora_weights": "pissa"},
         "is not defined by PEFT either"),
     "a config that speaks of DoRA and a file without": (
-        "llama", {}, {"use_dora": True}, "model.layers.0.mlp.down_proj lacks magnitude"),
+        "llama", {}, {"use_dora": True}, "modules have magnitudes (use_dora), but the file has none"),
     "a file with DoRA and a config without": (
-        "llama", {"use_dora": True}, {"use_dora": False}, "model.layers.0.mlp.down_proj has magnitude"),
+        "llama", {"use_dora": True}, {"use_dora": False},
+        "modules do not have magnitudes (use_dora), but the file has them"),
     "experts that do not divide": (
         "qwen2_moe", {"target_modules": ["q_proj"], "target_parameters": EXPERTS}, {"r": 3}, "rank"),
 }  # fmt: skip

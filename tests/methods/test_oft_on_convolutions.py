@@ -84,7 +84,10 @@ def test_a_check_and_a_merge_warn_where_the_merge_is_another_model(
 
     told = [found.reason for found in report.findings if found.code == "merge_differs"]
     assert not report.is_blocked
-    reason = f"net.{layer}: a live OFT turns overlapping patches of the input, and a merge the kernel of 3×3"
+    reason = (
+        f"net.{layer}: a live OFT rotates overlapping patches of the input, but a merge rotates the kernel of"
+        " 3×3"
+    )
     assert told == ([] if is_alike else [reason])
     assert record.notes == (() if is_alike else (f"tone: {reason}",))
     wanted = peft.PeftModel.from_pretrained(load(base), adapter).merge_and_unload().state_dict()

@@ -17,16 +17,17 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402  # torch may be missing
 
-from adaptry import open_dir, pull, push  # noqa: E402
+from adaptry import open_dir  # noqa: E402
 from adaptry.adapters.adapter import Adapter  # noqa: E402
 from adaptry.adapters.methods import METHODS  # noqa: E402
 from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
 from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
-from adaptry.compute.merging.fitting import WeightedAdapter  # noqa: E402
 from adaptry.compute.merging.merge import MergeSource, merge  # noqa: E402
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter  # noqa: E402
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput  # noqa: E402
 from adaptry.core.errors import CheckFailed, Unsupported  # noqa: E402
+from adaptry.operations.transfer import pull, push  # noqa: E402
 from adaptry.storage.connect import open_local  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"

@@ -24,6 +24,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
+from adaptry.testing.warm_python import WarmPython, run_warm
 
 TONE = AdapterName.parse("acme/tone")
 MakeLora = Callable[..., Adapter]
@@ -40,7 +41,7 @@ def test_a_round_killed_anywhere_is_finished_by_the_next(
         push(source, lora(seed), TONE, options=PushOptions(metrics={"accuracy": seed / 10}))
     script = str(Path(__file__).with_name("mirroring.py"))
     words = [sys.executable, script, str(tmp_path / "source"), str(tmp_path / "target")]
-    killed = subprocess.run(words, env={**os.environ, VARIABLE: place}, check=False)
+    killed = run_warm(words, env={**os.environ, VARIABLE: place}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert verify(target.catalog, target.blobs) == ()
 
@@ -86,7 +87,7 @@ def test_a_mirror_goes_round_until_it_is_stopped(
         "--every",
         "1s",
     ]
-    process = subprocess.Popen(
+    process = WarmPython(
         [sys.executable, "-m", "adaptry_cli", *words],
         stdout=subprocess.PIPE,
         text=True,

@@ -69,7 +69,7 @@ def file(filled: LocalRegistry, tmp_path: Path) -> Path:
     return tmp_path / "tone.bundle"
 
 
-def test_what_is_carried_over_arrives_with_all_that_is_said_of_it(
+def test_a_bundle_carries_versions_with_their_metrics_aliases_and_texts(
     file: Path, pair: tuple[Registry, Registry], tmp_path: Path
 ) -> None:
     there, here = pair
@@ -89,12 +89,12 @@ def test_what_is_carried_over_arrives_with_all_that_is_said_of_it(
     assert not load_bundle(here, file, aliases=True).is_change
 
 
-def test_aliases_are_claims_until_someone_believes_them(file: Path, target: LocalRegistry) -> None:
+def test_aliases_of_a_bundle_are_set_only_on_request(file: Path, target: LocalRegistry) -> None:
     load_bundle(target, file)
     assert target.aliases.list(TONE) == ()
 
 
-def test_the_same_content_is_the_same_bytes(
+def test_the_same_content_gives_the_same_bytes(
     filled: LocalRegistry, file: Path, target: LocalRegistry, tmp_path: Path
 ) -> None:
     again = tmp_path / "again.bundle"
@@ -103,7 +103,7 @@ def test_the_same_content_is_the_same_bytes(
     assert list(tmp_path.glob(".*.part")) == []
 
 
-def test_any_tar_lists_it(file: Path) -> None:
+def test_tar_can_list_a_bundle(file: Path) -> None:
     listed = subprocess.run(["tar", "-tf", str(file)], capture_output=True, text=True, check=True)
     names = listed.stdout.split()
     assert names[0] == INDEX_NAME
@@ -112,14 +112,14 @@ def test_any_tar_lists_it(file: Path) -> None:
     assert names[1:] == [entry.name for entry in index.entries]
 
 
-def test_only_what_is_named_goes_in(filled: LocalRegistry, tmp_path: Path) -> None:
+def test_a_bundle_contains_only_the_named_versions(filled: LocalRegistry, tmp_path: Path) -> None:
     index = create_bundle(filled, [filled.versions.get(Ref.parse("acme/tone@prod"))], tmp_path / "one.bundle")
     assert [(str(one), one.aliases) for one in index.parcels] == [("acme/tone@2", ("prod",))]
     assert index.bases[0].files == ()
     assert sum(entry.kind == "file" for entry in index.entries) == 2
 
 
-def test_what_is_there_already_is_kept_unless_replaced(filled: LocalRegistry, file: Path) -> None:
+def test_an_existing_file_is_kept_unless_replaced(filled: LocalRegistry, file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(Conflict, match="--force"):
         create_bundle(filled, list_versions(filled.versions, TONE), file)
@@ -128,7 +128,7 @@ def test_what_is_there_already_is_kept_unless_replaced(filled: LocalRegistry, fi
     assert len(file.read_bytes()) < len(before)
 
 
-def test_what_is_withdrawn_or_not_there_is_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
+def test_withdrawn_and_unknown_versions_are_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
     change_state(filled, Ref.parse("acme/tone@1"), StateChange(state="revoked", reason="it leaks"))
     with pytest.raises(Withdrawn):
         create_bundle(filled, list_versions(filled.versions, TONE), tmp_path / "x.bundle")
@@ -151,12 +151,12 @@ def test_a_bundle_from_before_a_recall_does_not_lift_it(
 def test_bytes_that_changed_in_the_store_are_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
     tampering = TamperingRegistry(filled.context)
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
-    with pytest.raises(Conflict, match="other bytes"):
+    with pytest.raises(Conflict, match="do not match its digest; nothing was written"):
         create_bundle(tampering, list_versions(filled.versions, TONE), tmp_path / "x.bundle")
     assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
 
 
-def test_packing_goes_on_where_a_connection_broke(
+def test_packing_resumes_after_a_broken_connection(
     source: LocalRegistry, target: LocalRegistry, large: MakeLora, tmp_path: Path
 ) -> None:
     push(source, large(1), TONE)
@@ -172,7 +172,7 @@ def test_packing_goes_on_where_a_connection_broke(
     assert load_bundle(target, tmp_path / "x.bundle").failures == ()
 
 
-def test_loading_that_was_broken_off_goes_on(
+def test_interrupted_loading_resumes(
     source: LocalRegistry, target: LocalRegistry, large: MakeLora, tmp_path: Path
 ) -> None:
     for seed in (1, 2):
@@ -334,7 +334,7 @@ HOSTILE: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_is_no_sound_bundle_is_refused_and_leaves_nothing(
+def test_a_damaged_bundle_is_refused_and_nothing_is_imported(
     change: Change, sound: bytes, tmp_path: Path, target: LocalRegistry
 ) -> None:
     file = tmp_path / "hostile.bundle"
@@ -349,7 +349,7 @@ def test_what_is_no_sound_bundle_is_refused_and_leaves_nothing(
     assert list(target.blobs.digests()) == []
 
 
-def test_what_hostile_changes_start_from_is_sound(
+def test_the_bundle_that_the_hostile_cases_change_is_intact(
     sound: bytes, tmp_path: Path, target: LocalRegistry
 ) -> None:
     file = tmp_path / "sound.bundle"
@@ -357,14 +357,14 @@ def test_what_hostile_changes_start_from_is_sound(
     assert len(load_bundle(target, file).copied) == 2
 
 
-def test_a_bundle_of_a_later_format_says_what_to_do(file: Path, target: LocalRegistry) -> None:
+def test_a_bundle_of_a_newer_format_is_refused_with_the_remedy(file: Path, target: LocalRegistry) -> None:
     change = reindexed(lambda document: document.update(bundle=FORMAT + 1))
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(ProtocolMismatch, match="upgrade"):
         load_bundle(target, file)
 
 
-def test_a_file_that_shrinks_while_it_is_loaded_is_told(file: Path) -> None:
+def test_a_file_that_shrinks_during_loading_is_reported(file: Path) -> None:
     with file.open("rb") as opened:
         bundle = Bundle.open(opened)
         bundle.verify()

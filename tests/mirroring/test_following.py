@@ -48,7 +48,9 @@ def change(
     change_state(registry, Ref.parse(ref), StateChange(state=to, reason=reason, successor=successor))
 
 
-def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLora, tmp_path: Path) -> None:
+def test_versions_are_copied_with_their_metrics_aliases_and_texts(
+    served: Pair, lora: MakeLora, tmp_path: Path
+) -> None:
     there, here = served
     register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
@@ -97,7 +99,7 @@ def test_a_second_round_has_nothing_to_do(pair: Pair, lora: MakeLora) -> None:
     assert again.failures == ()
 
 
-def test_a_query_chooses_and_numbers_stay(pair: Pair, lora: MakeLora) -> None:
+def test_a_query_selects_versions_and_their_numbers_stay(pair: Pair, lora: MakeLora) -> None:
     there, here = pair
     for seed, rank in enumerate((4, 8, 4, 8), 1):
         push(there, lora(seed, rank=rank), TONE)
@@ -110,9 +112,7 @@ def test_a_query_chooses_and_numbers_stay(pair: Pair, lora: MakeLora) -> None:
     assert len(numbers) == 1
 
 
-def test_what_is_revoked_there_is_revoked_here_and_what_is_restored_restored(
-    pair: Pair, lora: MakeLora
-) -> None:
+def test_revocations_and_restorations_of_the_source_are_applied(pair: Pair, lora: MakeLora) -> None:
     there, here = pair
     push(there, lora(1), TONE)
     sync_once(there, here, MirrorSelection(query="rank<=4"))
@@ -172,9 +172,7 @@ def test_a_forgotten_recall_can_be_taken_back_here(
     assert (followed.failures, state(target, "acme/tone@1")[0]) == ((), "active")
 
 
-def test_what_people_recalled_here_stays_recalled(
-    source: LocalRegistry, target: LocalRegistry, lora: MakeLora
-) -> None:
+def test_a_local_recall_stays(source: LocalRegistry, target: LocalRegistry, lora: MakeLora) -> None:
     push(source, lora(1), TONE)
     sync_once(source, target, ALL)
     change(target, "acme/tone@1", "quarantined", "we look into it")
@@ -188,7 +186,7 @@ def test_what_people_recalled_here_stays_recalled(
     assert state(target, "acme/tone@1") == ("revoked", "mirrored: it leaks")
 
 
-def test_what_is_withdrawn_there_is_not_copied(pair: Pair, lora: MakeLora) -> None:
+def test_withdrawn_versions_are_not_copied(pair: Pair, lora: MakeLora) -> None:
     there, here = pair
     push(there, lora(1), TONE)
     push(there, lora(2), TONE)
@@ -199,7 +197,7 @@ def test_what_is_withdrawn_there_is_not_copied(pair: Pair, lora: MakeLora) -> No
     assert (followed.copied, followed.withheld) == (("acme/tone@2",), ("acme/tone@1",))
 
 
-def test_aliases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora) -> None:
+def test_aliases_are_copied_on_request(pair: Pair, lora: MakeLora) -> None:
     there, here = pair
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     sync_once(there, here, ALL)
@@ -212,7 +210,7 @@ def test_aliases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora) -> No
     assert [(one.alias, one.number) for one in here.aliases.list(TONE)] == [("prod", 2)]
 
 
-def test_what_was_made_of_others_brings_them_if_asked(
+def test_a_derived_version_brings_its_parents_on_request(
     source: LocalRegistry, target: LocalRegistry, lora: MakeLora
 ) -> None:
     parent = push(source, lora(1), VOICE).version
@@ -225,7 +223,7 @@ def test_what_was_made_of_others_brings_them_if_asked(
     assert ancestor_tree(target, "acme/tone").relatives[0].refs == ("acme/voice@1",)
 
 
-def test_stored_bases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora, tmp_path: Path) -> None:
+def test_stored_bases_are_copied_on_request(pair: Pair, lora: MakeLora, tmp_path: Path) -> None:
     there, here = pair
     register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
     push(there, lora(1), TONE)
@@ -239,7 +237,24 @@ def test_stored_bases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora, 
     assert open_base(here, "org/tiny", cache=tmp_path / "cache").shards
 
 
-def test_what_is_gone_there_is_told_and_deleted_only_if_asked(pair: Pair, lora: MakeLora) -> None:
+def test_a_version_bound_to_a_base_is_copied_bound(pair: Pair, lora: MakeLora, tmp_path: Path) -> None:
+    there, here = pair
+    base = register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    bound, waiting = (push(there, lora(seed, base_name="/gone"), TONE).version for seed in (1, 2))
+    there.versions.bind_base(TONE, bound.digest, base.id)
+
+    sync_once(there, here, ALL)
+
+    found = [here.versions.get(version.revision_ref) for version in (bound, waiting)]
+    assert [(version.base_id, version.base_status) for version in found] == [
+        (base.id, "verified"),
+        (None, "declared"),
+    ]
+
+
+def test_versions_deleted_at_the_source_are_reported_and_deleted_only_on_request(
+    pair: Pair, lora: MakeLora
+) -> None:
     there, here = pair
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     push(there, lora(2), VOICE)
@@ -254,7 +269,7 @@ def test_what_is_gone_there_is_told_and_deleted_only_if_asked(pair: Pair, lora: 
     assert [str(one.name) for one in here.adapters.list().items] == ["acme/voice", "ours/own"]
 
 
-def test_a_source_that_shows_nothing_any_more_deletes_nothing(
+def test_a_source_that_lists_nothing_any_more_causes_no_deletion(
     source: LocalRegistry, target: LocalRegistry, lora: MakeLora
 ) -> None:
     push(source, lora(1), TONE)
@@ -266,7 +281,7 @@ def test_a_source_that_shows_nothing_any_more_deletes_nothing(
     assert target.adapters.get(TONE).versions == 1
 
 
-def test_what_is_refused_is_told_and_the_rest_comes(
+def test_a_refused_version_is_reported_and_the_others_are_copied(
     source: LocalRegistry, target: LocalRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     push(source, lora(1, base_name="org/other"), VOICE)
@@ -279,9 +294,7 @@ def test_what_is_refused_is_told_and_the_rest_comes(
     assert [one.what for one in followed.failures] == ["acme/voice@1"]
 
 
-def test_a_round_that_broke_goes_on_where_it_stopped(
-    source: LocalRegistry, target: LocalRegistry, large: MakeLora
-) -> None:
+def test_an_interrupted_round_resumes(source: LocalRegistry, target: LocalRegistry, large: MakeLora) -> None:
     for seed in (1, 2, 3):
         push(source, large(seed), TONE)
     size = sum(version.size for version in source.versions.list(TONE).items)
@@ -301,7 +314,7 @@ def test_a_round_that_broke_goes_on_where_it_stopped(
     assert verify(target.catalog, target.blobs) == ()
 
 
-def test_what_happens_there_is_followed_as_it_happens(pair: Pair, lora: MakeLora) -> None:
+def test_events_of_the_source_are_followed_as_they_happen(pair: Pair, lora: MakeLora) -> None:
     there, here = pair
     push(there, lora(1), TONE)
     rounds = sync_continuously(there, here, MirrorSelection(aliases=True), wait=20)
@@ -317,18 +330,18 @@ def test_what_happens_there_is_followed_as_it_happens(pair: Pair, lora: MakeLora
     assert (followed.copied, followed.gone) == (("acme/song@1",), ("acme/voice",))
 
 
-def test_where_nothing_happens_a_follower_says_so(source: LocalRegistry, target: LocalRegistry) -> None:
+def test_a_follower_without_events_reports_that(source: LocalRegistry, target: LocalRegistry) -> None:
     rounds = sync_continuously(source, target, ALL, wait=0)
     assert [next(rounds).is_change for _ in range(3)] == [False] * 3
 
 
-def test_a_dry_look_changes_nothing(source: LocalRegistry, target: LocalRegistry, lora: MakeLora) -> None:
+def test_a_dry_run_changes_nothing(source: LocalRegistry, target: LocalRegistry, lora: MakeLora) -> None:
     push(source, lora(1), TONE)
     assert [one.number for one in plan_mirror(source, target, ALL).copy] == [1]
     assert target.adapters.list().items == ()
 
 
-def test_a_query_and_names_are_not_for_one_round(source: LocalRegistry, target: LocalRegistry) -> None:
+def test_a_round_takes_a_query_or_names_but_not_both(source: LocalRegistry, target: LocalRegistry) -> None:
     with pytest.raises(InvalidQuery):
         plan_mirror(source, target, MirrorSelection(query="rank>=8", names=(TONE,)))
     with pytest.raises(InvalidQuery, match="unknown field"):

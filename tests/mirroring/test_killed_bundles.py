@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from adaptry.core.files.atomic_file import atomic_file
 from adaptry.operations.transfer import push
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
+from adaptry.testing.warm_python import run_warm
 
 
 def bundle(tmp_path: Path, *, dies: bool = False) -> int:
@@ -31,7 +31,7 @@ def bundle(tmp_path: Path, *, dies: bool = False) -> int:
         "create",
     ]
     environ = {**os.environ, **({VARIABLE: "atomic_file.before_rename"} if dies else {})}
-    return subprocess.run(
+    return run_warm(
         [*words, "acme/tone", "-o", str(tmp_path / "out" / "tone.bundle")], env=environ, check=False
     ).returncode
 

@@ -120,7 +120,7 @@ def here(there: Counting, target: LocalRegistry, clock: Clock) -> PullThroughReg
     return PullThroughRegistry(target.context, UpstreamMirror(there, target, is_ours, 60.0, clock))
 
 
-def test_what_is_not_here_is_fetched_once_and_kept(
+def test_a_missing_version_is_fetched_once_and_kept(
     there: Counting, here: PullThroughRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
@@ -134,7 +134,7 @@ def test_what_is_not_here_is_fetched_once_and_kept(
     assert (version.metrics, version.base_status) == ({"accuracy": 0.5}, "verified")
 
 
-def test_many_who_ask_at_once_fetch_it_once(
+def test_concurrent_readers_fetch_a_version_once(
     there: Counting, here: PullThroughRegistry, large: MakeLora, tmp_path: Path
 ) -> None:
     push(there, large(1), TONE)
@@ -146,7 +146,7 @@ def test_many_who_ask_at_once_fetch_it_once(
     assert there.reads == 2
 
 
-def test_a_pointer_is_asked_again_when_it_is_old(
+def test_an_alias_is_resolved_upstream_again_after_its_maximum_age(
     there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
@@ -160,7 +160,7 @@ def test_a_pointer_is_asked_again_when_it_is_old(
     assert [(one.alias, one.number) for one in here.aliases.list(TONE)] == [("prod", 2)]
 
 
-def test_aliases_are_listed_as_they_are_there(
+def test_aliases_are_listed_as_upstream_has_them(
     there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
@@ -168,7 +168,7 @@ def test_aliases_are_listed_as_they_are_there(
     assert [(one.alias, one.number) for one in here.aliases.list(TONE)] == [("prod", 1), ("staging", 2)]
 
 
-def test_latest_is_what_it_is_there_also_when_a_newer_one_was_yanked(
+def test_latest_is_that_of_the_upstream_also_after_a_newer_version_was_yanked(
     there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock
 ) -> None:
     push(there, lora(1), TONE)
@@ -180,7 +180,7 @@ def test_latest_is_what_it_is_there_also_when_a_newer_one_was_yanked(
     assert here.versions.get(SECOND).state == "yanked"
 
 
-def test_what_is_recalled_there_is_recalled_here(
+def test_a_recall_upstream_recalls_the_local_copy(
     there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock, tmp_path: Path
 ) -> None:
     push(there, lora(1), TONE)
@@ -191,7 +191,7 @@ def test_what_is_recalled_there_is_recalled_here(
         pull(here, "acme/tone@1", tmp_path / "after")
 
 
-def test_a_recall_that_the_registry_behind_forgot_stays_and_is_logged(
+def test_a_recall_that_a_restored_upstream_lost_stays_and_is_logged(
     there: Counting,
     here: PullThroughRegistry,
     target: LocalRegistry,
@@ -217,7 +217,7 @@ def test_a_recall_that_the_registry_behind_forgot_stays_and_is_logged(
     assert "acme/tone@1 stays revoked here" in caplog.text
 
 
-def test_where_nobody_answers_what_is_here_is_served(
+def test_local_versions_are_served_while_the_upstream_is_unreachable(
     there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
@@ -235,12 +235,12 @@ def test_where_nobody_answers_what_is_here_is_served(
     assert here.versions.get(SECOND).number == 2
 
 
-def test_what_is_nowhere_is_not_found(here: PullThroughRegistry) -> None:
+def test_an_unknown_version_is_not_found(here: PullThroughRegistry) -> None:
     with pytest.raises(NotFound):
         here.versions.get(FIRST)
 
 
-def test_a_name_of_our_own_is_never_looked_for_there(
+def test_a_local_name_is_never_looked_up_upstream(
     there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     push(there, lora(1), TONE)
@@ -264,7 +264,7 @@ def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
             yield origin, server
 
 
-def test_over_http_who_holds_the_namespace_gets_it_and_a_stranger_does_not(
+def test_over_http_only_a_holder_of_the_namespace_gets_upstream_versions(
     servers: tuple[Server, Server], lora: MakeLora, tmp_path: Path
 ) -> None:
     origin, front = servers
@@ -285,7 +285,9 @@ def test_over_http_who_holds_the_namespace_gets_it_and_a_stranger_does_not(
         )  # the token for the origin holds nothing there
 
 
-def test_a_deleted_name_does_not_come_back_from_there(servers: tuple[Server, Server], lora: MakeLora) -> None:
+def test_a_deleted_local_name_is_not_fetched_from_the_upstream(
+    servers: tuple[Server, Server], lora: MakeLora
+) -> None:
     origin, front = servers
     push(origin.registry(), lora(1), TONE)
     push(front.registry(), lora(2), TONE)
@@ -294,7 +296,7 @@ def test_a_deleted_name_does_not_come_back_from_there(servers: tuple[Server, Ser
         front.registry().versions.get(FIRST)
 
 
-def test_an_origin_that_does_not_let_us_in_is_unavailable_and_no_fault_of_the_caller(
+def test_an_upstream_that_refuses_our_token_is_unavailable_not_a_callers_error(
     tmp_path: Path, lora: MakeLora
 ) -> None:
     with running_server(ServerSettings(data=tmp_path / "origin")) as origin:
@@ -303,7 +305,7 @@ def test_an_origin_that_does_not_let_us_in_is_unavailable_and_no_fault_of_the_ca
             front.registry().versions.get(FIRST)
 
 
-def test_the_hubs_clients_read_through_it_too(servers: tuple[Server, Server], lora: MakeLora) -> None:
+def test_hub_clients_read_through_the_upstream_too(servers: tuple[Server, Server], lora: MakeLora) -> None:
     origin, front = servers
     push(origin.registry(), lora(1), TONE)
     found = front.call("GET", "/acme/tone/resolve/main/adapter_config.json")
@@ -312,7 +314,7 @@ def test_the_hubs_clients_read_through_it_too(servers: tuple[Server, Server], lo
 
 
 @pytest.mark.parametrize("state", ["quarantined", "revoked"])
-def test_what_is_withdrawn_there_is_not_let_in_by_a_push(
+def test_a_version_withdrawn_upstream_cannot_be_pushed(
     there: Counting, here: PullThroughRegistry, lora: MakeLora, state: State
 ) -> None:
     pushed = push(there, lora(1), TONE).version
@@ -327,7 +329,7 @@ def test_what_is_withdrawn_there_is_not_let_in_by_a_push(
         here.versions.get(FIRST)
 
 
-def test_what_is_pushed_and_is_there_already_is_what_it_is_there(
+def test_a_push_of_an_upstream_version_gets_its_upstream_number(
     there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     push(there, lora(1), TONE)
@@ -338,7 +340,7 @@ def test_what_is_pushed_and_is_there_already_is_what_it_is_there(
     assert MIRRORED in here.adapters.get(TONE).tags
 
 
-def test_who_pushes_while_nobody_answers_there_is_served(
+def test_a_push_works_while_the_upstream_is_unreachable(
     there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     there.silent = True

@@ -271,7 +271,7 @@ def test_a_token_server_that_is_away_is_named(server: str, tmp_path: Path) -> No
 
     with (
         in_front(Elsewhere, server) as address,
-        pytest.raises(Unavailable, match=r"sends who logs in to http://127\.0\.0\.1:9/token"),
+        pytest.raises(Unavailable, match=r"the token server http://127\.0\.0\.1:9/token"),
     ):
         OciRepository(OciReference.parse(f"oci://{address}/acme/kept:tokens")).push(artifact(tmp_path))
 

@@ -22,6 +22,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import AdaptryError
 
 from ..formats.elsewhere import Elsewhere
+from .asking import ask
 from .cases import CASES, PROMPTS, Base, Case, made, odds_with, trained_odds
 
 CLOSE = 1e-4
@@ -59,9 +60,9 @@ def answers(environment: Elsewhere) -> Told:
     """An engine that answers: it tells log-probabilities."""
 
     def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:
-        plain, *found = environment.run(base.folder, json.dumps(PROMPTS), *adapters)
-        assert float((torch.tensor(plain["odds"]) - odds_with(base, {})).abs().max()) < CLOSE
-        return found
+        answers = ask(environment.command(base.folder, json.dumps(PROMPTS)), adapters)
+        assert float((torch.tensor(answers.ready["odds"]) - odds_with(base, {})).abs().max()) < CLOSE
+        return answers.found
 
     return told
 
@@ -70,7 +71,7 @@ def readings(environment: Elsewhere) -> Told:
     """A reader that has been given adapters: it tells what it would add to the base's weights."""
 
     def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:
-        found = environment.run(base.folder, folder, *adapters)
+        found = ask(environment.command(base.folder, folder), adapters).found
         return [
             {"odds": odds_with(base, load_file(one["read"])).tolist()} if "read" in one else one
             for one in found
@@ -128,8 +129,12 @@ class Agreement:
     """What every engine that can be had is held to; a test class of one inherits it and gives `cases`."""
 
     def test_what_is_said_of_an_adapter_is_what_it_does_with_it(self, cases: dict[str, Both]) -> None:
-        wrong = {name: both for name, both in cases.items() if both.said.outcome != both.seen.outcome}
-        assert not wrong
+        wrong = {
+            name: (both.said.outcome, both.seen)
+            for name, both in cases.items()
+            if both.said.outcome != both.seen.outcome
+        }
+        assert wrong == {}, wrong
         assert {both.seen.outcome for both in cases.values()} >= {"as_trained", "refused"}
 
     def test_what_is_exported_for_it_is_served_as_trained(self, cases: dict[str, Both]) -> None:

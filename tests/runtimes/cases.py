@@ -107,7 +107,7 @@ CASES: dict[str, Case] = {
     "pissa": Case({"init_lora_weights": "pissa"}),
     "olora": Case({"init_lora_weights": "olora"}),
     "weight tying": Case(fields={"ensure_weight_tying": True}),
-    "alora": Case(fields={"alora_invocation_tokens": [5, 9]}),
+    "alora": Case({"task_type": "CAUSAL_LM"}, fields={"alora_invocation_tokens": [5, 9]}),
     "a large rank": Case({"r": 24, "target_modules": ["o_proj"]}),
     "a rank above 256": Case({"r": 300, "target_modules": ["o_proj"]}),
     "another prefix": Case(
@@ -152,9 +152,9 @@ SIZES: dict[str, Any] = {
 }
 
 
-def made_base(folder: Path) -> Base:
+def made_base(folder: Path, **sizes: int) -> Base:
     torch.manual_seed(0)
-    return saved(LlamaForCausalLM(LlamaConfig(**SIZES)).eval(), folder)
+    return saved(LlamaForCausalLM(LlamaConfig(**{**SIZES, **sizes})).eval(), folder)
 
 
 def saved(model: PreTrainedModel, folder: Path, **fields: Any) -> Base:
@@ -182,11 +182,18 @@ def made(base: Base, case: Case, folder: Path) -> Path:
             parameter.data += torch.randn_like(parameter) * 0.1
     tuned.save_pretrained(str(folder))
     config, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    fields = json.loads(config.read_text())
-    changed = {**fields, **case.fields}
+    changed = {**saved_fields(folder), **case.fields}
     config.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
     save_file(case.tensors(load_file(weights)), weights, metadata={"format": "pt"})
     return folder
+
+
+def saved_fields(folder: Path) -> dict[str, Any]:
+    """The config that PEFT saved, with the lists that it keeps as sets in one order. (`Any`: JSON.)"""
+    fields = json.loads((folder / "adapter_config.json").read_text())
+    lists = ("target_modules", "exclude_modules")
+    return {key: sorted(value) if key in lists and isinstance(value, list) else value
+            for key, value in fields.items()}  # fmt: skip
 
 
 def trained_odds(base: Base, adapter: Path) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """In LMDeploy's environment: its own Llama with adapters read into it, on the CPU, and the updates that they
 are there.
 
-`lmdeploy_reader.py BASE OUT ADAPTER…` tells for each adapter the error it is refused with, or the file in
+`lmdeploy_reader.py BASE OUT ADAPTER…` prints for each adapter the error it is refused with, or the file in
 `OUT` with what is added to each weight of the base: factors and scale as LMDeploy's reader has them. The
 product is ours, since its kernel needs a GPU.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,9 @@ def told(base: str, adapter: str, out: Path) -> dict[str, str]:
 
 @torch.no_grad()
 def main(base: str, out: str, *adapters: str) -> None:
-    results = [
-        told(base, adapter, Path(out) / f"{number}.safetensors") for number, adapter in enumerate(adapters)
-    ]
-    print(json.dumps(results))
+    print(json.dumps({"ready": True}), flush=True)
+    for adapter in adapters:
+        print(json.dumps(told(base, adapter, Path(out) / f"{uuid.uuid4()}.safetensors")), flush=True)
 
 
 main(*sys.argv[1:])

@@ -1,8 +1,8 @@
 """In mistral.rs's environment: the engine itself, on the CPU, and what it answers with each adapter.
 
-`mistralrs_engine.py BASE PROMPTS ADAPTER…` (prompts: JSON) tells for the base and each adapter the
-log-probability of every token that may follow each prompt, or the error it is refused with. Adapters come and
-go as they do over its HTTP routes.
+`mistralrs_engine.py BASE PROMPTS ADAPTER…` (prompts: JSON) prints for the base and each adapter, a line each,
+the log-probability of every token that may follow each prompt, or the error it is refused with. Adapters come
+and go as they do over its HTTP routes.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def main(base: str, prompts: str, *adapters: str) -> None:
     words = json.loads((Path(base) / "config.json").read_text())["vocab_size"]
     asked = json.loads(prompts)
     runner = Runner(Which.Lora(model_id=base, dtype=ModelDType.F32, adapters=[]))
-    plain = {"odds": [odds(runner, prompt, words, None) for prompt in asked]}
-    print(json.dumps([plain, *(told(runner, asked, words, adapter) for adapter in adapters)]))
+    print(json.dumps({"odds": [odds(runner, prompt, words, None) for prompt in asked]}), flush=True)
+    for adapter in adapters:
+        print(json.dumps(told(runner, asked, words, adapter)), flush=True)
 
 
 main(*sys.argv[1:])

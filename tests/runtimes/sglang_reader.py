@@ -1,9 +1,9 @@
 """In SGLang's environment: its own LoRA manager over its own Llama, on the CPU, and the updates that a
 request would get.
 
-`sglang_reader.py BASE OUT ADAPTER…` tells for each adapter the error it is refused with, or the file in `OUT`
-with what SGLang adds to each weight of the base, by its own arithmetic. Nothing of it is replaced but what
-needs a GPU: pinned memory, and the positions, which no weight has.
+`sglang_reader.py BASE OUT ADAPTER…` prints for each adapter the error it is refused with, or the file in
+`OUT` with what SGLang adds to each weight of the base, by its own arithmetic. Nothing of it is replaced but
+what needs a GPU: pinned memory, and the positions, which no weight has.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,11 +117,10 @@ def told(manager: LoRAManager, adapter: str, out: Path) -> dict[str, str]:
 def main(base: str, out: str, *adapters: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         manager = started(base, folder)
-        results = [
-            told(manager, adapter, Path(out) / f"{number}.safetensors")
-            for number, adapter in enumerate(adapters)
-        ]
-    print(json.dumps(results))
+        print(json.dumps({"ready": True}), flush=True)
+        for adapter in adapters:
+            target = Path(out) / f"{uuid.uuid4()}.safetensors"
+            print(json.dumps(told(manager, adapter, target)), flush=True)
 
 
 main(*sys.argv[1:])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.testing.samples import tiny_lora
+from adaptry.testing.warm_python import WarmPython
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -36,7 +37,7 @@ def start(folder: Path) -> Start:
         name: str, folders: list[Path], script_name: str = "pushing.py", **environment: str
     ) -> subprocess.Popen[str]:
         script = Path(__file__).with_name(script_name)
-        return subprocess.Popen(
+        return WarmPython(
             [sys.executable, str(script), str(folder), name, *map(str, folders)],
             stdout=subprocess.PIPE,
             text=True,

@@ -20,13 +20,79 @@ _NEW_TABLES = (
 _FOLDED = ("adapters", "namespaces", "base_names", "aliases", "marks")
 
 
+_OLD_TOKENS = """
+CREATE TABLE tokens (
+    id INTEGER NOT NULL, secret_sha256 VARCHAR NOT NULL, last_four VARCHAR NOT NULL, kind VARCHAR NOT NULL,
+    name VARCHAR NOT NULL, role VARCHAR NOT NULL, namespaces VARCHAR NOT NULL, created_at DATETIME NOT NULL,
+    expires_at DATETIME, revoked_at DATETIME,
+    CONSTRAINT pk_tokens PRIMARY KEY (id), CONSTRAINT uq_tokens_secret_sha256 UNIQUE (secret_sha256)
+)
+"""
+
+
+_EVIDENCE = (
+    *(
+        "base_id",
+        "task",
+        "task_version",
+        "task_hash",
+        "filter",
+        "stderr",
+        "n",
+        "direction",
+        "dataset",
+        "step",
+    ),
+    *("harness", "harness_version", "harness_commit", "chat_template", "format", "file_digest"),
+    *("samples_digest", "withdrawn_at", "withdrawn_by", "withdrawn_reason"),
+)
+
+
+def back_to_0018(database: sqlite3.Connection) -> None:
+    """Takes away what schemas 0019 (the audit log), 0020 (quotas) and 0021 (evidence) added."""
+    for index in ("version", "task", "file", "logged"):
+        database.execute(f"DROP INDEX ix_metric_values_{index}")
+    for column in _EVIDENCE:
+        database.execute(f"ALTER TABLE metric_values DROP COLUMN {column}")
+    database.execute("CREATE INDEX ix_metric_values_version_id ON metric_values (version_id)")
+    for table in ("audit_entries", "audit_state", "audit_checkpoints", "audit_subtrees"):
+        database.execute(f"DROP TABLE {table}")
+    for table in ("invitations", "quotas", "stored_use"):
+        database.execute(f"DROP TABLE {table}")
+    for index in ("ix_uploads_by", "ix_aliases_moved_at"):
+        database.execute(f"DROP INDEX {index}")
+    database.execute("ALTER TABLE files DROP COLUMN stored_by")
+    database.execute("UPDATE alembic_version SET version_num = '0018'")
+
+
+def back_to_0017(database: sqlite3.Connection) -> None:
+    """Takes away what schemas 0018 and later added, and every token; jobs and schedules are the embedded
+    registry's.
+    """
+    back_to_0018(database)
+    for table in (
+        "tokens", "accountable_owners", "grants", "group_members", "principal_groups", "principals",
+    ):  # fmt: skip
+        database.execute(f"DROP TABLE {table}")
+    database.execute(_OLD_TOKENS)
+    for table in ("jobs", "job_schedules"):
+        database.execute(f"ALTER TABLE {table} DROP COLUMN rights")
+        database.execute(f"ALTER TABLE {table} ADD COLUMN by_role VARCHAR NOT NULL DEFAULT 'admin'")
+        database.execute(f"ALTER TABLE {table} ADD COLUMN by_namespaces VARCHAR NOT NULL DEFAULT '[\"*\"]'")
+    database.execute("UPDATE alembic_version SET version_num = '0017'")
+
+
 def back_to_0012(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0013 and later added."""
+    back_to_0017(database)
     database.execute("ALTER TABLE bases DROP COLUMN visibility")
     database.execute("DROP INDEX ix_base_names_namespace")
     database.execute("ALTER TABLE base_names DROP COLUMN namespace")
     for table in ("inspections", "damaged_files", "damaged_revisions"):
         database.execute(f"DROP TABLE {table}")
+    for column in ("max_age", "gone_at", "gone_by", "gone_reason"):
+        database.execute(f"ALTER TABLE workers DROP COLUMN {column}")
+    database.execute("ALTER TABLE versions DROP COLUMN bound_base")
     database.execute("UPDATE alembic_version SET version_num = '0012'")
 
 

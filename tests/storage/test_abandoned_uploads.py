@@ -17,7 +17,8 @@ from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.abandoned_uploads import IDLE, IDLE_DIRECT
-from adaptry.storage.local.uploads import DIRECT, MAX_OPEN_UPLOADS
+from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
+from adaptry.storage.local.uploads import DIRECT
 
 TONE = AdapterName.parse("acme/tone")
 OTHER = AdapterName.parse("other/tone")

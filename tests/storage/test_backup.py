@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from adaptry import open_dir, push
+from adaptry import open_dir
 from adaptry.core.errors import CheckFailed, Conflict, CorruptData, InvalidBackup, NotFound, Unauthenticated
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.transfer import pull
+from adaptry.operations.transfer import pull, push
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.backup import create, restore
 from adaptry.storage.backup.restoration import check

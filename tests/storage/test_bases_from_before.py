@@ -14,8 +14,8 @@ from adaptry.testing.samples import tiny_base
 
 from .downgrading import back_to_0012
 
-STRANGER = Identity("stranger", "reader", ("elsewhere",))
-OWNER = Identity("owner", "reader", ("org",))
+STRANGER = Identity.with_role("stranger", "reader", ("elsewhere",))
+OWNER = Identity.with_role("owner", "reader", ("org",))
 
 
 def test_they_are_internal_and_new_ones_are_private(folder: Path, tmp_path: Path) -> None:

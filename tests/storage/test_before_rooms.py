@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from adaptry import open_dir, push
+from adaptry import open_dir
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
-from adaptry.operations.transfer import pull
+from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify

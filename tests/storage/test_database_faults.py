@@ -29,7 +29,7 @@ from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.buckets import free_ports
 from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.fault_proxy import run_proxy
-from adaptry.testing.postgres import PostgresServer, postgres_server
+from adaptry.testing.postgres import NEVER_VACUUMS, PostgresServer, postgres_server
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
@@ -69,7 +69,7 @@ def behind_a_proxy(folder: Path, postgres: PostgresServer, port: int) -> Iterato
 def listening(postgres: PostgresServer) -> Iterator[tuple[PostgresServer, int]]:
     """A PostgreSQL server that answers at a port. (Asking for `postgres` skips where there is none.)"""
     (port,) = free_ports(1)
-    with postgres_server(port) as server:
+    with postgres_server(port, settings=NEVER_VACUUMS) as server:
         yield server, port
 
 

@@ -21,8 +21,8 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import connect, open_local
 from adaptry.storage.local import LocalRegistry, RegistryContext
+from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
 from adaptry.storage.local.stale_uploads import purge
-from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
 from adaptry.storage.maintenance.integrity import verify
 
 TONE = AdapterName.parse("acme/tone")
@@ -94,7 +94,7 @@ def test_one_namespace_cannot_open_uploads_without_end() -> None:
     registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
     for number in range(MAX_OPEN_UPLOADS):
         registry.uploads.open(TONE, Digest.of(bytes([number])), 1)
-    with pytest.raises(Busy, match="64 uploads are open in acme"):
+    with pytest.raises(Busy, match="64 uploads are open in acme already"):
         registry.uploads.open(TONE, DIGEST, len(DATA))
     registry.uploads.open(AdapterName.parse("other/tone"), DIGEST, len(DATA))
 
@@ -103,7 +103,7 @@ def test_where_bases_must_be_known_a_push_on_another_is_refused(
     folder: Path, loras: Callable[[int], list[Path]]
 ) -> None:
     registry = open_local(folder, require_known_base=True)
-    with pytest.raises(CheckFailed, match="org/tiny is not one; register it first"):
+    with pytest.raises(CheckFailed, match="org/tiny is not; register it first"):
         push(registry, open_dir(loras(1)[0]), TONE)
 
 
@@ -131,7 +131,7 @@ def test_bytes_that_changed_or_went_are_found_and_named(
     problems = verify(registry.catalog, registry.blobs)
     assert {problem.reason.split(";")[0] for problem in problems} == {
         "its bytes have changed since they were stored",
-        "its bytes are gone",
+        "its bytes are lost",
     }
     assert all("acme/tone" in problem.where for problem in problems)
     known = verify(registry.catalog, registry.blobs, read_bytes=False)

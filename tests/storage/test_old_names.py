@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from adaptry import open_dir, push
+from adaptry import open_dir
 from adaptry.core.errors import Conflict, InvalidRef
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.records import AdapterEdit
 from adaptry.registry.workers import ResidentReport, WorkerReport
@@ -29,7 +30,7 @@ from adaptry_cli.main import main
 from .downgrading import back_to_0010
 
 TONE, OTHER = AdapterName.parse("acme/tone"), AdapterName.parse("acme/other")
-GUS = Identity("gus", "worker", ("acme",))
+GUS = Identity.with_role("gus", "worker", ("acme",))
 
 
 @pytest.fixture

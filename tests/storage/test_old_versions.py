@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from adaptry import open_dir, push
+from adaptry import open_dir
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from adaptry import open_dir, push
+from adaptry import open_dir
+from adaptry.operations.transfer import push
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 

@@ -44,21 +44,21 @@ def catalog(postgres: PostgresServer, name: str) -> Iterator[Catalog]:
     catalog.close()
 
 
-def test_the_migrations_make_the_tables_that_the_code_means(postgres: PostgresServer, name: str) -> None:
+def test_the_migrations_create_the_tables_of_the_code(postgres: PostgresServer, name: str) -> None:
     engine = create_engine(postgres.url(name).replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Row.metadata) == []
     engine.dispose()
 
 
-def test_many_who_open_a_new_catalog_at_once_all_succeed(postgres: PostgresServer) -> None:
+def test_concurrent_openings_of_a_new_catalog_all_succeed(postgres: PostgresServer) -> None:
     url = postgres.url(postgres.create_empty())
     with ThreadPoolExecutor(4) as pool:
         for catalog in pool.map(lambda _: Catalog(url), range(4)):
             catalog.close()
 
 
-def test_an_administrator_sees_whose_a_connection_is(
+def test_an_administrator_sees_the_owner_of_a_connection(
     postgres: PostgresServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shown() -> list[tuple[object, ...]]:
@@ -81,7 +81,7 @@ def test_a_schema_from_the_future_is_refused_with_the_remedy(postgres: PostgresS
 
 
 @pytest.mark.parametrize("place", ["database", "role"])
-def test_a_database_that_forgets_what_it_acknowledged_is_refused(
+def test_a_database_without_durable_commits_is_refused(
     postgres: PostgresServer, name: str, place: str
 ) -> None:
     if place == "role":
@@ -100,24 +100,24 @@ def test_a_database_in_another_encoding_is_refused(postgres: PostgresServer) -> 
         Catalog(postgres.url(name))
 
 
-def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot reach the database") as raised:
         Catalog(f"postgresql://ada:s3cret@/registry?host={tmp_path}")
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_misspelt_option_of_the_address_is_told(postgres: PostgresServer) -> None:
+def test_a_misspelt_option_of_the_address_is_reported(postgres: PostgresServer) -> None:
     with pytest.raises(Invalid, match='invalid connection option "sslmod"'):
         Catalog(f"{postgres.url('postgres')}&sslmod=verify-full")
 
 
-def test_a_database_that_is_not_there_is_told(postgres: PostgresServer) -> None:
+def test_a_missing_database_is_reported(postgres: PostgresServer) -> None:
     with pytest.raises(Unavailable, match='database "nowhere" does not exist'):
         Catalog(postgres.url("nowhere"))
 
 
-def test_what_to_look_at_is_told_of_a_database_that_cannot_be_reached(postgres: PostgresServer) -> None:
-    with pytest.raises(Unavailable, match="name, user and password right") as raised:
+def test_the_error_of_an_unreachable_database_lists_what_to_check(postgres: PostgresServer) -> None:
+    with pytest.raises(Unavailable, match="name, user and password are right") as raised:
         Catalog(postgres.url("nowhere"))
     assert "postgresql://" in str(raised.value)
 
@@ -138,21 +138,21 @@ def test_a_database_of_another_program_is_left_as_it_is(postgres: PostgresServer
     for statement in made.split("; "):
         postgres.execute(statement, name)
     before = postgres.execute("SELECT relname FROM pg_class WHERE relkind = 'r' ORDER BY 1", name)
-    with pytest.raises(Conflict, match="a database of its own"):
+    with pytest.raises(Conflict, match="its own database"):
         Catalog(postgres.url(name))
     assert postgres.execute("SELECT relname FROM pg_class WHERE relkind = 'r' ORDER BY 1", name) == before
 
 
-def test_a_role_that_may_not_is_told_so_and_not_of_statements(postgres: PostgresServer, name: str) -> None:
+def test_a_role_without_rights_gets_an_error_without_sql(postgres: PostgresServer, name: str) -> None:
     Catalog(postgres.url(name)).close()
     postgres.execute("DROP ROLE IF EXISTS stranger")
     postgres.execute("CREATE ROLE stranger LOGIN")
-    with pytest.raises(Unavailable, match="does not allow its user that: permission denied") as raised:
+    with pytest.raises(Unavailable, match="refuses this to its user: permission denied") as raised:
         Catalog(postgres.url(name).replace("postgres@", "stranger@"))
     assert "SELECT" not in str(raised.value)
 
 
-def test_a_writer_waits_for_another_process_and_then_gives_up_in_words(
+def test_a_writer_waits_for_another_process_and_then_raises_a_clear_error(
     postgres: PostgresServer, name: str
 ) -> None:
     patient, other = Catalog(postgres.url(name), busy_timeout=0.05), Catalog(postgres.url(name))
@@ -164,7 +164,7 @@ def test_a_writer_waits_for_another_process_and_then_gives_up_in_words(
     other.close()
 
 
-def test_a_writer_waits_for_another_of_its_process_and_then_gives_up_in_words(
+def test_a_writer_waits_for_another_thread_and_then_raises_a_clear_error(
     postgres: PostgresServer, name: str
 ) -> None:
     catalog = Catalog(postgres.url(name), busy_timeout=0.05)
@@ -173,7 +173,7 @@ def test_a_writer_waits_for_another_of_its_process_and_then_gives_up_in_words(
     catalog.close()
 
 
-def test_writers_add_up(postgres: PostgresServer, name: str) -> None:
+def test_concurrent_writers_lose_no_update(postgres: PostgresServer, name: str) -> None:
     """What a writer read stays true until it commits, or some of these would count the same number twice."""
     catalogs = [Catalog(postgres.url(name)) for _ in range(3)]
     postgres.execute("CREATE TABLE counts (value integer)", name)
@@ -191,7 +191,7 @@ def test_writers_add_up(postgres: PostgresServer, name: str) -> None:
         catalog.close()
 
 
-def test_a_reader_sees_one_moment_and_may_change_nothing(catalog: Catalog) -> None:
+def test_a_reader_sees_a_snapshot_and_cannot_write(catalog: Catalog) -> None:
     asked = "SELECT count(*) FROM namespaces"
     with catalog.read() as tx:
         before = tx.connection().exec_driver_sql(asked).scalar()
@@ -222,7 +222,7 @@ def test_a_connection_that_the_server_ended_is_replaced(
         assert tx.connection().exec_driver_sql("SELECT name FROM namespaces").scalar() == "acme"
 
 
-def test_a_writer_whose_connection_ends_has_changed_nothing_and_holds_nobody_up(
+def test_a_writer_that_loses_its_connection_changes_nothing_and_blocks_nobody(
     postgres: PostgresServer, name: str, catalog: Catalog
 ) -> None:
     with pytest.raises(Unavailable, match=r"cannot (use|reach) the database"), catalog.write() as tx:
@@ -237,7 +237,7 @@ def test_text_that_no_column_can_hold_is_invalid(catalog: Catalog) -> None:
         tx.connection().exec_driver_sql("INSERT INTO namespaces VALUES (%s)", ("a\0b",))
 
 
-def test_names_are_in_the_order_of_their_bytes_in_a_database_of_any_language(
+def test_names_are_sorted_by_bytes_in_a_database_of_any_locale(
     postgres: PostgresServer, name: str, tmp_path: Path
 ) -> None:
     registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
@@ -255,7 +255,7 @@ def test_names_are_in_the_order_of_their_bytes_in_a_database_of_any_language(
     registry.close()
 
 
-def test_a_column_that_is_compared_in_some_language_is_found_by_verify(
+def test_verify_finds_a_column_with_a_locale_collation(
     postgres: PostgresServer, name: str, catalog: Catalog
 ) -> None:
     postgres.execute('ALTER TABLE terms ALTER COLUMN text TYPE text COLLATE "default"', name)
@@ -265,12 +265,12 @@ def test_a_column_that_is_compared_in_some_language_is_found_by_verify(
     ]
 
 
-def test_the_driver_may_raise_what_is_no_ones_fault_but_ours(catalog: Catalog) -> None:
+def test_an_error_of_the_driver_due_to_our_bug_is_not_translated(catalog: Catalog) -> None:
     with pytest.raises(DBAPIError), catalog.read() as tx:
         tx.connection().exec_driver_sql("SELECT nonsense")
 
 
-def test_what_was_acknowledged_is_there_after_the_server_crashed_amid_pushes(
+def test_acknowledged_pushes_survive_a_crash_of_the_server(
     postgres: PostgresServer, folder: Path, tmp_path: Path
 ) -> None:
     registry = open_local(folder, catalog=postgres.database())

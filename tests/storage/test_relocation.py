@@ -113,7 +113,7 @@ def test_a_database_with_a_catalog_is_left_as_it_is_and_so_is_the_registry(
     other = open_local(tmp_path / "other", catalog=url)
     other.adapters.create(VOICE, AdapterEdit())
     other.close()
-    with pytest.raises(Conflict, match="give an empty database"):
+    with pytest.raises(Conflict, match="use an empty database"):
         move_catalog(folder, url)
     registry = open_local(folder)
     registry.commits.create_tag(TONE, "t1")
@@ -169,7 +169,7 @@ def test_files_that_are_gone_are_told(postgres: PostgresServer, folder: Path, se
     registry.close()
     problems = move_catalog(folder, postgres.url(postgres.create_empty())).problems
     assert [problem.reason for problem in problems] == [
-        "its bytes are gone; push it again or restore it from a copy with `adaptry mend --from`"
+        "its bytes are lost; push it again or restore it from a copy with `adaptry mend --from`"
     ]
 
 

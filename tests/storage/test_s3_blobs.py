@@ -32,7 +32,7 @@ def place(request: pytest.FixtureRequest) -> S3Location:
     return S3Location.parse(request.getfixturevalue(request.param))
 
 
-def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: S3Location) -> None:
+def test_a_blob_of_many_segments_is_joined_in_order(place: S3Location) -> None:
     blobs = S3Blobs(place)
     data = random.Random(1).randbytes(2 * SEGMENT + 12345)
     sizes = (100, 3 << 20, SEGMENT + 1, 7)  # sittings that end in small segments, whole ones, and a rest
@@ -49,7 +49,7 @@ def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: S3Locatio
     assert list(blobs.objects.list_objects("tmp/")) == []
 
 
-def test_another_process_goes_on_where_one_died_and_hashes_what_is_there(place: S3Location) -> None:
+def test_another_process_continues_after_a_crash_and_hashes_the_staged_bytes(place: S3Location) -> None:
     data = os.urandom(SEGMENT + 1000)
     with S3Blobs(place).staging(KEY) as staged:
         staged.append(0, [data[: SEGMENT + 10]])
@@ -65,7 +65,7 @@ def test_a_staging_has_one_writer_among_all_processes(place: S3Location) -> None
     first, second = S3Blobs(place), S3Blobs(place)
     with first.staging(KEY):
         assert second.is_held(KEY)
-        with pytest.raises(Conflict, match="someone else"):
+        with pytest.raises(Conflict, match="another process"):
             second.staging(KEY)
     assert not second.is_held(KEY)
 
@@ -81,7 +81,7 @@ def test_two_writers_whose_lease_failed_them_never_mix_their_bytes(place: S3Loca
     assert b"".join(second.chunks(Digest.of(b"my bytes"))) == b"my bytes"
 
 
-def test_what_was_hashed_counts_only_for_the_segments_it_was_hashed_from(place: S3Location) -> None:
+def test_a_hash_counts_only_for_the_segments_it_was_computed_from(place: S3Location) -> None:
     first, second = S3Blobs(place), S3Blobs(place)
     with first.staging(KEY) as mine:
         mine.append(0, [b"my bytes"])
@@ -110,7 +110,7 @@ def test_a_lease_that_was_left_behind_is_anyones_after_a_while(
 
 def test_a_bucket_that_is_not_there_is_said_to_be(place: S3Location) -> None:
     blobs = S3Blobs(replace(place, bucket="no-such-bucket"))
-    with pytest.raises(Unavailable, match="there is no bucket no-such-bucket; make it"):
+    with pytest.raises(Unavailable, match="there is no bucket no-such-bucket; create it"):
         blobs.require_room(1)
 
 
@@ -127,7 +127,7 @@ def test_a_server_that_is_not_there_is_said_to_be(place: S3Location) -> None:
         S3Blobs(replace(place, endpoint="http://127.0.0.1:9")).has(Digest.of(b""))
 
 
-def test_a_key_that_is_none_opens_nothing(place: S3Location) -> None:
+def test_a_malformed_key_opens_no_staging(place: S3Location) -> None:
     with pytest.raises(NotFound, match="no such upload"):
         S3Blobs(place).staging("../sha256")
 
@@ -144,7 +144,7 @@ def test_parts_are_large_enough_but_for_the_last() -> None:
     assert [[one.size for one in group] for group in parts(row, 5)] == [[3, 8], [8], [2, 2, 8], [1]]
 
 
-def test_a_place_is_what_its_address_says() -> None:
+def test_an_address_gives_the_place() -> None:
     assert S3Location.parse("s3://adapters") == S3Location("adapters")
     assert S3Location.parse("s3://adapters?public=https://f").public == "https://f"
     place = S3Location.parse(
@@ -161,13 +161,13 @@ def test_a_place_is_what_its_address_says() -> None:
      "s3://bucket?sse=rot13", "s3://bucket?endpoint=host:8333", "s3://bucket?public=http://user:secret@h",
      "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
 )  # fmt: skip
-def test_what_is_no_place_for_blobs_is_refused(text: str) -> None:
+def test_a_malformed_place_for_blobs_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
         S3Location.parse(text)
     assert "secret" not in refused.value.message
 
 
-def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
+def test_an_abandoned_multipart_upload_is_aborted_after_a_day(
     place: S3Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = S3Blobs(place)
@@ -197,14 +197,14 @@ def test_a_server_without_conditions_is_said_to_have_none(place: S3Location) -> 
             "not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head
         )
         assert find_missing_capabilities(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}")) == (
-            "it has no conditional writes (501): every upload costs a request more",
+            "it has no conditional writes (501): every upload needs one more request",
         )
 
 
 @pytest.mark.heavy
-def test_what_a_server_lacks_is_said_in_a_sentence(ceph_place: str) -> None:
+def test_missing_features_of_a_server_are_described_in_a_sentence(ceph_place: str) -> None:
     (missing,) = find_missing_capabilities(S3Location.parse(ceph_place))
-    assert "no notice of If-None-Match at the end of a multipart upload" in missing
+    assert "it ignores If-None-Match at the end of a multipart upload" in missing
 
 
 def test_an_address_gives_one_blob_to_anybody_for_a_while(place: S3Location) -> None:
@@ -221,7 +221,7 @@ def test_an_address_gives_one_blob_to_anybody_for_a_while(place: S3Location) -> 
     assert urllib3.request("DELETE", address).status == 403
 
 
-def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(place: S3Location) -> None:
+def test_a_presigned_url_accepts_the_exact_size_and_its_bytes_are_staged(place: S3Location) -> None:
     blobs = S3Blobs(place)
     data = os.urandom(100_000)
     first, second = (blobs.upload_url(KEY, *run, 60).url for run in ((0, 60_000), (60_000, 40_000)))
@@ -239,7 +239,7 @@ def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(pla
     assert list(blobs.objects.list_objects("tmp/")) == []
 
 
-def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
+def test_bytes_written_by_presigned_url_are_copied_before_they_are_hashed(
     place: S3Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has the address writes other bytes there as soon as the first are read."""
@@ -262,7 +262,7 @@ def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
 
 
 @pytest.mark.parametrize("size", [1000, SEGMENT + 1000])
-def test_what_is_written_is_encrypted_where_that_was_asked_for(s3_place: str, size: int) -> None:
+def test_writes_are_encrypted_on_request(s3_place: str, size: int) -> None:
     blobs = S3Blobs(replace(S3Location.parse(s3_place), sse="AES256"))
     data = os.urandom(size)
     blobs.put(Digest.of(data), [data])

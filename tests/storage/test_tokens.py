@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import Invalid, NotFound, Unauthenticated
-from adaptry.core.identity import Identity
+from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.tokens import (
     admit_token,
@@ -30,7 +30,10 @@ def catalog() -> Catalog:
 def test_a_token_identifies_its_holder(catalog: Catalog) -> None:
     secret = create_token(catalog, "ci of acme", "writer", ["acme", "acme-*"], kind="ci")
     assert secret.startswith("adr_ci_")
-    assert identify(catalog, secret) == Identity("ci of acme", "writer", ("acme", "acme-*"))
+    found = identify(catalog, secret)
+    assert (found.name, found.role, found.namespaces) == ("ci of acme", "writer", ("acme", "acme-*"))
+    assert found.may("push", AdapterName.parse("acme-two/tone"))
+    assert not found.may("push", AdapterName.parse("other/tone"))
 
 
 def test_the_secret_is_stored_nowhere(tmp_path: Path) -> None:
@@ -52,7 +55,7 @@ def test_a_mistyped_token_is_told_from_an_unknown_one(catalog: Catalog) -> None:
         "hunter2",
         "adr_pat_é" + "x" * 37,
     ):
-        with pytest.raises(Unauthenticated, match="not a whole adaptry token"):
+        with pytest.raises(Unauthenticated, match="not a complete adaptry token"):
             identify(catalog, broken)
     with pytest.raises(Unauthenticated, match="unknown or revoked"):
         identify(Catalog("sqlite://"), secret)
@@ -101,7 +104,7 @@ def test_a_token_with_hf_before_it_is_the_same_token(catalog: Catalog) -> None:
     for spelling in (secret, other):
         with pytest.raises(Unauthenticated, match="unknown or revoked"):
             identify(catalog, spelling)
-    with pytest.raises(Unauthenticated, match="not a whole adaptry token"):
+    with pytest.raises(Unauthenticated, match="not a complete adaptry token"):
         identify(catalog, f"hf_{other}")
 
 

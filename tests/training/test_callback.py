@@ -5,6 +5,7 @@ and whatever becomes of the registry, the training goes on.
 from __future__ import annotations
 
 import logging
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,20 @@ import peft
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import adaptry
-from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.core.errors import CheckFailed, Conflict, Invalid, InvalidRef, NotFound
+from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.integrations.serving.compatibility import require_base_match
 from adaptry.integrations.training import AdaptryCallback, checkpoints, resume
 from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_lora
+from adaptry_cli.main import main
 
 TONE = AdapterName.parse("acme/tone")
 Train = Callable[..., Any]
@@ -187,7 +194,7 @@ def test_a_disk_that_is_full_stops_no_training(
     callback = AdaptryCallback(registry, TONE, run="full")
     with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         assert train(callback).state.global_step == 6
-    assert "there is no place to keep it" in caplog.text
+    assert "there is no folder to keep it" in caplog.text
 
     class Unsaved(AdaptryCallback):
         def on_save(self, *args: Any, **kwargs: Any) -> None:
@@ -218,7 +225,7 @@ def test_a_whole_model_is_no_adapter(
 ) -> None:
     with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
         train(AdaptryCallback(registry, TONE), model=tiny_model())
-    assert any("no PEFT model" in record.message for record in caplog.records)
+    assert any("not a PEFT model" in record.message for record in caplog.records)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +253,64 @@ def test_other_branches_are_no_checkpoints(registry: Registry, tmp_path: Path) -
     registry.commits.create_branch(TONE, "mine.step-3")
     found = checkpoints(registry, "acme/tone")
     assert [(each.run, each.step, dict(each.metrics)) for each in found] == [("mine", 3, {})]
+
+
+def test_a_training_on_a_folder_is_served_by_the_base_that_the_folder_is(
+    registry: Registry,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The callback, `adaptry.push` and the command line give one version; the command in the warning, run
+    word for word, is all that an engine's worker waits for.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
+    tiny_model().save_pretrained("llama")
+    served = fingerprint(open_checkpoint("llama"))
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained("./llama"), config)
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
+        train(AdaptryCallback(registry, TONE, run="local"), model=model)
+    (said,) = (record.message for record in caplog.records if "not registered" in record.message)
+    trained = registry.versions.get(Ref.parse("acme/tone@1"))
+    assert trained.base_id == served.id
+    assert registry.commits.tree(TONE, checkpoints(registry, TONE)[0].digest).base == BaseClaim(id=served.id)
+    with pytest.raises(CheckFailed):
+        require_base_match(registry, trained, served)
+
+    checkpoint = tmp_path / "out" / "checkpoint-6"
+    assert not adaptry.push(registry, adaptry.open_dir(checkpoint), TONE).is_new
+    folder = str(tmp_path / "registry")
+    pushed = CliRunner().invoke(main, ["push", "./out/checkpoint-6", str(TONE), "--registry", folder])
+    assert pushed.stdout.split() == ["acme/tone@1", str(trained.digest)], pushed.output
+
+    command = shlex.split(said.split("`")[1])
+    assert command[:3] == ["adaptry", "base", "add"]
+    assert CliRunner().invoke(main, [*command[1:], "--registry", folder]).exit_code == 0
+    require_base_match(registry, registry.versions.get(Ref.parse("acme/tone@1")), served)
+
+
+def test_what_could_not_be_pushed_is_pushed_by_the_command_that_is_logged(
+    registry: Registry,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also from another folder."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model().save_pretrained("llama")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained("./llama"), config)
+    callback = AdaptryCallback("http://127.0.0.1:9", TONE, run="alone", patience=0.1, retry=0.01)
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
+        train(callback, model=model)
+    (said,) = (line for line in caplog.messages if "checkpoint" not in line and line.startswith(f"{TONE} is"))
+    monkeypatch.chdir("/")
+    command = shlex.split(said.partition("adaptry push ")[2])
+    pushed = CliRunner().invoke(main, ["push", *command, "--registry", str(tmp_path / "registry")])
+    assert pushed.exit_code == 0, pushed.output
+    base = fingerprint(open_checkpoint(tmp_path / "llama"))
+    assert registry.versions.get(Ref.parse("acme/tone@1")).base_id == base.id

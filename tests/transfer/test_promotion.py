@@ -57,7 +57,7 @@ def test_an_alias_moves_only_from_the_version_it_was_seen_at(tones: LocalRegistr
 def test_an_alias_that_never_moved_cannot_go_back(tones: LocalRegistry) -> None:
     promotion.promote(tones, FIRST, "prod")
 
-    with pytest.raises(NotFound, match="never anywhere but at version 1"):
+    with pytest.raises(NotFound, match="only ever pointed at version 1"):
         promotion.rollback(tones, TONE, "prod")
     with pytest.raises(NotFound, match="no alias"):
         promotion.rollback(tones, TONE, "staging")

@@ -1,5 +1,5 @@
 """A registry's server, a model that it knows, and a vLLM that serves the model with our resolver: one of each
-a module.
+for all modules, since vLLM takes minutes to start on a busy machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytest.importorskip("peft", reason="PEFT is the reference here: pip install 'ada
 
 @dataclass(frozen=True)
 class Place:
-    """Where a module's files are, and who is there. `made` are the adapters' folders by digest."""
+    """Where the files are, and who is there. `made` are the adapters' folders by digest."""
 
     folder: Path
     server: Server
@@ -49,7 +49,7 @@ class Place:
         return models.said(self.base, self.made[version.digest.brief])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
     base = models.model(folder / "base")
@@ -67,21 +67,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return running.installed(running.PYTHON.python, tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def env(site: Path, place: Place) -> dict[str, str]:
-    """A worker's: it may read, and nothing else."""
+    """A worker's: it may read and report, and nothing else."""
     return running.environment(
         site,
         place.folder / "home",
         ADAPTRY_URL=place.server.url,
-        ADAPTRY_TOKEN=place.server.token("worker", "reader", ("acme",)),
+        ADAPTRY_TOKEN=place.server.token("gpu-1", "worker", ("acme",)),
         ADAPTRY_CACHE=str(place.folder / "cache"),
         ADAPTRY_WATCH_SECONDS="0.1",
         VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def vllm(place: Place, env: dict[str, str]) -> Iterator[running.Vllm]:
     log = place.folder / "vllm.log"
     with running.serving(running.PYTHON.python, place.base, env, log) as server:

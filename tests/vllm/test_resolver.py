@@ -4,6 +4,7 @@ must not be served is refused with a reason.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import base_registry
+from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
@@ -60,6 +62,8 @@ def test_an_adapter_answers_as_peft_does_and_says_which_it_is(place: Place, vllm
     assert answer.model == f"acme/answers@prod@{version.digest.brief}"
     assert version.digest.hex in vllm.names()[answer.model]
     assert logprobs(vllm.complete(answer.model, models.PROMPT)) == close_to(logprobs(answer))
+    counted = rf'adaptry_adapter_requests_total\{{[^}}]*digest="{version.digest.brief}"[^}}]*\}} 2\.0'
+    assert re.search(counted, vllm.ask("GET", "/metrics").body)
 
 
 def test_no_answer_is_stale_or_mixed_while_an_alias_moves(place: Place, vllm: Vllm) -> None:
@@ -140,6 +144,8 @@ def test_what_is_withdrawn_is_refused_with_the_reason_and_removed(
     assert "it leaks addresses" in vllm.complete(answer.model, models.PROMPT).reason
     assert answer.model not in vllm.names()
     until(lambda: not folder.exists())
+    until(lambda: recall_status(place.registry, ref).is_complete)
+    assert [one.outcome for one in recall_status(place.registry, ref).lines] == ["dropped"]
 
     change_state(place.registry, ref, StateChange(state="active", reason="a mistake"))
     until(lambda: vllm.complete(f"{name}@1", models.PROMPT).status == 200)
@@ -149,7 +155,7 @@ def test_what_is_withdrawn_is_refused_with_the_reason_and_removed(
 @pytest.mark.parametrize(
     ("config", "rank", "said"),
     [
-        ({}, 32, "its largest rank is 32, and the server takes 16"),
+        ({}, 32, "its largest rank is 32, but the server's limit is 16"),
         ({"use_dora": True}, 4, "DoRA"),
         ({"bias": "lora_only"}, 4, "bias"),
     ],
@@ -158,8 +164,9 @@ def test_what_is_withdrawn_is_refused_with_the_reason_and_removed(
 def test_what_the_engine_does_not_take_is_refused_before_it_is_loaded(
     place: Place, vllm: Vllm, config: dict[str, object], rank: int, said: str
 ) -> None:
-    name = f"acme/limit-{rank}-{len(place.made)}"
-    place.publish(name, rank=rank, config=config)
+    name = f"acme/limit-{'-'.join([str(rank), *config])}"
+    folder = models.saved_by_peft(place.base, place.folder / name.replace("/", "-"), r=rank, **config)
+    push(place.registry, open_dir(folder), name)
 
     answer = vllm.complete(name, models.PROMPT)
 

@@ -1,4 +1,4 @@
-"""A registry that goes away, and a vLLM that starts again: what was loaded goes on, and nothing has to be
+"""A registry that goes away, and a vLLM that starts again: what was known is served, and nothing has to be
 fetched twice.
 """
 
@@ -7,6 +7,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from adaptry.core.refs import Ref
+from adaptry.operations.recall_status import recall_status
+from adaptry.operations.version_state import change_state
+from adaptry.registry.records import StateChange
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server as serving_registry
 
@@ -17,7 +21,7 @@ from .test_resolver import close_to, logprobs
 pytestmark = running.PYTHON.marks
 
 
-def test_what_is_loaded_outlives_the_registry_and_the_engine(
+def test_what_is_known_outlives_the_registry_and_the_engine(
     place: Place, env: dict[str, str], tmp_path: Path
 ) -> None:
     version = place.publish("acme/stays", seed=12)
@@ -30,12 +34,21 @@ def test_what_is_loaded_outlives_the_registry_and_the_engine(
             folder = Path(next(iter(vllm.names().values())))
             made_at = folder.stat().st_ctime_ns
 
-            registry.close()
+            place.publish("acme/cut", seed=13)
+            assert vllm.complete("acme/cut@1", models.PROMPT).status == 200
+            cut = Ref.parse("acme/cut@1")
 
+            registry.close()
+            change_state(place.registry, cut, StateChange(state="revoked", reason="it leaks"))
+
+            assert vllm.complete("acme/cut@1", models.PROMPT).status == 200
+            assert not recall_status(place.registry, cut).is_complete
             assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
             refused = vllm.complete("acme/other", models.PROMPT)
             assert (refused.status, "cannot reach" in refused.reason) == (503, True)
-    with running.serving(running.PYTHON.python, place.base, env, tmp_path / "second.log") as vllm:
+    with running.serving(running.PYTHON.python, place.base, theirs, tmp_path / "second.log") as vllm:
         assert vllm.names() == {}
         assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
         assert folder.stat().st_ctime_ns == made_at
+        metrics = vllm.ask("GET", "/metrics").body
+        assert 'adaptry_registry_up{model_name="tiny"} 0.0' in metrics

@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.integrations.serving import Cache
+from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.flaky_registry import NO_WAIT
-from adaptry.testing.samples import large_lora, tiny_lora
+from adaptry.testing.samples import large_lora, tiny_base, tiny_lora
+from adaptry.testing.warm_python import WarmPython
+
+from .bench import Bench, Flapping
 
 Publish = Callable[..., VersionInfo]
 """`publish(seed=1)`: a version of acme/tone, another one for each seed."""
@@ -52,9 +57,7 @@ def start(registry: LocalRegistry, cache: Cache, tmp_path: Path) -> Iterator[Sta
     def start(ref: str, how: str) -> subprocess.Popen[str]:
         program = [sys.executable, str(Path(__file__).with_name("caching.py"))]
         arguments = [str(tmp_path / "registry"), str(cache.root), ref, how]
-        process = subprocess.Popen(
-            [*program, *arguments], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        process = WarmPython([*program, *arguments], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)
         return process
 
@@ -62,3 +65,15 @@ def start(registry: LocalRegistry, cache: Cache, tmp_path: Path) -> Iterator[Sta
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def base(tmp_path: Path, registry: LocalRegistry) -> Path:
+    folder = tiny_base(tmp_path / "base")
+    base_registry.register_base(registry, open_checkpoint(folder), ("org/tiny",), cache=tmp_path / "bases")
+    return folder
+
+
+@pytest.fixture
+def bench(registry: LocalRegistry, base: Path, cache: Cache) -> Bench:
+    return Bench(Flapping(registry.context), base, cache)

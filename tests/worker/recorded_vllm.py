@@ -26,6 +26,24 @@ class LoRARequest:
     lora_path: str
 
 
+class OutputProcessor:
+    """Where requests end (v1/engine/output_processor.py)."""
+
+    def __init__(self) -> None:
+        self.request_states: dict[Any, Any] = {}
+
+    def abort_requests(self, request_ids: list[Any], internal: bool) -> None:
+        for one in request_ids:
+            self.request_states.pop(one)
+
+    def finish(self, key: object, reason: str) -> None:
+        """As `process_outputs` does it, for a request of three tokens that has got two more."""
+        self._update_stats_from_finished(self.request_states.pop(key), reason, None)
+
+    def _update_stats_from_finished(self, req_state: Any, finish_reason: Any, iteration_stats: Any) -> None:
+        pass
+
+
 @dataclass(slots=True)
 class EngineClient:
     """An engine that holds what it was given; `refuses` is what it does not take, by a word in the path."""
@@ -33,7 +51,7 @@ class EngineClient:
     limits: dict[str, Any]
     held: dict[int, str] = field(default_factory=dict)
     refuses: str | None = None
-    output_processor: Any = field(default_factory=lambda: SimpleNamespace(request_states={}))
+    output_processor: OutputProcessor = field(default_factory=OutputProcessor)
 
     @property
     def vllm_config(self) -> Any:
@@ -85,12 +103,22 @@ class Models:
             self.lora_requests[name] = request
             return request
 
-    def begin(self, name: str) -> Callable[[], None]:
-        """A request under way with what `name` means now; call what is given when it ends."""
-        states = self.engine_client.output_processor.request_states
-        key = object()
-        states[key] = SimpleNamespace(lora_request=self.lora_requests[name])
-        return lambda: states.pop(key)
+    def begin(self, name: str) -> Callable[..., None]:
+        """A request under way with what `name` means now; call what is given when it ends, or is aborted."""
+        processor, key = self.engine_client.output_processor, object()
+        processor.request_states[key] = SimpleNamespace(
+            lora_request=self.lora_requests[name],
+            prompt_len=3,
+            stats=SimpleNamespace(num_generation_tokens=2),
+        )
+
+        def end(reason: str = "stop") -> None:
+            if reason == "abort":
+                processor.abort_requests([key], internal=True)
+            else:
+                processor.finish(key, reason)
+
+        return end
 
 
 async def seen(resolve: Callable[[InProcessVllm, str], Coroutine[Any, Any, Any]], name: str) -> Any:

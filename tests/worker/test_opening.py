@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.core.errors import Invalid
+from adaptry.core.errors import Invalid, InvalidRef
 from adaptry.core.settings import AdaptrySettings
 from adaptry.integrations.serving.settings import WorkerSettings, open_worker_cache, open_worker_registry
+from adaptry.integrations.serving.vllm import register
 
 
 @pytest.mark.parametrize("where", [None, "./registry", "/srv/registry"])
@@ -33,6 +34,14 @@ def test_a_pause_that_is_none_is_refused(seconds: str) -> None:
         WorkerSettings.from_env({"ADAPTRY_WATCH_SECONDS": seconds})
 
 
+def test_names_to_preload_are_refs_or_stacks_of_them() -> None:
+    names = "acme/tone@prod, acme/facts acme/tone+acme/facts=0.5"
+    found = WorkerSettings.from_env({"ADAPTRY_PRELOAD": names})
+    assert found.preload == ("acme/tone@prod", "acme/facts", "acme/tone+acme/facts=0.5")
+    with pytest.raises(InvalidRef, match="tone"):
+        WorkerSettings.from_env({"ADAPTRY_PRELOAD": "tone"})
+
+
 @pytest.mark.parametrize(
     "environ", [{}, {"ADAPTRY_URL": "http://registry"}, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}]
 )
@@ -47,3 +56,13 @@ def test_without_a_registry_or_leave_to_load_the_plugin_does_nothing(environ: di
     )
 
     assert run.stdout == "False\n"
+
+
+def test_behind_the_rust_front_end_the_plugin_says_that_it_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ADAPTRY_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    register()
+    assert "adaptry follow" in caplog.text

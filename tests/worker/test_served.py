@@ -5,9 +5,7 @@ replaced leaves.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,104 +17,20 @@ from adaptry.core.errors import CheckFailed, Unavailable, Unsupported, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
-from adaptry.integrations.serving.vllm.resolver import AdapterResolver, ResolverConfig
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.versions import LocalVersions
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora
 
-from .recorded_vllm import LoRARequest, Models, seen
+from .bench import Bench, Flapping
+from .recorded_vllm import seen
 
 Publish = Callable[..., VersionInfo]
 TONE = AdapterName.parse("acme/tone")
-
-
-@dataclass(frozen=True)
-class FlappingVersions(LocalVersions):
-    look: Callable[[], None]
-
-    def get(self, ref: Ref) -> VersionInfo:
-        self.look()
-        return super().get(ref)
-
-
-class Flapping(LocalRegistry):
-    """A registry that can be away; `asked` counts the looks at what a ref means."""
-
-    is_away = False
-    asked = 0
-
-    def __init__(self, context: RegistryContext) -> None:
-        super().__init__(context)
-        self.versions = FlappingVersions(context, self._look)
-
-    def _look(self) -> None:
-        self.asked += 1
-        if self.is_away:
-            raise Unavailable("cannot reach the registry; is the server running?")
-
-
-class Bench:
-    """A vLLM that serves `base`, with our resolver in it, and the registry that it asks."""
-
-    def __init__(
-        self,
-        registry: Flapping,
-        base: Path,
-        cache: Cache,
-        every: float = 3600,
-        refused_for: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.registry = registry
-        means = ResolverConfig(
-            registry,
-            cache,
-            LoRARequest,
-            "0.32.0",
-            refresh_interval=every,
-            linger=0.0,
-            refusal_ttl=refused_for,
-            clock=clock,
-        )
-        self.served = AdapterResolver(means)
-        self.models = Models(base, self._resolve)
-
-    async def _resolve(self, name: str) -> Any:
-        return await self.served.resolve(InProcessVllm.current(), name)
-
-    async def ask(self, name: str) -> str | None:
-        """The folder that a request for `name` is answered from; None where vLLM says that there is no such
-        model.
-        """
-        request = await self.models.resolve_lora(name)
-        return request and request.lora_path
-
-    async def look(self) -> None:
-        await self.served.refresh(InProcessVllm(self.models))
-
-    @property
-    def held(self) -> set[str]:
-        """The digests of what the engine holds, by their beginnings."""
-        return {Path(path).parent.name[:12] for path in self.models.engine_client.held.values()}
-
-
-@pytest.fixture
-def base(tmp_path: Path, registry: LocalRegistry) -> Path:
-    folder = tiny_base(tmp_path / "base")
-    base_registry.register_base(registry, open_checkpoint(folder), ("org/tiny",), cache=tmp_path / "bases")
-    return folder
-
-
-@pytest.fixture
-def bench(registry: LocalRegistry, base: Path, cache: Cache) -> Bench:
-    return Bench(Flapping(registry.context), base, cache)
 
 
 def test_a_name_is_answered_from_a_folder_of_its_version(bench: Bench, publish: Publish) -> None:
@@ -319,7 +233,7 @@ def test_an_alias_that_moves_to_what_does_not_fit_is_refused_not_stale(
         await bench.ask("acme/tone@prod")
         bench.registry.aliases.move(TONE, "prod", wide.digest, seen_at.generation)
         await bench.look()
-        with pytest.raises(CheckFailed, match="rank is 32, and the server takes 16"):
+        with pytest.raises(CheckFailed, match="rank is 32, but the server's limit is 16"):
             await bench.ask("acme/tone@prod")
 
     asyncio.run(test())

@@ -1,9 +1,10 @@
-"""Adapters as repositories: a branch, an alias, a tag, a version or a commit's id is a revision of one."""
+"""Adapters as repositories, whose revisions are branches, aliases, tags, versions and commit ids."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
 
@@ -27,14 +28,15 @@ _LIBRARIES = {
     "mlx": "mlx",
     "diffusers": "diffusers",
     "kohya": "diffusers",
+    "torchtune": "torchtune",
 }
 _PAGE = 200
 _FURTHEST = 1000
-"""Commits looked back for the one that changed a file."""
+"""Maximum number of commits searched for the one that changed a file."""
 
 
 class AdapterRepository(Repository):
-    """`info` as it was when the repository was found."""
+    """`info` as it was when the repository was looked up."""
 
     def __init__(self, reader: HubReader, info: AdapterInfo) -> None:
         self.id = str(info.name)
@@ -64,11 +66,13 @@ class AdapterRepository(Repository):
         )
 
     def _require_given(self, version: VersionInfo | None) -> None:
-        if version and not may_read_files(self._reader.identity, self.info.name, version.state):
+        if version and not may_read_files(
+            self._reader.identity, self.info.name, version.state, datetime.now(UTC)
+        ):
             raise withdrawn_error(version)
 
     def _files(self, commit: CommitInfo) -> tuple[FileEntry, ...]:
-        """Of a commit that the registry has just answered with."""
+        """The snapshot of a commit that the registry has just returned."""
 
         def look_up() -> tuple[FileEntry, ...]:
             return self._reader.registry.commits.tree(self.info.name, commit.digest).files
@@ -76,13 +80,13 @@ class AdapterRepository(Repository):
         return self._reader.caches.trees.get_or_compute(commit.digest, look_up)
 
     def _count(self, path: str, commit: CommitInfo, files: tuple[FileEntry, ...]) -> None:
-        """A download of a version is one of its weights, whatever else is taken along."""
+        """Downloading a version's weights counts as a download; its other files do not count."""
         format, number = detect_format(entry.path for entry in files), commit.number or commit.carries
         if format and number and path == format.weights:
             self._reader.registry.versions.count_download(Ref(self.info.name, Number(number)))
 
     def details(self, revision: str) -> RepositoryDetails:
-        """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""
+        """The same as the snapshot's, without reading the list of files. Raises `RevisionNotFound`."""
         commit = self._reader.registry.commits.get(self.info.name, revision)
         return self._about(commit, self._files(commit))
 
@@ -98,7 +102,7 @@ class AdapterRepository(Repository):
         return read
 
     def _carried(self, commit: CommitInfo) -> VersionInfo | None:
-        """The version whose weights a commit has."""
+        """The version with the same weights as a commit."""
         number = commit.number or commit.carries
         if number is None:
             return None
@@ -106,7 +110,7 @@ class AdapterRepository(Repository):
 
 
 def has_commit(commits: Commits, info: AdapterInfo) -> bool:
-    """Whether any branch or tag leads to files; without one, the adapter hides nothing of its name."""
+    """Whether any branch or tag leads to files; if not, a base of the same name is found instead."""
     return info.versions > 0 or any(found.digest != EMPTY.digest for found in commits.references(info.name))
 
 
@@ -130,7 +134,7 @@ def adapter_details(
     version: VersionInfo | None,
     commit: CommitInfo,
 ) -> RepositoryDetails:
-    """What the registry knows, beside what the card says; in the tags, the registry's base comes first."""
+    """The registry's facts, merged with the card's; in the tags, the registry's base comes first."""
     format = detect_format(entries)
     library = _LIBRARIES[format.name] if format else card.data.get("library_name")
     bases = (version.base_name,) if version and version.base_name else card.base_models
@@ -154,13 +158,13 @@ def adapter_details(
 
 
 def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
-    """The warning for those who download a version that is not active any more."""
+    """The warning for downloads of a version that is no longer active."""
     warning = state_warning(version) if version else None
     return (warning,) if warning else ()
 
 
 def last_commits(commits: Commits, name: AdapterName, revision: str) -> dict[str, CommitInfo]:
-    """By path, the last commit on the way to `revision` that changed a file of it."""
+    """By path, the last commit up to `revision` that changed this file."""
     settled: dict[str, CommitInfo] = {}
     now: dict[str, Digest] | None = None
     for commit, before in pairwise(_steps(commits, name, revision)):
@@ -176,7 +180,7 @@ def last_commits(commits: Commits, name: AdapterName, revision: str) -> dict[str
 
 
 def _steps(commits: Commits, name: AdapterName, revision: str) -> Iterator[CommitInfo | None]:
-    """Commits, newest first, then None for the emptiness before the first."""
+    """Commits, newest first, then None for the empty tree before the first."""
     cursor: str | None = None
     for _ in range(_FURTHEST // _PAGE):
         page = commits.list(name, revision, cursor, _PAGE)

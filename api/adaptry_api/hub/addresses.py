@@ -1,7 +1,8 @@
-"""Addresses as the Hub's clients write them, where `%2F` is part of a name and `/` is not.
+"""URL paths as the Hub's clients write them, where `%2F` is part of a name and `/` is not.
 
-A server decodes an address before routes are matched, and `refs%2Fpr%2F1` would fall apart. So outside our
-own interface routes see it as it was sent, and each part is decoded once, here, after the match.
+A server decodes a path before routes are matched, and `refs%2Fpr%2F1` would become three parts. So, outside
+our own interface, routes match the path as it was sent, and this module decodes each part once after the
+match.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from adaptry_api.hub.refusals import HubNotFound
 
 MODELS = "/api/models/{namespace}/{name}"
 ONE_WORD = "/api/models/{word}"
-"""The address of a base whose name is one word, as the Hub's oldest models have."""
+"""The path of a base with a one-word name, as the Hub's oldest models have."""
 
 
 class RawPathRouting:
-    """Routes what is not under our own prefix by the address as it was sent."""
+    """Routes paths outside our own prefix by their undecoded form."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -59,15 +60,15 @@ async def _path(request: Request) -> str:
 
 
 RepositoryId = Annotated[str, Depends(_repository)]
-"""`acme/tone`, or one word; whether there is such a thing is not looked at."""
+"""`acme/tone`, or one word; the repository need not exist."""
 Name = Annotated[AdapterName, Depends(_name)]
 Revision = Annotated[str, Depends(_revision)]
-"""As it was written, but `HEAD`, git's word for the default branch, is `main`."""
+"""The revision as written, except that `HEAD`, git's word for the default branch, is `main`."""
 Path = Annotated[str, Depends(_path)]
 
 
 def adapter_name(repository: str) -> AdapterName:
-    """The adapter of that name. Raises `HubNotFound` for a name that none can have."""
+    """The adapter of that name. Raises `HubNotFound` for a name that no adapter can have."""
     try:
         return AdapterName.parse(repository)
     except InvalidRef as error:
@@ -75,7 +76,7 @@ def adapter_name(repository: str) -> AdapterName:
 
 
 def stored_path(path: str) -> str:
-    """A path that a commit may name. Raises `HttpProblem` (422)."""
+    """A valid path of a file in a commit. Raises `HttpProblem` (422)."""
     try:
         return check_path(path)
     except InvalidPath as error:
@@ -83,24 +84,24 @@ def stored_path(path: str) -> str:
 
 
 def origin(request: Request) -> str:
-    """`http://host` as the client wrote it: clients refuse an answer whose addresses are of another host.
+    """`http://host` as the client wrote it: clients refuse an answer with URLs of another host.
 
-    Behind a configured proxy, host and scheme are those that it forwards (`proxies`). Raises `Invalid`.
+    Behind a configured proxy, host and scheme are the forwarded ones (`proxies`). Raises `Invalid`.
     """
     host = request.headers.get("host", "")
     scheme = str(request.scope["scheme"])
     if scheme not in ("http", "https") or not host or any(char in host for char in "/\\@ \t,?#\"'<>"):
-        raise Invalid("the request does not say which host it is for")
+        raise Invalid("the request has no valid Host header")
     return f"{scheme}://{host}"
 
 
 def url_path_of(repository: str) -> str:
-    """A repository's part of an address."""
+    """The part of a URL path that names a repository."""
     return quote(repository, safe="/")
 
 
 def next_link(request: Request, cursor: str) -> dict[str, str]:
-    """The header that leads to the next page: this address, with another `cursor`."""
+    """The `Link` header of the next page: this URL, with another `cursor`."""
     query = urlencode(
         [
             *((key, value) for key, value in request.query_params.multi_items() if key != "cursor"),

@@ -1,4 +1,4 @@
-"""The routes of the Hub protocol, one file per route; `hub_routes` is the table of them."""
+"""The routes of the Hub protocol, one file per route; `hub_routes` lists them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from adaptry_api.hub import (
 
 
 def hub_routes() -> list[APIRouter]:
-    """The routes at the root of the host, at the addresses that the Hub's clients know."""
+    """The routes at the root of the host, at the paths that the Hub's clients use."""
     xet_uploads = [xet_write_token.ROUTES, xet_xorbs.ROUTES, xet_chunks.ROUTES, xet_shards.ROUTES]
     lfs_uploads = [lfs_batch.ROUTES, lfs_objects.ROUTES, lfs_parts.ROUTES]
     repositories = [repos.ROUTES, settings.ROUTES, auth_check.ROUTES, discussions.ROUTES]

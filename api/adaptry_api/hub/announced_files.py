@@ -1,9 +1,10 @@
-"""What clients announce before they send it, remembered for minutes and by each server process for itself.
+"""Files that clients announce before they send them, remembered for minutes, separately in each server
+process.
 
 Clients announce a large upload in batches, and older ones commit all of it at once: only the announcements
-together show that it is too large, or that a batch of which nothing is kept is one of many. And one client,
-`upload_large_folder` of `huggingface_hub` before 2.0, repeats an announcement that is refused for ever,
-whatever the status; it stops only when it is told to ignore the files.
+together show that it is too large, or that a batch without a file to keep is one of many. One client,
+`upload_large_folder` of `huggingface_hub` before 2.0, repeats a refused announcement endlessly, whatever the
+status; it stops only when the answer tells it to ignore the files.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ IDLE_SECONDS = 600.0
 """Seconds without an announcement after which an upload counts as ended."""
 LOOP_SECONDS = 10.0
 LOOP_TIMES = 4
-"""A client that is refused the same so often in so short a time repeats it by itself; people are slower."""
+"""A client that repeats a refused announcement so often in so short a time does so by itself; people are
+slower.
+"""
 
 FULL_BATCHES = frozenset({100, 256})
-"""Files that a client announces at once at most: 256 in Python, 100 in JS and in `upload_large_folder`."""
+"""Maximum batch sizes of clients: 256 files in Python, 100 in JS and in `upload_large_folder`."""
 
 _MOST = 256
 Key = tuple[str, ...]
@@ -29,7 +32,7 @@ Value = TypeVar("Value")
 
 
 class _Recent(Generic[Value]):
-    """The values of the last keys that were used, each with the time it was set at."""
+    """The values of the most recently used keys, each with the time when it was set."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
@@ -65,7 +68,9 @@ class Announcements:
         self._refused = _Recent[tuple[float, ...]]()
 
     def add(self, key: Key, paths: Collection[str], now: float, *, is_full: bool = False) -> AnnouncedUpload:
-        """The upload with these paths added; `is_full`: they come of a batch that more may follow."""
+        """The upload with these paths added; `is_full`: they come from a full batch, which another may
+        follow.
+        """
         with self._lock:
             before = self._announced.get(key, now - IDLE_SECONDS) or AnnouncedUpload()
             upload = AnnouncedUpload(before.paths | frozenset(paths), before.is_in_batches or is_full)
@@ -73,9 +78,9 @@ class Announcements:
         return upload
 
     def is_repeated(self, key: Key, paths: Collection[str], now: float) -> bool:
-        """Whether the refusal that is about to be answered was answered too often before.
+        """Whether the same refusal was sent too often before.
 
-        The upload that `add` knew of ends with it.
+        This ends the upload that `add` recorded.
         """
         same = (*key, *sorted(paths))
         with self._lock:

@@ -1,5 +1,5 @@
-"""Which base an upload means, where its config does not say: a trainer on a folder of its own writes that
-folder's name, and some tools write no config. The model card knows better then.
+"""The base that an upload declares, if its config does not: a training from a local folder writes the
+folder's name, and some tools write no config. Then the model card names the base.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from adaptry.core.refs import parse_base_name
 from adaptry_api.hub.card import README, read_card
 
 CLAIM_FILES = (CONFIG, README)
-"""The files that are looked at."""
+"""The files that are read."""
 
 
 def claimed_base(read: Callable[[str], bytes]) -> BaseClaim | None:
-    """The base in the card; None if the config has a name, or the card none. `read` gives a file or no bytes.
+    """The base in the card; None if the config names one or the card does not. `read` returns a file's bytes,
+    or none.
 
-    A config or card that cannot be read claims nothing; whoever admits the files says what is wrong with
-    them.
+    A malformed config or card declares no base; admission of the files reports the fault.
     """
     if is_base_name(_in_config(read(CONFIG))):
         return None
@@ -34,7 +34,7 @@ def claimed_base(read: Callable[[str], bytes]) -> BaseClaim | None:
 
 
 def is_base_name(text: object) -> bool:
-    """Whether the base goes by a name, rather than by a folder of whoever trained on it."""
+    """Whether the base has a name, rather than a path on the trainer's machine."""
     try:
         return isinstance(text, str) and bool(parse_base_name(text))
     except InvalidRef:

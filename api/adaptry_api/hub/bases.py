@@ -1,7 +1,6 @@
-"""Stored bases as repositories: loaders ask for an adapter's base by name where they got the adapter.
+"""Stored bases as repositories: loaders request an adapter's base by name from the same server.
 
-Read-only. A base has one commit, named by its files; adapters go by other names, and win where they have the
-same.
+Read-only. A base has one commit, named by its files. If an adapter has the same name, the adapter is found.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class BaseRepository(Repository):
         )
         if not is_meant:
             raise RevisionNotFound(
-                f"{self.id} is a base, which has the revision main and no {revision[:80]!a}; of an adapter on"
-                " it, give the revision to the adapter alone (PeftModel.from_pretrained, or adapter_kwargs)"
+                f"{self.id} is a base, which has only the revision main, not {revision[:80]!a}; pass"
+                " an adapter's revision for the adapter only (PeftModel.from_pretrained, or adapter_kwargs)"
             )
         files = tuple(repository_file(entry, self._read, self._reader.caches) for entry in self._info.stored)
         return Snapshot(self.id, commit, files, self._read, self._about)
@@ -58,7 +57,7 @@ class BaseRepository(Repository):
 
 
 def base_repository(reader: HubReader, id: str) -> Repository | None:
-    """The base of that name, if its weights are here."""
+    """The base of that name, if its weights are stored."""
     try:
         info = reader.registry.bases.get(id)
     except (NotFound, Conflict):

@@ -1,12 +1,11 @@
-"""A model card: the YAML at the head of a README, and what of it a registry keeps.
+"""A model card: the YAML at the head of a README, and the fields of it that a registry keeps.
 
-The text is untrusted: it is read within limits (`yaml_reader`) and comes out as plain JSON. A README without
-such a head is a card that says nothing.
+The text is untrusted: it is parsed within limits (`yaml_reader`) into plain JSON. A README without such a
+head is an empty card.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,20 +15,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from adaptry.core.errors import Invalid
 from adaptry.core.processes import yaml_reader
+from adaptry.core.readme_head import README_HEAD
 from adaptry.registry.records import MetricName, Tag
 
 README = "README.md"
 MAX_HEAD = 64 << 10
 _MOST_TAGS = 64
-# The same expression as in the Hub's clients.
-_HEAD = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(\r\n|\n|$))")
 _TAG = TypeAdapter[str](Tag)
 _METRIC = TypeAdapter[str](MetricName)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`data` is the head as plain JSON. (`Any`: people write what they like.)"""
+    """`data` is the head as plain JSON. (`Any`: cards are free-form.)"""
 
     data: Mapping[str, Any] = field(default_factory=dict)
 
@@ -39,7 +37,7 @@ class Card:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Those that an adapter can have, in the order of the card, and its licence as one."""
+        """The tags that an adapter can have, in the order of the card, with the licence as one of them."""
         licence = [f"license:{text}" for text in _texts(self.data.get("license"))]
         written = dict.fromkeys([*_texts(self.data.get("tags")), *licence])
         return tuple(tag for tag in written if _is(_TAG, tag) and not tag.startswith("base_model:"))[
@@ -48,7 +46,7 @@ class Card:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The results in `model-index`: by type, or by data set and type where the type alone is no name."""
+        """The results in `model-index`, by type, or by data set and type if the type is ambiguous."""
         found = [(data, kind, value) for data, kind, value in _results(self.data.get("model-index"))]
         kinds = Counter(kind for _, kind, _ in found)
         named = {
@@ -64,17 +62,17 @@ def read_card(readme: bytes) -> Card:
         text = readme.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Invalid(f"{README} is not UTF-8 text (byte {error.start})") from None
-    match = _HEAD.match(text)
+    match = README_HEAD.match(text)
     if match is None:
         return Card()
     head = match[2]
     if len(head) > MAX_HEAD:
-        raise Invalid(f"the head of {README} is {len(head):,} characters; at most {MAX_HEAD:,} are read")
+        raise Invalid(f"the head of {README} is {len(head):,} characters; the limit is {MAX_HEAD:,}")
     data = yaml_reader.loads(head, f"the head of {README}")
     if data is None:
         return Card()
     if not isinstance(data, dict):
-        raise Invalid(f"the head of {README} is not a mapping (license: mit, and so on)")
+        raise Invalid(f"the head of {README} is not a mapping such as `license: mit`")
     return Card(data)
 
 
@@ -85,7 +83,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _results(index: object) -> Iterator[tuple[str, str, float]]:
-    """Data set, kind and value of every finite result; what is not of that form says nothing."""
+    """Data set, type and value of every finite result; malformed results are skipped."""
     for model in _mappings(index):
         for result in _mappings(model.get("results")):
             data = result.get("dataset")

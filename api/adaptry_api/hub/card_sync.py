@@ -1,8 +1,8 @@
-"""What a model card brings into the registry by a commit to `main`: tags, a description, metrics.
+"""Applies the model card of a commit to `main` to the registry: tags, description, metrics.
 
-Tags of the card before that are no longer in it go away with it; what people set otherwise stays. Metrics are
-of the version whose weights the commit has, which a trainer measures and writes into the card after it sent
-them.
+Tags of the previous card that are no longer in the card are removed; tags that people set otherwise stay.
+Metrics are logged for the version with the commit's weights: a trainer writes them into the card after it has
+sent the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LONGEST = 4096
 def sync_card(
     registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
 ) -> None:
-    """Idempotent, so that a commit may be sent again."""
+    """Applies the card. Idempotent, so that a commit may be sent again."""
     after = registry.commits.tree(name, committed.commit.digest)
     old, new = _card(registry.files, name, before, caches), _card(registry.files, name, after, caches)
     if before.file(README) != after.file(README):

@@ -1,6 +1,6 @@
-"""The lines of a commit, read as they arrive: a header, then files to add, copy and delete.
+"""The lines of a commit, parsed as they arrive: a header, then files to add, copy and delete.
 
-Each line is a JSON object. Lines hold small files, so their length is bounded, and a line is all that is in
+Each line is a JSON object. Lines contain small files, so their length is limited, and only one line is in
 memory.
 """
 
@@ -19,17 +19,18 @@ from adaptry.core.errors import Invalid, TooLarge
 from adaptry.core.manifest import MAX_TREE
 
 MAX_INLINE = 4 << 20
-"""Bytes of a file that comes inside a line: more than any that is announced, so that small is enough."""
+"""Maximum size in bytes of a file inside a line: larger than any file that clients are told to send that way.
+"""
 MAX_BODY = 256 << 20
 MAX_OPERATIONS = MAX_TREE
-"""Operations of a commit: as many as a branch has files."""
+"""Maximum number of operations of a commit: as many as a branch may have files."""
 
 _LONGEST = MAX_INLINE * 4 // 3 + (64 << 10)
 _LIMITS = strictjson.JsonLimits(size=_LONGEST, nodes=100)
 
 
 class _Value(BaseModel):
-    """What a line carries; fields of other generations of clients are ignored."""
+    """The fields of a line; fields of other client versions are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,7 +62,7 @@ class InlineFile(_Value):
 
 
 class LargeFile(_Value):
-    """A file whose bytes were sent before. A copy does not state the size."""
+    """A file whose bytes were sent before. A copy has no size."""
 
     path: str
     oid: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -74,7 +75,7 @@ class LargeFile(_Value):
 
 
 class DeletedFile(_Value):
-    """A file to drop, or a folder with all in it."""
+    """A file to delete, or a folder with its contents."""
 
     path: str
 
@@ -94,7 +95,7 @@ _KINDS: dict[str, type[Operation]] = {
 
 
 def read_operations(pieces: Iterable[bytes]) -> Iterator[Operation]:
-    """What the lines say, in their order. Raises `Invalid`, `TooLarge`."""
+    """The operations in the lines, in order. Raises `Invalid`, `TooLarge`."""
     for number, line in enumerate(_lines(pieces), 1):
         if number > MAX_OPERATIONS:
             raise TooLarge(f"a commit has at most {MAX_OPERATIONS} operations; make several commits")
@@ -111,7 +112,7 @@ def read_operations(pieces: Iterable[bytes]) -> Iterator[Operation]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines that are not empty. Raises `TooLarge` before more than one of them is held."""
+    """The lines that are not empty. Raises `TooLarge` before more than one line is in memory."""
     held: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -125,7 +126,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         size += len(rest)
         if size > _LONGEST:
             raise TooLarge(
-                f"a file inside a commit has at most {MAX_INLINE >> 20} MiB; send it as a large one"
+                f"a file inside a commit has at most {MAX_INLINE >> 20} MiB; upload it as a large file"
             )
     line = b"".join(held)
     if line.strip():

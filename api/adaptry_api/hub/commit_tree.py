@@ -1,7 +1,6 @@
-"""From the operations of a commit to a commit: small files are stored as they come, then a tree is admitted.
+"""Turns operations into a commit: small files are stored as they arrive, then the tree is admitted.
 
-A commit made upon no commit in particular goes on from wherever the branch is, however often others are
-faster.
+A commit without a parent is applied to the branch's current head, and again if another commit comes first.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ from adaptry_api.hub.uploads import store_file
 Tree = dict[str, tuple[int, Digest]]
 _TRIES = 5
 _NOT_HERE = "A file with this name doesn't exist"
-"""Word for word: a client adds a hint to it."""
+"""The exact text matters: a client adds a hint to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TreeFile:
-    """A file that the adapter has, and where it goes. `size` is None where only the digest is known."""
+    """A file that the adapter has, and its new path. `size` is None if only the digest is known."""
 
     path: str
     digest: Digest
@@ -53,8 +52,8 @@ TreeChange = TreeFile | DeletedFile | DeletedFolder
 
 @dataclass(frozen=True, slots=True)
 class _ParsedCommit:
-    """What a commit's lines came to. `held` are the bytes of those small files that a base is looked for in,
-    by digest: the last of each path, however often a path is written.
+    """The result of a commit's lines. `held` has the bytes, by digest, of the small files that may declare a
+    base: for each path the last one.
     """
 
     header: CommitHeader
@@ -65,9 +64,10 @@ class _ParsedCommit:
 def apply_commit(
     registry: Registry, name: AdapterName, branch: str, operations: Iterable[Operation]
 ) -> tuple[CommitResult, Manifest]:
-    """What became of it, and the tree it was made upon. Sent again after a lost answer, it is answered again.
+    """Commits the changes; returns the commit and the tree it was based on. A commit sent again after a lost
+    answer gets the same answer.
 
-    Raises as `commits.put`, `HttpProblem` (412) where the branch is elsewhere than the commit was made upon,
+    Raises the errors of `commits.put`, `HttpProblem` (412) if the branch's head is not the commit's parent,
     `FileMissing`, `Invalid`.
     """
     taken = _taken(registry, name, operations)
@@ -91,20 +91,20 @@ def apply_commit(
                 raise
             if header.parentCommit:
                 raise HttpProblem(412, STALE_BRANCH) from error
-    raise Conflict(f"{name}@{branch} kept changing while it was committed to; commit again")
+    raise Conflict(f"{name}@{branch} kept changing during this commit; commit again")
 
 
 def drop_excluded_files(operations: Iterable[Operation], chosen: UploadFilter) -> Iterator[Operation]:
-    """The operations without the files that an announcement of them leaves out: the JavaScript client sends
-    those too, and other clients need not announce anything.
+    """The operations without the files that an announcement would leave out: the JavaScript client sends
+    those too, and other clients need not announce files.
 
-    Raises, at its end, `Unsupported` and `TooLarge` as for an announcement, and `Unsupported` if nothing is
-    left of the commit: `HttpProblem` (422) if that is for the form of a path.
+    Raises, at its end, `Unsupported` and `TooLarge` as for an announcement, and `Unsupported` if no operation
+    is left. Raises `HttpProblem` (422) for a malformed path.
     """
     has_other = False
     for operation in operations:
         if isinstance(operation, InlineFile | LargeFile):
-            # What comes inside a line is small.
+            # Files inside a line are small.
             size = (operation.size or 0) if isinstance(operation, LargeFile) else 0
             if not chosen.keeps(AnnouncedFile(operation.path, size)):
                 continue
@@ -125,8 +125,8 @@ def commit_title(message: str, otherwise: str) -> str:
 def _done_before(
     registry: Registry, name: AdapterName, head: CommitInfo, taken: _ParsedCommit
 ) -> tuple[CommitResult, Manifest] | None:
-    """The head, where it is what the steps make of the commit before it. Only uploads are sent again by
-    themselves: a second delete reports that the file is missing.
+    """The head, if the same steps on its parent give it: the commit was sent again. Clients repeat only
+    uploads by themselves; a second delete reports that the file is missing.
     """
     if head.parent is None or not any(isinstance(step, TreeFile) for step in taken.steps):
         return None
@@ -140,8 +140,8 @@ def _done_before(
 
 
 def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _ParsedCommit) -> Manifest:
-    """The tree that the steps make of one. Of another adapter than before, the base is the one that its card
-    names, unless its config names one that others can know it by. Raises `FileMissing`.
+    """The tree after the steps. If the adapter's files change, the base is the one in its card, unless its
+    config has a base's public name. Raises `FileMissing`.
     """
     tree = _changed(registry.commits, name, before, taken.steps)
     after = inherit_manifest(before, tree)
@@ -157,7 +157,7 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Pars
             return data
         try:
             return b"".join(registry.files.read(name, before.digest, path))
-        except Withdrawn:  # what takes the place of a recalled version does not go by what that one said
+        except Withdrawn:  # a replacement of a recalled version does not inherit its declarations
             return b""
 
     claim = claimed_base(read)
@@ -166,7 +166,7 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Pars
 
 def require_branch(commits: Commits, name: AdapterName, revision: str) -> str:
     """The branch that commits to `revision` go to. Raises `PermissionDenied` for an alias, `RevisionNotFound`
-    for what is no branch, `NotFound`.
+    if it is not a branch, and `NotFound`.
     """
     branch = revision.removeprefix("refs/heads/")
     kinds = {info.kind for info in commits.references(name) if info.name == branch}
@@ -174,10 +174,10 @@ def require_branch(commits: Commits, name: AdapterName, revision: str) -> str:
         return branch
     if "alias" in kinds:
         raise PermissionDenied(
-            f"{branch} is an alias of {name}, which only moving it changes: commit to main, then "
+            f"{branch} is an alias of {name}, which takes no commits: commit to main, then "
             f"`adaptry alias set {name}@VERSION {branch}`"
         )
-    raise RevisionNotFound(f"{name} has no branch {branch[:80]!a}, and commits go to branches; make it first")
+    raise RevisionNotFound(f"{name} has no branch {branch[:80]!a}; create the branch, then commit to it")
 
 
 def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _ParsedCommit:
@@ -209,7 +209,7 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
             case _:
                 steps.append(operation)
     if header is None:
-        raise Invalid("a commit says what it is about in a line with the key `header`")
+        raise Invalid("the commit has no line with the key `header`")
     return _ParsedCommit(header, steps, dict(held.values()))
 
 
@@ -218,7 +218,7 @@ def _reader(data: bytes) -> Callable[[int], Iterator[bytes]]:
 
 
 def _changed(commits: Commits, name: AdapterName, before: Manifest, steps: Sequence[TreeChange]) -> Tree:
-    """The tree after `before`. Raises `FileMissing` for what cannot be dropped."""
+    """The tree after these steps. Raises `FileMissing` if a file or folder to delete does not exist."""
     tree: Tree = {entry.path: (entry.size, entry.sha256) for entry in before.files}
     for step in steps:
         match step:
@@ -240,7 +240,8 @@ def _at(tree: Tree, path: str, *, only_below: bool) -> Iterator[str]:
 
 
 def _size(commits: Commits, name: AdapterName, before: Manifest, digest: Digest) -> int:
-    """Of a file copied from elsewhere in the adapter: where it is now, or where names still lead.
+    """The size of a file copied from elsewhere in the adapter: from the current tree, or from revisions that
+    names lead to.
 
     Raises `Invalid`.
     """
@@ -254,5 +255,5 @@ def _size(commits: Commits, name: AdapterName, before: Manifest, digest: Digest)
             if entry.sha256 == digest:
                 return entry.size
     raise Invalid(
-        f"{name} has no file {digest.brief} in any branch; copy from a branch, a tag or a recent commit"
+        f"no branch of {name} has the file {digest.brief}; copy from a branch, a tag or a recent commit"
     )

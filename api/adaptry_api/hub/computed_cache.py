@@ -15,7 +15,9 @@ Value = TypeVar("Value")
 
 
 class ComputedCache(Generic[Value]):
-    """Values by digest, weighing `most` together; with more, all are dropped. Safe for use by any thread."""
+    """Values by digest, of at most `most` total weight; above it, all are dropped. Safe for use by any
+    thread.
+    """
 
     def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
         self._most = most
@@ -47,11 +49,11 @@ class ComputedCache(Generic[Value]):
 
 
 class HubCaches:
-    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their
-    files. Of uploads under way: what was announced.
+    """For small files: their git ids, and the contents of model cards. For revisions: their files. For
+    uploads under way: the announced files.
 
-    Nobody is given anything for its digest alone: who asks for what is here has been told of the digest by
-    the registry, for this request.
+    A digest alone gives access to nothing: a caller looks values up only by digests that the registry
+    returned for this request.
     """
 
     def __init__(self) -> None:

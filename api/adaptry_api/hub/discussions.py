@@ -21,6 +21,6 @@ def discussions(name: Name, registry: CallersRegistry) -> dict[str, Any]:
 
 @ROUTES.post(f"{MODELS}/discussions")
 def discuss(name: Name, registry: CallersRegistry) -> None:
-    """Newer clients open a pull request so before they upload to it."""
+    """Newer clients open a pull request in this way before they upload to it."""
     registry.adapters.get(name)
     refuse_pull_request()

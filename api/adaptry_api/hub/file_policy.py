@@ -1,8 +1,9 @@
-"""Which files of an upload are kept, decided before their bytes come: only then is a refusal's text shown.
+"""Which files of an upload are kept, decided before their bytes arrive: only then do clients show a refusal's
+text.
 
-What is no part of an adapter is left out, and the upload goes on: a trainer sends its optimizer along with
-its model. What would leave the uploader with something else than they meant, a whole model or weights that
-only a pickle holds, is refused.
+Files that are not part of an adapter are left out, and the upload continues: trainers send their optimizer
+state with the model. An upload is refused if leaving files out would store something else than the uploader
+intended: a whole model, or weights that exist only in a pickle.
 """
 
 from __future__ import annotations
@@ -22,26 +23,28 @@ from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.gitignore import is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
-"""Skipped without a warning: they only matter to git."""
+"""Skipped without a warning: they matter only to git."""
 _MOST_NAMES = 5
 _DRIVE = re.compile(r"[A-Za-z]:")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
-"""The weights of a whole model as they were before safetensors; beside an adapter's, they are left out."""
+"""The weights of a whole model in formats older than safetensors; beside an adapter's weights, they are left
+out.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedFile:
-    """A file to come."""
+    """A file to be uploaded."""
 
     path: str
     size: int
 
 
 class UploadFilter:
-    """Which files of one upload are kept, by their names and sizes: one rule for announcements and commits.
+    """Decides by name and size which files of one upload are kept: one rule for announcements and commits.
 
-    `present` are the paths that are there already, whose images count; `with_folders`: adapters may lie in
-    folders, as on a branch.
+    `present` are the existing paths, whose images count; `with_folders`: adapters may be in folders, as on a
+    branch.
     """
 
     def __init__(
@@ -53,10 +56,10 @@ class UploadFilter:
         self._images = {path for path in present if is_image(path)}
         self._files: list[AnnouncedFile] = []
         self.excluded: dict[str, str | None] = {}
-        """By path, why a file is left out; None if no reason is worth a warning."""
+        """By path, why a file is left out; None if that needs no warning."""
 
     def keeps(self, file: AnnouncedFile) -> bool:
-        """Raises `HttpProblem` (422) for a path that leads out of the upload's folder."""
+        """Adds a file. Raises `HttpProblem` (422) for a path that leads out of the upload's folder."""
         if _leads_out(file.path):
             stored_path(file.path)
         self._files.append(file)
@@ -67,8 +70,8 @@ class UploadFilter:
         return file.path not in self.excluded
 
     def require_no_whole_model(self) -> None:
-        """To call after the last file. Raises `Unsupported` and `TooLarge` for files without which the
-        uploader would have something else than they meant.
+        """Called after the last file. Raises `Unsupported` and `TooLarge` if a file that the upload needs
+        cannot be stored.
         """
         coming = {file.path for file in self._files} | self._present
         for file in self._files:
@@ -92,7 +95,9 @@ def excluded_files(
     *,
     with_folders: bool,
 ) -> Mapping[str, str | None]:
-    """As `UploadFilter.excluded`, for all files of an announcement. Raises as those of `UploadFilter`."""
+    """The same as `UploadFilter.excluded`, for all files of an announcement. Raises the errors of
+    `UploadFilter`.
+    """
     chosen = UploadFilter(present, ignored, with_folders=with_folders)
     for file in files:
         chosen.keeps(file)
@@ -101,9 +106,10 @@ def excluded_files(
 
 
 def require_some_kept(files: Collection[str], unwanted: Mapping[str, str | None]) -> None:
-    """Raises `Unsupported` if all files are left out: clients would report success, committing nothing.
+    """Raises `Unsupported` if all files are left out: clients would report success without committing
+    anything.
 
-    Files about git alone are no upload that fails.
+    An upload of git's own files alone does not fail.
     """
     if unwanted.keys() <= _SILENT or set(files) - unwanted.keys():
         return
@@ -111,14 +117,14 @@ def require_some_kept(files: Collection[str], unwanted: Mapping[str, str | None]
 
 
 def nothing_stored_error(unwanted: Mapping[str, str | None]) -> Unsupported:
-    """The error for an upload of which every file is left out."""
+    """The error for an upload if every file is left out."""
     by_reason: dict[str, list[str]] = {}
     for path in sorted(unwanted.keys() - _SILENT) or unwanted:
         otherwise = "for git only" if path in _SILENT else "ignored by .gitignore"
         by_reason.setdefault(unwanted[path] or otherwise, []).append(path)
     listed = "; ".join(f"{shorten_names(paths)} ({reason})" for reason, paths in by_reason.items())
     return Unsupported(
-        f"nothing of this upload would be stored: {listed}."
+        f"none of this upload's files would be stored: {listed}."
         " Upload the files that save_pretrained of the PEFT model writes"
     )
 
@@ -139,13 +145,14 @@ def _refuse(file: AnnouncedFile, coming: Collection[str], *, with_folders: bool)
     is_whole = WHOLE_MODEL.fullmatch(name) or (_WHOLE_PICKLE.fullmatch(name) and not detect_format(coming))
     if not folder and is_whole:
         raise Unsupported(
-            f"{file.path} holds the weights of a whole model, and this registry keeps adapters: push what "
-            "save_pretrained of the PEFT model writes, or register a base with `adaptry base add DIR --store`"
+            f"{file.path} holds the weights of a whole model, and this registry stores adapters: push"
+            " the files that save_pretrained of the PEFT model writes, or register a base with"
+            " `adaptry base add DIR --store`"
         )
     for format in FORMATS.values():
         if not folder and name == format.pickle and format.weights not in coming:
             raise Unsupported(
-                f"{file.path} is a pickle, which runs code when it is loaded, so it is never stored;"
+                f"{file.path} is a pickle, which can run code when it is loaded, so it is never stored;"
                 f" {format.remedy}"
             )
     if not is_adapter_file(file.path):
@@ -154,8 +161,8 @@ def _refuse(file: AnnouncedFile, coming: Collection[str], *, with_folders: bool)
         raise TooLarge(f"{file.path} is {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
     if with_folders and is_too_deep(file.path):
         raise TooLarge(
-            f"{file.path[:200]} lies too deep: a path on a branch has at most {MAX_DEPTH} segments and"
-            f" {MAX_PATH} characters; upload from a folder further down"
+            f"the path {file.path[:200]} is too deep or too long: on a branch, a path has at most {MAX_DEPTH}"
+            f" segments and {MAX_PATH} characters; upload a subfolder"
         )
 
 
@@ -170,5 +177,5 @@ def _reason(file: AnnouncedFile, with_folders: bool) -> str | None:
     if is_image(path) and (reason := image_exclusion_reason(file.size)):
         return reason
     if "/" in path and not with_folders:
-        return "in a folder, and a version has none; commit checkpoints to a branch"
+        return "in a folder, and a version has no folders; commit checkpoints to a branch"
     return None

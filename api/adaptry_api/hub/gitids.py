@@ -1,8 +1,8 @@
-"""Git's names for what we store: clients of the Hub compare them with files on their disks.
+"""Git ids of stored files and folders: clients of the Hub compare them with files on their disks.
 
-Large files are named by their SHA-256, as Git LFS does, and git itself holds a pointer to them; small ones
-are named as git's blobs are. Which of the two a file is follows from its name and size alone, so that what is
-said before an upload and after it agree.
+A large file is identified by its SHA-256, as in Git LFS, and git itself stores a pointer to it; a small file
+has the id of a git blob. Whether a file is large depends only on its name and size, so that answers before
+and after an upload agree.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _ALWAYS_LARGE = re.compile(
 
 
 def is_large(path: str, size: int) -> bool:
-    """Whether the bytes go their own way, and their SHA-256 names them."""
+    """Whether the file is uploaded separately and identified by its SHA-256."""
     return size > MAX_REGULAR_SIZE or (size > 0 and bool(_ALWAYS_LARGE.fullmatch(path)))
 
 
 def blob_id(data: bytes) -> str:
-    """What `git hash-object` says of a file of these bytes."""
+    """The id that `git hash-object` gives for these bytes."""
     return _object_id(b"blob", data)
 
 
 def blob_id_of(chunks: Iterable[bytes], size: int) -> str:
-    """As `blob_id`, of bytes that come in pieces."""
+    """The same as `blob_id`, for bytes in pieces."""
     hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     for chunk in chunks:
         hasher.update(chunk)
@@ -42,7 +42,7 @@ def blob_id_of(chunks: Iterable[bytes], size: int) -> str:
 
 
 def pointer(sha256: Digest, size: int) -> bytes:
-    """The text that git holds in the place of a large file (the Git LFS specification, version 1)."""
+    """The text that git stores instead of a large file (the Git LFS specification, version 1)."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256.hex}\nsize {size}\n".encode()
 
 

@@ -1,7 +1,7 @@
-"""Which paths a `.gitignore` leaves out, as git reads one (gitignore(5)).
+"""Matches the paths that a `.gitignore` leaves out, as git does (gitignore(5)).
 
-`pathspec` reads the patterns and RE2 matches them, in time linear in the path. Patterns and paths are
-strangers', so both are bounded, and RE2 bounds the memory for all patterns together.
+`pathspec` parses the patterns and RE2 matches them, in time linear in the path. Patterns and paths are
+untrusted, so both are limited, and RE2 limits the memory for all patterns together.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _DEEPEST = 8
 
 
 def parse_gitignore(text: str) -> GitIgnoreSpec:
-    """The patterns in `text`; at most `MAX_RULES`, without those that git would skip too. Raises `Invalid` if
-    all of them together are too large to be matched.
+    """The patterns in `text`; at most `MAX_RULES`, without those that git skips too. Raises `Invalid` if the
+    patterns together exceed the memory limit.
     """
     lines = (line for line in text.splitlines() if len(line) <= _LONGEST)
     patterns = islice(chain.from_iterable(map(_patterns, lines)), MAX_RULES)
@@ -34,8 +34,8 @@ def parse_gitignore(text: str) -> GitIgnoreSpec:
 
 
 def is_ignored(path: str, ignored: GitIgnoreSpec) -> bool:
-    """Whether the file at `path` is left out, by itself or with a folder it is in; False for longer or deeper
-    paths than any that is stored.
+    """Whether the file at `path`, or a folder above it, is left out; False for paths that are too long or too
+    deep to be stored.
     """
     parts = path.split("/")
     if len(path) > _LONGEST or len(parts) > _DEEPEST or not _is_unicode(path):

@@ -1,4 +1,4 @@
-"""What a repository is: `GET /api/models/{id}`, the first thing that most clients ask."""
+"""A repository's metadata: `GET /api/models/{id}`, the first request of most clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUTES = hub_router()
 Expand = Annotated[list[str], Query(max_length=64)]
 Brackets = Annotated[list[str], Query(alias="expand[]", max_length=64)]
 Truth = Annotated[bool, Query()]
-"""Written `true` by newer clients and `True` by older ones; FastAPI reads both."""
+"""Newer clients write `true`, older ones `True`; FastAPI accepts both."""
 
 
 def latest(

@@ -1,8 +1,8 @@
-"""The Git LFS batch: the client announces files and gets the addresses to send them to; and the final check
-that a file arrived.
+"""The Git LFS batch: the client announces files and gets their upload URLs; and the final check that a file
+arrived.
 
-Bytes are sent without a token, so each address carries a grant of its own. What an adapter has already is not
-asked for again, and nothing reveals whether another adapter has it.
+Bytes are sent without a token, so each URL contains a grant. Files that the adapter already has are not
+uploaded again, and the answer does not reveal whether another adapter has them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from adaptry_api.hub.xet_write_token import xet_action
 
 ROUTES = hub_router()
 GRANT_SECONDS = 12 * 3600
-"""The last part of a large file on a slow line is sent long after the batch."""
+"""How long an upload URL is valid: on a slow line, the last part of a large file is sent long after the
+batch.
+"""
 
 _LFS = "/{namespace}/{name}.git/info/lfs/objects"
 
@@ -37,12 +39,14 @@ _LFS = "/{namespace}/{name}.git/info/lfs/objects"
 async def batch(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
     asked = await read_lfs_body(request, LfsBatchRequest)
     if asked.operation != "upload":
-        raise Unsupported("files are read from their own addresses (/resolve/), not through Git LFS")
+        raise Unsupported("download files from /resolve/, not through Git LFS")
     way = "xet" if asked.wants_xet else "basic"
     offer = _Offer(request, name, "multipart" in asked.transfers, by_xet=asked.wants_xet)
 
     def answer() -> list[dict[str, Any]]:
         require_writer(registry, identity, name)
+        missing = {one.digest: one.size for one in asked.objects if not registry.files.has(name, one.digest)}
+        registry.quotas.require_room(name, sum(missing.values()))  # before a byte is sent
         return [offer.of(registry.files, wanted) for wanted in asked.objects]
 
     return JSONResponse(
@@ -65,7 +69,7 @@ async def verify(request: Request, name: Name, identity: Caller, registry: Calle
 
 
 class _Offer:
-    """Where the files of one batch are to be sent. (`Any`: JSON.)"""
+    """The upload URLs of the files of one batch. (`Any`: JSON.)"""
 
     def __init__(self, request: Request, name: AdapterName, in_parts: bool, *, by_xet: bool) -> None:
         self._name = name
@@ -79,7 +83,7 @@ class _Offer:
     def of(self, files: Files, wanted: LfsObject) -> dict[str, Any]:
         entry: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
         if wanted.size > MAX_FILE:
-            text = f"a file of {wanted.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored"
+            text = f"the file has {wanted.size:,} bytes; the limit is {MAX_FILE >> 30} GiB"
             return entry | {"error": {"code": 422, "message": text}}
         if files.has(self._name, wanted.digest):
             return entry

@@ -1,4 +1,4 @@
-"""The request bodies of Git LFS, read strictly; unknown fields, which later versions may add, are ignored."""
+"""Request bodies of Git LFS, parsed strictly; unknown fields, which later versions may add, are ignored."""
 
 from __future__ import annotations
 
@@ -39,20 +39,19 @@ class LfsObject(LfsBody):
 
 
 class LfsBatchRequest(LfsBody):
-    """The files to come, and the ways in which the client can send them."""
+    """The files to upload, and the transfers that the client supports."""
 
     operation: Literal["upload", "download"]
     objects: tuple[LfsObject, ...] = Field(max_length=1024)
     transfers: tuple[str, ...] = Field(default=("basic",), max_length=16)
     hash_algo: Literal["sha256", "sha_256"] = "sha256"
-    """The same algorithm: the JavaScript client alone writes the underscore."""
+    """The same algorithm, with an underscore, as only the JavaScript client writes it."""
 
     @property
     def wants_xet(self) -> bool:
-        """Whether the large files come through Xet: where the JavaScript client offers it (`useXet`).
+        """Whether to use Xet for large files: if the JavaScript client offers it (`useXet`).
 
-        Python's clients of 0.36 to 1.19 offer it too, and are better off with Git LFS, which sends no file
-        twice.
+        Python clients of 0.36 to 1.19 offer it too, but Git LFS is better for them: it sends no file twice.
         """
         return "xet" in self.transfers and self.hash_algo == "sha_256"
 

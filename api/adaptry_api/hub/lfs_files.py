@@ -1,6 +1,7 @@
-"""`lfs-files`: the large files of an adapter, wherever one of its names or the history of `main` leads.
+"""`lfs-files`: the large files of an adapter, in all commits of its branches and tags.
 
-They are listed, and deleting one by itself is refused: a version's files stay as long as the version does.
+Files can be listed; deleting a single one is refused, since a version's files stay as long as the version
+does.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from typing import Any
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import MAIN
-from adaptry.registry.interface import Registry
+from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import CommitInfo, Page
 from adaptry_api.auth_policy import Caller, CallersRegistry
@@ -28,9 +28,9 @@ _PAGE = 200
 
 @ROUTES.get(f"{MODELS}/lfs-files")
 def list_lfs_files(name: Name, registry: CallersRegistry) -> list[dict[str, Any]]:
-    """Each file once, as its first commit brought it; the newest first. (`Any`: JSON.)"""
+    """Each file once, as of its first commit; the newest first. (`Any`: JSON.)"""
     found: dict[str, dict[str, Any]] = {}
-    for ref, commit in _commits(registry, name):
+    for ref, commit in _commits(registry.commits, name):
         for entry in registry.commits.tree(name, commit.digest).files:
             if is_large(entry.path, entry.size):
                 found[entry.sha256.hex] = {
@@ -49,21 +49,21 @@ def delete(name: Name, identity: Caller, registry: CallersRegistry) -> None:
     """Raises `Unsupported`."""
     require_writer(registry, identity, name)
     raise Unsupported(
-        f"files of {name} are not deleted one by one: a version keeps its files for ever. Delete a branch or"
-        " the adapter instead (delete_branch, delete_repo); files that nothing names any more are then"
+        f"single files of {name} cannot be deleted: a version keeps its files permanently. Delete a branch or"
+        " the adapter instead (delete_branch, delete_repo); files that nothing refers to any more are then"
         " collected (`adaptry gc`)"
     )
 
 
-def _commits(registry: Registry, name: AdapterName) -> list[tuple[str, CommitInfo]]:
+def _commits(commits: Commits, name: AdapterName) -> list[tuple[str, CommitInfo]]:
     """Every commit of every branch with the ref that leads to it, the oldest last; each revision once."""
     seen: set[Digest] = set()
     found: list[tuple[str, CommitInfo]] = []
-    references = registry.commits.references(name)
+    references = commits.references(name)
     words = [MAIN, *(info.name for info in references if info.kind == "branch")]
     words += [info.name for info in references if info.kind == "tag"]
     for word in words:
-        for commit in iter_items(partial(_page, registry, name, word)):
+        for commit in iter_items(partial(_page, commits, name, word)):
             if commit.digest in seen:
                 break  # from here on the chain was read already
             seen.add(commit.digest)
@@ -71,5 +71,5 @@ def _commits(registry: Registry, name: AdapterName) -> list[tuple[str, CommitInf
     return sorted(found, key=lambda pair: pair[1].at, reverse=True)
 
 
-def _page(registry: Registry, name: AdapterName, word: str, cursor: str | None) -> Page[CommitInfo]:
-    return registry.commits.list(name, f"refs/heads/{word}" if word == MAIN else word, cursor, _PAGE)
+def _page(commits: Commits, name: AdapterName, word: str, cursor: str | None) -> Page[CommitInfo]:
+    return commits.list(name, f"refs/heads/{word}" if word == MAIN else word, cursor, _PAGE)

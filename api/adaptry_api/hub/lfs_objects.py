@@ -1,4 +1,4 @@
-"""The bytes of a file in one piece, sent to an address that speaks for itself."""
+"""Receives a file in one piece, at a URL that contains the grant."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry_api.auth_policy import GrantContext, RequireGrant, app_state_of
 from adaptry_api.bodies import stream_body
-from adaptry_api.grants import Grant
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploads import NO_RETRIES, content_length, require_length, skip_bytes, store_file
+from adaptry_api.signed_grants import SignedGrant
 
 ROUTES = hub_router()
 _ADDRESS = "/api/lfs/objects"
 
 
-class PutGrant(Grant):
-    """To send these bytes."""
+class PutGrant(SignedGrant):
+    """A grant to upload this file."""
 
     digest: Digest
     size: int
 
 
-Sign = Callable[[Grant], str]
+Sign = Callable[[SignedGrant], str]
 
 
 def address(grant: PutGrant, sign: Sign, origin: str) -> str:
-    """Where to put the bytes."""
+    """The upload URL of a file."""
     return f"{origin}{_ADDRESS}?grant={sign(grant)}"
 
 
@@ -39,10 +39,10 @@ def address(grant: PutGrant, sign: Sign, origin: str) -> str:
 async def put(
     request: Request, sender: Annotated[GrantContext[PutGrant], Depends(RequireGrant(PutGrant))]
 ) -> Response:
-    """Takes the whole file; what an earlier try brought is passed over, not written again."""
+    """Receives the whole file; bytes that an earlier attempt stored are skipped, not written again."""
     grant = sender.grant
     if content_length(request, grant.size) != grant.size:
-        raise Invalid(f"this address is for {grant.size:,} bytes")
+        raise Invalid(f"this URL is for {grant.size:,} bytes")
 
     def take(pieces: Iterator[bytes]) -> None:
         body = require_length(pieces, grant.size)
@@ -55,7 +55,7 @@ async def put(
             NO_RETRIES,
         )
         for _ in body:
-            pass  # it was here already, and a client that is sending hears no answer
+            pass  # the file is stored already; read the rest, since a client reads no answer while it sends
 
     async with app_state_of(request).uploads.slot((grant.name.namespace,)) as threads:
         await stream_body(request, take, threads, kind=None)

@@ -1,6 +1,6 @@
-"""A large file in parts, each sent to an address of its own, in any order and again if need be; then joined.
+"""Receives a large file in parts, each at its own URL, in any order, repeatable; then joins them.
 
-Parts wait in a spool, since a session of the registry takes bytes in their order only.
+Parts are kept in a spool, since an upload of the registry accepts bytes only in order.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from starlette.responses import JSONResponse, Response
 from adaptry.core.errors import Conflict, Invalid
 from adaptry_api.auth_policy import GrantContext, RequireGrant, app_state_of
 from adaptry_api.bodies import stream_body
-from adaptry_api.grants import Grant
 from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsCompletionRequest, read_lfs_body
 from adaptry_api.hub.lfs_objects import PutGrant, Sign
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.upload_spool import UploadSpool
 from adaptry_api.hub.uploads import content_length, require_length, store_file
+from adaptry_api.signed_grants import SignedGrant
 
 ROUTES = hub_router()
 _ADDRESS = "/api/lfs/parts"
 _PIECE = 1 << 20
 
 
-class PartGrant(Grant):
-    """To send one part."""
+class PartGrant(SignedGrant):
+    """A grant to upload one part."""
 
     spool: str
     number: int
@@ -38,19 +38,19 @@ class PartGrant(Grant):
 
 
 class JoinGrant(PutGrant):
-    """To make the file of its parts, all of them `part` bytes but the last."""
+    """A grant to join the file from its parts, each of `part` bytes except the last."""
 
     spool: str
     part: int
 
     @property
     def lengths(self) -> list[int]:
-        """Of each part."""
+        """The length of each part."""
         return [min(self.part, self.size - at) for at in range(0, self.size, self.part)]
 
 
 def addresses(grant: PutGrant, part: int, sign: Sign, origin: str) -> dict[str, Any]:
-    """Where to send each part of `part` bytes, and where to say that all were sent. (`Any`: JSON.)"""
+    """The upload URLs of the parts of `part` bytes, and the URL to call after the last. (`Any`: JSON.)"""
     join = JoinGrant(**dict(grant), spool=secrets.token_hex(32), part=part)
     header = {"chunk_size": str(part)}
     for number, length in enumerate(join.lengths, 1):
@@ -65,10 +65,10 @@ def addresses(grant: PutGrant, part: int, sign: Sign, origin: str) -> dict[str, 
 async def put(
     request: Request, sender: Annotated[GrantContext[PartGrant], Depends(RequireGrant(PartGrant))]
 ) -> Response:
-    """Keeps one part; an `ETag` is what clients take for a receipt."""
+    """Keeps one part; clients take the `ETag` as a receipt."""
     grant, state = sender.grant, app_state_of(request)
     if content_length(request, grant.length) != grant.length:
-        raise Invalid(f"this address is for {grant.length:,} bytes")
+        raise Invalid(f"this URL is for {grant.length:,} bytes")
 
     def keep(pieces: Iterator[bytes]) -> None:
         with state.spools.open(grant.name.namespace, grant.spool) as spool:
@@ -83,13 +83,13 @@ async def put(
 async def join(
     request: Request, sender: Annotated[GrantContext[JoinGrant], Depends(RequireGrant(JoinGrant))]
 ) -> Response:
-    """Makes the file; again, where the answer was lost, is a no-op."""
+    """Joins the file; a repeated call, after a lost answer, is a no-op."""
     grant, state = sender.grant, app_state_of(request)
     completion = await read_lfs_body(request, LfsCompletionRequest)
     numbers = [part.part_number for part in completion.parts]
     if completion.oid != grant.digest.hex or sorted(numbers) != list(range(1, len(grant.lengths) + 1)):
         raise Invalid(
-            f"this address is for {grant.digest.brief} in {len(grant.lengths)} parts; name each of them once"
+            f"this URL is for {grant.digest.brief} in {len(grant.lengths)} parts; list each part once"
         )
 
     def is_made() -> bool:
@@ -100,7 +100,7 @@ async def join(
             return
         with state.spools.open(grant.name.namespace, grant.spool) as spool, spool.exclusive():
             if is_made():
-                return  # while this call waited for another
+                return  # joined by another call while this one waited
             parts = [_whole(spool, number, length) for number, length in enumerate(grant.lengths, 1)]
             store_file(
                 sender.registry,
@@ -123,7 +123,7 @@ def _piece(number: int) -> str:
 def _whole(spool: UploadSpool, number: int, length: int) -> Path:
     path = spool.piece_path(_piece(number))
     if not path.exists() or path.stat().st_size != length:
-        raise Conflict(f"part {number} is not here; send it, and then say that all are")
+        raise Conflict(f"part {number} is missing; send it, then complete the upload again")
     return path
 
 

@@ -1,9 +1,10 @@
-"""Merged models that were never stored: `acme/tone.merged` is `acme/tone` in its base, a whole checkpoint.
+"""Merged models computed on demand: `acme/tone.merged` is `acme/tone` merged into its base, a whole
+checkpoint.
 
-A revision of it is one of the adapter's: an alias, a version, a commit that has one's weights. Its own
-commits are named by what they come of: 24 digits of the version, 16 of everything that decides a byte of its
-files. So a commit's id never comes to mean other bytes; one that this server would compute otherwise is not
-there.
+Its revisions are those of the adapter: an alias, a version, or a commit with a version's weights. A commit's
+id is made of 24 digits of the version's digest and 16 digits of a hash of everything else that determines its
+files' bytes. So a commit id always means the same bytes; an id whose bytes this server would compute
+differently is not found.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _OWN_ID = re.compile(r"([0-9a-f]{24})([0-9a-f]{16})")
 
 
 class MergedRepository(Repository):
-    """The merged models of an adapter; `info` as it was when the repository was found."""
+    """The merged models of an adapter; `info` as it was when the repository was looked up."""
 
     def __init__(self, reader: HubReader, id: str, info: AdapterInfo) -> None:
         self.id = id
@@ -40,7 +41,7 @@ class MergedRepository(Repository):
         number = commit.number or commit.carries
         if number is None:
             raise RevisionNotFound(
-                f"{self.info.name} holds no whole adapter at {revision[:80]!a}, so nothing is merged"
+                f"{self.info.name} has no complete adapter at {revision[:80]!a}, so there is no merged model"
             )
         version = self._reader.registry.versions.get(Ref(self.info.name, Number(number)))
         require_usable(version)
@@ -63,7 +64,7 @@ class MergedRepository(Repository):
         )
 
     def _commit(self, revision: str) -> CommitInfo:
-        """The adapter's commit that is meant."""
+        """The adapter's commit that the revision selects."""
         registry, name = self._reader.registry, self.info.name
         try:
             return registry.commits.get(name, revision)
@@ -96,13 +97,13 @@ class MergedRepository(Repository):
 
 
 def merged_repository(reader: HubReader, id: str) -> Repository | None:
-    """The merged model of that name, if there is an adapter to it that has a commit and may be read."""
+    """The merged model of that name, if its adapter has a commit and the caller may read it."""
     found = merged_even_empty(reader, id)
     return found if found is not None and has_commit(reader.registry.commits, found.info) else None
 
 
 def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
-    """The same of an adapter that may be empty, whose merged model has no revision."""
+    """The same for an adapter that may be empty; its merged model then has no revision."""
     if not id.lower().endswith(MERGED):
         return None
     found = adapter_even_empty(reader, id[: -len(MERGED)])
@@ -121,7 +122,9 @@ class _Merged:
 
 
 def _hub_file(file: MergedFile) -> RepositoryFile:
-    """A weights file that nobody has read whole goes by the name of its bytes, which is no hash of them."""
+    """A weights file that was never computed in full has an id derived from its inputs, not a hash of its
+    bytes.
+    """
     if file.sha256 is None:
         return RepositoryFile(file.name, file.size, file.tag.short_id)
     if file.blob_id is not None and not gitids.is_large(file.name, file.size):

@@ -1,8 +1,7 @@
-"""Where the files of a merged model lie on this machine, and the process that computes it from them.
+"""Locates the input files of a merged model on this machine, and runs the process that computes it.
 
-A version's files are in the store. Its base's are in the store too, or in the folder from which it was
-registered on this machine; of what lies in a folder, the process sees for itself whether it is still that
-base.
+A version's files are in the store. Its base's files are in the store too, or in the folder from which the
+base was registered on this machine; for a folder, the process checks that it still holds that base.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from adaptry.registry.records import BaseInfo, VersionInfo
 
 
 class MergedModelSource:
-    """`place_of` says where stored bytes are; `places` is the folder that remembers where bases lie. `folder`
-    is for the process, and `cache` bytes of finished files are kept there.
+    """`place_of` gives the location of stored bytes; `places` is the folder that records the locations of
+    bases. `folder` is for the process, and up to `cache` bytes of finished files are kept there.
     """
 
     def __init__(self, folder: Path, place_of: Callable[[Digest], Path], places: Path, cache: int) -> None:
@@ -30,15 +29,15 @@ class MergedModelSource:
         self._compute_client = ComputeClient(folder, cache)
 
     def ingredients(self, registry: Registry, version: VersionInfo) -> ModelInputs:
-        """As far as the caller may read them. Raises `NotFound`, and `CheckFailed` for a version whose base
-        is not known here.
+        """The input files that the caller may read. Raises `NotFound`, and `CheckFailed` for a version whose
+        base is not registered.
         """
         label = version.label
         if version.base_id is None or version.base_status != "verified":
             named = f" ({version.base_name})" if version.base_name else ""
             raise CheckFailed(
-                f"{label} is not served merged: its base{named} is not one that this registry knows by"
-                " content; an administrator makes it known with `adaptry base add FOLDER --store`"
+                f"{label} is not served merged: its base{named} is not registered by"
+                " content; an administrator can register it with `adaptry base add FOLDER --store`"
             )
         base = registry.bases.get(str(version.base_id))
         tree = registry.commits.tree(version.name, version.digest)
@@ -53,7 +52,9 @@ class MergedModelSource:
         )
 
     def describe(self, ingredients: ModelInputs) -> ModelDescription:
-        """Raises `CheckFailed` if the version cannot be merged, or its base is not at hand; `Unavailable`."""
+        """Raises `CheckFailed` if the version cannot be merged or its base's files are missing;
+        `Unavailable`.
+        """
         try:
             return self._compute_client.describe(ingredients)
         except (NotFound, CheckFailed) as error:
@@ -62,7 +63,7 @@ class MergedModelSource:
     def read(
         self, ingredients: ModelInputs, model: ModelDescription, file: str, start: int
     ) -> Iterator[bytes]:
-        """The file from `start` on. Raises as `ComputeClient.read`."""
+        """The file's bytes from `start` on. Raises the errors of `ComputeClient.read`."""
         found = model.file(file)
         end = found.size if found else start
         return self._compute_client.read(ingredients, model, file, start, end)

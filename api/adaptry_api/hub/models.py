@@ -1,7 +1,7 @@
-"""Lists of repositories: all that the caller may read, narrowed, in an order, in pages.
+"""Lists of the repositories that the caller may read, filtered, sorted, in pages.
 
-Without an order they come by name, a page of the registry at a time. An order other than that means looking
-at all of them first.
+By default they are sorted by name, and read a page of the registry at a time. Any other order requires
+reading all of them first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Words = Annotated[list[str], Query(max_length=32)]
 
 @dataclass(frozen=True, slots=True)
 class ListingFilter:
-    """What a repository must be to be listed: its name has `search`, its tags all of `filters`."""
+    """The filter of a listing: names that contain `search`, tags that include all of `filters`."""
 
     search: str
     filters: tuple[str, ...]
@@ -54,7 +54,7 @@ class ListingFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListingCursor:
-    """Where a listing goes on: behind the first `passed` items of the registry's page at `cursor`."""
+    """Where a listing continues: after the first `passed` items of the registry's page at `cursor`."""
 
     cursor: str | None = None
     passed: int = 0
@@ -87,7 +87,7 @@ def models(
     expand: Expand = [],  # noqa: B006
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
-    """A page, and in `Link` the next. Nothing here is gated."""
+    """A page, with the next one in `Link`. No repository is gated."""
     wanted = ListingFilter(
         search.lower(), tuple(text for each in filter for text in each.split(",")), pipeline_tag
     )
@@ -108,12 +108,12 @@ def models(
 def _candidates(
     adapters: Adapters, author: str | None, sort: str | None, direction: int, start: ListingCursor
 ) -> Iterator[tuple[AdapterInfo, ListingCursor]]:
-    """Those to look at from `start` on, each with its place. Raises `Invalid` for an order there is not."""
+    """The repositories from `start` on, each with its position. Raises `Invalid` for an unknown sort key."""
     if sort is None:
         return _by_name(adapters, author, start)
     order = _ORDERS.get(sort)
     if order is None:
-        raise Invalid(f"there is no order {sort!a}; sort by {', '.join(_ORDERS)}")
+        raise Invalid(f"unknown sort key {sort!a} (one of: {', '.join(_ORDERS)})")
     infos = [info for info, _ in _by_name(adapters, author, ListingCursor())]
     infos.sort(key=lambda info: (order(info), str(info.name)), reverse=direction <= 0)
     return ((info, ListingCursor(None, index)) for index, info in enumerate(infos) if index >= start.passed)

@@ -12,5 +12,5 @@ ROUTES = hub_router()
 
 @ROUTES.get("/api/models-tags-by-type")
 def tags_by_type(registry: CallersRegistry) -> dict[str, Any]:
-    """Tags have no types here, so there are none to list. (`Any`: JSON.)"""
+    """An empty object. (`Any`: JSON.)"""
     return {}

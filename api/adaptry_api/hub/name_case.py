@@ -1,7 +1,7 @@
-"""Names as the Hub reads them, without regard to case: an absent name leads to the one spelled otherwise.
+"""Case-insensitive names, as on the Hub: a missing name leads to the one that differs only by case.
 
-The exact spelling always comes first. Where several names differ by case alone, a further spelling means none
-of them.
+The exact spelling always comes first. If several names differ only by case, another spelling matches none of
+them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from adaptry.storage.catalog.shared_names import namespace_spelled, spelled_othe
 
 
 class HasCatalog(Protocol):
-    """A store with a catalog."""
+    """Finds names in a store with a catalog."""
 
     @property
     def catalog(self) -> Catalog: ...
 
 
 class NameCaseMismatch(NotFound):
-    """Nothing has the name as it was written, and something has it in another case."""
+    """No repository has the name as written, but one has it in another case."""
 
 
 def canonical_id(state: HasCatalog, identity: Identity, id: str) -> str | None:
-    """The one repository visible to the caller whose name is `id` but for its case; None for `id` itself."""
+    """The one repository visible to the caller whose name differs from `id` only by case; None for `id`
+    itself.
+    """
     bare, ending = (id[: -len(MERGED)], MERGED) if id.lower().endswith(MERGED) else (id, "")
     with state.catalog.read() as tx:
         found = spelled_otherwise(tx, read_scope(tx, identity), bare, with_bases=not ending)
@@ -37,13 +39,15 @@ def canonical_id(state: HasCatalog, identity: Identity, id: str) -> str | None:
 
 
 def canonical_namespace(state: HasCatalog, identity: Identity, namespace: str) -> str:
-    """How a namespace is spelled in which the caller sees adapters."""
+    """The spelling of a namespace in which the caller sees adapters."""
     with state.catalog.read() as tx:
         return namespace_spelled(tx, read_scope(tx, identity), namespace)
 
 
 def canonical_adapter(state: HasCatalog, identity: Identity, name: AdapterName) -> AdapterName:
-    """The adapter a name in a request's body means: the name itself unless only another spelling exists."""
+    """The adapter that a name in a request's body refers to: the name itself, unless only another spelling
+    exists.
+    """
     with state.catalog.read() as tx:
         found = spelled_otherwise(tx, read_scope(tx, identity), str(name), with_bases=False)
     with suppress(InvalidRef):

@@ -1,6 +1,7 @@
 """Shared by `users` and `organizations`: a namespace, and the adapters in it that the caller may read.
 
-A namespace is shown to callers who hold it or may read an adapter in it; for everyone else it does not exist.
+A namespace is shown to callers who have rights in it or may read an adapter in it; for others it does not
+exist.
 """
 
 from __future__ import annotations
@@ -58,6 +59,6 @@ def iter_adapters(adapters: Adapters, namespace: str | None) -> Iterator[Adapter
 
 
 def require_known(is_known: bool, namespace: str) -> None:
-    """Raises `HttpProblem` (404), without the code that clients take for a missing repository."""
+    """Raises `HttpProblem` (404), without the code that clients interpret as a missing repository."""
     if not is_known:
         raise HttpProblem(404, f"this server has no namespace {namespace[:96]!a} that your token may see")

@@ -1,4 +1,4 @@
-"""What clients ask about an organization: an overview, and its repositories."""
+"""Routes about an organization: an overview, and its repositories."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def organisation(namespace: Namespace, identity: Caller, registry: CallersRegist
 def repositories(
     request: Request, namespace: Namespace, identity: Caller, registry: CallersRegistry
 ) -> list[dict[str, Any]]:
-    """Everything in one namespace that the caller may read. (`Any`: JSON.)"""
+    """All repositories in one namespace that the caller may read. (`Any`: JSON.)"""
     found = visible_adapters(registry.adapters, namespace)
     require_known(identity.has_namespace(namespace) or bool(found), namespace)
     return with_sizes(request, found)

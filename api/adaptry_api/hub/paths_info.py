@@ -25,7 +25,7 @@ _LIMITS = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
 
 
 async def paths_info(request: Request, find: FindRepository, revision: Revision) -> Response:
-    """Of the paths in the body, those that are there."""
+    """The files and folders at those paths in the body that exist."""
     data = await read_body(request, protocol.JSON_LIMIT)
     kind = request.headers.get("content-type", "")
 
@@ -42,13 +42,13 @@ for _at in (MODELS, ONE_WORD):
 
 
 async def _parse_request(kind: str, data: bytes, parse_slots: ParseSlots) -> tuple[list[str], bool]:
-    """The paths, and whether more is wanted: a form from Python, JSON from JavaScript. Raises `Invalid`."""
+    """The paths, and whether details are wanted: Python sends a form, JavaScript JSON. Raises `Invalid`."""
     match kind.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":
             try:
                 form = parse_qs(data.decode("utf-8"), max_num_fields=_MOST_PATHS + 1)
             except ValueError as error:
-                raise Invalid(f"not a form of paths: {error}") from None
+                raise Invalid(f"cannot read the form: {error}") from None
             paths: Any = form.get("paths", [])
             expand: Any = form.get("expand", ["false"])[0]
         case "application/json":
@@ -56,10 +56,10 @@ async def _parse_request(kind: str, data: bytes, parse_slots: ParseSlots) -> tup
             body = body if isinstance(body, dict) else {}
             paths, expand = body.get("paths", []), body.get("expand", False)
         case _:
-            raise Unsupported("the paths come as a form or as JSON")
+            raise Unsupported("send the paths as a form or as JSON")
     paths = [paths] if isinstance(paths, str) else paths
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise Invalid("`paths` is a list of texts")
+        raise Invalid("`paths` must be a list of strings")
     if len(paths) > _MOST_PATHS:
-        raise Invalid(f"{len(paths)} paths; at most {_MOST_PATHS} are looked up at once")
+        raise Invalid(f"{len(paths)} paths; the limit for one request is {_MOST_PATHS}")
     return paths, str(expand).lower() in ("true", "1")

@@ -1,4 +1,4 @@
-"""`POST …/preupload/{revision}`: answers for each file how it is to be sent, or that it need not be."""
+"""`POST …/preupload/{revision}`: tells the client how to send each file, or to leave it out."""
 
 from __future__ import annotations
 
@@ -37,16 +37,14 @@ ROUTES = hub_router()
 
 
 class PreuploadFile(BaseModel):
-    """A file that is about to be sent. Its first bytes (`sample`) are not read: the whole file is checked
-    when it is here.
-    """
+    """A file to be sent. Its first bytes (`sample`) are not used: the file is checked after its upload."""
 
     path: str = Field(min_length=1, max_length=1024)
     size: int = Field(ge=0)
 
 
 class PreuploadRequest(BaseModel):
-    """The files that are about to be sent, and the text of a `.gitignore` among them."""
+    """The files to be sent, and the text of a `.gitignore` among them."""
 
     files: list[PreuploadFile] = Field(max_length=256)
     gitIgnore: str = Field(default="", max_length=1 << 16)  # noqa: N815  the protocol's spelling
@@ -60,7 +58,7 @@ def preupload(
     reader: CallersHubReader,
     create_pr: AsPullRequest = "",
 ) -> Response:
-    """Everything that can be refused is refused here: how later refusals show depends on a client's age."""
+    """Refuses as much as possible here: whether a client shows later refusals depends on its version."""
     refuse_pull_request(create_pr)
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
@@ -85,10 +83,10 @@ def _unwanted(
     name: AdapterName,
     branch: str,
 ) -> Mapping[str, str | None]:
-    """As `excluded_files`; all of the files, if the client would repeat a refusal for ever.
+    """The same as `excluded_files`; all files, if the client would repeat a refused announcement endlessly.
 
-    Raises as `excluded_files` and `require_some_kept`, and `TooLarge` if the branch cannot hold what was
-    announced.
+    Raises the errors of `excluded_files` and `require_some_kept`, and `TooLarge` if the branch cannot hold
+    the announced files.
     """
     announcements, key, now = (
         reader.caches.announcements,
@@ -111,7 +109,7 @@ def _unwanted(
 
 
 def _branch_snapshot(reader: HubReader, name: AdapterName, revision: str) -> tuple[str, Snapshot]:
-    """A branch that the caller may commit to, and what is on it."""
+    """A branch that the caller may commit to, and its files."""
     require_writer(reader.registry, reader.identity, name)
     info = reader.registry.adapters.get(name)
     branch = require_branch(reader.registry.commits, name, revision)
@@ -119,13 +117,13 @@ def _branch_snapshot(reader: HubReader, name: AdapterName, revision: str) -> tup
 
 
 def _ignored_mode(coming: AnnouncedFile) -> str:
-    """How to send a file that is ignored but sent all the same: a commit has no room for large ones."""
+    """How to send a file that is ignored but may be sent anyway: large files do not fit into a commit."""
     return "lfs" if coming.size > gitids.MAX_REGULAR_SIZE else "regular"
 
 
 def _mode(coming: AnnouncedFile, there: RepositoryFile | None, snapshot: Snapshot) -> dict[str, Any]:
-    """How a file is to be sent, and the id of the file now at its path, in the form in which the client
-    computes its own. (`Any`: JSON.)
+    """How to send a file, and the id of the current file at its path, in the form that the client computes
+    itself. (`Any`: JSON.)
     """
     is_large = gitids.is_large(coming.path, coming.size)
     entry: dict[str, Any] = {

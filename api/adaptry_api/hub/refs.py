@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
+from adaptry.registry.versions import Versions
 from adaptry_api.auth_policy import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name
 from adaptry_api.hub.refusals import hub_router
@@ -26,7 +26,7 @@ def list_all(name: Name, registry: CallersRegistry, include_prs: str = "") -> di
         "branches": [_ref(info.name, "heads", info.commit) for info in named if info.kind != "tag"],
         "converts": [],
         "tags": [_ref(info.name, "tags", info.commit) for info in named if info.kind == "tag"]
-        + _versions(registry, name),
+        + _versions(registry.versions, name),
     }
     return body | ({"pullRequests": []} if include_prs else {})
 
@@ -35,6 +35,6 @@ def _ref(name: str, kind: str, commit: str) -> dict[str, str]:
     return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit}
 
 
-def _versions(registry: Registry, name: AdapterName) -> list[dict[str, str]]:
-    versions = iter_items(lambda cursor: registry.versions.list(name, cursor, _VERSIONS))
-    return [_ref(f"v{version.number}", "tags", version.digest.short_id) for version in versions]
+def _versions(versions: Versions, name: AdapterName) -> list[dict[str, str]]:
+    listed = iter_items(lambda cursor: versions.list(name, cursor, _VERSIONS))
+    return [_ref(f"v{version.number}", "tags", version.digest.short_id) for version in listed]

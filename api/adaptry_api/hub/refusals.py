@@ -1,7 +1,8 @@
-"""Errors as the Hub's clients read them: `X-Error-Code` for the kind, one line of text, a request's id.
+"""Errors in the form that the Hub's clients parse: `X-Error-Code` for the kind, one line of text, a request
+id.
 
-Which exception a client raises depends on these headers alone, and loaders go on only after the right one:
-they probe for files that are often not there.
+A client chooses its exception by these headers alone, and loaders continue only after the right exception:
+they probe for files that often do not exist.
 """
 
 from __future__ import annotations
@@ -30,24 +31,27 @@ from adaptry.core.errors import (
 from adaptry.core.refs import AdapterName
 from adaptry_api import errors
 from adaptry_api.auth_policy import GuardedRoute, app_state_of
+from adaptry_api.denials import set_denial_reason
 from adaptry_api.header_text import header_text
 from adaptry_api.hub.name_case import NameCaseMismatch, canonical_id
 
 MissingKind = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
 BAD_TOKEN = "Invalid credentials in Authorization header"
-"""Word for word: after any other text a client takes a bad token for a repository that is not there."""
+"""The exact text matters: with any other, a client reports a bad token as a missing repository."""
 
 STALE_BRANCH = "The branch was updated since you opened this page. Please refresh and try again."
 _HEADER_LENGTH = 1000
 _BUSY_SECONDS = 20
-"""A client tries five times, and should outlast the two minutes after which abandoned uploads make room."""
+"""Seconds to retry after: a client tries five times, which should last longer than the two minutes after
+which abandoned uploads free their slots.
+"""
 
 
 class HubNotFound(HTTPException):
-    """A repository, revision or file that is not there, or may not be known to be.
+    """A repository, revision or file that does not exist, or that the caller may not know of.
 
-    With `commit`, clients remember that this commit has no such file and ask no more.
+    With `commit`, clients remember that this commit has no such file and do not request it again.
     """
 
     def __init__(self, what: MissingKind, text: str, commit: str | None = None) -> None:
@@ -56,7 +60,7 @@ class HubNotFound(HTTPException):
 
 
 class HubRoute(GuardedRoute):
-    """A guarded route that answers and refuses as the Hub does."""
+    """A route with an access rule that answers and refuses as the Hub does."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -79,13 +83,13 @@ class HubRoute(GuardedRoute):
 
 
 def hub_router() -> APIRouter:
-    """A router of such routes. The protocol is not ours to describe, so our description leaves it out."""
+    """A router of such routes. Our OpenAPI description leaves them out, since the protocol is the Hub's."""
     return APIRouter(route_class=HubRoute, include_in_schema=False)
 
 
 async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
-    """The way to an adapter that was renamed, or to a repository whose name is spelled otherwise; a client
-    follows it with method and body.
+    """A redirect to a renamed adapter, or to a repository whose name differs by case; clients follow it with
+    method and body.
     """
     found = request.path_params
     identity = getattr(request.state, "identity", None)
@@ -114,13 +118,14 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
 
 
 def _refusal(request: Request, error: AdaptryError) -> Response:
+    set_denial_reason(request.scope, error)
     headers: dict[str, str] = {}
     text = error.public_message
     match error:
         case Unauthenticated() if "authorization" in request.headers:
             headers["X-Error-Message"] = BAD_TOKEN
         case Unauthenticated() if "grant" in request.query_params:
-            pass  # it is about that address, and no other token helps
+            pass  # the refusal is about this URL's grant; another token would not help
         case Unauthenticated():
             headers["X-Error-Code"] = "RepoNotFound"
             text = (
@@ -129,7 +134,7 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
         case Busy(retry_after=seconds):
             headers["Retry-After"] = str(max(math.ceil(seconds), _BUSY_SECONDS))
         case Withdrawn():
-            # Of any other 403 a client says that its connection failed, and shows no text of ours.
+            # After any other 403 a client reports a failed connection and does not show our text.
             headers["X-Error-Code"] = "GatedRepo"
         case RevisionNotFound():
             headers["X-Error-Code"] = "RevisionNotFound"
@@ -139,15 +144,15 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
             headers["X-Error-Code"] = "RepoNotFound"
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
-    # Every client of the Hub tries again after a 503; older ones take a 429 for the end.
+    # Every client of the Hub tries again after a 503; older ones give up after a 429.
     status = 503 if isinstance(error, Busy) else errors.status_of(error)
     return _answer(
         400 if status in (415, 422) else status, text, headers
-    )  # of which clients show the text best
+    )  # the status whose text clients show best
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:
-    """A client shows the body's text, and a header's if it differs; of some answers, only the header's."""
+    """A client shows the body's text, and a header's if it differs; for some answers, only the header's."""
     line = " ".join(text.split())
     if status in (401, 403) or (line.isascii() and len(line) <= _HEADER_LENGTH):
         headers = {"X-Error-Message": header_text(line, _HEADER_LENGTH), **headers}

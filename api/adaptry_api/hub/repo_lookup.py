@@ -1,7 +1,7 @@
-"""What clients can read under a name: an adapter, a merged model, a stored base, or what another Hub has.
+"""Finds the repository of a name: an adapter, a merged model, a stored base, or a repository of another Hub.
 
-`find_repository` asks each kind in turn. Only a name that nothing here has falls through to the next: a
-revision or file that an adapter lacks is never looked for elsewhere.
+`find_repository` tries each kind in turn. The next kind is tried only if the name is unknown: a revision or
+file that an adapter lacks is never looked up elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HubReader:
     """The caller and everything that reading a repository for them needs.
 
     `upstream` is the Hub behind this server, if there is one. `name_in_other_case` gives the name of a
-    repository here that differs from the one asked for by case alone, or None.
+    repository of this server that differs from the requested one only by case, or None.
     """
 
     identity: Identity
@@ -52,7 +52,7 @@ class HubReader:
 
 
 RepositoryLookup = Callable[[HubReader, str], Repository | None]
-"""The repository of that name, or None where this kind has none that the reader may know of."""
+"""The repository of that name, or None if this kind has none that the reader may know of."""
 
 
 def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, ...]) -> Repository:
@@ -64,9 +64,11 @@ def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, .
 
 
 def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
-    """Nothing, or `NameCaseMismatch`: what is here in another spelling comes before another Hub's."""
+    """Finds nothing, or raises `NameCaseMismatch`: a name of this server in another case comes before another
+    Hub's.
+    """
     if reader.name_in_other_case(id) is not None:
-        raise NameCaseMismatch(f"there is no {id[:200]} here, but one that is spelled otherwise")
+        raise NameCaseMismatch(f"there is no {id[:200]}, but a name that differs by case")
     return None
 
 

@@ -1,7 +1,7 @@
-"""The kinds of repositories, in the order in which a name is looked for among them.
+"""The kinds of repositories, in the order in which a name is looked up.
 
-An adapter without a commit comes last: it was created and nothing was ever pushed to it, so a base of its
-name, here or on the Hub behind this server, is what a reader means.
+An adapter without a commit comes last: nothing was ever pushed to it, so a base of the same name, on this
+server or on the Hub behind it, takes precedence.
 """
 
 from __future__ import annotations
@@ -41,4 +41,4 @@ async def _find(reader: CallersHubReader, id: RepositoryId) -> Callable[[], Repo
 
 
 FindRepository = Annotated[Callable[[], Repository], Depends(_find)]
-"""Looks for the repository that an address names, in the thread that looks into it. Raises `NotFound`."""
+"""Finds the repository that a URL names, in the thread that reads it. Raises `NotFound`."""

@@ -21,17 +21,19 @@ ROUTES = hub_router()
 
 
 class RepoRequest(BaseModel):
-    """A repository: its name, or its namespace apart (`organization`), as generations of clients write it."""
+    """A repository: its name, or its namespace separately (`organization`), depending on the client's
+    version.
+    """
 
     name: str = Field(min_length=1, max_length=200)
     organization: str | None = Field(default=None, max_length=96)
     type: str | None = None
 
     def full_name(self, identity: Identity) -> str:
-        """Raises `Unsupported` for what is no model."""
+        """The repository's name. Raises `Unsupported` if its type is not `model`."""
         if self.type not in (None, "model"):
             raise Unsupported(
-                f"this registry keeps adapters, which are models; there is no {self.type[:20]!a} here"
+                f"this registry stores only adapters, which are models, not a {self.type[:20]!a}"
             )
         if "/" in self.name:
             return self.name
@@ -39,7 +41,7 @@ class RepoRequest(BaseModel):
 
 
 class RepoCreateRequest(RepoRequest):
-    """What newer clients call `visibility`, older ones call `private`."""
+    """The visibility; newer clients send `visibility`, older ones `private`."""
 
     visibility: Visibility | None = None
     private: bool | None = None
@@ -50,7 +52,7 @@ class RepoCreateRequest(RepoRequest):
 
 
 class RepoMoveRequest(BaseModel):
-    """From one name to another."""
+    """A rename from one name to another."""
 
     fromRepo: str = Field(max_length=200)  # noqa: N815  the protocol's spelling
     toRepo: str = Field(max_length=200)  # noqa: N815
@@ -63,7 +65,7 @@ def create(
 ) -> Response:
     """Creates an adapter. If it exists, the 409 has its address, and clients with `exist_ok` go on."""
     wanted = AdapterName.parse(body.full_name(identity))
-    # One that differs by case alone is the same to this protocol, and the answer says how it is spelled.
+    # For this protocol, names that differ only by case are equal; the answer has the existing spelling.
     name = canonical_adapter(app_state_of(request), identity, wanted)
     where = {"url": f"{origin(request)}/{url_path_of(str(name))}", "name": str(name), "id": str(name)}
     try:
@@ -82,7 +84,7 @@ def delete(request: Request, body: RepoRequest, identity: Caller, registry: Call
 @ROUTES.post("/api/repos/move")
 def move(request: Request, body: RepoMoveRequest, identity: Caller, registry: CallersRegistry) -> None:
     if body.type not in (None, "model"):
-        raise Unsupported("this registry keeps adapters, which are models")
+        raise Unsupported("this registry stores only adapters, which are models")
     name = canonical_adapter(app_state_of(request), identity, adapter_name(body.fromRepo))
     registry.adapters.rename(name, AdapterName.parse(body.toRepo))
 
@@ -91,7 +93,7 @@ def _why_taken(adapters: Adapters, name: AdapterName, error: Conflict) -> str:
     try:
         adapters.get(name)
     except NotFound:
-        return error.message  # a base has the name
+        return error.message  # a base has this name
     return "You already created this model repo"
 
 

@@ -1,6 +1,6 @@
 """`/resolve/{revision}/{path}`: a file; `HEAD` describes it and gives its address, `GET` sends its bytes.
 
-A client caches what it got under the `ETag` and the commit that the revision meant at that time.
+A client caches a file under its `ETag` and the commit that the revision named at that time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ONE_WORD_ROUTES.add_api_route("/{word}/resolve/{revision}/{path:path}", resolve,
 
 
 def _count_download(snapshot: Snapshot, path: str) -> None:
-    with suppress(AdaptryError):  # the bytes are sent, and one download less in the figures harms nobody
+    with suppress(AdaptryError):  # the bytes are sent; one missing download in the counts does no harm
         snapshot.count_download(path)
 
 

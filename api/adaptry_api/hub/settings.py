@@ -28,5 +28,5 @@ class RepoSettingsRequest(BaseModel):
 @ROUTES.put(f"{MODELS}/settings")
 def change(name: Name, body: RepoSettingsRequest, registry: CallersRegistry) -> None:
     if body.gated:
-        raise Unsupported("adapters here are not gated: make one private, and give a token for its namespace")
+        raise Unsupported("adapters cannot be gated: make the adapter private, and give readers a token")
     registry.adapters.edit(name, AdapterEdit(visibility=visibility_of(body.visibility, body.private)))

@@ -1,4 +1,4 @@
-"""A repository at one commit, as its clients see it: files by path, whatever is behind them."""
+"""A repository at one commit, as clients see it: files by path, whatever their source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Read = Callable[[str, int], Iterator[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class RepositoryFile:
-    """A file. `oid` is what git has for it: the bytes, or the pointer to them where `sha256` names them."""
+    """A file. `oid` is its git id: of its bytes, or of the pointer to them if `sha256` is set."""
 
     path: str
     size: int
@@ -29,7 +29,7 @@ class RepositoryFile:
 
     @property
     def etag(self) -> str:
-        """What clients keep the bytes under, and compare with a hash of theirs."""
+        """The id under which clients cache the bytes, and which they compare with their own hash."""
         return self.sha256 or self.oid
 
 
@@ -53,9 +53,9 @@ class Snapshot:
     """The files of one commit. `details`, `warnings`, `last_commits` are functions: each costs look-ups.
 
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
-    `warnings` are for whoever downloads a file; `last_commits` gives, by path, the last commit that changed a
+    `warnings` are sent with each download; `last_commits` gives, by path, the last commit that changed a
     file; `versions.count_download` is called for each file that was sent. `is_remote`: the bytes are not on
-    a disk here, so reads may be slow.
+    this machine's disk, so reads may be slow.
     """
 
     repository: str
@@ -78,7 +78,9 @@ class Snapshot:
 
 
 def repository_file(entry: FileEntry, read: Read, caches: HubCaches) -> RepositoryFile:
-    """A stored file. A small one's bytes are read on first use; if withheld, the id is ours, not git's."""
+    """A stored file. A small file's bytes are read on first use; if they are withheld, the id is our own, not
+    git's.
+    """
     if gitids.is_large(entry.path, entry.size):
         oid = gitids.blob_id(gitids.pointer(entry.sha256, entry.size))
         return RepositoryFile(entry.path, entry.size, oid, entry.sha256.hex)

@@ -25,14 +25,14 @@ class HubTagRequest(BaseModel):
 @ROUTES.post(f"{MODELS}/tag/{{revision}}")
 def tag(name: Name, revision: Revision, body: HubTagRequest, registry: CallersRegistry) -> None:
     if _is_version(registry.commits, name, body.tag):
-        raise Conflict(f"{body.tag} is a version of {name} already; versions are numbered as they come")
+        raise Conflict(f"{body.tag} is already a version of {name}; the registry numbers versions itself")
     registry.commits.create_tag(name, body.tag, revision, body.message or "")
 
 
 @ROUTES.delete(f"{MODELS}/tag/{{revision}}")
 def drop_tag(name: Name, revision: Revision, registry: CallersRegistry) -> None:
     if _is_version(registry.commits, name, revision):
-        raise PermissionDenied(f"{revision} is a version of {name}, and versions stay")
+        raise PermissionDenied(f"{revision} is a version of {name}, and versions cannot be deleted")
     registry.commits.delete_tag(name, revision)
 
 

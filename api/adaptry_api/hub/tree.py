@@ -27,7 +27,7 @@ def tree(
     limit: Annotated[int, Query(ge=1, le=_PAGE)] = _PAGE,
     cursor: Cursor = 0,
 ) -> Response:
-    """A page of a folder; `Link` has the next one."""
+    """A page of a folder, with the next one in `Link`."""
     snapshot = find().snapshot(revision)
     found = folder_entries(snapshot, path, is_recursive=recursive, is_expanded=expand)
     headers = next_link(request, str(cursor + limit)) if len(found) > cursor + limit else {}

@@ -1,4 +1,4 @@
-"""Files and folders in the protocol's two spellings: of a tree, and of a repository's `siblings`."""
+"""Files and folders in the protocol's two forms: of a tree, and of a repository's `siblings`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CLEAN = {
     "avScan": {"status": "safe", "virusFound": False, "virusNames": []},
     "pickleImportScan": {"status": "safe", "highestSafetyLevel": "innocuous", "pickleImports": []},
 }
-"""Of every file: what could be otherwise is not stored."""
+"""The security status of every file: unsafe files are never stored."""
 
 
 def folder_entries(
     snapshot: Snapshot, folder: str, *, is_recursive: bool, is_expanded: bool = False
 ) -> list[dict[str, Any]]:
-    """What is in a folder (`""`: the topmost). (`Any`: JSON.) Raises `FileMissing` if there is none."""
+    """The contents of a folder (`""`: the root). (`Any`: JSON.) Raises `FileMissing` if it does not exist."""
     inside = [file for file in snapshot.files if file.path.startswith(f"{folder}/" if folder else "")]
     if not inside and folder:
         raise FileMissing(f"{snapshot.repository} has no folder {folder[:200]!a} at {snapshot.commit[:12]}")
@@ -34,7 +34,7 @@ def folder_entries(
 
 
 def entries_at(snapshot: Snapshot, paths: Iterable[str], *, is_expanded: bool) -> list[dict[str, Any]]:
-    """The files and folders at some paths; what is not there is left out. (`Any`: JSON.)"""
+    """The files and folders at some paths; missing ones are left out. (`Any`: JSON.)"""
     files = {file.path: file for file in snapshot.files}
     folders = set(_folders(snapshot.files, ""))
     wanted = dict.fromkeys(path.strip("/") for path in paths)
@@ -53,12 +53,12 @@ def sibling_json(file: RepositoryFile, *, with_blobs: bool) -> dict[str, Any]:
 
 
 def format_time(at: datetime) -> str:
-    """As the protocol writes a time: milliseconds, and a Z."""
+    """A time in the protocol's form: with milliseconds, and a Z."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _Entry:
-    """A file, or a folder where there is none of that path."""
+    """The file at the path, or the folder if there is no file."""
 
     def __init__(self, path: str, file: RepositoryFile | None = None) -> None:
         self.path = path
@@ -91,7 +91,7 @@ def _more(entry: _Entry, touched: Mapping[str, CommitInfo]) -> dict[str, Any]:
 
 
 def _folders(files: Iterable[RepositoryFile], below: str) -> list[str]:
-    """Every folder that leads to a file, beneath one of them."""
+    """Every folder inside `below` that contains a file, at any depth."""
     parents = {file.path.rpartition("/")[0] for file in files}
     found = {parent[:end] for parent in parents for end in _ends(parent)}
     return sorted(path for path in found if path and len(path) > len(below))

@@ -1,9 +1,9 @@
 """Hub protocol addresses that this server does not answer: a sentence for clients, no wrong error code.
 
-`RepoNotFound` is left to repositories, since clients take it for a mistyped name. For an address that no
-route has, a 404 without a code makes every client stop and print the sentence. Data sets, spaces and the like
-are repositories too, and downloads show the sentence of no other error, so those that a client asks for by
-name are not found as repositories.
+`RepoNotFound` is used only for repositories, since clients report it as a mistyped name. For an address
+without a route, a 404 without a code makes every client stop and print the sentence. Data sets, spaces and
+the like are repositories too, and downloads show the sentence of no other error, so a request for one by name
+gets `RepoNotFound`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LONGEST = 120
 
 
 def unsupported_response(request: Request, status: int) -> Response:
-    """The answer for an address, or a method of one, that no route has."""
+    """The answer for an address or method without a route."""
     path = str(request.scope["path"])
     headers: dict[str, str] = {}
     if repository := _REPOSITORY.fullmatch(path):
@@ -51,8 +51,8 @@ def unsupported_response(request: Request, status: int) -> Response:
     else:
         what = f"This server does not answer {request.method} {header_text(path, _LONGEST)}"
     text = (
-        f"{what}: it keeps adapters and their base models, and answers that part of the Hub's protocol. For"
-        " anything else, ask the Hub itself (unset HF_ENDPOINT)."
+        f"{what}: it stores adapters and their base models, and supports that part of the Hub's protocol. For"
+        " anything else, use the Hub itself (unset HF_ENDPOINT)."
     )
     headers["X-Error-Message"] = header_text(text, 1000)
     headers["X-Request-Id"] = errors.request_id(request)

@@ -1,7 +1,7 @@
-"""Spools: folders where one upload's pieces wait, in any order, until a file is made of them.
+"""Spools: folders that hold the pieces of one upload, in any order, until they are joined to a file.
 
-They are on disk, so that every process of a server finds what another received, and memory holds a piece at a
-time. Nothing in them lasts: what is idle is removed, and an upload that broke off is made again from its
+They are on disk, so that every process of a server finds pieces that another received, and memory holds one
+piece at a time. They are temporary: idle spools are removed, and an interrupted upload starts again from its
 beginning.
 """
 
@@ -22,13 +22,14 @@ from adaptry.core.manifest import MAX_REVISION
 
 IDLE_SECONDS = 3600.0
 FINISHED_SECONDS = 600.0
-"""A finished spool is kept for so long: a client may come back to it with more."""
+"""Seconds that a finished spool is kept: a client may send more to it."""
 ABANDONED_SECONDS = 300.0
-"""A spool unused for so long makes room for another; a live client sends a piece more often."""
+"""Seconds after which an unused spool may be removed for another; an active client sends pieces more often.
+"""
 MAX_OPEN_SPOOLS = 64
-"""Spools that one namespace may have at once; finished and abandoned ones make room for new ones."""
+"""Maximum number of spools of one namespace; finished and abandoned ones are removed for new ones."""
 MAX_SPOOL_BYTES = MAX_REVISION
-"""Bytes that one spool may hold."""
+"""Maximum size of one spool in bytes."""
 
 _BUFFER = 1 << 20
 _FINISHED = "finished"
@@ -36,16 +37,16 @@ _ALONE = ".alone"
 
 
 class UploadSpools:
-    """All spools of a server, in `folder`, which is made when the first one is."""
+    """All spools of a server, in `folder`, which is created with the first one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @contextmanager
     def open(self, namespace: str, id: str) -> Iterator[UploadSpool]:
-        """The spool `id`, empty if it is new, and safe from being swept until the block ends.
+        """The spool `id`, empty if it is new, protected from removal until the block ends.
 
-        Raises `Busy` while the namespace has too many, `StorageFull`, `Unavailable`.
+        Raises `Busy` while the namespace has too many spools, `StorageFull`, `Unavailable`.
         """
         path = self.folder / namespace / id
         with _explained(self.folder):
@@ -58,11 +59,11 @@ class UploadSpools:
             os.close(descriptor)
 
     def sweep(self, now: float) -> int:
-        """Removes what has been idle for too long; how many went. `now` is a Unix time."""
+        """Removes spools that were idle for too long; returns how many. `now` is a Unix time."""
         gone = 0
-        for path in self.folder.glob("[!.]*/*"):  # what begins with a dot is no namespace
+        for path in self.folder.glob("[!.]*/*"):  # names that begin with a dot are not namespaces
             is_finished = (path / _FINISHED).exists()
-            with suppress(FileNotFoundError):  # somebody else's sweep was here
+            with suppress(FileNotFoundError):  # removed by another process
                 if path.stat().st_mtime < now - (FINISHED_SECONDS if is_finished else IDLE_SECONDS):
                     gone += remove_unlocked(path)
         return gone
@@ -75,7 +76,7 @@ class UploadSpools:
             while len(present) >= MAX_OPEN_SPOOLS:
                 if not needless:
                     raise Busy(
-                        f"{MAX_OPEN_SPOOLS} uploads are under way in {path.parent.name} already; try again"
+                        f"{path.parent.name} already has {MAX_OPEN_SPOOLS} uploads under way; try again"
                         f" when some have finished (those idle for {ABANDONED_SECONDS / 60:.0f} minutes make"
                         " room)"
                     )
@@ -92,9 +93,9 @@ class UploadSpool:
     path: Path
 
     def write(self, name: str, pieces: Iterable[bytes]) -> int:
-        """Keeps a piece under `name`, whole or not at all, in place of an earlier one; how many bytes it has.
+        """Stores a piece atomically as `name`, replacing an earlier one; returns its size in bytes.
 
-        Raises `TooLarge`, `StorageFull`, `Unavailable`, and whatever `pieces` raises.
+        Raises `TooLarge`, `StorageFull`, `Unavailable`, and the errors of `pieces`.
         """
         room = MAX_SPOOL_BYTES - self._size()
         draft = self.path / f".{secrets.token_hex(8)}"
@@ -105,7 +106,7 @@ class UploadSpool:
                     written += len(piece)
                     if written > room:
                         raise TooLarge(
-                            f"one upload may have {MAX_SPOOL_BYTES >> 30} GiB under way; finish it, and go on"
+                            f"an upload can have {MAX_SPOOL_BYTES >> 30} GiB under way; finish it first"
                         )
                     file.write(piece)
             draft.replace(self.path / name)
@@ -116,12 +117,14 @@ class UploadSpool:
         return written
 
     def piece_path(self, name: str) -> Path:
-        """Where the piece of that name is, if it is there."""
+        """The path of the piece of that name, if it exists."""
         return self.path / name
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Waits for other users of this spool, in any process. Raises `StorageFull`, `Unavailable`."""
+        """Takes the spool's lock, waiting for its other users in any process. Raises `StorageFull`,
+        `Unavailable`.
+        """
         path = self.path / _ALONE
         with _explained(self.path.parent):
             lock = locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -131,11 +134,11 @@ class UploadSpool:
             os.close(lock)
 
     def mark_finished(self) -> None:
-        """Says that what the spool is for is done, so that it may go before others."""
+        """Marks the spool as finished, so that it is removed before others."""
         (self.path / _FINISHED).touch()
 
     def clear(self) -> None:
-        """Forgets every piece; the spool is finished."""
+        """Deletes every piece; the spool is finished."""
         self.mark_finished()
         for path in self.path.iterdir():
             if path.name != _FINISHED:
@@ -144,16 +147,16 @@ class UploadSpool:
     def _size(self) -> int:
         size = 0
         for path in self.path.iterdir():
-            with suppress(FileNotFoundError):  # another's draft, which has its name by now
+            with suppress(FileNotFoundError):  # another process's temporary file, renamed in the meantime
                 size += path.stat().st_size
         return size
 
 
 def _needless(present: Iterable[Path], before: float) -> list[Path]:
-    """The spools that may make room: the finished ones, then those unused since `before`, oldest first."""
+    """The spools that may be removed: the finished ones, then those unused since `before`, oldest first."""
     found: list[tuple[bool, float, Path]] = []
     for path in present:
-        with suppress(FileNotFoundError):  # swept meanwhile
+        with suppress(FileNotFoundError):  # removed in the meantime
             is_finished, used_at = (path / _FINISHED).exists(), path.stat().st_mtime
             if is_finished or used_at < before:
                 found.append((not is_finished, used_at, path))
@@ -161,7 +164,7 @@ def _needless(present: Iterable[Path], before: float) -> list[Path]:
 
 
 def _held(path: Path) -> int:
-    """The folder, opened and locked beside its other users, made again if it was swept meanwhile."""
+    """The folder, opened and locked in shared mode; created again if it was removed in the meantime."""
 
     def opened() -> int:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -177,6 +180,6 @@ def _explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                "no space left for what is being uploaded; free some and upload again"
+                "no space left on the disk for this upload; free some space and upload again"
             ) from error
         raise Unavailable(f"cannot write to {folder}: {error.strerror}") from error

@@ -1,15 +1,17 @@
-"""What the upload routes share: checks of write access and body length, and storing a file."""
+"""Shared by the upload routes: checks of write access and body length, and storing a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Query, Request
 
+from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
-from adaptry.core.identity import Identity, require_write
+from adaptry.core.identity import Identity, require
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.bases import Bases
@@ -26,8 +28,8 @@ AsPullRequest = Annotated[str, Query(alias="create_pr", max_length=8)]
 
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
-    """Raises `NotFound` where there is no such adapter for the caller, `Conflict` where the name is a base's
-    that they may see, and `PermissionDenied` where they may only read it.
+    """Raises `NotFound` if the caller may not read the adapter or it does not exist, `Conflict` if the name
+    is a base's that they may see, and `PermissionDenied` if they may only read the adapter.
     """
     try:
         is_begun = has_commit(registry.commits, registry.adapters.get(name))
@@ -40,7 +42,7 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
             f"{name} is a base; only `adaptry base add` changes it. Push the adapter under a name of its own,"
             f" such as {name}-lora"
         )
-    require_write(identity, name)
+    require(identity, "push", name, Facts(now=datetime.now(UTC)))
 
 
 def _is_base(bases: Bases, name: AdapterName) -> bool:
@@ -57,10 +59,10 @@ def refuse_pull_request(asked: str = "1") -> None:
 
 
 def token_hash(request: Request) -> str:
-    """The hash of the token that the caller was known by, for a grant. Raises `Unauthenticated`."""
+    """The hash of the caller's token, for a grant. Raises `Unauthenticated`."""
     _, _, secret = request.headers.get("authorization", "").partition(" ")
     if not secret.strip():
-        raise Unauthenticated("uploading takes a token")
+        raise Unauthenticated("uploading requires a token")
     return tokens.hash_token(secret.strip())
 
 
@@ -68,14 +70,14 @@ def content_length(request: Request, most: int) -> int:
     """The length of the body. Raises `Invalid` without a `Content-Length`, and `TooLarge`."""
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdigit() and len(length) < 16):
-        raise Invalid("say how long the body is (Content-Length), so that its end can be told from a cut")
+        raise Invalid("send Content-Length, so that an incomplete body can be detected")
     if int(length) > most:
-        raise TooLarge(f"the body is {int(length):,} bytes; at most {most:,} are taken here")
+        raise TooLarge(f"the body has {int(length):,} bytes; the limit is {most:,}")
     return int(length)
 
 
 def require_length(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The pieces, which are `size` bytes together; raises `Invalid` at the end where they are not."""
+    """Passes the pieces on; raises `Invalid` at the end if they are not `size` bytes together."""
     received = 0
     for piece in pieces:
         received += len(piece)
@@ -83,7 +85,7 @@ def require_length(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
             break
         yield piece
     if received != size:
-        raise Invalid(f"{received:,} bytes came of a body of {size:,}; send it again")
+        raise Invalid(f"received {received:,} of {size:,} bytes; send the body again")
 
 
 def skip_bytes(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
@@ -97,9 +99,8 @@ def skip_bytes(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
 
 NO_RETRIES = RetryPolicy(tries=1, longest_queue=0.0)
 BUSY_RETRIES = RetryPolicy(tries=6, first_wait=0.05, longest_wait=0.5, longest_queue=5.0)
-"""Another request that sends the same bytes has come through, or given up, in about a second. A client waits
-ten seconds for an answer, so a busy registry is asked again for half of that; then the client is told to come
-back.
+"""Retries while another request sends the same bytes: that takes about a second. A client waits ten seconds
+for an answer, so we retry for half of that; then the client gets the answer to try again later.
 """
 
 
@@ -111,12 +112,12 @@ def store_file(
     read: Callable[[int], Iterator[bytes]],
     retry: RetryPolicy = BUSY_RETRIES,
 ) -> None:
-    """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a
-    position on, more than once unless `retry` is `NO_RETRIES`.
+    """Stores a file of the adapter, continuing an earlier attempt; `read` returns its bytes from a position
+    on, and is called more than once unless `retry` is `NO_RETRIES`.
 
-    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`,
-    `PermissionDenied`, `StorageFull`; `Busy` where the namespace has too many uploads open; `Conflict` where
-    another request kept sending the same.
+    Raises `DigestMismatch`, and then keeps nothing, if the bytes are different ones; `TooLarge`,
+    `PermissionDenied`, `StorageFull`; `Busy` if the namespace has too many open uploads; `Conflict` if
+    another request kept sending the same file.
     """
     failures, queued = 0, 0.0
     while not registry.files.has(name, digest):

@@ -1,8 +1,8 @@
-"""Another Hub behind this server: what nobody here has is read through from there, and kept on disk.
+"""Another Hub behind this server: missing repositories are read through from there and cached on disk.
 
-Off unless the operator names one. It is asked with the operator's token or none, never with a caller's, and
-only for callers who hold a namespace here. A namespace that is used here is never looked for there, so that
-nobody can put something in the place of an adapter that is private or gone.
+Off unless the operator names one. Requests use the operator's token or none, never a caller's, and are made
+only for callers with a namespace on this server. Names in this server's namespaces are never looked up there,
+so that nobody can substitute a repository for an adapter that is private or deleted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Value(BaseModel):
-    """What another Hub says; what we do not use is not looked at."""
+    """An answer of another Hub; unused fields are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,7 +49,7 @@ class UpstreamHubPointer(_Value):
 
 
 class UpstreamHubFile(_Value):
-    """A file: large if it has `lfs`, and otherwise named by git's id."""
+    """A file: large if it has `lfs`, otherwise identified by its git id."""
 
     rfilename: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]{1,512}$")]
     size: Annotated[int, Field(ge=0)]
@@ -58,7 +58,7 @@ class UpstreamHubFile(_Value):
 
 
 class UpstreamHubInfo(_Value):
-    """A repository at one commit. (`Any`: a card is as its writer made it.)"""
+    """A repository at one commit. (`Any`: cards are free-form.)"""
 
     id: str
     sha: Hex40
@@ -75,15 +75,15 @@ class UpstreamHubInfo(_Value):
 
 
 class UpstreamHub:
-    """The Hub at `url`, asked with `token`; of its files up to `cache` bytes are kept in `folder`.
+    """The Hub at `url`, used with `token`; up to `cache` bytes of its files are kept in `folder`.
 
-    Safe to use from many threads. `is_ours` tells the namespaces that are used here.
+    Safe to use from many threads. `is_ours` returns whether this server uses a namespace.
     """
 
     def __init__(
         self, url: str, token: str | None, folder: Path, cache: int, is_ours: Callable[[str], bool]
     ) -> None:
-        """Raises `Invalid` where `url` is no address."""
+        """Raises `Invalid` if `url` is malformed."""
         self._url = check_url(url)
         self._headers = {"User-Agent": f"adaptry/{__version__}", "Accept-Encoding": "identity"}
         if token:
@@ -103,7 +103,7 @@ class UpstreamHub:
         """
         if self._is_ours(id.partition("/")[0]):
             return None
-        if revision in (".", ".."):  # would make another address of the one that is asked
+        if revision in (".", ".."):  # would change the URL of the request
             raise RevisionNotFound(f"{id} has no revision {revision!a}")
         known = self._known.get((id, revision))
         if known and (known[0] > time.monotonic() or (known[1] and known[1].sha == revision)):
@@ -124,9 +124,8 @@ class UpstreamHub:
         return found
 
     def read(self, id: str, commit: str, file: UpstreamHubFile, start: int) -> Iterator[bytes]:
-        """A file's bytes from `start` on: kept ones, or the other Hub's as they come, which are kept once all
-        were right. Raises `Unavailable`, and `CorruptData` at the end of bytes that are others than were
-        named.
+        """A file's bytes from `start` on: cached ones, or the other Hub's as they arrive, which are cached
+        once verified. Raises `Unavailable`, and `CorruptData` at the end of bytes that do not match their id.
         """
         tag = Digest.of((file.lfs.sha256 if file.lfs else file.blobId).encode())
         kept = self._files.open(tag, file.size)
@@ -162,7 +161,7 @@ class UpstreamHub:
                 )
             data = response.read(_MOST + 1)
         if len(data) > _MOST:
-            raise Unavailable(f"the hub behind this one says more than {_MOST:,} bytes about {id}")
+            raise Unavailable(f"the hub behind this one sent more than {_MOST:,} bytes of metadata for {id}")
         return bytes(data)
 
     def _fetch(self, id: str, commit: str, file: UpstreamHubFile, start: int) -> Iterator[bytes]:
@@ -178,11 +177,11 @@ class UpstreamHub:
                 yield from response.stream(_CHUNK)
             except HTTPError as error:
                 raise Unavailable(
-                    f"the hub behind this one broke off in {file.rfilename}: {error}"
+                    f"the connection to the hub behind this one broke in {file.rfilename}: {error}"
                 ) from error
 
     def _get(self, address: str, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
-        """To be closed by the caller. A redirect to another host is followed without the token."""
+        """The response; the caller closes it. A redirect to another host is followed without the token."""
         try:
             return self._pool.request(
                 "GET",
@@ -201,11 +200,11 @@ def _parsed(data: bytes) -> UpstreamHubInfo:
     try:
         return UpstreamHubInfo.model_validate(json.loads(data))
     except (ValidationError, ValueError, RecursionError) as error:
-        raise Unavailable("the hub behind this one answers as no hub does") from error
+        raise Unavailable("the hub behind this one sent an answer that is not the Hub's protocol") from error
 
 
 def _checked(chunks: Iterator[bytes], file: UpstreamHubFile) -> Iterator[bytes]:
-    """The chunks; the last only once all are known to be the file's."""
+    """The chunks; the last only after all of them were verified."""
     if file.lfs:
         hasher, wanted = hashlib.sha256(), file.lfs.sha256
     else:
@@ -217,7 +216,7 @@ def _checked(chunks: Iterator[bytes], file: UpstreamHubFile) -> Iterator[bytes]:
         hasher.update(chunk)
         held = chunk
     if hasher.hexdigest() != wanted:
-        raise CorruptData(f"the hub behind this one sent other bytes than it said for {file.rfilename}")
+        raise CorruptData(f"the hub behind this one sent bytes of {file.rfilename} that do not match its id")
     if held:
         yield held
 

@@ -13,7 +13,7 @@ from adaptry_api.hub.upstream import UpstreamHub, UpstreamHubInfo
 
 
 class UpstreamRepository(Repository):
-    """A repository there, under its name there."""
+    """A repository of the upstream Hub, under its name there."""
 
     def __init__(self, id: str, upstream: UpstreamHub) -> None:
         self.id = id
@@ -22,7 +22,7 @@ class UpstreamRepository(Repository):
     def snapshot(self, revision: str) -> Snapshot:
         info = self._upstream.info(self.id, revision)
         if info is None:
-            raise RevisionNotFound(f"{self.id} is gone")
+            raise RevisionNotFound(f"{self.id} no longer exists")
         files = {file.rfilename: file for file in info.siblings}
 
         def read(path: str, start: int) -> Iterator[bytes]:
@@ -36,8 +36,8 @@ class UpstreamRepository(Repository):
 
 
 def upstream_repository(reader: HubReader, id: str) -> Repository | None:
-    """The upstream repository of that name; only for callers who hold a namespace here."""
-    if reader.upstream is None or not reader.identity.namespaces:
+    """The upstream repository of that name; only for callers with a namespace on this server."""
+    if reader.upstream is None or not reader.identity.is_member:
         return None
     try:
         name = parse_base_name(id)
@@ -48,7 +48,7 @@ def upstream_repository(reader: HubReader, id: str) -> Repository | None:
     except Unavailable:
         if adapter_even_empty(reader, id) is None:
             raise
-        return None  # an adapter that is empty so far, which needs nobody else's answer
+        return None  # an empty adapter of this server: no upstream look-up
     return UpstreamRepository(name, reader.upstream) if is_there else None
 
 

@@ -1,4 +1,4 @@
-"""What clients ask about a user: an overview, and the repositories in the caller's own namespaces."""
+"""Routes about a user: an overview, and the repositories in the caller's own namespaces."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def user(namespace: Namespace, identity: Caller, registry: CallersRegistry) -> d
 
 @ROUTES.get("/api/settings/repositories")
 def own_repositories(request: Request, identity: Caller, registry: CallersRegistry) -> list[dict[str, Any]]:
-    """Everything in the namespaces that the caller holds. (`Any`: JSON.)"""
+    """All repositories in the caller's namespaces. (`Any`: JSON.)"""
     held = [
         info for info in iter_adapters(registry.adapters, None) if identity.has_namespace(info.name.namespace)
     ]

@@ -1,4 +1,4 @@
-"""`POST /api/validate-yaml`: asked before every upload of a README, to refuse a broken card first."""
+"""`POST /api/validate-yaml`: called before every upload of a README, to refuse a broken card early."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ValidateYamlRequest(BaseModel):
 
 @ROUTES.post("/api/validate-yaml")
 def validate(body: ValidateYamlRequest, identity: Caller) -> Response:
-    """400 with the fault, which clients show; nothing is kept."""
+    """400 with the fault, which clients show; nothing is stored."""
     try:
         card = read_card(body.content.encode("utf-8", "surrogatepass"))
         _check_results(card.data.get("model-index"))
@@ -38,7 +38,7 @@ def validate(body: ValidateYamlRequest, identity: Caller) -> Response:
 
 
 def _check_results(index: Any) -> None:
-    """Raises `Invalid` if `model-index` is not a list of models: no metric would be read. (`Any`: YAML.)"""
+    """Raises `Invalid` if `model-index` is not a list of models: its metrics would be lost. (`Any`: YAML.)"""
     if index is None:
         return
     if not isinstance(index, list) or not all(isinstance(model, dict) for model in index):

@@ -1,4 +1,4 @@
-"""Warnings in an answer that succeeds: clients log each topic's first one to their user."""
+"""Warnings in a successful answer: clients log the first one of each topic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 5
 
 
 def add_warnings(response: Response, topic: str, texts: Iterable[str]) -> None:
-    """Adds the texts. Two are of one topic only if they are the same, so that none hides another."""
+    """Adds the texts. Each different text gets its own topic, so that none hides another."""
     for text in texts:
         line = header_text(text, _LONGEST)
         mark = hashlib.sha256(line.encode()).hexdigest()[:8]
@@ -34,9 +34,13 @@ def left_out_warnings(left_out: Mapping[str, str | None]) -> list[str]:
 
 
 def finding_warnings(committed: CommitResult) -> list[str]:
-    """What the checks say of a new version without refusing it."""
+    """The findings of the checks for an admitted version."""
     if committed.version is None or committed.report is None or not committed.is_new:
         return []
     version = f"{committed.version.name} version {committed.version.number}"
     found = [finding for finding in committed.report.findings if finding.severity == "warns"]
-    return [f"{version}: {finding.reason} [{finding.code}] → {finding.remedy}" for finding in found[:_MOST]]
+    ref = committed.version.label
+    return [
+        f"{version}: {finding.reason} [{finding.code}] → {finding.remedy_for(ref)}"
+        for finding in found[:_MOST]
+    ]

@@ -1,4 +1,6 @@
-"""Who a token belongs to, in the Hub's words: a user, named as a namespace, and organisations, the others."""
+"""A token's owner in the Hub's terms: a user, named after a namespace, and organisations, the other
+namespaces.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,13 @@ from adaptry_api.auth_policy import Caller
 from adaptry_api.hub.refusals import hub_router
 
 ROUTES = hub_router()
-_ROLES = {"reader": "read", "worker": "read", "writer": "write", "admin": "write"}
 
 
 @ROUTES.get("/api/whoami-v2")
 def whoami(identity: Caller) -> dict[str, Any]:
     """(`Any`: JSON.)"""
     own = own_namespace(identity)
-    role = _ROLES[identity.role]
+    role = "write" if identity.may_somewhere("push") else "read"
     return {
         "type": "user",
         "id": own,
@@ -38,15 +39,16 @@ def whoami(identity: Caller) -> dict[str, Any]:
 
 
 def own_namespace(identity: Identity) -> str:
-    """Where a name without a namespace belongs: under the token's own name if it holds there, else the first
-    namespace that it holds by name."""
+    """The namespace for names without one: the token's own name if its grants include it, else the first
+    namespace that its grants name.
+    """
     if is_namespace(identity.name) and identity.has_namespace(identity.name):
         return identity.name
     return next(filter(is_namespace, identity.namespaces), identity.name)
 
 
 def is_namespace(text: str) -> bool:
-    """Whether adapters can be named so, rather than a pattern for namespaces."""
+    """Whether this is a namespace's name, not a pattern."""
     try:
         AdapterName.parse(f"{text}/x")
     except InvalidRef:

@@ -1,4 +1,4 @@
-"""`GET …/v1/chunks/{kind}/{hash}`: chunks that the adapter's own files have, which need not be sent again."""
+"""`GET …/v1/chunks/{kind}/{hash}`: chunks in the adapter's own files, which need not be sent again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ROUTES = hub_router()
 
 @ROUTES.get(f"{UPLOAD_PATH}/v1/chunks/{{kind}}/{{hash}}")
 def known_chunk(request: Request, upload: XetUploadId, writer: XetWriter, kind: str, hash: str) -> Response:
-    """Which chunks the adapter's own files have, if one of them begins with this chunk, or has it where
-    clients ask. Raises `NotFound` where none has, whatever other adapters have.
+    """The chunks of one of the adapter's own files that begins with this chunk, or has it where clients query
+    it. Raises `NotFound` if there is none, whatever other adapters have.
     """
     state, name = app_state_of(request), writer.grant.name
     file = state.chunk_maps.find_file_with_chunk(name, check_hash(hash))

@@ -1,4 +1,4 @@
-"""`POST …/v1/shards`, `…/v2/shards`: joins the files that a shard describes and gives them to the adapter."""
+"""`POST …/v1/shards`, `…/v2/shards`: joins the files of a shard and stores them in the adapter."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) ->
 
 @ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
 async def put_shard_with_progress(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
-    """As `put_shard`, with a progress frame for each file; an error comes as a frame too, the only form that
-    clients show to users.
+    """The same as `put_shard`, with a progress frame for each file; an error is a frame too, the only form
+    that clients show to users.
     """
     try:
         files = await _read_shard(request, upload, writer)
@@ -79,9 +79,9 @@ async def _read_shard(request: Request, upload: str, writer: XetWriter) -> tuple
 def _join_all(
     state: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
 ) -> Iterator[int]:
-    """Stores the files in the adapter, yielding the count after each; then drops the bytes they came from."""
+    """Stores the files in the adapter, yielding the count after each; then drops the spooled bytes."""
     name = writer.grant.name
-    # One shard of an upload at a time: what one of them lets go of, another may be reading.
+    # One shard of an upload at a time: one must not drop bytes that another is reading.
     with state.spools.open(name.namespace, upload) as spool, spool.exclusive():
         joined = resolve_files(files, _XorbFinder(state, writer, spool))
         for done, file in enumerate(joined, 1):
@@ -103,7 +103,7 @@ def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile) 
             lambda start: file.read(start, state.blobs.chunks),
         )
     except DigestMismatch:
-        # Should a map be wrong, or a stored file damaged, the client sends all of it when it tries again.
+        # If a map is wrong or a stored file damaged, the client sends everything when it tries again.
         for source in file.sources:
             state.chunk_maps.forget(name, source)
         raise
@@ -111,7 +111,7 @@ def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile) 
 
 
 class _XorbFinder:
-    """Finds the xorb of a hash: one of this upload, or a part of a file that the adapter has."""
+    """Finds a xorb by its hash: one of this upload, or a part of a file that the adapter has."""
 
     def __init__(self, state: AppState, writer: GrantContext[XetGrant], spool: UploadSpool) -> None:
         self._maps = state.chunk_maps

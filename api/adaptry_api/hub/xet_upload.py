@@ -1,13 +1,13 @@
-"""What the routes of uploads through Xet share: the grant, and the address of one upload.
+"""Shared by the Xet upload routes: the grant, and the address of one upload.
 
-Newer clients of the Hub send large files through Xet only. Here the files are put together again and stored
+Newer clients of the Hub send large files only through Xet. The server joins the files again and stores them
 as plain files by their SHA-256.
 
-Every token comes with an address of its own (`casUrl`), and what is uploaded there is seen nowhere else: a
-client assumes that chunks it has sent to an address once are there for ever, and nobody may refer to
-another's. What the adapter's own files have, clients need not send: they ask for a chunk, and are told of the
-file that has it. Reading never goes through Xet. One more address that clients try, for another way to send
-xorbs, is not there, and the 404 makes them go on with these. Nor is that of their statistics.
+Every token comes with its own address (`casUrl`), and chunks uploaded there are visible nowhere else: a
+client assumes that chunks sent to an address stay there permanently, and nobody may refer to chunks of
+others. Clients need not send chunks of the adapter's own files: they query a chunk, and the answer names the
+file that contains it. Downloads never use Xet. Clients also try two routes that we do not have: one for
+another way to send xorbs, where the 404 makes them use this one, and one for their statistics.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from fastapi import Depends, Request
 
 from adaptry.core.errors import PermissionDenied
 from adaptry_api.auth_policy import GrantContext, RequireGrant, app_state_of
-from adaptry_api.grants import Grant
+from adaptry_api.signed_grants import SignedGrant
 from adaptry_api.upload_slots import Holder
 
 UPLOAD_PATH = "/xet/{upload}"
 
 
-class XetGrant(Grant):
-    """To send xorbs and shards to the addresses that were given for one adapter with one token."""
+class XetGrant(SignedGrant):
+    """A grant to send xorbs and shards to the upload addresses of one adapter and one token."""
 
 
 XetWriter = Annotated[GrantContext[XetGrant], Depends(RequireGrant(XetGrant))]
 
 
 async def _upload(request: Request, upload: str, writer: XetWriter) -> str:
-    """The upload's id. Raises `PermissionDenied` if the address was given for another adapter or caller."""
+    """The upload's id. Raises `PermissionDenied` if the address is for another adapter or caller."""
     if not hmac.compare_digest(upload_id(request, upload[:32], writer.grant).encode(), upload.encode()):
-        raise PermissionDenied("this address is of another upload; start again")
+        raise PermissionDenied("this address belongs to another upload; start the upload again")
     return upload
 
 
@@ -47,5 +47,5 @@ def slot_holder(writer: GrantContext[XetGrant]) -> Holder:
 
 
 def upload_id(request: Request, number: str, grant: XetGrant) -> str:
-    """An upload's id: a number, and the proof that it was given out for the grant's adapter and token."""
+    """An upload's id: a number, and the proof that the server issued it for the grant's adapter and token."""
     return number + app_state_of(request).signer.mac_hex("xet", number, str(grant.name), grant.by)

@@ -29,8 +29,8 @@ def write_token(
     registry: CallersRegistry,
     upload: Annotated[str, Query(pattern="^[0-9a-f]{32}$")] = "",
 ) -> Response:
-    """A token and an address for one upload, a new one or that of the number `upload`. With the same
-    `upload`, the token is valid for the addresses given before too.
+    """A token and an address for one upload: a new one, or the one numbered `upload`. With the same `upload`,
+    the token is also valid for earlier addresses.
     """
     require_writer(registry, identity, name)
     headers = _write_headers(request, name, upload or secrets.token_hex(16))
@@ -43,8 +43,8 @@ def write_token(
 
 
 def xet_action(request: Request, name: AdapterName) -> dict[str, object]:
-    """How a Git LFS batch leads to Xet: a token and an address in `header`, and in `href` where to get a
-    newer token for the same address. That the caller may write is for the caller of this to see.
+    """Directs a Git LFS batch to Xet: `header` has a token and an address, `href` the URL of a newer token
+    for the same address. The calling code must have checked that the client may write.
     """
     number = secrets.token_hex(16)
     again = f"{origin(request)}/api/models/{url_path_of(str(name))}/xet-write-token/main?upload={number}"

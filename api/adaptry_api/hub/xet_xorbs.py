@@ -1,4 +1,4 @@
-"""`POST …/v1/xorbs/default/{hash}`: takes a xorb of an upload."""
+"""`POST …/v1/xorbs/default/{hash}`: receives a xorb of an upload."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUTES = hub_router()
 
 @ROUTES.post(f"{UPLOAD_PATH}/v1/xorbs/default/{{hash}}")
 async def put_xorb(request: Request, upload: XetUploadId, writer: XetWriter, hash: str) -> Response:
-    """Unpacks the body as it comes, and keeps the chunks for the shards to follow."""
+    """Unpacks the body as it arrives, and keeps the chunks for the shards that follow."""
     state, name = app_state_of(request), check_hash(hash)
     size = content_length(request, xorb.MAX_BODY_BYTES)
 

@@ -1,4 +1,4 @@
-"""The routes of the REST interface, one file per noun; `all_routes` is the table of them."""
+"""The routes of the REST interface, one file per noun; `all_routes` lists them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from adaptry_api.routes import (
     about,
     adapters,
     aliases,
+    audit,
     bases,
     commits,
     events,
+    evidence,
     files,
+    grants,
     health,
+    invitations,
     jobs,
     metrics,
+    principals,
+    quotas,
     revisions,
     rollouts,
     runners,
@@ -29,9 +35,9 @@ from adaptry_api.routes import (
 )
 
 
-def all_routes(docs: bool) -> list[APIRouter]:
-    """Everything under the API's prefix, then what stands at the root of the host."""
-    routers = [about.router(docs), search.ROUTES, tokens.ROUTES, uploads.ROUTES, bases.ROUTES, events.ROUTES]
+def all_routes() -> list[APIRouter]:
+    """The routes under the API's prefix, then those at the root of the host."""
+    routers = [about.ROUTES, search.ROUTES, tokens.ROUTES, uploads.ROUTES, bases.ROUTES, events.ROUTES]
     routers += [
         adapters.ROUTES,
         versions.ROUTES,
@@ -41,10 +47,17 @@ def all_routes(docs: bool) -> list[APIRouter]:
         commits.ROUTES,
         aliases.ROUTES,
         metrics.ROUTES,
+        evidence.ROUTES,
+        evidence.BY_ID,
         rollouts.ROUTES,
         workers.ROUTES,
         jobs.ROUTES,
         runners.ROUTES,
         schedules.ROUTES,
+        principals.ROUTES,
+        grants.ROUTES,
+        quotas.ROUTES,
+        invitations.ROUTES,
+        audit.ROUTES,
     ]
-    return [*routers, health.ROUTES, *hub_routes()]
+    return [*routers, about.AT_THE_ROOT, health.ROUTES, *hub_routes()]

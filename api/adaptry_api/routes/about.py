@@ -1,20 +1,21 @@
-"""What this server is, which protocol it speaks, and the caller's identity."""
+"""The server's version, protocol and limits, and the caller's identity."""
 
 from __future__ import annotations
 
 import json
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 from adaptry import __version__
 from adaptry.core import manifest
 from adaptry.registry import protocol
-from adaptry_api.auth_policy import PUBLIC, Caller, app_state_of, caller, guarded_router
+from adaptry_api.auth_policy import PUBLIC, Caller, app_state_of, guarded_router
+from adaptry_api.description.document import describe
 
 
 class ServerLimits(BaseModel):
-    """What is refused beyond."""
+    """The server's limits; larger requests are refused."""
 
     file: int = manifest.MAX_FILE
     revision: int = manifest.MAX_REVISION
@@ -40,28 +41,36 @@ class ServerInfoResponse(Whoami):
     manifest_schema: int = manifest.SCHEMA
     limits: ServerLimits = ServerLimits()
     epoch: str | None = None
-    """Another one after each restore of the registry."""
+    """Changes with each restore of the registry."""
 
 
-def router(docs: bool) -> APIRouter:
-    """`docs` shows the OpenAPI description to callers without a token."""
-    routes = guarded_router(protocol.PREFIX, "about")
+ROUTES = guarded_router(protocol.PREFIX, "about")
 
-    @routes.get("")
-    def about(request: Request, identity: Caller) -> ServerInfoResponse:
-        epoch = app_state_of(request).catalog.epoch.id
-        return ServerInfoResponse(
-            identity=identity.name, role=identity.role, namespaces=identity.namespaces, epoch=epoch
-        )
 
-    @routes.get("/whoami")
-    def whoami(identity: Caller) -> Whoami:
-        return Whoami(identity=identity.name, role=identity.role, namespaces=identity.namespaces)
+@ROUTES.get("")
+def get_server_info(request: Request, identity: Caller) -> ServerInfoResponse:
+    """Get the server's versions and limits, and the caller's identity.
 
-    reader = PUBLIC if docs else Depends(caller)
+    Useful as a first call: it shows that the address and the token are right.
+    """
+    epoch = app_state_of(request).catalog.epoch.id
+    return ServerInfoResponse(
+        identity=identity.name, role=identity.role, namespaces=identity.namespaces, epoch=epoch
+    )
 
-    @routes.get("/openapi.json", dependencies=[reader], include_in_schema=False)
-    def openapi(request: Request) -> Response:
-        return Response(json.dumps(request.app.openapi()), media_type="application/json")
 
-    return routes
+@ROUTES.get("/whoami")
+def whoami(identity: Caller) -> Whoami:
+    """Get the caller's identity, role and namespaces."""
+    return Whoami(identity=identity.name, role=identity.role, namespaces=identity.namespaces)
+
+
+@ROUTES.get("/openapi.json", dependencies=[PUBLIC], include_in_schema=False)
+def get_description(request: Request) -> Response:
+    """This description: the same for every caller; it contains nothing from the registry."""
+    return Response(json.dumps(describe(request.app)), media_type="application/json")
+
+
+AT_THE_ROOT = guarded_router()
+AT_THE_ROOT.add_api_route("/openapi.json", get_description, dependencies=[PUBLIC], include_in_schema=False)
+"""The address where tools look for a description first."""

@@ -11,7 +11,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
-from adaptry_api.etags import etag_response, require_if_match
+from adaptry_api.etags import IfMatch, etag_response, require_unchanged
 from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
@@ -20,7 +20,7 @@ ONE = "/{namespace}/{name}"
 
 
 class NewAdapter(AdapterEdit, extra="forbid"):
-    """A name, and what people say about it."""
+    """A name, a description, tags and the visibility."""
 
     name: AdapterName
 
@@ -34,47 +34,70 @@ class AdapterRenameRequest(BaseModel, extra="forbid"):
 
 
 @ROUTES.post("", status_code=201)
-def create(body: NewAdapter, registry: IdempotentRegistry) -> AdapterInfo:
+def create_adapter(body: NewAdapter, registry: IdempotentRegistry) -> AdapterInfo:
+    """Create an adapter without versions.
+
+    A push to a new name creates the adapter too; this sets its description, tags and visibility first.
+    """
     edit = AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
     return registry.adapters.create(body.name, edit)
 
 
 @ROUTES.get("")
-def list_all(
+def list_adapters(
     registry: CallersRegistry,
     namespace: Annotated[str | None, Query(max_length=96)] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[AdapterInfo]:
+    """List the adapters that the caller may read, by name."""
     return registry.adapters.list(namespace, cursor, limit)
 
 
 @ROUTES.get(ONE, response_model=AdapterInfo)
-def show(request: Request, name: Name, registry: CallersRegistry) -> Response:
+def get_adapter(request: Request, name: Name, registry: CallersRegistry) -> Response:
+    """Get an adapter: its description, tags, visibility and counts."""
     return etag_response(request, registry.adapters.get(name))
 
 
 @ROUTES.patch(ONE)
-def edit(request: Request, name: Name, body: AdapterEditRequest, registry: CallersRegistry) -> AdapterInfo:
-    """With `If-Match`, changes the adapter only if it is as the caller saw it."""
-    require_if_match(request, lambda: registry.adapters.get(name))
+def edit_adapter(
+    name: Name, body: AdapterEditRequest, registry: CallersRegistry, if_match: IfMatch = None
+) -> AdapterInfo:
+    """Change an adapter's description, tags or visibility.
+
+    Fields that are left out stay as they are. With `If-Match`, the change is made only if the adapter is
+    unchanged since the caller read it.
+    """
+    require_unchanged(if_match, lambda: registry.adapters.get(name))
     return registry.adapters.edit(
         name, AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
     )
 
 
 @ROUTES.delete(ONE, status_code=204)
-def delete(request: Request, name: Name, registry: CallersRegistry) -> None:
-    """With `If-Match`, deletes the adapter only if it is as the caller saw it."""
-    require_if_match(request, lambda: registry.adapters.get(name))
+def delete_adapter(name: Name, registry: CallersRegistry, if_match: IfMatch = None) -> None:
+    """Delete an adapter with all its versions.
+
+    It is refused while an alias names one of them. With `If-Match`, it is deleted only if it is unchanged
+    since the caller read it.
+    """
+    require_unchanged(if_match, lambda: registry.adapters.get(name))
     registry.adapters.delete(name)
 
 
 @ROUTES.post(f"{ONE}/rename")
-def rename(name: Name, body: AdapterRenameRequest, registry: CallersRegistry) -> AdapterInfo:
+def rename_adapter(name: Name, body: AdapterRenameRequest, registry: CallersRegistry) -> AdapterInfo:
+    """Rename an adapter.
+
+    Its versions, aliases and history go with it.
+    """
     return registry.adapters.rename(name, body.to)
 
 
 @ROUTES.get(f"{ONE}/history")
-def history(name: Name, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[Event]:
+def list_adapter_events(
+    name: Name, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
+) -> Page[Event]:
+    """List an adapter's events, newest first."""
     return registry.adapters.history(name, cursor, limit)

@@ -10,8 +10,7 @@ from adaptry.core.errors import NotFound
 from adaptry.registry import protocol
 from adaptry.registry.records import AliasInfo
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
-from adaptry_api.errors import HttpProblem
-from adaptry_api.etags import etag_response, if_match_generation
+from adaptry_api.etags import SeenGeneration, SeenOrAbsent, etag_response
 from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Name
 
@@ -20,18 +19,23 @@ ONE = "/{alias}"
 
 
 class AliasMoveRequest(BaseModel, extra="forbid"):
-    """The revision that the alias is to name."""
+    """The revision for the alias to name."""
 
     to: Digest
 
 
 @ROUTES.get("")
-def list_all(name: Name, registry: CallersRegistry) -> tuple[AliasInfo, ...]:
+def list_aliases(name: Name, registry: CallersRegistry) -> tuple[AliasInfo, ...]:
+    """List an adapter's aliases and the versions they name."""
     return registry.aliases.list(name)
 
 
 @ROUTES.get(ONE, response_model=AliasInfo)
-def show(request: Request, name: Name, alias: str, registry: CallersRegistry) -> Response:
+def get_alias(request: Request, name: Name, alias: str, registry: CallersRegistry) -> Response:
+    """Get an alias and the version that it names.
+
+    The `ETag` is the alias's generation, which a move needs.
+    """
     for info in registry.aliases.list(name):
         if info.alias == alias:
             return etag_response(request, info, str(info.generation))
@@ -39,24 +43,28 @@ def show(request: Request, name: Name, alias: str, registry: CallersRegistry) ->
 
 
 @ROUTES.put(ONE)
-def move(
-    request: Request,
+def move_alias(
     response: Response,
     name: Name,
     alias: str,
     body: AliasMoveRequest,
+    was: SeenOrAbsent,
     registry: IdempotentRegistry,
 ) -> AliasInfo:
-    """Needs `If-Match: "<generation>"`, or `If-None-Match: *` for an alias that is not there yet."""
-    moved = registry.aliases.move(name, alias, body.to, if_match_generation(request))
+    """Move an alias to another version, or create it.
+
+    `If-Match: "<generation>"` is required, or `If-None-Match: *` for a new alias. If somebody else has moved
+    the alias since, the answer is 409 and nothing changes.
+    """
+    moved = registry.aliases.move(name, alias, body.to, was)
     response.headers["ETag"] = f'"{moved.generation}"'
     return moved
 
 
 @ROUTES.delete(ONE, status_code=204)
-def remove(request: Request, name: Name, alias: str, registry: CallersRegistry) -> None:
-    """Needs `If-Match: "<generation>"`."""
-    was = if_match_generation(request)
-    if was is None:
-        raise HttpProblem(428, 'say what you saw: If-Match: "<generation>"')
+def delete_alias(name: Name, alias: str, was: SeenGeneration, registry: CallersRegistry) -> None:
+    """Delete an alias.
+
+    `If-Match: "<generation>"` is required.
+    """
     registry.aliases.remove(name, alias, was)

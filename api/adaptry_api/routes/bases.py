@@ -1,4 +1,4 @@
-"""Bases: what adapters were trained on, by content."""
+"""Bases: the models that adapters were trained on, identified by content."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from adaptry.core.identity import require_base_write
 from adaptry.core.manifest import FileEntry
 from adaptry.registry import protocol
 from adaptry.registry.records import BaseEdit, BaseInfo, Page
+from adaptry_api import downloads
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
 from adaptry_api.base_document import read_new_base
 from adaptry_api.bodies import read_body
@@ -26,7 +27,7 @@ from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/bases", "bases")
 _MAX_VALUES = 4_000_000
-_BYTES_OF_A_VALUE = 6  # at least, on average: the shortest tensor of a record takes 37 bytes for four values
+_BYTES_OF_A_VALUE = 6  # minimum on average: the shortest tensor of a record takes 37 bytes for four values
 
 
 class BaseFilesRequest(BaseModel, extra="forbid"):
@@ -37,15 +38,19 @@ class BaseFilesRequest(BaseModel, extra="forbid"):
 
 _BODY = {
     "requestBody": {
-        "content": {"application/json": {"schema": {"type": "object", "required": ["record"]}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NewBase"}}},
         "required": True,
     }
 }
 
 
 @ROUTES.post("", openapi_extra=_BODY)
-async def put(request: Request, identity: Caller, registry: CallersRegistry) -> BaseInfo:
-    """A known base gains names and evidence. The record may be larger than other requests: up to 64 MiB."""
+async def register_base(request: Request, identity: Caller, registry: CallersRegistry) -> BaseInfo:
+    """Register a base model, or add names and evidence to one that is registered.
+
+    The record holds the fingerprints that `adaptry base add` computes; its weights are not needed. The body
+    may be up to 64 MiB.
+    """
     require_base_write(identity)  # before a body of that size is read
     data = await read_body(request, protocol.BASE_LIMIT)
 
@@ -60,41 +65,57 @@ async def put(request: Request, identity: Caller, registry: CallersRegistry) -> 
 
 
 @ROUTES.get("")
-def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[BaseInfo]:
+def list_bases(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[BaseInfo]:
+    """List the base models that the caller may see, newest first."""
     return registry.bases.list(cursor, limit)
 
 
 @ROUTES.get("/find", response_model=BaseInfo)
-def find(request: Request, registry: CallersRegistry, key: Annotated[str, Query(max_length=512)]) -> Response:
-    """By name, id, or the beginning of an id."""
+def find_base(
+    request: Request, registry: CallersRegistry, key: Annotated[str, Query(max_length=512)]
+) -> Response:
+    """Find a base model by its name, its id, or the first characters of the id."""
     return etag_response(request, registry.bases.get(key))
 
 
 @ROUTES.get("/like/{digest}")
-def like(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
-    """The bases of one architecture."""
+def list_bases_of_architecture(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
+    """List the base models that share an architecture.
+
+    They have tensors of the same names and shapes. `digest` is the architecture's, from a base's record.
+    """
     return registry.bases.of_architecture(digest)
 
 
 @ROUTES.get("/{base}/record", response_model=BaseRecord)
-def record(request: Request, base: BaseId, registry: CallersRegistry) -> Response:
+def get_base_record(request: Request, base: BaseId, registry: CallersRegistry) -> Response:
+    """Get a base model's full record: its fingerprints, tensors and tokenizer."""
     return etag_response(request, registry.bases.record(base))
 
 
 @ROUTES.patch("/{base}")
-def edit(base: BaseId, body: BaseEdit, registry: CallersRegistry) -> BaseInfo:
-    """Who may see the base: `private`, `internal` or `public`."""
+def edit_base(base: BaseId, body: BaseEdit, registry: CallersRegistry) -> BaseInfo:
+    """Change who may see a base model; administrators only."""
     return registry.bases.edit(base, body)
 
 
 @ROUTES.put("/{base}/files")
-def store(base: BaseId, body: BaseFilesRequest, registry: CallersRegistry) -> BaseInfo:
+def store_base_files(base: BaseId, body: BaseFilesRequest, registry: CallersRegistry) -> BaseInfo:
+    """Store uploaded files as the weights of a base model.
+
+    The files must have been uploaded for this base.
+    """
     return registry.bases.store(base, body.files)
 
 
-@ROUTES.get("/{base}/files/{path:path}", response_class=Response)
-async def read(request: Request, base: BaseId, path: str, registry: CallersRegistry) -> Response:
-    """A file of a stored base, or one `Range` of it."""
+@ROUTES.get("/{base}/files/{path:path}", response_class=Response, responses=downloads.RESPONSES)
+async def download_base_file(
+    request: Request, base: BaseId, path: str, registry: CallersRegistry
+) -> Response:
+    """Download a file of a stored base model, or one range of its bytes.
+
+    The answer may redirect to the bucket that holds the file.
+    """
 
     def find_file() -> FileEntry:
         for entry in registry.bases.get(str(base)).stored:

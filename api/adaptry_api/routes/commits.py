@@ -1,4 +1,4 @@
-"""Commits and branches: an adapter as a chain of revisions, of which only some are versions."""
+"""Commits and branches: an adapter as a chain of revisions, some of which are versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _Word = Annotated[str, Query(description=GRAMMAR)]
 
 
 class NewCommit(BaseModel, extra="forbid"):
-    """`manifest` is base64 of its canonical bytes; its files must be here. `parent` is the branch as seen."""
+    """`manifest` is base64 of its canonical bytes; its files must have been uploaded. `parent` is the
+    branch's head as the caller read it.
+    """
 
     branch: str = MAIN
     manifest: Annotated[Base64Bytes, Field(max_length=protocol.JSON_LIMIT)]
@@ -31,7 +33,7 @@ class NewCommit(BaseModel, extra="forbid"):
 
 
 class NewBranch(BaseModel, extra="forbid"):
-    """A name, and the revision it begins at."""
+    """A name, and the revision that it starts at."""
 
     name: str
     at: str = MAIN
@@ -47,7 +49,7 @@ class SquashRequest(BaseModel, extra="forbid"):
 
 
 class CurrentAdapterName(BaseModel):
-    """Where an adapter of this name is now; null for nowhere that the caller may know of."""
+    """The current name of an adapter that was renamed; null if there is none that the caller may read."""
 
     to: AdapterName | None
 
@@ -60,52 +62,67 @@ def list_commits(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[CommitInfo]:
+    """List a commit and those before it, newest first."""
     return registry.commits.list(name, revision, cursor, limit)
 
 
 @ROUTES.get("/commits/find")
-def find(name: Name, registry: CallersRegistry, revision: _Word = MAIN) -> CommitInfo:
+def get_commit(name: Name, registry: CallersRegistry, revision: _Word = MAIN) -> CommitInfo:
+    """Get the commit that a branch, a tag or a digest names."""
     return registry.commits.get(name, revision)
 
 
-@ROUTES.post("/commits")
-def commit(name: Name, body: NewCommit, response: Response, registry: IdempotentRegistry) -> CommitResult:
-    """201 for a new commit; 200 where the branch was at this revision already."""
+@ROUTES.post("/commits", responses={201: {"model": CommitResult}})
+def create_commit(
+    name: Name, body: NewCommit, response: Response, registry: IdempotentRegistry
+) -> CommitResult:
+    """Add a commit to a branch.
+
+    The answer is 201 for a new commit, and 200 if the branch is at this revision already. With `parent`, the
+    commit is added only if the branch is still at that commit.
+    """
     committed = registry.commits.put(name, body.branch, body.manifest, body.note, body.parent)
     response.status_code = 201 if committed.is_new else 200
     return committed
 
 
 @ROUTES.post("/commits/squash")
-def squash(name: Name, body: SquashRequest, registry: IdempotentRegistry) -> CommitInfo:
+def squash_branch(name: Name, body: SquashRequest, registry: IdempotentRegistry) -> CommitInfo:
+    """Replace a branch's commits by one commit with the same files."""
     return registry.commits.squash(name, body.branch, body.note)
 
 
 @ROUTES.get("/references")
-def references(name: Name, registry: CallersRegistry) -> tuple[BranchInfo, ...]:
+def list_references(name: Name, registry: CallersRegistry) -> tuple[BranchInfo, ...]:
+    """List an adapter's branches and tags."""
     return registry.commits.references(name)
 
 
 @ROUTES.post("/branches", status_code=201)
-def make_branch(name: Name, body: NewBranch, registry: IdempotentRegistry) -> BranchInfo:
+def create_branch(name: Name, body: NewBranch, registry: IdempotentRegistry) -> BranchInfo:
+    """Create a branch."""
     return registry.commits.create_branch(name, body.name, body.at)
 
 
 @ROUTES.delete("/branches/{branch:path}", status_code=204)
-def drop_branch(name: Name, branch: str, registry: CallersRegistry) -> None:
+def delete_branch(name: Name, branch: str, registry: CallersRegistry) -> None:
+    """Delete a branch."""
     registry.commits.delete_branch(name, branch)
 
 
 @ROUTES.post("/tags", status_code=201)
-def make_tag(name: Name, body: NewTag, registry: IdempotentRegistry) -> BranchInfo:
+def create_tag(name: Name, body: NewTag, registry: IdempotentRegistry) -> BranchInfo:
+    """Create a tag."""
     return registry.commits.create_tag(name, body.name, body.at, body.message)
 
 
 @ROUTES.delete("/tags/{tag:path}", status_code=204)
-def drop_tag(name: Name, tag: str, registry: CallersRegistry) -> None:
+def delete_tag(name: Name, tag: str, registry: CallersRegistry) -> None:
+    """Delete a tag."""
     registry.commits.delete_tag(name, tag)
 
 
 @ROUTES.get("/moved")
-def moved(name: Name, registry: CallersRegistry) -> CurrentAdapterName:
+def get_current_name(name: Name, registry: CallersRegistry) -> CurrentAdapterName:
+    """Get the name that an adapter has now, after it was renamed."""
     return CurrentAdapterName(to=registry.adapters.renamed_to(name))

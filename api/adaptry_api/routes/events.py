@@ -1,4 +1,4 @@
-"""What happens, as it happens: asked for with a wait, or as a stream of server-sent events."""
+"""Events: by long polling, or as a stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ _AT_ONCE = 200
     response_model=EventBatch,
     responses={200: {"content": {STREAM: {"schema": {"type": "string"}}}}},
 )
-async def events(
+async def list_events(
     request: Request,
     identity: Caller,
     after: Annotated[
-        int | None, Query(description="The number of the last event seen; none: from now on.")
+        int | None,
+        Query(description="The number of the last event received. Without it, only new events are sent."),
     ] = None,
     limit: Limit = 50,
     wait: Annotated[
@@ -46,11 +47,15 @@ async def events(
     ] = 0.0,
     about: Annotated[list[str], Query(description="Globs of adapters' names, as in acme/*.")] = [],  # noqa: B006
     last_event_id: Annotated[
-        str | None, Header(description="What a stream that goes on sends as `after`.")
+        str | None, Header(description="Sent instead of `after` by a client that reconnects to a stream.")
     ] = None,
 ) -> Response | EventBatch:
-    """Of all adapters that the caller may read, oldest first; with `Accept: text/event-stream` for as long as
-    the caller listens, each event with its number as `id`. `seq` is what to pass as `after` to go on.
+    """List events, oldest first, or stream them.
+
+    They are about the adapters that the caller may read. Pass the answer's `seq` as `after` to get the next
+    events; `wait` makes the request wait for one. With `Accept: text/event-stream` the answer is a stream of
+    server-sent events, each with its number as `id`. It ends only when the caller disconnects, the token
+    expires or the server stops.
     """
     state, shown = app_state_of(request), request.headers.get("authorization")
 
@@ -75,8 +80,8 @@ async def events(
 async def _stream(
     state: AppState, identify: Identify, after: int | None, about: NameFilter
 ) -> AsyncIterator[str]:
-    """Streams events until the caller disconnects, the token ends, or the server stops; a new connection can
-    resume where this one ended.
+    """Streams events until the caller disconnects, the token expires, or the server stops; a new connection
+    can resume where this one ended.
     """
     yield f"retry: {_RETRY}\n\n"
     wait = 0.0
@@ -86,7 +91,7 @@ async def _stream(
         except AdaptryError:
             return
         after, wait = news.seq, state.heartbeat
-        # The last line moves a listener past what is not for it, and shows that somebody is there.
+        # The last line moves a listener past events that it may not see, and keeps the connection alive.
         yield "".join(map(_as_text, news.items)) + f": at {after}\nid: {after}\n\n"
 
 
@@ -100,5 +105,5 @@ def _wants_stream(request: Request) -> bool:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise Invalid("Last-Event-ID is the number of the last event that came")
+        raise Invalid("Last-Event-ID is the number of the last event received")
     return int(text)

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from adaptry.core.errors import FileMissing
 from adaptry.core.manifest import FileEntry
 from adaptry.registry import protocol
+from adaptry_api import downloads
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
 from adaptry_api.downloads import file_response
 from adaptry_api.redirects import redirect_to_bucket
@@ -18,11 +19,14 @@ from adaptry_api.routes.parameters import Name, Revision
 ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "files")
 
 
-@ROUTES.get("/{revision}/files/{path:path}", response_class=Response)
-async def read(
+@ROUTES.get("/{revision}/files/{path:path}", response_class=Response, responses=downloads.RESPONSES)
+async def download_file(
     request: Request, name: Name, revision: Revision, path: str, registry: CallersRegistry
 ) -> Response:
-    """A file, or one `Range` of it."""
+    """Download a file of a revision, or one range of its bytes.
+
+    The answer may redirect to the bucket that holds the file.
+    """
 
     def find() -> FileEntry:
         entry = registry.commits.tree(name, revision).file(path)

@@ -1,30 +1,32 @@
-"""For machines that watch the server: is it alive, can it work, what has it done. No tenants' names."""
+"""Health and metrics, for monitoring. Tenants' names are only shown to callers who may read everything."""
 
 from __future__ import annotations
 
 from typing import cast
 
+from anyio import to_thread
 from fastapi import Request
 from starlette.responses import PlainTextResponse
 
 from adaptry.core.errors import Unavailable
-from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
+from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router, identify
 from adaptry_api.metrics import RequestMetrics
 
 ROUTES = guarded_router(tag="health")
 
 
 @ROUTES.get("/healthz", dependencies=[PUBLIC], response_class=PlainTextResponse)
-async def healthz() -> str:
-    """The process answers."""
+async def get_liveness() -> str:
+    """Check that the process answers."""
     return "ok\n"
 
 
 @ROUTES.get("/readyz", dependencies=[PUBLIC], response_class=PlainTextResponse)
-def readyz(request: Request) -> str:
-    """The catalog answers too, there is room on its disk, and the server is not about to stop; 503 otherwise.
+def get_readiness(request: Request) -> str:
+    """Check that the server is ready for requests; 503 if it is not.
 
-    A bucket is not asked: without one, what is in the catalog can still be read.
+    It is ready if the catalog answers, its disk has room, and the server is not about to stop. The bucket is
+    not checked: without it, the catalog can still be read.
     """
     state = app_state_of(request)
     if not state.draining.is_ready:
@@ -34,6 +36,14 @@ def readyz(request: Request) -> str:
 
 
 @ROUTES.get("/metrics", dependencies=[PUBLIC], response_class=PlainTextResponse)
-def metrics(request: Request) -> str:
-    """Prometheus' text format."""
-    return cast(RequestMetrics, request.app.state.counts).render()
+async def get_server_metrics(request: Request) -> str:
+    """Get the server's metrics, in Prometheus' text format.
+
+    A caller whose token may read everything (viewer on `*`) also gets the registry's: aliases, loaded
+    adapters, open recalls, rollouts, and what namespaces and principals store.
+    """
+    of_server = cast(RequestMetrics, request.app.state.counts).render
+    if "authorization" not in request.headers or not (await identify(request)).reads_everything:
+        return of_server()
+    of_registry = app_state_of(request).domain_metrics.render
+    return await to_thread.run_sync(lambda: of_server() + of_registry())

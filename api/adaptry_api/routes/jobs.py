@@ -19,38 +19,49 @@ JobId = Annotated[str, Path(max_length=64)]
 
 
 @ROUTES.post("/jobs", status_code=201)
-def submit(body: JobOrder, registry: IdempotentRegistry) -> JobInfo:
-    """The job will have the caller's rights. It waits until a runner comes."""
+def submit_job(body: JobOrder, registry: IdempotentRegistry) -> JobInfo:
+    """Submit a job, which runs with the caller's rights.
+
+    It waits until a runner is free.
+    """
     return registry.jobs.submit(body)
 
 
 @ROUTES.get("/jobs")
-def list_all(
+def list_jobs(
     registry: CallersRegistry,
     state: Annotated[JobState | None, Query()] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[JobInfo]:
+    """List jobs, newest first."""
     return registry.jobs.list(state, cursor, limit)
 
 
 @ROUTES.get("/jobs/{job}", response_model=JobInfo)
-def show(request: Request, job: JobId, registry: CallersRegistry) -> Response:
+def get_job(request: Request, job: JobId, registry: CallersRegistry) -> Response:
+    """Get a job and the state of its stages."""
     return etag_response(request, registry.jobs.get(job))
 
 
 @ROUTES.get("/jobs/{job}/log")
-def log(job: JobId, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[LogLine]:
-    """Oldest first."""
+def get_job_log(
+    job: JobId, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
+) -> Page[LogLine]:
+    """Get a job's log, oldest line first."""
     return registry.jobs.log(job, cursor, limit)
 
 
 @ROUTES.post("/jobs/{job}/cancel")
-def cancel(job: JobId, registry: CallersRegistry) -> JobInfo:
+def cancel_job(job: JobId, registry: CallersRegistry) -> JobInfo:
+    """Cancel a job."""
     return registry.jobs.cancel(job)
 
 
 @ROUTES.post("/jobs/{job}/retry")
-def retry(job: JobId, registry: CallersRegistry) -> JobInfo:
-    """Queues a job that failed or was cancelled again; parts that were finished are kept."""
+def retry_job(job: JobId, registry: CallersRegistry) -> JobInfo:
+    """Queue a failed or cancelled job again.
+
+    Finished stages are not repeated.
+    """
     return registry.jobs.retry(job)

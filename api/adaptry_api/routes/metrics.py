@@ -22,11 +22,15 @@ class MetricsRequest(BaseModel, extra="forbid"):
 
 
 @ROUTES.get("")
-def list_all(ref: PathRef, registry: CallersRegistry) -> tuple[MetricInfo, ...]:
-    """Every value ever logged, oldest first."""
+def list_metrics(ref: PathRef, registry: CallersRegistry) -> tuple[MetricInfo, ...]:
+    """List every value ever logged for a version, oldest first."""
     return registry.metrics.list(ref)
 
 
 @ROUTES.post("", status_code=204)
-def log(ref: PathRef, body: MetricsRequest, registry: IdempotentRegistry) -> None:
+def log_metrics(ref: PathRef, body: MetricsRequest, registry: IdempotentRegistry) -> None:
+    """Log values for a version's metrics.
+
+    Values are added; a metric's current value is the last one logged.
+    """
     registry.metrics.log(ref, body.metrics)

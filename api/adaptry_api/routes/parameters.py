@@ -1,4 +1,4 @@
-"""What addresses and queries carry, parsed at the door: names, refs, digests, pages."""
+"""Parameters of paths and queries, parsed on arrival: names, refs, digests, pages."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ Revision = Annotated[Digest, Depends(_revision)]
 BaseId = Annotated[Digest, Depends(_base)]
 Blob = Annotated[Digest, Depends(_blob)]
 
-Cursor = Annotated[str | None, Query(max_length=1024, description="The `next` of the page before.")]
+Cursor = Annotated[str | None, Query(max_length=1024, description="The `next` of the previous page.")]
 Limit = Annotated[int, Query(json_schema_extra={"minimum": 1, "maximum": 200})]
-"""Described here, refused by the registry, so that the sentence is the same everywhere."""
+"""The limits are described here and enforced by the registry, so that its error message is the same
+everywhere.
+"""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from fastapi import Response
 
 from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
-from adaptry_api.errors import HttpProblem
-from adaptry_api.etags import if_match_generation
+from adaptry_api.etags import SeenGeneration
 from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Name
 
@@ -17,26 +16,30 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/roll
 
 
 class RolloutStartRequest(RolloutPlan, extra="forbid"):
-    """The alias that is to move, and the revision it is to move to."""
+    """The alias to move, and the revision to move it to."""
 
     alias: str
     to: Digest
 
 
 class RolloutChangeRequest(RolloutChange, extra="forbid"):
-    """On to the next step, or back."""
+    """Whether to advance to the next step or to abort."""
 
 
 @ROUTES.get("")
-def list_all(name: Name, registry: CallersRegistry) -> tuple[RolloutInfo, ...]:
-    """The newest 50, newest first."""
+def list_rollouts(name: Name, registry: CallersRegistry) -> tuple[RolloutInfo, ...]:
+    """List an adapter's latest 50 rollouts, newest first."""
     return registry.rollouts.list(name)
 
 
 @ROUTES.post("", status_code=201)
-def start(
+def start_rollout(
     name: Name, body: RolloutStartRequest, response: Response, registry: IdempotentRegistry
 ) -> RolloutInfo:
+    """Start moving an alias to another version, worker by worker.
+
+    At most one rollout runs for an alias.
+    """
     begun = registry.rollouts.start(
         name, body.alias, body.to, RolloutPlan(steps=body.steps, every=body.every)
     )
@@ -45,18 +48,18 @@ def start(
 
 
 @ROUTES.patch("/{alias}")
-def change(
-    request: Request,
+def change_rollout(
     response: Response,
     name: Name,
     alias: str,
     body: RolloutChangeRequest,
+    was: SeenGeneration,
     registry: CallersRegistry,
 ) -> RolloutInfo:
-    """Needs `If-Match: "<generation>"`; at 100 % the alias moves."""
-    was = if_match_generation(request)
-    if was is None:
-        raise HttpProblem(428, 'say what you saw: If-Match: "<generation>"')
+    """Advance a rollout to its next step, or abort it.
+
+    `If-Match: "<generation>"` is required. At 100 % the alias moves.
+    """
     changed = registry.rollouts.change(name, alias, RolloutChange(to=body.to, reason=body.reason), was)
     response.headers["ETag"] = f'"{changed.generation}"'
     return changed

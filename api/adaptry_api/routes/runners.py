@@ -11,4 +11,5 @@ ROUTES = guarded_router(protocol.PREFIX, "jobs")
 
 @ROUTES.get("/runners")
 def list_runners(registry: CallersRegistry) -> tuple[RunnerInfo, ...]:
+    """List the runners, the processes that run jobs."""
     return registry.jobs.runners()

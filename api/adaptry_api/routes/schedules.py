@@ -25,7 +25,7 @@ ScheduleName = Annotated[str, Path(max_length=64)]
 ScheduleNamespace = Annotated[
     str | None,
     Query(
-        description="Namespace of the schedule; needed when several namespaces have one of that name.",
+        description="Namespace of the schedule; required if several namespaces have a schedule of this name.",
         max_length=96,
     ),
 ]
@@ -33,17 +33,22 @@ ScheduleNamespace = Annotated[
 
 @ROUTES.get("/schedules")
 def list_schedules(registry: CallersRegistry) -> tuple[ScheduleInfo, ...]:
+    """List the schedules."""
     return registry.jobs.schedules()
 
 
 @ROUTES.put("/schedules/{schedule}")
-def schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersRegistry) -> ScheduleInfo:
-    """The job is submitted at each of these times, with the rights that the caller has now."""
+def set_schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersRegistry) -> ScheduleInfo:
+    """Create or replace a schedule, which submits a job at set times.
+
+    Its jobs run with the rights that the caller has now.
+    """
     return registry.jobs.schedule(schedule, body.cron, body.order)
 
 
 @ROUTES.delete("/schedules/{schedule}", status_code=204)
-def unschedule(
+def delete_schedule(
     schedule: ScheduleName, registry: CallersRegistry, namespace: ScheduleNamespace = None
 ) -> None:
+    """Delete a schedule; jobs already submitted go on."""
     registry.jobs.unschedule(schedule, namespace)

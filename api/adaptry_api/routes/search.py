@@ -16,11 +16,15 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/search", "search")
 
 
 @ROUTES.get("")
-def search(
+def search_versions(
     registry: CallersRegistry,
     q: Annotated[str, Query(description=query.GRAMMAR)] = "",
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[VersionInfo]:
-    """Newest first."""
+    """Search versions, newest first.
+
+    Without `q`, the result is all versions that the caller may read. A query is a list of conditions that
+    must all hold, such as `base:meta-llama/Llama-3.1-8B rank<=16 metric.accuracy>0.8`.
+    """
     return registry.versions.search(q, cursor, limit)

@@ -1,7 +1,7 @@
-"""Uploads: sessions that take up where they were cut. Open, append at an offset, finish.
+"""Uploads: resumable sessions. Open one, append bytes at an offset, finish it.
 
-An answer that was lost is no harm: opening again gives the session back with what it kept, and finishing
-twice is finishing once.
+A lost answer does no harm: opening the upload again returns the session with its received bytes, and
+finishing twice has no further effect.
 """
 
 from __future__ import annotations
@@ -25,68 +25,87 @@ OF_ADAPTER = "/adapters/{namespace}/{name}"
 OF_BASE = "/bases/{base}"
 
 Id = Annotated[str, Path(max_length=512)]
-_BYTES = {"requestBody": {"content": {"application/octet-stream": {}}, "required": True}}
+_BYTES = {
+    "requestBody": {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "required": True,
+    }
+}
 
 
 class UploadOpenRequest(BaseModel, extra="forbid"):
-    """The file to come."""
+    """The file to upload."""
 
     digest: Digest
     size: int = Field(ge=0)
 
 
 class UploadFinishRequest(BaseModel, extra="forbid"):
-    """What the caller believes was sent."""
+    """The digest and size that the caller expects."""
 
     offset: int = Field(ge=0)
     size: int = Field(ge=0)
 
 
 class BlobPresence(BaseModel):
-    """Whether the given owner has the bytes; nothing reveals whether another owner has them."""
+    """Whether this adapter or base has the bytes; the answer does not reveal whether another one has them."""
 
     is_here: bool
 
 
 @ROUTES.get(f"{OF_ADAPTER}/blobs/{{digest}}")
-def adapter_has(name: Name, digest: Blob, registry: CallersRegistry) -> BlobPresence:
+def has_adapter_blob(name: Name, digest: Blob, registry: CallersRegistry) -> BlobPresence:
+    """Ask whether an adapter has a file with this digest already.
+
+    If it has, the file need not be uploaded again.
+    """
     return BlobPresence(is_here=registry.files.has(name, digest))
 
 
 @ROUTES.get(f"{OF_BASE}/blobs/{{digest}}")
-def base_has(base: BaseId, digest: Blob, registry: CallersRegistry) -> BlobPresence:
+def has_base_blob(base: BaseId, digest: Blob, registry: CallersRegistry) -> BlobPresence:
+    """Ask whether a base has a file with this digest already."""
     return BlobPresence(is_here=registry.files.has(base, digest))
 
 
 @ROUTES.post(f"{OF_ADAPTER}/uploads")
-def open_for_adapter(name: Name, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
+def open_adapter_upload(name: Name, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
+    """Open an upload of a file for an adapter.
+
+    Send the bytes to `PATCH /uploads/{id}`, then call `POST /uploads/{id}/finish`. Opening the same upload
+    again returns it with the bytes it has, so an interrupted client can continue.
+    """
     return _open(registry.uploads, name, body)
 
 
 @ROUTES.post(f"{OF_BASE}/uploads")
-def open_for_base(base: BaseId, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
+def open_base_upload(base: BaseId, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
+    """Open an upload of a file for a base.
+
+    It continues as an upload for an adapter does.
+    """
     return _open(registry.uploads, base, body)
 
 
 @ROUTES.get("/uploads")
-def list_open(
+def list_uploads(
     registry: CallersRegistry,
     namespace: Annotated[str | None, Query(max_length=96)] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[UploadSession]:
-    """Open sessions that the caller may drop."""
+    """List the open uploads that the caller may discard."""
     return registry.uploads.list(namespace, cursor, limit)
 
 
 @ROUTES.delete("/uploads/{id}", status_code=204)
-def drop(id: Id, registry: CallersRegistry) -> None:
-    """Ends a session and discards its bytes."""
+def discard_upload(id: Id, registry: CallersRegistry) -> None:
+    """Discard an open upload and its bytes."""
     registry.uploads.drop(id)
 
 
 @ROUTES.patch("/uploads/{id}", openapi_extra=_BYTES)
-async def append(
+async def append_to_upload(
     request: Request,
     id: Id,
     identity: Caller,
@@ -94,7 +113,11 @@ async def append(
     offset: Annotated[int, Header(alias=protocol.OFFSET_HEADER, ge=0)],
     size: Annotated[int, Header(alias=protocol.SIZE_HEADER, ge=0)],
 ) -> UploadInfo:
-    """Adds the body's bytes at `Upload-Offset`; what precedes a cut is kept. 416 gives the right offset."""
+    """Append bytes to an upload.
+
+    The body's first byte belongs at `Upload-Offset`. If the connection breaks, the bytes before the break are
+    kept. A wrong offset is answered with 416, with the right one in the problem's `offset`.
+    """
     upload = UploadInfo(id=id, offset=offset, size=size)
     async with app_state_of(request).uploads.slot(identity.namespaces) as threads:
         return await stream_body(
@@ -103,8 +126,12 @@ async def append(
 
 
 @ROUTES.post("/uploads/{id}/finish", status_code=204)
-def finish(id: Id, body: UploadFinishRequest, registry: CallersRegistry) -> None:
-    """Verifies the bytes against the digest they were announced under, and publishes them."""
+def finish_upload(id: Id, body: UploadFinishRequest, registry: CallersRegistry) -> None:
+    """Finish an upload.
+
+    The server checks the bytes against the digest given when the upload was opened. Finishing twice has no
+    further effect.
+    """
     registry.uploads.finish(UploadInfo(id=id, offset=body.offset, size=body.size))
 
 

@@ -1,4 +1,4 @@
-"""What runtimes make of a version: computed from its headers and config when asked."""
+"""Verdicts of runtimes on a version, computed on request from its headers and config."""
 
 from __future__ import annotations
 
@@ -25,20 +25,27 @@ Runtimes = Annotated[
     Query(
         max_length=32,
         description=(
-            "As in vllm@0.33,max_lora_rank=64; without any, every engine at the version that was read."
+            "Such as vllm@0.33,max_lora_rank=64. Default: every engine, at the version its rules follow."
         ),
     ),
 ]
 
 
 class RuntimeVerdicts(BaseModel):
-    """One verdict for each runtime that was asked about, in that order."""
+    """One verdict for each requested runtime, in the order of the request."""
 
     verdicts: tuple[RuntimeVerdict, ...]
 
 
 @ROUTES.get("", response_model=RuntimeVerdicts)
-def show(request: Request, ref: PathRef, registry: CallersRegistry, runtime: Runtimes = None) -> Response:
+def get_runtime_verdicts(
+    request: Request, ref: PathRef, registry: CallersRegistry, runtime: Runtimes = None
+) -> Response:
+    """Get the verdict of each inference engine on a version.
+
+    A verdict says whether the engine serves the adapter as it was trained, serves it changed, or refuses it,
+    and why. The server computes verdicts from the files' headers and the config; no engine runs.
+    """
     asked = [parse_runtime(text) for text in runtime or ()]
     detail = registry.versions.detail(ref)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))

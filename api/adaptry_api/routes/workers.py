@@ -1,4 +1,6 @@
-"""Workers: each reports what its engine has loaded, and gets what to unload and the rollout's next worker."""
+"""Workers: each reports what its engine has loaded; the reply lists what to unload and the versions of
+rollouts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from fastapi import Query, Request, Response
 
 from adaptry.registry import protocol
 from adaptry.registry.records import Page
-from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerInfo, WorkerReport
+from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerGoneRequest, WorkerInfo, WorkerReport
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.etags import etag_response
 from adaptry_api.routes.parameters import Cursor, Limit, PathRef
@@ -17,37 +19,65 @@ ROUTES = guarded_router(protocol.PREFIX, "workers")
 ONE = "/workers/{worker}"
 Owner = Annotated[
     str | None,
-    Query(description="Whose worker is meant, where several owners have one of that name.", max_length=96),
+    Query(
+        description="Owner of the worker; required if several owners have a worker of this name.",
+        max_length=96,
+    ),
 ]
 
 
 class WorkerReportRequest(WorkerReport, extra="forbid"):
-    """Everything about a worker now."""
+    """A worker's full status report."""
+
+
+class WorkerGoneBody(WorkerGoneRequest, extra="forbid"):
+    """Evidence that the engine no longer answers requests."""
 
 
 @ROUTES.post("/workers")
-def report(body: WorkerReportRequest, registry: CallersRegistry) -> ReportReply:
-    """Takes a token of the role `worker`, or an administrator's; the same report again changes nothing."""
+def report_worker(body: WorkerReportRequest, registry: CallersRegistry) -> ReportReply:
+    """Report what a worker's engine has loaded.
+
+    The answer lists what to unload, and the versions that a rollout assigns to this worker. It requires a
+    token with the role `worker`, or an administrator's. Sending the same report again changes nothing.
+    """
     return registry.workers.report(body)
 
 
 @ROUTES.get("/workers")
-def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[WorkerInfo]:
+def list_workers(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[WorkerInfo]:
+    """List the workers and what each last reported."""
     return registry.workers.list(cursor, limit)
 
 
 @ROUTES.get(ONE, response_model=WorkerInfo)
-def show(request: Request, worker: str, registry: CallersRegistry, owner: Owner = None) -> Response:
+def get_worker(request: Request, worker: str, registry: CallersRegistry, owner: Owner = None) -> Response:
+    """Get a worker and what it last reported."""
     return etag_response(request, registry.workers.get(worker, owner))
 
 
+@ROUTES.put(f"{ONE}/gone")
+def declare_worker_gone(
+    worker: str, body: WorkerGoneBody, registry: CallersRegistry, owner: Owner = None
+) -> WorkerInfo:
+    """Declare that a silent worker's engine is gone.
+
+    Its loaded adapters stay on record, and recalls show who declared it gone, and why. The worker's next
+    report ends the declaration. It requires the worker's own token, or an administrator's.
+    """
+    return registry.workers.declare_gone(worker, body, owner)
+
+
 @ROUTES.delete(ONE, status_code=204)
-def forget(worker: str, registry: CallersRegistry, owner: Owner = None) -> None:
-    """Records that a worker is gone and serves nothing."""
+def forget_worker(worker: str, registry: CallersRegistry, owner: Owner = None) -> None:
+    """Delete the record of a worker that serves nothing or was declared gone.
+
+    It is refused while a recall needs the record.
+    """
     registry.workers.forget(worker, owner)
 
 
 @ROUTES.get("/adapters/{namespace}/{name}/versions/{selector}/residents")
-def residents(ref: PathRef, registry: CallersRegistry) -> tuple[ResidentInfo, ...]:
-    """Every worker that has or had the version."""
+def list_residents(ref: PathRef, registry: CallersRegistry) -> tuple[ResidentInfo, ...]:
+    """List the workers that have, or had, a version loaded."""
     return registry.workers.residents(ref)

@@ -27,16 +27,16 @@ class ExampleBatch:
     answers: Tensor
 
     def logits(self, model: Model) -> Tensor:
-        """What the model says at each column of `answers`: examples × longest answer × vocabulary."""
-        # One more than the answer: each token is said at the column before it.
+        """The model's logits at each column of `answers`: examples × longest answer × vocabulary."""
+        # One more than the answer: each token is predicted at the column before it.
         keep = self.answers.shape[1] + 1
-        said: Tensor = model(
+        predicted: Tensor = model(
             input_ids=self.ids, attention_mask=self.mask, logits_to_keep=keep, use_cache=False
         ).logits
-        return said[:, :-1]
+        return predicted[:, :-1]
 
     def first_answer_logits(self, model: Model) -> Tensor:
-        """What the model says where each answer begins: examples × vocabulary."""
+        """The model's logits where each answer begins: examples × vocabulary."""
         begins = (self.answers != -100).int().argmax(dim=1)
         return self.logits(model)[range(len(begins)), begins]
 

@@ -1,4 +1,4 @@
-"""Whether two ways to one model gave the same: weights bit by bit, and answers to the same tokens."""
+"""Compares two merged models: their weights bit by bit, and their logits for the same tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaptry_cli.demo.tasks import DemoTask
 
 @dataclass(frozen=True, slots=True)
 class PeftComparison:
-    """Elements of weights that differ, of how many; and the largest difference of a logit."""
+    """How many elements of the weights differ, of how many; and the largest difference of a logit."""
 
     different: int
     weights: int
@@ -19,7 +19,7 @@ class PeftComparison:
 
 
 def compare_with_peft(
-    base: Path, adapter: Path, merged: Path, task: DemoTask, prompts: int = 16
+    base: Path, adapter: Path, merged: Path, task: DemoTask, prompts: int = 4
 ) -> PeftComparison:
     """The checkpoint in `merged` against PEFT's `merge_and_unload` of the adapter, in the base's dtype."""
     with quiet_libraries():

@@ -1,4 +1,7 @@
-"""How good a model is at a task: one number, by the same code for a base, an adapter and a merged model."""
+"""How good a model is at a task: one number, by the same code for a base, an adapter and a merged model.
+
+`label` is what progress calls the model: the base, package v1.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,15 @@ def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
 
 
 def measure(
-    folder: Path, task: DemoTask, adapter: Path | None = None, progress: Progress = no_progress
+    folder: Path, task: DemoTask, label: str, adapter: Path | None = None, progress: Progress = no_progress
 ) -> float:
     """The task's metric for a checkpoint on disk, alone or with an adapter."""
-    return evaluate(*load(folder, adapter), task, progress)
+    return evaluate(*load(folder, adapter), task, label, progress)
 
 
-def evaluate(model: Model, tokenizer: Tokenizer, task: DemoTask, progress: Progress = no_progress) -> float:
+def evaluate(
+    model: Model, tokenizer: Tokenizer, task: DemoTask, label: str, progress: Progress = no_progress
+) -> float:
     """The task's metric on its held-out examples: accuracy from 0 to 1, or perplexity per token."""
     import torch
 
@@ -48,9 +53,9 @@ def evaluate(model: Model, tokenizer: Tokenizer, task: DemoTask, progress: Progr
     scores: list[float] = []
     with quiet_libraries(), torch.inference_mode():
         for start in range(0, len(examples), _BATCH):
-            progress(f"judging {task.name}", start, len(examples))
+            progress(f"evaluating {label} on {task.name}", start, len(examples))
             scores += _scores(model, tokenizer, task, examples[start : start + _BATCH])
-    progress(f"judging {task.name}", len(examples), len(examples))
+    progress(f"evaluating {label} on {task.name}", len(examples), len(examples))
     mean = sum(scores) / len(scores)
     return mean if task.metric == "accuracy" else math.exp(mean)
 

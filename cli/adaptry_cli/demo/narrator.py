@@ -1,7 +1,6 @@
-"""How the demo tells its story: headings, sentences, the commands as a user would type them, bars that move.
+"""What the demo prints: headings, sentences, commands as a user would type them, progress.
 
-On a terminal there are colours and bars; into a pipe or a log go plain lines, and of a long piece of work
-only a line for each fifth of it.
+On a terminal there are colours and bars; a pipe or a log gets plain lines, ten for a long piece of work.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Narrator:
         self._console.print(f"\n$ {text}", style="cyan", markup=False, soft_wrap=True)
 
     def output(self, text: str) -> None:
-        """What a command said, as it said it."""
+        """A command's output, as it is."""
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -58,7 +57,7 @@ class Narrator:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Told]:
-        """A bar on a terminal, now and then a line elsewhere, while the block runs."""
+        """A bar on a terminal, a line for each tenth elsewhere, while the block runs."""
         if not self._console.is_terminal:
             yield self._lines()
             return
@@ -85,14 +84,14 @@ class Narrator:
         shown: dict[str, int] = {}
 
         def move(text: str, done: int, total: int) -> None:
-            fifth = 5 * done // max(1, total)
-            if fifth > shown.get(_kind(text), 0):
-                shown[_kind(text)] = fifth
+            tenth = 10 * done // max(1, total)
+            if tenth > shown.get(_kind(text), 0):
+                shown[_kind(text)] = tenth
                 self.say(f"  {text}: {done}/{total}")
 
         return move
 
 
 def _kind(text: str) -> str:
-    """What a bar is of, without the numbers that change on the way."""
+    """The work that a bar shows, without numbers that change on the way."""
     return re.split(r", loss", text)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,9 +28,10 @@ class Shell:
         self._environ = {**clean, **environ}
         if sys.stdout.isatty():
             self._environ["FORCE_COLOR"] = "1"
+            self._environ["COLUMNS"] = str(shutil.get_terminal_size().columns)
 
     def adaptry(self, *words: str, expect: int = 0, quiet: bool = False) -> str:
-        """Runs `adaptry WORDS` and gives what it said on stdout. Any exit code but `expect` ends the demo."""
+        """Runs `adaptry WORDS` and returns its stdout. Any exit code but `expect` ends the demo."""
         if not quiet:
             self._narrator.command(shlex.join(("adaptry", *words)))
         done = subprocess.run(

@@ -58,7 +58,7 @@ class DemoTask:
         return value > than if self.metric == "accuracy" else value < than
 
 
-def package(per_class: int = 120, held_out: int = 20) -> DemoTask:
+def package(per_class: int = 120, held_out: int = 8) -> DemoTask:
     """Eight classes, as many examples of each; a text that two packages share is in neither."""
     texts = {label: _texts(source) for source, label in _PACKAGES.items()}
     owners = Counter(text for of_label in texts.values() for text in of_label)
@@ -79,7 +79,7 @@ def package(per_class: int = 120, held_out: int = 20) -> DemoTask:
     )
 
 
-def summary(examples: int = 1000, held_out: int = 120) -> DemoTask:
+def summary(examples: int = 1000, held_out: int = 60) -> DemoTask:
     """Signatures and summaries of the functions of the library's single-file modules."""
     by_prompt: dict[str, Example] = {}  # methods of two classes may look the same
     for module, item in docstrings.module_docstrings():

@@ -1,1 +1,1 @@
-"""What an adapter is: its files, header, config, layouts and methods."""
+"""Adapters: their files, header, config, layouts and methods."""

@@ -1,4 +1,4 @@
-"""The adapter view: config, spec and tensors' places, read from headers; weights only when asked.
+"""The adapter view: config, spec and the tensors' positions, read from headers; weights are read on demand.
 
 A view is immutable and cheap: opening one reads two headers. Functions take views and return views.
 """
@@ -15,16 +15,19 @@ from adaptry.adapters.content import Content, FolderContent
 from adaptry.adapters.folder_listing import list_folder
 from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, AdapterFormat, detect_format
 from adaptry.adapters.header import SafetensorsHeader, TensorInfo, read_header
-from adaptry.adapters.layouts import LAYOUTS
+from adaptry.adapters.layouts import LAYOUTS, format_by_keys
 from adaptry.adapters.spec import Spec
 from adaptry.adapters.weights import weights_digest
 from adaptry.core.digest import Digest
+from adaptry.core.display import format_size, html_facts, short_repr
 from adaptry.core.errors import NotFound
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter wherever it is. `left_out` names files of its folder not part of it, with reasons."""
+    """An adapter in a folder, a registry or a store. `left_out` maps files of its folder that are not part of
+    it to the reasons.
+    """
 
     content: Content
     config: AdapterConfig
@@ -41,9 +44,35 @@ class Adapter:
         return self.header.tensors
 
     def tensor_bytes(self, name: str) -> bytes:
-        """One tensor's bytes as stored: little-endian, row-major, of `tensors[name]`'s dtype and shape."""
+        """The bytes of one tensor as stored: little-endian, row-major, in the dtype and shape of
+        `tensors[name]`.
+        """
         info = self.tensors[name]
         return self.content.read(self.format.weights, info.start, info.size)
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        rank = None if spec.rank is None else f"rank {spec.rank}"
+        base = spec.base_name and f"base {spec.base_name}"
+        return short_repr(self, self._place(), spec.method, rank, base, format_size(spec.size))
+
+    def _repr_html_(self) -> str:
+        spec = self.spec
+        facts = (
+            ("format", "" if self.format is PEFT else self.format.name),
+            ("method", " ".join((spec.method, *spec.traits))),
+            ("rank", ", ".join(map(str, spec.ranks))),
+            ("modules", f"{', '.join(spec.targets)} ({len(spec.modules)})" if spec.modules else ""),
+            ("also changes", ", ".join(extra.target for extra in spec.extras)),
+            ("base", spec.base_name or ""),
+            ("parameters", f"{spec.parameters:,} in {', '.join(spec.dtypes)}, {format_size(spec.size)}"),
+            ("written by", f"PEFT {spec.peft_version}" if spec.peft_version else ""),
+        )
+        left_out = (f"left out {path}: {reason}" for path, reason in self.left_out.items())
+        return html_facts(self._place() or "an adapter", facts, left_out)
+
+    def _place(self) -> str:
+        return str(self.content.folder) if isinstance(self.content, FolderContent) else ""
 
     def weights_digest(self) -> Digest:
         """The digest of all weights, independent of the file's layout; reads everything once."""
@@ -51,25 +80,31 @@ class Adapter:
 
 
 def open_content(content: Content, left_out: Mapping[str, str] | None = None) -> Adapter:
-    """The adapter in `content`. Raises `NotFound`, `InvalidConfig`, `InvalidWeights`."""
+    """Opens the adapter in `content`. Raises `NotFound`, `InvalidConfig`, `InvalidWeights`."""
     format = detect_format(content.sizes)
     if format is None:
-        raise NotFound(f"no adapter without {WEIGHTS if CONFIG in content.sizes else CONFIG}")
+        raise NotFound(f"not an adapter: it has no {WEIGHTS if CONFIG in content.sizes else CONFIG}")
     headers = {
-        name: read_header(content.reader(name), size, name)  # a head beside the adapter must be sound too
+        name: read_header(content.reader(name), size, name)  # a head next to the adapter must be valid too
         for name, size in content.sizes.items()
         if name.endswith(".safetensors")
     }
+    format = format_by_keys(format, headers[format.weights])
     data = content.read_all(format.config, LIMITS.size) if format.config else b""
     config = LAYOUTS[format.name].config(data, headers[format.weights], content.reader(format.weights))
     return Adapter(content, config, headers[format.weights], left_out or {}, format)
 
 
 def open_dir(folder: Path | str) -> Adapter:
-    """The adapter in a folder that PEFT's `save_pretrained` wrote, or another tool we read.
+    """Opens the adapter in a folder: its config and the headers of its weights. No weights are read.
 
-    Raises `NotFound` (no adapter there), `Unsupported` (a pickle; the message has the remedy),
-    `InvalidConfig`, `InvalidWeights`.
+    Args:
+        folder: What PEFT's `save_pretrained` wrote, or another tool whose files are read.
+
+    Raises:
+        NotFound: there is no adapter in the folder.
+        Unsupported: a pickle; the message has the remedy.
+        InvalidConfig, InvalidWeights: a malformed file.
     """
     folder = Path(folder).expanduser()
     listing = list_folder(folder)

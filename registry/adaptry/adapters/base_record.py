@@ -1,9 +1,9 @@
 """A base's identity by content: its architecture, its config, and a sampled sketch of its weights.
 
-The **id** is cheap (headers and 16 short reads a tensor) and independent of sharding, key order, file
-metadata and of a task-model prefix on names. Two models with one id have the same shapes, the same
-numbers that shapes cannot show (heads, rope), the same dtypes, and equal weights wherever we looked.
-Full roots are evidence, added when someone has read everything.
+The **id** is cheap (headers and 16 short reads per tensor). It does not depend on sharding, key order, file
+metadata or a task model's prefix on names. Two models with one id have the same shapes, the same parameters
+that shapes cannot show (heads, rope), the same dtypes, and equal weights at all sampled places. Digests over
+all weights (`Roots`) are further evidence, added once somebody has read the whole model.
 
 This file holds the values; `adaptry.bases.fingerprinting` makes them from a checkpoint and compares them.
 """
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from adaptry.core.digest import Digest
 
 Level = Literal["exact", "same_weights", "cast", "same_shapes", "different"]
-"""How alike two bases are, strongest first; `cast` is a cast or quantised copy of the same weights."""
+"""How similar two bases are, most similar first; `cast` is a cast or quantised copy of the same weights."""
 
 
 class _Value(BaseModel):
@@ -25,7 +25,7 @@ class _Value(BaseModel):
 
 
 class TensorShape(_Value):
-    """A tensor of a base: dtype in safetensors' words, and shape."""
+    """A tensor of a base: its dtype as safetensors writes it (`BF16`), and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -34,14 +34,15 @@ class TensorShape(_Value):
 class Sketch(_Value):
     """Up to 256 sampled elements of one tensor, as stored bytes in base64 (dtype from the base's tensors).
 
-    Of a weight that bitsandbytes packed: two float32 for each of those elements, between which its value lay.
+    For a weight that bitsandbytes packed: two float32 for each element, between which its value was.
     """
 
     samples: str
 
 
 class Vocabulary(_Value):
-    """A tokenizer's ids: below `size`, a digest for each block of 1,024 of them; ids of the `added` tokens.
+    """A tokenizer's ids: the vocabulary's `size`, a digest for each block of 1,024 ids, the ids of `added`
+    tokens.
 
     The digests are `adaptry.bases.fingerprinting.vocabulary.block_digests`.
     """
@@ -51,21 +52,31 @@ class Vocabulary(_Value):
     added: dict[str, int] = {}
 
 
+class Tokenization(_Value):
+    """A tokenizer's steps from text to ids: a digest for each of its `steps`, and how those `added` tokens
+    that have options are found (`adaptry.bases.fingerprinting.tokenizer_steps`).
+    """
+
+    steps: dict[str, str]
+    added: dict[str, str] = {}
+
+
 class Roots(_Value):
-    """Digests over every weight. `exact`: bytes with dtype; `canon`: the same over bfloat16 values, so that a
-    float32 master and its bfloat16 cast agree (None where it was not computed)."""
+    """Digests over all weights. `exact` is over their bytes and dtypes. `canon` is over their values in
+    bfloat16, so that a float32 master and its bfloat16 cast agree (None if it was not computed).
+    """
 
     exact: Digest
     canon: Digest | None = None
 
 
 class BaseRecord(_Value):
-    """A base as a registry keeps it: enough to check adapters and plan merges without its weights.
+    """A registry's record of a base: enough to check adapters and plan merges without its weights.
 
-    `tensors` and `sketches` are keyed by the name on disk; `facts` are the config fields that matter
-    (model_type, heads, vocabulary, tying, …). The tokenizer and the template are no part of the id, and older
-    records have no `vocabulary` and no `chat_template`. `file_hashes` are (path, size, sha256) when its
-    weights are stored.
+    The keys of `tensors` and `sketches` are names on disk. `facts` are the config fields that matter
+    (model_type, heads, vocabulary, tying, …). The tokenizer and the chat template are not part of the id, and
+    older records have no `vocabulary`, `tokenization` or `chat_template`. `file_hashes` are (path, size,
+    sha256) if its weights are stored.
     """
 
     id: Digest
@@ -76,6 +87,7 @@ class BaseRecord(_Value):
     roots: Roots | None = None
     tokenizer: Digest | None = None
     vocabulary: Vocabulary | None = None
+    tokenization: Tokenization | None = None
     chat_template: Digest | None = None
     file_hashes: dict[str, Digest] = {}
 
@@ -91,12 +103,14 @@ class BaseRecord(_Value):
 
 
 class Match(_Value):
-    """How alike two bases are, with the evidence in words."""
+    """The similarity of two bases, with the evidence in words."""
 
     level: Level
     evidence: str
 
     @property
     def is_same_model(self) -> bool:
-        """Whether the weights are the same, or a cast or quantised copy: what is made for one fits both."""
+        """Whether the weights are the same, or a cast or quantised copy: an adapter for one fits the
+        other.
+        """
         return self.level in ("exact", "same_weights", "cast")

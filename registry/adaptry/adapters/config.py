@@ -1,8 +1,8 @@
-"""An adapter's `adapter_config.json`, read as untrusted.
+"""An adapter's `adapter_config.json`, parsed as untrusted input.
 
-The config is code-adjacent: loaders import modules, open paths and compile patterns that it names. Here it is
-parsed strictly, fields that make a loader do more than load weights are refused, and everything else is kept
-as written. Only scalars are believed; which modules an adapter has is for the tensors to say.
+A config is almost code: loaders import modules, open paths and compile patterns that it names. Here it is
+parsed strictly. Fields that make a loader do more than load weights are refused; everything else is kept as
+written. Only its scalars are used: the tensors, not the config, determine which modules an adapter has.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MAX_RANK = 1024 * 64
 _MAX_PATTERN = 1024
 _MAX_ITEMS = 4096
 _MAX_NAMES = 16
-"""Of layer lists, or of embeddings whose rows are trained: a model has two or three."""
+"""Most layer lists, or embeddings with trained rows, in a config: a model has two or three."""
 
-# Fields that send a loader elsewhere: a module to import, a path to open, code to run.
+# Fields that make a loader import a module, open a path or run code.
 _DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipeline", "megatron_config")
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _MODEL_LIBRARIES = frozenset(
@@ -39,7 +39,7 @@ _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The config as written (`fields`), with typed access to what more than one reader needs."""
+    """The config as written (`fields`), with typed access to the fields that several modules need."""
 
     fields: Mapping[str, Any]  # JSON: each method gives its own fields a meaning
 
@@ -55,14 +55,16 @@ class AdapterConfig:
 
     @property
     def unknown_library(self) -> str | None:
-        """The module that `auto_mapping` names, unless it is of a library of models. Never imported here."""
+        """The module that `auto_mapping` names, unless it belongs to a known model library. Never imported
+        here.
+        """
         mapping = self.fields.get("auto_mapping")
         library = mapping.get("parent_library") if isinstance(mapping, dict) else None
         is_known = library is None or library.partition(".")[0] in _MODEL_LIBRARIES
         return None if is_known else str(library)
 
     def number(self, key: str, default: float) -> float:
-        """A finite number. Raises `InvalidConfig` for anything else, booleans and text included."""
+        """A finite number. Raises `InvalidConfig` for anything else, including booleans and text."""
         value = self.fields.get(key)
         if value is None:
             return default
@@ -71,14 +73,19 @@ class AdapterConfig:
         return value
 
     def rank(self, key: str = "r", default: int = 8) -> int:
-        """A whole number of 1 or more, of a size someone could have trained."""
+        """A whole number from 1 to `MAX_RANK`. Raises `InvalidConfig` for anything else."""
         return check_rank(self.fields.get(key, default), key)
 
     def flag(self, key: str) -> bool:
         return self.fields.get(key) is True
 
+    def text(self, key: str) -> str | None:
+        """A text of at most 128 characters; None for anything else."""
+        value = self.fields.get(key)
+        return value[:128] if isinstance(value, str) else None
+
     def names(self, key: str) -> tuple[str, ...]:
-        """A list of module names; a single text is one name; absent is none."""
+        """A list of module names. A single text counts as one name, an absent field as none."""
         value = self.fields.get(key)
         if value is None:
             return ()
@@ -113,16 +120,19 @@ class AdapterConfig:
 
     @cached_property
     def patterns(self) -> PatternMatcher:
-        """What the config's patterns match; announce the modules' names to it before asking (`prepare`)."""
+        """The matcher of the config's patterns. Pass the modules' names to its `prepare` before querying
+        it.
+        """
         mappings = {key: value for key in _MAPPINGS if isinstance(value := self.fields.get(key), dict)}
         whole = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
         return PatternMatcher(mappings, whole)
 
     def value_for(self, key: str, name: str, default: Any) -> Any:
-        """What `rank_pattern` or `alpha_pattern` (`key`) gives the module `name`: the value of the first
+        """The value of `rank_pattern` or `alpha_pattern` (`key`) for the module `name`: that of the first
         pattern that matches, as PEFT resolves it. (`Any`: JSON.)
 
-        Raises `InvalidConfig` if a pattern that may come first was refused, `Unavailable`.
+        Raises `InvalidConfig` if a pattern that may come first was refused, and `Unavailable` if patterns
+        could not be matched now.
         """
         values = self.pattern_values(key)
         pattern = self.patterns.first(key, name) if values else None
@@ -193,10 +203,10 @@ def _refuse_code(fields: Mapping[str, Any]) -> None:
 
 
 def _refuse_library(mapping: object) -> None:
-    """PEFT writes the module of the model's class there, whichever that was: `__main__` for one of a script.
+    """Raises `InvalidConfig` if `parent_library` is a module of the standard library, which has no models.
 
-    AutoPeftModel imports it: any module before PEFT 0.20, only those of a short list since. No model's class
-    is in the standard library.
+    PEFT writes the module of the model's class there (`__main__` for a class of a script). AutoPeftModel
+    imports it: before PEFT 0.20 any module, since then only those on a short list.
     """
     library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
     if library is None:
@@ -210,7 +220,7 @@ def _refuse_library(mapping: object) -> None:
 
 
 def _check_count(items: Collection[str], key: str) -> None:
-    """Few enough to ask about each of them for every module of a model."""
+    """Raises `InvalidConfig` if there are too many to match each of them with every module of a model."""
     if len(items) > _MAX_NAMES:
         raise InvalidConfig(f"adapter_config.json: {key} has {len(items):,} names (at most {_MAX_NAMES})")
 

@@ -1,7 +1,7 @@
-"""What the fields of a config may be: the types that PEFT 0.21 writes for any method, and LoRA's names.
+"""The types of a config's fields, as PEFT 0.21 writes them for any method, and the names of LoRA's fields.
 
-A field of another type is refused before anyone gives it a meaning (`"use_rslora": "yes"` is true to one
-loader and false to another); a field with an unknown name is for the checks to mention, since PEFT drops it.
+A field of another type is refused before any code interprets it (`"use_rslora": "yes"` is true for one
+loader and false for another). A field with an unknown name is reported by the checks, since PEFT drops it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ LORA_FIELDS = frozenset(
             "monteclora_config",
         ),
         *("arrow_config", "kasa_config", "alora_invocation_tokens"),
-        *("enable_lora", "merge_weights"),  # until PEFT 0.3
-        "unsloth_fixed",  # Unsloth's mark; it changes nothing
+        *("enable_lora", "merge_weights"),  # up to PEFT 0.3
+        "unsloth_fixed",  # written by Unsloth; it has no effect
     ]
 )
 
@@ -50,8 +50,8 @@ _MAX_LAYERS = 1024
 
 
 def check_method(fields: Mapping[str, Any]) -> None:
-    """Raises `InvalidConfig` where `peft_type` is no text, or a number or a switch is of another type: PEFT
-    takes the text "false" for true. (`Any`, here and below: JSON.)
+    """Raises `InvalidConfig` if `peft_type` is not a text, or a number or switch has another type: PEFT
+    treats the text "false" as true. (`Any`, here and below: JSON.)
     """
     _expect(fields, "peft_type", lambda value: isinstance(value, str), 'a text such as "LORA"')
     for key in fields.keys() & FLAGS:
@@ -61,7 +61,9 @@ def check_method(fields: Mapping[str, Any]) -> None:
 
 
 def check_lora(fields: Mapping[str, Any]) -> None:
-    """Raises `InvalidConfig` for the first field unknown to PEFT's LoRA. Ranks and scales: when read."""
+    """Raises `InvalidConfig` for the first field with a type unknown to PEFT's LoRA. Ranks and scales are
+    checked when they are read.
+    """
     for key in _FLAGS:
         _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
     for key in _TEXTS:
@@ -99,7 +101,7 @@ def _is_layers(value: object) -> bool:
 
 
 def _is_replication(value: object) -> bool:
-    """Pairs in a list. A loader would build their sum: short texts must not ask for a billion layers."""
+    """Whether it is a list of pairs with a bounded sum: a loader builds that many layers."""
     if not isinstance(value, list):
         return False
     for pair in value:

@@ -1,6 +1,6 @@
-"""Where an adapter's files are: a folder, a registry, a blob store. Bytes on request, nothing else.
+"""The source of an adapter's files: a folder, a registry or a blob store.
 
-A content knows names and sizes and reads ranges; it does not know what an adapter is.
+A content has names and sizes, and reads ranges of bytes. It does not know what an adapter is.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Content(ABC):
     @property
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of each file, by name, in name order."""
+        """The size of each file in bytes, by name, in name order."""
 
     @abstractmethod
     def read(self, path: str, offset: int, length: int) -> bytes:
-        """The bytes there; fewer only at the end of the file."""
+        """`length` bytes from `offset` on; fewer only at the end of the file."""
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
         """The file from `start` on, in pieces of at most 1 MiB."""
@@ -59,7 +59,7 @@ class Content(ABC):
 
 
 class StreamedContent(Content):
-    """Files that are read from a position on, by `chunks`; a subclass says how."""
+    """Files that are streamed from a position on: a subclass implements `chunks`."""
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         found = bytearray()
@@ -74,14 +74,14 @@ class StreamedContent(Content):
 
 
 class FolderContent(Content):
-    """Files of a folder, opened once each and read at positions."""
+    """Files of a folder, each opened once and read at positions."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.folder = folder
-        with ExitStack() as opened:  # where one cannot be read, none stays open
+        with ExitStack() as opened:  # if one cannot be opened, close all
             self._files = {name: opened.enter_context(open_regular(folder / name)) for name in sorted(names)}
             close = opened.pop_all().close
-        weakref.finalize(self, close)  # a view is a value: nobody has to remember to close it
+        weakref.finalize(self, close)  # a view is a value, so callers do not close it
         self._sizes = {name: os.fstat(file.fileno()).st_size for name, file in self._files.items()}
 
     @property
@@ -96,9 +96,9 @@ class FolderContent(Content):
 
 
 def open_regular(path: Path) -> io.FileIO:
-    """`path` for reading, if it is a regular file. Raises `NotFound`; `Invalid` if no regular file."""
+    """Opens `path` for reading. Raises `NotFound`, and `Invalid` if it is not a regular file."""
     try:
-        # Non-blocking, so that a FIFO with no writer is refused rather than waited for.
+        # Non-blocking, so that a FIFO without a writer is refused and does not block.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         raise NotFound(f"no file at {path}") from None
@@ -113,7 +113,7 @@ def open_regular(path: Path) -> io.FileIO:
 
 
 def read_at(file: io.FileIO) -> ReadAt:
-    """Positional reads. Where the system has no `pread` (Windows) it seeks, so one thread per file there."""
+    """Positional reads. Without `pread` (on Windows) they seek, so only one thread may read a file."""
     if hasattr(os, "pread"):
         return lambda offset, length: os.pread(file.fileno(), length, offset)
 

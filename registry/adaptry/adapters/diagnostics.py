@@ -1,4 +1,4 @@
-"""Why a folder is no adapter that we read, and what to do about it: one sentence for each way to be none."""
+"""Messages for folders without a readable adapter: the reason, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from adaptry.adapters.formats import CONFIG, FORMATS, WEIGHTS, WHOLE_MODEL
 from adaptry.core.errors import NotFound, Unsupported
+from adaptry.core.refs import folder_argument
 
 _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -18,15 +19,26 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
     ),
     (
+        re.compile(r".+\.distcp"),
+        (
+            "is a part of a distributed checkpoint, a pickle: let the tool that wrote it export PEFT's files"
+            " (NeMo: llm.export_ckpt with target hf-peft; Megatron Bridge: AutoBridge.export_adapter_weights,"
+            " saved as adapter_model.safetensors) and push those"
+        ),
+    ),
+    (
         re.compile(r".+\.gguf"),
         (
-            "is llama.cpp's form of an adapter: push the folder it was converted from, or bring it back into"
-            " PEFT's layout (adaptry convert FILE --base BASE -o NAME)"
+            "is llama.cpp's form of an adapter: push the folder it was converted from, or convert it back"
+            " into PEFT's layout (adaptry convert FILE --base BASE -o NAME)"
         ),
     ),
     (
         re.compile(r"adapter_(?:model|\d+)\.pt"),
-        "is torchtune's checkpoint, a pickle: push what its Hugging Face export writes beside it",
+        "is torchtune's checkpoint, a pickle: push the adapter_model.safetensors that its Hugging Face"
+        " checkpointer writes next to it. If there is none, write an adapter_config.json with"
+        ' {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA} of its training config into that folder,'
+        " rename the checkpoint to adapter_model.pt, and try again",
     ),
     (
         re.compile(r".+\.(?:tar|tar\.(?:gz|xz|bz2|zst)|tgz)"),
@@ -34,11 +46,11 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r".+\.(?:zip|7z|rar)"), "is an archive: unpack it (unzip) and push the folder inside"),
 )
-"""Files that hold an adapter in a form we do not read."""
+"""Files with an adapter in a format that we do not read, with the remedy."""
 
 
 def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
-    """Says why there is no adapter in a folder of files of these names. Raises `NotFound`, `Unsupported`."""
+    """Raises `NotFound` or `Unsupported` with the reason why a folder with these files has no adapter."""
     for format in FORMATS.values():
         if format.pickle in names and format.config in names | {""}:
             raise Unsupported(f"{folder} holds its weights as a pickle ({format.pickle}); {format.remedy}")
@@ -48,24 +60,27 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     if inside := sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")):
         raise NotFound(
             f"{folder} holds no adapter itself, but {', '.join(inside[:3])} inside it"
-            f" {'do' if len(inside) > 1 else 'does'}: push that, as in `adaptry push {folder / inside[-1]}`"
+            f" {'do' if len(inside) > 1 else 'does'}: push that, as in `adaptry push"
+            f" {folder_argument(folder / inside[-1])}`"
         )
     if "adapter_fusion_config.json" in names:
         raise Unsupported(
-            f"{folder} is a fusion of AdapterHub's, which is nothing without its adapters: push each of"
-            " those, saved with model.save_adapter(DIR, NAME, use_safetensors=True)"
+            f"{folder} is an AdapterHub fusion, which is useless without its adapters: push each adapter,"
+            " saved with model.save_adapter(DIR, NAME, use_safetensors=True)"
         )
     _refuse_half(folder, names)
 
 
 def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
-    """What has some of the files, or another thing's."""
+    """Raises for a folder with some of an adapter's files, or with something else."""
     if CONFIG in names:
         raise NotFound(f"{folder} has {CONFIG} but no {WEIGHTS}; did the training save the adapter?")
     if WEIGHTS in names:
         raise NotFound(f"{folder} has {WEIGHTS} but no {CONFIG}, so its method and scale are unknown")
     if "model_index.json" in names or any(WHOLE_MODEL.fullmatch(name) for name in names):
-        raise NotFound(f"{folder} is a whole model, not an adapter (try `adaptry base add {folder}`)")
+        raise NotFound(
+            f"{folder} is a whole model, not an adapter (try `adaptry base add {folder_argument(folder)}`)"
+        )
     several = sorted(name for name in names if name.endswith(".safetensors"))
     if len(several) > 1:
         raise NotFound(

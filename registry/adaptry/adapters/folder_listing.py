@@ -1,7 +1,7 @@
-"""What a folder holds: which of its files are the adapter's, and of each other why it is left out.
+"""The files of a folder: which belong to the adapter, and why each other file is left out.
 
-Links are followed only where they are those of a Hugging Face cache. Pickles and optimizer state are left out
-with a notice, never stored.
+Links are followed only inside a Hugging Face cache. Pickles and optimizer state are left out with a notice,
+and never stored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle|npz|h5|distcp)"),
         "a pickle: loading it runs code, so it is never stored",
     ),
-    (re.compile(r".*\.(?:py|sh|so|ipynb)"), "a program: nothing that can run is stored"),
+    (re.compile(r".*\.(?:py|sh|so|ipynb)"), "a program: executable files are never stored"),
     (
         re.compile(r"checkpoint-\d+|runs|wandb|global_step\d+|latest|.*\.log"),
         "training state, not part of the adapter",
@@ -44,7 +44,7 @@ _NO_PART = "not a file of an adapter"
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """The files of a folder: those kept, and those left out with the reason of each."""
+    """The files of a folder: those kept, and those left out, each with its reason."""
 
     format: AdapterFormat
     kept: tuple[str, ...]
@@ -52,9 +52,9 @@ class FolderListing:
 
 
 def list_folder(folder: Path) -> FolderListing:
-    """What `folder` holds. Raises `NotFound` or `Unsupported` where it holds no adapter we read."""
+    """Lists `folder`. Raises `NotFound` or `Unsupported` if it holds no adapter that we read."""
     if folder.is_file():
-        raise NotFound(f"{folder} is a file; give the folder that it lies in, unpacked if it is an archive")
+        raise NotFound(f"{folder} is a file; pass the folder that contains it (unpack an archive first)")
     if not folder.is_dir():
         raise NotFound(f"no folder at {folder}")
     paths = sorted(folder.iterdir())
@@ -80,7 +80,7 @@ def list_folder(folder: Path) -> FolderListing:
 
 
 def _why_no_image(path: Path, kept: list[str]) -> str | None:
-    """Why an image is left out; None where it is kept. A README without it is better than no version."""
+    """Why an image is left out; None if it is kept. A README without an image is better than no version."""
     if sum(map(is_image, kept)) >= MAX_IMAGES:
         return f"more than {MAX_IMAGES} images"
     with open_regular(path) as file:
@@ -93,14 +93,14 @@ def _why_no_image(path: Path, kept: list[str]) -> str | None:
 
 
 def _is_in_same_cache(link: Path) -> bool:
-    """Whether a link is of a Hugging Face cache: from a snapshot into the blobs of the same repository."""
-    target = Path(os.path.realpath(link))  # unlike `resolve`, it bears links that go round in a circle
+    """Whether a link belongs to a Hugging Face cache: from a snapshot to a blob of the same repository."""
+    target = Path(os.path.realpath(link))  # unlike `resolve`, it tolerates circular links
     snapshots = (parent for parent in link.absolute().parents if parent.name == "snapshots")
     return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
 
 
 def exclusion_reason(path: str) -> str:
-    """Why a file of that name is no part of an adapter; the name of its folder counts too."""
+    """Why a file with this name is not part of an adapter; the name of its folder counts too."""
     names = {path.partition("/")[0], path.rpartition("/")[2]}
     for pattern, reason in _REASONS:
         if any(map(pattern.fullmatch, names)):
@@ -111,5 +111,5 @@ def exclusion_reason(path: str) -> str:
 def _why_left_out(path: Path) -> str:
     reason = exclusion_reason(path.name)
     if reason == _NO_PART and (path / CONFIG).is_file():
-        return "an adapter of its own: push that folder by itself"
+        return "another adapter: push that folder separately"
     return reason

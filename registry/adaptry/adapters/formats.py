@@ -1,4 +1,4 @@
-"""Which files make an adapter, by the tool that wrote it. Only names on these lists are ever stored."""
+"""The files of an adapter, by the tool that wrote it. Only names on these lists are ever stored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ WEIGHTS = "adapter_model.safetensors"
 class AdapterFormat:
     """The files of an adapter as one tool writes them.
 
-    `config` is empty where all is in the weights' file. `extra_files` are the tool's other files that belong
-    to the adapter, `pickle` the name under which it writes the weights unsafely, and `remedy` what to do
-    about that. `save_hint`: how it saves an adapter; `usage_hint`: how it uses or merges what we cannot.
-    `names_modules`: whether its tensors are named for modules of a checkpoint, rather than for parts of a
-    pipeline.
+    `config` is empty if the weights' file contains everything. `extra_files` are the tool's other files that
+    belong to the adapter. `pickle` is the name under which it writes the weights as a pickle, and `remedy`
+    says what to do about that. `save_hint` says how it saves an adapter, and `usage_hint` how it uses or
+    merges adapters that we cannot merge. `names_modules`: whether its tensors have names of a checkpoint's
+    modules, and not of a pipeline's parts.
     """
 
     name: str
@@ -35,7 +35,7 @@ class AdapterFormat:
     names_modules: bool = True
 
     def includes(self, name: str) -> bool:
-        """Whether a file of this name may be part of a stored adapter."""
+        """Whether a file with this name may be part of a stored adapter."""
         own = {self.weights, *self.extra_files, *([self.config] if self.config else [])}
         return name in own or bool(_BESIDE.fullmatch(name)) or is_image(name)
 
@@ -48,7 +48,7 @@ _BESIDE = re.compile(
 
 
 def _conversion(files: Mapping[str, str]) -> str:
-    """The line that makes files we read of those that run code. Its copies part tensors that share memory."""
+    """The command that converts pickles to safetensors. It copies tensors, since some share memory."""
     return (
         'convert it once, in that folder: python -c "import os, torch, safetensors.torch as s; '
         "[s.save_file({k: v.clone().contiguous() for k, v in torch.load(a, weights_only=True).items()}, b) "
@@ -71,16 +71,16 @@ ADAPTERHUB = AdapterFormat(
     extra_files=frozenset({"head_config.json", "model_head.safetensors"}),
     pickle="pytorch_adapter.bin",
     remedy=(
-        "save it again: model.save_adapter(DIR, NAME, use_safetensors=True); where that refuses,"
-        " as it does a prefix, "
+        "save it again: model.save_adapter(DIR, NAME, use_safetensors=True); if that refuses,"
+        " as it does for a prefix, "
     )
     + _conversion(
         {"pytorch_adapter.bin": "adapter.safetensors", "pytorch_model_head.bin": "model_head.safetensors"}
     ),
     save_hint="model.save_adapter(DIR, NAME, use_safetensors=True)",
     usage_hint=(
-        "load it with model.load_adapter(DIR, use_safetensors=True); its merge_adapter(NAME) takes LoRA and"
-        " IA3, and no weight can hold a bottleneck or what else it writes"
+        "load it with model.load_adapter(DIR, use_safetensors=True); its merge_adapter(NAME) merges"
+        " LoRA and IA3; bottlenecks and its other methods cannot be merged into a weight"
     ),
 )
 MLX = AdapterFormat(
@@ -104,14 +104,23 @@ DIFFUSERS = AdapterFormat(
 KOHYA = AdapterFormat(
     "kohya",
     "kohya's sd-scripts",
-    "*.safetensors",  # under a name of the user's choice
+    "*.safetensors",  # under a name that the user chooses
     config="",
-    save_hint="the tool that trained it writes a whole .safetensors file",
+    save_hint="the tool that trained it writes one complete .safetensors file",
     usage_hint="load it with pipeline.load_lora_weights(DIR) of diffusers, which can fuse_lora()",
     names_modules=False,
 )
+TORCHTUNE = AdapterFormat(
+    "torchtune",
+    "torchtune",
+    WEIGHTS,  # its keys distinguish it from PEFT's
+    pickle="adapter_model.pt",
+    remedy=_conversion({"adapter_model.pt": WEIGHTS}),
+    save_hint="its Hugging Face checkpointer writes adapter_model.safetensors, with PEFT's names",
+    usage_hint="merge it with torchtune, whose checkpointer writes the merged model",
+)
 FORMATS: Mapping[str, AdapterFormat] = {
-    format.name: format for format in (PEFT, ADAPTERHUB, MLX, DIFFUSERS, KOHYA)
+    format.name: format for format in (PEFT, ADAPTERHUB, MLX, DIFFUSERS, KOHYA, TORCHTUNE)
 }
 
 _NAMED = frozenset(format.weights for format in FORMATS.values())
@@ -119,16 +128,18 @@ WHOLE_MODEL = re.compile(r"(?:model|pytorch_model|diffusion_pytorch_model)\b.*\.
 
 
 def is_adapter_file(path: str) -> bool:
-    """Whether a file of this name, in whatever folder, can be part of an adapter that some tool wrote."""
+    """Whether a file with this name, in any folder, can be part of an adapter of some tool."""
     name = path.rpartition("/")[2]
     is_kohyas = name.endswith(".safetensors") and not WHOLE_MODEL.fullmatch(name)
     return is_kohyas or any(format.includes(name) for format in FORMATS.values())
 
 
 def detect_format(names: Iterable[str]) -> AdapterFormat | None:
-    """The format of an adapter of these files, told by the name of its weights; None where it is none.
+    """The format of an adapter with these files, recognised by the name of its weights; None if there is
+    none.
 
-    What lies in folders beside it, such as the checkpoints of a training, is no part of it.
+    If two formats use one name, the keys inside decide (`layouts.format_by_keys`). Files in subfolders, such
+    as checkpoints of a training, are not part of it.
     """
     present = {name for name in names if "/" not in name}
     for format in FORMATS.values():

@@ -1,7 +1,7 @@
-"""Fused experts on a base that stores experts singly: which rows of one are which tensor of the other.
+"""Fused experts on a base that stores each expert separately: which rows correspond to which tensor.
 
-transformers 5 holds all experts of a layer as one parameter, and reads and writes files in which each is by
-itself. An adapter of the parameter therefore changes many tensors on disk.
+transformers 5 holds all experts of a layer in one parameter, but reads and writes files in which each expert
+is separate. An adapter of that parameter therefore changes many tensors on disk.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from adaptry.adapters.transformers_loading import LoadedTensor
 
-# The fused parameter, and how files name the parts of one expert: its rows, in this order.
+# The fused parameter, and the names that files give to the parts of one expert. Its rows are in this order.
 _FUSED = (
     ("gate_up_proj", ("gate_proj", "up_proj")),
     ("gate_up_proj", ("w1", "w3")),
     ("down_proj", ("down_proj",)),
     ("down_proj", ("w2",)),
-    ("up_proj", ("up_proj",)),  # of experts without a gate
+    ("up_proj", ("up_proj",)),  # experts without a gate
 )
 
 
@@ -25,8 +25,8 @@ _FUSED = (
 class FusedExpert:
     """One expert's share of fused factors: the `index`th of `count`.
 
-    `parameter` is the fused one in the model's memory; `rows` the rows of the expert's matrix in it that a
-    tensor is.
+    `parameter` is the fused parameter in memory. `rows` are the rows of the expert's matrix that a tensor on
+    disk holds.
     """
 
     parameter: str
@@ -42,10 +42,10 @@ def expert_tensors(
     tensors: Mapping[str, LoadedTensor],
     parameter: str | None = None,
 ) -> Iterator[tuple[str, FusedExpert]]:
-    """Each tensor under `folder` that is part of the `parameter` of `path`, with matrices of these `sides`.
+    """The tensors under `folder` that form the `parameter` of `path`, whose matrices have these `sides`.
 
-    Without `parameter` the sides must tell. None where the shapes of the first expert do not add up to
-    `sides`, where another expert's differ from them, or where two parameters could be meant.
+    Without `parameter`, the sides identify it. Returns None if the shapes of the first expert do not add up
+    to `sides`, if another expert has other shapes, or if two parameters are possible.
     """
     candidates = [
         (name, parts)
@@ -73,7 +73,7 @@ def expert_tensors(
 
 
 def _sides(folder: str, parts: Sequence[str], tensors: Mapping[str, LoadedTensor]) -> tuple[int, int] | None:
-    """(rows, columns) of the first expert's parts, one above the other; None where one is not there."""
+    """(rows, columns) of the first expert's parts, stacked vertically; None if one is missing."""
     names = [f"{folder}.0.{part}.weight" for part in parts]
     is_half = parts == ("up_proj",) and f"{folder}.0.gate_proj.weight" in tensors
     if is_half or not all(name in tensors for name in names):

@@ -1,9 +1,8 @@
-"""The header of a safetensors file, read strictly: what tensors are there, and where.
+"""The header of a safetensors file, parsed strictly: its tensors and their positions.
 
-Stricter than the reference parser: no duplicate names, no unknown fields, no lying offsets, bounded
-rank, dimensions, count and size. What this accepts, the
-reference accepts too; a fuzz test holds us to it. Weights are never read here. A header over 32 KiB is read
-by a child process (`header_process`).
+It is stricter than the reference parser: no duplicate names, unknown fields or wrong offsets, and limits on
+rank, dimensions, count and size. The reference accepts whatever this parser accepts, which a fuzz test
+checks. Weights are never read here. A child process reads headers over 32 KiB (`header_process`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidWeights
 
 ReadAt = Callable[[int, int], bytes]
-"""`read(offset, length)`: the bytes there, fewer only at the end of the file."""
+"""`read(offset, length)` returns the bytes from `offset` on; fewer only at the end of the file."""
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
@@ -25,6 +24,8 @@ DTYPE_BITS: Mapping[str, int] = {
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+PLAIN_FLOATS = frozenset({"F32", "F16", "BF16"})
+"""Dtypes in which weights are merged."""
 
 _LARGEST_HERE = 32 << 10  # bytes: 20 ms of processor time at worst
 _MAX_RANK = 8
@@ -34,7 +35,7 @@ _NAME = re.compile(r"[\x21-\x7e]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class HeaderLimits:
-    """What one header may cost us. An adapter's are tight; a base has its own, wider."""
+    """Limits on a header. Those of adapters are tight; bases have wider ones."""
 
     size: int
     tensors: int
@@ -46,7 +47,9 @@ BASE_LIMITS = HeaderLimits(size=64 << 20, tensors=1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor by its header: dtype (safetensors' word), shape, and its bytes [start, end) in the file."""
+    """A tensor's entry: dtype as safetensors writes it (`BF16`), shape, and byte range [start, end) in the
+    file.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -64,7 +67,9 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsHeader:
-    """Tensors by name in the order of their bytes, the free-form metadata, and where data begins."""
+    """Tensors by name, in the order of their bytes; the free-form metadata; and the position where data
+    begins.
+    """
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -75,10 +80,10 @@ class SafetensorsHeader:
 def read_header(
     read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS
 ) -> SafetensorsHeader:
-    """The header of the safetensors file of `size` bytes that `read` reads.
+    """Reads the header of a safetensors file of `size` bytes.
 
-    Offsets in the result are absolute in the file. Raises `InvalidWeights`, naming `what` and the reason, and
-    `Unavailable` if the header is long and no process can be started to read it.
+    Offsets in the result count from the beginning of the file. Raises `InvalidWeights`, naming `what` and the
+    reason, and `Unavailable` if the header is long and no process can be started to read it.
     """
     if size < 10:
         raise InvalidWeights(f"{what} is {size} bytes, too short to be a safetensors file")
@@ -90,12 +95,12 @@ def read_header(
     length = int.from_bytes(prefix[:8], "little")
     if length > limits.size:
         raise InvalidWeights(
-            f"{what} announces a header of {length:,} bytes (at most {limits.size:,}):"
-            " not safetensors, or a bomb"
+            f"{what} declares a header of {length:,} bytes (at most {limits.size:,}):"
+            " it is not safetensors, or an attack"
         )
     if length < 2 or 8 + length > size:
         raise InvalidWeights(
-            f"{what} is cut short or not safetensors: a header of {length:,} bytes in a file of {size:,}"
+            f"{what} is truncated or not safetensors: a header of {length:,} bytes in a file of {size:,}"
         )
     raw = read(8, length)
     if len(raw) != length:
@@ -106,7 +111,7 @@ def read_header(
 def parse_header(
     raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS
 ) -> SafetensorsHeader:
-    """As `read_header`, of header bytes already in hand; `size` is the whole file's."""
+    """Like `read_header`, from the header's bytes; `size` is that of the whole file."""
     if len(raw) <= _LARGEST_HERE:
         return parse_in_process(raw, size, what, limits)
     from adaptry.adapters.header_process import parse_in_child
@@ -115,7 +120,7 @@ def parse_header(
 
 
 def parse_in_process(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
-    """As `parse_header`, in this process whatever the length."""
+    """Like `parse_header`, but always in this process."""
     if not raw.startswith(b"{"):
         raise InvalidWeights(f"{what}: the header does not begin with '{{'")
     try:
@@ -147,7 +152,7 @@ def _metadata(entry: object, what: str) -> dict[str, str]:
 def _tensor(name: str, entry: object, data_start: int, size: int, what: str) -> TensorInfo:
     if not _NAME.fullmatch(name) or ".." in name or "/" in name:
         raise InvalidWeights(
-            f"{what}: {name[:60]!a} is not a tensor name we read (printable ASCII, at most 512)"
+            f"{what}: {name[:60]!a} is not an allowed tensor name (printable ASCII, at most 512 characters)"
         )
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise InvalidWeights(f"{what}: {name} must have exactly dtype, shape and data_offsets")
@@ -155,14 +160,14 @@ def _tensor(name: str, entry: object, data_start: int, size: int, what: str) -> 
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise InvalidWeights(f"{what}: {name} has the unknown dtype {str(dtype)[:20]!r}")
     if not _are_naturals(shape) or len(shape) > _MAX_RANK or any(dim > _MAX_DIM for dim in shape):
-        raise InvalidWeights(f"{what}: {name} has no sensible shape (at most {_MAX_RANK} dimensions)")
+        raise InvalidWeights(f"{what}: {name} has an invalid shape (at most {_MAX_RANK} dimensions)")
     if not _are_naturals(offsets) or len(offsets) != 2:
-        raise InvalidWeights(f"{what}: {name} has no sensible data_offsets")
+        raise InvalidWeights(f"{what}: {name} has invalid data_offsets")
     begin, end = offsets
     if end - begin != math.prod(shape) * DTYPE_BITS[dtype] // 8 or data_start + end > size:
         raise InvalidWeights(
-            f"{what}: the bytes of {name} do not fit its shape and the file;"
-            " it is cut short or its header lies"
+            f"{what}: the byte range of {name} does not match its shape and the file's size;"
+            " the file is truncated, or its header is wrong"
         )
     return TensorInfo(dtype, tuple(shape), data_start + begin, data_start + end)
 
@@ -172,11 +177,11 @@ def _are_naturals(value: object) -> bool:
 
 
 def _check_tiling(tensors: Mapping[str, TensorInfo], start: int, size: int, what: str) -> None:
-    """Data must be covered exactly once: holes and overlaps hide a second file inside the first."""
+    """The tensors must cover the data exactly once: gaps and overlaps can hide a second file in the first."""
     position = start
     for name, info in tensors.items():
         if info.start != position:
-            raise InvalidWeights(f"{what}: a hole or an overlap in the data before {name}")
+            raise InvalidWeights(f"{what}: a gap or an overlap in the data before {name}")
         position = info.end
     if position != size:
         raise InvalidWeights(f"{what} has {size - position:,} bytes that belong to no tensor")

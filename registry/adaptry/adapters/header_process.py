@@ -1,9 +1,10 @@
-"""Reads a long safetensors header in a child process, which returns the tensors in a quick form.
+"""Parses a long safetensors header in a child process, which returns the tensors in a form that is fast to
+read.
 
-A header of 12 MiB (an adapter of 256 experts in 58 layers has 89,088 tensors) costs three seconds of
-processor time and 100 MiB to check; if a server read it itself, every other client would wait. The child
-checks it as `parse_header` does, within bounds on time and memory, and answers in columns: texts as their
-lengths and one block of UTF-8, numbers as arrays in the machine's order. Standard library only.
+Checking a header of 12 MiB (an adapter of 256 experts in 58 layers has 89,088 tensors) takes three seconds of
+processor time and 100 MiB. If a server did so itself, all other clients would wait. The child checks it like
+`parse_header`, with limits on time and memory, and answers in columns: texts as their lengths and one block
+of UTF-8, numbers as arrays in native byte order. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
 
 
 def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
-    """As `parse_header`. Raises `Unavailable` if no process can be started, or it crashed."""
+    """Like `parse_header`. Raises `Unavailable` if no process can be started, or it crashed."""
     mib = len(raw) // _MIB + 1
     bounds = ProcessLimits(
         4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB, answer=2 * len(raw) + 128 * limits.tensors
@@ -105,7 +106,7 @@ def _numbers(kind: str, data: bytes) -> array[int]:
 
 
 def answer(raw: bytes, size: str, what: str, limit: str, tensors: str) -> bytes:
-    """The header in columns, or why it is refused."""
+    """The header in columns, or the reason why it is refused."""
     try:
         header = parse_in_process(raw, int(size), what, HeaderLimits(int(limit), int(tensors)))
     except InvalidWeights as error:

@@ -1,7 +1,7 @@
-"""Images of a README: PNG, JPEG and WebP that are whole and nothing else.
+"""Checks images of a README: PNG, JPEG and WebP files that are complete and contain nothing else.
 
-A file is walked from its first byte to its last by the structure of its format, so that nothing stands
-before, between or behind the parts that belong to it. Pixels are never decoded. PNG: W3C Portable Network
+A file is walked from its first byte to its last along the structure of its format, so that no other data can
+be before, between or after its parts. Pixels are never decoded. PNG: W3C Portable Network
 Graphics, third edition, section 5; JPEG: ITU-T T.81, annex B; WebP: RFC 9649, section 2.
 """
 
@@ -14,17 +14,17 @@ import zlib
 from adaptry.core.errors import Unsupported
 
 MAX_IMAGE = 4 << 20
-"""Bytes of one image."""
+"""Most bytes in an image."""
 MAX_IMAGES = 16
-"""Images of one version or branch."""
+"""Most images in a version or branch."""
 MAX_SIDE = 16_384
-"""Pixels of a side."""
+"""Most pixels on a side."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_PARTS = 10_000
-"""Chunks or segments of a file: writers make hundreds at most, and each costs a step of Python."""
+"""Most chunks or segments in a file: encoders write hundreds at most, and each takes a step in Python."""
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _CHUNK_TYPE = re.compile(rb"[A-Za-z]{4}")
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15, without DHT, JPG and DAC
@@ -33,17 +33,17 @@ _WEBP_CHUNKS = frozenset([b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", 
 
 
 def is_image(path: str) -> bool:
-    """Whether a file of this name, in whatever folder, is to be an image."""
+    """Whether a file with this name, in any folder, should be an image."""
     return NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def image_exclusion_reason(size: int) -> str | None:
-    """Why an image of that many bytes is left out; None if it is not too large."""
+    """Why an image of `size` bytes is left out; None if it is small enough."""
     return None if size <= MAX_IMAGE else f"an image of more than {MAX_IMAGE >> 20} MiB"
 
 
 def check_image(path: str, data: bytes) -> None:
-    """Raises `Unsupported` unless `data` is, as a whole, an image of the format its name says."""
+    """Raises `Unsupported` unless the whole of `data` is an image in the format of its file extension."""
     if reason := image_exclusion_reason(len(data)):
         raise Unsupported(f"{path} is {reason}; make it smaller or push without it")
     ending = path.rpartition(".")[2].lower()
@@ -106,7 +106,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if data[at] != 0xFF:
             raise _Malformed("extra bytes between segments")
         marker = data[at + 1]
-        if marker == 0xFF:  # a byte of fill
+        if marker == 0xFF:  # a fill byte
             at += 1
             continue
         if marker == 0xD9:
@@ -132,7 +132,9 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 
 def _after_scan(data: bytes, at: int) -> int:
-    """Where the next marker stands behind coded data, where FF precedes 00 or is a restart marker."""
+    """The position of the next marker after coded data, in which FF is followed by 00 or is a restart
+    marker.
+    """
     found = _MARKER.search(data, at)
     if found is None:
         raise _Malformed("the file is truncated")

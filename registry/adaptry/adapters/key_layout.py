@@ -1,8 +1,8 @@
-"""In which layout an adapter's file is, where libraries changed it: told from the names alone.
+"""The layout of an adapter's file, where libraries changed it: recognised from the names alone.
 
-Two things changed. transformers 5 (with PEFT from 0.19 on) holds a layer's experts as one parameter, where
-before each expert was a module of its own; and it names the parts of some models otherwise in memory. Most
-adapters are the same in both, and have no word here.
+Two things changed. transformers 5 (with PEFT 0.19 and later) holds the experts of a layer in one parameter;
+before, each expert was a separate module. And it uses other names in memory for parts of some models. Most
+adapters are the same in both layouts, and have no entry here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ NAMES_4 = "names_of_transformers_4"
 NAMES_5 = "names_of_transformers_5"
 
 TITLES: Mapping[str, str] = {
-    EXPERTS_EACH: "experts one by one (before PEFT 0.19 and transformers 5)",
-    EXPERTS_FUSED: "experts fused (PEFT from 0.17 on, transformers 5)",
+    EXPERTS_EACH: "separate experts (before PEFT 0.19 and transformers 5)",
+    EXPERTS_FUSED: "fused experts (PEFT 0.17 and later, transformers 5)",
     NAMES_4: "names of transformers before 4.52",
     NAMES_5: "names of transformers 5",
 }
@@ -40,7 +40,7 @@ _NEW = ("model.language_model.", "model.vision_tower.", "model.multi_modal_proje
 
 
 def detect_layouts(paths: Iterable[str]) -> tuple[str, ...]:
-    """The layouts of an adapter's module paths, sorted; empty where all layouts are the same."""
+    """The layouts of an adapter's module paths, sorted; empty if they are the same in all layouts."""
     found = set()
     for path in paths:
         if _EACH.fullmatch(path):

@@ -1,4 +1,6 @@
-"""The folder an adapter is written to: whole or not at all, never over files that are no adapter's."""
+"""The folder an adapter is written to: complete or not at all, and never over files that are not an
+adapter's.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from adaptry.core.files import atomic_dir
 
 
 def output_folder(target: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
-    """A folder to fill, which becomes `target` when the block ends; if the block raises, no trace is left.
+    """A folder to fill. It becomes `target` when the block ends; if the block raises, it is removed.
 
     Raises `Conflict` if something is at `target` already, unless it is an empty folder, or an adapter's
     folder and `replace` is set; `StorageFull`; `Unavailable` if `target` cannot be written.

@@ -1,12 +1,12 @@
 """The child process that matches patterns against names with `re`.
 
-`re` can run for hours on a short pattern, and holds the interpreter lock meanwhile. Here it has a process to
-itself, which its parent bounds (`core.processes.bounded`). Standard library only.
+`re` can run for hours on a short pattern, and holds the interpreter lock all the time. Here it runs in a
+separate process, which its parent limits (`core.processes.bounded`). Standard library only.
 
-Request: JSON, `{"names": [...], "questions": [[rule, pattern], ...]}`. Answer: a line for each question as
-soon as it is known, `=` and a bit for each name in hexadecimal, or `!` and why the pattern is not one; so
-that an answer cut off by the limit still says which questions were answered. The last line is `#` and the
-processor seconds used.
+Request: JSON, `{"names": [...], "questions": [[rule, pattern], ...]}`. Answer: one line per question, written
+at once: `=` and a bit for each name in hexadecimal, or `!` and the reason why the pattern is invalid. So even
+an answer that the limit cut off shows which questions were answered. The last line is `#` and the processor
+seconds used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ SUFFIX, WHOLE = "suffix", "whole"
 
 
 def compile_rule(rule: str, pattern: str) -> re.Pattern[str]:
-    """As PEFT 0.21 compiles it: keys of `rank_pattern` (`get_pattern_key`), or `target_modules` as a text."""
+    """Compiles a pattern like PEFT 0.21: a key of `rank_pattern` (`get_pattern_key`), or `target_modules` as
+    text.
+    """
     return re.compile(rf"(.*\.)?({pattern})$" if rule == SUFFIX else pattern)
 
 
@@ -38,7 +40,7 @@ def match_rule(rule: str, pattern: str, names: list[str]) -> str:
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")  # of what a later version of Python may take a pattern for
+    warnings.simplefilter("ignore")  # about what may change in later versions of Python
     request = json.load(sys.stdin.buffer)
     for rule, pattern in request["questions"]:
         line = match_rule(rule, pattern, request["names"])

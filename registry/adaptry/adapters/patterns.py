@@ -1,10 +1,10 @@
-"""Patterns out of an untrusted config, matched as PEFT matches them, at a bounded cost.
+"""Patterns from an untrusted config, matched as PEFT matches them, with a limit on time.
 
-PEFT feeds `target_modules`, `rank_pattern` keys and the like to `re`, where a short pattern can run for hours
-and holds the interpreter lock. Here plain names are compared without an engine (`plain_patterns`), what RE2
-understands in the same sense is matched by RE2 if that is installed (`re2_patterns`), and everything else by
-`re` in a child process (`pattern_process`). All patterns of one adapter together have one second of processor
-time; only those that are not answered by then, and those that PEFT itself could not compile, are refused.
+PEFT passes `target_modules`, the keys of `rank_pattern` and so on to `re`, where a short pattern can run for
+hours and hold the interpreter lock. Here plain names are compared directly (`plain_patterns`). Patterns with
+the same meaning in RE2 are matched by RE2, if it is installed (`re2_patterns`), and all others by `re` in a
+child process (`pattern_process`). All patterns of an adapter together have one second of processor time. Only
+patterns without a result by then, and those that PEFT itself cannot compile, are refused.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, Process
 from adaptry.core.processes.slots import ProcessSlots
 
 SECONDS = 1.0
-"""Of processor time, for all patterns of one adapter."""
-_HERE = 0.2  # of these in this process, by RE2; a child takes over what is left then
+"""Seconds of processor time for all patterns of one adapter."""
+_HERE = 0.2  # of these, seconds for RE2 in this process; a child matches the rest
 _SLOTS = ProcessSlots(running=2, waiting=8)
 _LONGEST_ANSWER = 8 << 20
-_KEPT = 256  # answers of children
+_KEPT = 256  # cached answers of children
 _LARGEST_KEPT = 64 << 10
 
 _Value = TypeVar("_Value")
@@ -38,8 +38,8 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class PatternQuery:
-    """One pattern, and how it is matched: `suffix`, the rule of `rank_pattern` keys, or `whole`, that of
-    `target_modules` as a text.
+    """A pattern and its rule: `suffix`, for keys of `rank_pattern`, or `whole`, for `target_modules` as a
+    text.
     """
 
     rule: str
@@ -47,11 +47,11 @@ class PatternQuery:
 
 
 class PatternMatcher:
-    """The patterns of one adapter, and which names they match.
+    """The patterns of one adapter, and the names that they match.
 
-    `mappings` are the fields whose keys are patterns, by field name; `whole` the patterns that match whole
-    names. Names that will be asked about are announced (`prepare`), so that one child process answers for all
-    of them.
+    `mappings` are the fields whose keys are patterns, by field name. `whole` are the patterns that match
+    whole names. Callers first pass all names to `prepare`, so that a single child process can match all of
+    them.
     """
 
     def __init__(self, mappings: Mapping[str, Mapping[str, object]], whole: Iterable[str] = ()) -> None:
@@ -71,12 +71,12 @@ class PatternMatcher:
         self._is_checked = False
 
     def prepare(self, names: Iterable[str]) -> None:
-        """Announces names. Nothing is matched yet."""
+        """Adds names that will be matched later."""
         if self._questions:
             self._names.update(dict.fromkeys(names))
 
     def first(self, key: str, name: str) -> str | None:
-        """The first pattern of the field `key`, in its order, that matches `name`; as PEFT resolves it.
+        """The first pattern of the field `key`, in the field's order, that matches `name`, as in PEFT.
 
         Raises `InvalidConfig` if a pattern that may come before it was refused, `Unavailable`.
         """
@@ -84,7 +84,7 @@ class PatternMatcher:
         return self._indexes[key].patterns[found[0]] if found else None
 
     def disputed(self, key: str, name: str) -> tuple[str, ...]:
-        """Patterns of `key` that match `name` and give it different values; at most two, none if they agree.
+        """Patterns of `key` that match `name` and have different values: two, or none if all agree.
 
         Raises `InvalidConfig`, `Unavailable`.
         """
@@ -103,7 +103,7 @@ class PatternMatcher:
         return name in self._matched[query]
 
     def refusal(self, pattern: str, rule: str) -> str | None:
-        """Why `pattern` was refused, after it was asked about the announced names; None if it was not.
+        """Why `pattern` was refused after matching it with the prepared names; None if it was not.
 
         Raises `Unavailable`.
         """
@@ -113,7 +113,7 @@ class PatternMatcher:
         return self._refused.get(query)
 
     def _numbers(self, key: str, name: str, at_most: int) -> list[int]:
-        """The places of the first patterns that match, of `at_most` different values."""
+        """The positions of the first patterns that match, with `at_most` different values."""
         index = self._indexes[key]
         candidates = sorted(index.plain.numbers(name))
         if index.queries:
@@ -127,8 +127,8 @@ class PatternMatcher:
         return list(found.values())
 
     def _engine_numbers(self, index: _Index, name: str, plain_numbers: list[int]) -> list[int]:
-        """Those that an engine found, up to two of different values. Raises `InvalidConfig` for a refused one
-        that comes before any match.
+        """Positions of matching patterns that need an engine, up to two with different values. Raises
+        `InvalidConfig` for a refused pattern that comes before any match.
         """
         found: dict[object, int] = {}
         for number, query in index.queries.items():
@@ -142,7 +142,7 @@ class PatternMatcher:
         return list(found.values())
 
     def _answer(self, name: str | None = None) -> None:
-        """Asks about all announced names, and `name`, that were not asked about yet."""
+        """Matches all prepared names, and `name`, that were not matched yet."""
         if name is not None and name in self._asked:
             return
         with self._lock:
@@ -160,7 +160,7 @@ class PatternMatcher:
             self._asked.update(names)
 
     def _by_re2(self, queries: list[PatternQuery], names: list[str]) -> list[PatternQuery]:
-        """Answers what RE2 can within a fraction of the time; gives back the others."""
+        """Matches patterns with RE2 within a fraction of the time; returns the others."""
         left = []
         began = time.thread_time()
         for query in queries:
@@ -197,13 +197,13 @@ class PatternMatcher:
         for query in queries[len(lines) :]:
             self._refused[query] = _message(
                 query,
-                "could take for ever to match: with the adapter's other patterns it took over a second; "
+                "could take hours to match: with the adapter's other patterns it took over a second; "
                 "write plain module names instead",
             )  # fmt: skip
 
 
 class _Index:
-    """The keys of one field by number: the plain ones in an index, the others as queries for an engine."""
+    """The keys of one field by position: plain ones in an index, the others as queries for an engine."""
 
     def __init__(self, patterns: Mapping[str, object]) -> None:
         self.patterns = list(patterns)
@@ -217,8 +217,8 @@ class _Index:
 
 
 def first_match(patterns: Mapping[str, _Value], names: Iterable[str]) -> dict[str, _Value]:
-    """For each name the value of the first pattern, in the mapping's order, that matches its end; without
-    those that none matches. Raises `InvalidConfig`, `Unavailable`.
+    """For each name, the value of the first pattern, in the mapping's order, that matches its end. Names that
+    match no pattern are left out. Raises `InvalidConfig`, `Unavailable`.
     """
     matcher = PatternMatcher({"": patterns})
     wanted = list(names)
@@ -242,7 +242,7 @@ _kept: OrderedDict[bytes, list[str]] = OrderedDict()
 
 
 def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float) -> list[str]:
-    """The child's answers, one line for each question (see `pattern_process`); fewer if over `seconds`.
+    """The child's answers, one line per question (see `pattern_process`); fewer if it exceeded `seconds`.
 
     Raises `Unavailable` if no child can be started, or it crashed.
     """
@@ -261,8 +261,8 @@ def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float
         answer = timeout.answer
     except ProcessFailed as error:
         raise Unavailable(f"the patterns of adapter_config.json could not be matched: {error}") from error
-    lines = answer.decode("ascii").split("\n")[:-1]  # a line that was cut off is none
-    is_final = len(lines) > len(queries) or seconds >= SECONDS - _HERE  # not cut off for what others had used
+    lines = answer.decode("ascii").split("\n")[:-1]  # drops a truncated line
+    is_final = len(lines) > len(queries) or seconds >= SECONDS - _HERE  # it had the full limit
     if is_final and len(answer) <= _LARGEST_KEPT:
         with _kept_lock:
             _kept[key] = lines

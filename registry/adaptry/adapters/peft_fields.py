@@ -1,8 +1,8 @@
-"""The switches and numbers among the fields of PEFT's configs, for all its methods.
+"""Boolean and numeric fields of PEFT's configs, for all its methods.
 
-Read from the dataclasses of PEFT 0.21.2 (`PEFT_TYPE_TO_CONFIG_MAPPING`); a test compares them with the
-installed PEFT. A name that is a switch in one method and something else in another (`init_weights`) is in
-neither, and ranks (`r`) are read by a rule of their own.
+They were read from the dataclasses of PEFT 0.21.2 (`PEFT_TYPE_TO_CONFIG_MAPPING`); a test compares them with
+the installed PEFT. A field that is boolean in one method and has another type in another (`init_weights`) is
+not listed, nor are ranks (`r`), which have a separate rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FLAGS = frozenset(
     use_qalora use_rslora use_trainable_adapters very_sparse
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
-"""True or false, and nothing else."""
+"""Fields that are true or false."""
 
 NUMBERS = frozenset(
     """
@@ -43,7 +43,7 @@ NUMBERS = frozenset(
     vector_length vera_dropout weight_tying xlora_depth xlora_dropout_p xlora_size
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
-"""Numbers, whole or not."""
+"""Fields that are numbers, whole or not."""
 
 _MAY_BE_NULL = frozenset(
     """
@@ -56,4 +56,4 @@ _MAY_BE_NULL = frozenset(
 )
 
 REQUIRED = NUMBERS - _MAY_BE_NULL
-"""Numbers that may be left out, and are never null."""
+"""Numeric fields that may be absent, but never null."""

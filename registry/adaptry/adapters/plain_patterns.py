@@ -1,10 +1,10 @@
-"""Plain names as PEFT matches them, without a regular-expression engine.
+"""Matches plain names like PEFT, without a regular-expression engine.
 
 Nearly every key of a `rank_pattern` is a module's name (`q_proj`), the end of a path (`self_attn.q_proj`) or
-such an end escaped (`self_attn\\.q_proj`). PEFT hands all of them to `re` (`get_pattern_key`), where an
-unescaped dot is any character; so does `PlainPattern`, by comparing characters. A `PlainIndex` holds many of
-them and finds those that match a name by dictionary, so that thousands of keys and thousands of modules do
-not multiply.
+such an end with escaped dots (`self_attn\\.q_proj`). PEFT passes all of them to `re` (`get_pattern_key`),
+where an unescaped dot matches any character. `PlainPattern` does the same by comparing characters. A
+`PlainIndex` holds many of them and finds those that match a name with a dictionary, so the cost is not the
+product of thousands of keys and thousands of modules.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _MOST_SHAPES = 64
 
 @dataclass(frozen=True, slots=True)
 class PlainPattern:
-    """Characters in a row; at the places in `dots` any character fits."""
+    """A sequence of characters; at the positions in `dots`, any character matches."""
 
     text: str
     dots: tuple[int, ...] = ()
 
     def matches_whole(self, name: str) -> bool:
-        """Whether `name` as a whole is this: what `re.fullmatch` finds."""
+        """Whether the pattern matches all of `name`, like `re.fullmatch`."""
         return mask_characters(name, self.dots) == self.text if len(name) == len(self.text) else False
 
 
 def parse_plain_pattern(pattern: str) -> PlainPattern | None:
-    """The pattern as characters in a row; None if it is anything else."""
+    """The plain pattern that `pattern` stands for; None if it needs an engine."""
     found: list[str] = []
     dots: list[int] = []
     characters = iter(pattern)
@@ -47,7 +47,7 @@ def parse_plain_pattern(pattern: str) -> PlainPattern | None:
 
 
 def mask_characters(text: str, dots: tuple[int, ...]) -> str:
-    """`text` with a dot at each of those places."""
+    """`text` with a dot at each of the positions `dots`."""
     if not dots:
         return text
     characters = list(text)
@@ -66,9 +66,9 @@ def dotted_suffixes(name: str) -> Iterator[str]:
 
 
 class PlainIndex:
-    """Numbered plain patterns, found by the names they match.
+    """Numbered plain patterns, found by the names that they match.
 
-    Of patterns that match the same names only the first is kept for each `value`, and two values at most:
+    Of patterns that match the same names, only the first for each `value` is kept, and at most two values:
     enough to know which pattern comes first and whether patterns disagree.
     """
 
@@ -77,8 +77,8 @@ class PlainIndex:
         self._shapes: dict[tuple[int, tuple[int, ...]], dict[str, dict[object, int]]] = {}
 
     def add(self, number: int, pattern: PlainPattern, value: object) -> bool:
-        """Takes the pattern in; False if it would make looking a name up too long, since its dots stand
-        elsewhere than those of very many others.
+        """Adds the pattern. Returns False if lookups would become too slow, because very many patterns have
+        dots at different positions.
         """
         if not pattern.dots:
             self._keep(self._exact.setdefault(pattern.text, {}), number, value)
@@ -90,7 +90,7 @@ class PlainIndex:
         return True
 
     def numbers(self, name: str) -> Iterable[int]:
-        """The patterns that match the end of `name`, in no order."""
+        """The numbers of patterns that match the end of `name`, in no order."""
         for end in dotted_suffixes(name):
             if end in self._exact:
                 yield from self._exact[end].values()

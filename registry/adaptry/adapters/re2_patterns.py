@@ -1,8 +1,8 @@
-"""Matches patterns with RE2 where it agrees with `re`: in time linear in the name, for any pattern.
+"""Matches patterns with RE2 where it agrees with `re`: in time linear in the name's length, for any pattern.
 
-RE2 is optional. It takes many constructs of `re` in the same sense, refuses some, and takes a few in another
-sense: those are left out here before it is asked, and so is everything that is not ASCII, where `\\w`, `\\d`,
-`\\b` and case differ. `tests/domain/test_patterns.py` compares the two engines on thousands of generated
+RE2 is optional. Most constructs of `re` have the same meaning in RE2, some are refused, and a few have
+another meaning. The last are not passed to RE2, nor is any non-ASCII text, for which `\\w`, `\\d`, `\\b` and
+case differ. `tests/domain/test_patterns.py` compares the two engines on thousands of generated
 patterns.
 """
 
@@ -16,9 +16,9 @@ from types import ModuleType
 
 from adaptry.adapters.pattern_process import SUFFIX, compile_rule
 
-# {,3} is literal in RE2; [:alpha:] is a class there; digits and letters after a backslash are octal,
-# hexadecimal or names in different ways; \B never matches an empty text in `re`. The rest may make `re` warn
-# of what a set will mean in a later Python.
+# In RE2, {,3} is literal and [:alpha:] is a class; digits and letters after a backslash have other meanings;
+# \B never matches an empty text in `re`. For the rest, `re` may warn that a set will change its meaning in a
+# later Python.
 _DIFFERS = re.compile(r"\{,|\[:|\\[0-9xuUNBZ]|\[\^?\[|--|&&|~~|\|\|")
 
 
@@ -31,8 +31,8 @@ def _re2() -> ModuleType | None:
 
 
 def re2_test(rule: str, pattern: str) -> Callable[[str], object] | None:
-    """Whether `pattern` matches a printable ASCII name, by RE2; None if RE2 is not installed, or its answer
-    might not be that of `re`.
+    """A function that tests with RE2 whether `pattern` matches a printable ASCII name; None if RE2 is not
+    installed, or its result might differ from that of `re`.
     """
     if not pattern.isascii() or _DIFFERS.search(pattern):
         return None
@@ -42,7 +42,7 @@ def re2_test(rule: str, pattern: str) -> Callable[[str], object] | None:
     try:
         compile_rule(rule, pattern)
     except (re.error, RecursionError, OverflowError):
-        return None  # for the child to say why
+        return None  # the child reports why
     options = engine.Options()
     options.log_errors = False
     try:

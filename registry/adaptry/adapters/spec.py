@@ -1,7 +1,7 @@
-"""What an adapter is, derived from its tensors' headers and its config: never from a form.
+"""The spec of an adapter, derived from its tensors' headers and its config, and never entered by users.
 
-A spec names every tensor of the file exactly once: as part of a module's update, as a full weight that
-replaces one of the base, or as *unclaimed* (no rule of the method knows it). Nothing is silently dropped.
+A spec lists every tensor of the file exactly once: as part of a module's update, as a full weight that
+replaces one of the base's, or as *unclaimed* (no rule of the method matches it). Nothing is silently dropped.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 LAYOUT = 2
-"""The version of this derivation; a catalog row derived by an older one is rebuilt by `reindex`."""
+"""The version of this derivation. `reindex` rebuilds catalog rows that an older version derived."""
 
 ModuleKind = Literal[
     "linear", "embedding", "conv", "flat", "parameter", "attention", "norm", "block", "other"
 ]
-"""`flat`: a matrix or a convolution alike, whose kernel is taken as [out, in·k…]; `block`: a part of the
-model that is added to as a whole, and no weight of it changes.
+"""`flat`: a matrix, or a convolution whose kernel is flattened to [out, in·k…]. `block`: a part of the model
+whose output is added to, without a change of its weights.
 """
 ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows", "norm"]
 
@@ -31,9 +31,9 @@ class ModuleSpec(_Value):
 
     `path` is the module's name in the model (`model.layers.0.self_attn.q_proj`). For LoRA kinds `down` is
     lora_A, [rank, in] (or [rank, in, *kernel]), and `up` is lora_B, [out, rank]; `scale` multiplies up@down.
-    `tensors` maps the role of each tensor (`A`, `B`, `magnitude`, …) to its name in the file. Of a module of
-    several 3-D parameters, `parameter` names the one that is changed, where the config tells; `rank` is then
-    that of all experts together.
+    `tensors` maps the role of each tensor (`A`, `B`, `magnitude`, …) to its name in the file. If a module has
+    several 3-D parameters, `parameter` names the one that is changed, if the config determines it; `rank` is
+    then that of all experts together.
     """
 
     path: str
@@ -48,13 +48,17 @@ class ModuleSpec(_Value):
 
     @property
     def name(self) -> str:
-        """What PEFT's patterns are matched to: the path without `base_layer`, with any parameter."""
+        """The name that PEFT's patterns match: the path without `base_layer`, with the parameter if there is
+        one.
+        """
         path = self.path.replace(".base_layer", "")
         return f"{path}.{self.parameter}" if self.parameter else path
 
 
 class ExtraWeight(_Value):
-    """A full tensor in place of the base's (or of rows): `modules_to_save`, biases, saved embeddings."""
+    """A full tensor that replaces one of the base's, or rows of it: `modules_to_save`, biases, saved
+    embeddings.
+    """
 
     target: str  # the parameter in the model, e.g. `lm_head.weight`
     kind: ExtraKind
@@ -63,13 +67,13 @@ class ExtraWeight(_Value):
 
 
 class Spec(_Value):
-    """An adapter in values: enough to list, search, check and plan without opening a weight.
+    """A description of an adapter: enough to list, search, check and plan without reading weights.
 
-    `traits` are the things that change how it may be used: `dora`, `rslora`, `pissa`, `target_parameters`, …
-    `shared` are tensors of the whole model by role (VeRA's projections, a prompt's embeddings),
-    `virtual_tokens` how many tokens a prompt method puts before the input. `layouts` are those of
-    `key_layout`: in which of several layouts the file is, where libraries changed theirs. `parameters` counts
-    elements, `size` is bytes of all tensors.
+    `traits` are features that affect how it may be used: `dora`, `rslora`, `pissa`, `target_parameters`, …
+    `shared` are tensors of the whole model by role (VeRA's projections, a prompt's embeddings).
+    `virtual_tokens` is the number of tokens that a prompt method puts before the input. `layouts` are the
+    file's layouts (`key_layout`), where libraries changed theirs. `parameters` is the number of elements, and
+    `size` the size of all tensors in bytes.
     """
 
     method: str
@@ -90,12 +94,12 @@ class Spec(_Value):
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The distinct ranks, smallest first; empty where the method has none."""
+        """The distinct ranks, smallest first; empty if the method has none."""
         return tuple(sorted({module.rank for module in self.modules if module.rank}))
 
     @property
     def rank(self) -> int | None:
-        """The largest rank: what an engine must have room for."""
+        """The largest rank, which an engine must support."""
         return max(self.ranks, default=None)
 
     @property

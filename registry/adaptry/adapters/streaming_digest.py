@@ -1,6 +1,6 @@
-"""The weights digest of a file that passes by once, from its first byte to its last.
+"""Computes the weights digest of a file while it is streamed once, from its first byte to its last.
 
-So whoever receives a file need not read it again. It is the digest that `weights` reads from a file at rest.
+So the receiver of a file need not read it again. The result equals that of `weights` for a stored file.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 
 _LIMITS = HeaderLimits(size=1 << 20, tensors=ADAPTER_LIMITS.tensors)
-"""Many files may be passing at once, so less is held of each than of one that is read."""
+"""Largest header, in bytes. Many files may be streamed at once, so the limit is lower than for stored
+files.
+"""
 
 
 class StreamingWeightsDigest:
-    """Fed the pieces of a file of `size` bytes, in order; `digest` then knows what they weigh.
+    """Takes the pieces of a file of `size` bytes, in order; then `digest` is its weights digest.
 
-    A file that is no safetensors, or has a header of over 1 MiB, is no error: there is no digest of it here.
+    A file that is not safetensors, or has a header over 1 MiB, is not an error, but has no digest here.
     """
 
     def __init__(self, size: int) -> None:
@@ -57,7 +59,7 @@ class StreamingWeightsDigest:
                 self._feed(memoryview(head)[self._header.data_start :])
 
     def digest(self) -> Digest | None:
-        """None for what is no safetensors, and before its end."""
+        """The weights digest; None before the end of the file, and if it is not safetensors."""
         if (
             self._header is None
             or self.position != self._size
@@ -67,7 +69,7 @@ class StreamingWeightsDigest:
         return combine_digests(self._header.tensors, self._digests)
 
     def _begun(self) -> SafetensorsHeader | None:
-        """The header once it is here. Raises `InvalidWeights`."""
+        """The header, once it is complete. Raises `InvalidWeights`."""
         if len(self._head) < min(self._size, 9):
             return None
         length = int.from_bytes(self._head[:8], "little")
@@ -88,7 +90,7 @@ class StreamingWeightsDigest:
                 self._next(at)
 
     def _next(self, at: int) -> None:
-        """Goes on to the tensor that begins at `at`; tensors without bytes are over at once."""
+        """Moves to the tensor that begins at `at`; empty tensors end at once."""
         while self._end == at or self._name is None:
             if self._name is not None:
                 self._digests[self._name] = self._hasher.hexdigest()

@@ -1,8 +1,8 @@
-"""What the names of a base's tensors mean, whichever tool wrote them.
+"""The meaning of the names of a base's tensors, whichever tool wrote them.
 
-The same weights go by several names: with or without the task model's prefix, LayerNorms by their TensorFlow
-names, embeddings under a dozen spellings. These are the rules that everyone who
-compares or looks up names shares. They know text only.
+The same weights have several names: with or without a task model's prefix, LayerNorms with their TensorFlow
+names, embeddings in a dozen spellings. All code that compares or looks up names uses these rules, which
+depend on text only.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ INPUT_EMBEDDINGS = frozenset(
     ]
 )
 OUTPUT_HEADS = frozenset(["lm_head", "embed_out", "output", "generator_lm_head"])
-# Last parts of other heads that are tied to the embedding: of BERT and its kin, DistilBERT, XLNet. The same
-# names stand for other modules elsewhere.
+# Last parts of other heads that are tied to the embedding: those of BERT-like models, DistilBERT and XLNet.
+# Other models use the same names for other modules.
 TIED_HEADS = frozenset(["decoder", "vocab_projector", "lm_loss"])
 _TASK_HEADS = OUTPUT_HEADS | {"score", "classifier", "qa_outputs", "cls", "v_head", "multiple_choice_head"}
 
-# Buffers that older tools saved: they follow from the config and carry no training.
+# Buffers that older tools saved: they follow from the config and are not trained.
 _BUFFERS = re.compile(
     r"(?:.*\.)?(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias|attention\.(?:masked_)?bias|position_ids)"
 )
@@ -43,9 +43,9 @@ _LEGACY_ENDS = (
 
 
 def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is a mask, a position table or a rotary table rather than a weight.
+    """Whether a tensor is a mask, a position table or a rotary table, and not a weight.
 
-    GPT-2's causal mask is called `attn.bias` like a real bias, and is told from one by its four dimensions.
+    GPT-2's causal mask is called `attn.bias` like a real bias, but has four dimensions.
     """
     if not _BUFFERS.fullmatch(name):
         return False
@@ -53,9 +53,14 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def layer_of(name: str) -> int | None:
-    """The layer a module or weight is in: the first number in its path."""
+    """The layer of a module or weight: the first number in its path."""
     found = _LAYER.search(name)
     return int(found[0]) if found else None
+
+
+def is_input_embedding(path: str) -> bool:
+    """Whether the module at `path` has the name of a token embedding."""
+    return path.rpartition(".")[2] in INPUT_EMBEDDINGS
 
 
 def is_output_head(name: str) -> bool:
@@ -65,7 +70,9 @@ def is_output_head(name: str) -> bool:
 
 
 def input_embedding(names: Iterable[str]) -> str | None:
-    """The weight of the token embedding, if exactly one is there; an encoder-decoder's shared one first."""
+    """The weight of the token embedding, if there is exactly one; the shared one of an encoder-decoder
+    first.
+    """
     found = [name for name in names if name.endswith(".weight") and name.split(".")[-2] in INPUT_EMBEDDINGS]
     shared = [name for name in found if _owner(name) == "shared"]
     for candidates in (shared, found):
@@ -75,10 +82,10 @@ def input_embedding(names: Iterable[str]) -> str | None:
 
 
 def normalised(names: Iterable[str]) -> Mapping[str, str]:
-    """Each name as it would be without the task model's prefix and in today's spelling.
+    """Each name without the task model's prefix and in its current spelling.
 
-    A first part that all weights but the heads share (`model`, `transformer`, `bert`) is dropped, again and
-    again: `GPT2Model` and `GPT2LMHeadModel` write the same weights with and without it.
+    First parts that all weights except the heads share (`model`, `transformer`, `bert`) are dropped
+    repeatedly: `GPT2Model` and `GPT2LMHeadModel` write the same weights without and with them.
     """
     names = list(names)
     modern = {name: _modern(name) for name in names}
@@ -91,7 +98,7 @@ def normalised(names: Iterable[str]) -> Mapping[str, str]:
 
 
 def _owner(name: str) -> str:
-    """The module a parameter belongs to, by its last part: `wte` of `transformer.wte.weight`."""
+    """The last part of the name of a parameter's module: `wte` of `transformer.wte.weight`."""
     return name.rpartition(".")[0].rpartition(".")[2]
 
 

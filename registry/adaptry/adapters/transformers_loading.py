@@ -1,9 +1,9 @@
-"""What transformers makes of a checkpoint's tensors as it loads them: other names, and fused experts.
+"""How transformers converts a checkpoint's tensors when it loads them: other names, and fused experts.
 
-Adapters name what is in memory. Since version 5 that is no longer what is on disk: `ViT` has new names, and a
-layer's experts, stored one by one, become two 3-D parameters. The tables are those of transformers 5.24
-(`transformers/conversion_mapping.py`), for the families that adapters are trained on; for the others that it
-converts we know only that it does.
+Adapters use the names in memory. Since version 5 these differ from the names on disk: `ViT` has new names,
+and the experts of a layer, stored separately, become two 3-D parameters. The tables are those of transformers
+5.24 (`transformers/conversion_mapping.py`) for the families that adapters are trained on. For other families
+we only know that transformers converts them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from adaptry.adapters.base_record import TensorShape
 
 @dataclass(frozen=True, slots=True)
 class LoadedTensor:
-    """A tensor under its name in memory. `parts`: the tensors on disk it is made of; `shape`: its own."""
+    """A tensor under its name in memory, with its shape there. `parts` are the tensors on disk that form
+    it.
+    """
 
     name: str
     parts: tuple[str, ...]
@@ -25,7 +27,7 @@ class LoadedTensor:
 
     @property
     def is_as_stored(self) -> bool:
-        """Whether loading leaves it as it is."""
+        """Whether loading leaves it unchanged."""
         return self.parts == (self.name,)
 
 
@@ -82,7 +84,7 @@ _GRANITE_MOE: _Rules = (
 _MIXTRAL: _Rules = ((r"\.block_sparse_moe\.", ".mlp."),)
 _TEXT_PART: _Rules = ((r"^model\.language_model\.", "model."),)
 
-# Each rule is tried on every name, in order, as transformers does it.
+# Each rule is applied to every name, in order, like in transformers.
 _RENAMES: Mapping[str, _Rules] = {
     **dict.fromkeys(("vit", "deit", "beit", "ijepa", "vivit", "vit_mae", "vit_msn"), _VIT),
     "audio-spectrogram-transformer": _VIT,
@@ -121,7 +123,9 @@ _GATE, _UP, _DOWN = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
 
 
 def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[LoadedTensor]:
-    """Every tensor as it is in memory. Experts stored one by one come fused, if all are there and alike."""
+    """Every tensor as in memory. Separately stored experts are fused if all are present and have equal
+    shapes.
+    """
     experts: dict[str, dict[str, dict[int, str]]] = {}
     rules = [(re.compile(old), new) for old, new in _RENAMES.get(model_type, ())]
     for disk, tensor in tensors.items():
@@ -138,14 +142,14 @@ def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> It
 
 
 def is_converted_on_load(model_types: Iterable[str]) -> bool:
-    """Whether transformers converts such a model as it loads it, by rules that are not in the tables here."""
+    """Whether transformers converts such a model at load, by rules that the tables here lack."""
     return not _CONVERTED.isdisjoint(model_types)
 
 
 def _fused(
     path: str, roles: Mapping[str, Mapping[int, str]], tensors: Mapping[str, TensorShape]
 ) -> Iterator[LoadedTensor]:
-    """The 3-D parameters of one layer's experts: gate above up, and down."""
+    """The 3-D parameters of a layer's experts: gate stacked on up, and down."""
     gate, up, down = (
         next((roles[role] for role in names if role in roles), {}) for names in (_GATE, _UP, _DOWN)
     )
@@ -160,7 +164,9 @@ def _fused(
 def _stacked(
     stacks: Sequence[Mapping[int, str]], tensors: Mapping[str, TensorShape]
 ) -> tuple[int, ...] | None:
-    """[experts, rows of all stacks, columns]; None where an expert is missing or unlike the others."""
+    """The shape [experts, rows of all stacks, columns]; None if an expert is missing or differs from the
+    others.
+    """
     count = len(stacks[0])
     if not count or any(set(stack) != set(range(count)) for stack in stacks):
         return None

@@ -1,8 +1,8 @@
-"""The weights digest: the same adapter, whatever tool wrote the file.
+"""The weights digest, which is equal for equal adapters, whichever tool wrote the file.
 
-Writers order tensors and pad headers differently, and metadata order is random, so equal adapters have
-unequal files. This digest is over (name, dtype, shape, bytes) of each
-tensor, sorted by name, and over nothing else.
+Tools order tensors and pad headers differently, and the order of metadata is random, so equal adapters have
+different files. This digest covers (name, dtype, shape, bytes) of each tensor, sorted by name, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PIECE = 1 << 20
 
 
 def weights_digest(tensors: Mapping[str, TensorInfo], read: ReadAt) -> Digest:
-    """Reads every tensor once, on all cores (hashlib lets go of the interpreter lock)."""
+    """Reads every tensor once, on all cores (hashlib releases the interpreter lock)."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = dict(
             zip(tensors, pool.map(lambda info: _tensor_digest(info, read), tensors.values()), strict=True)

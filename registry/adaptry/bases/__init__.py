@@ -1,1 +1,1 @@
-"""What a base model is on disk: its files, fingerprint, names, shapes and quantised forms."""
+"""Base models on disk: files, fingerprints, names, shapes and quantised forms."""

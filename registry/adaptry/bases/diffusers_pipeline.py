@@ -1,7 +1,8 @@
-"""A pipeline of diffusers as a base: its parts' checkpoints in one, each tensor named with its part first.
+"""A diffusers pipeline as a base: the checkpoints of all its parts, with the part's name before each
+tensor's.
 
-`unet.down_blocks.0.…`, `text_encoder.…`: the names in which LoRA files of diffusers speak. It can be
-fingerprinted and checked against. It is never merged into, so `open_checkpoint` does not know it.
+LoRA files of diffusers use these names (`unet.down_blocks.0.…`, `text_encoder.…`). A pipeline can be
+fingerprinted and checked against. Nothing is merged into it, so `open_checkpoint` does not open it.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=10_000)
 
 
 def open_base_folder(folder: Path | str) -> HfCheckpoint:
-    """The base in a folder, one model or a pipeline. Raises as `open_checkpoint` and `open_pipeline`."""
+    """Opens the base in a folder, a model or a pipeline. Raises what `open_checkpoint` and `open_pipeline`
+    raise.
+    """
     folder = Path(folder).expanduser()
     return open_pipeline(folder) if (folder / INDEX).is_file() else open_checkpoint(folder)
 
 
 def open_pipeline(folder: Path) -> HfCheckpoint:
-    """The pipeline that `save_pretrained` of diffusers wrote into `folder`.
+    """Opens the pipeline that diffusers' `save_pretrained` wrote into `folder`.
 
-    Its config is the pipeline's class, as `architectures`, and the parts' configs by name. Raises
-    `InvalidConfig`, `NotFound` where no part has weights, and what opening a part raises.
+    Its config has the pipeline's class, as `architectures`, and the parts' configs by name. Raises
+    `InvalidConfig`, `NotFound` if no part has weights, and what opening a part raises.
     """
     try:
         index = strictjson.loads((folder / INDEX).read_bytes(), _LIMITS, str(folder / INDEX))
@@ -50,7 +53,7 @@ def open_pipeline(folder: Path) -> HfCheckpoint:
     config = {
         "model_type": index["_class_name"],
         "architectures": [index["_class_name"]],
-        "tie_word_embeddings": False,  # a part's own affair
+        "tie_word_embeddings": False,  # each part handles this itself
         **{name: part.config for name, part in parts.items()},
     }
     return HfCheckpoint(folder, config, shards, tensors, shard_of)

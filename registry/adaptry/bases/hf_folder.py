@@ -1,7 +1,7 @@
-"""A base model on disk: a Hugging Face checkpoint folder, known by its headers.
+"""A base model on disk: a Hugging Face checkpoint folder, described by its headers.
 
-Opening one reads `config.json` and the safetensors headers, never a weight. It says which tensors
-there are and in which file each lies; fingerprints, checks and merges all start from here.
+Opening one reads `config.json` and the safetensors headers, and never weights. The result lists the tensors
+and the file of each. Fingerprints, checks and merges all start from here.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _INDEX_LIMITS = strictjson.JsonLimits(size=128 << 20, depth=4, nodes=2_000_000)
 
 @dataclass(frozen=True, slots=True)
 class HfCheckpoint:
-    """A folder of weights: its config, its shards in name order, and each tensor's place."""
+    """A folder of weights: its config, its shards in name order, and the position of each tensor."""
 
     folder: Path
-    config: Mapping[str, Any]  # config.json as written: its fields are the model's own
+    config: Mapping[str, Any]  # config.json as written; its fields depend on the model
     shards: Mapping[str, SafetensorsHeader]
     tensors: Mapping[str, TensorInfo]
     shard_of: Mapping[str, str]
@@ -43,30 +43,31 @@ class HfCheckpoint:
 
     @property
     def stem(self) -> str:
-        """What the names of its weights' files begin with."""
+        """The beginning of the names of its weights files."""
         return weights_stem(self.config)
 
     @property
     def size(self) -> int:
-        """Bytes of all tensors."""
+        """The size of all tensors in bytes."""
         return sum(info.size for info in self.tensors.values())
 
     @contextmanager
     def open_shard(self, shard: str) -> Iterator[ReadAt]:
-        """Positional reads of a shard, wherever it is."""
+        """Positional reads of a shard."""
         with open_regular(self.folder / shard) as file:
             yield read_at(file)
 
 
 def weights_stem(config: Mapping[str, Any]) -> str:
-    """What the names of weights' files begin with: a part of a pipeline says its class and is saved by
-    diffusers. (`Any`: JSON.)
+    """The beginning of the names of weights files, which differs for a part of a pipeline: diffusers saves
+    it, and its config names a class. (`Any`: JSON.)
     """
     return "diffusion_pytorch_model" if isinstance(config.get("_class_name"), str) else "model"
 
 
 def open_checkpoint(folder: Path | str, stem: str | None = None) -> HfCheckpoint:
-    """The checkpoint in `folder`, whose files of weights begin with `stem`; else as its config says.
+    """Opens the checkpoint in `folder`. Its weights files begin with `stem`, by default according to its
+    config.
 
     Raises `NotFound` (no folder, no weights), `Unsupported` (only pickles or GGUF, a pipeline),
     `InvalidConfig`, `InvalidWeights` (a shard that is missing, cut short, or names a tensor twice).
@@ -77,8 +78,8 @@ def open_checkpoint(folder: Path | str, stem: str | None = None) -> HfCheckpoint
     config = read_config(folder) if (folder / CONFIG).exists() else None
     if config is None and (folder / "model_index.json").exists():
         raise Unsupported(
-            f"{folder} is a pipeline of diffusers, of several models: name the folder of the one that is"
-            f" meant ({folder / 'unet'}, for one)"
+            f"{folder} is a diffusers pipeline with several models: pass the folder of one of them"
+            f" (such as {folder / 'unet'})"
         )
     if config is None:
         raise NotFound(f"{folder} has no config.json, so it is not a Hugging Face model folder")
@@ -90,7 +91,9 @@ def open_checkpoint(folder: Path | str, stem: str | None = None) -> HfCheckpoint
 def build_checkpoint(
     folder: Path, config: Mapping[str, Any], shards: Mapping[str, SafetensorsHeader]
 ) -> HfCheckpoint:
-    """The checkpoint of these shards. Raises `InvalidWeights` where two hold one tensor. (`Any`: JSON.)"""
+    """The checkpoint with these shards. Raises `InvalidWeights` if two have the same tensor. (`Any`:
+    JSON.)
+    """
     tensors: dict[str, TensorInfo] = {}
     shard_of: dict[str, str] = {}
     for name, header in shards.items():
@@ -102,13 +105,13 @@ def build_checkpoint(
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """The model's `config.json`. Raises `InvalidConfig`. (`Any`: its fields are the model's own.)"""
+    """The model's `config.json`. Raises `InvalidConfig`. (`Any`: its fields depend on the model.)"""
     config: Mapping[str, Any] = _read_json(folder / CONFIG, _CONFIG_LIMITS, InvalidConfig)
     return config
 
 
 def side_files(folder: Path) -> Iterator[Path]:
-    """The files beside the weights that make a model whole: config, tokenizer, templates, licence."""
+    """The files other than weights that a model needs: config, tokenizer, templates, licence."""
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith("."):
             continue
@@ -119,9 +122,9 @@ def side_files(folder: Path) -> Iterator[Path]:
 
 
 def list_shard_names(present: Set[str], folder: Path, what: str, stem: str = "model") -> list[str]:
-    """The names of a checkpoint's weights files, of which files are `present`; an index is read in `folder`.
+    """The names of a checkpoint's weights files among the files `present`; an index is read from `folder`.
 
-    Raises as `open_checkpoint`, calling the checkpoint `what`.
+    Raises what `open_checkpoint` raises, naming the checkpoint `what`.
     """
     single = f"{stem}.safetensors"
     index = f"{single}.index.json"
@@ -134,7 +137,7 @@ def list_shard_names(present: Set[str], folder: Path, what: str, stem: str = "mo
         for name in names:
             if "/" in name or "\\" in name or name not in present:
                 raise InvalidWeights(
-                    f"{folder / index} names {name[:80]!a}, which is not there; is the download complete?"
+                    f"{folder / index} names {name[:80]!a}, which is missing; is the download complete?"
                 )
         return names
     if single in present:

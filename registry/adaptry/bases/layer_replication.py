@@ -1,7 +1,7 @@
-"""Layer replication: the names of a deeper model whose layers are copies of a base's.
+"""Layer replication: the tensor names of a deeper model whose layers are copies of a base's.
 
-An adapter trained on such a model (`layer_replication`) names its layers. Here a base's names are read as
-that model's: a tensor of a layer is there once under each of the layer's new numbers.
+An adapter trained on such a model (`layer_replication`) uses its layer numbers. This module maps a base's
+names to that model's: a tensor of a layer appears once under each of the layer's new numbers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _MOST = 4096
 
 
 def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
-    """Which layer of the base stands at each place; none where nothing is replicated. Raises `InvalidConfig`
-    if a range is none.
+    """The base's layer at each position; empty if no layers are replicated. Raises `InvalidConfig` if a range
+    is malformed.
     """
     ranges = config.fields.get("layer_replication") or []
     layers: list[int] = []
@@ -29,7 +29,7 @@ def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
         is_range = isinstance(pair, list) and len(pair) == 2 and all(type(bound) is int for bound in pair)
         if not is_range or not 0 <= pair[0] < pair[1] or len(layers) + pair[1] - pair[0] > _MOST:
             raise InvalidConfig(
-                "adapter_config.json: layer_replication holds ranges [first, end] of layers, not"
+                "adapter_config.json: layer_replication must be ranges [first, end] of layers, not"
                 f" {str(pair)[:40]!r}"
             )
         layers.extend(range(*pair))
@@ -37,20 +37,21 @@ def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
 
 
 class LayersBeyondBase(Unsupported):
-    """Layers are replicated that the base does not have; PEFT raises an IndexError."""
+    """The config replicates layers that the base does not have; PEFT raises an IndexError."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeeperNames:
-    """The deeper model's tensors: `source` has the base's name of each; `depth` is the base's own."""
+    """The deeper model's tensors: `source` maps them to the base's names; `depth` is that of the base."""
 
     source: Mapping[str, str]
     depth: int
 
 
 def deeper_names(names: Iterable[str], layers: Sequence[int]) -> DeeperNames:
-    """The tensors of the model with these layers of the base. Raises `Unsupported` where the base has no one
-    stack of layers, `LayersBeyondBase` where it has too few; the message continues the adapter's name.
+    """The tensors of the model with these layers of the base. Raises `Unsupported` if the base does not have
+    exactly one stack of layers, and `LayersBeyondBase` if it has too few. The message continues a sentence
+    that begins with the adapter's name.
     """
     names = list(names)
     found = {name: match for name in names if (match := _LAYER.fullmatch(name))}
@@ -58,11 +59,11 @@ def deeper_names(names: Iterable[str], layers: Sequence[int]) -> DeeperNames:
     stacks = len({match["stem"] for match in found.values()})
     if stacks != 1:
         raise Unsupported(
-            f"replicates the layers of a model with one stack of them, and the base has {stacks} stacks"
+            f"replicates the layers of a model with one stack of layers, but the base has {stacks} stacks"
         )
     if max(layers) >= depth:
         raise LayersBeyondBase(
-            f"replicates layers up to {max(layers)}, and the base has {depth} (0 to {depth - 1})"
+            f"replicates layers up to {max(layers)}, but the base has {depth} (0 to {depth - 1})"
         )
     places: dict[int, list[int]] = {}
     for place, layer in enumerate(layers):
@@ -79,9 +80,9 @@ def deeper_names(names: Iterable[str], layers: Sequence[int]) -> DeeperNames:
 
 
 def deeper_record(base: BaseRecord, layers: Sequence[int]) -> BaseRecord:
-    """The base as the model with these of its layers, to look names and shapes up in: no record to store.
+    """A record of the model with these layers of the base, for looking up names and shapes; never stored.
 
-    Raises as `deeper_names`.
+    Raises what `deeper_names` raises.
     """
     names = deeper_names(base.tensors, layers)
     tensors = {name: base.tensors[source] for name, source in names.source.items()}

@@ -1,8 +1,7 @@
-"""Where bases lie on this machine: a small file of id → folders, so that a name is enough to merge.
+"""The folders of bases on this machine: a small file of id → folders, so that a merge needs only a name.
 
-A convenience that is never believed: whoever opens a remembered folder fingerprints it first, and a file
-that is lost or damaged costs one `adaptry base add`. Several copies of a base are several folders, the one
-seen last first.
+The file is only a cache. Code that opens a folder from it computes the fingerprint first, and after a loss or
+damage, `adaptry base add` adds the folder again. A base may have several folders, the most recent first.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _LIMITS = strictjson.JsonLimits(size=4 << 20, depth=3, nodes=50_000)
 
 
 def record_path(cache: Path, base: Digest, folder: Path) -> None:
-    """Says that `base` lies in `folder`. Where `cache` cannot be written nothing is remembered."""
+    """Records that `base` is in `folder`. If `cache` cannot be written, does nothing."""
     known = _read(cache)
     place = str(folder.resolve())
     others = [other for other in known.get(str(base), []) if other != place]
@@ -34,7 +33,7 @@ def record_path(cache: Path, base: Digest, folder: Path) -> None:
 
 
 def find_paths(cache: Path, base: Digest) -> tuple[Path, ...]:
-    """Folders remembered for `base`, last seen first; the caller finds out what is in them now."""
+    """Recorded folders of `base`, the most recent first. The caller checks what they contain now."""
     return tuple(Path(folder) for folder in _read(cache).get(str(base), []))
 
 

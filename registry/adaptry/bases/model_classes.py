@@ -1,8 +1,8 @@
-"""How transformers 5.24 names the modules of a model with a head and of the bare model, by model type.
+"""The names of modules in a model with a head and in the bare model in transformers 5.24, by model type.
 
-A model with a head (`LlamaForCausalLM`) holds the bare model (`LlamaModel`) under one attribute, so that the
-same weights have longer names in it. The tables were read from transformers' classes (`base_model_prefix`,
-where the class has that attribute) and from `conversion_mapping.py`; a test compares them with the installed
+A model with a head (`LlamaForCausalLM`) has the bare model (`LlamaModel`) as an attribute, so the same
+weights have longer names in it. The tables were read from transformers' classes (`base_model_prefix`, where
+the class has that attribute) and from `conversion_mapping.py`; a test compares them with the installed
 transformers.
 """
 
@@ -52,7 +52,7 @@ _MODEL = frozenset(
     zamba zamba2 zaya
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
-"""Model types whose class with a head holds the bare model as `model`."""
+"""Model types whose class with a head has the bare model as `model`."""
 
 _OWN_NAME = frozenset(
     """
@@ -68,7 +68,7 @@ _OWN_NAME = frozenset(
     vit vivit vjepa2 wav2vec2 wav2vec2-bert wav2vec2-conformer wavlm yoso
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
-"""Those that hold it under the name of the type: `bert`, `roc_bert`."""
+"""Model types for which that attribute has the name of the type: `bert`, `roc_bert`."""
 
 _OTHER: Mapping[str, str] = {
     **dict.fromkeys(
@@ -134,26 +134,26 @@ _ADAPTERS_CONVERTED = frozenset(
     yolos
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
-"""Model types for which PEFT renames and fuses a LoRA's tensors as transformers does the model's own."""
+"""Model types for which PEFT renames and fuses a LoRA's tensors like transformers does the model's."""
 
 _WITH_HEAD = re.compile(r".+(?:For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|WithLMHead|LMHead)")
 _BARE = re.compile(r".+Model")
 
 
 def body_attribute(model_type: str) -> str:
-    """The attribute that holds the bare model in a model with a head; empty where none is known."""
+    """The attribute for the bare model in a model with a head; empty if unknown."""
     if model_type in _MODEL:
         return "model"
     return model_type.replace("-", "_") if model_type in _OWN_NAME else _OTHER.get(model_type, "")
 
 
 def converts_adapters(model_type: str) -> bool:
-    """Whether PEFT takes a LoRA with the model's names on disk as well as with those in memory."""
+    """Whether PEFT accepts a LoRA with the model's names on disk as well as with those in memory."""
     return model_type in _ADAPTERS_CONVERTED
 
 
 def has_head(model_class: str) -> bool | None:
-    """Whether a class of transformers is a model with a head; None where its name does not tell."""
+    """Whether a class of transformers is a model with a head; None if its name does not show it."""
     if _WITH_HEAD.fullmatch(model_class):
         return True
     return False if _BARE.fullmatch(model_class) else None

@@ -1,8 +1,8 @@
-"""The names that modules and parameters have in the model onto which PEFT loads an adapter.
+"""The names of modules and parameters in the model onto which PEFT loads an adapter.
 
-A checkpoint's own names are not yet those: transformers renames some families' tensors as it loads them, and
-a model with a head holds the bare model under one attribute. PEFT looks a tensor of an adapter up under
-exactly one name and drops it where there is no such name, so nothing here is tolerant.
+They may differ from the names in a checkpoint: transformers renames some families' tensors at load, and a
+model with a head has the bare model as an attribute. PEFT looks up an adapter's tensor under exactly one
+name, and drops it if that does not exist. So these rules are exact and not tolerant.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _Shapes = dict[str, tuple[int, ...] | None]
 
 @dataclass(frozen=True)
 class ModelNames:
-    """`parameters`: the model's parameters, with their shapes where they are known. `aliases`: other names
-    under which PEFT takes an adapter's tensors for them.
+    """`parameters` are the model's parameters, with shapes if they are known. `aliases` are other names under
+    which PEFT accepts an adapter's tensors for them.
     """
 
     parameters: Mapping[str, tuple[int, ...] | None]
@@ -38,11 +38,11 @@ class ModelNames:
 
     @cached_property
     def modules(self) -> frozenset[str]:
-        """Every module, containers too: each dotted beginning of a parameter's name."""
+        """Every module, including containers: each dotted prefix of a parameter's name."""
         return _beginnings(self.parameters)
 
     def has_module(self, path: str) -> bool:
-        """Whether PEFT finds the module, under its name or another that it takes for it."""
+        """Whether PEFT finds the module, under its name or an alias."""
         return path in self.modules or path in self._other_modules
 
     def has_parameter(self, name: str) -> bool:
@@ -54,11 +54,11 @@ class ModelNames:
 
     @cached_property
     def holders(self) -> frozenset[str]:
-        """The modules that hold a parameter themselves."""
+        """The modules that directly have a parameter."""
         return frozenset(name.rpartition(".")[0] for name in self.parameters)
 
     def holders_of(self, parameter: str, dimensions: int) -> Iterator[str]:
-        """The modules that hold a parameter of this name, of so many dimensions or more."""
+        """The modules with a parameter of this name and at least `dimensions` dimensions."""
         end = f".{parameter}"
         for name, shape in self.parameters.items():
             if name.endswith(end) and shape is not None and len(shape) >= dimensions:
@@ -76,10 +76,10 @@ def model_names(
 ) -> ModelNames:
     """The names in memory of a base with these tensors on disk and these facts (`Any`: JSON).
 
-    `task` is the config's `task_type` and `model_class` its `auto_mapping.base_model_class`: they say whether
-    the model has a head. Where they do not, it is the class that the base was saved from, or, if that is not
-    known either, the one that has most of the names in `used`. `takes_disk_names`: the method is one whose
-    tensors PEFT renames as transformers does the model's own, in the families for which it does.
+    `task` is the config's `task_type` and `model_class` its `auto_mapping.base_model_class`; they determine
+    whether the model has a head. If they do not, the class from which the base was saved is used or, if that
+    is unknown, the one that has most of the names in `used`. `takes_disk_names`: for this method, PEFT
+    renames tensors like transformers does the model's, in the families that it converts.
     """
     model_type = str(facts.get("model_type") or "")
     disk = {_modern(name): tensor.shape for name, tensor in tensors.items()}
@@ -102,7 +102,7 @@ def model_names(
     if said is None:
         wanted = set(used)
         said = len(wanted & _modules(with_head)) >= len(wanted & _modules(bare))
-    is_own_code = not body and not is_converted  # nobody knows that loading it changes a name
+    is_own_code = not body and not is_converted  # no conversion of names is known
     aliases = disk.keys() if is_own_code or (takes_disk_names and is_converted) else ()
     return ModelNames(with_head if said else bare, frozenset(aliases))
 
@@ -112,7 +112,7 @@ def _beginnings(names: Iterable[str]) -> frozenset[str]:
 
 
 def _respelled(name: str) -> str:
-    """A name on disk of a vision-language model as transformers has it in memory since 4.52."""
+    """The name in memory, since transformers 4.52, of a vision-language model's tensor on disk."""
     for new, old in sorted(SPELLINGS, key=lambda spelling: -len(spelling[1])):
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -125,20 +125,22 @@ def _saved_with_head(facts: Mapping[str, Any]) -> bool | None:
 
 
 def _tied_head(facts: Mapping[str, Any], model_type: str) -> _Shapes:
-    """The output head that a model of language has in memory, where only the embedding is on disk."""
+    """The output head that a language model has in memory if only the embedding is on disk."""
     is_language = _OF_LANGUAGE.fullmatch(facts["architectures"][0]) and model_type not in _OTHER_HEADS
     return {"lm_head.weight": None} if is_language else {}
 
 
 def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:
-    """None where the config does not say. A model for FEATURE_EXTRACTION may be either."""
+    """Whether the model is loaded with a head; None if the config does not determine it
+    (FEATURE_EXTRACTION).
+    """
     if task in _TASKS_WITH_HEAD:
         return True
     return has_head(model_class) if model_class else None
 
 
 def _with_head(memory: _Shapes, body: str, saved_with_head: bool | None) -> _Shapes:
-    """The names with the body's attribute in front, if the checkpoint is one of the bare model."""
+    """The names, with the bare model's attribute in front if the checkpoint is of the bare model."""
     if not body or saved_with_head or any(name.startswith(f"{body}.") for name in memory):
         return memory
     return {f"{body}.{name}": shape for name, shape in memory.items()}

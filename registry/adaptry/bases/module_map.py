@@ -1,8 +1,8 @@
-"""Where an adapter's modules lie in a base: which tensor on disk each changes, and its orientation.
+"""The tensor on disk that each of an adapter's modules changes, and its orientation.
 
-An adapter names modules of the model in memory; a checkpoint names tensors as some tool wrote them. The
-rules here, PEFT 0.21's and transformers 5's, lead from one to the other. Whatever they do not settle is
-*missing* with the reason: a wrong place would be a silent wrong answer, so nothing is guessed.
+An adapter uses the names of modules in memory; a checkpoint has the names that some tool wrote. The rules
+here, from PEFT 0.21 and transformers 5, map one to the other. If they find no unique tensor, the module is
+*missing*, with the reason. Nothing is guessed, since a wrong tensor would give a silently wrong answer.
 """
 
 from __future__ import annotations
@@ -25,18 +25,23 @@ Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "par
 transpose.
 """
 
-# Modules that are transformers' Conv1D in these architectures: where in = out, shapes cannot tell.
+# Modules that are transformers' Conv1D in these architectures: if in = out, the shape does not show it.
 _CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
 _CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
+# Models whose experts are stored as [experts, in, out]: if in = out, the shape does not show it
+# (transformers' is_transposed).
+TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
 _PACKED = ("qweight", "weight_packed")
 _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
 
 @dataclass(frozen=True, slots=True)
 class TargetTensor:
-    """A module and a base weight that it changes. `tied`: that tensor is embedding and output head in one.
+    """A module and a base weight that it changes. `tied`: that tensor is both embedding and output head.
 
-    Fused experts have a place for each matrix of each `expert` that is stored by itself.
+    Fused experts have an entry for each separately stored matrix of each `expert`. `is_plain`: the update is
+    a LoRA's W + scale · B·A and nothing else. `is_turned`: the factors belong to experts that are stored as
+    [in, out].
     """
 
     module: ModuleSpec
@@ -44,20 +49,34 @@ class TargetTensor:
     orientation: Orientation
     tied: bool = False
     expert: FusedExpert | None = None
+    is_plain: bool = False
+    is_turned: bool = False
 
     @property
     def tensor(self) -> str:
-        """The tensor on disk; of a weight that is fused when loaded, the first of `weight.parts`."""
+        """The tensor on disk; for a weight that is fused at load, the first of `weight.parts`."""
         return self.weight.parts[0]
+
+    @property
+    def bias(self) -> str:
+        """The name of the weight's bias, if it has one."""
+        stem, _, last = self.tensor.rpartition(".")
+        return f"{stem}.in_proj_bias" if last == "in_proj_weight" else f"{stem}.bias"
+
+    @property
+    def stored_orientation(self) -> str:
+        """`orientation`, for experts with the way in which they are stored."""
+        return "parameter_turned" if self.is_turned else self.orientation
 
 
 @dataclass(frozen=True, slots=True)
 class ExtraTarget:
-    """A full weight and the tensor of the base that it replaces (wholly, or rows of it)."""
+    """A full weight and the base's tensor that it replaces: completely, or its `rows` if those are known."""
 
     extra: ExtraWeight
     weight: LoadedTensor
     tied: bool = False
+    rows: tuple[int, ...] = ()
 
     @property
     def tensor(self) -> str:
@@ -66,10 +85,10 @@ class ExtraTarget:
 
 @dataclass(frozen=True, slots=True)
 class ModuleMap:
-    """Every module and extra weight: placed (fused experts in many places), or missing. `reasons` says why,
-    by path or target.
+    """Every module and extra weight: placed (fused experts several times), or missing, with `reasons` by path
+    or target.
 
-    `blocks` are modules placed beside a whole part of the base, of which they change no weight.
+    `blocks` are modules that act on a whole part of the base without changing its weights.
     """
 
     placed: tuple[TargetTensor, ...] = ()
@@ -81,9 +100,10 @@ class ModuleMap:
 
 
 def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> ModuleMap:
-    """Where `spec` lies in a base with these tensors on disk and these config facts (`Any`: JSON).
+    """Maps the modules of `spec` to a base with these tensors on disk and these config facts (`Any`: JSON).
 
-    Shapes decide orientation, and which of several parameters is meant; whether they fit is for the checks.
+    Shapes determine the orientation, and which of several parameters is meant; the checks test whether they
+    fit.
     """
     names = ParameterNames(tensors, facts)
     placed: list[TargetTensor] = []
@@ -116,8 +136,8 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
 
 
 def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], model_type: str) -> Orientation:
-    """Which way round the weight of a plain module is stored. Shapes first, since configs and flags may be
-    wrong; the architecture's list where in = out.
+    """How the weight of a plain module is stored: by its shape first, since configs and flags may be wrong;
+    by the architecture's list if in = out.
     """
     if module.kind in ("embedding", "conv", "parameter"):
         return module.kind
@@ -139,10 +159,10 @@ def is_conv1d(path: str, model_type: str) -> bool:
 def _place_module(
     module: ModuleSpec, names: ParameterNames, is_replicated: bool
 ) -> list[TargetTensor] | MissingReason:
-    """The module's places, or why it has none."""
+    """The module's tensors, or why it has none."""
     if is_replicated:
         return MissingReason(
-            "renumbered", "layer_replication renumbers the layers, so its names are not the base's"
+            "renumbered", "layer_replication renumbers the layers, so its names differ from the base's"
         )
     path = module.path.replace(".base_layer", "")
     if module.kind == "parameter":
@@ -158,16 +178,14 @@ def _place_module(
     if packed:
         return MissingReason("quantised", f"its weight is quantised in the base ({packed})")
     if (expert := _EXPERT.fullmatch(path)) and _has_room(module, names.shapes_inside(expert["path"])):
-        return MissingReason(
-            "experts", "the base stores its experts fused, and the adapter has them one by one"
-        )
+        return MissingReason("experts", "the base has fused experts, but the adapter separate ones")
     return where.reason
 
 
 def _place_parameter(
     module: ModuleSpec, path: str, names: ParameterNames
 ) -> list[TargetTensor] | MissingReason:
-    """Adapters name the module of a 3-D parameter, not the parameter: its shape or the config tells."""
+    """Adapters name the module of a 3-D parameter, and not the parameter, which shape or config identify."""
     for parameter in filter(None, (module.parameter, "weight")):
         direct = names.find(f"{path}.{parameter}")
         if direct.tensor:
@@ -182,18 +200,16 @@ def _place_parameter(
     if each := _each_expert(module, path, path, names, module.parameter):
         return each
     if any(_is_part(tensor.shape, module) for tensor in first):
-        return MissingReason(
-            "experts", "the base stores its experts one by one, and the adapter has them fused"
-        )
+        return MissingReason("experts", "the base has separate experts, but the adapter fused ones")
     if found:
-        return MissingReason("ambiguous", f"{len(found)} parameters of {path} have its shape")
+        return MissingReason("ambiguous", f"{len(found)} parameters of {path} have this shape")
     return MissingReason("absent", "the base has no such parameter")
 
 
 def _whole_or_each(
     module: ModuleSpec, path: str, tensor: LoadedTensor, names: ParameterNames, tied: bool
 ) -> list[TargetTensor]:
-    """The parameter as it is stored; where loading fuses it from a tensor an expert, a place for each."""
+    """The stored parameter; if loading fuses it from one tensor per expert, an entry for each."""
     whole = [TargetTensor(module, tensor, "parameter", tied)]
     folder, inside, _ = tensor.parts[0].partition(".experts.")
     if len(tensor.parts) == 1 or not inside:
@@ -205,7 +221,7 @@ def _whole_or_each(
 def _each_expert(
     module: ModuleSpec, path: str, folder: str, names: ParameterNames, parameter: str | None = None
 ) -> list[TargetTensor]:
-    """A place for each tensor under `folder` of a parameter of `path` as wide as the module's."""
+    """An entry for each tensor under `folder` of a parameter of `path` with the module's width."""
     sides = (module.fan_out, module.fan_in)
     return [
         TargetTensor(
@@ -216,7 +232,7 @@ def _each_expert(
 
 
 def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], names: ParameterNames) -> None:
-    """Says of missing modules that they may only be renamed, if the base has weights as wide per layer."""
+    """Marks missing modules as possibly renamed, if the base's layers have weights of the same width."""
     lost = [module for module in missing if reasons[module.path].kind == "absent"]
     widths: dict[int | None, set[tuple[int, ...]]] = {}
     for tensor in names.tensors.values():
@@ -225,18 +241,18 @@ def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], na
     if not all(_has_room(module, widths.get(layer_of(f"{module.path}."), set())) for module in lost):
         return
     text = (
-        f"transformers renames or fuses the weights of {names.model_type} as it loads them,"
-        " by rules not known here"
+        f"transformers renames or fuses the weights of {names.model_type} at load, by rules that are unknown"
+        " here"
     )
     reasons.update({module.path: MissingReason("renamed", text) for module in lost})
 
 
 def _has_room(module: ModuleSpec, shapes: Iterable[tuple[int, ...]]) -> bool:
-    """Whether a weight of one of these shapes could be the module's, or have it fused in."""
-    rows = max(1, module.fan_out)  # a file may claim none
+    """Whether a weight with one of these shapes could be the module's, or contain it fused."""
+    rows = max(1, module.fan_out)  # a file may declare 0
     return any(shape[-1] == module.fan_in and shape[-2] % rows == 0 for shape in shapes)
 
 
 def _is_part(shape: tuple[int, ...], module: ModuleSpec) -> bool:
-    """Whether a weight of this shape could be one expert's part of what the module changes."""
+    """Whether a weight with this shape could be one expert's part of the module's weight."""
     return len(shape) == 2 and shape[1] == module.fan_in and module.fan_out % max(1, shape[0]) == 0

@@ -1,8 +1,8 @@
-"""Looking up a parameter of the model in memory among a base's tensors, under all names that tools give it.
+"""Looks up a parameter of the model in memory among a base's tensors, under all names that tools give it.
 
-An adapter made with one version of a library names a weight otherwise than a checkpoint written by
-another: with a prefix more or less, in an old spelling, tied to the embedding. One answer or none; where two
-tensors could be meant, none is.
+An adapter from one version of a library may name a weight differently from a checkpoint of another version:
+with another prefix, in an old spelling, or tied to the embedding. The result is one tensor or none; if two
+tensors are possible, there is no result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OLD_ENDS = (
     (".parametrizations.weight.original1", ".weight_v"),
 )
 
-# Output heads whose names say it in these models only.
+# Names that mean an output head only in these models.
 _HEADS_BY_MODEL = {
     "proj_out": frozenset(["whisper"]),
     "output_projection": frozenset(["biogpt"]),
@@ -43,7 +43,7 @@ WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renamed", "
 
 @dataclass(frozen=True, slots=True)
 class MissingReason:
-    """Why something has no place: the kind, for whoever decides by it, and the end of a sentence."""
+    """Why there is no tensor: a kind, for decisions, and a text, which ends a sentence."""
 
     kind: WhyMissing
     text: str
@@ -54,7 +54,7 @@ _ABSENT = MissingReason("absent", "the base has no such weight")
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """A tensor of the base, or the reason why there is none."""
+    """A tensor of the base, or the reason why none was found."""
 
     tensor: LoadedTensor | None = None
     tied: bool = False
@@ -62,7 +62,7 @@ class LookupResult:
 
 
 class ParameterNames:
-    """The base's names: those on disk, and those that transformers gives the same tensors in memory."""
+    """The names of a base's tensors on disk and, by transformers, in memory."""
 
     def __init__(self, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> None:
         """(`Any`: the base's facts are JSON.)"""
@@ -77,7 +77,7 @@ class ParameterNames:
         self._is_tied = facts.get("tie_word_embeddings") is True
 
     def find(self, parameter: str) -> LookupResult:
-        """The tensor of `parameter`: under its own name, an old one, with a prefix more or less, or tied."""
+        """The tensor of `parameter`: under its name, an old one, one with another prefix, or tied."""
         for name in _spellings(parameter):
             if name in self.tensors:
                 return self._found(self.tensors[name])
@@ -86,23 +86,23 @@ class ParameterNames:
         if len(candidates) == 1:
             return self._found(near[0])
         if candidates:
-            text = f"it could be any of {', '.join(sorted(parts[0] for parts in candidates)[:3])}"
+            text = f"it matches several weights: {', '.join(sorted(parts[0] for parts in candidates)[:3])}"
             return LookupResult(reason=MissingReason("ambiguous", text))
         path, _, end = parameter.rpartition(".")
         if self._embedding and path and end == "weight":
             is_copy = path.split(".")[-1] in INPUT_EMBEDDINGS and self._embedding.endswith("shared.weight")
             if is_copy or (self._is_tied and self._is_head(path)):
                 return LookupResult(self.tensors[self._embedding], tied=True)
-        around = f"{path.rpartition('.')[0]}.bias"  # what a tied head's bias is tied to: cls.predictions.bias
+        around = f"{path.rpartition('.')[0]}.bias"  # to which a tied head's bias is tied
         if end == "bias" and self._is_tied and around in self.tensors and self._is_head(path):
             return LookupResult(self.tensors[around])
         return LookupResult()
 
     def _is_head(self, path: str) -> bool:
-        """Whether the module `path`, which has no weight of its own, is this model's output head.
+        """Whether the module `path`, which has no weight of its own on disk, is this model's output head.
 
-        Of the names that other modules have as well, those count whose bias or surroundings the base has:
-        BERT's `cls.predictions.decoder` lies beside `cls.predictions.transform`. Whisper's has neither.
+        A name that other modules have as well counts only if the base has its bias or neighbours: BERT's
+        `cls.predictions.decoder` has the neighbour `cls.predictions.transform`. Whisper's has neither.
         """
         around, _, name = path.rpartition(".")
         if name in OUTPUT_HEADS:
@@ -113,13 +113,13 @@ class ParameterNames:
         return name in TIED_HEADS and any(known.startswith(beside) for known in self.tensors)
 
     def has_part(self, path: str) -> bool:
-        """Whether the model has a part of this name, which may lack the prefix of a task's model."""
-        stem = re.sub(r"\.(?:output|attention)_adapters$", "", path)  # AdapterHub's own parts of a layer
+        """Whether the model has a part with this name, which may lack a task model's prefix."""
+        stem = re.sub(r"\.(?:output|attention)_adapters$", "", path)  # parts of a layer that AdapterHub adds
         return any(name in self._parts for name in (stem, stem.partition(".")[2]))
 
     @cached_property
     def _parts(self) -> frozenset[str]:
-        """Every dotted beginning of every name, with its first word and without."""
+        """Every dotted prefix of every name, with and without its first word."""
         return frozenset(
             ".".join(parts[start:end])
             for parts in (name.split(".") for name in self.tensors)
@@ -128,11 +128,11 @@ class ParameterNames:
         )
 
     def inside(self, path: str) -> tuple[LoadedTensor, ...]:
-        """The parameters that the module `path` holds itself."""
+        """The parameters that the module `path` has directly."""
         return tuple(self._by_owner.get(path, ()))
 
     def shapes_inside(self, path: str) -> Iterator[tuple[int, ...]]:
-        """The shapes of those of them that are matrices or stacks of matrices."""
+        """The shapes of `inside(path)` that are matrices or stacks of matrices."""
         return (tensor.shape for tensor in self.inside(path) if len(tensor.shape) > 1)
 
     @cached_property
@@ -151,9 +151,9 @@ class ParameterNames:
         return input_embedding(tensor.parts[0] for tensor in self.tensors.values() if tensor.is_as_stored)
 
     def _prefixed(self, parameter: str) -> Iterator[str]:
-        """Names that differ from `parameter` by a prefix, longest common end first, and only the longest.
+        """Names that differ from `parameter` only by a prefix: those with the longest common ending.
 
-        A prefix that holds a layer number is no prefix: layer 5 of one model is not a layer 5 of its parts.
+        A prefix must not contain a layer number: layer 5 of a model is not layer 5 of one of its parts.
         """
         parts = parameter.split(".")
         for start in range(1, len(parts) - 1):
@@ -167,7 +167,7 @@ class ParameterNames:
 
     @cached_property
     def _longer(self) -> Mapping[str, tuple[str, ...]]:
-        """Every dotted end of every name, with the names it ends."""
+        """Every dotted suffix of every name, with the names that end in it."""
         ends: dict[str, tuple[str, ...]] = {}
         for name in self.tensors:
             parts = name.split(".")
@@ -180,7 +180,7 @@ class ParameterNames:
 
 
 def _spellings(parameter: str) -> Iterator[str]:
-    """`parameter`, then the other ways in which tools have written it."""
+    """`parameter`, then the other spellings that tools have used."""
     yield parameter
     for memory, disk in SPELLINGS:
         if parameter.startswith(memory):

@@ -1,6 +1,6 @@
-"""The files of a checkpoint, open for reading: bytes of its tensors by position, from any thread.
+"""The files of a checkpoint, opened for reading the bytes of tensors by position, from any thread.
 
-A tensor need not fit in memory: whoever reads says how much at a time.
+A tensor need not fit into memory: the caller chooses how much to read at a time.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ CHUNK = 1 << 20
 
 
 class Shards:
-    """A context: the files are closed at its end."""
+    """A context manager that closes the files at its end."""
 
     def __init__(self, checkpoint: HfCheckpoint, names: Iterable[str] | None = None) -> None:
-        """`names`: which files; all unless given. Raises `NotFound`, `Invalid` where one cannot be read."""
+        """Opens the files `names`, by default all. Raises `NotFound`, and `Invalid` if one cannot be read."""
         self._folder = checkpoint.folder
         with ExitStack() as opened:
             self._files = {
@@ -38,7 +38,7 @@ class Shards:
         self._opened.close()
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
-        """Fills `into` from the file. Raises `InvalidWeights` where it has become shorter."""
+        """Fills `into` from the file. Raises `InvalidWeights` if it has become shorter."""
         done = 0
         while done < len(into):
             count = os.preadv(self._files[shard].fileno(), [into[done:]], at + done)
@@ -49,7 +49,7 @@ class Shards:
             done += count
 
     def states(self) -> dict[str, tuple[int, int]]:
-        """(size, time of the last change) of each file: other than before where someone writes to one."""
+        """(size, time of the last change) of each file; they differ after someone wrote to a file."""
         states = {name: os.fstat(file.fileno()) for name, file in self._files.items()}
         return {name: (state.st_size, state.st_mtime_ns) for name, state in states.items()}
 

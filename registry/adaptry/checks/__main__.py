@@ -1,4 +1,4 @@
-"""Writes the page of all codes: `python -m adaptry.checks > docs/checks.md`."""
+"""Prints the page of all finding codes: `python -m adaptry.checks > docs/checks.md`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How findings speak of many things at once: counted, shortened, layers folded into one name.
+"""Formatting of many names in a finding: counted, shortened, with layers folded into one name.
 
-A wrong base makes three hundred modules wrong in one way; a person wants to read that once.
+On a wrong base, three hundred modules are wrong in the same way; a reader needs to see that once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def shorten_names(names: Sequence[str], shown: int = 3) -> str:
 
 
 def fold_layer_numbers(names: Iterable[str]) -> list[str]:
-    """The names with their layer numbers as N, each once: `model.layers.N.self_attn.q_proj`."""
+    """The distinct names with N instead of layer numbers: `model.layers.N.self_attn.q_proj`."""
     return list(dict.fromkeys(_NUMBER.sub("N", name) for name in names))
 
 

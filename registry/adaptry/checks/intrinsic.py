@@ -1,6 +1,6 @@
-"""What can be said of an adapter by itself, from its config and its header.
+"""Checks of an adapter by itself, from its config and header.
 
-Mostly the things that load without an error and then do something else than what was trained.
+Most of them find adapters that load without an error but then behave differently than in training.
 """
 
 from __future__ import annotations
@@ -15,13 +15,7 @@ from adaptry.adapters.config_schema import LORA_FIELDS
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.adapters.methods.lora import scale_of
-from adaptry.adapters.methods.lora_config import (
-    INITIALISATIONS,
-    initialisation,
-    other_roles,
-    pattern_problems,
-)
+from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant, pattern_problems, scale_of
 from adaptry.adapters.methods.random_projections import unsaved_projections
 from adaptry.adapters.methods.tensor_grouping import contradiction
 from adaptry.adapters.pattern_process import WHOLE
@@ -40,7 +34,7 @@ _CHANGES_BASE = {
     "kasa": "KaSA",
 }  # fmt: skip
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
-"""Methods whose modules have other ranks than the config's r by design."""
+"""Methods whose modules may have ranks other than the config's r by design."""
 _NEVER_NULL = {
     "LORA": frozenset(["r", "lora_alpha"]),
     "LOHA": frozenset(["r", "alpha"]),
@@ -48,25 +42,34 @@ _NEVER_NULL = {
 }
 _LIMITS = {
     "alora": "aLoRA acts only after its invocation tokens, so it cannot be merged",
-    "arrow": "Arrow routes between adapters as it runs, so it cannot be merged",
-    "dora": "DoRA scales the base's weights by their norm, so it is no plain LoRA and some engines refuse it",
+    "arrow": "Arrow chooses between adapters for each token, so it cannot be merged",
+    "dora": "DoRA scales the base's weights by their norm, so it is not a plain LoRA; some engines refuse it",
     "bdlora": "BD-LoRA stores its factors in blocks, which engines refuse",
     "members": (
-        "its members are adapters of their own, which the config names by their paths: push them too, and put"
-        " their new paths there before loading"
+        "its members are separate adapters, which the config names by their paths: push them too, and enter"
+        " their new paths before loading"
     ),
     "qalora": "QA-LoRA belongs to one quantised base",
 }
 
 
+_ROLE_NAMES = {
+    "magnitude": "magnitudes (use_dora)",
+    "B_bias": "biases of lora_B (lora_bias)",
+    "diag": "diagonals (kasa_config)",
+}
+_FROM_TRAINING = ("monteclora.", "velora_")
+"""Roles of samplers and projections, which PEFT needs in training only."""
+
+
 def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
-    """The findings that need no base."""
+    """The findings that do not need a base."""
     spec = adapter.spec
     yield from _config(adapter.config, spec)
     if "not_described" in spec.traits:
         count = len(adapter.tensors)
         reason = (
-            f"the rules of {spec.method} are not known here; its {format_count(count, 'tensor')} "
+            f"the checks do not support {spec.method}; its {format_count(count, 'tensor')} "
             f"{verb_form(count, 'was', 'were')} only counted"
         )
         yield build_finding("method_not_described", reason)
@@ -104,28 +107,33 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     targets = config.fields.get("target_modules")
     if isinstance(targets, str) and config.fields.get("layers_to_transform") is not None:
         yield build_finding(
-            "layers_need_a_list", f"target_modules is the text {targets[:60]!a}, beside layers_to_transform"
+            "layers_need_a_list",
+            f"target_modules is the text {targets[:60]!a}, and layers_to_transform is set",
         )
     if spec.task is not None and spec.task not in _TASKS:
         yield build_finding("task_unknown", f"task_type is {spec.task[:40]!a}")
     if config.unknown_library is not None:
-        yield build_finding("library_unknown", f"its model's class is of {config.unknown_library[:80]!a}")
+        yield build_finding(
+            "library_unknown", f"the class of its model is from {config.unknown_library[:80]!a}"
+        )
     version = re.match(r"(\d+)\.(\d+)", spec.peft_version or "")
     if version and (int(version[1]), int(version[2])) > _NEWEST_PEFT:
         newest = ".".join(map(str, _NEWEST_PEFT))
         yield build_finding(
-            "newer_peft", f"written by PEFT {spec.peft_version}; the rules here are those of {newest}"
+            "newer_peft", f"written by PEFT {spec.peft_version}; these rules are for {newest}"
         )
 
 
 def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
-    """Values of which PEFT makes an exception, whatever the base."""
+    """Values for which PEFT raises an error on any base."""
     if config.peft_type == "BONE":
-        yield build_finding("method_retired", "PEFT from 0.19 on has Bone as MiSS and refuses peft_type BONE")
+        yield build_finding(
+            "method_retired", "since 0.19, PEFT has replaced Bone by MiSS and refuses peft_type BONE"
+        )
     written = config.fields.get("peft_type")
     if written != config.peft_type:
         yield build_finding(
-            "config_refused", f"peft_type is {str(written)[:40]!a}, and PEFT knows {config.peft_type}"
+            "config_refused", f"peft_type is {str(written)[:40]!a}, but PEFT knows {config.peft_type}"
         )
     needed = REQUIRED | _NEVER_NULL.get(config.peft_type, frozenset())
     for key in sorted(needed & config.fields.keys()):
@@ -133,16 +141,14 @@ def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
             yield build_finding("config_refused", f"{key} is null")
     for key, value in config.fields.items():
         if key.endswith(("_seed", "_prng_key")) and type(value) is float:
-            yield build_finding("config_refused", f"{key} is {value}, and a seed is a whole number")
-    if config.fields.get("r") == 0 and config.peft_type != "OFT":  # whose blocks may be counted otherwise
+            yield build_finding("config_refused", f"{key} is {value}, but a seed must be a whole number")
+    if config.fields.get("r") == 0 and config.peft_type != "OFT":  # which may set a block size instead
         yield build_finding("config_refused", "r is 0")
     if config.peft_type == "IA3" and config.fields.get("feedforward_modules") is None:
-        yield build_finding(
-            "config_refused", "feedforward_modules is not set, and PEFT takes a list of its own"
-        )
+        yield build_finding("config_refused", "feedforward_modules is not set, so PEFT uses its default list")
     if config.peft_type != "LORA":
         return
-    start = initialisation(config)
+    start = lora_variant(config).initialisation
     if start and not INITIALISATIONS.fullmatch(start):
         yield build_finding("config_refused", f"PEFT does not know init_lora_weights {start[:40]!a}")
 
@@ -174,7 +180,7 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
     if unknown:
         yield build_finding(
             "keys_unknown",
-            f"nothing in the config stands for {shorten_names(fold_layer_numbers(unknown))}",
+            f"nothing in the config accounts for {shorten_names(fold_layer_numbers(unknown))}",
             unknown,
         )
 
@@ -186,33 +192,40 @@ def _missing(adapter: Adapter) -> Iterator[Finding]:
     ]
     if missing and not _is_empty(adapter):
         yield build_finding(
-            "tensors_missing", f"{spec.method} needs its {shorten_names(missing)}, and the file has none"
+            "tensors_missing", f"{spec.method} needs {shorten_names(missing)}, but the file lacks them"
         )
-    surplus = unsaved_projections(adapter.config, spec.shared)
+    surplus = unsaved_projections(adapter.config, spec.shared) if spec.shared else []
     if surplus:
-        reason = f"the config says that projections were not saved, and the file has {shorten_names(surplus)}"
+        reason = f"the config says that projections were not saved, but the file has {shorten_names(surplus)}"
         yield build_finding("keys_dropped", reason, surplus)
     if spec.method == "lora":
         yield from _other_roles(adapter.config, spec)
 
 
 def _other_roles(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """Modules with other tensors than the config's flags say, put together by what is wrong."""
+    """Modules whose tensors do not match the config's flags, grouped by problem."""
     wrong: dict[tuple[str, str], list[str]] = {}
+    variant = lora_variant(config)
     for module in spec.modules:
-        lacking, surplus = other_roles(config, module)
+        wanted = variant.roles(module.kind)
+        held = {role for role in module.tensors if not role.startswith(_FROM_TRAINING)}
+        lacking, surplus = _role_names(wanted - held), _role_names(held - wanted)
         if lacking:
-            reason = f"the config says that modules have {', '.join(lacking)}, and the file has none"
+            reason = f"by the config, modules have {', '.join(lacking)}, but the file has none"
             wrong.setdefault(("tensors_missing", reason), []).append(module.path)
         if surplus:
-            reason = f"the config does not say that modules have {', '.join(surplus)}"
+            reason = f"by the config, modules do not have {', '.join(surplus)}, but the file has them"
             wrong.setdefault(("keys_dropped", reason), []).append(module.path)
     for (code, reason), paths in wrong.items():
         yield build_finding(code, f"{reason}: {shorten_names(fold_layer_numbers(paths))}", paths)
 
 
+def _role_names(roles: Iterable[str]) -> list[str]:
+    return [_ROLE_NAMES.get(role, role) for role in sorted(roles)]
+
+
 def _is_empty(adapter: Adapter) -> bool:
-    """Whether no tensor would be used. Shared ones serve the modules, unless the file names none."""
+    """Whether no tensor would be used. Shared tensors belong to modules, unless the file names no modules."""
     spec, method = adapter.spec, METHODS[adapter.spec.method]
     is_whole = bool(spec.shared) and not (method.key_patterns and method.names_modules(adapter.config))
     return not (spec.modules or spec.extras or is_whole)
@@ -223,7 +236,7 @@ def _is_of_method(spec: Spec, name: str) -> bool:
 
 
 def _contradicted(adapter: Adapter, names: Sequence[str]) -> Finding | None:
-    """That the numbers of the config and the tensors do not go together, of a method with rules for that."""
+    """A finding if the config's numbers contradict the tensors, for methods that check this."""
     if adapter.spec.method == "lora":
         return None
     why = contradiction(METHODS[adapter.spec.method], adapter.config, names, adapter.tensors)
@@ -232,20 +245,20 @@ def _contradicted(adapter: Adapter, names: Sequence[str]) -> Finding | None:
 
 def _why_dropped(spec: Spec, names: Sequence[str]) -> str:
     if not names:
-        return "they belong to modules, and there is none"
+        return "they belong to modules, but the file has none"
     example = names[0]
     if all(name.startswith(PREFIX * 2) for name in names):
         return f"names begin with {PREFIX} twice ({example})"
     if not any(name.startswith(PREFIX) for name in names):
         return f"names do not begin with {PREFIX} ({example})"
     if spec.method != "lora":
-        return f"they make no whole module ({shorten_names(fold_layer_numbers(names))})"
-    return f"they make no complete pair of factors ({shorten_names(fold_layer_numbers(names))})"
+        return f"they do not form a complete module ({shorten_names(fold_layer_numbers(names))})"
+    return f"they do not form a complete pair of factors ({shorten_names(fold_layer_numbers(names))})"
 
 
 def _ranks(adapter: Adapter) -> Iterator[Finding]:
     config = adapter.config
-    # BD-LoRA stores one factor in blocks: its width is not the rank.
+    # BD-LoRA stores one factor in blocks, so its width is not the rank.
     if not {"bdlora", "pattern_refused"}.isdisjoint(adapter.spec.traits):
         return
     wrong: dict[str, list[str]] = {}
@@ -256,7 +269,7 @@ def _ranks(adapter: Adapter) -> Iterator[Finding]:
         if up[1] != module.rank:
             reason = f"A has rank {module.rank} and B has rank {up[1]}"
         elif not is_said:
-            reason = f"the factors have rank {module.rank} and the config says {said}"
+            reason = f"the factors have rank {module.rank}, but the config declares {said}"
         else:
             continue
         wrong.setdefault(reason, []).append(module.path)
@@ -267,14 +280,16 @@ def _ranks(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """Methods that have one `r`: scale and more hang on it, so another one means another adapter."""
-    if not config.fields.get("r"):  # OFT's is 0 where it has a block size
+    """For methods with a single `r`: the scale depends on it, so a different value gives a different
+    adapter.
+    """
+    if not config.fields.get("r"):  # OFT's is 0 if it has a block size
         return
     wrong: dict[str, list[str]] = {}
     for module in spec.modules:
         said = config.value_for("rank_pattern", module.path, config.rank())
         if module.rank and module.rank != said:
-            reason = f"the tensors have rank {module.rank} and the config says {said}"
+            reason = f"the tensors have rank {module.rank}, but the config declares {said}"
             wrong.setdefault(reason, []).append(module.path)
     for reason, paths in wrong.items():
         yield build_finding(
@@ -320,7 +335,9 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _whole_numbers(spec: Spec) -> set[str]:
-    """Tensors meant to be whole numbers: a method's positions and choices, the counter of a BatchNorm."""
+    """Tensors that should have whole numbers: a method's positions and choices, the counter of a
+    BatchNorm.
+    """
     roles = METHODS[spec.method].integer_roles
     owners = (spec.shared, *(module.tensors for module in spec.modules))
     counters = {extra.tensor for extra in spec.extras if extra.target.endswith(".num_batches_tracked")}
@@ -339,7 +356,7 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         if idle:
             yield build_finding(
                 "targets_without_tensors",
-                f"target_modules lists {shorten_names(sorted(idle))}, and the file has nothing for them",
+                f"target_modules lists {shorten_names(sorted(idle))}, but the file has no tensors for them",
                 sorted(idle),
             )
     for key in ("target_modules", "exclude_modules"):
@@ -348,24 +365,23 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
             yield build_finding("pattern_refused", reason)
     saved = config.names("modules_to_save")
     if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
-        # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so only all of them missing says
-        # something.
+        # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so this matters only if all are missing.
         yield build_finding(
             "saved_modules_without_tensors",
-            f"modules_to_save lists {shorten_names(saved)}, and none is in the file",
+            f"modules_to_save lists {shorten_names(saved)}, but none is in the file",
             saved,
         )
 
 
 def _ends_one(name: str, turned: list[str]) -> bool:
-    """Whether one of the paths, which are sorted back to front, is or ends with `name`."""
+    """Whether one of the paths, which are reversed and sorted, is `name` or ends with it."""
     sought = f".{name}"[::-1]
     place = bisect_left(turned, sought)
     return place < len(turned) and turned[place].startswith(sought)
 
 
 def _is_excluded(target: str, config: AdapterConfig) -> bool:
-    """Whether exclude_modules may be why a target has no tensors; a pattern always may."""
+    """Whether exclude_modules may be the reason why a target has no tensors; a pattern always may."""
     excluded = config.fields.get("exclude_modules")
     if isinstance(excluded, list):
         return any(
@@ -380,7 +396,7 @@ def _traits(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         init = str(config.fields.get("init_lora_weights"))[:40]
         yield build_finding(
             "depends_on_base",
-            f"{' and '.join(changing)} (init_lora_weights={init!a}) took part"
+            f"{' and '.join(changing)} (init_lora_weights={init!a}) moved part"
             " of the base's weights into the adapter",
         )
     for trait, sentence in _LIMITS.items():

@@ -1,6 +1,6 @@
-"""What can be said of an adapter that another tool than PEFT wrote, from its config and its header.
+"""Checks of an adapter that a tool other than PEFT wrote, from its config and header.
 
-Mostly what that tool would leave out without a word as it loads the file, and what it would refuse.
+Most of them find what that tool would silently drop when it loads the file, and what it would refuse.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _TRAINED = ("lora", "adapter", "hada_", "lokr_", "prefix", "prompt", "reft", "sh
 
 
 def check_other_format(adapter: Adapter) -> Iterator[Finding]:
-    """The findings that need no base."""
+    """The findings that do not need a base."""
     spec, format = adapter.spec, detect_writer(adapter)
     if "not_described" in spec.traits:
-        reason = f"the rules of {spec.method}, as {format.tool} writes it, are not known here"
+        reason = f"the checks do not support {spec.method} as {format.tool} writes it"
         yield build_finding("method_not_described", reason)
     yield from _keys(adapter, format)
     yield from _integers(adapter)
@@ -34,15 +34,19 @@ def check_other_format(adapter: Adapter) -> Iterator[Finding]:
 
 
 def excuse_mlx_experts(found: Finding) -> Finding:
-    """What was found on a base, but for MLX's names of experts: only its own copies of a model have them."""
+    """The finding, as a renaming if it is about MLX's names of experts, which only MLX's copies of a model
+    have.
+    """
     if found.code != "module_missing" or not all(".switch_mlp." in path for path in found.modules):
         return found
     names = shorten_names(fold_layer_numbers(found.modules))
-    return build_finding("module_renamed", f"{names}: MLX's names, where the base has others", found.modules)
+    return build_finding(
+        "module_renamed", f"{names}: MLX's names, which differ from the base's", found.modules
+    )
 
 
 def detect_writer(adapter: Adapter) -> AdapterFormat:
-    """The tool in whose words the tensors are, which the file's name does not always tell."""
+    """The tool whose names the tensors have, which the file's name does not always show."""
     return next(format for name, format in FORMATS.items() if name in adapter.spec.traits)
 
 
@@ -51,14 +55,14 @@ def _keys(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     if not spec.modules and not spec.shared:
         count = format_count(len(adapter.tensors), "tensor")
         example = next(iter(adapter.tensors), "none")
-        reason = f"none of its {count} is one that {format.tool} would use ({example})"
+        reason = f"{format.tool} would use none of its {count} ({example})"
         yield with_tool_remedy(build_finding("no_effect", reason, spec.unclaimed), format)
         return
     dropped = [name for name in spec.unclaimed if any(word in name for word in _TRAINED) or ".alpha" in name]
     unknown = sorted(set(spec.unclaimed) - set(dropped))
     if dropped:
         reason = (
-            f"{format_count(len(dropped), 'tensor')} of no whole module:"
+            f"{format_count(len(dropped), 'tensor')} of incomplete modules:"
             f" {shorten_names(fold_layer_numbers(dropped))}"
         )
         yield with_tool_remedy(build_finding("keys_dropped", reason, dropped), format)
@@ -68,7 +72,9 @@ def _keys(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
 
 
 def _integers(adapter: Adapter) -> Iterator[Finding]:
-    alphas = {module.tensors.get("alpha") for module in adapter.spec.modules}  # converters write whole ones
+    alphas = {
+        module.tensors.get("alpha") for module in adapter.spec.modules
+    }  # converters write whole numbers
     integers = [
         name for name, info in adapter.tensors.items() if info.dtype not in FLOATS and name not in alphas
     ]
@@ -79,13 +85,13 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _turned(spec: Spec, format: AdapterFormat) -> Iterator[Finding]:
-    """Nobody trains a rank larger than the weight: factors turned the other way look like that."""
+    """A rank larger than the weight's sides is a sign of transposed factors."""
     modules = [module for module in spec.modules if module.fan_in and module.kind != "parameter"]
     if spec.method == "lora" and modules and all(m.rank > max(m.fan_in, m.fan_out) for m in modules):
         first = modules[0]
         reason = (
-            f"the factors seem to lie the other way round: {first.path} would have rank {first.rank:,} for "
-            f"{first.fan_in:,} inputs and {first.fan_out:,} outputs, and all others are like it"
+            f"the factors seem to be transposed: {first.path} would have rank {first.rank:,} for "
+            f"{first.fan_in:,} inputs and {first.fan_out:,} outputs, like all other modules"
         )
         yield with_tool_remedy(
             build_finding("rank_mismatch", reason, [module.path for module in modules]), format

@@ -1,6 +1,6 @@
-"""What one tool's own loader leaves out, changes or refuses: one function for each tool, and one table entry.
+"""What a tool's own loader drops, changes or refuses: a function and a table entry for each tool.
 
-Found by giving files to diffusers 0.42 and mlx-lm 0.32; the tests do it again.
+The rules were found by loading files with diffusers 0.42 and mlx-lm 0.32; the tests repeat this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adaptry.core.report import Finding
 
 
 def with_tool_remedy(found: Finding, format: AdapterFormat) -> Finding:
-    """The finding with this tool's way out, where the table's is PEFT's."""
+    """The finding with this tool's remedy instead of PEFT's."""
     return found.model_copy(update={"remedy": f"save it again: {format.save_hint}"})
 
 
@@ -29,12 +29,12 @@ def _of_diffusers(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     if alphas and fields["metadata"] is not None:
         yield build_finding("loader_refuses", "it has alphas both in its metadata and as tensors", alphas)
     elif of_unet := [path for path in alphas if path.startswith("unet.")]:
-        reason = "diffusers takes no alphas as tensors for a UNet, but under kohya's names"
+        reason = "for a UNet, diffusers reads alphas from tensors only under kohya's names"
         yield build_finding("loader_refuses", reason, of_unet)
     if others := [name for name in spec.unclaimed if "lora" not in name]:
         names = shorten_names(fold_layer_numbers(others))
         yield build_finding(
-            "loader_refuses", f"diffusers refuses a file with {names}: no part of a LoRA", others
+            "loader_refuses", f"diffusers refuses a file with {names}, which is not part of a LoRA", others
         )
     if fields["metadata"] is not None:
         said = {module.path: diffusers.declared_rank(adapter.config, module.path) for module in spec.modules}
@@ -56,13 +56,13 @@ def _of_kohya(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
         ]
         said = adapter.config.fields.get("ss_network_alpha")
         trained = f", and its metadata says that it was trained with {str(said)[:20]}" if said else ""
-        reason = f"{format_count(len(without), 'module')} without one is loaded with alpha = rank{trained}"
+        reason = (
+            f"{format_count(len(without), 'module')} without alpha would be loaded with alpha = rank{trained}"
+        )
         yield build_finding("alpha_unknown", reason, without)
     if "dora" in spec.traits:
         scaled = [module.path for module in spec.modules if "dora_scale" in module.tensors]
-        reason = (
-            "diffusers leaves out kohya's dora_scale and loads the rest as a plain LoRA; LyCORIS reads it"
-        )
+        reason = "diffusers drops kohya's dora_scale and loads the rest as a plain LoRA; LyCORIS reads it"
         yield build_finding("magnitudes_dropped", reason, scaled)
 
 
@@ -70,7 +70,7 @@ def _of_mlx(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     parameters = adapter.config.fields["lora_parameters"]
     missing = [key for key in ("rank", "scale", "dropout") if key not in parameters]
     if missing:
-        reason = f"lora_parameters in adapter_config.json has no {', '.join(missing)}, which mlx-lm wants"
+        reason = f"lora_parameters in adapter_config.json has no {', '.join(missing)}, which mlx-lm needs"
         yield build_finding("config_incomplete", reason)
     said = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
     yield from _other_ranks(adapter.spec, format, said)
@@ -81,15 +81,25 @@ def _other_ranks(spec: Spec, format: AdapterFormat, said: Mapping[str, int]) -> 
     for module in spec.modules:
         rank = said[module.path]
         if module.rank % rank if module.kind == "parameter" else module.rank != rank:
-            reason = f"the factors have rank {module.rank} and the file's settings say {rank}"
+            reason = f"the factors have rank {module.rank}, but the file's settings declare {rank}"
             wrong.setdefault(reason, []).append(module.path)
     for reason, paths in wrong.items():
         text = f"{reason}, in {shorten_names(fold_layer_numbers(paths))}"
         yield with_tool_remedy(build_finding("rank_mismatch", text, paths), format)
 
 
+def _of_torchtune(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
+    missing = [key for key in ("r", "lora_alpha") if key not in adapter.config.fields]
+    if missing:
+        reason = f"adapter_config.json has no {', '.join(missing)}, so its scale is unknown"
+        yield build_finding("config_incomplete", reason)
+    said = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
+    yield from _other_ranks(adapter.spec, format, said)
+
+
 RULES: Mapping[str, Callable[[Adapter, AdapterFormat], Iterator[Finding]]] = {
     "diffusers": _of_diffusers,
     "kohya": _of_kohya,
     "mlx": _of_mlx,
+    "torchtune": _of_torchtune,
 }

@@ -1,7 +1,7 @@
-"""What follows from an inspection of the weights: non-finite values, and factors that never learned.
+"""Findings from an inspection of the weights: non-finite values, and untrained factors.
 
-A pure function of values: the inspection itself, in a bounded process, is `adaptry.adapters.inspection`'s. A
-server and a command line that look at the same files find the same.
+These are pure functions of values; `adaptry.adapters.inspection` inspects the weights, in a limited process.
+So a server and a command line find the same in the same files.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_
 from adaptry.core.report import Finding
 
 WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modules_untrained"})
-"""The findings that only the weights show."""
+"""Findings that need the weights."""
 
 # PEFT's roles, then those of AdapterHub, MLX and kohya.
 _FACTORS = ("A", "B", "embedding_A", "embedding_B", "lora_A", "lora_B", "lora_a", "lora_b", "lora_up.weight")
 
 
 def check_weights(adapter: Adapter) -> list[Finding]:
-    """Reads every tensor once: NaN, infinities, and factors that are all zero.
+    """Reads every tensor once, and finds NaN, infinities, and factors that are all zero.
 
-    Raises `Unavailable` where they cannot be inspected, `InvalidWeights`.
+    Raises `Unavailable` if they cannot be inspected, and `InvalidWeights`.
     """
     with closing(Inspector()) as inspector:
         return weights_findings(adapter.spec, inspect_content(inspector, adapter.content))
 
 
 def weights_findings(spec: Spec, found: Mapping[str, WeightsInspection]) -> list[Finding]:
-    """Of an adapter whose weights files, by path, were inspected."""
+    """Findings about an adapter, from the inspection of its weights files by path."""
     tensors = [item for inspection in found.values() for item in inspection.tensors.items()]
     zero = {name for name, tensor in tensors if tensor.is_zero}
     return [*not_finite_findings(found), *_untrained(spec, zero)]
 
 
 def not_finite_findings(found: Mapping[str, WeightsInspection]) -> Iterator[Finding]:
-    """Of any weights files, whatever they are for."""
+    """Findings about NaN and infinity in any weights files."""
     tensors = [item for inspection in found.values() for item in inspection.tensors.items()]
     if nan := [name for name, tensor in tensors if tensor.nan]:
         yield build_finding(
@@ -59,7 +59,7 @@ def not_finite_findings(found: Mapping[str, WeightsInspection]) -> Iterator[Find
 
 
 def _untrained(spec: Spec, zero: set[str]) -> Iterator[Finding]:
-    """PEFT starts B at zero (and an embedding's A), so a factor still at zero was never trained."""
+    """PEFT initialises B (and an embedding's A) with zeros, so a factor of zeros was never trained."""
     modules = spec.modules
     idle = [module.path for module in modules if any(module.tensors.get(role) in zero for role in _FACTORS)]
     if idle and len(idle) == len(modules) and not spec.extras:

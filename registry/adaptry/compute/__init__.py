@@ -1,1 +1,1 @@
-"""Views in, results out: everything that computes on weights. torch begins here."""
+"""Everything that computes on weights, from views to results. Imports of torch begin here."""

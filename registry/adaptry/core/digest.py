@@ -45,20 +45,23 @@ class Digest:
 
     @property
     def short_id(self) -> str:
-        """The first 40 hex digits: serves where a git-like commit id is expected."""
+        """The first 40 hex digits, used where a client expects a git commit id."""
         return self.hex[:40]
 
     @property
     def brief(self) -> str:
-        """`sha256:` and 12 digits: what people read, and the shortest a ref accepts."""
+        """`sha256:` and 12 digits: the form shown to people, and the shortest that a ref accepts."""
         return f"sha256:{self.hex[:12]}"
 
     def __str__(self) -> str:
         return f"sha256:{self.hex}"
 
+    def __repr__(self) -> str:
+        return f"Digest({str(self)!r})"
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """On the wire a digest is its text. (`Any`: pydantic's hook is typed so.)"""
+        """Serialises a digest as its text. (`Any`: the type in pydantic's signature.)"""
 
         def read(value: object) -> Digest:
             if isinstance(value, Digest):

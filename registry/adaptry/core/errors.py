@@ -1,9 +1,9 @@
-"""Everything that can go wrong, one class per kind of answer.
+"""The errors that Adaptry raises: one class for each way in which a caller can react.
 
-Each error carries a sentence a person can act on (what, where, what to try) and a stable `code`.
-The core has never heard of HTTP or exit codes: the API has one table from class to status, the
-command line one from class to exit code, and the client turns codes back into these classes, so a
-remote registry raises exactly what a local one does.
+Each error has a stable `code` and a message that says what went wrong, where, and what to try. The core knows
+neither HTTP nor exit codes: the API has a table from class to status, the command line one from class to exit
+code, and the client turns codes back into these classes. So a remote registry raises exactly what a local one
+does.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import ClassVar
 
 
 class AdaptryError(Exception):
-    """The root of every error we raise on purpose.
+    """The base class of every error that Adaptry raises on purpose.
 
-    `public_message` is what a server sends to its clients: the message, unless that names the server's
-    folders or hosts.
+    A server sends `public_message` to its clients. It is the message, unless that names folders or hosts of
+    the server.
     """
 
     code: ClassVar[str] = "error"
@@ -30,7 +30,7 @@ class AdaptryError(Exception):
 
 
 class Invalid(AdaptryError):
-    """What was given cannot be understood, whoever looks at it."""
+    """The input is malformed. No change of state or permissions would make it valid."""
 
     code = "invalid"
 
@@ -42,85 +42,97 @@ class InvalidRef(Invalid):
 
 
 class InvalidPath(Invalid):
-    """A file name inside a revision is not one we store."""
+    """A file name that a revision may not contain."""
 
     code = "invalid_path"
 
 
 class InvalidManifest(Invalid):
-    """Manifest bytes are not canonical, or say something a manifest cannot say."""
+    """A manifest is not in canonical form, or has a field or value that is not allowed."""
 
     code = "invalid_manifest"
 
 
 class InvalidConfig(Invalid):
-    """An `adapter_config.json` (or a base's `config.json`) that no loader should be given."""
+    """An `adapter_config.json`, or a base's `config.json`, that is unsafe or malformed."""
 
     code = "invalid_config"
 
 
 class InvalidWeights(Invalid):
-    """A safetensors file that breaks the format or our limits."""
+    """A safetensors file that violates the format or exceeds our limits."""
 
     code = "invalid_weights"
 
 
 class InvalidBundle(Invalid):
-    """A bundle file that is not whole, or is not what its index says; nothing of it was taken."""
+    """A bundle is incomplete, or its contents differ from its index. Nothing was imported."""
 
     code = "invalid_bundle"
 
 
 class InvalidBackup(Invalid):
-    """A backup that is not whole, or whose bytes are not those that it names; nothing of it was taken."""
+    """A backup is incomplete, or its files differ from its list. Nothing was restored."""
 
     code = "invalid_backup"
 
 
 class InvalidQuery(Invalid):
-    """A search text that does not parse; the message shows where and what is allowed."""
+    """A query does not parse; the message shows where, and the grammar."""
 
     code = "invalid_query"
 
 
 class Unsupported(Invalid):
-    """Understood, and not something we do (yet): a method, a layout, a pickle file."""
+    """Valid input that Adaptry does not support: a method, a layout, a pickle file."""
 
     code = "unsupported"
 
 
 class TooLarge(Invalid):
-    """Over a limit; the message names the limit."""
+    """The input exceeds a limit, which the message names."""
 
     code = "too_large"
 
 
+class QuotaExceeded(TooLarge):
+    """A namespace or principal would store more than it may. Waiting does not help; the message says what
+    does.
+    """
+
+    code = "quota_exceeded"
+
+
 class NotFound(AdaptryError):
-    """There is no such thing, or you may not know that there is."""
+    """The thing does not exist, or the caller may not know that it exists.
+
+    With `is_hidden`, it exists: for the audit log alone, since callers get the same answer for both.
+    """
 
     code = "not_found"
+    is_hidden = False
 
 
 class RevisionNotFound(NotFound):
-    """The adapter is there, and no revision of it is meant by that word."""
+    """The adapter exists, but the ref selects none of its revisions."""
 
     code = "revision_not_found"
 
 
 class FileMissing(NotFound):
-    """The revision is there, and has no file of that name."""
+    """The revision exists, but has no file with this name."""
 
     code = "file_missing"
 
 
 class Conflict(AdaptryError):
-    """The state is not what the caller believed; look again and retry."""
+    """The state has changed since the caller read it. Read it again and retry."""
 
     code = "conflict"
 
 
 class OffsetMismatch(Conflict):
-    """An upload chunk does not start where the received bytes end."""
+    """A chunk of an upload does not start where the received bytes end."""
 
     code = "offset_mismatch"
 
@@ -130,13 +142,13 @@ class OffsetMismatch(Conflict):
 
 
 class DigestMismatch(Conflict):
-    """Bytes are not those of the digest they were announced under; nothing was kept."""
+    """The bytes do not match their announced digest. Nothing was stored."""
 
     code = "digest_mismatch"
 
 
 class CheckFailed(AdaptryError):
-    """The checks say this cannot work; the report says why and what to do."""
+    """The checks found that this cannot work; the report has reasons and remedies."""
 
     code = "refused"
 
@@ -148,27 +160,29 @@ class Unauthenticated(AdaptryError):
 
 
 class PermissionDenied(AdaptryError):
-    """A known identity that may not do this."""
+    """The caller is known, but lacks the right to do this."""
 
     code = "denied"
 
 
 class Withdrawn(PermissionDenied):
-    """The version is quarantined or revoked, its files withheld; the message says why, and what to take."""
+    """The version is quarantined or revoked, so its files are withheld. The message says why, and which
+    version to use instead.
+    """
 
     code = "withdrawn"
 
 
 class Unavailable(AdaptryError):
-    """Not now: the server is gone, the database is busy, the network failed. Retrying may help."""
+    """A temporary failure: of the server, the database or the network. Retrying may help."""
 
     code = "unavailable"
 
 
 class Busy(Unavailable):
-    """A limit on what may happen at once is reached; the same call succeeds once others have finished.
+    """Too many operations run at once. The same call succeeds after others have finished.
 
-    `retry_after` is how many seconds to wait before the next try.
+    `retry_after` is the number of seconds to wait before the next attempt.
     """
 
     code = "busy"
@@ -178,8 +192,16 @@ class Busy(Unavailable):
         self.retry_after = retry_after
 
 
+class TooManyRequests(Busy):
+    """A namespace or principal sends more requests a minute than it may. The same call succeeds after
+    `retry_after` seconds.
+    """
+
+    code = "too_many_requests"
+
+
 class StorageFull(Unavailable):
-    """No space left where bytes must go; what was there before is untouched."""
+    """No space is left on the disk. Existing files are unchanged."""
 
     code = "storage_full"
 
@@ -189,30 +211,30 @@ class ReadOnly(Unavailable):
 
 
 class CorruptData(AdaptryError):
-    """Stored bytes are no longer those that were stored."""
+    """Stored bytes have changed since they were stored."""
 
     code = "corrupt"
 
 
 class ProtocolMismatch(AdaptryError):
-    """Client and server speak different versions; the message says which side to upgrade."""
+    """Client and server use different versions of the protocol; the message says which to upgrade."""
 
     code = "incompatible"
 
 
 class MissingDependency(AdaptryError):
-    """Something this needs is not installed; the message is the line that installs it."""
+    """A package is not installed; the message is the command that installs it."""
 
     code = "missing"
 
 
 def by_code() -> dict[str, type[AdaptryError]]:
-    """Every class by its stable code, for a client that turns answers back into errors."""
+    """Every error class by its stable code, with which a client turns responses back into errors."""
     found: dict[str, type[AdaptryError]] = {AdaptryError.code: AdaptryError}
     pending = [AdaptryError]
     while pending:
         for kind in pending.pop().__subclasses__():
-            if "code" in vars(kind):  # a subclass without its own is, to a client, what it derives from
+            if "code" in vars(kind):  # a client sees a subclass without a code as its parent class
                 found[kind.code] = kind
             pending.append(kind)
     return found

@@ -1,12 +1,13 @@
-"""Named places where a test lets the process die, to see what a power cut would leave behind.
+"""Named places in the code where a test can kill or stop the process, as a power cut would.
 
-`ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it gets there. Unarmed, reaching
-a place is one look into the environment, a few times a push. Before the name, `parent:` takes the
-process that started this one along, and `stop:` stops this one there instead, until somebody lets it go on.
+`ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it reaches that place. When
+the variable is unset, a place costs one look into the environment, a few times per push. The prefix
+`parent:` also kills the process that started this one. The prefix `stop:` sends SIGSTOP to this process
+instead of killing it, until it receives SIGCONT.
 
-`ADAPTRY_FAILPOINT_GATE=folder` has only the thread wait that comes first to a place, of all processes that
-share the gate, and only while the place is named in the folder: so processes can be disturbed that were not
-started for it.
+`ADAPTRY_FAILPOINT_GATE=folder` stops only a thread: the first one that reaches a place named in the
+folder, of all processes that share the folder. A test can thereby disturb processes that it did not
+start with a failpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 
 VARIABLE = "ADAPTRY_FAILPOINT"
 GATE = "ADAPTRY_FAILPOINT_GATE"
-"""A folder: `place` names where to wait; a waiter writes its process id into `here` until that is removed."""
+"""The variable that names the gate's folder. The file `place` in it names the place where a thread waits;
+the waiting thread writes its process id into the file `here`, and goes on when that is removed.
+"""
 NAMES = (
     "uploads.after_open",
     "blobs.before_fsync",
@@ -30,9 +33,9 @@ NAMES = (
     "revisions.before_commit",
     "revisions.after_commit",
 )
-"""On the way of a push."""
+"""Places that a push passes."""
 FILE = ("atomic_file.before_rename",)
-"""On the way of a file that is to appear whole, such as a bundle."""
+"""Places in writing a file that appears complete or not at all, such as a bundle."""
 RUNNER = (
     "runner.after_hello",
     "runner.after_feed",
@@ -42,7 +45,7 @@ RUNNER = (
     "runner.before_finish",
     "runner.after_finish",
 )
-"""On the way of a job, in who runs it."""
+"""Places that the runner of a job passes."""
 STEPS = (
     "child.opened",
     "merge.planned",
@@ -50,7 +53,7 @@ STEPS = (
     "merge.before_adoption",
     "merge.adopted",
 )
-"""And in the process of a step."""
+"""Places that the process of a job's step passes."""
 GC_POINTS = (
     "gc.after_survey",
     "gc.after_marks",
@@ -59,21 +62,23 @@ GC_POINTS = (
     "gc.after_bytes",
     "gc.after_all",
 )
-"""On the way of a sweep."""
+"""Places that a sweep passes."""
 MEND_POINTS = (
     "mend.after_manifest",
     "mend.after_aside",
     "mend.after_upload",
     "mend.after_rebuild",
 )
-"""On the way of a mend, besides those of the pushes that it is made of."""
+"""Places that a mend passes, in addition to those of its uploads."""
+AUDIT_POINTS = ("audit.after_seal",)
+"""Places that the sequencer of the audit log passes."""
 
 
 def reach(name: str, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Does not come back if `name` is the armed place, or not before someone says SIGCONT."""
+    """Kills or stops this process if `name` is the armed place."""
     armed = environ.get(VARIABLE)
     if armed == f"stop:{name}":
-        del environ[VARIABLE]  # once: whoever goes on passes the place again
+        del environ[VARIABLE]  # only once: a process that continues passes this place again
         os.kill(os.getpid(), signal.SIGSTOP)
     if GATE in environ:
         _wait_at(Path(environ[GATE]), name)
@@ -90,6 +95,6 @@ def _wait_at(folder: Path, name: str) -> None:
         with (folder / "here").open("x") as file:
             file.write(f"{os.getpid()}\n")
     except (FileNotFoundError, FileExistsError):
-        return  # no place is named, or somebody came before
+        return  # no place is named, or another thread arrived first
     while (folder / "here").exists():
         time.sleep(0.01)

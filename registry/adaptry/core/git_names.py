@@ -1,7 +1,7 @@
-"""Names that git refuses for a branch or tag, or reads otherwise: the rules of `git check-ref-format`.
+"""Names that git refuses for a branch or tag, or gives another meaning: the rules of `git check-ref-format`.
 
-Clients of the Hub hand our aliases, branches and tags to git and to tools that follow its rules, so no new
-one may break them. What older registries have stored stays: only making a name asks here. Source:
+Clients of the Hub pass our aliases, branches and tags to git and to tools with the same rules, so new names
+must follow them. Names that older registries have stored stay valid: only creating a name checks. Source:
 git-check-ref-format(1), gitrevisions(7), git 2.43.
 """
 
@@ -16,7 +16,7 @@ _TAKEN = frozenset({"main", "latest"})
 
 
 def find_name_problem(name: str) -> str | None:
-    """Why `name` cannot be the name of a new alias, branch or tag; None where git takes it for what it is."""
+    """Why `name` cannot name a new alias, branch or tag; None if git accepts it."""
     parts = name.split("/")
     if match := _FORBIDDEN.search(name):
         return f"{match[0]!a} is not allowed in it"
@@ -38,7 +38,7 @@ def find_name_problem(name: str) -> str | None:
 
 
 def to_valid_name(name: str) -> str:
-    """A name near `name` that git takes; `draft` where nothing of it is left."""
+    """A name similar to `name` that git accepts; `draft` if no character remains."""
     near = re.sub(r"[^A-Za-z0-9._/+-]+", "-", name)
     near = re.sub(r"\.{2,}", ".", near)
     parts = [re.sub(r"(?:\.lock)+$", "", part, flags=re.IGNORECASE).strip(".-") for part in near.split("/")]

@@ -1,13 +1,15 @@
-"""Reaching a server: its address, whom we trust to be it, and the proxy in between.
+"""Connections to a server: its URL, the certificates that we trust, and the proxy.
 
-A proxy comes from the settings, else from where other programs read it (HTTPS_PROXY, HTTP_PROXY and
-NO_PROXY; on macOS and Windows the system's settings too). Certificates are checked against the system's, or
-against a bundle.
+The proxy comes from Adaptry's settings, else from the usual variables (HTTPS_PROXY, HTTP_PROXY and NO_PROXY)
+and, on macOS and Windows, the system's settings. Certificates are verified with the system's authorities, or
+with those of a bundle.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +19,11 @@ import urllib3
 
 from adaptry.core.errors import Invalid
 
-_SOCKETS = 16  # kept alive at once; more threads than that wait for one another
+_SOCKETS = 16  # connections kept alive; more threads than that wait for one another
 
 
 def check_url(url: str) -> str:
-    """`url` without a trailing slash. Raises `Invalid` where it is not an http(s) address."""
+    """`url` without a trailing slash. Raises `Invalid` if it is not an http or https URL."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -38,14 +40,23 @@ def check_url(url: str) -> str:
 
 
 def open_pool(url: str, ca_bundle: str | None, proxy: str | None) -> urllib3.PoolManager:
-    """Connections to `url`, kept and used again. Raises `Invalid` for a bundle that cannot be read."""
-    # (`Any`: urllib3 takes its options as keywords of many types.)
+    """A pool of reusable connections to `url`. Raises `Invalid` if the certificates cannot be read."""
+    return pool_factory(url, ca_bundle, proxy)()
+
+
+def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable[[], urllib3.PoolManager]:
+    """Opens pools as `open_pool` does, and raises its errors now.
+
+    For requests that must not be repeated: each gets a pool of its own, because a server may close an idle
+    connection at the moment in which it is used again.
+    """
+    # (`Any`: urllib3's keyword options have many types.)
     options: dict[str, Any] = {"maxsize": _SOCKETS, "block": True}
     if ca_bundle:
         options["ssl_context"] = _trusting(ca_bundle)
     proxy = proxy or _proxy_from_environment(url)
     if not proxy:
-        return urllib3.PoolManager(**options)
+        return partial(urllib3.PoolManager, **options)
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     parts = urlsplit(proxy)
@@ -53,10 +64,12 @@ def open_pool(url: str, ca_bundle: str | None, proxy: str | None) -> urllib3.Poo
         options["proxy_headers"] = urllib3.make_headers(
             proxy_basic_auth=f"{parts.username}:{parts.password or ''}"
         )
+    factory = partial(urllib3.ProxyManager, proxy, **options)
     try:
-        return urllib3.ProxyManager(proxy, **options)
+        factory()
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise Invalid(f"cannot use the proxy {parts.hostname!r}: {error}") from error
+    return factory
 
 
 def _trusting(bundle: str) -> ssl.SSLContext:
@@ -67,7 +80,7 @@ def _trusting(bundle: str) -> ssl.SSLContext:
             context.load_verify_locations(capath=str(path))
         else:
             context.load_verify_locations(cafile=str(path))
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise Invalid(
             f"cannot read certificates from {bundle}: {error.strerror or error}"
             " (ADAPTRY_CA_BUNDLE names a PEM file)"

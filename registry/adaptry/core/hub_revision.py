@@ -1,7 +1,7 @@
-"""How the Hub's clients name a revision: `main`, a branch, an alias, a tag, `v3`, a commit id or prefix.
+"""Names of revisions in the Hub's protocol: `main`, a branch, an alias, a tag, `v3`, a commit id or prefix.
 
-Which revision a name means is decided by a registry; this module only parses names. A text that cannot be a
-name parses to a name that nothing has: for the caller that is the same.
+A registry decides which revision a name selects; this module only parses names. A malformed text parses to
+a name that selects nothing, which is the same for the caller.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Scope = Literal["any", "branch", "tag"]
 
 @dataclass(frozen=True, slots=True)
 class HubRevisionName:
-    """What a revision name may mean: the version `number`, the commits whose digest begins with `prefix`,
-    what is named `name`.
+    """The possible meanings of a revision name: the version `number`, a commit whose digest begins with
+    `prefix`, or the branch, alias or tag `name`, tried in this order.
 
-    Looked for in this order. `scope` is what the name may be of; a `branch` includes the aliases.
+    `scope` restricts the kinds of names; `branch` includes aliases.
     """
 
     name: str
@@ -50,12 +50,12 @@ def parse_hub_revision(text: str) -> HubRevisionName:
 
 
 def parse_branch(text: str) -> str:
-    """A branch that may be made. Raises `InvalidRef`."""
+    """Checks the name of a new branch. Raises `InvalidRef`."""
     return _name(text, "branch")
 
 
 def parse_tag(text: str) -> str:
-    """A tag that may be made. Raises `InvalidRef`."""
+    """Checks the name of a new tag. Raises `InvalidRef`."""
     return _name(text, "tag")
 
 
@@ -71,9 +71,7 @@ def _name(text: str, kind: str) -> str:
             f" {_MOST}); write {to_valid_name(text)[:_MOST]}"
         )
     if segments[0] == "refs":
-        raise InvalidRef(
-            f"not a name for a {kind}: {text[:80]!r} (refs/… is where git keeps them); leave refs/ out"
-        )
+        raise InvalidRef(f"not a name for a {kind}: {text[:80]!r} (git adds refs/ itself); leave refs/ out")
     if text.isdigit() or _VERSION.fullmatch(text) or _ID.fullmatch(text):
         raise InvalidRef(
             f"the {kind} {text!r} would be mistaken for something else (digits, v<digits> and 7 or more hex"
@@ -88,5 +86,5 @@ def _number(text: str) -> int | None:
 
 
 def is_commit_id(text: str) -> bool:
-    """Whether a text is a commit's id, or its beginning."""
+    """Whether a text is a commit id or the beginning of one."""
     return bool(_ID.fullmatch(text)) and len(text) <= 40

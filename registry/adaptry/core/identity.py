@@ -1,86 +1,159 @@
-"""Who is asking, and what they may do: pure rules over values.
+"""The caller's identity and rights, as pure rules over values.
 
-Whoever may not read a thing is told that it does not exist; only who may read it and not change it is
-told `PermissionDenied`.
+A caller who may not read a thing gets `NotFound`, as if it did not exist. A caller who may read it but not
+change it gets `PermissionDenied`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, Self
 
+from adaptry.core.access.actions import Action
+from adaptry.core.access.conditions import NOTHING_KNOWN, Facts
+from adaptry.core.access.decision import Decision, Target, decide
+from adaptry.core.access.grants import Grant, Limit
+from adaptry.core.access.resources import ALL_NAMES, Resource, common_names, matches
+from adaptry.core.access.roles import strongest_role
 from adaptry.core.errors import NotFound, PermissionDenied
 from adaptry.core.refs import AdapterName
 
-Role = Literal["reader", "writer", "admin", "worker"]
-"""A `worker` reads as a reader does, reports what its engine has loaded, and changes nothing else."""
 Visibility = Literal["private", "public"]
 BaseVisibility = Literal["private", "internal", "public"]
-"""As an adapter's, with one more: an `internal` base is read by every token that holds any namespace."""
+"""As an adapter's, with one more: an `internal` base is read by everybody who may read any namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A name for the records, a role, and the namespaces (globs) it holds in.
+    """A name for the records, the grants of a principal, and what the token in use is limited to.
 
-    An anonymous identity has no namespaces: it reads what is public, where the server lets it in at all.
+    `principal` is the number of a stored principal, and `token` that of the token in use; the embedded
+    registry's user has neither.
+    An anonymous identity has no grants: it reads what is public, where the server lets it in at all.
     """
 
     name: str
-    role: Role = "reader"
-    namespaces: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    limit: Limit | None = None
+    principal: int | None = None
+    token: int | None = None
+
+    @classmethod
+    def with_role(cls, name: str, role: str, resources: Iterable[str]) -> Self:
+        """Somebody with one role on each of the resources."""
+        return cls(name, tuple(Grant(role, Resource.parse(text)) for text in resources))
+
+    def decide(
+        self, action: Action, namespace: str, name: str | None = None, facts: Facts = NOTHING_KNOWN
+    ) -> Decision:
+        """Whether they may do `action` to an adapter, or to a whole namespace, and why."""
+        return decide(self.grants, self.limit, action, Target(namespace, name, facts))
+
+    def may(self, action: Action, name: AdapterName, facts: Facts = NOTHING_KNOWN) -> bool:
+        return self.decide(action, name.namespace, name.name, facts).is_allowed
+
+    def may_in(self, action: Action, namespace: str, facts: Facts = NOTHING_KNOWN) -> bool:
+        """Whether they may do it in the whole namespace."""
+        return self.decide(action, namespace, None, facts).is_allowed
+
+    def may_somewhere(self, action: Action) -> bool:
+        """Whether a grant and the token's limit allow the action on anything, conditions aside."""
+        granted = any(one.is_administration or action in one.actions for one in self.grants)
+        return granted and (self.limit is None or self.limit.allows_somewhere(action))
+
+    def readable_names(self, namespace: str) -> frozenset[str]:
+        """The names of private adapters that they may read there, as in `Resource.names`."""
+        granted = _names_in(namespace, (one.resource for one in self._reading))
+        if self.limit is None or self.limit.resources is None:
+            return granted
+        limited = _names_in(namespace, self.limit.resources)
+        common = (common_names(one, other) for one in granted for other in limited)
+        return frozenset(names for names in common if names is not None)
 
     def has_namespace(self, namespace: str) -> bool:
-        return any(fnmatchcase(namespace, glob) for glob in self.namespaces)
+        """Whether they may read everything in the namespace."""
+        return ALL_NAMES in self.readable_names(namespace)
 
     def may_read(self, name: AdapterName, visibility: Visibility) -> bool:
-        return visibility == "public" or self.has_namespace(name.namespace)
+        if visibility == "public":
+            return True
+        return any(matches(name.name, names) for names in self.readable_names(name.namespace))
 
     def may_read_base(self, owners: Iterable[str], visibility: BaseVisibility) -> bool:
         """`owners` are the namespaces of the base's names."""
-        if visibility == "public" or "*" in self.namespaces:
+        if visibility == "public" or self.reads_everything:
             return True
         if visibility == "internal":
-            return bool(self.namespaces)
+            return self.is_member
         return any(self.has_namespace(owner) for owner in owners)
 
-    def may_write(self, name: AdapterName) -> bool:
-        return self.role in ("writer", "admin") and self.has_namespace(name.namespace)
+    @property
+    def is_member(self) -> bool:
+        """Whether they may read anything that is not public."""
+        return bool(self._reading) and bool(self.limit is None or self.limit.resources != ())
 
-    def may_force(self, name: AdapterName) -> bool:
-        """Pushes past findings that block, with a reason for the record."""
-        return self.role == "admin" and self.has_namespace(name.namespace)
+    @property
+    def reads_everything(self) -> bool:
+        granted = any(one.resource.is_everything for one in self._reading)
+        return granted and (self.limit is None or self.limit.includes_everything)
 
-    def may_undo_recall(self, name: AdapterName) -> bool:
-        """Takes back what protects others, such as a recall."""
-        return self.role == "admin" and self.has_namespace(name.namespace)
+    @property
+    def read_resources(self) -> Sequence[Resource]:
+        """The resources that cover all that they may read; not all in them need be readable."""
+        if self.limit is not None and self.limit.resources is not None:
+            return self.limit.resources if self._reading else ()
+        return tuple(dict.fromkeys(one.resource for one in self._reading))
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """`read_resources` as text."""
+        return tuple(map(str, self.read_resources))
+
+    @property
+    def role(self) -> str:
+        """The strongest role that they have anywhere, as a summary for people."""
+        if self.limit is not None and self.limit.permissions is not None:
+            return strongest_role(self.limit.permissions)
+        return strongest_role(tuple(one.permission for one in self.grants))
 
     @property
     def may_report(self) -> bool:
-        """Says what an engine has loaded."""
-        return self.role in ("worker", "admin")
+        """Whether they may report what an engine has loaded."""
+        return self.may_somewhere("worker.report")
 
     @property
     def may_administer(self) -> bool:
-        """Tokens, and what belongs to no namespace."""
-        return self.role == "admin" and "*" in self.namespaces
+        """Whether they may do everything, with principals and with what belongs to no namespace."""
+        granted = any(one.is_administration for one in self.grants)
+        limit = self.limit
+        return granted and (limit is None or (limit.allows_somewhere("admin") and limit.includes_everything))
+
+    @property
+    def _reading(self) -> tuple[Grant, ...]:
+        return tuple(one for one in self.grants if "read" in one.actions)
 
 
-LOCAL = Identity("local", "admin", ("*",))
+def _names_in(namespace: str, resources: Iterable[Resource]) -> frozenset[str]:
+    return frozenset(one.names for one in resources if fnmatchcase(namespace, one.namespaces))
+
+
+LOCAL = Identity.with_role("local", "admin", ("*",))
 ANONYMOUS = Identity("anonymous")
 
 
 def require_read(identity: Identity, name: AdapterName, visibility: Visibility) -> None:
-    """Raises `NotFound`, with the words of a thing that is not there."""
+    """Raises `NotFound` with the same message as for an adapter that does not exist."""
     if not identity.may_read(name, visibility):
-        raise NotFound(f"no adapter {name}")
+        error = NotFound(f"no adapter {name}")
+        error.is_hidden = True
+        raise error
 
 
 def require_base_write(identity: Identity) -> None:
     """Raises `NotFound` to the anonymous, and `PermissionDenied` to everyone else who is no administrator."""
-    if not identity.namespaces:
+    if not identity.is_member:
         raise NotFound("no such base")
     if not identity.may_administer:
         raise PermissionDenied(
@@ -88,9 +161,11 @@ def require_base_write(identity: Identity) -> None:
         )
 
 
-def require_write(identity: Identity, name: AdapterName) -> None:
+def require(identity: Identity, action: Action, name: AdapterName, facts: Facts = NOTHING_KNOWN) -> None:
     """Raises `PermissionDenied`, whether the adapter exists or not; call `require_read` first to hide it."""
-    if not identity.may_write(name):
+    decision = identity.decide(action, name.namespace, name.name, facts)
+    if not decision.is_allowed:
         raise PermissionDenied(
-            f"{identity.name} may not change {name}; ask for a token that writes to {name.namespace!r}"
+            f"{identity.name} may not change {name} ({action}): {decision.reason}; ask an owner of"
+            f" {name.namespace!r}"
         )

@@ -1,25 +1,29 @@
-"""The life of a version: its states, and what each allows. Pure functions of values.
+"""The states of a version, and what each allows: pure functions of values.
 
-The table is what every part of a registry decides by; `docs/states.md` shows it.
+Every part of a registry uses this table; `docs/states.md` shows it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
+from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
+from adaptry.core.states import State as State
 
-State = Literal["active", "deprecated", "yanked", "quarantined", "revoked"]
 Readers = Literal["everyone", "writers", "administrators"]
 
 
 @dataclass(frozen=True, slots=True)
 class StateRule:
-    """What a state allows. `readers`: who may read the files, among those who may read the adapter at all."""
+    """The permissions of a state. `readers` is which of the adapter's readers may read the version's
+    files.
+    """
 
     is_latest: bool
     is_searchable: bool
@@ -40,34 +44,36 @@ STATE_RULES: Mapping[State, StateRule] = {
 LATEST = tuple(state for state, rule in STATE_RULES.items() if rule.is_latest)
 SEARCHABLE = tuple(state for state, rule in STATE_RULES.items() if rule.is_searchable)
 WITHDRAWN = tuple(state for state, rule in STATE_RULES.items() if rule.readers != "everyone")
-"""States in which files are held back: nothing is made, merged or copied from them."""
+"""States in which files are withheld: nothing may be derived, merged or copied from them."""
 
 
 def require_alias_allowed(alias: str, state: State, number: int) -> None:
-    """Raises `Conflict` where an alias may not be moved to a version in this state."""
+    """Raises `Conflict` if an alias must not point at a version in this state."""
     if not STATE_RULES[state].allows_aliases:
         raise Conflict(
             f"version {number} is {state}; {alias} can only point at an active or deprecated version"
         )
 
 
-def may_read_files(identity: Identity, name: AdapterName, state: State) -> bool:
+def may_read_files(identity: Identity, name: AdapterName, state: State, now: datetime) -> bool:
     """Whether someone who may read the adapter may read the files of a version in this state."""
     match STATE_RULES[state].readers:
         case "everyone":
             return True
         case "writers":
-            return identity.may_write(name)
+            return identity.may("state.set", name, Facts(now=now))
         case "administrators":
-            return identity.may_undo_recall(name)
+            return identity.may("policy.manage", name, Facts(now=now))
 
 
-def require_change_allowed(identity: Identity, name: AdapterName, number: int, was: State, to: State) -> None:
-    """Raises `PermissionDenied` where someone who may write to the adapter may not make this change: whoever
-    writes may recall a version, and only an administrator takes a recall back.
+def require_change_allowed(
+    identity: Identity, name: AdapterName, number: int, was: State, to: State, now: datetime
+) -> None:
+    """Raises `PermissionDenied` if a writer of the adapter may not make this change: anyone who sets states
+    may recall a version, but only managers of the namespace's policy may take a recall back.
     """
-    if was == "revoked" and to != "revoked" and not identity.may_undo_recall(name):
+    if was == "revoked" and to != "revoked" and not identity.may("policy.manage", name, Facts(now=now)):
         raise PermissionDenied(
-            f"{name}@{number} is revoked, and {identity.name} may not take that back; "
-            f"ask for an admin token of {name.namespace!r}"
+            f"{name}@{number} is revoked, and {identity.name} may not take that back (policy.manage); "
+            f"ask an owner of {name.namespace!r}"
         )

@@ -1,9 +1,9 @@
-"""What a revision is, as declared by who pushed it.
+"""The manifest of a revision: its content, as its author declared it.
 
-A manifest names files by digest, the base it was trained on, what it was derived from and how. It
-never says who pushed it, when, or under what name, nor anything we derive (spec, findings,
-fingerprints): those are catalog rows. Its canonical bytes are stored exactly; their digest *is* the
-revision, so equal content is one revision whoever pushes it.
+A manifest lists files by digest, the base that the adapter was trained on, the revisions that it was derived
+from, and the recipe. It has neither author, time nor name, nor anything that we derive (spec, findings,
+fingerprints): those are rows of the catalog. Its canonical bytes are stored exactly, and their digest *is*
+the revision. So equal content is one revision, in every push.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from adaptry.core.errors import Invalid, InvalidManifest, InvalidPath, ProtocolM
 
 SCHEMA = 1
 MAX_FILES = 32
-"""Of a version."""
+"""Most files in a version."""
 MAX_TREE = 8192
-"""Files of a branch, which may hold checkpoints in folders."""
+"""Most files in a branch, which may hold checkpoints in folders."""
 MAX_DEPTH = 8
 MAX_PATH = 255
 MAX_FILE = 8 << 30
 MAX_REVISION = 16 << 30
-"""Bytes of a version."""
+"""Most bytes in a version."""
 MAX_TREE_SIZE = 1 << 40
-"""Bytes of a branch."""
+"""Most bytes in a branch."""
 LIMITS = strictjson.JsonLimits(
     size=1_500_000, depth=16, nodes=100_000
-)  # a request carries it in base64, in 2 MiB
+)  # a request of 2 MiB contains it as base64
 _ENTRY = 140
-"""Bytes of a manifest that a file takes beside its path, at most."""
+"""Most bytes that a file takes in a manifest, without its path."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _WINDOWS_DEVICES = frozenset(
@@ -43,9 +43,9 @@ _WINDOWS_DEVICES = frozenset(
 
 
 def check_path(path: str) -> str:
-    """`path` if it is a name we store inside a revision: 1 to 8 plain segments, safe on every system.
+    """Returns `path` if a revision may contain it: 1 to 8 plain segments, safe on every system.
 
-    Raises `InvalidPath`. No decoding happens here or later: `%2e` is refused by its characters.
+    Raises `InvalidPath`. Paths are never decoded, here or later: `%2e` is refused because of its `%`.
     """
     segments = path.split("/")
     if is_too_deep(path):
@@ -56,21 +56,21 @@ def check_path(path: str) -> str:
     for segment in segments:
         if not _SEGMENT.fullmatch(segment) or segment.endswith(".") or ".." in segment:
             raise InvalidPath(
-                f"not a file name we store: {path[:80]!a} (segments of letters, digits, '.', '_', '-', "
+                f"not an allowed file name: {path[:80]!a} (use segments of letters, digits, '.', '_', '-', "
                 "starting with a letter or digit)"
             )
         if segment.split(".")[0].lower() in _WINDOWS_DEVICES:
-            raise InvalidPath(f"{path[:80]!a} names a device on Windows; rename the file")
+            raise InvalidPath(f"{path[:80]!a} is a device name on Windows; rename the file")
     return path
 
 
 def is_too_deep(path: str) -> bool:
-    """Whether a path has more segments or characters than we store."""
+    """Whether a path has too many segments or characters."""
     return len(path) > MAX_PATH or path.count("/") >= MAX_DEPTH
 
 
 def check_tree(paths: Collection[str]) -> None:
-    """Raises `TooLarge` where one branch cannot hold files of all these paths."""
+    """Raises `TooLarge` if these are too many paths for one branch, or too long together."""
     if len(paths) > MAX_TREE:
         raise TooLarge(
             f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete checkpoints that you no longer"
@@ -94,7 +94,7 @@ class FileEntry(BaseModel):
 
 
 class BaseClaim(BaseModel):
-    """The base an adapter says it was trained on: its content id if known, and the name it was given."""
+    """The base that an adapter declares: its content id, if known, and its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,9 +103,10 @@ class BaseClaim(BaseModel):
 
 
 class Manifest(BaseModel):
-    """An immutable tree of files and what is declared about it. Its identity is `digest`.
+    """An immutable tree of files and what its author declared about it. Its identity is `digest`.
 
-    That the files are an adapter is for whoever admits a version to see: a branch begins with a tree of none.
+    A manifest does not check that the files form an adapter; admission does. A branch begins with an empty
+    tree.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -114,7 +115,7 @@ class Manifest(BaseModel):
     files: tuple[FileEntry, ...] = ()
     base: BaseClaim | None = None
     parents: tuple[Digest, ...] = Field(default=(), max_length=64)
-    recipe: dict[str, Any] | None = None  # what the user wrote; its shape belongs to `merging`
+    recipe: dict[str, Any] | None = None  # as the user wrote it; `merging` parses it
     provenance: dict[str, str] = Field(default_factory=dict, max_length=64)
 
     @model_validator(mode="after")
@@ -195,7 +196,7 @@ class Manifest(BaseModel):
 
     @property
     def size(self) -> int:
-        """All files together, in bytes."""
+        """The size of all files together, in bytes."""
         return sum(entry.size for entry in self.files)
 
     def file(self, path: str) -> FileEntry | None:
@@ -208,7 +209,7 @@ class Manifest(BaseModel):
 
 
 EMPTY = Manifest()
-"""What the first commit of every adapter holds."""
+"""The content of the first commit of every adapter."""
 
 
 def _sentence(error: ValidationError) -> str:

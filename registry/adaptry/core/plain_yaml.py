@@ -1,9 +1,9 @@
 """YAML as untrusted text: what JSON can express, or an error.
 
-Aliases are refused (a few of them unfold into a document of any size), nesting and values are counted before
-the first value is made, and dates and other values of YAML's own become text. A short text is parsed here, by
-libyaml where PyYAML has it; a longer one in a child process (`processes.yaml_reader`), since 64 KiB can take
-a second of processor time.
+Aliases are refused, since a few of them can expand to a document of any size. Nesting and values are counted
+before the first value is created. Dates and other types that JSON lacks become text. A short text is parsed
+here, by libyaml if PyYAML has it; a longer one in a child process (`processes.yaml_reader`), since 64 KiB can
+take a second of processor time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import yaml
 from adaptry.core.errors import Invalid
 
 SHORT = 1 << 10
-"""Characters that are parsed in the caller's own process: 7 ms at worst."""
+"""Longest text, in characters, that is parsed in the caller's process: 7 ms at worst."""
 _MAX_DEPTH = 16
 _MAX_VALUES = 20_000
-_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
+_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same result, ten times as fast
 
 
 def loads_in_process(text: str, what: str) -> Any:
@@ -44,7 +44,7 @@ def loads_in_process(text: str, what: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can say it. (`Any`: YAML's values.)"""
+    """The value in types that JSON has. (`Any`: YAML's values.)"""
     match value:
         case None | bool() | str():
             return value

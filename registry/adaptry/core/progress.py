@@ -1,6 +1,6 @@
-"""How long work tells that it goes on: a text, the bytes done, the bytes in all.
+"""Progress reports of long operations: a text, the bytes done, the bytes in total.
 
-The core calls it now and then from whatever thread works; only an edge knows of bars and terminals.
+The core calls such a function from time to time, from the working thread; only the edges know terminals.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""`progress(text, done, total)`: bytes, with `total` known from the start and `done` never falling."""
+"""`progress(text, done, total)`, in bytes. `total` is known from the start; `done` never decreases."""
 
 
 def no_progress(text: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    """Reports nothing."""

@@ -2,8 +2,8 @@
 
     base:org/model method:lora rank<=16 module:q_proj metric.accuracy>=0.9 alias:prod tone
 
-Of several values of a metric the newest counts, unless `max:` or `min:` stands before it. A `-` before a
-term turns it around. Parsing gives a value; `catalog.search` turns it into SQL.
+If a metric has several values, the newest counts; the prefixes `max:` and `min:` select the largest and the
+smallest. A `-` before a term negates it. Parsing returns a value, which `catalog.search` turns into SQL.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.core.errors import InvalidQuery
+from adaptry.core.suggestions import suggestion
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 Pick = Literal["newest", "max", "min"]
@@ -37,7 +38,7 @@ MAX_TERMS = 32
 _TERM = re.compile(r'-?(?:[^\s"]|"[^"]*")+')
 _METRIC = re.compile(r"(?:(max|min):)?metric\.([A-Za-z0-9][A-Za-z0-9_./-]{0,63}?)(<=|>=|!=|=|<|>|:)(.+)")
 _NUMBER = re.compile(rf"({'|'.join(NUMBER_FIELDS)})(<=|>=|!=|=|<|>|:)(.+)")
-_TEXT = re.compile(r"([a-z]+):(.*)", re.DOTALL)
+_TEXT = re.compile(r"([A-Za-z_]+):(.*)", re.DOTALL)
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64}|[0-9a-f]{4,63}\*)")
 _SUFFIXES = {
     "k": 1e3,
@@ -62,7 +63,7 @@ class WordTerm:
 
 @dataclass(frozen=True, slots=True)
 class TextTerm:
-    """A field that equals a text, or begins with it."""
+    """A field that must equal a text, or begin with it."""
 
     field: str
     text: str
@@ -82,7 +83,7 @@ class NumberTerm:
 
 @dataclass(frozen=True, slots=True)
 class MetricTerm:
-    """A metric compared with a number; `pick` says which of its values counts."""
+    """A metric compared with a number. `pick` says which of its values counts."""
 
     metric: str
     operator: Operator
@@ -95,7 +96,7 @@ Term = WordTerm | TextTerm | NumberTerm | MetricTerm
 
 
 def parse(text: str) -> tuple[Term, ...]:
-    """The terms of a query; empty text matches all. Raises `InvalidQuery` with the place and the grammar."""
+    """The terms of a query; empty text matches all. Raises `InvalidQuery`, which names the wrong term."""
     if len(text) > MAX_LENGTH:
         raise InvalidQuery(f"a query is at most {MAX_LENGTH} characters")
     if text.count('"') % 2:
@@ -119,17 +120,36 @@ def _term(token: str) -> Term:
         if field in DIGEST_FIELDS:
             return _digest(field, text, negated)
         if field not in TEXT_FIELDS:
-            raise InvalidQuery(f"unknown field {field!r} in {token[:80]!r}: {GRAMMAR}")
+            raise InvalidQuery(_unknown_field(field, token))
         if not text.strip("*") and token != "state:*":
             raise InvalidQuery(f"{field}: needs a text, as in {field}:something")
         return TextTerm(field, text.rstrip("*"), text.endswith("*"), negated)
     if re.search(r"[<>=]", body):
-        raise InvalidQuery(f"cannot compare in {token[:80]!r}: {GRAMMAR}")
+        raise InvalidQuery(_cannot_compare(body, token))
     return WordTerm(body, negated)
 
 
+def _unknown_field(field: str, token: str) -> str:
+    known = (*TEXT_FIELDS, *DIGEST_FIELDS, *NUMBER_FIELDS, "metric")
+    near = suggestion(field, known) or f" (fields: {', '.join(known[:-1])}, metric.NAME)"
+    return f"unknown field {field!r} in {token[:80]!r}{near}"
+
+
+def _cannot_compare(body: str, token: str) -> str:
+    """Why a term with `<`, `=` or `>` is none."""
+    name, operator, value = re.split(r"([<>=!]+)", body, maxsplit=1)
+    if name in (*TEXT_FIELDS, *DIGEST_FIELDS):
+        return f"{name} in {token[:80]!r} is a text: write {name}:{value[:40] or 'TEXT'}"
+    if name in NUMBER_FIELDS or name.startswith("metric."):
+        return f"{token[:80]!r} is not a comparison: write {name}{operator[:2]}NUMBER"
+    near = suggestion(name, NUMBER_FIELDS) or f" (fields: {', '.join(NUMBER_FIELDS)})"
+    return f"{name!r} in {token[:80]!r} is not a number{near}; a metric is written metric.{name}"
+
+
 def _digest(field: str, text: str, negated: bool) -> TextTerm:
-    """The term with its digest spelled in full; what can be none would silently find nothing."""
+    """The term with its complete digest. Raises `InvalidQuery` for a malformed one, which would find
+    nothing.
+    """
     match = _DIGEST.fullmatch(text.lower())
     if not match:
         raise InvalidQuery(

@@ -1,7 +1,7 @@
 """A recipe in one line, whichever operation wrote it: `combine ties: 0.5 + 0.3, density 0.2, rank 16`.
 
-A recipe's shape belongs to its operation, and anyone may push one; so what is said of it is what can be read
-without knowing the operation, and never more than a line.
+Each operation defines the fields of its recipe, and anyone may push any recipe. So the summary uses only
+fields that can be read without knowing the operation, and is never longer than a line.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from adaptry.core.errors import Invalid
 _LONGEST = 160
 _SAID_FIRST = ("operation", "method", "inputs")
 _USUAL = {"seed": 0, "dtype": "F32"}
-"""What goes without saying."""
+"""Fields and values that a summary leaves out."""
 
 
 def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
-    """Operation, method, weights, then any other word or number; empty for no recipe. (`Any`: JSON.)"""
+    """Operation, method, weights, then other words and numbers; empty if there is no recipe. (`Any`:
+    JSON.)
+    """
     if not recipe:
         return ""
     head = " ".join(str(recipe[key]) for key in ("operation", "method") if isinstance(recipe.get(key), str))
@@ -29,7 +31,7 @@ def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
 
 
 def unregistered_inputs(recipe: Mapping[str, Any] | None) -> tuple[Digest, ...]:
-    """Inputs that were no registry revision (folders), by the digests of their weights. (`Any`: JSON.)"""
+    """Digests of the weights of inputs that were folders and not revisions of a registry. (`Any`: JSON.)"""
     inputs = (recipe or {}).get("inputs")
     entries = [entry for entry in inputs if isinstance(entry, dict)] if isinstance(inputs, list) else []
     return tuple(dict.fromkeys(_digests(entry.get("weights") for entry in entries)))
@@ -65,7 +67,7 @@ def _digests(texts: Iterator[object]) -> Iterator[Digest]:
         if isinstance(text, str):
             try:
                 yield Digest.parse(text)
-            except Invalid:  # some other meaning of `weights`, of an operation that is not ours
+            except Invalid:  # another tool's operation, in which `weights` means something else
                 continue
 
 

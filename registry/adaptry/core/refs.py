@@ -1,15 +1,17 @@
-"""How people name things: `acme/tone`, `acme/tone@3`, `acme/tone@prod`, `acme/tone@sha256:…`.
+"""Names and refs as people write them: `acme/tone`, `acme/tone@3`, `acme/tone@prod`, `acme/tone@sha256:…`.
 
-Parsing either gives a valid value or an error that shows the grammar. Which revision a ref means is
-for a registry to say; this file only knows how it is written. Names follow the Hub's rule, so that an
-adapter can be reached through the Hub protocol under the name it has here.
+Parsing either gives a valid value or an error that shows the grammar. A registry resolves a ref to a
+revision; this file only parses and formats it. Names follow the Hub's rule, so that an adapter can be reached
+through the Hub protocol under the name it has here.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import GetCoreSchemaHandler
@@ -54,11 +56,11 @@ RESERVED_NAMESPACES = frozenset(
     ]
 )
 MERGED = ".merged"
-"""`acme/tone.merged` is the adapter `acme/tone` merged into its base, computed while it is read; so no
-adapter's name ends so.
+"""`acme/tone.merged` is the adapter `acme/tone` merged into its base, computed while it is read. No adapter's
+name may end with this suffix.
 """
 
-# On Windows these are devices whatever their ending, so nobody there could pull into a folder of that name.
+# Windows reserves these device names with any extension, so nobody there could pull into such a folder.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -96,17 +98,20 @@ class AdapterName:
             raise InvalidRef(f"the namespace {namespace!r} is reserved; choose another")
         if name.lower().endswith(MERGED):
             raise InvalidRef(
-                f"{text[:200]!r} is no adapter: names that end in {MERGED} are those of merged models, which"
-                " clients of the Hub read (HF_ENDPOINT); choose another name for an adapter"
+                f"{text[:200]!r} cannot name an adapter: the ending {MERGED} is reserved for merged"
+                " models, which clients of the Hub read (HF_ENDPOINT); choose another name"
             )
         return cls(namespace, name)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    def __repr__(self) -> str:
+        return f"AdapterName({str(self)!r})"
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """On the wire a name is its text. (`Any`: pydantic's hook is typed so.)"""
+        """Serialises a name as its text. (`Any`: the type in pydantic's signature.)"""
 
         def read(value: object) -> AdapterName:
             if isinstance(value, AdapterName):
@@ -126,7 +131,7 @@ class AdapterName:
 
 
 def parse_base_name(text: str) -> str:
-    """A name a base goes by: `org/model`, or a single name as the Hub's oldest models have (`gpt2`)."""
+    """Checks the name of a base: `org/model`, or one word like the Hub's oldest models (`gpt2`)."""
     parts = text.split("/")
     problems = [problem for part in parts if (problem := _part_problem(part))]
     if len(parts) > 2 or problems:
@@ -139,21 +144,21 @@ def parse_base_name(text: str) -> str:
 
 
 def parse_alias(text: str) -> str:
-    """A name for a new alias: as `parse_stored_alias`, and one that git takes for a name (`git_names`).
+    """Checks the name of a new alias: the rules of `parse_stored_alias`, and git's (`git_names`).
 
     Raises `InvalidRef`.
     """
     problem = find_name_problem(text)
-    if problem and text != "latest":  # of which `parse_stored_alias` has more to say
+    if problem and text != "latest":  # `parse_stored_alias` explains this one better
         near = to_valid_name(text).replace("/", "-").replace("+", "-")
         raise InvalidRef(f"not a name for an alias: {text[:80]!r}: {problem}; write {near[:64]}")
     return parse_stored_alias(text)
 
 
 def parse_stored_alias(text: str) -> str:
-    """An alias that may be had: not `latest`, `main`, digits, `v<digits>`, 7+ hex digits, a Windows device.
+    """Checks an alias: not `latest`, `main`, digits, `v<digits>`, 7 or more hex digits, or a Windows device.
 
-    Older registries have some that `parse_alias` refuses for new ones. Raises `InvalidRef`.
+    Older registries hold aliases that `parse_alias` refuses today. Raises `InvalidRef`.
     """
     if not _ALIAS.fullmatch(text) or text.startswith("refs"):
         raise InvalidRef(
@@ -200,7 +205,7 @@ Selector = Latest | Number | Label | ByDigest
 
 
 def parse_selector(text: str) -> Selector:
-    """What stands behind the `@` of a ref: `latest`, `3`, `v3`, `prod`, `sha256:…`, a bare hex id."""
+    """Parses the part of a ref after `@`: `latest`, `3`, `v3`, `prod`, `sha256:…`, or a bare hex id."""
     if text in ("latest", "main"):
         return Latest()
     if match := _VERSION.fullmatch(text):
@@ -228,7 +233,7 @@ def format_selector(selector: Selector) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """An adapter's name and which of its revisions is meant."""
+    """An adapter's name, and a selector for one of its revisions."""
 
     name: AdapterName
     selector: Selector = Latest()
@@ -240,7 +245,7 @@ class Ref:
 
     @classmethod
     def of_revision(cls, name: AdapterName, revision: Digest) -> Self:
-        """The ref that means this very revision for ever."""
+        """The ref that always selects exactly this revision."""
         return cls(name, ByDigest(revision.hex))
 
     def at(self, selector: Selector) -> Ref:
@@ -251,12 +256,30 @@ class Ref:
             return str(self.name)
         return f"{self.name}@{format_selector(self.selector)}"
 
+    def __repr__(self) -> str:
+        return f"Ref({str(self)!r})"
+
+
+def require_value(value: AdapterName | Ref) -> None:
+    """Raises `InvalidRef` for text where a parsed value is needed, with what to write instead."""
+    if isinstance(value, str):
+        raise InvalidRef(
+            f"a registry's roles take values, not text: write registry.version({value[:200]!r}), or parse it"
+            " with Ref.parse or AdapterName.parse"
+        )
+
 
 def is_folder(text: str) -> bool:
-    """Whether an argument that may be a ref or a folder means a folder: only `./ ../ / ~` do."""
+    """Whether an argument is a folder and not a ref: it must begin with `./`, `../`, `/` or `~`."""
     return (
         text in (".", "..") or text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or text[1:3] == ":\\"
     )
+
+
+def folder_argument(folder: Path) -> str:
+    """A folder as written in a command: `./out`, `../out`, `/out`."""
+    text = str(folder)
+    return text if is_folder(text) else f".{os.sep}{text}"
 
 
 def split_weight(text: str) -> tuple[str, float]:

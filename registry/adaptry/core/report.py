@@ -1,20 +1,23 @@
-"""What a check says: findings, each with a code, a severity, a reason and a remedy.
+"""The result of a check: findings, each with a code, a severity, a reason and a remedy.
 
-A report is a value that is stored with the version and shown everywhere; it decides nothing but whether
-something blocks.
+A report is a value that is stored with the version and shown everywhere. It decides only whether a finding
+blocks.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from adaptry.core.display import format_count, html_table, short_repr, table_text
 
 Severity = Literal["blocks", "warns", "notes"]
 
 
 class Finding(BaseModel):
-    """One thing found. `code` is stable; `reason` says what and where; `remedy` what to do."""
+    """One result of a check. `code` is stable, `reason` says what and where, `remedy` says what to do."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,9 +27,19 @@ class Finding(BaseModel):
     remedy: str
     modules: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return short_repr(self, self.code, self.severity, self.reason)
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def remedy_for(self, ref: str) -> str:
+        """The remedy, with `ref` instead of REF in its commands."""
+        return re.sub(r"\bREF\b", ref.replace("\\", r"\\"), self.remedy)
+
 
 class CheckReport(BaseModel):
-    """All findings about an adapter, against what it was checked (`base` by name or id; None: on its own)."""
+    """All findings about an adapter. `base` is the name or id of the base that it was checked on, or None."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,6 +53,22 @@ class CheckReport(BaseModel):
     @property
     def blocking(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.severity == "blocks")
+
+    def __repr__(self) -> str:
+        head = short_repr(self, self._title())
+        rows = [(found.severity, f"{found.reason} [{found.code}]", found.remedy) for found in self.findings]
+        return f"{head}\n{table_text(rows)}" if rows else head
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        rows = [(found.severity, f"{found.reason} [{found.code}]", found.remedy) for found in self.findings]
+        return html_table(self._title(), ("", "reason", "remedy"), rows)
+
+    def _title(self) -> str:
+        where = f"against {self.base}" if self.base else "on its own"
+        return f"{where}: {format_count(len(self.findings), 'finding')}"
 
     def sentence(self) -> str:
         """The blocking findings as one text, for an error message."""

@@ -1,4 +1,4 @@
-"""Where things are and what is allowed: the environment, read once at an entry point."""
+"""Settings from environment variables, which an entry point reads once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adaptry.core.errors import Invalid, Unavailable
 class AdaptrySettings:
     """`registry` is a URL or a folder; None means the embedded registry in the user's data folder.
 
-    `catalog` is the PostgreSQL database of a new registry in a folder, whose files stay in it; else it is
-    SQLite there. `blobs` is the bucket in which a new one keeps its files (`s3://bucket/prefix`); None is the
-    folder. `cache` is the folder of the adapters that engines on this machine are given, `cache_size` what it
-    may take (`50GB`).
+    `catalog` is the PostgreSQL database for a new registry whose files are in a folder; None means SQLite in
+    that folder. `blobs` is the bucket for a new registry's files (`s3://bucket/prefix`); None means the
+    folder. `cache` is the folder of adapters for the engines on this machine, and `cache_size` its limit
+    (`50GB`).
     """
 
     registry: str | None = None
@@ -34,7 +34,7 @@ class AdaptrySettings:
         """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or
         SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY, ADAPTRY_CACHE, ADAPTRY_CACHE_SIZE.
 
-        What is a secret may be in a file (`said`). Raises as `said`.
+        Secrets may be in files (`secret_or_env`, which also lists the errors).
         """
         return cls(
             registry=environ.get("ADAPTRY_URL") or None,
@@ -52,9 +52,10 @@ class AdaptrySettings:
 
 
 def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """What the variable `name` says, or the file in `name`_FILE: secrets in the environment are seen by many.
+    """The value of the variable `name`, or the content of the file that `name`_FILE names, since many
+    programs can see the environment.
 
-    Raises `Invalid` where both are set, or the file is empty, `Unavailable` where it cannot be read.
+    Raises `Invalid` if both are set or the file is empty, and `Unavailable` if it cannot be read.
     """
     value, file = environ.get(name) or None, environ.get(f"{name}_FILE")
     if not file:
@@ -65,7 +66,9 @@ def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | N
 
 
 def read_secret(path: Path, named: str) -> str:
-    """The secret in a file, less its newline; `named` told of the file. Raises `Invalid`, `Unavailable`."""
+    """The secret in a file, without its newline. Errors (`Invalid`, `Unavailable`) say that `named`, a
+    variable or an option, names the file.
+    """
     try:
         secret = path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -77,12 +80,12 @@ def read_secret(path: Path, named: str) -> str:
 
 
 def is_server(where: str) -> bool:
-    """Whether a registry's place is a server's address; else it is a folder, or a slip of the pen."""
+    """Whether a registry's location is a server's URL. Otherwise it is a folder, or a typing error."""
     return where.startswith(("http://", "https://"))
 
 
 def is_postgres(catalog: str) -> bool:
-    """Whether a catalog's place is a PostgreSQL database."""
+    """Whether a catalog's location is a PostgreSQL database."""
     return catalog.startswith(("postgresql://", "postgres://", "postgresql+psycopg://"))
 
 

@@ -1,9 +1,9 @@
 """JSON as untrusted bytes: one meaning or an error.
 
-The standard library takes the last of two equal keys, accepts NaN, and dies of deep nesting or of a
-number with 100,000 digits. Here each of those is `Invalid`, within stated limits.
+The standard library takes the last of two equal keys, accepts NaN, and fails on deep nesting or on a number
+with 100,000 digits. Here each of these raises `Invalid`, and the limits are explicit.
 
-The time is linear in the size, and the values are counted before the first of them is allocated.
+The time is linear in the size. Values are counted before the first is allocated.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from typing import Any, NoReturn
 from adaptry.core.errors import Invalid
 
 _MAX_DIGITS = 40
-# Possessive, and with an optional end: a string that is not closed is one token to the end of the text. With
-# a plain repeat each of its escaped quotation marks would begin another attempt (n²).
+# A possessive repeat with an optional end: an unclosed string is one token up to the end of the text. With a
+# plain repeat, each of its escaped quotation marks would start another attempt (n²).
 _TOKEN = re.compile(r'[\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
 class JsonLimits:
-    """How large a document may be: bytes, levels of nesting, values of any kind."""
+    """Limits on the size of a document: bytes, levels of nesting, values of any kind."""
 
     size: int
     depth: int = 16
     nodes: int = 10_000
 
 
-def loads(data: bytes, limits: JsonLimits, what: str) -> Any:
+def loads(data: bytes, limits: JsonLimits, what: str, *, allow_nan: bool = False) -> Any:
     """The document in `data`. (`Any`: JSON has no type until a model gives it one.)
 
-    Raises `Invalid`, naming `what`, for: over a limit, not UTF-8, a byte-order mark, duplicate keys,
-    NaN or Infinity, numbers of absurd length, lone surrogates, trailing bytes.
+    With `allow_nan`, NaN and Infinity become None; programs that train and evaluate write them.
+
+    Raises `Invalid`, naming `what`, if the document exceeds a limit, is not UTF-8, or has a byte-order mark,
+    duplicate keys, NaN or Infinity, overlong numbers, lone surrogates or trailing bytes.
     """
     if len(data) > limits.size:
         raise Invalid(f"{what} is {len(data):,} bytes; at most {limits.size:,} are read")
@@ -48,7 +50,7 @@ def loads(data: bytes, limits: JsonLimits, what: str) -> Any:
         return json.loads(
             text,
             object_pairs_hook=lambda pairs: _unique(pairs, what),
-            parse_constant=lambda name: _refuse_constant(name, what),
+            parse_constant=lambda name: None if allow_nan else _refuse_constant(name, what),
             parse_int=lambda digits: _integer(digits, what),
             parse_float=lambda digits: _real(digits, what),
         )
@@ -59,9 +61,9 @@ def loads(data: bytes, limits: JsonLimits, what: str) -> Any:
 
 
 def canonical(document: Any) -> bytes:
-    """The one way to write `document`: sorted keys, no spaces, UTF-8, finite numbers.
+    """`document` in its only canonical form: sorted keys, no spaces, UTF-8, finite numbers.
 
-    (`Any`: whatever `json.dumps` takes.) Raises `ValueError` for NaN and Infinity.
+    (`Any`: what `json.dumps` takes.) Raises `ValueError` for NaN and Infinity.
     """
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -69,9 +71,9 @@ def canonical(document: Any) -> bytes:
 
 
 def _check_structure(text: str, limits: JsonLimits, what: str) -> None:
-    """Counts brackets and commas outside strings, to bound nesting and values before a parser runs.
+    """Counts brackets and commas outside strings, to limit nesting and values before a parser runs.
 
-    A loop in Python rather than one long call, so that other threads are served meanwhile.
+    A loop in Python and not one long call, so that other threads can run.
     """
     depth, values = 0, 1
     has_surrogates = _SURROGATE.search(text) is not None
@@ -87,7 +89,7 @@ def _check_structure(text: str, limits: JsonLimits, what: str) -> None:
             case "]" | "}":
                 depth -= 1
                 if depth < 0:
-                    return  # no JSON from here on, as the parser will say
+                    return  # not JSON; the parser reports it
             case _:
                 if has_surrogates:
                     _check_string(token[0], what)
@@ -96,13 +98,13 @@ def _check_structure(text: str, limits: JsonLimits, what: str) -> None:
 
 
 def _check_string(token: str, what: str) -> None:
-    """Refuses half a character. Only an escape can write one: the text was decoded as UTF-8."""
+    """Refuses lone surrogates. Only an escape can contain one, since the text was decoded as UTF-8."""
     try:
         json.loads(token).encode()
     except json.JSONDecodeError:
-        return  # the parser will say where
+        return  # the parser reports where
     except UnicodeEncodeError as error:
-        raise Invalid(f"{what} has half a character (a lone surrogate) in {error.object[:40]!a}") from None
+        raise Invalid(f"{what} has a lone surrogate (half a character) in {error.object[:40]!a}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def _unique(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise Invalid(f"{what} has the key {twice[:80]!r} twice; which one is meant?")
+        raise Invalid(f"{what} has the key {twice[:80]!r} twice; remove one")
     return found
 
 
@@ -127,5 +129,5 @@ def _integer(digits: str, what: str) -> int:
 def _real(digits: str, what: str) -> float:
     value = float(digits) if len(digits) <= 400 else float("inf")
     if value in (float("inf"), float("-inf")):
-        raise Invalid(f"{what} contains a number too large to be one: {digits[:40]}")
+        raise Invalid(f"{what} contains a number that is too large: {digits[:40]}")
     return value

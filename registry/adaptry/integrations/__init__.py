@@ -1,1 +1,1 @@
-"""Other people's processes: engines, trainers, programs that load adapters."""
+"""Connections to other processes: engines, trainers, programs that load adapters."""

@@ -1,7 +1,7 @@
-"""What runs at an address: the engine, its version and limits, and the model it serves, as far as it tells.
+"""Identifies the engine at an address: its version, limits and model, as far as it reports them.
 
-Asked by four addresses that one engine each answers; nothing is sent but `GET`, and no redirect is followed.
-What a server does not tell (vLLM keeps its `max_lora_rank` to itself) stays open.
+It queries four paths, each known to one engine; it sends only `GET`, and follows no redirects. Values that a
+server does not report (such as vLLM's `max_lora_rank`) stay unknown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.M
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a server says it is. `models`: names and places of what it serves; `adapters`: those loaded."""
+    """A server's own description. `models`: names and places of its models; `adapters`: the loaded ones."""
 
     runtime: Runtime
     models: tuple[str, ...]
@@ -41,7 +41,7 @@ class _Server:
     headers: Mapping[str, str]
 
     def text(self, path: str) -> str | None:
-        """The answer to `GET path`; None where it is no answer. Raises `Unavailable` where nobody listens."""
+        """The answer to `GET path`; None unless it succeeds. Raises `Unavailable` if no server listens."""
         try:
             answer = self.pool.request(
                 "GET",
@@ -55,14 +55,14 @@ class _Server:
             try:
                 data = answer.read(_LIMITS.size + 1) if answer.status == 200 else b""
             finally:
-                answer.close()  # what was not read would be taken for the beginning of the next answer
+                answer.close()  # unread bytes would be taken for the start of the next answer
                 answer.release_conn()
         except (HTTPError, OSError) as error:
             raise Unavailable(f"nothing answers at {self.url} ({error})") from error
         return data.decode("utf-8", "replace") if 0 < len(data) <= _LIMITS.size else None
 
     def json(self, path: str) -> Mapping[str, Any]:
-        """The object that `GET path` answers, else an empty one. (`Any`: JSON.)"""
+        """The JSON object that `GET path` returns, else an empty one. (`Any`: JSON.)"""
         text = self.text(path)
         try:
             found = strictjson.loads(text.encode(), _LIMITS, path) if text else {}
@@ -72,9 +72,9 @@ class _Server:
 
 
 def probe_engine(url: str, ca_bundle: str | None = None, key: str | None = None) -> EngineInfo:
-    """What runs at `url`; `key` is its API key, where it has one.
+    """Identifies the engine at `url`; `key` is its API key, if it has one.
 
-    Raises `Invalid` (no address), `Unavailable` (nobody listens), `NotFound` (no engine we know).
+    Raises `Invalid` (malformed address), `Unavailable` (no server listens), `NotFound` (unknown engine).
     """
     address = check_url(url)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -83,8 +83,8 @@ def probe_engine(url: str, ca_bundle: str | None = None, key: str | None = None)
         if found := look(server):
             return found
     raise NotFound(
-        f"no engine known here answers at {address}: vLLM, SGLang, llama.cpp and mistral.rs can be asked; of"
-        " others name the engine: --runtime ENGINE --base NAME"
+        f"unknown engine at {address}: vLLM, SGLang, llama.cpp and mistral.rs are recognised;"
+        " for others, name the engine: --runtime ENGINE --base NAME"
     )
 
 

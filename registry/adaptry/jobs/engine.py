@@ -1,11 +1,10 @@
-"""The durable engine under the runners: DBOS, which remembers how far each job has come and gives what is
-next to who asks.
+"""The durable workflow engine of the runners: DBOS, which records each job's progress and assigns the next
+steps.
 
-A job is a workflow that computes nothing (`workflows`): it has its steps done, each a workflow in the queue
-of what it needs, and ends the job. What DBOS remembers is only what has been reached; what a step came to,
-and whether it may change anything, is the catalog's to say, so that work that is given out twice is done with
-one effect. Its tables lie beside the catalog: in the same PostgreSQL database, or in a file in the same
-folder.
+A job is a workflow that computes nothing (`workflows`): it enqueues its steps, each a workflow in the queue
+for its requirements, and ends the job. DBOS records only the progress. The catalog decides the result of a
+step, and whether a step may still change anything, so work that is assigned twice takes effect once. DBOS's
+tables are in the same PostgreSQL database as the catalog, or in a file in the same folder.
 """
 
 from __future__ import annotations
@@ -119,10 +118,10 @@ class WorkflowEngine:
         return tuple(job for job in jobs if _workflow_id(job) in ids)
 
     def requeue_orphans(self, living: Iterable[str]) -> int:
-        """Gives out again what was under way at runners that are none of the `living`; how much that was.
+        """Requeues the work of runners that are not among the `living`; returns how many workflows.
 
-        And what was given to this one and is not at work: its thread may have died with a connection to the
-        database.
+        Also requeues work that is assigned to this runner but not running: its thread may have died with a
+        connection to the database.
         """
         others = set(living) - {self._runner}
         with _database_errors():
@@ -143,7 +142,7 @@ class WorkflowEngine:
         return len(lost)
 
     def purge(self, before: datetime, unknown: Callable[[set[str]], set[str]]) -> None:
-        """Drops what is remembered of work that was over `before`, for jobs that are `unknown`."""
+        """Deletes the records of workflows that ended before `before`, for jobs that are `unknown`."""
         kept = 0
         while True:
             with _database_errors():
@@ -166,18 +165,18 @@ class WorkflowEngine:
 
 
 def _workflow_id(job: UnfinishedJob) -> str:
-    """By which the engine knows this try at a job."""
+    """The engine's id of this try of a job."""
     return f"{job.id}.{job.tries}"
 
 
 def _job_of(workflow: str) -> str:
-    """The job that a workflow's id was made of."""
+    """The job of a workflow id."""
     return workflow.partition(".")[0]
 
 
 @contextmanager
 def _database_errors() -> Iterator[None]:
-    """Raises `Unavailable` where the engine's database cannot be reached."""
+    """Raises `Unavailable` if the engine's database cannot be reached."""
     try:
         yield
     except DBAPIError as error:
@@ -189,7 +188,7 @@ def _database_errors() -> Iterator[None]:
 
 
 def database_url(folder: Path, catalog: str | None) -> str:
-    """Where the engine keeps what it remembers, for a registry in `folder`."""
+    """The URL of the engine's database, for a registry in `folder`."""
     if catalog is None:
         return f"sqlite:///{folder / FILE}"
     return catalog.replace("postgresql+psycopg://", "postgresql://").replace("postgres://", "postgresql://")

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptry.core.identity import Role
 from adaptry.registry.job_types.records import JobFault
 
 
@@ -19,7 +18,7 @@ class _IpcModel(BaseModel):
 
 
 class RegistryLocation(_IpcModel):
-    """Where the registry is: its folder, and the stores outside that folder."""
+    """The registry's location: its folder, and the stores outside that folder."""
 
     folder: str
     catalog: str | None = None
@@ -37,8 +36,7 @@ class StepRequest(_IpcModel):
     kind: str
     task: dict[str, Any]
     by: str
-    role: Role
-    namespaces: tuple[str, ...]
+    rights: str
     before: dict[str, Any] = {}
     device: str = "cpu"
     scratch: str

@@ -1,8 +1,7 @@
-"""Telling living runners from dead ones, by watching: a count that stands still long enough means death.
+"""Detects dead runners: one whose counter stands still for long enough counts as dead.
 
-Long enough is by the watcher's own steady clock. Nobody's wall clock is asked, so none that jumps can kill
-anyone; and a runner that was only slow is no worse off than one that lost a race: what it was doing has
-another turn by now.
+The time is measured by the watcher's own steady clock. Wall clocks are not used, so a clock that jumps has no
+effect. A runner that was only slow loses nothing but its current steps, which have another turn by then.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ class LivenessMonitor:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def find_dead(self, beats: Mapping[str, int], now: float) -> frozenset[str]:
-        """Of the runners with these counts at a moment, those that have been still for too long."""
+        """The runners, among those with these counts now, whose count has not changed for too long."""
         self._seen = {
             id: self._seen[id] if id in self._seen and self._seen[id][0] == count else (count, now)
             for id, count in beats.items()
         }
         dead = frozenset(id for id, (_, since) in self._seen.items() if now - since > self._patience)
         for id in dead:
-            del self._seen[id]  # one that lives after all begins anew, perhaps with the same count
+            del self._seen[id]  # if it is alive after all, it starts again, perhaps with the same count
         return dead

@@ -30,7 +30,9 @@ def verify(task: VerifyTask, context: JobContext) -> StepResult:
     found = [f"{problem.where}: {problem.reason}" for problem in problems[:_MAX_LISTED]]
     for line in found:
         context.log(line)
-    return StepResult(result={"problems": len(problems), "found": found})
+    damage = sum(problem.is_damage for problem in problems)
+    result = {"problems": damage, "outdated": len(problems) - damage, "found": found}
+    return StepResult(result=result)
 
 
 def collect(task: CollectTask, context: JobContext) -> StepResult:

@@ -18,7 +18,6 @@ from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, build_checkpoint, read_config
 from adaptry.bases.quantised import open_logical_view
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.layout import OutputFile
 from adaptry.compute.merging.merge import MergeSource, check_values, plan_recipe
@@ -26,6 +25,7 @@ from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.record import RECORD_FILE as RECORD
 from adaptry.compute.merging.record import build_merge_record
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict

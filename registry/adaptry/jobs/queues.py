@@ -1,9 +1,9 @@
-"""Which queue a step waits in, and which queues a runner takes from: by what the one needs and the other has.
+"""The queues of steps, and the queues that a runner serves, by requirements and resources.
 
-A queue's name is a need: a device or any, a tag or none, and a size of memory. A runner takes from every
-queue whose need it meets. Memory goes by sizes, so that there are few queues; within a size, runners count
-exactly (`room`). Jobs themselves wait in queues of their own, by the same needs: overseeing one computes
-nothing, but is for a runner that can do its steps.
+A queue's name is a set of requirements: a device or any, a tag or none, and a size of memory. A runner serves
+every queue whose requirements it meets. Memory goes by sizes, so that there are few queues; within a size,
+runners count exactly (`room`). Jobs themselves wait in queues of their own, by the same needs: overseeing one
+computes nothing, but is for a runner that can do its steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def step_queue(needs: JobNeeds) -> str:
 
 
 def job_queue(queue: str) -> str:
-    """Where the jobs wait whose first step will wait in `queue`."""
+    """The queue of jobs whose first step will wait in `queue`."""
     return f"jobs:{queue}"
 
 

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -26,6 +27,7 @@ from adaptry.jobs.ipc import RegistryLocation
 from adaptry.jobs.liveness import LivenessMonitor
 from adaptry.jobs.queues import runner_queues
 from adaptry.jobs.scratch import scratch_folder
+from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_runner import StepRunner, finish_job, unfinished_jobs
 from adaptry.jobs.workflows import RunnerCallbacks
 from adaptry.registry.job_types.records import JobFault, JobInfo, RunnerInfo
@@ -86,10 +88,10 @@ def run_jobs(
         blob_cache=settings.location.blob_cache,
     )
     catalog, me = registry.catalog, _describe_runner(settings)
-    with scratch_folder() as scratch:
+    with scratch_folder() as scratch, closing(StepLauncher()) as launcher:
         capacity = CapacityLimiter(settings.concurrency, me.memory)
         steps = StepRunner(
-            me.id, catalog, settings.location, capacity, settings.devices, settings.remotes, scratch
+            me.id, catalog, settings.location, capacity, settings.devices, settings.remotes, scratch, launcher
         )
         _send_heartbeat(catalog, me)
         reach("runner.after_hello")

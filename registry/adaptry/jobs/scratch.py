@@ -1,7 +1,7 @@
-"""Where a runner's steps keep what they compute: a folder that goes with the runner, however that ends.
+"""The scratch folder of a runner's steps, which is removed with the runner, however that ends.
 
-A runner that is killed cannot tidy up. The next that starts on the machine removes what it left; a lock on
-the folder tells the living from the dead. Needs a POSIX system (flock), as runners do.
+A killed runner cannot clean up. The next runner on the machine removes folders that no process holds a lock
+on. Needs a POSIX system (flock), as runners do.
 """
 
 from __future__ import annotations

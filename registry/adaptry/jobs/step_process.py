@@ -1,38 +1,21 @@
-"""Starts the process that runs a step, reads its messages, and kills it when the step is cancelled."""
+"""The process that runs a step: sends it the step, reads its messages, and kills it if it is cancelled."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
 
-from adaptry.core.errors import Unavailable
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
+from adaptry.jobs.step_launcher import LaunchedProcess, StepLauncher
 from adaptry.registry.job_types.records import JobFault
-
-_PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
-_PREFIXES = (
-    "ADAPTRY_",
-    "AWS_",
-    "COVERAGE_",
-    "CUDA_",
-    "HIP_",
-    "MKL_",
-    "OMP_",
-    "OPENBLAS_",
-    "PG",
-    "SSL_",
-    "XDG_",
-)
 
 
 @dataclass(slots=True)
@@ -49,27 +32,14 @@ class StepProcess:
     """A step that runs in a process of its own. `exit_reason` describes an end without a result."""
 
     request: StepRequest
-    process: subprocess.Popen[str]
+    process: LaunchedProcess
     is_cancelled: bool = False
     is_over_memory: bool = False
 
     @classmethod
-    def start(cls, request: StepRequest, environ: Mapping[str, str] = os.environ) -> StepProcess:
+    def start(cls, request: StepRequest, launcher: StepLauncher) -> StepProcess:
         """Raises `Unavailable` if no process can be started."""
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "adaptry.jobs.step_process_main"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env=_environment(environ)
-                | {"TMPDIR": request.scratch},  # deleted with the scratch folder if the process is killed
-            )
-        except OSError as error:
-            raise Unavailable(f"cannot start the process for a step of a job: {error}") from error
+        process = launcher.start(request.scratch)
         child = cls(request, process)
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # the process is dead already; `wait` notices
@@ -121,7 +91,8 @@ class StepProcess:
         code = self.process.returncode
         if code is not None and code < 0:
             return f"its process was killed by {signal.Signals(-code).name} (is there too little memory?)"
-        return f"its process ended with {code} and said nothing"
+        ended = "its process ended" if code is None else f"its process ended with {code}"
+        return f"{ended} and said nothing"
 
 
 def _forward_stderr(stream: IO[str], log: Callable[[str], None]) -> None:
@@ -139,12 +110,3 @@ def _parse_message(text: str) -> ChildMessage | None:
         return ChildMessage.model_validate_json(text)
     except ValidationError:
         return None
-
-
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The variables that locate installed software and open the stores; no other secrets of the runner."""
-    return {
-        name: value
-        for name, value in own.items()
-        if (name in _PASSED_VARIABLES or name.startswith(_PREFIXES)) and name != "ADAPTRY_TOKEN"
-    }

@@ -17,12 +17,13 @@ from typing import TextIO
 
 from adaptry.core.errors import AdaptryError
 from adaptry.core.failpoints import reach
-from adaptry.core.identity import Identity
+from adaptry.core.request_id import REQUEST_ID
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
 from adaptry.registry.job_types.records import JobFault
 from adaptry.registry.job_types.tasks import parse_task
 from adaptry.storage.catalog import job_steps
+from adaptry.storage.catalog.rights import decode_rights
 from adaptry.storage.connect import open_local
 
 _EVERY = 0.5  # seconds between two progress messages
@@ -58,7 +59,8 @@ def _run_step(request: StepRequest, pipe: _RunnerPipe) -> StepResult:
     )
     # The submitter's rights, not the runner's; and every change is fenced to the current attempt.
     registry.context.catalog = fenced
-    acting = registry.on_behalf_of(Identity(request.by, request.role, request.namespaces))
+    REQUEST_ID.set(request.job)
+    acting = registry.on_behalf_of(decode_rights(request.by, request.rights))
     reach("child.opened")
     context = JobContext(
         acting,

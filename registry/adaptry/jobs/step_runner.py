@@ -22,10 +22,12 @@ from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.ipc import RegistryLocation, StepRequest, StepResult
+from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_process import OutputHandler, StepProcess
 from adaptry.registry.job_types.records import JobFault, JobNeeds
 from adaptry.storage.catalog import job_steps, jobs
 from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.rights import encode_rights
 
 _LOG = logging.getLogger("adaptry.jobs")
 _DEATHS = 3  # deaths of a step's process after which the step fails
@@ -59,6 +61,7 @@ class StepRunner:
     devices: tuple[str, ...]
     remotes: Mapping[str, str]
     scratch: Path
+    launcher: StepLauncher
     children: set[StepProcess] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -122,8 +125,7 @@ class StepRunner:
                 kind=found.kind,
                 task=found.task,
                 by=by.name,
-                role=by.role,
-                namespaces=by.namespaces,
+                rights=encode_rights(by),
                 before=before,
                 device=self._device(found.needs),
                 scratch=folder,
@@ -137,7 +139,7 @@ class StepRunner:
     def _run_process(self, request: StepRequest) -> StepResult | _Failure | None:
         """Runs the process. Returns its result, or why it failed; None if the step was cancelled."""
         log = _ProgressLog(self.catalog, request)
-        child = StepProcess.start(request)
+        child = StepProcess.start(request, self.launcher)
         with self.lock:
             self.children.add(child)
             if self.stopping.is_set():

@@ -1,1 +1,1 @@
-"""Verbs over the registry's interface: push, pull, derive, export, mirror, import."""
+"""Functions over the registry's interface: push, pull, derive, export, mirror, import, repair."""

@@ -47,11 +47,11 @@ def register_base(
 ) -> BaseInfo:
     """Registers a base under `names`; a known base gains names and evidence.
 
-    Without a `visibility`, a new base is private and a known one stays as it is. `full` reads every weight
-    and adds roots and file digests; `store` keeps the files too. Its folder is remembered in `cache` (the
-    user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name is another base's,
-    `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on
-    from there.
+    Without a `visibility`, a new base is private and a known one is unchanged. `full` reads every weight and
+    adds digests over all weights and files; `store` also stores the files. The folder is recorded in `cache`
+    (by default the user's). Raises `InvalidRef` for a malformed name, `Conflict` if a name belongs to another
+    base, `TooLarge`, `Unsupported` (storing a pipeline), and what uploading raises; registering again
+    continues the upload.
     """
     for name in names:
         parse_base_name(name)
@@ -76,7 +76,7 @@ def find_matches(bases: Bases, checkpoint: HfCheckpoint) -> tuple[BaseMatch, ...
 
 
 def find_record_matches(bases: Bases, record: BaseRecord) -> tuple[BaseMatch, ...]:
-    """As `find_matches`, for a base record."""
+    """Like `find_matches`, for a base record."""
     found = [
         BaseMatch(base=info, match=match_bases(record, bases.record(info.id)))
         for info in _candidates(bases, record)
@@ -90,16 +90,16 @@ def open_base(
 ) -> HfCheckpoint:
     """The base in a folder (`./base`), or by name, id, or the beginning of an id.
 
-    By name it is looked for where it was last seen on this machine, then among the weights that the registry
-    stores, which are kept in `cache`. Raises `NotFound` with what to do where it is in neither place.
+    A name is looked up in recorded folders on this machine, then among the registry's stored weights, which
+    are cached in `cache`. Raises `NotFound`, with a remedy, if it is in neither.
     """
     if is_folder(key):
         return open_checkpoint(key)
     info = registry.bases.get(key)
     cache = cache or _cache()
-    kept = cache / "bases" / info.id.hex
-    seen = find_paths(cache, info.id)
-    for folder in (*seen, kept):
+    folders = folders_of(info.id, cache)
+    seen, kept = folders[:-1], folders[-1]
+    for folder in folders:
         if checkpoint := _open_if_same(folder, info.id):
             return checkpoint
     if not info.is_stored:
@@ -108,13 +108,21 @@ def open_base(
     if checkpoint := _open_if_same(kept, info.id):
         return checkpoint
     raise Conflict(
-        f"the stored files of {key} are not the base they were stored as ({info.id.brief}); store them again "
+        f"the stored files of {key} do not match the base {info.id.brief}; store them again "
         "with `adaptry base add FOLDER --store`"
     )
 
 
+def folders_of(base: Digest, cache: Path | None = None) -> tuple[Path, ...]:
+    """Possible folders of a base on this machine: recorded ones, and last the cache of stored weights."""
+    cache = cache or _cache()
+    return (*find_paths(cache, base), cache / "bases" / base.hex)
+
+
 def _candidates(bases: Bases, record: BaseRecord) -> Iterator[BaseInfo]:
-    """The bases of the same shapes; and, as a quantised copy has other ones, those it may be a copy of."""
+    """The bases with the same shapes, and those of which it may be a quantised copy, which has other
+    shapes.
+    """
     seen: set[Digest] = set()
     for info in bases.of_architecture(record.architecture):
         seen.add(info.id)
@@ -132,19 +140,17 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
         checkpoint = open_checkpoint(folder)
         return checkpoint if fingerprint(checkpoint).id == base else None
     except AdaptryError:
-        return (
-            None  # gone, moved or overwritten: the registry's copy or an error that says what to do follows
-        )
+        return None  # gone, moved or overwritten: the caller handles this
 
 
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
-    """The error message for a base whose weights are not here, with what became of each of its folders."""
+    """The error message for a base whose weights were not found, with the state of each recorded folder."""
     fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
     was = f" ({', '.join(fates)})" if fates else ""
     name = f" --name {info.names[0]}" if info.names else ""
     return (
-        f"the weights of {key} are neither on this machine{was} nor in the registry: give the folder they are"
-        f" in, or store them once with `adaptry base add FOLDER{name} --store`"
+        f"the weights of {key} are neither on this machine{was} nor in the registry: pass their folder,"
+        f" or store them once with `adaptry base add FOLDER{name} --store`"
     )
 
 
@@ -152,13 +158,13 @@ def _check_sizes(checkpoint: HfCheckpoint) -> None:
     for shard in checkpoint.shards:
         if "/" in shard:
             raise Unsupported(
-                f"{checkpoint.folder} is a pipeline, and nothing here merges into one:"
+                f"{checkpoint.folder} is a pipeline, into which nothing can be merged:"
                 " register it without storing it"
             )
         if (checkpoint.folder / shard).stat().st_size > MAX_FILE:
             raise TooLarge(
                 f"{shard} is larger than the {MAX_FILE >> 30} GiB that one stored file may have; save the"
-                ' model once more with save_pretrained(OUT, max_shard_size="5GB")'
+                ' model again with save_pretrained(OUT, max_shard_size="5GB")'
             )
 
 
@@ -167,7 +173,7 @@ def _upload(
 ) -> tuple[FileEntry, ...]:
     """Uploads every file of the base that the registry lacks."""
     from adaptry.operations.transfer import (
-        upload,  # it reaches for the network's modules; most callers store nothing
+        upload,  # it imports network modules, and most callers store nothing
     )
 
     names = [*checkpoint.shards, *(path.name for path in side_files(checkpoint.folder))]
@@ -197,7 +203,7 @@ def _chunks_with_progress(
 
 
 def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress) -> None:
-    """Downloads and verifies the stored files into `folder`, all or none."""
+    """Downloads and verifies the stored files into `folder`, which appears atomically."""
     from adaptry.adapters.output_folder import output_folder
     from adaptry.operations.transfer.file_download import download
     from adaptry.operations.transfer.retry import DEFAULT_RETRY
@@ -208,13 +214,13 @@ def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress)
                 path = place / check_path(entry.path)
                 download(_Reader(registry, info.id, entry.path), entry, path, progress, DEFAULT_RETRY)
     except Conflict:
-        if not folder.is_dir():  # else someone else fetched it meanwhile: the same files, verified
+        if not folder.is_dir():  # else another process has fetched the same verified files
             raise
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads one stored file of a base from a position on."""
+    """Positional reads of one stored file of a base."""
 
     registry: Registry
     base: Digest

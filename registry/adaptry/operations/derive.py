@@ -1,8 +1,7 @@
-"""The registry sink: a draft computed, and pushed as a version that names its parents and its recipe.
+"""Computes a lazy adapter and pushes it as a version that records its parents and recipe.
 
-What is made passes every check that a push passes. The same recipe over the same parents, with the same
-libraries on the same type of machine, gives the same bytes, so the same digest, so the version that is there
-already.
+The result passes all checks of a push. The same recipe over the same parents, with the same libraries on the
+same type of machine, gives the same bytes and therefore the same digest, so the existing version is returned.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.core.digest import Digest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
+from adaptry.operations.base_recognition import RecognisedBase, declared_base
 from adaptry.operations.lineage import KEPT
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
@@ -30,7 +30,7 @@ _LIBRARIES = ("torch", "numpy")
 
 @dataclass(frozen=True, slots=True)
 class DeriveResult:
-    """The version that was made (or was there), and what is to be told of its modules."""
+    """The new or existing version, and the figures of its modules."""
 
     pushed: PushResult
     outcome: ComputeResult
@@ -44,17 +44,19 @@ def derive(
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
 ) -> DeriveResult:
-    """Makes `draft` a version of `name`; if something was approximated, the kept share of energy is a metric.
+    """Pushes `draft` as a version of `name`. If it is an approximation, the kept share of energy is logged as
+    a metric.
 
-    Raises what `write` and `push` raise; nothing is left of a failure.
+    Raises what writing and `push` raise; a failure leaves nothing behind.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         outcome = write_adapter_into(draft, Path(folder), progress)
+        adapter = open_dir(folder)
         pushed = push(
             registry,
-            open_dir(folder),
+            adapter,
             name,
-            base=draft.base,
+            base=RecognisedBase(draft.base) if draft.base else declared_base(adapter),
             parents=parent_digests(draft),
             recipe=draft.recipe,
             provenance=library_versions(),
@@ -71,12 +73,14 @@ def _with_kept(options: PushOptions, outcome: ComputeResult) -> PushOptions:
 
 
 def parent_digests(draft: LazyAdapter) -> tuple[Digest, ...]:
-    """The parents that a registry has, each once, in order."""
+    """The parents that are revisions of a registry, each once, in order."""
     return tuple(dict.fromkeys(parent.revision for parent in draft.parents if parent.revision is not None))
 
 
 def library_versions() -> dict[str, str]:
-    """What computes: its versions are part of what a result is, since other ones may round otherwise."""
+    """The versions of the computing libraries. They are recorded, since other versions may round
+    differently.
+    """
     found = {"adaptry": __version__}
     for library in _LIBRARIES:
         try:

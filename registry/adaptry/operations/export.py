@@ -5,19 +5,54 @@ A job calls `export_version`. For an export to a folder, see `adaptry.compute.ex
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 from adaptry.checks.runtimes import Runtime
-from adaptry.compute.exporting.export import ExportResult, prepare_export
+from adaptry.compute.exporting.export import ExportResult, export, get_export_format, prepare_export
 from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.plan import ExportPlan, plan_repairs
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.core.errors import CheckFailed
+from adaptry.core.display import format_number, html_facts, short_repr
+from adaptry.core.errors import CheckFailed, Invalid
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.derive import DeriveResult, derive
+from adaptry.operations.folder_paths import is_folder_path
+from adaptry.operations.sources import RegistryOpener, find_base
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import PushOptions
+from adaptry.registry.records import PushOptions, PushResult
 
 _NO_OPTIONS = PushOptions()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ExportOutput:
+    """An exported adapter: its `location` in words, and what was made. `pushed`: the version, if it went into
+    a registry; `folder`, if it went into one.
+    """
+
+    location: str
+    made: ExportResult
+    pushed: PushResult | None = None
+    folder: Path | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(self, self.location, self.made.format, self._repairs())
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("format", self.made.format),
+            ("repairs", ", ".join(self.made.repairs) or "none"),
+            ("relative error", format_number(self.made.equality.error or 0.0)),
+        ]
+        return html_facts(self.location, facts, self.made.notes)
+
+    def _repairs(self) -> str:
+        return f"repairs {', '.join(self.made.repairs)}" if self.made.repairs else "no repairs"
 
 
 def export_version(
@@ -32,20 +67,80 @@ def export_version(
     max_error: float | None = None,
     progress: Progress = no_progress,
 ) -> tuple[DeriveResult, ExportResult]:
-    """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be
-    for. Raises what `derive_for_runtime` raises."""
-    key = str(parent.base.id) if parent.base else None
-    setting = ExportOptions(
-        record=parent.base,
-        open_weights=(lambda: open_base(registry, key, progress=progress)) if key else None,
-        base_name=parent.adapter.config.base_name,
+    """Derives a version of `name` that `runtime` serves as trained, on the version's known base. Raises what
+    `derive_for_runtime` raises.
+    """
+    setting = replace(
+        export_options(lambda: registry, parent, None, progress),
         rank=rank,
         energy=energy,
         exact=exact,
         max_error=max_error,
-        progress=progress,
     )
     return derive_for_runtime(registry, parent, runtime, name, setting)
+
+
+def export_options(
+    connected: RegistryOpener, parent: ParentAdapter, base: Path | str | None, progress: Progress
+) -> ExportOptions:
+    """The base that the caller names, else the one that the registry knows; its weights are opened when they
+    are needed. Raises as `find_base`.
+    """
+    if base is None:
+        record, name = parent.base, parent.adapter.config.base_name
+    else:
+        found = find_base(connected, base)
+        record, name = found.record, found.name or parent.adapter.config.base_name
+    key = base or (str(parent.base.id) if parent.base else None)
+    return ExportOptions(
+        record=record,
+        open_weights=None if key is None else partial(_open_weights, connected, key, progress),
+        base_name=name,
+        progress=progress,
+    )
+
+
+def write_export(
+    connected: RegistryOpener,
+    parent: ParentAdapter,
+    runtime: Runtime | None,
+    format: str | None,
+    place: Path | AdapterName,
+    setting: ExportOptions,
+    options: PushOptions = _NO_OPTIONS,
+) -> ExportOutput:
+    """Writes `parent` for an engine or in a format: into a folder, or as a version in PEFT's format.
+
+    Raises as `export` or `derive_for_runtime`, and `Invalid` for another format as a version.
+    """
+    if isinstance(place, Path):
+        made = export(parent, place, setting, runtime=runtime, format=format)
+        return ExportOutput(str(place), made, folder=place)
+    if format not in (None, "peft") or runtime is None:
+        raise Invalid(
+            "a version in the registry is PEFT's folder for an engine: name an engine, or a folder (./DIR)"
+            " for other files"
+        )
+    derived, made = derive_for_runtime(connected(), parent, runtime, place, setting, options)
+    return ExportOutput(derived.pushed.version.label, made, derived.pushed)
+
+
+def plan_export(
+    parent: ParentAdapter, runtime: Runtime | None, format: str | None, options: ExportOptions
+) -> ExportPlan | None:
+    """The engine to repair for: `runtime`, else the one engine that reads `format`; None if there is no
+    engine.
+    """
+    engine = get_export_format(format).engine if format and runtime is None else None
+    if runtime is None and engine is None:
+        return None
+    return plan_repairs(parent, runtime or Runtime(str(engine)), options)
+
+
+def _open_weights(connected: RegistryOpener, key: Path | str, progress: Progress) -> HfCheckpoint:
+    if isinstance(key, Path) or is_folder_path(key):
+        return open_checkpoint(key)
+    return open_base(connected(), key, progress=progress)
 
 
 def derive_for_runtime(
@@ -56,10 +151,10 @@ def derive_for_runtime(
     setting: ExportOptions,
     options: PushOptions = _NO_OPTIONS,
 ) -> tuple[DeriveResult, ExportResult]:
-    """`parent` repaired for `runtime`, as a version of `name` with its parent, recipe and how near it is.
+    """`parent` repaired for `runtime`, as a version of `name` with parent, recipe and error.
 
-    Raises `CheckFailed` where it must be merged (a checkpoint is no version of an adapter) or nothing is to
-    be repaired, and what repairing and deriving raise.
+    Raises `CheckFailed` if it must be merged (a checkpoint cannot be a version of an adapter) or needs no
+    repair, and what repairing and deriving raise.
     """
     with prepare_export(parent, setting, runtime=runtime, format=None) as found:
         made = found.repaired
@@ -68,11 +163,9 @@ def derive_for_runtime(
             finding = made.plan.needs_merge[0]
             raise CheckFailed(
                 f"{parent.label} must go into its base's weights for {runtime} ({finding.reason}), and a"
-                " model is no version of an adapter: write it to a folder, -o ./DIR"
+                " model cannot be a version of an adapter: write it to a folder, -o ./DIR"
             )
         if not made.steps:
-            raise CheckFailed(
-                f"{runtime} serves {parent.label} as it was trained, so no other version is needed"
-            )
+            raise CheckFailed(f"{runtime} serves {parent.label} as trained, so no repaired version is needed")
         derived = derive(registry, made.lazy_adapter(), name, options=options, progress=setting.progress)
         return derived, found.result(())

@@ -1,4 +1,4 @@
-"""Lineage: what a version was made from, and what was made from it, as a tree of revisions.
+"""Lineage: the ancestors and descendants of a version, as a tree of revisions.
 
 Revisions name their parents by digest. A digest is shown under every name that the caller may read; a parent
 without one (pushed elsewhere, deleted, or not readable) is shown as the digest only.
@@ -6,10 +6,11 @@ without one (pushed elsewhere, deleted, or not readable) is shown as the digest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from adaptry.core.digest import Digest
+from adaptry.core.display import escape_controls, format_share, html_text, short_repr, shorten
 from adaptry.core.errors import NotFound
 from adaptry.core.recipe_summary import summarise_recipe, unregistered_inputs
 from adaptry.core.refs import Ref
@@ -18,20 +19,21 @@ from adaptry.registry.records import Value, VersionDetail, VersionInfo
 from adaptry.registry.versions import Versions
 
 MOST = 200
-"""Revisions in one tree; it says where it was cut."""
+"""Most revisions in a tree, which marks where it was cut."""
 KEPT = "kept_energy"
-"""The metric under which a version keeps the share of its updates' energy that its making kept."""
+"""The metric for the share of the updates' energy that a derivation kept."""
 _PAGE = 200
+_SHOWN = 12
 
 
 class LineageNode(Value):
     """A revision in a tree.
 
-    `refs`: its versions here, as `acme/tone@3`, in name order; empty where there is none to see. `made`: its
-    recipe in one line. `kept`: the share of energy that its making kept, where that was recorded. `outside`:
-    inputs that were no revision, by the digests of their weights. `relatives`: its parents, or its children.
-    `is_repeated`: its relatives are shown where the tree had it first. `is_cut`: it has relatives that are
-    not shown, the tree being full.
+    `refs`: its versions in this registry, such as `acme/tone@3`, in name order; empty if none is visible.
+    `made`: its recipe in one line. `kept`: the share of energy that its derivation kept, if recorded.
+    `outside`: inputs that were not revisions, by the digests of their weights. `relatives`: its parents, or
+    its children. `is_repeated`: its relatives are shown at its first occurrence. `is_cut`: it has relatives
+    that are not shown, because the tree is full.
     """
 
     digest: Digest
@@ -43,14 +45,60 @@ class LineageNode(Value):
     is_repeated: bool = False
     is_cut: bool = False
 
+    def __repr__(self) -> str:
+        """The tree, up to twelve lines; `print` shows all of it."""
+        lines = list(self.lines())
+        left = [f"… and {len(lines) - _SHOWN:,} more lines"] if len(lines) > _SHOWN else []
+        shown = [shorten(line, 160) for line in lines[:_SHOWN]]
+        return "\n".join([short_repr(self, self._name()), *(f"  {line}" for line in [*shown, *left])])
+
+    def __str__(self) -> str:
+        return "\n".join(map(escape_controls, self.lines()))
+
+    def _repr_html_(self) -> str:
+        below = [each._repr_html_() for each in self.relatives]
+        below += [html_text(note) for note in self._notes()]
+        inside = "".join(f"<li>{each}</li>" for each in below)
+        return f"<div>{html_text(self._text())}{f'<ul>{inside}</ul>' if inside else ''}</div>"
+
+    def lines(self, first: str = "", others: str = "") -> Iterator[str]:
+        """The tree as text: this revision behind `first`, and all below it behind `others`."""
+        yield first + self._text()
+        notes = self._notes()
+        last = len(self.relatives) + len(notes) - 1
+        for place, each in enumerate(self.relatives):
+            yield from each.lines(*_branches(others, is_last=place == last))
+        for place, note in enumerate(notes, len(self.relatives)):
+            yield _branches(others, is_last=place == last)[0] + note
+
+    def _notes(self) -> list[str]:
+        notes = [f"a folder, weights {digest.brief}" for digest in self.outside]
+        return [*notes, *(["… and more"] if self.is_cut else [])]
+
+    def _name(self) -> str:
+        return " = ".join(self.refs) or self.digest.brief
+
+    def _text(self) -> str:
+        if not self.refs:
+            return f"{self.digest.brief}  not in this registry"
+        kept = "" if self.kept is None else f"energy kept {format_share(self.kept)}"
+        parts = (self._name(), self.made, kept, "(as above)" if self.is_repeated else "")
+        return "  ".join(filter(None, parts))
+
+
+def _branches(others: str, *, is_last: bool) -> tuple[str, str]:
+    return (f"{others}└─ ", f"{others}   ") if is_last else (f"{others}├─ ", f"{others}│  ")
+
 
 def ancestor_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
-    """The version that `ref` means now, its parents, theirs and so on. Raises `NotFound`."""
+    """The version that `ref` selects now, its parents, their parents and so on. Raises `NotFound`."""
     return _tree(registry, ref, most, lambda detail: detail.manifest.parents)
 
 
 def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
-    """The version that `ref` means now, what was made from it, and so on, oldest first. Raises `NotFound`."""
+    """The version that `ref` selects now, its children, their children and so on, oldest first. Raises
+    `NotFound`.
+    """
 
     def children(detail: VersionDetail) -> Iterable[Digest]:
         found = _versions(registry.versions, f"parent:{detail.version.digest} state:*", most + 1)

@@ -1,7 +1,7 @@
 """Lock files: refs pinned to digests, in a file that a deployment keeps under version control.
 
-A ref such as `acme/tone@prod` moves; the digest it meant when it was locked does not. Pulling by the lock
-gives those very bytes or an error; checking it tells which refs mean something else by now.
+A ref such as `acme/tone@prod` moves, but the digest that it had when it was locked does not. Pulling by the
+lock file returns exactly those bytes or an error; checking it lists the refs that have moved since.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Value(BaseModel):
 
 
 class PinnedRef(_Value):
-    """A ref as it was written, and the version it meant."""
+    """A ref as the user wrote it, and the version that it selected."""
 
     ref: str
     name: AdapterName
@@ -37,12 +37,12 @@ class PinnedRef(_Value):
 
     @property
     def exact(self) -> Ref:
-        """Names that version whatever moves."""
+        """The ref that always selects this version."""
         return Ref.of_revision(self.name, self.digest)
 
     @property
     def folder(self) -> str:
-        """Where it goes under the folder it is pulled to: the ref, with nothing a file system minds."""
+        """The name of its folder: the ref, with only characters that file systems allow."""
         return self.ref.replace(":", "-")
 
 
@@ -54,33 +54,33 @@ class LockFile(_Value):
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> LockFile:
-        """The lock in `data`. Raises `Invalid`, or `ProtocolMismatch` for one that a newer Adaptry wrote."""
+        """Parses a lock file. Raises `Invalid`, or `ProtocolMismatch` for one that a newer Adaptry wrote."""
         document = strictjson.loads(data, _LIMITS, where)
         schema = document.get("lock") if isinstance(document, dict) else None
         if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
             raise ProtocolMismatch(
-                f"{where} is of schema {schema} and this Adaptry reads schema {SCHEMA}: upgrade adaptry"
+                f"{where} has schema {schema}, but this Adaptry reads schema {SCHEMA}: upgrade adaptry"
             )
         if schema != SCHEMA or isinstance(schema, bool):
-            raise Invalid(f"{where} is not a lock; `adaptry lock REF… -o {where}` writes one")
+            raise Invalid(f"{where} is not a lock file; `adaptry lock REF… -o {where}` writes one")
         try:
             found = cls.model_validate(document)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise Invalid(f"{where} is not a lock: {place}: {first['msg']}") from None
+            raise Invalid(f"{where} is not a lock file: {place}: {first['msg']}") from None
         for pin in found.pins:
             if Ref.parse(pin.ref).name != pin.name:
                 raise Invalid(f"{where}: the pin of {pin.ref} names another adapter, {pin.name}")
         return found
 
     def to_text(self) -> str:
-        """JSON that two people's edits merge well in: one field a line, sorted by ref."""
+        """JSON in which version control can merge edits: one field per line, sorted by ref."""
         return json.dumps(self.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
 
 
 class StalePin(_Value):
-    """A pin whose ref means another version now (`now`), or none (None)."""
+    """A pin whose ref now selects another version (`now`), or none (None)."""
 
     pin: PinnedRef
     now: VersionInfo | None = None

@@ -1,29 +1,34 @@
-"""Moving aliases: look, decide, compare and swap.
+"""Moves aliases: reads, decides, compares and swaps.
 
-Verbs over the waist. Between the look and the move someone else may move the alias; then the move is a
-`Conflict` and nothing happened.
+If someone else moves the alias between the read and the move, the move raises `Conflict` and changes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
+from adaptry.core.display import short_repr
 from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.lifecycle import STATE_RULES
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.aliases import Aliases
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
-from adaptry.registry.records import AliasInfo, Event
+from adaptry.registry.records import AliasInfo, Event, VersionInfo
+from adaptry.registry.versions import Versions
 
+PRODUCTION = "prod"
+"""The alias that `promote` and `rollback` move unless another is named."""
 ALIAS_MOVED = "alias.moved"
-"""The kind of event that says where an alias went (`to`) and where it was (`was`)."""
+"""The kind of event for a move of an alias, with its new (`to`) and old version (`was`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class AliasMoveResult:
-    """What a move did: where the alias is, and the version it was at before (None: it was new)."""
+    """The alias after a move, and its previous version (None: it was new)."""
 
     alias: AliasInfo
     was: int | None
@@ -32,12 +37,16 @@ class AliasMoveResult:
     def is_change(self) -> bool:
         return self.was != self.alias.number
 
+    def __repr__(self) -> str:
+        came = "new" if self.was is None else f"from version {self.was}" if self.is_change else "unchanged"
+        return short_repr(self, f"{self.alias.alias} at version {self.alias.number}", came)
+
 
 def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None = None) -> AliasMoveResult:
-    """Points `alias` at the version that `ref` means now; where it is there already, nothing happens.
+    """Points `alias` at the version that `ref` selects now; does nothing if it already does.
 
-    `only_from` is the number of the version it must be at (0: it must not exist). Raises `Conflict` where it
-    is elsewhere or moved meanwhile, `NotFound`, `InvalidRef`, `PermissionDenied`.
+    `only_from` is the number of the version that it must point at (0: it must not exist). Raises `Conflict`
+    if it points elsewhere or was moved at the same time, `NotFound`, `InvalidRef`, `PermissionDenied`.
     """
     alias = parse_stored_alias(alias)
     to = registry.versions.get(ref)
@@ -53,33 +62,69 @@ def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None =
 
 
 def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResult:
-    """Points `alias` back at the version it was at before its last move; again undoes that.
+    """Points `alias` back at its version before the last move; a second rollback undoes the first.
 
-    Raises `NotFound` where there is no such alias or it never moved, `Conflict` where it moved meanwhile or
-    the version may no longer be pointed at.
+    Raises `NotFound` if there is no such alias or it never moved, `Conflict` if it moved in the meantime, or
+    if that version was withdrawn: then the message names the last one before it that an alias may point at.
     """
     found = current_alias(registry.aliases, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
-    last = _last_move(registry.adapters, name, alias)
+    moves = _moves(registry.adapters, name, alias)
+    last = next(moves, None)
     if last is None or "was" not in last.detail:
-        raise NotFound(f"{name}@{alias} was never anywhere but at version {found.number}")
+        raise NotFound(f"{name}@{alias} has only ever pointed at version {found.number}")
     if last.detail.get("to") != str(found.digest):
-        raise Conflict(f"{name}@{alias} moved meanwhile; look again and retry")
-    moved = registry.aliases.move(name, alias, Digest.parse(last.detail["was"]), found.generation)
+        raise Conflict(f"{name}@{alias} was moved at the same time; look again and retry")
+    before = Digest.parse(last.detail["was"])
+    version = registry.versions.get(Ref.of_revision(name, before))
+    if not STATE_RULES[version.state].allows_aliases:
+        raise Conflict(_withdrawn(registry.versions, name, alias, version, moves))
+    moved = registry.aliases.move(name, alias, before, found.generation)
     return AliasMoveResult(moved, found.number)
 
 
+def _withdrawn(
+    versions: Versions, name: AdapterName, alias: str, version: VersionInfo, earlier: Iterator[Event]
+) -> str:
+    """Why an alias cannot go back to a version, and the version to move it to instead: the last one before
+    that the alias was at, else the newest active one with a smaller number.
+    """
+    sentence = f"{version.label}, where {alias} was before, is {version.state}"
+    good = next(_usable_targets(versions, name, earlier), None) or next(
+        (
+            one
+            for one in iter_items(lambda cursor: versions.list(name, cursor, 200))
+            if one.number < version.number and one.state == "active"
+        ),
+        None,
+    )
+    if good is None:
+        return f"{sentence}, and no earlier version can be used; `adaptry ls {name}` lists all versions"
+    return (
+        f"{sentence}; the last good version before it is {good.number}: adaptry promote {good.label}"
+        f" --to {alias}"
+    )
+
+
+def _usable_targets(versions: Versions, name: AdapterName, moves: Iterator[Event]) -> Iterator[VersionInfo]:
+    """The versions that an alias was at, the latest first, as far as it may still point at them."""
+    for move in moves:
+        if "was" in move.detail:
+            version = versions.get(Ref.of_revision(name, Digest.parse(move.detail["was"])))
+            if STATE_RULES[version.state].allows_aliases:
+                yield version
+
+
 def current_alias(aliases: Aliases, name: AdapterName, alias: str) -> AliasInfo | None:
-    """Where an alias is now. Raises `NotFound` for an adapter that is not there."""
+    """The current alias, or None. Raises `NotFound` for an unknown adapter."""
     return next((found for found in aliases.list(name) if found.alias == alias), None)
 
 
-def _last_move(adapters: Adapters, name: AdapterName, alias: str) -> Event | None:
+def _moves(adapters: Adapters, name: AdapterName, alias: str) -> Iterator[Event]:
+    """The moves of an alias, newest first."""
     history = iter_items(lambda cursor: adapters.history(name, cursor, 200))
-    return next(
-        (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias), None
-    )
+    return (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias)
 
 
 def _place(found: AliasInfo | None) -> str:

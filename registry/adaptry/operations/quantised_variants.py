@@ -1,7 +1,7 @@
-"""Quantised copies and their originals, among the bases that a registry knows.
+"""Finds quantised copies and their originals among the registered bases.
 
-Whichever of the two is registered first, the other finds it by content. What is said of the pair rests on the
-same evidence from either side.
+Whichever of the two is registered first, the other is matched by content, with the same evidence in both
+directions.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 
 VariantRole = Literal["original", "copy", "sibling"]
-"""What the other base is: this one's source, a quantised copy of it, or another copy of the same model."""
+"""The other base's relation to this one: its original, a quantised copy, or another copy of the same
+model.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedBase:
-    """A known base that is quantised where this one is not, or the reverse, or both; with evidence."""
+    """A related base, at least one of the two being quantised, with evidence."""
 
     base: BaseInfo
     role: VariantRole
@@ -62,10 +64,9 @@ def related_bases(bases: Bases, record: BaseRecord) -> tuple[RelatedBase, ...]:
 def open_original(
     registry: Registry, checkpoint: HfCheckpoint, progress: Progress = no_progress
 ) -> tuple[HfCheckpoint, str]:
-    """What the quantised `checkpoint` was made from, by content, and the sentence that says so.
+    """The original of the quantised `checkpoint`, found by content, and a sentence with the evidence.
 
-    Raises `CheckFailed`, with the way to give it, where no base or more than one is known to be that, or
-    where its weights are not at hand.
+    Raises `CheckFailed`, with a remedy, if no base or more than one matches, or if its weights are not found.
     """
     folder = checkpoint.folder
     originals = [
@@ -73,18 +74,18 @@ def open_original(
     ]
     if not originals:
         raise CheckFailed(
-            f"{folder} is quantised, and no known base is what it was quantised from: give the original with "
+            f"{folder} is quantised, and its original is not registered: pass the original with "
             "--base ORIGINAL, or register it first with `adaptry base add`"
         )
     if len(originals) > 1:
         names = ", ".join(each.name for each in originals)
-        raise CheckFailed(f"{folder} may be quantised from any of {names}: give the one to use with --base")
+        raise CheckFailed(f"{folder} may be quantised from any of {names}: pass the one to use with --base")
     (original,) = originals
     try:
         opened = open_base(registry, str(original.base.id), progress=progress)
     except NotFound as error:
         raise CheckFailed(
-            f"{folder} is quantised from {original.name}, whose weights are not at hand: give them with"
+            f"{folder} is quantised from {original.name}, whose weights were not found: pass them with"
             f" --base ORIGINAL ({error.message})"
         ) from error
     return opened, f"{folder} is {original.sentence()}; the weights of {original.name} are used"

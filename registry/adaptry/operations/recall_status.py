@@ -1,8 +1,8 @@
-"""How far a recall has come: for every worker that ever had a version, whether it may still answer.
+"""The status of a recall: for every worker that ever had a version, whether it may still serve it.
 
-A worker counts as clean when it has said that it dropped the version (files removed, engine refuses it), and
-only then: one that has unloaded it may load it again as long as the files are there, and of one that is lost
-nobody knows.
+A worker counts as having dropped the version only after it has proved it (files removed, engine refuses it).
+A worker that has only unloaded it may load it again while the files exist, and the state of a silent worker
+is unknown. A worker that a person declared gone does not keep the recall open, but proves nothing.
 """
 
 from __future__ import annotations
@@ -14,27 +14,43 @@ from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Value, VersionInfo
-from adaptry.registry.workers import ResidentInfo
+from adaptry.registry.workers import Condition, GoneDeclaration, ResidentInfo
 
-RecallOutcome = Literal["dropped", "unloaded", "serving", "lost"]
+RecallOutcome = Literal["dropped", "unloaded", "serving", "unknown", "gone"]
 
 
 class WorkerRecallStatus(Value):
-    """A worker and a name, and what became of the version there. `at`: since when, as far as known."""
+    """The outcome for a worker and a name, since `at`, if that is known.
+
+    `last` is the worker's last report about the version, at `reported_at`; `gone` is set for the outcome
+    `gone`.
+    """
 
     worker: str
     owner: str = ""
     served_as: str
     outcome: RecallOutcome
     at: datetime
+    last: Condition = "serving"
+    reported_at: datetime | None = None
+    gone: GoneDeclaration | None = None
 
     @property
-    def is_clean(self) -> bool:
+    def is_proved(self) -> bool:
+        """Whether the worker has proved that it dropped the version."""
         return self.outcome == "dropped"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the recall no longer waits for this worker: it dropped the version or was declared gone."""
+        return self.outcome in ("dropped", "gone")
 
 
 class RecallStatus(Value):
-    """A version, and who has or had it. `is_recalled` is False where nobody was asked to drop it."""
+    """A version, and the workers that have or had it. `is_recalled` is False if it was not recalled.
+
+    `is_complete`: no worker may still serve it, according to workers' proofs and people's declarations.
+    """
 
     version: VersionInfo
     is_recalled: bool
@@ -50,7 +66,7 @@ def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
     return RecallStatus(
         version=version,
         is_recalled=is_recalled,
-        is_complete=is_recalled and all(line.is_clean for line in lines),
+        is_complete=is_recalled and all(line.is_closed for line in lines),
         lines=lines,
     )
 
@@ -58,15 +74,24 @@ def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
 def _line(resident: ResidentInfo) -> WorkerRecallStatus:
     outcome, at = _outcome(resident)
     return WorkerRecallStatus(
-        worker=resident.worker, owner=resident.owner, served_as=resident.served_as, outcome=outcome, at=at
+        worker=resident.worker,
+        owner=resident.owner,
+        served_as=resident.served_as,
+        outcome=outcome,
+        at=at,
+        last=resident.condition,
+        reported_at=resident.reported_at,
+        gone=resident.gone if outcome == "gone" else None,
     )
 
 
 def _outcome(resident: ResidentInfo) -> tuple[RecallOutcome, datetime]:
     if resident.dropped_at is not None:
         return "dropped", resident.dropped_at
+    if resident.gone is not None:
+        return "gone", resident.gone.at
     if resident.is_lost:
-        return "lost", resident.ended_at or resident.since
+        return "unknown", resident.reported_at or resident.ended_at or resident.since
     if resident.may_be_served:
         return "serving", resident.since
     return "unloaded", resident.ended_at or resident.since

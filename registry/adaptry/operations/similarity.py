@@ -1,7 +1,8 @@
-"""Finding adapters that are nearly the same as one: over all readable versions of its base, without the base.
+"""Finds adapters that are nearly equal to one, among all readable versions for its base, without the base.
 
-A verb over the waist. Equal weights show in the catalog; everything else is read once and kept as a
-signature, so that the next question costs a few kilobytes a version. Signatures choose, exact cosines answer.
+Equal weights are visible in the catalog. All other versions are read once, and their signatures are cached,
+so that the next search needs only a few kilobytes per version. Signatures select candidates, and exact
+cosines decide.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Answer = TypeVar("Answer")
 
 _PAGE = 200
 _SPARE = 10
-"""Versions beyond the limit that are looked at exactly, since signatures order them only about."""
+"""Versions beyond the limit that are compared exactly, since signatures order them only approximately."""
 
 
 def find_similar(
@@ -53,27 +54,25 @@ def find_similar(
 ) -> SimilarAdapters:
     """The versions of `base` (a name or an id) with updates at a cosine of at least `above` to the subject's.
 
-    Signatures are kept in `cache`, in the user's data folder unless given. What is no sum of factors is
-    compared by the digest of its weights. Raises `MissingDependency` (no torch), `Unavailable`.
+    Signatures are cached in `cache`, by default in the user's data folder. Adapters that are not sums of
+    factors are compared by the digest of their weights. Raises `MissingDependency` (no torch), `Unavailable`.
     """
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise MissingDependency(
-            "comparing weights computes with torch: pip install 'adaptry[torch]'"
-        ) from None
+        raise MissingDependency("comparing weights needs torch: pip install 'adaptry[torch]'") from None
     versions = [each for each in base_versions(registry, base) if version_ref(each) != subject.label]
     search = _SimilaritySearch(registry, subject, cache or data_folder() / "cache" / "signatures", progress)
     return search.run(versions, limit, above)
 
 
 def base_versions(registry: Registry, base: str) -> list[VersionInfo]:
-    """Every version of a base that may be read, under its id and each of its names, each once."""
+    """Every readable version for a base, under its id and each of its names, each once."""
     try:
         info = registry.bases.get(base)
         keys: Sequence[str] = (str(info.id), *info.names)
     except NotFound:
-        keys = (base,)  # declared by adapters, and not registered
+        keys = (base,)  # declared by adapters, but not registered
     found: dict[str, VersionInfo] = {}
     for key in keys:
         versions = iter_items(partial(registry.versions.search, f'base:"{key}"', limit=_PAGE))
@@ -87,7 +86,9 @@ def version_ref(version: VersionInfo) -> str:
 
 @dataclass
 class _SimilaritySearch:
-    """One question. `uncomparable`: those that are no sums of factors; `unread`: why others were skipped."""
+    """One search. `uncomparable`: versions that are not sums of factors; `unread`: why others were
+    skipped.
+    """
 
     registry: Registry
     subject: ParentAdapter
@@ -127,7 +128,7 @@ class _SimilaritySearch:
         versions: Sequence[VersionInfo],
         above: float,
     ) -> list[VersionInfo]:
-        """Those whose signatures do not rule them out, the likeliest first."""
+        """The versions that their signatures do not rule out, the most likely first."""
         from adaptry.compute.comparing.signature import Signature, cosine_margin, estimate_cosine
 
         if mine is None:
@@ -168,7 +169,7 @@ class _SimilaritySearch:
         return signature
 
     def _read(self, version: VersionInfo, ask: Callable[[AdapterDeltas], Answer]) -> Answer | None:
-        """What `ask` finds in a version's updates; None where there are none to read, which is noted."""
+        """The result of `ask` for a version's updates; None if they cannot be read, which is noted."""
         try:
             with temporary_updates(self.registry, version) as updates:
                 return ask(updates)
@@ -176,7 +177,7 @@ class _SimilaritySearch:
             self.uncomparable.add(version.digest)
         except Unavailable:
             raise
-        except AdaptryError as error:  # one damaged or deleted version is no reason to find none
+        except AdaptryError as error:  # a damaged or deleted version must not end the search
             self.unread[version.digest] = f"{version_ref(version)}: {error.message}"
         return None
 

@@ -1,6 +1,6 @@
-"""A version's updates for a moment: its files fetched, verified, read, and gone again.
+"""Reads a version's updates temporarily: downloads its files, verifies them, and deletes them afterwards.
 
-For who looks at many versions once: nothing is kept in the user's cache, and nothing is flushed to the disk.
+This is for reading many versions once: nothing is stored in the user's cache or flushed to disk.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from adaptry.registry.records import VersionInfo
 def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[AdapterDeltas]:
     """The updates of a version, readable inside the block.
 
-    Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`,
-    `CheckFailed` where they are no sum of factors, and what reading a registry raises.
+    Headers are checked first, remotely, to avoid useless downloads. Raises `Unsupported`, `CheckFailed` if
+    they are not sums of factors, and what reading a registry raises.
     """
     detail = registry.versions.detail(version.revision_ref)
     label = version.label

@@ -1,13 +1,13 @@
-"""Changing the state of a version: look, decide, compare and swap.
+"""Changes the state of a version: reads, decides, compares and swaps.
 
-A verb over the waist. Between the look and the change someone else may change it; then this is a `Conflict`
-and nothing happened.
+If someone else changes it between the read and the change, this raises `Conflict` and changes nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adaptry.core.display import short_repr
 from adaptry.core.errors import Invalid
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import Latest, Ref
@@ -17,21 +17,27 @@ from adaptry.registry.records import StateChange, VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class StateChangeResult:
-    """The version as it stands now, and the state it was in; `is_change` is False if it stood so before."""
+    """The version after the change, and its previous state; `is_change` is False if the state was already
+    set.
+    """
 
     version: VersionInfo
     was: State
     is_change: bool
 
+    def __repr__(self) -> str:
+        return short_repr(self, self.version.label, f"{self.was} → {self.version.state}")
+
 
 def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChangeResult:
-    """Gives the version that `ref` means now a state.
+    """Sets the state of the version that `ref` selects now.
 
-    Raises `Invalid` for a bare name, whose meaning the change itself may move, and as `versions.set_state`.
+    Raises `Invalid` for a bare name, since the change may alter which version it selects, and what
+    `versions.set_state` raises.
     """
     if isinstance(ref.selector, Latest):
         raise Invalid(
-            f"{ref.name} means another version once this one is gone; say which: {ref.name}@NUMBER,"
+            f"the bare name {ref.name} would select another version after the change: pass {ref.name}@NUMBER,"
             " an alias, or a digest"
         )
     seen = registry.versions.get(ref)

@@ -21,14 +21,15 @@ from adaptry.registry.events import adapters_of
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import Event, EventBatch, VersionInfo
+from adaptry.registry.versions import Versions
 
 Answer = TypeVar("Answer")
 
 _MAGIC = frozenset("*?[")
-_IGNORED_KIND = "metrics.logged"
-"""The kind of event that comes often and after which every ref means what it meant before."""
+_IGNORED_KINDS = frozenset({"metrics.logged", "evidence.added", "evidence.withdrawn"})
+"""Frequent kinds of events that never change which version a ref selects."""
 _FULL_LOOK = 60.0  # seconds
-_PAUSES = 0.5, 30.0  # seconds, at first and at most, before a registry that did not answer is asked again
+_PAUSES = 0.5, 30.0  # seconds before retrying a registry that does not answer: initially and at most
 _AT_ONCE = 200
 
 
@@ -63,15 +64,15 @@ class RefPattern:
         adapters, _, selector = text.partition("@")
         return fnmatchcase(adapters, self.adapters) and fnmatchcase(selector, self.selector)
 
-    def resolve(self, registry: Registry, name: AdapterName | None) -> Iterator[tuple[str, VersionInfo]]:
+    def resolve(self, versions: Versions, name: AdapterName | None) -> Iterator[tuple[str, VersionInfo]]:
         """Each matching ref with its version, of one adapter or of all."""
         if self.ref is not None:
             try:
-                yield str(self.ref), registry.versions.get(self.ref)
+                yield str(self.ref), versions.get(self.ref)
             except NotFound:
                 return
         else:
-            for version in iter_items(partial(registry.versions.search, self._query(name), limit=_AT_ONCE)):
+            for version in iter_items(partial(versions.search, self._query(name), limit=_AT_ONCE)):
                 if self.matches_adapter(version.name):
                     for alias in version.aliases:
                         if fnmatchcase(alias, self.selector):
@@ -141,9 +142,11 @@ class RefWatcher:
         return changed
 
     def _rescan(self) -> tuple[RefChange, ...]:
-        end = self._registry.events.read()  # what happens during the look is looked at once more
+        end = self._registry.events.read()  # events during the scan are read again
         found = {
-            ref: version for each in self._patterns for ref, version in each.resolve(self._registry, None)
+            ref: version
+            for each in self._patterns
+            for ref, version in each.resolve(self._registry.versions, None)
         }
         changed = self._diff(self._seen, found)
         self._seen, self._seq, self._epoch, self._looked_at = found, end.seq, end.epoch, time.monotonic()
@@ -157,7 +160,7 @@ class RefWatcher:
         for name in names:
             for pattern in self._patterns:
                 if pattern.matches_adapter(name):
-                    found |= dict(pattern.resolve(self._registry, name))
+                    found |= dict(pattern.resolve(self._registry.versions, name))
         changed = self._diff(before, found)
         self._seen = {ref: version for ref, version in self._seen.items() if ref not in before} | found
         return changed
@@ -172,7 +175,7 @@ class RefWatcher:
 def watch_refs(
     registry: Registry, patterns: Sequence[str], pause: Callable[[float], object] = time.sleep
 ) -> Iterator[RefChange]:
-    """Yields the current refs, then every change, for ever. Waits while the registry is down."""
+    """Yields the current refs, then every change, forever. Waits while the registry is down."""
     watched = RefWatcher(registry, patterns)
     for changes in _retry_forever(watched.next_changes, pause):
         yield from changes
@@ -184,7 +187,7 @@ def follow_events(
     about: Sequence[str] = (),
     pause: Callable[[float], object] = time.sleep,
 ) -> Iterator[Event]:
-    """Yields every event after number `after` (None: from now), for ever. Waits if the registry is down."""
+    """Yields every event after number `after` (None: from now), forever. Waits if the registry is down."""
     reached = after
 
     def look() -> EventBatch:
@@ -199,7 +202,7 @@ def follow_events(
 
 def affected_adapters(news: EventBatch) -> tuple[AdapterName, ...]:
     """The adapters whose refs may have changed."""
-    told = (name for event in news.items if event.kind != _IGNORED_KIND for name in adapters_of(event))
+    told = (name for event in news.items if event.kind not in _IGNORED_KINDS for name in adapters_of(event))
     return tuple(dict.fromkeys(told))
 
 

@@ -1,4 +1,4 @@
-"""The role of a registry that keeps adapters by their names."""
+"""The role of a registry that manages adapters by name."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 
 
 class Adapters(ABC):
-    """Adapters by name: made, listed, edited, renamed, deleted."""
+    """Creates, lists, edits, renames and deletes adapters."""
 
     @abstractmethod
     def create(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        """A new, empty adapter; private unless `edit` says otherwise. Raises `Conflict`, `PermissionDenied`.
+        """Creates an empty adapter, private unless `edit` says otherwise. Raises `Conflict`,
+        `PermissionDenied`.
 
-        Reviving a deleted name goes on with its numbering.
+        An adapter with a deleted adapter's name continues its version numbers.
         """
 
     @abstractmethod
@@ -26,7 +27,7 @@ class Adapters(ABC):
     def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[AdapterInfo]:
-        """Adapters in name order, of one namespace or of all that may be read."""
+        """Adapters in name order, of one namespace or of all that the caller may read."""
 
     @abstractmethod
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
@@ -34,20 +35,20 @@ class Adapters(ABC):
 
     @abstractmethod
     def rename(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
-        """Versions, aliases and history go along. Raises `NotFound`, `PermissionDenied`, `Conflict` where
-        `to` is taken.
+        """Renames an adapter with its versions, aliases and history. Raises `NotFound`, `PermissionDenied`,
+        `Conflict` if `to` is taken.
         """
 
     @abstractmethod
     def delete(self, name: AdapterName) -> None:
-        """Leaves a tombstone: only its namespace can revive the name. Raises `NotFound`, `PermissionDenied`,
-        `Conflict` (aliased).
+        """Deletes an adapter; only its namespace can use the name again. Raises `NotFound`,
+        `PermissionDenied`, `Conflict` (aliased).
         """
 
     @abstractmethod
     def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
-        """What happened to an adapter, newest first. Raises `NotFound`."""
+        """The events of an adapter, newest first. Raises `NotFound`."""
 
     @abstractmethod
     def renamed_to(self, name: AdapterName) -> AdapterName | None:
-        """Where an adapter of that name went when it was renamed, as far as the caller may read it there."""
+        """The new name of a renamed adapter, if the caller may read it there."""

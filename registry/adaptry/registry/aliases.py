@@ -1,4 +1,4 @@
-"""The role of a registry that keeps aliases: names that move from version to version."""
+"""The role of a registry that manages aliases: names that move from version to version."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ class Aliases(ABC):
 
     @abstractmethod
     def remove(self, name: AdapterName, alias: str, was: int) -> None:
-        """Raises as `aliases.move`."""
+        """Raises what `move` raises."""

@@ -1,4 +1,4 @@
-"""The role of a registry that keeps base models: by content, with their weights where they are stored."""
+"""The role of a registry that manages base models, by content, with their weights if they are stored."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from adaptry.registry.records import BaseEdit, BaseInfo, Page, VersionInfo
 
 
 class Bases(ABC):
-    """The bases that adapters fit."""
+    """The base models of adapters."""
 
     @abstractmethod
     def put(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
-        """Registers a base by content, as a private one; a known id gains names and evidence.
+        """Registers a base by content, as private. If its id is known, adds the names and evidence.
 
-        A private base is seen by whoever holds the namespace of one of its names, an internal one by everyone
-        who holds any namespace, a public one by everyone. To others it does not exist.
+        Callers with the namespace of one of its names see a private base; callers with any namespace see an
+        internal one; everyone sees a public one. For others it does not exist.
 
-        Raises `Conflict` where a name is another base's or an adapter's, `Invalid` for a record whose id is
-        not that of its contents.
+        Raises `Conflict` if a name belongs to another base or an adapter, and `Invalid` for a record whose id
+        does not match its contents.
         """
 
     @abstractmethod
@@ -32,7 +32,7 @@ class Bases(ABC):
 
     @abstractmethod
     def record(self, id: Digest) -> BaseRecord:
-        """Everything known about a base but its weights. Raises `NotFound`."""
+        """The record of a base. Raises `NotFound`."""
 
     @abstractmethod
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
@@ -40,23 +40,27 @@ class Bases(ABC):
 
     @abstractmethod
     def of_architecture(self, architecture: Digest) -> tuple[BaseInfo, ...]:
-        """The bases of one architecture: the only ones whose weights need comparing."""
+        """The bases with one architecture, which are the only ones whose weights need comparing."""
 
     @abstractmethod
     def store(self, id: Digest, files: tuple[FileEntry, ...]) -> BaseInfo:
-        """Marks a base's uploaded files as its weights. Raises `NotFound` where a file is missing."""
+        """Marks a base's uploaded files as its weights. Raises `NotFound` if a file is missing."""
 
     @abstractmethod
     def edit(self, id: Digest, edit: BaseEdit) -> BaseInfo:
-        """Changes who may see a base. Raises `NotFound`, `PermissionDenied` to all but administrators."""
+        """Changes who may see a base. Raises `NotFound`, and `PermissionDenied` for all but
+        administrators.
+        """
 
     @abstractmethod
     def read_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        """As `Files.read`, of a stored base."""
+        """Like `Files.read`, for a stored base."""
 
 
 def base_record_or_none(bases: Bases, version: VersionInfo) -> BaseRecord | None:
-    """None where the version names no base, or one that is not registered here or not to be seen."""
+    """The record of the version's base; None if it names none, or one that is not registered or not
+    visible.
+    """
     if version.base_id is None:
         return None
     try:

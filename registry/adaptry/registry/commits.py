@@ -1,9 +1,9 @@
 """The role of a registry that keeps commits: branches of revisions, as the Hub's clients see an adapter.
 
-A commit *is* a revision; its id is the beginning of the digest, so it means the same tree for ever. A branch
-is a chain of commits. On `main`, which always begins with an empty tree, each version is a commit; a commit
-that changes other files than an adapter's weights and config makes none. What a commit holds need not be an
-adapter yet.
+A commit *is* a revision; its id is the beginning of the digest, so it always names the same tree. A branch is
+a chain of commits. On `main`, which always begins with an empty tree, each version is a commit; a commit that
+changes neither an adapter's weights nor its config creates no version. A commit's tree need not be an adapter
+yet.
 """
 
 from __future__ import annotations
@@ -17,23 +17,21 @@ from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitR
 
 MAIN = "main"
 COMMIT_MADE = "commit.made"
-"""The event of a commit that made no version; one that did is a `version.pushed`."""
+"""The event of a commit that created no version; otherwise the event is `version.pushed`."""
 
 
 class Commits(ABC):
-    """How revisions are named: `hub_revision.GRAMMAR`."""
+    """Commits and branches of adapters. `hub_revision.GRAMMAR` describes the names of revisions."""
 
     @abstractmethod
     def get(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
-        """What a word means now. Raises `NotFound` (no such adapter), `RevisionNotFound` (nor any such
-        revision).
-        """
+        """The commit that `revision` selects now. Raises `NotFound` (no such adapter), `RevisionNotFound`."""
 
     @abstractmethod
     def list(
         self, name: AdapterName, revision: str = MAIN, cursor: str | None = None, limit: int = 50
     ) -> Page[CommitInfo]:
-        """A commit and those before it in its chain, newest first. Raises as `get`."""
+        """A commit and its predecessors, newest first. Raises what `get` raises."""
 
     @abstractmethod
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
@@ -43,8 +41,8 @@ class Commits(ABC):
 
     @abstractmethod
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        """What any commit of the adapter holds, also one that no branch reaches any more; `Files.read` reads
-        its files.
+        """The tree of any commit of the adapter, including commits that no branch reaches any more.
+        `Files.read` reads the files.
 
         Raises `NotFound`, `RevisionNotFound`.
         """
@@ -53,18 +51,18 @@ class Commits(ABC):
     def put(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
     ) -> CommitResult:
-        """Moves a branch on to a revision whose files are here, if the branch is at `parent` (None: wherever
-        it is).
+        """Moves a branch to a revision whose files are uploaded, if the branch is at `parent` (None:
+        anywhere).
 
         On `main`, an adapter whose weights or config changed becomes a version, by the checks of
-        `Versions.put`. A branch that is at this very revision stays as it is. Raises `Conflict` where the
-        branch is elsewhere by now, `RevisionNotFound` where there is no such branch, `PermissionDenied` for
-        one that is an alias, `InvalidPath` for a file that is none of an adapter's, and as `Versions.put`.
+        `Versions.put`. A branch that is already at this revision does not change. Raises `Conflict` if the
+        branch has moved, `RevisionNotFound` if there is no such branch, `PermissionDenied` for an alias,
+        `InvalidPath` for a file that an adapter may not have, and what `Versions.put` raises.
         """
 
     @abstractmethod
     def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
-        """Raises `Conflict` where the name is taken, `InvalidRef`, `PermissionDenied`, and as `get`."""
+        """Raises `Conflict` if the name is taken, `InvalidRef`, `PermissionDenied`, and what `get` raises."""
 
     @abstractmethod
     def delete_branch(self, name: AdapterName, branch: str) -> None:
@@ -74,7 +72,7 @@ class Commits(ABC):
 
     @abstractmethod
     def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
-        """A name that never moves. Raises as `create_branch`."""
+        """Creates a name that never moves. Raises what `create_branch` raises."""
 
     @abstractmethod
     def delete_tag(self, name: AdapterName, tag: str) -> None:
@@ -82,4 +80,6 @@ class Commits(ABC):
 
     @abstractmethod
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
-        """Makes a branch one commit of the tree it holds; versions and ids stay. Raises as `put`."""
+        """Replaces the branch's history by one commit with its tree; versions and ids stay valid. Raises what
+        `put` raises.
+        """

@@ -1,6 +1,6 @@
-"""The role of a registry that gives out the bytes of adapters.
+"""The role of a registry that serves the bytes of adapters.
 
-Every call names the adapter or base it is for: a digest alone opens nothing.
+Every call names an adapter or base: a digest alone gives no access.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 
 Owner = AdapterName | Digest
-"""Whom bytes belong to: an adapter by name, or a base by id."""
+"""The owner of bytes: an adapter by name, or a base by id."""
 
 
 class Files(ABC):
-    """Whether a file is here, and reading it. Those of a base are read through `Bases`."""
+    """Checks for files, and reads them. Files of a base are read through `Bases`."""
 
     @abstractmethod
     def has(self, owner: Owner, digest: Digest) -> bool:
-        """Whether `owner` already has these bytes. Never tells of another owner's."""
+        """Whether `owner` already has these bytes. Never reveals those of another owner."""
 
     @abstractmethod
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         """The file's bytes from `start` on, in pieces of at most 1 MiB, not verified.
 
-        Raises `NotFound`, and `Withdrawn` where they are those of a version that is held back from the
-        caller.
+        Raises `NotFound`, and `Withdrawn` if the version's files are withheld from the caller.
         """

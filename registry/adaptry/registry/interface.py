@@ -1,4 +1,4 @@
-"""`Registry`: twelve roles, each a small interface; a function asks for the role that it needs.
+"""`Registry`: eighteen roles, each a small interface; a function asks for the role that it needs.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass the
 same contract suite, errors included. All methods of all roles raise `Unavailable` when the store or server
@@ -8,23 +8,35 @@ cannot answer. Pages hold at most `limit` (1 to 200) items.
 from __future__ import annotations
 
 from abc import ABC
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-from adaptry.registry.adapters import Adapters
-from adaptry.registry.aliases import Aliases
-from adaptry.registry.bases import Bases
-from adaptry.registry.commits import Commits
-from adaptry.registry.events import Events
-from adaptry.registry.files import Files
-from adaptry.registry.jobs import Jobs
-from adaptry.registry.metrics import Metrics
-from adaptry.registry.rollouts import Rollouts
-from adaptry.registry.uploads import Uploads
-from adaptry.registry.versions import Versions
-from adaptry.registry.workers import Workers
+from adaptry.core.refs import Ref
+from adaptry.registry.records import VersionInfo
+
+if TYPE_CHECKING:  # a command imports the roles that it uses
+    from adaptry.registry.adapters import Adapters
+    from adaptry.registry.aliases import Aliases
+    from adaptry.registry.audit_log import AuditLog
+    from adaptry.registry.bases import Bases
+    from adaptry.registry.commits import Commits
+    from adaptry.registry.events import Events
+    from adaptry.registry.evidence import Evidence
+    from adaptry.registry.files import Files
+    from adaptry.registry.grants import Grants
+    from adaptry.registry.jobs import Jobs
+    from adaptry.registry.metrics import Metrics
+    from adaptry.registry.principals import Principals
+    from adaptry.registry.quotas import Quotas
+    from adaptry.registry.rollouts import Rollouts
+    from adaptry.registry.tokens import Tokens
+    from adaptry.registry.uploads import Uploads
+    from adaptry.registry.versions import Versions
+    from adaptry.registry.workers import Workers
 
 
 class Registry(ABC):
-    """Versioned adapters, the bases they fit, and who serves them."""
+    """Versioned adapters, their bases, and the workers that serve them; as a context manager, it closes."""
 
     adapters: Adapters
     files: Files
@@ -32,19 +44,40 @@ class Registry(ABC):
     versions: Versions
     aliases: Aliases
     metrics: Metrics
+    evidence: Evidence
     bases: Bases
     commits: Commits
     events: Events
     workers: Workers
     rollouts: Rollouts
     jobs: Jobs
+    principals: Principals
+    grants: Grants
+    tokens: Tokens
+    quotas: Quotas
+    audit: AuditLog
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Whether bytes on their way to it stay on this machine. Then looking at them before sending saves
-        nothing.
-        """
+        """Whether bytes sent to it stay on this machine, so that checking them first saves nothing."""
         return True
 
+    def version(self, ref: Ref | str) -> VersionInfo:
+        """The version that `ref` means now, as in `"acme/tone@prod"`. Raises `InvalidRef`, `NotFound`, or
+        `Conflict` for an ambiguous digest prefix.
+        """
+        return self.versions.get(Ref.parse(ref) if isinstance(ref, str) else ref)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def close(self) -> None:  # noqa: B027  (nothing to let go of is an answer)
-        """Lets go of files and connections; a registry that is not closed does so when it is collected."""
+        """Closes files and connections; otherwise garbage collection does."""

@@ -1,7 +1,7 @@
-"""The role of a registry that takes jobs: submit, read, cancel and retry jobs.
+"""The role of a registry for jobs: submit, read, cancel and retry them.
 
-Submitting needs no runner nearby, nor the packages of one: a job waits until a runner takes it. A job belongs
-to a namespace: those who may not read there get `NotFound`.
+Submitting needs neither a running runner nor its packages: a job waits until a runner takes it. A job belongs
+to a namespace; callers without read access there get `NotFound`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from adaptry.registry.records import Page
 
 
 class Jobs(ABC):
-    """Jobs are named by their ids."""
+    """Jobs by id."""
 
     @abstractmethod
     def submit(self, order: JobOrder) -> JobInfo:
-        """A job that waits for a runner; it will have the caller's rights, no more.
+        """Submits a job, which waits for a runner and has only the caller's rights.
 
         Raises `Invalid` (no such kind, fields that do not parse), `PermissionDenied`.
         """
@@ -30,45 +30,48 @@ class Jobs(ABC):
     def list(
         self, state: JobState | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[JobInfo]:
-        """Newest first; of one state, or all."""
+        """Jobs, newest first, in one state or all."""
 
     @abstractmethod
     def cancel(self, id: str) -> JobInfo:
-        """From now on it changes nothing; what computes is stopped soon. One that has ended stays as it is.
+        """Cancels a job: from now on it changes nothing, and its processes are stopped soon. Does nothing for
+        a job that has ended.
 
         Raises `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
     def retry(self, id: str) -> JobInfo:
-        """Queues a job that failed or was cancelled again; parts that were finished are kept. Raises
-        `Conflict` for one that has not ended or is done, `NotFound`, `PermissionDenied`.
+        """Restarts a failed or cancelled job; finished parts are kept. Raises `Conflict` for a job that is
+        still running or succeeded, `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
     def log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
-        """What its steps said, oldest first. Raises `NotFound`."""
+        """The job's log, oldest first. Raises `NotFound`."""
 
     @abstractmethod
     def runners(self) -> tuple[RunnerInfo, ...]:
-        """Those that were heard of lately, in the order of their ids. Nobody without a namespace sees any."""
+        """Runners with a recent heartbeat, in the order of their ids; empty for callers without a
+        namespace.
+        """
 
     @abstractmethod
     def schedule(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
-        """Gives the order whenever `cron` says so (`cron.GRAMMAR`), as long as there are runners; a time that
-        passed while there were none is made up for within a day, once. Replaces one of that name. Raises as
-        `submit`.
+        """Submits the order whenever `cron` is due (`cron.GRAMMAR`), while there are runners. A time that was
+        missed is made up for once, within a day. Replaces a schedule with the same name. Raises what `submit`
+        raises.
         """
 
     @abstractmethod
     def schedules(self) -> tuple[ScheduleInfo, ...]:
-        """Those of the namespaces that the caller holds, in name order."""
+        """The schedules of the caller's namespaces, in name order."""
 
     @abstractmethod
     def unschedule(self, name: str, namespace: str | None = None) -> None:
-        """Takes back the schedule of that name in `namespace`; without one, the only one of that name that
-        the caller sees.
+        """Deletes the schedule `name` in `namespace`; by default, the only one with this name that the caller
+        sees.
 
-        Jobs that were submitted already go on. Raises `NotFound`, `PermissionDenied`, `Conflict` where
-        several namespaces have one of that name.
+        Jobs that were already submitted continue. Raises `NotFound`, `PermissionDenied`, `Conflict` if
+        several namespaces have a schedule with this name.
         """

@@ -1,5 +1,5 @@
-"""What one tree of an adapter owes the tree before it: whether it is the same adapter, and what stays
-declared.
+"""The data that an adapter's tree inherits from the previous tree: whether it is the same adapter, and its
+declarations.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from adaptry.core.manifest import Manifest
 
 
 def adapter_files(manifest: Manifest) -> dict[str, Digest]:
-    """The files that make a tree an adapter (weights, config, what its tool keeps beside them); none where it
-    is none.
+    """The files that make a tree an adapter (weights, config, and further files of its tool); empty if it is
+    none.
     """
     format = detect_format(entry.path for entry in manifest.files)
     if format is None:
@@ -23,14 +23,14 @@ def adapter_files(manifest: Manifest) -> dict[str, Digest]:
 
 
 def is_same_adapter(before: Manifest, after: Manifest) -> bool:
-    """Whether both hold an adapter, with the same weights and config; a README may differ."""
+    """Whether both have an adapter with the same weights and config; a README may differ."""
     files = adapter_files(after)
     return bool(files) and files == adapter_files(before)
 
 
 def inherit_manifest(before: Manifest, files: Mapping[str, tuple[int, Digest]]) -> Manifest:
-    """The manifest of `{path: (size, digest)}` after `before`. What was declared of an adapter stays declared
-    as long as it is the same one; of another, nothing is. Raises `InvalidManifest` or `InvalidPath`.
+    """The manifest of `{path: (size, digest)}` after `before`. It inherits the declarations if the adapter is
+    the same, and none otherwise. Raises `InvalidManifest` or `InvalidPath`.
     """
     after = Manifest.of(files)
     if not is_same_adapter(before, after):

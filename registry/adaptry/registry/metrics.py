@@ -1,4 +1,4 @@
-"""The role of a registry that keeps the metrics of versions."""
+"""The role of a registry that stores the metrics of versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adaptry.registry.records import MetricInfo
 
 
 class Metrics(ABC):
-    """Values that are appended and never overwritten."""
+    """Metrics of versions, which are appended and never overwritten."""
 
     @abstractmethod
     def log(self, ref: Ref, metrics: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""A listing read to its end, a page at a time."""
+"""Reads all pages of a listing."""
 
 from __future__ import annotations
 

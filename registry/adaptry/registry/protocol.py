@@ -1,9 +1,9 @@
-"""What client and server agree on beside the routes: versions, header names, sizes.
+"""The protocol between client and server apart from the routes: versions, header names, sizes.
 
-The policy, the same in both directions: a side says the API version it speaks; a server also says the
-oldest it still serves. A client that is newer than the server, or older than the server's oldest, gets
-`ProtocolMismatch` with a sentence that says which side to upgrade. Fields that one side does not know are
-ignored in answers and refused in requests, so a newer server may answer more, and nobody's wish is lost.
+Each side sends the API version that it uses; a server also sends the oldest version that it supports. A
+client that is newer than the server, or older than that version, gets `ProtocolMismatch`, with the side to
+upgrade. Unknown fields are ignored in responses and refused in requests, so a newer server may return more,
+and no option is silently ignored.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ REPLAY_HEADER = "Idempotent-Replay"
 PROBLEM = "application/problem+json"
 
 MAX_WAIT = 30.0
-"""Seconds that one request waits for an event; who wants to wait longer asks again."""
+"""The maximum time in seconds that one request waits for an event; longer waits use several requests."""
 
 CHUNK = 1 << 20
 JSON_LIMIT = 2 << 20
 BASE_LIMIT = 64 << 20
-"""Bytes of a base's record as JSON: its tensors and samples, of the largest models there are."""
+"""The maximum size in bytes of a base's record as JSON, which is enough for the largest models."""
 
 
 def versions() -> dict[str, str]:
-    """The headers either side sends with everything it says."""
+    """The version headers of every request and response."""
     return {API_HEADER: str(API), SCHEMA_HEADER: str(SCHEMA)}
 
 
 def check_client(headers: Mapping[str, str]) -> None:
-    """What a server asks of a request; a client that says nothing (curl) is served.
+    """Checks the version of a request; a client without version headers (curl) is served.
 
     Raises `ProtocolMismatch`.
     """
@@ -52,32 +52,32 @@ def check_client(headers: Mapping[str, str]) -> None:
         return
     if spoken > API:
         raise ProtocolMismatch(
-            f"the client speaks API {spoken} and this server (adaptry {__version__}) speaks API {API}: "
+            f"the client uses API {spoken}, but this server (adaptry {__version__}) uses API {API}: "
             "upgrade the server, or use an older adaptry here"
         )
     if spoken < API_OLDEST:
         raise ProtocolMismatch(
-            f"the client speaks API {spoken} and this server (adaptry {__version__}) serves API "
+            f"the client uses API {spoken}, but this server (adaptry {__version__}) supports API "
             f"{API_OLDEST} and later: upgrade adaptry where the client runs"
         )
 
 
 def check_server(headers: Mapping[str, str], url: str) -> None:
-    """What a client asks of an answer. Raises `ProtocolMismatch`."""
+    """Checks the version of a response. Raises `ProtocolMismatch`."""
     spoken, oldest = _number(headers.get(API_HEADER)), _number(headers.get(OLDEST_HEADER))
     if spoken is None:
         raise ProtocolMismatch(
-            f"{url} does not answer as an Adaptry server does; is the address right, "
+            f"{url} does not answer like an Adaptry server; is the address right, "
             "and is a proxy in between answering for it?"
         )
     if spoken < API:
         raise ProtocolMismatch(
-            f"the server at {url} speaks API {spoken} and this adaptry ({__version__}) needs API {API}: "
+            f"the server at {url} uses API {spoken}, but this adaptry ({__version__}) needs API {API}: "
             "upgrade the server, or use an older adaptry here"
         )
     if oldest is not None and oldest > API:
         raise ProtocolMismatch(
-            f"the server at {url} serves API {oldest} and later and this adaptry ({__version__}) speaks "
+            f"the server at {url} supports API {oldest} and later, but this adaptry ({__version__}) uses "
             f"API {API}: upgrade adaptry here"
         )
 

@@ -1,7 +1,8 @@
-"""What a registry answers: values that are also the wire format. Database rows never leave `catalog`."""
+"""The values that a registry returns, which are also the wire format. Database rows never leave `catalog`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Generic, Literal, Self, TypeVar
 
@@ -10,6 +11,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_fiel
 from adaptry.adapters.base_record import Match, Roots
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
+from adaptry.core.display import (
+    format_count,
+    format_metrics,
+    format_size,
+    html_facts,
+    short_repr,
+    shorten,
+)
 from adaptry.core.errors import InvalidRef
 from adaptry.core.identity import BaseVisibility, Visibility
 from adaptry.core.lifecycle import State
@@ -30,6 +39,14 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    def __repr__(self) -> str:
+        """The fields that are not empty, on one line, each cut short."""
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return short_repr(self, *(f"{name} {shorten(str(value), 40)}" for name, value in fields if value))
+
+    def __str__(self) -> str:
+        return repr(self)
+
 
 class Page(Value, Generic[Item]):
     """Some items, and where to go on: pass `next` as the cursor; None at the end."""
@@ -37,9 +54,13 @@ class Page(Value, Generic[Item]):
     items: tuple[Item, ...]
     next: str | None = None
 
+    def __repr__(self) -> str:
+        more = "there are more" if self.next else "the last"
+        return short_repr(self, format_count(len(self.items), "item"), more)
+
 
 class AdapterEdit(Value):
-    """What people say about an adapter. None leaves a field as it is (on create: the default)."""
+    """User-editable fields of an adapter. None leaves a field unchanged (on create: the default)."""
 
     description: str | None = Field(default=None, max_length=4096)
     tags: tuple[Tag, ...] | None = Field(default=None, max_length=64)
@@ -58,6 +79,23 @@ class AdapterInfo(Value):
     versions: int = 0
     latest: int | None = None
     downloads: int = 0
+
+    def __repr__(self) -> str:
+        latest = None if self.latest is None else f"latest {self.latest}"
+        return short_repr(
+            self, str(self.name), format_count(self.versions, "version"), latest, self.visibility
+        )
+
+    def _repr_html_(self) -> str:
+        facts = (
+            ("about", self.description),
+            ("tags", ", ".join(self.tags)),
+            ("versions", str(self.versions)),
+            ("latest", "" if self.latest is None else str(self.latest)),
+            ("visibility", self.visibility),
+            ("downloads", str(self.downloads)),
+        )
+        return html_facts(str(self.name), facts)
 
 
 def _ref(text: str) -> str:
@@ -84,9 +122,7 @@ class StateChange(Value):
 
 
 class StateRecord(Value):
-    """How a version came to its state: the last change of it. `generation` grows with each; pass it as
-    `was`.
-    """
+    """The last change of a version's state. `generation` grows with each; pass it as `was`."""
 
     generation: int
     reason: str
@@ -98,8 +134,10 @@ class StateRecord(Value):
 class VersionInfo(Value):
     """A version in one line: what listings and searches show. Without a `standing` its state never changed.
 
-    `is_damaged`: some of its stored files are known to be lost or changed, and are not given out until they
-    are mended.
+    `rank`: the largest rank of its modules. `targets`: the last parts of their paths. `parameters`: how many
+    numbers its tensors hold, in `size` bytes. `weights`: the digest of all tensors, whatever the file's
+    layout. `findings`: how many findings its check has. `is_damaged`: some of its stored files are known to
+    be lost or changed, and are not given out until they are mended.
     """
 
     name: AdapterName
@@ -127,23 +165,56 @@ class VersionInfo(Value):
 
     @property
     def label(self) -> str:
-        """What people call it: `acme/tone@3`."""
+        """Its usual name: `acme/tone@3`."""
         return f"{self.name}@{self.number}"
 
     @property
     def revision_ref(self) -> Ref:
-        """The ref that means this very version for ever."""
+        """The ref that always selects this version."""
         return Ref.of_revision(self.name, self.digest)
 
     @property
     def state_generation(self) -> int:
-        """What `versions.set_state` takes as `was`, to change the state from here."""
+        """The value to pass to `versions.set_state` as `was`, to change the state from this one."""
         return self.standing.generation if self.standing else 0
+
+    def __repr__(self) -> str:
+        return short_repr(
+            self,
+            self.label,
+            None if self.state == "active" else self.state,
+            "damaged" if self.is_damaged else None,
+            self.method,
+            None if self.rank is None else f"rank {self.rank}",
+            self.base_name and f"base {self.base_name}",
+            f"alias {', '.join(self.aliases)}" if self.aliases else None,
+            format_metrics(self.metrics),
+        )
+
+    def _repr_html_(self) -> str:
+        return html_facts(f"{self.label}  {self.state}", self._facts())
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        """The record's facts, as names and texts; unknown facts have an empty text."""
+        standing = self.standing
+        yield "reason", f"{standing.reason} (by {standing.by})" if standing else ""
+        yield "successor", (standing.successor or "") if standing else ""
+        yield "damaged", "some of its stored files are missing or changed" if self.is_damaged else ""
+        yield "aliases", ", ".join(self.aliases)
+        yield "method", " ".join((self.method, *self.traits))
+        yield "rank", "" if self.rank is None else str(self.rank)
+        yield "modules", ", ".join(self.targets)
+        yield "base", f"{self.base_name or (self.base_id or '')} ({self.base_status})"
+        yield "metrics", format_metrics(self.metrics)
+        yield "findings", str(self.findings or "")
+        yield "size", f"{self.parameters:,} parameters, {format_size(self.size)}"
+        yield "pushed", f"{self.created_at:%Y-%m-%d %H:%M} UTC by {self.created_by}"
+        yield "digest", str(self.digest)
 
 
 class InspectionSummary(Value):
-    """What a version's weights hold, all files together: how many tensors, NaN and infinite elements, and the
-    Euclidean norm of the other elements (None if no tensor has one; docs/checks.md says which do).
+    """Statistics of a version's weights, all files together: how many tensors, NaN and infinite elements, and
+    the Euclidean norm of the other elements (None if no tensor has one; docs/checks.md says which do).
     """
 
     tensors: int
@@ -153,7 +224,7 @@ class InspectionSummary(Value):
 
 
 class TensorInspection(Value):
-    """What one tensor of a version's `file` holds. `is_zero`: every element is zero, and there is one."""
+    """Statistics of one tensor of a version's `file`. `is_zero`: every element is zero, and there is one."""
 
     file: str
     tensor: str
@@ -174,12 +245,24 @@ class VersionDetail(Value):
     forced: str | None = None
     inspection: InspectionSummary | None = None
 
+    def __repr__(self) -> str:
+        files = format_count(len(self.manifest.files), "file")
+        return short_repr(self, self.version.label, files, format_count(len(self.report.findings), "finding"))
+
+    def _repr_html_(self) -> str:
+        files = ", ".join(f"{entry.path} ({format_size(entry.size)})" for entry in self.manifest.files)
+        more = (("forced", self.forced or ""), ("files", files))
+        facts = html_facts(f"{self.version.label}  {self.version.state}", (*self.version._facts(), *more))
+        return facts + (self.report._repr_html_() if self.report.findings else "")
+
 
 class PushOptions(Value):
-    """What goes along with a revision: metrics, the reason for pushing it although the checks refuse it,
-    an alias to set on it, and whether an adapter that does not exist yet is created.
+    """Options of a push: metrics, the reason for pushing it although the checks refuse it, an alias to set on
+    it, and whether an adapter that does not exist yet is created.
 
     `number` is the one it has in another registry: it gets that here too, unless some version has or had it.
+    `reuse`: a usable version with the same files and the same base is the answer, even if its manifest says
+    more, such as the run that it comes from.
     """
 
     metrics: dict[MetricName, float] = Field(default_factory=dict, max_length=64)
@@ -187,6 +270,7 @@ class PushOptions(Value):
     alias: str | None = None
     create: bool = True
     number: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    reuse: bool = False
 
 
 class PushResult(Value):
@@ -196,9 +280,20 @@ class PushResult(Value):
     is_new: bool
     report: CheckReport
 
+    def __repr__(self) -> str:
+        version = self.version
+        found = format_count(len(self.report.findings), "finding") if self.report.findings else None
+        return short_repr(
+            self, version.label, "new" if self.is_new else "already present", version.digest.brief, found
+        )
+
+    def _repr_html_(self) -> str:
+        found = self.report._repr_html_() if self.report.findings else ""
+        return self.version._repr_html_() + found
+
 
 class CommitNote(Value):
-    """What someone says about a commit; who and when is for the registry to say."""
+    """The message of a commit; the registry records author and time."""
 
     title: str = Field(min_length=1, max_length=512)
     message: str = Field(default="", max_length=65_536)
@@ -207,7 +302,7 @@ class CommitNote(Value):
 class CommitInfo(Value):
     """A commit of a branch: a revision, with the title and message of its author.
 
-    `id` names the revision for ever, so a branch that returns to an earlier tree shows that tree's id again.
+    `id` always names this revision, so a branch that returns to an earlier tree shows that tree's id again.
     `number` is the version that this revision is; `carries` the version whose weights and config its files
     have, which is the same one, or an earlier one beside which only other files changed.
     """
@@ -246,7 +341,7 @@ class BranchInfo(Value):
 
 
 class CommitResult(Value):
-    """Where a branch is after a commit. `is_new` is False where it was there already.
+    """The head of a branch after a commit. `is_new` is False if the branch was already there.
 
     `version` and `report` are those of the version that the revision is, if it is one.
     """
@@ -335,7 +430,7 @@ class EventBatch(Value):
     """Events, oldest first, and how far the look went: pass `seq` as `after` to go on.
 
     A `seq` below the `after` that was asked with means that the registry was set back (a backup was
-    restored): look at everything anew.
+    restored): read everything again.
     """
 
     items: tuple[Event, ...] = ()
@@ -366,15 +461,20 @@ class BaseInfo(Value):
         """Whether its weights are kept here, so that anyone who may read it can merge."""
         return bool(self.stored)
 
+    def __repr__(self) -> str:
+        stored = "stored" if self.is_stored else "not stored"
+        numbers = f"{self.parameters:,} parameters"
+        return short_repr(self, ", ".join(self.names), self.model_type, numbers, stored, self.id.brief)
+
 
 class BaseEdit(Value):
-    """What people decide about a base. None leaves a field as it is."""
+    """User-editable fields of a base. None leaves a field unchanged."""
 
     visibility: BaseVisibility | None = None
 
 
 class BaseMatch(Value):
-    """A known base and how alike it is to the one asked about."""
+    """A known base, and how similar it is to the given one."""
 
     base: BaseInfo
     match: Match

@@ -1,9 +1,9 @@
-"""Rollouts: a version takes over an alias on a few workers first, then on more, and stops where one reports a
-failure.
+"""Rollouts: a version is served under an alias on a few workers first, then on more; a reported failure stops
+it.
 
-The rules are pure: whose turn it is, when the next step is due, what stops a rollout. Where they are asked,
-in the registry's own transaction with each report of a worker, nothing needs to run on a clock: a rollout
-without living workers stands still. At 100 % the alias itself moves, if nobody moved it since.
+The rules (which workers, when the next step is due, what stops a rollout) are pure functions. The registry
+evaluates them in the transaction of each worker's report, so no timer is needed: a rollout without living
+workers pauses. At 100 % the alias itself moves, unless it was moved in the meantime.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ RolloutStage = Literal["running", "done", "stopped", "aborted"]
 
 
 class RolloutPlan(Value):
-    """The percentages of workers, one after the other, and how many seconds each is looked at (None: until
-    told to go on).
-    """
+    """The percentages of workers, and the seconds to wait at each (None: until a user continues)."""
 
     steps: tuple[int, ...] = Field(default=(10, 50, 100), min_length=1, max_length=32)
     every: int | None = Field(default=None, ge=1, le=30 * 86_400)
@@ -35,7 +33,9 @@ class RolloutPlan(Value):
     def _rises(self) -> Self:
         rising = all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
         if not rising or not self.steps[0] >= 1 or self.steps[-1] > 100:
-            raise ValueError("the steps of a rollout are rising percentages from 1 to 100, as in 10,50,100")
+            raise ValueError(
+                "the steps of a rollout must be rising percentages from 1 to 100, such as 10,50,100"
+            )
         return self
 
     @property
@@ -45,7 +45,7 @@ class RolloutPlan(Value):
 
 
 class RolloutInfo(Value):
-    """A rollout: where to, where from, how far. `generation` grows with every change; pass it as `was`."""
+    """A rollout: its target, origin and progress. `generation` grows with every change; pass it as `was`."""
 
     id: int
     name: AdapterName
@@ -72,24 +72,24 @@ class RolloutInfo(Value):
 
 
 class RolloutChange(Value):
-    """On to the next step, or back to where the alias is."""
+    """A change of a rollout: continue to the next step, or abort."""
 
     to: Literal["advance", "abort"]
     reason: str | None = Field(default=None, max_length=1024)
 
 
 def choose_workers(id: int, percent: int, workers: Collection[str]) -> frozenset[str]:
-    """The workers whose turn it is: the same ones whenever the same workers are there, at least one, and
-    those of a smaller percentage among those of a larger.
+    """The selected workers: at least one, always the same for the same set of workers, and a larger
+    percentage includes those of a smaller one.
     """
     ranked = sorted(workers, key=lambda worker: hashlib.sha256(f"{id}:{worker}".encode()).digest())
     return frozenset(ranked[: -(-len(ranked) * percent // 100)])
 
 
 def is_due(rollout: RolloutInfo, now: datetime, serving: Mapping[str, Digest | None]) -> bool:
-    """Whether the next step may be taken: the time is up, and all whose turn it is serve the version.
+    """Whether the next step is due: the time has passed, and all selected workers serve the version.
 
-    `serving` is what each living worker answers with under the alias, None while it is loading.
+    `serving` is the version that each living worker serves under the alias, None while it is loading.
     """
     if rollout.every is None or now < rollout.step_at + timedelta(seconds=rollout.every):
         return False
@@ -98,12 +98,12 @@ def is_due(rollout: RolloutInfo, now: datetime, serving: Mapping[str, Digest | N
 
 
 class Rollouts(ABC):
-    """One rollout at a time for an alias."""
+    """Rollouts; an alias has at most one at a time."""
 
     @abstractmethod
     def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
-        """Raises `Conflict` where one is running, the alias is there already, or the version may not be
-        pointed at; `NotFound`, `PermissionDenied`.
+        """Raises `Conflict` if one is running, the alias already points at the version, or it must not;
+        `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
@@ -114,5 +114,5 @@ class Rollouts(ABC):
     def change(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
         """Changes the running rollout of an alias if its generation is `was`; at 100 % the alias moves.
 
-        Raises `Conflict` with what was found, `NotFound` where none is running, `PermissionDenied`.
+        Raises `Conflict` with the current generation, `NotFound` if none is running, `PermissionDenied`.
         """

@@ -1,4 +1,4 @@
-"""What is said of a version that is not active: to whoever takes it, and to whom it is not given."""
+"""Messages about a version that is not active: warnings for its users, errors for callers without access."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ from adaptry.registry.records import VersionInfo
 
 
 def state_warning(version: VersionInfo) -> str | None:
-    """`acme/tone@3 is deprecated: it stutters; take acme/tone@4 instead`; None for a version that is
-    active.
-    """
+    """`acme/tone@3 is deprecated: it stutters; use acme/tone@4 instead`; None for an active version."""
     if version.state == "active":
         return None
     state_record = version.standing
     why = f": {state_record.reason}" if state_record else ""
-    instead = f"; take {state_record.successor} instead" if state_record and state_record.successor else ""
+    instead = f"; use {state_record.successor} instead" if state_record and state_record.successor else ""
     return f"{version.label} is {version.state}{why}{instead}"
 
 
 def withdrawn_error(version: VersionInfo) -> Withdrawn:
-    """For whom a version's files are held back from."""
+    """The error for a caller from whom a version's files are withheld."""
     readers = STATE_RULES[version.state].readers
     return Withdrawn(
-        f"{state_warning(version)} (its files are held back from all but {readers} of"
+        f"{state_warning(version)} (its files are withheld from all but {readers} of"
         f" {version.name.namespace})"
     )
 
 
 def require_usable(version: VersionInfo) -> None:
-    """Raises `Withdrawn` for a version that nothing should be made from, whoever asks."""
+    """Raises `Withdrawn` for a version from which nothing may be derived, for every caller."""
     if version.state in WITHDRAWN:
         raise withdrawn_error(version)

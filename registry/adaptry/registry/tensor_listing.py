@@ -1,4 +1,4 @@
-"""An inspection as registries and the command line list it: a line for each tensor."""
+"""Lists an inspection with a line for each tensor."""
 
 from __future__ import annotations
 

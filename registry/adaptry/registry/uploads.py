@@ -1,4 +1,4 @@
-"""The role of a registry that takes in bytes, in sessions that can be resumed."""
+"""The role of a registry that receives files, in sessions that can be resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Uploads(ABC):
 
     @abstractmethod
     def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
-        """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again.
+        """Opens a session for a file of `size` bytes, or resumes an idle one for the same bytes.
 
         Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter
         would have a base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`,
@@ -32,16 +32,16 @@ class Uploads(ABC):
 
     @abstractmethod
     def finish(self, upload: UploadInfo) -> None:
-        """Verifies and publishes; again is a no-op. Raises `DigestMismatch` and keeps nothing, `Conflict` if
-        bytes are missing.
+        """Verifies and publishes the file; repeating this has no effect. Raises `DigestMismatch` (then
+        nothing is kept), and `Conflict` if bytes are missing.
         """
 
     @abstractmethod
     def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[UploadSession]:
-        """Open sessions of the namespaces that the caller may write to, or of one of them; those of bases for
-        an administrator. In no particular order.
+        """Opens sessions of the namespaces that the caller may write to, or of one of them; those of bases
+        for an administrator. In no particular order.
         """
 
     @abstractmethod
@@ -49,5 +49,5 @@ class Uploads(ABC):
         """Ends an open session and discards its bytes. A client that is sending gets `NotFound`, and may
         start again.
 
-        Raises `NotFound` where it is not open, or not the caller's to drop.
+        Raises `NotFound` if it is not open, or the caller may not drop it.
         """

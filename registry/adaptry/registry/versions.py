@@ -1,4 +1,4 @@
-"""The role of a registry that admits versions of adapters, finds them, and holds their states."""
+"""The role of a registry that admits versions, finds them, and manages their states."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ class Versions(ABC):
 
     @abstractmethod
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
-        """Admits a revision whose files are here: derives its spec, runs the checks, numbers it.
+        """Admits a revision whose files are uploaded: derives its spec, runs the checks, numbers it.
 
-        A known digest gives its version back. Raises `InvalidManifest`, `InvalidConfig`, `InvalidWeights`,
-        `NotFound` (a file is missing), `CheckFailed` (the checks block and there is no reason to force),
-        `PermissionDenied`.
+        A known digest returns the existing version. Raises `InvalidManifest`, `InvalidConfig`,
+        `InvalidWeights`, `NotFound` (a file is missing), `CheckFailed` (the checks block and there is no
+        reason to force), `PermissionDenied`.
         """
 
     @abstractmethod
     def get(self, ref: Ref) -> VersionInfo:
-        """What a ref means now. Raises `NotFound`, or `Conflict` for an ambiguous digest prefix."""
+        """The version that a ref selects now. Raises `NotFound`, and `Conflict` for an ambiguous digest
+        prefix.
+        """
 
     @abstractmethod
     def detail(self, ref: Ref) -> VersionDetail:
-        """As `version`, with manifest, spec and report."""
+        """Like `get`, with manifest, spec and report."""
 
     @abstractmethod
     def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
@@ -50,14 +52,24 @@ class Versions(ABC):
 
     @abstractmethod
     def count_download(self, ref: Ref) -> None:
-        """One pull, however many files."""
+        """Counts one download, however many files it has."""
 
     @abstractmethod
     def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
-        """What each tensor of a version holds, in the order of its files.
+        """The inspection of each tensor of a version, in the order of its files.
 
-        Weights are inspected when they are admitted; those of a version from before that are inspected now,
-        once, and what is found joins the version's report. Raises `NotFound`, `Unavailable` where that fails.
+        Weights are inspected at admission. Those of an older version are inspected now, once, and the
+        findings are added to the version's report. Raises `NotFound`, `Unavailable` if this fails.
+        """
+
+    @abstractmethod
+    def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
+        """Records that a version was trained on a registered base, and checks it against that base.
+
+        This is for versions that do not declare a base by content: their config has a path on the training
+        machine, an unknown name, or nothing. The revision and its digest do not change. May be repeated.
+        Raises `Conflict` for a version that declares another base or was verified on another one,
+        `CheckFailed` if it does not fit, `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
@@ -65,7 +77,7 @@ class Versions(ABC):
         """Compare-and-swap: changes only if the generation of the version's `standing` is `was` (0: it has
         none).
 
-        A version that stands so already stays as it is, whatever `was` says; the answer names the aliases
-        that are on it. Raises `Conflict` with the state found or for a successor that is none, `NotFound`,
+        A version that is already in the state does not change, whatever `was` is; the result lists its
+        aliases. Raises `Conflict` with the current state, or for an invalid successor, `NotFound`,
         `PermissionDenied`.
         """

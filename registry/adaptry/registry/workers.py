@@ -1,10 +1,11 @@
 """The workers part of the registry interface: what each engine has loaded, under which name, and since when.
 
-A worker reports everything it has, again and again; a report is valid for a lease. A worker that does not
-report in time is *lost*: what it had still counts as served until it reports otherwise, because nobody can
-know better. It reports what it is about to load before it loads it, so that no version is served that the
-registry does not know of. Each reply lists the withdrawn versions that it ever had, until it has reported
-each as dropped.
+A worker regularly reports everything that it has; a report is valid for a lease. A worker that does not
+report in time is *lost*: its versions still count as served until it reports otherwise, since their state is
+unknown. It reports a version before loading it, so the registry knows every version that is served. Each
+reply lists the withdrawn versions that the worker ever had, until it has reported each as dropped. A person
+may declare a lost worker gone; this is recorded as a declaration and not as proof, and the worker's next
+report ends it.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class WorkerProblem(Value):
 
 
 class RecallProof(Value):
-    """What a worker keeps of a recall: the registry's signature, by which it knows it again after it was
-    restored.
+    """A worker's proof of a recall: the registry's signature, by which the registry recognises it after it
+    was restored.
     """
 
     name: AdapterName
@@ -100,7 +101,8 @@ class WorkerReport(Value):
 
     `seen` is the newest event that it has acted upon; `lease` is for how many seconds the report holds;
     `names` are those that it is there to serve (`acme/tone@prod`), whether it has them yet or not. `recalled`
-    is sent once to each new epoch.
+    is sent once to each new epoch. `max_age`: for how many seconds it serves what names last meant while it
+    cannot reach the registry; None if it only keeps what is loaded.
     """
 
     worker: WorkerName
@@ -116,16 +118,19 @@ class WorkerReport(Value):
     dropped: tuple[DroppedAdapter, ...] = Field(default=(), max_length=4096)
     troubles: tuple[WorkerProblem, ...] = Field(default=(), max_length=256)
     recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
+    max_age: int | None = Field(default=None, ge=0, le=10 * 366 * 86_400)
 
 
 class Withdrawal(Value):
-    """A version that the worker has or had, and must drop."""
+    """A version that the worker has or had, and must drop. `generation` is that of its state; None from an
+    older server."""
 
     name: AdapterName
     digest: Digest
     number: int
     state: State
     proof: str | None = None
+    generation: int | None = None
 
 
 class RolloutAssignment(Value):
@@ -138,7 +143,7 @@ class RolloutAssignment(Value):
 
 
 class ReportReply(Value):
-    """What a worker learns when it reports: the newest event there is, what to drop, and whose turn it is.
+    """The reply to a worker's report: the newest event, the versions to drop, and the rollouts to follow.
 
     `unknown` are versions of its report that are not there, or not to be seen; nothing is kept of them.
     """
@@ -150,8 +155,23 @@ class ReportReply(Value):
     unknown: tuple[Digest, ...] = ()
 
 
+class WorkerGoneRequest(Value):
+    """Why a worker is declared gone: how it is known that its engine answers nobody any more."""
+
+    reason: str = Field(min_length=3, max_length=1024)
+
+
+class GoneDeclaration(Value):
+    """A declaration that a worker is gone: author, time and reason. It is not a proof."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
 class ResidentInfo(Value):
-    """A version on a worker of that `owner`. Where the worker `is_lost`, the rest is what it said last."""
+    """A version on a worker of that `owner`. Where the worker `is_lost`, the rest is what it said last, at
+    `reported_at`."""
 
     worker: str
     owner: str = ""
@@ -167,11 +187,13 @@ class ResidentInfo(Value):
     dropped_at: datetime | None = None
     reason: str | None = None
     is_lost: bool = False
+    reported_at: datetime | None = None
+    gone: GoneDeclaration | None = None
 
     @property
     def may_be_served(self) -> bool:
         """Whether a request may still be answered with it, as far as anyone knows."""
-        return self.condition not in ENDED
+        return self.condition not in ENDED and self.gone is None
 
 
 class WorkerInfo(Value):
@@ -188,15 +210,17 @@ class WorkerInfo(Value):
     first_at: datetime
     reported_at: datetime
     lease: int
+    max_age: int | None = None
     is_lost: bool
     is_answering: bool = True
+    gone: GoneDeclaration | None = None
     residents: tuple[ResidentInfo, ...] = ()
     troubles: tuple[WorkerProblem, ...] = ()
 
 
 class Workers(ABC):
-    """Who has what. A worker is seen by whoever may read something it has, by its owner, and by
-    administrators.
+    """The workers and their versions. A worker is visible to callers who may read one of its versions, to its
+    owner, and to administrators.
     """
 
     @abstractmethod
@@ -220,9 +244,17 @@ class Workers(ABC):
         """In the order of names and owners, each with what it has that the caller may read."""
 
     @abstractmethod
+    def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:
+        """Records that a worker's engine is gone, found as by `get`; what it had stays on record. Its next
+        report ends the declaration. Raises as `get`; `PermissionDenied`: its owner and administrators may;
+        `Conflict` while its last report holds.
+        """
+
+    @abstractmethod
     def forget(self, name: str, owner: str | None = None) -> None:
-        """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and
-        `PermissionDenied`: its owner and administrators may.
+        """Deletes the record of a worker, found as by `get`. Raises as `get`; `PermissionDenied`: its owner
+        and administrators may; `Conflict` for one that may serve something and was not declared gone, and for
+        one that had a withdrawn version and did not drop it: that recall needs the record.
         """
 
     @abstractmethod

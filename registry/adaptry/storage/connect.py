@@ -1,4 +1,4 @@
-"""`connect`: a registry by where it is. Nothing to start for the embedded one: SQLite and files in a
+"""`connect`: opens a registry by its address. The embedded one needs no server: SQLite and files in a
 folder.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adaptry.storage.local import LocalRegistry
 
 _CATALOG = "catalog.sqlite"
-_ADDRESS = "catalog.url"  # as in `catalog.factory`, which is not imported just to look for a file
+_ADDRESS = "catalog.url"  # as in `catalog.factory`, which is not imported just to check for a file
 
 
 def connect(
@@ -30,11 +30,13 @@ def connect(
     create_missing: bool = True,
     for_cleanup: bool = False,
 ) -> Registry:
-    """The registry at `where`: a server's URL, or a folder; None is what `settings` say, else the user's own.
+    """The registry at `where`: a server's URL or a folder; None means that of `settings`, else the user's
+    own.
 
-    `settings` are read from the environment unless given. A named folder without a registry becomes one,
-    unless `create_missing` is False: then it is `NotFound`. `for_cleanup`: as in `open_local`. Raises
-    `Invalid` (neither URL nor folder), `Unavailable`, `ProtocolMismatch`.
+    `settings` are read from the environment unless given; without a token in them, a server gets the one that
+    `adaptry login` stored. A folder without a registry becomes one, unless `create_missing` is False: then
+    `NotFound` is raised. `for_cleanup`: as in `open_local`. Raises `Invalid` (neither URL nor folder),
+    `Unavailable`, `ProtocolMismatch`.
     """
     settings = settings or AdaptrySettings.from_env()
     where = where or settings.registry
@@ -43,22 +45,23 @@ def connect(
             data_folder(), catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup
         )
     if is_server(where):
+        from adaptry.core.credentials import token_for
         from adaptry.registry.http import HttpRegistry
 
-        return HttpRegistry(where, settings.token, settings.ca_bundle, settings.proxy)
+        return HttpRegistry(where, settings.token or token_for(where), settings.ca_bundle, settings.proxy)
     folder = resolve_folder(where)
     if not create_missing and not is_registry(folder):
         raise NotFound(
-            f"no registry in {folder}; the first push to it makes one, or name another place "
+            f"no registry in {folder}; the first push creates one, or name another place "
             "(--registry URL|DIR, or ADAPTRY_URL)"
         )
     return open_local(folder, catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup)
 
 
 def resolve_folder(where: str) -> Path:
-    """The folder that a place names which is no server's address.
+    """The folder of a place that is not a server's address.
 
-    Raises `Invalid` for what may be a slip of the pen (`htps://host`, `host:8750`): it would silently be a
+    Raises `Invalid` for a probable typing error (`htps://host`, `host:8750`), which would silently become a
     new, empty registry.
     """
     if is_folder(where):
@@ -72,7 +75,7 @@ def resolve_folder(where: str) -> Path:
 
 
 def is_registry(folder: Path) -> bool:
-    """Whether someone has made a registry there."""
+    """Whether there is a registry in the folder."""
     return (folder / _CATALOG).is_file() or (folder / _ADDRESS).is_file()
 
 
@@ -91,13 +94,14 @@ def open_local(
     """Opens the embedded registry in `folder`: its blobs, its catalog, then whether they belong together.
 
     A missing one is created. `catalog` is the PostgreSQL database for a new registry's rows, else SQLite;
-    `blobs` (`s3://bucket/prefix`) the bucket for its files. The folder remembers both. Up to `blob_cache`
-    bytes of the bucket's files are cached here; with `presign_uploads`, clients upload large files straight
-    to the bucket. In a read-only folder the registry is read-only; so it is on a full disk until a write
-    fits, with two exceptions: `for_cleanup` (to free space) may use the disk reserve, and `is_serving`
-    raises, since a server would go on with an old copy. Raises `Unavailable` (no such place, not durable),
-    `StorageFull`, `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (the
-    registry has another catalog, or the bucket another registry's files).
+    `blobs` (`s3://bucket/prefix`) is the bucket for its files. The folder stores both addresses. Up to
+    `blob_cache` bytes of the bucket's files are cached on this machine; with `presign_uploads`, clients
+    upload large files directly to the bucket. In a read-only folder the registry is read-only. On a full disk
+    it is read-only until a write fits, with two exceptions: `for_cleanup` (to free space) may use the disk
+    reserve, and `is_serving` raises an error, since a server would continue with an old copy. Raises
+    `Unavailable` (missing place, not durable), `StorageFull`, `ProtocolMismatch` (created by a newer
+    adaptry), `Invalid` (malformed database address), `Conflict` (the registry has another catalog, or the
+    bucket another registry's files).
     """
     from adaptry.storage.blobs.factory import forget_address
     from adaptry.storage.catalog import disk_reserve
@@ -116,7 +120,7 @@ def open_local(
         opened = open_owned(locate_catalog(folder, catalog), store)
     except Conflict:
         if is_new:
-            forget_address(folder)  # what was refused is not what the folder keeps
+            forget_address(folder)  # a refused address must not stay in the folder
         raise
     except StorageFull:
         if is_new or is_serving:
@@ -125,13 +129,18 @@ def open_local(
     if (folder / _CATALOG).is_file():
         disk_reserve.allocate_reserve(folder)
     context = RegistryContext(
-        opened, store, identity, require_known_base=require_known_base, presign_uploads=presign_uploads
+        opened,
+        store,
+        identity,
+        require_known_base=require_known_base,
+        presign_uploads=presign_uploads,
+        folder=folder,
     )
     return LocalRegistry(context)
 
 
 def _open_blobs(folder: Path, url: str | None, cache: int | None) -> LocalBlobs | TieredBlobs:
-    """The store of the registry in `folder`, which is made if it is missing."""
+    """The store of the registry in `folder`, which is created if missing."""
     from adaptry.storage.blobs.factory import CACHE, open_blobs
 
     try:
@@ -139,7 +148,7 @@ def _open_blobs(folder: Path, url: str | None, cache: int | None) -> LocalBlobs 
         return open_blobs(folder, url, CACHE if cache is None else cache)
     except OSError as error:
         raise Unavailable(
-            f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
+            f"cannot create a registry in {folder}: {error.strerror}; choose another folder"
         ) from error
 
 
@@ -150,9 +159,7 @@ def _open_for_reading(folder: Path, identity: Identity, *, until_writable: bool 
 
 
 def open_in_memory() -> LocalRegistry:
-    """An empty registry in memory, which nobody will find again: what is compared with one that is not there
-    yet.
-    """
+    """An empty temporary registry in memory, to compare with a registry that does not exist yet."""
     from adaptry.storage.blobs.memory import MemoryBlobs
     from adaptry.storage.catalog.database import Catalog
     from adaptry.storage.local import LocalRegistry, RegistryContext
@@ -161,7 +168,7 @@ def open_in_memory() -> LocalRegistry:
 
 
 def catalog_of(folder: Path) -> str | None:
-    """The address of the database that has the registry's rows, without a password; None for a file in the
+    """The address of the database with the registry's rows, without password; None for a file in the
     folder.
     """
     from adaptry.storage.catalog.factory import address_in
@@ -170,8 +177,8 @@ def catalog_of(folder: Path) -> str | None:
 
 
 def missing_blob_capabilities(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
-    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where a new
-    one's would be.
+    """The features that the blob server lacks, a sentence each; None for files. `url` is the place for a new
+    registry's blobs.
 
     Raises `Unavailable`, `Invalid`.
     """

@@ -1,7 +1,7 @@
-"""Whose the files in a bucket are: a registry without history refuses a place with files.
+"""Ownership of the files in a bucket: a registry without history refuses a place that has files.
 
-They are another registry's then, or this one was given the wrong catalog; in both cases they would be garbage
-to it, which the next sweep deletes.
+They belong to another registry, or this one has the wrong catalog; in both cases it would consider them
+garbage, and the next sweep would delete them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adaptry.storage.catalog.factory import CatalogPlace
 
 
 def open_owned(place: CatalogPlace, store: BlobStore) -> Catalog:
-    """Opens the catalog to which the files in `store` belong. Nothing is made where they belong to another.
+    """Opens the catalog to which the files in `store` belong. Creates nothing if they belong to another.
 
     Raises `Conflict`, `Unavailable`, `ProtocolMismatch`, `StorageFull`.
     """
@@ -32,14 +32,14 @@ def open_owned(place: CatalogPlace, store: BlobStore) -> Catalog:
 
 
 def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
-    """`catalog` is None where there is none yet. Raises `Conflict`, `Unavailable`."""
-    # Its rows are looked at again after its bytes, since others may push meanwhile: an upload has a row
-    # before its first bytes.
+    """`catalog` is None if there is none yet. Raises `Conflict`, `Unavailable`."""
+    # Check the rows again after the bytes, since others may push in the meantime: an upload has a row before
+    # its first bytes.
     if isinstance(store, LocalBlobs) or not _is_untouched(catalog):
         return
     if next(store.digests(), None) is not None and _is_untouched(catalog):
         raise Conflict(
-            "the place for blobs has files, and the catalog knows none of them: they are another registry's,"
+            "the place for blobs has files that the catalog does not know: they belong to another registry,"
             " and would be deleted as garbage; name a prefix that is empty, or that registry's catalog"
             " (--catalog, ADAPTRY_CATALOG)"
         )

@@ -1,7 +1,7 @@
 """A local registry that is a pull-through cache of another one, the upstream.
 
-A read fetches first what is missing or outdated here. Listings and searches show only what is here. Writes
-are not passed on, but a version that was withdrawn upstream cannot be pushed here.
+A read first fetches missing or outdated versions. Listings and searches show only local versions. Writes are
+not passed on, but a version that was withdrawn upstream cannot be pushed here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ Answer = TypeVar("Answer")
 
 
 class UpstreamRegistry(Protocol):
-    """What a pull-through registry needs of the one behind it (`operations.mirroring.UpstreamMirror`)."""
+    """The interface that a pull-through registry needs of its upstream
+    (`operations.mirroring.UpstreamMirror`).
+    """
 
     def fetch(self, ref: Ref) -> AdaptryError | None: ...
 
@@ -55,16 +57,16 @@ class UpstreamRegistry(Protocol):
 
 @dataclass(frozen=True)
 class _Upstream:
-    """The registry behind this one, as whoever asks here may use it."""
+    """The upstream registry, for one caller of this registry."""
 
     registry: UpstreamRegistry
     identity: Identity
 
     def after_fetch(self, ref: Ref, read: Callable[[], Answer]) -> Answer:
-        """What `read` answers after `ref` was brought up to date. Fetches nothing for an identity without the
-        namespace here.
+        """The result of `read` after `ref` was updated. Fetches nothing for an identity without rights in the
+        namespace.
         """
-        problem = self.registry.fetch(ref) if self.identity.has_namespace(ref.name.namespace) else None
+        problem = self.registry.fetch(ref) if self.identity.may_read(ref.name, "private") else None
         try:
             return read()
         except NotFound as error:
@@ -73,12 +75,12 @@ class _Upstream:
             raise problem from error
 
     def fetch_aliases(self, name: AdapterName) -> None:
-        if self.identity.has_namespace(name.namespace):
+        if self.identity.may_read(name, "private"):
             self.registry.fetch_aliases(name)
 
     def fetch_before_write(self, name: AdapterName, manifest: bytes) -> None:
-        """Fetches the version first if upstream has it, with its state there. Raises `Withdrawn`."""
-        if self.identity.may_write(name):
+        """First fetches the version and its state if upstream has it. Raises `Withdrawn`."""
+        if self.identity.may("push", name):
             revision = Digest.of(manifest)
             self.registry.fetch(Ref.of_revision(name, revision))
             self.registry.require_not_withdrawn(name, revision)
@@ -172,7 +174,7 @@ class PullThroughRegistry(LocalRegistry):
 
 
 def _ref(name: AdapterName, revision: str) -> Ref:
-    """The version that a revision name may mean."""
+    """The version that a revision name may refer to."""
     revision_name = parse_hub_revision(revision)
     if revision in (MAIN, "latest"):
         return Ref(name, Latest())

@@ -1,9 +1,7 @@
-"""A registry in a folder that can only be read: a read-only mount, someone else's folder, a backup, a full
-disk.
+"""A registry in a read-only folder: a read-only mount, another user's folder, a backup, a full disk.
 
-SQLite needs to write beside a database to read it safely, so the catalog is read from a copy that is taken
-when the registry is opened; files are read where they are. Whatever would change something is refused, and
-downloads are not counted.
+SQLite needs to write beside a database to read it safely, so the catalog is read from a copy that is made
+when the registry is opened; files are read in place. Changes are refused, and downloads are not counted.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
-
-from sqlalchemy import Engine
 
 from adaptry.core.errors import ReadOnly, StorageFull, Unavailable
 from adaptry.core.files.durable import write_error
@@ -41,19 +37,18 @@ _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
 def open_for_reading(
     folder: Path, catalog: Path, identity: Identity, *, until_writable: bool = False
 ) -> LocalRegistry:
-    """The registry in `folder`, as it is now. Whatever would change it is `ReadOnly`; with
-    `until_writable`, it first tries to open the catalog itself, and goes on with that from then on.
+    """A snapshot of the registry in `folder`. Changes raise `ReadOnly`; with `until_writable`, a change first
+    tries to open the catalog itself, and uses it from then on.
 
-    The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises
-    `Unavailable`, `StorageFull` where neither has room, `ProtocolMismatch`.
+    The copy of its catalog is in the temporary folder, or in memory if that is full. Raises `Unavailable`,
+    `StorageFull` if neither has space, `ProtocolMismatch`.
     """
 
     def original() -> Catalog:
         if until_writable:
             return Catalog.open(catalog)
         raise ReadOnly(
-            f"the registry in {folder} can only be read here; make the folder writable, or use another"
-            " registry"
+            f"the registry in {folder} is read-only; make the folder writable, or use another registry"
         )
 
     failure: Unavailable | None = None
@@ -71,14 +66,16 @@ def open_for_reading(
             if not isinstance(failure, StorageFull):
                 raise failure from error
         else:
-            registry = LocalRegistry(RegistryContext(opened, open_blobs_for_reading(folder), identity))
+            registry = LocalRegistry(
+                RegistryContext(opened, open_blobs_for_reading(folder), identity, folder=folder)
+            )
             registry.versions = _ReadOnlyVersions(registry.context)
             return registry
-    raise failure or StorageFull("no space left for a temporary file; free some, or set TMPDIR")
+    raise failure or StorageFull("no space left for a temporary file; free some space, or set TMPDIR")
 
 
 def _places() -> Iterator[Path]:
-    """Where a copy may be. Python finds no temporary folder at all where none of them takes a file."""
+    """The folders for a copy. Python finds no temporary folder if all are full."""
     with contextlib.suppress(FileNotFoundError):
         yield Path(tempfile.gettempdir())
     if _MEMORY.is_dir():
@@ -86,7 +83,7 @@ def _places() -> Iterator[Path]:
 
 
 class _ReadCatalog(Catalog):
-    """A copy of a catalog, which goes away with whoever reads it. The first write goes to what `original`
+    """A copy of a catalog, deleted with its last reader. The first write uses the catalog that `original`
     opens.
     """
 
@@ -99,13 +96,11 @@ class _ReadCatalog(Catalog):
         self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
 
     @contextmanager
-    def _transaction(self, writers: Engine) -> Iterator[Transaction]:
+    def _transaction(self, *, is_durable: bool) -> Iterator[Transaction]:
         if self._opened is None:
-            notes = writers is self._database.nondurable_writers
             self._opened = self._original()
             self._database, self.notifier = self._opened._database, self._opened.notifier
-            writers = self._database.nondurable_writers if notes else self._database.writers
-        with super()._transaction(writers) as session:
+        with super()._transaction(is_durable=is_durable) as session:
             yield session
 
     def close(self) -> None:
@@ -115,7 +110,7 @@ class _ReadCatalog(Catalog):
 
 @dataclass(frozen=True)
 class _ReadOnlyVersions(LocalVersions):
-    """A pull works where it cannot be counted."""
+    """Counts nothing, so that a pull works."""
 
     def count_download(self, ref: Ref) -> None:
         pass
@@ -127,27 +122,25 @@ def _let_go(copy: Path, held: int) -> None:
 
 
 def _tidy(place: Path) -> None:
-    """Removes the copies of processes that were killed. A copy that is a minute old is locked, or
-    nobody's.
-    """
+    """Removes the copies of processes that were killed: those older than a minute without a lock."""
     for left in place.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # someone else's, or gone by now
+        with contextlib.suppress(OSError):  # another user's, or deleted
             if left.is_symlink() or left.stat().st_mtime > time.time() - 60:
                 continue
             remove_unlocked(left)
 
 
 def _copy(catalog: Path, target: Path) -> None:
-    """One moment of a catalog. A writer that lives elsewhere has its shared memory there, and SQLite's locks
-    hold.
+    """A snapshot of a catalog. A writer on another mount has its shared memory there, and SQLite's locks
+    work.
     """
     if catalog.with_name(f"{catalog.name}-shm").exists():
-        with contextlib.suppress(sqlite3.OperationalError):  # left behind by a writer that died
+        with contextlib.suppress(sqlite3.OperationalError):  # left by a dead writer
             source = sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True)
             with closing(source), closing(sqlite3.connect(target)) as copy:
                 source.backup(copy)
             return
     shutil.copyfile(catalog, target)
     log = catalog.with_name(f"{catalog.name}-wal")
-    if log.is_file():  # what is not worked in yet
+    if log.is_file():  # changes that are not checkpointed yet
         shutil.copyfile(log, target.with_name(f"{target.name}-wal"))

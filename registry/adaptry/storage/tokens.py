@@ -1,11 +1,12 @@
 """Tokens: `adr_<kind>_<32 characters><6 of a checksum>`, shown once, kept only as a hash.
 
-The prefix lets secret scanners and our own logs recognise one, the checksum tells a typing error from an
-unknown token without a look at the database. Whether the caller may make or revoke tokens is not asked here.
+Secret scanners and our own logs recognise tokens by the prefix; the checksum distinguishes a typing error
+from an unknown token without a database query. Access rules for creating and revoking tokens are not checked
+here.
 
-Every token has a second spelling, `hf_adr_…`, for clients of the Hub that send nothing else. It is the same
-token: hashed, listed and revoked as the first. It keeps `adr_…` whole, so that one pattern finds both in a
-leak, and so that no scanner takes it for a token of huggingface.co, which has letters and digits only behind
+Every token has a second spelling, `hf_adr_…`, for clients of the Hub that accept no other prefix. It is the
+same token: hashed, listed and revoked like the first. It contains `adr_…`, so that one pattern finds both in
+a leak, and so that no scanner takes it for a token of huggingface.co, which has only letters and digits after
 `hf_`.
 """
 
@@ -16,133 +17,233 @@ import hmac
 import re
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, count
+from typing import NamedTuple
 
-from adaptry.core.errors import Invalid, NotFound, Unauthenticated
-from adaptry.core.identity import Identity, Role
+from adaptry.core.access.grants import Grant, Limit, check_grant
+from adaptry.core.access.resources import Resource
+from adaptry.core.access.roles import ROLES
+from adaptry.core.errors import Conflict, Invalid, NotFound, Unauthenticated
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.registry.access import PrincipalKind, TokenInfo
+from adaptry.storage.catalog import grants, principals
 from adaptry.storage.catalog import tokens as kept
-from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.tokens import TokenInfo
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.database import Catalog, Reads, Transaction
+from adaptry.storage.catalog.principals import PrincipalRecord
+from adaptry.storage.catalog.tokens import TokenRecord
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"adr_[a-z]{2,8}_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 _KIND = re.compile(r"[a-z]{2,8}")
-_GLOB = re.compile(r"[A-Za-z0-9._*?\[\]-]{1,96}")
 _HUB = "hf_"
+
+
+class IssuedToken(NamedTuple):
+    """A new token's id and its text, which is not stored."""
+
+    id: int
+    name: str
+    secret: str
 
 
 def create_token(
     catalog: Catalog,
     name: str,
-    role: Role,
-    namespaces: Sequence[str],
+    role: str,
+    resources: Sequence[str],
     expires_at: datetime | None = None,
     *,
     kind: str = "pat",
 ) -> str:
-    """A new token; its text is returned here and can never be had again. Raises `Invalid`."""
+    """The text of a new token, as created by `issue_with_role`. Raises `Invalid`."""
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise Invalid(f"the token would have expired already, at {expires_at:%Y-%m-%d %H:%M}")
+    with catalog.write() as tx:
+        return issue_with_role(tx, name, role, resources, expires_at, LOCAL.name, kind=kind).secret
+
+
+def issue_with_role(
+    tx: Transaction,
+    name: str,
+    role: str,
+    resources: Sequence[str],
+    expires_at: datetime | None,
+    by: str,
+    *,
+    kind: str = "pat",
+) -> IssuedToken:
+    """A token of the user `name` (a worker, for the role of one), who is created if missing and granted the
+    role on the resources; the token is limited to it, and named like them. Raises `Invalid`.
+    """
+    return _store_with_role(tx, new_secret(kind), name, role, resources, expires_at, by)
+
+
+def issue(
+    tx: Transaction,
+    principal: PrincipalRecord,
+    name: str,
+    limit: Limit | None,
+    expires_at: datetime | None,
+    by: str,
+) -> IssuedToken:
+    """A token of a principal. Raises `Invalid`, and `Conflict` if they have or had one of that name."""
+    if name in kept.names(tx, principal.key):
+        raise Conflict(
+            f"{principal.info.name} already has a token {name!r} (`adaptry token ls`); choose another name"
+        )
+    kind = "wrk" if principal.info.kind == "worker" else "pat"
+    return _store(tx, new_secret(kind), principal, name, limit, expires_at, by)
+
+
+def new_secret(kind: str) -> str:
+    """A text in the form of a token, of that kind. Raises `Invalid`."""
     if not _KIND.fullmatch(kind):
         raise Invalid(f"not a kind of token: {kind[:20]!r} (2 to 8 lower-case letters, such as pat or ci)")
     body = "".join(secrets.choice(_ALPHABET) for _ in range(32))
-    secret = f"adr_{kind}_{body}{_checksum(body)}"
-    info = _described(secret, kind, name, role, namespaces, expires_at)
-    with catalog.write() as tx:
-        kept.insert(tx, hash_token(secret), info)
-    return secret
+    return f"adr_{kind}_{body}{_checksum(body)}"
 
 
 def to_hub_token(secret: str) -> str:
-    """The same token for clients of the Hub that check how a token begins."""
+    """The same token for clients of the Hub that check its prefix."""
     return _HUB + _canonical(secret)
 
 
-def admit_token(catalog: Catalog, secret: str, name: str, role: Role, namespaces: Sequence[str]) -> None:
-    """A token made elsewhere is good from now on; one that was here before stays as it is, revoked or not.
+def admit_token(catalog: Catalog, secret: str, name: str, role: str, resources: Sequence[str]) -> None:
+    """Makes a token that was created elsewhere valid; a known token stays as it is, revoked or not.
 
-    Raises `Invalid` for a text that is no whole token.
+    Raises `Invalid` if the text is not a complete token.
     """
     secret = _canonical(secret)
     match = _SHAPE.fullmatch(secret)
     if match is None or not hmac.compare_digest(_checksum(match[1]), match[2]):
-        raise Invalid("that is not a whole adaptry token (adr_pat_…); was it cut off when it was copied?")
-    info = _described(secret, secret.split("_")[1], name, role, namespaces, None)
+        raise Invalid("that is not a complete adaptry token (adr_pat_…); check that you copied all of it")
     with catalog.write() as tx:
         if kept.find(tx, hash_token(secret)) is None:
-            kept.insert(tx, hash_token(secret), info)
+            _store_with_role(tx, secret, name, role, resources, None, LOCAL.name)
 
 
-def _described(
-    secret: str, kind: str, name: str, role: Role, namespaces: Sequence[str], expires_at: datetime | None
-) -> TokenInfo:
-    """A new token as it is listed. Raises `Invalid`."""
-    if not 1 <= len(name) <= 96 or not name.isprintable():
-        raise Invalid("a token needs a name of 1 to 96 printable characters, to tell it by later")
-    if not namespaces or not all(_GLOB.fullmatch(glob) for glob in namespaces):
-        raise Invalid("a token holds in one namespace or more, such as acme, team-* or *")
+def _store_with_role(
+    tx: Transaction,
+    secret: str,
+    name: str,
+    role: str,
+    resources: Sequence[str],
+    expires_at: datetime | None,
+    by: str,
+) -> IssuedToken:
+    if role not in ROLES:
+        raise Invalid(f"no role {role[:40]!a} (one of: {', '.join(ROLES)})")
+    if not resources:
+        raise Invalid("a token is valid in at least one namespace, such as acme, team-* or *")
+    check_name(name)
+    limit = Limit((role,), tuple(map(Resource.parse, resources)))
     now = datetime.now(UTC)
-    if expires_at is not None and expires_at <= now:
-        raise Invalid(f"the token would have expired already, at {expires_at:%Y-%m-%d %H:%M}")
-    return TokenInfo(
-        id=0,
-        kind=kind,
-        name=name,
-        role=role,
-        namespaces=tuple(namespaces),
-        last_four=secret[-4:],
-        created_at=now,
-        expires_at=expires_at,
-    )
+    kind: PrincipalKind = "worker" if role == "worker" else "user"
+    principal = principals.find(tx, name) or principals.insert(tx, kind, name, None, now, by)
+    require_able(principal)
+    for resource in limit.resources or ():
+        granted = grants.add(tx, principal, check_grant(Grant(role, resource)), now, by).info
+        facts = {"grant": granted.id, "principal": name, "permission": role}
+        if granted.created_at == now:
+            record(tx, "grant.add", AuditTarget.of_grant(resource), now, after=facts, by=by)
+    return _store(tx, secret, principal, free_name(tx, principal, name), limit, expires_at, by)
+
+
+def require_able(principal: PrincipalRecord) -> None:
+    """Raises `Conflict` for a disabled principal: a new token would not work."""
+    if principal.info.disabled_at is not None:
+        raise Conflict(
+            f"{principal.info.name} is disabled; enable it first: adaptry user enable {principal.info.name}"
+        )
+
+
+def free_name(tx: Transaction, principal: PrincipalRecord, name: str) -> str:
+    """A name that no token of the principal has or had: `name`, else with a number appended."""
+    taken = kept.names(tx, principal.key)
+    return next(one for one in chain((name,), (f"{name}-{n}" for n in count(2))) if one not in taken)
+
+
+def _store(
+    tx: Transaction,
+    secret: str,
+    principal: PrincipalRecord,
+    name: str,
+    limit: Limit | None,
+    expires_at: datetime | None,
+    by: str,
+) -> IssuedToken:
+    check_name(name)
+    now = datetime.now(UTC)
+    kind = secret.split("_")[1]
+    token = kept.NewToken(hash_token(secret), secret[-4:], kind, principal.key, name, limit, expires_at)
+    return IssuedToken(kept.insert(tx, token, now, by), name, secret)
+
+
+def check_name(name: str) -> None:
+    """Raises `Invalid`."""
+    if not 1 <= len(name) <= 96 or not name.isprintable():
+        raise Invalid("a token needs a name of 1 to 96 printable characters")
 
 
 def identify(catalog: Catalog, secret: str) -> Identity:
-    """Whose token that is. Raises `Unauthenticated`, after the same work for every reason."""
+    """The identity of a token. Raises `Unauthenticated`, in the same time for every reason."""
     match = _SHAPE.fullmatch(_canonical(secret))
     is_whole = match is not None and hmac.compare_digest(_checksum(match[1]), match[2])
-    with catalog.read() as tx:
+    with catalog.read_prepared() as tx:
         token = kept.find(tx, hash_token(secret))
-    if not is_whole:
-        raise Unauthenticated("that is not a whole adaptry token; was it cut off when it was copied?")
-    return _valid(token)
+        if not is_whole:
+            raise Unauthenticated("that is not a complete adaptry token; check that you copied all of it")
+        return _valid(tx, token)
 
 
 def identify_hash(catalog: Catalog, secret_sha256: str) -> Identity:
-    """As `identify`, of a token shown earlier, stored as its `hash_token`. Raises `Unauthenticated`."""
-    with catalog.read() as tx:
-        return _valid(kept.find(tx, secret_sha256))
+    """The same as `identify`, for an earlier token stored as its `hash_token`. Raises `Unauthenticated`."""
+    with catalog.read_prepared() as tx:
+        return _valid(tx, kept.find(tx, secret_sha256))
 
 
-def _valid(token: TokenInfo | None) -> Identity:
-    if token is None or token.revoked_at is not None:
+def _valid(tx: Reads, token: TokenRecord | None) -> Identity:
+    if token is None or token.info.revoked_at is not None:
         raise Unauthenticated("that token is unknown or revoked; ask for a new one (`adaptry token create`)")
-    if token.expires_at is not None and token.expires_at <= datetime.now(UTC):
+    if token.info.expires_at is not None and token.info.expires_at <= datetime.now(UTC):
         raise Unauthenticated("that token has expired; ask for a new one (`adaptry token create`)")
-    return Identity(token.name, token.role, token.namespaces)
+    if token.is_disabled:
+        raise Unauthenticated(f"{token.info.principal} is disabled; ask an administrator")
+    return kept.identity_of(tx, token)
 
 
 def revoke_token(catalog: Catalog, id: int) -> None:
-    """The token opens nothing from now on. Raises `NotFound` where no valid one has that id."""
+    """Revokes a token. Raises `NotFound` if no valid token has that id."""
     with catalog.write() as tx:
         if not kept.revoke(tx, id, datetime.now(UTC)):
             raise NotFound(f"no valid token has the id {id}; `adaptry token ls` shows them")
 
 
 def revoke_own_token(catalog: Catalog, secret: str) -> None:
-    """Revokes the token found where it should not be; does the same, nothing, for one that is none."""
+    """Revokes a leaked token; does nothing if the text is not a token."""
     with catalog.write() as tx:
         token = kept.find(tx, hash_token(secret))
-        kept.revoke(tx, token.id if token else 0, datetime.now(UTC))
+        kept.revoke(tx, token.info.id if token else 0, datetime.now(UTC))
 
 
 def list_tokens(catalog: Catalog) -> tuple[TokenInfo, ...]:
-    """Every token there ever was, oldest first, without the secrets."""
+    """Every token ever created, oldest first, without the secrets."""
     with catalog.read() as tx:
         return kept.every(tx)
 
 
+def record_use(catalog: Catalog, used: Mapping[int, datetime]) -> None:
+    """Stores when tokens were used last, by their ids."""
+    with catalog.write_nondurable() as tx:
+        kept.record_use(tx, used)
+
+
 def hash_token(secret: str) -> str:
-    """What is kept of a token, whichever way it is spelled."""
-    # 190 random bits need no slow hash: there is nothing to guess.
+    """The stored hash of a token, the same for both spellings."""
+    # 190 random bits need no slow hash: they cannot be guessed.
     return hashlib.sha256(_canonical(secret).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What implementers test with: contract suites to subclass, and small real adapters and bases.
+"""Test support for implementers: contract suites to subclass, and small real adapters and bases.
 
-Nothing here is imported by the product. `samples` needs nothing but the core; the suites need pytest.
+The product imports nothing from here. `samples` needs only the core; the suites need pytest.
 """

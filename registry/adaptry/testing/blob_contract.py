@@ -1,4 +1,4 @@
-"""What every blob store must do. Subclass `BlobContract` and give it a `blobs` fixture."""
+"""The contract of every blob store. Subclass `BlobContract` and give it a `blobs` fixture."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BlobContract:
     def test_a_damaged_blob_that_was_set_aside_is_absent_until_it_is_stored_anew(
         self, blobs: BlobStore
     ) -> None:
-        """Nothing can spoil bytes through the interface: others are moved under a digest not theirs."""
+        """Bytes cannot be damaged through the interface, so other bytes are moved under the wrong digest."""
         digest, wrong = put(blobs, HELLO), Digest.of(b"what should be there")
         self.store_damaged(blobs, digest, wrong)
         assert not blobs.is_sound(wrong)
@@ -71,7 +71,7 @@ class BlobContract:
         assert blobs.is_sound(wrong)
 
     def store_damaged(self, blobs: BlobStore, digest: Digest, wrong: Digest) -> None:
-        """Stores the bytes of `digest` under `wrong`, past every check."""
+        """Stores the bytes of `digest` under `wrong`, bypassing every check."""
         with blobs.staging(blobs.new_key()) as staged:
             staged.append(0, blobs.chunks(digest))
             staged._publish(wrong)
@@ -145,7 +145,7 @@ class BlobContract:
     def test_bytes_at_the_wrong_place_are_refused_with_the_right_one(self, blobs: BlobStore) -> None:
         with blobs.staging(blobs.new_key()) as staged:
             staged.append(0, [HELLO[:5]])
-            with pytest.raises(OffsetMismatch, match="go on at 5") as raised:
+            with pytest.raises(OffsetMismatch, match="continue at 5") as raised:
                 staged.append(3, [b"x"])
             assert raised.value.offset == 5
 
@@ -153,7 +153,7 @@ class BlobContract:
         key = blobs.new_key()
         with blobs.staging(key):
             assert blobs.is_held(key)
-            with pytest.raises(Conflict, match="someone else"):
+            with pytest.raises(Conflict, match="another process"):
                 blobs.staging(key)
         assert not blobs.is_held(key)
 

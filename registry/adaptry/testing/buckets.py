@@ -1,4 +1,4 @@
-"""What real S3 servers for tests have in common: where they answer, access, a bucket, ports."""
+"""Shared by the real S3 servers for tests: address, credentials, a bucket, ports."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _BUCKET = "adaptry-tests"
 
 @dataclass(frozen=True, slots=True)
 class BucketServer:
-    """Where it answers; who speaks to it has `CREDENTIALS` in the environment."""
+    """The server's address; clients have `CREDENTIALS` in the environment."""
 
     endpoint: str
 
     def new_location(self) -> str:
-        """An address where no blobs are yet: every bucket costs a server volumes, so a prefix of one."""
+        """An address without blobs: a new prefix of one bucket, since every bucket costs a server volumes."""
         return (
             f"s3://{_BUCKET}/{secrets.token_hex(6)}?endpoint={self.endpoint}&region=us-east-1&addressing=path"
         )
 
     def make_bucket(self) -> None:
-        """The one that all places are in; returns once it stores what it is given."""
+        """Creates the bucket of all places; returns once it stores objects."""
         import boto3
         from botocore.config import Config
 
@@ -42,11 +42,11 @@ class BucketServer:
             config=Config(retries={"mode": "standard", "max_attempts": 10}, s3={"addressing_style": "path"}),
         )
         client.create_bucket(Bucket=_BUCKET)
-        client.put_object(Bucket=_BUCKET, Key="ready", Body=b"yes")  # it answers before it can store
+        client.put_object(Bucket=_BUCKET, Key="ready", Body=b"yes")  # the server answers before it can store
 
 
 def wait_for(server: subprocess.Popen[bytes], port: int, log: Path, seconds: float) -> None:
-    """Returns once the port is answered. Raises `Unavailable` with the end of the log."""
+    """Returns once the port accepts connections. Raises `Unavailable` with the end of the log."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -58,7 +58,7 @@ def wait_for(server: subprocess.Popen[bytes], port: int, log: Path, seconds: flo
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free just now, all held at once so that they differ."""
+    """Currently free ports, all held at once so that they differ."""
     with ExitStack() as held:
         found = []
         for _ in range(count):

@@ -1,8 +1,8 @@
-"""A second real S3 server for tests: Ceph's gateway, one monitor and one store in memory, in its own folder.
+"""A second real S3 server for tests: Ceph's gateway, one monitor and one in-memory store, in its own folder.
 
-It accepts checksums and does not compare them, and takes no notice of a condition on the end of a multipart
-upload: nothing may rest on either. Its programs come with Debian (`REMEDY`) and run as they are, on free
-ports of this machine; it starts in half a minute.
+It accepts checksums without comparing them, and ignores a condition at the end of a multipart upload: our
+code must not rely on either. Its programs come with Debian (`REMEDY`) and run unchanged, on free ports of
+this machine; it starts in half a minute.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ REMEDY = (
 _SECONDS = 90
 _MEMORY = 2 << 30
 
-# `osd_class_dir`: Debian's is relative to where nothing is. Authentication stays on: without it the gateway
-# hangs.
+# `osd_class_dir`: Debian's default is a relative path that does not exist. Authentication stays on: without
+# it the gateway hangs.
 _CONFIG = """
 [global]
 fsid = {fsid}
@@ -69,8 +69,8 @@ def is_installed() -> bool:
 
 @contextmanager
 def run_ceph(folder: Path) -> Iterator[Ceph]:
-    """Starts it, waits until it stores what it is given, and ends it. Raises `MissingDependency`, and
-    `Unavailable` where it fails.
+    """Starts it, waits until it stores objects, and stops it after the block. Raises `MissingDependency`, and
+    `Unavailable` if it fails.
     """
     if not is_installed():
         raise MissingDependency(REMEDY)
@@ -87,7 +87,7 @@ def run_ceph(folder: Path) -> Iterator[Ceph]:
 
 
 class _Cluster:
-    """The programs of one cluster, each told where its configuration is."""
+    """The programs of one cluster, each started with the path of its configuration."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -141,7 +141,7 @@ class _Cluster:
         return self.run("ceph", "-c", self.config, *words)
 
     def run(self, *command: str | Path) -> str:
-        """What it prints. Raises `Unavailable`."""
+        """Runs a command; returns its output. Raises `Unavailable`."""
         try:
             done = subprocess.run(
                 [str(word) for word in command],
@@ -163,5 +163,5 @@ class _Cluster:
             words = [str(word) for word in command]
             process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder)
         ends.callback(process.wait)
-        ends.callback(process.kill)  # its data is not wanted any more
+        ends.callback(process.kill)  # its data is not needed any more
         return process

@@ -1,4 +1,4 @@
-"""A certificate for this machine that nobody vouches for, made with openssl."""
+"""A self-signed certificate for this machine, made with openssl."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 
 @dataclass(frozen=True)
 class Certificate:
-    """Where it is, and its key."""
+    """The paths of the certificate and its key."""
 
     path: Path
     key: Path
 
     def server(self) -> ssl.SSLContext:
-        """Shows it to whoever connects."""
+        """Presents it to every client."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.path, self.key)
         return context
 
 
 def self_signed(folder: Path) -> Certificate:
-    """One that is good for two days. Skips the test where openssl is not installed."""
+    """A certificate that is valid for two days. Skips the test if openssl is not installed."""
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     made = Certificate(folder / "crt", folder / "pem")

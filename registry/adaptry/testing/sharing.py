@@ -1,8 +1,8 @@
-"""What a test process's many registries share: compiled SQL, an empty SQLite database, weight inspectors.
+"""Shared by a test process's many registries: compiled SQL, an empty SQLite database, weight inspectors.
 
 A test opens a new registry and does little with it, so most of its time went into compiling the same
-statements for another engine, creating the same tables, and starting another child. A program opens one
-registry and keeps it.
+statements for another engine, creating the same tables, and starting another child process. Programs open one
+registry and keep it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class _SameDialect(SQLiteDialect_pysqlite):
 
 
 class _KeptInspector(Inspector):
-    """Its children outlive the registries that use it."""
+    """An inspector whose child processes outlive the registries that use it."""
 
     def close(self) -> None:
-        """Keeps the idle children for the next registry; they end with this process."""
+        """Keeps the idle child processes for the next registry; they end with this process."""
 
 
 @contextmanager
 def shared_between_registries() -> Iterator[None]:
-    """Registries that are opened in the block share them."""
+    """Makes registries that are opened in the block share them."""
     inspector = _KeptInspector()
     compiled: LRUCache[Any, Any] = LRUCache(5000)
 
@@ -84,7 +84,7 @@ def _empty_database() -> sqlite3.Connection:
 
 
 def _copy_into(new: DatabaseDialect, empty: sqlite3.Connection) -> bool:
-    """Copies `empty` into a database, with an epoch of its own; False if it has tables or is read-only."""
+    """Copies `empty` into a database, with a new epoch; False if it has tables or is read-only."""
     with new.readers.connect() as connection:
         is_empty = sqlite_schema.is_empty(connection)
         connection.rollback()

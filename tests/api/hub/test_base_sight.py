@@ -68,7 +68,7 @@ def test_the_adapter_on_it_is_read_and_names_it_as_its_own_config_does(
     assert server.call("GET", f"/{TONE}/resolve/main/{WEIGHTS}", token=stranger).status == 200
     merged = server.call("GET", f"/{TONE}.merged/resolve/main/config.json", token=stranger)
     assert merged.status == 400
-    assert "is not one that this registry knows" in merged.json["error"]
+    assert "is not registered by content" in merged.json["error"]
 
 
 def test_an_administrator_opens_it_and_then_it_is_read(server: Server, base: str, stranger: str) -> None:

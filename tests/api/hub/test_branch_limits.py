@@ -89,7 +89,7 @@ def test_a_client_that_repeats_what_was_refused_is_told_to_ignore_it_so_that_it_
     assert [answer.status for answer in answers] == [413] * (LOOP_TIMES - 1) + [200]
     (file,) = answers[-1].json["files"]
     assert file["shouldIgnore"] is True
-    assert "lies too deep" in answers[-1].headers["X-HF-Warning"]
+    assert "too deep or too long" in answers[-1].headers["X-HF-Warning"]
     assert announce(server, ["model.safetensors"]).status == 400, "another refusal begins from one"
 
 

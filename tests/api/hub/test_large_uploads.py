@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptry.testing.warm_python import WarmPython
 from adaptry_api.testing import Server
 
 from .uploads import LFS_CLIENT, TONE, XET_CLIENT, create, run_client
@@ -48,7 +49,7 @@ class Running:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     data = tmp_path / "data"
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(data)], stdout=subprocess.PIPE, text=True)
+    process = WarmPython([sys.executable, "-c", SERVE, str(data)], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     server = Server(process.stdout.readline().strip(), data)
     try:

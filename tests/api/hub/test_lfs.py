@@ -18,11 +18,11 @@ import pytest
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
-from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
+from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
 from adaptry.storage.tokens import hash_token
-from adaptry_api.grants import GrantSigner
 from adaptry_api.hub.lfs_objects import PutGrant
 from adaptry_api.hub.lfs_parts import PartGrant
+from adaptry_api.signed_grants import GrantSigner
 from adaptry_api.testing import RawResponse, Server
 
 from .uploads import LFS_CLIENT, TONE, create, has, kept, path_of, run_client, waiting
@@ -127,7 +127,7 @@ def test_a_file_is_not_joined_while_a_part_is_missing(server: Server) -> None:
     assert join(server, end, [1, 2, 3, 3]).status == 400
     assert join(server, end, [1, 2, 3, 4], oid="0" * 64).status == 400
     missing = join(server, end, [1, 2, 3, 4])
-    assert (missing.status, "part 3 is not here" in missing.json["error"]) == (409, True)
+    assert (missing.status, "part 3 is missing" in missing.json["error"]) == (409, True)
     assert kept(server) == []
     put(server, addresses[2], part(3))
     assert join(server, end, [1, 2, 3, 4]).status == 200
@@ -137,7 +137,7 @@ def test_a_file_is_not_joined_while_a_part_is_missing(server: Server) -> None:
 def test_other_bytes_than_were_announced_are_refused_and_not_kept(server: Server) -> None:
     tampered = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
     refused = put(server, whole(server), tampered)
-    assert (refused.status, "changed on the way" in refused.json["error"]) == (409, True)
+    assert (refused.status, "changed in transit" in refused.json["error"]) == (409, True)
     addresses, end = parts(server)
     for number, address in enumerate(addresses, 1):
         put(server, address, part(number) if number != 2 else part(2)[::-1])

@@ -50,7 +50,7 @@ def test_only_models_are_kept_and_none_is_gated(server: Server) -> None:
     create(server)
     gated = server.call("PUT", f"/api/models/{TONE}/settings", {"gated": "auto"})
     assert gated.status == 400
-    assert "not gated" in gated.json["error"]
+    assert "cannot be gated" in gated.json["error"]
     assert server.call("PUT", f"/api/models/{TONE}/settings", {"gated": False}).status == 200
 
 

@@ -12,16 +12,16 @@ from urllib.parse import quote
 
 import pytest
 
-from adaptry import push
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit, CommitNote
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -182,7 +182,7 @@ def test_what_has_no_adapter_has_nothing_merged(server: Server, registry: HttpRe
     answer = server.call("GET", f"/api/models/{MODEL}")
 
     assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RevisionNotFound")
-    assert "holds no whole adapter" in answer.json["error"]
+    assert "has no complete adapter" in answer.json["error"]
 
 
 def test_a_version_whose_base_is_not_known_says_what_to_do(
@@ -238,11 +238,11 @@ def test_it_says_of_what_it_is_made(server: Server, version: Digest) -> None:
 
 
 def test_no_adapter_can_take_such_a_name(server: Server, registry: HttpRegistry, tone: Adapter) -> None:
-    with pytest.raises(InvalidRef, match=r"names that end in \.merged"):
+    with pytest.raises(InvalidRef, match=r"the ending \.merged is reserved"):
         push(registry, tone, MODEL)
     made = server.call("POST", "/api/repos/create", {"name": "tone.Merged", "organization": "acme"})
     assert made.status == 400
-    assert "names that end in .merged" in made.json["error"]
+    assert "the ending .merged is reserved" in made.json["error"]
 
 
 def test_a_reader_does_not_notice_that_the_process_was_killed(

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import Server

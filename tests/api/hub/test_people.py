@@ -80,4 +80,4 @@ answer += [said(HfHubHTTPError, lambda: api.permanently_delete_lfs_files("acme/t
     assert [each[0] for each in answer[:2]] == [WEIGHTS, WEIGHTS]
     assert answer[0][2] != answer[1][2]
     assert {each[1] for each in answer[:2]} == {len(files[WEIGHTS])}
-    assert "not deleted one by one" in answer[2]
+    assert "cannot be deleted" in answer[2]

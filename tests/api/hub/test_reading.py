@@ -60,7 +60,7 @@ def test_a_file_is_read_whole_or_in_part(server: Server, commit: str, files: dic
     assert part.headers["Content-Range"] == f"bytes 10-19/{len(whole)}"
     beyond = resolve(server, WEIGHTS, Range=f"bytes={len(whole)}-")
     assert (beyond.status, beyond.headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
-    assert "cannot be read from there" in beyond.json["error"]
+    assert "cannot be read from that offset" in beyond.json["error"]
     same = resolve(server, WEIGHTS, **{"If-None-Match": part.headers["ETag"]})
     assert (same.status, same.body) == (304, b"")
 
@@ -275,7 +275,7 @@ def test_a_stored_base_is_read_under_its_names_and_changed_by_nobody(server: Ser
         assert server.call("GET", f"/{name}/resolve/{said['sha'][:10]}/config.json").status == 200
     other = server.call("GET", "/org/tiny/resolve/v1/config.json")
     assert (other.status, other.headers["X-Error-Code"]) == (404, "RevisionNotFound")
-    assert "to the adapter alone" in other.json["error"]
+    assert "for the adapter only" in other.json["error"]
     refused = send(server, lines({README: CARD}), name="org/tiny")
     assert refused.status == 409
     assert "a name of its own, such as org/tiny-lora" in refused.json["error"]

@@ -84,7 +84,7 @@ def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools:
     assert not (all_spools.folder / "acme" / "09").exists()
     filled(all_spools, "and-another")
     with (
-        pytest.raises(Busy, match="64 uploads are under way in acme"),
+        pytest.raises(Busy, match="acme already has 64 uploads under way"),
         all_spools.open("acme", "too-many"),
     ):
         pass

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from adaptry import push
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import Ref
 from adaptry.operations import base_registry
+from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo

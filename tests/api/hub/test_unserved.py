@@ -76,6 +76,6 @@ answer = [
 """
     texts, _ = run_client(server, code, tmp_path)
     for text in texts:
-        assert "it keeps adapters and their base models" in text
+        assert "it stores adapters and their base models" in text
     assert "There are no data sets" in texts[2]
     assert TONE in texts[1]

@@ -74,7 +74,7 @@ def test_bytes_that_are_not_those_named_are_not_passed_on_whole_nor_kept(
     stored.write_bytes(whole[:-1] + b"!")
     answer = front.call("GET", f"/{BASE}/resolve/main/{MODEL}")
     assert answer.status == 500
-    assert "other bytes than it said" in answer.json["error"]
+    assert "do not match its id" in answer.json["error"]
     stored.write_bytes(whole)
     assert front.call("GET", f"/{BASE}/resolve/main/{MODEL}").body == whole
 

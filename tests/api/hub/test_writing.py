@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from click.testing import CliRunner
 
 from adaptry.core.refs import AdapterName, Number, Ref
-from adaptry.testing.samples import tiny_lora
+from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import RawResponse, Server
+from adaptry_cli.main import main
 
 from .pushed import CARD, CONFIG, README, TONE, WEIGHTS, create, deleted, files_of, lines, put, send
 
@@ -53,6 +56,24 @@ def test_a_commit_of_an_adapter_is_a_version_with_its_cards_tags_and_metrics(
     assert "base_unknown" in answer.headers["X-HF-Warning"]
 
 
+def test_an_upload_trained_on_a_folder_is_bound_to_its_base_by_the_command_in_the_warning(
+    server: Server, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    config = json.loads(files[CONFIG]) | {"base_model_name_or_path": "/data/llama"}
+    answer = send(server, lines({**files, CONFIG: json.dumps(config).encode(), README: b"# Tone\n"}))
+    warning = re.search(r"adaptry (base bind [^ ]+) BASE", answer.headers["X-HF-Warning"])
+    assert warning, answer.headers["X-HF-Warning"]
+    base = tiny_base(tmp_path / "base")
+    there = ("--registry", server.url)
+    environ = {"ADAPTRY_TOKEN": server.admin}
+    for command in (["base", "add", str(base), "--name", "org/tiny"], [*warning[1].split(), "org/tiny"]):
+        done = CliRunner(env=environ).invoke(main, [*command, *there])
+        assert done.exit_code == 0, done.output
+    version = server.registry().versions.get(Ref(NAME, Number(1)))
+    assert (version.base_status, version.base_name) == ("verified", "org/tiny")
+    assert version.digest.short_id == answer.json["commitOid"]
+
+
 def test_a_card_alone_makes_no_version_and_takes_its_old_tags_with_it(
     server: Server, files: dict[str, bytes]
 ) -> None:
@@ -64,7 +85,7 @@ def test_a_card_alone_makes_no_version_and_takes_its_old_tags_with_it(
     assert (info.versions, info.tags) == (1, ("ours", "cold", "license:mit"))
 
 
-def test_metrics_that_a_later_card_brings_are_those_of_the_version_that_is_there(
+def test_metrics_of_a_later_card_are_logged_for_the_existing_version(
     server: Server, files: dict[str, bytes]
 ) -> None:
     put(server, files)
@@ -82,7 +103,7 @@ def test_the_same_again_is_the_same_commit(server: Server, files: dict[str, byte
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 2  # and the empty one
 
 
-def test_config_and_weights_sent_one_by_one_become_a_version_when_both_are_there(
+def test_config_and_weights_in_two_commits_make_a_version_with_the_second(
     server: Server, files: dict[str, bytes]
 ) -> None:
     put(server, {CONFIG: files[CONFIG]})
@@ -91,7 +112,7 @@ def test_config_and_weights_sent_one_by_one_become_a_version_when_both_are_there
     assert server.registry().adapters.get(NAME).versions == 1
 
 
-def test_before_an_upload_it_is_said_how_each_file_comes_and_what_is_there(
+def test_preupload_tells_how_to_send_each_file_and_which_exist(
     server: Server, files: dict[str, bytes]
 ) -> None:
     put(server, files)
@@ -106,7 +127,7 @@ def test_before_an_upload_it_is_said_how_each_file_comes_and_what_is_there(
     assert oids == [hashlib.sha256(files[WEIGHTS]).hexdigest(), git, None]
 
 
-def test_what_is_no_part_of_an_adapter_is_left_out_with_a_word(server: Server) -> None:
+def test_files_that_are_not_part_of_an_adapter_are_left_out_with_a_warning(server: Server) -> None:
     unwanted = [
         "training_args.bin",
         "optimizer.pt",
@@ -132,7 +153,7 @@ def test_a_path_that_leads_out_of_its_folder_is_refused_before_its_bytes_come(
 ) -> None:
     answer = preupload(server, (README, 5), (path, 5))
     assert answer.status == 422
-    assert "not a file name we store" in answer.json["error"]
+    assert "not an allowed file name" in answer.json["error"]
     assert send(server, lines({README: b"x", path: b"x"})).status == 422
 
 
@@ -156,9 +177,7 @@ def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
         ("pytorch_lora_weights.bin", "save_lora_weights"),
     ],
 )
-def test_what_would_leave_something_else_than_was_meant_is_refused(
-    server: Server, path: str, words: str
-) -> None:
+def test_an_upload_that_would_store_something_else_is_refused(server: Server, path: str, words: str) -> None:
     answer = preupload(server, (path, 10), (CONFIG, 10))
     assert answer.status == 400
     assert words in answer.json["error"]
@@ -170,7 +189,7 @@ def test_a_pickle_beside_an_adapters_weights_is_only_left_out(server: Server, pi
     assert [file["shouldIgnore"] for file in answer.json["files"]] == [True, False, False]
 
 
-def test_an_adapter_that_cannot_work_is_refused_with_what_is_wrong(server: Server, tmp_path: Path) -> None:
+def test_an_adapter_that_cannot_work_is_refused_with_the_fault(server: Server, tmp_path: Path) -> None:
     broken = files_of(tmp_path / "x")
     broken[CONFIG] = broken[CONFIG].replace(b'"r": 4', b'"r": 8')
     answer = send(server, lines(broken))
@@ -181,9 +200,7 @@ def test_an_adapter_that_cannot_work_is_refused_with_what_is_wrong(server: Serve
 
 
 @pytest.mark.parametrize("branch", ["main", "run.step-1"])
-def test_weights_that_are_no_numbers_are_refused_with_a_sentence(
-    server: Server, tmp_path: Path, branch: str
-) -> None:
+def test_weights_with_nan_are_refused_with_a_sentence(server: Server, tmp_path: Path, branch: str) -> None:
     nan = ("F32", (16, 4), b"\x00\x00\xc0\x7f" * 64)
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
     spoiled = {path.name: path.read_bytes() for path in tiny_lora(tmp_path / "x", extra={key: nan}).iterdir()}
@@ -216,7 +233,7 @@ def test_commits_go_to_branches(server: Server, files: dict[str, bytes], revisio
         assert (answer.status, answer.headers["X-Error-Code"]) == (404, "RevisionNotFound")
 
 
-def test_who_may_only_read_changes_nothing(server: Server, files: dict[str, bytes]) -> None:
+def test_a_reader_cannot_change_anything(server: Server, files: dict[str, bytes]) -> None:
     put(server, files)
     reader = server.token("rita", "reader", ("acme",))
     at = f"/api/models/{TONE}"
@@ -240,7 +257,7 @@ def test_who_may_only_read_changes_nothing(server: Server, files: dict[str, byte
             assert server.call(method, path, body, token=stranger).status == 404, path
 
 
-def test_a_commit_upon_what_is_no_longer_there_is_412(server: Server, files: dict[str, bytes]) -> None:
+def test_a_commit_on_an_outdated_parent_is_412(server: Server, files: dict[str, bytes]) -> None:
     old = put(server, files)
     new = put(server, {README: b"# New\n"})
     stale = send(server, lines({README: b"# Mine\n"}, parent=old))
@@ -264,7 +281,7 @@ def test_a_commit_that_is_sent_again_is_answered_again(server: Server, files: di
     ("config", "base"),
     [('"org/tiny"', "org/tiny"), ("null", "org/carded"), ('"/home/me/base"', "org/carded")],
 )
-def test_a_base_is_what_the_config_names_or_else_the_card(
+def test_the_base_is_that_of_the_config_or_else_of_the_card(
     server: Server, files: dict[str, bytes], config: str, base: str
 ) -> None:
     files[CONFIG] = files[CONFIG].replace(b'"org/tiny"', config.encode())
@@ -332,7 +349,7 @@ def test_a_copy_says_no_size_and_needs_none(server: Server, files: dict[str, byt
         b'{"key":"header","value":[]}\n',
     ],
 )
-def test_a_body_that_is_no_commit_is_refused_and_changes_nothing(server: Server, body: bytes) -> None:
+def test_a_malformed_commit_is_refused_and_changes_nothing(server: Server, body: bytes) -> None:
     answer = send(server, body)
     assert answer.status == 400
     assert answer.json["error"]
@@ -342,7 +359,7 @@ def test_a_body_that_is_no_commit_is_refused_and_changes_nothing(server: Server,
 @pytest.mark.parametrize(
     "path", ["../x", "a/../README.md", "/etc/passwd", "a\\b", "con", ".git/config", "a" * 300]
 )
-def test_a_path_that_is_none_is_422(server: Server, path: str) -> None:
+def test_a_malformed_path_is_422(server: Server, path: str) -> None:
     assert send(server, lines({path: b"x"})).status == 422
 
 
@@ -352,7 +369,7 @@ def test_a_program_under_an_honest_name_is_refused(server: Server) -> None:
     assert "a program" in answer.json["error"]
 
 
-def test_a_commit_that_breaks_off_is_none(server: Server, files: dict[str, bytes]) -> None:
+def test_an_incomplete_commit_changes_nothing(server: Server, files: dict[str, bytes]) -> None:
     body = lines(files)
     cut = body.rindex(b'{"key"')  # after a whole line, so that what came would be a good commit
     address = urlsplit(server.url)
@@ -371,10 +388,10 @@ def test_a_commit_that_breaks_off_is_none(server: Server, files: dict[str, bytes
 def test_a_file_too_large_for_a_line_is_sent_another_way(server: Server) -> None:
     answer = send(server, lines({README: bytes(5 << 20)}))
     assert answer.status == 413
-    assert "send it as a large one" in answer.json["error"]
+    assert "upload it as a large file" in answer.json["error"]
 
 
-def test_pull_requests_are_refused_with_what_to_do_instead(server: Server, files: dict[str, bytes]) -> None:
+def test_pull_requests_are_refused_with_the_alternative(server: Server, files: dict[str, bytes]) -> None:
     put(server, files)
     at = f"/api/models/{TONE}"
     for answer in (
@@ -406,7 +423,7 @@ def test_results_that_no_metric_can_be_read_from_are_refused_before_the_upload(
     assert (answer.status, answer.json["errors"][0]["message"].split(" is ")[0]) == (400, "model-index")
 
 
-def test_a_native_push_and_a_commit_go_on_from_each_other(
+def test_pushes_and_commits_continue_from_each_other(
     server: Server, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     from adaptry.adapters.adapter import open_dir

@@ -81,5 +81,5 @@ def test_what_one_adapter_was_sent_is_sent_again_for_another(server: Server, fol
 def test_people_read_why_a_file_was_refused(server: Server, folder: Path) -> None:
     run = run_client(server, XET_CLIENT, TONE, "main", f"{folder / 'noise'}={'0' * 64}")
     assert run.returncode != 0
-    assert "they changed on the way" in run.stderr
+    assert "they changed in transit" in run.stderr
     assert not has(server, CONTENTS["noise"])

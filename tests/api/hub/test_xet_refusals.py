@@ -13,9 +13,9 @@ import pytest
 
 from adaptry.core.refs import AdapterName
 from adaptry.storage.tokens import hash_token
-from adaptry_api.grants import GrantSigner
 from adaptry_api.hub.lfs_objects import PutGrant
 from adaptry_api.hub.xet_upload import XetGrant
+from adaptry_api.signed_grants import GrantSigner
 from adaptry_api.testing import Server
 
 from .uploads import TONE, XetUpload, create, has, kept, waiting
@@ -32,13 +32,13 @@ NO_XORBS = [
     (GOOD[: len(FIRST) + 12], "inside the header"),
     (chunk(FIRST, version=1), "version 1"),
     (header(4, 3, 4) + b"data", "scheme 3"),
-    (header(4, 0, 5) + b"data", "4 bytes become 5"),
-    (header(0, 1, 5), "0 bytes become 5"),
-    (header(3, 1, 0) + b"abc", "3 bytes become 0"),
-    (header(20, 1, 10) + bytes(20), "20 bytes become 10"),
+    (header(4, 0, 5) + b"data", "declares 4 packed and 5 unpacked bytes"),
+    (header(0, 1, 5), "declares 0 packed and 5 unpacked bytes"),
+    (header(3, 1, 0) + b"abc", "declares 3 packed and 0 unpacked bytes"),
+    (header(20, 1, 10) + bytes(20), "declares 20 packed and 10 unpacked bytes"),
     (header(10, 1, (128 << 10) + 1) + bytes(10), "131,073"),
     (header(0xFFFFFF, 0, 0xFFFFFF), "16,777,215"),
-    (header(19, 1, 4000) + b"not what LZ4 packs.", "not what LZ4 packs"),
+    (header(19, 1, 4000) + b"not valid LZ4 data.", "not valid LZ4 data"),
     (header(len(BOMB), 1, 128 << 10) + BOMB, "does not unpack to the 131,072"),
     (chunk(bytes(50_000), scheme=1, length=49_999), "does not unpack to the 49,999"),
     (chunk(bytes(50_000), scheme=2, length=50_001), "does not unpack to the 50,001"),
@@ -49,7 +49,7 @@ NO_SHARDS = [
     (shard(tag=bytes(32)), 400, "not a shard"),
     (shard(version=3), 400, "not one of version 2"),
     (shard(file_entry(FIRST, [BOTH]))[:200], 400, "ends before"),
-    (shard(file_entry(FIRST, [BOTH], flags=0)), 400, "without its SHA-256"),
+    (shard(file_entry(FIRST, [BOTH], flags=0)), 400, "has no SHA-256"),
     (shard(file_entry(FIRST, [])), 400, "is empty"),
     (shard(file_entry(FIRST, [], count=65_537)), 413, "65,536"),
     (shard(*[file_entry(FIRST, [BOTH])] * 257), 413, "256 files"),
@@ -60,7 +60,7 @@ NO_SHARDS = [
     (shard(file_entry(FIRST, [(XORB, len(FIRST) - 1, 0, 1)])), 400, f"{len(FIRST):,} are"),
     (shard(file_entry(FIRST, [(XORB, 0xFFFFFFFF, 0, 1)] * 5)), 413, "16 GiB"),
     (shard(file_entry(FIRST, [(XORB, 0xFFFFFFFF, 0, 1)] * 3)), 413, "8 GiB"),
-    (shard(file_entry("0" * 64, [BOTH])), 409, "changed on the way"),
+    (shard(file_entry("0" * 64, [BOTH])), 409, "changed in transit"),
 ]
 
 

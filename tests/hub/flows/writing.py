@@ -143,7 +143,7 @@ def what_a_branch_cannot_hold(world: World) -> None:
     world.api().create_branch(name, branch="drafts")
     folder = world.scratch / "deep"
     shutil.copytree(world.folders / "first", folder.joinpath(*"abcdefgh"))
-    with refused(413, "lies too deep"):
+    with refused(413, "too deep or too long"):
         world.api().upload_folder(repo_id=name, folder_path=folder, revision="drafts")
     if hasattr(HfApi, "upload_large_folder"):  # it ends, whatever is refused
         world.api().upload_large_folder(

@@ -14,7 +14,7 @@ export const FLOWS = {
     assert.equal(me.name, "alice");
     assert.deepEqual(me.orgs.map((each) => each.name), ["acme"]);
     const wrong = { ...world.as(), accessToken: `${world.spelled("alice").slice(0, -1)}_` };
-    await refused(401, "not a whole adaptry token", () => hub.whoAmI(wrong));
+    await refused(401, "not a complete adaptry token", () => hub.whoAmI(wrong));
     const other = { ...world.as(), accessToken: world.tokens.alice };
     await assert.rejects(() => hub.whoAmI(other), /must start with 'hf_'/);
     const plain = await fetch(`${world.endpoint}/api/whoami-v2`, {
@@ -209,7 +209,7 @@ export const FLOWS = {
     const repo = world.name();
     await hub.createRepo({ ...world.as(), repo });
     const model = [world.file("first", WEIGHTS, "model.safetensors")];
-    await refused(400, "keeps adapters", () => hub.uploadFiles({ ...world.as(), repo, files: model }));
+    await refused(400, "stores adapters", () => hub.uploadFiles({ ...world.as(), repo, files: model }));
     const card = [{ path: "README.md", content: new Blob(["# Tone\n"]) }];
     await refused(403, "reader", () => hub.uploadFiles({ ...world.as("reader"), repo, files: card }));
     await refused(501, "pull request", () => hub.uploadFiles({ ...world.as(), repo, files: card, isPullRequest: true }));

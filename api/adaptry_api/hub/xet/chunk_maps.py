@@ -1,9 +1,9 @@
-"""Chunk maps: which chunks the files of an adapter have, remembered so that clients need not send them again.
+"""Chunk maps: the chunks of an adapter's files, stored so that clients need not send them again.
 
-A map is written when a file has come through Xet, and found by the hash of a chunk that clients ask for. It
-belongs to one adapter and is shown to its writers only. Nothing depends on a map: where one is lost, or was
-not used for 30 days, the client sends the chunks. The bytes are those of the stored file; no xorb is kept
-(decision 47).
+A map is written after a file was uploaded through Xet, and found by the hash of a chunk that clients query.
+It belongs to one adapter and is shown only to its writers. Maps are optional: if one is lost, or was not used
+for 30 days, the client sends the chunks. The bytes are those of the stored file; no xorb is kept (decision
+47).
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS
 
 UNUSED_SECONDS = 30 * 86400.0
 _SMALLEST_CHUNK = 4096
-"""On average. Clients cut chunks of at least 8 KiB, but a file's last; smaller ones would make maps large."""
+"""Minimum average chunk size. Clients cut chunks of at least 8 KiB, except a file's last; smaller ones would
+make maps large.
+"""
 _SHA256 = 32
-_PREFIX = 56  # digits of a file's SHA-256 by which a map is found
+_PREFIX = 56  # digits of a file's SHA-256 in the name of its map
 
 
 class ChunkMaps:
-    """All maps of a registry, in `folder`, made with the first. Servers of one registry share it."""
+    """All maps of a registry, in `folder`, created with the first map. Servers of one registry share it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, name: AdapterName, file: Digest, table: ChunkTable) -> None:
-        """Remembers the chunks of a file that the adapter has. Does nothing where there is no room for it."""
+        """Stores the chunks of a file that the adapter has. Does nothing if the disk is full."""
         if len(table) > table.size // _SMALLEST_CHUNK + 1:
             return
         data = bytes.fromhex(file.hex) + table.to_bytes()
@@ -48,7 +50,7 @@ class ChunkMaps:
                     _write(self._start(name, text_of(hash)), file.hex.encode())
 
     def find_file_with_chunk(self, name: AdapterName, hash: str) -> Digest | None:
-        """The file that was remembered last of those in which a client would ask for that chunk."""
+        """The most recently stored file among those in which a client would query this chunk."""
         path = self._start(name, hash)
         try:
             found = path.read_text()
@@ -66,7 +68,7 @@ class ChunkMaps:
             yield f"{file.hex[:_PREFIX]}{number:08x}", table.slice(start, start + MAX_XORB_CHUNKS)
 
     def open_xorb(self, name: AdapterName, hash: str) -> StoredXorb:
-        """The xorb to which `iter_xorbs` gave that hash. Raises `NotFound`."""
+        """The xorb with this hash from `iter_xorbs`. Raises `NotFound`."""
         file, table = self._read(name, hash)
         start = int(hash[_PREFIX:], 16) * MAX_XORB_CHUNKS
         if start >= len(table):
@@ -79,10 +81,10 @@ class ChunkMaps:
             self._map(name, file.hex).unlink(missing_ok=True)
 
     def sweep(self, now: float) -> int:
-        """Removes the maps that were not used for too long; returns how many. `now` is a Unix time."""
+        """Removes maps that were unused for too long; returns how many. `now` is a Unix time."""
         gone = 0
         for path in self.folder.glob("*/*/*/*"):
-            with suppress(FileNotFoundError):  # another server's sweep was here
+            with suppress(FileNotFoundError):  # removed by another server
                 if path.stat().st_mtime < now - UNUSED_SECONDS:
                     path.unlink()
                     gone += 1
@@ -98,7 +100,7 @@ class ChunkMaps:
         return self.folder / name.namespace / name.name
 
     def _read(self, name: AdapterName, hex: str) -> tuple[Digest, ChunkTable]:
-        """A whole map. One that was cut off when the power went is none. Raises `NotFound`."""
+        """A map. Raises `NotFound` if there is none or it is incomplete, as after a power failure."""
         try:
             data = self._map(name, hex).read_bytes()
         except OSError:
@@ -116,7 +118,7 @@ _NONE = "no such xorb"
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; it need not outlive a loss of power."""
+    """Writes the map atomically, without syncing: it need not survive a power failure."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{secrets.token_hex(8)}")
     try:

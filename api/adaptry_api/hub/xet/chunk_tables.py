@@ -1,4 +1,4 @@
-"""Chunk tables: the hashes and lengths of chunks that follow one another, in a xorb or in a file."""
+"""Chunk tables: the hashes and lengths of consecutive chunks in a xorb or a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _END = array("Q").itemsize
 
 @dataclass(frozen=True, slots=True)
 class ChunkTable:
-    """`hashes` of 32 bytes each, and where each chunk `ends`, in bytes from the beginning of the first."""
+    """`hashes` of 32 bytes each, and the `ends` of the chunks, in bytes from the start of the first."""
 
     hashes: bytes = b""
     ends: array[int] = field(default_factory=lambda: array("Q"))
@@ -56,21 +56,21 @@ class ChunkTable:
 
     @property
     def size(self) -> int:
-        """Of all chunks, in bytes."""
+        """Total length of all chunks in bytes."""
         return self.ends[-1] if self.ends else 0
 
     def start(self, number: int) -> int:
-        """Where a chunk begins; of the number after the last, where that one ends."""
+        """The offset of a chunk; for the number after the last, the end of the last."""
         return self.ends[number - 1] if number else 0
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Where the chunks from `start` to before `end` begin, and how long they are. Raises `Invalid`."""
+        """Offset and length of the chunks from `start` up to, not including, `end`. Raises `Invalid`."""
         if not 0 <= start < end <= len(self):
-            raise Invalid(f"it has {len(self):,} chunks, and not those from {start:,} to {end:,}")
+            raise Invalid(f"chunks {start:,} to {end:,} do not exist: it has {len(self):,} chunks")
         return self.start(start), self.ends[end - 1] - self.start(start)
 
     def slice(self, start: int, end: int) -> ChunkTable:
-        """The table of the chunks from `start` to before `end` alone."""
+        """The table of only the chunks from `start` up to, not including, `end`."""
         before = self.start(start)
         ends = array("Q", (each - before for each in self.ends[start:end]))
         return ChunkTable(self.hashes[start * BYTES : end * BYTES], ends)

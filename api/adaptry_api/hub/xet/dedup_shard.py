@@ -1,8 +1,8 @@
-"""The answer to a question for a chunk: a shard that names xorbs with the chunks they have, and no files.
+"""The answer to a query for a chunk: a shard that lists xorbs with their chunks, and no files.
 
-The form is xet-core's `MDBShardInfo`: a header, no file, the xorbs, no look-up tables (clients make their
-own), a footer. Chunk hashes are not keyed (`chunk_hash_hmac_key` is zero): whoever may ask may read the
-files.
+The format is xet-core's `MDBShardInfo`: a header, no files, the xorbs, no look-up tables (clients build their
+own), a footer. Chunk hashes are not keyed (`chunk_hash_hmac_key` is zero): a caller who may query may also
+read the files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK = struct.Struct("<32sIIII")  # hash, begin, bytes, flags, unused
 
 
 def dedup_shard(xorbs: Iterable[tuple[str, ChunkTable]], now: int, until: int) -> bytes:
-    """The shard; clients forget it at the Unix time `until`."""
+    """The shard; clients drop it at the Unix time `until`."""
     body = bytearray(TAG + struct.pack("<QQ", VERSION, _FOOTER.size))
     files_at = len(body)
     body += BOOKEND

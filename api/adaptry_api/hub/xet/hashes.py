@@ -19,24 +19,24 @@ _CHUNK_KEY = bytes.fromhex("6697f5775b9550de3135cbaca597181c9de421109beb2b58b4d0
 
 
 def text_of(data: bytes) -> str:
-    """The 64 hex digits that 32 bytes are written with."""
+    """The 64 hex digits for 32 bytes."""
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", data))
 
 
 def bytes_of(text: str) -> bytes:
-    """The 32 bytes that 64 hex digits stand for."""
+    """The 32 bytes for 64 hex digits."""
     return struct.pack("<4Q", *(int(text[at : at + 16], 16) for at in range(0, 64, 16)))
 
 
 def check_hash(text: str) -> str:
-    """`text`, if it can be a hash. Raises `Invalid`."""
+    """`text`, if it has the form of a hash. Raises `Invalid`."""
     if not _HEX.fullmatch(text):
         raise Invalid(f"not a hash: {text[:80]!a} (64 lower-case hex digits)")
     return text
 
 
 def sha256_of(data: bytes) -> Digest:
-    """A SHA-256, which is kept in the same order of bytes as the others."""
+    """The text of a SHA-256, in the same byte order as the other hashes."""
     return Digest(text_of(data[:BYTES]))
 
 
@@ -46,7 +46,7 @@ def chunk_hash(data: bytes) -> bytes:
 
 
 def is_dedup_candidate(hash: bytes) -> bool:
-    """Whether clients ask for a chunk of that hash wherever it stands in a file, and not only for the first
-    of each (xet-core: `hash_is_global_dedup_eligible`).
+    """Whether clients query a chunk with this hash anywhere in a file; they query others only at a file's
+    start (xet-core: `hash_is_global_dedup_eligible`).
     """
     return int.from_bytes(hash[24:], "little") % 1024 == 0

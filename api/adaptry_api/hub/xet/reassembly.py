@@ -1,7 +1,7 @@
-"""Files from the chunks of xorbs: first it is decided whether all is there, then bytes move.
+"""Joins files from the chunks of xorbs: checks first that everything is there, then copies bytes.
 
-Chunks were unpacked and checked when they came, so here only the file's SHA-256 can still be wrong, and the
-registry finds that out.
+Chunks were unpacked and checked on arrival, so only the file's SHA-256 can still be wrong, and the registry
+checks it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ ReadStored = Callable[[Digest, int], Iterator[bytes]]
 """The bytes of a stored file from a position on."""
 
 MAX_FILE_CHUNKS = 1 << 20
-"""Of all files of a shard. Clients cut chunks of 64 KiB on average, so that 16 GiB are a quarter of that."""
+"""Maximum number of chunks of all files of a shard: four times those of 16 GiB, with 64 KiB chunks as clients
+cut them on average.
+"""
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class XorbSlice:
-    """The chunks from `start` to before `end` of the xorb of that hash."""
+    """The chunks from `start` up to, not including, `end` of the xorb with this hash."""
 
     hash: str
     xorb: StoredXorb
@@ -38,7 +40,7 @@ class XorbSlice:
 
 @dataclass(frozen=True, slots=True)
 class JoinedFile:
-    """A file that can be made of pieces of xorbs."""
+    """A file to be joined from pieces of xorbs."""
 
     sha256: Digest
     size: int
@@ -46,19 +48,19 @@ class JoinedFile:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """Where its bytes are, in their order."""
+        """The locations of its bytes, in order."""
         return merge_runs(run for piece in self.pieces for run in piece.xorb.runs_of(piece.start, piece.end))
 
     @property
     def table(self) -> ChunkTable:
-        """Its chunks, in their order."""
+        """Its chunks, in order."""
         return ChunkTable.of(
             chunk for piece in self.pieces for chunk in piece.xorb.table.slice(piece.start, piece.end)
         )
 
     @property
     def sources(self) -> frozenset[Digest]:
-        """The stored files that some of its bytes come from."""
+        """The stored files that contain some of its bytes."""
         return frozenset[Digest]().union(*(piece.xorb.files for piece in self.pieces))
 
     def read(self, start: int, stored: ReadStored) -> Iterator[bytes]:
@@ -71,18 +73,20 @@ class JoinedFile:
 
 
 def resolve_files(files: Sequence[XetFile], find: Callable[[str], StoredXorb]) -> tuple[JoinedFile, ...]:
-    """Files, each over the xorbs that `find` gives. Raises `Invalid` if they do not fit, and `TooLarge`."""
+    """The files of a shard, over the xorbs that `find` returns. Raises `Invalid` if they do not match, and
+    `TooLarge`.
+    """
     if sum(file.size for file in files) > MAX_REVISION:
-        raise TooLarge(f"the files of one upload are at most {MAX_REVISION >> 30} GiB together")
+        raise TooLarge(f"the files of one upload may have at most {MAX_REVISION >> 30} GiB together")
     if sum(segment.end - segment.start for file in files for segment in file.segments) > MAX_FILE_CHUNKS:
-        raise TooLarge(f"the files of one upload have at most {MAX_FILE_CHUNKS:,} chunks together")
+        raise TooLarge(f"the files of one upload may have at most {MAX_FILE_CHUNKS:,} chunks together")
     known: dict[str, StoredXorb] = {}
     return tuple(_join(file, find, known) for file in files)
 
 
 def stored_runs(files: Iterable[JoinedFile]) -> Mapping[str, tuple[StoredXorb, tuple[Run, ...]]]:
-    """The spooled xorbs of which every chunk is in one of these files, by hash, with the runs of the files
-    that the chunks are in.
+    """The spooled xorbs whose chunks are all in these files, by hash, with the byte runs of the files that
+    contain the chunks.
     """
     placed: dict[str, dict[int, Run]] = {}
     xorbs: dict[str, StoredXorb] = {}
@@ -104,7 +108,7 @@ def stored_runs(files: Iterable[JoinedFile]) -> Mapping[str, tuple[StoredXorb, t
 
 def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, StoredXorb]) -> JoinedFile:
     if file.size > MAX_FILE:
-        raise TooLarge(f"a file of {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
+        raise TooLarge(f"the file has {file.size:,} bytes; the limit is {MAX_FILE >> 30} GiB")
     pieces: list[XorbSlice] = []
     for segment in file.segments:
         try:

@@ -1,8 +1,7 @@
-"""Shards: which chunks of which xorbs make which files.
+"""Shards: the chunks of xorbs that make up files.
 
 A header, then an entry for every file, in records of 48 bytes up to one that begins with 32 bytes of 0xFF.
-What follows says which chunks each xorb has, for deduplication, and is not looked at (xet-core:
-`metadata_shard`).
+The rest lists each xorb's chunks for deduplication, and is ignored (xet-core: `metadata_shard`).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _HAS_VERIFICATION, _HAS_SHA256 = 1 << 31, 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class XetSegment:
-    """The chunks from `start` to before `end` of one xorb, `length` bytes together."""
+    """The chunks from `start` up to, not including, `end` of one xorb, `length` bytes together."""
 
     xorb: str
     start: int
@@ -41,7 +40,7 @@ class XetSegment:
 
 @dataclass(frozen=True, slots=True)
 class XetFile:
-    """A file as the client declares it: its SHA-256, and the segments that it is joined from."""
+    """A file as the client declares it: its SHA-256, and the segments to join."""
 
     sha256: Digest
     segments: tuple[XetSegment, ...]
@@ -65,11 +64,11 @@ def _files(shard: BinaryIO) -> Iterator[XetFile]:
         flags, count = struct.unpack("<II", record[32:40])
         files, segments = files + 1, segments + count
         if files > MAX_FILES or segments > MAX_SEGMENTS:
-            raise TooLarge(f"a shard has at most {MAX_FILES} files and {MAX_SEGMENTS:,} segments here")
+            raise TooLarge(f"a shard may have at most {MAX_FILES} files and {MAX_SEGMENTS:,} segments")
         if not flags & _HAS_SHA256:
-            raise Invalid("a file of the shard comes without its SHA-256; only files that have one are kept")
+            raise Invalid("a file in the shard has no SHA-256, which is required")
         if not count:
-            raise Invalid("a file of the shard is empty; empty files are sent with the commit")
+            raise Invalid("a file in the shard is empty; send empty files with the commit")
         found = tuple(_segment(_record(shard)) for _ in range(count))
         for _ in range(count if flags & _HAS_VERIFICATION else 0):
             _record(shard)

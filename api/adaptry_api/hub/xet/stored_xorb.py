@@ -1,7 +1,7 @@
-"""Xorbs that can be read: their chunk tables, and where the bytes are, in a spool or in the adapter's files.
+"""Readable xorbs: their chunk tables, and the locations of their bytes in a spool or in the adapter's files.
 
-A spooled xorb is a file with the unpacked chunks and a trailer. When files with all of its chunks are stored,
-the trailer alone takes its place, with the runs of those files: the bytes are on the disk once.
+A spooled xorb is a file with the unpacked chunks and a trailer. Once files with all of its chunks are stored,
+only a trailer with the byte runs of those files is kept, so the bytes are on the disk once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENTRY = 40  # bytes of a chunk in the table
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`length` bytes from `begin` on, of a spooled file or of a stored one."""
+    """`length` bytes from `begin` on, in a spooled or stored file."""
 
     source: Path | Digest
     begin: int
@@ -35,14 +35,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class StoredXorb:
-    """The runs follow one another as the chunks do."""
+    """The runs are in the order of the chunks."""
 
     table: ChunkTable
     runs: tuple[Run, ...]
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `CorruptData` if neither `xorb_with_trailer` nor `xorb_trailer` wrote it."""
+        """Raises `NotFound`, and `CorruptData` if the file was not written by `xorb_with_trailer` or
+        `xorb_trailer`.
+        """
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -65,11 +67,11 @@ class StoredXorb:
 
     @property
     def files(self) -> frozenset[Digest]:
-        """The stored files that it is read from."""
+        """The stored files that contain its bytes."""
         return frozenset(run.source for run in self.runs if isinstance(run.source, Digest))
 
     def runs_of(self, start: int, end: int) -> tuple[Run, ...]:
-        """Where the chunks from `start` to before `end` are. Raises `Invalid`."""
+        """The locations of the chunks from `start` up to, not including, `end`. Raises `Invalid`."""
         begin, length = self.table.span(start, end)
         return tuple(_cut(self.runs, begin, length))
 
@@ -78,9 +80,9 @@ _DAMAGED = "a xorb that was received is damaged; upload again"
 
 
 def xorb_with_trailer(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks, and behind them the trailer by which `StoredXorb` finds them."""
+    """The chunks, followed by the trailer that `StoredXorb` reads."""
 
-    # The hashes are computed here and not taken from the client: others of the adapter rely on them.
+    # The hashes are computed, not taken from the client: other writers of the adapter rely on them.
     table: list[tuple[bytes, int]] = []
     for chunk in chunks:
         table.append((chunk_hash(chunk), len(chunk)))
@@ -89,7 +91,7 @@ def xorb_with_trailer(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def xorb_trailer(table: ChunkTable, runs: Sequence[Run]) -> Iterator[bytes]:
-    """The trailer alone, of a xorb whose chunks are in these runs of stored files."""
+    """Only the trailer of a xorb whose chunks are in these runs of stored files."""
     yield table.to_bytes()
     for run in runs:
         assert isinstance(run.source, Digest)

@@ -1,9 +1,9 @@
 """Xorbs as clients send them: many chunks of files in one body, each stored plainly or packed with LZ4.
 
 A chunk is a header of 8 bytes (version, stored length, scheme, length; both lengths of 3 bytes,
-little-endian) and its data. A footer may follow; it repeats what the headers say and is not looked at.
-Everything has a limit that is checked before anything is unpacked, so that a small body cannot become a large
-one (xet-core: `xorb_chunk_format`).
+little-endian) and its data. A footer may follow; it repeats the headers and is ignored. All limits are
+checked before anything is unpacked, so that a small body cannot expand without bound (xet-core:
+`xorb_chunk_format`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MAX_XORB_CHUNKS = 8192
 MAX_CHUNK_BYTES = 128 << 10
 MAX_XORB_BYTES = 64 << 20
 MAX_EXPANSION = 16
-"""What a xorb holds when it is unpacked is at most `MAX_XORB_BYTES`, or so many times as much as was sent of
-it, if that is more: the JavaScript client fills a xorb to 64 MiB of packed chunks.
+"""Unpacked, a xorb has at most `MAX_XORB_BYTES`, or this many times its packed size if that is more: the
+JavaScript client fills a xorb with up to 64 MiB of packed chunks.
 """
 MAX_BODY_BYTES = 66 << 20
-"""64 MiB, with headers, and the footer that some clients send."""
+"""Maximum size of a body: 64 MiB, with headers, and the footer that some clients send."""
 
 _HEADER = 8
 _FOOTER = b"XETBLOB"
@@ -43,7 +43,7 @@ def unpack_chunks(body: Iterable[bytes]) -> Iterator[bytes]:
         if count > MAX_XORB_CHUNKS or total > max(MAX_XORB_BYTES, MAX_EXPANSION * sent):
             raise TooLarge(
                 f"a xorb holds at most {MAX_XORB_CHUNKS:,} chunks and {MAX_XORB_BYTES >> 20} MiB, unpacked,"
-                f" or {MAX_EXPANSION} times what was sent"
+                f" or {MAX_EXPANSION} times its packed size"
             )
         data = source.take(stored)
         if len(data) < stored:
@@ -61,7 +61,7 @@ def _read_header(header: bytes, number: int) -> tuple[int, int, int]:
     stored, length = int.from_bytes(header[1:4], "little"), int.from_bytes(header[5:8], "little")
     if version != 0 or scheme not in (_PLAIN, _LZ4, _GROUPED):
         raise Invalid(
-            f"chunk {number} of the xorb is of version {version} and scheme {scheme}, which we do not know"
+            f"chunk {number} of the xorb is of version {version} and scheme {scheme}, which are not supported"
         )
     if (
         not 0 < length <= MAX_CHUNK_BYTES
@@ -69,14 +69,14 @@ def _read_header(header: bytes, number: int) -> tuple[int, int, int]:
         or (scheme == _PLAIN and stored != length)
     ):
         raise Invalid(
-            f"chunk {number} of the xorb says that {stored:,} bytes become {length:,}; a chunk is at most "
-            f"{MAX_CHUNK_BYTES:,} bytes, and never smaller than it is packed"
+            f"chunk {number} of the xorb declares {stored:,} packed and {length:,} unpacked bytes; a chunk"
+            f" has at most {MAX_CHUNK_BYTES:,} bytes, and is not smaller unpacked than packed"
         )
     return stored, scheme, length
 
 
 class _Unpacker:
-    """Undoes a chunk's packing. One of them serves a xorb: LZ4's state is costly to make."""
+    """Unpacks chunks. One object serves a whole xorb: LZ4's state is costly to create."""
 
     def __init__(self) -> None:
         self._lz4 = lz4.frame.create_decompression_context()
@@ -86,10 +86,10 @@ class _Unpacker:
             return data
         lz4.frame.reset_decompression_context(self._lz4)
         try:
-            # One byte more than there should be, so that there being more is seen.
+            # One byte more than declared, to detect chunks that are too long.
             out, used, is_whole = lz4.frame.decompress_chunk(self._lz4, data, max_length=length + 1)
         except RuntimeError as error:
-            raise Invalid(f"chunk {number} of the xorb is not what LZ4 packs") from error
+            raise Invalid(f"chunk {number} of the xorb is not valid LZ4 data") from error
         if not is_whole or used != len(data) or len(out) != length:
             raise Invalid(
                 f"chunk {number} of the xorb does not unpack to the {length:,} bytes that it announces"
@@ -98,7 +98,7 @@ class _Unpacker:
 
 
 def ungroup_bytes(data: bytes) -> bytes:
-    """Bytes that were sorted by their position modulo 4, in their own order again."""
+    """Restores the order of bytes that were grouped by their position modulo 4."""
     out = bytearray(len(data))
     at = 0
     for group in range(4):
@@ -109,7 +109,7 @@ def ungroup_bytes(data: bytes) -> bytes:
 
 
 class _Source:
-    """Takes so many bytes at a time from a stream that comes in pieces of its own."""
+    """Reads a given number of bytes from a stream of pieces of any size."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
@@ -129,6 +129,6 @@ class _Source:
         return taken
 
     def skip(self) -> None:
-        """Reads the rest and forgets it."""
+        """Reads and discards the rest."""
         for _ in self._pieces:
             pass

@@ -1,8 +1,8 @@
 """How each dtype of safetensors is measured: as floating-point numbers, or only whether every byte is zero.
 
-Formats of 8 bits are read through two tables, the bytes of the same number in bfloat16, which holds all of
-them exactly. Integers and booleans have no norm: a packed or quantised weight means nothing without its
-scales.
+8-bit formats are decoded through two tables with the bytes of the same number in bfloat16, which represents
+all of them exactly. Integers and booleans have no norm: the values of a packed or quantised weight mean
+nothing without its scales.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import struct
 from collections.abc import Callable, Mapping
 
 BLOCK = 1 << 16
-"""Numbers measured at once: in float64 they stay in a core's cache."""
+"""Numbers measured at once; as float64 they fit into a core's cache."""
 
 WIDTHS: Mapping[str, int] = {
     "F64": 8, "F32": 4, "C64": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
 }  # fmt: skip
-"""Bytes of a number, of the dtypes that have numbers to measure. A complex number counts as its two parts."""
+"""Bytes per number, for the dtypes whose numbers are measured. A complex number counts as two."""
 
 
 def _e4m3(code: int) -> float:
@@ -42,7 +42,7 @@ _EIGHT_BITS: Mapping[str, Callable[[int], float]] = {"F8_E4M3": _e4m3, "F8_E5M2"
 
 
 def bfloat16_tables(dtype: str) -> tuple[bytes, bytes]:
-    """Of a dtype of 8 bits, the low and the high byte of every code's number in bfloat16."""
+    """For an 8-bit dtype: the low and the high bytes of each code's number in bfloat16 (256 bytes each)."""
     decode = _EIGHT_BITS[dtype]
     packed = [struct.pack("<f", decode(code)) for code in range(256)]
     assert all(number[:2] == b"\0\0" for number in packed), "bfloat16 holds them exactly"

@@ -9,7 +9,9 @@ from threading import Event, Lock
 
 
 class FairSlots:
-    """`slots` in all, of which a tenant has at most all but one (or the only one). Safe for many threads."""
+    """`slots` in total, of which one tenant holds at most all but one (or the only one). Safe for many
+    threads.
+    """
 
     def __init__(self, slots: int) -> None:
         self._lock = Lock()
@@ -36,7 +38,7 @@ class FairSlots:
                 self._grant()
 
     def _granted_or_withdrawn(self, tenant: str, turn: Event) -> bool:
-        """Whether the turn came at the last moment; if not, nobody waits for it any more."""
+        """Whether a slot was granted at the last moment; if not, the request is withdrawn."""
         with self._lock:
             if turn.is_set():
                 return True
@@ -44,7 +46,7 @@ class FairSlots:
             return False
 
     def _grant(self) -> None:
-        """Gives free slots to those who wait: one for each tenant, least recently served first."""
+        """Gives free slots to waiting tenants: one each, least recently served first."""
         for tenant in list(self._waiting):
             queue = self._waiting[tenant]
             while queue and self._free and self._taken[tenant] < self._most:
@@ -53,7 +55,7 @@ class FairSlots:
                 queue.popleft().set()
                 self._waiting.move_to_end(tenant)
                 if len(self._waiting) > 1:
-                    break  # the others first
+                    break  # serve the other tenants first
             if not queue:
                 del self._waiting[tenant]
-        self._taken += Counter()  # forgets those who hold none
+        self._taken += Counter()  # forgets tenants without a slot

@@ -13,7 +13,7 @@ from adaptry.adapters.inspection.result import WeightsInspection
 def inspect_content(
     inspector: Inspector, content: Content, tenant: str = ""
 ) -> Mapping[str, WeightsInspection]:
-    """Every weights file of `content`, by path. Raises as `inspect_file`."""
+    """Inspects every weights file of `content`; results by path. Raises what `inspect_file` raises."""
     return {
         path: inspect_file(inspector, content, path, tenant)
         for path in content.sizes
@@ -22,7 +22,7 @@ def inspect_content(
 
 
 def inspect_file(inspector: Inspector, content: Content, path: str, tenant: str = "") -> WeightsInspection:
-    """One file. Raises `InvalidWeights`, and as `Inspector.inspect`."""
+    """Inspects one file. Raises `InvalidWeights`, and what `Inspector.inspect` raises."""
     header = read_header(content.reader(path), content.sizes[path], path)
     with content.descriptor(path) as descriptor:
         if descriptor is not None:
@@ -31,7 +31,9 @@ def inspect_file(inspector: Inspector, content: Content, path: str, tenant: str 
 
 
 def _after_header(content: Content, path: str, start: int) -> Iterator[bytes]:
-    """The file from `start` on. Read from its beginning: a distant store's cache keeps whole files."""
+    """The file from `start` on. It is read from its beginning, since the cache of a remote store keeps whole
+    files.
+    """
     for chunk in content.chunks(path):
         skipped = min(start, len(chunk))
         start -= skipped

@@ -1,7 +1,7 @@
-"""Measures the tensors of a weights file in a bounded child process, and keeps a few children for later.
+"""Measures the tensors of a weights file in a limited child process, and keeps a few children for reuse.
 
-A child is given an open file, or bytes that the caller reads: it opens nothing itself and holds no
-credentials. Whatever happens to it, the answer is a whole result or `Unavailable`.
+A child receives an open file, or bytes that the caller reads. It opens nothing itself and has no
+credentials. If it fails in any way, the caller gets `Unavailable`, and never a partial result.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from adaptry.core.processes.bounded import (
 )
 
 LARGE = 4 << 20
-"""Bytes from which the import of numpy (0.2 s) costs less than it saves."""
+"""Size in bytes from which importing numpy (0.2 s) pays off."""
 
 _MEMORY = 1 << 30
-_LIFETIME = 1e7  # seconds of processor time for all requests of a child; each has a bound of its own
+_LIFETIME = 1e7  # seconds of processor time for all requests of a child; each request has its own limit
 _SECONDS = 10.0  # of processor time, for a file of any size
-_PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes a second: a tenth of the slowest that was measured
+_PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes per second: a tenth of the slowest that was measured
 _WALL_FACTOR = 6.0
 _PATIENCE = 300.0  # seconds that a caller waits for its turn
 _LONGEST_ANSWER = 16 << 20
 
 
 WeightsSource = int | Callable[[int], Iterable[bytes]]
-"""A weights file: its descriptor, or a repeatable function that gives its bytes from a position on."""
+"""A weights file: its descriptor, or a function that yields its bytes from a position on, repeatedly."""
 
 
 class Inspector:
-    """`inspect` a file's tensors; at most `processes` children at once, which tenants take in turn.
+    """Inspects files' tensors, with at most `processes` children at once, which tenants take in turn.
 
-    Safe to use from many threads. Children start when they are needed and end after half a minute without
-    work, on `close`, and when this process ends, however it does.
+    Safe for many threads. Children start on demand. They end after half a minute without work, on `close`,
+    and when this process ends for any reason.
     """
 
     def __init__(self, processes: int | None = None) -> None:
@@ -65,17 +65,17 @@ class Inspector:
     def inspect(
         self, tensors: Mapping[str, TensorInfo], source: WeightsSource, tenant: str = ""
     ) -> WeightsInspection:
-        """Measures every tensor once, in the order of their bytes, between which there are no others.
+        """Measures every tensor once, in the order of their bytes, which are contiguous.
 
         Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for
-        minutes, and `CorruptData` if there are fewer bytes than the header promises.
+        minutes, and `CorruptData` if there are fewer bytes than the header declares.
         """
         try:
             with self._slots.hold(tenant, _PATIENCE):
                 answers = self._ask(tensors, source)
         except TimeoutError:
             raise Unavailable(
-                "many weights are being inspected at this moment; nothing was lost, try again in a minute"
+                "too many weights are being inspected now; nothing was lost, try again in a minute"
             ) from None
         except (ProcessFailed, ProcessTimeout) as error:
             raise Unavailable(
@@ -110,7 +110,7 @@ class Inspector:
 
     def _kept(self) -> _Child | None:
         with self._lock:
-            if self._owner != os.getpid():  # after a fork the children are the parent's, as are their answers
+            if self._owner != os.getpid():  # after a fork, the children belong to the parent
                 self._owner = os.getpid()
                 self._end.detach()
                 self._idle = []
@@ -124,7 +124,7 @@ class Inspector:
 
 
 class _EndedBefore(Exception):
-    """A kept child ended of its own accord before it heard of the request."""
+    """A child of the pool had already ended by itself before it read the request."""
 
 
 class _Child:
@@ -150,7 +150,9 @@ class _Child:
                 raise
 
     def measure(self, tensors: Mapping[str, TensorInfo], source: WeightsSource) -> list[TensorStatistics]:
-        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and as `source`: the child is lost."""
+        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; then the child
+        is lost.
+        """
         size = sum(info.size for info in tensors.values())
         numpy = _numpy_folder() if size >= LARGE else ""
         seconds = _SECONDS + size / (_NUMPY_RATE if numpy else _PLAIN_RATE)
@@ -196,7 +198,7 @@ class _Child:
             raise CorruptData(f"a weights file ended after {sent:,} of {size:,} bytes of its tensors")
 
     def _answer(self) -> bytes | None:
-        """None where the process ended first."""
+        """The answer, or None if the process ended first."""
         assert self._process.stdout
         length = int.from_bytes(self._process.stdout.read(4), "big")
         if not 0 < length <= _LONGEST_ANSWER:
@@ -220,7 +222,7 @@ class _Child:
         return ProcessFailed("the process ended without an answer")
 
     def _wait_for_end(self) -> None:
-        """Waits a moment for a process whose pipes are closed, so that its exit code is its own."""
+        """Waits briefly for a process whose pipes are closed, so that the exit code is not that of a kill."""
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -229,14 +231,14 @@ class _Child:
 
 
 def _parsed(answer: bytes, tensors: Mapping[str, TensorInfo]) -> list[TensorStatistics]:
-    found: list[Any] = json.loads(answer)  # `Any`: a list of our own child's answers
+    found: list[Any] = json.loads(answer)  # `Any`: a list that our child wrote
     if len(found) != len(tensors):
         raise ProcessFailed(f"the process measured {len(found):,} of {len(tensors):,} tensors")
     return [TensorStatistics(nan, infinite, norm, is_zero) for nan, infinite, norm, is_zero in found]
 
 
 def _numpy_folder() -> str:
-    """Where numpy is installed, without importing it; empty where it is not."""
+    """The folder in which numpy is installed, found without importing it; empty if it is not installed."""
     found = importlib.util.find_spec("numpy")
     return str(Path(found.origin).parent.parent) if found and found.origin else ""
 

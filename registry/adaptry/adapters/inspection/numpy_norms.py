@@ -1,8 +1,8 @@
-"""Counts and norms of blocks of numbers with numpy; imported only by the measuring process, for large files.
+"""Counts and norms of blocks of numbers with numpy. Only the measuring process imports it, for large files.
 
-Agrees with `plain_norms`: counts exactly, norms to a relative 1e-12 (a sum of at most 2^16 squares in
-float64). Buffers are allocated once, since new pages for each block would cost more than the arithmetic; so
-one thread at a time.
+It agrees with `plain_norms`: counts exactly, norms to a relative 1e-12 (a sum of at most 2^16 squares in
+float64). Buffers are allocated once, since new pages for each block would cost more than the arithmetic. So
+only one thread may use it at a time.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import numpy as np
 from adaptry.adapters.inspection.dtypes import BLOCK, bfloat16_tables
 from adaptry.adapters.inspection.plain_norms import Measured
 
-Array = np.ndarray[Any, np.dtype[Any]]  # numpy's own parameters say no more than this
+Array = np.ndarray[Any, np.dtype[Any]]  # numpy's type parameters cannot be more precise here
 
-_SMALLEST = 1e-280  # a smaller sum of squares may have lost what vanished
+_SMALLEST = 1e-280  # a smaller sum of squares may have lost values to underflow
 _WIDE = np.empty(BLOCK, np.uint32)
 _VALUES = np.empty(BLOCK, np.float64)
-np.seterr(all="ignore")  # overflow is expected, and answered below
+np.seterr(all="ignore")  # overflow is expected, and handled below
 
 
 def measure(dtype: str, data: bytes) -> Measured:
-    """As `plain_norms.measure`, of at most `BLOCK` numbers."""
+    """Like `plain_norms.measure`, for at most `BLOCK` numbers."""
     values = _decoded(dtype, data)
     squares = float(np.dot(values, values))
     if _SMALLEST < squares < math.inf:
-        return 0, 0, math.sqrt(squares)  # a NaN or an infinity would have shown in the sum
+        return 0, 0, math.sqrt(squares)  # a NaN or an infinity would be visible in the sum
     nan = int(np.count_nonzero(np.isnan(values)))
     infinite = int(np.count_nonzero(np.isinf(values)))
     return nan, infinite, _scaled_norm(values[np.isfinite(values)] if nan or infinite else values)
 
 
 def _scaled_norm(values: Array) -> float:
-    """Of finite values, whatever their size."""
+    """The norm of finite values of any magnitude, without overflow."""
     largest = float(np.abs(values).max(initial=0.0))
     if largest == 0:
         return 0.0
@@ -49,7 +49,7 @@ def _scaled_norm(values: Array) -> float:
 
 
 def _decoded(dtype: str, data: bytes) -> Array:
-    """The numbers in float64, valid until the next block."""
+    """The numbers as float64 [count], in a buffer that the next block overwrites."""
     match dtype:
         case "F64":
             return np.frombuffer(data, "<f8")

@@ -1,4 +1,4 @@
-"""Counts and norms of a block of numbers with the standard library alone."""
+"""Counts and norms of a block of numbers, with only the standard library."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from functools import cache
 from adaptry.adapters.inspection.dtypes import bfloat16_tables
 
 Measured = tuple[int, int, float]
-"""NaN values, infinite values, and the others' Euclidean norm; infinity where that exceeds a float64."""
+"""Number of NaN values, number of infinite values, and the Euclidean norm of the others (infinity if that
+exceeds a float64).
+"""
 
 
 def measure(dtype: str, data: bytes) -> Measured:
-    """Of little-endian numbers of `dtype` (a key of `dtypes.WIDTHS`). The norm is right to a bit or two."""
+    """Measures little-endian numbers of `dtype` (a key of `dtypes.WIDTHS`). The norm is exact to a bit or
+    two.
+    """
     values = _decoded(dtype, data)
-    norm = math.hypot(*values)  # scales by the largest value: nothing overflows or vanishes on the way
+    norm = math.hypot(*values)  # scales by the largest value, so that nothing overflows or underflows
     if math.isfinite(norm):
         return 0, 0, norm
     nan = sum(map(math.isnan, values))
@@ -42,7 +46,7 @@ def _decoded(dtype: str, data: bytes) -> Sequence[float]:
 
 
 def _widened(low: bytes, high: bytes) -> Sequence[float]:
-    """Numbers of bfloat16, given their bytes apart: the upper halves of a float32."""
+    """Numbers of bfloat16, from their low and high bytes: the upper halves of float32 numbers."""
     wide = bytearray(4 * len(low))
     wide[2::4], wide[3::4] = low, high
     return _array("f", wide)

@@ -1,13 +1,13 @@
-"""What an inspector and its child process agree on.
+"""The protocol between an inspector and its child process.
 
-A request is its length (4 bytes, big-endian) and a JSON object. The bytes of all tensors, one after another,
-follow it on the socket; or they are in an open file that comes along with the length, from the position
-`start` on. The answer is a length and a JSON list with, for each tensor in order: NaN values, infinite
-values, the norm of the others (null where there is none), and whether every element is zero.
+A request is a length (4 bytes, big-endian) and a JSON object. The bytes of all tensors, one after another,
+follow it on the socket; or they are in an open file that is sent with the length, from the position `start`
+on. The answer is a length and a JSON list with, for each tensor in order: the number of NaN values, the
+number of infinite values, the norm of the others (null if it has none), and whether every element is zero.
 """
 
 IDLE = 30.0
 """Seconds without a request after which a child ends, with exit code 0."""
 
 SHORT = 3
-"""The exit code if bytes end early: the sender is gone, or the file is shorter than its header says."""
+"""The exit code if the bytes end early: the sender is gone, or the file is shorter than its header says."""

@@ -1,4 +1,4 @@
-"""The values an inspection finds: for each tensor of a file, and for the file as a whole."""
+"""The results of an inspection: for each tensor of a file, and for the whole file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 INSPECTION = 1
-"""The version of the measurement. A stored result of an older one counts as not inspected."""
+"""The version of the measurement. A stored result of an older version counts as missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorStatistics:
-    """What one tensor holds: NaN and infinite elements, and the Euclidean norm of the others.
+    """One tensor: how many elements are NaN or infinite, and the Euclidean norm of the others.
 
-    `norm` is None for dtypes without numbers of their own (integers, booleans, packed weights), and where it
-    exceeds a float64. `is_zero`: every element is zero, and there is one.
+    `norm` is None for dtypes whose values have no magnitude (integers, booleans, packed weights), and if it
+    exceeds a float64. `is_zero`: it has elements, and all are zero.
     """
 
     nan: int
@@ -26,7 +26,7 @@ class TensorStatistics:
 
 @dataclass(frozen=True, slots=True)
 class WeightsInspection:
-    """A file's tensors by name, in the order of their bytes."""
+    """Statistics of a file's tensors by name, in the order of their bytes."""
 
     tensors: Mapping[str, TensorStatistics]
 
@@ -40,7 +40,7 @@ class WeightsInspection:
 
     @property
     def norm(self) -> float | None:
-        """Of all tensors that have one, as if they were one vector."""
+        """The norm of all tensors that have one, taken as one vector."""
         norms = [tensor.norm for tensor in self.tensors.values() if tensor.norm is not None]
         norm = math.hypot(*norms)
         return norm if norms and math.isfinite(norm) else None

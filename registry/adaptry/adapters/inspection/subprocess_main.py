@@ -1,9 +1,9 @@
-"""The process that measures weights: reads requests from the socket on standard input, until that ends.
+"""The process that measures weights: reads requests from the socket on standard input, until that closes.
 
-Requests and answers are those of `protocol`. Each request re-arms the timer that ends the process.
+Requests and answers are those of `protocol`. Each request resets the timer that ends the process.
 
 The process stays for the next request, since a start costs more than measuring a small adapter. It ends when
-its input does (whoever started it ended, however) or after `IDLE` seconds without a request.
+its input closes (because the process that started it has ended) or after `IDLE` seconds without a request.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
         head, files = _receive_head(requests)
         if len(head) < 4:
             return
-        request: dict[str, Any] = json.loads(
-            stream.read(int.from_bytes(head, "big"))
-        )  # `Any`: our own parent's words
+        request: dict[str, Any] = json.loads(stream.read(int.from_bytes(head, "big")))  # `Any`: our parent's
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         if measure is None and request["numpy"]:
             measure = _with_numpy(request["numpy"])
@@ -60,7 +58,7 @@ def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
 
 
 def _receive_head(requests: socket.socket) -> tuple[bytes, list[int]]:
-    """The four bytes of a length, and the file that came along, if one did. Fewer bytes at the end."""
+    """The four bytes of a length, and the file that was sent with it, if any. Fewer bytes at the end."""
     head, files = b"", []
     while len(head) < 4:
         piece, more, _, _ = socket.recv_fds(requests, 4 - len(head), 1)
@@ -72,7 +70,9 @@ def _receive_head(requests: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class _OpenFile(io.RawIOBase):
-    """A file read by position, since others share the open file; ends when the socket does."""
+    """A file that is read by position, since other processes share the descriptor. It ends with the
+    socket.
+    """
 
     def __init__(self, file: int, start: int, requests: socket.socket) -> None:
         self._file = file
@@ -82,9 +82,9 @@ class _OpenFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:  # `Any`: whatever the buffer protocol takes
+    def readinto(self, buffer: Any) -> int:  # `Any`: any buffer
         if select.select([self._requests], [], [], 0)[0]:
-            return 0  # nothing is sent before an answer, so this is the end: whoever asked is gone
+            return 0  # a caller sends nothing before it has the answer, so this means that it is gone
         count = os.preadv(self._file, [buffer], self._position)
         self._position += count
         return count
@@ -95,7 +95,7 @@ def _with_numpy(folder: str) -> Measure:
     try:
         measure: Measure = importlib.import_module("adaptry.adapters.inspection.numpy_norms").measure
     except ImportError:
-        return plain_norms.measure  # found, and broken: slower is still right
+        return plain_norms.measure  # numpy is installed but broken; the slower way gives the same result
     return measure
 
 

@@ -1,8 +1,8 @@
 """AdapterHub's `adapters`: bottlenecks (arXiv 1902.00751, 2005.00052, 2106.04647) and its other methods.
 
-Keys are whole paths in the model with the adapter's own name inside:
-`….output.adapters.NAME.adapter_up.weight`. A head saved beside them is the library's to load, and no part of
-the spec.
+Keys are complete paths in the model that contain the adapter's name:
+`….output.adapters.NAME.adapter_up.weight`. A head saved next to them is loaded by that library only, and is
+not part of the spec.
 """
 
 from __future__ import annotations
@@ -20,30 +20,32 @@ from adaptry.core.errors import InvalidConfig
 _VERSION = "adapters."
 _MODULE = r"(?P<path>.+)\.(?:adapters|loras|reft_layer\.refts)\.{name}\.(?P<role>.+)"
 _SHARED = r"(?:.+\.)?(?P<kind>invertible_adapters|shared_parameters|prompt_tunings)\.{name}\.(?P<role>.+)"
-# A prefix is one for the whole model, of which each layer's attention names its own copy.
+# One prefix serves the whole model; each layer's attention has its own name for it.
 _PREFIX = r"(?P<kind>.+\.prefix_tuning(?:\.pool)?\.(?:prefix_tunings|prefix_gates))\.{name}\.(?P<role>.+)"
 _DESCRIBED = frozenset({"bottleneck", "lora", "ia3", "prompt_tuning", "prefix_tuning", "reft", "union"})
 
 MethodSettings = Mapping[str, Any]
-"""A method's settings. (`Any`: JSON, and each architecture has its own.)"""
+"""A method's settings. (`Any`: JSON that differs between architectures.)"""
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The config as written; its base where PEFT has it. Raises `InvalidConfig`."""
+    """The config as written, with the base in PEFT's field. Raises `InvalidConfig`."""
     fields = dict(parse_config(data).fields)
     version = fields.get("version")
     if not isinstance(fields.get("config"), dict) or not str(version).startswith(_VERSION):
         raise InvalidConfig(
-            "adapter_config.json is not one of AdapterHub's adapters library (version"
-            f" {str(version)[:40]!a}); only that writes an adapter.safetensors"
+            "adapter_config.json was not written by AdapterHub's adapters library (version"
+            f" {str(version)[:40]!a}), the only tool that writes an adapter.safetensors"
         )
     if not isinstance(fields.get("name"), str) or not fields["name"]:
-        raise InvalidConfig("adapter_config.json has no name, which is part of every tensor's")
+        raise InvalidConfig("adapter_config.json has no field name, which every tensor's name contains")
     return AdapterConfig({**fields, "base_model_name_or_path": fields.get("model_name")})
 
 
 def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
-    """The modules a method adds to, by the library's names. A union (MAM, UniPELT) is of several methods."""
+    """The modules that the adapter changes, by the library's names. A union (MAM, UniPELT) has several
+    methods.
+    """
     settings: MethodSettings = config.fields["config"]
     members = {_method(member): member for member in _members(settings)}
     found = _gathered(config.fields["name"], header)
@@ -104,7 +106,7 @@ def _gathered(name: str, header: SafetensorsHeader) -> ForeignTensors:
 
 
 def _tokens(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> int | None:
-    """How many tokens a prompt or a prefix has: its rows, or what the config says of a flat one."""
+    """The number of tokens of a prompt or prefix: its rows, or the config's number for a flat one."""
     ends = ("prompt_embedding.weight", "self_prefix.wte.weight")
     for role, tensor in tensors.shared.items():
         if role.endswith(ends) and tensors.tensors[tensor].shape:
@@ -114,7 +116,7 @@ def _tokens(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> i
 
 
 def _modules(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> Iterator[ModuleSpec]:
-    """Whole modules; the tensors of others become unclaimed."""
+    """The complete modules. Tensors of incomplete modules become unclaimed."""
     for path, roles in tensors.modules.items():
         method = _method_of(roles)
         if method not in members and len(members) == 1:
@@ -126,7 +128,7 @@ def _modules(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> 
 
 
 def _method_of(roles: Mapping[str, str]) -> str:
-    """The member of a union whose tensors these are."""
+    """The member of a union that these tensors belong to."""
     if "lora_A" in roles:
         return "lora"
     if "lora_B" in roles:
@@ -154,7 +156,7 @@ def _module(tensors: ForeignTensors, path: str, method: str, settings: AdapterCo
 
 
 def _bottleneck(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
-    """(width, inputs, outputs), of two Linear layers or of Compacter's factors of them."""
+    """(width, inputs, outputs) of two Linear layers, or of Compacter's factors of them."""
     down = next(role for role in sorted(shapes) if re.fullmatch(r"adapter_down\.\d\.(weight|W_left|W)", role))
     stem = down.rpartition(".")[0]
     if "adapter_up.weight" in shapes:
@@ -166,7 +168,7 @@ def _bottleneck(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
 
 
 def _inputs(shapes: Mapping[str, tuple[int, ...]], down: str) -> int:
-    """Compacter's W is a sum of Kronecker products of a rule [n, n] with [in/n, …]."""
+    """The inputs of Compacter's W, a sum of Kronecker products of a rule [n, n] with [in/n, …]."""
     return shapes[down][0] * shapes[down][1]
 
 

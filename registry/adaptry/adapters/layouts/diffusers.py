@@ -1,8 +1,8 @@
-"""diffusers' LoRA weights: one file, whose keys begin with the part of the pipeline that they change.
+"""diffusers' LoRA weights: one file, whose keys begin with the name of the pipeline's part that they change.
 
-Its alpha is in the metadata (`lora_adapter_metadata`, since diffusers 0.34), or in tensors of its own, which
-the loaders of transformers read and those of UNets refuse; a file without either is loaded with alpha = rank,
-whatever it was trained with. Read as diffusers 0.42 does (`loaders/peft.py`, `utils/peft_utils.py`,
+Alpha is in the metadata (`lora_adapter_metadata`, since diffusers 0.34) or in separate tensors, which the
+loaders of transformers read and those of UNets refuse. A file without either is loaded with alpha = rank,
+whatever it was trained with. Parsed like diffusers 0.42 (`loaders/peft.py`, `utils/peft_utils.py`,
 `utils/state_dict_utils.py`).
 """
 
@@ -19,14 +19,14 @@ from adaptry.adapters.config_schema import check_lora
 from adaptry.adapters.header import ReadAt, SafetensorsHeader
 from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.layouts.scalars import read_scalar
-from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig
 
 _METADATA = "lora_adapter_metadata"
 _PART = r"(?:unet|transformer(?:_2|_ref)?|text_encoder(?:_[23])?|connectors|text_conditioner|diffusion_model)"
-# Since 0.2x as PEFT names them; before that under `lora.down`, and in attention processors `to_q_lora.down`.
+# PEFT's names since 0.2x; before that `lora.down`, and `to_q_lora.down` in attention processors.
 _KEY = re.compile(
     rf"(?P<path>{_PART}\..+?)"
     r"(?:\.lora_(?P<new>[AB])\.weight"
@@ -36,13 +36,13 @@ _KEY = re.compile(
 
 
 def is_key(name: str) -> bool:
-    """Whether a tensor is named as diffusers would."""
+    """Whether a tensor has a name of diffusers' form."""
     return _KEY.fullmatch(name) is not None
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """`metadata`: each part's LoraConfig under its name (`unet.r`), None where the file has none; `alphas`:
-    those that are tensors, by module. Raises `InvalidConfig`, `InvalidWeights`.
+    """The config, with `metadata`: each part's LoraConfig under the part's name (`unet.r`), or None if the
+    file has none; and `alphas`: those stored as tensors, by module. Raises `InvalidConfig`, `InvalidWeights`.
     """
     alphas = {
         _path(match["path"]): read_scalar(name, info, read)
@@ -62,7 +62,7 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
 
 
 class PipelineConfig(AdapterConfig):
-    """What the file says about the LoRAs of a pipeline's parts, sorted by part once."""
+    """The settings of the LoRAs of a pipeline's parts, grouped by part."""
 
     @cached_property
     def parts(self) -> Mapping[str, AdapterConfig]:
@@ -74,7 +74,7 @@ class PipelineConfig(AdapterConfig):
 
     @cached_property
     def usual_alphas(self) -> Mapping[str, float]:
-        """The most frequent alpha of each part that has any."""
+        """The most frequent alpha of each part that has alphas."""
         found: dict[str, Counter[float]] = {}
         for path, alpha in self.fields["alphas"].items():
             found.setdefault(path.partition(".")[0], Counter())[alpha] += 1
@@ -82,19 +82,19 @@ class PipelineConfig(AdapterConfig):
 
 
 def part_config(config: AdapterConfig, part: str) -> AdapterConfig:
-    """The LoraConfig of one part of the pipeline as the metadata has it, else PEFT's defaults."""
+    """The LoraConfig of one part of the pipeline, from the metadata, or PEFT's defaults."""
     assert isinstance(config, PipelineConfig)
     return config.parts.get(part) or AdapterConfig({})
 
 
 def declared_rank(config: AdapterConfig, path: str) -> int:
-    """The rank that the metadata gives a module."""
+    """The rank of a module according to the metadata."""
     part, _, inside = path.partition(".")
     return scale_of(part_config(config, part), inside)[2]
 
 
 def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
-    """The modules by their names in the pipeline, its part first."""
+    """The modules by their names in the pipeline, beginning with its part."""
     found = ForeignTensors(header.tensors)
     for name in header.tensors:
         match = _KEY.fullmatch(name)
@@ -104,7 +104,7 @@ def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
         role = {"A": "A", "B": "B", "down": "A", "up": "B"}.get(match["new"] or match["old"] or "")
         role = role or ("alpha" if match["alpha"] else "B_bias" if match["bias"] else "magnitude")
         if found.modules.setdefault(_path(match["path"]), {}).setdefault(role, name) != name:
-            found.unclaimed.append(name)  # the same factor in two spellings: one of the two would win
+            found.unclaimed.append(name)  # the same factor under two spellings: a loader would keep only one
     for path in found.modules:
         part, _, inside = path.partition(".")
         part_config(config, part).patterns.prepare([inside])
@@ -131,7 +131,9 @@ def _parsed(written: str) -> Mapping[str, Any]:
 
 
 def _path(written: str) -> str:
-    """A module's name today: attention processors once owned the factors, and `to_out` was no list."""
+    """A module's current name: formerly, attention processors owned the factors, and `to_out` was not a
+    list.
+    """
     path = written.replace(".processor.", ".")
     return f"{path}.0" if written != path and path.endswith(".to_out") else path
 
@@ -147,8 +149,8 @@ def _modules(tensors: ForeignTensors, config: AdapterConfig) -> Iterator[ModuleS
 
 
 def _scale(path: str, rank: int, config: AdapterConfig) -> float:
-    """As `_create_lora_config`: the metadata, else the alphas, else 1. A module without an alpha among others
-    with one gets the most frequent of its part.
+    """The scale as in `_create_lora_config`: from the metadata, else the alphas, else 1. If only some modules
+    have an alpha, the others get the most frequent one of their part.
     """
     part, _, inside = path.partition(".")
     if config.fields["metadata"] is not None:

@@ -1,8 +1,8 @@
 """kohya's sd-scripts and LyCORIS: one file of any name, module paths with `_` for `.`, `ss_*` metadata.
 
-A path cannot be told back without the model's own list of names, so modules keep the names of the file. The
-scale is alpha/rank, where alpha is a tensor beside each module, or the rank if there is none; what the
-metadata says of it is read by no loader (sd-scripts' `networks/lora.py`, diffusers'
+The original path cannot be recovered without the model's list of names, so modules keep the names of the
+file. The scale is alpha/rank, where alpha is a tensor of each module, or the rank if there is none. No loader
+reads the alpha in the metadata (sd-scripts' `networks/lora.py`, diffusers'
 `_convert_non_diffusers_lora_to_diffusers`).
 """
 
@@ -15,6 +15,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import ReadAt, SafetensorsHeader
 from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.layouts.scalars import read_scalar
+from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 
 _KEY = re.compile(
@@ -24,12 +25,14 @@ _METHODS = (("hada_", "loha"), ("lokr_", "lokr"), ("oft_", "oft"))
 
 
 def is_key(name: str) -> bool:
-    """Whether a tensor is named as sd-scripts or LyCORIS would."""
+    """Whether a tensor has a name of sd-scripts' or LyCORIS' form."""
     return _KEY.fullmatch(name) is not None
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The metadata's facts, as text, and module `alphas`. Raises `InvalidWeights` if one is no number."""
+    """The metadata's fields, as text, and `alphas` by module. Raises `InvalidWeights` if an alpha is not a
+    number.
+    """
     facts = {key: value[:512] for key, value in header.metadata.items() if key.startswith("ss_")}
     name = facts.get("ss_sd_model_name") or facts.get("ss_base_model_version")
     alphas = {
@@ -64,8 +67,7 @@ def _modules(tensors: ForeignTensors, method: str, alphas: Mapping[str, float]) 
     for path, roles in tensors.modules.items():
         shapes = tensors.shapes(path)
         if method != "lora":
-            rank = _rank(shapes)
-            yield tensors.module(path, (rank, 0, 0), alphas.get(path, rank) / max(1, rank))
+            yield _lycoris(tensors, path, method, alphas.get(path))
             continue
         down, up = shapes.get("lora_down.weight", ()), shapes.get("lora_up.weight", ())
         if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
@@ -77,8 +79,25 @@ def _modules(tensors: ForeignTensors, method: str, alphas: Mapping[str, float]) 
         )
 
 
+def _lycoris(tensors: ForeignTensors, path: str, method: str, alpha: float | None) -> ModuleSpec:
+    """A module of LyCORIS, which scales by alpha over rank, and by 1 if no factor has a rank. Sides are 0 if
+    the tensors do not determine them.
+    """
+    shapes = tensors.shapes(path)
+    rank = _rank(shapes)
+    scale = alpha / rank if alpha is not None and rank else 1.0
+    own = {role.partition("_")[2]: shape for role, shape in shapes.items() if role != "alpha"}
+    try:
+        if method not in ("loha", "lokr"):
+            raise ValueError
+        size = METHODS[method].module_size(own, AdapterConfig({"r": max(1, rank)}))
+    except (KeyError, IndexError, ValueError):
+        return tensors.module(path, (rank, 0, 0), scale)
+    return tensors.module(path, (rank, size.fan_in, size.fan_out), scale, size.kind)
+
+
 def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The rank of a LyCORIS module's first pair of factors; 0 where it has none."""
+    """The rank of a LyCORIS module's first pair of factors; 0 if it has none."""
     ends = ("w1_b", "w2_b", "w1_a", "w2_a")
     return next((shapes[role][0] for end in ends for role in sorted(shapes) if role.endswith(end)), 0)
 
@@ -89,7 +108,7 @@ def _is_without(module: ModuleSpec, alphas: Mapping[str, float], config: Adapter
 
 
 def _number(text: object) -> float | None:
-    """Metadata are texts, and `None` is one of them."""
+    """The number in a metadata text, which may be `None`."""
     return float(text) if isinstance(text, str) and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) else None
 
 

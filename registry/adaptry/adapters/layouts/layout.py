@@ -1,4 +1,4 @@
-"""What it takes to read one tool's adapters: its config in PEFT's words, and its tensors as a `Spec`."""
+"""The functions that read one tool's adapters: its config in PEFT's terms, and its tensors as a `Spec`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 
 @dataclass(frozen=True, slots=True)
 class AdapterLayout:
-    """`config`: the config from its file's bytes (empty where the tool writes none) and the weights' header;
-    settings that are tensors it reads from the weights' file. It raises `InvalidConfig`, `InvalidWeights`.
-    `describe`: the spec from both.
+    """`config` parses the config from its file's bytes (empty if the tool writes none) and the weights'
+    header; it reads settings that are tensors from the weights' file. It raises `InvalidConfig`,
+    `InvalidWeights`. `describe` derives the spec from config and header.
     """
 
     config: Callable[[bytes, SafetensorsHeader, ReadAt], AdapterConfig]
@@ -22,7 +22,7 @@ class AdapterLayout:
 
 
 class ForeignTensors:
-    """A foreign file's tensors, as they are sorted out: by module and role, shared, or known to no rule."""
+    """The tensors of another tool's file, classified: by module and role, shared, or unclaimed."""
 
     def __init__(self, tensors: Mapping[str, TensorInfo]) -> None:
         self.tensors = tensors
@@ -40,7 +40,7 @@ class ForeignTensors:
         scale: float = 1.0,
         kind: ModuleKind = "linear",
     ) -> ModuleSpec:
-        """A module of (rank, inputs, outputs)."""
+        """A module with these numbers: (rank, inputs, outputs)."""
         rank, fan_in, fan_out = sides
         return ModuleSpec(
             path=path,

@@ -1,4 +1,4 @@
-"""mlx-lm's LoRA: factors the other way round, and a `scale` that multiplies as it is.
+"""mlx-lm's LoRA: transposed factors, and a `scale` that is applied directly, without dividing by the rank.
 
 `lora_a` is [in, rank] and `lora_b` [rank, out]; all experts of a layer are in one module, with `lora_a`
 [experts, rank, in] and `lora_b` [experts, out, rank] (`tuner/lora.py`; before 0.2x `lora_a` was
@@ -14,21 +14,23 @@ from adaptry.adapters.config import AdapterConfig, parse_config
 from adaptry.adapters.header import ReadAt, SafetensorsHeader
 from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
-from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
+from adaptry.adapters.tensor_names import is_input_embedding
 from adaptry.core.errors import InvalidConfig
 
 _KEY = re.compile(r"(?P<path>.+)\.(?P<role>lora_a|lora_b|m)")
-_SCALE = 20.0  # mlx-lm's own default
+_SCALE = 20.0  # mlx-lm's default
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The config as written; rank, scale, base as in PEFT. Raises `InvalidConfig`, also on whole weights."""
+    """The config as written, with PEFT's fields for rank, scale and base. Raises `InvalidConfig`, also for
+    full fine-tunes.
+    """
     fields = dict(parse_config(data).fields)
     kind = fields.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora") or not isinstance(fields.get("lora_parameters"), dict):
         raise InvalidConfig(
-            f"adapter_config.json is no LoRA of mlx-lm's (fine_tune_type {str(kind)[:40]!a});"
-            " whole weights are a model"
+            f"adapter_config.json is not a LoRA of mlx-lm (fine_tune_type {str(kind)[:40]!a});"
+            " full weights are a model, not an adapter"
         )
     parameters = AdapterConfig(fields["lora_parameters"])
     rank, scale = parameters.rank("rank"), parameters.number("scale", _SCALE)
@@ -37,7 +39,7 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
 
 
 def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
-    """The modules by their names in MLX's model, which are those of transformers' in nearly every case."""
+    """The modules by their names in MLX's model, which are nearly always those of transformers."""
     scale = AdapterConfig(config.fields["lora_parameters"]).number("scale", _SCALE)
     found = ForeignTensors(header.tensors)
     for name in header.tensors:
@@ -54,7 +56,7 @@ def _modules(tensors: ForeignTensors, scale: float) -> Iterator[ModuleSpec]:
     for path, roles in tensors.modules.items():
         down, up = (tensors.shapes(path).get(role, ()) for role in ("lora_a", "lora_b"))
         if len(down) == 2 and len(up) == 2 and down[1] == up[0]:
-            kind: ModuleKind = "embedding" if path.rpartition(".")[2] in INPUT_EMBEDDINGS else "linear"
+            kind: ModuleKind = "embedding" if is_input_embedding(path) else "linear"
             yield tensors.module(path, (down[1], down[0], up[1]), scale, kind)
         elif len(up) == 3 and down[:-1] in ((up[0], up[2]), (up[0] * up[2],)):
             yield tensors.module(path, (up[0] * up[2], down[-1], up[1]), scale, "parameter")

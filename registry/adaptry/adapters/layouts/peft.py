@@ -1,4 +1,4 @@
-"""PEFT's own layout, which ours is: `adapter_config.json` beside `adapter_model.safetensors`."""
+"""PEFT's layout, which is also ours: `adapter_config.json` and `adapter_model.safetensors`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One file for a pipeline of diffusion models, told by its keys: diffusers' names, or kohya's flat ones.
+"""One file for a pipeline of diffusion models, in diffusers' or kohya's layout, recognised by its keys.
 
-The file's own name tells nothing: people upload kohya's under diffusers' name, and diffusers' under one of
-their own.
+The file's name does not distinguish them: people upload kohya's files under diffusers' name, and diffusers'
+files under names that they choose.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from adaptry.core.errors import InvalidWeights
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """As the layout of these keys. Raises `InvalidWeights` if they are of neither, and as that layout."""
+    """The config according to the layout of the keys. Raises `InvalidWeights` if the keys match neither
+    layout, and what that layout raises.
+    """
     if not any(kohya.is_key(name) or diffusers.is_key(name) for name in header.tensors):
         example = next(iter(header.tensors), "none")
         raise InvalidWeights(
-            f"no tensor of the file is named as kohya's or diffusers' are ({example[:80]!a}), and there is no"
-            " adapter_config.json: push the folder that the training wrote, or, for a part of a pipeline,"
-            " save it with pipeline.save_lora_weights(DIR, unet_lora_layers=…), whose names say which part"
+            f"no tensor of the file has a name of kohya's or diffusers' form ({example[:80]!a}), and there is"
+            " no adapter_config.json: push the folder that the training wrote or, for a part of a pipeline,"
+            " save it with pipeline.save_lora_weights(DIR, unet_lora_layers=…), whose names contain the part"
         )
     return _layout(header).config(data, header, read)
 
 
 def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
-    """As the layout of these keys."""
+    """The spec according to the layout of the keys."""
     return _layout(header).describe(config, header)
 
 

@@ -1,6 +1,7 @@
-"""Numbers that a tool keeps as tensors of one element: the alphas of kohya's files and of some of diffusers'.
+"""Numbers that a tool stores as tensors of one element: the alphas of kohya's and of some of diffusers'
+files.
 
-They are settings, not weights, so they are read with the headers. Two to eight bytes each.
+They are settings and not weights, so they are read with the headers: two to eight bytes each.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _CODES = {
 
 
 def read_scalar(name: str, info: TensorInfo, read: ReadAt) -> float:
-    """The number in a tensor of one element. Raises `InvalidWeights` for more elements or no number."""
+    """The number in a tensor of one element. Raises `InvalidWeights` if it has more elements or is not
+    finite.
+    """
     if info.numel != 1 or info.dtype not in {*_CODES, "BF16"}:
         raise InvalidWeights(f"{name} must be one number, and is {info.dtype} {list(info.shape)}")
     data = read(info.start, info.size)
@@ -35,5 +38,5 @@ def read_scalar(name: str, info: TensorInfo, read: ReadAt) -> float:
     else:
         value = float(struct.unpack(_CODES[info.dtype], data)[0])
     if not math.isfinite(value):
-        raise InvalidWeights(f"{name} is {value}: a training that diverged, or a file that was damaged")
+        raise InvalidWeights(f"{name} is {value}: the training diverged, or the file is damaged")
     return value

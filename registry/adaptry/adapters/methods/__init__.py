@@ -1,7 +1,8 @@
-"""The adapter methods: for each, how its tensors and config become a `Spec`, and what it does to a weight.
+"""The PEFT methods: for each, how a `Spec` is derived from its tensors and config, and how it changes a
+weight.
 
-Adding a method is one file and one entry in `METHODS`. A method we have no file for is described
-generically (its tensors are counted and named) and never refused for being new.
+To add a method, write one file and one entry in `METHODS`. A method without a file is described generically
+(its tensors are counted and named), and never refused for being new.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
-    """What an adapter is. Raises `InvalidConfig` where the config contradicts itself."""
+    """The spec of an adapter. Raises `InvalidConfig` if the config contradicts itself."""
     if not config.peft_type or not config.peft_type.replace("_", "").isalnum():
         raise InvalidConfig("adapter_config.json has no peft_type: is this an adapter that PEFT wrote?")
     name = config.peft_type.lower()
@@ -146,11 +147,6 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
         parameters=sum(info.numel for info in tensors.values()),
         size=sum(info.size for info in tensors.values()),
         base_name=config.base_name,
-        task=_text(config, "task_type"),
-        peft_version=_text(config, "peft_version"),
+        task=config.text("task_type"),
+        peft_version=config.text("peft_version"),
     )
-
-
-def _text(config: AdapterConfig, key: str) -> str | None:
-    value = config.fields.get(key)
-    return value[:128] if isinstance(value, str) else None

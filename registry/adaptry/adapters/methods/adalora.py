@@ -1,6 +1,6 @@
 """AdaLoRA: a LoRA whose ranks were pruned as it trained (arXiv 2303.10512; PEFT `tuners/adalora`).
 
-A file holds the ranks that are left; the scale is still over the rank that it began with.
+A file has the ranks that remain; the scale is still divided by the initial rank.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from adaptry.adapters.spec import ModuleSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TINY = 1e-5  # what PEFT adds to the rank it divides by
+_TINY = 1e-5  # PEFT adds this to the rank that it divides by
 
 
 def _first_rank(config: AdapterConfig) -> int:
@@ -25,7 +25,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
     common_number(rank, up, shapes["E"][0])
     if rank > _first_rank(config):
-        raise ValueError("there are more ranks than it began with")
+        raise ValueError("there are more ranks than the initial rank")
     return ModuleSize(rank, fan_in, fan_out, "flat")
 
 
@@ -34,7 +34,9 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _up_and_down(parts: ModuleTensors) -> tuple[Tensor, Tensor]:
-    """PEFT reckons in float32, but what it cuts to size at load it reads in the base's dtype."""
+    """The factors [out, r] and [r, in] in float32. Those that PEFT cuts to size at load pass through the
+    base's dtype, as they do there.
+    """
     import torch
 
     read = parts.dtype if _is_cut(parts) else torch.float32
@@ -43,7 +45,7 @@ def _up_and_down(parts: ModuleTensors) -> tuple[Tensor, Tensor]:
 
 
 def _divisor(parts: ModuleTensors) -> Tensor:
-    """PEFT reads the rank in the base's dtype too."""
+    """The rank to divide by, rounded to the base's dtype as in PEFT."""
     import torch
 
     return torch.tensor([float(_first_rank(parts.config))], dtype=parts.dtype).float() + _TINY
@@ -64,7 +66,7 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
 
 
 def _is_cut(parts: ModuleTensors) -> bool:
-    """Whether `rank_pattern`, which names parameters here, says which ranks of the module are left."""
+    """Whether `rank_pattern`, whose keys are parameters here, says which ranks of the module remain."""
     names = parts.config.pattern_values("rank_pattern")
     return any(name.rpartition(".")[0] == parts.module.path for name in names)
 
@@ -72,7 +74,7 @@ def _is_cut(parts: ModuleTensors) -> bool:
 def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if config.number("lora_alpha", 8) > 0:
         return None
-    return "lora_alpha is not positive, and then PEFT scales by another rank at load than it did in training"
+    return "lora_alpha is not positive, and PEFT then scales by a different rank at load than in training"
 
 
 METHOD = Method(

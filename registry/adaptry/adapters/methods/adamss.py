@@ -1,9 +1,9 @@
 """AdaMSS: updates of clusters of output rows, each in a small subspace (NeurIPS 2025; PEFT `tuners/adamss`).
 
-Which rows a part changes is not in the file: PEFT finds it anew whenever it loads one, by clustering the rows
-of the base's weight (its bias a column more) with scikit-learn, in the basis of their leading directions. The
-directions are in the file, so whether the same ones are found here can be told, and where they are not
-nothing is merged.
+The file does not say which rows a part changes. Whenever PEFT loads it, it computes them again: it clusters
+the rows of the base's weight (with the bias as one more column) with scikit-learn, in the basis of their
+leading directions. The file has the directions, so a merge can check that it found the same ones; otherwise
+it refuses.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RTOL, _ATOL = 2**-8, 1e-4
-"""How far the directions (of length 1) may be from the file's, which are rounded to the base's dtype."""
+"""Largest distance of the directions (of length 1) from the file's, which are rounded to the base's dtype."""
 _CLUSTERING = {"init": "random", "n_init": 1, "max_iter": 10, "random_state": 123456789}
-"""What PEFT gives to KMeans (`tuners/adamss/utils.py`)."""
+"""PEFT's arguments for KMeans (`tuners/adamss/utils.py`)."""
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """`newB` is as wide as the inputs, with one column more where the base has a bias."""
+    """`newB` has a column for each input, and one more if the base has a bias."""
     rank, columns = shapes["newB"]
     clusters = [role.removeprefix("B.") for role in shapes if role.startswith("B.")]
     if any(shapes[f"A.{cluster}"] != (shapes[f"B.{cluster}"][1], rank) for cluster in clusters):
-        raise ValueError("the factors do not multiply")
+        raise ValueError("the shapes of the factors do not match")
     fan_out = sum(shapes[f"B.{cluster}"][0] for cluster in clusters)
     return ModuleSize(common_number(rank, min(config.rank(default=100), fan_out, columns)), 0, fan_out)
 
@@ -54,7 +54,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 def _check_installed() -> None:
     if find_spec("sklearn") is None:
         raise MissingDependency(
-            "AdaMSS is merged by clusters that scikit-learn finds in the base's weights:"
+            "AdaMSS needs the clusters that scikit-learn finds in the base's weights:"
             " pip install scikit-learn"
         )
 
@@ -62,7 +62,7 @@ def _check_installed() -> None:
 def _rows(weight: Tensor, parts: ModuleTensors, count: int) -> list[Tensor]:
     """The row numbers of each of the `count` clusters of `weight` [out, in or in + 1], fp32.
 
-    Raises `MissingDependency` (no scikit-learn), and `InvalidWeights` where they are not those of the file.
+    Raises `MissingDependency` (no scikit-learn), and `InvalidWeights` if they differ from the file's.
     """
     import torch
 
@@ -80,28 +80,28 @@ def _rows(weight: Tensor, parts: ModuleTensors, count: int) -> list[Tensor]:
     )
     if not torch.allclose(right, directions, rtol=_RTOL, atol=_ATOL):
         raise InvalidWeights(
-            f"the directions of {path} are not those that PEFT finds in this base on this machine, so which"
-            " rows it changes cannot be told: merge it into the base it was trained on, on such a machine as"
-            " it was trained on"
+            f"the directions of {path} differ from those that PEFT finds in this base on this machine, so"
+            " the rows that it changes are unknown: merge it into the base it was trained on, on the kind of"
+            " machine it was trained on"
         )
     clusters = KMeans(n_clusters=count, **_CLUSTERING).fit_predict(left.contiguous().numpy())
     found = [torch.where(torch.from_numpy(clusters) == number)[0] for number in range(count)]
     if any(len(rows) != parts[f"B.{number}"].shape[0] for number, rows in enumerate(found)):
         raise InvalidWeights(
-            f"the rows of {path} fall into clusters of other sizes than the file has: merge it with the"
-            " scikit-learn it was trained with"
+            f"the clusters of the rows of {path} have other sizes than in the file: merge it with the version"
+            " of scikit-learn that it was trained with"
         )
     return found
 
 
 def _update(weight: Tensor, bias: Tensor | None, parts: ModuleTensors) -> Tensor:
-    """[out, in], or [out, in + 1] with a bias, fp32: for each cluster of rows its B·A·newB."""
+    """The update [out, in], or [out, in + 1] with a bias, in float32: B·A·newB for each cluster of rows."""
     import torch
 
     count = min(int(parts.config.rank("num_subspaces", 5)), weight.shape[0])
     if f"B.{count - 1}" not in parts or f"B.{count}" in parts:
         raise InvalidWeights(
-            f"{parts.module.path} has another number of parts than the {count} of adapter_config.json: save"
+            f"{parts.module.path} does not have the {count} parts that adapter_config.json declares: save"
             " the adapter again from the trained model"
         )
     joined = weight if bias is None else torch.cat((weight, bias[:, None]), dim=1)
@@ -135,7 +135,7 @@ METHOD = Method(
     needs_base=True,
     check_installed=_check_installed,
     tolerance=(
-        "bit-equal where torch's LAPACK and scikit-learn are the same, on as many threads; else within"
-        " rounding, or refused where they find other directions"
+        "bit-equal with the same LAPACK in torch, scikit-learn and number of threads; otherwise within"
+        " rounding, or refused if they find other directions"
     ),
 )

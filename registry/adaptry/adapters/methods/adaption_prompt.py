@@ -22,8 +22,8 @@ METHOD = Method(
     key_patterns={"adaption_prompt": "prompt", "adaption_gate": "gate"},
     module_size=_module_size,
     unmergeable_hint=(
-        "its prompts are attended to beside the input, through a gate: serve it unmerged, with PEFT's "
-        "PeftModel.from_pretrained, or train a LoRA"
+        "attention layers read its prompts in addition to the input, through a gate: serve it unmerged, with"
+        " PEFT's PeftModel.from_pretrained, or train a LoRA"
     ),
     virtual_tokens=_tokens,
 )

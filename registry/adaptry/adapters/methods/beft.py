@@ -1,4 +1,4 @@
-"""BEFT: a trained addition to the biases and nothing else (arXiv 2509.15974; PEFT `tuners/beft`)."""
+"""BEFT: trained additions to the biases only (arXiv 2509.15974; PEFT `tuners/beft`)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    WeightSides,
+    common_number,
+)
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import block_diagonal, cayley
 
@@ -15,19 +22,28 @@ if TYPE_CHECKING:
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, blocks, side, again = shapes["R"]
-    *ones, outputs = sorted(shapes["s"])  # a column, or of a convolution one more dimension for each side
+    *ones, outputs = sorted(shapes["s"])  # a column; a convolution has one more dimension for each side
     common_number(side, again)
     common_number(1, *ones)
     if (config.fields.get("boft_block_size") or side, config.fields.get("boft_block_num") or blocks) != (
         side,
         blocks,
     ):
-        raise ValueError("the blocks have another size than the config says")
+        raise ValueError("the blocks do not have the size that the config declares")
     return ModuleSize(0, blocks * side, outputs, "flat")
 
 
+def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
+    parts = config.fields.get("boft_block_size") or config.fields.get("boft_block_num")
+    if type(parts) is not int or weight.fan_in % parts == 0:
+        return None
+    return f"rotates inputs in multiples of {parts:,}, but this base's weight has {weight.fan_in:,}"
+
+
 def _butterfly(width: int, blocks: int, half: int) -> Tensor:
-    """The order of inputs in which a factor sees them: per `blocks` part, even half-blocks before odd."""
+    """The order [in] in which a factor takes the inputs: in each of `blocks` parts, even half-blocks
+    first.
+    """
     import torch
 
     parts = torch.arange(width).view(blocks, -1, half)
@@ -63,5 +79,6 @@ METHOD = Method(
     key_patterns={"boft_R": "R", "boft_s": "s"},
     module_size=_module_size,
     weight=_weight,
+    cannot_adapt=_cannot_adapt,
     needs_base=True,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,14 +17,24 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         size != config.rank("block_size", 256)
         and size not in config.pattern_values("block_size_pattern").values()
     ):
-        raise ValueError(f"blocks of {size} are not what the config says")
+        raise ValueError(f"the blocks have size {size}, which differs from the config")
     if not rows * columns:
         raise ValueError("there are no blocks")
     return ModuleSize(0, columns * size, rows * size)
 
 
+def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
+    size = config.rank("block_size", 256)
+    if config.pattern_values("block_size_pattern") or not (weight.fan_in % size or weight.fan_out % size):
+        return None
+    sides = f"{weight.fan_out:,}×{weight.fan_in:,}"
+    return f"has blocks of {size:,}, which do not divide this base's weight of {sides}"
+
+
 def _circulant(kernel: Tensor) -> Tensor:
-    """The whole matrix, the convolution of every unit vector: by FFT, in PEFT's order of operations."""
+    """The complete matrix [n, n], as the convolution of every unit vector: by FFT, in PEFT's order of
+    operations.
+    """
     import torch
     from torch.fft import fft, ifft
 
@@ -43,7 +53,8 @@ METHOD = Method(
     name="c3a",
     title="C3A",
     key_patterns={"c3a_kernel": "kernel"},
-    tolerance="bit-equal where torch's FFT is the same, on as many threads; else within rounding",
+    tolerance="bit-equal with the same FFT in torch and number of threads; otherwise within rounding",
     module_size=_module_size,
+    cannot_adapt=_cannot_adapt,
     weight=_weight,
 )

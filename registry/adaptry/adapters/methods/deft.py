@@ -1,6 +1,6 @@
 """DEFT: a subspace of the outputs replaced by a trained one (NeurIPS 2025, DEFT; PEFT `tuners/deft`).
 
-With `para` it is only taken out (PaRa, arXiv 2406.05641).
+With `para` the subspace is only removed (PaRa, arXiv 2406.05641).
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     method = config.fields.get("decomposition_method", "relu")
     if method in ("relu", "qr"):
         return None
-    return f"its decomposition_method is {str(method)[:40]!a}; relu and qr are known: merge it with PEFT"
+    return (
+        f"its decomposition_method is {str(method)[:40]!a}, but only relu and qr are supported:"
+        " merge it with PEFT"
+    )
 
 
 @on_matrix

@@ -1,6 +1,6 @@
-"""DeLoRA: a LoRA whose strength is bounded apart from its direction (arXiv 2503.18225; PEFT `tuners/delora`).
+"""DeLoRA: a LoRA with separate strength and direction (arXiv 2503.18225; PEFT `tuners/delora`).
 
-The norms of the base's columns, which scale it, are in the file.
+The file has the norms of the base's columns, by which the update is scaled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _strengths(parts: ModuleTensors) -> Tensor:
-    """What each rank counts: λ over the rank and the norms of its two vectors."""
+    """The factor [r] of each rank: λ divided by the rank and by the norms of its two vectors."""
     import torch
 
     down, up = parts["A"], parts["B"]

@@ -1,7 +1,7 @@
-"""Full weights in an adapter's file: what replaces a weight of the base, whatever the method beside it.
+"""Full weights in an adapter's file, which replace a weight of the base, in addition to any method.
 
-`modules_to_save`, biases, saved embeddings and token rows are PEFT's, not a method's: every tuner may have
-them.
+`modules_to_save`, biases, saved embeddings and token rows belong to PEFT and not to a method: every tuner may
+have them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _EMBEDDINGS = frozenset(
 
 
 def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -> ExtraWeight | None:
-    """The full weight that `key` (without its prefix; `name` with it) is, or None where it is none."""
+    """The full weight that `key` (without its prefix; `name` with it) holds, or None."""
     kind: ExtraKind
     if match := _TOKEN_ROWS.fullmatch(key):
         return ExtraWeight(target=f"{match['path']}.weight", kind="token_rows", tensor=name, shape=info.shape)
     if match := _BASE_LAYER.fullmatch(key):
         kind = "bias" if match["parameter"] == "bias" else "saved_embedding"
-        # PEFT wraps an embedding whose rows it trains, and saves all of it where a vocabulary was resized.
+        # PEFT wraps an embedding whose rows it trains, and saves all of it if the vocabulary was resized.
         path = match["path"].removesuffix(".token_adapter").replace(".base_layer", "")
         target = f"{path}.{match['parameter']}"
         return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
@@ -54,7 +54,7 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
 def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo], config: AdapterConfig) -> bool:
     """Whether `key` repeats a module of `modules_to_save` that the file has under its own name.
 
-    PEFT writes all of the wrapper where a vocabulary was resized, and reads only the module's own name back.
+    PEFT writes the whole wrapper if the vocabulary was resized, but reads only the module's name back.
     """
     match = _WRAPPED.fullmatch(key)
     if match is None or not config.is_saved(match["path"]):
@@ -75,9 +75,9 @@ def extra_traits(extras: list[ExtraWeight]) -> list[str]:
 def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
     """The rows of `target` that a file's token rows replace, in their order.
 
-    PEFT: a list is of the input embedding; a mapping is by the end of the embedding's name; TRAINABLE_TOKENS
-    has `token_indices`. A head that is tied to the embedding has the embedding's. Raises `InvalidConfig`
-    where there are none.
+    In PEFT, a list applies to the input embedding; the keys of a mapping are ends of an embedding's name;
+    TRAINABLE_TOKENS has `token_indices`. A head that is tied to the embedding has the embedding's rows.
+    Raises `InvalidConfig` if there are none.
     """
     indices = config.fields.get("trainable_token_indices", config.fields.get("token_indices"))
     if isinstance(indices, dict):

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 
 def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> ModuleSize:
-    """As many as the config gives one module or another; their number says nothing of the module's sides."""
+    """The size of a module whose number of coefficients the config declares. They do not determine its
+    sides.
+    """
     (count,) = shapes["spectrum"]
     known = (
         config.fields.get("n_frequency", default),
         *config.pattern_values("n_frequency_pattern").values(),
     )
     if count not in known:
-        raise ValueError(f"{count} coefficients are not what the config says")
+        raise ValueError(f"there are {count} coefficients, which differs from the config")
     return ModuleSize(0, 0, 0)
 
 
@@ -31,7 +33,16 @@ def too_many_coefficients(
     (count,) = shapes["spectrum"]
     if count <= weight.fan_out * weight.fan_in:
         return None
-    return f"has {count:,} coefficients, and this base's weight {weight.fan_out * weight.fan_in:,} elements"
+    return f"has {count:,} coefficients, but this base's weight {weight.fan_out * weight.fan_in:,} elements"
+
+
+def more_than_elements(weight: WeightSides, config: AdapterConfig, default: int) -> str | None:
+    """Why PEFT raises: it draws a different element for each coefficient, and there are too few elements."""
+    count = config.fields.get("n_frequency", default)
+    elements = weight.fan_out * weight.fan_in
+    if config.pattern_values("n_frequency_pattern") or type(count) is not int or count <= elements:
+        return None
+    return f"gets {count:,} coefficients, but this base's weight has only {elements:,} elements"
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
@@ -52,9 +63,10 @@ METHOD = Method(
     name="fourierft",
     title="FourierFT",
     key_patterns={"fourierft_spectrum": "spectrum"},
-    tolerance="bit-equal with one FFT library and the torch that drew its places",
+    tolerance="bit-equal with the same FFT library and the version of torch that drew its places",
     module_size=lambda shapes, config: coefficients(shapes, config, 1000),
     scale=_scale,
     weight=add_delta(_delta),
     mismatch=too_many_coefficients,
+    cannot_adapt=lambda weight, config: more_than_elements(weight, config, 1000),
 )

@@ -1,9 +1,9 @@
-"""FRoD: the weight written anew in a basis that all layers of a kind share, with a sparse core (AAAI 2026,
-FRoD, doi 10.1609/aaai.v40i31.39813; PEFT `tuners/frod`).
+"""FRoD: the weight expressed in a basis that all layers of a kind share, with a sparse core (AAAI 2026, FRoD,
+doi 10.1609/aaai.v40i31.39813; PEFT `tuners/frod`).
 
-The basis is taken from the file. PEFT takes its part U from a basis it computes anew as it loads: where that
-comes out otherwise than in training (other threads or LAPACK turn its vectors about), PEFT's own merge is
-wrong and this is not.
+The basis is read from the file. PEFT takes the part U from a basis that it computes again at load. If that
+differs from training (another LAPACK or number of threads flips its vectors), PEFT's own merge is wrong and
+this one is right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (fan_in,), (_,) = shapes["lambda_l"], shapes["lambda_s_values"]
     bases = [shape for role, shape in shapes.items() if role.startswith("V.")]
     if _saves_projection(config) and (fan_in, fan_in) not in bases:
-        raise ValueError("there is no basis of its width")
+        raise ValueError("no basis has its width")
     return ModuleSize(0, fan_in, 0)
 
 
@@ -41,7 +41,7 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
 
 
 def _kind(path: str) -> str:
-    """PEFT's name for what a module is, wherever its layer: `self_attn_q_proj`."""
+    """PEFT's name for a kind of module, without the layer: `self_attn_q_proj`."""
     *before, parent, name = ("", *path.split("."))
     if not parent or parent.isdigit():
         return name
@@ -51,7 +51,7 @@ def _kind(path: str) -> str:
 
 
 def _basis(weight: Tensor, shared: Tensor) -> Tensor:
-    """W's columns in the shared basis V, each of norm 1 (or 0), solved in float64."""
+    """The columns of W in the shared basis V, each with norm 1 (or 0), solved in float64."""
     import torch
 
     wide, basis = weight.double(), shared.double()
@@ -67,7 +67,9 @@ def _basis(weight: Tensor, shared: Tensor) -> Tensor:
 
 @on_matrix
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
-    """U(S + diag λ)Vᵀ in the weight's dtype; PEFT adds it as a difference, rounded once more."""
+    """U(S + diag λ)Vᵀ [out, in] in the weight's dtype. PEFT adds it as a difference, which is rounded
+    again.
+    """
     import torch
 
     kind, dtype = _kind(parts.module.path), weight.dtype
@@ -91,9 +93,10 @@ METHOD = Method(
     shared={rf"frod_{role}\.(?P<rest>.+)": role for role in ("V", "s_indices", "s_size")},
     integer_roles=frozenset({"s_indices", "s_size"}),
     module_size=_module_size,
+    recomputed_roles=r"V\..+",
     untrained_roles=r"V\..+|s_(?:indices|size)\..+",
     weight=_weight,
     unmergeable_reason=_unmergeable_reason,
     needs_base=True,
-    tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
+    tolerance="bit-equal with the same LAPACK in torch and number of threads; otherwise within rounding",
 )

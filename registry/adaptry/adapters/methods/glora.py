@@ -1,5 +1,6 @@
-"""GLoRA: weight and bias scaled and shifted by paths A to E, each low-rank, a vector, a number or nothing
-(arXiv 2306.07967; PEFT `tuners/glora`)."""
+"""GLoRA: weight and bias, scaled and shifted by paths A to E, each low-rank, a vector, a number or absent
+(arXiv 2306.07967; PEFT `tuners/glora`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """Paths A and B tell the sides where they have any; every path is there, be it as zeros."""
+    """The sides, from paths A and B if they have any. Every path has a tensor, even if it is zero."""
     rank = fan_in = fan_out = 0
     for path in "ABCDE":
         shape = shapes.get(f"path.{path}.X") or shapes.get(f"path.{path}.zeros")
@@ -39,7 +40,7 @@ def _path(parts: ModuleTensors, path: str, like: Tensor) -> Tensor:
 
 @on_matrix
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
-    """In the weight's dtype throughout, as in PEFT."""
+    """The new weight, computed in the weight's dtype throughout, as in PEFT."""
     return weight + (weight * _path(parts, "A", weight) + _path(parts, "B", weight))
 
 

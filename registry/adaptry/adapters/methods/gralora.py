@@ -1,5 +1,5 @@
-"""GraLoRA: a low-rank update for each block of a grid, which share their factors (arXiv 2505.20355; PEFT
-`tuners/gralora`); with `hybrid_r`, a plain LoRA besides."""
+"""GraLoRA: a low-rank update for each block of a grid, with shared factors (arXiv 2505.20355; PEFT
+`tuners/gralora`). With `hybrid_r`, it adds a plain LoRA."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from adaptry.adapters.methods.method import (
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     add_delta,
     common_number,
     trained_rank,
@@ -34,10 +35,17 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     common_number(_blocks(config), blocks, again)
     trained_rank(config, common_number(rank, up), 32)
     if rank % blocks:
-        raise ValueError(f"a rank of {rank} does not share out to {blocks} blocks")
+        raise ValueError(f"a rank of {rank} cannot be divided among {blocks} blocks")
     if hybrid := _hybrid_rank(config):
         common_number(hybrid, shapes["A_general"][0], shapes["B_general"][1])
     return ModuleSize(rank, fan_in * blocks, fan_out * blocks)
+
+
+def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
+    blocks = _blocks(config)
+    if not (weight.fan_in % blocks or weight.fan_out % blocks):
+        return None
+    return f"is cut into {blocks:,} blocks, but this base's weight is {weight.fan_out:,}×{weight.fan_in:,}"
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
@@ -45,16 +53,16 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _mixed(parts: ModuleTensors) -> Tensor:
-    """What comes out of the factors of the inputs, for each block of outputs: [inputs, blocks, rank]."""
+    """The inputs' factors, arranged for each block of outputs: [inputs, blocks, rank]."""
     import torch
 
     down = parts["A"]
     blocks, width, rank = down.shape
-    # [inputs, blocks, rank]: each input has its own block's factor, zero for the others.
+    # [inputs, blocks, rank]: each input has the factor of its block, and zero for the others.
     spread = torch.zeros(blocks, width, blocks, rank)
     for block in range(blocks):
         spread[block, :, block] = down[block]
-    # Each block's ranks go in equal shares to all blocks of outputs.
+    # The ranks of each block are divided equally among the blocks of outputs.
     mixed = spread.view(blocks * width, blocks, blocks, rank // blocks).permute(0, 2, 1, 3)
     return mixed.reshape(blocks * width, blocks, rank)
 
@@ -70,7 +78,7 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-    """Each block of outputs has its own ranks: their factors lie on a diagonal."""
+    """up [out, r] and down [r, in]: block-diagonal, since each block of outputs has its own ranks."""
     import torch
 
     # torch does not annotate `block_diag`.
@@ -92,6 +100,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=_scale,
     weight=add_delta(_delta),
+    cannot_adapt=_cannot_adapt,
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: _blocks(config) * module.rank + _hybrid_rank(config),

@@ -21,7 +21,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _product(parts: ModuleTensors) -> Tensor:
-    """BA in the shape in which the weight is stored."""
+    """BA in the weight's stored shape."""
     from torch.nn import functional
 
     if "embedding_A" in parts:
@@ -37,7 +37,7 @@ def _product(parts: ModuleTensors) -> Tensor:
 
 
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
-    """All in the weight's dtype, as in PEFT: BA, W∘BA and the sum are each rounded."""
+    """The new weight, computed in the weight's dtype as in PEFT: BA, W∘BA and the sum are each rounded."""
     return weight + weight * _product(parts).to(weight.dtype)
 
 

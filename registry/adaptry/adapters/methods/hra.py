@@ -18,12 +18,12 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _columns(vectors: Tensor) -> list[Tensor]:
-    """Each as PEFT takes it out: the stride of what is multiplied decides the order of rounding its sum."""
+    """The columns as PEFT extracts them, since the stride of an operand decides how its sum is rounded."""
     return [vectors[:, column].view(-1, 1) for column in range(vectors.shape[1])]
 
 
 def _chain(vectors: Tensor) -> Tensor:
-    """Π(I − 2uuᵀ), left to right, over the columns normalised."""
+    """Π(I − 2uuᵀ) [in, in], left to right, over the normalised columns."""
     import torch
 
     vectors = vectors / vectors.norm(dim=0)
@@ -34,7 +34,7 @@ def _chain(vectors: Tensor) -> Tensor:
 
 
 def _orthogonal(vectors: Tensor) -> Tensor:
-    """I − 2QQᵀ, Q by Gram and Schmidt (`apply_GS`)."""
+    """I − 2QQᵀ [in, in], with Q from Gram-Schmidt (`apply_GS`)."""
     import torch
 
     basis: list[Tensor] = []
@@ -63,5 +63,5 @@ METHOD = Method(
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
-    tolerance="bit-equal; with apply_GS where torch's BLAS runs on as many threads, else within rounding",
+    tolerance="bit-equal; with apply_GS only on the same number of threads, otherwise within rounding",
 )

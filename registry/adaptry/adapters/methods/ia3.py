@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def is_feedforward(config: AdapterConfig, path: str) -> bool:
-    """PEFT: a list of name ends, or a pattern for the whole name. Raises `InvalidConfig`, `Unavailable`."""
+    """Whether `feedforward_modules` has the module: as in PEFT, a list of name ends, or a pattern for the
+    whole name. Raises `InvalidConfig`, `Unavailable`.
+    """
     feedforward = config.fields.get("feedforward_modules")
     if isinstance(feedforward, str):
         return config.patterns.matches(feedforward, path)
@@ -24,14 +26,14 @@ def is_feedforward(config: AdapterConfig, path: str) -> bool:
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     shape = shapes["l"]
     if sorted(shape)[:-1] != [1] * (len(shape) - 1):
-        raise ValueError(f"{list(shape)} is no vector")
+        raise ValueError(f"{list(shape)} is not a vector")
     if len(shape) > 2:
         return ModuleSize(0, 0, 0, "conv")
     return ModuleSize(0, shape[1] if shape[0] == 1 else 0, shape[0] if shape[0] != 1 else 0)
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """PEFT holds the vector as a column, and as a row where it scales inputs or is a convolution's."""
+    """Whether the vector has PEFT's shape: a column, or a row if it scales inputs or a convolution."""
     shape, scales_inputs = shapes["l"], is_feedforward(config, module.path)
     width = weight.fan_in if scales_inputs else weight.fan_out
     sides = (1, width) if scales_inputs or len(shape) > 2 else (width, 1)
@@ -39,7 +41,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     if shape == wanted:
         return None
     side = "inputs" if scales_inputs else "outputs"
-    return f"has a vector of {list(shape)}, and by feedforward_modules it is {list(wanted)}, for the {side}"
+    return f"has a vector of {list(shape)}, but by feedforward_modules it is {list(wanted)}, for the {side}"
 
 
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
@@ -47,7 +49,7 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     scales_inputs = is_feedforward(parts.config, parts.module.path)
     if scaling.shape[0 if scales_inputs or parts.orientation == "conv" else 1] != 1:
         raise InvalidWeights(
-            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, and by feedforward_modules it scales"
+            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, but by feedforward_modules it scales"
             f" the module's {'inputs' if scales_inputs else 'outputs'}: save the adapter again"
         )
     if parts.orientation == "conv1d":

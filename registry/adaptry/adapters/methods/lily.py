@@ -7,7 +7,7 @@ from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_n
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """A is [rank, in], B [experts·rank, out] (not turned, as a LoRA's is), the router [experts, rank]."""
+    """A is [rank, in], B [experts·rank, out] (not transposed as in a LoRA), the router [experts, rank]."""
     (rank, fan_in), (rows, fan_out), (experts, width) = shapes["A"], shapes["B"], shapes["router"]
     common_number(rank, width)
     common_number(rows, experts * rank)
@@ -21,7 +21,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=lambda config, module: config.number("scaling", 1.0),
     unmergeable_hint=(
-        "a router mixes its experts anew for every token, so it is no one change of a weight: serve it"
+        "a router mixes its experts for each token, so there is no single change of a weight: serve it"
         " unmerged, with PEFT's PeftModel.from_pretrained"
     ),
 )

@@ -1,7 +1,7 @@
-"""LN tuning: norm layers trained whole, replacing the base's (arXiv 2312.11420; PEFT `tuners/ln_tuning`).
+"""LN tuning: fully trained norm layers that replace the base's (arXiv 2312.11420; PEFT `tuners/ln_tuning`).
 
-PEFT leaves merged norms in float32 in a model of half precision; here they take the base's dtype. A BatchNorm
-is saved with its running statistics, which go with it.
+In a half-precision model, PEFT leaves merged norms in float32; here they get the base's dtype. A BatchNorm is
+saved, and merged, with its running statistics.
 """
 
 from __future__ import annotations

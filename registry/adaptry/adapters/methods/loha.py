@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def scale(config: AdapterConfig, module: ModuleSpec) -> float:
-    """α/r, each by its pattern; as LyCORIS methods in PEFT have it."""
+    """α/r, each from its pattern, as for PEFT's LyCORIS methods."""
     rank = config.value_for("rank_pattern", module.path, config.rank())
     alpha = config.value_for("alpha_pattern", module.path, config.number("alpha", 8))
     return float(alpha) / int(rank)
@@ -42,16 +42,18 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 def effective_conv_mismatch(
     module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides
 ) -> str | None:
-    """Whether a kernel larger than one element is factored by itself is for the config to say."""
+    """Why a module does not fit: the config says whether a kernel larger than one element has its own
+    factors.
+    """
     is_said = config.flag("use_effective_conv2d") and any(side != 1 for side in weight.kernel)
     kernels = {shapes[role][2:] for role in ("t1", "t2") if role in shapes}
     has_own = bool(kernels)
-    if has_own and kernels != {(*weight.kernel, 1)[:2]}:  # of a Conv1d with a 1 behind
-        return f"has kernels of {' and '.join(map(str, sorted(kernels)))}, and this base's is {weight.kernel}"
+    if has_own and kernels != {(*weight.kernel, 1)[:2]}:  # a Conv1d has a trailing 1
+        return f"has kernels of {' and '.join(map(str, sorted(kernels)))}, but this base's is {weight.kernel}"
     if has_own and not is_said:
-        return "has factors of a kernel, and the config (use_effective_conv2d) or this base's weight has none"
+        return "has factors of a kernel, but the config (use_effective_conv2d) or this base's weight has none"
     if is_said and not has_own and "w2" not in shapes:
-        return "has no factors of the kernel, and the config says use_effective_conv2d"
+        return "has no factors of the kernel, but the config sets use_effective_conv2d"
     return None
 
 
@@ -73,8 +75,8 @@ def _product(parts: ModuleTensors) -> Tensor:
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-    """Of rank r²: each column of the one product's factor times each of the other's. Where that is more than
-    the weight's shorter side, the update itself and an identity.
+    """up [out, r²] and down [r², in]: each column of one product's factor times each column of the other's.
+    If r² exceeds the weight's shorter side, the update itself and an identity.
     """
     import torch
 

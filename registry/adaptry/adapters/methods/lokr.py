@@ -1,7 +1,7 @@
 """LoKr: a Kronecker product of two matrices, whole or factored (LyCORIS, arXiv 2309.14859; `tuners/lokr`).
 
-Which is factored is for the tensors to say. A module's rank is that of its whole update, rank(w1)·rank(w2).
-PEFT scales by alpha/r even where both are whole; LyCORIS itself then scales by 1.
+The tensors show which matrix is factored. A module's rank is that of its whole update, rank(w1)·rank(w2).
+PEFT scales by alpha/r even if neither is factored; LyCORIS itself then scales by 1.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ def _right(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(trained_rank(config, common_number(first[1], second[0])), second[1], first[0], "flat")
 
 
-def _halves(dimension: int, factor: int) -> tuple[int, int]:
-    """PEFT's `factorization`: two numbers whose product is `dimension`, the first near `factor`."""
+def factorisation(dimension: int, factor: int) -> tuple[int, int]:
+    """`factorization` of PEFT and LyCORIS: two numbers whose product is `dimension`, the first near
+    `factor`.
+    """
     if factor > 0 and dimension % factor == 0:
         return factor, dimension // factor
     most = dimension if factor == -1 else factor
@@ -68,27 +70,30 @@ def _halves(dimension: int, factor: int) -> tuple[int, int]:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Both factors in the sizes into which PEFT cuts this weight, each whole or factored as PEFT decides."""
+    """Why the factors differ from those into which PEFT cuts this weight, in size or in being factored."""
     factor = config.fields.get("decompose_factor", -1)
     if type(factor) is not int:
         return f"is cut by a decompose_factor of {str(factor)[:20]}"
     rank = config.value_for("rank_pattern", module.path, config.rank())
     fan_in = weight.fan_in // (math.prod(weight.kernel) if module.kind == "flat" else 1)
-    (left_in, right_in), (left_out, right_out) = _halves(fan_in, factor), _halves(weight.fan_out, factor)
+    (left_in, right_in), (left_out, right_out) = (
+        factorisation(fan_in, factor),
+        factorisation(weight.fan_out, factor),
+    )
     left = _left(shapes, config)
     if (left.fan_out, left.fan_in) != (left_out, left_in):
         return (
-            f"has a first factor of {left.fan_out}×{left.fan_in}, and by decompose_factor {factor} it is"
+            f"has a first factor of {left.fan_out}×{left.fan_in}, but by decompose_factor {factor} it is"
             f" {left_out}×{left_in}"
         )
     is_left_whole = not (config.flag("decompose_both") and rank < max(left_out, left_in) / 2)
     if ("w1" in shapes) != is_left_whole or ("w2" in shapes) != (rank >= max(right_out, right_in) / 2):
-        return "has whole factors where PEFT splits them by its r and decompose_both, or the reverse"
+        return "has whole factors but PEFT splits them (by its r and decompose_both), or the reverse"
     return effective_conv_mismatch(module, shapes, config, weight)
 
 
 def _matrices(parts: ModuleTensors) -> tuple[Tensor, Tensor]:
-    """w1 [a, b] and w2 [c, d] or [c, d, k, k], whole."""
+    """The complete matrices w1 [a, b] and w2 [c, d] or [c, d, k, k]."""
     import torch
 
     left = parts["w1"] if "w1" in parts else parts["w1_a"] @ parts["w1_b"]
@@ -109,7 +114,9 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-    """The Kronecker products of the two matrices' own factors: of rank rank(w1)·rank(w2)."""
+    """up [out, r] and down [r, in], the Kronecker products of the factors of w1 and w2, with r =
+    rank(w1)·rank(w2).
+    """
     import torch
 
     (left_up, left_down), (right_up, right_down) = (_split(matrix.flatten(1)) for matrix in _matrices(parts))
@@ -118,7 +125,7 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
 
 
 def _split(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors of a matrix, of no higher rank than it has in float32."""
+    """The factors [a, r] and [r, b] of a matrix, whose rank r is that of the matrix in float32."""
     import torch
 
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)

@@ -1,13 +1,12 @@
-"""LoRA, in the whole breadth in which PEFT 0.21 writes it.
+"""LoRA, in every form that PEFT 0.21 writes.
 
-Every tensor is given to the module it updates or to the weight it replaces; what no rule knows is left
-*unclaimed*, because PEFT drops such keys without a word. Ranks come from the tensors, alpha and the flags
-from the config (arXiv 2106.09685; PEFT's `LoraConfig` and `tuners/lora`).
+Every tensor is assigned to the module it updates or to the weight it replaces. Tensors that match no rule are
+*unclaimed*, because PEFT silently drops such keys. Ranks come from the tensors, alpha and the flags from the
+config (arXiv 2106.09685; PEFT's `LoraConfig` and `tuners/lora`).
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 
@@ -15,20 +14,13 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods import target_parameters
 from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
-from adaptry.adapters.methods.lora_config import (
-    blocks,
-    depends_on_base,
-    lora_form_of_variant,
-    subtracts_from_base,
-    unmergeable_reason,
-)
+from adaptry.adapters.methods.lora_config import LoraVariant, lora_variant, scale_of, unmergeable_reason
 from adaptry.adapters.methods.lora_merge import merge_bias, merge_weight
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, WeightSides
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
-from adaptry.core.errors import InvalidConfig
 
-# What may follow a module's path, and the role it plays. PEFT loads an adapter as `default`, so it also takes
-# that name inside (`lora_A.default.weight`) and drops every other.
+# The endings that may follow a module's path, and their roles. PEFT loads an adapter as `default`, so it also
+# accepts that name inside (`lora_A.default.weight`) and drops all others.
 _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"(?P<path>.+?)\.{tail}"), role)
     for tail, role in (
@@ -48,7 +40,7 @@ _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 def describe(
     config: AdapterConfig, tensors: Mapping[str, TensorInfo]
 ) -> tuple[list[ModuleSpec], list[ExtraWeight], list[str]]:
-    """Modules, extra weights, and the tensors no rule knows; each in path order."""
+    """Modules, extra weights and unclaimed tensors, each in path order."""
     roles: dict[str, dict[str, str]] = {}
     extras: list[ExtraWeight] = []
     unclaimed: list[str] = []
@@ -62,7 +54,7 @@ def describe(
         if (found := role_of(key)) is not None:
             path, role = found
             if roles.setdefault(path, {}).setdefault(role, name) != name:
-                unclaimed.append(name)  # under another adapter's name: one of the two would win
+                unclaimed.append(name)  # also under another adapter's name: a loader would keep only one
         elif (extra := extra_weight(key, name, info, config)) is not None:
             extras.append(extra)
         else:
@@ -72,13 +64,15 @@ def describe(
     config.patterns.prepare(
         f"{path.replace('.base_layer', '')}.{parameter}" for path, parameter in wrapped.items() if parameter
     )
+    variant = lora_variant(config)
     modules: list[ModuleSpec] = []
     for path, named in roles.items():
-        module = _module(path, named, tensors, config, wrapped)
+        module = _module(path, named, tensors, variant, wrapped)
         if module is None:
             unclaimed.extend(named.values())
         else:
-            modules.append(module)
+            scale, alpha, _ = scale_of(config, module.name)
+            modules.append(module.model_copy(update={"scale": scale, "alpha": alpha}))
     return (
         sorted(modules, key=lambda module: module.path),
         sorted(extras, key=lambda extra: extra.target),
@@ -86,30 +80,8 @@ def describe(
     )
 
 
-def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
-    """(scale, alpha, rank by config) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732).
-
-    If a pattern was refused, the default is left; the trait `pattern_refused` records it. Raises
-    `InvalidConfig` for a value that is no rank or no number, `Unavailable` if patterns could not be matched
-    now.
-    """
-    rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, config.rank())}).rank()
-    alpha = config.number("lora_alpha", 8)
-    alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
-        "lora_alpha", alpha
-    )
-    return (alpha / math.sqrt(rank) if config.flag("use_rslora") else alpha / rank), alpha, rank
-
-
-def _valued(config: AdapterConfig, key: str, name: str, default: object) -> object:
-    try:
-        return config.value_for(key, name, default)
-    except InvalidConfig:
-        return default
-
-
 def role_of(key: str) -> tuple[str, str] | None:
-    """(module path, role) of a key without its prefix, or None where it is no part of a LoRA."""
+    """(module path, role) of a key without its prefix, or None if it is not part of a LoRA."""
     for pattern, role in _ROLES:
         if match := pattern.fullmatch(key):
             rest = match.groupdict().get("rest")
@@ -121,16 +93,16 @@ def _module(
     path: str,
     named: dict[str, str],
     tensors: Mapping[str, TensorInfo],
-    config: AdapterConfig,
+    variant: LoraVariant,
     wrapped: Mapping[str, str | None],
 ) -> ModuleSpec | None:
-    """The module of a set of tensors, or None where they are no pair of factors."""
+    """The module of a set of tensors, without its scale; None if they are not a pair of factors."""
     kind: ModuleKind
     if {"A", "B"} <= named.keys():
         down, up = tensors[named["A"]].shape, tensors[named["B"]].shape
         if len(down) < 2 or len(up) < 2:
             return None
-        for_down, for_up = blocks(config, path)
+        for_down, for_up = variant.blocks(path)
         rank, fan_in, fan_out = down[0], down[1] * for_down, up[0]
         if for_up > 1 and rank != up[1] * for_up:
             return None
@@ -143,7 +115,7 @@ def _module(
     else:
         return None
     parameter = wrapped.get(path) if kind == "parameter" else None
-    module = ModuleSpec(
+    return ModuleSpec(
         path=path,
         kind=kind,
         rank=rank,
@@ -154,8 +126,6 @@ def _module(
         tensors=named,
         parameter=parameter,
     )
-    scale, alpha, _ = scale_of(config, module.name)
-    return module.model_copy(update={"scale": scale, "alpha": alpha})
 
 
 def _linear_kind(path: str, wrapped: Mapping[str, str | None]) -> ModuleKind:
@@ -165,38 +135,38 @@ def _linear_kind(path: str, wrapped: Mapping[str, str | None]) -> ModuleKind:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """The base's kernel, a bias for every output, and a magnitude in a convolution's dimensions."""
+    """Why the kernel, the biases (one per output) or the magnitudes do not fit the base's weight."""
     kernel = shapes["A"][2:] if "A" in shapes else ()
     if weight.kernel and (kernel != weight.kernel or set(shapes["B"][2:]) != {1}):
-        return f"has a kernel of {list(kernel)}, and this base's is {list(weight.kernel)}"
+        return f"has a kernel of {list(kernel)}, but this base's is {list(weight.kernel)}"
     if shapes.get("B_bias", (weight.fan_out,)) != (weight.fan_out,):
-        return f"has biases of {list(shapes['B_bias'])}, and this base's weight {weight.fan_out:,} outputs"
+        return f"has biases of {list(shapes['B_bias'])}, but this base's weight {weight.fan_out:,} outputs"
     if "magnitude" not in shapes:
         return None
     wanted = (1, weight.fan_out, *(1 for _ in kernel)) if weight.kernel else (weight.fan_out,)
     if shapes["magnitude"] == wanted:
         return None
     return (
-        f"has magnitudes of {list(shapes['magnitude'])}, and for this base's weight they are {list(wanted)}"
+        f"has magnitudes of {list(shapes['magnitude'])}, but for this base's weight they are {list(wanted)}"
     )
 
 
 METHOD = Method(
     name="lora",
     title="LoRA",
-    key_patterns={},  # `describe` above reads LoRA's many forms
+    key_patterns={},  # `describe` above recognises LoRA's forms
     module_size=lambda shapes, config: ModuleSize(0, 0, 0),
     weight=merge_weight,
     bias=merge_bias,
     changes_bias=lambda module: "B_bias" in module.tensors,
     lora_form="itself",
-    lora_form_of_variant=lora_form_of_variant,
-    lora_rank=lambda module, config: module.rank * (2 if subtracts_from_base(config) else 1),
+    lora_form_of_variant=lambda config: lora_variant(config).lora_form,
+    lora_rank=lambda module, config: module.rank * (2 if lora_variant(config).subtracts_from_base else 1),
     mismatch=_mismatch,
     tolerance=(
-        "bit-equal; on convolutions, and for PiSSA, OLoRA and KaSA, where torch's libraries are the same,"
-        " on as many threads; else within rounding"
+        "bit-equal; on convolutions, and for PiSSA, OLoRA and KaSA, only with the same libraries in torch and"
+        " number of threads, otherwise within rounding"
     ),
     unmergeable_reason=unmergeable_reason,
-    depends_on_base=depends_on_base,
+    depends_on_base=lambda config: lora_variant(config).depends_on_base,
 )

@@ -1,18 +1,21 @@
-"""What a LoRA's config says beside its numbers: which variant it is, and whether that can be merged.
+"""The variant of a LoRA, from its config, and whether it can be merged.
 
-Every variant of PEFT 0.21 is a field of one `LoraConfig`; here each gets a name, and a reason where no merge
-can be right.
+Every variant of PEFT 0.21 is a field of one `LoraConfig`. Here each gets a name, and a reason if it cannot be
+merged correctly.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.extras import extra_traits
 from adaptry.adapters.methods.method import LoraForm
 from adaptry.adapters.pattern_process import SUFFIX
-from adaptry.adapters.spec import ExtraWeight, ModuleSpec
+from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
+from adaptry.core.errors import InvalidConfig
 
 _FLAG_TRAITS = {
     "use_rslora": "rslora",
@@ -35,87 +38,139 @@ _PRESENT_TRAITS = {
 }
 _INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 _LEFT_BASES = {
-    "pissa_niter": "PiSSA by a randomised decomposition",
+    "pissa_niter": "PiSSA with a randomised decomposition",
     "corda": "CorDA",
     "lora_ga": "LoRA-GA",
     "loftq": "LoftQ",
 }
-"""Initialisations that took something out of the base that no one can compute again from it."""
+"""Initialisations that removed something from the base that cannot be computed from it again."""
 INITIALISATIONS = re.compile(r"gaussian|eva|olora|mica|pissa(?:_niter_\d+)?|corda|loftq|orthogonal|lora_ga")
-"""The words that PEFT takes for `init_lora_weights`, in lower case."""
+"""The texts that PEFT accepts for `init_lora_weights`, in lower case."""
 _NEVER_MERGED = {
     "alora_invocation_tokens": (
         "it is an aLoRA, which acts only after its invocation tokens: serve it with PEFT or an "
         "engine that knows aLoRA"
     ),
     "arrow_config": (
-        "it is an Arrow router, which routes between adapters as it runs: merge one of them alone"
+        "it is an Arrow router, which chooses between adapters for each token: merge one of them alone"
     ),
     "use_qalora": "QA-LoRA belongs to one quantised base: serve it on that",
 }
 
 
-def initialisation(config: AdapterConfig) -> str:
-    """`init_lora_weights` as a word; empty for the plain ones (true, false)."""
-    value = config.fields.get("init_lora_weights")
-    return value.lower() if isinstance(value, str) else ""
+@dataclass(frozen=True, slots=True)
+class LoraVariant:
+    """What a LoRA's config says about how its factors act, read once.
 
-
-def blocks(config: AdapterConfig, path: str) -> tuple[int, int]:
-    """Into how many blocks on a diagonal A and B are cut (BD-LoRA); 1 and 1 for a plain LoRA.
-
-    PEFT looks for each of its words anywhere in the module's path.
+    `initialisation` is the name in `init_lora_weights`; empty for true and false, which need no name.
+    `block_count` is that of BD-LoRA, with the parts of names of modules whose A
+    or B is block-diagonal.
     """
-    settings = config.fields.get("use_bdlora")
-    if not isinstance(settings, dict):
-        return 1, 1
-    names = AdapterConfig(settings)
-    count = names.rank("nblocks", 1)
-    if any(word in path for word in names.names("target_modules_bd_a")):
-        return count, 1
-    return 1, count if any(word in path for word in names.names("target_modules_bd_b")) else 1
+
+    initialisation: str = ""
+    is_dora: bool = False
+    has_bias: bool = False
+    is_kasa: bool = False
+    is_bdlora: bool = False
+    block_count: int = 1
+    blocks_of_a: tuple[str, ...] = ()
+    blocks_of_b: tuple[str, ...] = ()
+
+    @property
+    def removed(self) -> str | None:
+        """The initialisation that removed a part of the base's weights that can be computed again, with as
+        many ranks as the adapter has.
+        """
+        if self.is_kasa:
+            return "KaSA"
+        return self.initialisation if self.initialisation in ("pissa", "olora") else None
+
+    @property
+    def subtracts_from_base(self) -> bool:
+        """Whether its initialisation removed a part from the base's weights, recomputable or not."""
+        return self.is_kasa or self.initialisation.startswith(("pissa", "olora"))
+
+    @property
+    def depends_on_base(self) -> bool:
+        return self.is_dora or self.subtracts_from_base
+
+    @property
+    def lora_form(self) -> LoraForm | None:
+        """How it can be written as a plain LoRA: a DoRA, which scales whole rows, only approximately."""
+        if self.is_dora:
+            return "approximate"
+        return "given_base" if self.subtracts_from_base else None
+
+    def blocks(self, path: str) -> tuple[int, int]:
+        """The numbers of diagonal blocks of A and B (BD-LoRA); 1 and 1 for a plain LoRA.
+
+        PEFT searches for each of its target names anywhere in the module's path.
+        """
+        if any(word in path for word in self.blocks_of_a):
+            return self.block_count, 1
+        return 1, self.block_count if any(word in path for word in self.blocks_of_b) else 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the update of a matrix is plain `W + scale · B·A`, rounded once, so that a merge can stream
+        blocks of rows.
+        """
+        return not (self.depends_on_base or self.is_bdlora) and self.initialisation != "mica"
+
+    def roles(self, kind: ModuleKind) -> frozenset[str]:
+        """The roles of a module's tensors in PEFT, which replaces missing ones by initial values and drops
+        others, except for samplers and projections from training.
+        """
+        names = {"embedding_A", "embedding_B"} if kind == "embedding" else {"A", "B"}
+        if self.is_dora:
+            names.add("magnitude")
+        if self.has_bias and kind not in ("embedding", "parameter"):
+            names.add("B_bias")
+        if self.is_kasa:
+            names.add("diag")
+        return frozenset(names)
 
 
-def is_plain_update(config: AdapterConfig, module: ModuleSpec) -> bool:
-    """Whether the update is plain `W + scale · B·A`, rounded once: the merge streams it in row blocks."""
-    return (
-        module.kind == "linear"
-        and module.tensors.keys() == {"A", "B"}
-        and not depends_on_base(config)
-        and not config.fields.get("use_bdlora")
-        and initialisation(config) != "mica"
+def lora_variant(config: AdapterConfig) -> LoraVariant:
+    """Raises `InvalidConfig` for a number of blocks that is none."""
+    init, settings = config.fields.get("init_lora_weights"), config.fields.get("use_bdlora")
+    blocks = AdapterConfig(settings if isinstance(settings, dict) else {})
+    return LoraVariant(
+        initialisation=init.lower() if isinstance(init, str) else "",
+        is_dora=config.flag("use_dora"),
+        has_bias=config.flag("lora_bias"),
+        is_kasa=bool(config.fields.get("kasa_config")),
+        is_bdlora=bool(settings),
+        block_count=blocks.rank("nblocks", 1),
+        blocks_of_a=tuple(blocks.names("target_modules_bd_a")),
+        blocks_of_b=tuple(blocks.names("target_modules_bd_b")),
     )
 
 
-_ROLE_NAMES = {
-    "magnitude": "magnitudes (use_dora)",
-    "B_bias": "biases of lora_B (lora_bias)",
-    "diag": "diagonals (kasa_config)",
-}
+def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
+    """(scale, alpha, rank by config) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732).
 
-
-def other_roles(config: AdapterConfig, module: ModuleSpec) -> tuple[list[str], list[str]]:
-    """What a module lacks beside its factors, and what it has too much, by the config's flags: in words.
-
-    PEFT puts initial values in the place of what is missing and drops what it does not expect. Samplers and
-    projections of training may be there.
+    If a pattern was refused, the default applies, and the trait `pattern_refused` records it. Raises
+    `InvalidConfig` for a value that is not a valid rank or number, and `Unavailable` if patterns could not be
+    matched now.
     """
-    wanted = {"embedding_A", "embedding_B"} if module.kind == "embedding" else {"A", "B"}
-    if config.flag("use_dora"):
-        wanted.add("magnitude")
-    if config.flag("lora_bias") and module.kind not in ("embedding", "parameter"):
-        wanted.add("B_bias")
-    if config.fields.get("kasa_config"):
-        wanted.add("diag")
-    found = {role for role in module.tensors if not role.startswith(("monteclora.", "velora_"))}
-    return (
-        [_ROLE_NAMES.get(role, role) for role in sorted(wanted - found)],
-        [_ROLE_NAMES.get(role, role) for role in sorted(found - wanted)],
+    rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, config.rank())}).rank()
+    alpha = config.number("lora_alpha", 8)
+    alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
+        "lora_alpha", alpha
     )
+    return (alpha / math.sqrt(rank) if config.flag("use_rslora") else alpha / rank), alpha, rank
+
+
+def _valued(config: AdapterConfig, key: str, name: str, default: object) -> object:
+    try:
+        return config.value_for(key, name, default)
+    except InvalidConfig:
+        return default
 
 
 def pattern_problems(config: AdapterConfig) -> list[str]:
-    """Why the ranks or scales of some modules cannot be told from the config; each a sentence."""
+    """Sentences that say why the config does not determine the ranks or scales of some modules."""
     return [
         f"{key}: {reason}"
         for key in ("rank_pattern", "alpha_pattern")
@@ -125,7 +180,7 @@ def pattern_problems(config: AdapterConfig) -> list[str]:
 
 
 def lora_traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraWeight]) -> list[str]:
-    """What changes how this LoRA may be used, merged or served."""
+    """The features that affect how this LoRA may be used, merged or served."""
     found = {trait for key, trait in _FLAG_TRAITS.items() if config.flag(key)}
     found |= {trait for key, trait in _PRESENT_TRAITS.items() if config.fields.get(key)}
     init = str(config.fields.get("init_lora_weights", "")).lower()
@@ -144,32 +199,17 @@ def lora_traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[E
 
 
 def unmergeable_reason(config: AdapterConfig) -> str | None:
-    """Why an adapter of this config cannot be merged, with the way out; None where it can."""
+    """Why an adapter with this config cannot be merged, with the remedy; None if it can."""
     for key, reason in _NEVER_MERGED.items():
         if config.fields.get(key):
             return reason
+    start = lora_variant(config).initialisation
     for word, name in _LEFT_BASES.items():
-        if initialisation(config).startswith(word):
+        if start.startswith(word):
             return (
-                f"{name} changed the base before training, in a way that cannot be computed again: convert"
+                f"{name} changed the base before training in a way that cannot be reproduced: convert"
                 " the adapter once with PEFT, save_pretrained(DIR,"
                 " path_initial_model_for_weight_conversion=FIRST), where FIRST is the adapter as it was"
                 " before training"
             )
     return None
-
-
-def depends_on_base(config: AdapterConfig) -> bool:
-    return config.flag("use_dora") or subtracts_from_base(config)
-
-
-def subtracts_from_base(config: AdapterConfig) -> bool:
-    """Whether its start took part of the base's weights out of them, of as many ranks as it has itself."""
-    return bool(config.fields.get("kasa_config")) or initialisation(config).startswith(("pissa", "olora"))
-
-
-def lora_form_of_variant(config: AdapterConfig) -> LoraForm | None:
-    """How a variant that is no plain LoRA can be written as one: a DoRA scales whole rows, so only nearly."""
-    if config.flag("use_dora"):
-        return "approximate"
-    return "given_base" if subtracts_from_base(config) else None

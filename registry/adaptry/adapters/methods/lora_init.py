@@ -1,7 +1,7 @@
-"""Where a LoRA starts from: the base's weight, or what the adapter's initialisation left of it.
+"""The weight to which a LoRA's update is added: the base's, or what the initialisation left of it.
 
-PiSSA (arXiv 2404.02948), OLoRA (2406.01775) and KaSA (2412.06071) take part of a weight out of the base
-before training. PEFT takes it out again whenever it loads such an adapter, and so do we, with the same
+PiSSA (arXiv 2404.02948), OLoRA (2406.01775) and KaSA (2412.06071) remove part of a weight from the base
+before training. PEFT removes it again whenever it loads such an adapter, and so do we, with the same
 decomposition.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.methods.lora_config import initialisation
+from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.method import ModuleTensors
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def initial_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
-    """What the update is added to, in `weight`'s dtype."""
+    """The weight to which the update is added, in `weight`'s shape and dtype."""
     rank, scale = parts.module.rank, parts.module.scale
-    if parts.config.fields.get("kasa_config"):
-        return _without_tail(weight, rank)
-    match initialisation(parts.config):
+    match lora_variant(parts.config).removed:
+        case "KaSA":
+            return _without_tail(weight, rank)
         case "pissa":
             turned = parts.orientation == "conv1d"
             rest = _without_head(weight.T if turned else weight, rank, scale)
@@ -33,7 +33,7 @@ def initial_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _without_head(weight: Tensor, rank: int, scale: float) -> Tensor:
-    """PiSSA: less its `rank` largest singular components."""
+    """PiSSA: `weight` without its `rank` largest singular components."""
     import torch
 
     wide = weight.float()
@@ -45,7 +45,7 @@ def _without_head(weight: Tensor, rank: int, scale: float) -> Tensor:
 
 
 def _without_first_rows(weight: Tensor, rank: int, scale: float) -> Tensor:
-    """OLoRA: less the first `rank` terms of its QR decomposition."""
+    """OLoRA: `weight` without the first `rank` terms of its QR decomposition."""
     import torch
 
     wide = weight.float()
@@ -55,7 +55,7 @@ def _without_first_rows(weight: Tensor, rank: int, scale: float) -> Tensor:
 
 
 def _without_tail(weight: Tensor, rank: int) -> Tensor:
-    """KaSA: less its `rank` smallest singular components."""
+    """KaSA: `weight` without its `rank` smallest singular components."""
     import torch
 
     left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)

@@ -1,7 +1,7 @@
-"""What a LoRA does to a weight or a bias: PEFT 0.21's arithmetic, by variant and layer, step by step.
+"""The change that a LoRA makes to a weight or bias, with PEFT 0.21's order of operations for each variant.
 
-Every variant starts from the weight (or from what its initialisation left of it), and adds `scale · B·A` of
-the layer's shape. They differ in what is rounded when, which shows in a fifth of all half-precision values.
+Every variant starts from the weight (or from what its initialisation left of it), and adds `scale · B·A` in
+the layer's shape. Variants round at different steps, which affects a fifth of all half-precision values.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.methods.lora_config import blocks, initialisation
+from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.lora_init import initial_weight
 from adaptry.adapters.methods.method import ModuleTensors
 
@@ -22,13 +22,14 @@ _TURNED = ("conv1d", "embedding")
 
 
 def merge_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
-    """`weight` after the merge, in its own dtype."""
+    """`weight` after the merge, in its shape and dtype."""
     start = initial_weight(weight, parts)
     delta = _delta(parts, weight)
     if "magnitude" in parts:
         return _dora(start, delta, parts)
     if parts.module.kind == "attention":
-        # PEFT applies out_proj's update twice, in the forward pass as in the merge: so it was trained.
+        # PEFT applies out_proj's update twice, in the forward pass and in the merge, so it was trained that
+        # way.
         start = start + delta.to(start.dtype)
     if _rounds_delta(parts):
         return start + delta.to(start.dtype)
@@ -36,7 +37,7 @@ def merge_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> Tensor:
-    """One matrix of one expert, where the factors are of all experts fused."""
+    """One expert's matrix after the merge, from the factors of all fused experts."""
     rank = parts.module.rank // expert.count
     down = parts["A"][expert.index * rank : (expert.index + 1) * rank]
     up = parts["B"][:, expert.index :: expert.count]
@@ -48,21 +49,23 @@ def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> T
 
 
 def merge_bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
-    """`lora_bias`: B's bias, scaled as the update is."""
+    """`bias` [out] after the merge (`lora_bias`): B's bias is scaled like the update."""
     return (bias.float() + parts["B_bias"] * parts.module.scale).to(bias.dtype)
 
 
 def _rounds_delta(parts: ModuleTensors) -> bool:
     """Whether the update is rounded to the weight's dtype before it is added."""
+    variant = lora_variant(parts.config)
     return (
         parts.orientation in ("embedding", "attention", "parameter", "parameter_turned")
-        or initialisation(parts.config) == "mica"
-        or any(parts.config.fields.get(key) for key in ("use_bdlora", "kasa_config"))
+        or variant.initialisation == "mica"
+        or variant.is_bdlora
+        or variant.is_kasa
     )
 
 
 def _delta(parts: ModuleTensors, weight: Tensor) -> Tensor:
-    """`scale · B·A` in float32, of the weight's stored shape."""
+    """`scale · B·A` in float32, in the weight's stored shape."""
     scale = parts.module.scale
     match parts.orientation:
         case "embedding":
@@ -81,7 +84,8 @@ def _product(parts: ModuleTensors) -> Tensor:
     import torch
 
     down, up = parts["A"], parts["B"]
-    for_down, for_up = blocks(parts.config, parts.module.path)  # BD-LoRA stores one factor's blocks only
+    # BD-LoRA stores only the blocks of one factor.
+    for_down, for_up = lora_variant(parts.config).blocks(parts.module.path)
     if for_down > 1:
         down = _diagonal(torch.chunk(down, for_down, dim=0))
     if for_up > 1:
@@ -99,7 +103,7 @@ def _diagonal(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _conv(down: Tensor, up: Tensor) -> Tensor:
-    """[out, in, *kernel]: a 1×1 convolution of `down` by `up`, which is a product for a kernel of 1×1."""
+    """`down` convolved with the 1×1 kernel `up`: [out, in, *kernel]. For a 1×1 kernel this is a product."""
     from torch.nn import functional
 
     if down.ndim == 4 and down.shape[2:] == (1, 1):
@@ -109,7 +113,9 @@ def _conv(down: Tensor, up: Tensor) -> Tensor:
 
 
 def _experts(parts: ModuleTensors, experts: int) -> Tensor:
-    """Expert e's factors: `rank` rows of A from e·rank on, and every e-th column of B."""
+    """The update of all experts, [experts, out, in] or transposed. Expert e has the `rank` rows of A from
+    e·rank on, and every `experts`-th column of B from e on.
+    """
     import torch
 
     down = parts["A"].reshape(experts, -1, parts.module.fan_in)
@@ -119,7 +125,7 @@ def _experts(parts: ModuleTensors, experts: int) -> Tensor:
 
 
 def _dora(start: Tensor, delta: Tensor, parts: ModuleTensors) -> Tensor:
-    """DoRA (arXiv 2402.09353): the updated weight, its rows brought to the learned lengths."""
+    """DoRA (arXiv 2402.09353): the updated weight, its rows scaled to the learned magnitudes."""
     import torch
 
     magnitude = parts["magnitude"]

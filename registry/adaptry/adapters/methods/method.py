@@ -1,8 +1,8 @@
-"""What we know of one adapter method, as a value: its tensors, its numbers, what it does to a weight.
+"""The definition of a PEFT method as a value: its tensors, its sizes, and how it changes a weight.
 
-A method is one file with one `METHOD`, entered in the table `METHODS`. Describing needs names, shapes and
-config only; the functions that change weights are written here too, next to the names they use, and load
-torch when they are called, never when this is imported.
+A method is one file with one `METHOD`, listed in the table `METHODS`. Describing an adapter needs only names,
+shapes and config. The functions that change weights are next to the names that they use; they import torch
+when they are called, never when their module is imported.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 _NAME_INSIDE = re.compile(r"\.default(?=(?:\.(?:weight|bias))?$)")
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shape of each tensor of a module, by role; the shared tensors' too."""
+"""The shape of each tensor of a module by role, including shared tensors."""
 
 
 class ModuleSize(NamedTuple):
-    """A module's numbers, read off its tensors. 0 where they do not tell (an IA3 vector's fan_in, say)."""
+    """A module's sizes, from its tensors; 0 if they do not determine one (such as the fan_in of an IA3
+    vector).
+    """
 
     rank: int
     fan_in: int
@@ -35,7 +37,9 @@ class ModuleSize(NamedTuple):
 
 
 class WeightSides(NamedTuple):
-    """The weight of a base that a module changes: outputs, inputs (of a flat kernel in·k…) and the kernel."""
+    """The base's weight that a module changes: outputs, inputs (in·k… for a flattened kernel) and the
+    kernel.
+    """
 
     fan_out: int
     fan_in: int
@@ -43,7 +47,7 @@ class WeightSides(NamedTuple):
 
 
 class ModuleTensors(Protocol):
-    """What a change may use: the module's tensors and more, as torch tensors."""
+    """The arguments of a change: the module's tensors as torch tensors, and facts about module and base."""
 
     @property
     def config(self) -> AdapterConfig: ...
@@ -61,14 +65,14 @@ class ModuleTensors(Protocol):
     def __contains__(self, role: str) -> bool: ...
 
     def __getitem__(self, role: str) -> Tensor:
-        """The tensor of a role: floats in float32 (PEFT's holding dtype), integers as they are. Shared ones
-        too.
+        """The tensor of a role, also a shared one: floats in float32, as PEFT holds them, and integers
+        unchanged.
         """
         ...
 
     @property
     def dtype(self) -> dtype:
-        """In which the base holds the weight: some methods hold numbers of their own in the same."""
+        """The dtype of the base's weight, in which some methods also hold their numbers."""
         ...
 
     @property
@@ -77,49 +81,61 @@ class ModuleTensors(Protocol):
         ...
 
     def bias(self) -> Tensor | None:
-        """The base's bias of the module, untouched, in its own dtype; None where it has none."""
+        """The base's bias of the module [out], unchanged and in its stored dtype; None if it has none."""
         ...
 
     def weight(self) -> Tensor:
-        """For a change of a bias: the base's weight of the module, untouched, in its own dtype."""
+        """For a change of a bias: the base's weight of the module, unchanged and in its stored dtype."""
         ...
 
 
 ChangeFunction = Callable[["Tensor", ModuleTensors], "Tensor"]
-"""`change(weight, parts)`: a new weight, same shape and dtype; `weight` is as stored, not to be written."""
+"""`change(weight, parts)` returns a new weight with the same shape and dtype. `weight` is as stored, and must
+not be written to.
+"""
 
 FactorsFunction = Callable[[ModuleTensors, int, int], "tuple[Tensor, Tensor]"]
-"""`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the
-whole update of the weight as a matrix [out, in·k…], whichever way it is stored.
+"""`factors(parts, fan_out, fan_in)` returns up [fan_out, r] and down [r, fan_in] in float32. Their product is
+the complete update of the weight as a matrix [out, in·k…], in whatever orientation it is stored.
+"""
+
+ShapesFunction = Callable[["Mapping[str, WeightSides]", AdapterConfig], Mapping[str, Shapes]]
+"""`shapes(weights, config)` returns the shapes of tensors by path and role, given the adapted weights by
+path.
 """
 
 LoraForm = Literal["itself", "exact", "given_base", "approximate", "no"]
-"""How a method can be written as a LoRA: is one; exactly; exactly for one base; by the nearest one; not."""
+"""Whether a method can be written as a LoRA: it is one; exactly; exactly for one base; approximately; not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """One method.
 
-    `key_patterns`: pattern of what follows a module's path in a key → role. `shared`: pattern of a
-    model-level name (after `base_model.`) → role. `prefix`: what stands before a module's path.
-    `required_shared`: the shared roles without which the file is not whole. `replaced`: pattern of a key
-    (groups `path` and, unless it is the weight, `parameter`) that holds a full weight → its kind.
-    `module_size`: the module's numbers from its shapes; it raises `KeyError`, `IndexError` or `ValueError`
-    where they are not a whole module's. `weight` and `bias`: how it changes them; where both are None it
-    cannot be merged, and `unmergeable_hint` says why and what to do. `lora_form`: how its updates can be
-    written as a LoRA, "no" where it has exactly none; `lora_form_of_variant`: how those of a config for which
-    that is not true. `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's
-    values are. `integer_roles`: roles of tensors that are whole numbers. `untrained_roles`: pattern of the
-    roles of those that are drawn or taken from the base, and never trained. `names_modules`: whether a file
-    of this config says which modules it changes. `mismatch`: why a module does not fit a weight of
-    the base, or PEFT would refuse it there, where its `module_size` does not tell; it ends a sentence that
-    begins with the module.
-    `needs_base`: whether its change depends on the base's values. `unmergeable_reason`: why an adapter of
-    this config cannot be merged. `check_installed`: raises `MissingDependency` where a package that its
-    change needs, beside torch, is not there. `merge_difference`: how merging into a weight of this shape
-    differs from what the live adapter does, if it does; it ends a sentence. `tolerance`: how near a merge is
-    to that of the method's own library.
+    Names of tensors: `key_patterns`: pattern of the part of a key after the module's path → role. `shared`:
+    pattern of a model-level name (after `base_model.`) → role. `prefix`: the part of a key before the
+    module's path. `required_shared`: the shared roles without which the file is incomplete. `replaced`:
+    pattern of a key that holds a full weight → its kind. Its groups are `path` and, unless it is the weight,
+    `parameter`. `integer_roles`: roles of tensors with whole numbers. `untrained_roles`: pattern of roles
+    whose tensors are drawn or copied from the base, and never trained. `recomputed_roles`: pattern of roles
+    that PEFT reads from the file and also computes from the base at load.
+
+    Sizes, and whether they fit a base: `names_modules`: whether a file with this config names the modules
+    that it changes. `module_size`: a module's sizes from its shapes. It raises `KeyError`, `IndexError` or
+    `ValueError` if they are not those of a complete module. `mismatch`: why a module does not fit a weight of
+    the base, or why PEFT refuses it there, beyond what `module_size` shows. It ends a sentence that begins
+    with the module. `cannot_adapt`: why PEFT raises when it applies the method to a weight with these sides,
+    whatever the file contains. It ends such a sentence too. `shapes_in_model`: the shapes that PEFT gives
+    tensors, by path (empty: shared) and role, if they depend on all adapted weights.
+
+    Changing weights: `weight` and `bias`: how it changes them. If both are None it cannot be merged, and
+    `unmergeable_hint` says why, and what to do. `needs_base`: whether its change depends on the base's
+    values. `lora_form`: how its updates can be written as a LoRA; "no" if there is no exact way.
+    `lora_form_of_variant`: the same for configs that differ from this. `factors`: its update as factors of a
+    LoRA, if that is exact for every base. `unmergeable_reason`: why an adapter with this config cannot be
+    merged. `check_installed`: raises `MissingDependency` if a package other than torch is missing that its
+    change needs. `merge_difference`: how a merge into a weight of this shape differs from the live adapter,
+    if it does. It ends a sentence. `tolerance`: how close a merge is to that of the method's own library.
     """
 
     name: str
@@ -145,6 +161,9 @@ class Method:
     mismatch: Callable[[ModuleSpec, Shapes, AdapterConfig, WeightSides], str | None] = (
         lambda module, shapes, config, weight: None
     )
+    cannot_adapt: Callable[[WeightSides, AdapterConfig], str | None] = lambda weight, config: None
+    shapes_in_model: ShapesFunction | None = None
+    recomputed_roles: str = ""
     tolerance: str = "bit-equal"
     traits: Callable[[AdapterConfig], list[str]] = lambda config: []
     unmergeable_reason: Callable[[AdapterConfig], str | None] = lambda config: None
@@ -159,11 +178,13 @@ class Method:
         return self.weight is not None or self.bias is not None or bool(self.replaced)
 
     def needs_base_for(self, config: AdapterConfig) -> bool:
-        """Whether an adapter of this config changes a weight by a rule that looks at the base's values."""
+        """Whether the change that an adapter with this config makes depends on the base's values."""
         return self.needs_base or self.depends_on_base(config)
 
     def lora_form_for(self, config: AdapterConfig | None = None) -> LoraForm:
-        """How an adapter of (most) such configs can become a LoRA: a matrix's update has a nearest one."""
+        """Whether adapters with such a config can be written as a LoRA; for a matrix at least
+        approximately.
+        """
         if config is not None:
             if self.unmergeable_reason(config):
                 return "no"
@@ -172,13 +193,13 @@ class Method:
         return "approximate" if self.lora_form == "no" and self.weight is not None else self.lora_form
 
     def is_trained(self, role: str) -> bool:
-        """Whether the tensors of a role are trained; others are kept so as not to make them again."""
+        """Whether the tensors of a role are trained; others are stored to avoid computing them again."""
         return role not in self.integer_roles and not re.fullmatch(self.untrained_roles, role)
 
     def role(self, key: str) -> tuple[str, str] | None:
-        """(module path, role) of a key without its prefix, or None where it is not one of the method's.
+        """(module path, role) of a key without its prefix, or None if it is not one of the method's.
 
-        PEFT loads an adapter as `default`, so a key may also have that name where PEFT puts it.
+        PEFT loads an adapter as `default`, so a key may also contain that name where PEFT inserts it.
         """
         for written in dict.fromkeys((key, _NAME_INSIDE.sub("", key))):
             for tail, role in self.key_patterns.items():
@@ -188,7 +209,7 @@ class Method:
         return None
 
     def replacement_of(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
-        """The full weight that `key` (`name` without its prefix) is by the method's own names, if any."""
+        """The full weight that `key` (`name` without its prefix) holds by this method's names, or None."""
         for pattern, kind in self.replaced.items():
             if match := re.fullmatch(pattern, key):
                 parameter = match.groupdict().get("parameter", "weight")
@@ -208,9 +229,10 @@ class Method:
 def add_delta(
     delta: Callable[[ModuleTensors, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
 ) -> ChangeFunction:
-    """Change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT does.
+    """The change of a method that adds `delta(parts, shape)`: float32, in the weight's stored shape, as in
+    PEFT.
 
-    Once: `W + Δ` in float32, rounded to W's dtype. Twice: Δ is rounded to W's dtype first.
+    Rounded once: `W + Δ` in float32, rounded to W's dtype. Rounded twice: Δ is rounded to W's dtype first.
     """
 
     def change(weight: Tensor, parts: ModuleTensors) -> Tensor:
@@ -223,7 +245,7 @@ def add_delta(
 
 
 def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[int, ...]], Tensor]:
-    """For `add_delta`, the update of a matrix by a method's factors alone: up @ down, turned for a Conv1D."""
+    """For `add_delta`: the update of a matrix from a method's factors, up @ down, transposed for a Conv1D."""
 
     def delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
         is_turned = parts.orientation == "conv1d"
@@ -234,10 +256,10 @@ def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[i
 
 
 def common_number(*numbers: int) -> int:
-    """The number that all of them are: for a `module_size`, whose tensors must agree. Raises `ValueError`."""
+    """The common value of `numbers`, for a `module_size` whose tensors must agree. Raises `ValueError`."""
     if len(set(numbers)) != 1:
         found = " and ".join(str(number) for number in dict.fromkeys(numbers))
-        raise ValueError(f"its tensors and the config give {found}, where there is one number")
+        raise ValueError(f"its tensors and the config disagree: {found}")
     return numbers[0]
 
 
@@ -245,5 +267,5 @@ def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
     """`rank`, if it is the config's rank (else PEFT's default) or in `rank_pattern`. Raises `ValueError`."""
     if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
         said = config.rank(default=default)
-        raise ValueError(f"the tensors have rank {rank}, and the config says {said}")
+        raise ValueError(f"the tensors have rank {rank}, but the config declares {said}")
     return rank

@@ -1,7 +1,7 @@
-"""MiSS: a block of rows repeated along the inputs, and its ancestor Bone (arXiv 2409.15371; PEFT `miss`).
+"""MiSS: a block of rows repeated along the inputs, and its predecessor Bone (arXiv 2409.15371; PEFT `miss`).
 
-`init_weights` picks the form: plain, `mini` (the block is repeated along the outputs too) or `bat` (blocks
-that also multiply the base's own). PEFT 0.14 to 0.18 called the first and the last Bone and wrote
+`init_weights` selects the form: plain, `mini` (the block is also repeated along the outputs) or `bat` (blocks
+that also multiply the base's). PEFT 0.14 to 0.18 called the plain form and `bat` Bone, and wrote
 `bone_block`.
 """
 
@@ -43,7 +43,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
             return ModuleSize(trained_rank(config, rank, 64), 0, 0)
     rank, fan_out = block
     if not fan_out:
-        raise ValueError("a block of no outputs")
+        raise ValueError("a block without outputs")
     return ModuleSize(trained_rank(config, rank, 64), 0, fan_out)
 
 
@@ -51,10 +51,23 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     block = shapes["block"]
     rank = block[0] if _form(config) != "bat" else block[1]
     if rank > weight.fan_in:
-        return f"has a block of {rank:,} rows, and this base's weight {weight.fan_in:,} inputs"
+        return f"has a block of {rank:,} rows, but this base's weight {weight.fan_in:,} inputs"
     if weight.fan_out % block[-1] or (_form(config) == "bat" and weight.fan_in % rank):
         return (
-            f"has blocks of {rank:,}×{block[-1]:,}, which do not fill this base's weight of"
+            f"has blocks of {rank:,}×{block[-1]:,}, which do not divide this base's weight of"
+            f" {weight.fan_out:,}×{weight.fan_in:,}"
+        )
+    return None
+
+
+def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
+    rank, form = config.rank("r", 64), _form(config)
+    if rank > weight.fan_in:
+        return f"has a block of {rank:,} rows, but this base's weight {weight.fan_in:,} inputs"
+    columns = config.rank("mini_r", 1) if form == "mini" else rank if form == "bat" else 1
+    if weight.fan_out % columns or (form == "bat" and weight.fan_in % rank):
+        return (
+            f"has blocks of {rank:,}×{columns:,}, which do not divide this base's weight of"
             f" {weight.fan_out:,}×{weight.fan_in:,}"
         )
     return None
@@ -76,13 +89,13 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _column(parts: ModuleTensors, fan_out: int) -> Tensor:
-    """What is repeated along the inputs: [fan_out, r]."""
+    """The block [fan_out, r] that is repeated along the inputs."""
     block = parts["block"]
     return block.T.repeat(fan_out // block.shape[1], 1)
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-    """The repetition is a product with an identity beside an identity."""
+    """up [fan_out, r] and down [r, fan_in]: repeated identities, whose product with up repeats the block."""
     import torch
 
     rank = parts.module.rank
@@ -96,6 +109,7 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     mismatch=_mismatch,
+    cannot_adapt=_cannot_adapt,
     lora_form="exact",
     lora_form_of_variant=lambda config: "approximate" if _form(config) == "bat" else None,
     factors=_factors,

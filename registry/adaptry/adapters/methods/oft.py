@@ -1,7 +1,8 @@
-"""OFT: inputs turned by a block-diagonal orthogonal matrix (arXiv 2306.07280, 2506.19847; PEFT `tuners/oft`).
+"""OFT: inputs rotated by a block-diagonal orthogonal matrix (arXiv 2306.07280, 2506.19847; PEFT
+`tuners/oft`).
 
-PEFT turns the whole kernel of a convolution when it merges. When it runs, it turns every patch of the input
-and adds them up where they overlap, so with kernels larger than 1×1 the two are different models. This is the
+For a convolution, PEFT's merge rotates the whole kernel. A live adapter rotates every patch of the input and
+adds overlapping patches, so with kernels larger than 1×1 the two are different models. Here we compute the
 merge.
 """
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     blocks, numbers = shapes["embedding_R" if "embedding_R" in shapes else "R"]
     if config.flag("block_share") and blocks != 1:
-        raise ValueError("there are several blocks, and the config says that one is shared")
+        raise ValueError("there are several blocks, but the config declares one shared block")
     turned = 0 if config.flag("block_share") else blocks * side_of(numbers)
     if "embedding_R" in shapes:
         return ModuleSize(0, 0, turned, "embedding")
@@ -34,7 +35,7 @@ def _merge_difference(shape: tuple[int, ...]) -> str | None:
     if max(kernel, default=1) == 1:
         return None
     size = "×".join(map(str, kernel))
-    return f"a live OFT turns overlapping patches of the input, and a merge the kernel of {size}"
+    return f"a live OFT rotates overlapping patches of the input, but a merge rotates the kernel of {size}"
 
 
 def _uses_series(config: AdapterConfig) -> bool:
@@ -45,14 +46,14 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     version = re.match(r"(\d+)\.(\d+)", str(config.fields.get("peft_version", "")))
     if _uses_series(config) and (version is None or (int(version[1]), int(version[2])) < (0, 18)):
         return (
-            "it was trained by PEFT before 0.18, whose Cayley-Neumann series ends in another term: merge it"
-            " with the PEFT that trained it"
+            "it was trained with PEFT before 0.18, whose Cayley-Neumann series has another last term: merge"
+            " it with that version of PEFT"
         )
     return None
 
 
 def _rotation(numbers: Tensor, config: AdapterConfig, width: int) -> Tensor:
-    """[blocks, n(n−1)/2] → block-diagonal [width, width]."""
+    """The block-diagonal rotation [width, width] of the trained numbers [blocks, n(n−1)/2]."""
     turned = skew(numbers)
     if config.flag("coft"):
         turned = _near_identity(turned, config.number("eps", 6e-5))

@@ -1,4 +1,4 @@
-"""Weights turned to [out, in], whichever way they are stored, for arithmetic on a plain matrix."""
+"""Transposes weights to [out, in], in whatever orientation they are stored, for arithmetic on a matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def on_matrix(change: ChangeFunction) -> ChangeFunction:
-    """`change`, given the weight as [out, in]: Conv1D transposed, kernels flattened to [out, in·k…]."""
+    """`change`, applied to the weight as [out, in]: Conv1D is transposed, kernels are flattened to [out,
+    in·k…].
+    """
 
     def turned(weight: Tensor, parts: ModuleTensors) -> Tensor:
         if parts.orientation == "conv1d":

@@ -1,6 +1,7 @@
-"""OSF: the weight's small singular directions trained, the large kept (arXiv 2504.07097; PEFT `tuners/osf`).
+"""OSF: trains the weight's small singular directions and keeps the large ones (arXiv 2504.07097; PEFT
+`tuners/osf`).
 
-The file holds the trained directions; what they replace is the base's own decomposition, computed again.
+The file has the trained directions. They replace those of the base's decomposition, which is computed again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     lora_form="given_base",
-    lora_rank=lambda module, config: 2 * module.rank,  # what is put in, and what is taken out
+    lora_rank=lambda module, config: 2 * module.rank,  # the added directions and the removed ones
     needs_base=True,
-    tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
+    tolerance="bit-equal with the same LAPACK in torch and number of threads; otherwise within rounding",
 )

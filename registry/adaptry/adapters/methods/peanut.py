@@ -1,4 +1,4 @@
-"""PEANuT: a small network makes the update of the weight (arXiv 2410.01870; PEFT `tuners/peanut`)."""
+"""PEANuT: a small network computes the update of the weight (arXiv 2410.01870; PEFT `tuners/peanut`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ACTIVATIONS = {
     "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu",
     "swish": "silu", "mish": "mish", "tanh": "tanh", "sigmoid": "sigmoid",
 }  # fmt: skip
-"""The names of transformers, and of the same in `torch.nn.functional`."""
+"""Activations by transformers' names, with their names in `torch.nn.functional`."""
 
 
 def _depth(config: AdapterConfig) -> int:
@@ -30,7 +30,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     rank, fan_out = shapes["A"]
     square = [shapes[f"{coder}.{n}"] for n in range(_depth(config)) for coder in ("encoders", "decoders")]
     if shapes["B"] != (fan_out, rank) or any(shape != (rank, rank) for shape in square):
-        raise ValueError("the layers do not follow on each other")
+        raise ValueError("the shapes of consecutive layers do not match")
     return ModuleSize(rank, 0, fan_out)
 
 
@@ -38,7 +38,7 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if _activation(config) in _ACTIVATIONS:
         return None
     return (
-        f"its act_fn is {_activation(config)[:40]!a}; those known here are {', '.join(_ACTIVATIONS)}: "
+        f"its act_fn is {_activation(config)[:40]!a}, but only {', '.join(_ACTIVATIONS)} are supported: "
         "merge it with PEFT's merge_and_unload"
     )
 

@@ -1,8 +1,9 @@
-"""Prefixes: keys and values put before those of every attention layer; no weight of the base changes.
+"""Prefixes: keys and values before those of the input in every attention layer; the base's weights are
+unchanged.
 
-Prefix tuning (arXiv 2101.00190; PEFT `tuners/prefix_tuning`, whose projection is run once, when it is saved)
-and Cartridges (2506.06266; PEFT `tuners/cartridge`) leave one matrix: a row for each virtual token, in it for
-each layer a key and a value of every kv head.
+Prefix tuning (arXiv 2101.00190; PEFT `tuners/prefix_tuning`, whose projection runs once, when it is saved)
+and Cartridges (2506.06266; PEFT `tuners/cartridge`) save one matrix. It has a row for each virtual token, and
+each row has, for each layer, a key and a value for every kv head.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from adaptry.adapters.methods.method import Method, Shapes
 from adaptry.adapters.methods.prompts import PREFIX, size_without_modules
 
 _INSTEAD = (
-    "its keys and values stand before the input's in every attention layer, and no weight can hold them:"
+    "its keys and values precede the input's in every attention layer, and no weight can represent them:"
     " serve it unmerged, with PEFT's PeftModel.from_pretrained, or train a LoRA"
 )
 

@@ -1,7 +1,7 @@
 """Soft prompts: trained vectors before the embedded input; the base is unchanged (PEFT's prompt learning).
 
-Prompt tuning (arXiv 2104.08691), P-tuning (2103.10385; its encoder is run once, when it is saved), multitask
-prompt tuning (2303.02861) and context-aware prompt tuning (2410.17222) leave one matrix, a row for each
+Prompt tuning (arXiv 2104.08691), P-tuning (2103.10385; its encoder runs once, when it is saved), multitask
+prompt tuning (2303.02861) and context-aware prompt tuning (2410.17222) save one matrix, with a row for each
 virtual token.
 """
 
@@ -13,21 +13,21 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes
 
 PREFIX = "base_model."
-"""What stands before the names of a prompt's `modules_to_save`: one level less than a tuner's."""
+"""The prefix of the names of a prompt's `modules_to_save`: one level less than a tuner's."""
 
 _INSTEAD = (
-    "its virtual tokens stand before the input, and no weight can hold them: serve it unmerged, with PEFT's "
+    "its virtual tokens precede the input, and no weight can represent them: serve it unmerged, with PEFT's "
     "PeftModel.from_pretrained, or train a LoRA"
 )
 
 
 def size_without_modules(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """The width of a method that has tensors of the whole model only."""
-    raise ValueError("a prompt adapts no module")
+    """The width of a method whose tensors all belong to the whole model."""
+    raise ValueError("a prompt does not adapt modules")
 
 
 def submodules(config: AdapterConfig) -> int:
-    """How many stacks get the prompt: 2 in an encoder-decoder, whose rows lie one after the other."""
+    """The number of stacks that get the prompt: 2 in an encoder-decoder, whose rows follow one another."""
     key = "num_transformer_submodules"
     return 1 if config.fields.get(key) is None else config.rank(key)
 

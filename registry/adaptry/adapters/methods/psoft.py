@@ -1,6 +1,6 @@
 """PSOFT: a rotation inside the weight's leading singular directions (ICLR 2026, PSOFT; PEFT `tuners/psoft`).
 
-The directions are not in the file: they are computed again from the base's weight.
+The file does not have the directions: they are computed again from the base's weight.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     rank = side_of(shape[0]) if _is_on(config, "psoft_orth") else shape[1]
     for role in ("vector_a", "vector_b"):
         if _is_on(config, f"psoft_mag_{role[-1]}") and shapes[role] != (rank,):
-            raise ValueError("the vectors are not as long as the rotation is wide")
+            raise ValueError("the length of the vectors differs from the width of the rotation")
         if not _is_on(config, f"psoft_mag_{role[-1]}") and role in shapes:
-            raise ValueError("the config says that there is no such vector")
+            raise ValueError("the config declares no such vector")
     return ModuleSize(rank, 0, 0)
 
 
@@ -57,7 +57,7 @@ def _rotation(parts: ModuleTensors) -> Tensor:
 
 
 def _leading(weight: Tensor, rank: int, config: AdapterConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """The `rank` leading U [out, r], S [r] and Vᵀ [r, in]: exact, or by a random projection."""
+    """The `rank` leading directions U [out, r], S [r] and Vᵀ [r, in]: exact, or by a random projection."""
     import torch
 
     if config.fields.get("psoft_svd", "full") == "full":
@@ -98,5 +98,5 @@ METHOD = Method(
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
-    tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
+    tolerance="bit-equal with the same LAPACK in torch and number of threads; otherwise within rounding",
 )

@@ -1,4 +1,4 @@
-"""PVeRA: a VeRA that learns a distribution, of which a merge takes the mean (PEFT `tuners/pvera`)."""
+"""PVeRA: a VeRA that learns a distribution; a merge uses its mean (PEFT `tuners/pvera`)."""
 
 from __future__ import annotations
 

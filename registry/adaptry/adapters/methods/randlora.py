@@ -1,6 +1,6 @@
 """RandLoRA: full-rank updates from shared random bases (arXiv 2502.00987; PEFT `tuners/randlora`).
 
-PEFT saves the bases once for the model and once more in every module; the model's are used.
+PEFT saves the bases for the whole model and again in every module; here those of the model are used.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if is_projection_saved(config):
         common_number(rank, shapes["A"][0], shapes["B"][2])
         if any(shapes.get(f"{side}_again", shapes[side]) != shapes[side] for side in "AB"):
-            raise ValueError("the module's copy of a base has another shape")
+            raise ValueError("the module's copy of a base has a different shape")
     return ModuleSize(rank, 0, 0)
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
     larger, smaller = max(weight.fan_out, weight.fan_in), min(weight.fan_out, weight.fan_in)
     if shapes["gamma"][1] != smaller:
-        return f"is for a shorter side of {shapes['gamma'][1]:,}, and this base's has {smaller:,}"
+        return f"is for a shorter side of {shapes['gamma'][1]:,}, but this base's has {smaller:,}"
     if is_projection_saved(config) and (shapes["A"][2] < smaller or shapes["B"][0] < larger):
         reach = f"{shapes['B'][0]:,}×{shapes['A'][2]:,}"
-        return f"has bases for weights of up to {reach}, and this base's is {larger:,}×{smaller:,}"
+        return f"has bases for weights of up to {reach}, but this base's is {larger:,}×{smaller:,}"
     return None
 
 
@@ -57,7 +57,7 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _sparse(drawn: Tensor, sparsity: float) -> Tensor:
-    """-1 and 1 at the ends of a uniform draw, 0 between them."""
+    """-1 and 1 for the extremes of a uniform draw, 0 for the rest."""
     import torch
 
     signs = torch.zeros(drawn.shape)
@@ -81,7 +81,7 @@ def _bases(parts: ModuleTensors, weight: Tensor) -> tuple[Tensor, Tensor]:
         sparsity = math.sqrt(smaller) if very_sparse else 3
         down = _sparse(torch.rand((rank, 1, smaller), generator=source), sparsity)
         up = _sparse(torch.rand((larger, count, rank), generator=source), sparsity)
-    else:  # in bfloat16, as PEFT draws them on a CPU
+    else:  # PEFT draws them in bfloat16 on a CPU
 
         def kaiming(*shape: int) -> Tensor:
             bound = math.sqrt(3.0) * (math.sqrt(2.0 / (1 + 5)) / math.sqrt(math.prod(shape[1:])))
@@ -116,7 +116,7 @@ METHOD = Method(
         **{f"randlora_{side}": f"{side}_again" for side in "AB"},
     },
     shared={f"randlora_{role}": role for role in "AB"},
-    tolerance="bit-equal; where projections were not saved, with the torch that drew them",
+    tolerance="bit-equal; without saved projections, only with the version of torch that drew them",
     module_size=_module_size,
     untrained_roles="[AB](?:_again)?",
     scale=_scale,

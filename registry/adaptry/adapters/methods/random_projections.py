@@ -1,7 +1,7 @@
-"""Random matrices that a method draws again from a seed where its files do not hold them.
+"""Random matrices that a method draws again from a seed if its file does not have them.
 
-They depend on torch's generator, the same on every CPU so far and promised by nobody; and on the widest of
-all adapted matrices, so on more than one module.
+They depend on torch's generator, which so far gives the same numbers on every CPU but does not guarantee it,
+and on the largest of all adapted matrices, not on one module only.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def is_projection_saved(config: AdapterConfig) -> bool:
-    """PEFT: projections are in the file unless the config says that they are not."""
+    """Whether the file has the projections: as in PEFT, unless the config says that it does not."""
     return config.fields.get("save_projection") is not False
 
 
 def saved_projections(config: AdapterConfig) -> tuple[str, ...]:
-    """The shared tensors that a file must then have."""
+    """The shared tensors that a file must have if its projections are saved."""
     return ("A", "B") if is_projection_saved(config) else ()
 
 
 def unsaved_projections(config: AdapterConfig, shared: Mapping[str, str]) -> list[str]:
-    """The projections that a file has although its config says that they are not in it: PEFT drops them."""
+    """The projections in a file whose config says that they were not saved: PEFT drops them."""
     if is_projection_saved(config):
         return []
     return sorted(name for role, name in shared.items() if role in ("A", "B"))
@@ -36,7 +36,7 @@ def unsaved_projections(config: AdapterConfig, shared: Mapping[str, str]) -> lis
 
 def projection_seed(config: AdapterConfig, key: str, default: int) -> int:
     value = config.fields.get(key, default)
-    if type(value) is not int or not -(2**63) <= value < 2**64:  # what torch's generator takes
+    if type(value) is not int or not -(2**63) <= value < 2**64:  # the range of torch's generator
         raise InvalidConfig(f"adapter_config.json: {key} must be a whole number, not {str(value)[:40]!r}")
     return value
 
@@ -48,7 +48,7 @@ def seeded_generator(config: AdapterConfig, key: str, default: int) -> torch.Gen
 
 
 def largest_sides(parts: ModuleTensors) -> tuple[int, int]:
-    """(outputs, inputs): the most of each that any matrix of the adapter has."""
+    """(outputs, inputs): the largest number of each among all matrices of the adapter."""
     outputs, inputs = zip(*parts.sides.values(), strict=True)
     return max(outputs), max(inputs)
 
@@ -56,7 +56,7 @@ def largest_sides(parts: ModuleTensors) -> tuple[int, int]:
 def positions(
     parts: ModuleTensors, count: int, fan_out: int, fan_in: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows, columns) of `count` places in a matrix, drawn as FourierFT and WaveFT in PEFT draw them."""
+    """The rows [count] and columns [count] of places in a matrix, drawn like PEFT's FourierFT and WaveFT."""
     import torch
 
     order = torch.randperm(fan_out * fan_in, generator=seeded_generator(parts.config, "random_loc_seed", 777))

@@ -1,8 +1,8 @@
 """The leading singular directions of a matrix, found through a seeded random projection (arXiv 0909.4061).
 
-As `torch.svd_lowrank` after `torch.manual_seed`, bit for bit, without the generator that all threads share.
-Two methods of PEFT leave these directions out of their files, or what follows from them, and compute them
-again from the base.
+The result equals `torch.svd_lowrank` after `torch.manual_seed`, bit for bit, but does not use the generator
+that all threads share. Two of PEFT's methods do not save these directions, or values that depend on them, and
+compute them again from the base.
 """
 
 from __future__ import annotations

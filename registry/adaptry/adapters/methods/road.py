@@ -1,4 +1,4 @@
-"""RoAd: pairs of outputs rotated and scaled, the bias with them (arXiv 2409.00119; PEFT `tuners/road`)."""
+"""RoAd: pairs of outputs, and of the bias, rotated and scaled (arXiv 2409.00119; PEFT `tuners/road`)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from adaptry.adapters.methods.method import (
     common_number,
 )
 from adaptry.adapters.methods.orientation import on_matrix
-from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _HALVES = {"road_1": 1, "road_2": 2, "road_4": 4}
-"""Angles per pair of outputs."""
+"""Number of angles per pair of outputs."""
 
 
 def _variant(config: AdapterConfig) -> str:
@@ -30,19 +29,19 @@ def _variant(config: AdapterConfig) -> str:
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (angles,) = shapes["theta"]
     if config.rank("group_size", 64) % 2:
-        raise ValueError("pairs are turned, so a group is of an even number")
+        raise ValueError("a group must have an even number of outputs, since pairs are rotated")
     return ModuleSize(0, 0, 2 * common_number(angles, *shapes["alpha"]) // _HALVES[_variant(config)])
 
 
-def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
     group = config.rank("group_size", 64)
     if weight.fan_out % group == 0:
         return None
-    return f"turns groups of {group:,} outputs, and this base's weight has {weight.fan_out:,}"
+    return f"rotates groups of {group:,} outputs, but this base's weight has {weight.fan_out:,}"
 
 
 def _columns(parts: ModuleTensors, group: int) -> tuple[Tensor, Tensor]:
-    """α cos θ and α sin θ, one for each output: shared by a pair, per output, or per place in the matrix."""
+    """α cos θ [out] and α sin θ [out]: shared by a pair, per output, or per position in the matrix."""
     theta, alpha = parts["theta"], parts["alpha"]
     match _variant(parts.config):
         case "road_1":
@@ -57,7 +56,7 @@ def _columns(parts: ModuleTensors, group: int) -> tuple[Tensor, Tensor]:
 
 
 def _rotation(parts: ModuleTensors) -> Tensor:
-    """[out, out]: in each group of outputs the first half turned against the second."""
+    """The rotation [out, out]: in each group, the first half of the outputs is rotated against the second."""
     import torch
 
     group = parts.config.rank("group_size", 64)
@@ -85,6 +84,7 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     bias=_bias,
-    mismatch=_mismatch,
+    mismatch=lambda module, shapes, config, weight: _cannot_adapt(weight, config),
+    cannot_adapt=_cannot_adapt,
     needs_base=True,
 )

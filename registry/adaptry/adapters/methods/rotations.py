@@ -1,4 +1,6 @@
-"""Orthogonal matrices of trained numbers: skew matrices and Cayley's transform, in PEFT's operation order."""
+"""Orthogonal matrices from trained numbers: skew matrices and Cayley's transform, in PEFT's order of
+operations.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,17 @@ if TYPE_CHECKING:
 
 
 def side_of(numbers: int) -> int:
-    """The side of a skew matrix with so many numbers above its diagonal. Raises `ValueError` if none has."""
+    """The side of a skew matrix with `numbers` numbers above its diagonal. Raises `ValueError` if there is
+    none.
+    """
     side = (1 + math.isqrt(1 + 8 * numbers)) // 2
     if side * (side - 1) // 2 != numbers:
-        raise ValueError(f"{numbers} numbers fill no triangle")
+        raise ValueError(f"{numbers} numbers do not fill the triangle of a skew matrix")
     return side
 
 
 def skew(numbers: Tensor) -> Tensor:
-    """[…, n(n−1)/2] above the diagonal → skew-symmetric [..., n, n]."""
+    """The skew-symmetric matrices [..., n, n] with the numbers [..., n(n−1)/2] above the diagonal."""
     import torch
 
     side = side_of(numbers.shape[-1])
@@ -29,7 +33,7 @@ def skew(numbers: Tensor) -> Tensor:
 
 
 def block_diagonal(blocks: Tensor) -> Tensor:
-    """[n, a, b] → [n·a, n·b]."""
+    """The matrix [n·a, n·b] with the blocks [n, a, b] on its diagonal."""
     import torch
 
     whole: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]  # torch has no types for it
@@ -37,7 +41,7 @@ def block_diagonal(blocks: Tensor) -> Tensor:
 
 
 def cayley(matrix: Tensor, sign: int = -1) -> Tensor:
-    """(I + sQ)(I − sQ)⁻¹, exactly: `sign` −1 as OFT and BOFT turn, +1 as PSOFT."""
+    """(I + sQ)(I − sQ)⁻¹ [n, n], exactly. `sign` is −1 for OFT and BOFT, +1 for PSOFT."""
     import torch
 
     one = torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand_as(matrix)
@@ -47,7 +51,9 @@ def cayley(matrix: Tensor, sign: int = -1) -> Tensor:
 
 
 def cayley_neumann(matrix: Tensor, terms: int) -> Tensor:
-    """The series I + 2Q + 2Q² + … + Qᵗ⁻¹ for the inverse; the last term counts once since PEFT 0.18."""
+    """The rotation [n, n] with the series I + 2Q + 2Q² + … + Qᵗ⁻¹ instead of the inverse. Since PEFT 0.18 the
+    last term counts once.
+    """
     import torch
 
     result = torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand_as(matrix).clone()

@@ -1,4 +1,4 @@
-"""Shadow (PEFT `tuners/shadow`): a small model beside the base, joined to each of its layers.
+"""Shadow (PEFT `tuners/shadow`): a small model that runs in parallel with the base, connected to each layer.
 
 PEFT keeps the adapter's name in these keys (`shadow_down.default.weight`).
 """
@@ -33,7 +33,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=lambda config, module: config.number("shadow_alpha", 0.1),
     unmergeable_hint=(
-        "it is a second, small model that runs beside the base: serve it unmerged, with PEFT's "
+        "it is a second, small model that runs in parallel with the base: serve it unmerged, with PEFT's "
         "PeftModel.from_pretrained"
     ),
 )

@@ -1,4 +1,4 @@
-"""SHiRA: a few elements of a weight, trained in their places (arXiv 2406.13175; PEFT `tuners/shira`)."""
+"""SHiRA: trains a few elements of a weight (arXiv 2406.13175; PEFT `tuners/shira`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     (count,), wanted = shapes["weight"], config.rank(default=32) * (weight.fan_out + weight.fan_in)
     if count == wanted:
         return None
-    return f"changes {count:,} elements, and by its r it would be {wanted:,} of this base's weight"
+    return f"changes {count:,} elements, but by its r it should be {wanted:,} of this base's weight"
 
 
 def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,7 @@
-"""Super-Tuning: the largest (or smallest) elements of a weight, trained in their places, and with `r` a LoRA
-besides (arXiv 2607.09287; PEFT `tuners/supertuning`).
+"""Super-Tuning: trains the largest (or smallest) elements of a weight and, with `r`, also a LoRA (arXiv
+2607.09287; PEFT `tuners/supertuning`).
 
-Where the file does not hold the places they are found again from the base's own values.
+If the file does not have the positions of the elements, they are found again from the base's values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if _has_places(config):
         common_number(count, *shapes["indices"])
     elif "indices" in shapes:
-        raise ValueError("the config says that the places were not saved")
+        raise ValueError("the config says that the positions were not saved")
     if config.fields.get("r") is None:
         return ModuleSize(0, 0, 0)
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
@@ -48,7 +48,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     )
     if count == wanted:
         return None
-    return f"changes {count:,} elements, and by its sparsity it would be {wanted:,} of this base's weight"
+    return f"changes {count:,} elements, but by its sparsity it should be {wanted:,} of this base's weight"
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:

@@ -1,9 +1,8 @@
-"""Which 3-D parameter a pair of factors belongs to, where PEFT was told `target_parameters` (§4.7).
+"""Which 3-D parameter a pair of factors belongs to, if PEFT was configured with `target_parameters` (§4.7).
 
-PEFT wraps the module that holds the parameters once for each, the last one outermost, and writes factors
-under the module's path with one `base_layer` for every wrapper around. The parameter's own name, which
-`rank_pattern` speaks of, is written nowhere: it follows from the order in which the module has its
-parameters.
+PEFT wraps the module that has the parameters once for each of them, the last one outermost. It writes factors
+under the module's path, with one `base_layer` for every enclosing wrapper. The file does not have the
+parameter's name, which `rank_pattern` uses: it follows from the order of the module's parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from adaptry.adapters.plain_patterns import dotted_suffixes
 from adaptry.adapters.spec import Spec
 from adaptry.core.errors import CheckFailed, InvalidConfig
 
-# In the order of every module of experts in transformers 5.
+# In the order in which every module of experts in transformers 5 has them.
 _ORDER = (
     *("gate_proj", "gate_up_proj", "gate_up_proj_bias"),
     *("up_proj", "up_proj_bias", "down_proj", "down_proj_bias"),
@@ -24,22 +23,24 @@ _ORDER = (
 
 
 def is_transposed_by_peft(peft_version: str | None) -> bool:
-    """Whether the PEFT that wrote it takes every 3-D parameter for [experts, in, out]: before 0.19."""
+    """Whether this version of PEFT treats every 3-D parameter as [experts, in, out]: before 0.19."""
     match = re.match(r"(\d{1,9})\.(\d{1,9})", peft_version or "")
     return match is not None and (int(match[1]), int(match[2])) < (0, 19)
 
 
 def require_not_transposed(spec: Spec) -> None:
-    """Raises `CheckFailed` for factors of 3-D parameters that nobody but a merge takes for what they are."""
+    """Raises `CheckFailed` for factors of 3-D parameters in an orientation that only a merge handles."""
     if is_transposed_by_peft(spec.peft_version):
         raise CheckFailed(
-            f"its fused experts were written by PEFT {spec.peft_version}, which has them the other way round"
-            " than PEFT 0.19 and later: merge it (adaptry merge --base BASE REF -o DIR)"
+            f"its fused experts were written by PEFT {spec.peft_version}, which transposes them compared with"
+            " PEFT 0.19 and later: merge it (adaptry merge --base BASE REF -o DIR)"
         )
 
 
 def parameter_paths(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None]:
-    """Paths that stand for a parameter of their module, and its name; None if the config leaves it open."""
+    """The parameter's name for each path that stands for a parameter of its module; None if the config does
+    not determine it.
+    """
     targets = config.names("target_parameters")
     if not targets:
         return {}
@@ -69,14 +70,14 @@ def parameter_paths(config: AdapterConfig, paths: Iterable[str]) -> dict[str, st
 def _targeted(name: str, by_module: Mapping[str, set[str]]) -> set[str]:
     """The parameters targeted with the module `name`.
 
-    Those that are targeted without a module (`gate_up_proj`) may be of any module but those of
-    target_modules, which PEFT keeps apart.
+    Parameters that are targeted without a module (`gate_up_proj`) may belong to any module except those of
+    target_modules, which PEFT treats separately.
     """
     return {parameter for end in dotted_suffixes(name) if end for parameter in by_module.get(end, ())}
 
 
 def _module_targets(config: AdapterConfig) -> Callable[[str], bool]:
-    """Whether target_modules has a module, by PEFT's rules for a list and for a text."""
+    """Whether target_modules includes a module, by PEFT's rules for a list and for a text."""
     targets = config.fields.get("target_modules")
     if isinstance(targets, list):
         ends = frozenset(target for target in targets if isinstance(target, str))
@@ -95,7 +96,7 @@ def _module_targets(config: AdapterConfig) -> Callable[[str], bool]:
 
 
 def in_module_order(parameters: set[str]) -> list[str]:
-    """In the order of the module; nothing where that is not known."""
+    """The parameters in the module's order; empty if that is unknown."""
     if len(parameters) > 1 and not parameters <= set(_ORDER):
         return []
     return sorted(parameters, key=lambda name: _ORDER.index(name) if name in _ORDER else 0)

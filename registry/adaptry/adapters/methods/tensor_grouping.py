@@ -1,4 +1,6 @@
-"""A method's tensors sorted by what they are: by `key_patterns` and `shared` names; nothing is left over."""
+"""Groups an adapter's tensors by role, with a method's `key_patterns` and `shared` names. None is left
+out.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _MODEL = "base_model."
 
 
 class GroupedTensors:
-    """What a file holds: modules, extra weights, shared tensors by role, and the tensors no rule knows."""
+    """The contents of a file: modules, extra weights, shared tensors by role, and unclaimed tensors."""
 
     def __init__(self) -> None:
         self.modules: list[ModuleSpec] = []
@@ -24,7 +26,7 @@ class GroupedTensors:
 
 
 def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> GroupedTensors:
-    """Every tensor in exactly one place. Raises `InvalidConfig` where the config contradicts itself."""
+    """Puts every tensor into exactly one group. Raises `InvalidConfig` if the config contradicts itself."""
     found = GroupedTensors()
     named: dict[str, dict[str, str]] = {}
     for name, info in tensors.items():
@@ -42,7 +44,7 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
             found.extras.append(replacing)
         elif (placed := method.role(key)) is not None:
             if named.setdefault(placed[0], {}).setdefault(placed[1], name) != name:
-                found.unclaimed.append(name)  # once more, under the adapter's name: one of the two would win
+                found.unclaimed.append(name)  # also under the adapter's name: a loader would keep only one
         elif (extra := extra_weight(key, name, info, config)) is not None:
             found.extras.append(extra)
         else:
@@ -65,8 +67,8 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
 def contradiction(
     method: Method, config: AdapterConfig, names: Iterable[str], tensors: Mapping[str, TensorInfo]
 ) -> str | None:
-    """How a module among the tensors `names`, which no rule claimed, contradicts the config; None where none
-    does, and tensors are only missing.
+    """How a module among the unclaimed tensors `names` contradicts the config; None if none does, and tensors
+    are only missing.
     """
     named: dict[str, dict[str, str]] = {}
     for name in names:
@@ -88,7 +90,7 @@ def contradiction(
 def _is_whole(
     method: Method, config: AdapterConfig, shared: Mapping[str, str], tensors: Mapping[str, TensorInfo]
 ) -> bool:
-    """Whether the shared tensors of a file that names no modules are what its config says."""
+    """Whether the shared tensors of a file that names no modules match its config."""
     try:
         method.module_size({role: tensors[name].shape for role, name in shared.items()}, config)
     except (KeyError, IndexError, ValueError):
@@ -104,7 +106,7 @@ def _module(
     shared: Mapping[str, str],
     tensors: Mapping[str, TensorInfo],
 ) -> ModuleSpec | None:
-    """The module of a set of tensors; None unless they are the whole set, in shapes that go together."""
+    """The module of a set of tensors; None unless the set is complete, with matching shapes."""
     shapes = {role: tensors[name].shape for role, name in {**shared, **roles}.items()}
     try:
         width = method.module_size(shapes, config)
@@ -112,7 +114,7 @@ def _module(
         KeyError,
         IndexError,
         ValueError,
-    ):  # a tensor is missing, or has dimensions the method does not write
+    ):  # a tensor is missing, or has dimensions that the method does not write
         return None
     if width.rank and any(0 in tensors[name].shape for name in roles.values()):
         return None

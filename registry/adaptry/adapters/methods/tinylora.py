@@ -1,8 +1,8 @@
 """TinyLoRA: a few numbers, shared by groups of modules, through fixed random matrices (arXiv 2602.04118; PEFT
 `tuners/tinylora`).
 
-Which group a module is in follows from its place in the order in which the model registered its modules. A
-file does not say it, but its random matrices were drawn from a seed plus that place, so they tell it.
+A module's group follows from its position in the order in which the model registered its modules. The file
+does not have this position, but it can be found, since the seed of the module's random matrices contains it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _place(parts: ModuleTensors) -> int:
-    """The module's place among all, found by drawing the matrices of one place after the other."""
+    """The module's position, found by drawing the matrices for one position after another."""
     import torch
 
     saved = parts["P"]
@@ -47,14 +47,14 @@ def _place(parts: ModuleTensors) -> int:
         source = torch.Generator().manual_seed(first + place)
         deviation = 1.0 / parts.module.rank**0.5
         drawn = torch.normal(mean=0.0, std=deviation, size=tuple(saved.shape), generator=source)
-        # They were held in the dtype of the base that it was trained on.
+        # They were held in the dtype of the base in training.
         if any(
             torch.equal(drawn.to(held).float(), saved) for held in (torch.float32, torch.bfloat16, torch.half)
         ):
             return place
     raise InvalidWeights(
-        f"the random matrices of {parts.module.path} come from no place that it could have among the"
-        " adapter's modules, so its group cannot be told: merge it with PEFT, which builds the model"
+        f"the random matrices of {parts.module.path} match none of its possible positions among the"
+        " adapter's modules, so its group is unknown: merge it with PEFT, which builds the model"
     )
 
 
@@ -76,9 +76,9 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if is_projection_saved(config):
         return None
     return (
-        "its file has no random matrices, and they would say which numbers are whose: set save_projection to"
-        " true in adapter_config.json, load it with PEFT, which draws them again, save it,"
-        " and merge what was saved"
+        "its file lacks the random matrices, which assign the trained numbers to modules: set"
+        " save_projection to true in adapter_config.json, load it with PEFT, which draws them again, save it,"
+        " and merge the saved adapter"
     )
 
 
@@ -93,6 +93,6 @@ METHOD = Method(
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
-    tolerance="bit-equal; refused where its projections were not saved, with the way to save them",
+    tolerance="bit-equal; refused without saved projections, with instructions to save them",
     unmergeable_reason=_unmergeable_reason,
 )

@@ -1,6 +1,7 @@
-"""Trainable tokens: chosen embedding rows, trained, in the base's place (PEFT `tuners/trainable_tokens`).
+"""Trainable tokens: selected rows of an embedding, trained, replace the base's (PEFT
+`tuners/trainable_tokens`).
 
-The file calls them a delta; they are the rows themselves.
+The file calls them a delta, but they are the rows themselves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Uni-LoRA: all factors of all modules read from one short vector (arXiv 2506.00799; PEFT `tuners/unilora`).
 
-Which number goes where is drawn from a seed over the modules in the order in which the model registered them;
-only with `save_indices` does a file say it, and name its modules at all.
+A seed determines which number goes to which element, over the modules in the order in which the model
+registered them. Only with `save_indices` does a file have these indices, and the names of its modules.
 """
 
 from __future__ import annotations
@@ -36,16 +36,14 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A_places"], shapes["B_places"]
     for side in "AB":
         if shapes[f"{side}_places"] != shapes[f"{side}_scales"]:
-            raise ValueError("places and scales differ")
+            raise ValueError("the indices and scales have different shapes")
     return ModuleSize(trained_rank(config, common_number(rank, up), 4), fan_in, fan_out)
 
 
 def _factor(parts: ModuleTensors, side: str) -> Tensor:
     places, theta = parts[f"{side}_places"].long(), parts["theta"]
     if int(places.min()) < 0 or int(places.max()) >= len(theta):
-        raise InvalidWeights(
-            f"{parts.module.path} reads numbers beyond the {len(theta)} that the adapter has"
-        )
+        raise InvalidWeights(f"{parts.module.path} has indices beyond the adapter's {len(theta)} numbers")
     scales = parts[f"{side}_scales"].to(parts.dtype)  # PEFT holds them in the base's dtype
     return theta[places] * scales
 
@@ -58,8 +56,9 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if _has_places(config):
         return None
     return (
-        "its file does not say which numbers are whose: set save_indices to true in adapter_config.json, load"
-        " it with PEFT, which draws them again, save it, and merge what was saved"
+        "its file lacks the indices, which assign the trained numbers to modules: set save_indices to"
+        " true in adapter_config.json, load it with PEFT, which draws them again, save it, and merge the"
+        " saved adapter"
     )
 
 
@@ -79,7 +78,7 @@ METHOD = Method(
     lora_rank=lambda module, config: module.rank,
     unmergeable_reason=_unmergeable_reason,
     required_shared=lambda config: ("theta",),
-    tolerance="bit-equal; refused where its indices were not saved, with the way to save them",
+    tolerance="bit-equal; refused without saved indices, with instructions to save them",
     names_modules=_has_places,
     integer_roles=frozenset({"A_places", "B_places"}),
 )

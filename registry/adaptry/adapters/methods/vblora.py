@@ -1,7 +1,7 @@
 """VB-LoRA: a LoRA made from a bank of vectors shared by all modules (arXiv 2405.15179; PEFT `tuners/vblora`).
 
-Each piece of a factor is a mixture of the few vectors with the highest logits. A file holds the logits, or
-only those few choices and their weights.
+Each piece of a factor is a mixture of the few vectors with the highest logits. A file has all logits, or only
+the selected indices and their weights.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     vectors, length = shapes["bank"]
+    common_number(vectors, config.rank("num_vectors", 256))
     if config.flag("save_only_topk_weights"):
         (rank, tiles_in, chosen), (tiles_out, up, again) = shapes["A_choices"], shapes["B_choices"]
         for side in "AB":
@@ -37,7 +38,9 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _logits(parts: ModuleTensors, side: str) -> Tensor:
-    """As PEFT restores them from the saved choices: minus infinity for every vector not chosen."""
+    """The logits, as PEFT restores them from saved choices: minus infinity for every vector that was not
+    chosen.
+    """
     import torch
 
     if not parts.config.flag("save_only_topk_weights"):

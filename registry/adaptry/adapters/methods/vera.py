@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -38,11 +39,11 @@ def _exceeds_shared_matrices(
         return None
     reach = f"{shapes['B'][0]:,}×{shapes['A'][1]:,}"
     side = f"{weight.fan_out:,}×{weight.fan_in:,}"
-    return f"has shared matrices for weights of up to {reach}, and this base's is {side}"
+    return f"has shared matrices for weights of up to {reach}, but this base's is {side}"
 
 
 def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor]:
-    """A and B from the file or, as PEFT draws them at load and holds them in this dtype, from the seed."""
+    """A and B, from the file or drawn from the seed, in the dtype in which PEFT draws and holds them."""
     import torch
 
     if is_projection_saved(parts.config):
@@ -58,7 +59,7 @@ def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tenso
 
 
 def vera(name: str, title: str, rows_per_rank: int) -> Method:
-    """VeRA, or PVeRA, whose down has two rows for each of the up's columns: means, then log variances."""
+    """The method VeRA, or PVeRA, whose down has two rows for each column of up: means, then log variances."""
 
     def module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         (length,) = shapes["d"]
@@ -68,23 +69,35 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         return ModuleSize(rank, 0, shapes["b"][0])
 
     def factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-        """diag(b)·B and diag(d)·A with the corner of the shared matrices that this module uses."""
+        """up = diag(b)·B [out, r] and down = diag(d)·A [r, in], from the corner of the shared matrices that
+        this module uses.
+        """
         rank = parts.module.rank
         down, up = _shared_pair(parts, rows_per_rank * rank)
         scaled_up = parts["b"].unsqueeze(-1) * up[:fan_out, :]
         return scaled_up, parts["d"][:rank].unsqueeze(-1) * down[:rank, :fan_in]
+
+    def shapes_in_model(weights: Mapping[str, WeightSides], config: AdapterConfig) -> Mapping[str, Shapes]:
+        """The shapes of the shared matrices, which are as large as the largest sides."""
+        if not weights or not is_projection_saved(config):
+            return {}
+        rank = config.rank(default=256)
+        fan_in = max(weight.fan_in for weight in weights.values())
+        fan_out = max(weight.fan_out for weight in weights.values())
+        return {"": {"A": (rank * rows_per_rank, fan_in), "B": (fan_out, rank)}}
 
     return Method(
         name=name,
         title=title,
         key_patterns={f"{name}_lambda_b": "b", f"{name}_lambda_d": "d"},
         shared={f"{name}_A": "A", f"{name}_B": "B"},
-        tolerance="bit-equal; where projections were not saved, with the torch that drew them",
+        tolerance="bit-equal; without saved projections, only with the version of torch that drew them",
         module_size=module_size,
         untrained_roles="[AB]",
         weight=add_delta(factor_product(factors)),
         required_shared=saved_projections,
         mismatch=_exceeds_shared_matrices,
+        shapes_in_model=shapes_in_model,
         lora_form="exact",
         factors=factors,
         lora_rank=lambda module, config: module.rank,

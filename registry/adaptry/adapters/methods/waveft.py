@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.fourierft import coefficients, too_many_coefficients
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, add_delta
+from adaptry.adapters.methods.fourierft import coefficients, more_than_elements, too_many_coefficients
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides, add_delta
 from adaptry.adapters.methods.random_projections import matrix_sides, positions
 from adaptry.adapters.methods.wavelets import LOW_PASS
 from adaptry.adapters.spec import ModuleSpec
@@ -30,12 +31,32 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return coefficients(shapes, config, 2592)
 
 
+def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
+    if config.flag("proportional_parameters"):
+        return None
+    return more_than_elements(weight, config, 2592)
+
+
+def _shapes_in_model(weights: Mapping[str, WeightSides], config: AdapterConfig) -> Mapping[str, Shapes]:
+    """The number of coefficients of each module; with `proportional_parameters`, in proportion to its
+    elements.
+    """
+    if not config.flag("proportional_parameters"):
+        return {}
+    elements = {path: weight.fan_out * weight.fan_in for path, weight in weights.items()}
+    budget = config.number("n_frequency", 2592) * len(elements)
+    return {
+        path: {"spectrum": (max(1, round(count / sum(elements.values()) * budget)),)}
+        for path, count in elements.items()
+    }
+
+
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("scaling", 25.0)
 
 
 def _inverse(spectrum: Tensor, family: str) -> Tensor:
-    """One level of the inverse transform of `spectrum`'s four quarters, as PEFT's `waverec2d` does it."""
+    """One level of the inverse transform of `spectrum`'s four quarters, like PEFT's `waverec2d`."""
     import torch
 
     low = torch.tensor(LOW_PASS[family])
@@ -57,7 +78,7 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     rows, columns = positions(parts, len(parts["spectrum"]), fan_out, fan_in)
     if _is_transformed(parts.config):
         family = _family(parts.config)
-        # The transform shortens both sides by the filter's length but two; even sides have halves.
+        # The transform shortens both sides by the filter's length minus two; even sides can be halved.
         height, width = (side + len(LOW_PASS[family]) - 2 for side in (fan_out, fan_in))
         height, width = height + height % 2, width + width % 2
         spectrum = torch.zeros(height, width)
@@ -76,7 +97,7 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if not _is_transformed(config) or _family(config) in LOW_PASS:
         return None
     return (
-        f"its wavelet {_family(config)[:20]!a} is none of those that PEFT itself can merge"
+        f"its wavelet {_family(config)[:20]!a} is not one that PEFT itself can merge"
         f" ({', '.join(LOW_PASS)}): serve it with the library that trained it"
     )
 
@@ -85,10 +106,12 @@ METHOD = Method(
     name="waveft",
     title="WaveFT",
     key_patterns={"waveft_spectrum": "spectrum"},
-    tolerance="bit-equal with the torch that drew its places",
+    tolerance="bit-equal with the version of torch that drew its positions",
     module_size=_module_size,
     scale=_scale,
     weight=add_delta(_delta),
     mismatch=too_many_coefficients,
+    cannot_adapt=_cannot_adapt,
+    shapes_in_model=_shapes_in_model,
     unmergeable_reason=_unmergeable_reason,
 )

@@ -1,7 +1,7 @@
-"""The wavelets' reconstruction filters that WaveFT in PEFT knows, as the float32 values it computes with.
+"""Reconstruction filters of the wavelets that PEFT's WaveFT supports, as the float32 values that it uses.
 
 Daubechies' db1 to db10, sym2 to sym10 and coif1 to coif4 (the coefficients of Ten Lectures on Wavelets, as
-PyWavelets has them; MIT). The high-pass filter is the low-pass one backwards with alternating signs.
+PyWavelets has them; MIT). The high-pass filter is the low-pass one reversed, with alternating signs.
 """
 
 from __future__ import annotations

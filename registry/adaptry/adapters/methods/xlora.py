@@ -1,7 +1,6 @@
 """X-LoRA (arXiv 2402.07148; PEFT `tuners/xlora`): a classifier that weighs LoRA adapters for each token.
 
-The file holds the classifier alone; its members are adapters of their own, which the config names by their
-paths.
+The file has only the classifier. Its members are separate adapters, which the config names by their paths.
 """
 
 from __future__ import annotations
@@ -11,28 +10,28 @@ from adaptry.adapters.methods.method import Method, ModuleSize, Shapes
 
 
 def _layers(config: AdapterConfig) -> list[str]:
-    """The numbers of the classifier's linear layers, with a ReLU and perhaps a dropout between two."""
+    """The indices of the classifier's linear layers, with a ReLU and possibly a dropout between them."""
     step = 2 if config.number("xlora_dropout_p", 0.2) == 0 else 3
     return [str(step * layer) for layer in range(config.rank("xlora_depth", 1))]
 
 
 def _roles(config: AdapterConfig) -> tuple[str, ...]:
-    # PEFT saves no layer that has a member's number for a name, so the first may be missing.
+    # PEFT does not save a layer whose index is also that of a member, so the first may be missing.
     return tuple(
         f"classifier.layers.{layer}.{end}" for layer in _layers(config) for end in ("weight", "bias")
     )
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """No module has a width; what the classifier's layers are is checked by the way."""
+    """The size of an adapter without modules; also checks the shapes of the classifier's layers."""
     inputs, inner = config.rank("hidden_size", 1), config.rank("xlora_size", 2048)
     for layer in _layers(config):
         weight, bias = (shapes.get(f"classifier.layers.{layer}.{end}") for end in ("weight", "bias"))
         is_last = layer == _layers(config)[-1]
         if weight and (len(weight) != 2 or weight[1] != inputs or not (is_last or weight[0] == inner)):
-            raise ValueError("a layer of the classifier is not as wide as the config says")
+            raise ValueError("a layer of the classifier does not have the width that the config declares")
         if weight and bias and bias != weight[:1]:
-            raise ValueError("a layer of the classifier has a bias of another size")
+            raise ValueError("a layer of the classifier has a bias of a different size")
         inputs = inner
     return ModuleSize(0, 0, 0)
 
@@ -47,7 +46,7 @@ METHOD = Method(
     names_modules=lambda config: False,
     traits=lambda config: ["members"] if config.fields.get("adapters") else [],
     unmergeable_hint=(
-        "it weighs its members anew for every token: serve it unmerged, with PEFT's"
+        "it weighs its members for every token separately: serve it unmerged, with PEFT's"
         " PeftModel.from_pretrained, or merge one of its members"
     ),
 )

@@ -1,8 +1,8 @@
-"""A base's fingerprint, made from a checkpoint and compared with others.
+"""Computes a base's fingerprint from a checkpoint, and compares fingerprints.
 
-`base_fingerprint` makes the record (cheap: headers and short reads), from facts (`architecture`), samples
-(`sketch`) and the `tokenizer`; `hashing` reads everything, for evidence; `match` says how alike two records
-are, casts of the same weights (`dtype_cast`) included.
+`base_fingerprint` computes the record (cheaply: from headers and short reads), from facts (`architecture`),
+samples (`sketch`) and the `tokenizer`. `hashing` reads all weights, as further evidence. `match` compares two
+records, and recognises casts of the same weights (`dtype_cast`).
 """
 
 from adaptry.bases.fingerprinting.base_fingerprint import fingerprint

@@ -1,8 +1,8 @@
-"""What a base's `config.json` says that its shapes do not: heads, rope, norms, tying; in one spelling.
+"""Facts about a base from its `config.json` that its shapes do not show: heads, rope, norms, tying.
 
-transformers 4 and 5 write the same model differently (`rope_theta` beside `rope_scaling`, or
-`rope_parameters`; defaults written or left out), and every family has its own words for the same number.
-Facts are the one spelling in which bases are compared and adapters checked.
+transformers 4 and 5 write the same model differently (`rope_theta` and `rope_scaling`, or `rope_parameters`;
+defaults present or absent), and model families use different names for the same number. Facts are a uniform
+form, in which bases are compared and adapters checked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# One word per number; the first of a family's words that the config has is taken.
+# One name per number; the first of the families' names that the config has is used.
 _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -35,10 +35,10 @@ _NOT_IDENTITY = frozenset(["architectures", "tie_word_embeddings", "quantization
 
 
 def facts_of(config: Mapping[str, Any], is_tied: bool, quantised: str | None = None) -> dict[str, Any]:
-    """The facts of a config as JSON values, defaults filled in (`Any`: fields are the model's own).
+    """The facts of a config as JSON values, with defaults (`Any`: the fields depend on the model).
 
-    `is_tied` and `quantised` (the method, in words) are what is so, not what is written: the caller has seen
-    the weights. Without weights that are recognised as packed, the config's word for a quantisation is taken.
+    `is_tied` and `quantised` (the method, in words) are facts that the caller knows from the weights. If no
+    weights are recognised as packed, the config's quantisation is used.
     """
     facts = _part_facts(config)
     facts["tie_word_embeddings"] = is_tied
@@ -54,13 +54,14 @@ def facts_of(config: Mapping[str, Any], is_tied: bool, quantised: str | None = N
 
 
 def identity_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that two copies of one model share. The head a model was saved with is not among them (its
-    tensors show), nor is tying (the same)."""
+    """The facts that two copies of one model share, without the head that a model was saved with, and without
+    tying: both are visible in the tensors.
+    """
     return {key: value for key, value in facts.items() if key not in _NOT_IDENTITY}
 
 
 def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    kind = config.get("model_type") or config.get("_class_name")  # the latter of a pipeline's part
+    kind = config.get("model_type") or config.get("_class_name")  # the latter in a part of a pipeline
     facts: dict[str, Any] = {"model_type": str(kind or "unknown")[:64]}
     for fact, words in _NUMBERS.items():
         value = _first(config, words, int | float)
@@ -83,7 +84,7 @@ def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary embeddings as transformers 5 says it; models with two layer kinds have an entry for each."""
+    """Rotary embeddings in transformers 5's form; models with two kinds of layers have an entry for each."""
     written = config.get("rope_parameters")
     theta = _first(config, _ROPE_THETA, int | float)
     part = _first(config, _ROPE_PART, int | float)
@@ -127,7 +128,7 @@ def _first(config: Mapping[str, Any], words: tuple[str, ...], kind: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """10000.0 and 10000 are one number, and so are their digests."""
+    """The number in one form, so that 10000.0 and 10000 have the same digest."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value

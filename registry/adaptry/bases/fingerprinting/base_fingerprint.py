@@ -1,9 +1,9 @@
-"""Making a base's fingerprint: from its headers and config, and a few short reads of each tensor.
+"""Computes a base's fingerprint from its headers, its config, and a few short reads of each tensor.
 
-The id asks what survives every way of writing a model down: names are normalised, buffers dropped, a tied
-head's copy is one weight with the embedding, a quantised weight and its scales are one, config spellings are
-one. What remains is hashed as canonical JSON, so a base resharded, renamed or saved by another version keeps
-its id.
+The id covers only what is the same in every file format of a model. Names are normalised, buffers are
+dropped, the copy of a tied head counts as the embedding, a quantised weight and its scales count as one
+weight, and config fields have one spelling. The rest is hashed as canonical JSON. So a base keeps its id if
+it is resharded, renamed or saved by another version.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from adaptry.adapters.tensor_names import input_embedding, is_buffer, is_output_
 from adaptry.bases.fingerprinting.architecture import facts_of, identity_facts
 from adaptry.bases.fingerprinting.packed_sketch import sketch_packed_weight
 from adaptry.bases.fingerprinting.sketch import sketch_tensor
-from adaptry.bases.fingerprinting.tokenizer import template_of, tokenizer_digest, vocabulary_of
+from adaptry.bases.fingerprinting.tokenizer import (
+    template_of,
+    tokenization_of,
+    tokenizer_digest,
+    vocabulary_of,
+)
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import LogicalView, open_logical_view
 from adaptry.core.digest import Digest
@@ -26,14 +31,14 @@ from adaptry.core.errors import Invalid
 from adaptry.core.strictjson import canonical
 
 SCHEME = 1
-"""The version of the id's recipe: part of what is hashed, since another recipe gives other ids."""
+"""The version of the id's definition. It is hashed too, since another definition gives other ids."""
 
 
 def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
-    """The record of a base. Reads 16 short runs a tensor; full roots are `hashing`'s.
+    """The record of a base. Reads 16 short runs of each tensor; `hashing` computes full digests.
 
-    Raises `Invalid` where the folder has no weights but buffers, `InvalidWeights` where a file changed
-    meanwhile.
+    Raises `Invalid` if the folder has only buffers and no weights, and `InvalidWeights` if a file changed
+    during the reading.
     """
     view = open_logical_view(checkpoint)
     checkpoint = view.checkpoint
@@ -58,21 +63,25 @@ def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
         sketches=sketches,
         tokenizer=tokenizer_digest(checkpoint.folder),
         vocabulary=vocabulary_of(checkpoint.folder),
+        tokenization=tokenization_of(checkpoint.folder),
         chat_template=template_of(checkpoint.folder),
     )
 
 
 def check_identity(record: BaseRecord) -> None:
-    """Raises `Invalid` for a record not named by its own contents, so that none passes for another's."""
+    """Raises `Invalid` if a record's id does not match its contents, so that no record can pose as
+    another.
+    """
     if record.sketches.keys() != record.tensors.keys():
         raise Invalid(
-            "the base's record has not one sketch for each tensor; `adaptry base add` makes whole ones"
+            "the base's record lacks sketches of some tensors; run `adaptry base add` to create a complete"
+            " one"
         )
     found = _id(record.facts, record.tensors, record.sketches)
     if found != record.id or _architecture(record.tensors) != record.architecture:
         raise Invalid(
-            f"the base's record says its id is {record.id.brief} and its contents make {found.brief}: it was"
-            " changed, or made by another version; run `adaptry base add` with this one"
+            f"the base's record has the id {record.id.brief}, but its contents give {found.brief}: it was"
+            " changed, or written by another version; run `adaptry base add` with this version"
         )
 
 
@@ -102,10 +111,10 @@ def _id(
 
 
 def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str]) -> bool:
-    """Whether input embedding and output head are one weight: as the config says, else as the files show.
+    """Whether input embedding and output head are one weight, according to the config, else to the files.
 
-    Configs leave it out where it is their class's default, which differs from class to class. A head that is
-    stored with other values than the embedding is a head of its own, whatever the config says: transformers 5
+    Configs omit the field if it has their class's default, which differs between classes. A head that is
+    stored with other values than the embedding is a separate weight, whatever the config says: transformers 5
     loads it as one.
     """
     written = checkpoint.config.get("tie_word_embeddings")
@@ -116,9 +125,11 @@ def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str
 
 
 def _tied_copies(view: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
-    """Output heads stored by older tools though they are the embedding: tied, and equal wherever we look."""
+    """Output heads that older tools stored although they are tied: copies that equal the embedding in all
+    samples.
+    """
     checkpoint = view.checkpoint
-    weights = [name for name in weights if name not in view.packed]  # a packed head is no copy of anything
+    weights = [name for name in weights if name not in view.packed]  # a packed head is never a copy
     if checkpoint.config.get("tie_word_embeddings") is False:
         return frozenset()
     embedding = input_embedding(weights)
@@ -138,7 +149,7 @@ def _tied_copies(view: LogicalView, weights: list[str], reader: Callable[[str], 
 
 @contextlib.contextmanager
 def _readers(checkpoint: HfCheckpoint) -> Iterator[Callable[[str], ReadAt]]:
-    """Positional reads of the file that holds a tensor; each file is opened once."""
+    """Positional reads of the file that has a tensor; each file is opened once."""
     with contextlib.ExitStack() as stack:
         files = {shard: stack.enter_context(checkpoint.open_shard(shard)) for shard in checkpoint.shards}
         yield lambda tensor: files[checkpoint.shard_of[tensor]]

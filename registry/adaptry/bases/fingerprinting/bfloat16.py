@@ -1,7 +1,7 @@
 """Floats as bfloat16, rounded to nearest and ties to even, as torch casts them.
 
-For samples in plain Python; for whole tensors with numpy, where it is installed. Bits go in and come out,
-because equality of bits is what casts are recognised by.
+Samples use plain Python, whole tensors numpy, if it is installed. Inputs and outputs are bits, since casts
+are recognised by equal bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def bfloat16_of(value: float) -> int:
     """The 16 bits of a value that float32 can hold."""
     (bits,) = struct.unpack("<I", struct.pack("<f", value))
     if bits & 0x7FFFFFFF > 0x7F800000:
-        return 0x7FC0  # NaN; torch writes this one whatever the payload
+        return 0x7FC0  # NaN; torch writes this one for every payload
     return int((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
 
 
@@ -26,9 +26,10 @@ def float_of(bits: int) -> float:
 
 
 def converter(dtype: str) -> Callable[[memoryview], memoryview] | None:
-    """Little-endian bytes of F32 or F16 → those of BF16; None for other dtypes, or without numpy.
+    """A function from little-endian bytes of F32 or F16 to those of BF16; None for other dtypes, or without
+    numpy.
 
-    A piece must hold whole elements.
+    A piece must contain whole elements.
     """
     try:
         import numpy as np

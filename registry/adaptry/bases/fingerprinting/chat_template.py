@@ -1,4 +1,4 @@
-"""A chat template's identity: the text of the default one, wherever it is written."""
+"""A chat template's identity: the text of the default template, in whichever file it is."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 from adaptry.core.digest import Digest
 
 FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-"""Where a template may be; the first that has one is what transformers takes."""
+"""Files that may have a template; transformers uses the first that has one."""
 
 
 def template_digest(template: str) -> Digest:
-    """Line ends and space around the text do not count: tools write them as they like."""
+    """The digest of a template, without line ends and space around the text, which differ between tools."""
     return Digest.of("\n".join(template.splitlines()).strip().encode())
 
 
 def default_template(document: Any) -> str | None:
-    """The default template in a JSON file that may have one, or several by name. (`Any`: JSON.)"""
+    """The default template in a JSON document with one template, or several by name. (`Any`: JSON.)"""
     found = document.get("chat_template") if isinstance(document, dict) else None
     if isinstance(found, list):
         named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}

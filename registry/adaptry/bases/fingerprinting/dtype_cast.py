@@ -1,7 +1,7 @@
-"""Whether one set of sampled numbers is a dtype cast of another: exactly, or not at all.
+"""Whether one set of sampled numbers is an exact dtype cast of another.
 
-A cast of the same weights is recognised when some chain of roundings makes the samples equal, bit for bit.
-Closeness is asked apart, because a light fine-tune is close too.
+A cast of the same weights is recognised if some sequence of roundings makes the samples equal, bit for bit.
+Closeness is a separate function, because a light fine-tune is close too.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _FORMATS = {"F32": "f", "F16": "e", "F64": "d"}
 
 
 def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str | None:
-    """The cast that makes the two equal, in words (`equal` where none is needed); None where none does.
+    """The cast that makes the samples equal, in words (`equal` if none is needed); None if there is none.
 
-    Samples are base64 of stored elements in the dtype beside them.
+    Samples are base64 of stored elements, in the given dtype.
     """
     if samples_a == samples_b and dtype_a == dtype_b:
         return "equal"
@@ -27,11 +27,12 @@ def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str
     if a is None or b is None or len(a) != len(b):
         return None
     if not _are_close(a, b):
-        return None  # no rounding moves a value that far, and most pairs that are asked about end here
+        return None  # no rounding moves a value that far; most pairs end here
     bits_a, bits_b = _bits(a), _bits(b)
     if bits_a == bits_b:
         return "a change of dtype"
-    # One side is always as stored: rounding both would call a fine-tune that is lost in rounding a cast.
+    # Only one side is rounded: rounding both would take a fine-tune that is smaller than the rounding for a
+    # cast.
     for name, chain in _CHAINS.items():
         if _bits(chain(a)) == bits_b or bits_a == _bits(chain(b)):
             return f"a cast to {name}"
@@ -39,7 +40,7 @@ def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str
 
 
 def sample_casts(dtype: str, samples: str) -> Iterator[tuple[float, ...]]:
-    """The sampled numbers as they are, then after each chain of roundings; empty if they are no floats."""
+    """The sampled numbers unchanged, then after each sequence of roundings; empty if they are not floats."""
     values = _values(dtype, samples)
     if values is not None:
         yield values
@@ -48,7 +49,7 @@ def sample_casts(dtype: str, samples: str) -> Iterator[tuple[float, ...]]:
 
 
 def is_close(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> bool:
-    """Whether the values differ by no more than two roundings to bfloat16 would make them."""
+    """Whether the values differ by at most two roundings to bfloat16."""
     a, b = _values(dtype_a, samples_a), _values(dtype_b, samples_b)
     if a is None or b is None or len(a) != len(b):
         return False
@@ -70,7 +71,7 @@ def _values(dtype: str, samples: str) -> _Values | None:
 
 
 def _bits(values: _Values) -> bytes:
-    """As float64, so that −0.0 is not 0.0 and a NaN equals itself."""
+    """The bytes of the values as float64, in which −0.0 differs from 0.0 and a NaN equals itself."""
     return struct.pack(f"<{len(values)}d", *values)
 
 
@@ -83,7 +84,7 @@ def _to_float16(values: _Values) -> _Values:
 
 
 def _single(value: float) -> float:
-    """Rounded to float32; what is too large becomes infinite, as torch casts it."""
+    """The value rounded to float32; too large a value becomes infinite, as in torch."""
     try:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:

@@ -1,9 +1,9 @@
-"""Reading a whole base once, on all cores, at about the speed of SHA-256 itself.
+"""Reads a whole base once and hashes it on all cores, at about the speed of SHA-256.
 
-Every weight is one piece of work and so is every file; threads take them in turn, largest first within a
-shard, and hash straight out of the page cache (hashlib lets go of the interpreter lock, and mapped pages are
-not copied first: that copy is a sixth of the whole). The shards go one after the other, so that a file's
-bytes are still in memory when its tensors are read.
+Every weight and every file is a unit of work. Threads take units, largest first within a shard, and hash them
+directly from the page cache: hashlib releases the interpreter lock, and mapped pages need no copy, which
+would take a sixth of the time. Shards are processed one after another, so that a file's bytes are still in
+memory when its tensors are read.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
 
 _PIECE = 8 << 20
-_ROUNDED = 256 << 10  # a multiple of every element's width; rounding's scratch arrays stay in a core's cache
+_ROUNDED = 256 << 10  # a multiple of every element's width; the arrays for rounding fit into a core's cache
 _TOLD = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class BaseHashes:
-    """What a full reading gives: the roots over all weights, and the SHA-256 of each file."""
+    """The result of a full reading: the digests over all weights, and the SHA-256 of each file."""
 
     roots: Roots
     files: Mapping[str, Digest]
@@ -59,10 +59,10 @@ class _Stream:
 def full_hashes(
     checkpoint: HfCheckpoint, record: BaseRecord, files: bool = True, progress: Progress = no_progress
 ) -> BaseHashes:
-    """Roots over the weights in `record`, and the digests of the files if asked. Reads every byte.
+    """Computes digests over the weights in `record`, and of the files on request. Reads every byte.
 
-    `canon` is None where a weight would need numpy to become bfloat16 and numpy is not installed. Raises
-    `InvalidWeights` where a file is cut short meanwhile.
+    `canon` is None if converting a weight to bfloat16 needs numpy and numpy is not installed. Raises
+    `InvalidWeights` if a file is truncated during the reading.
     """
     stored = _stored(checkpoint, record)
     streams = list(_streams(checkpoint, stored, files))
@@ -87,7 +87,7 @@ def full_hashes(
 
 
 def _stored(checkpoint: HfCheckpoint, record: BaseRecord) -> dict[str, TensorShape]:
-    """The tensors on disk that make up the record's: of a quantised weight, all it is packed in."""
+    """The tensors on disk that form the record's tensors; for a quantised weight, all packed tensors."""
     packed = open_logical_view(checkpoint).packed
     stored = {name: tensor for name, tensor in record.tensors.items() if name not in packed}
     for part in (part for weight in packed.values() for part in weight.parts.values()):
@@ -107,7 +107,7 @@ def _streams(checkpoint: HfCheckpoint, stored: Mapping[str, TensorShape], files:
 
 
 def _hash(checkpoint: HfCheckpoint, stream: _Stream, progress: _ThreadProgress) -> tuple[str, str | None]:
-    """SHA-256 of the bytes as they are, and of the same values as bfloat16."""
+    """SHA-256 of the bytes, and of the same values as bfloat16."""
     exact = hashlib.sha256()
     round_to = converter(stream.dtype) if stream.tensor and stream.dtype in FLOATS else None
     canon = hashlib.sha256() if round_to else None
@@ -125,10 +125,10 @@ def _hash(checkpoint: HfCheckpoint, stream: _Stream, progress: _ThreadProgress) 
 
 
 def _pieces(descriptor: int, stream: _Stream) -> Iterator[memoryview]:
-    """The stream's bytes in mapped runs of elements, one at a time: each is gone once the next is asked for.
+    """The stream's bytes in mapped runs of elements; each is released when the next is requested.
 
-    A file cut short between the look at its size and the read would end the process, as with every loader
-    that maps weights; a download in place is caught by the look.
+    As in every loader that maps weights, a file that is truncated between the check of its size and the read
+    would end the process. The check catches a download in place.
     """
     at = stream.start
     while at < stream.end:
@@ -148,7 +148,7 @@ def _pieces(descriptor: int, stream: _Stream) -> Iterator[memoryview]:
 
 
 def _mapped(descriptor: int, offset: int, length: int) -> mmap.mmap:
-    """Read-only pages of a file; on Linux all at once rather than by one fault after another."""
+    """Read-only pages of a file; on Linux they are mapped at once, without a fault for each."""
     if sys.platform == "linux":
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
         return mmap.mmap(descriptor, length, flags=flags, prot=mmap.PROT_READ, offset=offset)
@@ -176,7 +176,7 @@ def _roots(
 
 
 class _ThreadProgress:
-    """Adds up what all threads have done and tells of it, not more often than every 16 MiB."""
+    """Sums the progress of all threads and reports it, at most every 16 MiB."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total = progress, total

@@ -1,8 +1,8 @@
-"""How alike two bases are, from their records alone: a level, and the evidence in words.
+"""The similarity of two bases, from their records alone: a level, and the evidence in words.
 
-Strongest first: *exact* (every byte was compared by digest), *same_weights* (equal wherever we looked),
-*cast* (one is a dtype cast or a quantised copy of the other), *same_shapes*, *different*. A level is claimed
-only on equality of bits; what is merely close is said in the evidence and not claimed.
+Most similar first: *exact* (every byte was compared by digest), *same_weights* (all samples are equal),
+*cast* (one is a dtype cast or a quantised copy of the other), *same_shapes*, *different*. A level requires
+equal bits; close values are only mentioned in the evidence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adaptry.bases.fingerprinting.quantised_copies import (
 
 
 def match_bases(a: BaseRecord, b: BaseRecord) -> Match:
-    """How alike `a` and `b` are."""
+    """The similarity of `a` and `b`."""
     if a.id == b.id:
         return _same_id(a, b)
     ours, theirs = _weights(a), _weights(b)
@@ -41,8 +41,7 @@ def _same_id(a: BaseRecord, b: BaseRecord) -> Match:
         return Match(
             level="same_shapes",
             evidence=(
-                "every sample agrees, and yet the digests over all weights differ: "
-                "one was changed in a few places"
+                "all samples agree, but the digests over all weights differ: one was changed in a few places"
             ),
         )
     if a.file_hashes and a.file_hashes == b.file_hashes:
@@ -71,7 +70,7 @@ def _same_architecture(
             return Match(
                 level="same_shapes",
                 evidence=(
-                    f"{count_names(unlike)} close and not equal: probably casts of a third copy,"
+                    f"{count_names(unlike)} close but not equal: probably casts of a third copy,"
                     " or a light fine-tune"
                 ),
             )
@@ -100,10 +99,10 @@ def _difference(
     if only_a or only_b:
         example = (only_a or only_b)[0]
         return (
-            f"{len(only_a)} tensors are only in one and {len(only_b)} only in the other ({example}, for one)"
+            f"{len(only_a)} tensors are only in one and {len(only_b)} only in the other (such as {example})"
         )
     reshaped = [name for name in sorted(ours) if ours[name].tensor.shape != theirs[name].tensor.shape]
-    return f"{count_names(reshaped)} of another shape"
+    return f"{count_names(reshaped)} with a different shape"
 
 
 def _fact_differences(a: BaseRecord, b: BaseRecord) -> str:

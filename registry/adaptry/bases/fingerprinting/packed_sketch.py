@@ -1,9 +1,9 @@
-"""Sketches of quantised weights, and whether other numbers are what they were rounded from.
+"""Sketches of quantised weights, and whether other numbers may be the values that were rounded to them.
 
-Each code of bitsandbytes stands for all values that round to it. The sketch of such a weight holds these
-ranges for the same elements that are sampled of a plain one; so a copy is told from a copy of a fine-tune,
-whose norms and embeddings are often the same. Methods that do not round to the nearest (GPTQ, AWQ) leave
-nothing to compare: their bytes are sampled.
+Each code of bitsandbytes stands for all values that round to it. The sketch of such a weight has these
+ranges, for the same elements as the sketch of a plain weight. This distinguishes a copy of a model from a
+copy of its fine-tune, whose norms and embeddings are often the same. Methods that do not round to the nearest
+value (GPTQ, AWQ) allow no comparison; their bytes are sampled.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from adaptry.core.errors import InvalidWeights
 
 Range = tuple[float, float]
 _Read = Callable[[str, int, int], bytes]
-"""`read(role, offset, length)`: bytes of one of the tensors that a weight is packed in."""
+"""`read(role, offset, length)` returns bytes of one of a packed weight's tensors."""
 
-_SLACK = 1e-5  # how far a float32 product may lie from the exact bound
+_SLACK = 1e-5  # largest distance of a float32 product from the exact bound
 _INT8 = 127.0
 
 
@@ -79,7 +79,7 @@ def _ranges(samples: str) -> Iterator[Range]:
 
 
 def _stored_place(packed: PackedWeight, place: int) -> int:
-    """Where an element of the weight lies among the codes."""
+    """The position of an element's code."""
     if not packed.is_turned:
         return place
     rows, columns = packed.shape

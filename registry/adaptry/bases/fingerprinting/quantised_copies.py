@@ -1,8 +1,8 @@
-"""Whether one base is a quantised copy of another: the rest is equal, what was packed rounds to its codes.
+"""Whether one base is a quantised copy of another: unpacked weights are equal, packed ones round to the
+codes.
 
-Norms and embeddings are usually left alone, and a fine-tune often leaves them alone too; so where the codes
-tell (those of bitsandbytes do), every sampled value of the original must lie in the range that its code
-stands for.
+Quantisation usually leaves norms and embeddings unchanged, but so does a fine-tune. Therefore, if the codes
+allow it (those of bitsandbytes do), every sampled value of the original must lie in its code's range.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FLOATS = frozenset(["F32", "F16", "BF16", "F64"])
 
 @dataclass(frozen=True, slots=True)
 class SampledWeight:
-    """A weight of a base, by what its record has of it."""
+    """A weight of a base, as its record describes it."""
 
     tensor: TensorShape
     sketch: Sketch
@@ -33,21 +33,20 @@ class SampledWeight:
 
 
 def is_quantised(facts: Mapping[str, Any], dtypes: Iterable[str]) -> bool:
-    """Whether a base of these facts and dtypes holds packed or rounded weights. (`Any`: facts are JSON.)"""
+    """Whether a base with these facts and dtypes has packed or rounded weights. (`Any`: facts are JSON.)"""
     return bool(facts.get("quantization")) or not _QUANTISED_DTYPES.isdisjoint(dtypes)
 
 
 def is_packed(record: BaseRecord) -> bool:
-    """The same of a record."""
+    """Whether a record's base has packed or rounded weights."""
     return is_quantised(record.facts, (tensor.dtype for tensor in record.tensors.values()))
 
 
 def match_quantised(
     a: BaseRecord, b: BaseRecord, ours: Mapping[str, SampledWeight], theirs: Mapping[str, SampledWeight]
 ) -> Match | None:
-    """What is said of two bases, one at least quantised, by weights under normalised names; None where they
-    do not look like copies of one model. Tensors of one alone (packed ones that are not recognised) are not
-    asked about.
+    """Compares two bases, at least one of them quantised, by weights under normalised names; None if they do
+    not look like copies of one model. Tensors that only one has (unrecognised packed ones) are ignored.
     """
     pairs = {
         name: (ours[name], theirs[name])
@@ -64,18 +63,18 @@ def match_quantised(
     method = " and ".join(
         dict.fromkeys(str(base.facts.get("quantization") or "unknown") for base in (a, b) if is_packed(base))
     )
-    left = f"all {len(kept)} tensors left alone (norms, embeddings) agree"
+    left = f"all {len(kept)} unquantised tensors (norms, embeddings) agree"
     if wrong := sorted(name for name, is_so in asked.items() if not is_so):
         return Match(
             level="same_shapes" if a.architecture == b.architecture else "different",
             evidence=(
-                f"{left}, and the codes ({method}) of {count_names(wrong)} are of other weights: of a"
-                " fine-tune, probably"
+                f"{left}, but the codes ({method}) of {count_names(wrong)} belong to other weights,"
+                " probably of a fine-tune"
             ),
         )
     by = "both quantised, by" if is_packed(a) and is_packed(b) else "quantised by"
     packed = (
-        f"the samples of all {len(asked)} packed ones go with its codes"
+        f"the samples of all {len(asked)} packed ones match its codes"
         if asked
         else "its packed ones cannot be compared"
     )
@@ -83,7 +82,7 @@ def match_quantised(
 
 
 def count_names(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first name, and how many more there are."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]}{more}"
 
@@ -94,7 +93,9 @@ def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
 
 
 def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
-    """Whether two weights, one at least packed, may be of the same values; None if samples cannot tell."""
+    """Whether two weights, at least one packed, may have the same values; None if the samples cannot show
+    it.
+    """
     has_ranges = [_has_ranges(a, mine), _has_ranges(b, other)]
     match has_ranges:
         case [True, True]:
@@ -107,7 +108,7 @@ def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: Sam
 
 
 def _has_ranges(record: BaseRecord, weight: SampledWeight) -> bool:
-    """Whether a weight's sketch holds ranges of values, as that of bitsandbytes' alone does."""
+    """Whether a weight's sketch has ranges of values, as only bitsandbytes' sketches do."""
     return weight.tensor.dtype in ("U8", "I8") and str(record.facts.get("quantization")).startswith(
         "bitsandbytes"
     )

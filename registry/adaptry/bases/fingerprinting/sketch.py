@@ -1,8 +1,8 @@
-"""Sketches: a few hundred elements of a tensor, always the same ones, that tell tensors apart.
+"""Sketches: a few hundred elements of a tensor, always at the same positions, that distinguish tensors.
 
-16 runs of 16 elements, at places that follow from the tensor's name and shape, so that every copy of a model
-is asked the same question, whatever its files look like. Stored exactly: equality is of bits, not within a
-tolerance, since a light fine-tune hides inside any tolerance.
+A sketch has 16 runs of 16 elements, at positions that follow from the tensor's name and shape, so that every
+copy of a model is sampled alike. The elements are stored exactly, and compared bit for bit, since a light
+fine-tune would be within any tolerance.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def sketch_tensor(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
 
 
 def sample_runs(info: TensorInfo, name: str) -> list[tuple[int, int]]:
-    """Where the sampled bytes of a tensor lie: (start, end) in its file, in the order of the sketch."""
+    """The positions of a tensor's sampled bytes: (start, end) in its file, in the order of the sketch."""
     if info.numel <= _RUNS * _RUN:
         return [(info.start, info.end)]
     width = DTYPE_BITS[info.dtype] // 8
@@ -35,7 +35,7 @@ def sample_runs(info: TensorInfo, name: str) -> list[tuple[int, int]]:
 
 
 def sample_positions(name: str, shape: tuple[int, ...]) -> list[int]:
-    """Which elements are sampled of a tensor, by their index in its flat order."""
+    """The sampled elements of a tensor, by their index in flat order."""
     count = math.prod(shape)
     if count <= _RUNS * _RUN:
         return list(range(count))
@@ -43,7 +43,7 @@ def sample_positions(name: str, shape: tuple[int, ...]) -> list[int]:
 
 
 def _starts(name: str, shape: tuple[int, ...]) -> list[int]:
-    """Where each run begins, in elements: of sha256(name ‖ shape ‖ i)."""
+    """The first element of each run, from sha256(name ‖ shape ‖ i)."""
     last = math.prod(shape) - _RUN + 1
     text = f"{name}\t{list(shape)}\t"
     return [

@@ -1,8 +1,7 @@
-"""A tokenizer's identity: the same text gives the same tokens, whatever version of the tools wrote the files.
+"""A tokenizer's identity: tokenizers with the same identity give the same tokens, whatever wrote their files.
 
-Taken from `tokenizer.json` without what does not change tokens (truncation, padding), with merges in one
-of the two spellings they have had. A SentencePiece model that stands
-alone is identified by its bytes.
+It covers `tokenizer.json` without the fields that do not change tokens (truncation, padding), with merges in
+one of their two spellings. A SentencePiece model without `tokenizer.json` is identified by its bytes.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adaptry.adapters.base_record import Vocabulary
-from adaptry.bases.fingerprinting import chat_template, vocabulary
+from adaptry.adapters.base_record import Tokenization, Vocabulary
+from adaptry.bases.fingerprinting import chat_template, tokenizer_steps, vocabulary
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.strictjson import canonical
@@ -24,11 +23,11 @@ _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 def tokenizer_digest(folder: Path) -> Digest | None:
-    """The digest of the tokenizer beside a model; None where there is none that we read."""
+    """The digest of the tokenizer in a model's folder; None if there is none that we read."""
     if (folder / _FAST).is_file():
         if (folder / _FAST).stat().st_size > _MAX_SIZE:
             return None
-        # A tokenizer is evidence, never a condition: an odd one is no reason to refuse a base.
+        # A tokenizer is evidence and not a condition, so an unreadable one is no reason to refuse a base.
         try:
             return Digest.of(canonical(_essence(json.loads((folder / _FAST).read_bytes()))))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
@@ -40,7 +39,7 @@ def tokenizer_digest(folder: Path) -> Digest | None:
 
 
 def vocabulary_of(folder: Path) -> Vocabulary | None:
-    """The vocabulary of the tokenizer beside a model; None where there is none that we read."""
+    """The vocabulary of the tokenizer in a model's folder; None if there is none that we read."""
     names = [_FAST] if (folder / _FAST).is_file() else [vocabulary.VOCABULARY, vocabulary.ADDED]
     tokens: dict[int, str] = {}
     added: dict[int, str] = {}
@@ -62,8 +61,19 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
     )
 
 
+def tokenization_of(folder: Path) -> Tokenization | None:
+    """The steps of the tokenizer in a model's folder; None if there is no `tokenizer.json` that we read."""
+    if (document := _json(folder / _FAST)) is None:
+        return None
+    try:
+        steps = tokenizer_steps.steps_of(document)
+        return Tokenization(steps=steps, added=tokenizer_steps.added_flags(document))
+    except Invalid:
+        return None
+
+
 def template_of(folder: Path) -> Digest | None:
-    """The digest of the chat template beside a model; None where there is none."""
+    """The digest of the chat template in a model's folder; None if there is none."""
     for name in chat_template.FILES:
         path = folder / name
         if not path.is_file() or path.stat().st_size > _MAX_SIZE:
@@ -78,7 +88,7 @@ def template_of(folder: Path) -> Digest | None:
 
 
 def _json(path: Path) -> Any:
-    """(`Any`: JSON.) None where there is no such file, or none that is read."""
+    """The document in a file; None if the file is missing or unreadable. (`Any`: JSON.)"""
     if not path.is_file() or path.stat().st_size > _MAX_SIZE:
         return None
     try:
@@ -88,7 +98,7 @@ def _json(path: Path) -> Any:
 
 
 def _essence(document: Any) -> dict[str, Any]:
-    """What decides the tokens. (`Any`: JSON.)"""
+    """The parts of the document that determine the tokens. (`Any`: JSON.)"""
     model = document["model"]
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):

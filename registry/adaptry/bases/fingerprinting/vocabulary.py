@@ -1,8 +1,8 @@
-"""A tokenizer's vocabulary in a few kilobytes: which token has which id, in digests, and the added tokens.
+"""A tokenizer's vocabulary in a few kilobytes: digests of the tokens' ids, and the added tokens.
 
-Enough to tell whether another tokenizer gives the same ids, and in which range it does not. Read from
-`tokenizer.json`, or from `vocab.json` and `added_tokens.json`. Standard library only: a child process reads
-files that others wrote.
+This is enough to find out whether another tokenizer gives the same ids, and in which ranges it does not. It
+is read from `tokenizer.json`, or from `vocab.json` and `added_tokens.json`. Standard library only, since a
+child process runs this on untrusted files.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from adaptry.bases.fingerprinting import tokenizer_steps
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 
 BLOCK = 1024
-"""Ids in one block, of which there is one digest."""
+"""Number of ids in a block, which has one digest."""
 
 TOKENIZER, VOCABULARY, ADDED = "tokenizer.json", "vocab.json", "added_tokens.json"
 _LARGEST_ID = 1 << 24
@@ -26,7 +27,7 @@ Tokens = dict[int, str]
 
 
 def tokens_of(document: Any) -> tuple[Tokens, Tokens]:
-    """All tokens by id, and those of them that are listed as added. (`Any`: JSON.) Raises `Invalid`."""
+    """All tokens by id, and those that are listed as added. (`Any`: JSON.) Raises `Invalid`."""
     try:
         if "model" not in document:
             return _by_id(document), {}
@@ -55,9 +56,10 @@ def compare(
 ) -> dict[str, Any]:
     """How `tokens` differ from a vocabulary of `size` ids with these `blocks` and `added` tokens, as JSON.
 
-    `blocks`: numbers of those that differ apart from added tokens. Of the added tokens, `moved`: [token, its
-    id there, here], and `replaced`: [id, token there, here]. `new`: how many ids lie beyond the vocabulary;
-    `last`: the largest id; `examples`: the first few new tokens.
+    `blocks`: indices of the blocks that differ in more than added tokens. `moved`: added tokens with another
+    id, as [token, id there, id here]. `replaced`: ids with another added token, as [id, token there, token
+    here]. `absent`: added tokens that `tokens` lacks. `new`: number of ids beyond the vocabulary. `last`: the
+    largest id. `examples`: the first few new tokens.
     """
     ids = {token: number for number, token in tokens.items()}
     here = block_digests({**tokens, **added}, size)
@@ -78,6 +80,7 @@ def compare(
         "moved": moved[:_SHOWN],
         "replaced": replaced[:_SHOWN],
         "replaced_count": len(replaced),
+        "absent": [token for token in added.values() if token not in ids],
         "new": len(new),
         "last": max(tokens, default=-1),
         "examples": [tokens[number] for number in new[:_SHOWN]],
@@ -87,21 +90,29 @@ def compare(
 def _by_id(vocabulary: Mapping[str, int]) -> Tokens:
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < _LARGEST_ID or type(token) is not str:
-            raise Invalid(f"the token {str(token)[:40]!a} has no sensible id")
+            raise Invalid(f"the token {str(token)[:40]!a} has an invalid id")
     return {number: token for token, number in vocabulary.items()}
 
 
 def answer(data: bytes, size: str, depth: str, nodes: str, lengths: str, known: str) -> bytes:
-    """As `compare`: the files in `data`, one after the other, of these `lengths`, with `known`, as JSON."""
+    """Like `compare`, for the files in `data`, which follow one another with these `lengths`, and `known`, as
+    JSON. For a `tokenizer.json` the result also has its `steps`, and the flags of its `added` tokens.
+    """
     limits = strictjson.JsonLimits(int(size), int(depth), int(nodes))
     tokens: Tokens = {}
+    steps: dict[str, str] = {}
+    flags: dict[str, str] = {}
     start = 0
     try:
         for length in json.loads(lengths):
-            tokens |= tokens_of(strictjson.loads(data[start : start + length], limits, "the tokenizer"))[0]
+            document = strictjson.loads(data[start : start + length], limits, "the tokenizer")
+            tokens |= tokens_of(document)[0]
+            if "model" in document:
+                steps, flags = tokenizer_steps.steps_of(document), tokenizer_steps.added_flags(document)
             start += length
     except Invalid as error:
         return json.dumps({"refused": error.message}).encode()
     vocabulary = json.loads(known)
     added = {number: token for token, number in vocabulary["added"].items()}
-    return json.dumps(compare(tokens, vocabulary["size"], vocabulary["blocks"], added)).encode()
+    found = compare(tokens, vocabulary["size"], vocabulary["blocks"], added)
+    return json.dumps({**found, "steps": steps, "flags": flags}).encode()

@@ -1,8 +1,8 @@
-"""Quantised checkpoints: which of their tensors make up one weight, of what shape, packed by which method.
+"""Quantised checkpoints: which of their tensors form one weight, its shape, and the method that packed it.
 
-Told from headers and, where a shape is stored as a value, from a few small tensors. What is not recognised
-stays as it lies on disk. Nothing is dequantised here: the arithmetic is `merging.dequantisation`'s, and no
-torch is needed to know a copy.
+This is read from headers and, if a shape is stored as a value, from a few small tensors. Unrecognised tensors
+stay as they are on disk. Nothing is dequantised here (`merging.dequantisation` does that), so recognising a
+copy does not need torch.
 """
 
 from adaptry.bases.quantised.logical_view import LogicalView, open_logical_view

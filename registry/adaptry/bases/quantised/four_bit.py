@@ -1,4 +1,5 @@
-"""The state that bitsandbytes writes beside 4-bit codes, read strictly: inconsistencies are not recognised.
+"""The state that bitsandbytes writes with 4-bit codes, parsed strictly: an inconsistent one is not
+recognised.
 
 `quant_state.bitsandbytes__nf4` is a tensor of bytes that hold a JSON object (bitsandbytes
 `QuantState.as_dict`).
@@ -14,7 +15,7 @@ from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 
 MOST = 4096
-"""Bytes of a state; those that are written have fewer than 200."""
+"""Most bytes in a state; real ones have fewer than 200."""
 
 _LIMITS = strictjson.JsonLimits(size=MOST, depth=3, nodes=64)
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -26,7 +27,7 @@ _NESTED_CODES = 256
 def parse_four_bit_state(
     data: bytes, parts: Mapping[str, PackedPart]
 ) -> tuple[tuple[int, ...], FourBitState] | None:
-    """The weight's shape and state; None unless every tensor beside the codes has the size that they say."""
+    """The weight's shape and state; None unless every other tensor has the size that they imply."""
     try:
         document = strictjson.loads(data, _LIMITS, "quant_state")
     except Invalid:
@@ -43,7 +44,7 @@ def parse_four_bit_state(
     if scales is None or scales.info.numel != blocks or not _is_table(parts.get("quant_map"), _CODES):
         return None
     codes = parts[CODES].info
-    is_row = codes.shape[:1] == (1,) and codes.numel > 1  # an old form, in which the weight is transposed
+    is_row = codes.shape[:1] == (1,) and codes.numel > 1  # an old format, in which the weight is transposed
     if codes.size != (count + 1) // 2 or is_row:
         return None
     if scales.info.dtype == "F32":
@@ -55,7 +56,7 @@ def parse_four_bit_state(
 
 
 def _sides(written: object) -> tuple[int, int] | None:
-    """The shape of a matrix, as it is written."""
+    """The shape of a matrix in a state; None if it is malformed."""
     match written:
         case [int(rows), int(columns)] if rows > 0 and columns > 0:
             return rows, columns
@@ -65,7 +66,7 @@ def _sides(written: object) -> tuple[int, int] | None:
 def _nested(
     document: Mapping[str, object], parts: Mapping[str, PackedPart], blocks: int
 ) -> tuple[int, float] | None:
-    """How many scales share a scale, and what is added to each."""
+    """How many scales share a scale, and the offset that is added to each."""
     size, offset = document.get("nested_blocksize"), document.get("nested_offset")
     scales = parts.get("nested_absmax")
     if not isinstance(size, int) or size <= 0 or not isinstance(offset, int | float) or scales is None:

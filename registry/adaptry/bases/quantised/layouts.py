@@ -1,6 +1,6 @@
-"""How each tool stores a quantised weight: the names and shapes to know it by, and its shape in the model.
+"""How each tool stores a quantised weight: the names and shapes that identify it, and its shape in the model.
 
-A rule looks at one tensor and those beside it, and gives the packed weight or None. Sources: transformers'
+A rule examines a tensor and its siblings, and returns the packed weight or None. Sources: transformers'
 `quantizers/`, AutoGPTQ, AutoAWQ, compressed-tensors, and the checkpoints that they write.
 """
 
@@ -21,16 +21,15 @@ _BESIDE = (
     "input_scale", "input_global_scale", "input_zero_point",
 )  # fmt: skip
 _EIGHT_BITS = {"F8_E4M3": "fp8", "F8_E5M2": "fp8", "I8": "compressed-tensors"}
-_PER_BLOCK = 32  # MXFP4: values that share a scale
-# Models whose matrices are transformers' Conv1D: bitsandbytes packs them the other way round than they are
-# stored.
+_PER_BLOCK = 32  # MXFP4: values per scale
+# Models whose matrices are transformers' Conv1D: bitsandbytes packs them transposed.
 _CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
 _CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointTensors:
-    """A checkpoint's tensors as rules see them. `read` gives a small tensor's bytes. (`Any`: its config.)"""
+    """A checkpoint's tensors for rules. `read` returns the bytes of a small tensor. (`Any`: its config.)"""
 
     tensors: Mapping[str, TensorInfo]
     shard_of: Mapping[str, str]
@@ -38,7 +37,7 @@ class CheckpointTensors:
     read: Callable[[str], bytes]
 
     def parts(self, codes: str, stem: str, ends: tuple[str, ...]) -> dict[str, PackedPart]:
-        """`codes`, and what there is beside it under these endings."""
+        """`codes`, and its siblings with these endings."""
         names = {CODES: codes} | {end: f"{stem}.{end}" for end in ends if f"{stem}.{end}" in self.tensors}
         return {role: self._part(name) for role, name in names.items()}
 
@@ -68,7 +67,7 @@ def bitsandbytes_four_bit(name: str, files: CheckpointTensors) -> PackedWeight |
 
 
 def bitsandbytes_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`weight` in I8 [out, in] and a scale a row, `SCB`."""
+    """`weight` in I8 [out, in], with a scale per row, `SCB`."""
     stem, mark, _ = name.rpartition(".SCB")
     codes = files.tensors.get(f"{stem}.weight")
     if not mark or codes is None or codes.dtype != "I8" or len(codes.shape) != 2:
@@ -83,7 +82,7 @@ def bitsandbytes_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight 
 
 
 def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`qweight` in I32 beside `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs."""
+    """`qweight` in I32 with `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs."""
     stem, mark, _ = name.rpartition(".qweight")
     codes, scales = files.tensors[name], files.tensors.get(f"{stem}.scales")
     if not mark or scales is None or len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in codes.shape:
@@ -105,7 +104,7 @@ def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:
 
 
 def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`weight_packed`: I32 with its shape stored as a value beside it, or two 4-bit floats a byte (NVFP4)."""
+    """`weight_packed`: I32 with its shape in another tensor, or two 4-bit floats per byte (NVFP4)."""
     stem, mark, _ = name.rpartition(".weight_packed")
     codes = files.tensors[name]
     if not mark or len(codes.shape) != 2:
@@ -127,7 +126,9 @@ def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | No
 
 
 def scaled_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`weight` in eight bits of its shape, with a scale: FP8 (DeepSeek, compressed-tensors) or integers."""
+    """`weight` in eight bits and its own shape, with a scale: FP8 (DeepSeek, compressed-tensors) or
+    integers.
+    """
     stem, mark, _ = name.rpartition(".weight")
     codes = files.tensors[name]
     if not mark or codes.dtype not in _EIGHT_BITS:
@@ -161,13 +162,13 @@ LAYOUTS: tuple[Callable[[str, CheckpointTensors], PackedWeight | None], ...] = (
 
 
 def has_all_codes(packed: PackedWeight) -> bool:
-    """Whether the codes are as many as the shape needs: a header that says otherwise is not believed."""
+    """Whether there are as many codes as the shape needs; otherwise the header is wrong."""
     needed = math.ceil(math.prod(packed.shape) * packed.bits / 8)
     return needed <= packed.codes.info.size <= needed + needed // 8 + 64  # rows may be padded to words
 
 
 def _bits(config: Mapping[str, Any]) -> int:
-    """(`Any`: the model's config.) What a GPTQ config says; 0 where it says nothing that packs."""
+    """The bits in a GPTQ config; 0 if it has no number that can be packed. (`Any`: the model's config.)"""
     written = config.get("quantization_config")
     bits = written.get("bits") if isinstance(written, dict) else None
     return bits if bits in (2, 3, 4, 8) else 0

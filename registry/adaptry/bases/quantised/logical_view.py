@@ -1,7 +1,7 @@
-"""A checkpoint as the model sees it: each quantised weight one tensor of its own name and shape.
+"""A checkpoint as the model sees it: each quantised weight is one tensor with the model's name and shape.
 
-Scales, zeros and tables are folded into the weight they belong to, so that a quantised copy has the names and
-shapes of the model it is a copy of, and adapters fit both or neither.
+Scales, zeros and tables count as part of their weight. So a quantised copy has the names and shapes of the
+original model, and an adapter fits both or neither.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
 
 @dataclass(frozen=True, slots=True)
 class LogicalView:
-    """`checkpoint` has a packed weight under its name in the model, with the shape it has there, the place of
-    its codes, and their dtype (U8 for four bits); what was folded in is left out. `packed` is by that
-    name.
+    """`checkpoint` lists a packed weight under its name in the model, with its shape there, the position of
+    its codes, and their dtype (U8 for four bits), without scales and other parts. The keys of `packed` are
+    these names.
     """
 
     checkpoint: HfCheckpoint
@@ -32,14 +32,14 @@ class LogicalView:
 
     @property
     def method(self) -> str | None:
-        """How it is quantised, in words; None where it is not."""
+        """A description of its quantisation; None if it is not quantised."""
         return " and ".join(sorted({packed.title for packed in self.packed.values()})) or None
 
 
 def open_logical_view(checkpoint: HfCheckpoint) -> LogicalView:
-    """Reads, besides headers, the states and shapes that are stored as small tensors.
+    """Opens the view. Reads headers, and the states and shapes that are stored as small tensors.
 
-    Raises `InvalidWeights` where a file became shorter.
+    Raises `InvalidWeights` if a file became shorter.
     """
     packed: dict[str, PackedWeight] = {}
     with _reading(checkpoint) as read:
@@ -63,7 +63,7 @@ def open_logical_view(checkpoint: HfCheckpoint) -> LogicalView:
 
 @contextlib.contextmanager
 def _reading(checkpoint: HfCheckpoint) -> Iterator[Callable[[str], bytes]]:
-    """The bytes of small tensors; a file is opened when it is first asked for."""
+    """Reads of small tensors; a file is opened when it is first needed."""
     with contextlib.ExitStack() as stack:
         opened: dict[str, ReadAt] = {}
 

@@ -1,6 +1,6 @@
-"""What the name of a base tells of its quantisation, as tools write it: `…-bnb-4bit`, `…-GPTQ-Int4`, `…-AWQ`.
+"""Hints at a quantisation in the name of a base, as tools write them: `…-bnb-4bit`, `…-GPTQ-Int4`, `…-AWQ`.
 
-A name is a hint and never more: it can be reason enough to ask, and none to compute anything.
+A name is only a hint: it can be a reason to ask the user, but never to compute anything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ _QUANTISED = re.compile(
 
 
 def parse_quantisation_hint(base_name: str | None) -> str | None:
-    """The word in a base's name that says it is quantised; None where there is none."""
+    """The word in a base's name that indicates a quantisation; None if there is none."""
     found = _QUANTISED.search(base_name or "")
     return found[1] if found else None

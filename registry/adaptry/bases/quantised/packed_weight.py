@@ -1,4 +1,4 @@
-"""One quantised weight: the tensors on disk that it is packed in, and the shape that it has in the model."""
+"""A quantised weight: the tensors on disk that contain it, and its shape in the model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from adaptry.adapters.header import TensorInfo
 
 CODES = "codes"
-"""The role of the tensor that holds the packed values; the others are named as they end on disk."""
+"""The role of the tensor with the packed values. Other roles are the endings of their names on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPart:
-    """A tensor on disk: its name, its file, its place there."""
+    """A tensor on disk: its name, its file, and its position there."""
 
     name: str
     shard: str
@@ -22,9 +22,9 @@ class PackedPart:
 
 @dataclass(frozen=True, slots=True)
 class FourBitState:
-    """What bitsandbytes writes beside 4-bit codes: values per scale, the dtype it dequantises to
-    (safetensors' word), and, where scales are quantised themselves, how many of those share one and what is
-    added to each.
+    """The state that bitsandbytes writes with 4-bit codes: values per scale, the dtype after dequantisation
+    (as safetensors writes it) and, if scales are quantised too, how many of them share a scale, and their
+    offset.
     """
 
     blocksize: int
@@ -39,10 +39,10 @@ class FourBitState:
 
 @dataclass(frozen=True, slots=True)
 class PackedWeight:
-    """A weight of `shape`, called `name` in the model, packed by `method` in so many `bits` a value.
+    """A weight with `shape` and `name` in the model, packed by `method` with `bits` per value.
 
-    `is_turned`: the codes are those of the transposed weight, as bitsandbytes packs a Conv1D. `four_bit` is
-    there for bitsandbytes' 4-bit methods alone.
+    `is_turned`: the codes are those of the transposed weight, as bitsandbytes packs a Conv1D. Only
+    bitsandbytes' 4-bit methods have `four_bit`.
     """
 
     name: str
@@ -63,5 +63,5 @@ class PackedWeight:
 
     @property
     def is_bitsandbytes(self) -> bool:
-        """Whether its values can be computed here, exactly as its library does."""
+        """Whether its values can be computed here, exactly like in its library."""
         return self.method.startswith("bitsandbytes")

@@ -1,1 +1,1 @@
-"""Whether an adapter fits a base: its modules are there, in the shapes of the base."""
+"""Whether an adapter fits a base: the base has its modules, with matching shapes."""

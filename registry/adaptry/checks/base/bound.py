@@ -1,13 +1,21 @@
-"""What PEFT would leave out, refuse or replace of an adapter on its base, as findings."""
+"""Findings about an adapter bound to its base: whether it fits, and what PEFT drops, refuses or fills in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from adaptry.adapters.tensor_names import layer_of
+from adaptry.checks.base.fit import check_fit
 from adaptry.checks.binding import BoundAdapter, Dropped
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.formatting import (
+    fold_layer_numbers,
+    format_count,
+    format_ranges,
+    shorten_names,
+    verb_form,
+)
 from adaptry.core.report import Finding
 
 _CODES: Mapping[DropCause, str] = {
@@ -18,8 +26,29 @@ _CODES: Mapping[DropCause, str] = {
 }
 
 
-def check_bound(bound: BoundAdapter) -> Iterator[Finding]:
-    """A finding for each cause and reason, the modules put together."""
+def check_bound(bound: BoundAdapter) -> tuple[Finding, ...]:
+    """A finding for each cause and reason, with all its modules. Modules without tensors are reported only if
+    nothing blocks.
+    """
+    found, uncovered = (*_repeated(bound), *_unlike_file(bound)), tuple(_uncovered(bound))
+    if bound.unbound is not None:
+        return found
+    fit = tuple(check_fit(bound.adapter, bound.base, bound.module_map))
+    is_blocked = any(finding.severity == "blocks" for finding in (*found, *fit))
+    return (*fit, *found) if is_blocked else (*fit, *found, *uncovered)
+
+
+def _repeated(bound: BoundAdapter) -> Iterator[Finding]:
+    """Layers that the adapter's `layer_replication` repeats."""
+    if not bound.layers and bound.unbound is None:
+        return
+    written = f"layer_replication is {bound.adapter.config.fields['layer_replication']}"
+    unbound = f", so the adapter was not checked: it {bound.unbound}" if bound.unbound else ""
+    yield build_finding("layers_renumbered", f"{written}{unbound}")
+
+
+def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
+    """Parts that PEFT drops, refuses or replaces."""
     for refusal in bound.refusals:
         yield build_finding("peft_refuses", refusal)
     by_reason: dict[tuple[DropCause, str], list[Dropped]] = {}
@@ -27,8 +56,8 @@ def check_bound(bound: BoundAdapter) -> Iterator[Finding]:
     has_nothing = not spec.modules and not spec.extras
     for dropped in bound.dropped:
         if dropped.cause == "incomplete" or (has_nothing and dropped.cause == "no_place"):
-            continue  # what the file alone tells, and is reported without a base too
-        # One wrong prefix gives every module a reason of its own: the first stands for all.
+            continue  # reported without a base too
+        # A wrong prefix gives every module a different reason; show the first.
         reason = "" if dropped.cause == "name" else dropped.reason
         by_reason.setdefault((dropped.cause, reason), []).append(dropped)
     for (cause, _), group in by_reason.items():
@@ -37,8 +66,28 @@ def check_bound(bound: BoundAdapter) -> Iterator[Finding]:
         names = shorten_names(fold_layer_numbers(paths))
         count = format_count(sum(len(dropped.tensors) for dropped in group), "tensor")
         yield build_finding(_CODES[cause], f"{count} of {names}: {reason}", paths)
+    if bound.rounded is not None:
+        yield build_finding("merge_differs", bound.rounded)
     if bound.unlisted:
         targets = [extra.extra.target for extra in bound.unlisted]
         yield build_finding(
             "base_weight_replaced", f"it replaces {shorten_names(fold_layer_numbers(targets))}", targets
         )
+
+
+def _uncovered(bound: BoundAdapter) -> Iterator[Finding]:
+    """Modules of the base that the config targets, but for which the file has no tensors; empty if none fits.
+    An incomplete checkpoint, or one whose adapter name hid a layer, loads with a warning. The modules without
+    tensors stay unchanged or get random values.
+    """
+    idle = bound.uncovered
+    if not idle or not bound.module_map.placed:
+        return
+    layers = {layer for name in idle if (layer := layer_of(name)) is not None}
+    where = f", in layers {format_ranges(layers)}" if layers else ""
+    yield build_finding(
+        "layers_random" if bound.fills_in else "layers_uncovered",
+        f"{format_count(len(idle), 'targeted module')} {verb_form(len(idle), 'has', 'have')} no tensors:"
+        f" {shorten_names(fold_layer_numbers(idle))}{where}",
+        idle,
+    )

@@ -1,7 +1,7 @@
-"""Whether an adapter fits a base: its modules are there, and as wide as its factors.
+"""Whether an adapter fits a base: the base has its modules, with the widths of its factors.
 
-Decided from the base's record alone, no weight is read. One wrong base makes every module wrong, so findings
-are put together by what is wrong, not by module.
+This uses only the base's record and reads no weights. On a wrong base every module is wrong, so findings are
+grouped by problem and not by module.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
-from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
@@ -37,9 +37,8 @@ _PACKED = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
 
 
 def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
-    """The findings of `adapter`, placed in `base`."""
+    """The findings about `adapter`, placed in `base`."""
     yield from _missing(placement, base)
-    yield from _shapes(adapter, placement, base)
     yield from _blocks(placement, base)
     yield from _missing_extras(placement)
     yield from _extra_shapes(placement)
@@ -47,6 +46,7 @@ def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Itera
     yield from _biases(placement, base)
     yield from _tied(placement)
     yield from _unlike_live(adapter, placement)
+    yield from _shapes(adapter, placement, base)
 
 
 def _missing(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
@@ -61,12 +61,12 @@ def _missing(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _what_is_missing(paths: list[str], placement: ModuleMap, base: BaseRecord) -> str:
-    """The difference as a person would put it: too many layers, other names, or both listed."""
+    """The difference in words: too many layers, other names, or a list of the missing modules."""
     layers = base.facts.get("layers")
     beyond = [layer for path in paths if (layer := layer_of(path)) is not None]
     if isinstance(layers, int) and len(beyond) == len(paths) and min(beyond) >= layers:
         return (
-            f"it adapts layers {format_ranges(beyond)}, and the base has {format_count(layers, 'layer')} (0"
+            f"it adapts layers {format_ranges(beyond)}, but the base has {format_count(layers, 'layer')} (0"
             f" to {layers - 1})"
         )
     if not placement.placed:
@@ -75,8 +75,8 @@ def _what_is_missing(paths: list[str], placement: ModuleMap, base: BaseRecord) -
         )
         model = base.facts.get("model_type")
         return (
-            f"none of its modules is in the base: it changes {shorten_names(fold_layer_numbers(paths))}, "
-            f"and the base ({model}) has {shorten_names(theirs or list(base.tensors))}"
+            f"the base has none of its modules: it changes {shorten_names(fold_layer_numbers(paths))}, "
+            f"but the base ({model}) has {shorten_names(theirs or list(base.tensors))}"
         )
     known = format_count(len(paths) + len(placement.placed), "module")
     return f"{len(paths):,} of {known} are not in the base: {shorten_names(fold_layer_numbers(paths))}"
@@ -93,7 +93,7 @@ def _shapes(adapter: Adapter, placement: ModuleMap, base: BaseRecord) -> Iterato
         if tensor.dtype in _PACKED:
             quantised.append(placed.module.path)
             if f"{placed.tensor}.absmax" in base.tensors:
-                continue  # codes in a way not known here: their shape is not the weight's
+                continue  # an unknown packing: the shape of the codes is not that of the weight
         shape = grown.get(placed.tensor, placed.weight.shape)
         reason = (
             misfit(placed, shape)
@@ -118,7 +118,9 @@ def _shapes(adapter: Adapter, placement: ModuleMap, base: BaseRecord) -> Iterato
 
 
 def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
-    """Factors of all experts lie side by side, so their width tells for how many experts they are."""
+    """Why the number of experts differs: the factors of all experts are concatenated, so their width gives
+    it.
+    """
     if placed.orientation != "parameter" or (placed.expert is None and len(placed.weight.shape) != 3):
         return None
     there = placed.expert.count if placed.expert else placed.weight.shape[0]
@@ -126,27 +128,29 @@ def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
     experts = placed.module.rank // rank
     if experts == there:
         return None
-    return f"is for {format_count(experts, 'expert')} and this base has {there:,}"
+    return f"is for {format_count(experts, 'expert')}, but this base has {there:,}"
 
 
 def misfit(placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
-    """How a module's factors differ from the weight they change, to end a sentence; None where they fit."""
+    """How a module's factors differ from the weight that they change, as the end of a sentence; None if they
+    fit.
+    """
     module = placed.module
     if placed.expert is not None:  # placed by its shape
         return None
     sides = _sides(placed, shape)
     if sides is None:
-        return f"is a matrix for the adapter, and this base has {list(shape)}"
+        return f"is a matrix in the adapter, but this base has {list(shape)}"
     fan_in, fan_out = sides
-    if module.fan_in not in (0, fan_in):  # 0: its tensors do not tell
-        return f"wants inputs of {module.fan_in:,} and this base gives {fan_in:,}"
+    if module.fan_in not in (0, fan_in):  # 0: unknown from its tensors
+        return f"takes {module.fan_in:,} inputs, but this base's weight has {fan_in:,}"
     if module.fan_out not in (0, fan_out):
-        return f"gives {module.fan_out:,} outputs and this base has {fan_out:,}"
+        return f"gives {module.fan_out:,} outputs, but this base's weight has {fan_out:,}"
     return None
 
 
 def _misfit_by_method(adapter: Adapter, placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
-    """What a method says of the weight besides the two sides that its factors tell."""
+    """The method's own reason why the weight does not fit, other than its two sides."""
     sides = _sides(placed, shape)
     if sides is None or placed.expert is not None or adapter.format is not PEFT:
         return None
@@ -160,7 +164,7 @@ def _misfit_by_method(adapter: Adapter, placed: TargetTensor, shape: tuple[int, 
 
 
 def _sides(placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """The inputs and outputs of a weight; None where it has no such sides."""
+    """(inputs, outputs) of a weight; None if it has no such sides."""
     if placed.orientation == "parameter":
         inner = shape[-2:]
         if len(shape) not in (2, 3):
@@ -177,11 +181,11 @@ def _sides(placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, int] | No
 
 
 def _blocks(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
-    """What is added to a part of the model must be as wide as its hidden states."""
+    """An update of a part of the model must be as wide as the hidden states."""
     hidden = (base.facts.get("text_config") or base.facts).get("hidden_size")
     wrong = [module for module in placement.blocks if hidden not in (None, module.fan_in)]
     if wrong:
-        reason = f"they are {wrong[0].fan_in:,} wide, and the base's hidden states {hidden:,}"
+        reason = f"they are {wrong[0].fan_in:,} wide, but the base's hidden states {hidden:,}"
         paths = [module.path for module in wrong]
         yield build_finding("shape_mismatch", f"{shorten_names(fold_layer_numbers(paths))}: {reason}", paths)
 
@@ -205,13 +209,13 @@ def _extra_shapes(placement: ModuleMap) -> Iterator[Finding]:
         if _is_embedding(extra) and extra.shape[1:] == shape[1:] and extra.shape[0] > shape[0]:
             yield build_finding(
                 "vocabulary_resized",
-                f"{extra.target} has {extra.shape[0]:,} rows and the base has {shape[0]:,}",
+                f"{extra.target} has {extra.shape[0]:,} rows, but the base has {shape[0]:,}",
                 [extra.target],
             )
         else:
             yield build_finding(
                 "extra_shape",
-                f"{extra.target} is {list(extra.shape)}, and in the base {list(shape)}",
+                f"{extra.target} is {list(extra.shape)}, but in the base {list(shape)}",
                 [extra.target],
             )
 
@@ -221,7 +225,7 @@ def _is_embedding(extra: ExtraWeight) -> bool:
 
 
 def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
-    """Trained token rows must be rows of the base's embedding, and as wide as it."""
+    """Trained token rows must exist in the base's embedding, and have its width."""
     rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
     fields = adapter.config.fields
     indices = fields.get("trainable_token_indices", fields.get("token_indices"))
@@ -237,20 +241,20 @@ def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
         if largest >= height:
             yield build_finding(
                 "token_outside_vocabulary",
-                f"it trains token {largest:,}, and {placed.tensor} has {height:,} rows",
+                f"it trains token {largest:,}, but {placed.tensor} has {height:,} rows",
                 [placed.extra.target],
             )
         if list(placed.extra.shape[1:]) != width:
             yield build_finding(
                 "extra_shape",
                 f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide,"
-                f" and in the base {width}",
+                f" but in the base {width}",
                 [placed.extra.target],
             )
 
 
 def _indices(value: object) -> list[int]:
-    """Token numbers out of a list, or of a mapping of module to list."""
+    """Token numbers from a list, or from a mapping of module to list."""
     if isinstance(value, Mapping):
         return [number for part in value.values() for number in _indices(part)]
     return [item for item in value if type(item) is int] if isinstance(value, list) else []

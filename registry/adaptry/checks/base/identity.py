@@ -1,7 +1,7 @@
-"""Whether the base that an adapter is checked against is the one it is for: by content where both are known.
+"""Whether the base that an adapter is checked against is its own base: by content, if both are known.
 
-Shapes cannot tell two models of one family apart, and their weights can. A cast or a quantised copy of the
-same weights is the same model.
+Models of one family have equal shapes, but different weights. A cast or a quantised copy of the same weights
+is the same model.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from adaptry.core.report import Finding
 def check_same_base(
     own: BaseRecord, base: BaseRecord, own_name: str, name: str, *, is_allowed: bool = False
 ) -> Iterator[Finding]:
-    """A finding where `base` is another model than `own`, the one that the adapter is for. It blocks, unless
-    `is_allowed`: then it warns.
+    """A finding if `base` is not the same model as `own`, the adapter's base. It blocks; with `is_allowed` it
+    warns.
     """
     match = match_bases(own, base)
     if match.is_same_model:
         return
     finding = build_finding(
-        "other_base", f"it is for {own_name}, and {name} is another model: {match.evidence}"
+        "other_base", f"it is for {own_name}, but {name} is another model: {match.evidence}"
     )
     yield finding.model_copy(update={"severity": "warns"}) if is_allowed else finding
 
 
 def check_name(adapter: Adapter, name: str | None, others: Collection[str]) -> Iterator[Finding]:
-    """A finding where the config names none of the base's names: `name` or one of `others`."""
+    """A finding if the config's base name is not one of the base's names: `name` or one of `others`."""
     declared = adapter.config.base_name
     if declared and name and declared not in (name, *others) and not is_folder(declared):
         yield build_finding(
-            "base_name_differs", f"its config names {declared[:120]!a}, and it was checked against {name}"
+            "base_name_differs", f"its config names {declared[:120]!a}, but it was checked against {name}"
         )

@@ -1,17 +1,20 @@
-"""Whether a LoRA of diffusers or kohya fits a pipeline: its modules are there, and as wide as its factors.
+"""Whether a LoRA of diffusers or kohya fits a pipeline: the pipeline has its modules, with matching widths.
 
-kohya's flat names are looked up among the pipeline's, made as flat; those of the original checkpoints
-(`input_blocks`, `double_blocks`) are of a model that is cut otherwise, and are not.
+kohya's flat names are looked up among the pipeline's flattened names, including those of the original UNet
+(`input_blocks`), with which SDXL LoRAs are trained. Names of other original checkpoints (`double_blocks`)
+belong to models that are divided differently, and are not looked up.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord, TensorShape
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.bases.original_unet import original_names
 from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
@@ -32,7 +35,7 @@ _ORIGINAL = re.compile(
 
 
 def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
-    """The findings of an adapter against the record of a pipeline, or another base, which it cannot fit."""
+    """The findings about an adapter on a pipeline's record; any other base does not fit."""
     weights = dict(_names(base))
     modules = [
         module for module in adapter.spec.modules if not _is_of_another(module, adapter, weights, base)
@@ -55,7 +58,7 @@ def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
         )
         yield build_finding("module_missing", reason, missing)
     if original:
-        reason = f"{shorten_names(original)}: names of the original checkpoint, where diffusers has others"
+        reason = f"{shorten_names(original)}: names of the original checkpoint, which differ in diffusers"
         yield build_finding("module_renamed", reason, original)
     if wrong:
         reasons = [f"{shorten_names(fold_layer_numbers(paths))} {reason}" for reason, paths in wrong.items()]
@@ -64,7 +67,7 @@ def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _is_of_another(module: ModuleSpec, adapter: Adapter, weights: _Shapes, base: BaseRecord) -> bool:
-    """Where the base is one part of a pipeline: whether the module is of a part of which it has none."""
+    """If the base is one part of a pipeline: whether the module belongs to another part."""
     if _is_pipeline(base):
         return False
     prefixes = {_prefix(each.path) for each in adapter.spec.modules if each.path in weights}
@@ -72,7 +75,7 @@ def _is_of_another(module: ModuleSpec, adapter: Adapter, weights: _Shapes, base:
 
 
 def _prefix(path: str) -> str:
-    """The part, as the tool names it: `unet`, `lora_te1`."""
+    """The tool's name for the part: `unet`, `lora_te1`."""
     return "_".join(path.split("_")[:2]) if path.startswith("lora_") else re.split(r"[._]", path)[0]
 
 
@@ -81,7 +84,7 @@ def _is_pipeline(base: BaseRecord) -> bool:
 
 
 def _tensors(base: BaseRecord) -> Iterator[tuple[str, TensorShape]]:
-    """With the part in front, which of a part alone may be any."""
+    """The base's tensors with the part's name in front; a single part may be any."""
     if _is_pipeline(base):
         yield from base.tensors.items()
     else:
@@ -89,9 +92,10 @@ def _tensors(base: BaseRecord) -> Iterator[tuple[str, TensorShape]]:
 
 
 def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every name that a tool may give a weight's module: with and without the `text_model` that transformers
-    5 left out, and made flat.
+    """Every name that a tool may give a weight's module: with and without `text_model`, which transformers 5
+    dropped; for a UNet also the original name; and each of these flattened.
     """
+    unet: dict[str, tuple[int, ...]] = {}
     for name, tensor in _tensors(base):
         part, _, weight = name.partition(".")
         if not weight.endswith(".weight") or len(tensor.shape) < 2:
@@ -101,17 +105,23 @@ def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"{part}.{path}", tensor.shape
             for flat in _FLAT.get(part, ()):
                 yield f"{flat}_{path.replace('.', '_')}", tensor.shape
+        if part == "unet":
+            unet[inside] = tensor.shape
+    for path, original in original_names(unet):
+        for flat in _FLAT["unet"]:
+            yield f"{flat}_{original.replace('.', '_')}", unet[path]
 
 
 def _misfit(module: ModuleSpec, shape: tuple[int, ...], adapter: Adapter) -> str | None:
     """How a module's factors differ from the weight they change, to end a sentence; None where they fit."""
-    if module.fan_in not in (0, shape[1]):  # 0: its tensors do not tell
-        return f"wants inputs of {module.fan_in:,} and this base gives {shape[1]:,}"
+    inputs = math.prod(shape[1:]) if module.kind == "flat" else shape[1]
+    if module.fan_in not in (0, inputs):  # 0: its tensors do not tell
+        return f"takes {module.fan_in:,} inputs, but this base's weight has {inputs:,}"
     if module.fan_out not in (0, shape[0]):
-        return f"gives {module.fan_out:,} outputs and this base has {shape[0]:,}"
+        return f"gives {module.fan_out:,} outputs, but this base's weight has {shape[0]:,}"
     down = module.tensors.get("A") or module.tensors.get("lora_down.weight")
     middle = module.tensors.get("lora_mid.weight")
     kernel = adapter.tensors[middle or down].shape[2:] if down else shape[2:]
     if kernel != shape[2:] and {*kernel, *shape[2:]} != {1}:
-        return f"has a kernel of {list(kernel)} and this base has {list(shape[2:])}"
+        return f"has a kernel of {list(kernel)}, but this base's is {list(shape[2:])}"
     return None

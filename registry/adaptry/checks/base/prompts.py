@@ -1,8 +1,8 @@
-"""Whether a prompt or a prefix is what its config says, and as wide as the base's embeddings, or as its
-layers' keys and values.
+"""Whether a prompt or prefix has the shape that its config declares, and the width of the base's embeddings
+or of its layers' keys and values.
 
-They change no module, so all there is to look at is one matrix: PEFT loads one that belongs to another base
-without a word, and fails, or answers nonsense, when it runs.
+A prompt changes no module, so only its one matrix can be checked. PEFT silently loads one that belongs to
+another base, and fails, or answers nonsense, when it runs.
 """
 
 from __future__ import annotations
@@ -23,14 +23,20 @@ _PREFIXES = frozenset(method.name for method in prefixes.METHODS)
 _UNEVEN = ("gemma4",)
 
 
-def check_prompt(adapter: Adapter) -> Iterator[Finding]:
-    """Findings that need no base: a tensor has another shape than the config says."""
+def check_prompt(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]:
+    """Findings about a prompt's shape by the config and, with `base`, by the width or number of layers."""
+    yield from _by_config(adapter)
+    if base is not None:
+        yield from _by_base(adapter, base)
+
+
+def _by_config(adapter: Adapter) -> Iterator[Finding]:
     method = adapter.spec.method
     if method not in _PROMPTS | _PREFIXES:
         return
     for role, wanted in _wanted(method, adapter.config).items():
         tensor = adapter.spec.shared.get(role)
-        if tensor is None:  # said as `tensors_missing`
+        if tensor is None:  # reported as `tensors_missing`
             continue
         shape = adapter.tensors[tensor].shape
         if len(shape) != len(wanted) or any(
@@ -38,12 +44,11 @@ def check_prompt(adapter: Adapter) -> Iterator[Finding]:
         ):
             told = " by ".join("any" if want is None else f"{want:,}" for want in wanted)
             yield build_finding(
-                "prompt_mismatch", f"{tensor} is {list(shape)}, and by the config it is {told}"
+                "prompt_mismatch", f"{tensor} is {list(shape)}, but by the config it is {told}"
             )
 
 
-def check_prompt_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
-    """Findings of a prompt on a base: it was made for other widths, or for another number of layers."""
+def _by_base(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
     tensor = adapter.spec.shared.get("prompt")
     if adapter.spec.method not in _PROMPTS | _PREFIXES or tensor is None:
         return
@@ -53,18 +58,20 @@ def check_prompt_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
         if hidden not in (None, width):
             yield build_finding(
                 "prompt_width",
-                f"its virtual tokens are {width:,} wide, and the base's embeddings {hidden:,}",
+                f"its virtual tokens are {width:,} wide, but the base's embeddings {hidden:,}",
             )
     elif (wanted := _of_all_layers(facts)) not in (None, width):
         yield build_finding(
             "prompt_width",
-            f"it has {width:,} numbers for each virtual token, and the base takes {wanted:,}: a key and a"
+            f"it has {width:,} numbers for each virtual token, but the base takes {wanted:,}: a key and a"
             f" value of {facts['kv_heads']} heads of {facts['head_dim']} in each of {facts['layers']} layers",
         )
 
 
 def _of_all_layers(facts: Mapping[str, Any]) -> int | None:
-    """Numbers in the keys and values of one token, where the base's facts (`Any`: JSON) tell."""
+    """How many numbers the keys and values of one token have, if the base's facts determine it. (`Any`:
+    JSON.)
+    """
     counts = [facts.get(fact) for fact in ("layers", "kv_heads", "head_dim")]
     if not all(isinstance(count, int) for count in counts) or facts["model_type"].startswith(_UNEVEN):
         return None
@@ -72,7 +79,7 @@ def _of_all_layers(facts: Mapping[str, Any]) -> int | None:
 
 
 def _wanted(method: str, config: AdapterConfig) -> dict[str, tuple[int | None, ...]]:
-    """The shape of each tensor by the config, as PEFT builds it; None if a field it depends on is unset."""
+    """The shape that PEFT gives each tensor according to the config; None for a side whose field is unset."""
     tokens, width = _number(config, "num_virtual_tokens"), _number(config, "token_dim")
     if method in _PREFIXES:
         layers = _number(config, "num_layers")

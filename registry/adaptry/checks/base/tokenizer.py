@@ -1,11 +1,12 @@
-"""Whether the tokenizer and the chat template beside an adapter are the base's.
+"""Whether an adapter's tokenizer and chat template are those of the base.
 
-The base's record has digests of its vocabulary, so a difference is found in blocks of 1,024 ids; added tokens
-are compared one by one. Tokens may be added on purpose, beside trained embeddings or in reserved places, and
-an adapter may be trained with another template; other ids for the same tokens are never meant.
+The base's record has digests of its vocabulary, so differences are found in blocks of 1,024 ids. Added tokens
+are compared one by one, and the steps from text to ids by their digests. Tokens may be added on purpose, with
+trained embeddings or in reserved places, and an adapter may be trained with another template; but different
+ids for the same tokens are never intended.
 
-Files that others wrote are read by a child process. A base whose record has nothing to compare with is not
-compared.
+A child process reads the untrusted files. If an older record of a base lacks these digests, a finding notes
+it; a base without a tokenizer is not compared.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ from adaptry.core.processes.worker_pool import run_in_worker
 from adaptry.core.report import Finding
 from adaptry.core.strictjson import JsonLimits
 
+_STEPS = {
+    "model": "the model (its kind, options or merges)",
+    "normalizer": "the normalizer",
+    "pre_tokenizer": "the pre-tokenizer",
+    "special_tokens": "the special tokens around a text",
+}
 _MIB = 1 << 20
 _LIMITS = JsonLimits(size=64 * _MIB, depth=16, nodes=6_000_000)
 _TEMPLATE_LIMITS = JsonLimits(size=4 * _MIB, depth=16, nodes=20_000)
@@ -37,23 +44,26 @@ _SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
 
 
 def check_tokenizer(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
-    """The findings of the tokenizer and the template beside `adapter`. Raises `Unavailable`."""
+    """The findings about the adapter's tokenizer and template. Raises `Unavailable`."""
     try:
         if base.vocabulary is not None and (found := _compare(adapter, base.vocabulary)) is not None:
             yield from _tokens(adapter, base, found)
+            yield from _steps(base, found)
+        if base.tokenizer is not None and base.tokenization is None and TOKENIZER in adapter.content.sizes:
+            yield build_finding("tokenizer_not_compared", "the base's record lacks its tokenizer's steps")
         if base.chat_template is not None and (theirs := _template(adapter)) not in (
             None,
             base.chat_template,
         ):
             assert theirs is not None
-            reason = f"its chat template is {theirs.brief}, and the base's {base.chat_template.brief}"
+            reason = f"its chat template is {theirs.brief}, but the base's is {base.chat_template.brief}"
             yield build_finding("chat_template_differs", reason)
     except Invalid as error:
         yield build_finding("tokenizer_unreadable", error.message)
 
 
 def _compare(adapter: Adapter, known: Vocabulary) -> Mapping[str, Any] | None:
-    """As `vocabulary.compare`, of the adapter's files; None where it brings none. (`Any`: JSON.)"""
+    """The result of `vocabulary.compare` for the adapter's files; None if it has none. (`Any`: JSON.)"""
     sizes = adapter.content.sizes
     names = (
         [TOKENIZER] if TOKENIZER in sizes else [name for name in (VOCABULARY, ADDED) if VOCABULARY in sizes]
@@ -91,11 +101,11 @@ def _tokens(adapter: Adapter, base: BaseRecord, found: Mapping[str, Any]) -> Ite
         count = len(base.vocabulary.blocks) if base.vocabulary else 0
         first = f"{wrong[0] * BLOCK:,} to {(wrong[0] + 1) * BLOCK - 1:,}"
         reasons.append(
-            f"in {len(wrong):,} of {format_count(count, 'block')} of {BLOCK:,} ids it has other tokens than"
-            f" the base, first among the ids {first}"
+            f"its tokens differ from the base's in {len(wrong):,} of {format_count(count, 'block')} of"
+            f" {BLOCK:,} ids, first in the ids {first}"
         )
     for token, there, here in found["moved"]:
-        reasons.append(f"{token[:40]!a} has the id {here:,}, in the base {there:,}")
+        reasons.append(f"{token[:40]!a} has the id {here:,}, but in the base {there:,}")
     if reasons:
         yield build_finding("tokenizer_differs", "; ".join(reasons))
     if found["replaced"]:
@@ -103,7 +113,7 @@ def _tokens(adapter: Adapter, base: BaseRecord, found: Mapping[str, Any]) -> Ite
         count = found["replaced_count"]
         yield build_finding(
             "tokens_replaced",
-            f"{format_count(count, 'added token')} {verb_form(count, 'is', 'are')} another:"
+            f"{format_count(count, 'added token')} {verb_form(count, 'differs', 'differ')}:"
             f" {shorten_names(shown)}",
         )
     if found["new"] and not wrong:
@@ -111,10 +121,29 @@ def _tokens(adapter: Adapter, base: BaseRecord, found: Mapping[str, Any]) -> Ite
         reason = f"it adds {format_count(found['new'], 'token')}: {shorten_names(shown)}"
         rows = _rows(base)
         if rows is not None and found["last"] >= rows and not _brings_embedding(adapter):
-            reason += f"; the last one is {found['last']:,}, and the base's embedding has {rows:,} rows"
+            reason += f"; the last one is {found['last']:,}, but the base's embedding has {rows:,} rows"
             yield build_finding("tokens_without_rows", reason)
         else:
             yield build_finding("tokens_added", reason)
+
+
+def _steps(base: BaseRecord, found: Mapping[str, Any]) -> Iterator[Finding]:
+    """(`Any`: JSON.)"""
+    known = base.tokenization
+    if known is None or not found["steps"]:
+        return
+    different = [_STEPS[step] for step, digest in known.steps.items() if found["steps"].get(step) != digest]
+    added = base.vocabulary.added.keys() if base.vocabulary else set()
+    flagged = [
+        token
+        for token in sorted(added - set(found["absent"]))
+        if known.added.get(token, "") != found["flags"].get(token, "")
+    ]
+    if flagged:
+        shown = shorten_names([f"{token[:40]!a}" for token in flagged])
+        different.append(f"where added tokens are found in a text ({shown})")
+    if different:
+        yield build_finding("tokenization_differs", f"its tokenizer differs in {', '.join(different)}")
 
 
 def _rows(base: BaseRecord) -> int | None:
@@ -123,7 +152,7 @@ def _rows(base: BaseRecord) -> int | None:
 
 
 def _brings_embedding(adapter: Adapter) -> bool:
-    """Whether it has a whole embedding, which may have more rows than the base's."""
+    """Whether it has a complete embedding, which may have more rows than the base's."""
     return any(
         extra.kind != "token_rows" and extra.target.split(".")[-2] in INPUT_EMBEDDINGS
         for extra in adapter.spec.extras

@@ -1,7 +1,8 @@
-"""`bind`: the one reading of what an adapter is on a base, which everything that follows shares."""
+"""`bind`: determines what an adapter is on a base. Checks, merges and exports all use its result."""
 
 from adaptry.checks.binding.bind import bind
 from adaptry.checks.binding.bound_adapter import BoundAdapter, Dropped
+from adaptry.checks.binding.names_read import as_read_on
 from adaptry.checks.binding.whole import require_whole
 
-__all__ = ["BoundAdapter", "Dropped", "bind", "require_whole"]
+__all__ = ["BoundAdapter", "Dropped", "as_read_on", "bind", "require_whole"]

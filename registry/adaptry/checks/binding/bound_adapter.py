@@ -1,4 +1,4 @@
-"""What an adapter is on a base, as PEFT loads it: the values that `bind` gives."""
+"""The result of `bind`: an adapter on a base, as PEFT loads it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.methods.lora_config import LoraVariant
 from adaptry.bases.module_map import ExtraTarget, ModuleMap
 
 DropCause = Literal["name", "not_targeted", "no_place", "incomplete"]
 """Why PEFT does not load tensors as they were trained: no module of the model has their name; the config does
-not make PEFT adapt the module; the model has no such parameter once the adapter is in it; they are not all
-that the module needs, and PEFT fills in the others.
+not make PEFT adapt the module; the model with the adapter has no such parameter; or the module needs further
+tensors, which PEFT initialises.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Tensors of one module (or one whole weight) that PEFT leaves out. `reason` ends a sentence that begins
-    with the module. `intended`: the module's name where another of that meaning is in the model.
+    """Tensors of one module, or one whole weight, that PEFT drops. `reason` ends a sentence that begins with
+    the module. `intended` is the name of the module that was probably meant, if the model has one.
     """
 
     path: str
@@ -33,17 +35,33 @@ class BoundAdapter:
     """An adapter on a base.
 
     `module_map` has every module and whole weight that PEFT applies, with the base's tensor, and those for
-    which the base has no place at all (`missing`). `dropped` is what PEFT leaves out without a word,
-    `refusals` why it would not load the adapter at all, each a sentence. `unlisted` are whole weights that
-    replace one of the base's although no field of the config names them. `uncovered` are modules that the
-    config makes PEFT adapt and for which the file has nothing: `fills_in` says whether PEFT's values for them
-    change the model.
+    which the base has no tensor (`missing`). `meant` also has those that PEFT drops, at their intended
+    places. `dropped` are parts that PEFT silently drops. `refusals` are sentences that say why PEFT would not
+    load the adapter at all. `unlisted` are whole weights that replace one of the base's although no field of
+    the config names them. `uncovered` are modules that the config makes PEFT adapt, but for which the file
+    has no tensors; `fills_in` says whether PEFT's initial values for them change the model. `rounded` is a
+    sentence that says which tensor the file has with less precision than PEFT computes it.
+
+    `variant` is that of a LoRA. With `layer_replication`, `base` is the deeper model that PEFT makes of the
+    base, and `layers` are the base's layers at each of its positions. `unbound` ends a sentence that begins
+    with the adapter and says why that model is unknown; the adapter is then not bound to anything.
     """
 
     adapter: Adapter
+    base: BaseRecord
     module_map: ModuleMap
+    meant: ModuleMap
     dropped: tuple[Dropped, ...] = ()
     refusals: tuple[str, ...] = ()
     unlisted: tuple[ExtraTarget, ...] = ()
     uncovered: tuple[str, ...] = ()
     fills_in: bool = False
+    rounded: str | None = None
+    variant: LoraVariant | None = None
+    layers: tuple[int, ...] = ()
+    unbound: str | None = None
+
+    @property
+    def trains_ties(self) -> bool:
+        """Whether PEFT trains both sides of a tied embedding as one."""
+        return self.adapter.config.flag("ensure_weight_tying")

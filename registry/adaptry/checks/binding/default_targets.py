@@ -1,7 +1,7 @@
-"""The modules that PEFT 0.21 adapts where a config has no `target_modules`, by method and model type.
+"""The modules that PEFT 0.21 adapts if a config has no `target_modules`, by method and model type.
 
 Read from `peft/utils/constants.py`; a test compares them with the installed PEFT. A value is a list of names,
-or a pattern (gemma4). Where PEFT has no entry, it refuses such a config.
+or a pattern (gemma4). If PEFT has no entry, it refuses such a config.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _LORA: _Targets = {
 
 
 def _as_lora(model_types: str) -> _Targets:
-    """LoRA's entries for these."""
+    """LoRA's entries for these model types."""
     return {name: _LORA[name] for name in model_types.split()}
 
 
@@ -235,6 +235,6 @@ _BY_METHOD: Mapping[str, _Targets] = {
 
 
 def default_targets(method: str, model_type: str) -> list[str] | str | None:
-    """Names, or a pattern of whole names; None where PEFT has none for this model and method."""
+    """Names, or a pattern of whole names; None if PEFT has no entry for this model and method."""
     found = _BY_METHOD.get(method, {}).get(model_type)
     return found if found is None or "*" in found else found.split()

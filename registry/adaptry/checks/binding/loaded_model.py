@@ -1,4 +1,4 @@
-"""The model that PEFT makes ready for an adapter: what its modules are called, and which it adapts."""
+"""The model that PEFT prepares for an adapter: the names of its modules, and which of them PEFT adapts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASE_LAYER = ".base_layer"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A base as transformers loads it for an adapter. `known` finds what a name was meant to be."""
+    """A base as transformers loads it for an adapter. `known` finds the module that a name was meant for."""
 
     adapter: Adapter
     model_type: str
@@ -26,7 +26,11 @@ class LoadedModel:
     known: ParameterNames
 
     def why_not(self, path: str) -> str | None:
-        """Why PEFT does not adapt the module; of an attention it adapts the output projection as well."""
+        """Why PEFT does not adapt the module. With an attention, it also adapts the output projection."""
+        shape = self.names.parameters.get(f"{path}.weight")
+        is_attention = f"{path}.in_proj_weight" in self.names.parameters
+        if self.targets.is_all_linear and (is_attention or (shape is not None and len(shape) != 2)):
+            return "target_modules is all-linear, but this is not a linear layer"
         why = self.targets.why_not(path)
         whole = path.removesuffix(".out_proj")
         if why is not None and f"{whole}.in_proj_weight" in self.names.parameters:
@@ -34,15 +38,16 @@ class LoadedModel:
         return why
 
     def has_place(self, path: str, is_tied: bool) -> bool:
-        """Whether the model has the module, which may be a head that is tied to the embedding."""
+        """Whether the model has the module; it may be a head that is tied to the embedding."""
         if self.names.has_module(path):
             return True
         around = path.rpartition(".")[0]
         return is_tied and (not around or self.names.has_module(around))
 
     def loaded_path(self, path: str) -> str:
-        """The module's name in the model, which holds the bare model under an attribute that a checkpoint
-        may leave out."""
+        """The module's name in the model, in which the bare model may have a prefix that a checkpoint
+        lacks.
+        """
         if path in self.names.modules:
             return path
         body = f"{body_attribute(self.model_type)}."
@@ -54,13 +59,14 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
     """Raises `InvalidConfig` where a pattern of the config is refused, `Unavailable`."""
     spec, config = adapter.spec, adapter.config
     model_type = str(base.facts.get("model_type") or "")
+    model_class = _model_class(config)
     targets = ModuleTargets(config, spec.method, model_type)
     paths = [bare_path(module.path) for module in spec.modules]
     names = model_names(
         base.tensors,
         base.facts,
         task=spec.task,
-        model_class=_model_class(config),
+        model_class=model_class,
         used=paths,
         takes_disk_names=spec.method == "lora",
     )
@@ -69,7 +75,7 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
 
 
 def bare_path(path: str) -> str:
-    """A module's own path, without the wrappers that PEFT puts around it."""
+    """A module's path without PEFT's wrappers."""
     return path.replace(BASE_LAYER, "")
 
 

@@ -1,34 +1,63 @@
-"""Why PEFT would not load an adapter onto a base at all, where the config and the names tell.
+"""The modules that a config selects beside those in the file, and why PEFT refuses to load an adapter.
 
-Each was seen in PEFT 0.21: an exception of `PeftModel.from_pretrained`, whose cause is said here in words.
+Each reason was observed in PEFT 0.21: an exception of `PeftModel.from_pretrained`, whose cause is given here,
+as far as config, names and shapes show it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.key_layout import SPELLINGS
+from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.methods.method import WeightSides
 from adaptry.bases.model_names import ModelNames
-from adaptry.bases.module_map import ExtraTarget, ModuleMap
-from adaptry.checks.binding.targets import ModuleTargets
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.bases.module_map import ExtraTarget, ModuleMap, is_conv1d
+from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
+from adaptry.checks.binding.targets import is_embedding
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
+
+_ROUTERS = frozenset(["gate", "router"])
+"""Routers of experts, whose class in transformers 5 `all-linear` excludes."""
 
 
-def refusals(
-    adapter: Adapter, names: ModelNames, targets: ModuleTargets, module_map: ModuleMap
-) -> Iterator[str]:
-    """Sentences without an end mark, for each reason."""
-    if targets.has_none:
+_ADAPTED = {"ln_tuning": ("weight", 1), "beft": ("bias", 1)}
+"""The kinds of layers that a method adapts, if not every weight with two or more dimensions."""
+
+
+def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
+    """Modules that PEFT adapts, but for which the file has no tensor, in the model's order."""
+    spec = model.adapter.spec
+    if not module_map.placed or model.targets.is_free:
+        return
+    held = {bare_path(module.path) for module in spec.modules}
+    held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
+    parameter, dimensions = _ADAPTED.get(spec.method, ("weight", 2))
+    for path in model.names.holders_of(parameter, dimensions):
+        if path not in held and model.why_not(path) is None:
+            yield path
+
+
+def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]) -> Iterator[str]:
+    """A sentence for each reason, without a full stop. `uncovered` are those of `uncovered_modules`."""
+    if model.targets.has_none:
         yield "the config selects no module (target_modules)"
-    yield from _saved_modules(adapter, names)
-    yield from _token_rows(adapter, module_map)
+    yield from _saved_modules(model.adapter, model.names)
+    yield from _token_rows(model.adapter, module_map)
+    yield from _adapted_rows(model, module_map)
+    yield from _tokens_of_no_module(model)
+    yield from _empty_tensors(model.adapter)
+    yield from _unadaptable(model, uncovered)
+    yield from _other_shapes(model, module_map)
 
 
 def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
-    """Of a module in `modules_to_save`, PEFT reads every parameter from the file, and fails without one."""
+    """PEFT reads every parameter of a module in `modules_to_save` from the file, and fails if one is
+    missing.
+    """
     listed = tuple(adapter.config.names("modules_to_save"))
     if not listed:
         return
@@ -42,29 +71,56 @@ def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
     )
     if lost:
         yield (
-            f"modules_to_save lists {shorten_names(listed)}, and the file lacks"
+            f"modules_to_save lists {shorten_names(listed)}, but the file lacks"
             f" {shorten_names(fold_layer_numbers(lost))}"
         )
 
 
 def _spelled_otherwise(parameter: str) -> Iterator[str]:
-    """The names of the same parameter in other versions of transformers, of which the model has one."""
+    """The names of the same parameter in other versions of transformers; the model has one of them."""
     return (new + parameter.removeprefix(old) for new, old in SPELLINGS if parameter.startswith(old))
 
 
 def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
     fields = adapter.config.fields
     indices = fields.get("trainable_token_indices")
-    if indices is None:
-        indices = fields.get("token_indices") if adapter.spec.method == "trainable_tokens" else None
+    if adapter.spec.method == "trainable_tokens":
+        indices = fields.get("token_indices", [])  # PEFT's default
     wanted = indices if isinstance(indices, dict) else {"": indices}
     for end, rows in wanted.items():
         if isinstance(rows, list) and not _is_tied_twin(module_map, wanted, end):
             yield from _rows(module_map, end, rows)
 
 
+def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
+    """PEFT trains rows of a plain embedding only, and raises a TypeError for one that it adapts."""
+    if model.adapter.spec.method == "trainable_tokens":
+        return
+    for extra in _held(module_map):
+        path = extra.extra.target.removesuffix(".weight")
+        if model.why_not(path) is None:
+            yield f"the config adapts {path} (target_modules) and also trains token rows of it"
+
+
+def _tokens_of_no_module(model: LoadedModel) -> Iterator[str]:
+    """TRAINABLE_TOKENS trains rows of the modules in `target_modules`, if the config has it."""
+    adapter = model.adapter
+    if adapter.spec.method != "trainable_tokens" or adapter.config.fields.get("target_modules") is None:
+        return
+    if not any(map(model.targets.names, model.names.modules)):
+        yield "target_modules selects no module of the model"
+
+
+def _empty_tensors(adapter: Adapter) -> Iterator[str]:
+    """Shards of DeepSpeed ZeRO-3 that were not gathered before saving, or tensors that were cut off."""
+    empty = [name for name, info in adapter.tensors.items() if not info.numel]
+    if empty:
+        count, have = format_count(len(empty), "tensor"), verb_form(len(empty), "has", "have")
+        yield f"{count} {have} no elements: {shorten_names(fold_layer_numbers(empty))}"
+
+
 def _is_tied_twin(module_map: ModuleMap, wanted: Mapping[str, object], end: str) -> bool:
-    """Whether the file has these rows for the other side of a tied embedding: PEFT keeps them once."""
+    """Whether the file has these rows for the other side of a tied embedding: PEFT stores them once."""
     same = tuple(other for other, rows in wanted.items() if other != end and rows == wanted[end])
     paths = {extra.extra.target.removesuffix(".weight"): extra for extra in _held(module_map)}
     return (
@@ -79,20 +135,62 @@ def _held(module_map: ModuleMap) -> list[ExtraTarget]:
 
 
 def _rows(module_map: ModuleMap, end: str, rows: list[object]) -> Iterator[str]:
-    """One embedding's indices: each a row of the embedding, none twice, as many as the file has rows."""
+    """Problems of an embedding's indices: each must be a row of it, none twice, as many as the file has
+    rows.
+    """
     held = [extra for extra in _held(module_map) if extra.extra.target.removesuffix(".weight").endswith(end)]
     if not held:
         embedding = end or "the input embedding"
-        yield f"the config trains {len(rows):,} token rows of {embedding}, and the file has none"
+        yield f"the config trains {len(rows):,} token rows of {embedding}, but the file has none"
         return
     for extra in held:
         count = extra.extra.shape[0] if extra.extra.shape else 0
         if count != len(rows):
             listed = f"the config lists {len(rows):,} token rows for {extra.extra.target}"
-            yield f"{listed}, and the file has {count:,}"
+            yield f"{listed}, but the file has {count:,}"
     wrong = [row for row in rows if type(row) is not int or row < 0]
     if wrong:
         yield f"the config lists {str(wrong[0])[:20]} as a token row"
     twice = [row for row, times in Counter(map(str, rows)).items() if times > 1]
     if twice:
         yield f"the config lists token row {twice[0][:20]} twice"
+
+
+def _unadaptable(model: LoadedModel, uncovered: Iterable[str]) -> Iterator[str]:
+    """Reasons why PEFT cannot adapt selected modules without tensors in the file."""
+    method, config = METHODS[model.adapter.spec.method], model.adapter.config
+    for path in uncovered:
+        sides = _sides(model, path)
+        if sides is not None and (why := method.cannot_adapt(sides, config)) is not None:
+            yield f"the config selects {path}, which {why}"
+
+
+def _other_shapes(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
+    """Tensors whose shapes differ from those that PEFT derives from all weights that it adapts."""
+    method, config = METHODS[model.adapter.spec.method], model.adapter.config
+    if method.shapes_in_model is None:
+        return
+    weights = {
+        path: sides
+        for path in model.names.holders_of("weight", 2)
+        if model.why_not(path) is None and (sides := _sides(model, path)) is not None
+    }
+    wanted = method.shapes_in_model(weights, config)
+    held = {bare_path(target.module.path): target.module.tensors for target in module_map.placed}
+    for path, shapes in wanted.items():
+        names = held.get(path, {}) if path else model.adapter.spec.shared
+        for role, shape in shapes.items():
+            name = names.get(role, "")
+            if name and (found := model.adapter.tensors[name].shape) != shape:
+                told = f"{shorten_names([name])} is {list(found)}"
+                yield f"{told}, but by all modules that the config selects it is {list(shape)}"
+
+
+def _sides(model: LoadedModel, path: str) -> WeightSides | None:
+    """The sides of a weight; None if it is not a matrix, or `all-linear` excludes its class."""
+    shape = model.names.parameters.get(f"{path}.weight")
+    is_router = path.rpartition(".")[2] in _ROUTERS and model.targets.is_all_linear
+    if shape is None or len(shape) != 2 or is_embedding(path) or is_router:
+        return None
+    fan_out, fan_in = shape[::-1] if is_conv1d(path, model.model_type) else shape
+    return WeightSides(fan_out, fan_in)

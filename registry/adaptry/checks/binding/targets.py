@@ -1,7 +1,7 @@
-"""Which modules of a model a config makes PEFT adapt: `target_modules` and what narrows it, by PEFT's rules.
+"""Which modules of a model PEFT adapts by a config: `target_modules` and the fields that restrict it.
 
 The rules are those of `check_target_module_exists` (peft/tuners/tuners_utils.py, 0.21). Names are those in
-memory, without PEFT's own prefix.
+memory, without PEFT's prefix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, OUTPUT_HEADS
 from adaptry.checks.binding.default_targets import default_targets
 
 _NO_TARGETS = frozenset(["adaption_prompt", "shadow", "xlora", "trainable_tokens"])
-"""Methods whose modules are not chosen by `target_modules`, or by a rule of their own where it is missing."""
+"""Methods that do not use `target_modules`, or that have a special rule if it is missing."""
 NO_EXCLUSION = frozenset(
     [
         "adamss",
@@ -38,7 +38,7 @@ NO_EXCLUSION = frozenset(
         "xlora",
     ]
 )
-"""Methods whose config has no `exclude_modules`: PEFT drops the field."""
+"""Methods without the field `exclude_modules`: PEFT drops it."""
 NO_LAYERS = frozenset(
     [
         "adaption_prompt",
@@ -55,7 +55,7 @@ NO_LAYERS = frozenset(
         "xlora",
     ]
 )
-"""Those without `layers_to_transform`."""
+"""Methods without the field `layers_to_transform`."""
 _EMBEDDINGS = INPUT_EMBEDDINGS | frozenset(
     [
         "embed_positions",
@@ -80,29 +80,31 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.]+")
 
 
 def is_head(path: str) -> bool:
-    """Whether the module is called as an output head is."""
+    """Whether the module has the name of an output head."""
     return path.rpartition(".")[2] in OUTPUT_HEADS
 
 
 def is_embedding(path: str) -> bool:
-    """Whether the module is called as transformers calls embeddings, and nothing else."""
+    """Whether the module has a name that transformers uses for embeddings only."""
     return path.rpartition(".")[2] in _EMBEDDINGS
 
 
 def is_matrix(path: str) -> bool:
-    """Whether it is called as transformers calls layers that multiply, and no embedding."""
+    """Whether the module has a name that transformers uses for matrices that are not embeddings."""
     return _MATRIX.fullmatch(path.rpartition(".")[2]) is not None
 
 
 def _texts(value: object) -> frozenset[str]:
-    """The texts of a list; nothing for anything else."""
+    """The texts in a list; empty for anything else."""
     return (
         frozenset(item for item in value if isinstance(item, str)) if isinstance(value, list) else frozenset()
     )
 
 
 class ModuleTargets:
-    """What a config selects. Raises `InvalidConfig` where a pattern of it is refused, `Unavailable`."""
+    """The modules that a config selects. Raises `InvalidConfig` if one of its patterns is refused,
+    `Unavailable`.
+    """
 
     def __init__(self, config: AdapterConfig, method: str, model_type: str) -> None:
         self._config = config
@@ -114,39 +116,48 @@ class ModuleTargets:
         self._targets = default_targets(method, model_type) if self._is_default else targets
         if method == "osf" and self._targets is None:
             self._targets = "all-linear"
-        # Built once: a config may list thousands of names, and every module of the model is asked about.
+        # Built once: a config may list thousands of names, and every module of the model is tested.
         self._ends = _texts(self._targets)
         self._excluded = _texts(self._fields.get("exclude_modules"))
         self._saved = frozenset(config.names("modules_to_save"))
         self._saved_lengths = sorted({len(name) for name in self._saved})
 
     @property
+    def is_all_linear(self) -> bool:
+        """Whether PEFT selects modules by class, which a name does not reliably show."""
+        return isinstance(self._targets, str) and self._targets.lower() == "all-linear"
+
+    @property
     def has_none(self) -> bool:
-        """Whether PEFT would know of no module to adapt."""
+        """Whether the config selects no module at all."""
         return not self.is_free and not self._targets and not self._config.names("target_parameters")
 
+    def names(self, path: str) -> bool:
+        """Whether `target_modules` alone selects the module, for any method."""
+        return self._is_targeted(path)
+
     def prepare(self, paths: Iterable[str]) -> None:
-        """Announces the paths that will be asked about, so that patterns are matched at once."""
+        """Adds the paths that will be tested, so that all patterns can be matched together."""
         self._config.patterns.prepare(paths)
 
     def why_not(self, path: str) -> str | None:
-        """Why PEFT leaves the module at `path` alone, as the end of a sentence; None where it adapts it."""
+        """Why PEFT does not adapt the module at `path`, as the end of a sentence; None if it does."""
         if self.is_free or self._is_tied_head(path):
             return None
         if self._is_excluded(path):
-            return "exclude_modules leaves it out"
+            return "exclude_modules excludes it"
         if (saved := self._saved_around(path)) is not None:
-            return f"modules_to_save lists {saved}, and PEFT adapts nothing that it saves whole"
+            return f"modules_to_save lists {saved}, and PEFT does not adapt modules that it saves whole"
         if not self._is_targeted(path):
             if self._is_default:
-                return "target_modules is not set, and PEFT's own list for this model leaves it out"
-            return "target_modules leaves it out"
+                return "target_modules is not set, and PEFT's default for this model does not include it"
+            return "target_modules does not include it"
         if isinstance(self._targets, list) and path not in self._ends and not self._is_in_layers(path):
-            return "layers_to_transform leaves its layer out"
+            return "layers_to_transform does not include its layer"
         return None
 
     def _is_tied_head(self, path: str) -> bool:
-        """Whether it is a head that gets the adapter of the embedding to which it is tied."""
+        """Whether it is a head that shares the adapter of the embedding to which it is tied."""
         is_asked = self._config.flag("ensure_weight_tying") and is_head(path)
         return is_asked and (isinstance(self._targets, str) or any(map(is_embedding, self._ends)))
 
@@ -156,7 +167,7 @@ class ModuleTargets:
             return not self._ends.isdisjoint(dotted_suffixes(path))
         if not isinstance(targets, str):
             return False
-        if targets.lower() == "all-linear":
+        if self.is_all_linear:
             return not is_head(path) and not is_embedding(path)
         if self._is_default:
             return re.fullmatch(targets, path) is not None
@@ -169,7 +180,7 @@ class ModuleTargets:
         return excluded is not None and not self._excluded.isdisjoint(dotted_suffixes(path))
 
     def _saved_around(self, path: str) -> str | None:
-        """The item of modules_to_save that the path is, or lies in."""
+        """The item of modules_to_save that is the path, or contains it."""
         if not self._saved:
             return None
         inside = f".{path}."
@@ -196,7 +207,7 @@ class ModuleTargets:
             return int(found[1]) if found else None
         for pattern in patterns:
             if not _PLAIN.fullmatch(pattern):
-                continue  # one of its own making, which the checks report
+                continue  # added by PEFT itself; the checks report it
             if found := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", path):
                 return int(found[1])
         return None

@@ -1,4 +1,4 @@
-"""The condition for computing with an adapter: PEFT loads all of it."""
+"""The precondition for computing with an adapter: PEFT loads all of it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from adaptry.core.errors import CheckFailed
 
 
 def require_whole(label: str, bound: BoundAdapter) -> None:
-    """Raises `CheckFailed` for an adapter that PEFT would refuse, or load in part only; `label` names it."""
+    """Raises `CheckFailed` for an adapter that PEFT would refuse, or load only in part; `label` names it."""
     if bound.refusals:
         raise CheckFailed(f"{label}: PEFT refuses to load it: {bound.refusals[0]}")
     if bound.dropped:
         first, count = bound.dropped[0], sum(len(dropped.tensors) for dropped in bound.dropped)
         raise CheckFailed(
-            f"{label}: PEFT does not load {format_count(count, 'tensor')} of it, and nothing is left out"
-            f" silently ({first.path}: {first.reason}); `adaptry check` says what to do"
+            f"{label}: PEFT would silently drop {format_count(count, 'tensor')} of it"
+            f" ({first.path}: {first.reason}); `adaptry check` shows the remedy"
         )
     loaded = {extra.extra.tensor for extra in bound.unlisted}
     tensors = bound.adapter.tensors
@@ -27,6 +27,6 @@ def require_whole(label: str, bound: BoundAdapter) -> None:
     ]
     if unknown:
         raise CheckFailed(
-            f"{label} has {format_count(len(unknown), 'tensor')} that no rule knows (first: {unknown[0]});"
-            " nothing is left out silently: save the adapter again from the trained model"
+            f"{label} has {format_count(len(unknown), 'tensor')} of unknown use (first: {unknown[0]}), which"
+            " would be dropped: save the adapter again from the trained model"
         )

@@ -1,7 +1,7 @@
-"""Runtimes: whether an engine loads an adapter, whether it is served as it was trained, and what repairs it.
+"""Runtimes: whether an engine loads an adapter, whether it serves it as trained, and how to repair it.
 
-A verdict is a pure function of an adapter's headers and config, of its base's record where that is known, and
-of the runtime. It is computed when it is asked for and kept nowhere, so no stored one can be out of date.
+A verdict is a pure function of an adapter's headers and config, its base's record if that is known, and the
+runtime. It is computed on demand and never stored, so it cannot be out of date.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the page of all rules: `python -m adaptry.checks.runtimes > docs/runtimes.md`."""
+"""Prints the page of all rules: `python -m adaptry.checks.runtimes > docs/runtimes.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions on where an adapter lies in its base: layers, names, vocabulary. Most are silent without one."""
+"""Conditions on an adapter's modules in its base: layers, names, vocabulary. Most need the base."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 
 
 def uneven_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """A module that some layers of the model have an update for, and others not."""
+    """A module that has an update in some layers of the model, but not in others."""
     layers: dict[str, set[int]] = {}
     for module in subject.spec.modules:
         if match := _LAYER.fullmatch(module.path):
@@ -33,34 +33,34 @@ def uneven_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
 
 
 def vocabulary_beyond(most: int) -> Condition:
-    """An update of the output head of a vocabulary larger than the engine's kernels take."""
+    """An update of an output head whose vocabulary is larger than the engine's kernels support."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         heads = [m for m in subject.spec.modules if last_name(m.path) == "lm_head" and m.fan_out > most]
         if not heads:
             return None
         return ConditionMatch(
-            f"lm_head has {heads[0].fan_out:,} rows, and {most:,} is the most", (heads[0].path,)
+            f"lm_head has {heads[0].fan_out:,} rows, but at most {most:,} are supported", (heads[0].path,)
         )
 
     return found
 
 
 def other_vocabulary(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """An update of an embedding with other than the base's number of rows. Only where the base is known."""
+    """An update of an embedding whose number of rows differs from the base's. Needs the base."""
     rows = subject.base.facts.get("vocab_size") if subject.base else None
     wrong = [m for m in subject.spec.modules if m.kind == "embedding" and rows not in (None, m.fan_in)]
     if not wrong:
         return None
     return ConditionMatch(
-        f"{wrong[0].path} has {wrong[0].fan_in:,} rows, and the base {rows:,}", (wrong[0].path,)
+        f"{wrong[0].path} has {wrong[0].fan_in:,} rows, but the base {rows:,}", (wrong[0].path,)
     )
 
 
 def added_tokens(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Tokens of `added_tokens.json` that the base's vocabulary does not have; any, if the base is unknown.
+    """Tokens of `added_tokens.json` that are not in the base's vocabulary; any token, if the base is unknown.
 
-    Tools copy that file from the base's own tokenizer.
+    Tools copy this file from the base's tokenizer.
     """
     size = subject.adapter.content.sizes.get(_ADDED, 0)
     if not 0 < size <= _LIMITS.size:
@@ -78,19 +78,25 @@ def added_tokens(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
     )
     if not added:
         return None
-    beyond = (
-        f"that a base of {first:,} rows does not have"
-        if first
-        else "and whether its base has them is not known"
-    )
+    beyond = f"that a base of {first:,} rows does not have" if first else "which its unknown base may lack"
     return ConditionMatch(f"{_ADDED} has {format_count(len(added), 'token')} {beyond}")
 
 
+def stored_transposed(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """`fan_in_fan_out` for a base that stores weights as [in, out] (GPT-2), or for an unknown base."""
+    if "fan_in_fan_out" not in subject.spec.traits:
+        return None
+    placed = subject.module_map.placed if subject.module_map else ()
+    if placed and not any(target.orientation == "conv1d" for target in placed):
+        return None
+    return ConditionMatch("fan_in_fan_out is set: the base stores its weights transposed (GPT-2)")
+
+
 def base_known(condition: Condition) -> Condition:
-    """The condition, where the base's record is there."""
+    """The condition, if the base's record is known."""
     return lambda subject, runtime: condition(subject, runtime) if subject.base else None
 
 
 def base_unknown(condition: Condition) -> Condition:
-    """The condition, where there is none."""
+    """The condition, if the base's record is unknown."""
     return lambda subject, runtime: None if subject.base else condition(subject, runtime)

@@ -1,4 +1,4 @@
-"""The conditions that rules are made of: functions that make a condition, named for what it finds."""
+"""The conditions of rules: functions that create a condition, named after what it finds."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, OUTPUT_HEADS
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime, format_version
 
 Scale = Callable[[AdapterConfig, ModuleSpec], float]
-"""What an engine multiplies a module's update by."""
+"""A function that gives the factor by which an engine multiplies a module's update."""
 
 _FACTORS = frozenset(["A", "B", "embedding_A", "embedding_B"])
+_TABLES = INPUT_EMBEDDINGS | OUTPUT_HEADS
 _WRAPPERS = frozenset(["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
 _NAMED_INSIDE = re.compile(r".+\.lora_(?:(?:A|B)\.[^.]+\.weight|embedding_(?:A|B)\.[^.]+)")
 
 
 def other_files(*taken: str) -> Condition:
-    """Files that another tool wrote, not one of `taken` (names of formats)."""
+    """Files in a format other than those in `taken`."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         format = subject.adapter.format
         return (
             None
             if format.name in taken
-            else ConditionMatch(f"its files are {format.tool}'s: no adapter of {PEFT.tool}'s layout")
+            else ConditionMatch(f"its files are {format.tool}'s, and not in {PEFT.tool}'s layout")
         )
 
     return found
 
 
 def method_beyond(*methods: str) -> Condition:
-    """Another method than these."""
+    """A method other than these."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         method = METHODS.get(subject.spec.method)
@@ -48,13 +50,13 @@ def method_beyond(*methods: str) -> Condition:
 
 
 def unknown_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """A method that no rule here describes, which PEFT then does not know either."""
+    """A method that has no entry here; PEFT does not know it either."""
     method = subject.spec.method
     return None if method in METHODS else ConditionMatch(f"its method is {method}, which PEFT does not know")
 
 
 def trait(name: str, sentence: str) -> Condition:
-    """A trait of the spec, with a sentence that says what it is."""
+    """A trait of the spec, with a sentence that describes it."""
     return traits({name: sentence})
 
 
@@ -69,7 +71,7 @@ def traits(sentences: dict[str, str]) -> Condition:
 
 
 def extras(*kinds: str) -> Condition:
-    """Whole weights of these kinds beside the factors."""
+    """Whole weights of these kinds in addition to the factors."""
 
     return lambda subject, runtime: _extras(subject, lambda extra: extra.kind in kinds)
 
@@ -81,22 +83,53 @@ def has_biases(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None
     return _extras(subject, lambda extra: extra.kind == "bias")
 
 
+def biases_in_file(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Biases in the file, regardless of the config."""
+    paths = [module.path for module in subject.spec.modules if "B_bias" in module.tensors]
+    if paths:
+        names = shorten_names(fold_layer_numbers(paths))
+        return ConditionMatch(f"lora_B of {names} has biases", tuple(paths))
+    return _extras(subject, lambda extra: extra.kind == "bias")
+
+
+def magnitudes_in_file(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """DoRA's magnitudes in the file, regardless of the config."""
+    paths = [module.path for module in subject.spec.modules if "magnitude" in module.tensors]
+    if not paths:
+        return None
+    names = shorten_names(fold_layer_numbers(paths))
+    return ConditionMatch(f"{names} has DoRA's magnitudes, which scale the base's weights", tuple(paths))
+
+
 def replaced(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Whole modules or embeddings in place of the base's, but for copies that PEFT keeps beside an update."""
-    return _extras(
-        subject, lambda extra: extra.kind == "module" or (_is_table(extra) and not _is_copy(extra))
-    )
+    """Whole modules or embeddings that replace the base's, except copies that PEFT saves with an update."""
+    return _extras(subject, lambda extra: extra.kind == "module" or _is_whole_table(extra))
+
+
+def replaced_unnamed(*parts: str) -> Condition:
+    """`replaced`, except tensors with one of these parts in their names."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        return _extras(
+            subject,
+            lambda extra: (
+                (extra.kind == "module" or _is_whole_table(extra))
+                and not any(part in extra.tensor for part in parts)
+            ),
+        )
+
+    return found
 
 
 def replaced_but(modules: frozenset[str]) -> Condition:
-    """`replaced`, but for one of `modules` (the last part of a name)."""
+    """`replaced`, except `modules` (last parts of names)."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         return _extras(
             subject,
             lambda extra: (
                 (extra.kind == "module" and extra.target.split(".")[-2:][0] not in modules)
-                or (_is_table(extra) and not _is_copy(extra))
+                or _is_whole_table(extra)
             ),
         )
 
@@ -104,18 +137,13 @@ def replaced_but(modules: frozenset[str]) -> Condition:
 
 
 def saved_beyond(modules: frozenset[str]) -> Condition:
-    """`modules_to_save` in the config lists others than these, whether or not the file has them."""
+    """`modules_to_save` in the config lists modules other than these, whether or not the file has them."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         others = sorted(set(subject.config.names("modules_to_save")) - modules)
         return ConditionMatch(f"modules_to_save lists {shorten_names(others)}") if others else None
 
     return found
-
-
-def copied(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Copies of whole embeddings that PEFT keeps beside an update of them."""
-    return _extras(subject, lambda extra: _is_table(extra) and _is_copy(extra))
 
 
 def kinds(*names: str) -> Condition:
@@ -133,7 +161,7 @@ def kinds(*names: str) -> Condition:
 
 
 def targets_beyond(known: frozenset[str]) -> Condition:
-    """Modules whose last name is none of these."""
+    """Modules whose last name is not one of these."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         paths = [module.path for module in subject.spec.modules if last_name(module.path) not in known]
@@ -161,19 +189,19 @@ def targets_in(names: frozenset[str]) -> Condition:
 
 
 def target_text(*taken: str) -> Condition:
-    """`target_modules` is a text, and none of `taken`."""
+    """`target_modules` is a text that is not in `taken`."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         targets = subject.config.fields.get("target_modules")
         if not isinstance(targets, str) or targets in taken:
             return None
-        return ConditionMatch(f"target_modules is the text {targets[:60]!a}, and a list is wanted")
+        return ConditionMatch(f"target_modules is the text {targets[:60]!a}, but must be a list")
 
     return found
 
 
 def initialised(*words: str) -> Condition:
-    """One of the initialisations that the engine refuses or does not do again."""
+    """One of these initialisations, which the engine refuses or does not repeat."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         value = subject.config.fields.get("init_lora_weights")
@@ -185,7 +213,7 @@ def initialised(*words: str) -> Condition:
 
 
 def initialised_beyond(*words: str) -> Condition:
-    """An initialisation, as a word, that is none of these."""
+    """A named initialisation other than these."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         value = subject.config.fields.get("init_lora_weights")
@@ -207,7 +235,7 @@ def field_set(*keys: str) -> Condition:
 
 
 def field_missing(*keys: str) -> Condition:
-    """One of these fields of the config is not there."""
+    """One of these fields is missing from the config."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         fields = [key for key in keys if subject.config.fields.get(key) is None]
@@ -217,7 +245,7 @@ def field_missing(*keys: str) -> Condition:
 
 
 def fields_lacking(with_value: tuple[str, ...], as_key: tuple[str, ...]) -> Condition:
-    """One of `with_value` has no value, or one of `as_key` is not there at all, not even as null."""
+    """One of `with_value` has no value, or one of `as_key` is absent (null is allowed)."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         lacking = [key for key in with_value if subject.config.fields.get(key) is None]
@@ -228,7 +256,7 @@ def fields_lacking(with_value: tuple[str, ...], as_key: tuple[str, ...]) -> Cond
 
 
 def fields_null(with_value: tuple[str, ...], not_null: tuple[str, ...]) -> Condition:
-    """One of `with_value` has no value, or one of `not_null` is null; left out, it has a default."""
+    """One of `with_value` has no value, or one of `not_null` is null (it may be absent: it has a default)."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         fields = subject.config.fields
@@ -240,13 +268,13 @@ def fields_null(with_value: tuple[str, ...], not_null: tuple[str, ...]) -> Condi
 
 
 def fraction_of_alpha(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """`lora_alpha` is no whole number."""
+    """`lora_alpha` is not a whole number."""
     alpha = subject.config.number("lora_alpha", 8)
     return None if type(alpha) is int and alpha >= 0 else ConditionMatch(f"lora_alpha is {alpha}")
 
 
 def other_tensors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Tensors that are neither factors nor whole weights: unclaimed ones, and a module's further parts."""
+    """Tensors that are neither factors nor whole weights: unclaimed ones, and further tensors of a module."""
     further = [
         tensor
         for module in subject.spec.modules
@@ -257,14 +285,14 @@ def other_tensors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
     if not names:
         return None
     return ConditionMatch(
-        f"{format_count(len(names), 'tensor')} beside the factors:"
+        f"{format_count(len(names), 'tensor')} in addition to the factors:"
         f" {shorten_names(fold_layer_numbers(names))}",
         tuple(names),
     )
 
 
 def wrapped(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules whose names have a part that torch.compile, FSDP or activation checkpointing put there."""
+    """Modules with a part in their names that torch.compile, FSDP or activation checkpointing added."""
     paths = [module.path for module in subject.spec.modules if is_wrapped(module.path)]
     if not paths:
         return None
@@ -277,7 +305,9 @@ def is_wrapped(path: str) -> bool:
 
 
 def named_inside(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Factors with an adapter's name before their last part: PEFT takes `default` there, and drops others."""
+    """Factors with an adapter's name before their last part: PEFT accepts `default` there, and drops
+    others.
+    """
     claimed = [tensor for module in subject.spec.modules for tensor in module.tensors.values()]
     names = [name for name in (*claimed, *subject.spec.unclaimed) if _NAMED_INSIDE.fullmatch(name)]
     if not names:
@@ -288,23 +318,40 @@ def named_inside(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
 
 
 def lists_bias(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """`bias` is set in the config, and the file has no biases."""
+    """`bias` is set in the config, but the file has no biases."""
     bias = subject.config.fields.get("bias")
     if bias in (None, "none") or has_biases(subject, runtime):
         return None
-    return ConditionMatch(f"bias is {str(bias)[:40]!a}, and the file has none")
+    return ConditionMatch(f"bias is {str(bias)[:40]!a}, but the file has none")
 
 
-def in_doubles(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Factors of float64."""
-    tensors = subject.adapter.tensors
-    factors = [name for module in subject.spec.modules for name in module.tensors.values()]
-    names = [name for name in factors if tensors[name].dtype == "F64"]
-    return ConditionMatch(f"{format_count(len(names), 'factor')} of F64", tuple(names)) if names else None
+def dtypes_beyond(*dtypes: str) -> Condition:
+    """Factors with dtypes other than these."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        tensors = subject.adapter.tensors
+        factors = [name for module in subject.spec.modules for name in module.tensors.values()]
+        names = [name for name in factors if tensors[name].dtype not in dtypes]
+        if not names:
+            return None
+        kinds = shorten_names(sorted({tensors[name].dtype for name in names}))
+        return ConditionMatch(f"{format_count(len(names), 'factor')} of {kinds}", tuple(names))
+
+    return found
+
+
+def method_misspelled(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """`peft_type` that is not in capitals as in PEFT."""
+    said = (subject.written or subject.adapter).config.fields.get("peft_type")
+    return (
+        None
+        if not isinstance(said, str) or said == said.upper()
+        else ConditionMatch(f"peft_type is {said!a}")
+    )
 
 
 def unclaimed(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Tensors that nothing in the config stands for."""
+    """Tensors that nothing in the config accounts for."""
     names = subject.spec.unclaimed
     if not names:
         return None
@@ -315,26 +362,33 @@ def unclaimed(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
 
 
 def other_scale(scale: Scale) -> Condition:
-    """Modules that the engine would multiply by another scale than they were trained with."""
+    """Modules to which the engine would apply a different scale than in training."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         wrong = {
             module.path: ratio
             for module in subject.spec.modules
-            if module.kind != "parameter"  # whose rank is of all experts together
-            and (ratio := _ratio(scale(subject.config, module), module.scale)) is not None
+            if module.kind != "parameter"  # whose rank counts all experts together
+            and (ratio := _ratio(scale(subject.config, module), trained_scale(subject, module))) is not None
         }
         if not wrong:
             return None
         path, ratio = max(wrong.items(), key=lambda pair: abs(math.log(pair[1])) if pair[1] > 0 else math.inf)
         told = f"{1 / ratio:.3g} times too weak" if 0 < ratio < 1 else f"{ratio:.3g} times too strong"
+        told = "not 0, as it was trained" if math.isinf(ratio) else told
         many = format_count(len(wrong), "module")
         return ConditionMatch(
-            f"{many} would get another scale, {fold_layer_numbers([path])[0]} one that is {told}",
+            f"{many} would get a wrong scale, {fold_layer_numbers([path])[0]} one that is {told}",
             tuple(wrong),
         )
 
     return found
+
+
+def trained_scale(subject: CheckSubject, module: ModuleSpec) -> float:
+    """The scale by the factors' rank: a config with another rank cannot be the one used in training."""
+    rooted = subject.config.flag("use_rslora")
+    return module.alpha / (math.sqrt(module.rank) if rooted else module.rank)
 
 
 def layout(name: str, sentence: str) -> Condition:
@@ -343,7 +397,7 @@ def layout(name: str, sentence: str) -> Condition:
 
 
 def written_before(version: tuple[int, ...], condition: Condition) -> Condition:
-    """The condition, for an adapter that an older PEFT than `version` wrote."""
+    """The condition, for an adapter that a version of PEFT before `version` wrote."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         own = _peft_version(subject)
@@ -356,7 +410,7 @@ def written_before(version: tuple[int, ...], condition: Condition) -> Condition:
 
 
 def written_from(version: tuple[int, ...], condition: Condition) -> Condition:
-    """The condition, for an adapter that PEFT of this version or a newer one wrote."""
+    """The condition, for an adapter that this version of PEFT or a newer one wrote."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         own = _peft_version(subject)
@@ -377,12 +431,16 @@ def _extras(subject: CheckSubject, chosen: Callable[[ExtraWeight], bool]) -> Con
     )
 
 
-def _is_table(extra: ExtraWeight) -> bool:
-    return extra.kind == "saved_embedding"
+def is_embedding_copy(extra: ExtraWeight) -> bool:
+    """Whether it is the copy of an embedding or head that PEFT saves with an update; others replace the
+    base's weight.
+    """
+    is_table = extra.kind == "saved_embedding" and extra.target.split(".")[-2] in _TABLES
+    return is_table and ".base_layer." in extra.tensor
 
 
-def _is_copy(extra: ExtraWeight) -> bool:
-    return ".base_layer." in extra.tensor
+def _is_whole_table(extra: ExtraWeight) -> bool:
+    return extra.kind == "saved_embedding" and not is_embedding_copy(extra)
 
 
 def _peft_version(subject: CheckSubject) -> tuple[int, ...] | None:
@@ -391,12 +449,12 @@ def _peft_version(subject: CheckSubject) -> tuple[int, ...] | None:
 
 
 def _ratio(served: float, trained: float) -> float | None:
-    """How many times too strong; None where it is right."""
+    """How many times too strong it is; None if it is right."""
     if math.isclose(served, trained, rel_tol=1e-6):
         return None
     return served / trained if trained else math.inf
 
 
 def last_name(path: str) -> str:
-    """The name of the module, without PEFT's wrapping and without an expert's number."""
+    """The name of the module, without PEFT's wrappers and an expert's number."""
     return path.replace(".base_layer", "").rpartition(".")[2]

@@ -1,4 +1,6 @@
-"""What diffusers takes: LoRA and LoKr of pipeline parts, in its layout, kohya's, and others it converts."""
+"""Rules of diffusers: LoRA and LoKr for parts of a pipeline, in its layout, kohya's and others that it
+converts.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ _LOAD = "loaders/peft.py · load_lora_adapter"
 
 
 def _shared_finding(code: str, formats: tuple[str, ...] = ("diffusers", "kohya")) -> Condition:
-    """A finding that the checks of diffusers' and kohya's own files have under this code."""
+    """A finding with this code from the checks of diffusers' and kohya's files."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         format = subject.adapter.format
@@ -27,18 +29,18 @@ def _shared_finding(code: str, formats: tuple[str, ...] = ("diffusers", "kohya")
 
 
 def _mixed_alphas(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """A part of the pipeline whose modules have several alphas in kohya's file."""
+    """A part of the pipeline whose modules have different alphas in kohya's file."""
     if subject.adapter.format.name != "kohya":
         return None
     parts: dict[str, set[float]] = {}
     for module in subject.spec.modules:
         parts.setdefault("_".join(module.path.split("_")[:2]), set()).add(module.alpha)
     mixed = [part for part, alphas in parts.items() if len(alphas) > 1]
-    return ConditionMatch(f"the modules of {', '.join(mixed)} have several alphas") if mixed else None
+    return ConditionMatch(f"the modules of {', '.join(mixed)} have different alphas") if mixed else None
 
 
 def _of_text(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """An adapter in PEFT's layout of a task of language."""
+    """An adapter in PEFT's layout for a language task."""
     task = subject.spec.task
     return ConditionMatch(f"its task is {task}") if task and subject.adapter.format.name == "peft" else None
 
@@ -47,13 +49,13 @@ DIFFUSERS_ENGINE = RuntimeRules(
     name="diffusers",
     title="diffusers",
     source_version="0.42.1",
-    tested_against="diffusers itself, on what is exported for it",
+    tested_against="diffusers itself, with adapters exported for it",
     latest=(0, 42),
     preconditions=(
         RuntimeRule(
             "files_of_another_tool",
             "refuses",
-            "files that are not diffusers', kohya's or PEFT's",
+            "files of tools other than diffusers, kohya's and PEFT",
             when.other_files("diffusers", "kohya", "peft"),
             "save it again with pipeline.save_lora_weights(DIR)",
             _LOAD,
@@ -79,7 +81,7 @@ DIFFUSERS_ENGINE = RuntimeRules(
         RuntimeRule(
             "loader_refuses",
             "refuses",
-            "alphas twice, or tensors that are no LoRA",
+            "duplicate alphas, or tensors that do not belong to a LoRA",
             _shared_finding("loader_refuses"),
             repairs.WRITE_ANEW,
             _LOAD,
@@ -87,7 +89,7 @@ DIFFUSERS_ENGINE = RuntimeRules(
         RuntimeRule(
             "alpha_unknown",
             "changes",
-            "no alpha in the file: it takes the rank",
+            "no alpha in the file: the rank is used instead",
             _shared_finding("alpha_unknown"),
             "save it again with a newer version of the tool that trained it",
             _LOAD,
@@ -95,11 +97,11 @@ DIFFUSERS_ENGINE = RuntimeRules(
         RuntimeRule(
             "alphas_mixed",
             "changes",
-            "several alphas within a part, in kohya's file: attention modules get the commonest",
+            "different alphas within a part, in kohya's file: attention modules get the most frequent",
             _mixed_alphas,
             repairs.ONE_ALPHA,
-            "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern names nothing"
-            " (seen by loading such a file)",
+            "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern matches nothing"
+            " (observed with such a file)",
         ),
         RuntimeRule(
             "magnitudes_dropped",
@@ -111,7 +113,7 @@ DIFFUSERS_ENGINE = RuntimeRules(
         ),
     ),
     warnings=(
-        "What a file has for parts that the pipeline lacks is left with a warning.",
-        "Hot swapping is not for text encoders, and not for LoKr.",
+        "Tensors for parts that the pipeline lacks are dropped with a warning.",
+        "Hot swapping does not work for text encoders or LoKr.",
     ),
 )

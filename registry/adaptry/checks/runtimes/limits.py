@@ -1,4 +1,4 @@
-"""Conditions on how a server was started: its ranks and modules, and switches that turn a rule."""
+"""Conditions on a server's options: its limits on ranks and modules, and switches that change a rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adaptry.checks.runtimes.runtime import Runtime
 
 
 def largest_rank(subject: CheckSubject) -> int | None:
-    """The rank that servers hold against their limit: the config's largest, though no module may have it."""
+    """The rank that servers compare with their limit: the config's largest, even if no module has it."""
     config = subject.config
     if config.fields.get("r") is None or subject.spec.method != "lora":
         return subject.spec.rank
@@ -18,25 +18,27 @@ def largest_rank(subject: CheckSubject) -> int | None:
 
 
 def rank_above(option: str, default: int) -> Condition:
-    """A rank that the server was not started for; with nothing said, one above the engine's default."""
+    """A rank above the server's limit; if it is not given, above the engine's default."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         rank, limit = largest_rank(subject), runtime.number(option)
         if rank is None or rank <= (limit or default):
             return None
-        where = f"the server takes {limit} ({option})" if limit else f"the default of {option} is {default}"
-        return ConditionMatch(f"its largest rank is {rank}, and {where}")
+        where = (
+            f"the server's limit is {limit} ({option})" if limit else f"the default of {option} is {default}"
+        )
+        return ConditionMatch(f"its largest rank is {rank}, but {where}")
 
     return found
 
 
 def rank_beyond(largest: int) -> Condition:
-    """A rank above what the engine can ever take."""
+    """A rank above the engine's maximum."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         rank = largest_rank(subject)
         return (
-            ConditionMatch(f"its largest rank is {rank}, and {largest} is the most")
+            ConditionMatch(f"its largest rank is {rank}, but {largest} is the maximum")
             if rank and rank > largest
             else None
         )
@@ -45,7 +47,7 @@ def rank_beyond(largest: int) -> Condition:
 
 
 def targets_outside(option: str) -> Condition:
-    """Modules that the server was not started for."""
+    """Modules that the server's options do not include."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         served = runtime.names(option)
@@ -56,17 +58,17 @@ def targets_outside(option: str) -> Condition:
             return None
         names = shorten_names(sorted({last_name(path) for path in paths}))
         return ConditionMatch(
-            f"the server takes {', '.join(sorted(served))}, and it changes {names}", tuple(paths)
+            f"the server supports {', '.join(sorted(served))}, but it changes {names}", tuple(paths)
         )
 
     return found
 
 
 def if_option_given(condition: Condition, option: str) -> Condition:
-    """The condition, where the option was given."""
+    """The condition, if the option was given."""
     return lambda subject, runtime: condition(subject, runtime) if option in runtime.options else None
 
 
 def if_option_omitted(condition: Condition, option: str) -> Condition:
-    """The condition, where the option was left open."""
+    """The condition, if the option was not given."""
     return lambda subject, runtime: None if option in runtime.options else condition(subject, runtime)

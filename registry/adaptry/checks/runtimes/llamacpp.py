@@ -1,14 +1,17 @@
-"""What llama.cpp takes: what its converter turns to GGUF, and what its loader finds in the base by name."""
+"""Rules of llama.cpp: its converter writes GGUF, and its loader finds the base's tensors by name."""
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes import base_conditions, names_read, repairs, scales, shared
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import names_read, repairs, scales, shared
+from adaptry.checks.runtimes.llamacpp_names import REMOVED_PARTS, first_alias
+from adaptry.checks.runtimes.name_readers import any_prefixes_of_models
 from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules, ServerNeeds
 
 _TENSORS = "convert_lora_to_gguf.py · get_tensors"
 _ALPHA = "convert_lora_to_gguf.py · set_gguf_parameters; llama-adapter.h · get_scale"
 _INIT = "llama-adapter.cpp · llama_adapter_lora_init_impl"
+_DROPPED = (".base_layer.weight", "_layernorm", ".norm")
 _CONFIG = "convert_lora_to_gguf.py reads lora_alpha, and no other field"
 
 
@@ -20,12 +23,12 @@ LLAMACPP = RuntimeRules(
     name="llama.cpp",
     title="llama.cpp",
     source_version="0b03adaa",
-    tested_against="llama.cpp itself, on the CPU, and its own converter",
+    tested_against="llama.cpp itself, on the CPU, and its converter",
     preconditions=(shared.peft_files(_TENSORS), shared.only_lora(_TENSORS)),
     rules=(
         shared.scale(
-            scales.of_tensor,
-            "rsLoRA or `alpha_pattern`: the scale is the one `lora_alpha` over the rank of the tensors",
+            scales.of_tensor_or_one,
+            "rsLoRA, `alpha_pattern` or an alpha of 0: the scale is `lora_alpha` / the tensors' rank, or 1",
             _ALPHA,
             repairs.FOLD_UNIFORM,
         ),
@@ -37,48 +40,75 @@ LLAMACPP = RuntimeRules(
             repairs.SAVE_AGAIN,
             f"{_ALPHA}: a KeyError",
         ),
-        shared.dora("refuses", f"{_TENSORS} exits on a key it does not know"),
-        shared.saved_modules("refuses", f"{_TENSORS} exits on a key it does not know"),
-        shared.copied_embeddings(f"{_TENSORS} passes over .base_layer.weight"),
-        shared.token_rows("refuses", f"{_TENSORS} exits on a key it does not know"),
-        shared.trained_biases("refuses", f"{_TENSORS} exits on a key it does not know"),
+        shared.dora("refuses", f"{_TENSORS} exits on an unknown key", by_file=True),
+        RuntimeRule(
+            "saved_modules",
+            "refuses",
+            "whole modules (`modules_to_save`) or embeddings",
+            when.replaced_unnamed(*_DROPPED),
+            repairs.LEAVE_OUT,
+            f"{_TENSORS} exits on an unknown key",
+        ),
+        RuntimeRule(
+            "tensors_dropped",
+            "changes",
+            "whole norms, or weights of the base other than embeddings (`….base_layer.weight`)",
+            names_read.dropped_by_name(*_DROPPED),
+            repairs.LEAVE_OUT,
+            f"{_TENSORS}; {_INIT} ignores norms",
+        ),
+        *shared.copied_embeddings(f"{_TENSORS} ignores .base_layer.weight"),
+        shared.token_rows("refuses", f"{_TENSORS} exits on an unknown key"),
+        shared.trained_biases("refuses", f"{_TENSORS} exits on an unknown key", by_file=True),
         RuntimeRule(
             "tensors_unmatched",
             "refuses",
-            "tensors that are no factors, or have an adapter's name inside (`lora_A.default.weight`)",
-            names_read.no_factor(names_read.any_prefixes_of_models),
+            "tensors that are not factors, or with an adapter's name inside (`lora_A.default.weight`)",
+            names_read.no_factor(but=_DROPPED),
             repairs.SPELL,
-            f"{_TENSORS} exits on a key it does not know",
+            f"{_TENSORS} exits on an unknown key",
         ),
+        shared.prefix(f"{_TENSORS} (seen)"),
         RuntimeRule(
-            "prefix",
-            "needs",
-            "factors without PEFT's prefix or with it twice, which its converter takes and PEFT drops",
-            names_read.other_prefix(names_read.any_prefixes_of_models),
+            "names_apart",
+            "refuses",
+            "factors of a module whose names differ in more than the factor or `language_model.`",
+            names_read.halves_apart(*REMOVED_PARTS),
             repairs.SPELL,
-            f"{_TENSORS} (seen)",
+            f"{_TENSORS}: an assertion that both exist",
         ),
+        shared.other_method(_CONFIG),
+        *shared.factor_shapes(f"{_TENSORS}: an assertion; {_INIT}", rank=False),
         shared.wrapped_names("refuses", f"{_TENSORS}: can not map tensor"),
         RuntimeRule(
             "names",
             "refuses",
-            "modules that the base does not have, such as those of a deeper one's layers",
-            names_read.not_in_base(names_read.any_prefixes_of_models),
+            "modules that the base does not have, such as layers of a deeper model",
+            names_read.not_in_base(any_prefixes_of_models, first_alias),
             repairs.DISK_NAMES,
             "convert_lora_to_gguf.py: can not map tensor",
         ),
         shared.variants("changes", _CONFIG, but=("alora",)),
         shared.starts_from_base("changes", _CONFIG),
         shared.odd_layers("refuses", _INIT),
-        shared.turned_experts("convert_lora_to_gguf.py: through the base's own converter"),
+        shared.turned_experts("convert_lora_to_gguf.py: by the base's converter"),
         shared.fused_experts(
-            "needs", "convert_lora_to_gguf.py: through the base's own converter", repairs.SPLIT_EXPERTS
+            "needs", "convert_lora_to_gguf.py: by the base's converter", repairs.SPLIT_EXPERTS
         ),
-        shared.transposed("changes", _CONFIG),
+        RuntimeRule(
+            "fan_in_fan_out",
+            "changes",
+            "`fan_in_fan_out`, unless the base is known and has no such weights",
+            base_conditions.stored_transposed,
+            repairs.PLAIN_SIDES,
+            _CONFIG,
+        ),
     ),
     warnings=(
-        "Adapters are named when it starts; while it runs, only their scales change.",
-        "The base is compared by architecture, and every tensor by name and shape.",
+        "Adapters are given at start; later, only their scales can be changed.",
+        "The base is compared by architecture, and each tensor by name and shape.",
     ),
     start=_start,
+    reads=any_prefixes_of_models,
+    reads_method=False,
 )

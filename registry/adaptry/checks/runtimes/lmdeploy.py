@@ -1,17 +1,18 @@
-"""What LMDeploy's PyTorch engine takes: the modules it is given, with one scale and rank, in every layer."""
+"""Rules of LMDeploy's PyTorch engine: the listed modules, with one scale and rank, in every layer."""
 
 from __future__ import annotations
 
 from adaptry.checks.runtimes import (
     base_conditions,
     config_conditions,
-    layer_conditions,
+    intrinsic_conditions,
     names_read,
     repairs,
     scales,
     shared,
 )
 from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes.name_readers import one_prefix
 from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules, ServerNeeds
 
 _SCALE = "lmdeploy/pytorch/adapter/adapter.py · get_ranks_and_scalings"
@@ -28,8 +29,8 @@ LMDEPLOY = RuntimeRules(
     title="LMDeploy",
     source_version="1263d5c (0.18) and run in 0.18.0",
     tested_against=(
-        "its own reader, of 0.18.0, over its own Llama on the CPU; the product of the factors is ours, since"
-        " its kernel needs a GPU"
+        "its reader (0.18.0) with its Llama model on the CPU; we multiply the factors, since its kernel needs"
+        " a GPU"
     ),
     latest=(0, 18),
     preconditions=(shared.peft_files(_LOAD), shared.only_lora(_LOAD)),
@@ -42,46 +43,39 @@ LMDEPLOY = RuntimeRules(
         RuntimeRule(
             "rank_pattern",
             "refuses",
-            "a module of another rank than `r`",
+            "a module whose rank is not `r`",
             config_conditions.other_ranks,
             repairs.ONE_RANK,
             "lmdeploy/pytorch/nn/linear/lora.py · weight_loader_A",
         ),
-        shared.dora("refuses", f"{_LOAD}: an assertion"),
-        shared.trained_biases("refuses", f"{_LOAD}: an assertion"),
+        shared.dora("refuses", f"{_LOAD}: an assertion", by_file=True),
+        shared.trained_biases("refuses", f"{_LOAD}: an assertion", by_file=True),
         shared.saved_modules("refuses", f"{_LOAD}: an assertion"),
-        RuntimeRule(
-            "copied_embeddings",
-            "refuses",
-            "a copy of an embedding beside its update",
-            when.copied,
-            repairs.LEAVE_OUT,
-            f"{_LOAD}: an assertion",
-        ),
+        shared.refuses_copied_embeddings(f"{_LOAD}: an assertion"),
         shared.refuses_embeddings(f"{_ADD}: an assertion"),
         shared.token_rows("refuses", f"{_LOAD}: an assertion"),
         RuntimeRule(
             "tensors_unmatched",
             "refuses",
-            "tensors that are no factors",
-            layer_conditions.no_factors,
+            "tensors that are not factors",
+            names_read.no_factor(halves=False),
             repairs.SPELL,
             f"{_LOAD}: an assertion or KeyError",
         ),
-        shared.inner_names("refuses", f"{_LOAD}: an assertion (0.18, seen)"),
-        shared.wrapped_names("refuses", f"{_LOAD}: KeyError (0.18, seen)"),
+        shared.inner_names("refuses", f"{_LOAD}: an assertion (observed in 0.18)"),
+        shared.wrapped_names("refuses", f"{_LOAD}: KeyError (observed in 0.18)"),
         RuntimeRule(
             "factors_missing",
             "changes",
-            "one factor without the other: what is missing is whatever was in memory there",
-            layer_conditions.lone_factors,
+            "one factor without the other: the missing one keeps arbitrary memory contents",
+            names_read.lone_halves(),
             repairs.SPELL,
             f"{_ADD}: torch.empty",
         ),
         RuntimeRule(
             "layers_uneven",
             "changes",
-            "a module in some of the layers: in the others its factors are whatever was in memory there",
+            "a module in some of the layers: in the others its factors keep arbitrary memory contents",
             base_conditions.uneven_layers,
             repairs.FILL_LAYERS,
             f"{_ADD}: torch.empty",
@@ -91,8 +85,8 @@ LMDEPLOY = RuntimeRules(
         RuntimeRule(
             "names",
             "refuses",
-            "module names that the base does not have on disk",
-            names_read.not_in_base(names_read.one_prefix),
+            "module names that are not in the base's files",
+            names_read.not_in_base(one_prefix),
             repairs.DISK_NAMES,
             f"{_LOAD}: KeyError",
         ),
@@ -107,12 +101,47 @@ LMDEPLOY = RuntimeRules(
             f"{_ADD}; {_SCALE}",
         ),
         RuntimeRule(
+            "config_refused",
+            "refuses",
+            "a `task_type` that PEFT does not know, or `layers_to_transform` with a pattern",
+            intrinsic_conditions.blocked_by("task_unknown", "layers_need_a_list"),
+            repairs.SAVE_AGAIN,
+            f"{_ADD} reads the config with PEFT's PeftConfig",
+        ),
+        RuntimeRule(
             "targets_empty",
             "refuses",
             "an empty `target_modules`",
             config_conditions.declares_nothing,
             repairs.LIST_TARGETS,
             f"{_LOAD}: KeyError",
+        ),
+        RuntimeRule(
+            "targets_empty_listed",
+            "changes",
+            "names in `target_modules` without tensors: their factors keep arbitrary memory contents",
+            config_conditions.listed_without_factors,
+            repairs.LIST_TARGETS,
+            f"{_ADD}: torch.empty",
+        ),
+        RuntimeRule(
+            "targets_odd",
+            "refuses",
+            "names in `target_modules` of modules that are not a matrix of a layer",
+            config_conditions.listed_beyond_matrices,
+            repairs.LIST_TARGETS,
+            f"{_ADD}: an assertion",
+        ),
+        RuntimeRule(
+            "method_misspelled",
+            "refuses",
+            "`peft_type` in lower case",
+            when.method_misspelled,
+            repairs.SAVE_AGAIN,
+            f"{_ADD}: a KeyError of PEFT's",
+        ),
+        *shared.factor_shapes(
+            "lmdeploy/pytorch/nn/linear/lora.py · weight_loader_A, weight_loader_B", rank=False
         ),
         RuntimeRule(
             "targets_text",
@@ -125,7 +154,7 @@ LMDEPLOY = RuntimeRules(
         RuntimeRule(
             "targets_undeclared",
             "refuses",
-            "modules that `target_modules` does not name",
+            "modules that `target_modules` does not list",
             config_conditions.undeclared_targets,
             repairs.LIST_TARGETS,
             f"{_LOAD}: KeyError",
@@ -133,12 +162,12 @@ LMDEPLOY = RuntimeRules(
         RuntimeRule(
             "targets_by_path",
             "refuses",
-            "`target_modules` with whole paths, several of which end alike",
+            "`target_modules` with complete paths, several of which have the same ending",
             config_conditions.declared_by_path,
             repairs.LIST_TARGETS,
             f"{_ADD}: an assertion",
         ),
     ),
-    warnings=("Adapters are named when it starts; none is loaded later.", "Nothing compares the base."),
+    warnings=("Adapters are given at start; none can be loaded later.", "The base is not compared."),
     start=_start,
 )

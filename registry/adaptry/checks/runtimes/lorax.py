@@ -1,8 +1,9 @@
-"""What LoRAX takes. It looks up names it knows, and drops what it does not find with a warning at most."""
+"""Rules of LoRAX. It looks up the names that it knows, and drops all others, at most with a warning."""
 
 from __future__ import annotations
 
 from adaptry.checks.runtimes import base_conditions, limits, names_read, repairs, scales, shared
+from adaptry.checks.runtimes.name_readers import one_prefix
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _MAPPED = "adapters/lora.py · map_weights_for_model"
@@ -12,7 +13,7 @@ _PINNED = "adapters/lora.py, with a hasattr guard; pyproject pins peft 0.4.0, wh
 _UNEVEN = RuntimeRule(
     "layers_uneven",
     "changes",
-    "a module that not all layers have an update for: it is left out in all",
+    "a module that lacks an update in some layers: it is dropped in all layers",
     base_conditions.uneven_layers,
     repairs.FILL_LAYERS,
     _LAYERS,
@@ -20,12 +21,12 @@ _UNEVEN = RuntimeRule(
 
 
 def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tuple[RuntimeRule, ...]:
-    """What comes of looking up the base's names; `own` are rules of one engine. TGI has this code too."""
+    """Rules that follow from looking up the base's names, in LoRAX and TGI; `own` are rules of one engine."""
     return (
         shared.dora("changes", mapped),
         scale,
         shared.saved_modules("changes", mapped),
-        shared.copied_embeddings(mapped),
+        *shared.copied_embeddings(mapped),
         shared.token_rows("changes", mapped),
         shared.trained_biases("changes", mapped),
         shared.unmatched("changes", mapped),
@@ -37,8 +38,8 @@ def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tupl
         RuntimeRule(
             "names",
             "changes",
-            "module names that the base does not have on disk",
-            names_read.not_in_base(names_read.one_prefix),
+            "module names that are not in the base's files",
+            names_read.not_in_base(one_prefix),
             repairs.DISK_NAMES,
             mapped,
         ),
@@ -54,7 +55,7 @@ LORAX = RuntimeRules(
     name="lorax",
     title="LoRAX",
     source_version="a7394ba",
-    tested_against="the rules, as read: `lorax-server` is not on PyPI",
+    tested_against="nothing, the source was only read: `lorax-server` is not on PyPI",
     preconditions=(
         shared.peft_files("utils/adapter.py · download_adapter"),
         shared.only_lora("adapters/ has LoRA and Medusa only"),
@@ -72,7 +73,7 @@ LORAX = RuntimeRules(
         RuntimeRule(
             "rank_slow",
             "needs",
-            "a rank above 128, for which it has no fast kernels",
+            "a rank above 128, for which there are no fast kernels",
             limits.rank_beyond(128),
             "expect it to be slow, or: adaptry resize REF --rank 128 -o NAME",
             "utils/punica.py · MAX_RANK_CUSTOM, BGMV_MAX_RANK",
@@ -80,15 +81,9 @@ LORAX = RuntimeRules(
     ),
     options=(RuntimeOption("max_active_adapters", "--max-active-adapters", default=1024),),
     warnings=(
-        (
-            "A folder of an adapter that was downloaded once is never looked at again:"
-            " a new version needs a new name."
-        ),
-        (
-            "The base is compared by architecture at most; where its config cannot be read,"
-            " it is assumed to be right."
-        ),
-        "Merging adapters in a request takes no account of rsLoRA, and does not rescale DARE.",
+        ("An adapter that was downloaded once is never checked for changes: a new version needs a new name."),
+        ("The base is compared by architecture at most; if its config cannot be read, it is accepted."),
+        "Merging adapters in a request ignores rsLoRA, and does not rescale DARE.",
     ),
     start=_start,
 )

@@ -1,4 +1,4 @@
-"""What mistral.rs takes. It checks every config field, wants every tensor used, and refuses or serves."""
+"""Rules of mistral.rs. It checks every field of the config, must use every tensor, and refuses otherwise."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from adaptry.checks.runtimes import (
     repairs,
     shared,
 )
+from adaptry.checks.runtimes.name_readers import one_prefix
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
+_SMALL = ("F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "I32", "I64", "BOOL")
+_LOADER = "lora/dynamic/loader.rs"
 _SITES = "lora/dynamic/loader.rs · site_load_spec"
 _ALL = "lora/dynamic/loader.rs · validate_consumption"
 
@@ -27,10 +30,7 @@ MISTRALRS = RuntimeRules(
     name="mistral.rs",
     title="mistral.rs",
     source_version="9e92262 (0.9.2) and run in 0.9.5",
-    tested_against=(
-        "mistral.rs 0.9.5 itself, on the CPU, as the library that its package is;"
-        " its HTTP server is not in it"
-    ),
+    tested_against=("mistral.rs 0.9.5 itself, on the CPU, as a library: its package lacks the HTTP server"),
     latest=(0, 9),
     preconditions=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
     rules=(
@@ -42,21 +42,19 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "saved_modules_listed",
             "refuses",
-            "names in `modules_to_save`, even where the file has none of them",
+            "names in `modules_to_save`, even if the file has none of them",
             when.saved_beyond(frozenset()),
             repairs.NO_SAVED_LISTED,
             _CONFIG,
         ),
-        RuntimeRule(
-            "copied_embeddings", "refuses", "a copy of an embedding", when.copied, repairs.LEAVE_OUT, _ALL
-        ),
+        shared.refuses_copied_embeddings(_ALL),
         shared.token_rows("refuses", _CONFIG),
         shared.variants("refuses", _CONFIG),
         RuntimeRule(
             "field_refused",
             "refuses",
-            "weight tying, MonteCLoRA",
-            when.field_set("ensure_weight_tying", "monteclora_config"),
+            "weight tying, MonteCLoRA, or `trainable_token_indices` even if the file has no rows",
+            when.field_set("ensure_weight_tying", "monteclora_config", "trainable_token_indices"),
             repairs.MERGE,
             _CONFIG,
         ),
@@ -64,27 +62,37 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "tensors_unmatched",
             "refuses",
-            "tensors that are no factors",
-            names_read.no_factor(names_read.one_prefix),
+            "tensors that are not factors",
+            names_read.no_factor(),
             repairs.SPELL,
             _ALL,
         ),
+        shared.prefix(_ALL),
         RuntimeRule(
-            "prefix",
-            "needs",
-            "factors without PEFT's prefix, or with any adapter's name inside, which it takes and PEFT drops",
-            names_read.other_prefix(names_read.one_prefix),
+            "names_apart",
+            "refuses",
+            "factors of a module whose names differ in more than the factor",
+            names_read.halves_apart(),
             repairs.SPELL,
-            _ALL,
+            f"{_LOADER} · pair_for_site",
         ),
+        *shared.factor_shapes(f"{_LOADER} · tensor_elements_after_sharding"),
         shared.wrapped_names("refuses", _ALL),
+        RuntimeRule(
+            "factors_dtype",
+            "refuses",
+            "factors of float8 or integers",
+            when.dtypes_beyond("F64", "F32", "F16", "BF16"),
+            repairs.SAVE_AGAIN,
+            "lora/dynamic/execution.rs · LoraWeights::new (observed in 0.9.5)",
+        ),
         RuntimeRule(
             "factors_double",
             "refuses",
             "factors of F64",
-            when.in_doubles,
+            when.dtypes_beyond("F32", "F16", "BF16", *_SMALL),
             repairs.AS_FLOAT32,
-            "lora/dynamic/loader.rs (0.9.5, seen): the sizes it computed differ from what it loads",
+            "lora/dynamic/loader.rs (observed in 0.9.5): the computed sizes differ from the loaded ones",
         ),
         RuntimeRule(
             "targets_empty",
@@ -97,7 +105,7 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "targets_excluded",
             "refuses",
-            "modules that `exclude_modules` leaves out",
+            "modules that `exclude_modules` excludes",
             config_conditions.excluded_targets,
             repairs.LIST_TARGETS,
             _SITES,
@@ -105,7 +113,7 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "targets_undeclared",
             "refuses",
-            "modules that `target_modules` does not name",
+            "modules that `target_modules` does not list",
             config_conditions.undeclared_targets,
             repairs.LIST_TARGETS,
             _SITES,
@@ -125,7 +133,7 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "experts_elsewhere",
             "refuses",
-            "fused experts of a base that has them under another name on disk, such as Mixtral",
+            "fused experts of a base that stores them under another name, such as Mixtral",
             layer_conditions.parameters_elsewhere,
             repairs.SPLIT_EXPERTS,
             _ALL,
@@ -133,15 +141,15 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "experts",
             "changes",
-            "fused experts (`target_parameters`), which it takes and computes otherwise than PEFT 0.21",
+            "fused experts (`target_parameters`), which it loads but computes differently from PEFT 0.21",
             when.kinds("parameter"),
             repairs.SPLIT_EXPERTS,
-            "seen in 0.9.5, on a Qwen3 MoE",
+            "observed in 0.9.5, with a Qwen3 MoE",
         ),
         RuntimeRule(
             "rank",
             "refuses",
-            "a rank above `lora_max_rank` (256 if not said)",
+            "a rank above `lora_max_rank` (default 256)",
             limits.rank_above("lora_max_rank", 256),
             repairs.RESIZE,
             _CONFIG,
@@ -149,8 +157,8 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "names",
             "refuses",
-            "module names that the base does not have on disk",
-            names_read.not_in_base(names_read.one_prefix),
+            "module names that are not in the base's files",
+            names_read.not_in_base(one_prefix),
             repairs.DISK_NAMES,
             _ALL,
         ),
@@ -159,6 +167,7 @@ MISTRALRS = RuntimeRules(
         RuntimeOption("lora_max_rank", "--lora-max-rank", default=256),
         RuntimeOption("lora_max_adapters", "--lora-max-adapters", default=16),
     ),
-    warnings=("No adapter is loaded at run time where the model is split over GPUs (tensor parallelism).",),
+    warnings=("With tensor parallelism, no adapter can be loaded at run time.",),
     start=_start,
+    reads=one_prefix,
 )

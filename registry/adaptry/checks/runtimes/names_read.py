@@ -1,134 +1,209 @@
-"""Conditions on tensors' names as an engine reads them, which may be otherwise than PEFT does.
-
-An engine cuts a module's path out of a name by a rule of its own (a `NameReader`), and looks the path up in
-its model. A prefix more or less than PEFT's may be right for it, and what PEFT takes may be wrong.
-"""
+"""Conditions on tensors' names as an engine reads them (`engine_view`), which may differ from PEFT."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
-from adaptry.checks.runtimes.conditions import is_wrapped
+from adaptry.checks.runtimes.conditions import is_wrapped, other_tensors
+from adaptry.checks.runtimes.name_readers import NameReader
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 
-NameReader = Callable[[str], str | None]
-"""The module's path that an engine takes a factor's name for; None where it is no factor's for it."""
-
-_FACTOR = re.compile(r"(?P<path>.+)\.(?:lora_[AB]\.weight|lora_embedding_[AB])")
-_NAMED_FACTOR = re.compile(r"(?P<path>.+)\.lora_[AB](?:\.[^.]+)?\.weight")
+_FACTOR = re.compile(r".+\.(?:lora_[AB]\.weight|lora_embedding_[AB])")
+_HALF = re.compile(r"lora_(?:embedding_)?[AB]")
+_KEPT_COPY = re.compile(r"(?:.+\.)?(?:embed_tokens|lm_head)\.base_layer\.weight")
+_LAYER = re.compile(r"layers\.\d+\.")
 _WHOLE_MODEL = re.compile(r"(?:model|transformer)\.(?P<rest>.+)")
 
 
-def one_prefix(name: str) -> str | None:
-    """PEFT's prefix at the beginning, or none; an adapter's name may be inside (mistral.rs)."""
-    match = _NAMED_FACTOR.fullmatch(name)
-    return match["path"].removeprefix(PREFIX) if match else None
-
-
-def any_prefixes(name: str) -> str | None:
-    """PEFT's prefix taken out wherever it is, and as often (vLLM)."""
-    match = _FACTOR.fullmatch(name)
-    return match["path"].replace(PREFIX, "") if match else None
-
-
-def any_prefixes_of_models(name: str) -> str | None:
-    """`any_prefixes`, and without the names of the whole model and of its language part (llama.cpp)."""
-    path = any_prefixes(name)
-    return path if path is None else path.replace("language_model.", "").removeprefix("model.")
-
-
-def no_factor(read: NameReader) -> Condition:
-    """Tensors that are no factor's, factors of names that the engine does not take, and those without their
-    other half."""
-
-    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-        kinds = ("magnitude", "B_bias")  # which rules of their own find
-        parts = [
-            tensor
-            for module in subject.spec.modules
-            for role, tensor in module.tensors.items()
-            if role not in kinds
-        ]
-        names = tuple(
-            name
-            for name in (*subject.spec.unclaimed, *parts)
-            if read(name) is None or _is_lone(subject, name)
-        )
-        if not names:
-            return None
-        return ConditionMatch(
-            f"{format_count(len(names), 'tensor')} beside whole pairs of factors:"
-            f" {shorten_names(fold_layer_numbers(names))}",
-            names,
-        )
-
-    return found
-
-
-def other_prefix(read: NameReader) -> Condition:
-    """Factors that the engine takes under a prefix that is not PEFT's."""
-
-    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-        names = tuple(
-            name for name in subject.spec.unclaimed if read(name) is not None and not _is_lone(subject, name)
-        )
-        if not names:
-            return None
-        return ConditionMatch(
-            f"{format_count(len(names), 'name')} without PEFT's prefix or with more than that,"
-            f" such as {names[0]}",
-            names,
-        )
-
-    return found
-
-
-def _is_lone(subject: CheckSubject, name: str) -> bool:
-    """Whether it is a factor named as PEFT has it, which its other half or its shape makes no rule know."""
+def is_half(name: str) -> bool:
+    """Whether an unclaimed tensor is a factor whose other half is missing or does not fit."""
     is_named = _FACTOR.fullmatch(name) is not None and name.startswith(PREFIX)
-    return is_named and not name.startswith(PREFIX * 2) and name in subject.spec.unclaimed
+    return is_named and not name.startswith(PREFIX * 2)
 
 
-def not_in_base(read: NameReader) -> Condition:
-    """Factors that the engine takes, and a known base stores nothing under their modules' names."""
+def no_factor(*, but: tuple[str, ...] = (), in_layers: bool | None = None, halves: bool = True) -> Condition:
+    """Tensors that are not a pair of factors for the engine, except names that contain one of `but`.
+    `in_layers` restricts them to tensors inside or outside layers; `halves` includes factors without their
+    other half.
+    """
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        further = other_tensors(subject, runtime)
+        names = [*subject.unread, *(further.modules if further else ())]
+        names = [
+            name
+            for name in names
+            if not any(part in name for part in but)
+            and (halves or name in subject.unread or not is_half(name))
+            and (in_layers is None or bool(_LAYER.search(name)) is in_layers)
+        ]
+        if not names:
+            return None
+        return ConditionMatch(
+            f"{format_count(len(names), 'tensor')} in addition to complete pairs of factors:"
+            f" {shorten_names(fold_layer_numbers(names))}",
+            tuple(names),
+        )
+
+    return found
+
+
+def dropped_by_name(*parts: str) -> Condition:
+    """Tensors that are not factors and have one of these parts in their names, which the engine ignores."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        spec = subject.spec
+        names = [*spec.unclaimed, *(extra.tensor for extra in spec.extras if not is_kept_copy(extra.tensor))]
+        names = [name for name in names if any(part in name for part in parts) and not is_kept_copy(name)]
+        if not names:
+            return None
+        return ConditionMatch(f"it drops {shorten_names(fold_layer_numbers(names))}", tuple(names))
+
+    return found
+
+
+def is_kept_copy(name: str) -> bool:
+    """Whether it is a copy of an embedding that PEFT saves with an update of it."""
+    return _KEPT_COPY.fullmatch(name) is not None
+
+
+def lone_halves(*, of: Set[str] | None = None, but: Set[str] = frozenset()) -> Condition:
+    """Factors whose other half is missing, of modules with the last names `of` (or all), except `but`."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        names = [name for name in subject.spec.unclaimed if is_half(name)]
+        names = [name for name in names if (of is None or _module(name) in of) and _module(name) not in but]
+        if not names:
+            return None
+        return ConditionMatch(f"{shorten_names(fold_layer_numbers(names))} has no other half", tuple(names))
+
+    return found
+
+
+def _module(name: str) -> str:
+    """The last name of a factor's module."""
+    return name.partition(".lora_")[0].rpartition(".")[2]
+
+
+def other_prefix(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Factors with a name that the engine accepts and PEFT drops."""
+    dropped = frozenset(subject.written.spec.unclaimed) if subject.written else frozenset[str]()
+    names = tuple(name for name in subject.renamed.values() if name in dropped)
+    if not names:
+        return None
+    return ConditionMatch(f"{format_count(len(names), 'name')} that PEFT drops, such as {names[0]}", names)
+
+
+def halves_apart(*ignored: str) -> Condition:
+    """Modules whose factors have names that differ in more than the factor and the parts `ignored`, which the
+    engine removes before it compares names.
+    """
+
+    def compared(name: str) -> str:
+        for part in ignored:
+            name = name.replace(part, "")
+        return _HALF.sub("lora_", name)
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        paths = []
+        for module in subject.spec.modules:
+            names = [subject.renamed.get(name, name) for name in module.tensors.values()]
+            if len({compared(name) for name in names}) > 1:
+                paths.append(module.path)
+        if not paths:
+            return None
+        return ConditionMatch(
+            f"the factors of {shorten_names(fold_layer_numbers(paths))} differ in name", tuple(paths)
+        )
+
+    return found
+
+
+def packed_apart(*groups: tuple[str, ...]) -> Condition:
+    """Modules that the engine packs into one weight, but whose names differ in more than the module."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        spellings: dict[tuple[str, tuple[str, ...], str], set[str]] = {}
+        for module in subject.spec.modules:
+            parent, _, last = module.path.rpartition(".")
+            for group in groups:
+                if last in group:
+                    for role, name in module.tensors.items():
+                        spelled = subject.renamed.get(name, name).replace(f".{last}.", ".")
+                        spellings.setdefault((parent, group, role), set()).add(spelled)
+        apart = sorted({parent for (parent, _, _), names in spellings.items() if len(names) > 1})
+        if not apart:
+            return None
+        return ConditionMatch(
+            f"names in {shorten_names(fold_layer_numbers(apart))} begin differently", tuple(apart)
+        )
+
+    return found
+
+
+def other_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """A config whose method is not that of the file's factors."""
+    said = subject.written.config.peft_type if subject.written else "LORA"
+    return None if said == subject.config.peft_type else ConditionMatch(f"peft_type is {said[:40]!a}")
+
+
+def not_in_base(read: NameReader, same: Callable[[str], str] = str) -> Condition:
+    """Factors that the engine reads, but for which a known base has no tensor of that name. `same` maps the
+    names that model families give a module to the engine's name.
+    """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         if subject.base is None:
             return None
         names = {name.rpartition(".")[0] for name in subject.base.tensors}
-        known = {read(f"{name}.lora_A.weight") or name for name in names}
-        paths = tuple(
+        known = {same(read(f"{name}.lora_A.weight") or name) for name in names}
+        halves = [name.partition(".lora_")[0].removeprefix(PREFIX) for name in _halves(subject)]
+        paths = [module.path for module in subject.spec.modules if module.kind in ("linear", "embedding")]
+        taken = dict.fromkeys([*paths, *halves])
+        missing = tuple(
             path
-            for path in dict.fromkeys(_paths(subject, read))
-            if path not in known and _without_task(path, known) not in known and not is_wrapped(path)
+            for path in taken
+            if (same(path) not in known or (same(path) != path and same(path) in taken))
+            and _without_task(path, known) not in known
+            and not is_wrapped(path)
         )
-        if not paths:
+        if not missing:
             return None
         return ConditionMatch(
-            f"the base stores nothing under {shorten_names(fold_layer_numbers(paths))}", paths
+            f"the base stores nothing under {shorten_names(fold_layer_numbers(missing))}", missing
         )
 
     return found
 
 
-def _paths(subject: CheckSubject, read: NameReader) -> Iterator[str]:
-    claimed = (
-        tensor
+def last_name_unknown(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Modules whose last name is not that of any matrix of a known base."""
+    if subject.base is None:
+        return None
+    tensors = subject.base.tensors
+    known = {name.split(".")[-2] for name in tensors if "." in name and len(tensors[name].shape) > 1}
+    paths = tuple(
+        module.path
         for module in subject.spec.modules
-        if module.kind == "linear"
-        for tensor in module.tensors.values()
+        if module.kind in ("linear", "embedding") and module.path.rpartition(".")[2] not in known
     )
-    for name in (*claimed, *subject.spec.unclaimed):
-        if (path := read(name)) is not None:
-            yield path
+    if not paths or not known:
+        return None
+    return ConditionMatch(
+        f"no module of the base has the name {shorten_names(fold_layer_numbers(paths))}", paths
+    )
+
+
+def _halves(subject: CheckSubject) -> list[str]:
+    return [name for name in subject.spec.unclaimed if is_half(name)]
 
 
 def _without_task(path: str, names: Set[str]) -> str:
-    """The name in a checkpoint of the bare model, which has no name for the whole of it."""
+    """The name without the prefix that a checkpoint of the bare model lacks."""
     match = _WHOLE_MODEL.fullmatch(path)
     whole = path.partition(".")[0] + "."
     return match["rest"] if match and not any(name.startswith(whole) for name in names) else path

@@ -1,4 +1,4 @@
-"""What Ollama takes: an adapter that its own converter makes a GGUF of, one in each model."""
+"""Rules of Ollama: one adapter per model, which its converter writes as GGUF."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from adaptry.checks.runtimes.rule import (
 from adaptry.checks.runtimes.runtime import Runtime
 
 _CONVERT = "convert/convert.go · ConvertAdapter"
-_NAMES = f"{_CONVERT}: its names are those of attention and MLP"
+_NAMES = f"{_CONVERT}: it knows only the names of attention and MLP"
 _CONFIG = "convert/convert_adapter reads lora_alpha, and no other field"
 _MODULES = frozenset(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
 _FAMILIES = frozenset(["llama", "mistral", "gemma2"])
 
 
 def _other_family(families: frozenset[str]) -> Condition:
-    """A base of another architecture. Only where the base is known."""
+    """A base of an unsupported architecture. Needs the base."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         family = subject.base.facts.get("model_type") if subject.base else None
@@ -39,14 +39,14 @@ OLLAMA = RuntimeRules(
     name="ollama",
     title="Ollama",
     source_version="fb30760 (0.33.0-rc2)",
-    tested_against="the rules, as read",
+    tested_against="nothing, the source was only read",
     latest=(0, 33),
     preconditions=(shared.peft_files(_CONVERT), shared.only_lora(_CONVERT)),
     rules=(
         RuntimeRule(
             "base_family",
             "refuses",
-            "a base that is no llama, mistral or gemma2",
+            "a base other than llama, mistral or gemma2",
             _other_family(_FAMILIES),
             repairs.MERGE,
             _CONVERT,
@@ -54,14 +54,14 @@ OLLAMA = RuntimeRules(
         RuntimeRule(
             "alpha_fraction",
             "refuses",
-            "a `lora_alpha` that is no whole number",
+            "a `lora_alpha` that is not a whole number",
             when.fraction_of_alpha,
             repairs.FOLD_UNIFORM,
             "convert: lora_alpha is a uint32",
         ),
         shared.scale(
-            scales.of_tensor,
-            "rsLoRA or `alpha_pattern`: the scale is the one `lora_alpha` over the rank of the tensors",
+            scales.of_tensor_or_one,
+            "rsLoRA, `alpha_pattern` or an alpha of 0: the scale is `lora_alpha` / the tensors' rank, or 1",
             "llama-adapter.h · get_scale, with one alpha in the file",
             repairs.FOLD_UNIFORM,
         ),
@@ -81,6 +81,6 @@ OLLAMA = RuntimeRules(
         shared.variants("changes", _CONFIG),
         shared.starts_from_base("changes", _CONFIG),
     ),
-    warnings=("A model has one adapter. On another base than its own it is erratic, and nothing says so.",),
+    warnings=("A model has one adapter. On a wrong base it gives erratic answers, without a warning.",),
     start=_start,
 )

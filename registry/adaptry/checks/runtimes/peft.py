@@ -1,16 +1,16 @@
-"""What PEFT takes: all its methods. It leaves what it does not find, and never asks which base this is.
+"""Rules of PEFT: all its methods. It drops tensors that it does not find, and never compares the base.
 
-On a known base the rules are those of `checks.binding`, which follows PEFT's own steps.
+On a known base the rules are those of `checks.binding`, which follows PEFT's steps.
 """
 
 from __future__ import annotations
 
 from adaptry.adapters.key_layout import EXPERTS_EACH, EXPERTS_FUSED
-from adaptry.checks.runtimes import bound_conditions, repairs, shared
+from adaptry.checks.runtimes import bound_conditions, intrinsic_conditions, repairs, shared
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules
 
-_FLIP = "PEFT 0.19: ParamWrapper turned round (NVIDIA-NeMo/Automodel #3592)"
+_FLIP = "PEFT 0.19: ParamWrapper transposed (NVIDIA-NeMo/Automodel #3592)"
 _STATE = "peft/utils/save_and_load.py · set_peft_model_state_dict"
 _TARGETS = "peft/tuners/tuners_utils.py · check_target_module_exists"
 
@@ -35,7 +35,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "tensors_unmatched",
             "changes",
-            "tensors that belong to nothing in the config",
+            "tensors that nothing in the config accounts for",
             bound_conditions.unclaimed_by_peft,
             repairs.SPELL,
             f"{_STATE} returns unexpected keys, from_pretrained drops them",
@@ -44,7 +44,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "names",
             "changes",
-            "names that the model has for no module",
+            "names of modules that the model does not have",
             bound_conditions.dropped("name"),
             repairs.LOADED_NAMES,
             f"{_STATE} returns unexpected keys, from_pretrained drops them",
@@ -52,7 +52,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "modules_not_targeted",
             "changes",
-            "modules that `target_modules`, `exclude_modules` or `layers_to_transform` leave out",
+            "modules that `target_modules`, `exclude_modules` or `layers_to_transform` exclude",
             bound_conditions.not_targeted,
             repairs.LIST_TARGETS,
             _TARGETS,
@@ -60,7 +60,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "targets_by_default",
             "needs",
-            "no `target_modules`, and a base that is not known",
+            "no `target_modules`, and an unknown base",
             bound_conditions.default_targets,
             repairs.LIST_TARGETS,
             _TARGETS,
@@ -68,7 +68,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "weights_not_loaded",
             "changes",
-            "tensors that have no place in the model with the adapter",
+            "tensors without a parameter in the model with the adapter",
             bound_conditions.dropped("no_place"),
             "save it again with PEFT's model.save_pretrained(DIR), and push that",
             f"{_STATE} returns unexpected keys, from_pretrained drops them",
@@ -84,15 +84,63 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "shapes",
             "refuses",
-            "factors or weights of other shapes than the base's",
-            bound_conditions.misfits("shape_mismatch", "extra_shape"),
+            "factors or weights whose shapes do not fit the base, or token rows beyond its vocabulary",
+            bound_conditions.misfits("shape_mismatch", "extra_shape", "token_outside_vocabulary"),
             repairs.OTHER_BASE,
             f"{_STATE}: a RuntimeError of load_state_dict",
         ),
         RuntimeRule(
+            "rank_mismatch",
+            "refuses",
+            "factors whose ranks differ from each other or from the config",
+            intrinsic_conditions.blocked_by("rank_mismatch"),
+            "save it again with PEFT's model.save_pretrained(DIR), and push that",
+            f"{_STATE}: a RuntimeError of load_state_dict",
+        ),
+        RuntimeRule(
+            "config_refused",
+            "refuses",
+            "values of the config that PEFT refuses",
+            intrinsic_conditions.blocked_by("config_refused", "task_unknown", "layers_need_a_list"),
+            repairs.SAVE_AGAIN,
+            "peft/config.py · PeftConfigMixin.from_pretrained; peft/tuners",
+        ),
+        RuntimeRule(
+            "tensors_missing",
+            "changes",
+            "missing tensors that the config declares: PEFT uses their initial values",
+            intrinsic_conditions.blocked_by("tensors_missing"),
+            "save it again with PEFT's model.save_pretrained(DIR), and push that",
+            f"{_STATE} returns missing keys",
+        ),
+        RuntimeRule(
+            "tensors_undeclared",
+            "changes",
+            "tensors of a module that the config does not declare: PEFT drops them",
+            intrinsic_conditions.undeclared,
+            "save it again with PEFT's model.save_pretrained(DIR), and push that",
+            f"{_STATE} returns unexpected keys, from_pretrained drops them",
+        ),
+        RuntimeRule(
+            "targets_unfit",
+            "refuses",
+            "`target_modules` that also selects norms, blocks or whole attentions",
+            bound_conditions.targets_unfit,
+            repairs.LIST_TARGETS,
+            "peft/tuners/lora/model.py · _create_new_module",
+        ),
+        RuntimeRule(
+            "targets_nowhere",
+            "refuses",
+            "`target_modules` that selects no module of the base",
+            bound_conditions.targets_nowhere,
+            repairs.LIST_TARGETS,
+            "peft/tuners/tuners_utils.py · BaseTuner.inject_adapter",
+        ),
+        RuntimeRule(
             "targets_none",
             "refuses",
-            "no `target_modules`, for a model of which PEFT has no list of its own",
+            "no `target_modules`, for a model without defaults in PEFT",
             bound_conditions.selects_nothing,
             repairs.LIST_TARGETS,
             "peft/tuners/tuners_utils.py · BaseTuner.inject_adapter",
@@ -100,7 +148,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "saved_modules_listed",
             "refuses",
-            "`modules_to_save` of which the file has none",
+            "`modules_to_save` that the file lacks",
             bound_conditions.saved_without_tensors,
             repairs.NO_SAVED_LISTED,
             f"{_STATE}: a KeyError",
@@ -108,7 +156,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "peft_refuses",
             "refuses",
-            "a config that contradicts its file: part of a saved module, other token rows than are listed",
+            "a config that contradicts its file: an incomplete saved module, or unlisted token rows",
             bound_conditions.refused_otherwise,
             "save it again with PEFT's model.save_pretrained(DIR), and push that",
             "peft/peft_model.py · PeftModel.from_pretrained",
@@ -116,8 +164,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "initialisation",
             "changes",
-            "an initialisation that PEFT does not do again when it loads (CorDA, LoRA-GA, LoftQ,"
-            " PiSSA by iteration)",
+            "an initialisation that PEFT does not repeat at load (CorDA, LoRA-GA, LoftQ, PiSSA by iteration)",
             when.initialised("corda", "lora_ga", "loftq", "pissa_niter"),
             repairs.START_LOST,
             "peft/tuners/lora/layer.py · update_layer",
@@ -125,7 +172,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "experts_turned",
             "changes",
-            "fused experts that PEFT before 0.19 wrote",
+            "fused experts, written by PEFT before 0.19",
             when.written_before((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused")),
             repairs.MERGE,
             _FLIP,
@@ -134,7 +181,7 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "experts_turned",
             "changes",
-            "fused experts that PEFT 0.19 or newer wrote",
+            "fused experts, written by PEFT 0.19 or newer",
             when.written_from((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused")),
             repairs.MERGE,
             _FLIP,
@@ -143,18 +190,19 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "experts_layout",
             "needs",
-            "experts one by one",
-            when.layout(EXPERTS_EACH, "its experts are modules of their own, as before transformers 5"),
+            "separate experts",
+            when.layout(EXPERTS_EACH, "its experts are separate modules, as before transformers 5"),
             repairs.JOIN_EXPERTS,
-            "transformers 5 holds a layer's experts as one parameter",
+            "transformers 5 holds the experts of a layer in one parameter",
             since=(0, 19),
         ),
     ),
     warnings=(
         (
-            "PeftModel.from_pretrained compares no base: another model of the same shapes takes the adapter"
-            " without an error."
+            "PeftModel.from_pretrained does not compare the base: another model with the same shapes accepts"
+            " the"
+            " adapter without an error."
         ),
-        "transformers 5.24's own load_adapter wants PEFT 0.22; load with PEFT itself.",
+        "transformers 5.24's load_adapter needs PEFT 0.22; load with PEFT itself.",
     ),
 )

@@ -1,14 +1,14 @@
-"""What an engine is to us: rules with their sources, options with their limits, and how to start it.
+"""The description of an engine: rules with their sources, options with their limits, and how to start it.
 
-A rule is a condition on an adapter and on how the engine was started, and what comes of it: the engine
-*refuses* it, loads it and *changes* what was trained, or *needs* something said. Rules decide nothing else,
-and look at no weights.
+A rule is a condition on an adapter and on the engine's options, with its effect: the engine *refuses* the
+adapter, loads it but *changes* what was trained, or *needs* attention. Rules decide nothing else. They read
+no weights, except a few elements of copied embeddings (`embedding_copies`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -18,8 +18,11 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.spec import Spec
+from adaptry.bases.module_map import ModuleMap, place
 from adaptry.checks.binding import BoundAdapter, bind
+from adaptry.checks.runtimes.name_readers import NameReader
 from adaptry.checks.runtimes.runtime import Runtime, Version
+from adaptry.core.display import short_repr
 from adaptry.core.errors import Invalid
 from adaptry.core.report import Finding
 
@@ -35,10 +38,15 @@ OUTCOME_TITLES: Mapping[RuntimeOutcome, str] = {
 
 @dataclass(frozen=True)
 class CheckSubject:
-    """The adapter of which something is asked; `base` where its record is known."""
+    """The adapter that rules test, as the engine reads it, with its base's record if that is known. `renamed`
+    and `unread` are those of the `EngineView`; `written` is the adapter as its file has it.
+    """
 
     adapter: Adapter
     base: BaseRecord | None = None
+    written: Adapter | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     @property
     def spec(self) -> Spec:
@@ -49,14 +57,19 @@ class CheckSubject:
         return self.adapter.config
 
     @cached_property
+    def module_map(self) -> ModuleMap | None:
+        """The intended places of its modules, whatever their names; None if the base is unknown."""
+        return None if self.base is None else place(self.spec, self.base.tensors, self.base.facts)
+
+    @cached_property
     def bound(self) -> BoundAdapter | None:
-        """What PEFT makes of the adapter on its base; None where the base is not known."""
+        """The adapter bound to its base, as PEFT loads it; None if the base is unknown."""
         return None if self.base is None else bind(self.adapter, self.base)
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionMatch:
-    """What a condition found: a sentence, and the modules or tensors it is about."""
+    """The result of a condition: a sentence, and the modules or tensors concerned."""
 
     reason: str
     modules: tuple[str, ...] = ()
@@ -67,8 +80,8 @@ Condition = Callable[[CheckSubject, Runtime], ConditionMatch | None]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRule:
-    """One rule of one engine. `source`: where in the engine it was read. It holds from `since` on and before
-    `until`, where those are known; `title` is the condition in words, for the page.
+    """A rule of an engine. `source` is its place in the engine's source. It applies from version `since` up
+    to before `until`, if those are known. `title` is the condition in words, for the page.
     """
 
     code: str
@@ -86,7 +99,7 @@ class RuntimeRule:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOption:
-    """A limit that the engine is started with. `allowed`: the only numbers it takes, if it takes not all."""
+    """A limit among the engine's options. `allowed` are the only numbers that it accepts, if not all."""
 
     name: str
     flag: str
@@ -95,23 +108,23 @@ class RuntimeOption:
     allowed: tuple[int, ...] = ()
 
     def check(self, value: str) -> None:
-        """Raises `Invalid` for a value that the engine does not take."""
+        """Raises `Invalid` for a value that the engine does not accept."""
         match self.kind:
             case "number":
                 self._check_number(value)
             case "switch" if value not in ("true", "false"):
-                raise Invalid(f"{self.name} is true or false, not {value[:40]!r}")
+                raise Invalid(f"{self.name} must be true or false, not {value[:40]!r}")
             case _:
                 return
 
     def _check_number(self, value: str) -> None:
         if not (value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0):
-            raise Invalid(f"{self.name} is a whole number of 1 or more, not {value[:40]!r}")
+            raise Invalid(f"{self.name} must be a whole number of 1 or more, not {value[:40]!r}")
         if self.allowed and int(value) not in self.allowed:
-            raise Invalid(f"{self.name} is one of {', '.join(map(str, self.allowed))}, not {value}")
+            raise Invalid(f"{self.name} must be one of {', '.join(map(str, self.allowed))}, not {value}")
 
     def smallest_from(self, wanted: int) -> int | None:
-        """The smallest number it takes that is not below `wanted`; None where there is none."""
+        """The smallest accepted number that is not below `wanted`; None if there is none."""
         if not self.allowed:
             return wanted
         return next((number for number in self.allowed if number >= wanted), None)
@@ -119,7 +132,7 @@ class RuntimeOption:
 
 @dataclass(frozen=True, slots=True)
 class ServerNeeds:
-    """What several adapters together need of one server."""
+    """The limits that a server needs for several adapters."""
 
     rank: int
     count: int
@@ -128,12 +141,14 @@ class ServerNeeds:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRules:
-    """One engine. `source_version`: the version or commit whose source the rules are from; `latest`: that
-    version as numbers, empty where only a commit is known. `tested_against`: what the rules are tested
-    against, for the page.
+    """The rules of an engine. `source_version` is the version or commit of the source that was read, and
+    `latest` that version as numbers (empty if only a commit is known). `tested_against` says what the rules
+    are tested against, for the page.
 
-    `preconditions` come first, and where one holds nothing else is asked. `warnings`: wrong answers that come
-    of how a server is run, whatever the adapter. `start`: how to start it for `ServerNeeds`.
+    `preconditions` come first; if one matches, no other rule is tested. `warnings` are wrong answers that
+    depend on how a server is run, whatever the adapter. `start` gives its command for `ServerNeeds`. `reads`
+    extracts a module's path from a tensor's name, if that differs from PEFT; `reads_method`: whether it reads
+    `peft_type`.
     """
 
     name: str
@@ -146,6 +161,8 @@ class RuntimeRules:
     options: tuple[RuntimeOption, ...] = ()
     warnings: tuple[str, ...] = ()
     start: Callable[[ServerNeeds], Sequence[str]] = lambda needs: ()
+    reads: NameReader | None = None
+    reads_method: bool = True
     reserves_slots: bool = False
 
     def option(self, name: str) -> RuntimeOption | None:
@@ -153,7 +170,9 @@ class RuntimeRules:
 
 
 class RuntimeVerdict(BaseModel):
-    """Whether a runtime serves an adapter as it was trained. `rules`: the engine's version that was read."""
+    """Whether a runtime serves an adapter as trained. `rules` is the version of the engine whose source was
+    read.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -161,3 +180,10 @@ class RuntimeVerdict(BaseModel):
     outcome: RuntimeOutcome
     rules: str
     findings: tuple[Finding, ...] = ()
+
+    def __repr__(self) -> str:
+        codes = ", ".join(found.code for found in self.findings)
+        return short_repr(self, self.runtime, self.outcome.replace("_", " "), codes)
+
+    def __str__(self) -> str:
+        return repr(self)

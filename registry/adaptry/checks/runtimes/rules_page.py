@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from adaptry.checks.runtimes.rule import OUTCOME_TITLES, RuntimeOption, RuntimeRule, RuntimeRules
 from adaptry.checks.runtimes.runtime import format_version
@@ -10,63 +13,117 @@ from adaptry.checks.runtimes.table import ENGINES
 
 _EFFECTS = {"refuses": "refused", "changes": "**not as trained**", "needs": "attention"}
 
-_HEAD = """# Runtimes: what each engine makes of an adapter
+_HEAD = """# Runtimes: how each engine treats an adapter
 
-An engine that loads an adapter without an error may still serve something else: rsLoRA's scale ignored, a
-saved head dropped, names that match nothing. `check` says so before it happens:
+An engine may load an adapter without an error and still serve something else: it may ignore rsLoRA's scale,
+drop a saved head, or not find the names. `check` reports this beforehand:
 
 ```sh
 adaptry check acme/tone --runtime vllm@0.33,max_lora_rank=64 --runtime llama.cpp
 ```
 
-and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs. Where each kind of wrong answer was
-seen, and seen put right, is in [twelve answers that are wrong without a word](silent-answers.md).
+and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs. The page [twelve silently wrong
+answers](silent-answers.md) shows where each kind was observed, before and after the repair.
 
-A verdict is one of three: {outcomes}. Exit code 1 means that it is not the first. It is a function of
-headers, config and, where it is known, the base's record; weights are not read, and verdicts are computed
-when asked for, so that one is never older than the rules. A rule that needs the base's names is silent where
-the base is not known: register it first.
+There are three verdicts: {outcomes}. Exit code 1 means any but the first. A verdict is a function of headers,
+config and the base's record, if that is known. The only weights that are read are at most 256 elements of an
+embedding that the file copies from its base, to compare them. Verdicts are computed on demand, so they are
+never older than the rules. Rules that need the base's names are skipped if the base is unknown: register it
+first.
 
 ```sh
-adaptry runtime ls                          # the engines, and the version whose rules these are
-adaptry runtime plan acme/tone acme/terse --runtime vllm   # which flags a server needs, and their memory
-adaptry runtime compare http://gpu-1:8000   # what runs there, and which adapters it serves as trained
+adaptry runtime ls                          # the engines, and the version of the rules for each
+adaptry runtime plan acme/tone acme/terse --runtime vllm   # the options that a server needs, and the memory
+adaptry runtime compare http://gpu-1:8000   # the engine there, and which adapters it serves as trained
 ```
 
 {versions}
 
-This page is written by `python -m adaptry.checks.runtimes > docs/runtimes.md`, from the rules themselves.
+This page is generated from the rules by `python -m adaptry.checks.runtimes > docs/runtimes.md`.
 """
 
 _VERSIONS = """\
-Every rule names where in the engine it was read. No engine's rules were read in more than one version: of
-another version the verdict says so, as `rules_of_another_version`. What the tests hold the rules to is the
-engine itself where its package installs and runs without a GPU, else that of its code which reads adapters;
-where neither can be had, to nothing:
+Every rule names its place in the engine's source. The rules of each engine come from a single version; for
+any other version, the verdict has the finding `rules_of_another_version`. The tests compare the rules with
+the engine itself, if its package can be installed and runs without a GPU; otherwise with its code that reads
+adapters; if neither is possible, with nothing:
 
 {table}
 
-mistral.rs, SGLang and LMDeploy are each given the same adapters of a small Llama, one for each thing that
-engines take in different ways: what is said of it is what they do, and what is exported of it is served as
-PEFT answers with the original."""
+The tests give mistral.rs, SGLang and LMDeploy the same adapters of a small Llama, one for each feature that
+engines treat differently. Each verdict must match what the engine does, and each exported adapter must give
+PEFT's answers with the original.
+
+### How often a verdict is right
+
+`python -m tests.runtimes.matrix` gives each engine the named variants and generated adapters of a small
+Llama: random LoRAs (a few of another method), as PEFT saves them, with up to two random changes of names,
+tensors, shapes, dtypes or config. The test compares the engine's
+log-probabilities with PEFT's for the same adapter, or for the unchanged one if PEFT does not load all of it;
+for the readers of SGLang and LMDeploy, the weights that they assign; for a refusal, the error. In a *miss*,
+the verdict is served as trained, but the engine refuses the adapter, drops part of it or answers differently.
+In a *false alarm*, the verdict is refused or changed, but the engine answers like PEFT. *Other kind*: the
+verdict is refused, but the engine loads and changes the adapter, or the reverse. Seeds are *fresh* if no rule
+was changed because of their adapters:
+
+{measured}
+
+The two misses were counted before their rules were added: PEFT drops biases of `lora_B` that the config does
+not declare, and llama.cpp applies an update whose `lora_alpha` is 0 at scale 1. Afterwards, only these two
+adapters were tested again; their verdicts now agree.
+
+PEFT loads the copy of an embedding that it saved with an update of it; vLLM, SGLang and llama.cpp ignore the
+copy and use the base's embedding. Their verdicts compare the copy with the base's record, at the positions
+that the record has: *served as trained* if they agree, *not as trained* if the copy was changed or rounded. A
+change elsewhere is not found. An `r` of 0 or 1.5, or a number written as text, is refused before any rule is
+tested; an engine that does not read the field serves such an adapter as trained, which counts as a false
+alarm.
+
+`--keep FOLDER` keeps the engines' replies: an interrupted run continues where it stopped, and a changed rule
+is evaluated without running the engines again. `--engine NAME` runs only that engine.
+
+The source of these was read, but the engine was not run: {unrun}."""
+MEASURED = Path(__file__).with_name("matrix.json")
+"""The file with counts that `python -m tests.runtimes.matrix --write` wrote."""
 
 
 def render_page() -> str:
-    """The whole page."""
+    """The complete page."""
     outcomes = ", ".join(f"*{text}*" for text in OUTCOME_TITLES.values())
     rows = [
-        "| engine | the rules are held to |",
+        "| engine | its rules are tested against |",
         "|---|---|",
         *(f"| {e.title} | {e.tested_against} |" for e in ENGINES.values()),
     ]
-    head = _HEAD.format(outcomes=outcomes, versions=_VERSIONS.format(table="\n".join(rows)))
+    run = json.loads(MEASURED.read_text())
+    versions = _VERSIONS.format(
+        table="\n".join(rows),
+        measured="\n".join(_measured(run)),
+        unrun=", ".join(engine.title for name, engine in ENGINES.items() if name not in run),
+    )
+    head = _HEAD.format(outcomes=outcomes, versions=versions)
     return "\n".join([head, *("\n".join(_lines(engine)) for engine in ENGINES.values())])
+
+
+def _measured(engines: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """(`Any`: JSON.)"""
+    heads = ("engine", "seeds", "adapters", "as trained", "changed", "refused", "misses", "false alarms")
+    yield f"| {' | '.join(heads)} | other kind |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    keys = ("adapters", "as_trained", "changed", "refused", "misses", "false_alarms", "other")
+    for name, row in engines.items():
+        kind = "fresh" if row["fresh"] else "rules were corrected on them"
+        if first := row.get("while_fresh"):
+            kind += f" (before: misses {first['misses']}, false alarms {first['false_alarms']})"
+        seeds = f"{row['seeds'][0]}–{row['seeds'][1]}, {kind}"
+        numbers = " | ".join(str(row[key]) for key in keys)
+        yield f"| {ENGINES[name].title} {row['version']} | {seeds} | {numbers} |"
 
 
 def _lines(engine: RuntimeRules) -> Iterator[str]:
     yield f"## {engine.title}\n"
-    yield f"`{engine.name}`, read in {engine.source_version}.\n"
-    yield "| | an adapter with | what repairs it | read in |"
+    yield f"`{engine.name}`, from the source of {engine.source_version}.\n"
+    yield "| effect | an adapter with | remedy | source |"
     yield "|---|---|---|---|"
     for rule in (*engine.preconditions, *engine.rules):
         yield _row(rule)

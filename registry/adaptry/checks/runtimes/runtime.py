@@ -1,8 +1,8 @@
 """A runtime as people name it: an engine, its version, and the limits it was started with.
 
-`vllm@0.33,max_lora_rank=64`: the version may be left out (the one whose rules were read), names are separated
-by `+` (`lora_target_modules=q_proj+v_proj`). What an option may be is the engine's to say; here is only the
-grammar.
+`vllm@0.33,max_lora_rank=64`. The version may be omitted, which means the version of the rules; names are
+separated by `+` (`lora_target_modules=q_proj+v_proj`). This module has only the grammar; each engine defines
+its options.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """An engine with the version and options it was said to have; `version` is None where nobody said."""
+    """An engine with its version and options as given; `version` is None if it was not given."""
 
     engine: str
     version: Version | None = None
@@ -52,12 +52,12 @@ class Runtime:
         return cls(found["engine"], parse_version(version) if version else None, options)
 
     def number(self, option: str) -> int | None:
-        """A limit that it was started with, None where nobody said."""
+        """A limit among its options; None if it was not given."""
         value = self.options.get(option)
         return None if value is None else int(value)
 
     def names(self, option: str) -> frozenset[str] | None:
-        """Names that it was started with, None where nobody said."""
+        """Names among its options; None if they were not given."""
         value = self.options.get(option)
         return None if value is None else frozenset(value.split("+"))
 

@@ -1,4 +1,4 @@
-"""What engines multiply an update by, each by its formula: if it is not the trained one, answers are wrong.
+"""The formulas of engines for the scale of an update. If it differs from training, answers are wrong.
 
 PEFT: α/r of the module, or α/√r with rsLoRA, with patterns for both (arXiv 2106.09685, 2312.03732).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.spec import ModuleSpec
 
 
@@ -23,9 +24,19 @@ def of_config_rooted(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("lora_alpha", 8) / math.sqrt(config.rank())
 
 
+def of_patterns(config: AdapterConfig, module: ModuleSpec) -> float:
+    """`lora_alpha` over `r` of the config with both patterns, or over its root with rsLoRA."""
+    return scale_of(config, module.name)[0]
+
+
 def of_tensor(config: AdapterConfig, module: ModuleSpec) -> float:
     """`lora_alpha` of the config over the rank of the module's own tensors."""
     return config.number("lora_alpha", 8) / module.rank
+
+
+def of_tensor_or_one(config: AdapterConfig, module: ModuleSpec) -> float:
+    """`of_tensor`, and 1 if `lora_alpha` is 0."""
+    return of_tensor(config, module) if config.number("lora_alpha", 8) else 1.0
 
 
 def of_tensor_rooted(config: AdapterConfig, module: ModuleSpec) -> float:

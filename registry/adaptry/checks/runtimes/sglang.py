@@ -1,5 +1,5 @@
-"""What SGLang takes. It reads four fields of the config, finds modules by layer and last name, and fails on
-the rest when it is asked.
+"""Rules of SGLang. It reads four fields of the config, finds modules by layer and last name, and fails on
+other names at the first request.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from adaptry.checks.runtimes import (
     config_conditions,
     layer_conditions,
     limits,
+    names_read,
     packed_modules,
     repairs,
     scales,
     shared,
 )
 from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes.name_readers import by_layer
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _FIELDS = "srt/lora/lora_config.py · LoRAConfig.__init__ reads only target_modules, r, lora_alpha, use_dora"
@@ -22,6 +24,7 @@ _NEW = "srt/lora/lora_manager.py · validate_new_adapter"
 _POOL = "srt/lora/mem_pool.py · can_support"
 _FIRST = "srt/lora/mem_pool.py · load_lora_weight_to_buffer, at the first request with it"
 _STACKED = "srt/lora/lora.py · normalize_qkv_proj, normalize_gate_up_proj"
+_COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 _MODULES = frozenset(
     [
         *(
@@ -48,6 +51,7 @@ _MODULES = frozenset(
         *("lm_head", "qkvr", "wo_ud", "word_embeddings", "output", "unembed_tokens"),
     ]
 )
+_PACKED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def _start(needs: ServerNeeds) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ def _start(needs: ServerNeeds) -> tuple[str, ...]:
         "--max-lora-rank",
         str(needs.rank),
         "--max-loras-per-batch",
-        str(needs.count + 1),  # the base counts
+        str(needs.count + 1),  # the base counts too
         "--lora-target-modules",
         *needs.targets,
         "--lora-strict-loading",
@@ -68,8 +72,8 @@ SGLANG = RuntimeRules(
     title="SGLang",
     source_version="0.5.23",
     tested_against=(
-        "its own reader, LoRA manager, memory pool and arithmetic, of 0.5.23, over its own Llama on the CPU."
-        " Its server is not run: the kernels that it needs are not packaged for a CPU"
+        "its reader, LoRA manager, memory pool and arithmetic (0.5.23), with its Llama model on the CPU. Its"
+        " server is not run: the kernels that it needs are not packaged for CPUs"
     ),
     latest=(0, 5),
     preconditions=(
@@ -87,7 +91,7 @@ SGLANG = RuntimeRules(
         RuntimeRule(
             "rank_pattern",
             "refuses",
-            "a module of another rank than `r`",
+            "a module whose rank is not `r`",
             config_conditions.other_ranks,
             repairs.ONE_RANK,
             _FIRST,
@@ -103,7 +107,7 @@ SGLANG = RuntimeRules(
         RuntimeRule(
             "saved_modules",
             "changes",
-            "a whole head or table of embeddings (`modules_to_save`)",
+            "a whole head or embedding (`modules_to_save`)",
             layer_conditions.replaced_beside_layers,
             repairs.LEAVE_OUT,
             "srt/lora/lora.py · _process_weight drops them with a debug line",
@@ -116,32 +120,50 @@ SGLANG = RuntimeRules(
             repairs.LEAVE_OUT,
             _FIRST,
         ),
-        shared.copied_embeddings("srt/lora/lora.py · _process_weight"),
+        *shared.copied_embeddings("srt/lora/lora.py · _process_weight"),
         shared.token_rows("changes", "srt/lora/lora.py · _process_weight"),
-        shared.trained_biases("changes", _FIELDS),
+        shared.trained_biases("changes", _FIELDS, by_file=True),
         RuntimeRule(
             "tensors_unmatched",
             "refuses",
-            "tensors of a layer that are no factors",
-            layer_conditions.beyond_prefix(in_layers=True),
+            "tensors of a layer that are not factors",
+            names_read.no_factor(in_layers=True),
             repairs.SPELL,
             _FIRST,
         ),
         RuntimeRule(
             "tensors_dropped",
             "changes",
-            "tensors outside the layers that are no factors",
-            layer_conditions.beyond_prefix(in_layers=False),
+            "tensors outside the layers that are not factors",
+            names_read.no_factor(but=_COPIES, in_layers=False),
             repairs.SPELL,
             "srt/lora/lora.py · _process_weight",
         ),
+        shared.prefix("srt/lora/lora.py · _process_weight"),
         RuntimeRule(
-            "prefix",
-            "needs",
-            "factors of other names than PEFT's (any prefix, an adapter's name inside), which it takes",
-            layer_conditions.without_prefix,
+            "names_apart",
+            "refuses",
+            "queries, keys and values of a layer, or gate and up, whose names differ in more than the module",
+            names_read.packed_apart(*_PACKED),
             repairs.SPELL,
-            "srt/lora/lora.py · _process_weight",
+            f"{_STACKED}: a KeyError",
+        ),
+        RuntimeRule(
+            "factors_dtype",
+            "refuses",
+            "queries, keys and values of a layer, or gate and up, only some of which are float8",
+            packed_modules.float8_beside_others(*_PACKED),
+            repairs.SAVE_AGAIN,
+            f"{_STACKED}: a RuntimeError of torch.cat",
+        ),
+        *shared.factor_shapes(f"{_STACKED}; {_FIRST}", rank=False),
+        RuntimeRule(
+            "embeddings_unlisted",
+            "changes",
+            "an update of an embedding or head that is not in the list `target_modules`",
+            config_conditions.embeddings_unlisted,
+            repairs.LIST_TARGETS,
+            "srt/lora/lora.py · _process_weight drops it with a debug line",
         ),
         shared.variants("changes", _FIELDS),
         shared.starts_from_base("changes", _FIELDS),
@@ -149,7 +171,7 @@ SGLANG = RuntimeRules(
         RuntimeRule(
             "added_tokens",
             "refuses",
-            "tokens in `added_tokens.json` that its base does not have",
+            "tokens in `added_tokens.json` that its base lacks",
             base_conditions.base_known(base_conditions.added_tokens),
             repairs.MERGE,
             f"{_NEW}: lora_added_tokens_size > 0",
@@ -157,7 +179,7 @@ SGLANG = RuntimeRules(
         RuntimeRule(
             "added_tokens_needs",
             "needs",
-            "tokens in `added_tokens.json`, and a base that is not known",
+            "tokens in `added_tokens.json`, and an unknown base",
             base_conditions.base_unknown(base_conditions.added_tokens),
             "register the base once: adaptry base add FOLDER --name NAME",
             f"{_NEW}: lora_added_tokens_size > 0",
@@ -189,7 +211,7 @@ SGLANG = RuntimeRules(
         RuntimeRule(
             "targets_listed",
             "refuses",
-            "names in `target_modules` beyond its fixed list, even where the file has none of them",
+            "names in `target_modules` beyond its fixed list, even if the file has none of them",
             config_conditions.listed_beyond(_MODULES),
             repairs.LIST_TARGETS,
             _POOL,
@@ -199,13 +221,13 @@ SGLANG = RuntimeRules(
             "refuses",
             "modules outside `lora_target_modules`",
             limits.targets_outside("lora_target_modules"),
-            "start the server with --lora-target-modules that name them all",
+            "start the server with all of them in --lora-target-modules",
             _POOL,
         ),
         RuntimeRule(
             "names",
             "refuses",
-            "modules that the base does not have in that layer, whatever stands before their last name",
+            "modules that the base does not have in that layer, by their last name",
             layer_conditions.not_in_its_layers,
             repairs.MERGE,
             _FIRST,
@@ -219,16 +241,15 @@ SGLANG = RuntimeRules(
         RuntimeOption("lora_strict_loading", "--lora-strict-loading", "switch"),
     ),
     warnings=(
+        ("Unloading does not revoke: the next request that names the adapter loads it again from its path."),
         (
-            "Unloading revokes nothing: the next request that names the adapter"
-            " loads it again from the path it remembers."
-        ),
-        (
-            "What it finds out at the first request only ends the whole server (srt/managers/scheduler.py ·"
+            "A problem that it detects only at the first request ends the whole server"
+            " (srt/managers/scheduler.py ·"
             " run_scheduler_process; read, not run)."
         ),
-        "Nothing compares the base.",
+        "The base is not compared.",
     ),
     start=_start,
     reserves_slots=True,
+    reads=by_layer,
 )

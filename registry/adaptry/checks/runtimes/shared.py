@@ -1,11 +1,12 @@
-"""Rules that several engines have in common: one condition, with each engine's own effect and source."""
+"""Rules that several engines share: a common condition, with the effect and source for each engine."""
 
 from __future__ import annotations
 
 from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs
-from adaptry.checks.runtimes.rule import Effect, RuntimeRule
+from adaptry.checks.runtimes import embedding_copies, names_read, repairs, shape_conditions
+from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch, Effect, RuntimeRule
+from adaptry.checks.runtimes.runtime import Runtime
 
 _STARTS_FROM_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _VARIANTS = {
@@ -13,7 +14,7 @@ _VARIANTS = {
     "qalora": "it is a QA-LoRA, which belongs to one quantised base",
     "bdlora": "it is a BD-LoRA, whose factors are in blocks",
     "arrow": "it is an Arrow router",
-    "layer_replication": "it is for a model whose layers are repeated (layer_replication)",
+    "layer_replication": "it is for a model with repeated layers (layer_replication)",
 }
 
 
@@ -28,6 +29,46 @@ def peft_files(source: str) -> RuntimeRule:
     )
 
 
+def other_method(source: str) -> RuntimeRule:
+    """For engines that do not read `peft_type`."""
+    return RuntimeRule(
+        "method_ignored",
+        "needs",
+        "LoRA's factors under another `peft_type`, which it does not read",
+        names_read.other_method,
+        repairs.SET_LORA,
+        source,
+    )
+
+
+def prefix(source: str) -> RuntimeRule:
+    return RuntimeRule(
+        "prefix",
+        "needs",
+        "factors with names that it accepts and PEFT drops",
+        names_read.other_prefix,
+        repairs.SPELL,
+        source,
+    )
+
+
+def factor_shapes(source: str, *, rank: bool = True) -> tuple[RuntimeRule, ...]:
+    """For engines that refuse factors that do not fit each other, the base or (with `rank`) the config."""
+    rules = (
+        ("factors_differ", "factors of a module with different ranks", shape_conditions.halves_differ),
+        ("shapes", "factors whose sizes differ from the base's weights", shape_conditions.unlike_base),
+        (
+            "rank_undeclared",
+            "factors whose rank differs from `r` and `rank_pattern`",
+            shape_conditions.rank_undeclared,
+        ),
+    )
+    return tuple(
+        RuntimeRule(code, "refuses", title, found, repairs.OTHER_BASE, source)
+        for code, title, found in (rules if rank else rules[:2])
+    )
+
+
 def only_lora(source: str) -> RuntimeRule:
     return RuntimeRule(
         "method_unknown",
@@ -39,16 +80,21 @@ def only_lora(source: str) -> RuntimeRule:
     )
 
 
-def dora(effect: Effect, source: str) -> RuntimeRule:
-    found = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's own weights")
-    return RuntimeRule("dora", effect, "DoRA", found, repairs.AS_LORA, source)
+def dora(effect: Effect, source: str, *, by_file: bool = False) -> RuntimeRule:
+    """`by_file`: for engines that read the tensors and not `use_dora`."""
+    said = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's weights")
+    title = "DoRA's magnitudes in its file" if by_file else "DoRA"
+    found = when.magnitudes_in_file if by_file else said
+    return RuntimeRule("dora", effect, title, found, repairs.AS_LORA, source)
 
 
-def trained_biases(effect: Effect, source: str) -> RuntimeRule:
-    """Biases of the base or of `lora_B` in the file; what the config's `bias` lists is `listed_bias`."""
-    return RuntimeRule(
-        "biases", effect, "biases in its file", when.has_biases, repairs.LEAVE_OUT_BIAS, source
-    )
+def trained_biases(effect: Effect, source: str, *, by_file: bool = False) -> RuntimeRule:
+    """Biases of the base or of `lora_B` in the file (`listed_bias` is about the config's `bias`). `by_file`:
+    for engines that read the tensors and not `lora_bias`.
+    """
+    title = "biases in its file" if by_file else "biases in its file, or `lora_bias`"
+    found = when.biases_in_file if by_file else when.has_biases
+    return RuntimeRule("biases", effect, title, found, repairs.LEAVE_OUT_BIAS, source)
 
 
 def saved_modules(effect: Effect, source: str) -> RuntimeRule:
@@ -62,9 +108,25 @@ def saved_modules(effect: Effect, source: str) -> RuntimeRule:
     )
 
 
-def copied_embeddings(source: str) -> RuntimeRule:
-    title = "a copy of an embedding beside its update"
-    return RuntimeRule("copied_embeddings", "needs", title, when.copied, repairs.DROP_COPIES, source)
+def copied_embeddings(source: str) -> tuple[RuntimeRule, ...]:
+    """For engines that ignore the copy and use the base's embedding."""
+    rules: tuple[tuple[embedding_copies.Likeness, Effect, str, str], ...] = (
+        ("equal", "needs", "a copy of an embedding with its update", repairs.DROP_COPIES),
+        ("rounded", "changes", "a rounded copy of an embedding with its update", repairs.DROP_COPIES),
+        ("different", "changes", "an embedding with other values than the base's, with its update",
+         repairs.MERGE),
+    )  # fmt: skip
+    return tuple(
+        RuntimeRule("copied_embeddings", effect, title, embedding_copies.copied_as(likeness), repair, source)
+        for likeness, effect, title, repair in rules
+    )
+
+
+def refuses_copied_embeddings(source: str) -> RuntimeRule:
+    title = "a copy of an embedding with its update"
+    return RuntimeRule(
+        "copied_embeddings", "refuses", title, embedding_copies.copied, repairs.LEAVE_OUT, source
+    )
 
 
 def token_rows(effect: Effect, source: str) -> RuntimeRule:
@@ -82,7 +144,7 @@ def unmatched(effect: Effect, source: str) -> RuntimeRule:
     return RuntimeRule(
         "tensors_unmatched",
         effect,
-        "tensors that are no factors",
+        "tensors that are not factors",
         when.other_tensors,
         repairs.SPELL,
         source,
@@ -90,13 +152,13 @@ def unmatched(effect: Effect, source: str) -> RuntimeRule:
 
 
 def wrapped_names(effect: Effect, source: str) -> RuntimeRule:
-    """For engines that look modules up by their whole names."""
-    title = "names with what torch.compile, FSDP or checkpointing put inside (`_orig_mod` and the like)"
+    """For engines that look modules up by their complete names."""
+    title = "names with parts that torch.compile, FSDP or checkpointing add (such as `_orig_mod`)"
     return RuntimeRule("names_wrapped", effect, title, when.wrapped, repairs.SPELL, source)
 
 
 def inner_names(effect: Effect, source: str) -> RuntimeRule:
-    title = "an adapter's name inside its names (`lora_A.default.weight`)"
+    title = "names that contain an adapter's name (`lora_A.default.weight`)"
     return RuntimeRule("names_inner", effect, title, when.named_inside, repairs.SPELL, source)
 
 
@@ -104,7 +166,7 @@ def listed_bias(source: str) -> RuntimeRule:
     return RuntimeRule(
         "bias_listed",
         "refuses",
-        "`bias` other than `none` in the config, where the file has no biases",
+        "`bias` other than `none` in the config, if the file has no biases",
         when.lists_bias,
         repairs.NO_BIAS_LISTED,
         source,
@@ -112,16 +174,35 @@ def listed_bias(source: str) -> RuntimeRule:
 
 
 def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> RuntimeRule:
+    """For engines that ignore the field (`changes`), QA-LoRA on a base without packed weights is served as
+    trained: PEFT itself applies it to GPTQ layers only (peft/tuners/lora/gptq.py).
+    """
     sentences = {name: text for name, text in _VARIANTS.items() if name not in but}
+    plain = {name: text for name, text in sentences.items() if name != "qalora"}
     title = "aLoRA, QA-LoRA, BD-LoRA, Arrow, `layer_replication`"
-    return RuntimeRule("variant", effect, title, when.traits(sentences), repairs.ONE_RUNTIME, source)
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        is_plain = subject.base is not None and "quantization" not in subject.base.facts
+        said = plain if effect == "changes" and is_plain else sentences
+        return when.traits(said)(subject, runtime)
+
+    return RuntimeRule("variant", effect, title, found, repairs.ONE_RUNTIME, source)
 
 
 def starts_from_base(effect: Effect, source: str) -> RuntimeRule:
-    title = "an initialisation that takes part of the base out (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
-    return RuntimeRule(
-        "initialisation", effect, title, when.initialised(*_STARTS_FROM_BASE), repairs.WITHOUT_START, source
-    )
+    """For engines that ignore the field (`changes`), an adapter of embeddings only is served as trained: PEFT
+    initialises those in the usual way, except for LoftQ (peft/tuners/lora/layer.py · Embedding).
+    """
+    title = "an initialisation that removes part of the base (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
+    any_start, of_embeddings = when.initialised(*_STARTS_FROM_BASE), when.initialised("loftq")
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        modules = subject.spec.modules
+        only_embeddings = bool(modules) and all(module.kind == "embedding" for module in modules)
+        starts = of_embeddings if effect == "changes" and only_embeddings else any_start
+        return starts(subject, runtime)
+
+    return RuntimeRule("initialisation", effect, title, found, repairs.WITHOUT_START, source)
 
 
 def embeddings(effect: Effect, source: str) -> RuntimeRule:
@@ -148,16 +229,23 @@ def scale(found: when.Scale, title: str, source: str, repair: str = repairs.FOLD
 
 def transposed(effect: Effect, source: str) -> RuntimeRule:
     found = when.trait(
-        "fan_in_fan_out", "fan_in_fan_out is set: the base has its weights the other way round (GPT-2)"
+        "fan_in_fan_out", "fan_in_fan_out is set: the base stores its weights transposed (GPT-2)"
     )
     return RuntimeRule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repairs.PLAIN_SIDES, source)
 
 
 def turned_experts(source: str) -> RuntimeRule:
-    """An older PEFT has fused experts as [in, out], whatever the model; loaders take them for [out, in]."""
+    """PEFT before 0.19 writes fused experts as [in, out] for every model; loaders interpret them as [out,
+    in].
+    """
     found = when.written_before((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused"))
     return RuntimeRule(
-        "experts_turned", "changes", "fused experts that PEFT before 0.19 wrote", found, repairs.MERGE, source
+        "experts_turned",
+        "changes",
+        "fused experts, written by PEFT before 0.19",
+        found,
+        repairs.MERGE,
+        source,
     )
 
 

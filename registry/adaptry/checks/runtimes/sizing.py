@@ -1,8 +1,8 @@
-"""What a server must be started with for several adapters: the flags, and the memory that they cost.
+"""The options that a server needs for several adapters, and the memory that they take.
 
-Only adapters that would be served as trained count. An engine that reserves slots takes, for each one, the
-largest rank in every module, whatever the adapter in it has: rank · (in + out) numbers of two bytes a module,
-on each GPU that holds the whole model.
+Only adapters that are served as trained count. An engine that reserves slots uses the largest rank for every
+module of every slot, whatever adapter is in it: rank · (in + out) numbers of two bytes per module, on each
+GPU that holds the whole model.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from adaptry.checks.runtimes.table import ENGINES
 from adaptry.checks.runtimes.verdicts import check_runtime
 from adaptry.core.errors import Invalid
 
-_NUMBER = 2  # bytes: engines keep adapters in the model's 16 bits
+_NUMBER = 2  # bytes: engines hold adapters in the model's 16-bit dtype
 _RANKS = ("max_lora_rank", "lora_max_rank")
 
 
 class AdapterSize(BaseModel):
-    """One adapter in a plan: the memory of its own numbers, and whether it is served as trained."""
+    """One adapter in a plan: the memory of its tensors in bytes, and whether it is served as trained."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,9 +35,9 @@ class AdapterSize(BaseModel):
 
 
 class ServerPlan(BaseModel):
-    """How to start a server. `slot_bytes` is what one slot takes, `total_bytes` what all of them do; where
-    the engine reserves none, the largest adapter and the sum of all. `targets` are the modules' last
-    names.
+    """How to start a server. `slot_bytes` is the size of one slot, `total_bytes` that of all. If the engine
+    reserves no slots, they are the size of the largest adapter and the sum of all. `targets` are the modules'
+    last names.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,9 +59,9 @@ class ServerPlan(BaseModel):
 def build_server_plan(
     subjects: Mapping[str, CheckSubject], runtime: Runtime, slots: int | None = None
 ) -> ServerPlan:
-    """The plan for adapters by name. `slots`: how many are in use at once, all if it is not said.
+    """The plan for adapters by name. `slots` is how many are in use at once (by default all).
 
-    Raises `Invalid` where no one of them would be served as trained.
+    Raises `Invalid` if none of them would be served as trained.
     """
     engine = ENGINES[runtime.engine]
     sized = tuple(_sized(name, subject, runtime) for name, subject in subjects.items())
@@ -102,7 +102,7 @@ def _own(adapter: Adapter) -> int:
 
 
 def _rank(served: Sequence[CheckSubject], engine: RuntimeRules, runtime: Runtime) -> int:
-    """The limit: what was said, else the smallest that the engine takes and all adapters fit in."""
+    """The limit on ranks: as given, else the smallest that the engine accepts and that fits all adapters."""
     largest = max((largest_rank(subject) or 1) for subject in served)
     for name in _RANKS:
         option = engine.option(name)
@@ -117,7 +117,7 @@ def _started(engine: RuntimeRules, runtime: Runtime, needs: ServerNeeds) -> Runt
 
 
 def _slot_bytes(served: Sequence[CheckSubject], rank: int) -> int:
-    """A slot holds every module that any of the adapters changes."""
+    """The size of a slot in bytes. It has every module that any of the adapters changes."""
     widths = {
         module.path: module.fan_in + module.fan_out for subject in served for module in subject.spec.modules
     }

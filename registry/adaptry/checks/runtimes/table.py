@@ -1,4 +1,4 @@
-"""Every engine there are rules for. Another one is one file and one entry here."""
+"""All engines with rules. To add one, write one file and one entry here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from adaptry.checks.runtimes.tensorrt_llm import TENSORRT_LLM
 from adaptry.checks.runtimes.tgi import TGI
 from adaptry.checks.runtimes.vllm import VLLM
 from adaptry.core.errors import Invalid
+from adaptry.core.suggestions import suggestion
 
 ENGINES: Mapping[str, RuntimeRules] = {
     engine.name: engine
@@ -36,16 +37,17 @@ _ALSO = {
 
 
 def parse_runtime(text: str) -> Runtime:
-    """A runtime of an engine with rules, with options it has. Raises `Invalid` with what there is."""
+    """Parses a runtime. Raises `Invalid`, with the list of engines or options, if either is unknown."""
     said = Runtime.parse(text)
     runtime = Runtime(_ALSO.get(said.engine, said.engine), said.version, said.options)
     engine = ENGINES.get(runtime.engine)
     if engine is None:
-        raise Invalid(f"no rules for an engine {said.engine[:40]!r}: there are {', '.join(ENGINES)}")
+        near = suggestion(said.engine, ENGINES) or f" (one of: {', '.join(ENGINES)})"
+        raise Invalid(f"unknown engine {said.engine[:40]!r}{near}")
     for name, value in runtime.options.items():
         option = engine.option(name)
         if option is None:
             known = ", ".join(one.name for one in engine.options) or "none"
-            raise Invalid(f"{engine.name} has no option {name[:40]!r} here (there is: {known})")
+            raise Invalid(f"{engine.name} has no option {name[:40]!r} (options: {known})")
         option.check(value)
     return runtime

@@ -1,4 +1,4 @@
-"""What TensorRT-LLM takes, read in its `lora_manager.py`. NIM's images from 2.0 on are vLLM inside."""
+"""Rules of TensorRT-LLM, from its `lora_manager.py`. NIM's images since 2.0 use vLLM."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TENSORRT_LLM = RuntimeRules(
     name="tensorrt-llm",
     title="TensorRT-LLM",
     source_version="007e181b",
-    tested_against="the rules, as read: its package does not install",
+    tested_against="nothing, the source was only read: its package cannot be installed",
     preconditions=(shared.peft_files(_LOAD), shared.only_lora(_KEYS)),
     rules=(
         shared.scale(
             scales.of_tensor_rooted,
-            "`alpha_pattern`: the scale is the one `lora_alpha` over the rank of the tensors",
+            "`alpha_pattern`: the scale is always `lora_alpha` / the tensors' rank",
             _LOAD,
             repairs.FOLD_UNIFORM,
         ),
@@ -45,20 +45,20 @@ TENSORRT_LLM = RuntimeRules(
                 else None
             ),
             repairs.AS_LORA,
-            f"{_LOAD} means to; whether its guard ever fires is in doubt",
+            f"{_LOAD} has a check, but it may never trigger",
         ),
         shared.saved_modules(
             "changes", f"{_BUILD}: read when an engine is built, from the first adapter only"
         ),
-        shared.copied_embeddings(_BUILD),
-        shared.token_rows("changes", f"{_KEYS}: names with embed_tokens are passed over"),
+        *shared.copied_embeddings(_BUILD),
+        shared.token_rows("changes", f"{_KEYS}: names with embed_tokens are ignored"),
         RuntimeRule(
             "embeddings",
             "changes",
             "updates of embeddings or of `lm_head`",
             when.targets_in(frozenset(["lm_head", "embed_tokens"])),
             repairs.MERGE,
-            f"{_KEYS}: passed over without an error",
+            f"{_KEYS}: silently ignored",
         ),
         shared.trained_biases("changes", _LOAD),
         shared.unmatched("refuses", f"{_KEYS}: KeyError"),
@@ -75,7 +75,7 @@ TENSORRT_LLM = RuntimeRules(
         RuntimeRule(
             "rank",
             "refuses",
-            "a rank above `max_lora_rank` (64 if not said)",
+            "a rank above `max_lora_rank` (default 64)",
             limits.rank_above("max_lora_rank", 64),
             repairs.RESIZE,
             "LoraConfig",
@@ -86,7 +86,7 @@ TENSORRT_LLM = RuntimeRules(
         RuntimeOption("max_loras", "max_loras", default=4),
         RuntimeOption("max_cpu_loras", "max_cpu_loras", default=4),
     ),
-    warnings=("Nothing compares the base.",),
+    warnings=("The base is not compared.",),
     start=_start,
     reserves_slots=True,
 )

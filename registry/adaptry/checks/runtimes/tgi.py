@@ -1,4 +1,4 @@
-"""What TGI takes: LoRAX's code, with a fixed list of modules and adapters that are named when it starts."""
+"""Rules of TGI: LoRAX's code, with a fixed list of modules, and adapters that are given at start."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TGI = RuntimeRules(
     name="tgi",
     title="TGI",
     source_version="db931fc",
-    tested_against="the rules, as read: `text-generation-server` is not on PyPI",
+    tested_against="nothing, the source was only read: `text-generation-server` is not on PyPI",
     latest=(3, 3),
     preconditions=(shared.peft_files("utils/adapter.py"), shared.only_lora("adapters/ has LoRA only")),
     rules=rules_of_mapping(
@@ -54,8 +54,8 @@ TGI = RuntimeRules(
         ),
     ),
     warnings=(
-        "A request that names an adapter it does not know was answered by the base (#2505).",
-        "Adapters are named when it starts; none is loaded later. It is in maintenance mode.",
+        "The base answers a request that names an unknown adapter (#2505).",
+        "Adapters are given at start; none can be loaded later. TGI is in maintenance mode.",
         "The base is compared by architecture, and not at all for a local path.",
     ),
     start=_start,

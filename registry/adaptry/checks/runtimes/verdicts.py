@@ -1,4 +1,4 @@
-"""The verdict of one runtime on one adapter: its engine's rules, one after the other."""
+"""The verdict of a runtime on an adapter: applies the engine's rules one after another."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.checks.runtimes.engine_view import engine_view
 from adaptry.checks.runtimes.rule import (
     CheckSubject,
     Effect,
@@ -24,12 +25,13 @@ _ORDER = ("blocks", "warns", "notes")
 
 
 def check_runtime(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = None) -> RuntimeVerdict:
-    """What `runtime` does with `adapter`; with its base's record, names and vocabulary are looked at too.
+    """How `runtime` treats `adapter`. With its base's record, names and vocabulary are checked too.
 
-    Raises `InvalidConfig` only where the config contradicts itself so that no spec can be derived.
+    Raises `InvalidConfig` only if the config contradicts itself so that no spec can be derived.
     """
     engine = ENGINES[runtime.engine]
-    subject = CheckSubject(adapter, base)
+    view = engine_view(adapter, engine.reads, reads_method=engine.reads_method)
+    subject = CheckSubject(view.adapter, base, adapter, view.renamed, view.unread)
     findings = list(_found(engine.preconditions, subject, runtime, engine))
     if not findings:
         findings = list(_found(engine.rules, subject, runtime, engine))
@@ -42,7 +44,7 @@ def check_runtime(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = 
 
 
 def check_all_runtimes(adapter: Adapter, base: BaseRecord | None = None) -> tuple[RuntimeVerdict, ...]:
-    """What every engine does with it, at the version whose rules were read and as it starts by default."""
+    """How every engine treats it, in the version of the rules and with default options."""
     return tuple(check_runtime(adapter, Runtime(name), base) for name in ENGINES)
 
 
@@ -76,15 +78,15 @@ def _outcome(findings: Iterable[Finding]) -> RuntimeOutcome:
 
 
 def _unread(engine: RuntimeRules, runtime: Runtime) -> Iterator[Finding]:
-    """That the rules are of another version than was asked about."""
+    """A finding if the rules are for a different version than the given one."""
     said, read = runtime.version, engine.latest
     if said and (not read or said[: len(read)] != read[: len(said)]):
         yield Finding(
             code="rules_of_another_version",
             severity="notes",
             reason=(
-                f"the rules are those of {engine.title} {engine.source_version}, and {format_version(said)}"
-                " was asked about"
+                f"the rules are for {engine.title} {engine.source_version}, but {format_version(said)}"
+                " was given"
             ),
-            remedy="compare an answer with PEFT's before it is served",
+            remedy="compare an answer with PEFT's before serving it",
         )

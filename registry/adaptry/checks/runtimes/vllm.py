@@ -1,9 +1,18 @@
-"""What vLLM takes. It checks much by name: what passes under a wrong prefix silently changes nothing."""
+"""Rules of vLLM. It checks much by name: tensors with a wrong prefix are accepted, but have no effect."""
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import base_conditions, limits, names_read, repairs, shared
+from adaptry.checks.runtimes import (
+    base_conditions,
+    limits,
+    names_read,
+    repairs,
+    scales,
+    shape_conditions,
+    shared,
+)
 from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes.name_readers import leading_prefixes
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _RANK = RuntimeOption(
@@ -12,6 +21,9 @@ _RANK = RuntimeOption(
 _HELPER = "vllm/lora/peft_helper.py"
 _CHECKED = f"{_HELPER} · PEFTHelper._validate_features"
 _LIMIT = f"{_HELPER} · PEFTHelper.validate_legal; vllm/config/lora.py · MaxLoRARanks"
+_BUFFERS = "vllm/lora/layers/base_linear.py · set_lora copies them into buffers of the server's sizes"
+_PACKED = frozenset(["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"])
+_COPIES = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 _NAMES = "vllm/lora/utils.py · parse_fine_tuned_lora_name"
 _INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
@@ -33,8 +45,9 @@ VLLM = RuntimeRules(
     title="vLLM",
     source_version="0.33.0",
     tested_against=(
-        "vLLM 0.32 itself, on the CPU: served, followed, and its plugin; the config rules by its own reader"
-        " where vLLM is installed"
+        "vLLM 0.32 itself, on the CPU: its server, with `follow` and with the plugin; rules about the config"
+        " with"
+        " its reader, if vLLM is installed"
     ),
     latest=(0, 33),
     preconditions=(
@@ -45,7 +58,7 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "config_incomplete",
             "refuses",
-            "no `r` or `lora_alpha` in the config, or no field `target_modules` (null will do)",
+            "no `r` or `lora_alpha` in the config, or no field `target_modules` (null is allowed)",
             when.fields_lacking(("r", "lora_alpha"), ("target_modules",)),
             repairs.SAVE_AGAIN,
             f"{_HELPER} · PEFTHelper.from_dict",
@@ -57,7 +70,7 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "arrow",
             "changes",
-            "Arrow, whose router is a field it drops",
+            "Arrow, whose router is in a field that it drops",
             when.trait("arrow", "it is an Arrow router"),
             repairs.ONE_RUNTIME,
             f"{_HELPER} · PEFTHelper.from_dict drops unknown fields",
@@ -73,7 +86,7 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "initialisation_kept",
             "changes",
-            "LoRA-GA, whose start was taken out of the base",
+            "LoRA-GA, whose initialisation removed part of the base",
             when.initialised("lora_ga"),
             repairs.WITHOUT_START,
             f"{_HELPER} · _init_is_supported",
@@ -89,31 +102,74 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "saved_modules_listed",
             "refuses",
-            "other names than `classifier` and `score` in `modules_to_save`,"
-            " even where the file has none of them",
+            "names other than `classifier` and `score` in `modules_to_save`, even if the file has none of"
+            " them",
             when.saved_beyond(frozenset(["classifier", "score"])),
             repairs.NO_SAVED_LISTED,
             _CHECKED,
         ),
-        shared.copied_embeddings(_NAMES),
+        *shared.copied_embeddings(_NAMES),
         shared.token_rows("refuses", _NAMES),
         RuntimeRule(
             "tensors_unmatched",
             "refuses",
-            "tensors that are no factors, or have an adapter's name inside (`lora_A.default.weight`)",
-            names_read.no_factor(names_read.any_prefixes),
+            "tensors that are not factors, or with an adapter's name inside (`lora_A.default.weight`)",
+            names_read.no_factor(but=_COPIES, halves=False),
             repairs.SPELL,
             _NAMES,
         ),
         RuntimeRule(
-            "prefix",
-            "needs",
-            "factors without PEFT's prefix or with it twice, which it takes and PEFT drops",
-            names_read.other_prefix(names_read.any_prefixes),
+            "factors_missing",
+            "refuses",
+            "one factor without the other",
+            names_read.lone_halves(but=_PACKED),
             repairs.SPELL,
-            f"{_NAMES} (0.32, seen)",
+            "vllm/lora/layers/base_linear.py · set_lora: an assertion",
         ),
-        shared.wrapped_names("changes", f"{_NAMES} (0.32, seen)"),
+        RuntimeRule(
+            "factors_missing",
+            "changes",
+            "one factor without the other, of a module that is packed with others (queries, keys, values,"
+            " gate, up)",
+            names_read.lone_halves(of=_PACKED),
+            repairs.SPELL,
+            "vllm/lora/layers/column_parallel_linear.py · set_lora ignores None",
+        ),
+        shared.prefix(f"{_NAMES} (observed in 0.32)"),
+        shared.other_method(f"{_HELPER} · PEFTHelper.from_dict has no such field"),
+        RuntimeRule(
+            "scale",
+            "changes",
+            "factors whose rank differs from the config: the scale uses the config's",
+            when.other_scale(scales.of_patterns),
+            repairs.FOLD,
+            f"{_HELPER} · PEFTHelper.get_rank_and_scaling",
+        ),
+        RuntimeRule(
+            "factors_differ",
+            "changes",
+            "factors of a module with different ranks: surplus rows are ignored",
+            shape_conditions.halves_differ,
+            repairs.SPELL,
+            _BUFFERS,
+        ),
+        RuntimeRule(
+            "shapes",
+            "refuses",
+            "factors whose sizes differ from the base's weights",
+            shape_conditions.unlike_base,
+            repairs.OTHER_BASE,
+            _BUFFERS,
+        ),
+        RuntimeRule(
+            "rank",
+            "refuses",
+            "factors of a rank above `max_lora_rank`, regardless of the config",
+            shape_conditions.rank_of_factors_above("max_lora_rank"),
+            repairs.RESIZE,
+            _BUFFERS,
+        ),
+        shared.wrapped_names("changes", f"{_NAMES} (observed in 0.32)"),
         RuntimeRule(
             "rank",
             "refuses",
@@ -133,7 +189,7 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "rank_needs",
             "needs",
-            "a rank above 16, the default, where no `max_lora_rank` is said",
+            "a rank above 16, the default, if no `max_lora_rank` is given",
             limits.if_option_omitted(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
             "start the server with a larger --max-lora-rank: adaptry runtime plan REF --runtime vllm",
             _LIMIT,
@@ -143,16 +199,24 @@ VLLM = RuntimeRules(
             "changes",
             "modules outside `lora_target_modules`",
             limits.targets_outside("lora_target_modules"),
-            "start the server with --lora-target-modules that name them all, or with none",
+            "start the server with all of them in --lora-target-modules, or without that option",
             "vllm/lora/model_manager.py · _match_target_modules (vllm-project/vllm #55193)",
+        ),
+        RuntimeRule(
+            "names_unknown",
+            "refuses",
+            "modules whose last name is not that of any matrix of the base",
+            names_read.last_name_unknown,
+            repairs.DISK_NAMES,
+            "vllm/lora/lora_model.py · check_unexpected_modules",
         ),
         RuntimeRule(
             "names",
             "changes",
-            "module names that the base does not have on disk",
-            names_read.not_in_base(names_read.any_prefixes),
+            "module names that are not in the base's files",
+            names_read.not_in_base(leading_prefixes),
             repairs.DISK_NAMES,
-            "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only"
+            "vllm/lora/lora_model.py · check_unexpected_modules reads only the last part"
             " (vllm-project/vllm #34186, #41754, #48019)",
         ),
         RuntimeRule(
@@ -166,7 +230,7 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "vocabulary",
             "refuses",
-            "an update of an embedding of another vocabulary",
+            "an update of an embedding with a different vocabulary",
             base_conditions.other_vocabulary,
             repairs.MERGE,
             "vllm/lora/lora_model.py · from_lora_tensors",
@@ -176,7 +240,7 @@ VLLM = RuntimeRules(
             "needs",
             "an update of an embedding",
             when.kinds("embedding"),
-            "look whether the model's class in vLLM lists embedding_modules; if not, merge it: adaptry merge"
+            "check whether the model's class in vLLM lists embedding_modules; if not, merge it: adaptry merge"
             " --base BASE REF -o DIR",
             "vllm/lora/lora_model.py · check_unexpected_modules",
         ),
@@ -200,21 +264,25 @@ VLLM = RuntimeRules(
     ),
     warnings=(
         (
-            "load_inplace under the same path goes on answering from the prefix cache of the old weights"
+            "load_inplace under the same path still answers from the prefix cache of the old weights"
             " (#42125): a new version needs a new path."
         ),
-        "Unloading only forgets the name; the engine keeps the weights until they are pushed out (#54839).",
+        "Unloading only forgets the name; the engine keeps the weights until they are evicted (#54839).",
         (
-            "Unloading a name and loading it again while requests for it are under way ends the engine (0.32,"
-            " seen): two that are loaded under one name are mixed up. Wait until none is under way, or let"
-            " our plugin do it (docs/vllm.md)."
+            "Unloading a name and loading it again during requests for it ends the engine (observed in"
+            " 0.32), because"
+            " it confuses two adapters with one name. Wait until no request is running, or use our plugin"
+            " (docs/vllm.md)."
         ),
         (
-            "An adapter that was pushed out is loaded again from its folder, and the engine ends if that is"
-            " gone (0.32, seen): files may go only after the last request."
+            "An evicted adapter is loaded again from its folder, and the engine ends if that is gone"
+            " (observed in"
+            " 0.32): delete files only after the last request."
         ),
-        "Nothing compares the base: the resolver compares two strings, loading by path not even those.",
+        "The base is not compared: the resolver compares two strings, and loading by path not even those.",
     ),
     start=_start,
     reserves_slots=True,
+    reads=leading_prefixes,
+    reads_method=False,
 )

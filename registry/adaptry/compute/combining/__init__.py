@@ -1,4 +1,4 @@
-"""Several adapters of one base made into one: recipe, plan, and the table of methods."""
+"""Combines several adapters of one base into one: recipe, plan, and the table of methods."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from adaptry.compute.combining import (
 )
 from adaptry.compute.combining.method import CombineMethod
 from adaptry.core.errors import Invalid
+from adaptry.core.suggestions import suggestion
 
 COMBINE_METHODS: Mapping[str, CombineMethod] = {
     method.name: method
@@ -48,8 +49,9 @@ COMBINE_METHODS: Mapping[str, CombineMethod] = {
 
 
 def get_combine_method(name: str) -> CombineMethod:
-    """Raises `Invalid` with the names there are."""
+    """The method called `name`. Raises `Invalid`, with the list of names, if there is none."""
     try:
         return COMBINE_METHODS[name]
     except KeyError:
-        raise Invalid(f"unknown method {name[:40]!r} (one of: {', '.join(COMBINE_METHODS)})") from None
+        near = suggestion(name, COMBINE_METHODS) or f" (one of: {', '.join(COMBINE_METHODS)})"
+        raise Invalid(f"unknown method {name[:40]!r}{near}") from None

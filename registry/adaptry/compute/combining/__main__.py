@@ -1,4 +1,4 @@
-"""Writes the page of all methods of combining: `python -m adaptry.compute.combining > docs/combining.md`."""
+"""Prints the page of all methods of combining: `python -m adaptry.compute.combining > docs/combining.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whether adapters are of one base: what is known by content decides, names are hints, silence is told."""
+"""Whether adapters have the same base: fingerprints decide, names are hints, and unknown bases are
+reported.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ _SAME = ("exact", "same_weights", "cast")
 
 
 def check_one_base(parents: Sequence[ParentAdapter], other_base: bool) -> list[str]:
-    """What is to be told about the parents' bases.
+    """Notes about the parents' bases.
 
-    Raises `CheckFailed` where two are known to be of different bases, unless `other_base` allows it, and
-    where PEFT would not load all of one onto its base.
+    Raises `CheckFailed` if two are known to have different bases, unless `other_base` allows it, and if PEFT
+    would not load all of one onto its base.
     """
     notes: list[str] = []
     for parent in parents:
@@ -37,14 +39,14 @@ def _compared(first: ParentAdapter, other: ParentAdapter, other_base: bool) -> l
         return []
     found = match_bases(first.base, other.base)
     between = (
-        f"{other.label} is for the base {other.base.id.brief}, and {first.label} for {first.base.id.brief}"
+        f"{other.label} is for the base {other.base.id.brief}, but {first.label} for {first.base.id.brief}"
     )
     if found.level in _SAME:
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. Updates of different bases do not add up to anything that was"
-            " trained; say --other-base if that is what you want"
+            f"{between}: {found.evidence}. The sum of updates for different bases is not meaningful;"
+            " pass --other-base if you want it anyway"
         )
     return [f"{between}: {found.evidence}, as --other-base allows"]
 
@@ -56,21 +58,19 @@ def _named(parents: Sequence[ParentAdapter], unknown: Sequence[ParentAdapter], o
         between = f"the inputs name different bases ({', '.join(sorted(map(str, names)))})"
         if not other_base:
             raise CheckFailed(
-                f"{between}, and for {labels} nothing else tells; push them to a registry that knows their"
-                " bases, or say --other-base if these names mean one model"
+                f"{between}, and there is no other evidence for {labels}; push them to a registry that has"
+                " their"
+                " bases, or pass --other-base if these names mean the same model"
             )
         return [f"{between}, as --other-base allows"]
-    return [
-        "that the inputs are of one base is believed, not checked: no registry knows by content of which"
-        f" {labels} {'is' if len(unknown) == 1 else 'are'}"
-    ]
+    return [f"assumed, not checked: the inputs have the same base. No registry knows the base of {labels}"]
 
 
 def check_sequence(parents: Sequence[ParentAdapter], weights: Sequence[float]) -> list[str]:
-    """What a stack of adapters assumes that were trained one on top of the other.
+    """Notes about the assumptions of a stack of adapters that were trained one on top of another.
 
-    The base of a later one is the first's with the earlier ones merged in; nobody can see that from shapes,
-    so it is said. Raises `CheckFailed` where the shapes rule it out.
+    The base of a later adapter is the first base with the earlier adapters merged in. Shapes do not show
+    this, so it is stated as an assumption. Raises `CheckFailed` if the shapes rule it out.
     """
     notes = []
     for place, parent in enumerate(parents[1:], 1):
@@ -85,12 +85,12 @@ def check_sequence(parents: Sequence[ParentAdapter], weights: Sequence[float]) -
             and match_bases(first, parent.base).level == "different"
         ):
             raise CheckFailed(
-                f"{parent.label} is for a base of other shapes than {parents[0].label}'s, so it was not"
+                f"the shapes of {parent.label}'s base differ from {parents[0].label}'s, so it was not"
                 " trained on top of it"
             )
     if any(weight != 1 for weight in weights[:-1]):
         notes.append(
-            "an input before the last has another weight than 1:"
-            " what follows it was trained on something else"
+            "an input before the last has a weight other than 1, but the inputs after it were trained with"
+            " weight 1"
         )
     return notes

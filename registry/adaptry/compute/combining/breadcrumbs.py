@@ -1,4 +1,4 @@
-"""Model Breadcrumbs: no update's largest or smallest elements; then a sum, or TIES' election."""
+"""Model Breadcrumbs: drops each update's largest and smallest elements; then a sum, or TIES' election."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def band_prunes(inputs: CombineInputs) -> list[PruneFunction]:
 
 
 def breadcrumbs(inputs: CombineInputs) -> Tensor:
-    """λ Σ w_i band(Δ_i)."""
+    """λ Σ w_i band(Δ_i), [..., out, in] in float32."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
@@ -35,18 +35,18 @@ def breadcrumbs(inputs: CombineInputs) -> Tensor:
 
 
 def breadcrumbs_ties(inputs: CombineInputs) -> Tensor:
-    """λ · mean over the i that agree of w_i band(Δ_i)."""
+    """λ · mean of w_i band(Δ_i) over the agreeing i, [..., out, in] in float32."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_election
 
     return combine_rows(inputs, band_prunes(inputs), fuse_by_election(inputs))
 
 
-_GAMMA = MethodParameter(0.01, "share of the elements, the largest ones, that goes", 0.0, 1.0)
+_GAMMA = MethodParameter(0.01, "share of the elements, the largest ones, that is dropped", 0.0, 1.0)
 _PAPER = "Davari and Belilovsky, arXiv 2312.06795"
 _DIFFERS = (
-    "density and gamma are mergekit's: where both together exceed 1, density wins. The paper speaks of the"
-    " shares β and γ that go below and above: density is 1 − β − γ. PEFT has no breadcrumbs."
+    "density and gamma are mergekit's: if their sum exceeds 1, density has priority. In the paper's terms, β"
+    " and γ are the shares dropped below and above, so density is 1 − β − γ. PEFT has no breadcrumbs."
 )
 METHODS = (
     CombineMethod(

@@ -1,9 +1,10 @@
-"""Results that are a sum Σ c_i Δ_i, where lengths and angles of the updates give the c_i.
+"""Results of the form Σ c_i Δ_i, where the c_i depend on the norms of the updates and the angles between
+them.
 
-Lengths and angles are all in the Gram matrix, which factors give without forming an update; the result is the
-factors side by side, exactly. An adapter without an update at a site counts as an update of zero there, since
-that is what it does to the model; an adapter of weight 0 does not count at all. The experts of a fused
-parameter are one update.
+The Gram matrix has all norms and angles, and can be computed from factors without forming an update. The
+result is the concatenation of the factors, exactly. An adapter without an update at a site counts as a zero
+update there, since that is its effect on the model; an adapter with weight 0 does not count. The experts of a
+fused parameter are one update.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def counted_inputs(inputs: CombineInputs) -> list[int]:
-    """The places of the recipe's inputs that count here; those without an update are among them."""
+    """The positions of the recipe's inputs that count here, including those without an update."""
     return [place for place, weight in enumerate(inputs.all_weights) if weight]
 
 
 def gram_of_inputs(inputs: CombineInputs, places: Sequence[int]) -> Tensor:
-    """⟨Δ_i, Δ_j⟩ of the inputs at these places, [N, N] float64; 0 for those without an update."""
+    """⟨Δ_i, Δ_j⟩ of the inputs at `places`, [N, N] in float64; 0 for inputs without an update."""
     import torch
 
     from adaptry.compute.tensors.lowrank import gram_matrix
@@ -38,14 +39,14 @@ def gram_of_inputs(inputs: CombineInputs, places: Sequence[int]) -> Tensor:
 
 
 def weights_of_inputs(inputs: CombineInputs, places: Sequence[int]) -> Tensor:
-    """[N] float64."""
+    """The weights of the inputs at `places`, [N] in float64."""
     import torch
 
     return torch.tensor([inputs.all_weights[place] for place in places], dtype=torch.float64)
 
 
 def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The lengths [N] and the cosines [N, N]; the cosine with an update of zero is 0, its own too."""
+    """The norms [N] and the cosines [N, N], in float64; every cosine with a zero update is 0."""
     import torch
 
     lengths = gram.diagonal().clamp(min=0).sqrt()
@@ -55,7 +56,9 @@ def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_combination(inputs: CombineInputs, places: Sequence[int], coefficients: Tensor) -> Factors:
-    """Σ c_i Δ_i over the inputs at these places. Coefficients of 0 leave nothing behind, not even rank."""
+    """Σ c_i Δ_i over the inputs at `places`, with coefficients c [N], as factors whose rank is the sum of the
+    ranks. Inputs with coefficient 0 add no rank; if all are 0, the result is a zero update.
+    """
     from adaptry.compute.tensors.lowrank import concatenate
 
     by_place = dict(zip(places, coefficients.tolist(), strict=True))

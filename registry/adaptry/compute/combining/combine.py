@@ -1,4 +1,4 @@
-"""Carrying a plan out: each site's updates read, combined, brought to its rank, and measured."""
+"""Executes a plan: reads, combines, truncates and measures the updates of each site."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
-    """The adapter that the plan makes, not computed yet."""
+    """The plan's result as a lazy adapter; nothing is computed yet."""
     planned = {planned.site: planned for planned in plan.sites if planned.inputs}
     is_replay = plan.sites[0].method.replay_mode != "no"
     compute = make_replay(plan) if is_replay else _CombinedModules(plan, planned).compute
@@ -35,7 +35,7 @@ def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
 
 
 def recorded_recipe(plan: CombinePlan) -> Json:
-    """The recipe kept with the result: all that decides its values, and inputs by digest."""
+    """The recipe stored with the result: everything that determines its values, with inputs by digest."""
     recipe = plan.recipe
     kept = recipe.model_dump(
         mode="json", exclude={"inputs", "output", "modules", "whole_weights", "other_base"}
@@ -64,7 +64,7 @@ def _recorded_override(plan: CombinePlan, place: int) -> Json:
 
 
 def _named(plan: CombinePlan, source: str) -> object:
-    """An input by digest, where a recipe names it by its source."""
+    """The digest of an input that a recipe names by its source."""
     for entry, parent in zip(plan.recipe.inputs, plan.parents, strict=True):
         if source in (entry.source, parent.label):
             return parent.recipe_entry()
@@ -77,7 +77,7 @@ class _CombinedModules:
     planned: Mapping[WeightSite, PlannedSite]
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's factors, and figures where something was lost."""
+        """The site's factors, and figures if something was lost."""
         from adaptry.compute.tensors.lowrank import (
             Decomposition,
             Factors,
@@ -101,9 +101,9 @@ class _CombinedModules:
 
 
 def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
-    """What the site's method makes of its inputs, whole: factors, or float32 [..., out, in].
+    """The result of the site's method before truncation: factors, or a tensor [..., out, in] in float32.
 
-    Raises `InvalidWeights` (an input holds NaN), `CheckFailed` (the result is beyond float32).
+    Raises `InvalidWeights` (an input has NaN), `CheckFailed` (the result exceeds float32).
     """
     from adaptry.compute.lazy_adapters.rounding import check_fits
 
@@ -130,7 +130,9 @@ def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
 
 @contextmanager
 def _within_float32(planned: PlannedSite) -> Iterator[None]:
-    """A decomposition that fails of finite inputs: a square or a sum on the way was beyond float32."""
+    """Raises `CheckFailed` if a decomposition of finite inputs fails: an intermediate value exceeded
+    float32.
+    """
     import torch
 
     try:
@@ -143,7 +145,7 @@ def _within_float32(planned: PlannedSite) -> Iterator[None]:
 
 
 def _generator(seed: int, key: str, place: int) -> Generator:
-    """Random numbers that depend on nothing but the recipe's seed, the site and the input."""
+    """A generator whose numbers depend only on the recipe's seed, the site and the input."""
     import torch
 
     digest = hashlib.sha256(f"{seed}\0{key}\0{place}".encode()).digest()

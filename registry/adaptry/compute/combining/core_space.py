@@ -1,7 +1,7 @@
-"""Core Space: updates written in bases they all share, as small cores, and the cores combined.
+"""Core Space: writes updates in common bases, as small cores, and combines the cores.
 
-The bases span all columns and all rows of all updates, so nothing is lost on the way there and back: the sum
-of the cores is the sum of the updates. What is combined are R×R matrices, whatever the size of the model.
+The bases span all columns and all rows of all updates, so the transformation is lossless: the sum of the
+cores is the sum of the updates. The combined matrices are R×R, whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def core_space(inputs: CombineInputs) -> Factors:
-    """U · merge(UᵀΔ_1V, …, UᵀΔ_TV) · Vᵀ, with U and V the axes of all balanced factors stacked."""
+    """U · merge(UᵀΔ_1V, …, UᵀΔ_TV) · Vᵀ, where U and V are the axes of all balanced, stacked factors."""
     import torch
 
     from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
@@ -42,7 +42,7 @@ def core_space(inputs: CombineInputs) -> Factors:
 
 
 def _in_common_axes(stacks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The left singular vectors U [..., m, k] of the matrices side by side, and each Uᵀ X_i; float32."""
+    """The left singular vectors U [..., m, k] of the concatenated matrices, and each Uᵀ X_i; in float32."""
     import torch
 
     from adaptry.compute.tensors.lowrank import numerical_rank
@@ -58,20 +58,20 @@ def _in_common_axes(stacks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
 METHODS = (
     CombineMethod(
         "core_space",
-        "updates written in common bases, combined there as small cores",
+        "writes the updates in common bases, and combines them there as small cores",
         core_space,
         source="Panariello et al., NeurIPS 2025, arXiv 2509.17786",
         parameters={
             **inner_parameters("ties"),
-            "isotropic": MethodParameter(
-                False, "make the singular values of what comes out equal, as iso_c does"
-            ),
+            "isotropic": MethodParameter(False, "make the singular values of the result equal, like iso_c"),
         },
         differences=(
-            "The authors stack lora_A and lora_B as they are, so that the same update split otherwise between"
-            " them gives another result; here each update is split evenly by its singular value decomposition"
-            " first. Ranks may differ. TSV-Merge and Iso-C in the core are the same as outside it: use `tsv`"
-            " and `iso_c`. Where singular values are equal, the axes are not unique."
+            "The authors stack lora_A and lora_B unchanged, so the result depends on how an update is split"
+            " between them; here each update is first split evenly by its singular value decomposition."
+            " Ranks may"
+            " differ. TSV-Merge and Iso-C give the same result in the core as outside it: use `tsv` and"
+            " `iso_c`."
+            " If singular values are equal, the axes are not unique."
         ),
     ),
 )

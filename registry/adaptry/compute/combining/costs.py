@@ -1,4 +1,4 @@
-"""How long so many multiplications take: measured briefly, so that a plan's estimate is of this machine."""
+"""Estimates the time of multiplications from a short measurement on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ _ROUNDS = 8
 
 
 def estimate_seconds(operations: float) -> float:
-    """A rough time for a plan's `operations`, from the speed of small products in float64; needs torch."""
+    """A rough time in seconds for a plan's `operations`, from the speed of small products in float64. Needs
+    torch.
+    """
     import torch
 
     matrix = torch.ones(_SIDE, _SIDE, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""DARE: elements dropped by chance, the rest scaled up to match; then the sum, or TIES' election."""
+"""DARE: drops random elements and scales up the rest to compensate; then a sum, or TIES' election."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _drop(inputs: CombineInputs, place: int) -> PruneFunction:
 
 
 def dare_linear(inputs: CombineInputs) -> Tensor:
-    """λ Σ w_i drop(Δ_i)."""
+    """λ Σ w_i drop(Δ_i), [..., out, in] in float32."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
@@ -44,7 +44,7 @@ def dare_linear(inputs: CombineInputs) -> Tensor:
 
 
 def dare_ties(inputs: CombineInputs) -> Tensor:
-    """λ · mean over the i that agree of w_i drop(Δ_i)."""
+    """λ · mean of w_i drop(Δ_i) over the agreeing i, [..., out, in] in float32."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_election
 
@@ -53,14 +53,15 @@ def dare_ties(inputs: CombineInputs) -> Tensor:
 
 _PAPER = "Yu et al., arXiv 2311.03099"
 _DRAWS = (
-    "PEFT and mergekit draw from the global generator, so a result depends on all that ran before; here on"
-    " the recipe's seed alone. PEFT's non-svd types drop elements of lora_A and lora_B (`peft:dare_linear`,"
-    " `peft:dare_ties`). mergekit scales so that Σ|δ| stays (rescale: l1), the paper and PEFT by 1/density."
+    "PEFT and mergekit draw from the global generator, so a result depends on everything that ran before;"
+    " here only on the recipe's seed. PEFT's non-svd types drop elements of lora_A and lora_B"
+    " (`peft:dare_linear`, `peft:dare_ties`). mergekit scales to preserve Σ|δ| (rescale: l1), the paper and"
+    " PEFT by 1/density."
 )
 METHODS = (
     CombineMethod(
         "dare_linear",
-        "elements dropped by chance, the rest scaled up and summed",
+        "drops random elements, scales up the rest and sums",
         dare_linear,
         source=_PAPER,
         parameters={"density": CHANCE, "rescale": RESCALE, **SUM},
@@ -69,7 +70,7 @@ METHODS = (
     ),
     CombineMethod(
         "dare_ties",
-        "elements dropped by chance, then the mean of those that have the elected sign",
+        "drops random elements, then takes the mean of those with the elected sign",
         dare_ties,
         source=f"{_PAPER}; Yadav et al., arXiv 2306.01708",
         parameters={"density": CHANCE, "rescale": RESCALE, **ELECTION},

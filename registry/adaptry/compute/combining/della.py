@@ -1,4 +1,4 @@
-"""DELLA: elements dropped by chance, small ones sooner than large ones; then TIES' election, or the sum."""
+"""DELLA: drops random elements, small ones with a higher probability; then TIES' election, or a sum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def magprune_prunes(inputs: CombineInputs) -> list[PruneFunction]:
     """For each update, the paper's MAGPRUNE by `density`, `epsilon` and `rescale`.
 
-    Raises `Invalid` where density ± ε/2 is no probability.
+    Raises `Invalid` if density ± ε/2 is not a probability.
     """
     density, half = inputs.number("density"), inputs.number("epsilon") / 2
     if density < 1 and not 0 < density - half <= density + half < 1:
@@ -44,7 +44,7 @@ def _magprune(inputs: CombineInputs, place: int) -> PruneFunction:
 
 
 def della(inputs: CombineInputs) -> Tensor:
-    """λ · mean over the i that agree of w_i magprune(Δ_i)."""
+    """λ · mean of w_i magprune(Δ_i) over the agreeing i, [..., out, in] in float32."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_election
 
@@ -52,7 +52,7 @@ def della(inputs: CombineInputs) -> Tensor:
 
 
 def della_linear(inputs: CombineInputs) -> Tensor:
-    """λ Σ w_i magprune(Δ_i)."""
+    """λ Σ w_i magprune(Δ_i), [..., out, in] in float32."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
@@ -60,17 +60,17 @@ def della_linear(inputs: CombineInputs) -> Tensor:
 
 
 _EPSILON = MethodParameter(
-    0.2, "how far the probability rises from a row's smallest element to its largest", 0.0, 1.0
+    0.2, "difference between the probabilities of a row's largest and smallest element", 0.0, 1.0
 )
 _PAPER = "Deep et al., arXiv 2406.11617"
 _DIFFERS = (
-    "ε is the whole width, as in the paper; mergekit's epsilon is half of it (epsilon: 0.3 is its 0.15), and"
-    " it scales so that Σ|δ| stays (rescale: l1). PEFT has no DELLA."
+    "ε is the full width, as in the paper; mergekit's epsilon is half of it (epsilon: 0.3 is its 0.15), and"
+    " mergekit scales to preserve Σ|δ| (rescale: l1). PEFT has no DELLA."
 )
 METHODS = (
     CombineMethod(
         "della",
-        "elements dropped by chance, small ones sooner; the mean of those that have the elected sign",
+        "drops random elements, small ones more often; then takes the mean of those with the elected sign",
         della,
         source=_PAPER,
         parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **ELECTION},
@@ -79,7 +79,7 @@ METHODS = (
     ),
     CombineMethod(
         "della_linear",
-        "elements dropped by chance, small ones sooner; the rest summed",
+        "drops random elements, small ones more often; then sums the rest",
         della_linear,
         source=_PAPER,
         parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **SUM},

@@ -1,9 +1,9 @@
-"""Dense updates, a few rows at a time: what elementwise methods run on.
+"""Dense updates in blocks of a few rows, for elementwise methods.
 
-The dense updates of several adapters are never all there: a block of rows of each is multiplied out, treated
-while the processor's cache has it, and dropped. Multiplying out twice is cheaper than keeping. A block is cut
-the same way each time, so that it has the same bits each time. The members of a batch (experts) are rows one
-below the other.
+The dense updates of several adapters are never in memory together: a block of rows of each is multiplied out,
+processed while it is in the processor's cache, and dropped. Computing a block twice is cheaper than storing
+it. Blocks are always cut in the same way, so they always have the same bits. The members of a batch (experts)
+are stacked as rows.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from torch import Tensor
 from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.tensors.lowrank import Factors
 
-_ELEMENTS = 1 << 18  # of one update: a megabyte, which a core's cache holds a few of
+_ELEMENTS = 1 << 18  # of one update: a megabyte, several of which fit into a core's cache
 
 RowBlock = tuple[int, slice]
-"""A block of rows: of which member of the batch, which rows."""
+"""A block: the member of the batch, and its rows."""
 PruneFunction = Callable[[Tensor], Tensor]
-"""A block [rows, in] of one update with some elements zeroed (and others scaled); called in block order."""
+"""A function that returns a block [rows, in] of one update with some elements set to zero (and others
+scaled). It is called in the order of the blocks.
+"""
 FuseFunction = Callable[[Tensor], Tensor]
-"""The blocks of all updates [T, rows, in] made one, [rows, in]; it may overwrite them."""
+"""A function from the blocks of all updates [T, rows, in] to one block [rows, in]; it may overwrite them."""
 
 
 @dataclass(frozen=True, slots=True)
 class DenseRows:
-    """An update by blocks of rows: `up` [E, out, r] with the scale in it, `down` [E, r, in]."""
+    """An update in blocks of rows: `up` [E, out, r], which includes the scale, and `down` [E, r, in]."""
 
     up: Tensor
     down: Tensor
@@ -64,12 +66,14 @@ class DenseRows:
         return self.up[member, rows] @ self.down[member]
 
     def blocks(self) -> Iterator[Tensor]:
-        """All blocks in order, [rows, in] each."""
+        """All blocks in order, [rows, in] each, in float32."""
         return (self.block(place) for place in self.row_blocks())
 
 
 def combine_rows(inputs: CombineInputs, prunes: Sequence[PruneFunction], fuse: FuseFunction) -> Tensor:
-    """Each update's blocks through its own of `prunes`, and what is left through `fuse`; [..., out, in]."""
+    """Prunes the blocks of each update with its function of `prunes`, and fuses them; [..., out, in] in
+    float32.
+    """
     updates = rows_of(inputs)
     result = torch.empty(updates[0].shape)
     for member, rows in updates[0].row_blocks():

@@ -1,4 +1,6 @@
-"""Iso-C: the sum of updates with a flat spectrum, so that directions of only some count like the others."""
+"""Iso-C: the sum of updates with a flat spectrum, so that directions that only some updates share count
+equally.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def iso_c(inputs: CombineInputs) -> Factors:
-    """σ̄ · U Vᵀ, with U and V the singular vectors of Σ w_i Δ_i, as many as there are or as `rank` says, and
-    σ̄ their mean singular value.
+    """σ̄ · U Vᵀ, where U and V are the singular vectors of Σ w_i Δ_i (all, or `rank` of them), and σ̄ their
+    mean singular value.
     """
     from adaptry.compute.tensors.lowrank import decompose
 
@@ -21,10 +23,10 @@ def iso_c(inputs: CombineInputs) -> Factors:
 
 
 def flatten_spectrum(found: Decomposition, floor: float, rank: int | None = None) -> Factors:
-    """Each singular value above `floor` (a share of the largest), of the first `rank`, becomes their mean;
-    the others 0.
+    """Replaces each of the first `rank` singular values above `floor` (a share of the largest) by their mean,
+    and the others by 0.
 
-    Of a batch, each member has its own mean. Float32.
+    Each member of a batch has its own mean. The factors are in float32.
     """
     import torch
 
@@ -45,14 +47,16 @@ METHODS = (
         source="Marczak et al., arXiv 2502.04959",
         parameters={
             "floor": MethodParameter(
-                1e-6, "singular values below this share of the largest are taken for none", 1e-9, 0.9
+                1e-6, "singular values below this share of the largest count as 0", 1e-9, 0.9
             )
         },
         differences=(
-            "The authors' code takes the mean over all min(out, in) singular values and raises those that are"
-            " 0 too, along vectors that the updates do not determine. Here only the sum's own directions"
-            " count, so that the result depends on the updates alone. A `rank` chooses the directions before"
-            " they are made equal."
+            "The authors' code takes the mean over all min(out, in) singular values and also raises those"
+            " that"
+            " are 0, along vectors that the updates do not determine. Here only the directions of the sum"
+            " count,"
+            " so the result depends only on the updates. `rank` selects the directions before the values are"
+            " made equal."
         ),
     ),
 )

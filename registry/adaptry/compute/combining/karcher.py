@@ -1,6 +1,6 @@
-"""Mean directions: updates as points on a sphere, their mean there, at their mean length.
+"""Mean directions: the mean of updates as points on a sphere, at their mean norm.
 
-A sum of updates that disagree is shorter than they are; a mean on the sphere keeps the length.
+The sum of updates that disagree is shorter than they are; a mean on the sphere preserves the norm.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _NOTHING = 1e-8
 
 
 def karcher(inputs: CombineInputs) -> Factors:
-    """The direction of least weighted squared angles to the Δ_i, at the length Σ w_i‖Δ_i‖; weights sum to 1.
+    """The direction with the smallest weighted sum of squared angles to the Δ_i, with norm Σ w_i‖Δ_i‖
+    (weights sum to 1).
 
-    Raises `CheckFailed` where there is no such one direction.
+    Raises `CheckFailed` if this direction is not unique.
     """
     places = counted_inputs(inputs)
     lengths, cosines = norms_and_cosines(gram_of_inputs(inputs, places))
@@ -50,7 +51,9 @@ def karcher(inputs: CombineInputs) -> Factors:
 
 
 def multislerp(inputs: CombineInputs) -> Factors:
-    """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `CheckFailed` if they cancel."""
+    """The direction of Σ w_i Δ_i/‖Δ_i‖, with norm Σ w_i‖Δ_i‖. Raises `CheckFailed` if the directions
+    cancel.
+    """
     places = counted_inputs(inputs)
     lengths, cosines = norms_and_cosines(gram_of_inputs(inputs, places))
     weights = weights_of_inputs(inputs, places)
@@ -63,14 +66,14 @@ def multislerp(inputs: CombineInputs) -> Factors:
 
 
 def _towards_all(inputs: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
-    """Σ w_i log(u_i) at the mean, as coefficients of the directions u_i."""
+    """Σ w_i log(u_i) at the mean, as coefficients [N] of the directions u_i."""
     import torch
 
     dots = (cosines @ mean).clamp(-1, 1)
     if bool(((dots < -1 + _NOTHING) & (shares != 0)).any()):
         raise CheckFailed(
             f"{inputs.site_name}: an update is opposite to the mean of all, so the mean on the sphere is not"
-            " unique; give this module another method (modules: in the recipe), linear for one"
+            " unique; choose another method for this module (modules: in the recipe), such as linear"
         )
     angles = torch.acos(dots)
     pulls = shares * torch.where(angles > 0, angles / torch.sin(torch.where(angles > 0, angles, 1)), 1)
@@ -86,8 +89,8 @@ def _unit(inputs: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tenso
     if length < _NOTHING:
         raise CheckFailed(
             f"{inputs.site_name}: the directions of the updates cancel, so they have no mean direction;"
-            " change the weights, or give this module another method (modules:"
-            " in the recipe), linear for one"
+            "  change the weights, or choose another method for this module (modules:"
+            " in the recipe), such as linear"
         )
     return coefficients / length
 
@@ -96,13 +99,13 @@ def _summing_to_one(inputs: CombineInputs, weights: Tensor) -> Tensor:
     total = float(weights.sum())
     if abs(total) < _NOTHING:
         raise CheckFailed(
-            f"{inputs.site_name}: the weights sum to 0, so they are no shares; change one of them"
+            f"{inputs.site_name}: the weights sum to 0, so they cannot be normalised; change one of them"
         )
     return weights / total
 
 
 def _of_updates(mean: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
-    """Coefficients of the Δ_i, from those of their directions."""
+    """Coefficients [N] of the Δ_i, from those of their directions."""
     import torch
 
     return mean * (weights @ lengths) * torch.where(lengths > 0, 1 / torch.where(lengths > 0, lengths, 1), 0)
@@ -111,29 +114,32 @@ def _of_updates(mean: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
 METHODS = (
     CombineMethod(
         "multislerp",
-        "the direction of the weighted mean of directions, at the weighted mean length",
+        "the direction of the weighted mean of directions, with the weighted mean norm",
         multislerp,
         source="mergekit's multislerp",
         parameters={"normalize": MethodParameter(True, "divide the weights by their sum")},
         differences=(
-            "Equal to mergekit's with a base. mergekit also goes a step in the tangent space of the mean,"
+            "Equal to mergekit's with a base. mergekit also takes a step in the tangent space of the mean,"
             " where the weighted tangents always sum to 0, so this is the closed form. Directions that cancel"
-            " are refused; mergekit adds two such up."
+            " are refused; mergekit adds two such updates."
         ),
     ),
     CombineMethod(
         "karcher",
-        "the mean of the directions on the sphere, at the mean length",
+        "the mean of the directions on the sphere, with the mean norm",
         karcher,
         source="Karcher 1977; mergekit's karcher, arXiv 2603.04972",
         parameters={
-            "iterations": MethodParameter(10, "steps at most", 1, 1000),
-            "tolerance": MethodParameter(1e-5, "the step, in radians, below which it ends", 1e-12, 0.1),
+            "iterations": MethodParameter(10, "maximum number of steps", 1, 1000),
+            "tolerance": MethodParameter(
+                1e-5, "length of a step, in radians, below which it stops", 1e-12, 0.1
+            ),
         },
         differences=(
-            "mergekit takes the mean of whole models' weights, which all point nearly the same way, with"
-            " equal weights; this is of the updates. Directions that cancel, or one opposite to the mean, are"
-            " refused; mergekit then begins with the first input."
+            "mergekit takes the mean of complete models' weights, which have nearly the same direction, with"
+            " equal weights; here it is the mean of the updates. Directions that cancel, or one opposite to"
+            " the"
+            " mean, are refused; mergekit then starts from the first input."
         ),
     ),
 )

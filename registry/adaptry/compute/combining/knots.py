@@ -1,8 +1,8 @@
-"""KnOTS: updates turned into common axes before they are combined element by element.
+"""KnOTS: rotates updates into common axes before it combines them element by element.
 
-The left singular vectors U of [Δ_1 … Δ_T] are the axes; UᵀΔ_i is what update i does along each. LoRAs that
-were trained apart agree on few elements of Δ, and on more of these. All is done in factors: the axes come
-from an R×R problem, and R×in matrices are combined instead of out×in.
+The axes are the left singular vectors U of [Δ_1 … Δ_T]; UᵀΔ_i are the components of update i. Independently
+trained LoRAs agree on few elements of Δ, but on more of these components. Everything is computed in factors:
+the axes come from an R×R problem, and the combined matrices are R×in instead of out×in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def knots(inputs: CombineInputs) -> Factors:
-    """U · merge(UᵀΔ_1, …, UᵀΔ_T)."""
+    """U · merge(UᵀΔ_1, …, UᵀΔ_T), as factors."""
     import torch
 
     from adaptry.compute.tensors.lowrank import Factors, numerical_rank
@@ -29,8 +29,8 @@ def knots(inputs: CombineInputs) -> Factors:
         part * update.scale
         for part, update in zip(torch.split(basis.upper, ranks, dim=-1), inputs.updates, strict=True)
     ]
-    # [Δ_1 … Δ_T] = Q · [part_1 A_1 …]; each A_i has an orthonormal basis that the left singular vectors do
-    # not see.
+    # [Δ_1 … Δ_T] = Q · [part_1 A_1 …]; the orthonormal basis of each A_i does not affect the left singular
+    # vectors.
     core = torch.cat(
         [
             part @ basis_of(update.down.mT).upper.mT
@@ -50,14 +50,15 @@ def knots(inputs: CombineInputs) -> Factors:
 METHODS = (
     CombineMethod(
         "knots",
-        "updates turned into common axes, then combined element by element there",
+        "rotates the updates into common axes, and combines them there element by element",
         knots,
         source="Stoica et al., ICLR 2025, arXiv 2410.19735",
         parameters=inner_parameters("ties"),
         differences=(
-            "The authors' code leaves out the trained scale α/r, trims the elements of all modules at once"
-            " and drops singular values below 1e-5; here the scale counts, each module is trimmed alone, and"
-            " values below 1e-6 of the largest are dropped. With merge: linear it is the plain sum. Where"
+            "The authors' code ignores the trained scale α/r, trims the elements of all modules together and"
+            " drops singular values below 1e-5; here the scale is included, each module is trimmed"
+            " separately,"
+            " and values below 1e-6 of the largest are dropped. With merge: linear it is the plain sum. If"
             " singular values are equal, the axes are not unique."
         ),
     ),

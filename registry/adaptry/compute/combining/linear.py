@@ -1,4 +1,4 @@
-"""Sums of updates: the plain one, and its nearest of a lower rank."""
+"""Sums of updates: the exact sum, and its closest approximation of a lower rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def weighted_sum(inputs: CombineInputs) -> Factors:
-    """Σ w_i Δ_i, exactly, as factors side by side."""
+    """Σ w_i Δ_i, exactly, as concatenated factors."""
     from adaptry.compute.tensors.lowrank import concatenate
 
     pairs = zip(inputs.updates, inputs.weights, strict=True)
@@ -24,19 +24,19 @@ LINEAR = CombineMethod(
     weighted_sum,
     source="Ilharco et al., arXiv 2212.04089",
     differences=(
-        "PEFT's `linear` sums the factors, so its result has cross terms B_i A_j and is no sum of updates "
+        "PEFT's `linear` sums the factors, so its result has cross terms B_i A_j and is not a sum of updates "
         "(here: `peft:linear`). mergekit's `linear` averages whole models; its `task_arithmetic` is this sum."
     ),
 )
 SVD = CombineMethod(
     "svd",
-    "weighted sum, brought to a rank by a singular value decomposition",
+    "weighted sum, truncated to a rank by a singular value decomposition",
     weighted_sum,
     source="Eckart and Young 1936",
     rank=max,
     differences=(
-        "PEFT's `svd` decomposes the dense sum; the result is the same update, split evenly between the"
-        " factors here and wholly in lora_B there (`peft:svd`)."
+        "PEFT's `svd` decomposes the dense sum; the result is the same update, but the singular values are"
+        " split evenly between the factors here, and in lora_B there (`peft:svd`)."
     ),
 )
 METHODS = (LINEAR, SVD)

@@ -1,7 +1,7 @@
-"""A method of combining adapters, as a value: its parameters, and one function from updates to an update.
+"""A method of combining adapters, as a value: its parameters, and a function from updates to one update.
 
-A method sees one site at a time and knows no files. Adding one is one function and one entry in
-`COMBINE_METHODS`; the recipe's schema, the command line's help and the docs are made from the table.
+A method processes one site at a time and knows no files. To add one, write a function and an entry in
+`COMBINE_METHODS`, from which the recipe's schema, the command line's help and the docs are generated.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 Number: TypeAlias = float | int | bool | str
 DeltaForm = Literal["factors", "dense"]
 ReplayMode = Literal["no", "by site", "in order"]
-"""Whether another program's arithmetic is reproduced: weights of 0 count and the result is final as it comes.
-`in order`: also its random numbers, site after site in the model's order.
+"""Whether another program's arithmetic is reproduced: weights of 0 count, and the result is not truncated
+further. `in order`: its random numbers too, site by site in the model's order.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class MethodParameter:
-    """A number (or a word) that a method takes: its default, its bounds or choices, and what it is."""
+    """A number or word that a method takes: default, bounds or choices, and description."""
 
     default: Number
     about: str
@@ -36,20 +36,20 @@ class MethodParameter:
     choices: tuple[str, ...] = ()
 
     def check_value(self, name: str, value: object) -> Number:
-        """`value` as this parameter's kind. Raises `Invalid` with what it takes."""
+        """`value` in this parameter's type. Raises `Invalid`, with the allowed values."""
         if self.choices:
             if value not in self.choices:
-                raise Invalid(f"{name} is one of {', '.join(self.choices)}, not {str(value)[:40]!r}")
+                raise Invalid(f"{name} must be one of {', '.join(self.choices)}, not {str(value)[:40]!r}")
             return str(value)
         if isinstance(self.default, bool):
             if not isinstance(value, bool):
-                raise Invalid(f"{name} is true or false, not {str(value)[:40]!r}")
+                raise Invalid(f"{name} must be true or false, not {str(value)[:40]!r}")
             return value
         is_whole = isinstance(self.default, int)
         if isinstance(value, bool) or not isinstance(value, int if is_whole else (int, float)):
-            raise Invalid(f"{name} is a {'whole ' if is_whole else ''}number, not {str(value)[:40]!r}")
+            raise Invalid(f"{name} must be a {'whole ' if is_whole else ''}number, not {str(value)[:40]!r}")
         if not self._is_inside(value):
-            raise Invalid(f"{name} lies from {self.low:g} to {self.high:g}, not at {value:g}")
+            raise Invalid(f"{name} must be from {self.low:g} to {self.high:g}, not {value:g}")
         return value if is_whole else float(value)
 
     def _is_inside(self, value: float) -> bool:
@@ -58,8 +58,8 @@ class MethodParameter:
 
 @dataclass(frozen=True, slots=True)
 class PeftReplay:
-    """What a reproduced program's bits depend on besides numbers: whether its layer keeps the weight
-    transposed, the `kernel` of a convolution, and its one generator.
+    """Further inputs on which a reproduced program's bits depend: whether its layer stores the weight
+    transposed, the `kernel` of a convolution, and its only generator.
     """
 
     is_transposed: bool = False
@@ -69,16 +69,16 @@ class PeftReplay:
 
 @dataclass(frozen=True, slots=True)
 class CombineInputs:
-    """What a method gets of one site: the updates of the adapters that have one there, each with its trained
-    scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to
-    have, for a method whose arithmetic depends on it.
+    """The inputs of a method at one site: the updates of the adapters that have one there, including their
+    trained scales, in the recipe's order; their weights; the values of the parameters; and `rank`, the
+    requested rank of the result, for methods whose arithmetic depends on it.
 
-    `input_positions` says which of the recipe's inputs the updates are of; `all_weights` are the weights here
-    of all of them, also of those without an update at this site, for methods that take absence for an update
-    of zero. `site_name` is for errors.
+    `input_positions` are the positions of the updates' adapters in the recipe. `all_weights` are the weights
+    of all inputs, including those without an update at this site, for methods that treat absence as a zero
+    update. `site_name` is for errors.
 
-    `random(i)` is a fresh generator for the i-th update, seeded by recipe, site and input: never by order or
-    threads.
+    `random(i)` is a new generator for the i-th update, seeded by recipe, site and input, independent of order
+    and threads.
     """
 
     updates: Sequence[Factors]
@@ -102,17 +102,18 @@ class CombineInputs:
 
 
 CombineFunction = Callable[[CombineInputs], "Factors | Tensor"]
-"""Factors: the update, with the rank it needs. A tensor [..., out, in]: dense, to be brought to a rank."""
+"""The result: factors with the rank that they need, or a dense tensor [..., out, in], which is then
+truncated.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class CombineMethod:
-    """`name` as recipes spell it; `source`: paper and code whose arithmetic it is; `parameters` by name;
-    `delta_form`: whether it stays in factors or forms one site's updates densely; `inputs`: how many adapters
-    it takes, at least and at most; `rank`: the rank of its result from the ranks of its inputs, where no rank
-    is asked for; `uses_weights`: whether weights other than 0 and 1 mean something to it; `replay_mode`:
-    whether it is another program's to the bit; `differences`: where PEFT or mergekit do otherwise under this
-    name.
+    """`name`: its name in recipes. `source`: the paper and code that it implements. `parameters`: by name.
+    `delta_form`: whether it works on factors or forms a site's updates densely. `inputs`: the minimum and
+    maximum number of adapters. `rank`: the rank of its result from the ranks of its inputs, if no rank is
+    requested. `uses_weights`: whether weights other than 0 and 1 have a meaning. `replay_mode`: whether it
+    reproduces another program bit for bit. `differences`: how PEFT or mergekit differ under this name.
     """
 
     name: str
@@ -128,7 +129,7 @@ class CombineMethod:
     differences: str = ""
 
     def check_values(self, values: Mapping[str, object]) -> dict[str, Number]:
-        """All parameters with their values or defaults, in the table's order. Raises `Invalid`."""
+        """All parameters with given values or defaults, in the table's order. Raises `Invalid`."""
         unknown = sorted(values.keys() - self.parameters.keys())
         if unknown:
             takes = ", ".join(self.parameters) or "no parameters"

@@ -1,7 +1,7 @@
-"""Model Stock: how far to go along the mean of the updates, from nothing but the angles between them.
+"""Model Stock: scales the mean of the updates by a factor that depends only on the angles between them.
 
-Fine-tunes of one task lie as if drawn around an unseen centre; the wider their angle, the more of each is
-noise, and the nearer to the base the estimate of the centre is.
+Fine-tunes for one task scatter around an unknown centre. The larger the angle between them, the more of each
+is noise, and the closer to the base is the estimate of the centre.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SINGULAR = 1e-6
 
 
 def model_stock(inputs: CombineInputs) -> Factors:
-    """t · mean(Δ_i), with t = N cos θ / (1 + (N−1) cos θ) and cos θ the mean over pairs."""
+    """t · mean(Δ_i), where t = N cos θ / (1 + (N−1) cos θ) and cos θ is the mean over pairs."""
     from adaptry.compute.tensors.lowrank import Factors, concatenate
 
     count = len(counted_inputs(inputs))
@@ -33,7 +33,7 @@ def model_stock(inputs: CombineInputs) -> Factors:
 
 
 def _reach(cosine: Tensor, count: int) -> Tensor:
-    """t; 0 where the formula has a pole, as in mergekit."""
+    """The factor t; 0 at the pole of the formula, as in mergekit."""
     import torch
 
     below = 1 + (count - 1) * cosine
@@ -52,7 +52,9 @@ def _mean_cosine(inputs: CombineInputs) -> Tensor:
 
 
 def _mean_cosines_of_rows(inputs: CombineInputs, count: int) -> Tensor:
-    """[..., out] float64; the pairs of which one has no update here count as 0."""
+    """The mean cosine of each row, [..., out] in float64; pairs in which one has no update here count as
+    0.
+    """
     import torch
 
     from adaptry.compute.tensors.lowrank import row_inner_products
@@ -71,23 +73,25 @@ def _mean_cosines_of_rows(inputs: CombineInputs, count: int) -> Tensor:
 METHODS = (
     CombineMethod(
         "model_stock",
-        "the mean of the updates, as far as the angles between them say",
+        "the mean of the updates, scaled according to the angles between them",
         model_stock,
         source="Jang et al., arXiv 2403.19522",
         parameters={
             "over": MethodParameter(
                 "tensor",
-                "what has angles: the updates as a whole, or each row (all that leads to one output)",
+                "compute angles of whole updates, or of each row (the weights of one output)",
                 choices=("tensor", "rows"),
             )
         },
         inputs=(2, 64),
         uses_weights=False,
         differences=(
-            "Equal to mergekit's, whose filter_wise is `over: rows` (but for rows shorter than 1e-3, whose"
-            " cosines mergekit lessens). Made for fine-tunes of one task: of adapters at right angles little"
-            " is left, nothing of a module that one of two has alone, and where most are at more than a right"
-            " angle, the formula turns their mean around."
+            "Equal to mergekit's, whose filter_wise is `over: rows` (except for rows shorter than 1e-3, whose"
+            " cosines mergekit reduces). It is meant for fine-tunes for one task: for orthogonal adapters,"
+            " little"
+            " remains; for a module that only one of two adapters has, nothing; and if most angles exceed a"
+            " right"
+            " angle, the formula reverses the mean."
         ),
     ),
 )

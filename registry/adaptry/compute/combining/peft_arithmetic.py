@@ -1,8 +1,8 @@
-"""PEFT's arithmetic of `add_weighted_adapter`, by operation, so that results are equal bit for bit.
+"""PEFT's arithmetic of `add_weighted_adapter`, operation by operation, so that results are bit-equal.
 
-PEFT 0.21, `peft/utils/merge_utils.py` and `peft/tuners/lora/model.py`. Nothing here is rearranged for speed:
-the order of the operations is the result. The update of a layer that keeps its weight transposed is handled
-transposed, since which of two equal magnitudes is pruned depends on the layout.
+Source: PEFT 0.21, `peft/utils/merge_utils.py` and `peft/tuners/lora/model.py`. Nothing may be reordered for
+speed, since the order of operations determines the bits. The update of a layer that stores its weight
+transposed is processed transposed, since the layout decides which of two equal magnitudes is pruned.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from adaptry.compute.combining.method import CombineInputs, PeftReplay
 from adaptry.compute.tensors.lowrank import Factors
 from adaptry.core.errors import CheckFailed
 
-_QUANTILE_MOST = 1 << 24  # elements that torch.quantile takes
+_QUANTILE_MOST = 1 << 24  # limit of elements in torch.quantile
 
 
 def cat(inputs: CombineInputs) -> Factors:
-    """The factors side by side, filled with zeros to the sum of the ranks in the configs."""
+    """The concatenated factors, padded with zeros to the sum of the ranks in the configs."""
     pairs = list(zip(inputs.updates, inputs.weights, strict=True))
     down = torch.cat([update.down * weight * update.scale for update, weight in pairs], dim=0)
     up = torch.cat([update.up for update, _ in pairs], dim=1)
@@ -32,7 +32,7 @@ def cat(inputs: CombineInputs) -> Factors:
 
 
 def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
-    """Types without `_svd`: lora_A and lora_B merged separately, with √|c_i| of c_i = w_i s_i as weights."""
+    """Types without `_svd`: merges lora_A and lora_B separately, with weights √|c_i| where c_i = w_i s_i."""
     strengths = [weight * update.scale for update, weight in zip(inputs.updates, inputs.weights, strict=True)]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     signed = [root if strength >= 0 else -root for root, strength in zip(roots, strengths, strict=True)]
@@ -42,9 +42,9 @@ def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = 
 
 
 def combine_dense(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
-    """The types with `svd`: the dense updates merged, then decomposed: A = Vᵀ, B = U·S.
+    """The types with `svd`: merges the dense updates, then decomposes the result: A = Vᵀ, B = U·S.
 
-    Raises `CheckFailed` where torch's quantile, which `svd_clamp` is, takes no more.
+    Raises `CheckFailed` if `svd_clamp` needs a quantile of more elements than torch allows.
     """
     replay = _replay(inputs)
     dense = [_dense(update, replay) for update in inputs.updates]
@@ -64,15 +64,17 @@ def _clamped(inputs: CombineInputs, up: Tensor, down: Tensor) -> Factors:
     both = torch.cat([up.flatten(), down.flatten()])
     if len(both) > _QUANTILE_MOST:
         raise CheckFailed(
-            f"svd_clamp takes a quantile of {len(both):,} elements at {inputs.site_name}, and torch's, which"
-            f" PEFT uses, takes {_QUANTILE_MOST:,} at most: ask for a lower rank, or leave svd_clamp out"
+            f"svd_clamp needs a quantile of {len(both):,} elements at {inputs.site_name}, but torch.quantile,"
+            f" which PEFT uses, allows at most {_QUANTILE_MOST:,}: choose a lower rank, or omit svd_clamp"
         )
     high = torch.quantile(both, share)
     return Factors(up.clamp(-high, high), down.clamp(-high, high))
 
 
 def _dense(update: Factors, replay: PeftReplay) -> Tensor:
-    """`get_delta_weight` of PEFT's linear, embedding and convolution layers."""
+    """The dense update [out, in, ...] as in `get_delta_weight` of PEFT's linear, embedding and convolution
+    layers.
+    """
     if math.prod(replay.kernel) > 1:
         down = update.down.reshape(update.rank, -1, *replay.kernel)
         up = update.up.reshape(*update.up.shape, 1, 1)

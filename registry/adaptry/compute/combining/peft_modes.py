@@ -1,6 +1,6 @@
-"""PEFT-compatible methods: the types of `PeftModel.add_weighted_adapter`, for moving over and checking us.
+"""PEFT-compatible methods: the types of `PeftModel.add_weighted_adapter`, for migration and comparison.
 
-What comes out is what PEFT 0.21 computes in float32 on a CPU, bit for bit, with its quirks.
+The result is what PEFT 0.21 computes in float32 on a CPU, bit for bit, with its quirks.
 """
 
 from __future__ import annotations
@@ -45,42 +45,49 @@ def _on_updates(prune: str, is_electing: bool) -> Callable[[CombineInputs], Fact
 def _one_rank(ranks: Sequence[int]) -> int:
     if len(set(ranks)) > 1:
         raise CheckFailed(
-            "PEFT sums the factors themselves, so all ranks must be one, and these are"
+            "PEFT sums the factors themselves, so all ranks must be equal, but they are"
             f" {', '.join(map(str, ranks))}: use peft:cat or one of the types with svd, or resize the"
             " adapters to one rank"
         )
     return ranks[0]
 
 
-_DENSITY = MethodParameter(0.5, "share of the elements that stay (PEFT has no default)", 0.0, 1.0)
+_DENSITY = MethodParameter(0.5, "share of the elements that are kept (PEFT has no default)", 0.0, 1.0)
 _CHANCE = MethodParameter(
-    0.5, "probability with which an element stays (PEFT has no default; its 0 is NaN)", 1e-3, 1.0
+    0.5, "probability with which an element is kept (PEFT has no default; its 0 gives NaN)", 1e-3, 1.0
 )
 _MAJORITY = MethodParameter(
-    "total", "the sum of the unweighted elements, or of their signs", choices=("total", "frequency")
+    "total",
+    "elect the sign by the sum of the unweighted elements, or of their signs",
+    choices=("total", "frequency"),
 )
 _ORDER = MethodParameter(
     "qkv",
-    "the order in which the model's attention has its projections: q, k, v, or k, v, q",
+    "order of the projections in the model's attention: q, k, v, or k, v, q",
     choices=("qkv", "kvq"),
 )
 _SVD: Mapping[str, MethodParameter] = {
     "svd_clamp": MethodParameter(
-        0.0, "quantile of the factors' elements to clamp them to; 0: not at all", 0.0, 1.0
+        0.0, "quantile to which the factors' elements are clamped; 0: no clamping", 0.0, 1.0
     ),
     "svd_full_matrices": MethodParameter(
-        True, "decompose into square matrices, which costs more; other bits if false"
+        True, "decompose into square matrices, which is slower; if false, the bits differ"
     ),
 }
 
-_CROSS = "Not the weighted sum of the updates: A and B are summed apart, which leaves cross terms B_i A_j."
-_APART = "A and B are treated apart, with √|w_i s_i| as weights; not the method on the updates."
-_DRAWS = (
-    "The masks are those after torch.manual_seed(seed), with the recipe's seed, right before the call. PEFT"
-    " draws for the layers it adds, then for module after module as the model registers them, which no file"
-    " tells: taken are the layers by number, and in each the customary order, with `order` for the attention."
+_CROSS = (
+    "Not the weighted sum of the updates: A and B are summed separately, which gives cross terms B_i A_j."
 )
-_MAJORITY_OF = "The sign is elected by unweighted elements, and the sum is divided by how many agree."
+_APART = "A and B are processed separately, with weights √|w_i s_i|; this differs from the method on updates."
+_DRAWS = (
+    "The masks are those after torch.manual_seed(seed), with the recipe's seed, directly before the call."
+    " PEFT draws numbers for the layers that it adds, then for each module in the order in which the model"
+    " registers them. No file contains that order: layers are taken by number, and in each layer the usual"
+    " order, with `order` for the attention."
+)
+_MAJORITY_OF = (
+    "The sign is elected by unweighted elements, and the sum is divided by the number of agreeing updates."
+)
 _ELECTION = {"majority_sign_method": _MAJORITY}
 
 
@@ -116,51 +123,68 @@ def _updates(name: str, title: str, prune: str, is_electing: bool, differs: str)
 
 
 METHODS = (
-    _factors("linear", "lora_A and lora_B summed, each by itself", "", False, _CROSS),
+    _factors("linear", "sums lora_A and lora_B separately", "", False, _CROSS),
     CombineMethod(
         "peft:cat",
-        "the factors side by side",
+        "concatenates the factors",
         _cat,
         source=_SOURCE,
         replay_mode="by site",
         differences=(
-            "The weighted sum, as `linear`; weights and scales are in lora_A here, and zeros fill up to the"
-            " sum of the configs' ranks."
+            "The weighted sum, like `linear`, but weights and scales are in lora_A, and zeros pad it to the"
+            " sum"
+            " of the configs' ranks."
         ),
     ),
     _updates(
         "svd",
-        "weighted sum of the dense updates, decomposed",
+        "decomposes the weighted sum of the dense updates",
         "",
         False,
-        "The same update as `svd`, which needs no dense matrix; the singular values are all in lora_B here.",
+        "The same update as `svd`, which needs no dense matrix; here lora_B has all singular values.",
     ),
-    _factors("ties", "TIES on lora_A and on lora_B", "magnitude", True, f"{_APART} {_MAJORITY_OF}"),
-    _updates("ties_svd", "TIES on the dense updates, decomposed", "magnitude", True, _MAJORITY_OF),
-    _factors("dare_linear", "DARE on lora_A and on lora_B, summed", "random", False, f"{_APART} {_DRAWS}"),
-    _updates("dare_linear_svd", "DARE on the dense updates, summed, decomposed", "random", False, _DRAWS),
+    _factors("ties", "TIES on lora_A and lora_B separately", "magnitude", True, f"{_APART} {_MAJORITY_OF}"),
+    _updates("ties_svd", "TIES on the dense updates, then a decomposition", "magnitude", True, _MAJORITY_OF),
+    _factors(
+        "dare_linear",
+        "DARE on lora_A and lora_B separately, then sums",
+        "random",
+        False,
+        f"{_APART} {_DRAWS}",
+    ),
+    _updates(
+        "dare_linear_svd",
+        "DARE on the dense updates, then a sum and a decomposition",
+        "random",
+        False,
+        _DRAWS,
+    ),
     _factors(
         "dare_ties",
-        "DARE and an election on lora_A and on lora_B",
+        "DARE and an election on lora_A and lora_B separately",
         "random",
         True,
         f"{_APART} {_MAJORITY_OF} {_DRAWS}",
     ),
     _updates(
         "dare_ties_svd",
-        "DARE and an election on the dense updates, decomposed",
+        "DARE and an election on the dense updates, then a decomposition",
         "random",
         True,
         f"{_MAJORITY_OF} {_DRAWS}",
     ),
     _factors(
-        "magnitude_prune", "largest elements of lora_A and of lora_B, summed", "magnitude", False, _APART
+        "magnitude_prune",
+        "sums the largest elements of lora_A and lora_B separately",
+        "magnitude",
+        False,
+        _APART,
     ),
     _updates(
         "magnitude_prune_svd",
-        "largest elements of the dense updates, summed, decomposed",
+        "sums the largest elements of the dense updates, then decomposes",
         "magnitude",
         False,
-        "As `magnitude_prune`, with ties broken by the order of a sort.",
+        "Like `magnitude_prune`, but ties are broken by the order of a sort.",
     ),
 )

@@ -1,8 +1,8 @@
-"""The order in which a model registers its modules, where only their paths are known.
+"""The order in which a model registers its modules, guessed from their paths.
 
-PEFT walks `named_modules()`, so its random numbers depend on that order, and an adapter does not tell it.
-Numbers count as numbers; names stand as in Llama, GPT-2, BERT, ViT and their kin; what is not named here
-comes last, by alphabet.
+PEFT walks `named_modules()`, so its random numbers depend on that order, which an adapter does not contain.
+Numbers are sorted as numbers; names are in the order of Llama, GPT-2, BERT, ViT and similar models; unknown
+names come last, in alphabetical order.
 """
 
 from __future__ import annotations
@@ -44,20 +44,17 @@ _VALUE = max(_PLACES[name] for name in ("v", "v_proj", "value", "v_lin", "to_v")
 
 
 def in_model_order(paths: Iterable[str], attention: str = "qkv") -> list[str]:
-    """`paths` as `named_modules()` would have them. `attention`: `kvq` if the query comes last."""
+    """`paths` in the order of `named_modules()`. `attention`: `kvq` if the query comes last."""
     return sorted(paths, key=lambda path: [_place(part, attention) for part in path.split(".")])
 
 
 def order_note(paths: Iterable[str], attention: str) -> str:
-    """What to tell of an order that is taken on trust."""
+    """A note about the assumed order."""
     ordered = in_model_order(paths, attention)
     strange = sorted({part for path in ordered for part in path.split(".") if not _is_known(part)})
-    told = (
-        "random numbers are drawn in the order in which the model is taken to register its modules:"
-        f" {ordered[0]} first, "
-    )
+    told = f"random numbers are drawn in the assumed order of the model's modules: {ordered[0]} first, "
     told += f"{ordered[-1]} last"
-    return f"{told}; by alphabet where names tell nothing ({', '.join(strange[:5])})" if strange else told
+    return f"{told}; unknown names in alphabetical order ({', '.join(strange[:5])})" if strange else told
 
 
 def _is_known(part: str) -> bool:

@@ -1,7 +1,8 @@
-"""A replay of `add_weighted_adapter` over a whole adapter, with the random numbers in its order.
+"""A replay of `add_weighted_adapter` over a whole adapter, with random numbers in PEFT's order.
 
-PEFT draws from one global generator for all modules, so a mask depends on every module before it. A replay
-that draws is therefore computed whole, in the model's order, and its factors are held until they are written.
+PEFT draws from one global generator for all modules, so a mask depends on all modules before it. Therefore a
+replay with random numbers is computed completely, in the model's order, and its factors are held in memory
+until they are written.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def make_replay(plan: CombinePlan) -> Callable[[WeightSite], tuple[Factors, Mapping[str, float]]]:
-    """What computes one site of a plan whose combination replays."""
+    """The function that computes one site of a plan that replays PEFT."""
     planned = {each.site: each for each in plan.sites}
     if plan.sites[0].method.replay_mode == "by site":
         return lambda site: (_replay_site(plan, planned[site], None), {})
@@ -67,7 +68,7 @@ def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator |
     except RuntimeError as error:
         raise CheckFailed(
             f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since ranks or layouts"
-            " there differ or values are too large: use a method of our own, or resize the adapters"
+            " there differ or values are too large: use one of Adaptry's own methods, or resize the adapters"
         ) from error
     assert isinstance(made, Factors)
     return made
@@ -78,7 +79,9 @@ def _no_generator(_: int) -> Generator:
 
 
 def _inject(generator: Generator, site: WeightSite, rank: int, initial: object) -> None:
-    """Draws what PEFT draws while it adds a module of `rank`: first torch's initialisation, then PEFT's."""
+    """Draws the numbers that PEFT draws when it adds a module of `rank`: torch's initialisation, then
+    PEFT's.
+    """
     import torch
 
     down, up = torch.empty(rank * site.width), torch.empty(site.fan_out * rank)

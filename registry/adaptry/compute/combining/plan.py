@@ -1,7 +1,7 @@
-"""Everything a combination decides before a weight is read: sites, inputs at each, method, ranks, costs.
+"""The plan of a combination, made before weights are read: sites, inputs at each, method, ranks, costs.
 
-Whatever does not fit fails here. The plan is a value to print; `build_combined_adapter` makes a lazy adapter
-of it.
+Inputs that do not fit together fail here. The plan is a value that can be printed; `build_combined_adapter`
+makes a lazy adapter from it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from adaptry.compute.combining.base_check import check_one_base, check_sequence
 from adaptry.compute.combining.method import CombineMethod, Number
 from adaptry.compute.combining.peft_order import order_note
 from adaptry.compute.combining.replay_checks import check_replay, check_site, configured_rank
+from adaptry.compute.foreign_layouts.to_peft import parent_as_peft
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import WholeWeights, choose_whole_weights
 from adaptry.compute.recipes.combine import CombineRecipe, ModuleOverride
+from adaptry.core.display import format_count, format_size, html_table, short_repr
 from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedSite:
-    """One site: the inputs that change it (by their place in the recipe), their weights there, the method
-    with its values, and `rank`, what its result is brought to (None: what comes of it, or what `energy`
-    says). `all_weights` are those of all the recipe's inputs.
+    """One site: the inputs that change it (by their position in the recipe), their weights there, the method
+    with its values, and the `rank` to which its result is truncated (None: no truncation, or by `energy`).
+    `all_weights` are the weights of all inputs.
     """
 
     site: WeightSite
@@ -41,7 +43,7 @@ class PlannedSite:
 
     @property
     def expected_rank(self) -> int:
-        """The rank of the result, or the most it can be where energy decides; 0 where all weights are 0."""
+        """The rank of the result, or its maximum if `energy` decides; 0 if all weights are 0."""
         if not self.inputs:
             return 0
         most = min(self.site.fan_out, self.site.width)
@@ -50,7 +52,7 @@ class PlannedSite:
 
     @property
     def memory(self) -> int:
-        """Bytes at once, at most: dense updates in float32 and their decomposition, or factors in float64."""
+        """Peak memory in bytes: dense updates in float32 and their decomposition, or factors in float64."""
         elements = self.site.fan_out * self.site.width * self.site.experts
         if self.method.delta_form == "dense":
             return elements * (4 * len(self.inputs) + 8 * 4)
@@ -58,7 +60,7 @@ class PlannedSite:
 
     @property
     def operations(self) -> float:
-        """About how many multiplications it takes."""
+        """The approximate number of multiplications."""
         total = sum(self.ranks)
         small = min(self.site.fan_out, self.site.width)
         if self.method.delta_form == "dense":
@@ -69,7 +71,9 @@ class PlannedSite:
 
 @dataclass(frozen=True, slots=True)
 class CombinePlan:
-    """What will be done, site by site in the order of their names; `notes` are sentences for the reader."""
+    """The steps of a combination, site by site in the order of their names; `notes` are sentences for the
+    user.
+    """
 
     recipe: CombineRecipe
     parents: tuple[ParentAdapter, ...]
@@ -80,16 +84,44 @@ class CombinePlan:
 
     @property
     def memory(self) -> int:
-        """Bytes of the largest site; the sites come one after the other."""
+        """Peak memory in bytes: that of the largest site, since sites are processed one after another."""
         return max(planned.memory for planned in self.sites)
 
     @property
     def operations(self) -> float:
         return sum(planned.operations for planned in self.sites)
 
+    def __repr__(self) -> str:
+        return short_repr(self, self._inputs(), *self._summary(), "nothing is made yet")
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                planned.site.key,
+                str(len(planned.inputs)),
+                planned.method.name,
+                " + ".join(map(str, planned.ranks)),
+                str(planned.expected_rank),
+            )
+            for planned in self.sites
+        ]
+        columns = ("module", "inputs", "method", "ranks", "rank")
+        return html_table(f"{self._inputs()}: {', '.join(self._summary())}", columns, rows, self.notes)
+
+    def _inputs(self) -> str:
+        return " + ".join(parent.label for parent in self.parents)
+
+    def _summary(self) -> tuple[str, ...]:
+        return (
+            self.recipe.method,
+            format_count(len(self.sites), "module"),
+            f"at most {format_size(self.size)}",
+            f"{format_size(self.memory)} of memory",
+        )
+
     @property
     def uniform_rank(self) -> int | None:
-        """The one rank of every module (0: what the largest turns out to need); None: each its own."""
+        """The common rank of all modules (0: the largest that one needs); None if ranks may differ."""
         if not self.recipe.uniform:
             return None
         is_known = self.recipe.energy is None
@@ -97,7 +129,7 @@ class CombinePlan:
 
     @property
     def size(self) -> int:
-        """Bytes of the result's factors, at most."""
+        """The maximum size of the result's factors in bytes."""
         width = {"F32": 4, "F16": 2, "BF16": 2}[self.recipe.dtype]
         largest = max(planned.expected_rank for planned in self.sites) if self.recipe.uniform else 0
         return sum(
@@ -110,15 +142,19 @@ class CombinePlan:
 
 
 def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) -> CombinePlan:
-    """How `parents` (in the order of the recipe's inputs) are combined.
+    """Plans the combination of `parents`, which are in the order of the recipe's inputs and in any tool's
+    layout.
 
-    Raises `Invalid` (a method or parameter that does not exist), `CheckFailed`, `Unsupported` (inputs that do
-    not go together, or are no sum of factors).
+    Raises `Invalid` (unknown method or parameter), `CheckFailed`, `Unsupported` (inputs that do not fit
+    together, or that factors cannot represent).
     """
+    seen = [parent_as_peft(parent) for parent in parents]
+    parents = [parent for parent, _ in seen]
     if recipe.in_sequence:
         notes = check_sequence(parents, [entry.weight for entry in recipe.inputs])
     else:
         notes = check_one_base(parents, recipe.other_base)
+    notes += [note for _, told in seen for note in told]
     method = get_combine_method(recipe.method)
     method.check_values(recipe.parameters)
     if method.replay_mode != "no":
@@ -139,10 +175,10 @@ def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) ->
     if unused := [pattern for pattern in patterns if pattern not in used]:
         raise CheckFailed(
             f"the pattern {unused[0]!r} of the recipe's modules matches none of the {len(sites)} modules "
-            f"(as {sites[0].site.key}), or only such as an earlier pattern matches"
+            f"(such as {sites[0].site.key}), or only modules that an earlier pattern matches"
         )
     if not any(each.inputs for each in sites):
-        raise CheckFailed("at every module all weights are 0, so the result would be nothing")
+        raise CheckFailed("all weights are 0 at every module, so the result would be empty")
     is_chosen = recipe.whole_weights is not None
     counting = {place for each in sites for place in each.inputs}
     giving = [parent for place, parent in enumerate(parents) if is_chosen or place in counting]
@@ -151,7 +187,7 @@ def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) ->
 
 
 def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, ModuleOverride]:
-    """The overrides by pattern. Raises `Invalid` for a pattern that is none, or takes too long to match."""
+    """The overrides by pattern. Raises `Invalid` for a pattern that is malformed or too slow to match."""
     try:
         check_suffixes((override.match for override in recipe.modules), names)
     except InvalidConfig as error:
@@ -161,7 +197,7 @@ def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, ModuleOv
 
 
 def _holders(updates: Sequence[AdapterDeltas]) -> dict[WeightSite, list[int]]:
-    """The inputs at each site. Raises `CheckFailed` if two mean different shapes by one name."""
+    """The inputs at each site. Raises `CheckFailed` if two have different shapes for one name."""
     holders: dict[WeightSite, list[int]] = {}
     by_key: dict[str, tuple[WeightSite, str]] = {}
     for place, each in enumerate(updates):
@@ -170,7 +206,7 @@ def _holders(updates: Sequence[AdapterDeltas]) -> dict[WeightSite, list[int]]:
             if known != site:
                 raise CheckFailed(
                     f"{site.key} is {_shape(known)} in {label} and {_shape(site)} in {each.parent.label}:"
-                    " they are not of one base"
+                    " they do not have the same base"
                 )
             holders.setdefault(site, []).append(place)
     return dict(sorted(holders.items(), key=lambda item: item[0].key))
@@ -190,7 +226,9 @@ def _planned(
 ) -> PlannedSite:
     method = get_combine_method(override.method if override and override.method else recipe.method)
     if override and method.replay_mode != "no":
-        raise Invalid(f"{method.name} reproduces PEFT for a whole adapter, and is none for some modules")
+        raise Invalid(
+            f"{method.name} reproduces PEFT for a whole adapter, and cannot be used for single modules"
+        )
     parameters = dict(recipe.parameters) if not (override and override.method) else {}
     parameters |= override.parameters if override else {}
     fewest, most = method.inputs
@@ -200,8 +238,8 @@ def _planned(
     all_weights = tuple(_weight(recipe, override, place) for place in range(len(recipe.inputs)))
     if not method.uses_weights and any(weight not in (0, 1) for weight in all_weights):
         raise Invalid(
-            f"{method.name} takes no weights: the updates themselves decide how"
-            " much each counts; leave them out"
+            f"{method.name} does not use weights: the updates themselves determine their"
+            " shares; omit the weights"
         )
     weights = [all_weights[place] for place in places]
     is_replay = method.replay_mode != "no"

@@ -27,7 +27,7 @@ def magnitude_prunes(inputs: CombineInputs) -> list[PruneFunction]:
 
 
 def magnitude_prune(inputs: CombineInputs) -> Tensor:
-    """λ Σ w_i top(Δ_i)."""
+    """λ Σ w_i top(Δ_i), [..., out, in] in float32."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
@@ -37,7 +37,7 @@ def magnitude_prune(inputs: CombineInputs) -> Tensor:
 METHODS = (
     CombineMethod(
         "magnitude_prune",
-        "the largest elements of each update, summed",
+        "sums the largest elements of each update",
         magnitude_prune,
         source="Han et al., arXiv 1506.02626",
         parameters={"density": DENSITY, "rescale": rescale_parameter("none"), **SUM},
@@ -45,7 +45,7 @@ METHODS = (
         differences=(
             "PEFT's `magnitude_prune` prunes lora_A and lora_B separately (`peft:magnitude_prune`); its"
             " `magnitude_prune_svd` is this. Both break ties by the order of a sort;"
-            " here equal magnitudes stay together."
+            " here equal magnitudes are kept together."
         ),
     ),
 )

@@ -1,12 +1,14 @@
-"""A recipe in a file: YAML (so JSON too), read as untrusted, with the line or field in every complaint."""
+"""A recipe in a file: untrusted YAML (or JSON), ours or mergekit's, with the line or field in every error."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from adaptry.compute.combining.mergekit_recipe import is_mergekit, translate_mergekit
 from adaptry.compute.recipes.combine import CombineRecipe, ModuleOverride
 from adaptry.compute.recipes.merge import parse_dtype
 from adaptry.core.errors import Invalid, NotFound
@@ -15,19 +17,27 @@ from adaptry.core.refs import split_weight
 MAX_SIZE = 1 << 20
 
 
-def read_recipe(path: Path) -> CombineRecipe:
-    """Raises `NotFound`, `Invalid`."""
+def read_recipe(path: Path, show: Callable[[str], object] = lambda text: None) -> CombineRecipe:
+    """A recipe of ours, or mergekit's as ours; of the latter, `show` gets our recipe as YAML. Raises
+    `NotFound`, `Invalid`, `Unsupported`.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise NotFound(f"cannot read the recipe {path}: {error.strerror}") from error
-    return parse_recipe(parse_yaml(data, str(path)), str(path))
+    document = parse_yaml(data, str(path))
+    if is_mergekit(document):
+        import yaml
+
+        document = translate_mergekit(document, str(path))
+        show(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return parse_recipe(document, str(path))
 
 
 def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
-    """A mapping. (`Any`: YAML has no type until a model gives it one.) Raises `Invalid`.
+    """Parses a mapping. (`Any`: YAML has no type until a model gives it one.) Raises `Invalid`.
 
-    Aliases are refused: a few of them unfold into a document of any size.
+    Aliases are refused, since a few of them can expand to a document of any size.
     """
     import yaml
 
@@ -37,7 +47,7 @@ def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
         node = yaml.compose(data, yaml.SafeLoader)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, yaml.SafeLoader)):
             raise Invalid(
-                f"the recipe {what} has a YAML alias (*name), which recipes do without; write it out"
+                f"the recipe {what} has a YAML alias (*name), which recipes cannot use; write it out"
             )
         _check_unique(node, what)
         document = yaml.safe_load(data)
@@ -67,14 +77,14 @@ def parse_recipe(document: dict[str, Any], what: str) -> CombineRecipe:
 _KEYS = ", ".join(CombineRecipe.model_fields)
 _SAID = {
     "extra_forbidden": (
-        f"no such key; a recipe has {_KEYS}; one of its modules {', '.join(ModuleOverride.model_fields)}"
+        f"unknown key; a recipe has {_KEYS}; an item of its modules {', '.join(ModuleOverride.model_fields)}"
     ),
     "missing": "it is missing",
-    "tuple_type": "a list is expected here, as in [acme/tone, acme/facts=0.5]",
+    "tuple_type": "must be a list, such as [acme/tone, acme/facts=0.5]",
     "model_type": "it is neither REF=WEIGHT nor a mapping (an input has source and weight)",
-    "dict_type": "a mapping is expected here, as in {density: 0.2}",
+    "dict_type": "must be a mapping, such as {density: 0.2}",
 }
-"""What is expected, where pydantic says it in words of Python."""
+"""Messages instead of pydantic's, which use terms of Python."""
 
 
 def _input(entry: object) -> object:
@@ -85,14 +95,14 @@ def _input(entry: object) -> object:
 
 
 def _check_unique(node: Any, what: str) -> None:
-    """A key given twice: YAML takes the last, we refuse it. (`Any`: PyYAML's nodes are untyped.)"""
+    """Refuses a duplicate key, of which YAML would take the last. (`Any`: PyYAML's nodes are untyped.)"""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
-            raise Invalid(f"the recipe {what} has the key {str(twice)[:80]!r} twice; which one is meant?")
+            raise Invalid(f"the recipe {what} has the key {str(twice)[:80]!r} twice; remove one")
         for _, value in node.value:
             _check_unique(value, what)
     elif isinstance(node, yaml.SequenceNode):

@@ -1,4 +1,4 @@
-"""SCE: select the elements that differ most, weigh updates by their energy there, erase minorities."""
+"""SCE: selects the elements that vary most, weighs updates by their energy there, erases minority signs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def sce(inputs: CombineInputs) -> Tensor:
-    """λ · Σ η_i δ_i / Σ η_i over agreeing i, with δ_i = w_i Δ_i where these vary most and η_i ∝ Σ δ_i²."""
+    """λ · Σ η_i δ_i / Σ η_i over agreeing i, with δ_i = w_i Δ_i where these vary most and η_i ∝ Σ δ_i² (Wan
+    et al., arXiv 2408.07990). Dense, [..., out, in] float32.
+    """
     from adaptry.compute.combining.dense_rows import rows_of
     from adaptry.compute.combining.selection import select_and_weigh
 
@@ -24,20 +26,21 @@ def sce(inputs: CombineInputs) -> Tensor:
 METHODS = (
     CombineMethod(
         "sce",
-        "elements that vary most between the updates, weighed by energy, without minority signs",
+        "keeps the elements that vary most between updates, weighed by energy, without minority signs",
         sce,
         source="Wan et al., arXiv 2408.07990",
         parameters={
             "select": MethodParameter(
-                0.1, "share of the elements that vary, those that vary most, that stay", 0.0, 1.0
+                0.1, "share of the varying elements that are kept, those that vary most", 0.0, 1.0
             ),
             "lambda": LAMBDA,
         },
         delta_form="dense",
         differences=(
-            "The paper has no weights: an update counts here as w·Δ throughout. At a module that one input"
-            " alone has, nothing varies and its update stays whole. mergekit's `select_topk` is `select`, 1"
-            " by default. PEFT has no SCE."
+            "The paper has no weights; here an update counts as w·Δ throughout. In a module that only one"
+            " input"
+            " has, nothing varies, so its update is unchanged. mergekit's `select_topk` is `select`, with the"
+            " default 1. PEFT has no SCE."
         ),
     ),
 )

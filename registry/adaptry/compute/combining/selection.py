@@ -15,10 +15,10 @@ from adaptry.compute.combining.sparsity import magnitude
 
 
 def select_and_weigh(updates: Sequence[DenseRows], share: float) -> Tensor:
-    """Σ η_i δ_i / Σ η_i over the i that have the elected sign, [E, out, in].
+    """Σ η_i δ_i / Σ η_i over the i with the elected sign, [E, out, in] in float32.
 
-    `share` of the elements whose variance over the updates is not 0 count, all where there is one update; η_i
-    ∝ Σ δ_i² of what counts.
+    Of the elements whose variance over the updates is not 0, the `share` that varies most is selected (all,
+    if there is one update); η_i ∝ Σ δ_i² over the selected elements.
     """
 
     def blocks() -> Iterator[tuple[RowBlock, Tensor]]:
@@ -45,7 +45,7 @@ def select_and_weigh(updates: Sequence[DenseRows], share: float) -> Tensor:
 def _variance(stacked: Tensor) -> Tensor:
     return (
         (stacked - stacked.mean(dim=0)).square_().mean(dim=0)
-    )  # `var` over the first dimension is ten times slower
+    )  # `var` over the first dimension would be ten times slower
 
 
 def _selected(stacked: Tensor, least: float) -> Tensor:

@@ -1,8 +1,8 @@
-"""Several updates made one, element by element: their sum, or the mean of those that agree about the sign.
+"""Fuses several updates element by element: their sum, or the mean of those that agree on the sign.
 
-The election is that of TIES (Yadav et al., arXiv 2306.01708, §3): at each element the updates vote for a
-sign, and only those that have it count. What the paper does without, weights, enters as `sign` and `divide`
-say.
+The election is that of TIES (Yadav et al., arXiv 2306.01708, §3): for each element the updates vote on a
+sign, and only those that have it count. The paper has no weights; `sign` and `divide` define how they are
+used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adaptry.compute.combining.method import CombineInputs
 
 
 def fuse_by_sum(inputs: CombineInputs) -> FuseFunction:
-    """λ Σ w_i δ_i, over Σ w_i where the values say `normalize`."""
+    """λ Σ w_i δ_i, divided by Σ w_i with `normalize`."""
     scale = inputs.number("lambda")
     total = sum(inputs.weights)
     if inputs.flag("normalize") and abs(total) >= 1e-8:
@@ -46,8 +46,8 @@ def _elected(updates: Tensor, weights: Sequence[float], sign: str, divide: str, 
     if sign != "unweighted":
         updates.mul_(column)
     votes = (updates.sign() if sign == "frequency" else updates).sum(dim=0)
-    direction = torch.where(votes >= 0, 1.0, -1.0)  # a tie is for plus, as in PEFT and mergekit
-    agreeing = updates.mul_(direction).clamp_(min=0)  # what does not agree is 0, and so is what was pruned
+    direction = torch.where(votes >= 0, 1.0, -1.0)  # a tie counts as plus, as in PEFT and mergekit
+    agreeing = updates.mul_(direction).clamp_(min=0)  # disagreeing elements become 0, like pruned ones
     agrees = (agreeing > 0).to(updates.dtype) if divide != "none" else None
     if sign == "unweighted":
         agreeing = agreeing.mul_(column)

@@ -1,4 +1,4 @@
-"""Two updates, interpolated along the arc between them, at even angles, so that they do not cancel midway."""
+"""Interpolates two updates along the arc between them, so that they do not cancel midway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _BOTH = (0, 1)
 _STRAIGHT = 1e-8
-"""sin² of the angle below which updates count as parallel; sin(tθ)/sin θ then differs less from t."""
+"""sin² of the angle below which updates count as parallel, where sin(tθ)/sin θ is practically t."""
 
 
 def slerp(inputs: CombineInputs) -> Factors:
@@ -24,7 +24,9 @@ def slerp(inputs: CombineInputs) -> Factors:
 
 
 def nuslerp(inputs: CombineInputs) -> Factors:
-    """The same with t = w_2 / (w_1 + w_2); of whole updates, or each row or column with its own angle."""
+    """Like `slerp`, with t = w_2 / (w_1 + w_2), for whole updates, or for each row or column with its own
+    angle.
+    """
     total = sum(inputs.all_weights)
     share = 0.5 if abs(total) < 1e-6 else inputs.all_weights[1] / total
     match inputs.word("over"):
@@ -44,7 +46,9 @@ def _along_the_arc(inputs: CombineInputs, share: float) -> Factors:
 
 
 def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Both coefficients, from ⟨1,1⟩, ⟨1,2⟩ and ⟨2,2⟩; elementwise. A zero is orthogonal to everything."""
+    """Both coefficients, elementwise from ⟨1,1⟩, ⟨1,2⟩ and ⟨2,2⟩. A zero update is orthogonal to all
+    others.
+    """
     import torch
 
     lengths = (first * second).clamp(min=0).sqrt()
@@ -60,7 +64,7 @@ def _row_by_row(inputs: CombineInputs, share: float) -> Factors:
     from adaptry.compute.tensors.lowrank import Factors, concatenate, row_inner_products
 
     if len(inputs.updates) == 1:
-        # The other one is zero, so at a right angle to every row: the same coefficient for all.
+        # The other one is zero, so orthogonal to every row: the coefficient is the same for all.
         return _along_the_arc(inputs, share)
     one, other = inputs.updates
     coefficients = _arc(
@@ -80,42 +84,45 @@ def _column_by_column(inputs: CombineInputs, share: float) -> Factors:
     return transpose(_row_by_row(turned, share))
 
 
-_ZERO = "An update of zero (or none) counts as at a right angle to the other."
+_ZERO = "A zero or missing update counts as orthogonal to the other."
 METHODS = (
     CombineMethod(
         "slerp",
-        "two updates, interpolated along the arc between them",
+        "interpolates two updates along the arc between them",
         slerp,
         source="Shoemake, SIGGRAPH 1985",
         parameters={
-            "t": MethodParameter(0.5, "where between the first input (0) and the second (1)", 0.0, 1.0)
+            "t": MethodParameter(0.5, "position between the first input (0) and the second (1)", 0.0, 1.0)
         },
         inputs=(2, 2),
         uses_weights=False,
         differences=(
-            "mergekit's `slerp` goes along the arc between two whole models' weights, where the angle is"
-            " nearly 0 and the path nearly straight; this is between the updates, as mergekit's `nuslerp`"
-            f" with a base. It is straight below an angle of 1e-4, in mergekit where |cos| > 0.9995. {_ZERO}"
+            "mergekit's `slerp` follows the arc between two complete models' weights, where the angle is"
+            " nearly"
+            " 0 and the path nearly straight; here it is the arc between the updates, as in mergekit's"
+            " `nuslerp`"
+            " with a base. The path is straight below an angle of 1e-4, in mergekit if |cos| > 0.9995."
+            f" {_ZERO}"
         ),
     ),
     CombineMethod(
         "nuslerp",
-        "two updates, interpolated along the arc between them as their weights say",
+        "interpolates two updates along the arc between them, according to their weights",
         nuslerp,
         source="mergekit's nuslerp",
         parameters={
             "over": MethodParameter(
                 "tensor",
-                "what has an angle: the update as a whole, each row (all that leads to one output) or each"
-                " column (all that one input leads to)",
+                "compute the angle of whole updates, of each row (the weights of one output) or of each"
+                " column (the weights of one input)",
                 choices=("tensor", "rows", "columns"),
             )
         },
         inputs=(2, 2),
         differences=(
             "Equal to mergekit's with a base: `over: rows` is its nuslerp_flatten: false, `over: columns`"
-            " also nuslerp_row_wise: true. Rows are outputs here also where a model stores a weight the"
-            " other way round (embeddings, Conv1D). It is straight below an angle of 1e-4,"
+            " also nuslerp_row_wise: true. Rows are outputs here even if a model stores a weight transposed"
+            " (embeddings, Conv1D). The path is straight below an angle of 1e-4,"
             f" in mergekit below 1e-8. {_ZERO}"
         ),
     ),

@@ -1,8 +1,8 @@
-"""Which elements of an update stay: the largest, a band of magnitudes, or some by chance.
+"""Selects the elements of an update that are kept: the largest, a band of magnitudes, or random ones.
 
-Each function here makes a `PruneFunction` for one update. Magnitudes are compared with an exact order
-statistic; elements whose magnitude equals it all stay, so that the choice depends on values alone and not on
-the order of a sort. Chance comes from the generator that is given and is drawn for the rows in their order.
+Each function creates a `PruneFunction` for one update. Magnitudes are compared with an exact order statistic.
+All elements with exactly that magnitude are kept, so the selection depends only on values, and not on the
+order of a sort. Random numbers come from the given generator, for the rows in their order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import hardshrink
 from adaptry.compute.combining.dense_rows import DenseRows, PruneFunction
 
 _COARSE = 17  # bits dropped of a float32's 31: bins of a 64th of an octave
-_TINY = 1e-7  # below it a sum of magnitudes gives no factor, as in mergekit
+_TINY = 1e-7  # smaller sums of magnitudes give no factor, as in mergekit
 
 
 def keep_all(block: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def keep_all(block: Tensor) -> Tensor:
 
 
 def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
-    """Keeps the `density · n` largest magnitudes, at least one of them; none where the density is 0."""
+    """Keeps the `density · n` largest magnitudes, but at least one; none if the density is 0."""
     if density >= 1:
         return keep_all
     if density <= 0:
@@ -34,7 +34,9 @@ def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
 
 
 def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
-    """Keeps `density · n` magnitudes, below the `gamma · n` largest, or as few of these as density leaves."""
+    """Drops the `gamma · n` largest magnitudes (fewer if density requires it) and keeps the `density · n`
+    next.
+    """
     if density >= 1:
         return keep_all
     count = rows.elements
@@ -66,8 +68,8 @@ def drop_at_random(generator: Generator, density: float) -> PruneFunction:
 def drop_by_magnitude_rank(
     generator: Generator, density: float, epsilon: float, by_probability: bool
 ) -> PruneFunction:
-    """Keeps an element with a probability that rises with its rank among the magnitudes of its row, evenly
-    from `density − ε/2` to `density + ε/2`; `by_probability` divides it by its own.
+    """Keeps an element with a probability that rises linearly with its rank among the magnitudes of its row,
+    from `density − ε/2` to `density + ε/2`. `by_probability` divides each kept element by its probability.
     """
     if density >= 1:
         return keep_all
@@ -87,7 +89,7 @@ def drop_by_magnitude_rank(
 
 
 def rescale_l1(rows: DenseRows, prune: Callable[[], PruneFunction]) -> PruneFunction:
-    """A pruning that leaves Σ|δ| as it was: a first pass finds the factor. `prune` is deterministic."""
+    """A pruning that preserves Σ|δ|: a first pass computes the factor. `prune` must be deterministic."""
     before = after = 0.0
     tried = prune()
     for block in rows.blocks():
@@ -99,15 +101,15 @@ def rescale_l1(rows: DenseRows, prune: Callable[[], PruneFunction]) -> PruneFunc
 
 
 def rescale_l1_exactly(rows: DenseRows, prune: PruneFunction) -> PruneFunction:
-    """As `rescale_l1`, of a pruning without chance."""
+    """Like `rescale_l1`, for a pruning without random numbers."""
     return rescale_l1(rows, lambda: prune)
 
 
 def magnitude(blocks: Callable[[], Iterable[Tensor]], place: int) -> float:
     """The `place`-th largest magnitude (from 1) of all elements of the blocks, exactly.
 
-    A first pass counts magnitudes by their leading bits, a second collects those of the bin that counts: no
-    more than a block and a bin are held. `blocks` gives the same float32 blocks each time.
+    A first pass counts magnitudes by their leading bits, a second collects those in the relevant bin, so only
+    a block and a bin are in memory. `blocks` must yield the same float32 blocks each time.
     """
     counts = torch.zeros(1 << (31 - _COARSE), dtype=torch.int64)
     for block in blocks():
@@ -126,7 +128,9 @@ def _bins(block: Tensor) -> Tensor:
 
 
 def _at_least(block: Tensor, least: float) -> Tensor:
-    """Elements whose magnitude is `least` or more; `hardshrink` keeps what is beyond its bound."""
+    """The block with only elements of magnitude `least` or more (`hardshrink` keeps those above its
+    bound).
+    """
     if least == 0:
         return block
     bound = torch.nextafter(torch.tensor(least), torch.tensor(0.0))

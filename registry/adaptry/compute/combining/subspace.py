@@ -1,7 +1,7 @@
-"""An elementwise method, done in other coordinates than the model's own.
+"""Applies an elementwise method in other coordinates than the model's.
 
-Methods that first align the updates (KnOTS, Core Space) hand the small, aligned matrices to one of these; it
-sees updates like any other, with its own parameters.
+Methods that first align the updates (KnOTS, Core Space) pass the small, aligned matrices to an inner method,
+which treats them like any updates, with its own parameters.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _INNER: Mapping[str, CombineMethod] = {
 
 
 def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
-    """What a method with an inner one takes: which, and the inner one's parameters."""
+    """The parameters of a method with an inner method: its name, and the inner method's parameters."""
     return {
         "merge": MethodParameter(default, "how the aligned updates are combined", choices=tuple(_INNER)),
         "density": replace(
-            CHANCE, about="share of the elements that stay, or their chance to (all but linear)"
+            CHANCE, about="share of the elements that are kept, or the probability (all but linear)"
         ),
         "sign": replace(SIGN, about=f"{SIGN.about} (ties, dare_ties)"),
         "divide": replace(DIVIDE, about=f"{DIVIDE.about} (ties, dare_ties)"),
@@ -37,7 +37,7 @@ def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
 
 
 def combine_in_subspace(inputs: CombineInputs, aligned: Sequence[Factors]) -> Tensor:
-    """The aligned updates [..., k, l], one for each of `inputs.updates`, combined by its `merge`; float32."""
+    """Combines the aligned updates [..., k, l], one for each of `inputs.updates`, by `merge`; in float32."""
     from adaptry.compute.tensors.lowrank import Factors
 
     inner = _INNER[inputs.word("merge")]

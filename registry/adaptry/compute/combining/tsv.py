@@ -1,4 +1,4 @@
-"""TSV-Merge: the singular vectors of all updates, made orthogonal so that the updates do not interfere."""
+"""TSV-Merge: makes the singular vectors of all updates orthogonal, so that the updates do not interfere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _DEPENDENT = 1e-10
-"""Eigenvalues of XᵀX below this are directions that the vectors do not have."""
+"""Eigenvalues of XᵀX below this count as 0."""
 
 
 def tsv(inputs: CombineInputs) -> Factors:
-    """polar([U_1 …]) · diag(w_i σ_i) · polar([V_1 …])ᵀ, of each update's first singular triplets."""
+    """polar([U_1 …]) · diag(w_i σ_i) · polar([V_1 …])ᵀ, from each update's first singular triplets."""
     import torch
 
     from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
@@ -26,7 +26,7 @@ def tsv(inputs: CombineInputs) -> Factors:
     for update in inputs.updates:
         fair = max(1, min(update.up.shape[-2], update.down.shape[-1]) // len(inputs.updates))
         found.append(decompose(update, min(update.rank, fair, asked or fair)))
-    # The vectors of a singular value of 0 are any, so they must not turn the others.
+    # The vectors of a singular value of 0 are arbitrary, so they must not affect the others.
     real = [(each.values > NEGLIGIBLE * each.values[..., :1]).unsqueeze(-2) for each in found]
     kept = [mask[..., : each.left.shape[-1]] for mask, each in zip(real, found, strict=True)]
     left = polar(torch.cat([each.left * mask for each, mask in zip(found, kept, strict=True)], dim=-1))
@@ -42,9 +42,9 @@ def tsv(inputs: CombineInputs) -> Factors:
 
 
 def polar(vectors: Tensor) -> Tensor:
-    """X (XᵀX)^(-1/2), [..., m, r] float64: the nearest matrix with orthonormal columns.
+    """X (XᵀX)^(-1/2), [..., m, r] in float64: the closest matrix with orthonormal columns.
 
-    Where columns of X depend on each other it is the partial isometry: what X does not reach stays 0.
+    If columns of X are linearly dependent, it is the partial isometry: directions outside X stay 0.
     """
     import torch
 
@@ -57,20 +57,20 @@ def polar(vectors: Tensor) -> Tensor:
 METHODS = (
     CombineMethod(
         "tsv",
-        "the singular vectors of all updates, made orthogonal to each other",
+        "makes the singular vectors of all updates orthogonal to each other",
         tsv,
         source="Gargiulo et al., arXiv 2412.00081 (TSV-Merge)",
         parameters={
             "triplets": MethodParameter(
-                0, "how many singular triplets of each update count, at most (0: all)", 0, 1 << 16
+                0, "maximum number of singular triplets of each update (0: all)", 0, 1 << 16
             )
         },
         differences=(
-            "The authors' code takes min(out, in) / T triplets of each update; of a LoRA most of them have"
-            " the value 0 and vectors that it does not determine, and these tilt the result. Here an update"
-            " has at most as many as its rank. Where vectors of two updates are the same, they share one"
-            " direction (the polar factor is a partial isometry),"
-            " so that the merge of an update with itself is the update."
+            "The authors' code uses min(out, in) / T triplets of each update; for a LoRA most of them have"
+            " the"
+            " value 0 and arbitrary vectors, which distort the result. Here an update has at most as many"
+            " triplets as its rank. If two updates have the same vectors, they share one direction (the polar"
+            " factor is a partial isometry), so the merge of an update with itself is that update."
         ),
     ),
 )

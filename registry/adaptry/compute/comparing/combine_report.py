@@ -1,7 +1,6 @@
-"""A result against its parents: how much of each is in it, and where the parents agree.
+"""Compares a result with its parents: how much of each it contains, and where the parents agree.
 
-Parents count as they are, without the weights that a recipe gave them. What is no sum of factors is left out
-and named.
+Parents count without the weights of the recipe. A parent that is not a sum of factors is left out and named.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.progress import Progress, no_progress
 
 _NOTHING = 1e-6
-"""An update so much smaller than its largest parent's is what rounding left of 0."""
+"""An update smaller than this share of its largest parent's is a rounding error of 0."""
 
 
 def build_combine_report(
@@ -38,10 +37,10 @@ def build_combine_report(
     outcome: ComputeResult | None = None,
     progress: Progress = no_progress,
 ) -> CombineReport:
-    """Compares `result` with its `parents`; `outcome` brings its making's figures (kept energy).
+    """Compares `result` with its `parents`; `outcome` has the figures of its computation (kept energy).
 
-    Memory holds one site's factors. Raises `Unsupported`, `CheckFailed` where the result is no sum of
-    factors.
+    Only the factors of one site are in memory. Raises `Unsupported`, `CheckFailed` if the result is not a sum
+    of factors.
     """
     made = open_adapter_deltas(result)
     held, notes = _comparable(parents)
@@ -57,7 +56,7 @@ def build_combine_report(
 
 @dataclass(frozen=True, slots=True)
 class _SiteReport:
-    """One site: what is told of it, and what the figures over all sites are made of."""
+    """One site: its report, and its contribution to the figures over all sites."""
 
     report: ModuleReport
     products: Sequence[float]

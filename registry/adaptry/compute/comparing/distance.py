@@ -1,4 +1,4 @@
-"""How far two adapters are apart, module by module and over all."""
+"""The distance between two adapters, by module and in total."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ from adaptry.core.progress import Progress, no_progress
 def measure_distance(
     before: ParentAdapter, after: ParentAdapter, progress: Progress = no_progress
 ) -> AdapterDistance:
-    """Compares the updates of two adapters; memory holds one site's factors.
+    """Compares the updates of two adapters. Only the factors of one site are in memory.
 
-    Whole weights (saved modules, biases) are compared by their bytes, and told of in the notes. Raises
-    `Unsupported` where one is no sum of factors, `CheckFailed` where both change a module that cannot be the
-    same.
+    Whole weights (saved modules, biases) are compared by their bytes, with a note. Raises `Unsupported` if an
+    adapter is not a sum of factors, and `CheckFailed` if a module has different shapes in the two.
     """
     one, other = open_adapter_deltas(before), open_adapter_deltas(after)
     _check_shapes(one, other)
@@ -46,7 +45,7 @@ def measure_distance(
 
 @dataclass(frozen=True, slots=True)
 class _SiteDistance:
-    """One site: what is told of it, and what the figures over all sites are made of."""
+    """One site: its report, and its contribution to the figures over all sites."""
 
     report: ModuleDistance
     apart: float
@@ -62,7 +61,7 @@ def _check_shapes(one: AdapterDeltas, other: AdapterDeltas) -> None:
         if known != site:
             raise CheckFailed(
                 f"{site.key} is {known.fan_out}×{known.width} in {one.parent.label} and"
-                f" {site.fan_out}×{site.width} in {other.parent.label}: they are not of one base"
+                f" {site.fan_out}×{site.width} in {other.parent.label}: they have different bases"
             )
 
 
@@ -120,13 +119,13 @@ def _over_all(measured: Sequence[_SiteDistance], notes: Sequence[str]) -> Adapte
 
 
 def _distance(measured: _SiteDistance) -> float:
-    """Infinite where the first adapter has nothing and the second something."""
+    """The relative distance; infinite if only the second adapter has an update."""
     found = measured.report.distance
     return found if found is not None else float("inf") if measured.apart else 0.0
 
 
 def _whole_weights(before: Adapter, after: Adapter) -> list[str]:
-    """What there is to say of weights that replace the base's."""
+    """Notes about whole weights, which replace the base's."""
     one, other = (
         {extra.target: (adapter, extra.tensor) for extra in adapter.spec.extras}
         for adapter in (before, after)
@@ -140,7 +139,7 @@ def _whole_weights(before: Adapter, after: Adapter) -> list[str]:
         return []
     alike = len(one.keys() | other.keys()) - len(differing)
     told = f"whole weights, compared by their bytes: {alike} the same"
-    return [f"{told}, {len(differing)} not (first: {differing[0]})" if differing else told]
+    return [f"{told}, {len(differing)} different (first: {differing[0]})" if differing else told]
 
 
 def _bytes(adapter: Adapter, tensor: str) -> tuple[str, tuple[int, ...], bytes]:

@@ -1,4 +1,4 @@
-"""A report as a picture: one panel per figure, a row per layer, a column per kind of module, as a PNG."""
+"""Draws a report as a PNG: a panel per figure, a row per layer, a column per kind of module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _DOTS = 100
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One figure: its title, the value of a module, its scale's ends (None: the values'), its colours."""
+    """One figure: title, a function for a module's value, limits of the scale (None: from the values),
+    colours.
+    """
 
     title: str
     value: Callable[[ModuleReport], float | None]
@@ -34,10 +36,10 @@ class _Panel:
 
 
 def draw_heatmap(report: CombineReport, path: Path) -> None:
-    """Writes the report's figures to `path`, a PNG. Grey: no such figure there.
+    """Writes the report's figures to `path` as a PNG; a module without the figure is grey.
 
-    Raises `MissingDependency` (matplotlib, the extra `plots`), `Invalid` where there is nothing to draw or
-    nowhere to write.
+    Raises `MissingDependency` (matplotlib, the extra `plots`), and `Invalid` if there is nothing to draw or
+    the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,7 +48,7 @@ def draw_heatmap(report: CombineReport, path: Path) -> None:
         raise MissingDependency("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'") from None
     panels = [panel for panel in _panels(report) if any(map(_is_there(panel), report.modules))]
     if not panels:
-        raise Invalid("there is nothing to draw: no module of the report has a figure")
+        raise Invalid("nothing to draw: no module of the report has a figure")
     rows, columns = _axes(report.modules)
     width = 1.5 + 0.3 * len(columns)
     figure = Figure(
@@ -89,7 +91,7 @@ def _is_there(panel: _Panel) -> Callable[[ModuleReport], bool]:
 
 
 def _place(path: str) -> tuple[str, str]:
-    """A module's layer (its path up to the first number) and the rest, its kind."""
+    """A module's layer (its path up to the first number) and its kind (the rest)."""
     match = _LAYER.fullmatch(path)
     return (match[1], match[2]) if match else (_NO_LAYER, path)
 
@@ -108,7 +110,7 @@ def _by_number(text: str) -> list[tuple[int, str]]:
 def _grid(
     modules: Sequence[ModuleReport], panel: _Panel, rows: Sequence[str], columns: Sequence[str]
 ) -> list[list[float]]:
-    """The panel's values; NaN where there is none."""
+    """The panel's values [layers, kinds]; NaN if there is none."""
     at = {name: place for place, name in enumerate(rows)}, {name: place for place, name in enumerate(columns)}
     grid = [[math.nan] * len(columns) for _ in rows]
     for module in modules:

@@ -1,6 +1,7 @@
-"""How alike the updates of one site are: lengths, angles, distances, shared subspaces, signs that disagree.
+"""Measures of similarity for updates of one site: norms, angles, distances, shared subspaces, sign conflicts.
 
-From factors, in float64; only signs need the elements themselves, which are formed some rows at a time.
+They are computed from factors, in float64. Only signs need the elements, which are formed a few rows at a
+time.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from adaptry.compute.tensors.lowrank import Factors, decompose, orthonormal_base
 _AT_ONCE = 1 << 20
 """Elements of one update that are formed at once."""
 _SEEN = 1 << 22
-"""Elements of a site that are looked at; of a larger one, rows evenly spaced: an estimate, which is said."""
+"""Most elements of a site that are examined. From a larger site, evenly spaced rows are sampled, and the
+report says that the figure is an estimate.
+"""
 _NEGLIGIBLE = 1e-6
-"""A singular value so much smaller than the largest is float32 rounding, no direction of the update."""
+"""A singular value below this share of the largest is a float32 rounding error and not a direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subspaces:
-    """Orthonormal bases of what an update writes to (`columns` [..., out, k]) and reads from (`rows` [..., k,
-    in]); `rank` [...]: how many of the k are there, the others being 0. All float64.
+    """Orthonormal bases of an update's column space (`columns` [..., out, k]) and row space (`rows` [..., k,
+    in]), in float64. `rank` [...] is the number of nonzero vectors among the k.
     """
 
     columns: Tensor
@@ -35,8 +38,8 @@ class Subspaces:
 
 @dataclass(frozen=True, slots=True)
 class SignConflict:
-    """`mass`: Σ|Δ| over all elements that were looked at and all updates; `conflicting`: the part of it on
-    elements where updates have both signs. `rows` of `of` rows were looked at.
+    """`mass` is Σ|Δ| over all examined elements and all updates; `conflicting` is the part of it on elements
+    where updates have both signs. `rows` of `of` rows were examined.
     """
 
     mass: float
@@ -46,12 +49,12 @@ class SignConflict:
 
 
 def length(update: Factors) -> float:
-    """‖Δ‖ (Frobenius), exact to float64 also where the factors cancel each other."""
+    """‖Δ‖ (Frobenius), exact to float64 even if the factors cancel each other."""
     return float(orthonormal_bases(update)[1].norm())
 
 
 def difference(one: Factors, other: Factors) -> Factors:
-    """Δ_1 − Δ_2 in float64, so that its length is right however near they are."""
+    """Δ_1 − Δ_2 as factors in float64, so that its norm is accurate even if they are nearly equal."""
     a, b = one.double(), other.double()
     return Factors(torch.cat([a.up * a.scale, b.up * -b.scale], dim=-1), torch.cat([a.down, b.down], dim=-2))
 
@@ -66,11 +69,11 @@ def subspaces(update: Factors) -> Subspaces:
 
 
 def subspace_overlaps(one: Subspaces, other: Subspaces) -> tuple[float, float] | None:
-    """How much of the smaller subspace lies in the larger: of columns, of rows; each 0 to 1.
+    """The share of the smaller subspace that lies in the larger: (columns, rows), each 0 to 1.
 
-    The mean squared cosine of the principal angles, ‖Q_1ᵀ Q_2‖² / min(r_1, r_2) (Björck and Golub 1973); of
-    experts, the mean over those that both change. None where one update is 0. Random subspaces of [out, in]
-    have about max(r_1, r_2) / out and max(r_1, r_2) / in.
+    The mean squared cosine of the principal angles, ‖Q_1ᵀ Q_2‖² / min(r_1, r_2) (Björck and Golub 1973); for
+    experts, the mean over those that both change. None if an update is 0. Random subspaces of [out, in] have
+    about max(r_1, r_2) / out and max(r_1, r_2) / in.
     """
     smaller = torch.minimum(one.rank, other.rank)
     if not bool((smaller > 0).any()):
@@ -85,7 +88,7 @@ def subspace_overlaps(one: Subspaces, other: Subspaces) -> tuple[float, float] |
 
 
 def measure_sign_conflict(updates: Sequence[Factors]) -> SignConflict:
-    """Where updates of one site pull an element both up and down, weighted by how strongly."""
+    """How much the updates of a site have opposite signs at the same elements, weighted by magnitude."""
     first = updates[0]
     of, width = first.up.shape[-2], first.down.shape[-1]
     matrices = math.prod(first.up.shape[:-2])

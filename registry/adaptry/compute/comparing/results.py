@@ -1,8 +1,12 @@
-"""What comparing answers: values, in JSON as in memory. None stands where a figure has no meaning."""
+"""Results of comparisons, with the same fields in JSON and in memory. None means that a figure is
+undefined.
+"""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from adaptry.core.display import format_count, html_table, short_repr
 
 
 class _Figures(BaseModel):
@@ -10,13 +14,14 @@ class _Figures(BaseModel):
 
 
 class ModuleReport(_Figures):
-    """One module of a result, and what its parents had there.
+    """One module of a result, compared with its parents.
 
-    `norm` is ‖Δ‖ (Frobenius) of the result, `norms` of each parent (None: it has no update there), `ratios`
-    the one by the others, `cosines` of the angles between them. `kept` is the share of ‖Δ‖² that its making
-    kept. `conflict` is the share of Σ|Δ| that parents have on elements where their signs differ; it was seen
-    on `rows_seen` of `rows` rows. `column_overlap` and `row_overlap`: how much of the parents' smaller
-    subspace lies in the larger, of what is written to and read from; the mean over pairs of parents.
+    `norm` is ‖Δ‖ (Frobenius) of the result, `norms` those of the parents (None: no update there). `ratios`
+    are the result's norm divided by each parent's, and `cosines` those of the angles between result and
+    parents. `kept` is the share of ‖Δ‖² that the computation kept. `conflict` is the share of Σ|Δ| on
+    elements where the parents' signs differ, from `rows_seen` of `rows` rows. `column_overlap` and
+    `row_overlap` are the share of the parents' smaller column or row space that lies in the larger, as the
+    mean over pairs of parents.
     """
 
     module: str
@@ -34,11 +39,11 @@ class ModuleReport(_Figures):
 
 
 class CombineReport(_Figures):
-    """A result against its parents: each figure over all modules, as in `ModuleReport` for one, and by each.
+    """A result compared with its parents: the figures of `ModuleReport` over all modules, and for each.
 
-    Norms, ratios and cosines are of the updates of all modules as one vector; conflict is weighted likewise;
-    overlaps are means over modules. `doing_nothing` names modules of the result whose update is practically
-    0.
+    Norms, ratios and cosines treat the updates of all modules as one vector; conflict is weighted
+    accordingly; overlaps are means over modules. `doing_nothing` lists modules of the result whose update is
+    practically 0.
     """
 
     parents: tuple[str, ...]
@@ -57,8 +62,8 @@ class CombineReport(_Figures):
 
 class ModuleDistance(_Figures):
     """One module of two adapters. `distance` is ‖Δ_a − Δ_b‖ / ‖Δ_a‖ (None: the first has no update there),
-    `ratio` is ‖Δ_b‖ / ‖Δ_a‖; the others as in `ModuleReport`. A rank of 0: that adapter has no update
-    there.
+    `ratio` is ‖Δ_b‖ / ‖Δ_a‖; other fields as in `ModuleReport`. A rank of 0 means that the adapter has no
+    update there.
     """
 
     module: str
@@ -74,7 +79,7 @@ class ModuleDistance(_Figures):
 
 
 class AdapterDistance(_Figures):
-    """How far apart two adapters are: over all modules as one vector, and per module, farthest first."""
+    """The distance of two adapters: over all modules as one vector, and per module, largest first."""
 
     distance: float | None
     cosine: float | None
@@ -85,11 +90,42 @@ class AdapterDistance(_Figures):
     modules: tuple[ModuleDistance, ...]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return short_repr(
+            self,
+            format_count(len(self.modules), "module"),
+            f"distance {_text(self.distance)}",
+            f"cosine {_text(self.cosine)}",
+            f"norm ratio {_text(self.ratio)}",
+        )
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        over_all = ("all modules", *map(_text, (self.distance, self.cosine, self.ratio)), "")
+        rows = [
+            (
+                each.module,
+                *map(_text, (each.distance, each.cosine, each.ratio)),
+                " → ".join(str(rank or "none") for rank in each.ranks),
+            )
+            for each in self.modules
+        ]
+        columns = ("module", "distance", "cosine", "norm ratio", "ranks")
+        return html_table("How far apart the updates are", columns, [over_all, *rows], self.notes, most=21)
+
+
+def _text(value: float | None) -> str:
+    """Four digits are more than these figures mean."""
+    return "none" if value is None else f"{value:.4g}"
+
 
 class SimilarAdapter(_Figures):
-    """An adapter and one that is like it. `cosine` of the angle between the updates of all modules and
-    `ratio` of their norms; None where they are no sums of factors, so that only `same_weights` can be
-    told."""
+    """An adapter that is similar to another. `cosine` is that of the angle between the updates of all
+    modules, and `ratio` that of their norms; both are None if the updates are not sums of factors, so that
+    only `same_weights` can be determined.
+    """
 
     ref: str
     digest: str
@@ -101,11 +137,11 @@ class SimilarAdapter(_Figures):
 
 
 class SimilarAdapters(_Figures):
-    """What is like an adapter, the nearest first.
+    """Adapters similar to one, most similar first.
 
-    `looked_at`: how many versions there were; `by_weights_only`: of these, how many could be compared by
-    digest alone; `likely_more`: versions that their signatures put over the threshold and that were left out
-    by the limit.
+    `looked_at` is the number of versions examined; `by_weights_only`, how many of these could be compared
+    only by digest; `likely_more`, how many versions above the threshold by their signatures were cut off by
+    the limit.
     """
 
     found: tuple[SimilarAdapter, ...]

@@ -1,10 +1,10 @@
-"""A signature: an adapter's update as a few numbers, so alike for adapters that are alike.
+"""A signature: an adapter's update in a few numbers, which are similar for similar adapters.
 
-Every site's product up · down is sketched without being formed (Pagh 2013, "Compressed Matrix
+The product up · down of every site is sketched without being formed (Pagh 2013, "Compressed Matrix
 Multiplication"): a count sketch of each column of `up` and of each row of `down`, convolved. The sketch of a
-sum is the sum of the sketches, and the inner product of two sketches is that of the updates, give or take
-‖Δ_a‖·‖Δ_b‖/√1024 or so. Where the sketches fall is hashed from the names of sites with SHAKE-256, so a
-signature means the same on every machine and for ever.
+sum is the sum of the sketches, and the inner product of two sketches is that of the updates, with an error of
+about ‖Δ_a‖·‖Δ_b‖/√1024. The positions are hashed from the sites' names with SHAKE-256, so signatures are
+comparable across machines and versions.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.tensors.lowrank import Factors, inner_product
 
 SKETCH_WIDTH = 1024
-"""Numbers in a sketch: a power of two that two bytes can name, with a bit to spare for the sign."""
+"""Numbers in a sketch: a power of two that fits into two bytes together with a sign bit."""
 SIGNATURE_LAYOUT = 1
 
 
 class Signature(BaseModel):
-    """`norm` is the exact ‖Δ‖ over all sites; `sketch` SKETCH_WIDTH float32, little-endian, in base64."""
+    """`norm` is the exact ‖Δ‖ over all sites; `sketch` is SKETCH_WIDTH little-endian float32 numbers in
+    base64.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,25 +56,25 @@ class Signature(BaseModel):
         )
 
     def numbers(self) -> Tensor:
-        """[WIDTH] float64."""
+        """The sketch [SKETCH_WIDTH] in float64."""
         return torch.frombuffer(bytearray(base64.b64decode(self.sketch)), dtype=torch.float32).double()
 
 
 def estimate_cosine(one: Signature, other: Signature) -> float:
-    """The cosine between two updates, about: see `cosine_margin`. 0 where one is 0."""
+    """An estimate of the cosine between two updates (see `cosine_margin`); 0 if one is 0."""
     a, b = one.numbers(), other.numbers()
     return cosine(float(a @ b), float(a.norm()), float(b.norm())) or 0.0
 
 
 def cosine_margin(of: float) -> float:
-    """How far an estimate may lie below a cosine of `of`; five standard deviations (1 − of²)/√WIDTH, twice
-    over for updates that are far from random.
+    """How far an estimate may be below a cosine of `of`: five standard deviations (1 − of²)/√WIDTH, doubled
+    for updates that are far from random.
     """
     return 0.02 + 10 * (1 - of * of) / math.sqrt(SKETCH_WIDTH)
 
 
 def _sketched(site: WeightSite, update: Factors) -> Tensor:
-    """[WIDTH] float64."""
+    """The sketch [SKETCH_WIDTH] in float64."""
     up = update.up.double().reshape(-1, *update.up.shape[-2:])
     down = update.down.double().reshape(-1, *update.down.shape[-2:])
     total = torch.zeros(SKETCH_WIDTH, dtype=torch.float64)
@@ -85,7 +87,7 @@ def _sketched(site: WeightSite, update: Factors) -> Tensor:
 
 
 def _counted(vectors: Tensor, name: str) -> Tensor:
-    """Count sketches of the columns of `vectors` [n, r]: [WIDTH, r]."""
+    """Counts sketches of the columns of `vectors` [n, r]: [WIDTH, r]."""
     hashed = bytearray(hashlib.shake_256(name.encode()).digest(2 * len(vectors)))
     drawn = torch.frombuffer(hashed, dtype=torch.int16).long()
     sign = torch.where(drawn < 0, -1.0, 1.0).double()

@@ -1,7 +1,8 @@
-"""Signatures kept on this machine, a small file per revision, so that an adapter is read only once.
+"""A cache of signatures on this machine, with a small file per revision, so that an adapter is read only
+once.
 
-A convenience that is never needed: a file that is lost, damaged or of another layout is computed again, and
-where none can be written nothing is kept.
+A file that is lost, damaged or in another format is computed again. If no file can be written, nothing is
+cached.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How alike two adapters are, in the few numbers that tell near-duplicates: from factors, exactly."""
+"""The similarity of two adapters, in a few numbers that identify near-duplicates: exactly, from factors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from adaptry.compute.tensors.lowrank import inner_product
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """`cosine` of the angle between the updates of all modules (None: one is 0), `ratio` of the other's norm
-    to the one's, and how many modules both change.
+    """`cosine` of the angle between the updates of all modules (None: one is 0), `ratio` of the second norm
+    to the first, and the number of modules that both change.
     """
 
     cosine: float | None
@@ -22,7 +22,7 @@ class Similarity:
 
 
 def measure_similarity(one: AdapterDeltas, other: AdapterDeltas) -> Similarity:
-    """In float64; memory holds one site's factors."""
+    """Computed in float64; only the factors of one site are in memory."""
     shared = [site for site in one.modules if site in other.modules]
     product = sum(inner_product(one.factors(site), other.factors(site)) for site in shared)
     norms = _norm(one), _norm(other)

@@ -1,5 +1,5 @@
-"""Adapters of any method written as a plain LoRA, and LoRAs brought to another rank.
+"""Converts adapters of any method to a plain LoRA, and LoRAs to another rank.
 
-What is exactly a LoRA stays exact; for the rest the nearest one is computed, and every module says how near
-it is.
+Methods that are exactly a LoRA stay exact. For others the closest LoRA is computed, and each module has a
+figure for its error.
 """

@@ -1,4 +1,4 @@
-"""The base under a conversion: the shapes of its weights always, values where a checkpoint is at hand."""
+"""The base of a conversion: always the shapes of its weights, and their values if there is a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ _SAME = ("exact", "same_weights", "cast")
 
 @dataclass(frozen=True, slots=True)
 class ConversionBase:
-    """A base: its record, and its files if they are here."""
+    """A base: its record, and its files if they are on this machine."""
 
     record: BaseRecord
     checkpoint: HfCheckpoint | None = None
 
     def read_tensor(self, tensor: str) -> Tensor:
-        """A weight as it is stored; only with a checkpoint. Raises `InvalidWeights` if its file is cut."""
+        """A weight in its stored shape and dtype; needs a checkpoint. Raises `InvalidWeights` if its file is
+        truncated.
+        """
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         assert self.checkpoint is not None
@@ -45,19 +47,19 @@ class ConversionBase:
 
 
 def check_conversion_base(parent: ParentAdapter, base: ConversionBase, other_base: bool) -> list[str]:
-    """What is to be told where `base` is not the base that the adapter is known to be for.
+    """Notes if `base` is not the base that the adapter is known to be for.
 
-    Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` asks for it.
+    Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` allows it.
     """
     if parent.base is None or parent.base.id == base.record.id:
         return []
     found = match_bases(parent.base, base.record)
-    between = f"{parent.label} is for the base {parent.base.id.brief}, and this is {base.record.id.brief}"
+    between = f"{parent.label} is for the base {parent.base.id.brief}, but this is {base.record.id.brief}"
     if found.level in _SAME:
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. Converted on it the adapter would be another one; give its own"
-            " base, or say --other-base if that is what you want"
+            f"{between}: {found.evidence}. The conversion would give a different adapter; pass its own"
+            " base, or --other-base if you want this"
         )
     return [f"{between}: {found.evidence}, as --other-base allows"]

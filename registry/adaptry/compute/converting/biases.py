@@ -1,7 +1,7 @@
-"""Biases that an adapter's method changes: no product of factors holds them, so they come along whole.
+"""Biases that an adapter's method changes. Factors cannot represent them, so they are written completely.
 
-PEFT keeps whole biases of adapted modules beside a LoRA (`bias: lora_only`). They are those of one base, and
-not every engine takes them; who asks for it gets the LoRA without them.
+PEFT saves complete biases of adapted modules with a LoRA (`bias: lora_only`). They belong to one base, and
+not every engine supports them; with `drop_bias` the LoRA is written without them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BiasDeltas:
-    """The whole biases of a result, in the order of their modules' paths."""
+    """The complete biases of a result, in the order of their modules' paths."""
 
     parent: ParentAdapter
     base: ConversionBase
@@ -34,8 +34,8 @@ class BiasDeltas:
         return tuple(_name(changed) for changed in self.changes)
 
     def compute(self) -> Iterator[ComputedModule]:
-        """Each in float32, from the adapter's own bias where it brings one, else from the base's. One of the
-        base's that does not change is left out.
+        """Each bias [out] in float32, from the adapter's own bias if it has one, else from the base's. An
+        unchanged bias of the base is left out.
         """
         for changed in self.changes:
             own = self._own(changed)
@@ -70,13 +70,15 @@ class BiasDeltas:
 def bias_deltas(
     parent: ParentAdapter, changes: Sequence[ChangedWeight], base: ConversionBase | None
 ) -> BiasDeltas | None:
-    """The changed biases; None if none changes. Raises `CheckFailed` if the base is needed and not here."""
+    """The changed biases; None if none changes. Raises `CheckFailed` if the base's weights are needed and
+    missing.
+    """
     if not changes_biases(parent):
         return None
     if base is None or base.checkpoint is None:
         raise CheckFailed(
-            f"{parent.label} changes biases, and whole biases come of those of its base: give its base with"
-            " --base, or say --drop-bias to leave them out"
+            f"{parent.label} changes biases, which are computed from the base's: pass its base with --base,"
+            " or --drop-bias to leave them out"
         )
     method = METHODS[parent.adapter.spec.method]
     found = tuple(changed for changed in changes if changed.bias and method.changes_bias(changed.module))

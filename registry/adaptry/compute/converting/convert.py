@@ -1,8 +1,8 @@
-"""Any adapter whose updates a LoRA can hold, as a plain LoRA.
+"""Converts an adapter to a plain LoRA, if a LoRA can represent its updates.
 
-Three ways: a LoRA is folded; a method that is exactly a LoRA gives its factors; of every other the update is
-computed densely, one weight in memory, and the nearest LoRA taken. What no LoRA holds is refused, or left out
-when asked to be.
+There are three ways. A LoRA's scales are folded; a method that is exactly a LoRA gives its factors; for all
+others, the update is computed densely, one weight at a time, and approximated by the closest LoRA. Parts that
+a LoRA cannot represent are refused, or left out on request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, Laz
 from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
 from adaptry.compute.lazy_adapters.sites import WeightSite, plain_reason
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
-from adaptry.compute.merging.fitting import WeightedAdapter, refuse_unmergeable
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.manifest import BaseClaim
 
@@ -38,38 +38,36 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _ALONE = (
-    "no base was looked at, so every module is taken for a Linear: where one is a convolution,"
-    " give the base (--base)"
+    "without a base, every module is assumed to be a Linear: if one is a convolution, pass the base (--base)"
 )
 
 
 def convert(
     parent: ParentAdapter, options: ConvertOptions, base: ConversionBase | None = None
 ) -> LazyAdapter:
-    """A plain LoRA that acts as `parent` does, on `base` where its base is known.
+    """A plain LoRA with the effect of `parent`, on `base` if it is given.
 
-    Raises `Unsupported` (a method or layout no LoRA is made of) and `CheckFailed` (the base is needed and not
-    there, a rank must be chosen, biases that a LoRA does not hold), each with the way out.
+    Raises `Unsupported` (a method or layout that cannot become a LoRA) and `CheckFailed` (the base is needed
+    and missing, a rank must be chosen, or biases that a LoRA cannot represent), each with a remedy.
     """
     _refuse_unconvertible(parent)
     notes = check_conversion_base(parent, base, options.other_base) if base else []
     if base and parent.base is None and needs_base_values(parent, options):
         notes.append(
-            f"that this is the base of {parent.label} is believed, not checked:"
-            " no registry knows it by content"
+            f"assumed, not checked: this is the base of {parent.label}. No registry has its fingerprint"
         )
     convert_with = _fold if is_plain(parent.adapter) else _compute
     adapter, changes = convert_with(parent, options, base, notes)
     biases = None if options.drop_bias else bias_deltas(parent, changes, base)
     if options.drop_bias and changes_biases(parent):
         adapter = replace(
-            adapter, notes=(*adapter.notes, "left out, as asked: the biases that the adapter changes")
+            adapter, notes=(*adapter.notes, "left out, as requested: the biases that the adapter changes")
         )
     return _with_biases(adapter, biases) if biases else adapter
 
 
 def needs_base_values(parent: ParentAdapter, options: ConvertOptions) -> bool:
-    """Whether values of the base's weights are needed, and not only their shapes."""
+    """Whether the values of the base's weights are needed, and not only their shapes."""
     has_biases = METHODS.get(parent.adapter.spec.method) is not None and changes_biases(parent)
     return (has_biases and not options.drop_bias) or (
         parent.adapter.spec.method in METHODS and needs_base_weights(parent)
@@ -80,8 +78,8 @@ def _refuse_unconvertible(parent: ParentAdapter) -> None:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}: bring it into PEFT's first"
-            f" (`adaptry convert {label} -o ./peft`), and convert that"
+            f"{label} is in the layout of {adapter.format.tool}: convert it to PEFT's first"
+            f" (`adaptry convert {label} -o ./peft`), and then convert the result"
         )
     refuse_unmergeable(WeightedAdapter(adapter, 1.0, label, parent.base))
     if "layer_replication" in adapter.spec.traits:
@@ -91,8 +89,9 @@ def _refuse_unconvertible(parent: ParentAdapter) -> None:
         )
     if not adapter.spec.modules or METHODS[adapter.spec.method].weight is None:
         raise Unsupported(
-            f"{label} is {METHODS[adapter.spec.method].title} and updates no matrix, so there is nothing for"
-            " a LoRA to hold: merge it instead"
+            f"{label} is {METHODS[adapter.spec.method].title} and updates no matrix, so a LoRA cannot"
+            " represent"
+            " it: merge it instead"
         )
 
 
@@ -158,7 +157,7 @@ class _ComputedModules:
     changes: Mapping[WeightSite, ChangedWeight]
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's factors, and how far they are from the method's own update."""
+        """The site's factors, and their error compared with the method's update."""
         from adaptry.compute.converting.truncation import (
             RankLimit,
             measure_dense_error,
@@ -191,13 +190,13 @@ def _refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) 
             else f"is {title}, whose update depends on the base's weights"
         )
         raise CheckFailed(
-            f"{parent.label} {why}: give the base with --base (a folder,"
-            " or the name of a base whose weights are here)"
+            f"{parent.label} {why}: pass the base with --base (a folder,"
+            " or the name of a base whose weights are on this machine)"
         )
 
 
 def _may_be_kernels(changes: Sequence[ChangedWeight]) -> bool:
-    """Whether a module may be a convolution: its method flattens kernels, and no base is known to tell."""
+    """Whether a module may be a convolution: its method flattens kernels, and the base is unknown."""
     return any(changed.tensor is None and changed.module.kind == "flat" for changed in changes)
 
 
@@ -210,8 +209,9 @@ def _refuse_without_rank(
     if full is not None:
         most = min(full.site.fan_out, full.site.width)
         raise CheckFailed(
-            f"the update of {parent.label} is no product of thin factors (at {full.site.path} it may have"
-            f" rank {most}), so a LoRA can only come near it: say --rank N or --energy 0.99 and see how near"
+            f"the update of {parent.label} is not a product of thin factors (at {full.site.path} it may have"
+            f" rank {most}), so a LoRA can only approximate it: pass --rank N or --energy 0.99 and check the"
+            " error"
         )
 
 
@@ -220,14 +220,14 @@ def _refuse_resized(parent: ParentAdapter, changes: Sequence[ChangedWeight]) -> 
         own = own_weight(parent, changed)
         if own is not None and own.shape != changed.shape:
             raise Unsupported(
-                f"{parent.label} brings an {own.target} of {own.shape[0]:,} rows and an update of it that"
-                f" depends on the base's values, of which there are {changed.shape[0]:,} rows: merge it"
+                f"{parent.label} has an {own.target} of {own.shape[0]:,} rows and an update of it that"
+                f" depends on the base's values, which have {changed.shape[0]:,} rows: merge it"
                 " instead (--resize-vocab)"
             )
 
 
 def _recorded(parent: ParentAdapter, options: ConvertOptions, base: ConversionBase | None) -> Json:
-    """The recipe as it is kept with the result: all that decides its values, and nothing else."""
+    """The recipe stored with the result: exactly the settings that determine its values."""
     kept = {
         key: value
         for key, value in options.model_dump(mode="json", exclude={"other_base"}).items()
@@ -238,7 +238,7 @@ def _recorded(parent: ParentAdapter, options: ConvertOptions, base: ConversionBa
 
 
 def _on(adapter: LazyAdapter, base: ConversionBase | None) -> LazyAdapter:
-    """The lazy adapter with the base it was computed on as its base."""
+    """The lazy adapter, with `base` as its declared base."""
     if base is None:
         return adapter
     return replace(
@@ -262,7 +262,7 @@ def with_config_fields(adapter: LazyAdapter, alpha: float, fields: Json) -> Lazy
 
 
 def _number(value: float) -> float:
-    """Whole numbers as such: engines expect them."""
+    """The value, as an int if it is whole: engines expect that."""
     return int(value) if value == int(value) else value
 
 
@@ -272,7 +272,9 @@ def _with_biases(adapter: LazyAdapter, biases: BiasDeltas) -> LazyAdapter:
 
     def modules() -> Iterator[ComputedModule]:
         for made in make():
-            if not taken.intersection(made.tensors):  # the adapter's own, which the new one starts from
+            if not taken.intersection(
+                made.tensors
+            ):  # the adapter's own bias, from which the new one was computed
                 yield made
         yield from biases.compute()
 
@@ -281,5 +283,5 @@ def _with_biases(adapter: LazyAdapter, biases: BiasDeltas) -> LazyAdapter:
         return {**found, "bias": "all" if found["bias"] == "all" else "lora_only"}
 
     names = (*(name for name in adapter.names if name not in taken), *biases.names)
-    note = f"whole biases come along, changed as the adapter does it, for {len(biases.names)} modules"
+    note = f"complete biases, with the adapter's changes, are written for {len(biases.names)} modules"
     return replace(adapter, names=names, compute=modules, config=config, notes=(*adapter.notes, note))

@@ -1,8 +1,8 @@
-"""What a method other than a plain LoRA does to one weight: its update as a dense matrix, and as factors
-where it has them.
+"""The update of one weight by a method other than a plain LoRA: as a dense matrix, and as factors if it has
+them.
 
-The update is the method's own change of the base's weight, less that weight, in float32; where the base's
-values do not count, its change of zeros.
+The update is the changed weight minus the base's weight, in float32. If the base's values do not matter, it
+is the change of a zero weight.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods import METHODS
-from adaptry.adapters.methods.lora_config import initialisation
+from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.method import Method
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.compute.converting.base_shapes import ConversionBase
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MethodDeltas:
-    """The updates of one adapter, weight by weight; each is computed when it is asked for."""
+    """The updates of one adapter by weight, computed on demand."""
 
     parent: ParentAdapter
     base: ConversionBase | None
     sides: Mapping[str, tuple[int, int]]
 
     def dense(self, changed: ChangedWeight) -> Tensor:
-        """Δ [site.fan_out, site.width], float32. Raises `InvalidWeights` if the tensors do not fit."""
+        """Δ [site.fan_out, site.width] in float32. Raises `InvalidWeights` if the tensors do not fit."""
         import torch
 
         method = METHODS[self.parent.adapter.spec.method]
@@ -46,7 +46,8 @@ class MethodDeltas:
             after = method.weight(before, self._parts(changed))
         except (LookupError, RuntimeError, ValueError) as error:  # torch's words
             raise InvalidWeights(
-                f"what {self.parent.label} holds for {changed.module.path} does not fit its weight ({error});"
+                f"the tensors of {self.parent.label} for {changed.module.path} do not fit its weight"
+                f" ({error});"
                 " check the adapter against its base"
             ) from error
         from adaptry.compute.lazy_adapters.rounding import check_values
@@ -55,7 +56,7 @@ class MethodDeltas:
         return check_values(found, f"{self.parent.label}: the update of {changed.module.path}")
 
     def factors(self, changed: ChangedWeight) -> Factors:
-        """The same as factors, of a method that has them."""
+        """Δ as float32 factors, for a method that has them."""
         from adaptry.compute.tensors.lowrank import Factors
 
         factored = METHODS[self.parent.adapter.spec.method].factors
@@ -64,7 +65,7 @@ class MethodDeltas:
         return Factors(down.T, up.T) if changed.is_table else Factors(up, down)
 
     def _before(self, changed: ChangedWeight) -> Tensor:
-        """What the update is of: the weight that the adapter brings along, else the base's."""
+        """The weight that is updated: the adapter's own copy if it has one, else the base's."""
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         adapter, own = self.parent.adapter, own_weight(self.parent, changed)
@@ -97,7 +98,7 @@ def open_method_deltas(
 
 
 def is_factored(parent: ParentAdapter) -> bool:
-    """Whether its updates are exactly factors, whatever the base's values."""
+    """Whether its updates are exactly factors for every base."""
     return _method(parent).factors is not None and not needs_base_weights(parent)
 
 
@@ -107,20 +108,20 @@ def needs_base_weights(parent: ParentAdapter) -> bool:
 
 
 def known_rank(parent: ParentAdapter, changed: ChangedWeight) -> int | None:
-    """The rank that an update on a given base cannot exceed, where its method has one."""
+    """The maximum rank of an update, if its method has one."""
     method, config = _method(parent), parent.adapter.config
     most = min(changed.site.fan_out, changed.site.width)
     if method.name == "lora":
-        # What the initialisation took out has as many ranks as what was trained; a DoRA scales whole rows.
-        took_out = initialisation(config) in ("pissa", "olora") or bool(config.fields.get("kasa_config"))
-        is_whole = config.flag("use_dora") or not took_out
+        # The part that the initialisation removed has the rank of the trained part; a DoRA scales whole rows.
+        variant = lora_variant(config)
+        is_whole = variant.is_dora or variant.removed is None
         return None if is_whole else min(2 * changed.module.rank, most)
     rank = method.lora_rank(changed.module, config) if method.lora_form == "given_base" else None
     return None if rank is None else min(rank, most)
 
 
 def own_weight(parent: ParentAdapter, changed: ChangedWeight) -> ExtraWeight | None:
-    """The whole weight that the adapter brings for a module it also updates, as PEFT saves embeddings."""
+    """The whole weight that the adapter has for a module that it also updates, as PEFT saves embeddings."""
     target = f"{changed.module.path}.weight"
     whole = (extra for extra in parent.adapter.spec.extras if extra.kind in ("saved_embedding", "module"))
     return next((extra for extra in whole if extra.target == target), None)

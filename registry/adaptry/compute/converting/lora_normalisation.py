@@ -1,7 +1,7 @@
-"""A LoRA of any spelling as a plain one: rsLoRA, rank and alpha patterns, block-diagonal factors folded in.
+"""Rewrites any form of LoRA as a plain one: folds in rsLoRA, rank and alpha patterns, block-diagonal factors.
 
-Where all modules have one scale it is written as `lora_alpha` and the factors stay as they are, bit for bit;
-else each scale goes into its `lora_B`.
+If all modules have the same scale, it is written as `lora_alpha` and the factors are unchanged, bit for bit.
+Otherwise each scale is multiplied into its `lora_B`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _FACTORS = ("A", "B", "embedding_A", "embedding_B")
 
 @dataclass(frozen=True, slots=True)
 class NormalisedLora:
-    """A LoRA about to be written plainly. `common_scale`: that of all modules, which alpha keeps; None: each
-    goes into its factors. `dtype`: in which it is written."""
+    """A LoRA that will be written in plain form. `common_scale` is the scale of all modules, which alpha
+    expresses; None: each scale is in the factors. `dtype` is that of the file.
+    """
 
     adapter: Adapter
     options: ConvertOptions
@@ -34,7 +35,7 @@ class NormalisedLora:
     dtype: str
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's factors, less the common scale, and its figures."""
+        """The site's factors without the common scale, and its figures."""
         from adaptry.compute.converting.truncation import RankLimit, truncate
         from adaptry.compute.lazy_adapters.rounding import check_values, measure_error, round_factors
         from adaptry.compute.tensors.lowrank import Factors
@@ -49,13 +50,13 @@ class NormalisedLora:
 
 
 def is_plain(adapter: Adapter) -> bool:
-    """Whether its factors are all that it does to weights."""
+    """Whether its factors are its only effect on weights."""
     config = adapter.config
     return adapter.spec.method == "lora" and not METHODS["lora"].needs_base_for(config)
 
 
 def normalise_lora(adapter: Adapter, options: ConvertOptions) -> NormalisedLora:
-    """Raises `CheckFailed` where the file does not tell which parameter it changes."""
+    """Raises `CheckFailed` if the file does not determine which parameter it changes."""
     modules = {site_of(adapter, module): module for module in adapter.spec.modules}
     scales = {module.scale for module in modules.values()}
     is_narrowed = options.rank is not None or options.energy is not None
@@ -73,7 +74,7 @@ def normalise_lora(adapter: Adapter, options: ConvertOptions) -> NormalisedLora:
 
 
 def normalisation_notes(made: NormalisedLora) -> Iterator[str]:
-    """What was folded, and where the scale is now."""
+    """Notes about what was folded, and where the scale is now."""
     fields = made.adapter.config.fields
     words = [
         word
@@ -89,8 +90,8 @@ def normalisation_notes(made: NormalisedLora) -> Iterator[str]:
         yield f"folded in: {', '.join(words)}"
     if made.common_scale is not None:
         yield (
-            f"the factors are as they were; all modules have the scale {made.common_scale:g}, which is"
-            " lora_alpha over r"
+            f"the factors are unchanged; all modules have the scale {made.common_scale:g}, which is"
+            " lora_alpha / r"
         )
     else:
-        yield "each module's scale is in its lora_B, so that lora_alpha over r is 1"
+        yield "each module's scale is in its lora_B, so that lora_alpha / r is 1"

@@ -1,4 +1,4 @@
-"""What the user asks of a conversion. A value; flags make it."""
+"""The options of a conversion."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from adaptry.compute.recipes.merge import Dtype
 
 
 class ConvertOptions(BaseModel):
-    """`rank` or `energy` (a share of Σσ², 0 to 1) bring each update to a rank; neither: as it is, which not
-    every update can be. `uniform`: one rank for all modules (zeros fill it). `dtype`: of the factors; None:
-    as they are where they stay as they are, else F32. `drop_bias`: without the biases that the method
-    changes. `whole_weights`: `none` leaves saved modules out. `other_base`: also on another base than the
-    adapter is known to be for.
+    """`rank` or `energy` (a share of Σσ², 0 to 1) truncate each update; without them an update must already
+    be low rank. `uniform`: one rank for all modules (padded with zeros). `dtype`: that of the factors; None:
+    unchanged if the factors are unchanged, else F32. `drop_bias`: without the biases that the method changes.
+    `whole_weights`: `none` leaves saved modules out. `other_base`: allow a base other than the adapter's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,5 +29,5 @@ class ConvertOptions(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if self.rank is not None and self.energy is not None:
-            raise ValueError("say rank or energy, not both: each decides the rank")
+            raise ValueError("pass rank or energy, not both: each determines the rank")
         return self

@@ -1,7 +1,7 @@
-"""How much of an adapter a rank keeps: its singular values, and from them the curve that helps to choose.
+"""How much of an adapter a rank keeps, from its singular values: a curve that helps to choose a rank.
 
-The share is of the energy ‖Δ‖², summed over all modules. The worst module is shown beside it, since a sum
-hides one that is lost.
+The share is that of the energy ‖Δ‖², summed over all modules. The worst module is shown too, since a sum can
+hide a module that is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from adaptry.compute.lazy_adapters.deltas import AdapterDeltas
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """The squares of one module's singular values, falling, summed over its experts where it has several."""
+    """The squares of a module's singular values, in descending order, summed over its experts."""
 
     module: str
     squares: tuple[float, ...]
@@ -24,14 +24,14 @@ class Spectrum:
         return sum(self.squares)
 
     def kept(self, rank: int) -> float:
-        """The share that the nearest update of `rank` keeps; 1 of an update that is zero."""
+        """The share that the closest update of `rank` keeps; 1 for a zero update."""
         total = self.energy
         return sum(self.squares[:rank]) / total if total else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class RankPoint:
-    """What a rank keeps over all modules, and the module of which it keeps least."""
+    """The share that a rank keeps over all modules, and the module of which it keeps the smallest share."""
 
     rank: int
     kept: float
@@ -40,7 +40,7 @@ class RankPoint:
 
 
 def compute_spectra(updates: AdapterDeltas) -> tuple[Spectrum, ...]:
-    """Of every module, in the order of their paths; reads all factors, one module at a time."""
+    """The spectrum of every module, in the order of their paths; reads all factors, one module at a time."""
     from adaptry.compute.tensors.lowrank import decompose
 
     found = []
@@ -53,7 +53,7 @@ def compute_spectra(updates: AdapterDeltas) -> tuple[Spectrum, ...]:
 
 
 def rank_point(found: Sequence[Spectrum], rank: int) -> RankPoint:
-    """What `rank` keeps."""
+    """The share that `rank` keeps."""
     total = sum(each.energy for each in found)
     kept = sum(sum(each.squares[:rank]) for each in found) / total if total else 1.0
     worst = min(found, key=lambda each: each.kept(rank))
@@ -61,7 +61,7 @@ def rank_point(found: Sequence[Spectrum], rank: int) -> RankPoint:
 
 
 def rank_curve(found: Sequence[Spectrum]) -> tuple[RankPoint, ...]:
-    """The points at 1, 2, 4, … and at the largest rank there is."""
+    """The points at 1, 2, 4, … and at the adapter's largest rank."""
     most = max(len(each.squares) for each in found)
     ranks = [1 << step for step in range(most.bit_length()) if 1 << step < most]
     return tuple(rank_point(found, rank) for rank in (*ranks, most))

@@ -1,7 +1,7 @@
-"""A LoRA brought to another rank: the nearest one of that rank, module by module, through its factors alone.
+"""Resizes a LoRA to another rank: the closest LoRA of that rank, module by module, from its factors.
 
-Singular values come from QR of the factors and an r×r problem, so nothing of the weight's size is ever
-formed. A rank that a module has already leaves its update as it is.
+Singular values come from QR decompositions of the factors and an r×r problem, so no matrix of the weight's
+size is formed. A module that already has the rank is unchanged.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 class ResizeOptions(BaseModel):
-    """`rank`: at most so many for each module; `energy`: the smallest ranks that keep this share of Σσ².
-    `uniform`: one rank for all (that of `rank`, or the largest that comes out; zeros fill it). `dtype` of the
+    """`rank`: the maximum rank of each module; `energy`: the smallest ranks that keep this share of Σσ².
+    `uniform`: one rank for all (`rank`, or the largest result; padded with zeros). `dtype`: that of the
     factors.
     """
 
@@ -40,12 +40,12 @@ class ResizeOptions(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if (self.rank is None) == (self.energy is None):
-            raise ValueError("say rank or energy, one of them: it decides the rank")
+            raise ValueError("pass either rank or energy, which determines the rank")
         return self
 
 
 def resize(parent: ParentAdapter, options: ResizeOptions) -> LazyAdapter:
-    """`parent` within `options`. Raises `Unsupported`, `CheckFailed` unless exactly a sum of factors."""
+    """Resizes `parent`. Raises `Unsupported`, `CheckFailed` unless it is exactly a sum of factors."""
     updates = open_adapter_deltas(parent)
     maker = _ResizedModules(updates, options)
     recipe = {

@@ -1,6 +1,6 @@
-"""An update brought to a rank or an energy, and a dense one measured against what is written of it.
+"""Truncates an update to a rank or an energy, and measures the error of the written factors.
 
-What is reported is ‖Δ − Δ'‖² of the very numbers that are written, not what theory says was lost.
+The reported ‖Δ − Δ'‖² is computed from the numbers that are written, and not from theory.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from adaptry.compute.tensors.lowrank import Factors, decompose, decompose_dense,
 
 @dataclass(frozen=True, slots=True)
 class RankLimit:
-    """What an update is brought to: a rank, or the smallest that keeps a share of Σσ²; neither: as it is."""
+    """The limit of an update: a rank, or the smallest rank that keeps a share of Σσ²; neither: unchanged."""
 
     rank: int | None = None
     energy: float | None = None
 
     def rank_for(self, values: Tensor) -> int:
-        """The rank for these singular values."""
+        """The rank for these singular values [..., k], descending: `rank`, or the smallest one that keeps
+        `energy` in every member of a batch; without either, k.
+        """
         if self.energy is not None:
             return rank_for(values, self.energy)
         return self.rank or values.shape[-1]
 
 
 def truncate(update: Factors, limit: RankLimit) -> Factors:
-    """The nearest update within the limit; the very same factors where they are within it already."""
+    """The closest update within the limit; the same factors if they are already within it."""
     if limit.energy is None and (limit.rank is None or limit.rank >= update.rank):
         return update
     found = decompose(update, limit.rank)
@@ -38,13 +40,13 @@ def truncate(update: Factors, limit: RankLimit) -> Factors:
 
 
 def truncate_dense(update: Tensor, limit: RankLimit) -> Factors:
-    """As `truncate`, of a dense update [out, in], float32."""
+    """Like `truncate`, for a dense update [out, in] in float32."""
     found = decompose_dense(update, limit.rank)
     return found.truncate(limit.rank_for(found.values))
 
 
 def measure_dense_error(own: Tensor, made: Factors) -> Mapping[str, float]:
-    """As `rounding.measure_error`, against a dense update [out, in], float32; sums in float64."""
+    """Like `rounding.measure_error`, compared with a dense update [out, in] in float32; sums in float64."""
     difference = torch.addmm(own, made.with_unit_scale().up, made.down, alpha=-1.0)
     return {"energy": _square(own), "lost": _square(difference), "rank": float(made.rank)}
 

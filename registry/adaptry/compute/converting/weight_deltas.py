@@ -1,7 +1,7 @@
-"""The weights that an adapter changes, each with the site a LoRA has for it and the update as a matrix.
+"""The weights that an adapter changes, each with its site in a LoRA and the layout of its update as a matrix.
 
-With a base they are found by the rules of `module_map`. Without one an adapter's own tensors must tell the
-sides; what they cannot tell is refused, and a weight is then taken for that of a Linear.
+With a base they are found by the rules of `module_map`. Without one, the adapter's tensors must determine the
+sides, or the adapter is refused; each weight is then assumed to be that of a Linear.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
+from adaptry.adapters.tensor_names import is_input_embedding
 from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.checks import check
 from adaptry.checks.binding import bind
 from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
-from adaptry.compute.merging.fitting import WeightedAdapter, fit
-from adaptry.compute.merging.tensor_changes import bias_name
+from adaptry.compute.merging.bound_input import bind_inputs
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _TURNED = ("conv1d", "embedding")
-_GIVE_BASE = "give its base with --base (a folder, or the name of a base that is registered)"
+_GIVE_BASE = "pass its base with --base (a folder, or the name of a registered base)"
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedWeight:
-    """One weight: the module that changes it, its `site`, its stored `shape` and `dtype` (safetensors' word).
+    """One weight: the module that changes it, its `site`, its stored `shape` and `dtype` (as in safetensors).
 
-    `tensor` and `bias` are its own and its bias's name on disk; None where no base tells them, or there is
-    none.
+    `tensor` and `bias` are the names on disk of the weight and its bias; None if they are unknown, or there
+    is no bias.
     """
 
     module: ModuleSpec
@@ -48,31 +48,30 @@ class ChangedWeight:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """(outputs, inputs) as the method counts them."""
+        """(outputs, inputs) in the method's terms."""
         first, rest = self.shape[0], math.prod(self.shape[1:])
         return (rest, first) if self.orientation in _TURNED else (first, rest)
 
     @property
     def is_table(self) -> bool:
-        """Whether the method takes embeddings as matrices [rows, dim]; a LoRA's update is [dim, rows]."""
+        """Whether the method treats embeddings as matrices [rows, dim]; a LoRA's update is [dim, rows]."""
         return self.site.kind == "embedding" and self.orientation != "embedding"
 
     def matrix(self, stored: Tensor) -> Tensor:
-        """`stored`, of the weight's shape, as the update's matrix [site.fan_out, site.width]."""
+        """`stored`, in the weight's shape, as a matrix [site.fan_out, site.width]."""
         flat = stored.flatten(1)
         return flat.T if self.orientation in _TURNED or self.is_table else flat
 
 
 def changed_weights(parent: ParentAdapter, base: ConversionBase | None) -> tuple[ChangedWeight, ...]:
-    """In the order of their paths. Raises `CheckFailed` and `Unsupported` for what does not fit, or has no
-    place in a LoRA.
+    """The changed weights, in the order of their paths. Raises `CheckFailed` and `Unsupported` for modules
+    that do not fit the base, or that a LoRA cannot represent.
     """
     if base is None:
         return tuple(_alone(parent, module) for module in parent.adapter.spec.modules)
     shapes = base.record.tensors
     found = []
     for target in _placement(parent, base).placed:
-        bias = bias_name(target)
         _refuse_unplain(parent.label, target)
         found.append(
             ChangedWeight(
@@ -82,7 +81,7 @@ def changed_weights(parent: ParentAdapter, base: ConversionBase | None) -> tuple
                 shapes[target.tensor].shape,
                 shapes[target.tensor].dtype,
                 target.tensor,
-                bias if bias in shapes else None,
+                target.bias if target.bias in shapes else None,
             )
         )
     return tuple(sorted(found, key=lambda changed: changed.site.key))
@@ -94,19 +93,21 @@ def sides_of(changes: Sequence[ChangedWeight]) -> Mapping[str, tuple[int, int]]:
 
 
 def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
-    """Where the modules lie. By the record alone only headers are compared, which is what a check does."""
+    """The places of the modules. With a record only, headers are compared, like in a check."""
     adapter, label = parent.adapter, parent.label
     if base.checkpoint is not None:
-        entry = WeightedAdapter(adapter, 1.0, label, parent.base)
-        return fit(entry, base.checkpoint, base.record, resize_vocab=True).placement
-    module_map = bind(adapter, base.record).module_map
+        entry = WeightedAdapter(adapter, 1.0, label)  # the base was already checked
+        inputs = bind_inputs([entry], base.checkpoint, base.record, resize_vocab=True)
+        return inputs.each[0].module_map
+    bound = bind(adapter, base.record)
+    module_map = bound.module_map
     if module_map.missing:
         first = module_map.missing[0].path
         raise CheckFailed(
             f"{label}: {len(module_map.missing)} of its {len(adapter.spec.modules)} modules are not in the"
             f" base (first: {first}: {module_map.reasons[first].text}); is this the base it was trained on?"
         )
-    report = check(adapter, base.record, adapter.config.base_name)
+    report = check(adapter, base.record, adapter.config.base_name, bound=bound)
     if report.is_blocked:
         raise CheckFailed(f"{label}: {report.sentence()}")
     return module_map
@@ -115,14 +116,14 @@ def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
 def _refuse_unplain(label: str, target: TargetTensor) -> None:
     if target.orientation not in ("linear", "conv1d", "conv", "embedding") or len(target.weight.parts) > 1:
         raise Unsupported(
-            f"{label} changes {target.module.path}, which is stored as {target.orientation} in the base and"
-            " for which no LoRA is computed here: merge the adapter instead"
+            f"{label} changes {target.module.path}, which is stored as {target.orientation} in the base,"
+            " which cannot be converted to a LoRA: merge the adapter instead"
         )
 
 
 def _site(target: TargetTensor, shape: tuple[int, ...]) -> WeightSite:
     path = target.module.path
-    if target.orientation == "embedding" or path.rpartition(".")[2] in INPUT_EMBEDDINGS:
+    if target.orientation == "embedding" or is_input_embedding(path):
         return WeightSite(path, "embedding", shape[1], shape[0])
     if target.orientation == "conv":
         return WeightSite(path, "conv", shape[0], shape[1], shape[2:])
@@ -134,13 +135,13 @@ def _alone(parent: ParentAdapter, module: ModuleSpec) -> ChangedWeight:
     is_told = module.fan_in and module.fan_out and module.kind in ("linear", "flat", "embedding")
     if not is_told:
         raise CheckFailed(
-            f"{parent.label}: its tensors do not tell the shape of {module.path}'s weight, and a LoRA needs"
-            f" it: {_GIVE_BASE}"
+            f"{parent.label}: its tensors do not determine the shape of {module.path}'s weight, which a LoRA"
+            f" needs: {_GIVE_BASE}"
         )
     if module.kind == "embedding":
         site = WeightSite(module.path, "embedding", module.fan_out, module.fan_in)
         return ChangedWeight(module, site, "embedding", (module.fan_in, module.fan_out))
     shape = (module.fan_out, module.fan_in)
-    if module.path.rpartition(".")[2] in INPUT_EMBEDDINGS:
+    if is_input_embedding(module.path):
         return ChangedWeight(module, WeightSite(module.path, "embedding", *shape[::-1]), "linear", shape)
     return ChangedWeight(module, WeightSite(module.path, "linear", *shape), "linear", shape)

@@ -1,6 +1,5 @@
-"""Adapters as an engine wants them: what repairs a verdict asks for, and the files that each tool reads.
+"""Exports adapters for engines: makes the repairs that a verdict requires, and writes each tool's files.
 
-A plan of repairs is decided from the verdict alone. Every repair is a lazy adapter over a view; how far the
-result is from what was trained is measured on the numbers that are written, and the result's own verdict must
-be *served as trained*.
+The verdict alone determines the plan of repairs. Every repair is a lazy adapter over a view. The error of the
+result is measured on the written numbers, and the result's verdict must be *served as trained*.
 """

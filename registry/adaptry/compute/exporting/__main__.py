@@ -1,4 +1,4 @@
-"""Writes the page of repairs and formats: `python -m adaptry.compute.exporting > docs/exporting.md`."""
+"""Prints the page of repairs and formats: `python -m adaptry.compute.exporting > docs/exporting.md`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""A plan carried out repair by repair, each result opened and checked, until the engine serves it as trained.
+"""Executes a plan repair by repair, and checks each result, until the engine serves the adapter as trained.
 
-Every repair is written to a folder of its own and read back, so that what is judged and measured is what a
-file holds.
+Every repair is written to a separate folder and read back, so that files are checked and measured.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Json, LazyAdapter, Parent
 from adaptry.core.errors import CheckFailed
 
 _ROUNDS = 4
-"""A gate may hide a repair, and that another; more than these would be going round in circles."""
+"""Most rounds: a precondition may hide a repair, and that another; more rounds would be an endless loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairedAdapter:
-    """`parent` is the adapter as the engine is to get it, `original` the one it was made of; `steps` in the
-    order they were made. `plan.needs_merge`: the findings for which it is to go into its base's weights
-    instead."""
+    """`parent` is the repaired adapter, `original` the one it was made from; `steps` are the repairs in
+    order. `plan.needs_merge` are findings for which it must be merged into its base instead.
+    """
 
     original: ParentAdapter
     parent: ParentAdapter
@@ -41,7 +40,7 @@ class RepairedAdapter:
     notes: tuple[str, ...]
 
     def lazy_adapter(self) -> LazyAdapter:
-        """The result as what is made of the original: its parent, its recipe, its figures."""
+        """The result as a lazy adapter derived from the original, with parent, recipe and figures."""
         recipe: Json = {
             "operation": "export",
             "inputs": [self.original.recipe_entry()],
@@ -56,10 +55,10 @@ class RepairedAdapter:
 def repair_for_runtime(
     parent: ParentAdapter, runtime: Runtime, options: ExportOptions
 ) -> Iterator[RepairedAdapter]:
-    """`parent` as `runtime` serves it as trained, for as long as the block lasts.
+    """Yields `parent`, repaired so that `runtime` serves it as trained; it is valid during the block.
 
-    Raises `CheckFailed` where a finding has no repair, or the result is not served as trained after all or is
-    further from the original than allowed; and what the repairs raise.
+    Raises `CheckFailed` if a finding has no repair, if the result is still not served as trained, or if its
+    error exceeds the limit; and what the repairs raise.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         yield _apply_repairs(parent, runtime, options, Path(folder))
@@ -105,7 +104,7 @@ def _apply_repairs(
 
 
 def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
-    """What the verdict notes and no repair can change, such as an engine version that nobody read."""
+    """Notes of the verdict that no repair can change, such as an engine version without rules."""
     return tuple(
         f"{finding.reason}: {finding.remedy}" if finding.remedy else finding.reason
         for finding in decided.verdict.findings
@@ -116,12 +115,12 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
 def _unknown_base(options: ExportOptions) -> tuple[str, ...]:
     if options.record is not None:
         return ()
-    return ("its base is not known, so its names and shapes were not compared with it: add --base NAME|DIR",)
+    return ("its base is unknown, so names and shapes were not compared with it: pass --base NAME|DIR",)
 
 
 def _check_exact(original: ParentAdapter, found: Equality, options: ExportOptions) -> None:
     if options.exact and found.error > 0:
         raise CheckFailed(
-            f"the repaired {original.label} differs from it by {found.error:.3g} of its update, and --exact"
-            " forbids it: leave --exact out, or merge it (--format checkpoint)"
+            f"the repaired {original.label} differs from it by {found.error:.3g} of its update, which --exact"
+            " forbids: omit --exact, or merge it (--format checkpoint)"
         )

@@ -1,4 +1,6 @@
-"""An OCI artifact of an adapter in ModelPack's types, as an image layout on disk, its `subject` the base."""
+"""Writes an adapter as an OCI artifact with ModelPack's types, in an image layout, with the base as
+`subject`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ _TAG = "latest"
 
 
 def build_artifact(parent: ParentAdapter, options: ExportOptions) -> Artifact:
-    """Without a base that is known by content, and no subject that is said, it belongs to nothing."""
+    """Without a base with a fingerprint and without a given subject, the artifact has no subject."""
     is_own = options.record is not None and options.subject is None
     base = base_artifact(options.record, options.base_name) if options.record and is_own else None
-    name = parent.label if parent.revision else None  # a folder's path is nobody else's business
+    name = parent.label if parent.revision else None  # the path of a folder is private
     return adapter_artifact(
         parent.adapter, name=name, revision=parent.revision, base=base, subject=options.subject
     )
@@ -29,5 +31,5 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
     with output_folder(target, replace=options.may_replace) as folder:
         write_layout(artifact, folder, _TAG)
     if artifact.subject is None:
-        return ("it names no base, since none is known by content: say --base to give it a subject",)
+        return ("it has no subject, since its base is unknown: pass --base to set it",)
     return ()

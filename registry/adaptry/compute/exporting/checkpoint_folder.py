@@ -1,4 +1,4 @@
-"""A merged model: the adapter in its base's weights, for engines that cannot say it otherwise."""
+"""Writes a merged model, for engines whose adapter files cannot represent the adapter."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises what merging raises, and `CheckFailed` where the base's weights are not at hand."""
+    """Raises what merging raises, and `CheckFailed` if the base's weights are not on this machine."""
     checkpoint = options.require_weights(f"merging {parent.label}")
     recipe = MergeRecipe(
         base=options.base_name or str(checkpoint.folder),

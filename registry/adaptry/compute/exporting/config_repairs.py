@@ -1,8 +1,8 @@
-"""Repairs of the config alone: it is made to say what the file has. No tensor changes."""
+"""Repairs of the config only, so that it matches the file. No tensor changes."""
 
 from __future__ import annotations
 
-from adaptry.bases.module_map import place
+from adaptry.checks.binding import bind
 from adaptry.checks.runtimes import ENGINES, Runtime
 from adaptry.checks.runtimes.base_conditions import uneven_layers
 from adaptry.checks.runtimes.rule import CheckSubject
@@ -15,8 +15,8 @@ _NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
 
 def list_targets(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """The modules that the file has as a list, and nothing that leaves one out: by their last names where
-    those mean no other module, else by their whole paths (unless the engine refuses several that end alike).
+    """Lists exactly the file's modules in `target_modules`: by their last names if those match no other
+    module, else by complete paths (unless the engine refuses several with the same ending).
     """
     adapter = parent.adapter
     modules = [module.path for module in adapter.spec.modules if module.kind != "parameter"]
@@ -29,11 +29,10 @@ def list_targets(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
 
 
 def _mean_more(names: set[str], subject: CheckSubject, runtime: Runtime) -> bool:
-    """Whether the model has modules of these last names for which the file has nothing: PEFT would begin
-    them anew."""
+    """Whether the model has further modules with these last names: PEFT would initialise them."""
     if subject.base is None:
         return uneven_layers(subject, runtime) is not None
-    placed = place(subject.spec, subject.base.tensors, subject.base.facts).placed
+    placed = bind(subject.adapter, subject.base).meant.placed
     held = {part for target in placed for part in target.weight.parts}
     return any(
         name not in held and name.endswith(".weight") and name.split(".")[-2] in names and len(info.shape) > 1
@@ -42,26 +41,24 @@ def _mean_more(names: set[str], subject: CheckSubject, runtime: Runtime) -> bool
 
 
 def clear_saved_modules(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """`modules_to_save` emptied. Raises `CheckFailed` where the file has one of them after all."""
+    """Empties `modules_to_save`. Raises `CheckFailed` if the file has one of the modules."""
     if parent.adapter.spec.extras:
         first = parent.adapter.spec.extras[0].target
-        raise CheckFailed(
-            f"{parent.label} brings {first} whole, which modules_to_save stands for: merge it instead"
-        )
+        raise CheckFailed(f"{parent.label} contains {first}, which modules_to_save lists: merge it instead")
     return rewrite_adapter(parent, {"operation": "config"}, {"modules_to_save": None})
 
 
 def clear_bias(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """`bias` set to `none`. Raises `CheckFailed` where the file has a bias after all."""
+    """Sets `bias` to `none`. Raises `CheckFailed` if the file has a bias."""
     held = [extra.target for extra in parent.adapter.spec.extras if extra.kind == "bias"]
     if held:
-        raise CheckFailed(f"{parent.label} brings {held[0]}, which bias stands for: merge it instead")
+        raise CheckFailed(f"{parent.label} contains {held[0]}, which bias declares: merge it instead")
     return rewrite_adapter(parent, {"operation": "config"}, {"bias": "none"})
 
 
 def clear_fan_in_fan_out(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """`fan_in_fan_out` off. A LoRA's factors are [r, in] and [out, r] whichever way round the base has its
-    weight; the field tells PEFT to turn the product, which it also does unasked for a Conv1D (PEFT
+    """Turns `fan_in_fan_out` off. A LoRA's factors are [r, in] and [out, r] in either orientation of the
+    base's weight. The field makes PEFT transpose the product, which PEFT does for a Conv1D anyway (PEFT
     `tuners/lora/model.py`).
     """
     return rewrite_adapter(parent, {"operation": "config"}, {"fan_in_fan_out": False})

@@ -1,7 +1,7 @@
-"""How far an exported adapter is from the one it was made of, measured on what the two files hold.
+"""The difference between an exported adapter and its original, measured on the two files.
 
-Where both are plain factors ΔW = scale · B·A is formed of each, module by module, and subtracted. Where the
-original is no LoRA, the figures are those of the conversion, which compares with the method's own update.
+If both are plain factors, ΔW = scale · B·A is computed for each, module by module, and subtracted. If the
+original is not a LoRA, the figures are those of the conversion, which compares with the method's update.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _ROWS = 4096
-"""Of an embedding's update more rows at once would not fit in memory."""
+"""Most rows of an embedding's update in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """`figures` by module (`energy` of the original's update, `lost` of it), none where all are the same.
-    `compared_modules`: how many were formed and subtracted; `largest_difference`: of an element among them,
-    None where none were."""
+    """`figures` by module (`energy` of the original's update, and `lost`), empty if all modules are equal.
+    `compared_modules` is how many were computed and subtracted, and `largest_difference` the largest
+    difference of an element among them (None if there were none).
+    """
 
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     compared_modules: int = 0
@@ -37,7 +38,7 @@ class Equality:
 
     @property
     def error(self) -> float:
-        """‖Δ − Δ'‖ / ‖Δ‖ over all modules that were measured; 0 where every repair only moved numbers."""
+        """‖Δ − Δ'‖ / ‖Δ‖ over all measured modules; 0 if every repair only moved numbers."""
         energy = sum(each.get("energy", 0.0) for each in self.figures.values())
         lost = sum(each.get("lost", 0.0) for each in self.figures.values())
         return math.sqrt(lost / energy) if energy else 0.0
@@ -46,7 +47,7 @@ class Equality:
 def measure_equality(
     original: ParentAdapter, made: ParentAdapter, outcomes: Sequence[ComputeResult]
 ) -> Equality:
-    """`outcomes`: of the repairs between the two, in order."""
+    """`outcomes` are the results of the repairs between the two, in order."""
     told = {each.module: each.figures for outcome in outcomes for each in outcome.modules if each.figures}
     if not outcomes:
         return Equality()
@@ -63,13 +64,13 @@ def measure_equality(
             continue
         figures[site.key], most = found
         largest = max(largest, most)
-    if figures:  # a share is one of all that was trained
+    if figures:  # the share refers to everything that was trained
         figures |= {site.key: _energy(original.adapter, module) for site, module in same}
     return Equality(figures, len(pairs), largest)
 
 
 def _pairs(original: Adapter, made: Adapter) -> list[tuple[WeightSite, ModuleSpec, ModuleSpec]] | None:
-    """The modules of both, if both are plain LoRAs naming them alike; those of zeros are the made one's."""
+    """The modules of both, if both are plain LoRAs with the same names; zero modules are those of `made`."""
     if any(adapter.format is not PEFT or plain_reason(adapter) for adapter in (original, made)):
         return None
     before, after = (
@@ -83,7 +84,7 @@ def _pairs(original: Adapter, made: Adapter) -> list[tuple[WeightSite, ModuleSpe
 def _difference(
     original: Adapter, before: ModuleSpec, made: Adapter, after: ModuleSpec
 ) -> tuple[Mapping[str, float], float] | None:
-    """The figures, and the largest difference of an element; None where the factors are the same."""
+    """The figures, and the largest difference of an element; None if the factors are equal."""
     import torch
 
     from adaptry.compute.tensors.lowrank import inner_product
@@ -108,7 +109,7 @@ def _energy(adapter: Adapter, module: ModuleSpec) -> Mapping[str, float]:
 
 
 def _are_same(own: Factors, new: Factors) -> bool:
-    """Whether the factors are the very same, but for zeros that fill the rank."""
+    """Whether the factors are equal, except for zeros that pad the rank."""
     from adaptry.compute.tensors.lowrank import pad_rank
 
     rank = max(own.rank, new.rank)

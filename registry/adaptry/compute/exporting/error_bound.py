@@ -1,4 +1,4 @@
-"""How far an exported adapter may be from the one it was made of, and what helps where it is further.
+"""The largest allowed error of an exported adapter, and remedies if it is exceeded.
 
 The error is ‖Δ − Δ'‖ / ‖Δ‖ (Frobenius) over all modules, of the numbers in the two files.
 """
@@ -16,25 +16,25 @@ from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
 from adaptry.core.errors import CheckFailed
 
 DEFAULT_MAX_ERROR = 0.1
-"""99 % of the energy Σσ² of the update is kept: what is lost of it is a tenth as large as the update."""
+"""This keeps 99 % of the update's energy Σσ²: the norm of the loss is a tenth of the update's."""
 
 
 def check_error(original: ParentAdapter, found: Equality, runtime: Runtime, options: ExportOptions) -> None:
-    """Raises `CheckFailed` where the error is above the bound, with what would help."""
+    """Raises `CheckFailed`, with remedies, if the error exceeds the bound."""
     bound = error_bound(options)
-    if found.error <= bound * (1 + 1e-6):  # what a share of energy leaves out, and rounding
+    if found.error <= bound * (1 + 1e-6):  # tolerance for rounding
         return
     ways = [*_larger_ranks(original, runtime, bound), "merge it instead (--format checkpoint)"]
     allowed = math.ceil(found.error * 100) / 100
     raise CheckFailed(
-        f"{original.label} for {runtime} differs from what was trained by a relative error of"
-        f" {found.error:.3g} of its update, and {bound:.3g} is the most: {'; '.join(ways)}; or allow it:"
+        f"{original.label} for {runtime} differs from the trained adapter by a relative error of"
+        f" {found.error:.3g}, but at most {bound:.3g} is allowed: {'; '.join(ways)}; or allow it:"
         f" --max-error {allowed:g}"
     )
 
 
 def error_bound(options: ExportOptions) -> float:
-    """The bound asked for; else the default, or what the share of energy that was asked for leaves out."""
+    """The requested bound, else the default, or the loss that the requested share of energy implies."""
     if options.max_error is not None:
         return options.max_error
     asked = math.sqrt(1 - options.energy) if options.energy is not None else 0.0
@@ -42,9 +42,11 @@ def error_bound(options: ExportOptions) -> float:
 
 
 def _larger_ranks(original: ParentAdapter, runtime: Runtime, bound: float) -> list[str]:
-    """The smallest rank within the bound, as the server's option says it; none where no rank decided."""
+    """A remedy with the smallest rank within the bound, as a server option; empty if the rank is not the
+    cause.
+    """
     if original.adapter.format is not PEFT or plain_reason(original.adapter):
-        return ["ask for a larger --rank, or for --energy 0.99"]
+        return ["pass a larger --rank, or --energy 0.99"]
     rank, error = _smallest_rank(original, bound)
     options = [option for option in ENGINES[runtime.engine].options if option.name.endswith("lora_rank")]
     limit = options[0].smallest_from(rank) if options else None

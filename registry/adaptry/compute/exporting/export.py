@@ -1,4 +1,6 @@
-"""The verb: an adapter repaired for a runtime and written in a format, as a folder, whole or not at all."""
+"""Exports an adapter: repairs it for a runtime and writes it in a format, as a folder that appears
+atomically.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.checks import check
+from adaptry.checks.intrinsic import check_intrinsic
 from adaptry.checks.runtimes import Runtime
 from adaptry.compute.exporting.apply_repairs import RepairedAdapter, repair_for_runtime
 from adaptry.compute.exporting.equality import Equality
@@ -19,7 +22,7 @@ from adaptry.core.errors import CheckFailed, Invalid
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What was made: format, repairs in order, how near to what was trained, and what to tell."""
+    """The result: format, repairs in order, the error, and notes."""
 
     format: str
     repairs: tuple[str, ...]
@@ -29,7 +32,9 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedExport:
-    """An adapter to be written in `format`, after the repairs of `repaired` if a runtime asked for some."""
+    """An adapter that is ready to be written in `format`, with the repairs of `repaired`, if there are
+    any.
+    """
 
     parent: ParentAdapter
     format: ExportFormat
@@ -54,7 +59,9 @@ def export(
     runtime: Runtime | None = None,
     format: str | None = None,
 ) -> ExportResult:
-    """`parent` in the folder `target`, as `prepare_export` decides. Raises as repairs and the format do."""
+    """Writes `parent` to the folder `target`, after `prepare_export`. Raises what repairs and the format
+    raise.
+    """
     with prepare_export(parent, options, runtime=runtime, format=format) as found:
         return found.write(target, options)
 
@@ -67,11 +74,12 @@ def prepare_export(
     runtime: Runtime | None = None,
     format: str | None = None,
 ) -> Iterator[PreparedExport]:
-    """`parent` for `runtime`, in its format or in `format`; for as long as the block lasts.
+    """Yields `parent`, prepared for `runtime`, in the runtime's format or in `format`; valid during the
+    block.
 
-    A format that is one engine's is repaired for that engine where no runtime is said; any other without a
-    runtime is the adapter as it is. A checkpoint needs no repairs: merging does all of it. Raises `Invalid`
-    for a format there is not.
+    Without a runtime, a format that belongs to one engine is repaired for that engine; other formats are
+    written without repairs. A checkpoint needs no repairs, since merging handles everything. Raises `Invalid`
+    for an unknown format.
     """
     chosen = get_export_format(format) if format else None
     engine = chosen.engine if chosen else None
@@ -81,14 +89,22 @@ def prepare_export(
         _check_fits(found, options)
         yield found
         return
+    _require_scale(parent)
     with repair_for_runtime(parent, runtime, options) as made:
         found = PreparedExport(made.parent, _format(made, chosen), made)
         _check_fits(found, options)
         yield found
 
 
+def _require_scale(parent: ParentAdapter) -> None:
+    """Raises `CheckFailed` for a scale of 0. A repair would move it into the tensors, unseen by checks."""
+    for finding in check_intrinsic(parent.adapter):
+        if finding.code == "scale_zero":
+            raise CheckFailed(f"{parent.label}: {finding.reason} [{finding.code}] → {finding.remedy}")
+
+
 def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
-    """Raises `CheckFailed` if the result cannot work on the known base. Merging looks for itself."""
+    """Raises `CheckFailed` if the result cannot work on the known base. Merging has its own checks."""
     if options.record is None or found.format.name == "checkpoint":
         return
     report = check(found.parent.adapter, options.record, options.base_name)
@@ -97,20 +113,22 @@ def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
 
 
 def get_export_format(name: str) -> ExportFormat:
-    """Raises `Invalid` with what there is."""
+    """The format called `name`. Raises `Invalid`, with the list of formats, if there is none."""
     if name not in FORMATS:
-        raise Invalid(f"no format {name[:40]!r}: there are {', '.join(FORMATS)}")
+        raise Invalid(f"unknown format {name[:40]!r} (one of: {', '.join(FORMATS)})")
     return FORMATS[name]
 
 
 def _format(made: RepairedAdapter, chosen: ExportFormat | None) -> ExportFormat:
-    """The plan's format, or the one asked for. Raises `Invalid` if a file cannot hold what must be merged."""
+    """The plan's format, or the chosen one. Raises `Invalid` if an adapter that must be merged needs a
+    checkpoint.
+    """
     if chosen is None or chosen.name == made.plan.format:
         return FORMATS[made.plan.format]
     if made.plan.needs_merge:
         found = made.plan.needs_merge[0]
         raise Invalid(
             f"{made.original.label} must go into its base's weights for {made.plan.runtime} ({found.reason}),"
-            f" which {chosen.name} does not hold: leave --format out, or say --format checkpoint"
+            f" which {chosen.name} does not contain: omit --format, or pass --format checkpoint"
         )
     return chosen

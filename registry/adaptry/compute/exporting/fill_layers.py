@@ -1,7 +1,7 @@
-"""Modules without an update, where an engine wants one: filled with an update of zero.
+"""Adds zero updates for modules that an engine requires but the adapter lacks.
 
-LoRAX, TGI and LMDeploy want a module in every layer or in none, SGLang queries, keys and values together.
-Zeros change nothing, and the module is there.
+LoRAX, TGI and LMDeploy require a module in every layer or in none, and SGLang requires queries, keys and
+values together. A zero update changes nothing, but makes the module exist.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 
 
 def fill_missing_layers(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """With a pair of zero factors wherever a layer lacks a module that another has."""
+    """Adds a pair of zero factors to each layer that lacks a module that another layer has."""
     adapter = parent.adapter
     known = options.record.facts.get("layers") if options.record else None
     lacking = dict(_lacking(adapter.spec.modules, known if isinstance(known, int) else None))
@@ -31,23 +31,23 @@ def fill_missing_layers(parent: ParentAdapter, runtime: Runtime, options: Export
 
 
 def fill_packed_modules(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """With a pair of zero factors for what is one weight with a module that is there. Raises `CheckFailed`
-    where the base has not got it, or is not known.
+    """Adds a pair of zero factors for modules that are packed with an existing one. Raises `CheckFailed` if
+    the base lacks them, or is unknown.
     """
-    record = options.require_record("filling what is one weight with a module")
+    record = options.require_record("adding modules that are packed with another")
     lacking: dict[str, tuple[ModuleSpec, int]] = {}
     for path, like in missing_packed_modules(parent.adapter.spec.modules, record):
         tensor = record.tensors.get(f"{path}.weight")
         if tensor is None:
             raise CheckFailed(
-                f"{parent.label} changes {like.path}, and the base has no {path} beside it: merge it instead"
+                f"{parent.label} changes {like.path}, but the base has no {path}: merge it instead"
             )
         lacking[path] = (like, tensor.shape[0])
     return _filled(parent, lacking)
 
 
 def _filled(parent: ParentAdapter, lacking: Mapping[str, tuple[ModuleSpec, int]]) -> LazyAdapter:
-    """By path: a module with the same inputs and type, and how many outputs."""
+    """`lacking`: by path, a module with the same inputs and type, and the number of outputs."""
     adapter = parent.adapter
     lazy = rewrite_adapter(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
     rank = adapter.config.rank()
@@ -69,7 +69,7 @@ def _filled(parent: ParentAdapter, lacking: Mapping[str, tuple[ModuleSpec, int]]
 
 
 def _lacking(modules: tuple[ModuleSpec, ...], layers: int | None) -> Iterator[tuple[str, ModuleSpec]]:
-    """Paths that are missing, each with a module of the same name that is there."""
+    """Missing paths, each with an existing module of the same name."""
     found: dict[tuple[str, str], dict[int, ModuleSpec]] = {}
     for module in modules:
         if match := _LAYER.fullmatch(module.path):
@@ -86,7 +86,7 @@ def _names(path: str) -> tuple[str, str]:
 
 
 def _targets(modules: tuple[ModuleSpec, ...], lacking: Iterable[str]) -> dict[str, object]:
-    """The kinds by their last names: every layer has them now."""
+    """`target_modules` as last names, since every layer has them now."""
     short = sorted({path.rpartition(".")[2] for path in (*lacking, *(module.path for module in modules))})
     return {
         "target_modules": short,

@@ -1,6 +1,6 @@
-"""The formats an adapter is exported in: one function each, and one entry here.
+"""The export formats, each with a function and an entry here.
 
-A function writes a folder that appears whole or not at all, and tells what the reader of it should know.
+The function writes a folder that appears atomically, and returns notes for the user.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ WriteFunction = Callable[[ParentAdapter, Path, ExportOptions], Notes]
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """`written_files`: for the page; `reader`: who reads them; `tested_with`: the real program in our tests.
+    """`written_files`, `reader` (which programs read them) and `tested_with` (the real program in our tests)
+    are for the page.
 
-    `handled_remedies`: remedies of that engine for what its other files cannot say, and these can. `engine`:
-    the one whose files these are, for which it is repaired where nothing else is said; `needs_base`: whether
-    headers and config of the base are needed.
+    `handled_remedies`: remedies that become unnecessary with this format. `engine`: the engine to which the
+    format belongs, for which an adapter is repaired by default. `needs_base`: whether headers and config of
+    the base are needed.
     """
 
     name: str
@@ -49,14 +50,14 @@ _ALL = (
     ExportFormat(
         "peft",
         "`adapter_config.json`, `adapter_model.safetensors`",
-        "PEFT, vLLM, SGLang and the like",
+        "PEFT, vLLM, SGLang and others",
         "PEFT 0.21",
         peft_folder.write,
     ),
     ExportFormat(
         "checkpoint",
-        "the base's files with the update in its weights",
-        "whatever loads the base",
+        "the base's files, with the update merged into the weights",
+        "every program that loads the base",
         "transformers 5",
         checkpoint_folder.write,
         needs_base=True,
@@ -65,7 +66,7 @@ _ALL = (
         "gguf",
         "`adapter.gguf`",
         "llama.cpp (`--lora adapter.gguf`)",
-        "llama.cpp through xllamacpp, and llama.cpp's own converter for comparison",
+        "llama.cpp through xllamacpp, and llama.cpp's converter for comparison",
         gguf_file.write,
         "llama.cpp",
         needs_base=True,
@@ -74,7 +75,7 @@ _ALL = (
         "ollama",
         "`Modelfile` and `adapter.gguf`",
         "Ollama (`ollama create NAME -f Modelfile`)",
-        "the GGUF by llama.cpp; Ollama itself was not run",
+        "llama.cpp, for the GGUF; Ollama itself was not run",
         ollama_folder.write,
         "ollama",
         needs_base=True,
@@ -114,4 +115,4 @@ _ALL = (
 
 FORMATS: Mapping[str, ExportFormat] = {format.name: format for format in _ALL}
 FORMAT_OF_ENGINE: Mapping[str, str] = {format.engine: format.name for format in _ALL if format.engine}
-"""What an engine is given where it is not PEFT's folder."""
+"""Formats by engine, for engines that do not read PEFT's folder."""

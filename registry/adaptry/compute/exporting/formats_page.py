@@ -8,109 +8,108 @@ from adaptry.compute.exporting.formats import FORMATS
 from adaptry.compute.exporting.gguf_names import ARCHITECTURES
 from adaptry.compute.exporting.repair_table import REPAIRS
 
-_HEAD = """# Exporting: an adapter as an engine needs it
+_HEAD = """# Exporting adapters for engines
 
-`adaptry check REF --runtime ENGINE` says whether an engine serves an adapter as it was trained, and what
-repairs it. `adaptry export` repairs it:
+`adaptry check REF --runtime ENGINE` reports whether an engine serves an adapter as trained, and the remedies.
+`adaptry export` makes the repairs:
 
 ```sh
-adaptry export acme/tone --for llama.cpp --dry-run        # which repairs, and why; nothing is made
-adaptry export acme/tone --for sglang -o acme/tone-sglang # a version that names its parent and its repairs
+adaptry export acme/tone --for llama.cpp --dry-run        # show the repairs and reasons; write nothing
+adaptry export acme/tone --for sglang -o acme/tone-sglang # a version that records its parent and repairs
 adaptry export acme/tone --for vllm,max_lora_rank=64 -o ./out
 adaptry export ./out --format gguf --base ./base -o ./for-llama
 adaptry export acme/tone --push oci://ghcr.io/acme/tone:v3
 ```
 
-The plan is decided from the verdict's findings: each finding has a remedy, and the table below says which
-remedies are repairs. They are made in the order of the table, each written and read back; then the engine's
-rules are asked again. A result that is not served as trained is refused, and so is a finding that nothing
-here mends: the refusal says what does. What no file of an adapter can tell an engine (a trained head, biases,
-rows of an embedding) goes into the base's weights, as a checkpoint; that is a folder, and no version of an
-adapter.
+The plan follows from the verdict's findings: each finding has a remedy, and the table below lists the
+remedies that are repairs. They are made in the order of the table; each result is written and read back, and
+then the engine's rules are checked again. A result that is still not served as trained is refused, and so is
+a finding without a repair; the error names the remedy. Features that an adapter file cannot represent for an
+engine (a trained head, biases, rows of an embedding) are merged into the base's weights, as a checkpoint.
+That is a folder, and not a version of an adapter.
 
-**How near it is.** Where both are plain LoRAs, ΔW of each module is formed of what the two files hold, and
-subtracted: the largest difference is reported, and it is 0 for every repair that is called exact. (Where
-factors differ by zeros only, they are compared as factors, of which ΔW is the same product.) Where a repair
-can only come near, the relative error ‖Δ − Δ'‖ / ‖Δ‖ is reported, and kept with a version as the metric
-`kept_energy`. `--rank` and `--energy` bring what is no LoRA to a rank; without them it is refused where it
-has none.
+***The error of the result.** If both are plain LoRAs, ΔW of each module is computed from both files and
+subtracted. The largest difference is reported; it is 0 for every repair that is called exact. (Factors that
+differ only by zeros are compared as factors, since ΔW is the same product.) If a repair is an approximation,
+the relative error ‖Δ − Δ'‖ / ‖Δ‖ is reported, and stored with a version as the metric `kept_energy`. `--rank`
+and `--energy` truncate an adapter that is not a LoRA; without them, one without a low rank is refused.
 
-**How far it may be.** Above a relative error of 0.1 nothing is written and the exit code is 1 (`--max-error`
-sets another bound; with `--energy` it is what that share leaves out, if that is more; `--exact` refuses what
-would change a number at all). The refusal names the smallest rank that keeps the bound and the server's
-option for it. 0.1 means that 99 % of the energy Σσ² is kept, which is also the share that `--energy 0.99`
-asks for. On SmolLM2-135M, with a random adapter of rank 32 (singular values falling by 3 % each) that moves
-the base's next-token distributions by 1.2 nats (mean Kullback-Leibler divergence), an error of 0.10 moved
-the adapter's own by 0.06 nats, 0.21 by 0.13, and 0.52 by 0.39.
+***The largest allowed error.** Above a relative error of 0.1 nothing is written and the exit code is 1.
+`--max-error` sets another bound; with `--energy` the bound is the loss that this share implies, if that is
+larger; `--exact` refuses every change of a number. The error message names the smallest rank within the bound
+and the server's option for it. An error of 0.1 means that 99 % of the energy Σσ² is kept, as with `--energy
+0.99`. On SmolLM2-135M, with a random adapter of rank 32 (singular values falling by 3 % each) that moves the
+base's next-token distributions by 1.2 nats (mean Kullback-Leibler divergence), an error of 0.10 moved the
+adapter's own by 0.06 nats, 0.21 by 0.13, and 0.52 by 0.39.
 
-This page is written by `python -m adaptry.compute.exporting > docs/exporting.md`, from the tables themselves.
+This page is generated from the tables by `python -m adaptry.compute.exporting > docs/exporting.md`.
 
 ## Repairs
 
-| repair | what it does | exact | for the remedy |
+| repair | effect | exact | for the remedy |
 |---|---|---|---|
 """
 
 _TAIL = """
-Formats that are one engine's (`gguf`, `ollama`, `diffusers`) are repaired for that engine where no `--for` is
-given. A version in the registry is PEFT's folder.
+Formats that belong to one engine (`gguf`, `ollama`, `diffusers`) are repaired for that engine if `--for` is
+not given. A version in the registry is always in PEFT's layout.
 
 ## llama.cpp
 
-A GGUF adapter has one alpha for all modules and no word for rsLoRA, so what a module's scale is beside it
-goes into its `lora_b`. The names are those of the `gguf` package; rows of queries and keys are put in
-llama.cpp's order where its own converter does so; a layer's experts are stacked. The base's config and
-headers are needed, its weights are not. Written for these model types of transformers, of which each was
-compared with llama.cpp's own converter, with no number different: {architectures}. Others are refused by
-name.
+A GGUF adapter has one alpha for all modules and does not support rsLoRA, so the rest of a module's scale is
+multiplied into its `lora_b`. Names come from the `gguf` package; rows of queries and keys are put in
+llama.cpp's order if its converter does so; the experts of a layer are stacked. The base's config and headers
+are needed, but not its weights. These model types of transformers are supported, each compared with
+llama.cpp's converter without any difference: {architectures}. Others are refused by name.
 
-Two things are done otherwise than that converter does. `fan_in_fan_out` (GPT-2): it turns the factors with
-the weights, although they are [r, in] and [out, r] there too; where a module is square the file loads, and
-answers something else. And an update of an embedding that is the output head too is refused, since llama.cpp
+There are two differences from that converter. For `fan_in_fan_out` (GPT-2), it transposes the factors with
+the weights, although they are [r, in] and [out, r] there too; if a module is square, the file loads and gives
+wrong answers. And an update of an embedding that is also the output head is refused here, since llama.cpp
 would change both or neither.
 
 ## OCI
 
-The artifact has ModelPack's media types: the weights, the config and the documents as layers as they are,
-named by `org.cncf.model.filepath`. Its `subject` is the base's manifest: with `--subject TAG` or a digest,
-one that is in that repository; else a small one, made of the base's id and facts, is pushed beside it. A
-registry that knows referrers lists the adapters of a base by that; where one does not (it leaves out
-`OCI-Subject` in its answer), they are listed in an index under the tag `sha256-<hex of the subject>`, as the
-specification asks. Two clients that write that tag at once may lose one another's entry, which nobody can
-lock there: pushing again lists it. A login is what `docker login` (or oras, or skopeo) kept; programs that
-keep passwords elsewhere are not run. `ADAPTRY_CA_BUNDLE` and `ADAPTRY_PROXY` hold here too.
-`--format oci -o ./DIR` writes an image layout, which skopeo copies anywhere.
+The artifact has ModelPack's media types. The weights, the config and the documents are unchanged layers,
+named by `org.cncf.model.filepath`. Its `subject` is the base's manifest: one in that repository, given by
+`--subject TAG` or a digest, else a small manifest with the base's id and facts, which is pushed too. A
+registry with the referrers API lists the adapters of a base by it. For other registries (which omit
+`OCI-Subject` in the response), adapters are listed in an index under the tag `sha256-<hex of the subject>`,
+as the specification requires. Two clients that write that tag at once may lose one entry, since it cannot be
+locked: pushing again adds it. Logins are read from the files of `docker login`, oras or skopeo; credential
+helpers are not run. `ADAPTRY_CA_BUNDLE` and `ADAPTRY_PROXY` apply here too. `--format oci -o ./DIR` writes an
+image layout, which skopeo copies anywhere.
 
-## What was run
+## Tested with
 
-- **llama.cpp** (through xllamacpp): of a plain LoRA, rsLoRA, `alpha_pattern`, `rank_pattern`, embeddings,
-  GPT-2's turned weights, fused experts of Mixtral and a LoHa, the log-probabilities of every next token,
-  beside PEFT's with the original; without the repair they differ by more than 0.1, with it by less than
+- **llama.cpp** (through xllamacpp): the log-probabilities of every next token compared with PEFT's for the
+  original, for a plain LoRA, rsLoRA, `alpha_pattern`, `rank_pattern`, embeddings, GPT-2's transposed weights,
+  fused experts of Mixtral, and a LoHa. Without the repair they differ by more than 0.1, with it by less than
   0.0002 (GPT-2: 0.005, since its GELU is a table of half floats).
-- **llama.cpp's own converter**: every architecture above, tensor by tensor.
-- **vLLM 0.32** on the CPU: an adapter of rank 32 brought to 16, a DoRA merged and as the LoRA that is made of
-  it, a trained head and trained rows of an embedding merged: the logprobs of what it says, beside PEFT's.
-- **PEFT**: scales folded for SGLang, LoRAX, TGI, TensorRT-LLM and LMDeploy, layers filled, heads merged,
-  names put right: its logits with what was made, beside those with the original.
-  [Which test shows what](silent-answers.md).
-- **mlx-lm 0.32**: logits with an exported adapter, beside PEFT's; and PEFT's with one of mlx-lm's brought
-  back.
-- **diffusers 0.42**: one step of a pipeline with the original and with the exported file, of kohya's names
-  and its own. Where a part's modules have several alphas in kohya's file its attention gets the commonest
-  (`alphas_mixed`): in its own format each module keeps its scale, and the kohya file that is written has one
+- **llama.cpp's converter**: every architecture above, tensor by tensor.
+- **vLLM 0.32** on the CPU: the logprobs of its answers compared with PEFT's, for an adapter of rank 32
+  resized to 16, a DoRA merged and converted to a LoRA, and a merged trained head and trained rows of an
+  embedding.
+- **PEFT**: its logits with the result compared with those for the original, for scales folded for SGLang,
+  LoRAX, TGI, TensorRT-LLM and LMDeploy, added layers, merged heads and corrected names. [The
+  tests](silent-answers.md).
+- **mlx-lm 0.32**: its logits with an exported adapter compared with PEFT's; and PEFT's with a converted
+  adapter of mlx-lm.
+- **diffusers 0.42**: one step of a pipeline with the original and with the exported file, with kohya's names
+  and its own. If modules of a part have different alphas in kohya's file, attention gets the most frequent
+  (`alphas_mixed`). In diffusers' format each module keeps its scale, and a kohya file that we write has one
   alpha for each part.
-- **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout; with a password.
-  No registry that keeps referrers and no token server was to be had: what they answer was put before Docker's
-  registry.
-- **mistral.rs 0.9** on the CPU, and **SGLang's and LMDeploy's** own readers and arithmetic: fifty-nine
-  adapters as they are, and what is exported of them.
-- **Ollama, LoRAX, TGI and TensorRT-LLM** were not run: the verdicts on what is made for them are by the rules
-  read in their sources ([which](runtimes.md)).
+- **Docker's registry 2.8 and skopeo**: pushing, listing, pulling, and copying from the layout; with a
+  password. No registry with referrers and no token server was available: their responses were simulated by a
+  proxy in front of Docker's registry.
+- **mistral.rs 0.9** on the CPU, and the readers and arithmetic of **SGLang and LMDeploy**: fifty-nine
+  adapters, unchanged and exported.
+- **Ollama, LoRAX, TGI and TensorRT-LLM** were not run: their verdicts follow the rules from their sources
+  ([list](runtimes.md)).
 """
 
 
 def render_page() -> str:
-    """The whole page."""
+    """The complete page."""
     return _HEAD + "\n".join([*_repairs(), "", "## Formats", "", *_formats()]) + "\n" + _tail()
 
 
@@ -126,7 +125,7 @@ def _repairs() -> Iterator[str]:
 
 
 def _formats() -> Iterator[str]:
-    yield "| format | writes | read by | read in our tests by |"
+    yield "| format | files | read by | tested with |"
     yield "|---|---|---|---|"
     for format in FORMATS.values():
         yield f"| `{format.name}` | {format.written_files} | {format.reader} | {format.tested_with} |"

@@ -1,10 +1,9 @@
 """A GGUF LoRA for llama.cpp: `<its tensor>.lora_a` and `.lora_b`, and one `adapter.lora.alpha` for all.
 
-llama.cpp multiplies by alpha over the rank of each tensor and knows no other scale (`llama-adapter.h ·
-get_scale`), so a module whose scale is another one gets the rest of it into `lora_b`. Rows of queries and
-keys are put in its order; left out, the file loads without a complaint and answers something else. Factors
-are not turned where the base has its weight the other way round (GPT-2): they are [r, in] and [out, r] there
-too.
+llama.cpp multiplies by alpha / rank of each tensor and knows no other scale (`llama-adapter.h · get_scale`),
+so the rest of a different scale is multiplied into `lora_b`. Rows of queries and keys are put in llama.cpp's
+order; otherwise the file would load without an error and give wrong answers. Factors are not transposed if
+the base stores its weight transposed (GPT-2): they are [r, in] and [out, r] there too.
 """
 
 from __future__ import annotations
@@ -40,23 +39,22 @@ NAME = "adapter.gguf"
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """A tensor of llama.cpp's and the modules that change it: one, or its experts by their numbers."""
+    """A tensor of llama.cpp and the modules that change it: one, or its experts by number."""
 
     tensor: str
     modules: Mapping[int | None, ModuleSpec]
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `CheckFailed` (what
-    no factors hold; no base known), `MissingDependency` (no gguf package), and what `output_folder`
-    raises.
+    """Raises `Unsupported` (an architecture or module that llama.cpp lacks), `CheckFailed` (parts that are
+    not factors; no known base), `MissingDependency` (no gguf package), and what `output_folder` raises.
     """
     with output_folder(target, replace=options.may_replace) as folder:
         return write_into(parent, folder, options)
 
 
 def write_into(parent: ParentAdapter, folder: Path, options: ExportOptions) -> tuple[str, ...]:
-    """The file in a folder that the caller answers for."""
+    """Writes the file into a folder that the caller manages."""
     facts = options.require_record("a GGUF adapter").facts
     _check_plain(parent)
     architecture = architecture_of(facts, parent.label)
@@ -73,15 +71,13 @@ def write_into(parent: ParentAdapter, folder: Path, options: ExportOptions) -> t
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
     except OSError as error:
-        if (
-            error.errno is None
-        ):  # numpy's, of a disk that is full: how much it was to write, and how much it wrote
+        if error.errno is None:  # numpy's message for a full disk: the bytes requested, and the bytes written
             raise OSError(errno.ENOSPC, str(error)) from error
         raise
     finally:
         writer.close()
     if alphas:
-        return (f"{alphas} modules' scales are in their lora_b, beside the one alpha {alpha:g}",)
+        return (f"the scales of {alphas} modules are in their lora_b, in addition to the alpha {alpha:g}",)
     return ()
 
 
@@ -93,7 +89,7 @@ def _check_plain(parent: ParentAdapter) -> None:
         )
     if reason := plain_reason(adapter):
         raise CheckFailed(
-            f"{parent.label} {reason}, which no GGUF adapter holds:"
+            f"{parent.label} {reason}, which a GGUF adapter cannot represent:"
             " export it with --for llama.cpp, which repairs it"
         )
     if not adapter.spec.modules:
@@ -102,14 +98,15 @@ def _check_plain(parent: ParentAdapter) -> None:
     if whole or adapter.spec.unclaimed:
         first = (*whole, *adapter.spec.unclaimed)[0]
         raise CheckFailed(
-            f"{parent.label} brings {first}, which no GGUF adapter holds: merge it (--format checkpoint)"
+            f"{parent.label} contains {first}, which a GGUF adapter cannot hold: merge it (--format"
+            " checkpoint)"
         )
 
 
 def _placed(
     parent: ParentAdapter, architecture: GgufArchitecture, facts: Mapping[str, Any]
 ) -> list[GgufTensor]:
-    """Every module's place, in the order of the modules' paths. (`Any`: JSON.)"""
+    """The place of every module, in the order of their paths. (`Any`: JSON.)"""
     place = gguf_targets(architecture, int(facts.get("layers") or 1))
     found: dict[str, dict[int | None, ModuleSpec]] = {}
     for module in parent.adapter.spec.modules:
@@ -122,7 +119,7 @@ def _placed(
 
 def _check_place(label: str, module: ModuleSpec, where: GgufTarget | None, facts: Mapping[str, Any]) -> None:
     """(`Any`: JSON.)"""
-    instead = "merge it (--format checkpoint) and convert the model with llama.cpp's own tool"
+    instead = "merge it (--format checkpoint) and convert the model with llama.cpp's converter"
     if where is None:
         raise Unsupported(
             f"{label} changes {module.path} ({module.kind}), for which llama.cpp has no tensor in a"
@@ -131,13 +128,13 @@ def _check_place(label: str, module: ModuleSpec, where: GgufTarget | None, facts
     is_tied = bool(facts.get("tie_word_embeddings"))
     if is_tied and where.tensor in ("output.weight", "token_embd.weight"):
         raise Unsupported(
-            f"{label} changes {module.path}, and its base has one weight for input and output, which"
-            f" llama.cpp would change in both or in neither: {instead}"
+            f"{label} changes {module.path}, but its base has one weight for input and output, which"
+            f" llama.cpp would change in both places or in neither: {instead}"
         )
 
 
 def _alphas(modules: Sequence[ModuleSpec]) -> tuple[float, int]:
-    """The one alpha, never 0 (it must divide), and how many modules' scale it does not tell."""
+    """The common alpha, never 0 (it is a divisor), and the number of modules whose scale differs from it."""
     alphas = {module.scale * module.rank for module in modules}
     if len(alphas) == 1 and alphas != {0.0}:
         return alphas.pop(), 0
@@ -162,15 +159,14 @@ def _tensors(
     facts: Mapping[str, Any],
     alpha: float,
 ) -> Iterator[tuple[str, Tensor]]:
-    """The two factors as llama.cpp has them. (`Any`: JSON.)"""
+    """The two factors in llama.cpp's layout. (`Any`: JSON.)"""
     import torch
 
     from adaptry.compute.tensors.lowrank import pad_rank
 
     if None in tensor.modules:
         factors = _factors(parent, tensor.modules[None], architecture, facts, alpha)
-        # An embedding's rows are looked up in lora_a (`llm_build_inp_embd`), so that one lies the other way
-        # round.
+        # An embedding's rows are looked up in lora_a (`llm_build_inp_embd`), so that factor is transposed.
         down = factors.down.T if tensor.tensor == "token_embd.weight" else factors.down
         yield f"{tensor.tensor}.lora_a", down
         yield f"{tensor.tensor}.lora_b", factors.up
@@ -194,7 +190,9 @@ def _factors(
     facts: Mapping[str, Any],
     alpha: float,
 ) -> Factors:
-    """With what llama.cpp does not multiply by in `up`, whose rows are in its order. (`Any`: JSON.)"""
+    """The factors: `up` includes the part of the scale that llama.cpp does not apply, with rows in its order.
+    (`Any`: JSON.)
+    """
     from adaptry.compute.lazy_adapters.rounding import check_values
     from adaptry.compute.tensors.lowrank import Factors
 
@@ -207,5 +205,5 @@ def _factors(
 
 
 def interleave_halves(up: Tensor, heads: int) -> Tensor:
-    """Each head's rows, halves side by side before, one of each in turn after."""
+    """Interleaves the two halves of each head's rows: [heads·d, r] in, the same shape out."""
     return up.reshape(heads, 2, up.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(up.shape)

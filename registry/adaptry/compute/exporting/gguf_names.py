@@ -1,9 +1,9 @@
-"""What llama.cpp calls a module of a base, and which of them it stores in another order of rows.
+"""llama.cpp's names for a base's modules, and which modules it stores with another order of rows.
 
-Names are those of the `gguf` package, by architecture. Here is only what that package does not say: which
-model type of transformers is which architecture, and whose query and key rows llama.cpp's converter reorders
-for its rotary embedding (`conversion/llama.py · LlamaModel.permute`). What is not in the table was not
-compared with that converter, and is refused.
+Names come from the `gguf` package, by architecture. This module adds what that package lacks: the
+architecture of each model type of transformers, and whether llama.cpp's converter reorders the rows of
+queries and keys for its rotary embedding (`conversion/llama.py · LlamaModel.permute`). Model types outside
+the table were not compared with that converter, and are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
 
 @dataclass(frozen=True, slots=True)
 class GgufArchitecture:
-    """`name` is gguf's. `interleaved`: a module name's last part → the fact that counts its rows' heads."""
+    """`name` is gguf's. `interleaved` maps the last part of a module's name to the fact with the number of
+    heads in its rows.
+    """
 
     name: str
     interleaved: Mapping[str, str] = field(default_factory=dict)
@@ -58,26 +60,27 @@ _EXPERT = re.compile(r"(?P<before>.+\.experts)\.(?P<number>\d+)\.(?P<after>[^.]+
 
 @dataclass(frozen=True, slots=True)
 class GgufTarget:
-    """A tensor of llama.cpp's, and which expert of it (None: it has none)."""
+    """A tensor of llama.cpp, and the expert in it (None: it has no experts)."""
 
     tensor: str
     expert: int | None = None
 
 
 def architecture_of(facts: Mapping[str, Any], label: str) -> GgufArchitecture:
-    """Raises `Unsupported` with what there is. (`Any`: JSON.)"""
+    """Raises `Unsupported`, with the list of architectures, for an unknown one. (`Any`: JSON.)"""
     model = facts.get("model_type")
     found = ARCHITECTURES.get(str(model))
     if found is None:
         raise Unsupported(
-            f"{label} is for a {model}, and GGUF adapters are written for {', '.join(ARCHITECTURES)}: merge"
-            " it (--format checkpoint) and convert the model with llama.cpp's own tool"
+            f"{label} is for a {model}, but GGUF adapters can be written for {', '.join(ARCHITECTURES)}"
+            " only: merge"
+            " it (--format checkpoint) and convert the model with llama.cpp's converter"
         )
     return found
 
 
 def gguf_targets(architecture: GgufArchitecture, layers: int) -> Callable[[str], GgufTarget | None]:
-    """A function from a module's path to its place; None where llama.cpp has none for it."""
+    """A function from a module's path to llama.cpp's tensor; None if llama.cpp has none."""
     gguf = import_gguf()
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name], layers)
 
@@ -105,7 +108,9 @@ def import_gguf() -> Any:
 
 
 def _spellings(path: str) -> tuple[str, ...]:
-    """The path, also with a task model's prefix, and Mixtral's experts as llama.cpp's converter has them."""
+    """The path, the path with a task model's prefix, and the names of llama.cpp's converter for Mixtral's
+    experts.
+    """
     experts = path.replace("model.layers.", "layers.").replace(
         "block_sparse_moe.experts", "feed_forward.experts"
     )

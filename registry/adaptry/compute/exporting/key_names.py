@@ -1,18 +1,16 @@
-"""Keys whose prefix an engine would not find: doubled, missing, or left by a training wrapper, put right.
+"""Corrects keys whose prefix an engine would not find: doubled, missing, or added by a training wrapper.
 
-Only names change. A key is put right where what comes out is a factor of a module; where the base is known,
-its own names say what a module is called on disk.
+Only names change. A key is corrected if the result is a factor of a module. If the base is known, its names
+determine the names on disk.
 """
 
 from __future__ import annotations
 
 import re
 
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.bases.module_map import place
-from adaptry.checks.binding import bind
+from adaptry.checks.binding import BoundAdapter, bind
 from adaptry.checks.runtimes import Runtime
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.exporting.rename_modules import rename_modules
@@ -31,8 +29,8 @@ _ON_DISK: LayoutVersion = "transformers4"
 
 
 def normalise_keys(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Every factor as `base_model.model.<module>.lora_A.weight`. Raises `CheckFailed` where a tensor is no
-    factor after all, or two become one.
+    """Names every factor `base_model.model.<module>.lora_A.weight`. Raises `CheckFailed` if a tensor is not a
+    factor, or two tensors get the same name.
     """
     new = {name: normalise_key(name) for name in parent.adapter.tensors}
     unclaimed = set(parent.adapter.spec.unclaimed)
@@ -40,15 +38,16 @@ def normalise_keys(parent: ParentAdapter, runtime: Runtime, options: ExportOptio
     if strange or len(set(new.values())) < len(new):
         first = strange[0] if strange else next(iter(new))
         raise CheckFailed(
-            f"{parent.label} has {len(strange) or len(new)} tensors that no rule knows or that would become"
-            f" one (first: {first}), and nothing is left out silently:"
+            f"{parent.label} has {len(strange) or len(new)} tensors that are unknown or would get the same"
+            " name"
+            f" (first: {first}), so some would be lost:"
             " save the adapter again from the trained model"
         )
     return rewrite_adapter(parent, {"operation": "rename"}, name=new.__getitem__)
 
 
 def normalise_key(name: str) -> str:
-    """`name` with exactly one prefix and no adapter's name inside; as it is where it is no factor."""
+    """`name` with exactly one prefix and without an adapter's name; unchanged if it is not a factor."""
     match = _FACTOR.fullmatch(_INSIDE.sub("", _WRAPPERS.sub("", name, count=1)))
     if match is None:
         return name
@@ -57,33 +56,35 @@ def normalise_key(name: str) -> str:
 
 
 def rename_to_loaded(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Modules called as they are in the model onto which PEFT loads the adapter. Raises `CheckFailed` where
-    two become one."""
+    """Renames modules to their names in the model onto which PEFT loads the adapter. Raises `CheckFailed` if
+    two get the same name.
+    """
     base = options.require_record(f"renaming the modules of {parent.label}")
-    return rename_modules(parent, _loaded_paths(parent, base))
+    return rename_modules(parent, _loaded_paths(bind(parent.adapter, base)))
 
 
-def _loaded_paths(parent: ParentAdapter, base: BaseRecord) -> dict[str, str]:
-    """The names that modules were meant to have, by those that PEFT would drop."""
+def _loaded_paths(bound: BoundAdapter) -> dict[str, str]:
+    """The intended names of modules, by the names that PEFT would drop."""
     return {
         dropped.path: dropped.intended
-        for dropped in bind(parent.adapter, base).dropped
+        for dropped in bound.dropped
         if dropped.cause == "name" and dropped.intended is not None
     }
 
 
 def rename_to_disk(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Modules called as the base calls them: as PEFT would have them where that is enough for the engine,
-    else as on disk, by its own names where a prefix is more or less, or by the layout of transformers 4.
-    Raises `CheckFailed` where a module is nowhere in the base, or could be two.
+    """Renames modules to the base's names: PEFT's names if the engine accepts them, else those on disk, found
+    with another prefix or by the layout of transformers 4. Raises `CheckFailed` if the base does not have a
+    module, or has two candidates.
     """
     base = options.require_record(f"renaming the modules of {parent.label}")
     spec = parent.adapter.spec
     known = {name.rpartition(".")[0] for name in base.tensors if name.endswith(".weight")}
-    meant = _loaded_paths(parent, base)
+    bound = bind(parent.adapter, base)
+    meant = _loaded_paths(bound)
     if meant and all(meant.get(module.path, module.path) in known for module in spec.modules):
         return rename_modules(parent, meant)
-    module_map = place(spec, base.tensors, base.facts)
+    module_map = bound.meant
     if module_map.missing:
         paths = {module.path: _found(parent.label, module, known) for module in spec.modules}
     elif any(target.expert or len(target.weight.parts) > 1 for target in module_map.placed):
@@ -100,7 +101,7 @@ def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
     longest = max(map(len, ends), default=0)
     best = [name for name in ends if len(name) == longest]
     if len(best) != 1:
-        why = "nothing of that name" if not best else f"{len(best)} weights of that name"
+        why = "no weight of that name" if not best else f"{len(best)} weights of that name"
         raise CheckFailed(
             f"{label}: the base has {why} for {module.path}; is this the base it was trained on?"
         )
@@ -109,11 +110,11 @@ def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
 
 def join_experts(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     return convert_layout(
-        parent, options.require_record(f"putting the experts of {parent.label} together"), "transformers5"
+        parent, options.require_record(f"fusing the experts of {parent.label}"), "transformers5"
     )
 
 
 def split_experts(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     return convert_layout(
-        parent, options.require_record(f"taking the experts of {parent.label} apart"), _ON_DISK
+        parent, options.require_record(f"separating the experts of {parent.label}"), _ON_DISK
     )

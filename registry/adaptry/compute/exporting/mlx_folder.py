@@ -1,8 +1,7 @@
-"""mlx-lm's adapter: `lora_a` [in, r], `lora_b` [r, out], one `scale` for all, and which modules it has.
+"""Writes mlx-lm's adapter: `lora_a` [in, r], `lora_b` [r, out], one `scale` for all, and the list of modules.
 
-mlx-lm makes LoRA layers of the last `num_layers` layers, of the modules in `keys`, each of them, all of one
-rank; a module without factors in the file would keep random ones, so what the file lacks there is written as
-zeros.
+mlx-lm creates LoRA layers, all with one rank, for every module in `keys` in the last `num_layers` layers. A
+module without factors in the file would keep random ones, so missing factors are written as zeros.
 """
 
 from __future__ import annotations
@@ -31,7 +30,9 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA cannot hold, and as `output_folder`."""
+    """Raises `Unsupported`, `CheckFailed` for parts that mlx-lm's LoRA cannot represent, and what
+    `output_folder` raises.
+    """
     layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
     if not isinstance(layers, int):
@@ -48,20 +49,20 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
         text = json.dumps(_config(parent, options, filled, layers, rank, scale), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     zeros = sum(path not in modules for path in filled)
-    return (f"{zeros} modules that mlx-lm makes layers of have updates of zero",) if zeros else ()
+    return (f"{zeros} modules for which mlx-lm creates layers have zero updates",) if zeros else ()
 
 
 def _checked(parent: ParentAdapter) -> Mapping[str, ModuleSpec]:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is written for mlx-lm"
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's can be written for mlx-lm"
         )
     if (reason := plain_reason(adapter)) or adapter.spec.extras or adapter.spec.unclaimed:
         whole = (*(extra.target for extra in adapter.spec.extras), *adapter.spec.unclaimed)
-        reason = reason or f"brings {whole[0]} whole"
+        reason = reason or f"contains the whole weight {whole[0]}"
         raise CheckFailed(
-            f"{label} {reason}, which mlx-lm's LoRA does not hold: merge it (--format checkpoint)"
+            f"{label} {reason}, which mlx-lm's LoRA cannot represent: merge it (--format checkpoint)"
         )
     odd = [
         module.path
@@ -70,14 +71,14 @@ def _checked(parent: ParentAdapter) -> Mapping[str, ModuleSpec]:
     ]
     if odd or not adapter.spec.modules:
         raise Unsupported(
-            f"{label} changes {odd[0] if odd else 'nothing'}, and only linear layers of a model's layers are"
+            f"{label} changes {odd[0] if odd else 'nothing'}, but only linear modules inside layers can be"
             " written for mlx-lm"
         )
     return {module.path: module for module in adapter.spec.modules}
 
 
 def _filled(modules: Mapping[str, ModuleSpec], layers: int) -> Iterator[tuple[str, ModuleSpec]]:
-    """Every module that mlx-lm would make a layer of, with one of its kind whose sides it has."""
+    """Every module for which mlx-lm creates a layer, with a module of the same kind and sides."""
     found = [match for path in modules if (match := _LAYER.fullmatch(path))]
     first = min(int(match["number"]) for match in found)
     kinds = {(match["before"], match["key"]): modules[match[0]] for match in found}

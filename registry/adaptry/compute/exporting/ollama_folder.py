@@ -1,7 +1,7 @@
-"""A folder that `ollama create` makes a model of: a Modelfile, and the adapter as GGUF.
+"""Writes a folder for `ollama create`: a Modelfile, and the adapter as GGUF.
 
-Ollama converts safetensors itself for three families, with a whole number for alpha; the GGUF needs none of
-that.
+Ollama itself can convert safetensors only for three families, and only with a whole number for alpha; a GGUF
+has no such limits.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
     with output_folder(target, replace=options.may_replace) as folder:
         notes = gguf_file.write_into(parent, folder, options)
         text = (
-            f"# {name} as Ollama has it: a model of its library, or a GGUF file\nFROM {name}\nADAPTER"
+            f"# Ollama's name for {name}: a model of its library, or a GGUF file\nFROM {name}\nADAPTER"
             f" ./{gguf_file.NAME}\n"
         )
         (folder / MODELFILE).write_text(text, encoding="utf-8")
-    return (*notes, f"FROM in the {MODELFILE} is {name}: put in what Ollama calls that base")
+    return (*notes, f"FROM in the {MODELFILE} is {name}: replace it by Ollama's name for that base")

@@ -1,4 +1,4 @@
-"""What an export may use beside the adapter: its base, as far as known, and what to allow of lossy steps."""
+"""The options of an export: the base, as far as it is known, and limits for lossy steps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from adaptry.core.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """`record`: the base's shapes and facts; `open_weights`: its files, opened only if values are needed.
+    """`record`: the base's shapes and facts. `open_weights`: opens its files, only if values are needed.
 
-    `rank` or `energy` bring what is no LoRA, or too large a one, to a rank; `exact`: nothing may be lost;
-    `max_error`: the largest relative error of the update, None for the default (`error_bound`);
-    `may_replace`: an adapter that is at the place already is replaced. `base_name`: what engines call the
-    base. `part`: of which part of a pipeline PEFT's folder is; `subject`: the manifest of the base in an OCI
-    registry, where it is one's own.
+    `rank` or `energy` truncate an adapter that is not a LoRA, or has too large a rank. `exact`: nothing may
+    be lost. `max_error`: the largest relative error of the update (None: the default, see `error_bound`).
+    `may_replace`: an existing adapter at the target may be replaced. `base_name`: the engines' name for the
+    base. `part`: the part of a pipeline that PEFT's folder belongs to. `subject`: the base's manifest in an
+    OCI registry, if the user has one.
     """
 
     record: BaseRecord | None = None
@@ -40,25 +40,28 @@ class ExportOptions:
     progress: Progress = no_progress
 
     def require_record(self, what: str) -> BaseRecord:
-        """The record. Raises `CheckFailed` with what to do where there is none; `what` needs it."""
+        """The record. Raises `CheckFailed`, with a remedy, if there is none; `what` is the operation that
+        needs it.
+        """
         if self.record is None:
             raise CheckFailed(
-                f"{what} needs to know the base: say --base NAME (a registered one) or --base ./DIR, of which"
-                " headers and config are read"
+                f"{what} needs the base: pass --base NAME (a registered base) or --base ./DIR, from which"
+                " headers"
+                " and config are read"
             )
         return self.record
 
     def require_weights(self, what: str) -> HfCheckpoint:
-        """The base's files. Raises `CheckFailed` where they are nowhere, and what opening them raises."""
+        """The base's files. Raises `CheckFailed` if they are not found, and what opening them raises."""
         if self.open_weights is None:
             raise CheckFailed(
-                f"{what} needs the base's weights: say --base ./DIR,"
-                " or the name of a base whose weights are here"
+                f"{what} needs the base's weights: pass --base ./DIR,"
+                " or the name of a base whose weights are on this machine"
             )
         return self.open_weights()
 
     def conversion_base(self, *, reading: bool) -> ConversionBase | None:
-        """The base under a conversion; its files where values are to be read and there are any."""
+        """The base for a conversion, with its files if values are needed and available."""
         if self.record is None:
             return None
         return ConversionBase(self.record, self.open_weights() if reading and self.open_weights else None)

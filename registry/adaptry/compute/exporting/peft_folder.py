@@ -1,4 +1,4 @@
-"""PEFT's folder: the adapter's own files where it is in that layout, byte for byte."""
+"""Writes PEFT's folder. An adapter that is already in that layout is copied byte for byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises what `output_folder` raises, and `Unsupported` for a layout that is not brought into PEFT's."""
+    """Raises what `output_folder` raises, and `Unsupported` for a layout that cannot be converted to
+    PEFT's.
+    """
     if parent.adapter.format is not PEFT:
         adapter = bring_to_peft(parent, options.record, options.part)
         write_adapter(adapter, target, replace=options.may_replace, progress=options.progress)

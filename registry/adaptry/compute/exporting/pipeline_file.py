@@ -1,8 +1,10 @@
-"""LoRA files of diffusion pipelines: diffusers' and kohya's, from each other, or from a part's PEFT folder.
+"""Writes LoRA files of diffusion pipelines: diffusers' and kohya's, from each other or from a part's PEFT
+folder.
 
-Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the
-metadata, for kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers
-0.42 gives attention the commonest of a part; what a module had otherwise goes into its `lora_up`.
+Factors are copied unchanged. The scale is written where the loader reads it: in the metadata for diffusers,
+in an `alpha` of each module for kohya. In kohya's file, alpha is the same for a whole part, since diffusers
+0.42 gives attention the most frequent alpha of a part; the rest of a different scale is multiplied into
+`lora_up`.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class PipelineModule:
-    """A module by its name in the pipeline, its part first, with the roles of its two factors."""
+    """A module by its name in the pipeline, beginning with the part, with the roles of its two factors."""
 
     path: str
     module: ModuleSpec
@@ -50,7 +52,9 @@ class PipelineModule:
 
 
 def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a pipeline, and as `output_folder`."""
+    """Raises `Unsupported`, `CheckFailed` for anything but a plain LoRA of a pipeline, and what
+    `output_folder` raises.
+    """
     modules = _placed(parent, options)
     names = [f"{each.path}.lora_{role}.weight" for each in modules for role in "AB"]
     metadata = {
@@ -63,8 +67,8 @@ def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions)
 
 
 def write_kohya(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a UNet and its text encoders, and what
-    `output_folder` raises.
+    """Raises `Unsupported`, `CheckFailed` for anything but a plain LoRA of a UNet and its text encoders, and
+    what `output_folder` raises.
     """
     modules = _placed(parent, options)
     parts = {each.part for each in modules}
@@ -82,16 +86,16 @@ def _placed(parent: ParentAdapter, options: ExportOptions) -> list[PipelineModul
     roles = _ROLES.get(adapter.format.name)
     if roles is None:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}, of which no file for a pipeline is made"
+            f"{label} is in the layout of {adapter.format.tool}, which cannot be written as a pipeline's file"
         )
     strange = [
         role for module in adapter.spec.modules for role in module.tensors if role not in (*roles, "alpha")
     ]
-    reason = plain_reason(adapter) or (f"has {strange[0]} beside its factors" if strange else None)
+    reason = plain_reason(adapter) or (f"has {strange[0]} in addition to its factors" if strange else None)
     if reason or adapter.spec.extras or adapter.spec.unclaimed or not adapter.spec.modules:
         raise CheckFailed(
-            f"{label} {reason or 'is more, or less, than factors'},"
-            " which a pipeline's LoRA file does not hold"
+            f"{label} {reason or 'does not consist of factors only'},"
+            " which a pipeline's LoRA file cannot represent"
         )
     paths = _paths(parent, options)
     return [PipelineModule(paths[module.path], module, roles) for module in adapter.spec.modules]
@@ -103,11 +107,12 @@ def _paths(parent: ParentAdapter, options: ExportOptions) -> Mapping[str, str]:
     if adapter.format.name == DIFFUSERS.name:
         return {path: path for path in own}
     if adapter.format.name == KOHYA.name:
-        base = options.require_record(f"telling kohya's names of {parent.label} back")
+        base = options.require_record(f"recovering the module names of {parent.label} from kohya's")
         return diffusers_names(own, base.tensors, parent.label)
     if options.part is None:
         raise CheckFailed(
-            f"of which part of a pipeline {parent.label} is, PEFT's folder does not say: --part unet, for one"
+            f"PEFT's folder does not say to which part of a pipeline {parent.label} belongs: pass --part"
+            " (such as unet)"
         )
     return {path: f"{options.part}.{path}" for path in own}
 
@@ -141,7 +146,7 @@ def _alpha(module: ModuleSpec) -> float:
 
 
 def _facts(modules: list[PipelineModule], options: ExportOptions) -> dict[str, str]:
-    """What sd-scripts keeps of a training that people read: where modules differ, its word for that."""
+    """sd-scripts' metadata fields that people read; if modules differ, its term for that."""
     ranks = {str(each.module.rank) for each in modules}
     alphas = {str(alpha) for alpha in _commonest(modules).values()}
     facts = {
@@ -174,7 +179,7 @@ def _with_alphas(
 def _evened(
     factors: Iterator[tuple[str, Tensor]], modules: list[PipelineModule]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each `lora_up` with what its alpha has more, or less, than its part's."""
+    """Each `lora_up`, multiplied by the ratio of its alpha to that of its part."""
     common = _commonest(modules)
     for each in modules:
         rest = _alpha(each.module) / common[each.part]
@@ -184,11 +189,11 @@ def _evened(
 
 
 def _commonest(modules: list[PipelineModule]) -> dict[str, float]:
-    """Of each part, the alpha that most of its modules have."""
+    """The most frequent alpha of each part."""
     parts = {each.part for each in modules}
     return {
         part: (
             Counter(_alpha(each.module) for each in modules if each.part == part).most_common(1)[0][0] or 1.0
-        )  # nothing could be divided by 0
+        )  # 0 cannot be a divisor
         for part in parts
     }

@@ -1,7 +1,7 @@
-"""What diffusers and kohya's sd-scripts call the modules of a pipeline, and one in the words of the other.
+"""Translates names of a pipeline's modules between diffusers and kohya's sd-scripts.
 
-kohya writes `_` for every `.`, so its names are told back only by the names that the base has; and it always
-writes CLIP's `text_model`, which newer versions of transformers leave out.
+kohya writes `_` for every `.`, so the original names can be recovered only from the base's names. It always
+writes CLIP's `text_model`, which newer versions of transformers dropped.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _KOHYA = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text
 
 
 def kohya_name(path: str, parts: Iterable[str]) -> str:
-    """The name of a module in kohya's file, of a pipeline of these parts. Raises `Unsupported` for another
-    part than a UNet or a CLIP text encoder: kohya names those after the original model's code.
+    """The name of a module in kohya's file, for a pipeline with these parts. Raises `Unsupported` for a part
+    other than a UNet or a CLIP text encoder: kohya names those like the original model's code.
     """
     part, _, inside = path.partition(".")
     if part not in _KOHYA:
         raise Unsupported(
-            f"kohya's files name the modules of a {part} after another code than diffusers', and are not"
+            f"kohya's names for the modules of a {part} differ from diffusers', and cannot be"
             " written: export it with --format diffusers"
         )
     has_two = "text_encoder_2" in parts
@@ -29,7 +29,7 @@ def kohya_name(path: str, parts: Iterable[str]) -> str:
 
 
 def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Mapping[str, str]:
-    """Each of kohya's `names` as diffusers calls it, by the names of the base's tensors. Raises `CheckFailed`
+    """Diffusers' name for each of kohya's `names`, from the names of the base's tensors. Raises `CheckFailed`
     for the first that the base does not have.
     """
     known = {}
@@ -41,8 +41,8 @@ def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Ma
     for name in names:
         if name not in known:
             raise CheckFailed(
-                f"{label}: the base has nothing that kohya would call {name}; is this its pipeline, and is"
-                " the file in diffusers' own names for blocks (SDXL's original names are not told back)?"
+                f"{label}: the base has no module for kohya's name {name}; is this its pipeline, and does the"
+                " file use diffusers' names for blocks (SDXL's original names cannot be recovered)?"
             )
         found[name] = known[name]
     return found

@@ -1,8 +1,8 @@
-"""What is to be done so that an engine serves an adapter as it was trained: decided from the verdict, before
-a weight is read.
+"""Plans the repairs after which an engine serves an adapter as trained: from the verdict, without reading
+weights.
 
-A gate hides what lies behind it (of another tool's file little can be said), so after its steps the result is
-looked at again. The plan says what is known now.
+A precondition hides later findings (another tool's file cannot be checked further), so after its repairs the
+result is checked again. The plan has the steps that are known now.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from adaptry.compute.exporting.formats import FORMAT_OF_ENGINE, FORMATS
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.exporting.repair_table import BY_REMEDY, MERGE_REMEDIES, REPAIRS, Repair
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.display import format_count, html_table, short_repr
 from adaptry.core.errors import CheckFailed
 from adaptry.core.report import Finding
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRepair:
-    """A repair and the findings that ask for it."""
+    """A repair and the findings that require it."""
 
     repair: Repair
     findings: tuple[Finding, ...]
@@ -29,8 +30,9 @@ class PlannedRepair:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """`steps` in order; `needs_merge`: findings for which it must go into the base's weights, and nothing
-    else is then done; `unresolved`: findings that nothing here mends."""
+    """`steps` are the repairs in order. `needs_merge` are findings that require a merge into the base's
+    weights instead of all repairs. `unresolved` are findings without a repair.
+    """
 
     runtime: Runtime
     verdict: RuntimeVerdict
@@ -42,13 +44,24 @@ class ExportPlan:
     def format(self) -> str:
         return "checkpoint" if self.needs_merge else FORMAT_OF_ENGINE.get(self.runtime.engine, "peft")
 
+    def __repr__(self) -> str:
+        steps = ", ".join(step.repair.name for step in self.steps)
+        merged = "merged into its base" if self.needs_merge else ""
+        left = format_count(len(self.unresolved), "finding") + " left" if self.unresolved else ""
+        what = merged or (f"repairs {steps}" if steps else "nothing to repair")
+        return short_repr(self, str(self.runtime), self.format, what, left, "nothing is written yet")
+
+    def _repr_html_(self) -> str:
+        rows = [(sentence,) for sentence in self.sentences()]
+        return html_table(f"Export for {self.runtime} as {self.format}", ("step",), rows)
+
     def sentences(self) -> Iterable[str]:
-        """The plan as lines to be read."""
+        """The plan as lines of text."""
         for step in self.steps:
             told = "exact" if step.repair.is_exact else "measured"
             yield f"{step.repair.name}: {step.repair.description} ({told}): {step.findings[0].reason}"
         for finding in self.needs_merge:
-            yield f"merge: it goes into the base's weights: {finding.reason}"
+            yield f"merge: into the base's weights: {finding.reason}"
         for finding in self.unresolved:
             yield f"open: {finding.reason} → {finding.remedy}"
         if not (self.steps or self.needs_merge or self.unresolved):
@@ -56,7 +69,7 @@ class ExportPlan:
 
 
 def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> ExportPlan:
-    """What the verdict of `runtime` on `parent` asks for."""
+    """The repairs that the verdict of `runtime` on `parent` requires."""
     judged = check_runtime(parent.adapter, runtime, options.record)
     wanted: dict[str, list[Finding]] = {}
     merged, left = [], []
@@ -82,10 +95,10 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
 
 
 def _of_peft(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> Iterable[Finding]:
-    """What PEFT would drop or refuse on the known base although the engine may not, as far as a repair of the
-    config puts it right: what is exported is the same adapter for both.
+    """Findings about parts that PEFT would drop or refuse on the known base, even if the engine would not,
+    and that a repair of the config corrects, so that the export is the same adapter for both.
 
-    Names are put right too where the engine gets files of its own; else they are the engine's.
+    Names are corrected too if the engine has its own file format; otherwise they follow the engine.
     """
     if runtime.engine in ("peft", "diffusers") or options.record is None:
         return ()
@@ -97,7 +110,7 @@ def _of_peft(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) ->
 
 
 def check_repairable(parent: ParentAdapter, plan: ExportPlan) -> None:
-    """Raises `CheckFailed` with every finding that nothing mends, and what its remedy is."""
+    """Raises `CheckFailed` with every finding that has no repair, and its remedy."""
     if plan.unresolved:
         said = "; ".join(
             f"{finding.reason} [{finding.code}] → {finding.remedy}" for finding in plan.unresolved

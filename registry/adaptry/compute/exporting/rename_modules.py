@@ -1,7 +1,7 @@
-"""An adapter whose modules get other names: tensors, and whatever in the config names modules.
+"""Renames an adapter's modules: in tensors, and in the config's fields that name modules.
 
-Only names change. A pattern of ranks or alphas that would no longer match a module is written out by its
-new name, so that no scale changes.
+Only names change. If a pattern of ranks or alphas would no longer match a module, the module's new name is
+added, so that no scale changes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ _PATTERNS = ("rank_pattern", "alpha_pattern")
 
 
 def rename_modules(parent: ParentAdapter, paths: Mapping[str, str]) -> LazyAdapter:
-    """`paths`: new names by old ones, of modules and of whole weights' modules; what it lacks stays. Raises
-    `CheckFailed` where two become one."""
+    """`paths` maps old names to new ones, for modules and modules of whole weights; others are unchanged.
+    Raises `CheckFailed` if two get the same name.
+    """
     adapter = parent.adapter
     names = {name: _renamed(name, paths) for name in adapter.tensors}
     if len(set(names.values())) < len(names):
         raise CheckFailed(
-            f"{parent.label}: two of its modules would be one of the base's;"
+            f"{parent.label}: two of its modules map to the same module of the base;"
             " is this the base it was trained on?"
         )
     fields = {**_targets(adapter, paths), **_patterns(adapter, paths)}
@@ -42,7 +43,7 @@ def _renamed(name: str, paths: Mapping[str, str]) -> str:
 
 
 def _targets(adapter: Adapter, paths: Mapping[str, str]) -> Json:
-    """Short names still mean the modules; whole paths and patterns do not."""
+    """`target_modules` for the new names: short names stay valid, complete paths and patterns do not."""
     listed = adapter.config.fields.get("target_modules")
     if not isinstance(listed, list) or not listed:
         return {}
@@ -58,7 +59,7 @@ def _is_plain(kind: str) -> bool:
 
 
 def _patterns(adapter: Adapter, paths: Mapping[str, str]) -> Json:
-    """Values by new names, of those patterns that give a module another value under its new one."""
+    """Values by new names, for patterns that would give a renamed module another value."""
     config = adapter.config
     modules = {module.name: _new_name(module.path, module.name, paths) for module in adapter.spec.modules}
     fields: dict[str, object] = {}

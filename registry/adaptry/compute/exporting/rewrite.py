@@ -1,4 +1,4 @@
-"""The same numbers under other names or with another config: a lazy adapter that copies tensors."""
+"""Rewrites an adapter with other names or another config: a lazy adapter that copies tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RenameFunction = Callable[[str], str | None]
-"""A tensor's new name; None leaves it out."""
+"""A function from a tensor's name to its new name; None drops the tensor."""
 
 
 def rewrite_adapter(
@@ -25,8 +25,9 @@ def rewrite_adapter(
     figures: Mapping[str, Mapping[str, float]] | None = None,
     notes: tuple[str, ...] = (),
 ) -> LazyAdapter:
-    """`parent` with `fields` in the place of its config's, and its tensors renamed. Tensors of one module are
-    one `ComputedModule`, with its `figures` if it has some."""
+    """`parent` with `fields` replaced in its config, and its tensors renamed. The tensors of a module form
+    one `ComputedModule`, with its `figures`, if there are any.
+    """
     adapter = parent.adapter
     names = {old: new for old in adapter.tensors if (new := name(old)) is not None}
     return LazyAdapter(
@@ -55,7 +56,7 @@ def _copied(
 
 
 def read_tensor(adapter: Adapter, name: str) -> Tensor:
-    """One tensor as it is stored."""
+    """One tensor, in its stored shape and dtype."""
     from adaptry.compute.tensors.adapter_tensors import as_tensor
 
     return as_tensor(adapter.tensor_bytes(name), adapter.tensors[name])

@@ -1,4 +1,6 @@
-"""Repairs of numbers: a plain LoRA is made, or its rank or dtype changed; each a lazy adapter over a view."""
+"""Repairs that change numbers: conversion to a plain LoRA, to another rank or dtype; each is a lazy
+adapter.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapt
 from adaptry.core.errors import CheckFailed
 
 _LARGEST = {"vllm": 512}
-"""Ranks above which an engine takes nothing however it is started."""
+"""The maximum ranks of engines, whatever their options."""
 
 
 def convert_to_lora(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """The plain LoRA that acts as any method does, or the nearest one of the rank or energy asked for."""
+    """The plain LoRA with the effect of any method, or the closest one with the requested rank or energy."""
     convert_options = ConvertOptions(
         rank=options.rank, energy=options.energy, dtype=options.dtype, other_base=options.other_base
     )
@@ -31,30 +33,33 @@ def convert_to_lora(parent: ParentAdapter, runtime: Runtime, options: ExportOpti
 
 
 def fold_scales(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Each module's scale in its `lora_B`, where they differ, and `lora_alpha` over `r` the same for all."""
+    """Folds each module's scale into its `lora_B` if scales differ, so that `lora_alpha / r` is the same for
+    all.
+    """
     return convert(
         parent, ConvertOptions(other_base=options.other_base), options.conversion_base(reading=False)
     )
 
 
 def fold_scales_uniformly(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """As `fold_scales`, all modules of one rank: zeros fill it."""
+    """Like `fold_scales`, with one rank for all modules, padded with zeros."""
     convert_options = ConvertOptions(uniform=True, other_base=options.other_base)
     return convert(parent, convert_options, options.conversion_base(reading=False))
 
 
 def resize_to_limit(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """The nearest update within the rank that the server takes. Raises `CheckFailed` where nothing may be
-    lost, or no limit is known.
+    """The closest update within the server's maximum rank. Raises `CheckFailed` if nothing may be lost, or
+    the limit is unknown.
     """
     limit = _limit(runtime)
     if limit is None:
-        raise CheckFailed(f"which rank {runtime} takes is not said: add ,max_lora_rank=N to it")
+        raise CheckFailed(f"the maximum rank of {runtime} is unknown: add ,max_lora_rank=N to it")
     if options.exact:
         had = largest_rank(CheckSubject(parent.adapter))
         raise CheckFailed(
-            f"{parent.label} has rank {had} and {runtime} takes {limit}, so something would be lost, and"
-            " --exact forbids it: start the server with a larger limit, or leave --exact out"
+            f"{parent.label} has rank {had}, but {runtime} supports {limit}, so something would be lost,"
+            " which"
+            " --exact forbids: start the server with a larger limit, or omit --exact"
         )
     return resize(parent, ResizeOptions(rank=limit, dtype=options.dtype or "F32"))
 
@@ -67,7 +72,7 @@ def _limit(runtime: Runtime) -> int | None:
 
 
 def write_float32(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Tensors of float64 as float32, which PEFT makes of them when it loads them."""
+    """Writes float64 tensors as float32, to which PEFT converts them at load."""
     import torch
 
     copied = rewrite_adapter(parent, {"operation": "dtype"})
@@ -84,9 +89,9 @@ def write_float32(parent: ParentAdapter, runtime: Runtime, options: ExportOption
 
 
 def drop_embedding_copies(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Without the embeddings that PEFT saved beside their update, which are the base's own.
+    """Removes the copies of the base's embeddings that PEFT saved with their update.
 
-    Raises `CheckFailed` where one differs from the base's: then it was trained, or has tokens more.
+    Raises `CheckFailed` if a copy differs from the base's: then it was trained, or has more tokens.
     """
     checkpoint = options.require_weights(f"comparing the embeddings of {parent.label} with the base's")
     base = options.conversion_base(reading=True)
@@ -108,7 +113,8 @@ def drop_embedding_copies(parent: ParentAdapter, runtime: Runtime, options: Expo
             or not own.equal(base.read_tensor(name).to(own.dtype))
         ):
             raise CheckFailed(
-                f"{parent.label} brings {extra.target}, and it is not the base's: merge it (adaptry merge"
+                f"{parent.label} contains {extra.target}, which differs from the base's: merge it (adaptry"
+                " merge"
                 " --base BASE REF -o DIR)"
             )
     left_out = {extra.tensor for extra in copies}

@@ -1,6 +1,6 @@
-"""A LoRA out of a full fine-tune and its base: what training changed, as near as a rank allows.
+"""Extracts a LoRA from a full fine-tune and its base: the change by training, as closely as a rank allows.
 
-`diff_scan` finds what differs (headers, then bytes up to the first difference), `target_choice` says what an
-adapter can hold of it, `plan` decides, `extraction` computes tensor by tensor, and `verify_roundtrip` merges
-the result back and compares.
+`diff_scan` finds the differences (in headers, then in bytes up to the first difference), `target_choice`
+determines how an adapter can represent them, `plan` makes the plan, `extraction` computes tensor by tensor,
+and `verify_roundtrip` merges the result back and compares.
 """

@@ -10,7 +10,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Json
 
 
 def config_of(plan: ExtractPlan, base_name: str | None) -> Json:
-    """What `build_lora` cannot know without parents."""
+    """The fields that `build_lora` cannot derive without parents."""
     modules = [each.site for each in plan.lora if each.site and each.site.parameter is None]
     saved = sorted({each.weight.path for each in plan.whole if each.kind == "module"})
     has_bias = any(each.kind == "bias" for each in plan.whole)
@@ -27,7 +27,7 @@ def config_of(plan: ExtractPlan, base_name: str | None) -> Json:
 
 
 def _short(paths: set[str], modules: Iterable[str]) -> list[str]:
-    """Last names where all modules of that name are meant (engines expect such), full paths of the others."""
+    """Last names if all modules with that name are meant (engines expect these), full paths otherwise."""
     others = {path.rpartition(".")[2] for path in modules if path not in paths}
     return sorted(
         {

@@ -1,4 +1,4 @@
-"""One weight's change as two thin factors, as near as the rank (or the energy asked for) allows."""
+"""Decomposes one weight's change into two thin factors, as closely as the rank (or energy) allows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from adaptry.compute.tensors.randomised import decompose_to_energy, decompose_to
 def decompose_delta(
     delta: Tensor, choice: TargetChoice, recipe: ExtractRecipe, seed: int
 ) -> tuple[Factors, Mapping[str, float]]:
-    """Factors of `delta`, float32 in the weight's shape in memory, and `ComputedModule`'s figures.
+    """Factors of `delta` (float32, in the weight's shape in memory), and `ComputedModule`'s figures.
 
-    `lost` is exactly what a projection loses, ‖Δ‖² − Σσ² of what is kept, in float64; what rounding the
-    factors to their dtype loses is added where they are written.
+    `lost` is exactly the loss of the projection, ‖Δ‖² − Σσ² of the kept values, in float64. The loss from
+    rounding the factors to their dtype is added when they are written.
     """
     site = choice.site
     assert site is not None
@@ -43,7 +43,7 @@ def decompose_delta(
 
 
 def _factors(matrix: Tensor, recipe: ExtractRecipe, seed: int) -> tuple[Factors, float, float]:
-    """Factors of one [out, in], its energy, and what is lost of it."""
+    """Factors of one matrix [out, in], its energy, and the lost energy."""
     if recipe.energy is not None:
         found, rank = decompose_to_energy(matrix, recipe.energy, seed)
     else:

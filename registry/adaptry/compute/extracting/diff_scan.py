@@ -1,6 +1,6 @@
-"""Which weights training changed: both checkpoints' bytes side by side, up to the first that differs.
+"""Finds the weights that training changed: compares both checkpoints' bytes up to the first difference.
 
-A weight that is the same is read once and never again; of one that differs, little is read here.
+An unchanged weight is read only once; of a changed one, little is read here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adaptry.core.errors import Unsupported
 
 
 class CheckpointPair:
-    """Base and fine-tune, open; a context. Weights are read whole, one at a time."""
+    """A context manager with base and fine-tune open. Weights are read completely, one at a time."""
 
     def __init__(self, base: HfCheckpoint, tuned: HfCheckpoint) -> None:
         self._checkpoints = base, tuned
@@ -35,17 +35,17 @@ class CheckpointPair:
             shards.__exit__(*raised)
 
     def tuned(self, weight: WeightPair) -> Tensor:
-        """As the fine-tune has it, in its dtype and its shape in memory."""
+        """The fine-tune's weight, in its dtype and its shape in memory."""
         return self._read(1, weight.tuned)
 
     def delta(self, weight: WeightPair) -> Tensor:
-        """W' − W in float32, in the shape in memory. Raises `Unsupported` for what is no float."""
+        """W' − W in float32, in the shape in memory. Raises `Unsupported` for dtypes that are not floats."""
         assert weight.base is not None
         found = self._read(1, weight.tuned).float()
         return found.sub_(self._read(0, weight.base).float())
 
     def is_changed(self, weight: WeightPair) -> bool:
-        """Whether any element differs; one that the fine-tune's dtype only rounds otherwise does not."""
+        """Whether any element differs by more than the rounding to the fine-tune's dtype."""
         if weight.base is None or weight.base.shape != weight.tuned.shape:
             return True
         if len(weight.base.parts) != len(weight.tuned.parts):
@@ -88,14 +88,14 @@ class CheckpointPair:
 
 
 def size_of(weight: WeightPair) -> int:
-    """Elements, to tell how far the work is."""
+    """The number of elements, for progress."""
     return math.prod(weight.shape)
 
 
 def _dtype(name: str, info: TensorInfo) -> torch.dtype:
     if info.dtype not in DTYPES or not DTYPES[info.dtype].is_floating_point:
         raise Unsupported(
-            f"{name} is {info.dtype}; a difference is taken of F64, F32, F16 and BF16: extract from"
+            f"{name} is {info.dtype}, but only F64, F32, F16 and BF16 can be subtracted: extract from"
             " unquantised checkpoints"
         )
     return DTYPES[info.dtype]

@@ -1,4 +1,4 @@
-"""An extracted LoRA as a lazy adapter: each matrix's change read, decomposed, written, one by one."""
+"""An extracted LoRA as a lazy adapter: the change of each matrix is read, decomposed and written in turn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEAD = "lm_head"
 
 
 def build_extracted_adapter(plan: ExtractPlan, base_name: str | None = None) -> LazyAdapter:
-    """What the sinks take. `base_name`: what the base is called, or its folder, for whoever loads it."""
+    """The lazy adapter. `base_name` is the base's name or folder, for its config."""
     modules = _ExtractedModules(plan)
     made = build_lora((), _recipe(plan), modules.sites, modules.compute, LoraOptions(plan.recipe.dtype))
     names = {_key(each, plan): each for each in plan.whole}
@@ -62,14 +62,14 @@ class _ExtractedModules:
 
     @property
     def heads(self) -> dict[str, WeightSite]:
-        """The other side of a tied embedding that is changed: PEFT has the transposed factors there."""
+        """The output heads of changed tied embeddings, for which PEFT has the transposed factors."""
         choice = next((each for each in self.plan.lora if each.has_head), None)
         if choice is None or choice.site is None:
             return {}
         return {_HEAD: WeightSite(_HEAD, "linear", choice.site.fan_in, choice.site.fan_out)}
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The factors of the change at `site` and what they lose."""
+        """The factors of the change at `site`, and their loss."""
         from adaptry.compute.extracting.decomposition import decompose_delta
         from adaptry.compute.extracting.diff_scan import CheckpointPair
         from adaptry.compute.lazy_adapters.rounding import check_values
@@ -85,7 +85,7 @@ class _ExtractedModules:
         return decompose_delta(delta, choice, self.plan.recipe, self._seed(site))
 
     def _seed(self, site: WeightSite) -> int:
-        """One of its own for each module, whatever else is extracted."""
+        """A seed for each module, independent of the other modules."""
         return self.plan.recipe.seed * 2_147_483_647 % (1 << 63) ^ zlib.crc32(site.key.encode())
 
 
@@ -99,7 +99,7 @@ def _whole(plan: ExtractPlan, names: Mapping[str, TargetChoice]) -> Iterator[Com
 
 
 def _omitted_modules(plan: ExtractPlan) -> Iterator[ComputedModule]:
-    """What is left out, with the energy that is lost by it."""
+    """The modules that are left out, with the energy that is lost."""
     from adaptry.compute.extracting.diff_scan import CheckpointPair
     from adaptry.compute.tensors.randomised import energy_of
 
@@ -113,14 +113,14 @@ def _omitted_modules(plan: ExtractPlan) -> Iterator[ComputedModule]:
 
 
 def _key(each: TargetChoice, plan: ExtractPlan) -> str:
-    """Its name in the file: PEFT has the bias of a module with a LoRA one level deeper."""
+    """Its name in the file: for a module with a LoRA, PEFT has the bias one level deeper."""
     weight = each.weight
     has_lora = each.kind == "bias" and any(other.weight.path == weight.path for other in plan.lora)
     return f"{PREFIX}{weight.path}.{'base_layer.' if has_lora else ''}{weight.parameter}"
 
 
 def _recipe(plan: ExtractPlan) -> Json:
-    """Canonical: the checkpoints by their ids."""
+    """The canonical recipe, with the checkpoints by their ids."""
     return {
         "operation": "extract",
         "base": str(plan.base_record.id),

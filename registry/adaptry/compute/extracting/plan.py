@@ -1,4 +1,4 @@
-"""Everything an extraction decides: which weights changed, how each is held, what is left out and told."""
+"""The plan of an extraction: which weights changed, how each is represented, and what is left out."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from adaptry.core.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ExtractPlan:
-    """What will be done. `lora` are the matrices, `whole` the weights that are written as they are (of a
-    module in modules_to_save all, changed or not), `left_out` what no adapter holds, `modules` every module
-    of the model by path."""
+    """`lora` are the matrices, `whole` the weights that are written completely (for a module in
+    modules_to_save all its weights, changed or not), `left_out` changes that an adapter cannot represent, and
+    `modules` every module of the model by path.
+    """
 
     recipe: ExtractRecipe
     base: HfCheckpoint
@@ -38,10 +39,10 @@ class ExtractPlan:
 def plan_extraction(
     recipe: ExtractRecipe, base: HfCheckpoint, tuned: HfCheckpoint, progress: Progress = no_progress
 ) -> ExtractPlan:
-    """How a LoRA is extracted from `tuned`. Looks at both files' bytes until they differ.
+    """Plans the extraction of a LoRA from `tuned`. Reads both files' bytes up to their differences.
 
-    Raises `CheckFailed` (nothing changed, nothing that a LoRA holds, another architecture), `Unsupported`
-    (quantised weights, names that are not known), `Invalid` (a pattern that matches nothing),
+    Raises `CheckFailed` (nothing changed, nothing that a LoRA can represent, another architecture),
+    `Unsupported` (quantised weights, unknown names), `Invalid` (a pattern that matches nothing),
     `MissingDependency` (no torch).
     """
     _require_torch()
@@ -50,7 +51,7 @@ def plan_extraction(
     changed = _changed(found, base, tuned, progress)
     if not changed:
         raise CheckFailed(
-            f"{tuned.folder} has the very weights of {base.folder}: there is nothing to extract"
+            f"{tuned.folder} has the same weights as {base.folder}: there is nothing to extract"
         )
     wanted = _matching(changed, recipe.modules)
     chooser = TargetChooser((weight.name for weight in found.weights), tuned.config)
@@ -58,8 +59,8 @@ def plan_extraction(
     lora = [each for each in choices if each.kind == "lora"]
     if not lora:
         raise CheckFailed(
-            f"of {len(wanted)} weights that changed none is a matrix of the shape that it had (first:"
-            f" {wanted[0].name}), so there is nothing for a LoRA to hold"
+            f"none of the {len(wanted)} changed weights is a matrix with an unchanged shape (first:"
+            f" {wanted[0].name}), so a LoRA cannot represent any of them"
         )
     whole = _whole(choices, found.weights, chooser)
     left_out = [each for each in choices if each.kind == "nothing"]
@@ -91,7 +92,7 @@ def _changed(
 
 
 def _matching(changed: Sequence[WeightPair], patterns: Sequence[str]) -> list[WeightPair]:
-    """Those whose module one of the patterns matches, as PEFT's patterns match: the end of its path."""
+    """Weights whose module's path ends with a match of one of the patterns, as in PEFT."""
     if not patterns:
         return list(changed)
     names = [name for weight in changed for name in (weight.path, weight.name)]
@@ -103,7 +104,7 @@ def _matching(changed: Sequence[WeightPair], patterns: Sequence[str]) -> list[We
     wanted = [weight for weight in changed if weight.path in matched or weight.name in matched]
     if not wanted:
         raise Invalid(
-            f"no weight that changed matches {' or '.join(map(repr, patterns))} (one that did:"
+            f"no changed weight matches {' or '.join(map(repr, patterns))} (an example of a changed weight:"
             f" {changed[0].path})"
         )
     return wanted
@@ -112,7 +113,7 @@ def _matching(changed: Sequence[WeightPair], patterns: Sequence[str]) -> list[We
 def _whole(
     choices: Sequence[TargetChoice], weights: Sequence[WeightPair], chooser: TargetChooser
 ) -> list[TargetChoice]:
-    """What is written whole: a saved module with all its weights, and of it nothing a second time."""
+    """The weights that are written completely: a saved module with all its weights, each only once."""
     saved = {each.weight.path for each in choices if each.kind == "module"}
     saved |= {weight.path for weight in weights if chooser.is_always_saved(weight)}
     modules = [
@@ -136,14 +137,14 @@ def _notes(
 ) -> Iterable[str]:
     same = len(found.weights) - len(changed)
     yield f"{len(changed)} of {len(found.weights)} weights changed" + (
-        f", {same} are the base's" if same else ""
+        f", {same} equal the base's" if same else ""
     )
     if left := len(changed) - len(wanted):
-        yield f"{left} of them are left out, since no pattern of --modules matches them"
+        yield f"{left} of them are left out, because no pattern of --modules matches them"
     for kind, where in (("module", "modules_to_save"), ("bias", "biases"), ("embedding", "saved embeddings")):
         own = [each.weight.name for each in whole if each.kind == kind]
         if own:
-            yield f"{len(own)} weights are written whole, in {where} (first: {own[0]})"
+            yield f"{len(own)} weights are written completely, in {where} (first: {own[0]})"
     for each in left_out:
         yield f"{each.weight.name} changed and is left out: {each.reason}"
     if found.missing:
@@ -151,15 +152,17 @@ def _notes(
 
 
 def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[TargetChoice]) -> Iterable[str]:
-    """What the configs say otherwise: no adapter holds it, but a vocabulary that comes with embeddings."""
+    """Differences between the configs, which an adapter cannot represent (except a vocabulary with
+    embeddings).
+    """
     if embeddings and base.get("vocab_size") != tuned.get("vocab_size"):
         yield (
-            f"the vocabulary has {tuned.get('vocab_size')} rows, and the base's {base.get('vocab_size')}: "
-            "`adaptry merge --resize-vocab` takes them"
+            f"the vocabulary has {tuned.get('vocab_size')} rows, but the base's {base.get('vocab_size')}: "
+            "use `adaptry merge --resize-vocab`"
         )
         tuned = {**tuned, "vocab_size": base.get("vocab_size")}
     for line in config_differences(base, tuned, "the base"):
-        yield f"{line}: no adapter holds that"
+        yield f"{line}: an adapter cannot represent this"
 
 
 def _require_torch() -> None:

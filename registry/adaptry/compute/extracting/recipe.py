@@ -1,4 +1,4 @@
-"""How a LoRA is to be extracted: a fixed rank or an energy, which modules, in which dtype. A value."""
+"""The options of an extraction: a fixed rank or an energy, modules, dtype."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from adaptry.compute.recipes.merge import Dtype
 
 
 class ExtractRecipe(BaseModel):
-    """Either `rank` or `energy` (share of ‖Δ‖² each module keeps); `modules`: path patterns, all if empty."""
+    """Either `rank` or `energy` (the share of ‖Δ‖² that each module keeps). `modules` are path patterns;
+    empty: all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,5 +25,5 @@ class ExtractRecipe(BaseModel):
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
         if (self.rank is None) == (self.energy is None):
-            raise ValueError("say either a rank or an energy")
+            raise ValueError("pass either a rank or an energy")
         return self

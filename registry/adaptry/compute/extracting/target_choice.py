@@ -1,7 +1,9 @@
-"""What an adapter of PEFT's layout can hold of a change: a LoRA of a matrix, a whole weight, a bias, nothing.
+"""How an adapter in PEFT's layout represents a change: as a LoRA of a matrix, a whole weight, a bias, or not
+at all.
 
-A checkpoint tells names and shapes, not classes of modules. Where these leave open what a weight is, it is
-held whole, which is right for any module; where nothing would load, it is said.
+A checkpoint has names and shapes, but not the classes of modules. If these do not determine what a weight is,
+it is written completely, which is right for any module. If PEFT could not load that either, the reason is
+reported.
 """
 
 from __future__ import annotations
@@ -10,11 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_output_head
-from adaptry.bases.module_map import is_conv1d
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, is_output_head
+from adaptry.bases.module_map import TURNED_EXPERTS, is_conv1d
 from adaptry.compute.extracting.weight_pairs import WeightPair
 from adaptry.compute.lazy_adapters.sites import WeightSite
-from adaptry.compute.merging.lora_fitting import TURNED_EXPERTS
 
 _TASKS = (
     ("ForCausalLM", "CAUSAL_LM"),
@@ -27,7 +28,7 @@ _HEADS = {
     "SEQ_CLS": ("classifier", "score"),
     "TOKEN_CLS": ("classifier", "score"),
     "QUESTION_ANS": ("qa_outputs",),
-}  # what PEFT saves whole for a task, asked or not, and misses in a file without it
+}  # PEFT always saves these completely for a task, and requires them in a file
 TargetKind = Literal["lora", "module", "bias", "embedding", "nothing"]
 _EMBEDDINGS = INPUT_EMBEDDINGS | {"wpe", "relative_attention_bias"}
 _ROUTERS = ("gate", "router")
@@ -35,9 +36,10 @@ _ROUTERS = ("gate", "router")
 
 @dataclass(frozen=True, slots=True)
 class TargetChoice:
-    """How a weight's change is held. `lora`: at `site`, of which the weight is the transpose where
-    `is_transposed`. `module`: in modules_to_save; `embedding`: written whole beside the LoRA; `nothing`:
-    `reason` says why. `has_head`: it is tied to an lm_head, which gets the same update."""
+    """How a weight's change is represented. `lora`: at `site` (the weight is its transpose if
+    `is_transposed`). `module`: in modules_to_save. `embedding`: written completely with the LoRA. `nothing`:
+    not at all, for `reason`. `has_head`: it is tied to an lm_head, which gets the same update.
+    """
 
     weight: WeightPair
     kind: TargetKind
@@ -48,16 +50,16 @@ class TargetChoice:
 
 
 class TargetChooser:
-    """Knows the model's other weights: what a module is shows in what lies beside and below it."""
+    """Chooses by the model's other weights: siblings and submodules show what a module is."""
 
     def __init__(self, names: Iterable[str], config: Mapping[str, Any]) -> None:
-        """`config` is the fine-tune's. (`Any`: its fields are the model's own.)"""
+        """`config` is the fine-tune's. (`Any`: its fields depend on the model.)"""
         self._names = tuple(names)
         self._model_type = str(config.get("model_type") or "")
         self._task = task_of(config)
         self._owners = {
             path for name in self._names for path in _ancestors(name.rpartition(".")[0])
-        }  # modules that hold modules
+        }  # modules with submodules
 
     def choose(self, weight: WeightPair) -> TargetChoice:
         if weight.base is None or self.is_always_saved(weight):
@@ -73,7 +75,7 @@ class TargetChooser:
         return self._whole(weight)
 
     def is_always_saved(self, weight: WeightPair) -> bool:
-        """Whether it is of a head that PEFT saves whole for the model's task, changed or not."""
+        """Whether it belongs to a head that PEFT always saves completely for the model's task."""
         return weight.path.rpartition(".")[2] in _HEADS.get(self._task or "", ())
 
     def _matrix(self, weight: WeightPair) -> TargetChoice | None:
@@ -88,7 +90,7 @@ class TargetChooser:
                 )
             return TargetChoice(weight, "lora", WeightSite(path, "linear", shape[0], shape[1]))
         is_conv = len(shape) in (4, 5) or (len(shape) == 3 and "conv" in name)
-        if is_conv and shape[1] > 1:  # with one channel it may be in groups, on which PEFT has no merge
+        if is_conv and shape[1] > 1:  # with one channel it may be grouped, which PEFT cannot merge
             return TargetChoice(weight, "lora", WeightSite(path, "conv", shape[0], shape[1], shape[2:]))
         return None
 
@@ -98,7 +100,7 @@ class TargetChooser:
         if weight.tied and not is_causal and self._task in (None, "SEQ_2_SEQ_LM"):
             return TargetChoice(
                 weight, "embedding"
-            )  # written through the tie, whatever its other sides are called
+            )  # written through the tie, whatever its other side is called
         site = WeightSite(weight.path, "embedding", width, rows)
         return TargetChoice(weight, "lora", site, is_transposed=True, has_head=weight.tied and is_causal)
 
@@ -115,19 +117,19 @@ class TargetChooser:
         return name in _ROUTERS and any(known.startswith(f"{around}.experts.") for known in self._names)
 
     def _of_other_shape(self, weight: WeightPair, base: tuple[int, ...]) -> TargetChoice:
-        is_end = is_output_head(weight.name) or weight.path.rpartition(".")[2] in INPUT_EMBEDDINGS
+        is_end = is_output_head(weight.name) or is_input_embedding(weight.path)
         if is_end and len(base) == 2 and base[1:] == weight.shape[1:] and weight.shape[0] > base[0]:
             return TargetChoice(weight, "embedding")
-        reason = f"it is {list(weight.shape)} and was {list(base)}"
+        reason = f"it is {list(weight.shape)}, but was {list(base)}"
         return TargetChoice(weight, "nothing", reason=reason)
 
     def _whole(self, weight: WeightPair) -> TargetChoice:
-        """In modules_to_save, which copies the module: one that holds others would bring all of them."""
+        """By modules_to_save, which copies the module: for one with submodules, it would copy all of them."""
         if not weight.path or weight.path in self._owners:
             return TargetChoice(
                 weight,
                 "nothing",
-                reason="it is a parameter of a module that holds others, which is not saved alone",
+                reason="it is a parameter of a module with submodules, which cannot be saved separately",
             )
         return TargetChoice(weight, "module")
 
@@ -148,7 +150,9 @@ def siblings(weights: Iterable[WeightPair]) -> Mapping[str, list[WeightPair]]:
 
 
 def task_of(config: Mapping[str, Any]) -> str | None:
-    """PEFT's word for what the model does; None if the class does not tell. (`Any`: its own config.)"""
+    """PEFT's name for the model's task; None if the class does not determine it. (`Any`: the model's
+    config.)
+    """
     listed = config.get("architectures")
     name = str(listed[0]) if isinstance(listed, list) and listed else ""
     if config.get("is_encoder_decoder"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.compute.extracting.plan import ExtractPlan
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.plan import plan_merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.verifying.verdict import Verification
 from adaptry.compute.verifying.verification import verify
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -15,7 +15,7 @@ from adaptry.core.progress import Progress, no_progress
 def verify_extraction(
     plan: ExtractPlan, adapter: Adapter, label: str, progress: Progress = no_progress
 ) -> Verification | str:
-    """How far base plus adapter is from the fine-tune, tensor by tensor; or why the two cannot be merged."""
+    """The difference between base plus adapter and the fine-tune, by tensor; or why they cannot be merged."""
     try:
         merge = plan_merge(plan.base, [WeightedAdapter(adapter, 1.0, label)], resize_vocab=True)
     except (CheckFailed, Unsupported) as error:

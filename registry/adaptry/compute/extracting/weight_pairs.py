@@ -1,7 +1,6 @@
-"""The weights of the model in memory, and where base and fine-tune have each on disk, however saved.
+"""Pairs of weights: the model's weights in memory, and the tensors of base and fine-tune on disk for each.
 
-An adapter names what is in memory, so weights are known by those names, as the fine-tune's checkpoint has
-them.
+An adapter uses the names in memory, so pairs have these names, according to the fine-tune's checkpoint.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from adaptry.core.errors import CheckFailed, Unsupported
 
 @dataclass(frozen=True, slots=True)
 class WeightPair:
-    """One weight: its name and the tensor (or parts of it) in each checkpoint; `base` None if it has none.
+    """One weight: its name, and the tensor (or its parts) in each checkpoint; `base` is None if it has none.
 
-    `tied`: it is input embedding and output head in one, in both.
+    `tied`: it is both input embedding and output head, in both checkpoints.
     """
 
     name: str
@@ -33,7 +32,7 @@ class WeightPair:
 
     @property
     def path(self) -> str:
-        """The module that holds it."""
+        """The path of its module."""
         return self.name.rpartition(".")[0]
 
     @property
@@ -47,7 +46,7 @@ class WeightPair:
 
 @dataclass(frozen=True, slots=True)
 class WeightPairs:
-    """The fine-tune's `weights` in its files' order; `lost`: names of the base's that it has no more."""
+    """The fine-tune's `weights` in the order of its files, and the base's names that it lacks (`missing`)."""
 
     weights: tuple[WeightPair, ...]
     missing: tuple[str, ...]
@@ -64,8 +63,8 @@ def pair_weights(
     kind = str(tuned_facts.get("model_type") or "")
     if is_converted_on_load([kind]):
         raise Unsupported(
-            f"transformers renames or fuses the weights of {kind} as it loads them, by rules not known here,"
-            " so that an adapter's names would be guessed"
+            f"transformers renames or fuses the weights of {kind} at load, by rules that are unknown here, so"
+            " the names for an adapter are unknown"
         )
     in_base, in_tuned = ParameterNames(_shapes(base), base_facts), ParameterNames(_shapes(tuned), tuned_facts)
     is_tied = tuned_facts.get("tie_word_embeddings") is True
@@ -94,7 +93,9 @@ def pair_weights(
 
 
 def _renaming(tuned: HfCheckpoint) -> Callable[[str], str]:
-    """Names on disk to those in memory: vision-language models are written as before transformers 4.52."""
+    """A function from names on disk to names in memory: vision-language models are saved as before
+    transformers 4.52.
+    """
     is_older = any(name.startswith("language_model.model.") for name in tuned.tensors)
     return _in_memory if is_older else lambda name: name
 
@@ -109,14 +110,14 @@ def _in_memory(name: str) -> str:
 def _check_architecture(
     weights: list[WeightPair], lost: list[str], base: HfCheckpoint, tuned: HfCheckpoint
 ) -> None:
-    """More or fewer layers are another model; a head that came or went is not."""
+    """Raises `CheckFailed` if the number of layers differs. A missing or additional head is allowed."""
     added = [weight.name for weight in weights if weight.base is None]
     for names, where, other in ((added, tuned, base), (lost, base, tuned)):
         inside = [name for name in names if layer_of(name) is not None]
         if inside or len(names) * 2 > len(weights):
             raise CheckFailed(
                 f"{len(names)} weights of {where.folder} are not in {other.folder} (first:"
-                f" {(inside or names)[0]}): they are not of one architecture;"
+                f" {(inside or names)[0]}): they have different architectures;"
                 " is this the base it was trained from?"
             )
 

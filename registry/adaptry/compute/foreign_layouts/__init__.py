@@ -1,6 +1,6 @@
-"""LoRAs of other tools in PEFT's layout: tensors renamed and turned round, scales said in PEFT's words.
+"""Converts other tools' LoRAs to PEFT's layout: renames and transposes tensors, and writes scales in PEFT's
+terms.
 
-`open_as_peft` gives a view of the foreign file, which merging reads as if PEFT had written it;
-`bring_to_peft` the same as a lazy adapter, which a folder is written of. A layout is one file here and one
-entry in `LAYOUTS`.
+`open_as_peft` returns a view of the file, which a merge reads as if PEFT had written it. `bring_to_peft`
+returns a lazy adapter, which is written to a folder. A layout is one file here and one entry in `LAYOUTS`.
 """

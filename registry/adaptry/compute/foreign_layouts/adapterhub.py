@@ -1,7 +1,9 @@
-"""LoRA of AdapterHub's adapters library in PEFT's layout: names without the adapter's own, alpha over r.
+"""Converts LoRAs of AdapterHub's adapters library to PEFT's layout: names without the adapter's name, alpha /
+r.
 
-Only what its `merge_adapter` computes as PEFT does: factors that are added. A gate depends on the input;
-its DoRA leaves the scale out of the merge; in a fused attention it has factors of the chosen matrices only.
+Only adapters that its `merge_adapter` computes like PEFT are converted: sums of factors. A gate depends on
+the input; its DoRA ignores the scale in a merge; and in a fused attention it has factors for selected
+matrices only.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import ADAPTERHUB
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.compute.foreign_layouts.peft_lora import ForeignInput, PeftLora, PeftModule, RenamedTensor
+from adaptry.compute.foreign_layouts.peft_adapter import ForeignInput, PeftAdapter, PeftModule, RenamedTensor
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
 from adaptry.core.errors import Unsupported
 
@@ -18,8 +20,8 @@ _FUSED = frozenset(["c_attn", "in_proj"])
 _HEAD = "model_head.safetensors"
 
 
-def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> PeftLora:
-    """Raises `Unsupported` for what is no sum of factors."""
+def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> PeftAdapter:
+    """Raises `Unsupported` for anything but a sum of factors."""
     adapter = entry.adapter
     for module in adapter.spec.modules:
         _refuse(module, entry)
@@ -29,8 +31,8 @@ def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> 
     )
     notes: tuple[str, ...] = ()
     if _HEAD in adapter.content.sizes:
-        notes = (f"the head of {entry.label} ({_HEAD}) is the library's, and does not come along",)
-    return PeftLora(modules, _model_fields(adapter.config.fields.get("model_class")), notes)
+        notes = (f"the head of {entry.label} ({_HEAD}) can only be loaded by that library, and is left out",)
+    return PeftAdapter(modules, _model_fields(adapter.config.fields.get("model_class")), notes)
 
 
 def _renamed(module: ModuleSpec) -> list[RenamedTensor]:
@@ -38,7 +40,7 @@ def _renamed(module: ModuleSpec) -> list[RenamedTensor]:
 
 
 def _model_fields(model_class: object) -> Json:
-    """What PEFT's config says of the class of the model, where it is one of transformers'."""
+    """The fields of PEFT's config for the model's class, if it is one of transformers'."""
     name = str(model_class or "")
     if name.endswith("ForCausalLM"):
         return {"task_type": "CAUSAL_LM"}
@@ -52,13 +54,13 @@ def _refuse(module: ModuleSpec, entry: ForeignInput) -> None:
     others = sorted(module.tensors.keys() - _ROLES.keys())
     reason = None
     if "dora" in spec.traits:
-        reason = "is a DoRA, which the library merges without its scale and PEFT with it"
+        reason = "is a DoRA, which the library merges without its scale, but PEFT with it"
     elif "gated" in spec.traits or any(role.startswith("gate") for role in others):
-        reason = "is gated: how much it adds depends on the input, and no weight can hold that"
+        reason = "is gated: its update depends on the input, which a weight cannot represent"
     elif others:
-        reason = f"has {others[0]} at {module.path}, which is no factor that PEFT reads"
+        reason = f"has {others[0]} at {module.path}, which PEFT does not read"
     elif _is_of_fused(module, entry):
-        reason = f"has factors of some matrices of the fused {module.path}, which PEFT adapts as one"
+        reason = f"has factors for only some matrices of the fused {module.path}, which PEFT adapts as one"
     if reason:
         raise Unsupported(f"{entry.label} {reason}: {ADAPTERHUB.usage_hint}")
 

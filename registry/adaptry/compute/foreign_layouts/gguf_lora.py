@@ -1,10 +1,9 @@
-"""llama.cpp's GGUF LoRA back in PEFT's layout: tensors named by the base, rows of queries and keys in its
-order.
+"""Converts llama.cpp's GGUF LoRA back to PEFT's layout, with the base's names and order of query and key
+rows.
 
-The reverse of `adaptry.compute.exporting.gguf_file`, through the same table of names. The one alpha is
-`lora_alpha` where ranks are equal, and in the patterns where they are not. A file that llama.cpp's own
-converter wrote is read alike. The file says neither the model's names nor its heads, so a base is always
-needed.
+This is the inverse of `adaptry.compute.exporting.gguf_file`, with the same table of names. The file's alpha
+becomes `lora_alpha` if ranks are equal, and patterns otherwise. Files from llama.cpp's converter are read in
+the same way. The file has neither the model's names nor its number of heads, so a base is always needed.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
+from adaptry.adapters.tensor_names import is_input_embedding
 from adaptry.bases.model_names import model_names
 from adaptry.checks import check
 from adaptry.compute.exporting.gguf_names import GgufArchitecture, architecture_of, gguf_targets, import_gguf
 from adaptry.compute.foreign_layouts.gguf_reader import GgufLora, GgufPair, read_gguf
-from adaptry.compute.foreign_layouts.peft_lora import PeftLora, PeftModule, config_of
+from adaptry.compute.foreign_layouts.peft_adapter import PeftAdapter, PeftModule, config_of
 from adaptry.compute.foreign_layouts.peft_view import ViewContent, ViewedTensor, checked
 from adaptry.compute.foreign_layouts.to_peft import copied
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
@@ -39,7 +38,7 @@ Permute = Callable[["Tensor"], "Tensor"]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A module of the model: its path, and which expert of a stack it is."""
+    """A module of the model: its path, and its number if it is an expert of a stack."""
 
     path: str
     expert: int | None
@@ -47,20 +46,33 @@ class _Place:
 
 def bring_gguf_to_peft(file: Path, label: str, base: BaseRecord | None) -> LazyAdapter:
     """The adapter in `file` in PEFT's layout. Raises `CheckFailed` (no base, or it does not fit),
-    `Unsupported` (an architecture whose names are not known; what is no LoRA), `InvalidWeights`,
+    `Unsupported` (unknown architecture; not a LoRA), `InvalidWeights`,
     `MissingDependency` (no gguf package).
     """
+    known = _require_base(base, label)
+    lora = read_gguf(file, label)
+    adapter = _seen(lora, known, label)
+    if (report := check(adapter, known)).is_blocked:
+        raise CheckFailed(f"{label} in PEFT's layout: {report.sentence()}")
+    recipe = {"operation": "layout", "from": "gguf", "inputs": [{"weights": str(lora.digest())}]}
+    return copied(ParentAdapter(adapter, label), adapter, recipe)
+
+
+def open_gguf_as_peft(file: Path, label: str, base: BaseRecord | None) -> Adapter:
+    """A view of `file` in PEFT's layout. Raises what `bring_gguf_to_peft` raises, but does not check whether
+    PEFT can load it onto the base.
+    """
+    known = _require_base(base, label)
+    return _seen(read_gguf(file, label), known, label)
+
+
+def _require_base(base: BaseRecord | None, label: str) -> BaseRecord:
     if base is None:
         raise CheckFailed(
-            f"{label} has llama.cpp's names, and the model's own are told by the base: say --base NAME (a"
-            " registered one) or --base ./DIR, of which headers and config are read"
+            f"{label} has llama.cpp's names, and the model's names are only in the base: pass --base NAME (a"
+            " registered base) or --base ./DIR, from which headers and config are read"
         )
-    lora = read_gguf(file, label)
-    adapter = _seen(lora, base, label)
-    if (report := check(adapter, base)).is_blocked:
-        raise CheckFailed(f"{label} in PEFT's layout: {report.sentence()}")
-    recipe = {"operation": "layout", "from": "gguf", "inputs": [{"weights": str(lora.digest)}]}
-    return copied(ParentAdapter(adapter, label), adapter, recipe)
+    return base
 
 
 def _seen(lora: GgufLora, base: BaseRecord, label: str) -> Adapter:
@@ -68,7 +80,7 @@ def _seen(lora: GgufLora, base: BaseRecord, label: str) -> Adapter:
     gguf = import_gguf()
     name = gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture.name]]
     if lora.architecture != name:
-        raise CheckFailed(f"{label} is for llama.cpp's {lora.architecture}, and the base is its {name}")
+        raise CheckFailed(f"{label} is for llama.cpp's {lora.architecture}, but the base is its {name}")
     places = _places(architecture, base)
     tensors: dict[str, ViewedTensor] = {}
     modules: list[PeftModule] = []
@@ -77,13 +89,15 @@ def _seen(lora: GgufLora, base: BaseRecord, label: str) -> Adapter:
         for place in places[target]:
             modules.append(PeftModule(place.path, pair.rank, lora.scale(pair), ()))
             tensors |= dict(_tensors(pair, target, place, _row_order(place, architecture, base)))
-    made = PeftLora(tuple(modules), {"task_type": "CAUSAL_LM"})
+    made = PeftAdapter(tuple(modules), {"task_type": "CAUSAL_LM"})
     config = {"base_model_name_or_path": lora.base_name, **config_of(made)}
     return checked(open_content(ViewContent(config, tensors)), made, label)
 
 
 def _places(architecture: GgufArchitecture, base: BaseRecord) -> Mapping[str, list[_Place]]:
-    """llama.cpp's tensors and the modules that they are, named as in memory; single experts, as on disk."""
+    """The modules for each of llama.cpp's tensors, with names in memory; separate experts with those on
+    disk.
+    """
     names = model_names(
         base.tensors, base.facts, task="CAUSAL_LM", model_class=None, used=(), takes_disk_names=False
     )
@@ -107,8 +121,8 @@ def _row_order(place: _Place, architecture: GgufArchitecture, base: BaseRecord) 
 def _tensors(
     pair: GgufPair, target: str, place: _Place, order: Permute | None
 ) -> Iterator[tuple[str, ViewedTensor]]:
-    """The two factors of a module under PEFT's names."""
-    is_table = target == _EMBEDDING and place.path.rpartition(".")[2] in INPUT_EMBEDDINGS
+    """A module's two factors under PEFT's names."""
+    is_table = target == _EMBEDDING and is_input_embedding(place.path)
     ends = ("lora_embedding_A", "lora_embedding_B") if is_table else ("lora_A.weight", "lora_B.weight")
     # llama.cpp looks an embedding's rows up in lora_a.
     turn: Permute | None = (lambda down: down.T) if is_table else None
@@ -120,16 +134,16 @@ def _refuse(
     target: str, pair: GgufPair, places: Mapping[str, list[_Place]], base: BaseRecord, label: str
 ) -> None:
     if target not in places:
-        raise CheckFailed(f"{label} changes {target}, which llama.cpp has of no module of this base")
+        raise CheckFailed(f"{label} changes {target}, which does not correspond to a module of this base")
     if target in _HEADS and base.facts.get("tie_word_embeddings"):
         raise Unsupported(
-            f"{label} changes {target}, and the base has one weight for input and output: llama.cpp changes"
-            " it where it reads it, and PEFT in one place"
+            f"{label} changes {target}, but the base has one weight for input and output: llama.cpp changes"
+            " both uses of it, and PEFT only one"
         )
     experts = {place.expert for place in places[target]}
     wanted = {None} if len(pair.up.shape) == 2 else set(range(pair.up.shape[0]))
     if experts != wanted or len(pair.down.shape) != len(pair.up.shape):
         raise CheckFailed(
             f"{label} changes {target} by factors of {list(pair.up.shape)} and {list(pair.down.shape)}, which"
-            " are not this base's"
+            " do not fit this base"
         )

@@ -1,6 +1,6 @@
-"""A GGUF adapter as it lies in its file: pairs of factors by llama.cpp's tensors, and the one alpha.
+"""Reads a GGUF adapter: pairs of factors by llama.cpp's tensors, and the alpha.
 
-llama.cpp multiplies each pair by alpha over its rank, or by 1 where alpha is 0 (`llama-adapter.h ·
+llama.cpp multiplies each pair by alpha / rank, or by 1 if alpha is 0 (`llama-adapter.h ·
 get_scale`).
 """
 
@@ -34,7 +34,7 @@ _WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GgufEntry:
-    """A tensor: dtype in safetensors' words, shape as torch has it, and its memory. (`Any`: numpy's.)"""
+    """A tensor: dtype as in safetensors, shape as in torch, and its memory. (`Any`: numpy's.)"""
 
     dtype: str
     shape: tuple[int, ...]
@@ -43,7 +43,9 @@ class GgufEntry:
     def viewed(
         self, expert: int | None, change: Callable[[Tensor], Tensor] | None, is_turned: bool = False
     ) -> ViewedTensor:
-        """The tensor, or one expert's of a stack, after `change`. `is_turned`: that turns it round."""
+        """The tensor, or one expert's part [...] of a stack [experts, ...], after `change`, which keeps the
+        dtype and transposes the shape if `is_turned`. The bytes are read from the mapped file when needed.
+        """
         shape = self.shape if expert is None else self.shape[1:]
         size = self.memory.nbytes // (1 if expert is None else self.shape[0])
         start = 0 if expert is None else expert * size
@@ -62,7 +64,7 @@ class GgufEntry:
 
 @dataclass(frozen=True, slots=True)
 class GgufPair:
-    """The two factors that change one tensor of llama.cpp's."""
+    """The two factors that change one of llama.cpp's tensors."""
 
     down: GgufEntry
     up: GgufEntry
@@ -74,44 +76,48 @@ class GgufPair:
 
 @dataclass(frozen=True, slots=True)
 class GgufLora:
-    """The adapter: `architecture` in llama.cpp's words, `digest` of the whole file."""
+    """The adapter in `file`; `architecture` is llama.cpp's name."""
 
+    file: Path
     architecture: str
     alpha: float
     pairs: Mapping[str, GgufPair]
     base_name: str | None
-    digest: Digest
+
+    def digest(self) -> Digest:
+        """The digest of the whole file, which this reads."""
+        with self.file.open("rb") as stream:
+            return Digest.of_chunks(iter(lambda: stream.read(_CHUNK), b""))
 
     def scale(self, pair: GgufPair) -> float:
         return self.alpha / pair.rank if self.alpha else 1.0
 
 
 def find_gguf(path: Path) -> Path | None:
-    """The GGUF file that `path` is, or the only one in that folder; None where there is none."""
+    """The GGUF file at `path`, or the only one in a folder without another adapter; None if there is none."""
     if path.suffix == ".gguf" and path.is_file():
         return path
     files = sorted(path.glob("*.gguf")) if path.is_dir() else []
-    return files[0] if len(files) == 1 and not any(path.glob("adapter_config.json")) else None
+    others = (each for kind in ("adapter_config.json", "*.safetensors") for each in path.glob(kind))
+    return files[0] if len(files) == 1 and not any(others) else None
 
 
 def read_gguf(file: Path, label: str) -> GgufLora:
-    """Raises `InvalidWeights` (no GGUF, or factors without the other), `Unsupported` (no LoRA, quantised)."""
+    """Raises `InvalidWeights` (not GGUF, or single factors), `Unsupported` (not a LoRA, or quantised)."""
     gguf = import_gguf()
     try:
         reader = gguf.GGUFReader(file)
         words = {key: field.contents() for key, field in reader.fields.items() if key in _WORDS}
-    except Exception as error:  # the package raises whatever numpy does
-        raise InvalidWeights(f"{label} is no GGUF file that can be read: {error}") from error
+    except Exception as error:  # the package passes on all of numpy's exceptions
+        raise InvalidWeights(f"{label} is not a readable GGUF file: {error}") from error
     if words.get("general.type") != "adapter" or words.get("adapter.type") != "lora":
-        raise Unsupported(f"{label} is no LoRA of llama.cpp's (general.type is {words.get('general.type')})")
-    with file.open("rb") as stream:
-        digest = Digest.of_chunks(iter(lambda: stream.read(_CHUNK), b""))
+        raise Unsupported(f"{label} is not a LoRA of llama.cpp (general.type is {words.get('general.type')})")
     return GgufLora(
+        file,
         str(words.get("general.architecture")),
         float(words.get("adapter.lora.alpha") or 0.0),
         _pairs(reader, label),
         words.get("general.base_model.0.name"),
-        digest,
     )
 
 
@@ -121,18 +127,17 @@ def _pairs(reader: Any, label: str) -> Mapping[str, GgufPair]:
     for tensor in reader.tensors:
         name, _, role = tensor.name.rpartition(".")
         if role not in ("lora_a", "lora_b"):
-            raise Unsupported(
-                f"{label} brings {tensor.name} whole, which is no factor: merge it in llama.cpp"
-            )
+            raise Unsupported(f"{label} has {tensor.name}, which is not a factor: merge it in llama.cpp")
         dtype = _DTYPES.get(tensor.tensor_type.name)
         if dtype is None:
             raise Unsupported(
-                f"{label}: {tensor.name} is quantised ({tensor.tensor_type.name}), and its values are not the"
-                " adapter's own: convert the file that was quantised"
+                f"{label}: {tensor.name} is quantised ({tensor.tensor_type.name}), so its values are not"
+                " those of"
+                " the adapter: convert the original, unquantised file"
             )
         shape = tuple(int(side) for side in reversed(tensor.shape))
         halves.setdefault(name, {})[role] = GgufEntry(dtype, shape, tensor.data)
     odd = [name for name, own in halves.items() if len(own) < 2]
     if odd or not halves:
-        raise InvalidWeights(f"{label} has {f'half a pair of {odd[0]}' if odd else 'no factors'}")
+        raise InvalidWeights(f"{label} has {f'only one factor of {odd[0]}' if odd else 'no factors'}")
     return {name: GgufPair(own["lora_a"], own["lora_b"]) for name, own in halves.items()}

@@ -1,7 +1,7 @@
-"""A foreign file seen as PEFT's: `adapter_config.json` and `adapter_model.safetensors` that nobody wrote.
+"""A view of another tool's file as PEFT's: a virtual `adapter_config.json` and `adapter_model.safetensors`.
 
-Header and config are made at once, from headers; a tensor is read, and turned round, when its bytes are asked
-for. So a merge reads a foreign adapter as it reads any other, without a copy on disk.
+Header and config are created immediately, from headers. A tensor is read, and transposed, when its bytes are
+requested. So a merge reads another tool's adapter like any other, without a copy on disk.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.content import Content
 from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.compute.foreign_layouts.peft_lora import PeftLora, RenamedTensor, config_of
+from adaptry.compute.foreign_layouts.peft_adapter import PeftAdapter, RenamedTensor, config_of
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
 from adaptry.core.errors import CheckFailed, Unsupported
 
 
 @dataclass(frozen=True, slots=True)
 class ViewedTensor:
-    """A tensor of the file that is seen: dtype (safetensors' word), shape, and its bytes when asked for."""
+    """A tensor of the virtual file: dtype as in safetensors, shape, and its bytes on demand."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -33,7 +33,7 @@ class ViewedTensor:
 
 
 class ViewContent(Content):
-    """The two files. The tensor that was read last is kept, since readers ask for one in pieces."""
+    """The two files. The last tensor is cached, since readers request a tensor in pieces."""
 
     def __init__(self, config: Json, tensors: Mapping[str, ViewedTensor]) -> None:
         self._config = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
@@ -74,12 +74,12 @@ class ViewContent(Content):
         return data
 
 
-def view(adapter: Adapter, lora: PeftLora, label: str) -> Adapter:
-    """`adapter` as PEFT would have written it. Raises `Unsupported` where PEFT would read other scales, ranks
-    or modules than are meant, `CheckFailed` where there is none.
+def view(adapter: Adapter, lora: PeftAdapter, label: str) -> Adapter:
+    """`adapter` as PEFT would have written it. Raises `Unsupported` if PEFT would read other scales, ranks or
+    modules, and `CheckFailed` if there are no modules.
     """
     if not lora.modules:
-        raise CheckFailed(f"{label} updates no module, so there is nothing to bring into PEFT's layout")
+        raise CheckFailed(f"{label} updates no module, so there is nothing to convert to PEFT's layout")
     tensors = {
         f"{PREFIX}{module.path}.{renamed.role}": _viewed(adapter, renamed)
         for module in lora.modules
@@ -89,8 +89,8 @@ def view(adapter: Adapter, lora: PeftLora, label: str) -> Adapter:
     return checked(open_content(ViewContent(config, tensors)), lora, label)
 
 
-def checked(made: Adapter, lora: PeftLora, label: str) -> Adapter:
-    """`made`, if PEFT reads of it what `lora` says: patterns of one module may match another's name."""
+def checked(made: Adapter, lora: PeftAdapter, label: str) -> Adapter:
+    """`made`, if PEFT reads it like `lora`: a pattern for one module may match another's name."""
     meant = {module.path: module for module in lora.modules}
     found = {module.path: module for module in made.spec.modules}
     odd = [
@@ -98,25 +98,33 @@ def checked(made: Adapter, lora: PeftLora, label: str) -> Adapter:
         for path in meant.keys() | found.keys()
         if path not in meant
         or path not in found
-        or meant[path].rank != found[path].rank
+        or (
+            lora.method != "lokr" and meant[path].rank != found[path].rank
+        )  # a LoKr's rank is that of its update
         or not math.isclose(meant[path].scale, found[path].scale, rel_tol=1e-12)
     ]
     if odd or made.spec.unclaimed:
         first = min((*odd, *made.spec.unclaimed))
         raise Unsupported(
-            f"{label} cannot be said in PEFT's layout: PEFT would read {first} as another update than it is"
+            f"{label} cannot be represented in PEFT's layout: PEFT would read {first} as a different update"
         )
     return made
 
 
 def _viewed(adapter: Adapter, renamed: RenamedTensor) -> ViewedTensor:
-    info = adapter.tensors[renamed.source]
+    info, rows = adapter.tensors[renamed.source], renamed.rows
 
-    def turned() -> bytes:
+    def rearranged() -> bytes:
         from adaptry.compute.tensors.adapter_tensors import as_tensor, stored_bytes
 
-        return stored_bytes(as_tensor(adapter.tensor_bytes(renamed.source), info).T)
+        tensor = as_tensor(adapter.tensor_bytes(renamed.source), info)
+        tensor = tensor if rows is None else tensor[list(rows)]
+        return stored_bytes(tensor.T if renamed.is_turned else tensor)
 
+    if rows is not None:
+        shape = (len(rows), *info.shape[1:])
+        size = info.size // info.shape[0] * len(rows)
+        return ViewedTensor(info.dtype, shape[::-1] if renamed.is_turned else shape, size, rearranged)
     if renamed.is_turned:
-        return ViewedTensor(info.dtype, info.shape[::-1], info.size, turned)
+        return ViewedTensor(info.dtype, info.shape[::-1], info.size, rearranged)
     return ViewedTensor(info.dtype, info.shape, info.size, lambda: adapter.tensor_bytes(renamed.source))

@@ -1,11 +1,12 @@
-"""Of a pipeline's LoRA file, the modules of one part under their names in that part's model.
+"""Selects the modules of one part from a pipeline's LoRA file, under their names in that part's model.
 
-A UNet and each text encoder are models of their own, and PEFT's folder is for one model. Which part is
-meant is told by the base, which is one, or by its name.
+A UNet and each text encoder are separate models, but PEFT's folder is for one model. The base determines the
+part, or the user names it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,19 +20,20 @@ _PIPELINE = "Pipeline"
 _CLASSES = {"CLIPTextModel": "text_encoder", "CLIPTextModelWithProjection": "text_encoder_2"}
 
 Spell = Callable[[str, Sequence[str]], Iterable[tuple[str, str]]]
-"""From a part and its model's modules: every name that a foreign file may have, and its module."""
+"""A function from a part and its model's modules to every possible name in a file, with its module."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedPart:
-    """`paths`: the name in the `model` of each module of the file that is of this part. `lacks`: why it is
-    not this part, if it is not.
+    """`paths`: names in the `model` of the file's modules of this part. `shapes`: the shape of each module's
+    weight in the model. `lacks`: why the base is not this part, if it is not.
     """
 
     part: str
     paths: Mapping[str, str] = field(default_factory=dict)
     lacks: str = ""
     model: BaseRecord | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def placed_part(
@@ -41,23 +43,23 @@ def placed_part(
     part: str | None,
     label: str,
 ) -> PlacedPart:
-    """Which of a file's parts (`modules`, by part) the base is, with their names there. Raises `CheckFailed`
-    where it is none, or could be two.
+    """The part of the file (`modules`, by part) that the base is, with names there. Raises `CheckFailed` if
+    it is none, or could be two.
     """
     if part is not None and part not in modules:
         raise CheckFailed(f"{label} has no part {part[:40]}, only {', '.join(modules)}")
     wanted = {name: own for name, own in modules.items() if part in (None, name)}
     placed = [_place(name, own, _model_of(base, name, label), spell) for name, own in wanted.items()]
     fitting = [each for each in placed if not each.lacks]
-    if len(fitting) > 1:  # two text encoders of the same shapes
+    if len(fitting) > 1:  # two text encoders with the same shapes
         said = {_CLASSES.get(str(name)) for name in base.facts.get("architectures") or ()}
         fitting = [each for each in fitting if each.part in said] or fitting
     if not fitting:
         raise CheckFailed(f"{label} is for another model than this base: {placed[0].lacks}")
     if len(fitting) > 1:
         raise CheckFailed(
-            f"{label} has {' and '.join(each.part for each in fitting)}, and the base could be either: say"
-            " which with --part (of `adaptry convert`)"
+            f"{label} has {' and '.join(each.part for each in fitting)}, and the base could be either: choose"
+            " one with --part (of `adaptry convert`)"
         )
     return fitting[0]
 
@@ -69,18 +71,20 @@ def clip_names(path: str) -> set[str]:
 
 
 def left_out(modules: Mapping[str, Sequence[ModuleSpec]], chosen: str, label: str) -> tuple[str, ...]:
-    """A sentence about the parts that are another model's."""
+    """A note about the parts for other models."""
     others = [f"{name} ({len(own)} modules)" for name, own in modules.items() if name != chosen]
     if not others:
         return ()
     return (
-        f"only {chosen} of {label} is for this model; {' and '.join(others)} is another model's: do the same"
-        " with that one as the base",
+        f"only {chosen} of {label} is for this model; {' and '.join(others)} belongs to another model:"
+        " repeat this with that model as the base",
     )
 
 
 def _model_of(base: BaseRecord, part: str, label: str) -> BaseRecord:
-    """The base itself if it is one model; of a pipeline, the part. Raises `CheckFailed` where it has none."""
+    """The base itself if it is one model, else the part of the pipeline. Raises `CheckFailed` if there is
+    none.
+    """
     if _PIPELINE not in str(base.facts.get("model_type")):
         return base
     inside = f"{part}."
@@ -88,7 +92,7 @@ def _model_of(base: BaseRecord, part: str, label: str) -> BaseRecord:
         name.removeprefix(inside): tensor for name, tensor in base.tensors.items() if name.startswith(inside)
     }
     if not tensors:
-        raise CheckFailed(f"{label} changes the {part} of a pipeline, and the base has none")
+        raise CheckFailed(f"{label} changes the {part} of a pipeline, but the base has none")
     return base.model_copy(update={"tensors": tensors, "facts": {"model_type": part}})
 
 
@@ -104,17 +108,23 @@ def _place(part: str, modules: Sequence[ModuleSpec], base: BaseRecord, spell: Sp
             why = f"could be {' or '.join(sorted(paths))}" if paths else "is not in it"
             return PlacedPart(part, lacks=f"{module.path} {why}")
         (found[module.path],) = paths
-        if shapes[found[module.path]][:2] != (module.fan_out, module.fan_in):
-            sides = "×".join(map(str, shapes[found[module.path]][:2]))
+        sides = _sides(shapes[found[module.path]], module)
+        if sides != (module.fan_out, module.fan_in):
+            there = "×".join(map(str, sides))
             reason = (
-                f"{module.path} changes a weight of {module.fan_out}×{module.fan_in}, which is {sides} there"
+                f"{module.path} changes a weight of {module.fan_out}×{module.fan_in}, which is {there} there"
             )
             return PlacedPart(part, lacks=reason)
-    return PlacedPart(part, found, model=base)
+    return PlacedPart(part, found, model=base, shapes=shapes)
+
+
+def _sides(shape: tuple[int, ...], module: ModuleSpec) -> tuple[int, ...]:
+    """(outputs, inputs) of a weight in the module's terms."""
+    return (shape[0], math.prod(shape[1:])) if module.kind == "flat" else shape[:2]
 
 
 def _shapes(base: BaseRecord) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """The modules of the model that PEFT wraps, with their weights' shapes."""
+    """The modules of the model that PEFT wraps, with the shapes of their weights."""
     names = model_names(
         base.tensors, base.facts, task=None, model_class=None, used=(), takes_disk_names=False
     )

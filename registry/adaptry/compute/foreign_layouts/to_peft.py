@@ -1,42 +1,48 @@
-"""The verb: any described foreign LoRA in PEFT's layout, as a view or as a lazy adapter; or why it is not.
+"""Converts another tool's LoRA to PEFT's layout, as a view or as a lazy adapter.
 
-Only names, sides and scales change. What PEFT's arithmetic does not do as the tool's own is refused, with the
-way out.
+Only names, orientation and the form of scales change. Features for which PEFT's arithmetic differs from the
+tool's are refused, with a remedy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.adapters.formats import FORMATS, AdapterFormat
+from adaptry.adapters.formats import FORMATS, PEFT, AdapterFormat
 from adaptry.checks import check
-from adaptry.compute.foreign_layouts import adapterhub, diffusers, kohya, mlx
-from adaptry.compute.foreign_layouts.peft_lora import ForeignInput, PeftLora
+from adaptry.compute.foreign_layouts import adapterhub, diffusers, kohya, mlx, torchtune
+from adaptry.compute.foreign_layouts.peft_adapter import ForeignInput, PeftAdapter
 from adaptry.compute.foreign_layouts.peft_view import view
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of
 from adaptry.core.errors import CheckFailed, Unsupported
 
-DescribeFunction = Callable[[ForeignInput, BaseRecord | None, str | None], PeftLora]
-"""A foreign LoRA in PEFT's words: of the adapter, its base where that is known, and the part of a pipeline
-that is meant where that was said."""
+DescribeFunction = Callable[[ForeignInput, BaseRecord | None, str | None], PeftAdapter]
+"""A function that describes another tool's LoRA in PEFT's terms, from the adapter, its base if that is known,
+and the chosen part of a pipeline if there is one.
+"""
 
 LAYOUTS: Mapping[str, DescribeFunction] = {
     "adapterhub": adapterhub.describe,
     "diffusers": diffusers.describe,
     "kohya": kohya.describe,
     "mlx": mlx.describe,
+    "torchtune": torchtune.describe,
 }
+
+_LORA = frozenset(["lora"])
+_METHODS: Mapping[str, frozenset[str]] = {"kohya": kohya.METHODS}
+"""The methods of a tool that can be converted to PEFT's layout, if there are others than LoRA."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeftView:
-    """The adapter as PEFT would have written it, and what a reader should know of that. `model`: the one it
-    is for, of a base that holds several.
+    """The adapter as PEFT would have written it, with notes for the user. `model` is its model, if the base
+    has several.
     """
 
     adapter: Adapter
@@ -47,29 +53,39 @@ class PeftView:
 def open_as_peft(
     adapter: Adapter, label: str, base: BaseRecord | None = None, part: str | None = None
 ) -> PeftView:
-    """`adapter`, of another tool, seen in PEFT's layout. `part`: which part of a pipeline is meant.
+    """A view of another tool's `adapter` in PEFT's layout. `part` is the part of a pipeline.
 
-    Raises `Unsupported` (nothing in PEFT's layout does the same) and `CheckFailed` (the base is needed to
-    tell names, or does not have them).
+    Raises `Unsupported` (PEFT's layout cannot represent it) and `CheckFailed` (the base is needed for names,
+    or does not have them).
     """
     refuse_other_layout(adapter, label)
     if part is not None and adapter.format.names_modules:
-        raise CheckFailed(f"{label} is for one model, and has no parts: leave --part out")
+        raise CheckFailed(f"{label} is for one model, and has no parts: omit --part")
     lora = LAYOUTS[written_by(adapter).name](ForeignInput(adapter, label), base, part)
     return PeftView(view(adapter, lora, label), lora.notes, lora.model)
+
+
+def parent_as_peft(parent: ParentAdapter) -> tuple[ParentAdapter, tuple[str, ...]]:
+    """A view of `parent` in PEFT's layout, with its base as `open_as_peft` needs it, and notes for the user.
+    Raises what `open_as_peft` raises.
+    """
+    if parent.adapter.format is PEFT:
+        return parent, ()
+    seen = open_as_peft(parent.adapter, parent.label, parent.base)
+    return replace(parent, adapter=seen.adapter, base=seen.model or parent.base), seen.notes
 
 
 def bring_to_peft(
     parent: ParentAdapter, base: BaseRecord | None = None, part: str | None = None
 ) -> LazyAdapter:
-    """`parent`, of another tool, in PEFT's layout; one that PEFT loads whole, where the `base` is known.
+    """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT loads all of it.
 
-    Raises as `open_as_peft`, and `CheckFailed` where it does not fit the base.
+    Raises what `open_as_peft` raises, and `CheckFailed` if it does not fit the base.
     """
     made = open_as_peft(parent.adapter, parent.label, base, part)
     notes = made.notes
     if base is None:
-        notes = (*notes, "no base was looked at, so the modules' names were compared with none (--base)")
+        notes = (*notes, "without a base (--base), the names of the modules were not checked")
     elif (report := check(made.adapter, made.model or base)).is_blocked:
         raise CheckFailed(f"{parent.label} in PEFT's layout: {report.sentence()}")
     recipe = {
@@ -82,7 +98,7 @@ def bring_to_peft(
 
 
 def copied(parent: ParentAdapter, seen: Adapter, recipe: Json, notes: tuple[str, ...] = ()) -> LazyAdapter:
-    """`seen`, the view of `parent` in PEFT's layout, as a lazy adapter: a copy of it."""
+    """A lazy adapter that copies `seen`, the view of `parent` in PEFT's layout."""
     return LazyAdapter(
         parents=(parent,),
         recipe=recipe,
@@ -107,21 +123,20 @@ def _modules(adapter: Adapter) -> Iterator[ComputedModule]:
 
 
 def written_by(adapter: Adapter) -> AdapterFormat:
-    """The tool in whose words the tensors are, which a file's name does not always tell."""
+    """The tool whose names the tensors have, which a file's name does not always show."""
     return next((FORMATS[name] for name in adapter.spec.traits if name in FORMATS), adapter.format)
 
 
 def refuse_other_layout(adapter: Adapter, label: str) -> None:
-    """What the files alone say against it. Raises `Unsupported`, `CheckFailed`."""
+    """Raises `Unsupported`, `CheckFailed` if the file cannot be converted, whatever the base."""
     spec, format = adapter.spec, written_by(adapter)
-    if format.name not in LAYOUTS or spec.method != "lora" or not spec.modules:
+    if format.name not in LAYOUTS or spec.method not in _METHODS.get(format.name, _LORA) or not spec.modules:
         raise Unsupported(
-            f"{label} is {spec.method} in the layout of {format.tool}, and nothing in PEFT's layout is"
-            f" computed in the same way: {format.usage_hint}"
+            f"{label} is {spec.method} in the layout of {format.tool}, and no method of PEFT computes"
+            f" the same: {format.usage_hint}"
         )
     if spec.unclaimed or spec.shared:
         first = (*spec.unclaimed, *spec.shared.values())[0]
         raise CheckFailed(
-            f"{label} has tensors that no rule knows (first: {first}); nothing is left out silently:"
-            f" {format.usage_hint}"
+            f"{label} has unknown tensors (first: {first}), which would be lost: {format.usage_hint}"
         )

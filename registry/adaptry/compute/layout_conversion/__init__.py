@@ -1,5 +1,4 @@
-"""Adapters brought from one layout of their file into another, where PEFT and transformers changed it.
+"""Converts an adapter's file from one version's layout to another, where PEFT and transformers changed it.
 
-The update stays what it is: names change, and the factors of a layer's experts are put side by side or taken
-apart.
+The update is unchanged: names change, and the factors of a layer's experts are concatenated or separated.
 """

@@ -1,4 +1,4 @@
-"""The config of a migrated adapter: the parent's, with the names, ranks and alphas of the new layout."""
+"""The config of a converted adapter: the parent's, with the names, ranks and alphas of the new layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def config_of(adapter: Adapter, converted: Sequence[ConvertedModule]) -> Json:
 
 
 def _still_means(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool:
-    """Whether the parent's `target_modules` are short names that still mean exactly the same modules."""
+    """Whether the parent's `target_modules` are short names that still select exactly the same modules."""
     targets = adapter.config.fields.get("target_modules")
     if not isinstance(targets, list) or any(module.parts[0].expert is not None for module in modules):
         return False
@@ -39,7 +39,7 @@ def _still_means(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool:
 
 
 def _numbers(converted: Sequence[ConvertedModule]) -> Json:
-    """Ranks and alphas so that every module has its scale: the commonest by default, others by name."""
+    """Ranks and alphas that give every module its scale: the most frequent as default, others by name."""
     numbers = {module.name: (module.rank, module.scale * module.rank) for module in converted}
     (rank, alpha), _ = Counter(numbers.values()).most_common(1)[0]
     return {

@@ -1,9 +1,11 @@
-"""The verb: an adapter in another layout, lazily, from the base's shapes; no weight of the base is read."""
+"""Converts an adapter to another layout, lazily, from the base's shapes, without reading the base's
+weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
@@ -11,15 +13,15 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.adapters.methods.target_parameters import require_not_transposed
-from adaptry.bases.module_map import ModuleMap, place
+from adaptry.bases.module_map import ModuleMap
 from adaptry.checks import check
+from adaptry.checks.binding import BoundAdapter, as_read_on, bind
 from adaptry.compute.layout_conversion.config import config_of
 from adaptry.compute.layout_conversion.converted_modules import ConvertedModule, convert_modules
 from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of
-from adaptry.compute.merging.lora_fitting import placed_for_lora
 from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
@@ -34,22 +36,22 @@ TITLES: Mapping[LayoutVersion, str] = {
 def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -> LazyAdapter:
     """`parent` in the layout `to`.
 
-    Raises `Unsupported` (another tool's layout, or a variant that has no such layout) and `CheckFailed`
-    (modules that are not in the base; nothing to do, since the file is so already).
+    Raises `Unsupported` (another tool's layout, or a variant that the layout cannot represent) and
+    `CheckFailed` (modules that are not in the base; or the file already has this layout).
     """
-    adapter, label = parent.adapter, parent.label
-    if adapter.format is not PEFT:
+    label = parent.label
+    if parent.adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}: bring it into PEFT's first, without --layout"
+            f"{label} is in the layout of {parent.adapter.format.tool}: convert it to PEFT's first, without"
+            " --layout"
         )
-    _check(label, adapter, base)
-    module_map = place(adapter.spec, base.tensors, base.facts)
+    adapter = as_read_on(parent.adapter, base)
+    bound = bind(adapter, base)
+    _check(label, bound)
+    module_map = bound.meant
     _check_placed(label, module_map)
     if EXPERTS_FUSED in adapter.spec.layouts:
         require_not_transposed(adapter.spec)
-    if adapter.spec.method == "lora":
-        scaled = tuple(placed_for_lora(target, adapter.config) for target in module_map.placed)
-        module_map = replace(module_map, placed=scaled)
     weights = LoadedNames.from_tensors(base.tensors, str(base.facts.get("model_type") or ""))
     converted = convert_modules(label, adapter, module_map, weights, to)
     renamed = _renamed_extras(module_map, weights, to)
@@ -67,9 +69,11 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
     )
 
 
-def _check(label: str, adapter: Adapter, base: BaseRecord) -> None:
-    """Raises `CheckFailed` for what blocks, but for names of another layout: those are to be mended."""
-    report = check(adapter, base, adapter.config.base_name)
+def _check(label: str, bound: BoundAdapter) -> None:
+    """Raises `CheckFailed` for blocking findings, except names of another layout, which the conversion
+    corrects.
+    """
+    report = check(bound.adapter, bound.base, bound.adapter.config.base_name, bound=bound)
     left = tuple(found for found in report.findings if found.code != "names_not_loaded")
     report = report.model_copy(update={"findings": left})
     if report.is_blocked:
@@ -84,13 +88,13 @@ def _check_placed(label: str, module_map: ModuleMap) -> None:
     ]
     if lost:
         raise CheckFailed(
-            f"{label}: {len(lost)} of its modules are not in this base (first: {lost[0]}), so what they are"
-            " called in another layout is not known"
+            f"{label}: {len(lost)} of its modules are not in this base (first: {lost[0]}), so their"
+            " names in another layout are unknown"
         )
 
 
 def _renamed_extras(module_map: ModuleMap, weights: LoadedNames, to: LayoutVersion) -> dict[str, str]:
-    """Whole weights keep their names but for the module's path."""
+    """The names of whole weights, in which only the module's path changes."""
     renamed = {}
     for each in module_map.extras:
         target = each.extra.target

@@ -1,4 +1,4 @@
-"""An adapter's modules as another layout has them: renamed, split into experts, or joined from them."""
+"""An adapter's modules in another layout: renamed, split into experts, or fused from them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class ConvertedModule:
     """A module of the result.
 
-    `path` as the file spells it, `rank` and `scale` those of one expert; `parameter` the fused one it is. It
-    is made of `parts`: modules of the parent with the place each takes. One part and no `whole`: it is only
-    called otherwise.
+    `path` is its name in the file; `rank` and `scale` are those of one expert; `parameter` is the fused
+    parameter. It is made from `parts`: modules of the parent, each with its position. With one part and no
+    `whole`, it is only renamed.
     """
 
     path: str
@@ -39,7 +39,7 @@ class ConvertedModule:
 
     @property
     def name(self) -> str:
-        """What patterns in the config match."""
+        """The name that patterns in the config match."""
         bare = self.path.replace(".base_layer", "")
         return f"{bare}.{self.parameter}" if self.parameter else bare
 
@@ -53,7 +53,7 @@ class ConvertedModule:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its tensors in the file."""
+        """The names of its tensors in the file."""
         if self.whole is None and not self._is_expert:
             return tuple(self._renamed(name) for name in self.parts[0].module.tensors.values())
         return tuple(f"{PREFIX}{self.path}.lora_{factor}.weight" for factor in "AB")
@@ -114,14 +114,14 @@ def convert_modules(
 
 
 def _renamed(target: TargetTensor, weights: LoadedNames, to: LayoutVersion) -> ConvertedModule:
-    """A module that stays one: of the whole parameter where its experts are stored singly."""
+    """A module that stays one; for the whole parameter if its experts are stored separately."""
     module = target.module
     experts = target.expert.count if target.expert else 1
     path = module.path
     if target.expert is None:
         path = _renamed_path(target, weights, to, ".weight")
         if module.kind == "parameter":
-            path = module.path  # a parameter that is stored whole has one name in both
+            path = module.path  # a parameter that is stored as one has the same name in both
     return ConvertedModule(path, module.rank // experts, module.scale, (target,), module.parameter)
 
 
@@ -143,7 +143,7 @@ def _put_together(name: str, parts: list[TargetTensor], weights: LoadedNames) ->
 
 
 def _nested(fused: list[ConvertedModule]) -> list[ConvertedModule]:
-    """The parameters of one module, each under as many `base_layer` as PEFT puts around it."""
+    """The parameters of one module, each with as many `base_layer` as PEFT adds."""
     by_path: dict[str, list[ConvertedModule]] = {}
     for module in fused:
         by_path.setdefault(module.path, []).append(module)
@@ -152,7 +152,7 @@ def _nested(fused: list[ConvertedModule]) -> list[ConvertedModule]:
         ordered = in_module_order({str(module.parameter) for module in modules})
         if not ordered:
             raise CheckFailed(
-                f"the order in which {path} has its parameters is not known here, and PEFT's layout needs it"
+                f"the order of the parameters of {path} is unknown here, but PEFT's layout depends on it"
             )
         for module in modules:
             depth = len(ordered) - 1 - ordered.index(str(module.parameter))
@@ -161,12 +161,12 @@ def _nested(fused: list[ConvertedModule]) -> list[ConvertedModule]:
 
 
 def _check_plain(label: str, adapter: Adapter, module: ModuleSpec) -> None:
-    """Only plain factors can be taken apart or put together."""
+    """Raises `Unsupported` unless it has only plain factors, which can be split or fused."""
     if adapter.spec.method != "lora" or module.tensors.keys() != {"A", "B"}:
         raise Unsupported(
-            f"{label}: {module.path} is no plain LoRA ({adapter.spec.method},"
-            f" {', '.join(sorted(module.tensors))}), and PEFT has no other on fused experts: train it again"
-            " in the new layout"
+            f"{label}: {module.path} is not a plain LoRA ({adapter.spec.method},"
+            f" {', '.join(sorted(module.tensors))}), and PEFT supports no other on fused experts: train it"
+            " again in the new layout"
         )
 
 

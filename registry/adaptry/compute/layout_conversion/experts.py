@@ -1,9 +1,9 @@
-"""A layer's experts, between one pair of factors an expert and one pair for all of them.
+"""Converts the experts of a layer between one pair of factors per expert and one pair for all of them.
 
-Fused, the factors of expert e are rows e·r + k of A and columns k·E + e of B, and the rows of a gate_up
-parameter are the gate's and then the up's (PEFT `ParamWrapper`). Taking apart repeats A for gate and up;
-putting together puts the two side by side on a diagonal, at twice the rank, as PEFT 0.19 converts. No number
-is changed by either.
+In the fused form, the factors of expert e are rows e·r + k of A and columns k·E + e of B, and a gate_up
+parameter has the rows of the gate and then those of the up projection (PEFT `ParamWrapper`). Splitting
+repeats A for gate and up. Fusing places the two on a diagonal, at twice the rank, like PEFT 0.19. Neither
+changes a number.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Pair = tuple[Tensor, Tensor]
-    """A [r, in] and B [out, r] as they are in a file."""
+    """A [r, in] and B [out, r] as in a file."""
 
 
 def split_expert(fused: Pair, index: int, count: int, rows: tuple[int, int]) -> Pair:
-    """The factors of the `index`th expert, and of its matrix the `rows` (first, end) only."""
+    """The factors A [r, in] and B [end − first, r] of expert `index`, for the `rows` (first, end) of its
+    matrix.
+    """
     down, up = fused
     rank = down.shape[0] // count
     own = down[index * rank : (index + 1) * rank]
@@ -27,9 +29,9 @@ def split_expert(fused: Pair, index: int, count: int, rows: tuple[int, int]) -> 
 
 
 def fuse_experts(experts: Sequence[Mapping[int, Pair]], heights: Sequence[int], width: int) -> Pair:
-    """One pair for all: `experts[e]` are its factors by the place of their part (0: gate, 1: up), `heights`
-    the rows of each part, `width` the inputs. An expert or part that has none is zeros; ranks are filled with
-    zeros.
+    """One pair for all experts. `experts[e]` has factors by the position of their part (0: gate, 1: up),
+    `heights` are the rows of each part, `width` is the number of inputs. Missing experts and parts are zeros;
+    ranks are padded with zeros.
     """
     import torch
 

@@ -1,8 +1,7 @@
-"""What a module of an adapter is called in each layout, from the tensors of its base.
+"""A module's name in each layout, from the tensors of its base.
 
-transformers 4 called a module as its weight is called on disk; transformers 5 by the tables in
-`transformers_loading`. An adapter may have a task model's prefix more or less than the base's files, and
-keeps it.
+transformers 4 used the names on disk; transformers 5 uses the tables in `transformers_loading`. An adapter
+may have or lack a task model's prefix compared with the base's files; the conversion does not change that.
 """
 
 from __future__ import annotations
@@ -21,7 +20,9 @@ LAYOUTS: tuple[LayoutVersion, ...] = ("transformers4", "transformers5")
 
 @dataclass(frozen=True, slots=True)
 class LoadedNames:
-    """A base's weights by name on disk: what each is, or is part of, in memory under transformers 5."""
+    """A base's weights by name on disk, with the parameter in memory in transformers 5 that each is, or is
+    part of.
+    """
 
     by_part: Mapping[str, LoadedTensor]
 
@@ -31,10 +32,9 @@ class LoadedNames:
         return cls(found)
 
     def rename(self, parameter: str, disk: str, to: LayoutVersion) -> str:
-        """`parameter`, which is the tensor `disk` of the base, as the layout calls it.
+        """The name of `parameter`, which is the tensor `disk` of the base, in the layout.
 
-        Where it is a part of a fused parameter, transformers 5 has no module of its own for it: that is the
-        caller's.
+        A part of a fused parameter has no module of its own in transformers 5; the caller handles that case.
         """
         memory = self.by_part[disk].name if disk in self.by_part else disk
         old, new = _old_spelling(disk), _new_spelling(memory)
@@ -42,11 +42,13 @@ class LoadedNames:
         for known in (new, old, memory, disk):
             if (renamed := _with_prefix_of(parameter, known, target)) is not None:
                 return renamed
-        return parameter  # placed by a rule of its own (a tied head): no layout changed its name
+        return parameter  # placed by a special rule (a tied head), so its name is the same in all layouts
 
 
 def _with_prefix_of(name: str, known: str, target: str) -> str | None:
-    """`target`, with the prefix that `name` has beyond `known`, or lacks; None if they are not one name."""
+    """`target`, with the prefix added or removed by which `name` differs from `known`; None if they differ
+    otherwise.
+    """
     if name == known:
         return target
     if name.endswith(f".{known}"):

@@ -1,6 +1,6 @@
-"""Adapters made from adapters: views in, lazy adapters out, and two sinks (a folder, a registry).
+"""Adapters derived from adapters: operations take views and return lazy adapters, which a sink writes.
 
-An operation (stack, combine, convert, resize, …) takes parents and gives a `LazyAdapter`; it reads no weight.
-`write_adapter` computes its modules one after the other into a folder; `adaptry.operations.derive.derive`
-makes a version of it.
+An operation (stack, combine, convert, resize, …) takes parents and returns a `LazyAdapter`, without reading
+weights. `write_adapter` computes its modules one after another into a folder;
+`adaptry.operations.derive.derive` pushes it as a version.
 """

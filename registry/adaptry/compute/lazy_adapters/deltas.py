@@ -1,7 +1,6 @@
-"""An adapter's updates as factors, site by site: what combining, resizing and comparing work on.
+"""An adapter's updates as factors, site by site, for combining, resizing and comparing.
 
-Only what is exactly a sum of factors is read here; an adapter that is more or less than that is refused with
-the way out.
+Only adapters that are exactly sums of factors can be read; others are refused, with a remedy.
 """
 
 from __future__ import annotations
@@ -22,40 +21,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AdapterDeltas:
-    """The updates of one adapter: its modules by site, ordered by path. Weights are read when asked."""
+    """The updates of one adapter: its modules by site, ordered by path. Weights are read on demand."""
 
     parent: ParentAdapter
     modules: Mapping[WeightSite, ModuleSpec]
 
     def factors(self, site: WeightSite) -> Factors:
-        """The update at `site`: float32, with its scale. Raises `InvalidWeights` if it is not finite."""
+        """The update at `site`, as float32 factors with the scale. Raises `InvalidWeights` if it is not
+        finite.
+        """
         from adaptry.compute.lazy_adapters.rounding import check_values
 
         found = lora_factors(self.parent.adapter, self.modules[site])
         return check_values(found, f"{self.parent.label}: the update of {site.key}")
 
     def rank(self, site: WeightSite) -> int:
-        """The rank at `site`; of a fused parameter, that of one expert."""
+        """The rank at `site`; for a fused parameter, that of one expert."""
         return self.modules[site].rank // site.experts
 
 
 def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
-    """Raises `Unsupported`, `CheckFailed`, with a way out, unless the adapter is a sum of factors."""
+    """Raises `Unsupported`, `CheckFailed`, with a remedy, unless the adapter is a sum of factors."""
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}, and only PEFT's is computed with: bring it"
-            f" into that (`adaptry convert {label} -o ./peft`)"
+            f"{label} is in the layout of {adapter.format.tool}, but this needs PEFT's: convert it first"
+            f" (`adaptry convert {label} -o ./peft`)"
         )
     if adapter.spec.unclaimed:
         raise CheckFailed(
-            f"{label} has {len(adapter.spec.unclaimed)} tensors that no rule knows (first:"
-            f" {adapter.spec.unclaimed[0]}); nothing is left out silently:"
+            f"{label} has {len(adapter.spec.unclaimed)} tensors of unknown use (first:"
+            f" {adapter.spec.unclaimed[0]}), which would be lost:"
             " save the adapter again from the trained model"
         )
     if reason := plain_reason(adapter):
         raise Unsupported(
-            f"{label} {reason}: `adaptry convert` makes a plain LoRA of it, and says how exactly; use that"
+            f"{label} {reason}: convert it to a plain LoRA first (`adaptry convert`, which reports the error)"
         )
     if not adapter.spec.modules:
         raise CheckFailed(f"{label} updates no module, so there is nothing to compute with")

@@ -1,4 +1,4 @@
-"""The folder sink: a lazy adapter computed and written as by `save_pretrained`, whole or not at all."""
+"""Computes a lazy adapter and writes it like `save_pretrained`, into a folder that appears atomically."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
+from adaptry.core.display import format_count, format_number, short_repr
 from adaptry.core.errors import MissingDependency
 from adaptry.core.progress import Progress, no_progress
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModuleFigures:
-    """What is to be told about one module that was made (see `ComputedModule.figures`)."""
+    """The figures of one computed module (see `ComputedModule.figures`)."""
 
     module: str
     figures: Mapping[str, float]
@@ -30,13 +31,13 @@ class ModuleFigures:
 
 @dataclass(frozen=True, slots=True)
 class ComputeResult:
-    """What came of computing an adapter: figures by module, in the order they were made, and of all."""
+    """The result of computing an adapter: figures by module, in the order of computation, and in total."""
 
     modules: tuple[ModuleFigures, ...]
 
     @property
     def kept(self) -> float | None:
-        """The share of the energy ‖Δ‖² that was kept, over all modules; None where everything is exact."""
+        """The share of the energy ‖Δ‖² that was kept, over all modules; None if everything is exact."""
         measured = [each.figures for each in self.modules if "energy" in each.figures]
         if not measured:
             return None
@@ -48,11 +49,15 @@ class ComputeResult:
         """‖Δ − Δ'‖ / ‖Δ‖ over all modules."""
         return math.sqrt(max(0.0, 1.0 - (1.0 if self.kept is None else self.kept)))
 
+    def __repr__(self) -> str:
+        kept = "exact" if self.kept is None else f"energy kept {format_number(self.kept)}"
+        return short_repr(self, format_count(len(self.modules), "module"), kept)
+
 
 def write_adapter(
     adapter: LazyAdapter, target: Path, *, replace: bool = False, progress: Progress = no_progress
 ) -> ComputeResult:
-    """Computes the adapter into the folder `target`, which appears whole or not at all.
+    """Computes the adapter into the folder `target`, which appears complete or not at all.
 
     Raises `MissingDependency` (no torch), what `output_folder` raises, and what the adapter's own `compute`
     raises.
@@ -63,7 +68,7 @@ def write_adapter(
 
 
 def write_adapter_into(adapter: LazyAdapter, folder: Path, progress: Progress = no_progress) -> ComputeResult:
-    """The adapter's files in an empty folder that the caller answers for."""
+    """Writes the adapter's files into an empty folder that the caller manages."""
     _require_torch()
     figures: list[ModuleFigures] = []
     shapes = write_tensors(folder / WEIGHTS, adapter.names, _computed_tensors(adapter, figures, progress))
@@ -91,6 +96,4 @@ def _require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise MissingDependency(
-            "making an adapter computes with torch: pip install 'adaptry[torch]'"
-        ) from None
+        raise MissingDependency("this needs torch: pip install 'adaptry[torch]'") from None

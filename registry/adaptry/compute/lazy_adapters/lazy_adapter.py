@@ -1,7 +1,8 @@
-"""An adapter that is to be made: where it comes from, its possible tensors, and how each module is made.
+"""An adapter that has not been computed yet: its parents, its possible tensors, and a function for its
+modules.
 
-A lazy adapter is a value and cheap. Its weights are computed module by module, when a sink asks, so that
-memory holds one module however large the adapter is.
+A lazy adapter is a cheap value. Its weights are computed module by module when a sink requests them, so only
+one module is in memory, however large the adapter is.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
+from adaptry.core.display import short_repr
 from adaptry.core.manifest import BaseClaim
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Json: TypeAlias = dict[str, Any]
-"""A JSON object whose shape belongs to who wrote it."""
+"""A JSON object; its writer defines the fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParentAdapter:
-    """An adapter that another is made from: what the user called it, its revision if a registry has it, and
-    the base it is known to be for, if any.
+    """An adapter from which another is derived: the user's name for it, its revision if a registry has it,
+    and its base, if that is known.
     """
 
     adapter: Adapter
@@ -34,8 +36,11 @@ class ParentAdapter:
     revision: Digest | None = None
     base: BaseRecord | None = None
 
+    def __repr__(self) -> str:
+        return short_repr(self, self.label)
+
     def recipe_entry(self) -> Json:
-        """How a recipe names it, wherever it is: its revision, else the digests of its weights and config."""
+        """Its identification in a recipe: its revision, else the digests of its weights and config."""
         if self.revision is not None:
             return {"revision": str(self.revision)}
         config = self.adapter.format.config
@@ -47,10 +52,10 @@ class ParentAdapter:
 
 @dataclass(frozen=True, slots=True)
 class ComputedModule:
-    """One module of a lazy adapter, computed: its tensors by their names in the file, and its figures.
+    """A computed module of a lazy adapter: its tensors by their names in the file, and its figures.
 
-    Figures have fixed names: `energy` is ‖Δ‖² (Frobenius) of what the module should be, `lost` is ‖Δ − Δ'‖²
-    of what was made instead, `rank` its rank. A module without figures is exact.
+    Figures have fixed names: `energy` is ‖Δ‖² (Frobenius) of the intended update, `lost` is ‖Δ − Δ'‖² of the
+    result, `rank` is its rank. A module without figures is exact.
     """
 
     module: str
@@ -60,11 +65,11 @@ class ComputedModule:
 
 @dataclass(frozen=True, slots=True)
 class LazyAdapter:
-    """`names`: every tensor it may have. `compute` gives its modules, each time anew and each time the same.
-    `config`: its `adapter_config.json`, from the shapes that were written. `recipe` is canonical: it names
-    parents as `ParentAdapter.recipe_entry` does. `extra_files`: files that come along (a tokenizer).
-    `notes`: sentences for the reader. `is_measured`: whether a module without figures is exact; not where
-    another program's arithmetic is reproduced.
+    """`names`: every tensor that it may have. `compute` yields its modules; repeated calls compute the same
+    again. `config` returns its `adapter_config.json`, from the written shapes. `recipe` is canonical, with
+    parents as in `ParentAdapter.recipe_entry`. `extra_files`: further files (a tokenizer). `notes`: sentences
+    for the user. `is_measured`: whether a module without figures is exact, which is false if another
+    program's arithmetic is reproduced.
     """
 
     parents: tuple[ParentAdapter, ...]

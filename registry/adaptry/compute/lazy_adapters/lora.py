@@ -1,8 +1,8 @@
-"""A plain LoRA as a lazy adapter: sites in, a file and config in PEFT's layout out, each update of scale 1.
+"""Builds a plain LoRA as a lazy adapter: from sites to a file and config in PEFT's layout, with scale 1.
 
-`lora_alpha` equals `r` and each pattern of alpha its pattern of rank, so that an engine that reads the
-patterns and one that ignores both come to the same scale. With `uniform` all modules get one rank (zeros fill
-it), for engines that take one scale from the config and the rank from the tensor.
+`lora_alpha` equals `r`, and each alpha pattern equals its rank pattern, so engines that read the patterns and
+engines that ignore them get the same scale. With `uniform` all modules get one rank (padded with zeros), for
+engines that take the scale from the config and the rank from the tensor.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoraOptions:
-    """What a LoRA that is made should be: `dtype` in safetensors' words; `uniform`: all modules of one rank,
-    which one (0: the largest that comes out).
+    """Options of a LoRA: `dtype` as in safetensors; `uniform`: the common rank of all modules (0: the largest
+    result).
     """
 
     dtype: str = "F32"
@@ -46,7 +46,9 @@ def build_lora(
     whole: WholeWeights = NO_WHOLE_WEIGHTS,
     notes: Sequence[str] = (),
 ) -> LazyAdapter:
-    """A lazy adapter whose module at a site is what `compute` gives: factors, figures. In any order."""
+    """A lazy adapter whose modules come from `compute`, which returns factors and figures of a site, in any
+    order.
+    """
     ordered = sorted(sites, key=lambda site: site.key)
     spelled = _paths_in_file(ordered)
     names = [name for site in ordered for name in tensor_names(site, spelled[site])]
@@ -82,7 +84,7 @@ class _LoraModules:
         if self.result.uniform == 0:
             held = list(
                 computed
-            )  # the largest rank is known when all are; an adapter's factors fit in memory
+            )  # the largest rank is known only at the end; an adapter's factors fit in memory
             rank = max((update.rank for _, (update, _) in held), default=0)
             computed = iter(held)
         for site, (update, figures) in computed:
@@ -98,7 +100,7 @@ class _LoraModules:
 
 
 def base_claim(parents: Sequence[ParentAdapter]) -> BaseClaim | None:
-    """The base of what is made: the first parent's that is known by content, with the name its config has."""
+    """The base of the result: the first parent's known base, with the name in that parent's config."""
     name = next((base for parent in parents if (base := _base_name(parent.adapter))), None)
     known = next((parent.base.id for parent in parents if parent.base is not None), None)
     return BaseClaim(id=known, name=name) if known or name else None
@@ -110,7 +112,7 @@ def _base_name(adapter: Adapter) -> str | None:
 
 
 def _paths_in_file(sites: Sequence[WeightSite]) -> dict[WeightSite, str]:
-    """Site paths in the file: of several parameters of one module, PEFT nests earlier ones deeper."""
+    """Paths in the file: if a module has several parameters, PEFT nests earlier ones deeper."""
     spelled = {site: site.path for site in sites if site.parameter is None}
     modules: dict[str, list[WeightSite]] = {}
     for site in sites:
@@ -121,7 +123,7 @@ def _paths_in_file(sites: Sequence[WeightSite]) -> dict[WeightSite, str]:
         if not ordered:
             raise CheckFailed(
                 f"the order in which {path} has its parameters"
-                f" {', '.join(sorted(str(s.parameter) for s in found))} is not known here, and PEFT's layout"
+                f" {', '.join(sorted(str(s.parameter) for s in found))} is unknown here, but PEFT's layout"
                 " depends on it; combine adapters of one parameter at a time"
             )
         for site in found:
@@ -136,7 +138,7 @@ def _config(
     spelled: Mapping[WeightSite, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Json:
-    """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing of another meaning."""
+    """`adapter_config.json` with the fields that PEFT 0.21 reads for a plain LoRA."""
     first = parents[0].adapter.config.fields if parents else {}
     ranks = {site: shapes[tensor_names(site, spelled[site])[0]][0] // site.experts for site in sites}
     rank = max(ranks.values())
@@ -169,7 +171,7 @@ _NARROWING = ("layers_to_transform", "exclude_modules", "target_parameters")
 
 
 def _targets(parents: Sequence[ParentAdapter], modules: Sequence[WeightSite]) -> list[str]:
-    """The parents' own short names if these mean the same modules (engines expect such), else full paths."""
+    """The parents' short names if they select the same modules (engines expect these), else full paths."""
     short: set[str] = set()
     for parent in parents:
         fields = parent.adapter.config.fields

@@ -1,4 +1,4 @@
-"""What a file of some dtype keeps of an update, and how far that is from what the update should be."""
+"""Rounds an update to a file's dtype, and measures the error."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Delta = TypeVar("Delta", Factors, Tensor)
 
 
 def round_factors(update: Factors, dtype: str) -> Factors:
-    """With scale 1, and the values that a file of `dtype` keeps."""
+    """The update with scale 1 and its values rounded to `dtype`."""
     whole, to = update.with_unit_scale(), torch_dtype(dtype)
     return Factors(whole.up.to(to).float(), whole.down.to(to).float())
 
 
 def measure_error(own: Factors, made: Factors) -> Mapping[str, float]:
-    """The figures of a module that should be `own`. Equal factors with the scale in them lost nothing."""
+    """The figures of a module that should be `own`. Equal factors, including the scale, have no loss."""
     folded = own.with_unit_scale()
     if made.scale == folded.scale and made.up.equal(folded.up) and made.down.equal(folded.down):
         return {"energy": inner_product(own, own), "lost": 0.0, "rank": float(made.rank)}
@@ -31,9 +31,10 @@ def measure_error(own: Factors, made: Factors) -> Mapping[str, float]:
 
 
 def add_rounding_error(figures: Mapping[str, float], own: Factors, made: Factors) -> Mapping[str, float]:
-    """`figures` of `own`, of which the rounded `made` is written, with what is lost by that.
+    """The `figures` of `own`, plus the loss from rounding it to `made`.
 
-    What was cut off is orthogonal to what was kept, so the two losses add up, to first order in the rounding.
+    The truncated part is orthogonal to the kept part, so the two losses add up, to first order in the
+    rounding.
     """
     if made.up.equal(own.up) and made.down.equal(own.down):
         return figures
@@ -42,17 +43,17 @@ def add_rounding_error(figures: Mapping[str, float], own: Factors, made: Factors
 
 
 def check_values(update: Delta, what: str) -> Delta:
-    """`update`, as read from a file. Raises `InvalidWeights` where it holds NaN or infinity."""
+    """`update` as read from a file. Raises `InvalidWeights` if it has NaN or infinity."""
     if not _is_finite(update):
         raise InvalidWeights(
-            f"{what} holds NaN or infinite values, of which nothing can be made:"
-            " training went wrong, or the file did"
+            f"{what} has NaN or infinite values, so it cannot be used:"
+            " the training diverged, or the file is damaged"
         )
     return update
 
 
 def check_fits(made: Factors | Tensor, where: str, dtype: str) -> None:
-    """Raises `CheckFailed` where a computed update, rounded to `dtype`, is beyond its numbers."""
+    """Raises `CheckFailed` if a computed update exceeds the range of `dtype`."""
     if not _is_finite(made):
         raise CheckFailed(
             f"the result at {where} is too large for {dtype}: choose smaller weights"

@@ -1,7 +1,7 @@
-"""Where in a model an update sits, and how a LoRA of PEFT's layout spells it: reading and writing factors.
+"""The sites of updates in a model, and reading and writing their factors in PEFT's LoRA layout.
 
-A site is named by the model, not by the adapter: adapters of one base that change the same weight share the
-site, whatever their method and rank.
+A site is identified by the model and not by the adapter: adapters of one base that change the same weight
+share the site, whatever their method and rank.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.adapters.methods.lora import scale_of
-from adaptry.adapters.methods.lora_config import blocks, initialisation
+from adaptry.adapters.methods.lora_config import lora_variant, scale_of
 from adaptry.adapters.methods.target_parameters import require_not_transposed
 from adaptry.adapters.spec import ModuleKind, ModuleSpec
 from adaptry.core.errors import CheckFailed
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 class WeightSite:
     """One weight of the model: `path` of its module, [fan_out, fan_in] of the update.
 
-    `kernel` is a convolution's (fan_in counts channels only); `experts` how many matrices a fused parameter
-    holds, `parameter` its name.
+    `kernel` is that of a convolution (fan_in then counts channels only). `experts` is the number of matrices
+    in a fused parameter, and `parameter` its name.
     """
 
     path: str
@@ -44,17 +43,17 @@ class WeightSite:
 
     @property
     def key(self) -> str:
-        """What tells it from the model's other weights."""
+        """Its unique name in the model."""
         return f"{self.path}.{self.parameter}" if self.parameter else self.path
 
     @property
     def width(self) -> int:
-        """Columns of the update as a matrix: inputs, times the kernel's size."""
+        """Columns of the update as a matrix: inputs times the kernel's size."""
         return self.fan_in * math.prod(self.kernel)
 
 
 def site_of(adapter: Adapter, module: ModuleSpec) -> WeightSite:
-    """The site of a LoRA's module. Raises `CheckFailed` if the file does not tell its parameter."""
+    """The site of a LoRA's module. Raises `CheckFailed` if the file does not determine its parameter."""
     kernel: tuple[int, ...] = ()
     experts = 1
     if module.kind == "conv":
@@ -62,9 +61,9 @@ def site_of(adapter: Adapter, module: ModuleSpec) -> WeightSite:
     if module.kind == "parameter":
         if module.parameter is None:
             raise CheckFailed(
-                f"which parameter of {module.path} the factors change is not told by the config"
-                " (target_parameters); name each parameter there with its module, as in"
-                " mlp.experts.down_proj"
+                f"the config (target_parameters) does not determine which parameter of {module.path} the"
+                " factors"
+                " change; name each parameter there with its module, such as mlp.experts.down_proj"
             )
         experts = max(1, module.rank // scale_of(adapter.config, module.name)[2])
         require_not_transposed(adapter.spec)
@@ -73,14 +72,14 @@ def site_of(adapter: Adapter, module: ModuleSpec) -> WeightSite:
 
 
 def plain_reason(adapter: Adapter) -> str | None:
-    """Why a LoRA's factors alone are not its update; None where they are."""
-    config, spec = adapter.config, adapter.spec
+    """Why a LoRA's factors alone are not its update; None if they are."""
+    spec = adapter.spec
     if spec.method != "lora":
-        return f"is {spec.method}, no LoRA"
+        return f"is {spec.method} and not LoRA"
     if "dora" in spec.traits:
         return "is DoRA, whose update depends on the base's weights"
     if "lora_bias" in spec.traits:
-        return "adds to biases (lora_bias), which no product of factors holds"
+        return "changes biases (lora_bias), which factors cannot represent"
     for trait, what in (
         ("alora", "aLoRA"),
         ("arrow", "an Arrow router"),
@@ -89,16 +88,18 @@ def plain_reason(adapter: Adapter) -> str | None:
     ):
         if trait in spec.traits:
             return f"is {what}, which is more than a sum of factors"
-    init = initialisation(config)
+    init = lora_variant(adapter.config).initialisation
     if init.startswith(("pissa", "olora", "corda", "lora_ga", "loftq")):
-        return f"began by changing the base ({init}), so its factors alone are not its update"
-    if config.fields.get("layer_replication"):
+        return f"changed the base at initialisation ({init}), so its factors alone are not its update"
+    if "layer_replication" in spec.traits:
         return "renumbers the layers (layer_replication)"
     return None
 
 
 def lora_factors(adapter: Adapter, module: ModuleSpec) -> Factors:
-    """A LoRA module's float32 factors [out, r], [r, in·kernel]; of experts, [E, out, r], [E, r, in]."""
+    """A LoRA module's float32 factors [out, r] and [r, in·kernel]; for experts, [E, out, r] and [E, r,
+    in].
+    """
     import torch
 
     from adaptry.compute.tensors.adapter_tensors import as_tensor
@@ -111,9 +112,9 @@ def lora_factors(adapter: Adapter, module: ModuleSpec) -> Factors:
     if module.kind == "embedding":
         return Factors(read("embedding_B"), read("embedding_A"), module.scale)
     down, up = read("A"), read("B")
-    for_down, for_up = blocks(adapter.config, module.path)
+    for_down, for_up = lora_variant(adapter.config).blocks(module.path)
     if for_down > 1:
-        # As BD-LoRA does.
+        # As in BD-LoRA.
         down = torch.block_diag(*torch.chunk(down, for_down, dim=0))  # type: ignore[no-untyped-call]
     if for_up > 1:
         up = torch.block_diag(*torch.chunk(up, for_up, dim=0))  # type: ignore[no-untyped-call]
@@ -128,8 +129,9 @@ def lora_factors(adapter: Adapter, module: ModuleSpec) -> Factors:
 
 
 def lora_tensors(site: WeightSite, update: Factors, prefix: str, dtype: torch.dtype) -> Mapping[str, Tensor]:
-    """The tensors of an update in PEFT's layout. `prefix`: the module's path as the file spells it (with the
-    `base_layer` of nested parameters). The update's scale must be 1."""
+    """The tensors of an update in PEFT's layout, in `dtype`. `prefix` is the module's path in the file (with
+    `base_layer` for nested parameters). The update's scale must be 1.
+    """
     up, down = update.up.to(dtype), update.down.to(dtype)
     key = f"{PREFIX}{prefix}"
     if site.kind == "embedding":
@@ -144,7 +146,7 @@ def lora_tensors(site: WeightSite, update: Factors, prefix: str, dtype: torch.dt
 
 
 def tensor_names(site: WeightSite, prefix: str) -> tuple[str, str]:
-    """The names `lora_tensors` gives."""
+    """The names of the tensors that `lora_tensors` returns."""
     key = f"{PREFIX}{prefix}"
     if site.kind == "embedding":
         return f"{key}.lora_embedding_A", f"{key}.lora_embedding_B"

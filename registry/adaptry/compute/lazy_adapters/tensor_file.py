@@ -1,7 +1,8 @@
-"""Writing a safetensors file whose tensors are made one after the other and whose shapes nobody knows before.
+"""Writes a safetensors file whose tensors are computed one after another, with shapes that are not known
+before.
 
-Room for the header is left in front and filled in at the end; what it does not need is blanks, as the format
-allows. The same tensors give the same bytes.
+Space for the header is reserved at the beginning and filled at the end; the rest is padded with blanks, as
+the format allows. The same tensors give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,18 +18,16 @@ from adaptry.core.errors import Invalid
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ENTRY = (
-    16 + 3 + 8 * 12 + 2 * 16 + 48
-)  # dtype, brackets, eight dimensions, two offsets, and the words between
+_ENTRY = 16 + 3 + 8 * 12 + 2 * 16 + 48  # dtype, brackets, eight dimensions, two offsets, and the keys
 _PLAIN: Mapping[str, str] = {"format": "pt"}
 _WRITE = 1 << 20  # larger writes were up to ten times slower on some kernels
 
 
 class TensorFile:
-    """One file, open for writing; `shapes` is what has been written."""
+    """A file that is open for writing; `shapes` are those of the written tensors."""
 
     def __init__(self, path: Path, names: Sequence[str], metadata: Mapping[str, str] = _PLAIN) -> None:
-        """`names`: every tensor it may get; `metadata`: texts by their names, in the header."""
+        """`names` are all tensors that may be added; `metadata` are texts by name for the header."""
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._names = frozenset(names)
         self._entries: dict[str, object] = {"__metadata__": dict(metadata)}
@@ -40,11 +39,13 @@ class TensorFile:
         os.lseek(self._file, 8 + self._room, os.SEEK_SET)
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Raises `Invalid` for a name not announced, or repeated: a fault of the computing code."""
+        """Writes a tensor of any shape and safetensors dtype after those before it. Raises `Invalid` for an
+        unannounced or repeated name, which is an error in the computing code.
+        """
         from adaptry.compute.tensors.dtypes import safetensors_dtype
 
         if name not in self._names or name in self.shapes:
-            raise Invalid(f"{name} was not announced, or is made twice")
+            raise Invalid(f"{name} was not announced, or was added twice")
         self.shapes[name] = tuple(tensor.shape)
         data = memoryview(_bytes(tensor)).cast("B")
         self._entries[name] = {
@@ -56,7 +57,7 @@ class TensorFile:
         self._write(data)
 
     def finish(self) -> None:
-        """Writes the header; before this the file is none."""
+        """Writes the header, which makes the file valid."""
         text = json.dumps(self._entries, separators=(",", ":")).encode()
         os.lseek(self._file, 0, os.SEEK_SET)
         self._write(memoryview(self._room.to_bytes(8, "little") + text.ljust(self._room)))
@@ -77,7 +78,7 @@ def write_tensors(
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str] = _PLAIN,
 ) -> dict[str, tuple[int, ...]]:
-    """Writes the file and gives the shapes. What it leaves if the tensors raise is no safetensors file."""
+    """Writes the file and returns the shapes. If the iterator raises, the file that is left is not valid."""
     file = TensorFile(path, names, metadata)
     try:
         for name, tensor in tensors:

@@ -1,7 +1,7 @@
-"""Whole weights that parents bring beside their updates (saved modules, biases, token rows): who gives them.
+"""Selects the parent whose whole weights (saved modules, biases, token rows) a result gets.
 
-Nobody can add two heads. Where one parent alone has such weights, or all have the same bytes, they come along
-as they are; otherwise the caller says whose count, or that none do.
+Two heads cannot be added. If only one parent has whole weights, or all have the same bytes, they are copied
+unchanged; otherwise the caller chooses a parent, or none.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _TOKENIZER = (
 
 @dataclass(frozen=True, slots=True)
 class WholeWeights:
-    """The whole weights of a result: `names` of `adapter`'s tensors, the config's fields that speak of them,
-    and the tokenizer that belongs to them.
+    """The whole weights of a result: `names` of `adapter`'s tensors, the config's fields about them, and the
+    tokenizer that belongs to them.
     """
 
     adapter: Adapter | None = None
@@ -47,7 +47,7 @@ class WholeWeights:
     notes: tuple[str, ...] = ()
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """As they are in the file, one at a time."""
+        """The tensors as stored in the file, one at a time."""
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         for name in self.names:
@@ -59,23 +59,22 @@ NO_WHOLE_WEIGHTS = WholeWeights()
 
 
 def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = None) -> WholeWeights:
-    """The whole weights of what is made of `parents`.
+    """The whole weights of a result derived from `parents`.
 
-    `choice`: the label of the parent whose count, `none` to leave them out, None where it should be clear.
-    Raises `CheckFailed` where several parents bring different ones and nothing is chosen, or the chosen one
-    is no parent.
+    `choice` is the label of a parent, `none` to leave them out, or None if there is no choice to make. Raises
+    `CheckFailed` if several parents have different ones and none is chosen, or if the choice is not a parent.
     """
     bringing = [parent for parent in parents if parent.adapter.spec.extras]
     if choice == DROP:
         left = [parent.label for parent in bringing]
         return WholeWeights(
-            notes=(f"left out, as asked: the whole weights of {', '.join(left)}",) if left else ()
+            notes=(f"left out, as requested: the whole weights of {', '.join(left)}",) if left else ()
         )
     if choice is not None:
         chosen = [parent for parent in parents if parent.label == choice]
         if not chosen:
             raise CheckFailed(
-                f"whole weights are to be those of {choice!r}, which is none of the inputs "
+                f"whole weights were requested from {choice!r}, which is not one of the inputs "
                 f"({', '.join(parent.label for parent in parents)})"
             )
         return _of(chosen[0], len(parents))
@@ -83,15 +82,15 @@ def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = 
         return NO_WHOLE_WEIGHTS
     if len(bringing) > 1 and not _are_same(bringing):
         raise CheckFailed(
-            f"{' and '.join(parent.label for parent in bringing)} bring different whole weights (first:"
-            f" {bringing[0].adapter.spec.extras[0].target}), which cannot be combined: say --whole-weights"
-            " LABEL to take one input's, or --whole-weights none to leave them out"
+            f"{' and '.join(parent.label for parent in bringing)} have different whole weights (first:"
+            f" {bringing[0].adapter.spec.extras[0].target}), which cannot be combined: pass --whole-weights"
+            " LABEL to use those of one input, or --whole-weights none to leave them out"
         )
     return _of(bringing[0], len(parents))
 
 
 def tokenizer_of(adapter: Adapter) -> Mapping[str, Content]:
-    """The tokenizer's files beside an adapter: they belong to its vocabulary."""
+    """The tokenizer's files of an adapter, which belong to its vocabulary."""
     return {name: adapter.content for name in _TOKENIZER if name in adapter.content.sizes}
 
 
@@ -102,14 +101,14 @@ def _of(parent: ParentAdapter, inputs: int) -> WholeWeights:
         return NO_WHOLE_WEIGHTS
     fields = {key: adapter.config.fields[key] for key in _FIELDS if key in adapter.config.fields}
     told = (
-        f"{len(names)} whole weights come from {parent.label} as they are (first:"
+        f"{len(names)} whole weights are copied unchanged from {parent.label} (first:"
         f" {adapter.spec.extras[0].target})"
     )
     return WholeWeights(adapter, names, fields, tokenizer_of(adapter), (told,) if inputs > 1 else ())
 
 
 def _are_same(parents: Sequence[ParentAdapter]) -> bool:
-    """Whether all bring the same bytes for the same targets."""
+    """Whether all have the same bytes for the same targets."""
     first = _bytes_of(parents[0].adapter)
     return all(_bytes_of(parent.adapter) == first for parent in parents[1:])
 

@@ -1,5 +1,5 @@
-"""Merging adapters into base weights: decide everything first, then stream once.
+"""Merges adapters into base weights: plans everything first, then streams once.
 
-A recipe is what the user wrote, `plan` decides (and fails) before a weight is read, `execute` carries the
-plan out tensor by tensor in bounded memory, `record` says beside the result what went into it.
+The user writes a recipe. `plan` makes all decisions, and fails if it must, before weights are read. `execute`
+runs the plan tensor by tensor in bounded memory. `record` documents the inputs next to the result.
 """

@@ -1,7 +1,6 @@
-"""Adapters merged by another method than the sum: each weight gets one update, combined of theirs and never
-brought to a rank.
+"""Merges adapters by a method other than the sum: each weight gets one combined update, without truncation.
 
-The methods are those of `combining`. A weight is formed, changed and written as a whole, one a thread in
+The methods are those of `combining`. Each weight is computed and written as a whole; each thread has one in
 memory.
 """
 
@@ -11,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
+from adaptry.bases.module_map import ExtraTarget, TargetTensor
 from adaptry.compute.combining import get_combine_method
 from adaptry.compute.combining.combine import combine_deltas
 from adaptry.compute.combining.plan import CombinePlan, PlannedSite, plan_combination
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite, site_of
-from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.bound_input import BoundInput
 from adaptry.compute.recipes.combine import CombineRecipe
 from adaptry.compute.recipes.merge import RecipeInput
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -33,7 +32,9 @@ _KINDS = ("linear", "conv1d", "embedding", "conv")
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """How inputs are combined: a name of `COMBINE_METHODS`, its parameters, the seed of what it draws."""
+    """How inputs are combined: a name of `COMBINE_METHODS`, its parameters, and the seed for random
+    numbers.
+    """
 
     method: str
     parameters: dict[str, Any]
@@ -42,7 +43,7 @@ class MethodChoice:
 
 @dataclass(frozen=True, slots=True)
 class CombinedChange:
-    """What all inputs together do to one weight."""
+    """The combined change of one weight by all inputs."""
 
     plan: CombinePlan
     planned: PlannedSite
@@ -60,80 +61,77 @@ class CombinedChange:
 
 @dataclass(frozen=True, slots=True)
 class PlacedChange:
-    """One combined change, and the input and place that it is told of: the first that has the site."""
+    """A combined change, and the input and place to which it is attributed: the first with this site."""
 
-    entry: WeightedAdapter
-    module_map: ModuleMap
+    entry: BoundInput
     target: TargetTensor
     change: CombinedChange
 
 
 def combine_changes(
-    method: MethodChoice, inputs: Sequence[tuple[WeightedAdapter, ModuleMap]], other_base: bool
+    method: MethodChoice, inputs: Sequence[BoundInput], other_base: bool
 ) -> Iterator[PlacedChange]:
-    """The change of each weight that an input updates. `inputs` in recipe order, as they lie in the base.
+    """The change of each weight that an input updates. `inputs` are bound, in recipe order.
 
-    Raises `Invalid` (no such method or parameter), `CheckFailed`, `Unsupported` (what is no sum of factors,
-    or is placed in a way that only a sum is merged into), each with the way out.
+    Raises `Invalid` (unknown method or parameter), `CheckFailed`, `Unsupported` (not a sum of factors, or a
+    weight into which only sums can be merged), each with a remedy.
     """
     if get_combine_method(method.method).replay_mode != "no":
         raise Unsupported(
-            f"{method.method} reproduces an adapter that PEFT makes, rank and all: make it with "
+            f"{method.method} reproduces an adapter of PEFT including its rank: make it with "
             f"`adaptry combine --method {method.method}`, and merge that"
         )
-    entries = [entry for entry, _ in inputs]
     recipe = CombineRecipe(
         method=method.method,
         parameters=method.parameters,
         seed=method.seed,
         inputs=tuple(
-            RecipeInput(source=str(place), weight=entry.weight) for place, entry in enumerate(entries)
+            RecipeInput(source=str(place), weight=entry.weight) for place, entry in enumerate(inputs)
         ),
         other_base=other_base,
-        energy=1.0,  # no rank is given to a method whose arithmetic would depend on it
+        energy=1.0,  # methods whose arithmetic depends on a rank get none
     )
     decided = plan_combination(
-        recipe, [ParentAdapter(entry.adapter, entry.label, base=entry.base) for entry in entries]
+        recipe, [ParentAdapter(entry.adapter, entry.label, base=entry.entry.base) for entry in inputs]
     )
     _check_alone(inputs)
     for planned in decided.sites:
         if planned.inputs:
-            yield _combined(decided, planned, *inputs[planned.inputs[0]])
+            yield _combined(decided, planned, inputs[planned.inputs[0]])
 
 
-def _combined(
-    decided: CombinePlan, planned: PlannedSite, entry: WeightedAdapter, module_map: ModuleMap
-) -> PlacedChange:
-    target = _placed(entry, module_map, planned.site)
+def _combined(decided: CombinePlan, planned: PlannedSite, entry: BoundInput) -> PlacedChange:
+    target = _placed(entry, planned.site)
     if target.orientation not in _KINDS or target.expert is not None:
         raise Unsupported(
-            f"{planned.site.key} lies in the base as {target.orientation}, into which only a sum is merged:"
+            f"{planned.site.key} is stored as {target.orientation} in the base, into which only sums can be"
+            " merged:"
             " make one adapter with `adaptry combine --method"
             f" {decided.recipe.method} --energy 1`, and merge it"
         )
-    return PlacedChange(entry, module_map, target, CombinedChange(decided, planned, target.orientation))
+    return PlacedChange(entry, target, CombinedChange(decided, planned, target.orientation))
 
 
-def _placed(entry: WeightedAdapter, module_map: ModuleMap, site: WeightSite) -> TargetTensor:
-    return next(target for target in module_map.placed if site_of(entry.adapter, target.module) == site)
+def _placed(entry: BoundInput, site: WeightSite) -> TargetTensor:
+    return next(target for target in entry.module_map.placed if site_of(entry.adapter, target.module) == site)
 
 
-def _check_alone(inputs: Sequence[tuple[WeightedAdapter, ModuleMap]]) -> None:
-    """A saved module replaces the base's weights; replacements of several inputs, or beside an update, are no
-    updates to combine. Raises `CheckFailed`.
+def _check_alone(inputs: Sequence[BoundInput]) -> None:
+    """Raises `CheckFailed` if several inputs replace a weight, or one replaces and another updates it: only a
+    single replacement has a meaning.
     """
-    changed = {target.tensor for _, module_map in inputs for target in module_map.placed}
+    changed = {target.tensor for entry in inputs for target in entry.module_map.placed}
     seen: dict[str, str] = {}
-    for entry, module_map in inputs:
-        for extra in module_map.extras:
+    for entry in inputs:
+        for extra in entry.module_map.extras:
             if extra.tensor in changed or extra.tensor in seen:
                 raise CheckFailed(_twice(entry, extra, seen.get(extra.tensor)))
             seen[extra.tensor] = entry.label
 
 
-def _twice(entry: WeightedAdapter, extra: ExtraTarget, other: str | None) -> str:
+def _twice(entry: BoundInput, extra: ExtraTarget, other: str | None) -> str:
     why = f"{other} replaces it too" if other else "another input updates it"
     return (
-        f"{entry.label} replaces {extra.extra.target} as a whole and {why}: only a sum says what that comes"
-        " to; merge without --method, or combine the adapters with --whole-weights first"
+        f"{entry.label} replaces {extra.extra.target} completely and {why}, which only a sum"
+        " supports: merge without --method, or combine the adapters with --whole-weights first"
     )

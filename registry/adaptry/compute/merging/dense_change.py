@@ -1,4 +1,6 @@
-"""One tensor changed as a whole: read, changed in torch, written. One tensor a thread is in memory."""
+"""Changes one tensor as a whole: reads it, changes it in torch, and writes it. Each thread has one in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ _PART = 64 << 20
 
 
 def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink, tally: ValueTally | None = None) -> None:
-    """`tally` counts what changes. Raises `InvalidWeights` if a change does not fit the tensor after all."""
+    """`tally` counts changed values. Raises `InvalidWeights` if a change does not fit the tensor."""
     import torch
 
     from adaptry.compute.tensors.adapter_tensors import DTYPES
@@ -32,21 +34,21 @@ def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink, tally: ValueTally
     with torch.inference_mode():
         stored = read_base_weight(sink, BaseTensor(tensor.shard, tensor.source, tensor.packed))
         if stored.dtype != DTYPES[tensor.dtype] and stored.is_floating_point():
-            stored = stored.float()  # the sum is rounded once, to the dtype that was asked for
+            stored = stored.float()  # the sum is rounded once, to the requested dtype
         try:
             result = apply_changes(tensor.changes, stored, read_bias) if tensor.changes else stored
         except (
             LookupError,
             RuntimeError,
             ValueError,
-        ) as error:  # torch's words for tensors that do not go together
+        ) as error:  # torch's errors for tensors that do not fit together
             raise InvalidWeights(
-                f"what an adapter holds for {tensor.name} does not fit it ({error}); check the adapter"
+                f"the tensors of an adapter for {tensor.name} do not fit it ({error}); check the adapter"
                 " against its base"
             ) from error
         if result.shape != tensor.shape:
             raise InvalidWeights(
-                f"an adapter would make {tensor.name} {list(result.shape)}, and it is {list(tensor.shape)};"
+                f"an adapter would make {tensor.name} {list(result.shape)}, but it is {list(tensor.shape)};"
                 " check the adapter against its base"
             )
         changed = result.to(DTYPES[tensor.dtype]).contiguous()
@@ -57,7 +59,7 @@ def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink, tally: ValueTally
 
 
 def read_base_weight(reader: ShardReader, place: BaseTensor) -> Tensor:
-    """The base's tensor at `place`; where it is packed, dequantised and rounded to the dtype that it gets."""
+    """The base's tensor at `place`; if it is packed, dequantised and rounded to its dtype in the result."""
     from adaptry.compute.tensors.adapter_tensors import DTYPES
 
     if place.packed is None:

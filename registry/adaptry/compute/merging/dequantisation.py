@@ -1,10 +1,10 @@
-"""Quantised weights as plain ones: the arithmetic of bitsandbytes' own dequantisation, one tensor at a time.
+"""Dequantises weights with the arithmetic of bitsandbytes, one tensor at a time.
 
-What `dequantize_4bit` and `int8_vectorwise_dequant` of bitsandbytes 0.50 give, bit for bit: the code's value
-times its block's scale in float32, rounded once to the dtype that was quantised; int8 stays in float32.
-Blocks run on from row to row, as they were quantised. (Its kernel for AVX-512 begins each row with a new
-block, and so is wrong where the rows of a weight are no multiple of a block: there this is what its other
-backends give.)
+The result equals `dequantize_4bit` and `int8_vectorwise_dequant` of bitsandbytes 0.50, bit for bit: the
+code's value times its block's scale in float32, rounded once to the original dtype; int8 stays in float32.
+Blocks continue across rows, as in the quantisation. (The AVX-512 kernel of bitsandbytes starts a new block in
+each row, which is wrong if a row is not a multiple of a block; in that case the result equals that of its
+other backends.)
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
 _PER_INT8 = 7.874015718698502e-3  # 1/127, as bitsandbytes and PEFT write it
-_STEP = 1 << 18  # values at a time: whole blocks of every size, and few enough to stay in a core's cache
+_STEP = 1 << 18  # values at a time: a multiple of all block sizes that fits into a core's cache
 _CONFIGS = ("text_config", "vision_config", "llm_config")
 
 
 def dequantised_view(view: LogicalView, int8_dtype: str) -> HfCheckpoint:
-    """The checkpoint after dequantising: shapes and dtypes of the result, the codes' places in files.
+    """The checkpoint as if dequantised: shapes and dtypes of the result, with the positions of the codes in
+    files.
 
-    Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (safetensors'
-    words).
+    Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (as in
+    safetensors).
     """
     tensors = dict(view.checkpoint.tensors)
     for name, packed in view.packed.items():
@@ -48,9 +49,9 @@ def dequantised_view(view: LogicalView, int8_dtype: str) -> HfCheckpoint:
 
 
 def dequantise(packed: PackedWeight, read: Callable[[str, TensorInfo], Tensor]) -> Tensor:
-    """The weight as the model has it, in `packed.shape`: float32 of int8, else the dtype that was quantised.
+    """The weight in `packed.shape`, in the dtype that it was quantised from (int8: float32).
 
-    `read(shard, info)` gives a tensor on disk.
+    `read(shard, info)` returns a tensor on disk.
     """
     parts = {
         role: read(part.shard, part.info) for role, part in packed.parts.items() if "quant_state" not in role
@@ -61,7 +62,7 @@ def dequantise(packed: PackedWeight, read: Callable[[str, TensorInfo], Tensor]) 
 
 @dataclass(frozen=True, slots=True)
 class SummedLoras:
-    """Plain LoRAs on one weight, their updates summed in float32 before the one rounding."""
+    """Plain LoRAs on one weight, whose updates are summed in float32 before a single rounding."""
 
     updates: tuple[LoraDelta, ...]
     is_transposed: bool

@@ -1,8 +1,8 @@
-"""A plan carried out: one pass over the base, streaming, in memory that does not grow with the model.
+"""Executes a plan in one streaming pass over the base, in memory that does not grow with the model.
 
-Each output file is a queue of steps: ranges to copy, weights to merge block by block. Threads always go on
-with the file that has most left. A file that is hashed belongs to one thread for one step, so its bytes pass
-in order and are hashed while hot; with fewer files than threads the hash follows in a thread of its own.
+Each output file is a queue of steps: ranges to copy, weights to merge block by block. Threads always continue
+with the file that has most work left. A hashed file belongs to one thread during a step, so its bytes are
+hashed in order while they are in cache; with fewer files than threads, a separate thread computes the hash.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
 
 Tallies = Mapping[str, ValueTally]
-"""By the name of the tensor."""
+"""Tallies by tensor name."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """An output file: its name, its size in bytes, its SHA-256 unless hashing was off, and how many of its
-    tensors have other values than the base's."""
+    """An output file: its name, its size in bytes, its SHA-256 unless hashing was off, and the number of its
+    tensors whose values differ from the base's.
+    """
 
     name: str
     size: int
@@ -52,11 +53,11 @@ def write_merged_weights(
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> tuple[WrittenFile, ...]:
-    """Writes the plan's weight files into `folder`, which exists and holds none of them.
+    """Writes the plan's weight files into `folder`, which must exist and have none of them.
 
-    Raises `OSError` (no space, say), `InvalidWeights` (a file that is cut while it is read) and `CheckFailed`
-    (values that became infinite or NaN) with files half written: the caller fills a folder that is published
-    by rename.
+    Raises `OSError` (such as no space), `InvalidWeights` (a file that is truncated while it is read) and
+    `CheckFailed` (values that became infinite or NaN). Files may then be incomplete: the caller fills a
+    folder that it publishes by renaming.
     """
     workers = threads or os.cpu_count() or 1
     with contextlib.ExitStack() as opened:
@@ -104,12 +105,12 @@ class _Work:
         self._changed = threading.Condition()
         self._busy = 0
         self._done = sum(len(file.header) for file in plan.files)
-        self._size = plan.size  # a sum over all tensors
+        self._size = plan.size  # summed over all tensors
         self._error: BaseException | None = None
         self._tallies: dict[str, ValueTally] = {}
 
     def run(self, workers: int) -> Tallies:
-        """Carries out all steps; returns the tally of each tensor that is not only copied."""
+        """Executes all steps; returns the tally of each tensor that is not only copied."""
         with self._kernels.limit_torch_threads(self._plan.changed_tensors):
             threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
             for thread in threads:
@@ -117,7 +118,7 @@ class _Work:
             try:
                 for thread in threads:
                     thread.join()
-            except BaseException as error:  # Ctrl-C; before files are closed, nobody may be writing to them
+            except BaseException as error:  # Ctrl-C; threads must stop before files are closed
                 self._stop(error)
                 for thread in threads:
                     thread.join()
@@ -146,7 +147,7 @@ class _Work:
             self._changed.notify_all()
 
     def _take(self) -> tuple[OutputWriter, WriteOp] | None:
-        """The next step of the file with most left; None when there is none to come."""
+        """The next step of the file with most work left; None if there are no more steps."""
         with self._changed:
             while self._error is None:
                 if self._free:
@@ -179,8 +180,9 @@ def merge_tensor(
     block: int,
     tally: ValueTally | None = None,
 ) -> None:
-    """Streams one weight through a kernel, block by block; or changes it as a whole. `tally` counts what
-    changes."""
+    """Streams one weight through a kernel, block by block, or changes it as a whole. `tally` counts changed
+    values.
+    """
     if tensor.is_whole:
         merge_whole_tensor(tensor, sink, tally)
         return
@@ -197,14 +199,14 @@ def merge_tensor(
 
 
 def read_again(base: ShardReader, shard: str, begin: int, size: int) -> memoryview:
-    """Bytes of the base whose buffer a kernel may have merged in place."""
+    """Reads bytes of the base again, since a kernel may have merged them in place."""
     data = memoryview(bytearray(size))
     base.read(shard, data, begin)
     return data
 
 
 def read_term(update: LoraDelta) -> LoraTerm:
-    """What a kernel adds, its factors read. Raises `InvalidWeights`."""
+    """The update for a kernel, with its factors read. Raises `InvalidWeights`."""
     return LoraTerm(_factor(update, "A"), _factor(update, "B"), update.scale)
 
 

@@ -1,4 +1,4 @@
-"""Where the bytes of a tensor come from and go to: a file that is written, or one that is compared with."""
+"""Sources and sinks of a tensor's bytes: a file that is written, or one that is compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ShardReader(Protocol):
 
 
 class TensorSink(ShardReader, Protocol):
-    """Used by one thread at a time for one tensor."""
+    """A sink for one tensor, used by one thread at a time."""
 
     def write(self, data: memoryview | bytes, at: int) -> None:
-        """Takes bytes of the result, in order, whose first has the position `at` in the result's file."""
+        """Takes bytes of the result, in order; the first has the position `at` in the result's file."""

@@ -1,4 +1,4 @@
-"""Which kernel merges a tensor: chosen once a merge, by what is installed and what was asked for."""
+"""Chooses the kernels of a merge, once, by what is installed and requested."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from adaptry.core.errors import Invalid, MissingDependency
 
 _TORCH_REMEDY = "merging needs torch: pip install 'adaptry[torch]'"
 _LLVM_TAKES = (
-    "the llvm kernel takes weights that keep their dtype, of several rows of a multiple of 32 elements, and"
-    " ranks that are at most 256 together"
+    "the llvm kernel supports weights that keep their dtype, with several rows of a multiple of 32 elements,"
+    " and a sum of ranks of at most 256"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
-    """Makes a thread's kernels: the first that supports a tensor merges it. `block` is bytes of W at a time.
-
-    `requested` is the kernel that was asked for by name, if any.
+    """Creates a thread's kernels; the first that supports a tensor merges it. `block` is the size in bytes of
+    W's blocks, and `requested` the name of the requested kernel, if any.
     """
 
     names: tuple[str, ...]
@@ -31,11 +30,11 @@ class KernelChoice:
     requested: str | None = None
 
     def check(self, tensors: Iterable[OutputTensor]) -> None:
-        """Raises `Invalid`, `MissingDependency` if a tensor to merge needs a kernel that is not here."""
+        """Raises `Invalid`, `MissingDependency` if a tensor needs a kernel that is not available."""
         tensors = list(tensors)
         if not _has("torch") and (whole := next((tensor for tensor in tensors if tensor.is_whole), None)):
             raise MissingDependency(
-                f"{whole.name} is made as a whole, which needs torch: pip install 'adaptry[torch]'"
+                f"{whole.name} is computed as a whole, which needs torch: pip install 'adaptry[torch]'"
             )
         if self.names != ("llvm",):
             return
@@ -47,7 +46,7 @@ class KernelChoice:
             )
 
     def names_for(self, tensors: Iterable[OutputTensor]) -> tuple[str, ...]:
-        """The names of those that will merge these tensors."""
+        """The names of the kernels that will merge these tensors."""
         tensors = list(tensors)
         uses_torch = any(tensor.is_whole for tensor in tensors)
         if self.names[0] != "llvm":
@@ -58,7 +57,7 @@ class KernelChoice:
 
     @contextlib.contextmanager
     def limit_torch_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
-        """While kernels merge these tensors: torch, if one of them needs it, keeps to one thread a kernel."""
+        """Limits torch, if a kernel for these tensors uses it, to one thread per kernel during the block."""
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
         uses_torch = is_streamed or any(tensor.is_whole for tensor in tensors)
@@ -71,7 +70,7 @@ class KernelChoice:
             yield
 
     def for_thread(self, tensors: Iterable[OutputTensor]) -> ThreadKernels:
-        """Kernels with room for every tensor to come, to be used by one thread."""
+        """Kernels for one thread, with buffers that are large enough for all these tensors."""
         room = max(
             (block_buffer_size(*row_layout(tensor), self.block) for tensor in tensors), default=self.block
         )
@@ -79,16 +78,16 @@ class KernelChoice:
 
 
 class ThreadKernels:
-    """One thread's kernels, each made when it is first needed."""
+    """One thread's kernels, each created on first use."""
 
     def __init__(self, makers: Sequence[Callable[[int], MergeKernel]], room: int) -> None:
         self._makers = makers
         self._room = room
         self._kernels: dict[int, MergeKernel] = {}
-        self.buffer = memoryview(bytearray(BLOCK))  # for bytes that only pass through
+        self.buffer = memoryview(bytearray(BLOCK))  # for copied bytes
 
     def begin_kernel(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> MergeKernel:
-        """The kernel for this tensor, begun."""
+        """The kernel for this tensor, after its `begin`."""
         for number, make in enumerate(self._makers):
             if number not in self._kernels:
                 self._kernels[number] = make(self._room)
@@ -100,7 +99,7 @@ class ThreadKernels:
 
 
 def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
-    """Those that stream and that the llvm kernel leaves to torch, which takes every tensor of a plan."""
+    """Streamed tensors that the llvm kernel does not support; torch supports every tensor of a plan."""
     from adaptry.compute.tensors.llvm_kernel import LlvmKernel
 
     for tensor in tensors:
@@ -111,7 +110,7 @@ def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
 
 
 def row_layout(tensor: OutputTensor) -> tuple[int, int]:
-    """(rows, bytes of a row) of a tensor as stored in the base; what is no matrix is one long row."""
+    """(rows, bytes per row) of a tensor as stored in the base; a tensor that is not a matrix is one row."""
     shape = tensor.source.shape
     if len(shape) == 2 and tensor.source.numel:
         return shape[0], tensor.source.size // shape[0]
@@ -120,18 +119,20 @@ def row_layout(tensor: OutputTensor) -> tuple[int, int]:
 
 
 def kernel_weight(tensor: OutputTensor) -> KernelWeight:
-    """What a kernel must know of a tensor."""
+    """The description of a tensor for a kernel."""
     rows, row_bytes = row_layout(tensor)
     columns = row_bytes * tensor.source.numel // max(1, tensor.source.size)
     return KernelWeight(tensor.source.dtype, tensor.dtype, rows, columns, tensor.is_transposed)
 
 
 def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
-    """`kernel`: auto, torch or llvm. Raises `MissingDependency` with the line that installs it, `Invalid`."""
+    """`kernel` is auto, torch or llvm. Raises `MissingDependency` with the command that installs it,
+    `Invalid`.
+    """
     if device != "cpu":
         return _on_device(device)
     if kernel not in ("auto", "torch", "llvm"):
-        raise Invalid(f"no kernel called {kernel!r}: auto, torch or llvm")
+        raise Invalid(f"unknown kernel {kernel!r} (one of: auto, torch, llvm)")
     makers: list[tuple[str, Callable[[int], MergeKernel]]] = []
     if kernel != "torch" and _has("llvmlite") and _has("numpy"):
         makers.append(("llvm", _llvm))
@@ -177,5 +178,5 @@ def _on_device(device: str) -> KernelChoice:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Torch goes on with a list of all it was built with."""
+    """The first sentence of a torch error, which continues with a list of its build options."""
     return str(error).splitlines()[0].split(". ")[0][:200]

@@ -1,7 +1,7 @@
-"""The files of a merged checkpoint, laid out before a byte is written.
+"""The layout of a merged checkpoint's files, computed before anything is written.
 
-Each output file is a header and tensors in order: to copy as they are, to cast, or to merge. Names,
-offsets and sizes are known here, so files can be allocated at once and written in any order.
+Each output file is a header and tensors in order, which are copied, cast or merged. Names, offsets and sizes
+are known here, so files can be allocated at once and written in any order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adaptry.compute.merging.whole_changes import WholeChange
 
 @dataclass(frozen=True, slots=True)
 class BaseTensor:
-    """Where a tensor of the base lies; `packed`, where it is to be dequantised."""
+    """The position of a base's tensor; `packed` if it will be dequantised."""
 
     shard: str
     info: TensorInfo
@@ -30,9 +30,9 @@ class BaseTensor:
 class OutputTensor:
     """One tensor of the result.
 
-    Its values are those of `source` in the base's file `shard`, plus the updates, as `dtype`; it lies at
-    `offset` in the output file. `is_transposed`: stored [in, out], as a Conv1D is. `packed`: the base has it
-    quantised, and `source` has the shape and dtype that it gets, at the place of its codes.
+    Its values are those of `source` in the base's file `shard`, plus the updates, in `dtype`, at `offset` in
+    the output file. `is_transposed`: stored as [in, out], like a Conv1D. `packed`: it is quantised in the
+    base; `source` then has the shape and dtype of the result, and the position of its codes.
     """
 
     name: str
@@ -45,7 +45,7 @@ class OutputTensor:
     changes: tuple[WholeChange, ...] = ()
     bias: BaseTensor | None = None
     rows: int | None = None
-    """How many rows it has, where that is not what `source` has: a larger vocabulary."""
+    """The number of rows, if it differs from `source` because of a larger vocabulary."""
     packed: PackedWeight | None = None
 
     @property
@@ -67,18 +67,18 @@ class OutputTensor:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the bytes are the base's."""
+        """Whether its bytes are copied from the base."""
         is_plain = not self.is_adapted and self.packed is None
         return is_plain and (self.dtype == self.source.dtype or not self.source.numel)
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is made as one tensor in memory, not in blocks of rows."""
+        """Whether it is computed as one tensor in memory, and not in blocks of rows."""
         return bool(self.changes) or self.packed is not None
 
     @property
     def shards(self) -> Iterator[str]:
-        """The base's files that it is made from."""
+        """The base's files that are read for it."""
         yield self.shard
         for place in (self.bias, BaseTensor(self.shard, self.source, self.packed)):
             if place is not None:
@@ -102,8 +102,8 @@ class OutputFile:
 def plan_files(
     shards: Iterable[str], tensors: Sequence[OutputTensor], limit: int | None, stem: str = "model"
 ) -> tuple[OutputFile, ...]:
-    """The tensors in files: those of the base, or as many as `limit` bytes each allow, in the same order,
-    under names that begin with `stem`.
+    """Distributes the tensors to files: those of the base, or files of up to `limit` bytes, in the same
+    order, with names that begin with `stem`.
     """
     groups: list[list[OutputTensor]] = []
     if limit is None:

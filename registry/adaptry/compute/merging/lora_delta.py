@@ -1,4 +1,4 @@
-"""What a plain LoRA does to one weight of the base, before its factors are read."""
+"""A plain LoRA's change of one weight, before its factors are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from adaptry.adapters.spec import ModuleSpec
 
 @dataclass(frozen=True, slots=True)
 class LoraDelta:
-    """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is in `scale`."""
+    """One adapter's change of one weight: `scale` · up @ down, [out, in]. `scale` includes the input's
+    weight.
+    """
 
     adapter: Adapter
     module: ModuleSpec

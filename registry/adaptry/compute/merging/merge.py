@@ -1,4 +1,4 @@
-"""The verb: adapters merged into a base, as a checkpoint folder that appears whole or not at all."""
+"""Merges adapters into a base, as a checkpoint folder that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.checks import check_weights
 from adaptry.compute.merging.combined_changes import MethodChoice
 from adaptry.compute.merging.execute import write_merged_weights
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.model_files import write_side_files
 from adaptry.compute.merging.plan import MergePlan, plan_merge
 from adaptry.compute.merging.record import MergeRecord, build_merge_record, write_merge_record
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict
@@ -26,10 +26,10 @@ from adaptry.core.report import CheckReport
 
 @dataclass(frozen=True, slots=True)
 class MergeOptions:
-    """The ways to carry a merge out that do not change what comes of it.
+    """Options of a merge that do not change its result.
 
-    `device`: torch's word (`cpu`, `cuda`, …); `kernel`: auto, torch or llvm; `hashing`: digest the files as
-    they are written; `threads`: None for one a core.
+    `device`: as in torch (`cpu`, `cuda`, …). `kernel`: auto, torch or llvm. `hashing`: compute digests of the
+    files while they are written. `threads`: None for one per core.
     """
 
     device: str = "cpu"
@@ -40,7 +40,7 @@ class MergeOptions:
 
 @dataclass(frozen=True, slots=True)
 class MergeSource:
-    """An input opened: in the order of the recipe's inputs. `revision` is its digest if a registry has it."""
+    """An opened input of the recipe. `revision` is its digest, if a registry has it."""
 
     weighted: WeightedAdapter
     revision: Digest | None = None
@@ -55,9 +55,9 @@ def merge(
     progress: Progress = no_progress,
     found: str = "",
 ) -> MergeRecord:
-    """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
+    """Writes the merged checkpoint to `target`, including `adaptry_merge.json`.
 
-    `found` is that of `plan_recipe`. Nothing is written unless everything fits. Raises what `plan_merge`
+    `found` is as in `plan_recipe`. Nothing is written unless everything fits. Raises what `plan_merge`
     raises, `MissingDependency` (no torch), `Conflict` (something is at `target`), `InvalidWeights` (a file
     that became shorter since), `CheckFailed` (values that became infinite or NaN), `StorageFull`,
     `Unavailable`.
@@ -86,9 +86,10 @@ def merge(
 def plan_recipe(
     recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], found: str = ""
 ) -> MergePlan:
-    """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the
-    original of the one that the recipe names, where it is that
-    (`adaptry.operations.quantised_variants.open_original`)."""
+    """The plan of a recipe whose base and inputs are open. `found` says how the base was identified as the
+    original of the one that the recipe names, if it was
+    (`adaptry.operations.quantised_variants.open_original`).
+    """
     return plan_merge(
         checkpoint,
         [source.weighted for source in sources],
@@ -106,9 +107,9 @@ def plan_recipe(
 
 
 def check_values(entry: WeightedAdapter) -> None:
-    """Factors are small beside a base: looking costs little, and a NaN in one would spread through the model.
+    """Raises `CheckFailed` if the factors have a NaN, or are all zero.
 
-    Raises `CheckFailed` where they hold one, or are all zero.
+    Factors are small compared with a base, so this is cheap, and a NaN would spread through the model.
     """
     report = CheckReport(findings=tuple(check_weights(entry.adapter)))
     if report.is_blocked:
@@ -121,7 +122,7 @@ def check_values(entry: WeightedAdapter) -> None:
 
 
 def _check_new(target: Path) -> None:
-    """A merge replaces nothing: a model someone may be loading is no place to write."""
+    """Raises `Conflict` if the target exists: a merge never replaces a model that someone may be loading."""
     if target.is_dir() and any(target.iterdir()):
-        raise Conflict(f"{target} is there already and not empty; choose another place, or remove it first")
+        raise Conflict(f"{target} exists and is not empty; choose another place, or remove it first")
     require_free(target)

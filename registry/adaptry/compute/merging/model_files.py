@@ -1,6 +1,6 @@
-"""The files beside the weights of a merged checkpoint: config, index, tokenizer, licence.
+"""The files of a merged checkpoint other than weights: config, index, tokenizer, licence.
 
-They are the base's, except where the merge makes them untrue: the dtype, the tie between embeddings and
+They are copied from the base, except for what the merge changes: the dtype, the tie between embeddings and
 output head, and the map of tensors to files.
 """
 
@@ -28,12 +28,12 @@ def write_side_files(plan: MergePlan, folder: Path) -> None:
 
 
 def copied_files(plan: MergePlan) -> Iterator[Path]:
-    """The base's own files that go along as they are."""
+    """The base's files that are copied unchanged."""
     return (path for path in side_files(plan.checkpoint.folder) if path.name != CONFIG)
 
 
 def generated_files(plan: MergePlan) -> Mapping[str, bytes]:
-    """The files that the merge changes or makes, by name."""
+    """The files that the merge changes or creates, by name."""
     made = {CONFIG: _json(_config(plan))}
     stem = plan.checkpoint.stem
     if [file.name for file in plan.files] != [f"{stem}.safetensors"]:
@@ -42,7 +42,7 @@ def generated_files(plan: MergePlan) -> Mapping[str, bytes]:
 
 
 def _config(plan: MergePlan) -> dict[str, Any]:
-    """(`Any`: the fields are the model's own.) Nested text configs are changed as their owner is."""
+    """The config; nested text configs are changed too. (`Any`: the fields depend on the model.)"""
     config = dict(plan.checkpoint.config)
     parts = [config]
     for key in ("text_config", "llm_config"):
@@ -62,7 +62,7 @@ def _config(plan: MergePlan) -> dict[str, Any]:
 
 
 def _index(plan: MergePlan) -> dict[str, Any]:
-    """(`Any`: JSON.) As transformers writes it."""
+    """The index in transformers' format. (`Any`: JSON.)"""
     tensors = [(tensor, file.name) for file in plan.files for tensor in file.tensors]
     return {
         "metadata": {

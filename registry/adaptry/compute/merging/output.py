@@ -1,7 +1,8 @@
-"""One output file while it is written: its steps in order, its bytes on disk, its digest as they pass.
+"""Writes one output file: its steps in order, its bytes to disk, and its digest at the same time.
 
-Bytes that nobody needs to see are moved inside the kernel; what is hashed is hashed from the buffer it was
-just written from. No write is larger than 1 MiB: larger ones were up to ten times slower on some kernels.
+Bytes that need not be read are copied by the operating system; hashed bytes are hashed from the buffer from
+which they were just written. No write is larger than 1 MiB: larger ones were up to ten times slower on some
+kernels.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 
 _CHUNK = 256 << 10
-_RING = 6  # buffers between the writer and a hash in the background
-_WINDOW = 8 << 20  # bytes after which the disk is asked to begin
-_KERNEL_COPY = 64 << 20  # bytes a step copies inside the kernel, so that threads share a large file
+_RING = 6  # buffers between the writer and a background hash
+_WINDOW = 8 << 20  # bytes after which writing to disk is started
+_KERNEL_COPY = (
+    64 << 20
+)  # bytes per step that the operating system copies, so that threads can share a large file
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,9 @@ class OutputWriter:
     """Steps are taken in order by one thread at a time if the file is hashed, else by any threads."""
 
     def __init__(self, file: OutputFile, checkpoint: HfCheckpoint, folder: Path, hashing: bool) -> None:
-        """Creates the file in `folder` at its full size, so that a lack of space shows before any work."""
+        """Creates the file in `folder` with its full size, so that a lack of space is detected before any
+        work.
+        """
         self.file = file
         self.steps = deque(plan_writes(file, None if hashing else _KERNEL_COPY))
         self.left = file.size
@@ -63,12 +68,12 @@ class OutputWriter:
             raise
 
     def hash_in_background(self) -> None:
-        """From here on another thread hashes, a few buffers behind."""
+        """Computes the hash in another thread from now on, a few buffers behind."""
         if self._hash is not None:
             self._background = _Background(self._hash)
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
-        """Fills `into` from the base. Raises `InvalidWeights` where the base's file has become shorter."""
+        """Fills `into` from the base. Raises `InvalidWeights` if the base's file has become shorter."""
         done = 0
         while done < len(into):
             count = os.preadv(self._open[shard].fileno(), [into[done:]], at + done)
@@ -79,7 +84,7 @@ class OutputWriter:
             done += count
 
     def write(self, data: memoryview | bytes, at: int) -> None:
-        """In order, where the file is hashed."""
+        """Writes bytes; in order, if the file is hashed."""
         view = memoryview(data)
         for start in range(0, len(view), 1 << 20):
             part = view[start : start + (1 << 20)]
@@ -94,7 +99,7 @@ class OutputWriter:
             self._begin_flush(at + len(view))
 
     def copy(self, step: WriteOp, buffer: memoryview) -> None:
-        """The step's bytes as the base has them; through `buffer` only if they must be seen."""
+        """Copies the step's bytes from the base; through `buffer` only if they are hashed."""
         at, end = step.source, step.source + step.size
         shift = step.offset - step.source
         if self._hash is None:
@@ -106,13 +111,13 @@ class OutputWriter:
             at += len(part)
 
     def digest(self) -> Digest | None:
-        """Of the whole file, once all steps are done. None where it was not hashed."""
+        """The digest of the whole file, after all steps; None if it was not hashed."""
         if self._background is not None:
             self._background.finish()
         return Digest(self._hash.hexdigest()) if self._hash is not None else None
 
     def close(self) -> None:
-        """Once, when no thread works on it any more."""
+        """Closes the file; called once, after all threads are done with it."""
         if self._background is not None:
             self._background.finish()
         for file in self._open.values():
@@ -120,7 +125,7 @@ class OutputWriter:
         os.close(self._target)
 
     def _copy_in_kernel(self, shard: str, at: int, end: int, shift: int) -> int:
-        """How far the kernel got: to `end`, or nowhere on systems and filesystems that cannot."""
+        """The position that the operating system's copy reached: `end`, or `at` if it is not supported."""
         if not hasattr(os, "copy_file_range"):
             return at
         try:
@@ -138,11 +143,10 @@ class OutputWriter:
         return at
 
     def _begin_flush(self, end: int, size: int = _WINDOW) -> None:
-        """Lets the disk begin with what was just written, so that the flush before renaming is short.
+        """Starts writing recent data to disk, so that the flush before renaming is short.
 
-        On Linux this advice starts writing dirty pages and drops only clean ones: a merge of 2.4 GB, flushed,
-        took
-        1.3 s instead of 2.0.
+        On Linux this advice starts writing dirty pages, and drops only clean ones: a flushed merge of 2.4 GB
+        took 1.3 s instead of 2.0 s.
         """
         if hasattr(os, "posix_fadvise"):
             start = max(0, end - size)
@@ -150,7 +154,7 @@ class OutputWriter:
 
 
 class _Background:
-    """A thread that hashes copies of what it is given, in order."""
+    """A thread that hashes copies of the given bytes, in order."""
 
     def __init__(self, hasher: hashlib._Hash) -> None:
         self._full: queue.SimpleQueue[tuple[bytearray, int] | None] = queue.SimpleQueue()
@@ -180,7 +184,7 @@ class _Background:
 
 
 def plan_writes(file: OutputFile, most: int | None = None) -> Iterator[WriteOp]:
-    """The tensors of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
+    """The tensors of a file as steps; adjacent copied tensors form one step of at most `most` bytes."""
     run: WriteOp | None = None
     for tensor in file.tensors:
         start = tensor.source.start
@@ -206,7 +210,7 @@ def _cut(step: WriteOp, most: int | None) -> Iterator[WriteOp]:
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Claims the space, on filesystems that can: a sparse file would fill the disk half-way through."""
+    """Reserves the space, if the file system can, so that a full disk is detected at the start."""
     if not hasattr(os, "posix_fallocate") or not size:
         return
     try:

@@ -1,8 +1,8 @@
-"""`--rounding peft`: the roundings of PEFT, merging one adapter after the other into a loaded model.
+"""`--rounding peft`: rounds like PEFT, which merges one adapter after another into a loaded model.
 
-PEFT holds the model in the dtype that it was loaded in, and rounds to it after each adapter. So the base is
-cast first, then each input is merged into what the one before left, and rounded. One input into a base that
-keeps its dtype has the same roundings either way.
+PEFT holds the model in the dtype in which it was loaded, and rounds to it after each adapter. So the base is
+cast first, and then each input is merged into the rounded result of the previous one. For a single input and
+an unchanged dtype, both ways round identically.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RoundedInTurn:
-    """Changes of one weight, each applied to what the one before left, in `dtype` (safetensors' word)."""
+    """Changes of one weight, each applied to the result of the previous one, in `dtype` (as in
+    safetensors).
+    """
 
     steps: tuple[WholeChange, ...]
     dtype: str
@@ -43,8 +45,9 @@ class RoundedInTurn:
 
 
 def round_as_peft(changes: TensorChanges, source_dtype: str, dtype: str) -> TensorChanges:
-    """The same changes with PEFT's roundings, for a weight that is `source_dtype` in the base and `dtype` in
-    the result: as they are where those are the same roundings."""
+    """The changes with PEFT's roundings, for a weight with `source_dtype` in the base and `dtype` in the
+    result; unchanged if the roundings are the same.
+    """
     steps = (*(StreamedChange(each, changes.is_transposed) for each in changes.updates), *changes.changes)
     if len(steps) < 2 and source_dtype == dtype:
         return changes

@@ -1,6 +1,6 @@
-"""What went into a merge and what came out, written beside the result: `adaptry_merge.json`.
+"""The record of a merge's inputs and result, which is written into the result as `adaptry_merge.json`.
 
-Inputs are named by digest, so that the result can be checked, and made again, long after the names moved on.
+Inputs are identified by digest, so that the result can be checked and reproduced after names have changed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from adaptry.compute.merging.base_copy import BaseCopy
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
+from adaptry.core.display import short_repr
 from adaptry.core.manifest import FileEntry
 
 RECORD_FILE = "adaptry_merge.json"
 
 
 class MergedInput(BaseModel):
-    """An adapter that went in: as named, its weight, the digests of its weights and of its config, which some
-    tools have in the weights' file.
+    """An input adapter: the user's name, its weight, and the digests of its weights and config (which some
+    tools store in the weights' file).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,10 +37,10 @@ class MergedInput(BaseModel):
 
 
 class MergeRecord(BaseModel):
-    """`base` is the base's id (its fingerprint); `files` the weight files written, where they were hashed;
-    `base_copy` which copy of the base was merged into, where one is quantised, and why. `baked` counts the
-    tensors that adapters change, `changed` those of them whose values came out different from the base's;
-    None where they were not computed with the record.
+    """`base` is the base's id (its fingerprint). `files` are the written weight files, if they were hashed.
+    `base_copy` is the copy that was merged into, if one is quantised, with the reason. `baked` is the number
+    of tensors that adapters change, and `changed` the number of those whose values differ from the base's
+    (None if it was not counted).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,9 +65,16 @@ class MergeRecord(BaseModel):
             fields.pop("changed", None)
         return fields
 
+    def __repr__(self) -> str:
+        inputs = " + ".join(each.source for each in self.inputs)
+        return short_repr(self, inputs, f"base {self.recipe.base}", f"{self.baked:,} weights")
+
+    def __str__(self) -> str:
+        return repr(self)
+
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader must not overlook."""
+        """Warnings about the result."""
         if self.changed != 0:
             return ()
         return (
@@ -83,7 +91,7 @@ def build_merge_record(
     revisions: tuple[Digest | None, ...],
     changed: int | None = None,
 ) -> MergeRecord:
-    """Reads the adapters' weights once more, to digest them."""
+    """Builds the record. Reads the adapters' weights again, for their digests."""
     inputs = tuple(
         MergedInput(
             source=entry.label,

@@ -1,42 +1,39 @@
 """Layer replication: a deeper model whose layers are copies of the base's, each with its own update.
 
-An adapter trained so names the layers of the deeper model. Here the base is read as that model: the tensors
-of a layer appear once under each of its new numbers, so that every copy is merged by itself. (PEFT lets
-copies share their storage, and its merge adds all their updates to each.)
+An adapter trained like this uses the layer numbers of the deeper model. Here the base is read as that model:
+the tensors of a layer appear once under each of its new numbers, so every copy is merged separately. (In PEFT
+copies share their storage, so its merge adds all their updates to each copy.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from adaptry.adapters.config import AdapterConfig
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.bases.layer_replication import deeper_names, replicated_layers
+from adaptry.bases.layer_replication import deeper_names
+from adaptry.checks.binding import BoundAdapter
 from adaptry.core.errors import CheckFailed, Unsupported
 
 
-def replicate_layers(checkpoint: HfCheckpoint, configs: Iterable[tuple[str, AdapterConfig]]) -> HfCheckpoint:
-    """The base as the adapters (label, config) were trained on: itself, or the deeper model they all name.
+def replicate_layers(checkpoint: HfCheckpoint, inputs: Sequence[tuple[str, BoundAdapter]]) -> HfCheckpoint:
+    """The deeper model on which the adapters (label, bound to the base) were trained.
 
-    Raises `CheckFailed` where they name different ones, `Unsupported` where the base has no one stack of
-    layers.
+    Raises `CheckFailed` if they declare different models, and `Unsupported` if the base does not have exactly
+    one stack of layers.
     """
-    wanted = {label: replicated_layers(config) for label, config in configs}
-    maps = set(wanted.values())
-    if maps <= {()}:
-        return checkpoint
-    if len(maps) > 1:
+    for label, bound in inputs:
+        if bound.unbound is not None:
+            raise Unsupported(f"{label} {bound.unbound} ({checkpoint.folder}); serve it with PEFT")
+    found = {bound.layers for _, bound in inputs}
+    if len(found) > 1:
+        labels = ", ".join(label for label, _ in inputs)
         raise CheckFailed(
-            f"{', '.join(wanted)} were trained on models of different depth (layer_replication): merge each"
-            " into a result of its own"
+            f"{labels} were trained on models of different depth (layer_replication): merge each separately"
         )
-    label, layers = next(iter(wanted.items()))
-    try:
-        names = deeper_names(checkpoint.tensors, layers)
-    except Unsupported as error:
-        raise Unsupported(f"{label} {error.message} ({checkpoint.folder}); serve it with PEFT") from None
+    (layers,) = found
+    names = deeper_names(checkpoint.tensors, layers)
     tensors = {name: checkpoint.tensors[source] for name, source in names.source.items()}
     shard_of = {name: checkpoint.shard_of[source] for name, source in names.source.items()}
     config = _deeper(checkpoint.config, names.depth, layers)
@@ -44,7 +41,7 @@ def replicate_layers(checkpoint: HfCheckpoint, configs: Iterable[tuple[str, Adap
 
 
 def _deeper(config: Mapping[str, Any], depth: int, layers: tuple[int, ...]) -> dict[str, Any]:
-    """(`Any`: the fields are the model's own.) The number of layers, and what is listed for each of them."""
+    """The config with the new number of layers, and lists per layer adjusted. (`Any`: the model's fields.)"""
     changed = dict(config)
     for key, value in config.items():
         if key in ("num_hidden_layers", "n_layer") and value == depth:

@@ -1,7 +1,7 @@
-"""What reads a tied embedding, by transformers' names: the output head, its bias, copies of the two stacks.
+"""The users of a tied embedding, by transformers' names: the output head, its bias, copies in the two stacks.
 
-A model that unties them wants each under its own name. The names are those of transformers 5
-(`_tied_weights_keys` of its classes); for a model that is not here, none is made up.
+A model that unties them needs each under its name. The names are those of transformers 5
+(`_tied_weights_keys` of its classes). For models outside the tables, no name is guessed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from adaptry.adapters.tensor_names import input_embedding
 from adaptry.bases.hf_folder import HfCheckpoint
 
-# Models that have embeddings and no output head, whatever their config says of tying (BERT's says it always).
+# Models with embeddings and no output head, whatever their config says about tying (BERT's always sets it).
 _HEADLESS = (
     "ForSequenceClassification",
     "ForTokenClassification",
@@ -26,9 +26,9 @@ _HEADLESS = (
 class TiedNames:
     """`head`: the path of the output head, None if unknown. `bias`: the tensor its bias is tied to.
 
-    `copies`: paths of what else reads the embedding and is untied with the head. `is_several`: whether
-    embeddings of other names read it too. `has_head`: whether the base's model has a head at all. `config`:
-    what the untied model's says.
+    `copies`: paths of further users of the embedding that are untied with the head. `is_several`: whether
+    embeddings with other names share it. `has_head`: whether the base's model has a head. `config`: the
+    fields of the untied model's config.
     """
 
     head: str | None = "lm_head"
@@ -42,8 +42,8 @@ class TiedNames:
 _BERT = TiedNames("cls.predictions.decoder", "cls.predictions.bias")
 _ROBERTA = TiedNames("lm_head.decoder", "lm_head.bias")
 _BART = TiedNames(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several=True)
-# T5 ties its stacks to each other always. Since transformers 5 its config says apart from the tie that it
-# scales.
+# T5 always ties its stacks to each other. Since transformers 5 its config has the scaling separately from the
+# tie.
 _T5 = TiedNames(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
 
 _LIKE_BERT = (
@@ -53,7 +53,7 @@ _LIKE_ROBERTA = (
     "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text",
     "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
-# Heads of which nothing is stored while they are tied: no bias, and nothing around them.
+# Heads without any stored tensor while they are tied: no bias, and no neighbours.
 _BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")
 
 _TIES: Mapping[str, TiedNames] = {
@@ -82,7 +82,7 @@ _TIES: Mapping[str, TiedNames] = {
 
 
 def find_tied_names(checkpoint: HfCheckpoint) -> TiedNames:
-    """What reads the embedding of this base."""
+    """The users of this base's embedding."""
     listed = checkpoint.config.get("architectures")
     architectures = [str(name) for name in listed] if isinstance(listed, list) else []
     if any(name.endswith(_HEADLESS) for name in architectures):

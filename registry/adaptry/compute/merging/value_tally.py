@@ -1,8 +1,8 @@
-"""What a merge does to values, counted as they are written: whether any changed, and how many became infinite
-or NaN.
+"""Counts the effect of a merge on values while they are written: whether any changed, and how many became
+infinite or NaN.
 
-A result that is finite, in a tensor that is known to have changed, costs two reductions over a block in
-cache. Only otherwise is the base's block read again and compared.
+A finite result in a tensor that is known to have changed costs two reductions over a block in cache. Only
+otherwise the base's block is read again and compared.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 Bytes = memoryview | bytes
 
-# Of each floating-point dtype: bytes of a value, and the bits of infinity, which no finite value reaches.
+# For each floating-point dtype: bytes per value, and the bits of infinity, which exceed those of finite
+# values.
 _INFINITY = {"BF16": (2, 0x7F80), "F16": (2, 0x7C00), "F32": (4, 0x7F800000), "F64": (8, 0x7FF0 << 48)}
 
 
 class ValueTally:
-    """The tally of one tensor, for one thread. `non_finite` counts values that are infinite or NaN and were
-    finite in the base. `is_changed`: a value differs from the base's, rounded to the result's dtype."""
+    """The tally of one tensor, for one thread. `non_finite` is the number of values that are infinite or NaN
+    but were finite in the base. `is_changed`: a value differs from the base's, rounded to the result's dtype.
+    """
 
     def __init__(self, tensor: OutputTensor) -> None:
         self.tensor = tensor
@@ -35,8 +37,9 @@ class ValueTally:
         self.is_changed = False
 
     def add(self, result: Bytes, read_source: Callable[[], Bytes], source_dtype: str) -> None:
-        """Counts a run of the result's bytes. `read_source` gives the base's bytes for the same elements;
-        where the result has more rows than the base, they are fewer."""
+        """Counts a run of the result's bytes. `read_source` returns the base's bytes for the same elements;
+        they are fewer if the result has more rows than the base.
+        """
         dtype = self.tensor.dtype
         is_finite = dtype not in _INFINITY or _is_finite(_integers(result, dtype), dtype)
         is_known = self.is_changed or not self.tensor.is_adapted
@@ -49,14 +52,15 @@ class ValueTally:
 
 
 def require_finite(counts: Mapping[str, int], dtype: str) -> None:
-    """Raises `CheckFailed` if a merge made values infinite or NaN. `counts`: how many, by tensor; `dtype` is
-    that of the first such tensor in the result."""
+    """Raises `CheckFailed` if values became infinite or NaN. `counts` is their number by tensor; `dtype` is
+    that of the first such tensor in the result.
+    """
     found = {name: count for name, count in counts.items() if count}
     if not found:
         return
     longer = "" if dtype != "F16" else ", or --dtype float32 (or bfloat16)"
     raise CheckFailed(
-        f"the result would hold {format_count(sum(found.values()), 'infinite or NaN value')} that the base"
+        f"the result would have {format_count(sum(found.values()), 'infinite or NaN value')} that the base"
         f" does not have, in {format_count(len(found), 'tensor')} (first: {next(iter(found))}): it is too"
         f" large for {dtype}. Choose smaller weights{longer}"
     )
@@ -70,8 +74,9 @@ def _integers(data: Bytes, dtype: str) -> Integers:
 
 
 def _is_finite(bits: Integers, dtype: str) -> bool:
-    """Read as signed, the largest is the largest positive value's; read as unsigned, the largest negative
-    value's."""
+    """Whether all values are finite: as signed integers, the largest belongs to the largest positive value;
+    as unsigned ones, to the largest negative value.
+    """
     if not bits.size:
         return True
     width, infinity = _INFINITY[dtype]
@@ -80,7 +85,7 @@ def _is_finite(bits: Integers, dtype: str) -> bool:
 
 
 def _differ(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> bool:
-    """Whether a value is another. Zeros of either sign are the same value."""
+    """Whether any value differs. Zeros of either sign are equal."""
     import numpy as np
 
     if dtype not in _INFINITY:
@@ -93,7 +98,7 @@ def _differ(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> bool
 
 
 def _count_new(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> int:
-    """How many values of `result` are infinite or NaN where those of `source` are finite, or are not."""
+    """The number of values that are infinite or NaN in `result` but finite, or missing, in `source`."""
     import numpy as np
 
     bad = _is_non_finite(_integers(result, dtype), dtype)

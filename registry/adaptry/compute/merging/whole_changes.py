@@ -1,8 +1,9 @@
-"""Changes of a whole tensor, for what is not a plain LoRA: one tensor in memory, changed, written.
+"""Changes of a whole tensor, for everything but plain LoRAs: a tensor is read into memory, changed and
+written.
 
-Each takes the weight as it is in the base and gives a new one of the same dtype. Several changes of one
-weight are each taken from the base's own values and their differences summed in float32, so that no order
-hides in a merge.
+Each change takes the base's weight and returns a new one with the same shape and dtype. Several changes of
+one weight are each computed from the base's values, and their differences are summed in float32, so the
+result does not depend on their order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Sides = Mapping[str, tuple[int, int]]
 
 
 class WholeChange(Protocol):
-    """`weight`: how strongly it counts (1: as trained)."""
+    """A change; `weight` is the input's weight (1: as trained)."""
 
     @property
     def weight(self) -> float: ...
@@ -36,7 +37,7 @@ class WholeChange(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MethodChange:
-    """What a method does to one weight (or bias) of the base."""
+    """A method's change of one weight or bias."""
 
     adapter: Adapter
     module: ModuleSpec
@@ -56,7 +57,7 @@ class MethodChange:
 
 @dataclass(frozen=True, slots=True)
 class StreamedChange:
-    """A plain LoRA on a tensor that is changed as a whole for another reason."""
+    """A plain LoRA on a tensor that must be changed as a whole for another reason."""
 
     update: LoraDelta
     is_transposed: bool
@@ -72,7 +73,7 @@ class StreamedChange:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A weight that takes the place of the base's."""
+    """A weight that replaces the base's."""
 
     adapter: Adapter
     tensor: str
@@ -87,7 +88,7 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class RowReplacement:
-    """Rows of an embedding that take the place of the base's, in the config's order of indices."""
+    """Rows of an embedding that replace the base's, in the config's order of indices."""
 
     adapter: Adapter
     tensor: str
@@ -105,7 +106,7 @@ class RowReplacement:
 
 @dataclass(frozen=True, slots=True)
 class ChangeChain:
-    """What one adapter does to one tensor in several steps: each takes what the one before gave."""
+    """Several changes of one tensor by one adapter, each applied to the result of the previous one."""
 
     steps: tuple[WholeChange, ...]
     weight: float = 1.0
@@ -117,7 +118,9 @@ class ChangeChain:
 
 
 def apply_changes(changes: Sequence[WholeChange], stored: Tensor, read_bias: ReadBias) -> Tensor:
-    """The weight after all changes, in its own dtype. One change of weight 1 is exactly its library's."""
+    """The weight after all changes, in its dtype. A single change with weight 1 equals its library's
+    exactly.
+    """
     match changes:
         case [change] if change.weight == 1.0:
             return change.apply(stored, read_bias)

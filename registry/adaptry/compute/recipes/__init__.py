@@ -1,1 +1,1 @@
-"""What a user asks of a merge or a combination: values, which jobs carry too."""
+"""Recipes of merges and combinations, as values that jobs carry too."""

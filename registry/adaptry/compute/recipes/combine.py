@@ -1,4 +1,4 @@
-"""What the user wrote: which adapters, how strongly, combined how. A value; a YAML file or flags make it."""
+"""The recipe of a combination: adapters, weights, method. A YAML file or flags create it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class CombineRecipe(BaseModel):
         if all(entry.weight == 0 for entry in self.inputs):
             raise ValueError("all weights are 0, so the result would be nothing")
         if self.rank is not None and self.energy is not None:
-            raise ValueError("say rank or energy, not both: each decides the rank")
+            raise ValueError("pass rank or energy, not both: each determines the rank")
         patterns = [override.match for override in self.modules]
         if twice := next((pattern for pattern in patterns if patterns.count(pattern) > 1), None):
             raise ValueError(f"modules has {twice[:80]!r} twice; which one is meant?")

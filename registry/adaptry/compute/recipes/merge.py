@@ -1,4 +1,4 @@
-"""What the user asked for: which adapters, how strongly, written how. A value, and the wire format."""
+"""The recipe of a merge: adapters, weights, options of the result. It is also the wire format."""
 
 from __future__ import annotations
 

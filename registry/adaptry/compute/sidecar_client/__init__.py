@@ -1,4 +1,5 @@
-"""What a server asks of the process that computes for it, so that it need not: `client` starts that process
-and passes its answers on, `framing` is how the two speak, `inputs` what they speak about. Nothing here
-computes, or imports what does.
+"""The server's side of the process that computes merged models for it.
+
+`client` starts the process and passes its answers on, `framing` defines the messages, `inputs` the values in
+them. Nothing here computes, or imports modules that do.
 """

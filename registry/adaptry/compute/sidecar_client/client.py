@@ -1,7 +1,8 @@
 """The server's side of the computing process: started when needed, restarted after a crash, ended with us.
 
-Nothing here imports what computes. Bytes are passed on as they come; who stops reading stops the computing. A
-stream goes on where it was when the process died, since the same model has the same bytes.
+Nothing here imports computing modules. Bytes are passed on as they arrive; when a reader stops, the
+computation stops. If the process dies, a stream continues at the same position, since the same model has the
+same bytes.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class ComputeClient:
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             control, process = self._ensure_process()
-            # Where it is dying just now, nobody takes the other end, and ours says so when it is read.
+            # If it is dying, nobody reads the other end, and reading ours raises an error.
             with contextlib.suppress(OSError):
                 socket.send_fds(control, [b"?"], [theirs.fileno()])
         return ours, process
@@ -169,7 +170,7 @@ class ComputeClient:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """What the process needs to know: where things are installed, and no secrets."""
+    """The environment of the process: variables that locate installed libraries, and no secrets."""
     return {name: value for name, value in own.items() if name in _PASSED_ON or name.startswith(_PREFIXES)}
 
 

@@ -1,7 +1,7 @@
-"""What passes between a server and the process that computes for it: frames, a socket pair per request.
+"""The messages between a server and its computing process: frames, over a socket pair per request.
 
-A frame is a kind, a length and that many bytes. The request (kind `question`) is one frame; the answer is
-data and then its end, or an error in our own words. Whoever closes the pair has lost interest, or is dead.
+A frame is a kind, a length and that many bytes. The request (kind `question`) is one frame. The answer is
+data frames and an end frame, or an error. A closed pair means that the other side has stopped or died.
 """
 
 from __future__ import annotations

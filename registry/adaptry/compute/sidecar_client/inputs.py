@@ -1,4 +1,6 @@
-"""What goes into a merged model, by its place on this machine, and what comes out: values for processes."""
+"""The inputs of a merged model, by their paths on this machine, and its description: values for both
+processes.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class ModelDescription(_Passed):
 
 
 class ComputeRequest(_Passed):
-    """Of a model: what it is, or with `file` the bytes [start, end) of that file of model `identity`."""
+    """A request about a model: its description, or with `file` the bytes [start, end) of that file of model
+    `identity`.
+    """
 
     ingredients: ModelInputs
     file: str | None = None

@@ -1,1 +1,3 @@
-"""Arithmetic on weights. Heavy imports (torch, numpy, llvmlite) begin below here and nowhere above."""
+"""Arithmetic on weights. Only modules in this package and packages that use it import torch, numpy or
+llvmlite.
+"""

@@ -1,4 +1,4 @@
-"""What a method's change may use, read when asked: its tensors in float32, shared ones, the module's bias."""
+"""The arguments of a method's change, read on demand: tensors in float32, shared ones, the module's bias."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ReadBias = Callable[[], "Tensor | None"]
 
 
 def as_tensor(data: bytes | bytearray, info: TensorInfo) -> Tensor:
-    """Stored bytes as a tensor; over the same memory where that may be written."""
+    """Stored bytes as a tensor with `info`'s dtype and shape; shares the memory if that is writable."""
     if not data:
         return torch.empty(info.shape, dtype=DTYPES[info.dtype])
     memory = data if isinstance(data, bytearray) else bytearray(data)
@@ -35,7 +35,9 @@ def as_tensor(data: bytes | bytearray, info: TensorInfo) -> Tensor:
 
 
 def stored_bytes(tensor: Tensor) -> bytes:
-    """The other way: a tensor as a file has it."""
+    """The inverse: the bytes of a CPU tensor of any shape and dtype, as in a file (little-endian,
+    row-major).
+    """
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -59,7 +61,9 @@ class AdapterTensors:
         return role in self._names
 
     def __getitem__(self, role: str) -> Tensor:
-        """Floats in float32, as PEFT holds an adapter (`autocast_adapter_dtype`); integers as they are."""
+        """The tensor of a role, in its stored shape: floats as float32, as PEFT holds an adapter
+        (`autocast_adapter_dtype`), integers unchanged. Raises `KeyError` for a role that the module lacks.
+        """
         if role not in self._read:
             name = self._names[role]
             stored = as_tensor(self.adapter.tensor_bytes(name), self.adapter.tensors[name])
@@ -67,10 +71,13 @@ class AdapterTensors:
         return self._read[role]
 
     def bias(self) -> Tensor | None:
+        """The base's bias [out] of the module, in its stored dtype; None if it has none."""
         return self.read_bias()
 
     def weight(self) -> Tensor:
-        """Raises `InvalidWeights` where the base has a bias for the module and no weight."""
+        """The base's weight of the module, for a change of its bias, in its stored shape and dtype. Raises
+        `InvalidWeights` if the base has only a bias.
+        """
         weight = self.read_bias()  # for a change of a bias, what lies beside is the weight
         if weight is None:
             raise InvalidWeights(f"the base has no weight for {self.module.path}, only a bias")

@@ -1,4 +1,4 @@
-"""torch's dtypes by safetensors' words, and back."""
+"""Maps between safetensors' dtype names (`BF16`) and torch's dtypes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WORDS = {dtype: word for word, dtype in DTYPES.items()}
 
 
 def safetensors_dtype(dtype: torch.dtype) -> str:
-    """`F32` and the like."""
+    """The name in safetensors, such as `F32`."""
     return _WORDS[dtype]
 
 

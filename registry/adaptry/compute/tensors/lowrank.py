@@ -1,4 +1,4 @@
-"""Updates kept as a product of two thin matrices, and the algebra that never forms the thick one.
+"""Updates as a product of two thin matrices, and algebra on them that never forms the dense matrix.
 
 Every sum, product, norm and decomposition here costs O((out + in)·r²), where the dense way costs
 out·in·min(out, in). Leading dimensions are a batch (the experts of a fused parameter). Computed in float64,
@@ -17,7 +17,7 @@ from adaptry.compute.tensors.krylov import leading_triplets
 from adaptry.compute.tensors.orthonormal import basis_of
 
 NEGLIGIBLE = 1e-6
-"""A singular value below this share of the largest is what rounding to float32 leaves of 0."""
+"""A singular value below this share of the largest is a rounding error of float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,14 @@ class Decomposition:
         return float(self.values.square().sum()) + self.tail_energy
 
     def lost_energy(self, rank: int) -> float:
-        """‖Δ − Δ_rank‖²: what no update of this rank can keep (Eckart and Young)."""
+        """‖Δ − Δ_rank‖², the smallest possible loss at this rank (Eckart and Young)."""
         return float(self.values[..., rank:].square().sum()) + self.tail_energy
 
     def truncate(self, rank: int) -> Factors:
-        """The nearest update of `rank`, its weight shared evenly by the two factors; float32.
+        """The closest update of `rank`, with singular values split evenly between the two factors, in
+        float32.
 
-        A rank beyond what there is gives what there is.
+        A larger rank than that of the update returns the whole update.
         """
         root = self.values[..., :rank].sqrt()
         up = self.left[..., :rank] * root.unsqueeze(-2)
@@ -80,7 +81,9 @@ class Decomposition:
 
 
 def concatenate(updates: Sequence[Factors]) -> Factors:
-    """Σ Δ_i, exactly: the factors side by side, each `up` with its scale; the rank is the sum of ranks."""
+    """Σ Δ_i, exactly: the concatenated factors, each `up` including its scale. The rank is the sum of
+    ranks.
+    """
     folded = [update.with_unit_scale() for update in updates]
     return Factors(
         torch.cat([update.up for update in folded], dim=-1),
@@ -138,7 +141,7 @@ def orthonormal_bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
 def decompose(update: Factors, rank: int | None = None) -> Decomposition:
     """The singular value decomposition of Δ, through bases of the factors and an r×r problem.
 
-    All singular values; with `rank`, only so many of the singular vectors, which is most of the work.
+    Returns all singular values; with `rank`, only that many singular vectors, which are most of the work.
     """
     left, right = basis_of(update.up), basis_of(update.down.mT)
     core = (left.upper @ right.upper.mT) * update.scale
@@ -149,8 +152,8 @@ def decompose(update: Factors, rank: int | None = None) -> Decomposition:
 def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
     """As `decompose`, of a dense Δ [..., out, in].
 
-    With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they
-    keep is within `krylov.TOLERANCE` of the most that can be kept. Otherwise O(out·in·min(out, in)).
+    For a `rank` that is small compared with the sides, only `rank` triplets are computed, by iteration; the
+    energy that they keep is within `krylov.TOLERANCE` of the maximum. Otherwise O(out·in·min(out, in)).
     """
     matrices = delta.reshape(-1, *delta.shape[-2:])
     found = [_triplets(matrix.double(), rank) for matrix in matrices]
@@ -177,12 +180,16 @@ def _triplets(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]
 
 
 def numerical_rank(values: Tensor, share: float = NEGLIGIBLE) -> int:
-    """How many singular values [..., k] exceed this share of the largest; at least 1; a batch's most."""
+    """How many singular values [..., k], descending, exceed this share of the largest: at least 1, and for a
+    batch the maximum over its members.
+    """
     return max(1, int((values > share * values[..., :1]).sum(-1).max()))
 
 
 def rank_for(values: Tensor, energy: float) -> int:
-    """The smallest rank that keeps this share of Σσ² (of every member of a batch); at least 1."""
+    """The smallest rank that keeps this share (0 to 1) of Σσ², with σ [..., k] descending, in every member of
+    a batch; at least 1.
+    """
     squares = values.square()
     total = squares.sum(-1, keepdim=True)
     kept = torch.where(total > 0, torch.cumsum(squares, -1) / total, 1.0)  # of nothing, nothing is lost

@@ -41,7 +41,7 @@ class Basis:
 
     @property
     def vectors(self) -> Tensor:
-        """Q, formed; float64."""
+        """Q as a dense tensor, [..., m, k] float64."""
         unit = torch.eye(self.upper.shape[-2], dtype=torch.float64)
         return self.columns if self.mixing is None else self.times(unit)
 

@@ -36,7 +36,9 @@ def decompose_to_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
 
 
 def decompose_to_energy(delta: Tensor, share: float, seed: int) -> tuple[Decomposition, int]:
-    """A decomposition and the smallest of its ranks that keeps this share of ‖Δ‖²."""
+    """A decomposition of Δ [out, in] float32, and its smallest rank that keeps this share (0 to 1) of ‖Δ‖².
+    Tries ranks 16, 32, 64, … by randomised subspace iteration (Halko et al., arXiv 0909.4061).
+    """
     rank = _FIRST
     while True:
         found = decompose_to_rank(delta, rank, seed)

@@ -1,6 +1,6 @@
-"""Whether a checkpoint is a base plus adapters: proved or refuted, tensor by tensor, in bounded memory.
+"""Proves or refutes, tensor by tensor and in bounded memory, that a checkpoint is a base plus adapters.
 
-The same plan and kernels that merge say what each tensor must be; `verification` compares instead of writing.
-What differs is looked at once more (`second_pass`, `diagnosis`), to say how: which scale it has, or that
-nothing was applied at all.
+The plan and kernels of a merge compute what each tensor must be; `verification` compares instead of writing.
+Tensors that differ are examined again (`second_pass`, `diagnosis`), to find out how: by a wrong scale, or
+because nothing was applied.
 """

@@ -1,4 +1,6 @@
-"""What two configs say otherwise: the same weights with other heads or another rope are another model."""
+"""Differences between two configs: the same weights with other heads or another rope are a different
+model.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,11 @@ def facts_of_merge(plan: MergePlan) -> dict[str, Any]:
 def config_differences(
     wanted: Mapping[str, Any], found: Mapping[str, Any], where: str = "the merge"
 ) -> tuple[str, ...]:
-    """Sentences, one a fact; `where`: whose facts are wanted. (`Any`: facts are JSON.) Names of dtypes and
-    heads are not among the facts compared.
+    """A sentence for each different fact; `where` names the source of the expected facts. Dtypes and names of
+    heads are not compared. (`Any`: facts are JSON.)
     """
     return tuple(
-        f"config.json: {path} is {other}, and in {where} {one}"
+        f"config.json: {path} is {other}, but in {where} {one}"
         for path, one, other in _differences(identity_facts(wanted), identity_facts(found), "")
     )
 

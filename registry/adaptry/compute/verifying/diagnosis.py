@@ -1,15 +1,15 @@
-"""What a tensor is that the merge would not write: rounded otherwise, scaled otherwise, or something else.
+"""Diagnoses a tensor that differs from the merge: other roundings, another scale, or something else.
 
-`found − base` is fitted by the adapters' updates (least squares, float64). Where that leaves no more than
-roundings, the factors say what was done: 0 nothing, 2 twice, −1 the wrong sign, 1/√r rsLoRA taken for plain
-LoRA.
+`found − base` is fitted by the adapters' updates (least squares, float64). If the residual is only rounding,
+the factors show what happened: 0 nothing was applied, 2 applied twice, −1 the wrong sign, 1/√r rsLoRA treated
+as plain LoRA.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.merging.fitting import PLAIN
+from adaptry.adapters.header import PLAIN_FLOATS
 from adaptry.compute.verifying.verdict import TensorVerdict
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ def diagnose(
     found: Shards,
     labels: dict[int, str],
 ) -> TensorVerdict:
-    """`counted` with its error, and if it differs how. `labels`: the user's names, by adapter `id`."""
-    if not {pair.expected.dtype, pair.expected.source.dtype} <= PLAIN:
+    """`counted` with its error and the kind of difference. `labels` are the user's names by adapter `id`."""
+    if not {pair.expected.dtype, pair.expected.source.dtype} <= PLAIN_FLOATS:
         return counted.model_copy(update={"state": "differs", "hint": _UNTOUCHED})
     try:
         import torch
     except ImportError:
-        told = "how it differs is told where torch is installed: pip install 'adaptry[torch]'"
+        told = "a diagnosis needs torch: pip install 'adaptry[torch]'"
         return counted.model_copy(update={"state": "differs", "hint": told})
     from adaptry.compute.verifying.second_pass import SecondPass
     from adaptry.compute.verifying.values import blocks, delta_origins
@@ -52,4 +52,4 @@ def diagnose(
     return counted.model_copy(update={**update, "state": "differs", "hint": look.hint(names)})
 
 
-_UNTOUCHED = "no adapter changes it, and it is not the base's"
+_UNTOUCHED = "no adapter changes it, but it differs from the base"

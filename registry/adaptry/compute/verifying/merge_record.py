@@ -1,4 +1,4 @@
-"""A merged checkpoint's `adaptry_merge.json`, and whether the inputs at hand are those it names."""
+"""Reads a merged checkpoint's `adaptry_merge.json`, and checks that the inputs are those that it names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.record import RECORD_FILE, MergeRecord
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core import strictjson
 from adaptry.core.errors import CheckFailed, InvalidConfig, NotFound
 
@@ -17,12 +17,10 @@ _LIMITS = strictjson.JsonLimits(size=16 << 20, depth=16, nodes=500_000)
 
 
 def read_merge_record(folder: Path) -> MergeRecord:
-    """Raises `NotFound` where there is none, `InvalidConfig` where it is not what a merge wrote."""
+    """Raises `NotFound` if there is none, and `InvalidConfig` if it is not a valid record."""
     path = folder / RECORD_FILE
     if not path.is_file():
-        raise NotFound(
-            f"{folder} has no {RECORD_FILE} that says what it is made of: name it with --base and --adapter"
-        )
+        raise NotFound(f"{folder} has no {RECORD_FILE} with its inputs: pass them with --base and --adapter")
     document = strictjson.loads(path.read_bytes(), _LIMITS, str(path))
     try:
         return MergeRecord.model_validate(document)
@@ -30,25 +28,28 @@ def read_merge_record(folder: Path) -> MergeRecord:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise InvalidConfig(
-            f"{path} is not what a merge writes ({field}: {first['msg']}); say --base and --adapter instead"
+            f"{path} is not a valid record ({field}: {first['msg']}); pass --base and --adapter instead"
         ) from None
 
 
 def check_inputs(record: MergeRecord, inputs: Sequence[WeightedAdapter]) -> None:
-    """Raises `CheckFailed` where an adapter is no longer the one that went in: names move, digests do not."""
+    """Raises `CheckFailed` if an adapter is no longer the merged one: a name may have moved; digests do
+    not.
+    """
     for named, entry in zip(record.inputs, inputs, strict=True):
         found = entry.adapter.weights_digest()
         if found != named.weights:
             raise CheckFailed(
-                f"{entry.label} has the weights {found.brief}, and what was merged had {named.weights.brief}:"
-                " it has changed since. Name the adapter that is meant with --base and --adapter"
+                f"{entry.label} has the weights {found.brief}, but the merged adapter had"
+                f" {named.weights.brief}:"
+                " it has changed since. Pass the merged adapter with --base and --adapter"
             )
 
 
 def check_base(record: MergeRecord, plan: MergePlan) -> None:
-    """Raises `CheckFailed` where the base at hand is not the one that was merged into."""
+    """Raises `CheckFailed` if the base is not the one that was merged into."""
     if plan.base != record.base:
         raise CheckFailed(
-            f"{plan.checkpoint.folder} is the base {plan.base.brief}, and the merge was into"
-            f" {record.base.brief}: name the one that is meant with --base and --adapter"
+            f"{plan.checkpoint.folder} is the base {plan.base.brief}, but the merge was into"
+            f" {record.base.brief}: pass that one with --base and --adapter"
         )

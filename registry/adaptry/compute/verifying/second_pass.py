@@ -1,4 +1,4 @@
-"""The second look at a tensor: sums over its blocks, and what they say."""
+"""The second pass over a tensor: sums over its blocks, and a diagnosis from them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from adaptry.compute.tensors.adapter_tensors import DTYPES
 from adaptry.compute.verifying.ulp_diff import UlpDiff
 from adaptry.compute.verifying.values import DeltaOrigin, ValueBlock
 
-_NEAR = 0.02  # how near a fitted factor must be to one that has a name
-_SUM = 8 * 2.0**-24  # what another order of summation makes in float32, relative to what is summed
+_NEAR = 0.02  # largest distance of a fitted factor from one with a known meaning
+_SUM = 8 * 2.0**-24  # relative error of another order of summation in float32
 
 NamedOrigin = tuple[str, DeltaOrigin]
 
 
 class SecondPass:
-    """Fed block by block. `wrong` is ‖found − wanted‖², `change` ‖found − base‖²."""
+    """Takes blocks one by one. `wrong` is ‖found − wanted‖², `change` is ‖found − base‖²."""
 
     def __init__(self, dtype: str, count: int) -> None:
         self._dtype = dtype
@@ -55,12 +55,12 @@ class SecondPass:
 
     @property
     def error(self) -> float:
-        """‖found − wanted‖ relative to the update, or to the base where there is none."""
+        """‖found − wanted‖ relative to the update, or to the base if there is no update."""
         whole = self._update or self._size
         return math.sqrt(self.wrong / whole) if whole else math.inf
 
     def other_rounding(self, tolerance: int) -> str | None:
-        """The other way to round that gives what was found; None where none does."""
+        """The way of rounding that explains the found values; None if none does."""
         for name, tally in self._others.items():
             if tally.largest <= tolerance and (tally.largest or not tally.differing):
                 return name
@@ -69,33 +69,33 @@ class SecondPass:
         return None
 
     def hint(self, named: Sequence[NamedOrigin]) -> str:
-        """What it is instead, in words."""
+        """A sentence about the actual values."""
         if not self._base.differing:
-            return "it is the base's" + (": no adapter was applied" if named else "")
+            return "it equals the base" + (": no adapter was applied" if named else "")
         if not named:
             return "no adapter changes it, and it is not the base's"
         if not math.isfinite(self.change):
-            return "it holds values that are no numbers"
+            return "it has values that are NaN"
         gram = self._gram + self._gram.tril(-1).T
         factors = torch.linalg.lstsq(gram, self._right.unsqueeze(1), driver="gelsd").solution.squeeze(1)
         left = self.change - float(self._right @ factors)
         if left > self._noise:
             is_there = all(_is_near(float(factor), 1.0) for factor in factors)
             return (
-                "the update is there, and other changes with it"
+                "the update was applied, with further changes"
                 if is_there
-                else "no multiple of the update gives it"
+                else "it is not a multiple of the update"
             )
         said = [
             told
             for factor, name in zip(factors, named, strict=True)
             if (told := _factor_hint(float(factor), name))
         ]
-        return "; ".join(said) or "the update is there, and some elements are off by more than rounding"
+        return "; ".join(said) or "the update was applied, but some elements differ by more than rounding"
 
 
 def _factor_hint(factor: float, named: NamedOrigin) -> str | None:
-    """What a factor other than 1 means."""
+    """The meaning of a factor other than 1."""
     label, origin = named
     if _is_near(factor, 1.0):
         return None
@@ -107,9 +107,9 @@ def _factor_hint(factor: float, named: NamedOrigin) -> str | None:
     if origin.scale:
         root = math.sqrt(origin.rank)
         if origin.is_rslora:
-            meanings["was scaled by α/r, and it is rsLoRA (α/√r)"] = 1 / root
+            meanings["was scaled by α/r, but it is rsLoRA (α/√r)"] = 1 / root
         else:
-            meanings["was scaled as rsLoRA (α/√r), and it is not"] = root
+            meanings["was scaled like rsLoRA (α/√r), but it is not rsLoRA"] = root
         meanings["was applied without its scale"] = 1 / origin.scale
     said = [meaning for meaning, value in meanings.items() if _is_near(factor, value)]
     return f"{label} {' or '.join(said) or f'was applied at {factor:.3g} times its weight'}"
@@ -120,7 +120,7 @@ def _is_near(factor: float, value: float) -> bool:
 
 
 def _roundings(block: ValueBlock) -> Mapping[str, Tensor]:
-    """What other programs write that round more often: after each adapter, or to a dtype on the way."""
+    """The results of programs that round more often: after each adapter, or to an intermediate dtype."""
     stored, found = block.stored.dtype, block.found.dtype
     others: dict[str, Tensor] = {}
     if len(block.deltas) > 1:
@@ -143,7 +143,7 @@ def _word(dtype: torch.dtype) -> str:
 
 
 def _is_within_a_sum(block: ValueBlock, found: Tensor, eps: float) -> bool:
-    """Whether all elements are as near as another order of summation and rounding to the dtype make it."""
+    """Whether all elements differ by at most another order of summation and the rounding to the dtype."""
     if block.reach is None:
         return False
     exact = block.stored.double() + sum(delta.double() for delta in block.deltas)

@@ -1,7 +1,6 @@
-"""Which tensor of a checkpoint is to be which tensor of the merge: by name, whichever tool wrote it.
+"""Pairs the tensors of a checkpoint with those of the merge, by name, whichever tool wrote them.
 
-A head that is tied in one of the two and stored in the other is compared with the embedding. Buffers are no
-weights.
+A head that is tied in one and stored in the other is compared with the embedding. Buffers are ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from adaptry.compute.merging.plan import MergePlan
 
 @dataclass(frozen=True, slots=True)
 class TensorPair:
-    """A tensor of the merge, and that of the checkpoint (with its place) that should be it."""
+    """A tensor of the merge, and the corresponding tensor of the checkpoint, with its position."""
 
     expected: OutputTensor
     tensor: str
@@ -29,7 +28,9 @@ class TensorPair:
 
 @dataclass(frozen=True, slots=True)
 class TensorPairs:
-    """`missing`: tensors of the merge that the checkpoint lacks; `extra`: tensors of its own."""
+    """`missing`: tensors of the merge that the checkpoint lacks. `extra`: tensors that only the checkpoint
+    has.
+    """
 
     pairs: tuple[TensorPair, ...]
     missing: tuple[str, ...]
@@ -41,7 +42,7 @@ Facts = Mapping[str, Any]
 
 
 def pair_tensors(plan: MergePlan, wanted: Facts, checkpoint: HfCheckpoint, found: Facts) -> TensorPairs:
-    """`wanted` are the facts of the merge's config, `found` those of the checkpoint's."""
+    """`wanted` are the facts of the merge's config, `found` those of the checkpoint's config."""
     tensors = {expected.name: expected for file in plan.files for expected in file.tensors}
     names = ParameterNames(_shapes(checkpoint), found)
     pairs: list[TensorPair] = []
@@ -77,7 +78,7 @@ def _pair(expected: OutputTensor, tensor: str, checkpoint: HfCheckpoint) -> Tens
 
 
 def _found(names: ParameterNames, name: str) -> str:
-    """The tensor on disk that `name` is; nothing where there is none, or several make it."""
+    """The tensor on disk for `name`; empty if there is none, or several form it."""
     where = names.find(name)
     if where.tensor is None or len(where.tensor.parts) > 1:
         return ""

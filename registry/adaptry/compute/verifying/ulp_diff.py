@@ -1,4 +1,4 @@
-"""How far apart two runs of values are: equal bytes first, units in the last place where they are not."""
+"""The difference of two runs of values: compares bytes first, then units in the last place."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     import numpy
 
 FAR = (1 << 31) - 1
-"""Units between a number and NaN, and more than which nobody counts."""
+"""The difference between a number and NaN, which is also the largest count."""
 
-# Of the dtypes that are merged: numpy's word for the bits, bits without the sign, and those of infinity.
+# For each merged dtype: numpy's integer type, the bits without the sign, and those of infinity.
 _BITS = {
     "F32": ("<i4", 0x7FFFFFFF, 0x7F800000),
     "F16": ("<i2", 0x7FFF, 0x7C00),
@@ -21,7 +21,7 @@ _BITS = {
 
 @dataclass(slots=True)
 class UlpDiff:
-    """Counts up while a tensor passes. `ulp` is None where the dtype has none that are counted here."""
+    """The counts of a tensor. `ulp` is None for dtypes that are not counted here."""
 
     dtype: str
     elements: int = 0
@@ -37,7 +37,7 @@ class UlpDiff:
         return self.differing / self.elements if self.elements else 0.0
 
     def add(self, found: memoryview | bytes, wanted: memoryview | bytes, width: int) -> None:
-        """Two runs of the same elements, each of `width` bytes."""
+        """Adds two runs of the same elements, each of `width` bytes."""
         import numpy
 
         one = numpy.frombuffer(found, numpy.uint8)
@@ -56,7 +56,7 @@ class UlpDiff:
 
 
 def _furthest(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype: str) -> int:
-    """The most units between two elements; +0 and -0 are none apart. (`Any`: the stubs' shape and dtype.)"""
+    """The largest difference in units; +0 and -0 are equal. (`Any`: the stubs' shape and dtype.)"""
     import numpy
 
     _, unsigned, infinity = _BITS[dtype]

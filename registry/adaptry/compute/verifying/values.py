@@ -1,4 +1,4 @@
-"""A tensor that differs, as blocks of values: what was found, the base, each adapter's part, the sum."""
+"""Blocks of values of a tensor that differs: the found values, the base, each adapter's update, the sum."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _BLOCK = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class ValueBlock:
-    """`found` and `wanted` in the checkpoint's dtype, `stored` in the base's, `deltas` (one an adapter) in
-    float32, all of one shape. `reach`: |W| + Σ scale·|B|·|A|, what the error of a sum is relative to; None of
-    what is no plain LoRA.
+    """`found` and `wanted` in the checkpoint's dtype, `stored` in the base's, `deltas` (one per adapter) in
+    float32, all with the same shape. `reach` is |W| + Σ scale·|B|·|A|, to which the error of a sum is
+    relative (None unless all are plain LoRAs).
     """
 
     found: Tensor
@@ -40,7 +40,7 @@ class ValueBlock:
 
 @dataclass(frozen=True, slots=True)
 class DeltaOrigin:
-    """Whose update a delta is. `scale` (as trained), `rank` and `is_rslora` of a plain LoRA."""
+    """The adapter of a delta, with `scale` (as trained), `rank` and `is_rslora` for a plain LoRA."""
 
     adapter: Adapter | None
     scale: float | None = None
@@ -49,7 +49,7 @@ class DeltaOrigin:
 
 
 def delta_origins(tensor: OutputTensor) -> tuple[DeltaOrigin, ...]:
-    """Of each delta of the tensor's blocks."""
+    """The origin of each delta of the tensor's blocks."""
     if tensor.updates:
         return tuple(
             DeltaOrigin(
@@ -64,7 +64,7 @@ def delta_origins(tensor: OutputTensor) -> tuple[DeltaOrigin, ...]:
 
 
 def blocks(pair: TensorPair, base: Shards, found: Shards) -> Iterator[ValueBlock]:
-    """The tensor in runs of rows; as one block where it is changed as a whole."""
+    """The tensor in runs of rows, or as one block if it is changed as a whole."""
     if pair.expected.is_whole:
         yield _whole(pair, base, found)
     else:
@@ -106,7 +106,7 @@ def _whole(pair: TensorPair, base: Shards, found: Shards) -> ValueBlock:
 
     stored = read_base_weight(base, BaseTensor(tensor.shard, tensor.source, tensor.packed))
     there = as_tensor(found.read_tensor(place.shard, place.info), place.info)
-    # As in a merge: what changes its dtype is rounded once, from float32.
+    # As in a merge: a tensor that changes its dtype is rounded once, from float32.
     start = stored if stored.dtype == DTYPES[tensor.dtype] else stored.float()
     wanted = apply_changes(tensor.changes, start, read_bias) if tensor.changes else stored
     if wanted.shape != stored.shape:  # a larger vocabulary: the base has no such rows

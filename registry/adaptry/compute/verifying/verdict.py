@@ -1,4 +1,4 @@
-"""What is found of a checkpoint: a verdict for each tensor, and one of the whole."""
+"""The result for a checkpoint: a verdict for each tensor, and one in total."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 TensorState = Literal["same", "within", "rounding", "differs", "missing", "extra", "shape"]
-"""`same`: the same bytes. `within`: at most so many units in the last place apart as are tolerated.
-`rounding`: the same sum, added or rounded in another order. The rest refute.
+"""`same`: equal bytes. `within`: at most the tolerated number of units in the last place apart. `rounding`:
+the same sum, added or rounded in another order. All others refute.
 """
 
 _PROVED = ("same", "within", "rounding")
@@ -21,9 +21,9 @@ class _Value(BaseModel):
 class TensorVerdict(_Value):
     """One tensor of the checkpoint (or one that it lacks).
 
-    `ulp`: the most units in the last place between an element and what it should be; `share`: of the elements
-    that differ in their bits. `error`: ‖found − should be‖ / ‖should be − base‖, of an untouched tensor by
-    ‖base‖. `hint`: what it is instead, where that can be told.
+    `ulp`: the largest difference of an element in units in the last place. `share`: the share of elements
+    whose bits differ. `error`: ‖found − expected‖ / ‖expected − base‖, or relative to ‖base‖ for an unchanged
+    tensor. `hint`: the diagnosis, if there is one.
     """
 
     tensor: str
@@ -33,7 +33,7 @@ class TensorVerdict(_Value):
     error: float | None = None
     hint: str | None = None
     wrong: float = 0.0
-    """‖found − should be‖²"""
+    """‖found − expected‖²"""
     change: float = 0.0
     """‖found − base‖²"""
 
@@ -43,12 +43,14 @@ class TensorVerdict(_Value):
 
     @property
     def relative_to_change(self) -> float | None:
-        """‖found − should be‖ / ‖found − base‖; None of a tensor that was not looked at twice."""
+        """‖found − expected‖ / ‖found − base‖; None if there was no second pass for the tensor."""
         return None if self.error is None else _relative(self.wrong, self.change)
 
 
 class Verification(_Value):
-    """The verdicts in the order of the base's files; `config`: what differs there; `notes` of the plan."""
+    """The verdicts in the order of the base's files; `config`: differences of the configs; `notes` of the
+    plan.
+    """
 
     tensors: tuple[TensorVerdict, ...]
     config: tuple[str, ...] = ()
@@ -65,7 +67,7 @@ class Verification(_Value):
 
     @property
     def error(self) -> float:
-        """‖found − should be‖ / ‖found − base‖ over all tensors looked at twice; 0 where none was."""
+        """‖found − expected‖ / ‖found − base‖ over all tensors with a second pass; 0 if there are none."""
         change = sum(verdict.change for verdict in self.tensors)
         wrong = sum(verdict.wrong for verdict in self.tensors)
         return _relative(wrong, change)

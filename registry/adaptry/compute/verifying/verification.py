@@ -1,7 +1,7 @@
-"""The pass over a checkpoint: each tensor computed as a merge would, and compared where a merge would write.
+"""The pass over a checkpoint: computes each tensor like a merge, and compares instead of writing.
 
-Equal means bit for bit what `adaptry merge` writes, in the checkpoint's own dtype. Memory holds a few rows of
-a weight a thread; what differs is then looked at once more, one tensor at a time.
+Equal means bit for bit what `adaptry merge` writes, in the checkpoint's dtype. Each thread has a few rows of
+a weight in memory. Tensors that differ are then examined again, one at a time.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from adaptry.adapters.header import DTYPE_BITS
+from adaptry.adapters.header import DTYPE_BITS, PLAIN_FLOATS
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.shards import Shards
 from adaptry.compute.merging.execute import merge_tensor
-from adaptry.compute.merging.fitting import PLAIN
 from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, choose_kernels
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.verifying.configs import config_differences, facts_of_merge
@@ -27,7 +26,7 @@ from adaptry.compute.verifying.ulp_diff import UlpDiff
 from adaptry.compute.verifying.verdict import TensorState, TensorVerdict, Verification
 from adaptry.core.progress import Progress, no_progress
 
-_RUN = 1 << 20  # bytes that are compared at a time
+_RUN = 1 << 20  # bytes compared at a time
 
 
 def verify(
@@ -40,11 +39,12 @@ def verify(
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> Verification:
-    """Whether `checkpoint` is what `plan` would write, but for names, files and dtypes.
+    """Whether `checkpoint` is what `plan` would write, except for names, files and dtypes.
 
-    `tolerance`: units in the last place of a tensor's own dtype that a computed element may be off;
-    `is_measuring`: errors of tensors that are within it, too, as far as adapters change them. Raises
-    `MissingDependency` (no torch where it is needed), `InvalidWeights` (a file that is cut while it is read).
+    `tolerance`: allowed difference of a computed element, in units in the last place of its dtype.
+    `is_measuring`: compute errors also for tensors within it, if adapters change them. Raises
+    `MissingDependency` (torch is needed and missing), `InvalidWeights` (a file that is truncated while it is
+    read).
     """
     facts = fingerprint(checkpoint).facts
     wanted = facts_of_merge(plan)
@@ -77,14 +77,14 @@ def _recast(pair: TensorPair) -> TensorPair | None:
         return None
     if info.dtype == tensor.dtype:
         return pair
-    if {info.dtype, tensor.dtype} <= PLAIN:
+    if {info.dtype, tensor.dtype} <= PLAIN_FLOATS:
         return replace(pair, expected=replace(tensor, dtype=info.dtype))
     return None
 
 
 def _misshapen(pair: TensorPair) -> TensorVerdict:
     tensor, info = pair.expected, pair.location.info
-    told = f"it is {info.dtype} {list(info.shape)} and should be {tensor.dtype} {list(tensor.shape)}"
+    told = f"it is {info.dtype} {list(info.shape)}, but should be {tensor.dtype} {list(tensor.shape)}"
     return TensorVerdict(tensor=pair.tensor, state="shape", hint=told)
 
 
@@ -97,7 +97,7 @@ def _verdict(
     found: Shards,
     labels: dict[int, str],
 ) -> TensorVerdict:
-    allowed = 0 if pair.expected.is_copy else tolerance  # what is only copied is never rounded
+    allowed = 0 if pair.expected.is_copy else tolerance  # copied tensors are never rounded
     is_within = tally.ulp is not None and tally.ulp <= allowed
     state: TensorState = "same" if not tally.differing else "within" if is_within else "differs"
     counted = TensorVerdict(tensor=pair.tensor, state=state, ulp=tally.ulp, share=tally.share)
@@ -107,7 +107,7 @@ def _verdict(
 
 
 class _Work:
-    """The tensors, shared by threads; each has kernels of its own."""
+    """The tensors, shared by threads; each thread has its own kernels."""
 
     def __init__(self, base: Shards, found: Shards, kernels: KernelChoice, progress: Progress) -> None:
         self._base = base
@@ -153,7 +153,7 @@ class _Work:
 
 
 class _ComparingSink:
-    """What `merge_tensor` writes into: nothing is kept, each run is held against the bytes found."""
+    """A sink for `merge_tensor` that stores nothing, and compares each run with the found bytes."""
 
     def __init__(self, pair: TensorPair, base: Shards, found: Shards) -> None:
         self.tally = UlpDiff(pair.expected.dtype)

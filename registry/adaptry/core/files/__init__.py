@@ -1,1 +1,1 @@
-"""Files and folders: whole or not at all, cached, locked, hashed beside other work."""
+"""Files and folders: written atomically, cached, locked, hashed in the background."""

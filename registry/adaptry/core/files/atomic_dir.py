@@ -1,8 +1,8 @@
-"""Folders that appear whole or not at all.
+"""Folders that appear complete or not at all.
 
-A folder is filled beside its place under a hidden name, flushed to disk, and renamed. Whoever looks sees
-the old folder, or none, or the new one. What a killed process left behind is removed by the next
-`atomic_directory` at the same place; a lock on the hidden folder tells the living from the dead.
+A folder is filled under a hidden name next to its target, flushed to disk, and renamed. A reader sees the
+old folder, none, or the new one. The next `atomic_directory` at the same target removes what killed
+processes left behind: a hidden folder that no process holds a lock on.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ _SUFFIX = ".part"
 
 
 RequireReplaceable = Callable[[Path, bool], None]
-"""Called with a folder that is not empty, and whether it may be replaced. Raises `Conflict` to refuse."""
+"""A function that is called with a folder that is not empty and with `may_replace`. It raises `Conflict`
+if the folder must not be replaced.
+"""
 
 
 def require_empty(target: Path, may_replace: bool) -> None:
-    """Refuses to replace any folder with files in it."""
+    """Raises `Conflict`: never replace a folder that has files in it."""
     raise Conflict(f"{target} is not empty; choose another folder")
 
 
@@ -34,7 +36,7 @@ def require_empty(target: Path, may_replace: bool) -> None:
 def atomic_directory(
     target: Path, *, replace: bool = False, require_replaceable: RequireReplaceable = require_empty
 ) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` when the block ends; if the block raises, no trace is left.
+    """Yields a folder to fill. It becomes `target` when the block ends; if the block raises, it is removed.
 
     Raises `Conflict` if something is at `target` already, unless it is an empty folder, or
     `require_replaceable` accepts it; `StorageFull`; `Unavailable` if `target` cannot be written.
@@ -66,10 +68,10 @@ def require_free(
     if not target.exists() and not target.is_symlink():
         return
     if not target.is_dir():
-        raise Conflict(f"{target} is there and is not a folder; choose another place")
+        raise Conflict(f"{target} exists and is not a folder; choose another place")
     if target.samefile(Path.cwd()):
         raise Conflict(
-            f"{target} is the current folder, which cannot be replaced; name one inside or beside it"
+            f"{target} is the current folder, which cannot be replaced; choose one inside it or next to it"
         )
     if any(target.iterdir()):
         require_replaceable(target, replace)
@@ -87,7 +89,7 @@ def _publish(place: Path, target: Path) -> None:
 
 
 def _swap(place: Path, target: Path) -> None:
-    """The old folder steps aside and comes back if the new one cannot take its place."""
+    """Replaces `target` by `place`; put the old folder back if that fails."""
     aside = _beside(target) / target.name
     target.rename(aside)
     try:
@@ -100,7 +102,7 @@ def _swap(place: Path, target: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """A new folder with the mode a plain `mkdir` gives, which `mkdtemp` does not."""
+    """Makes a hidden folder next to `target`, with the mode of `mkdir` (`mkdtemp` restricts it)."""
     place = target.parent / f".{target.name}.{secrets.token_hex(4)}{_SUFFIX}"
     place.mkdir()
     return place
@@ -108,7 +110,7 @@ def _beside(target: Path) -> Path:
 
 @contextlib.contextmanager
 def _held(place: Path) -> Iterator[None]:
-    """Says that `place` is in use for as long as this process lives. (Windows cannot lock a folder.)"""
+    """Locks `place` for as long as this process lives. (Windows cannot lock a folder.)"""
     if os.name == "nt":
         yield
         return
@@ -121,7 +123,7 @@ def _held(place: Path) -> Iterator[None]:
 
 
 def _sweep(target: Path) -> None:
-    """Removes what killed processes left beside `target`."""
+    """Removes what killed processes left next to `target`."""
     if os.name == "nt":
         return
     for left in target.parent.glob(f".{target.name}.*{_SUFFIX}"):

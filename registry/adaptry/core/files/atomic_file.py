@@ -1,8 +1,8 @@
-"""Files that appear whole or not at all, and of which a killed process leaves nothing.
+"""Files that appear complete or not at all; a killed process leaves nothing behind.
 
-Where the system can (Linux, on most file systems), a file has no name while it is written, so that it goes
-with its process. Elsewhere it has a hidden name beside its place and a lock; the next writer of the same file
-removes those that nobody holds.
+On Linux, on most file systems, a file has no name while it is written, so the system removes it with its
+process. Elsewhere it has a hidden name next to its target, and a lock; the next writer of the same file
+removes hidden files that no process holds a lock on.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _OPEN = Path("/proc/self/fd")
 
 @contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[BinaryIO]:
-    """A file to write that replaces `target` when the block ends; if the block raises, no trace is left.
+    """Yields a file to write. It replaces `target` when the block ends; if the block raises, it is removed.
 
-    It is flushed to disk before it has its name. Raises `StorageFull`; `Unavailable` where the place cannot
-    be written.
+    It is flushed to disk before it gets its name. Raises `StorageFull`; `Unavailable` if the folder cannot
+    be written to.
     """
     target = target.absolute()
     try:
@@ -43,7 +43,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
                 if not place.exists():
                     _name(file.fileno(), place)
                 if os.name == "nt":
-                    file.close()  # Windows renames no open file
+                    file.close()  # Windows cannot rename an open file
                 place.replace(target)
                 flush_folder(target.parent)
         finally:
@@ -53,11 +53,11 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
 
 
 def _tidy(target: Path) -> None:
-    """Removes what writers of `target` left that died before their end. Not on Windows."""
+    """Removes unfinished files of writers of `target` that were killed. Does nothing on Windows."""
     if os.name == "nt":
         return
     for left in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
-        with contextlib.suppress(OSError):  # not ours to open, a folder, or gone by now
+        with contextlib.suppress(OSError):  # another user's, a folder, or already gone
             descriptor = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 if try_lock(descriptor):
@@ -67,7 +67,7 @@ def _tidy(target: Path) -> None:
 
 
 def _begun(target: Path) -> tuple[Path, int]:
-    """The hidden name of a new file, which it has now or at the end, and the file, open and locked."""
+    """Opens and locks a new file. Returns the hidden name that it has, or will have, and its descriptor."""
     while True:
         place = target.parent / f".{target.name}.{secrets.token_hex(4)}{_SUFFIX}"
         descriptor = _nameless(target.parent)
@@ -76,11 +76,11 @@ def _begun(target: Path) -> tuple[Path, int]:
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         if os.name == "nt" or (try_lock(descriptor) and (not is_named or place.exists())):
             return place, descriptor
-        os.close(descriptor)  # another writer tidied up in between
+        os.close(descriptor)  # another writer removed it in between
 
 
 def _nameless(folder: Path) -> int | None:
-    """A file without a name in `folder`, None where the system or the file system has no such thing."""
+    """A file without a name in `folder`; None if the system or the file system does not support this."""
     flag = getattr(os, "O_TMPFILE", None)
     if flag is None or not _OPEN.is_dir():
         return None
@@ -90,7 +90,7 @@ def _nameless(folder: Path) -> int | None:
 
 
 def _name(descriptor: int, place: Path) -> None:
-    """Gives a nameless file its name: linkat(2) with the descriptor's /proc entry, as open(2) describes."""
+    """Gives an unnamed file a name: linkat(2) with the descriptor's /proc entry, as open(2) describes."""
     folder = os.open(_OPEN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.link(str(descriptor), place, src_dir_fd=folder, follow_symlinks=True)

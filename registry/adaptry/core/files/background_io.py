@@ -1,8 +1,7 @@
 """Hashing and flushing on a second thread: both release the interpreter lock, so a second core does them.
 
 `BackgroundHasher` calls a function with each piece of a stream, in order, a few pieces behind.
-`BackgroundFlush` flushes what was written to the disk while more is written, so that the flush at the end has
-little left to do.
+`BackgroundFlush` flushes a file to disk while it is still being written, so that the final flush is short.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ _WORTH_A_THREAD = 1 << 18
 _AHEAD = 4
 _FLUSH_EVERY = 16 << 20
 
-_flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # not everywhere
+_flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 class BackgroundHasher:
-    """Calls `work` with every piece, on a thread of its own; at the end of the block it has seen all.
+    """Calls `work` with every piece, on another thread. When the block ends, all pieces have been processed.
 
-    Without work it does nothing. A piece must not change until `drain`, which raises what `work` raised.
+    If `work` is None, it does nothing. A piece must not change until `drain`, which raises what `work`
+    raised.
     """
 
     def __init__(self, work: Callable[[memoryview], object] | None) -> None:
@@ -44,7 +44,7 @@ class BackgroundHasher:
             self.drain()
 
     def update(self, piece: memoryview) -> None:
-        """Hands a piece over; waits while several are waiting already."""
+        """Queues a piece; blocks while the queue is full."""
         if self._work is None:
             return
         if len(piece) < _WORTH_A_THREAD:
@@ -57,13 +57,15 @@ class BackgroundHasher:
         self._pending.append(self._thread.submit(self._work, piece))
 
     def drain(self) -> None:
-        """Waits until the work on everything given so far is done."""
+        """Waits until all queued pieces are processed."""
         while self._pending:
             self._pending.popleft().result()
 
 
 class BackgroundFlush:
-    """Flushes the open file `descriptor` now and then while it grows. The publisher still flushes last."""
+    """Flushes the open file `descriptor` from time to time while it grows. The caller still flushes at the
+    end.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -83,7 +85,7 @@ class BackgroundFlush:
             self.wait()
 
     def add_written(self, size: int) -> None:
-        """`size` more bytes are in the file. Raises `OSError` where an earlier flush failed."""
+        """Counts `size` more bytes as written. Raises `OSError` if an earlier flush failed."""
         self._unflushed += size
         if self._unflushed < _FLUSH_EVERY or (self._running and not self._running.done()):
             return
@@ -93,7 +95,9 @@ class BackgroundFlush:
         self._unflushed = 0
 
     def wait(self) -> None:
-        """Waits for the flush under way. Raises `OSError` if it failed: a lost write is reported once."""
+        """Waits for the current flush. Raises `OSError` if it failed: the system reports a lost write only
+        once.
+        """
         running, self._running = self._running, None
         if running:
             running.result()

@@ -1,8 +1,8 @@
-"""Files that cost much to get, computed or fetched, kept on disk by tag up to a number of bytes; those that
-nobody read for longest go first.
+"""A cache on disk of files that are expensive to compute or fetch, by tag. When it exceeds its limit in
+bytes, the least recently used files are removed.
 
-Off where the limit is 0. A file is written beside its place, flushed, and renamed when it is whole; a lock on
-it while it grows tells the living from the dead.
+A limit of 0 turns it off. A file is written under a temporary name, flushed, and renamed when it is
+complete. A lock on the unfinished file shows that its writer is alive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PART = ".part"
 
 
 class DiskLruCache:
-    """Safe to use from many threads, and from many processes on the same folder, which is made."""
+    """Safe for many threads, and for many processes on the same folder. Creates the folder."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ class DiskLruCache:
         self._sweep()
 
     def open(self, tag: Digest, size: int) -> io.FileIO | None:
-        """The file, if it is kept; to be closed by the caller."""
+        """The cached file, which the caller closes, or None."""
         path = self._folder / tag.hex
         try:
             file = io.FileIO(path, "r")
@@ -44,9 +44,9 @@ class DiskLruCache:
 
     @contextlib.contextmanager
     def writer(self, tag: Digest, size: int) -> Iterator[Callable[[bytes], None] | None]:
-        """What to give the file's bytes to, all of them in order; None where it is not to be kept.
+        """Yields a function that takes the file's bytes, in order; None if the file will not be cached.
 
-        It is kept if the block ends and all bytes were given. Where there is no room on the disk, nothing is.
+        The file is cached if the block ends and all bytes were written. If the disk is full, it is not.
         """
         if size > self._limit:
             yield None
@@ -59,7 +59,7 @@ class DiskLruCache:
                 place.replace(self._folder / tag.hex)
 
     def _make_room(self, size: int) -> None:
-        """Removes what was not read for longest, until `size` more bytes are within the limit."""
+        """Removes the least recently used files, until `size` more bytes are within the limit."""
         kept = []
         for path in self._folder.iterdir():
             if path.suffix != _PART:
@@ -74,7 +74,7 @@ class DiskLruCache:
             left += each
 
     def _sweep(self) -> None:
-        """Removes what died while it grew, and what is over the limit."""
+        """Removes unfinished files of dead writers, and files over the limit."""
         for path in self._folder.glob(f"*{_PART}"):
             with contextlib.suppress(OSError), path.open("rb") as file:
                 if try_lock(file.fileno()):
@@ -83,7 +83,9 @@ class DiskLruCache:
 
 
 class _PartFile:
-    """A file that is being written; it goes unless it was renamed. Once a write failed, it takes no more."""
+    """A file that is being written. It is removed unless it was renamed. After a failed write it ignores
+    more.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

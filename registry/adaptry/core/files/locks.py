@@ -1,9 +1,9 @@
 """Locks on files, between processes: shared or exclusive, and released when a process dies, however it dies.
 
-Nothing else in Adaptry calls flock. A lock's file may be removed by its exclusive holder: a waiter notices
-that and locks the new file. Needs a POSIX system and a local file system, as engines have; Windows can import
-this module and lock nothing. Where the file of a `FileLock` cannot be made it is `Unavailable`, or
-`StorageFull`.
+Nothing else in Adaptry calls flock. The exclusive holder may remove the lock's file; a waiter notices that
+and locks the new file. Needs a POSIX system and a local file system, which engines have. Windows can import
+this module, but cannot lock. Raises `Unavailable` or `StorageFull` if the file of a `FileLock` cannot be
+created.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ if sys.platform != "win32":
 
 
 class FileLock:
-    """A lock that is held until `release`. `acquire_shared` and `acquire_exclusive` wait for it, `try_shared`
-    and `try_exclusive` do not.
-    """
+    """A lock that is held until `release`. `acquire_…` waits for it; `try_…` returns None if it is taken."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -34,12 +32,12 @@ class FileLock:
 
     @classmethod
     def acquire_shared(cls, path: Path, *, mode: int = 0o666) -> Self:
-        """Waits while someone holds it exclusively. `mode` is that of the lock's file, if it is made."""
+        """Waits while another process holds it exclusively. `mode` applies if the lock's file is created."""
         return cls(path, _acquire(path, mode, shared=True))
 
     @classmethod
     def try_shared(cls, path: Path, *, mode: int = 0o666) -> Self | None:
-        """Shared; None if someone holds it exclusively."""
+        """Shared; None if another process holds it exclusively."""
         try:
             return cls(path, _acquire(path, mode, shared=True, wait=False))
         except BlockingIOError:
@@ -47,25 +45,23 @@ class FileLock:
 
     @classmethod
     def acquire_exclusive(cls, path: Path, *, mode: int = 0o666) -> Self:
-        """Waits while anyone holds it."""
+        """Waits while any other process holds it."""
         return cls(path, _acquire(path, mode))
 
     @classmethod
     def try_exclusive(cls, path: Path, *, mode: int = 0o666) -> Self | None:
-        """Exclusive; None if anyone holds it."""
+        """Exclusive; None if any other process holds it."""
         try:
             return cls(path, _acquire(path, mode, wait=False))
         except BlockingIOError:
             return None
 
     def release(self) -> None:
-        fcntl.flock(
-            self._descriptor, fcntl.LOCK_UN
-        )  # for forked children too, which have the descriptor as well
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # forked children inherit the descriptor
         os.close(self._descriptor)
 
     def remove(self) -> None:
-        """Removes the lock's file and releases it. Only for its exclusive holder."""
+        """Removes the lock's file and releases the lock. Only its exclusive holder may call this."""
         self.path.unlink(missing_ok=True)
         self.release()
 
@@ -79,9 +75,9 @@ class FileLock:
 
 
 def locked(path: Path, open: Callable[[], int], *, shared: bool = False, wait: bool = True) -> int:
-    """A descriptor of what `open` opens at `path`, locked; opened again if it was removed, or something else
-    put there, before it was locked. Raises what `open` raises, and `BlockingIOError` if someone holds it and
-    `wait` is false.
+    """Calls `open`, locks the descriptor that it returns, and returns it. If `path` was removed or replaced
+    before the lock was taken, it starts again. Raises what `open` raises, and `BlockingIOError` if another
+    process holds the lock and `wait` is false.
     """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     while True:
@@ -97,8 +93,9 @@ def locked(path: Path, open: Callable[[], int], *, shared: bool = False, wait: b
 
 
 def try_lock(descriptor: int) -> bool:
-    """Locks an open file or folder alone for as long as this process has it open; False where another has,
-    and where the file system has no locks. It tells what living processes use from what dead ones left.
+    """Locks an open file or folder exclusively, for as long as this process has it open. Returns False if
+    another process holds it, or if the file system has no locks. Such a lock distinguishes files in use from
+    files that dead processes left.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +105,9 @@ def try_lock(descriptor: int) -> bool:
 
 
 def remove_unlocked(folder: Path) -> bool:
-    """Removes a folder unless a process has it locked; whether it is gone. Links and unopenable ones stay."""
+    """Removes a folder unless a process holds a lock on it. Returns whether it is gone. Links, and folders
+    that cannot be opened, are kept.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

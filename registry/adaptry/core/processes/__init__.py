@@ -1,1 +1,1 @@
-"""Child processes for untrusted input: bounded in memory, time and number."""
+"""Child processes for untrusted input, with limits on memory, time and number."""

@@ -1,16 +1,14 @@
-"""A child process with bounds: runs one module over untrusted bytes, and is killed when it costs too much.
+"""A child process with limits: it runs one module over untrusted bytes, and is killed if it exceeds them.
 
 The child reads one request from its standard input and writes one answer to its standard output. It limits
-its own processor time and memory before it reads the request, so that a hostile request can neither hold the
-caller's interpreter lock nor outlive the caller. The limit is on processor time: a busy machine makes the
-child slower, but does not change what it finds. A wall-clock limit, much longer, ends a child that waits for
-something.
+its processor time and memory before it reads the request. So a hostile request can neither hold the
+caller's interpreter lock nor outlive the caller. The limit is on processor time, so the result does not
+depend on how busy the machine is. A much longer limit on wall-clock time ends a child that hangs.
 
-All callers in a process share as many children as there are processors, two at least: eight children on two
-processors would be noticed in spite of their lower priority.
+All callers in a process share as many children as there are processors, but at least two: eight children on
+two processors would slow other work in spite of their lower priority.
 
-Children are started with the interpreter's own flags for a bare start (20 ms); a module that needs installed
-packages asks for them.
+Children start without installed packages (20 ms), unless `needs_packages` is set.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_ROOT = str(Path(__file__).resolve().parents[3])  # where `adaptry` lies
+_ROOT = str(Path(__file__).resolve().parents[3])  # the folder that contains `adaptry`
 _OUT_OF_MEMORY = 75
 _OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)  # the child's own timer, and the kernel's limit behind it
 _SHORTEST_WAIT = 60.0
@@ -36,7 +34,7 @@ NICENESS = 5
 _LOWEST_PRIORITY = 19
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 
-# Runs before anything is imported. Lower priority: the caller's other work comes first.
+# Runs before any import. Lower priority: the caller's other work comes first.
 _START = """\
 import os, resource, signal, sys
 seconds, memory, root, module = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -72,7 +70,7 @@ _priority = _Priority()
 def yield_to_this_process() -> None:
     """Starts children at the lowest priority from now on. For servers, whose other requests come first.
 
-    While threads of normal priority use every processor, a child gets one or two percent of one.
+    While threads of normal priority use all processors, a child gets one or two percent of one.
     """
     _priority.niceness = _LOWEST_PRIORITY
 
@@ -86,12 +84,12 @@ class ProcessTimeout(Exception):
 
 
 class ProcessFailed(Exception):
-    """The child gave no answer: out of memory, crashed, could not be started, or waited for too long."""
+    """The child gave no answer: it ran out of memory, crashed, hung, or could not be started."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """What one child may cost: seconds of processor time, bytes of address space, bytes of answer."""
+    """Limits of one child: seconds of processor time, bytes of address space, bytes of its answer."""
 
     seconds: float
     memory: int = 512 << 20
@@ -112,8 +110,8 @@ def run_bounded(
     `descriptors` are open files that the child inherits under the same numbers. `needs_packages` makes
     installed packages importable; without it there is the standard library and `adaptry`.
 
-    Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end
-    than an answer within `limits`.
+    Raises `ProcessTimeout` if the child used up its processor time, and `ProcessFailed` if it gave no answer
+    within `limits` for any other reason.
     """
     with child_slot():
         process = start_bounded(
@@ -132,9 +130,7 @@ def run_bounded(
 
 @contextmanager
 def child_slot() -> Iterator[None]:
-    """One of the children that may work at once in this process. Raises `ProcessFailed` if none is free for
-    long.
-    """
+    """Waits for a free child slot of this process. Raises `ProcessFailed` if none becomes free in time."""
     if not _CHILDREN.acquire(timeout=_PATIENCE):
         raise ProcessFailed("all processes for such work are busy; try again")
     try:
@@ -153,10 +149,10 @@ def start_bounded(
     niceness: int | None = None,
     stdin: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """The child itself, for a caller that talks to it; `limits.seconds` hold until it sets its own timer.
+    """Starts a child, for a caller that communicates with it. `limits.seconds` apply until it sets a timer.
 
-    `stdin` is a descriptor to be its standard input; else that is a pipe, as its output is. Raises
-    `ProcessFailed` if it cannot be started.
+    `stdin` is a descriptor for its standard input; without it, that is a pipe, like its output. Raises
+    `ProcessFailed` if the child cannot be started.
     """
     flags = ["-P"] if needs_packages else ["-I", "-S"]
     command = [sys.executable, *flags, "-c", _START, repr(limits.seconds), str(limits.memory), _ROOT, module]
@@ -186,13 +182,13 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
 
 
 def wall_clock_limit(limits: ProcessLimits) -> float:
-    """Seconds after which a child that has not answered is waiting for something."""
+    """Seconds after which a child that has not answered is taken to hang."""
     return max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
 
 
 def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
-    """Raises `ProcessTimeout`, with what was answered until then, or `ProcessFailed` for a child that ended
-    with `code`, unless that is 0.
+    """Raises `ProcessTimeout`, with the answer so far, or `ProcessFailed` according to a child's exit code;
+    do nothing for 0.
     """
     if code in _OUT_OF_TIME:
         raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time", answer)
@@ -203,6 +199,8 @@ def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Where things are installed, and no secrets. One thread per library that would start one per core."""
+    """Variables that say where things are installed, without secrets. Limits numeric libraries to one
+    thread.
+    """
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -1,8 +1,8 @@
-"""Checks a large JSON document in a child process, so that a hostile one only makes its sender wait.
+"""Checks a large JSON document in a child process, so that a hostile document delays only its sender.
 
-The child reads the document as `strictjson.loads` does, at a lower priority and within bounds on time and
-memory. A document that passes is unambiguous and has few values, so the standard library then reads it in a
-few milliseconds; the reader serves its other threads meanwhile. Standard library only.
+The child reads the document like `strictjson.loads`, at a lower priority and with limits on time and memory.
+A document that passes is unambiguous and has few values, so the standard library then parses it here in a
+few milliseconds, during which other threads can run. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from adaptry.core.processes.worker_pool import run_in_worker
 
 _MIB = 1 << 20
 _FEW = 20_000
-"""Values that one call of C makes in 5 ms; in steps that others may interrupt, they take twice as long."""
+"""Values that a single call into C creates in 5 ms. In steps that other threads may interrupt, it takes
+twice as long.
+"""
 
 
 def loads_in_child(
     data: bytes, limits: strictjson.JsonLimits, what: str, checker: str = "adaptry.core.processes.json_check"
 ) -> Any:
-    """As `strictjson.loads`. Raises `Unavailable` if no process can start, or it crashed. (`Any`: JSON.)
+    """Like `strictjson.loads`. Raises `Unavailable` if no process can start, or it crashed. (`Any`: JSON.)
 
-    `checker` is the module whose `answer` reads the document: it may refuse more than `answer` here does.
+    `checker` is the module whose `answer` checks the document; it may be stricter than `answer` here.
     """
     mib = len(data) // _MIB + 1
     arguments = [str(limits.size), str(limits.depth), str(limits.nodes), what]
@@ -43,8 +45,7 @@ def loads_in_child(
     return json.loads(data, object_pairs_hook=_object, parse_int=_integer)
 
 
-# Functions in Python, between which other threads can have the interpreter: without them, a document is one
-# call of C.
+# Python functions, between which other threads can run. Without them, parsing is a single call into C.
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 

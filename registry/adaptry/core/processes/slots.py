@@ -1,7 +1,7 @@
-"""How many children of one kind run at once in this process, and how many callers may wait for one.
+"""Limits on the children of one kind in this process: how many run at once, and how many callers may wait.
 
-A waiting caller occupies a thread of the server. So only a few may wait, and the others get an error that
-asks them to retry: one client with many expensive requests cannot occupy all threads, and requests that need
+A waiting caller occupies a thread of the server. So only a few may wait; others get an error that asks them
+to retry. One client with many expensive requests therefore cannot occupy all threads, and requests that need
 no child are not delayed.
 """
 
@@ -15,7 +15,9 @@ from adaptry.core.errors import Unavailable
 
 
 class ProcessSlots:
-    """At most `running` callers inside `acquire`, `waiting` before it, each for `patience` seconds."""
+    """At most `running` callers are inside `acquire`, and `waiting` before it, each for `patience`
+    seconds.
+    """
 
     def __init__(self, running: int, waiting: int, patience: float = 30.0) -> None:
         self._running = threading.BoundedSemaphore(running)
@@ -24,7 +26,9 @@ class ProcessSlots:
 
     @contextmanager
     def acquire(self, what: str) -> Iterator[None]:
-        """Raises `Unavailable`, naming `what` is being done, if too many wait or the wait is too long."""
+        """Raises `Unavailable`, naming `what` is being read, if too many callers wait or the wait is too
+        long.
+        """
         if not self._present.acquire(blocking=False):
             raise Unavailable(f"too many requests are waiting to read {what}; try again")
         try:

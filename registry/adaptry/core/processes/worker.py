@@ -1,11 +1,11 @@
-"""The process of a worker pool: answers requests from the socket that is its standard input, until that ends.
+"""The process of a worker pool: answers requests from a socket, its standard input, until that closes.
 
 A request is a length (4 bytes, big-endian), a JSON object and the bytes to work on; the answer is a length
 (8 bytes) and bytes. Each request has its own limits on processor time and address space.
 
-The process stays for the next request, since starting it and importing what it needs costs several times what
-most requests cost. It ends when its input does (whoever started it ended, however), after `IDLE` seconds
-without a request, and after a request that left it large. Standard library only.
+The process stays for the next request, since starting it and importing modules costs several times as much as
+most requests. It ends when its input closes (because the process that started it has ended), after `IDLE`
+seconds without a request, and after a request that may have left it large. Standard library only.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any
 IDLE = 30.0
 """Seconds without a request after which a worker ends, with exit code 0."""
 _MOST_REQUESTS = 1000
-_LARGE = 4 << 20  # bytes of a request: what they became may have left the process large
+_LARGE = 4 << 20  # bytes of a request, after which the process may have grown large
 
 
 def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
     """Answers requests until there are no more."""
     stream = io.BufferedReader(socket.SocketIO(requests, "r"))
-    gc.disable()  # nothing here makes cycles, and a collection would visit every value of a large document
+    gc.disable()  # no cycles arise here, and a collection would visit every value of a large document
     for _ in range(_MOST_REQUESTS):
         if not select.select([requests], [], [], IDLE)[0]:
             return
@@ -53,7 +53,9 @@ def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
 
 
 def _limit(seconds: float, memory: int) -> None:
-    """Bounds what follows. The kernel's own limit on processor time stands behind the timer."""
+    """Limits processor time and memory from now on. The kernel's limit on processor time backs up the
+    timer.
+    """
     signal.setitimer(signal.ITIMER_PROF, seconds)
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 2, most))

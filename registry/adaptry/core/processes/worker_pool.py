@@ -1,8 +1,8 @@
-"""Child processes that are kept: each runs functions over untrusted bytes, one request after another.
+"""A pool of child processes, each of which runs functions over untrusted bytes, one request after another.
 
-The bounds are those of `bounded`: a request that costs too much ends its worker, and so does a crash.
-Whatever happens to a worker, the caller gets a whole answer or an error. The caller's thread waits in system
-calls and does not compete for the interpreter: the bytes leave in one call, and come back in large pieces.
+The limits are those of `bounded`: a request that exceeds them ends its worker, and so does a crash. In any
+case the caller gets a complete answer or an error. The caller's thread waits in system calls and does not
+compete for the interpreter: it sends the bytes in one call, and reads the answer in large pieces.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from adaptry.core.processes.bounded import (
     wall_clock_limit,
 )
 
-_LIFETIME = ProcessLimits(seconds=1e7, memory=1 << 34)  # of a worker; each request has limits of its own
+_LIFETIME = ProcessLimits(seconds=1e7, memory=1 << 34)  # of a worker; each request has its own limits
 
 
 class WorkerPool:
-    """`run` a module's `answer` in a worker. Safe to use from many threads.
+    """Runs a module's `answer` in a worker. Safe for many threads.
 
-    Workers start when they are needed and end after half a minute without work, and when this process ends,
-    however it does.
+    Workers start on demand. They end after half a minute without work, and when this process ends for any
+    reason.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ class WorkerPool:
         self._end = weakref.finalize(self, _end_all, self._idle)
 
     def run(self, module: str, request: bytes, limits: ProcessLimits, arguments: Sequence[str] = ()) -> bytes:
-        """What the function `answer` of `module` returns for `request` and `arguments`.
+        """Returns what the function `answer` of `module` returns for `request` and `arguments`.
 
-        Raises `ProcessTimeout` when the worker used up its processor time, and `ProcessFailed` for any other
-        end than an answer within `limits`.
+        Raises `ProcessTimeout` if the worker used up its processor time, and `ProcessFailed` if it gave no
+        answer within `limits` for any other reason.
         """
         with child_slot():
             while True:
@@ -66,7 +66,7 @@ class WorkerPool:
 
     def _kept(self) -> _Worker | None:
         with self._lock:
-            if self._owner != os.getpid():  # after a fork the workers are the parent's, as are their answers
+            if self._owner != os.getpid():  # after a fork, the workers and their answers belong to the parent
                 self._owner = os.getpid()
                 self._end.detach()
                 self._idle = []
@@ -80,7 +80,7 @@ class WorkerPool:
 
 
 class _EndedBefore(Exception):
-    """A kept worker ended of its own accord before it read the request."""
+    """A worker of the pool had already ended by itself before it read the request."""
 
 
 class _Worker:
@@ -105,7 +105,7 @@ class _Worker:
                 raise
 
     def ask(self, module: str, request: bytes, limits: ProcessLimits, arguments: Sequence[str]) -> bytes:
-        """Raises `ProcessFailed` and `ProcessTimeout`; the worker is of no use then."""
+        """Raises `ProcessFailed` and `ProcessTimeout`, after which the worker cannot be used."""
         document = {"module": module, "arguments": arguments, "seconds": limits.seconds}
         order = json.dumps(document | {"memory": limits.memory, "size": len(request)}).encode()
         patience = wall_clock_limit(limits)
@@ -139,7 +139,7 @@ class _Worker:
         return self._read(length, until, limits)
 
     def _read(self, count: int, until: float, limits: ProcessLimits) -> bytes:
-        """`count` bytes of the answer. Raises `ProcessFailed` at `until`, if the child is frozen."""
+        """Reads `count` bytes of the answer. Raises `ProcessFailed` at `until`, if the child hangs."""
         output = cast(IO[bytes], self._process.stdout).fileno()
         waiting = select.poll()
         waiting.register(output, select.POLLIN)
@@ -154,7 +154,9 @@ class _Worker:
         return bytes(read)
 
     def _failure(self, limits: ProcessLimits) -> Exception:
-        """Why the process ended. Waits a moment, so that its exit code is its own."""
+        """Why the process ended. Waits briefly, so that the exit code is the child's and not that of a
+        kill.
+        """
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

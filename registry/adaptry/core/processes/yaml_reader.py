@@ -1,7 +1,7 @@
-"""Reads YAML of strangers: a long text in a child process, within bounds on time and memory, two at a time.
+"""Reads untrusted YAML: long texts in a child process with limits on time and memory, two at a time.
 
-PyYAML makes its values in Python, so a long text would compete with everything else in the caller's process
-for the interpreter.
+PyYAML creates its values in Python, so a long text would compete for the interpreter with everything else in
+the caller's process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REFUSED, _READ = b"!", b"="
 
 
 def loads(text: str, what: str) -> Any:
-    """As `plain_yaml.loads_in_process`. (`Any`: YAML has no type.)
+    """Like `plain_yaml.loads_in_process`. (`Any`: YAML has no type.)
 
     Raises `Invalid`, and `Unavailable` if no process can be started, it crashed, or too many callers wait for
     one.
@@ -42,7 +42,7 @@ def loads(text: str, what: str) -> Any:
 
 
 def answer(data: bytes, what: str) -> bytes:
-    """What the text means, as JSON, or why it is refused."""
+    """The document as JSON, or the reason why it is refused."""
     try:
         return _READ + json.dumps(loads_in_process(data.decode("utf-8", "surrogatepass"), what)).encode()
     except Invalid as error:

@@ -1,6 +1,6 @@
-"""Whether a running engine answers as an adapter was trained to, by its answers, not its claims.
+"""Tests by its answers whether a running engine serves an adapter as it was trained.
 
-Fixed prompts go to the engine with and without the adapter, and to PEFT on the CPU; `comparison`
-compares what each holds for likely as the next token. `client` knows the engines, `reference` knows PEFT, and
-neither knows a registry.
+Fixed prompts go to the engine with and without the adapter, and to PEFT on the CPU; `comparison` compares
+their probabilities of the next token. `client` queries the engines, `reference` uses PEFT, and neither needs
+a registry.
 """

@@ -1,4 +1,5 @@
-"""Queries engines for an engine test: the likeliest next tokens after a prompt, with the adapter and without.
+"""Queries engines for an engine test: the most likely next tokens after a prompt, with and without the
+adapter.
 
 vLLM: `/v1/completions` with `logprobs` and `return_tokens_as_token_ids`. llama.cpp: `/completion` with
 `n_probs` and `lora`. SGLang: `/generate` with `return_logprob` and `lora_path`. One function each, and a
@@ -75,7 +76,7 @@ def query_llamacpp(target: EngineTarget, prompt: str, with_adapter: bool) -> Log
         "cache_prompt": False,
         "logit_bias": [
             ["a", 1000]
-        ],  # what is sampled: it tells no odds of a token that is a part of a letter
+        ],  # the sampled token: it has no logprobs for tokens that are parts of a character
         "lora": [{"id": number, "scale": 1.0 if with_adapter else 0.0}],
     }
     found = _post(target, "/completion", body)
@@ -99,7 +100,7 @@ def _number_in_llamacpp(target: EngineTarget) -> int:
     fitting = [number for number, path in numbers.items() if len(numbers) == 1 or target.adapter in path]
     if len(fitting) != 1:
         shown = ", ".join(f"{number} ({path})" for number, path in numbers.items()) or "none"
-        raise NotFound(f"{target.url} has these adapters: {shown}; say which one is meant: --model NUMBER")
+        raise NotFound(f"{target.url} has these adapters: {shown}; choose one: --model NUMBER")
     return fitting[0]
 
 
@@ -124,7 +125,7 @@ def _answer(target: EngineTarget, method: str, path: str, body: Mapping[str, Any
     try:
         return strictjson.loads(answer.data, _LIMITS, path)
     except Invalid as error:
-        raise Unavailable(f"{url}{path} answered something else than JSON: {error.message}") from error
+        raise Unavailable(f"{url}{path} did not answer with JSON: {error.message}") from error
 
 
 def _at(found: Any, *path: str | int) -> Any:
@@ -134,7 +135,7 @@ def _at(found: Any, *path: str | int) -> Any:
             found = found[step]
         except (KeyError, IndexError, TypeError):
             raise Unavailable(
-                f"the engine's answer has no {'.'.join(map(str, path))}; is it another engine, or one that"
-                " keeps its logprobs?"
+                f"the engine's answer has no {'.'.join(map(str, path))}; it may be another engine,"
+                " or one that returns no logprobs"
             ) from None
     return found

@@ -16,8 +16,8 @@ def run_engine_test(
 ) -> EngineTestResult:
     """Tests whether `target` serves the adapter in `adapter` as it was trained on the model in `base`.
 
-    Raises as the query and `compute_reference`, and `CheckFailed` if the engine returns tokens that the base
-    lacks.
+    Raises the errors of the query and of `compute_reference`, and `CheckFailed` if the engine returns tokens
+    that the base lacks.
     """
     responses = [
         (query(target, prompt, False), query(target, prompt, True)) for prompt in prompts

@@ -1,4 +1,4 @@
-"""The prompts that are sent when nobody gives others: short, of several kinds, and always the same."""
+"""The default prompts: short, of several kinds, and always the same."""
 
 PROMPTS = (
     "The capital of France is",

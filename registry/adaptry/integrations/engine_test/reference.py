@@ -1,4 +1,4 @@
-"""The reference: what PEFT on the CPU, in float32, holds for the next token, with and without an adapter."""
+"""The reference: PEFT's logprobs of the next token, on the CPU in float32, with and without an adapter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from adaptry.integrations.engine_test.verdict import Logprobs
 
 
 class ReferenceLogprobs:
-    """The logprobs after one prompt, of every token. (`Any`: a torch tensor each.)"""
+    """The logprobs of every token after one prompt, each a float32 tensor of vocabulary size. (`Any`: torch
+    tensors.)
+    """
 
     def __init__(self, base: Any, trained: Any) -> None:
         self._base, self._trained = base, trained
@@ -24,8 +26,8 @@ class ReferenceLogprobs:
 
 
 def compute_reference(base: Path, adapter: Path, prompts: Sequence[str]) -> Iterator[ReferenceLogprobs]:
-    """One for each prompt. Raises `MissingDependency` without PEFT, `CheckFailed` for what it cannot load, or
-    an engine's token that the base does not have.
+    """One result for each prompt. Raises `MissingDependency` without PEFT, `CheckFailed` if PEFT cannot load
+    the adapter, or if the base lacks a token of the engine.
     """
     try:
         import torch

@@ -1,9 +1,9 @@
 """The verdict of an engine test, computed from numbers alone.
 
-For every prompt an engine names the next tokens that it holds for likeliest, with their logprobs; the
-reference knows those of every token. So four things can be said: how far the engine's base is from the
-reference's (which is the noise of its number formats), how much the adapter should change, how far what it
-answers is from that, and how far from changing nothing.
+For every prompt, an engine returns its most likely next tokens with their logprobs; the reference has those
+of every token. This gives four numbers: how far the engine's base is from the reference's (the noise of its
+number formats), how much the adapter should change, how far the engine's answer is from that, and how far it
+is from no change.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ OUTCOMES: Mapping[EngineTestOutcome, str] = {
 }
 
 _NOISES = 3.0
-"""How many times the noise of the base still counts as equal."""
+"""Multiple of the base's noise up to which values count as equal."""
 _PART = 0.15
-"""The part of the adapter's own effect that still counts as equal: its modules are rounded too."""
+"""Fraction of the adapter's effect up to which values count as equal: its modules are rounded too."""
 _LEAST = 0.003
 """The effect, in nats, below which the test is inconclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLogprobs:
-    """One prompt: what the engine says for base and adapter, and what the reference says of both."""
+    """One prompt: the logprobs of the engine and of the reference, each for base and adapter."""
 
     engine_base: Logprobs
     engine: Logprobs
@@ -64,11 +64,11 @@ class EngineTestResult(BaseModel):
         if self.outcome == "cannot_tell":
             return (
                 f"the adapter changes these prompts by {self.effect:.4f} nats, and the engine's base is"
-                f" {self.noise:.4f} from the reference's: give prompts on which it matters (--prompt), or"
+                f" {self.noise:.4f} from the reference's: use prompts on which it matters (--prompt), or"
                 " name the base that is served (--base)"
             )
         return (
-            f"{self.from_trained:.4f} nats from what it was trained to say and {self.from_base:.4f} from the"
+            f"{self.from_trained:.4f} nats from the trained adapter and {self.from_base:.4f} from the"
             f" base, where the adapter makes {self.effect:.4f} and the engine's base is off by"
             f" {self.noise:.4f}; about {self.strength:.0%} of the change arrives"
         )
@@ -95,7 +95,9 @@ def compute_verdict(answers: Sequence[PromptLogprobs]) -> EngineTestResult:
 
 
 def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
-    """Per token that the engine named: how far training moved it, and how far the engine did."""
+    """For each token that the engine returned: how far training moved its logprob, and how far the engine
+    did.
+    """
     for each in answers:
         for token, odds in each.engine.items():
             yield each.trained[token] - each.base[token], odds - each.base[token]

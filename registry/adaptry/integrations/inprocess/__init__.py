@@ -1,7 +1,7 @@
 """Adapters in a program's memory: `adaptry.load` gives tensors, or puts an adapter into a PEFT model.
 
-What comes is verified, of the version that the ref means now, and fits what it is put into; else it is an
-error and the model is as it was. torch and PEFT are imported when something is loaded, not before.
+The files are verified, are those of the ref's current version, and must fit the model; otherwise an error is
+raised and the model is unchanged. torch and PEFT are imported only when something is loaded.
 """
 
 from adaptry.integrations.inprocess.load_result import LoadResult

@@ -1,7 +1,7 @@
-"""Whether the model in memory is the base that a version was trained on, by its files' content.
+"""Compares the model in memory with the base that a version was trained on, by its files' content.
 
-The weights in memory may be cast, quantised or sharded over devices, so it is the files that are looked at:
-the folder or the hub's cache that the model was loaded from. Where there are none, nothing is claimed.
+The weights in memory may be cast, quantised or sharded over devices, so the files are compared: the folder or
+the hub's cache that the model was loaded from. Without files, the result is unknown.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
-    """How the model's files match the version's base; None where either is not known by content.
+    """How the model's files match the version's base; None if either is not known by content.
 
-    Raises `CheckFailed` where they are different models.
+    Raises `CheckFailed` if they are different models.
     """
     if files.version is None or files.registry is None:
         return None
@@ -35,19 +35,19 @@ def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
 
     try:
         found = match_bases(fingerprint(open_checkpoint(folder)), trained_on)
-    except AdaptryError:  # a pickle, or half a checkpoint: transformers read it, we cannot say what it is
+    except AdaptryError:  # a pickle or an incomplete checkpoint, which we cannot identify
         return None
     if found.level in ("different", "same_shapes"):
         name = files.version.base_name or files.version.base_id
         raise CheckFailed(
             f"{files} was trained on {name}, and the model from {folder} is another one: {found.evidence}; "
-            "load that base, or pass any_base=True to use the adapter on this one all the same"
+            "load that base, or pass any_base=True to use the adapter on this one anyway"
         )
     return found
 
 
 def _files_of(model: Module) -> Path | None:
-    """Where transformers read the model: a folder, or a snapshot in the hub's cache."""
+    """The folder that transformers read the model from, also in the hub's cache."""
     name = getattr(getattr(model, "config", None), "_name_or_path", None)
     if not isinstance(name, str) or not name:
         return None

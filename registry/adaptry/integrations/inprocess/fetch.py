@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import Invalid
-from adaptry.core.refs import Ref, is_folder
+from adaptry.core.refs import Ref
 from adaptry.core.settings import AdaptrySettings
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.settings import open_worker_cache
+from adaptry.operations.folder_paths import is_folder_path
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import VersionInfo
+from adaptry.registry.records import PushResult, VersionInfo
 from adaptry.storage.connect import connect
 
-AdapterSource = Ref | Path | str
+AdapterSource: TypeAlias = Ref | VersionInfo | PushResult | Path | str
+"""A version (`"acme/tone@prod"`, or the result of a call), or a folder (a `Path`, or text that begins like
+one).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +40,33 @@ class FetchedFiles:
 
 @contextmanager
 def fetch_files(
-    source: AdapterSource, registry: Registry | str | None, cache: Cache | None
+    source: AdapterSource, registry: Registry | Path | str | None, cache: Cache | None
 ) -> Iterator[FetchedFiles]:
-    """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They are leased
-    for the block.
+    """The files of `source`, leased for the block. A registry that this opens is closed at the block's end.
 
-    Raises `Invalid`, and as `Cache.acquire` and `open_dir`.
+    Raises `Invalid`, and the errors of `Cache.acquire` and `open_dir`.
     """
-    if isinstance(source, Path) or (isinstance(source, str) and is_folder(source)):
+    if isinstance(source, PushResult):
+        source = source.version
+    if isinstance(source, VersionInfo):
+        source = source.revision_ref
+    if isinstance(source, Path) or (isinstance(source, str) and is_folder_path(source)):
         folder = Path(source).expanduser()
         yield FetchedFiles(folder, open_dir(folder))
         return
     if not isinstance(source, Ref | str):
         raise Invalid(f"an adapter is a ref (acme/tone@prod) or a folder (./out), not {source!r}")
     settings = AdaptrySettings.from_env()
-    opened = registry if isinstance(registry, Registry) else connect(registry, settings)
-    used_cache = cache or open_worker_cache(settings)
-    cached = used_cache.acquire(opened, source)
-    try:
+    with ExitStack() as stack:
+        opened = (
+            registry if isinstance(registry, Registry) else stack.enter_context(_connect(registry, settings))
+        )
+        used_cache = cache or stack.enter_context(closing(open_worker_cache(settings)))
+        cached = used_cache.acquire(opened, source)
+        if cache is not None:
+            stack.callback(cache.release, cached.digest)
         yield FetchedFiles(cached.path, open_dir(cached.path), cached.version, opened)
-    finally:
-        if cache is None:
-            used_cache.close()
-        else:
-            used_cache.release(cached.digest)
+
+
+def _connect(where: Path | str | None, settings: AdaptrySettings) -> Registry:
+    return connect(None if where is None else str(where), settings, create_missing=False)

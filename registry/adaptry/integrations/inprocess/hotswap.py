@@ -1,7 +1,8 @@
-"""Hotswap: an adapter's weights put where another's are, under its name, in a model that may be compiled.
+"""Hotswap: replaces a loaded adapter's weights by another's, under the same name, in a possibly compiled
+model.
 
-PEFT copies the weights and the scale. What it would do wrongly without a word is refused first, and its
-config is brought to what the model now computes, so that saving the model saves that.
+PEFT copies the weights and the scale. Cases that it would silently do wrongly are refused first, and its
+config is updated to match the model, so that saving the model is correct.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
-    """The model, with the adapter in the place of `name`. Modules that it does not change are as in the base.
+    """The model, with the adapter in place of `name`. Modules that it does not change are as in the base.
 
-    Raises `NotFound` without an adapter of that name, `Unsupported` for what PEFT cannot swap, `CheckFailed`
-    for what does not fit; then the model is as it was.
+    Raises `NotFound` without an adapter of that name, `Unsupported` if PEFT cannot swap it, `CheckFailed` if
+    it does not fit; then the model is unchanged.
     """
     from peft import PeftConfig, PeftModel
     from peft.utils.hotswap import check_hotswap_configs_compatible
 
-    whole: Any = model  # torch.compile's wrapper passes everything on
+    whole: Any = model  # torch.compile's wrapper forwards all attributes
     if not isinstance(getattr(model, "_orig_mod", model), PeftModel):
         raise NotFound("hotswap replaces an adapter, and this model has none; load one first without hotswap")
     if name not in whole.peft_config:
@@ -45,7 +46,7 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
 
 
 def _require_plain(files: FetchedFiles) -> None:
-    """Only factors are swapped: a head, biases or embeddings that come along would stay the old adapter's."""
+    """Only factors are swapped: a head, biases or embeddings would stay those of the old adapter."""
     adapter = files.adapter
     spec = adapter.spec
     if adapter.format is not PEFT or spec.method != "lora":
@@ -55,7 +56,7 @@ def _require_plain(files: FetchedFiles) -> None:
     if spec.extras or spec.unclaimed:
         others = [extra.target for extra in spec.extras] or list(spec.unclaimed)
         raise Unsupported(
-            f"{files} brings more than factors ({', '.join(others[:3])}), which would not be swapped; "
+            f"{files} has more than factors ({', '.join(others[:3])}), which would not be swapped; "
             "load it under another name instead"
         )
 
@@ -72,7 +73,7 @@ def _swapped(model: Any, files: FetchedFiles, name: str) -> None:
 
 
 def _require_sides(model: Any, files: FetchedFiles, name: str) -> None:
-    """PEFT compares shapes during a swap, when half is done, and writes narrower modules into wider ones."""
+    """PEFT compares shapes only during a swap, and writes narrower modules into wider ones."""
     layers = {path: layer for path, layer in model.named_modules() if name in getattr(layer, "lora_A", ())}
     for module in files.adapter.spec.modules:
         if module.kind != "linear":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from adaptry.core.errors import Invalid, MissingDependency
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def load(
     source: AdapterSource,
     *,
-    registry: Registry | str | None = None,
+    registry: Registry | Path | str | None = None,
     device: str | Device = "cpu",
     dtype: DType | None = None,
     cache: Cache | None = None,
@@ -36,7 +37,7 @@ def load(
     source: AdapterSource,
     *,
     into: Module,
-    registry: Registry | str | None = None,
+    registry: Registry | Path | str | None = None,
     name: str = "default",
     hotswap: bool = False,
     trainable: bool = False,
@@ -49,7 +50,7 @@ def load(
     source: AdapterSource,
     *,
     into: Module | None = None,
-    registry: Registry | str | None = None,
+    registry: Registry | Path | str | None = None,
     device: str | Device = "cpu",
     dtype: DType | None = None,
     name: str = "default",
@@ -58,19 +59,43 @@ def load(
     any_base: bool = False,
     cache: Cache | None = None,
 ) -> LazyTensors | LoadResult:
-    """The tensors of a ref or folder, or that adapter in a model.
+    """Loads an adapter: its tensors, or the adapter into a model.
 
-    Without `into`: names and tensors as in the file, on `device`, floats as `dtype` if given; on the CPU, as
-    stored, they are the mapped file itself. With `into`, a transformers or PEFT model on whatever device: the
-    adapter is in it as PEFT's `load_adapter` would have it, called `name`; with `hotswap` in the place of the
-    one so called. A model that was read from files is compared with the version's base by content, unless
-    `any_base`.
+        tensors = adaptry.load("acme/tone@prod", registry=registry)
+        placed = adaptry.load("acme/tone@prod", registry=registry, into=model)
+        placed.model.generate(…)
 
-    `registry` is one that is open, or where it is (None: as `connect`). A version is asked for every time,
-    and its files are kept by digest in `cache` (None: the user's). Raises `NotFound`, `Withdrawn`,
-    `DigestMismatch`, `Conflict` (the name is taken), `Invalid`, `Unsupported`, `CheckFailed` (another base;
-    something of it would do nothing), `MissingDependency` (no torch or no PEFT), and `Unavailable`; then the
-    model is as it was.
+    A ref is resolved on every call, so an alias is never stale; files are verified once and cached by digest.
+
+    Args:
+        source: The version, as in `"acme/tone@prod"` or what `push` or `search` returned; or a folder (a
+            `Path`, or text that begins with `./`, `../`, `/` or `~`).
+        into: A transformers or PEFT model, on whatever device. None: return tensors.
+        registry: An open registry, a server's URL, or a folder. None: the configured one, as in `connect`.
+        device: Without `into`: where tensors are made.
+        dtype: Without `into`: the dtype of floating-point tensors. None: as stored.
+        name: With `into`: what the adapter is called in the model.
+        hotswap: With `into`: replaces the weights of the loaded adapter called `name` in place.
+        trainable: With `into`: loads the adapter for further training.
+        any_base: With `into`: also into another base than the version's. Otherwise, the files that the model
+            was read from are compared with the version's base by content.
+        cache: Where files are kept by digest. None: the user's worker cache.
+
+    Returns:
+        Without `into`: a mapping from tensor names to tensors, with the names, order and shapes of the file.
+        A tensor is made when it is looked up; on the CPU, in its stored dtype, it is the memory-mapped file
+        itself (writing to it never changes the file). With `into`: the PEFT model, the version, and how the
+        model's files match the version's base.
+
+    Raises:
+        NotFound: there is no such version or folder.
+        Withdrawn: the version is quarantined or revoked.
+        CheckFailed: another base, or tensors that fit nothing in the model.
+        Conflict: the name is taken.
+        DigestMismatch, Invalid, Unsupported, Unauthenticated, Unavailable.
+        MissingDependency: torch or PEFT is not installed.
+
+    After an error, the model is as it was.
     """
     if into is None:
         _require("torch", "adaptry[torch]")

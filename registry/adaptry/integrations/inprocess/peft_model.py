@@ -1,7 +1,8 @@
-"""An adapter put into a PEFT model by PEFT itself, checked before and after: what fits nothing is an error.
+"""Puts an adapter into a PEFT model by PEFT itself, checked before and after: weights that fit nothing are an
+error.
 
-PEFT warns about keys that match nothing and goes on, and so the model answers as its base does. Here it is
-`CheckFailed`, and the model is as it was.
+PEFT only warns about keys that match nothing, and the model then answers like its base. Here that raises
+`CheckFailed`, and the model is unchanged.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ _PROMPT = "prompt_embeddings"
 
 
 def require_model(model: object) -> None:
-    """Raises `Invalid`, also for a model without weights: PEFT would drop the adapter's too, and warn."""
+    """Raises `Invalid`, also for a model without weights: PEFT would drop the adapter's weights too, with a
+    warning.
+    """
     from torch.nn import Module
 
     if not isinstance(model, Module):
-        raise Invalid(f"into is a transformers or PEFT model, not {type(model).__name__}")
+        raise Invalid(f"into must be a transformers or PEFT model, not {type(model).__name__}")
     if all(parameter.is_meta for parameter in model.parameters()):
         raise Invalid(f"this {type(model).__name__} has no weights yet (device meta): load them first")
 
@@ -37,8 +40,8 @@ def require_model(model: object) -> None:
 def add_adapter(model: Module, files: FetchedFiles, name: str, trainable: bool) -> PeftModel:
     """The PEFT model with the adapter `name` in it, active if the model had none.
 
-    Raises `Conflict` where the name is taken, `Unsupported` for a file of another tool, `CheckFailed` for
-    what does not fit.
+    Raises `Conflict` if the name is taken, `Unsupported` for a file of another tool, `CheckFailed` if the
+    adapter does not fit.
     """
     from peft import PeftModel
 
@@ -72,19 +75,19 @@ def _loaded(model: PeftModel, files: FetchedFiles, name: str, trainable: bool) -
     result = model.load_adapter(str(files.folder), adapter_name=name, is_trainable=trainable)
     spare = [key for key in result.unexpected_keys if key != _PROMPT]
     _require_none(spare, "of its weights fit nothing in the model", files)
-    _require_none(result.missing_keys, "weights of the model it has no values for", files)
+    _require_none(result.missing_keys, "weights of the model have no values in it", files)
 
 
 def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:
     if adapter.format is not PEFT:
         raise Unsupported(
             f"{files} is in the format {adapter.format.name}, which PEFT does not read; "
-            "bring it into PEFT's layout first: adaptry convert REF -o NAME"
+            "convert it to PEFT's layout first: adaptry convert REF -o NAME"
         )
 
 
 def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> None:
-    """PEFT itself matches names by their ends and translates old ones, so only misses are told here."""
+    """PEFT matches names by their ends and translates old ones, so only misses are reported here."""
     paths = [module.path for module in adapter.spec.modules]
     if not paths:
         return
@@ -93,18 +96,18 @@ def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> No
     if not any(path.rpartition(".")[2] in present for path in paths):
         raise CheckFailed(
             f"{files} changes {shorten_names(fold_layer_numbers(paths))}, and {type(model).__name__} has no"
-            " such module; is it the base that the adapter was trained on?"
+            " such module; check that it is the base that the adapter was trained on"
         )
 
 
 def _require_untouched(model: Module) -> None:
-    """PEFT changes the model that it wraps, and two wrappers would answer with one another's adapters."""
+    """PEFT changes the model that it wraps, so two wrappers would use each other's adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
     if any(isinstance(module, BaseTunerLayer | ModulesToSaveWrapper) for module in model.modules()):
         raise Conflict(
-            f"an adapter is in this {type(model).__name__} already; load into the PEFT model around it "
+            f"this {type(model).__name__} already has an adapter; load into the PEFT model around it "
             "(placed.model) under another name, or take it out first (placed.model.unload())"
         )
 
@@ -113,13 +116,13 @@ def _require_none(keys: Sequence[str], what: str, files: FetchedFiles) -> None:
     if keys:
         raise CheckFailed(
             f"{files}: {len(keys)} {what} ({shorten_names(sorted(keys))}); "
-            "adaptry check --base says what does not fit"
+            "adaptry check --base shows what does not fit"
         )
 
 
 @contextmanager
 def _undone(model: Module, files: FetchedFiles, undo: Any) -> Iterator[None]:
-    """Whatever PEFT or we refuse leaves the model as it was."""
+    """Restores the model after any error, PEFT's or ours."""
     try:
         yield
     except AdaptryError:
@@ -136,7 +139,7 @@ def _dropped(model: PeftModel, name: str) -> None:
 
 
 def _unwrap(model: Module) -> None:
-    """Takes out the layers that PEFT had put in before it gave up."""
+    """Removes the layers that PEFT had inserted before the error."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
+from adaptry.core.digest import Digest
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
 from adaptry.registry.interface import Registry
@@ -44,6 +45,7 @@ class EngineBackend(PolicyBackend):
         for engine in self._engines:
             self._unload_idle(engine, version)
             if self.model_name(version) not in {each.name for each in engine.list_adapters()}:
+                self._cache.hold(kept.digest, engine.address, self.model_name(version))
                 engine.load(self.model_name(version), kept.path)
 
     def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
@@ -53,12 +55,20 @@ class EngineBackend(PolicyBackend):
         """Unloads idle older versions; returns whether one is still in use."""
         busy = engine.names_in_use()
         older = [each for each in engine.list_adapters() if self._is_older(each.name, version)]
-        for each in older:
-            if each.name not in busy:
-                engine.unload(each.name)
-                if each.digest is not None:
-                    self._cache.release(each.digest)
+        idle = [each for each in older if each.name not in busy]
+        for each in idle:
+            engine.unload(each.name)
+        self._let_go(engine, {each.digest for each in idle if each.digest is not None})
         return any(each.name in busy for each in older)
+
+    def _let_go(self, engine: Engine, unloaded: Set[Digest]) -> None:
+        """Lets the cache delete the files of versions that the engine no longer has under any name."""
+        readable = engine.readable_digests(engine.list_adapters()) if unloaded else None
+        if readable is None:  # nothing to do, or an engine that cannot list the files it may read again
+            return
+        for digest in unloaded - readable:
+            self._cache.release_hold(digest, engine.address)
+            self._cache.release(digest)
 
     def _is_older(self, name: str, version: VersionInfo) -> bool:
         """Whether a name is an older version of ours; not a resolver's or a worker's (`acme/policy@prod`)."""
@@ -93,6 +103,6 @@ class WorkerBackend(PolicyBackend):
         return filter(self._follows, iter_items(lambda cursor: self._registry.workers.list(cursor, 200)))
 
     def _follows(self, worker: WorkerInfo) -> bool:
-        """Whether a worker follows the alias: it had a version by that name, or reports a problem."""
+        """Whether a worker follows the alias: it had a version under that name, or reports a problem."""
         names = {each.served_as for each in worker.residents} | {each.served_as for each in worker.troubles}
         return self._served_as in names

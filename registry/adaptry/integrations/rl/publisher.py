@@ -1,11 +1,13 @@
-"""A policy's versions as it learns: pushed, named by an alias, served, and let go when they leave the window.
+"""A policy's versions during training: pushed, named by an alias, served, and yanked when they leave the
+window.
 
-Each version has the one before as its parent, and the step in its provenance. Older ones than the window are
-yanked: nobody who asks by name gets them, and who has a digest still does.
+Each version has the previous one as its parent, and the step in its provenance. Versions older than the
+window are yanked: they are not found by name any more, only by digest.
 """
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
-from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.integrations.rl.backends import EngineBackend, PolicyBackend, WorkerBackend
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
 from adaptry.integrations.training.runs import new_run_name, parse_run_name
+from adaptry.operations.base_recognition import BaseRecogniser, BaseSource, unserved_reason
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, StateChange, VersionInfo
@@ -28,25 +30,26 @@ from adaptry.registry.records import PushOptions, StateChange, VersionInfo
 if TYPE_CHECKING:
     from peft import PeftModel
 
+_LOG = logging.getLogger("adaptry.integrations.rl")
 _TRIES = 8
 _LOOK_BACK = 50
 
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """A version of the policy. `model` is the name to ask engines for."""
+    """A version of the policy. `model` is the name to request from engines."""
 
     version: VersionInfo
     model: str
 
 
 class Publisher:
-    """Publishes versions of `name`, the newest of which `alias` names.
+    """Publishes versions of `name`; `alias` names the newest.
 
-    With `engines`, each version is loaded into them under a name of its own, from `cache`, which they must
-    see under the same path; without, whoever follows the alias (`adaptry follow`) serves it. `run` names the
-    training: with the same name, a program that was started again goes on with the window. Raises `Invalid`,
-    `InvalidRef`.
+    With `engines`, each version is loaded into them under its own name, from `cache`, which they must see
+    under the same path; without, workers that follow the alias (`adaptry follow`) serve it. `run` names the
+    training: with the same name, a restarted program continues the window. `base` is the base that is trained
+    on, if the model's config does not identify it. Raises `Invalid`, `InvalidRef`.
     """
 
     def __init__(
@@ -59,10 +62,10 @@ class Publisher:
         engines: Sequence[Engine] = (),
         cache: Cache | None = None,
         run: str | None = None,
-        base: BaseClaim | None = None,
+        base: BaseSource | None = None,
     ) -> None:
         if window < 1:
-            raise Invalid(f"a window has 1 version or more, not {window}")
+            raise Invalid(f"a window must have at least 1 version, not {window}")
         if engines and cache is None:
             raise Invalid("engines load from a cache: pass cache=Cache(folder), a folder that they see too")
         self.name = AdapterName.parse(name) if isinstance(name, str) else name
@@ -72,6 +75,8 @@ class Publisher:
             parse_run_name(run or new_run_name()),
         )
         self._registry, self._base = registry, base
+        self._recogniser = BaseRecogniser(registry.bases)
+        self._is_warned = False
         self._backend: PolicyBackend = (
             EngineBackend(registry, engines, cache)
             if cache
@@ -86,10 +91,10 @@ class Publisher:
         metrics: Mapping[str, float] | None = None,
         adapter: str = "default",
     ) -> PublishResult:
-        """Pushes the adapter of that name in `model` as it is now, moves the alias and has engines load it.
+        """Pushes the current adapter of that name in `model`, moves the alias and lets engines load it.
 
-        A policy that did not change is the version that is there already. Raises what `push` raises,
-        `CheckFailed` where an engine will not have it, `Unavailable`; then it can be published again.
+        If the policy did not change, this returns the existing version. Raises the errors of `push`,
+        `CheckFailed` if an engine refuses it, `Unavailable`; then it can be published again.
         """
         with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
             version = self._push(_saved(model, Path(place), adapter), step, metrics or {})
@@ -103,33 +108,39 @@ class Publisher:
     def drain(self, timeout: float = 120.0, poll: float = 0.2) -> None:
         """Waits until engines answer from the newest version only, and no request uses an older one.
 
-        Raises `Unavailable` after `timeout` seconds, naming who is behind; `NotFound` where nothing was
-        published.
+        Raises `Unavailable` after `timeout` seconds, naming the engines that are behind; `NotFound` if
+        nothing was published.
         """
         if not self._window:
-            raise NotFound(f"nothing of {self.name} was published yet")
+            raise NotFound(f"no version of {self.name} was published yet")
         deadline = time.monotonic() + timeout
         while behind := self._backend.not_up_to_date(self._window[-1]):
             if time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"after {timeout:g} s, {', '.join(behind[:5])} did not go over to"
+                    f"after {timeout:g} s, {', '.join(behind[:5])} did not switch to"
                     f" {self._window[-1].digest.brief}…"
                 )
             time.sleep(poll)
 
     def _push(self, folder: Path, step: int, metrics: Mapping[str, float]) -> VersionInfo:
-        return push(
+        adapter, recogniser = open_dir(folder), self._recogniser
+        base = recogniser.named(self._base) if self._base is not None else recogniser.trained_on(adapter)
+        pushed = push(
             self._registry,
-            open_dir(folder),
+            adapter,
             self.name,
-            base=self._base,
+            base=base,
             parents=(self._window[-1].digest,) if self._window else (),
             options=PushOptions(metrics=dict(metrics)),
             provenance={"run": self.run, "step": str(step)},
-        ).version
+        )
+        if not self._is_warned and (reason := unserved_reason(pushed, base)):
+            _LOG.warning("%s: %s", pushed.version.label, reason)
+            self._is_warned = True
+        return pushed.version
 
     def _move_alias(self, version: VersionInfo) -> None:
-        """The newest published wins, whoever moved the alias meanwhile."""
+        """The newest published version wins, even if another process moved the alias in the meantime."""
         for _ in range(_TRIES):
             now = next(
                 (each for each in self._registry.aliases.list(self.name) if each.alias == self.alias), None
@@ -144,7 +155,7 @@ class Publisher:
             except Conflict:
                 continue
         raise Conflict(
-            f"{self.name}@{self.alias} is moved by others all the time; give the run an alias of its own"
+            f"{self.name}@{self.alias} is moved by others all the time; use a separate alias for the run"
         )
 
     def _close_window(self) -> None:
@@ -159,7 +170,7 @@ class Publisher:
             del self._window[0]
 
     def _load_window(self) -> list[VersionInfo]:
-        """What an earlier process of this run had in its window, oldest first."""
+        """The window of an earlier process of this run, oldest first."""
         try:
             recent = self._registry.versions.list(self.name, limit=_LOOK_BACK).items
         except NotFound:

@@ -7,6 +7,7 @@ answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
@@ -37,7 +38,8 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
         raise CheckFailed(
             f"{ref} only says that it is for {named}, which is not known by content, so nobody knows whether"
             " it fits what is served here; register the base once (adaptry base add FOLDER --name NAME), or"
-            " let this worker's token see it (adaptry base edit NAME --visibility internal), and ask again"
+            " let this worker's token see it (adaptry base edit NAME --visibility internal), or say which"
+            f" registered base it is (adaptry base bind {ref} BASE), and ask again"
         )
     if version.base_id == base.id:
         return
@@ -54,9 +56,13 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
 
 def require_compatible(cached: CachedAdapter, profile: EngineProfile) -> None:
     """Raises `CheckFailed`, with a remedy, if the engine would refuse the adapter or serve it wrongly."""
-    found = check_runtime(open_dir(cached.path), profile.runtime, profile.base)
+    require_compatible_folder(cached.path, cached.version.label, profile)
+
+
+def require_compatible_folder(folder: Path, label: str, profile: EngineProfile) -> None:
+    """As `require_compatible`, for the adapter in a folder, which the error calls `label`."""
+    found = check_runtime(open_dir(folder), profile.runtime, profile.base)
     if found.outcome == "as_trained":
         return
     first = found.findings[0]
-    ref = cached.version.label
-    raise CheckFailed(f"{ref} on {found.runtime}: {first.reason}. {first.remedy}")
+    raise CheckFailed(f"{label} on {found.runtime}: {first.reason}. {first.remedy}")

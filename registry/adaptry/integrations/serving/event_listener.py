@@ -31,6 +31,8 @@ class EventListener:
         self._changed: set[AdapterName] = set()
         self._globs: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
+        self.seq: int | None = None
+        """The number of the newest event that was read; None before the first answer."""
 
     def subscribe(self, about: Collection[AdapterName]) -> None:
         """Subscribes to only these adapters' namespaces, if any, from the next request on."""
@@ -66,7 +68,7 @@ class EventListener:
             except AdaptryError:
                 time.sleep(_PAUSE)
                 continue
-            changed = affected_adapters(news)
+            changed, self.seq = affected_adapters(news), news.seq
             if (
                 seq is None or changed or news.seq < seq or news.epoch != epoch
             ):  # events before the first reply are unknown: notify

@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from adaptry.core.byte_sizes import parse_bytes
 from adaptry.core.errors import Invalid
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
+from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.registry.http import HttpRegistry
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Settings of workers only: the base that the engine serves, if its files do not identify it, and the
-    seconds between two refreshes of a name."""
+    """Settings of workers in an engine: the base that it serves, if its files do not identify it; the seconds
+    between two refreshes of a name; the name that the worker reports under; for how long names are served as
+    they were last known while the registry is away; and the names that are loaded before anybody requests
+    them."""
 
     base: str | None = None
     watch_seconds: float = 0.1
+    name: str | None = None
+    max_age: timedelta = timedelta(hours=24)
+    preload: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS. Raises `Invalid`."""
-        configured = environ.get("ADAPTRY_WATCH_SECONDS") or "0.1"
-        try:
-            seconds = float(configured)
-        except ValueError:
-            seconds = 0.0
-        if not 0.05 <= seconds <= 3600:
-            raise Invalid(f"ADAPTRY_WATCH_SECONDS is a number from 0.05 to 3600, not {configured[:40]!r}")
-        return cls(environ.get("ADAPTRY_BASE") or None, seconds)
+        """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS, ADAPTRY_WORKER, ADAPTRY_OFFLINE_HOURS, ADAPTRY_PRELOAD.
+        Raises `Invalid`, `InvalidRef`."""
+        seconds = _number(environ, "ADAPTRY_WATCH_SECONDS", 0.1, (0.05, 3600))
+        hours = _number(environ, "ADAPTRY_OFFLINE_HOURS", 24, (0, 87_600))
+        name = environ.get("ADAPTRY_WORKER") or None
+        if name and not _NAME.fullmatch(name):
+            raise Invalid(
+                "ADAPTRY_WORKER is a name of at most 96 letters, digits, '.', '_' and '-', not"
+                f" {name[:100]!r}"
+            )
+        preload = tuple(environ.get("ADAPTRY_PRELOAD", "").replace(",", " ").split())
+        for one in preload:
+            StackRef.parse(one)
+        return cls(environ.get("ADAPTRY_BASE") or None, seconds, name, timedelta(hours=hours), preload)
+
+
+def _number(environ: Mapping[str, str], variable: str, default: float, between: tuple[float, float]) -> float:
+    configured = environ.get(variable) or str(default)
+    try:
+        found = float(configured)
+    except ValueError:
+        found = -1.0
+    least, most = between
+    if not least <= found <= most:
+        raise Invalid(f"{variable} is a number from {least:g} to {most:g}, not {configured[:40]!r}")
+    return found
 
 
 def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:

@@ -1,9 +1,10 @@
-"""Training with a registry: checkpoints pushed when saved, the result a version, going on from either.
+"""Training with a registry: pushes saved checkpoints, releases the result as a version, and resumes from
+either.
 
     trainer.add_callback(AdaptryCallback(registry, "acme/tone", keep_last=3, best=("eval_loss", "min")))
 
-A checkpoint is a draft on a branch of its own, so dropping one touches no other; a version is made of the
-end. A registry that is away stops no training.
+A checkpoint is a draft on its own branch, so dropping one does not affect others; the final model becomes a
+version. An unreachable registry does not stop a training.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """(`Any`: whatever the name stands for.) Only the callback loads transformers."""
+    """(`Any`: an attribute of any type.) Only the callback loads transformers."""
     import importlib
 
     if name in _PLACES:

@@ -1,12 +1,15 @@
-"""The callback of transformers' Trainer: what it saves is pushed, what it ends with becomes a version.
+"""The callback for transformers' Trainer: pushes saved checkpoints, and releases the final model as a
+version.
 
-Only the first process of a training pushes, and never in the training's way: an `Outbox` does. What a
-registry refuses, or could not be reached for, is logged, and at the end where its files are.
+Only the first process of a training pushes, without blocking the training: an `Outbox` does. Failed pushes
+are logged, at the end with the location of their files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shlex
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +18,7 @@ from typing import Any, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.manifest import BaseClaim
@@ -37,9 +40,15 @@ from adaptry.integrations.training.runs import (
     parse_run_name,
     push_checkpoint,
 )
+from adaptry.operations.base_recognition import (
+    BaseRecogniser,
+    BaseSource,
+    RecognisedBase,
+    unserved_reason,
+)
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import PushOptions
+from adaptry.registry.records import PushOptions, PushResult
 from adaptry.storage.connect import connect
 
 ReleaseMode = Literal["last", "best"]
@@ -48,16 +57,17 @@ _LIBRARIES = ("transformers", "peft", "torch")
 
 
 class AdaptryCallback(TrainerCallback):
-    """Pushes each checkpoint that the Trainer saves as a draft of `name`, and the end as a version.
+    """Pushes each checkpoint that the Trainer saves as a draft of `name`, and the final model as a version.
 
-    `run` names the training (None: by the time); the same name again goes on with its checkpoints.
-    `keep_last` and `best` say which stay. `release` is what becomes a version: "last", the model as the
-    Trainer leaves it (which is its best with `load_best_model_at_end`); "best", the best checkpoint by
-    `best`; None, nothing. It gets the metrics that were measured at its step, and `alias`. `resumed` is what
-    the training went on from, and is named as its parent. At the end, up to `patience` seconds are waited for
-    what is still to push; `released` is then the version's ref, or None.
+    `run` names the training (None: by the time); the same name again continues its checkpoints. `keep_last`
+    and `best` select the checkpoints to keep. `release` selects the model that becomes a version: "last", the
+    model as the Trainer leaves it (its best with `load_best_model_at_end`); "best", the best checkpoint by
+    `best`; None, none. It gets the metrics that were measured at its step, and `alias`. `resumed` is the
+    adapter that the training resumed from, which becomes its parent. At the end, the callback waits up to
+    `patience` seconds for pending pushes; `released` is then the version's ref, or None. `base` is the base
+    that is trained on, if the model's config does not identify it: a folder, or a name or id in the registry.
 
-    Raises `Invalid` and `InvalidRef` for what cannot be; nothing later stops a training.
+    Raises `Invalid` and `InvalidRef` for invalid arguments; later errors never stop a training.
     """
 
     def __init__(
@@ -71,12 +81,12 @@ class AdaptryCallback(TrainerCallback):
         release: ReleaseMode | None = "last",
         alias: str | None = None,
         resumed: ResumePoint | LoadResult | None = None,
-        base: BaseClaim | None = None,
+        base: BaseSource | None = None,
         patience: float = 60.0,
         retry: float = 15.0,
     ) -> None:
         if release == "best" and best is None:
-            raise Invalid("to release the best, say by which metric: best=('eval_loss', 'min')")
+            raise Invalid("to release the best checkpoint, name its metric: best=('eval_loss', 'min')")
         self.name = AdapterName.parse(name) if isinstance(name, str) else name
         self.run = parse_run_name(run or new_run_name())
         self.released: str | None = None
@@ -84,8 +94,10 @@ class AdaptryCallback(TrainerCallback):
         self._retention = RetentionPolicy(keep_last, best)
         self._release, self._alias = release, parse_stored_alias(alias) if alias else None
         self._parents, self._base = _parents(resumed), base
+        self._recogniser = BaseRecogniser(self._registry.bases)
         self._patience, self._retry = patience, retry
         self._outbox: Outbox | None = None
+        self._last_base = RecognisedBase(None)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -95,7 +107,10 @@ class AdaptryCallback(TrainerCallback):
         try:
             self._outbox = Outbox(_LOG.warning, self._retry)
         except OSError as error:
-            _LOG.warning("nothing of %s is pushed: there is no place to keep it (%s)", self.name, error)
+            _LOG.warning("nothing of %s is pushed: there is no folder to keep it (%s)", self.name, error)
+            return
+        written = _base_name(kwargs.get("model"))
+        self._enqueue("the base", None, lambda _: _look_at_base(self._recogniser, written))
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -118,7 +133,7 @@ class AdaptryCallback(TrainerCallback):
             try:
                 self._enqueue_last(args, state, kwargs.get("model"))
             except Exception as error:  # noqa: BLE001
-                # Whatever fails while saving, the trained weights must not be lost.
+                # If saving fails, the trained weights must not be lost.
                 _LOG.warning("%s was not pushed: it could not be saved (%s)", self.name, error)
         self._drain_outbox(self._outbox)
 
@@ -130,7 +145,7 @@ class AdaptryCallback(TrainerCallback):
             last = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             folder = last if _is_sharded(args) else _saved(model, Path(place))
             if folder is None:
-                _LOG.warning("%s was not pushed: what was trained is no PEFT model", self.name)
+                _LOG.warning("%s was not pushed: the trained model is not a PEFT model", self.name)
                 return
             self._enqueue(str(self.name), folder, lambda files: self._release_last(files, step, metrics))
 
@@ -147,27 +162,41 @@ class AdaptryCallback(TrainerCallback):
         for pending in outbox.drain(self._patience):
             reason = pending.error.message if pending.error else "there was no time left"
             _LOG.warning(
-                "%s is not in the registry (%s); its files are in %s: adaptry push %s %s",
-                pending.title, reason, pending.folder, pending.folder, self.name,
+                "%s is not in the registry (%s); its files are in %s: %s",
+                pending.title, reason, pending.folder, self._push_command(pending.folder),
             )  # fmt: skip
         self._outbox = None
+
+    def _push_command(self, folder: Path) -> str:
+        """The command that pushes a folder from another place than the training's working directory."""
+        words = ["adaptry", "push", str(folder), str(self.name)]
+        base: object = self._base
+        if isinstance(base, BaseClaim):
+            base = base.id or base.name
+        elif base is None:
+            with contextlib.suppress(AdaptryError):
+                base = self._recogniser.find_folder(open_dir(folder).config.base_name)
+        return shlex.join([*words, "--base", str(base)] if base is not None else words)
 
     # What the outbox's thread does.
 
     def _push_checkpoint(self, files: Path, step: int, metrics: Mapping[str, float]) -> None:
+        adapter = open_dir(files)
         push_checkpoint(
-            self._registry, open_dir(files), self.name, self.run, step, metrics,
-            base=self._base, parents=self._parents, provenance=self._provenance(step),
+            self._registry, adapter, self.name, self.run, step, metrics,
+            base=self._recognised(adapter), parents=self._parents, provenance=self._provenance(step),
         )  # fmt: skip
         for old in expired_checkpoints(self._checkpoints(), self._retention):
             self._registry.commits.delete_branch(self.name, old.branch)
 
     def _release_last(self, files: Path, step: int, metrics: Mapping[str, float]) -> None:
+        adapter = open_dir(files)
+        base = self._recognised(adapter)
         pushed = push(
-            self._registry, open_dir(files), self.name, base=self._base, parents=self._parents,
+            self._registry, adapter, self.name, base=base, parents=self._parents,
             options=self._options(metrics), provenance=self._provenance(step),
         )  # fmt: skip
-        self.released = f"{self.name}@{pushed.version.number}"
+        self._note_release(pushed, base)
 
     def _release_best(self) -> None:
         best = best_checkpoint(self._checkpoints(), self._retention.best)
@@ -176,7 +205,19 @@ class AdaptryCallback(TrainerCallback):
             raise Invalid(f"no checkpoint of {self.run} has the metric {self._retention.best[0]}")
         tree = self._registry.commits.tree(self.name, best.digest)
         pushed = self._registry.versions.put(self.name, tree.to_bytes(), self._options(best.metrics))
-        self.released = f"{self.name}@{pushed.version.number}"
+        self._note_release(pushed, self._last_base)
+
+    def _recognised(self, adapter: Adapter) -> RecognisedBase:
+        if self._base is not None:
+            self._last_base = self._recogniser.named(self._base)
+        else:
+            self._last_base = self._recogniser.trained_on(adapter)
+        return self._last_base
+
+    def _note_release(self, pushed: PushResult, base: RecognisedBase) -> None:
+        self.released = pushed.version.label
+        if reason := unserved_reason(pushed, base):
+            _LOG.warning("%s: %s", self.released, reason)
 
     def _checkpoints(self) -> tuple[TrainingCheckpoint, ...]:
         return checkpoints(self._registry, self.name, self.run)
@@ -192,6 +233,17 @@ class AdaptryCallback(TrainerCallback):
             except PackageNotFoundError:
                 continue
         return found
+
+
+def _base_name(model: Any) -> str | None:
+    """The path or name that PEFT writes into the adapter's config. (`Any`: whatever is trained.)"""
+    configs = getattr(model, "peft_config", None) or {}
+    name = next((getattr(config, "base_model_name_or_path", None) for config in configs.values()), None)
+    return name if isinstance(name, str) else None
+
+
+def _look_at_base(recogniser: BaseRecogniser, written: str | None) -> None:
+    recogniser.find_folder(written)
 
 
 def _parents(resumed: ResumePoint | LoadResult | None) -> tuple[Digest, ...]:

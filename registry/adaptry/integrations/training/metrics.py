@@ -1,4 +1,4 @@
-"""What a Trainer's log says of a step, in names that a registry takes."""
+"""The metrics of a step in a Trainer's log, with names that a registry accepts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _MOST = 64
 
 
 def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str, float]:
-    """The finite numbers logged at `step`, the later of two; without speeds and the optimizer's numbers."""
+    """The finite numbers logged at `step`, without speeds and the optimizer's values; a later value replaces
+    an earlier one.
+    """
     found: dict[str, float] = {}
     for entry in log:
         if entry.get("step") == step:

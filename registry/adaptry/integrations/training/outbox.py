@@ -1,7 +1,7 @@
 """The outbox of a training run: one thread pushes in order, and retries while the registry is down.
 
-Training never waits for the outbox and never fails because of it. What could not be pushed is kept as folders
-and reported at the end.
+Training never waits for the outbox and never fails because of it. Adapters that could not be pushed are kept
+as folders and reported at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PendingPush:
 class Outbox:
     """A queue of pending pushes. A refused one is set aside; while the registry is down, they wait.
 
-    `warn` is called with each problem, from another thread. `retry` is the pause between tries in seconds.
+    `warn` is called with each problem, from another thread. `retry` is the pause between attempts in seconds.
     """
 
     def __init__(self, warn: Callable[[str], None], retry: float = 15.0) -> None:
@@ -59,7 +59,7 @@ class Outbox:
             self._changed.notify_all()
 
     def drain(self, patience: float) -> tuple[PendingPush, ...]:
-        """Waits up to `patience` seconds for the queue to empty. Returns what was not pushed."""
+        """Waits up to `patience` seconds for the queue to empty. Returns the pushes that did not succeed."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

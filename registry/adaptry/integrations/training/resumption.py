@@ -1,4 +1,4 @@
-"""Going on from a checkpoint or a version: its files in a folder, and the parent to name for the result."""
+"""Resuming from a checkpoint or a version: its files in a folder, and the parent for the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adaptry.registry.interface import Registry
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """An adapter to go on from; `folder` for PEFT's `from_pretrained(model, folder, is_trainable=True)`."""
+    """An adapter to resume from; `folder` for PEFT's `from_pretrained(model, folder, is_trainable=True)`."""
 
     ref: str
     digest: Digest
@@ -23,10 +23,10 @@ class ResumePoint:
 
 
 def resume(registry: Registry, ref: Ref | str, folder: Path | str) -> ResumePoint:
-    """Writes what `ref` means, a version or a draft on a branch, into the new folder `folder`.
+    """Writes the adapter of `ref`, a version or a draft on a branch, into the new folder `folder`.
 
-    Only the adapter comes: a registry keeps no optimizer's state, which is a pickle. Raises `NotFound`,
-    `Withdrawn`, `Conflict` where something is there, `DigestMismatch`.
+    Only the adapter is written: a registry stores no optimizer state, which is a pickle. Raises `NotFound`,
+    `Withdrawn`, `Conflict` if the folder exists, `DigestMismatch`.
     """
     ref = Ref.parse(ref) if isinstance(ref, str) else ref
     target = Path(folder).expanduser()

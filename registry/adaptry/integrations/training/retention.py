@@ -22,9 +22,9 @@ class RetentionPolicy:
     def __post_init__(self) -> None:
         """Raises `Invalid`."""
         if self.last is not None and self.last < 1:
-            raise Invalid("keep_last is 1 or more; None keeps every checkpoint")
+            raise Invalid("keep_last must be at least 1; None keeps every checkpoint")
         if self.best is not None and self.best[1] not in ("min", "max"):
-            raise Invalid(f"best is (metric, 'min' or 'max'), not {self.best!r}")
+            raise Invalid(f"best must be (metric, 'min' or 'max'), not {self.best!r}")
 
 
 def best_checkpoint(

@@ -1,7 +1,7 @@
-"""The runs of a training in a registry: their checkpoints, each a draft on a branch of its own, `RUN.step-N`.
+"""The runs of a training in a registry: their checkpoints, each a draft on its own branch, `RUN.step-N`.
 
-What was measured of one is in its commit's message, since metrics belong to versions. Dropping a checkpoint
-drops its branch; its commit keeps its id.
+A checkpoint's metrics are in its commit's message, since registry metrics belong to versions. Dropping a
+checkpoint drops its branch; its commit keeps its id.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
-from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, parse_alias
+from adaptry.operations.base_recognition import BaseSource, RecognisedBase
 from adaptry.operations.transfer.drafts import push_draft
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import CommitInfo, CommitNote
@@ -28,7 +28,7 @@ _MOST_RUN = 48
 
 @dataclass(frozen=True, slots=True)
 class TrainingCheckpoint:
-    """An adapter as it was at a step of a run, and what was measured of it. `ref` is how it is named."""
+    """An adapter at a step of a run, with its metrics. `ref` is its name in the registry."""
 
     name: AdapterName
     run: str
@@ -51,7 +51,7 @@ def new_run_name() -> str:
 
 
 def parse_run_name(text: str) -> str:
-    """Raises `InvalidRef` for a name that could not stand in a ref, `Invalid` for one that is too long."""
+    """Raises `InvalidRef` for a name that is not allowed in a ref, `Invalid` for one that is too long."""
     if len(text) > _MOST_RUN:
         raise Invalid(f"a run's name has at most {_MOST_RUN} characters, and {text[:20]}… has {len(text)}")
     return parse_alias(text)
@@ -69,11 +69,13 @@ def push_checkpoint(
     step: int,
     metrics: Mapping[str, float],
     *,
-    base: BaseClaim | None = None,
+    base: RecognisedBase | BaseSource | None = None,
     parents: tuple[Digest, ...] = (),
     provenance: Mapping[str, str] | None = None,
 ) -> TrainingCheckpoint:
-    """Raises as `transfer.drafts.push_draft`; a repeated step moves the branch on if the files changed."""
+    """Pushes a checkpoint. Raises the errors of `transfer.drafts.push_draft`; a repeated step moves the
+    branch if the files changed.
+    """
     kept = {metric: float(value) for metric, value in metrics.items() if math.isfinite(value)}
     note = CommitNote(title=f"{run}, step {step}", message=json.dumps({"metrics": kept}, sort_keys=True))
     commit = push_draft(
@@ -92,7 +94,7 @@ def push_checkpoint(
 def checkpoints(
     registry: Registry, name: AdapterName | str, run: str | None = None
 ) -> tuple[TrainingCheckpoint, ...]:
-    """Those of one run or of all, by run and step. Raises `NotFound`."""
+    """The checkpoints of one run or of all, by run and step. Raises `NotFound`."""
     name = AdapterName.parse(name) if isinstance(name, str) else name
     found = []
     for info in registry.commits.references(name):

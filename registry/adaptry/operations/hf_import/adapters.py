@@ -1,7 +1,7 @@
-"""An adapter on a hub made a version here, with where it came from in its manifest.
+"""Imports an adapter from a hub as a version, with its origin in the manifest.
 
-Its files come down into a folder of their own, each verified against what the hub says it is, and are pushed
-from there as any others: the same checks, the same limits, nothing that can run.
+Its files are downloaded into a temporary folder, each verified with the hub's digest, and pushed like any
+others: with the same checks and limits, and no executable files.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.diagnostics import raise_no_adapter
 from adaptry.adapters.formats import AdapterFormat, detect_format
 from adaptry.core.errors import DigestMismatch, TooLarge
-from adaptry.core.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
+from adaptry.core.manifest import MAX_REVISION, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
+from adaptry.operations.base_recognition import RecognisedBase, declared_base
 from adaptry.operations.hf_import.file_reader import HubFileReader
 from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
@@ -29,7 +30,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult
 
 REPOSITORY, COMMIT, ENDPOINT = "hub_repository", "hub_commit", "hub_endpoint"
-"""What a manifest's provenance says of an adapter that came from a hub."""
+"""The provenance in the manifest of an adapter from a hub."""
 
 _NO_OPTIONS = PushOptions()
 _MOST_SMALL = 64 << 20
@@ -37,7 +38,7 @@ _MOST_SMALL = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class ImportedAdapter:
-    """The version that it became, the revision that it was, and its files that are no part of an adapter."""
+    """The new version, the hub's revision, and files of the repository that are not part of an adapter."""
 
     pushed: PushResult
     revision: HubRepoRevision
@@ -50,15 +51,16 @@ def push_from_hub(
     ref: HubRef,
     name: AdapterName,
     *,
-    base: BaseClaim | None = None,
+    base: RecognisedBase | None = None,
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ImportedAdapter:
-    """Makes the adapter that `ref` means now a version of `name`; the same commit gives that version again.
+    """Pushes the adapter that `ref` selects now as a version of `name`. The same commit returns the same
+    version.
 
-    Raises as `HubClient.resolve` and `push`, `NotFound` and `Unsupported` where there is no adapter that we
-    read, `TooLarge` before anything is fetched, `DigestMismatch`.
+    Raises what `HubClient.resolve` and `push` raise, `NotFound` and `Unsupported` if there is no adapter that
+    we read, `TooLarge` before anything is downloaded, `DigestMismatch`.
     """
     revision = hub.resolve(ref)
     names = set(revision.files)
@@ -69,11 +71,12 @@ def push_from_hub(
         files = HubFileReader(hub, revision)
         for path in kept:
             _fetch(files, path, Path(folder) / path, progress, retry)
+        adapter = open_dir(folder)
         pushed = push(
             registry,
-            open_dir(folder),
+            adapter,
             name,
-            base=base,
+            base=base or declared_base(adapter),
             options=options,
             provenance=hub_provenance(hub, revision),
             progress=progress,
@@ -87,12 +90,14 @@ def hub_provenance(hub: HubClient, revision: HubRepoRevision) -> Mapping[str, st
 
 
 def adapter_format(files: tuple[str, ...]) -> AdapterFormat | None:
-    """The format of the adapter that a repository of these files holds, if it holds one."""
+    """The format of the adapter in a repository with these files, if it has one."""
     return detect_format(path for path in files if "/" not in path)
 
 
 def _check_sizes(revision: HubRepoRevision, kept: list[str]) -> None:
-    """What no registry would take is not fetched; and a hub keeps no file without a SHA-256 that is large."""
+    """Raises for files that a registry would refuse, before downloading, and for large files without a
+    SHA-256.
+    """
     total = sum(revision.files[path].size for path in kept)
     if total > MAX_REVISION:
         raise TooLarge(
@@ -102,7 +107,7 @@ def _check_sizes(revision: HubRepoRevision, kept: list[str]) -> None:
         if revision.files[path].sha256 is None and revision.files[path].size > _MOST_SMALL:
             raise TooLarge(
                 f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB,"
-                " and the hub tells no SHA-256 of it"
+                " and the hub has no SHA-256 for it"
             )
 
 
@@ -115,7 +120,7 @@ def _fetch(files: HubFileReader, path: str, target: Path, progress: Progress, re
     data = files.read(path, 0, file.size)
     if file.git_id is not None and _git_id(data) != file.git_id:
         raise DigestMismatch(
-            f"{path} arrived as other bytes than the hub says it has; nothing was kept, try again"
+            f"{path} arrived with bytes that do not match the hub's digest; nothing was kept, try again"
         )
     target.write_bytes(data)
 

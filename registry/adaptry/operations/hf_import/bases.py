@@ -1,8 +1,8 @@
-"""A hub's base made known without downloading it: its headers and short runs of each tensor are read.
+"""Registers a base on a hub without downloading it: only headers and short runs of each tensor are read.
 
-What comes of it is the same id as of the same files in a folder. Runs that a fingerprint will ask for are
-fetched ahead, many at once, since each is a request of its own; what it asks for besides is fetched when it
-asks. SHA-256 of the files of weights is what the hub says, kept as evidence.
+The id equals that of the same files in a folder. Runs that the fingerprint will need are prefetched, many at
+once, since each is a separate request; other reads are fetched on demand. The hub's SHA-256 of the weights
+files is stored as evidence.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _ASIDE = (
     ),
 )
 _MOST_ASIDE = 128 << 20
-_BLOCK = 4 << 10  # read at least so much: the next thing asked for is often beside it
-_GAP = 16 << 10  # runs nearer than this are one request
+_BLOCK = 4 << 10  # smallest read: the next read is often adjacent
+_GAP = 16 << 10  # runs closer than this are one request
 
 
 def register_from_hub(
@@ -58,10 +58,10 @@ def register_from_hub(
     names: tuple[str, ...] = (),
     progress: Progress = no_progress,
 ) -> BaseInfo:
-    """Makes the base that `ref` means now known, under its name on the hub and `names`.
+    """Registers the base that `ref` selects now, under its name on the hub and `names`.
 
-    Raises as `HubClient.resolve`, `open_checkpoint` and `bases.put`; `Unsupported` for what has no
-    safetensors weights or is a pipeline.
+    Raises what `HubClient.resolve`, `open_checkpoint` and `bases.put` raise, and `Unsupported` for a
+    repository without safetensors weights, or a pipeline.
     """
     revision = hub.resolve(ref)
     with tempfile.TemporaryDirectory() as folder, _opened(hub, revision, Path(folder)) as checkpoint:
@@ -76,7 +76,7 @@ def register_from_hub(
 
 
 class _Window:
-    """The bytes of a file that were fetched so far, and a read that fetches what is not among them."""
+    """A cache of a file's fetched bytes; a read fetches missing ones."""
 
     def __init__(self, files: HubFileReader, path: str) -> None:
         self._files, self._path = files, path
@@ -110,7 +110,7 @@ class _Window:
 
 @dataclass(frozen=True, slots=True)
 class _RemoteCheckpoint(HfCheckpoint):
-    """A checkpoint whose folder has all but the weights, which are read where they are."""
+    """A checkpoint whose folder has all files except the weights, which are read remotely."""
 
     windows: Mapping[str, _Window]
 
@@ -132,11 +132,11 @@ def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator
             continue
         if revision.files[path].size > _MOST_ASIDE:
             raise TooLarge(
-                f"{path} of {revision} is larger than the {_MOST_ASIDE >> 20} MiB that are read of it"
+                f"{path} of {revision} is larger than {_MOST_ASIDE >> 20} MiB, the limit for this file"
             )
         (folder / path).write_bytes(files.read(path, 0, revision.files[path].size))
     if CONFIG not in revision.files:
-        raise NotFound(f"{revision} has no {CONFIG}, so it is no base model")
+        raise NotFound(f"{revision} has no {CONFIG}, so it is not a base model")
     shards = list_shard_names(set(revision.files), folder, str(revision))
     windows = {shard: _Window(files, shard) for shard in shards}
     headers = {
@@ -147,7 +147,7 @@ def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator
 
 
 def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
-    """The runs of every plain weight; those of packed ones follow from what is read of them."""
+    """Prefetches the runs of every plain weight; those of packed ones depend on other reads."""
     folded = open_logical_view(checkpoint)
     weights = [
         name
@@ -170,7 +170,7 @@ def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
 
 
 def _joined(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans in order of their starts, those near one another as one."""
+    """Spans in order of their starts, with adjacent spans merged."""
     start, end = spans[0]
     for next_start, next_end in spans[1:]:
         if next_start - end > _GAP:

@@ -1,7 +1,9 @@
-"""Many adapters of a hub taken over: by author, filter or collection; repeatable, going on where it stopped.
+"""Imports many adapters from a hub, by author, filter or collection. A repeated run continues where it
+stopped.
 
-First the plan, which is what the hub has and what is here already; then one by one. What fails is told and
-left for the next time; what came from the commit that the hub has now is not fetched again.
+First it plans, by comparing the hub with the registry; then it imports one adapter after another. Failures
+are reported and retried in the next run. Adapters whose commit on the hub is unchanged are not downloaded
+again.
 """
 
 from __future__ import annotations
@@ -24,14 +26,15 @@ from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
 from adaptry.registry.versions import Versions
 
-_NO_ADAPTER = "holds no adapter that we read"
-_HERE = "is here already"
+_NO_ADAPTER = "has no adapter in a known format"
+_HERE = "is already imported"
 
 
 @dataclass(frozen=True, slots=True)
 class ImportSelection:
-    """Which repositories: those of an author, that a search finds, that have all of the tags, of a
-    collection; one by name."""
+    """The repositories to import: those of an author, found by a search, with all of the tags, of a
+    collection, or one by name.
+    """
 
     ref: HubRef | None = None
     author: str | None = None
@@ -43,7 +46,7 @@ class ImportSelection:
 
 @dataclass(frozen=True, slots=True)
 class ImportCandidate:
-    """A repository and what it is to become. `skipped` says why it is not taken; empty where it is."""
+    """A repository and its name in the registry. `skipped` is the reason why it is not imported, or empty."""
 
     ref: HubRef
     name: AdapterName | None
@@ -52,7 +55,7 @@ class ImportCandidate:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """How one candidate went: what became of it, or the error."""
+    """The result for one candidate: the imported adapter, or the error."""
 
     candidate: ImportCandidate
     imported: ImportedAdapter | None = None
@@ -62,7 +65,7 @@ class ImportResult:
 def plan_import(
     versions: Versions, hub: HubClient, selection: ImportSelection, namespace: str | None = None
 ) -> Iterator[ImportCandidate]:
-    """What would be taken over, into `namespace` or the one named as on the hub. Raises as `HubClient`."""
+    """The candidates, for `namespace` or the owner's name on the hub. Raises what `HubClient` raises."""
     for listed in _listed(hub, selection):
         ref = HubRef(listed.repository, listed.commit)
         try:
@@ -82,9 +85,10 @@ def run_import(
     plan: Iterator[ImportCandidate],
     progress: Progress = no_progress,
 ) -> Iterator[ImportResult]:
-    """Takes over what the plan says, and reports each, also skipped ones. An error ends only one.
+    """Imports the plan's candidates and yields the result of each, including skipped ones. An error affects
+    only its candidate.
 
-    Raises `StorageFull` and `Unauthenticated`, which do end it.
+    Raises `StorageFull` and `Unauthenticated`, which end the run.
     """
     for candidate in plan:
         if candidate.skipped or candidate.name is None:
@@ -93,7 +97,7 @@ def run_import(
         try:
             taken = push_from_hub(registry, hub, candidate.ref, candidate.name, progress=progress)
         except (StorageFull, Unauthenticated):
-            raise  # the next ones would fare no better
+            raise  # all others would fail too
         except AdaptryError as error:
             yield ImportResult(candidate, error=error)
         else:
@@ -118,12 +122,12 @@ def _one(hub: HubClient, ref: HubRef) -> HubRepoInfo:
 def _name(repository: str, namespace: str | None) -> AdapterName:
     owner, slash, name = repository.rpartition("/")
     if not slash and namespace is None:
-        raise Invalid(f"{repository} has no owner on the hub: say the namespace it is to go to")
+        raise Invalid(f"{repository} has no owner on the hub: pass the namespace to import it into")
     return AdapterName.parse(f"{namespace or owner}/{name}")
 
 
 def _is_here(versions: Versions, name: AdapterName, ref: HubRef) -> bool:
-    """Whether the newest version came from this very commit."""
+    """Whether the newest version was imported from this commit."""
     try:
         found = versions.detail(Ref(name)).manifest.provenance
     except NotFound:

@@ -1,6 +1,6 @@
-"""A file on a hub as bytes at positions, over HTTP with ranges, so that only what is read is downloaded.
+"""Positional reads of a file on a hub, with HTTP range requests, so that only the read parts are downloaded.
 
-Where a file lies is asked once, and again when that place no longer answers: addresses of storage expire.
+A file's location is requested once, and again when it stops working, since storage URLs expire.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 
 
 class HubFileReader:
-    """The files of a revision, opened at their first read. Safe to read from several threads."""
+    """The files of a revision, opened at the first read. Safe for several threads."""
 
     def __init__(self, hub: HubClient, revision: HubRepoRevision) -> None:
         self._hub = hub
@@ -35,7 +35,9 @@ class HubFileReader:
         )
 
     def read(self, path: str, offset: int, length: int) -> bytes:
-        """The bytes there, fewer only at the end of the file. Raises `Unavailable`, `NotFound`."""
+        """`length` bytes from `offset` on; fewer only at the end of the file. Raises `Unavailable`,
+        `NotFound`.
+        """
         size = self._revision.files[path].size
         end = min(offset + length, size)
         if end <= offset:
@@ -46,7 +48,9 @@ class HubFileReader:
         return answer.data
 
     def stream(self, path: str) -> Callable[[int], Iterator[bytes]]:
-        """Reads the file from a position on; raises `Unavailable` where the connection breaks."""
+        """A function that reads the file from a position on; it raises `Unavailable` if the connection
+        breaks.
+        """
 
         def read_from(start: int) -> Iterator[bytes]:
             if start >= self._revision.files[path].size:
@@ -65,7 +69,9 @@ class HubFileReader:
         return self._revision.files[path]
 
     def _ask(self, path: str, start: int, end: int, *, preload: bool) -> urllib3.BaseHTTPResponse:
-        is_whole = start == 0 and end == self._revision.files[path].size  # a range of all is often no range
+        is_whole = (
+            start == 0 and end == self._revision.files[path].size
+        )  # servers often ignore a range that covers the whole file
         asked = {} if is_whole else {"Range": f"bytes={start}-{end - 1}"}
         for is_last in (False, True):
             location = self._places.get(path)

@@ -1,7 +1,7 @@
-"""A hub, asked through `huggingface_hub` what it has: revisions with their files, and lists of repositories.
+"""Queries a hub through `huggingface_hub`: revisions with their files, and lists of repositories.
 
-Nothing is read of a file here but where it lies and what it must be: the hub tells the SHA-256 of large files
-and git's id of small ones. Whatever goes wrong is one of our own errors.
+Of a file, this reads only the location and the expected digest: the hub has the SHA-256 of large files and
+git's id of small ones. All errors are translated to our classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WHO = 401
 
 @dataclass(frozen=True, slots=True)
 class HubFileInfo:
-    """A file of a revision. `sha256` is told of large files, `git_id` (git's SHA-1) of every one."""
+    """A file of a revision. Large files have a `sha256`, all files a `git_id` (git's SHA-1)."""
 
     path: str
     size: int
@@ -34,7 +34,7 @@ class HubFileInfo:
 
 @dataclass(frozen=True, slots=True)
 class HubRepoRevision:
-    """One commit of a repository: `commit` names it for ever. `tags` are the hub's for the repository."""
+    """A commit of a repository, by its permanent id `commit`. `tags` are the hub's tags of the repository."""
 
     repository: str
     commit: str
@@ -47,7 +47,7 @@ class HubRepoRevision:
 
 @dataclass(frozen=True, slots=True)
 class HubRepoInfo:
-    """A repository in a list: its newest commit and the names of its files, where the hub tells them."""
+    """A repository in a list: its newest commit and the names of its files, if the hub provides them."""
 
     repository: str
     commit: str | None
@@ -56,7 +56,7 @@ class HubRepoInfo:
 
 @dataclass(frozen=True, slots=True)
 class DownloadLocation:
-    """Where the bytes of a file are for now, and what to send along when asking there."""
+    """The current URL of a file, and the headers to send."""
 
     url: str
     headers: Mapping[str, str]
@@ -64,25 +64,27 @@ class DownloadLocation:
 
 @dataclass(frozen=True, slots=True)
 class HubClient:
-    """`endpoint` is its address."""
+    """A client of the hub at `endpoint`."""
 
     endpoint: str
     token: str | None
     api: HfApi
 
     def resolve(self, ref: HubRef) -> HubRepoRevision:
-        """What a ref means now. Raises `NotFound`, `PermissionDenied` (gated), `Unavailable`."""
+        """The revision that a ref selects now. Raises `NotFound`, `PermissionDenied` (gated),
+        `Unavailable`.
+        """
         with _translate_errors(self, str(ref)):
             info = self.api.model_info(ref.repository, revision=ref.revision, files_metadata=True)
         files = {each.rfilename: _file(each) for each in info.siblings or ()}
         if info.sha is None:
-            raise Unavailable(f"{self.endpoint} does not say which commit {ref} is; ask again")
+            raise Unavailable(f"{self.endpoint} does not return the commit of {ref}; try again")
         return HubRepoRevision(info.id, info.sha, files, tuple(info.tags or ()))
 
     def list_models(
         self, author: str | None, search: str | None, filters: tuple[str, ...], limit: int
     ) -> Iterator[HubRepoInfo]:
-        """The repositories of models that match, as many as `limit` at most. Raises `Unavailable`."""
+        """Up to `limit` matching model repositories. Raises `Unavailable`."""
         with _translate_errors(self, author or "its models"):
             found = self.api.list_models(
                 author=author, search=search, filter=list(filters) or None, limit=limit, full=True
@@ -93,44 +95,46 @@ class HubClient:
                 )
 
     def collection(self, slug: str) -> Iterator[str]:
-        """The models of a collection. Raises as `revision`."""
+        """The models of a collection. Raises what `resolve` raises."""
         with _translate_errors(self, slug):
             for item in self.api.get_collection(slug).items:
                 if item.item_type == "model":
                     yield item.item_id
 
     def locate_file(self, revision: HubRepoRevision, path: str) -> DownloadLocation:
-        """Where a file lies. Raises as `revision`."""
+        """The location of a file. Raises what `resolve` raises."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(revision.repository, path, revision=revision.commit, endpoint=self.endpoint)
         with _translate_errors(self, f"{path} of {revision}"):
             found = get_hf_file_metadata(url, token=self.token or False)
-        is_own = found.location.startswith(f"{self.endpoint}/")  # storage elsewhere must not see the token
+        is_own = found.location.startswith(f"{self.endpoint}/")  # other storage must not get the token
         send = {"Authorization": f"Bearer {self.token}"} if self.token and is_own else {}
         return DownloadLocation(found.location, send)
 
 
 def open_hub() -> HubClient:
-    """The hub and the token by HF_ENDPOINT, HF_TOKEN and `hf auth login`. Raises `MissingDependency`."""
+    """The hub and token from HF_ENDPOINT, HF_TOKEN and `hf auth login`. Raises `MissingDependency`."""
     try:
         from huggingface_hub import HfApi, get_token
     except ModuleNotFoundError as error:
-        raise MissingDependency(f"a hub is asked through {error.name}: pip install 'adaptry[hub]'") from error
+        raise MissingDependency(f"accessing a hub needs {error.name}: pip install 'adaptry[hub]'") from error
     token = get_token()
     api = HfApi(token=token or False, library_name="adaptry")
     return HubClient(api.endpoint.rstrip("/"), token, api)
 
 
 def _file(sibling: Any) -> HubFileInfo:
-    """(`Any`: a client's record; its fields are the same in all versions, its class is not.)"""
+    """A file from the client's record. (`Any`: its class differs between versions of the client.)"""
     sha256 = Digest.parse(f"sha256:{sibling.lfs['sha256']}") if sibling.lfs else None
     return HubFileInfo(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
 
 
 @contextmanager
 def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
-    """The client's errors as ours: it has one class a status, and its library for HTTP changed twice."""
+    """Translates the client's errors to ours: it has a class per status, and its HTTP library has changed
+    twice.
+    """
     from huggingface_hub import errors
 
     try:
@@ -140,12 +144,10 @@ def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
             f"{what} is gated: accept its terms at {hub.endpoint}, with the account of this token"
         ) from error
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
-        raise NotFound(
-            f"there is no {what} at {hub.endpoint}: no such revision, or no such file in it"
-        ) from error
+        raise NotFound(f"{what} does not exist at {hub.endpoint}: unknown revision or file") from error
     except errors.RepositoryNotFoundError as error:
         whose = "this token (HF_TOKEN) may not read it" if hub.token else "it needs a token (HF_TOKEN)"
-        raise NotFound(f"there is no {what} at {hub.endpoint}, or {whose}") from error
+        raise NotFound(f"{what} does not exist at {hub.endpoint}, or {whose}") from error
     except errors.HfHubHTTPError as error:
         if error.response.status_code == _WHO:
             raise Unauthenticated(f"{hub.endpoint} does not know this token (HF_TOKEN)") from error
@@ -155,6 +157,6 @@ def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
 
 
 def _of_the_network() -> tuple[type[Exception], ...]:
-    """What the loaded HTTP library raises for a connection that fails; that of `requests` is an OSError."""
+    """The exceptions of the loaded HTTP library for a failed connection (in `requests`, an OSError)."""
     loaded = (sys.modules.get(name) for name in ("httpx", "httpx2"))
     return (OSError, *(module.TransportError for module in loaded if module))

@@ -1,4 +1,4 @@
-"""How something on a hub is called here: `hf:org/name`, and `@revision` behind it for another than `main`."""
+"""References to a hub: `hf:org/name`, with `@revision` for a revision other than `main`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]{0,199}")
 
 
 def is_hub_ref(text: str) -> bool:
-    """Whether a word means something on a hub."""
+    """Whether a text is a reference to a hub."""
     return text.startswith(_MARK)
 
 
 @dataclass(frozen=True, slots=True)
 class HubRef:
-    """A repository of models on a hub, and which of its revisions; None is `main`."""
+    """A model repository on a hub, and a revision (None: `main`)."""
 
     repository: str
     revision: str | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
-from adaptry.core.errors import CheckFailed, Conflict, InvalidRef, NotFound
+from adaptry.core.errors import CheckFailed, Conflict, InvalidRef, NotFound, PermissionDenied
 from adaptry.core.identity import BaseVisibility
 from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.manifest import FileEntry, Manifest
@@ -77,6 +77,7 @@ def apply_snapshot(
         upload_missing(registry, name, content, manifest, progress, retry)
         options = PushOptions(number=snapshot.number, force_reason=snapshot.forced)
         version = registry.versions.put(name, manifest.to_bytes(), options).version
+        version = _bind_as_source(registry.versions, version, snapshot)
     logged = copy_missing_metrics(registry.metrics, ref, snapshot.metrics)
     if has_forgotten_recall(version, snapshot):
         raise CheckFailed(
@@ -89,6 +90,19 @@ def apply_snapshot(
     if change is not None:
         version = _change_state(registry.versions, version, snapshot, change)
     return ApplyResult(version, is_new or bool(logged) or change is not None)
+
+
+def _bind_as_source(versions: Versions, version: VersionInfo, snapshot: VersionSnapshot) -> VersionInfo:
+    """Binds a new version to the base that the source checked it against, if its manifest does not name that.
+
+    Where the base is not here, or another one has its name, the version stays declared.
+    """
+    if snapshot.base_id is None or version.base_status == "verified":
+        return version
+    try:
+        return versions.bind_base(version.name, version.digest, snapshot.base_id).version
+    except (NotFound, Conflict, CheckFailed, PermissionDenied):
+        return version
 
 
 def apply_base(

@@ -28,7 +28,7 @@ _PAGE = 200
 
 
 class MirrorSelection(Value):
-    """What to mirror: the versions that `query` finds, or all versions of the adapters `names`.
+    """The versions to mirror: those that `query` finds, or all versions of the adapters `names`.
 
     `aliases`: also point aliases as at the source. `bases`: register bases; with `base_files`, store their
     weights. `parents`: also copy the versions that a version was made from. `delete`: delete mirrored
@@ -67,7 +67,7 @@ def plan_mirror(
     source lacks an adapter that was selected by name."""
     parse(selection.query)
     if selection.query and selection.names:
-        raise InvalidQuery("give a query or names of adapters, not both")
+        raise InvalidQuery("pass a query or names of adapters, not both")
     wanted = _wanted(source, selection, only)
     names = sorted(wanted.keys() | _mirrored_names(destination.adapters, selection, only))
     found = [_plan_adapter(source, destination, name, wanted.get(name, set()), selection) for name in names]
@@ -128,8 +128,7 @@ def require_distinct(source_events: Events, destination_events: Events) -> None:
     here = destination_events.read(max(0, end - 1)).items
     if last and last[0] in here:
         raise Invalid(
-            "what is to be mirrored is this very registry, or a copy of it in which nothing has happened"
-            " since: there is nothing to do"
+            "the source is this registry itself, or an unchanged copy of it: there is nothing to do"
         )
 
 

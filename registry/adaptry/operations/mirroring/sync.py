@@ -16,6 +16,7 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.actions import MirrorFailure, MirrorLog, MirrorResult
 from adaptry.operations.mirroring.apply import apply_base, apply_snapshot, point_aliases
+from adaptry.operations.mirroring.evidence import copy_evidence
 from adaptry.operations.mirroring.plan import MirrorPlan, MirrorSelection, mirrored_adapters, plan_mirror
 from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
@@ -124,9 +125,13 @@ class _VersionCopier:
         if snapshot.base_id is not None:
             self._copy_base(snapshot.base_id)
         content = RevisionContent(self.source, version, manifest)
-        return apply_snapshot(
+        applied = apply_snapshot(
             self.destination, snapshot, manifest, content, progress=self.progress, retry=self.retry
-        ).is_change
+        )
+        has_evidence = copy_evidence(
+            self.source, self.destination, version, progress=self.progress, retry=self.retry
+        )
+        return applied.is_change or has_evidence
 
     def _copy_base(self, id: Digest) -> None:
         """Copies a base once per run. Without the right to register it, its adapters' base stays declared."""

@@ -1,1 +1,1 @@
-"""Adapters into OCI registries."""
+"""Pushes adapters to OCI registries."""

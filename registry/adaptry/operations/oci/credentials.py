@@ -1,6 +1,6 @@
-"""Who we are to an OCI registry: what `docker login`, `oras login` or `skopeo login` kept, and its token.
+"""Credentials for an OCI registry: stored by `docker login`, `oras login` or `skopeo login`, and its tokens.
 
-Helpers that keep passwords elsewhere are programs, and are not run.
+Credential helpers are programs, and are not run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 def stored_login(config: Path | None, host: str) -> str | None:
-    """`user:password` in base64, as a Docker config keeps it for `host`; None where there is none."""
+    """`user:password` in base64, from a Docker config, for `host`; None if there is none."""
     if config is None:
         return None
     try:
@@ -37,8 +37,8 @@ def stored_login(config: Path | None, host: str) -> str | None:
 def authorization_header(
     pool: urllib3.PoolManager, challenge: str, login: str | None, place: OciReference
 ) -> str:
-    """The header that answers a registry's `WWW-Authenticate`. A login goes in the clear only where the
-    registry itself is spoken to so. Raises `Unauthenticated`.
+    """The header for a registry's `WWW-Authenticate`. A login is sent unencrypted only if the registry's own
+    connection is. Raises `Unauthenticated`.
     """
     scheme, _, rest = challenge.partition(" ")
     words = dict(_PARAMETER.findall(rest))
@@ -47,8 +47,8 @@ def authorization_header(
     if scheme.lower() == "bearer" and words.get("realm", "").startswith(("https://", *_plain(place))):
         return f"Bearer {_token(pool, words, login, place.host)}"
     raise Unauthenticated(
-        f"{place.host} wants a login, and none is kept: `docker login {place.host}` (or oras,"
-        " or skopeo) keeps one"
+        f"{place.host} requires a login, but none is stored: run `docker login {place.host}` (or oras,"
+        " or skopeo)"
     )
 
 
@@ -63,13 +63,9 @@ def _token(pool: urllib3.PoolManager, words: Mapping[str, str], login: str | Non
     try:
         answer = pool.request("GET", address, headers=headers, timeout=_SECONDS, retries=False)
     except urllib3.exceptions.HTTPError as error:
-        raise Unavailable(
-            f"{host} sends who logs in to {words['realm']}, which does not answer ({error})"
-        ) from error
+        raise Unavailable(f"the token server {words['realm']} of {host} does not answer ({error})") from error
     try:
         told = json.loads(answer.data)
         return str(told.get("token") or told["access_token"])
     except (ValueError, LookupError, AttributeError):
-        raise Unauthenticated(
-            f"{host} gave no token ({answer.status}); is the login for it still good?"
-        ) from None
+        raise Unauthenticated(f"{host} gave no token ({answer.status}); is its login still valid?") from None

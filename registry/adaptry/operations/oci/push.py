@@ -1,9 +1,10 @@
-"""An artifact into an OCI registry, by the distribution protocol 1.1: missing blobs, manifests, and the tag.
+"""Pushes an artifact to an OCI registry, by the distribution protocol 1.1: missing blobs, manifests, and the
+tag.
 
-Where a registry has no referrers API (it does not answer a manifest that has a subject with `OCI-Subject`),
-the subject's referrers are kept as an index under the tag `sha256-<hex>`, as the specification asks of
-clients. Two clients may write that at once and neither can lock it, so it is read again, and written again
-where the other one won; what is lost after that last look is listed by pushing again.
+If a registry has no referrers API (its response to a manifest with a subject lacks `OCI-Subject`), the
+subject's referrers are stored as an index under the tag `sha256-<hex>`, as the specification requires. Two
+clients may write that tag at once, and neither can lock it, so it is read again, and written again if an
+entry was lost. An entry that is lost after the last read is added by pushing again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _LARGEST_INDEX = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ArtifactPushResult:
-    """Where it is, by digest; `is_listed_by_tag`: a tag, not the registry, lists its subject's referrers."""
+    """The location by digest. `is_listed_by_tag`: a tag, and not the registry, lists its subject's
+    referrers.
+    """
 
     place: OciReference
     descriptor: Descriptor
@@ -50,7 +53,9 @@ class ArtifactPushResult:
 
 @dataclass
 class OciRepository:
-    """One repository. `config`: a Docker config with logins; `ca_bundle`: certificates, else the system's."""
+    """One repository. `config`: a Docker config with logins. `ca_bundle`: certificates (default: the
+    system's).
+    """
 
     reference: OciReference
     config: Path | None = None
@@ -62,8 +67,8 @@ class OciRepository:
         self._pool = open_pool(self.reference.url, ca_bundle, proxy)
 
     def push(self, artifact: Artifact) -> ArtifactPushResult:
-        """The artifact under the place's tag, after its base's and all blobs. Raises `Unavailable`,
-        `Unauthenticated`, `PermissionDenied`, `NotFound`, `Invalid`; what was uploaded by then is found again
+        """Pushes all blobs, the base's manifest, and the artifact under the reference's tag. Raises
+        `Unavailable`, `Unauthenticated`, `PermissionDenied`, `NotFound`, `Invalid`; uploaded blobs are reused
         next time.
         """
         if artifact.base and artifact.base.descriptor.digest == (
@@ -77,14 +82,14 @@ class OciRepository:
         return ArtifactPushResult(self.reference, artifact.descriptor, is_by_tag)
 
     def descriptor_of(self, name: str) -> Descriptor:
-        """The manifest of a tag or digest. Raises `NotFound`."""
+        """The descriptor of the manifest for a tag or digest. Raises `NotFound`."""
         answer = self._ask("GET", f"/manifests/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"})
         return Descriptor(
             answer.headers.get("Content-Type", MANIFEST), Digest.of(answer.data), len(answer.data)
         )
 
     def _put(self, artifact: Artifact, name: str) -> bool:
-        """Whether the registry took note of the manifest's subject itself."""
+        """Pushes a manifest; returns whether the registry itself recorded its subject."""
         for blob in artifact.blobs:
             self._upload(blob)
         answer = self._ask(
@@ -115,7 +120,7 @@ class OciRepository:
             )
         if not any(entry.get("digest") == str(referrer.digest) for entry in self._referrers(tag)):
             raise Conflict(
-                f"others keep writing {tag} of {self.reference.repository}; push again, and it is listed"
+                f"other clients keep writing {tag} of {self.reference.repository}; push again to list it"
             )
 
     def _referrers(self, tag: str) -> list[dict[str, Any]]:
@@ -130,7 +135,7 @@ class OciRepository:
             entries = None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise Invalid(
-                f"{tag} of {self.reference.repository} is no index of referrers; remove it there,"
+                f"{tag} of {self.reference.repository} is not an index of referrers; remove it there,"
                 " and push again"
             )
         return entries
@@ -147,7 +152,7 @@ class OciRepository:
         body: bytes | Iterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """One request; if challenged before a body is gone, once more with credentials."""
+        """One request; if challenged before a body is sent, repeats it with credentials."""
         answer = self._request(method, address, body, headers)
         if answer.status == 401 and not isinstance(body, Iterator):
             challenge = answer.headers.get("WWW-Authenticate", "")
@@ -192,7 +197,7 @@ class OciRepository:
 
 
 def _words(answer: urllib3.BaseHTTPResponse) -> str:
-    """What the registry says of it."""
+    """The registry's error message."""
     try:
         errors = json.loads(answer.data)["errors"]
         return "; ".join(f"{error.get('code')} {error.get('message', '')}".strip() for error in errors)[:300]

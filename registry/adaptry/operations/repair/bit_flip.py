@@ -1,4 +1,4 @@
-"""Undoing one flipped bit, by trying each: the digest says which was it. Only for what is small."""
+"""Repairs a single flipped bit by trying each bit until the digest matches; only for small data."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from hashlib import sha256
 from adaptry.core.digest import Digest
 
 MAX_BYTES = 16 << 10
-"""Bytes; of more, trying every bit takes longer than seconds."""
+"""Most bytes; for more, trying every bit takes more than seconds."""
 
 
 def undo_bit_flip(data: bytes, digest: Digest) -> bytes | None:
-    """The bytes of `digest`, where one bit of `data` is all that differs; else None."""
+    """The bytes with `digest`, if `data` differs from them by a single bit; else None."""
     if len(data) > MAX_BYTES:
         return None
     before = sha256()  # of the bytes before the one that is tried

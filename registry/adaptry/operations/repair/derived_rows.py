@@ -1,11 +1,11 @@
-"""Derived rows rebuilt: a problem's key says what, and the catalog how."""
+"""Rebuilds derived rows: a problem's key identifies them."""
 
 from __future__ import annotations
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.storage.catalog import folded_names, inspections, rebuild
+from adaptry.storage.catalog import folded_names, inspections, rebuild, stored_use
 from adaptry.storage.catalog.rebuild import VersionSource
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.inspections import inspect_weights
@@ -28,13 +28,15 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
             case "folded":
                 folded_names.refold(tx)
             case "inspection":
-                inspections.forget(tx, Digest(rest))  # the next look at a version of it inspects it anew
+                inspections.forget(tx, Digest(rest))  # the next read of a version inspects it again
             case "namespaces":
                 rebuild.rebuild_namespaces(tx)
+            case "stored-use":
+                stored_use.rebuild(tx)
             case "base":
                 rebuild.summarise_base(tx, Digest(rest))
             case _:
-                raise Invalid(f"nothing derived is called {key[:80]!a}")
+                raise Invalid(f"unknown derived rows: {key[:80]!a}")
 
 
 def _rebuild_version(registry: LocalRegistry, key: int) -> None:

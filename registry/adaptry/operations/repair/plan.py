@@ -28,7 +28,7 @@ class RegistryRepairStep(Value):
             case "set aside":
                 return f"set {self.where} aside, as no source has it ({self.reason})"
             case "rebuild":
-                return f"rebuild what is derived: {self.where} ({self.reason})"
+                return f"rebuild derived rows: {self.where} ({self.reason})"
         return f"cannot mend {self.where}: {self.reason}"
 
 
@@ -42,8 +42,8 @@ class RegistryRepairPlan(Value):
         return not self.steps
 
 
-_ORDER: tuple[str, ...] = ("manifest", "file", "derived", "row", "database")
-"""What is derived of files is rebuilt once manifests and files are right."""
+_ORDER: tuple[str, ...] = ("manifest", "file", "derived", "outdated", "row", "database")
+"""Rows derived from files are rebuilt after manifests and files are repaired."""
 
 
 def plan_repair(
@@ -67,7 +67,7 @@ def _step(
         how = "replace"
     elif problem.kind == "file":
         how = "set aside"
-    elif problem.kind == "derived":
+    elif problem.kind in ("derived", "outdated"):
         how = "rebuild"
     return RegistryRepairStep(
         how=how,
@@ -80,7 +80,7 @@ def _step(
 
 
 _ADVICE = {
-    "row": "; nothing here says what it should be: restore a backup, or put it right by hand",
+    "row": "; its correct value is unknown: restore a backup, or correct it by hand",
     "database": "; restore a backup of the database",
     "manifest": "; push the same files again, or name a copy with --from",
 }

@@ -35,11 +35,11 @@ from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity.verification import verify
 
-_ROUNDS = 4  # manifests say where files belong, and what is derived follows from both
+_ROUNDS = 4  # manifests determine where files belong, and derived rows depend on both
 
 
 class RepairResult(Value):
-    """What was done, a sentence for each thing; and what is still wrong."""
+    """The result of a repair: a sentence for each action, and the remaining problems."""
 
     done: tuple[str, ...]
     set_aside: tuple[str, ...]
@@ -49,7 +49,9 @@ class RepairResult(Value):
 
 @dataclass(frozen=True, slots=True)
 class _RepairInputs:
-    """What every repair step needs: the registry, sources of intact copies, and damaged files by digest."""
+    """The context of every repair step: the registry, sources of intact copies, and damaged files by
+    digest.
+    """
 
     registry: LocalRegistry
     sources: Sequence[RepairSource]
@@ -74,7 +76,7 @@ def repair_registry(
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
-            f"{registry.identity.name} may not mend; it takes an administrator of all namespaces"
+            f"{registry.identity.name} may not mend; only an administrator of all namespaces may"
         )
     done: list[str] = []
     aside: list[str] = []
@@ -160,13 +162,13 @@ def _run_step(inputs: _RepairInputs, step: RegistryRepairStep, progress: Progres
             yield from _replace_manifest(inputs, Digest(step.key))
         case "file":
             yield from _replace_file(inputs, Digest(step.key), progress)
-        case "derived":
+        case "derived" | "outdated":
             if step.key.startswith("copy:") and isinstance(inputs.registry.blobs, TieredBlobs):
                 inputs.registry.blobs.drop_damaged_copy(Digest(step.key.removeprefix("copy:")))
             else:
                 rebuild_rows(inputs.registry, step.key)
             reach("mend.after_rebuild")
-            yield f"rebuilt what is derived: {step.where}"
+            yield f"rebuilt derived rows: {step.where}"
 
 
 def _manifest(inputs: _RepairInputs, source: RepairSource, revision: Digest) -> bytes | None:
@@ -228,7 +230,7 @@ class _SourceContent(StreamedContent):
         return {location.path: self._wanted.size for location in self._wanted.places}
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """From `start` on: what is before is read and left out, as an upload that goes on is rare."""
+        """The bytes from `start` on. Earlier bytes are read and skipped, since resumed uploads are rare."""
         for chunk in self._source.find(self._wanted) or ():
             yield chunk[start:]
             start = max(0, start - len(chunk))

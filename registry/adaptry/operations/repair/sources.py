@@ -27,7 +27,9 @@ from adaptry.storage.local import LocalRegistry
 
 @dataclass(frozen=True, slots=True)
 class FileLocation:
-    """Where a file is in a registry: an adapter's revision, or a base (without one), and its path there."""
+    """A file's place in a registry: an adapter's revision, or a base or evidence (without one), and its path
+    there.
+    """
 
     owner: AdapterName | Digest
     revision: Digest | None
@@ -51,10 +53,10 @@ class RepairSource(ABC):
 
     @abstractmethod
     def find(self, damaged_file: DamagedFile) -> Iterator[bytes] | None:
-        """The file from its beginning, read as it is taken; None where it is not here."""
+        """Streams the file from its beginning; None if the source does not have it."""
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
-        """The manifest of a revision; None where it is not here."""
+        """The manifest of a revision; None if the source does not have it."""
         return None
 
 
@@ -87,7 +89,7 @@ class RegistrySource(RepairSource):
         return None
 
     def _read(self, location: FileLocation, digest: Digest) -> Iterator[bytes]:
-        """Raises `NotFound` where the registry has another file there, and what reading raises."""
+        """Raises `NotFound` if the registry has another file there, and what reading raises."""
         if isinstance(location.owner, Digest):
             found = next(
                 (
@@ -100,7 +102,8 @@ class RegistrySource(RepairSource):
             if found is None or found.sha256 != digest:
                 raise NotFound(f"{self.name} does not store {location.path}")
             return self._registry.bases.read_file(location.owner, location.path)
-        assert location.revision is not None
+        if location.revision is None:
+            raise NotFound(f"{location.path} is not looked for in {self.name}")
         version = Ref.of_revision(location.owner, location.revision)
         if self._registry.versions.get(version).is_damaged:
             raise NotFound(f"{self.name} has it damaged as well")
@@ -148,7 +151,7 @@ class LocalSource(RepairSource):
     """This registry itself: an intact copy in its cache, or a damaged file with one bit flipped back."""
 
     def __init__(self, blobs: BlobStore, manifests: Mapping[Digest, bytes]) -> None:
-        super().__init__("what is here")
+        super().__init__("this registry")
         self._blobs = blobs
         self._manifests = manifests
         self._corrected: dict[Digest, bytes | None] = {}
@@ -175,7 +178,7 @@ class LocalSource(RepairSource):
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """Raises `Unavailable` where the file cannot be read."""
+    """Streams a file. Raises `Unavailable` if it cannot be read."""
     try:
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
@@ -205,4 +208,4 @@ def open_source(where: str, stack: ExitStack) -> RepairSource:
     if "://" in where:
         resolve_folder(where)  # says what addresses look like
         raise Invalid(f"not a source: {where[:200]}")
-    raise NotFound(f"no registry, bundle or folder {where[:200]}; name one that is there with --from")
+    raise NotFound(f"no registry, bundle or folder {where[:200]}; pass an existing one with --from")

@@ -8,11 +8,12 @@ from pathlib import Path
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
-from adaptry.core.manifest import BaseClaim, Manifest
+from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
+from adaptry.operations.base_recognition import BaseSource, RecognisedBase, recognise_base
 from adaptry.operations.transfer.early_inspection import inspect_early
-from adaptry.operations.transfer.files import base_claim, fetch_revision, hash_files, upload_missing
+from adaptry.operations.transfer.files import fetch_revision, hash_files, upload_missing
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, CommitInfo, CommitNote
@@ -25,7 +26,7 @@ def push_draft(
     branch: str,
     note: CommitNote,
     *,
-    base: BaseClaim | None = None,
+    base: RecognisedBase | BaseSource | None = None,
     parents: tuple[Digest, ...] = (),
     provenance: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
@@ -35,10 +36,11 @@ def push_draft(
 
     Raises as `Commits.put` (`CheckFailed` for NaN and infinity) and `upload`.
     """
+    claim = recognise_base(registry.bases, adapter, base).claim
     with inspect_early(registry, adapter):
         manifest = Manifest.of(
             hash_files(adapter.content, progress),
-            base=base or base_claim(adapter),
+            base=claim,
             parents=parents,
             provenance=provenance,
         )

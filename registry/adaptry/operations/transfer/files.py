@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.content import Content
 from adaptry.adapters.output_folder import output_folder
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.files.background_io import BackgroundHasher
-from adaptry.core.manifest import BaseClaim, FileEntry, Manifest
+from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.progress import Progress
-from adaptry.core.refs import AdapterName, is_folder
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.file_upload import upload, with_progress
 from adaptry.operations.transfer.retry import RetryPolicy
@@ -33,14 +32,6 @@ def hash_file(content: Content, path: str, progress: Progress) -> Digest:
         for chunk in with_progress(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress):
             beside.update(memoryview(chunk))
     return Digest(hasher.hexdigest())
-
-
-def base_claim(adapter: Adapter) -> BaseClaim | None:
-    """The base by the name in the config, unless that is a local folder, meaningless on other machines."""
-    name = adapter.config.base_name
-    if name is None or is_folder(name) or len(name) > 512:
-        return None
-    return BaseClaim(name=name)
 
 
 def upload_missing(

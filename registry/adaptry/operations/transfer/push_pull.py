@@ -7,23 +7,21 @@ complete.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, StorageFull
-from adaptry.core.manifest import BaseClaim, Manifest
+from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import data_folder
-from adaptry.operations.transfer.early_inspection import inspect_early
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import (
-    base_claim,
     fetch_revision,
     hash_file,
     hash_files,
@@ -35,9 +33,14 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import require_usable
 
+if TYPE_CHECKING:
+    from adaptry.adapters.adapter import Adapter
+    from adaptry.operations.base_recognition import BaseSource, RecognisedBase
+
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]
 
 _NO_OPTIONS = PushOptions()
+_LOG = logging.getLogger("adaptry.push")
 
 
 def push(
@@ -45,7 +48,7 @@ def push(
     adapter: Adapter,
     name: AdapterName | str,
     *,
-    base: BaseClaim | None = None,
+    base: RecognisedBase | BaseSource | None = None,
     options: PushOptions = _NO_OPTIONS,
     parents: tuple[Digest, ...] = (),
     recipe: dict[str, Any] | None = None,  # JSON whose shape belongs to `merging`
@@ -55,22 +58,35 @@ def push(
 ) -> PushResult:
     """Pushes `adapter` as a version of `name`. Pushing identical files returns the existing version.
 
-    Without `base`, the base named in the adapter's config is declared. The registry inspects the weights: NaN
-    or infinity raises `CheckFailed` unless the options force; for a remote registry this is checked before
-    the upload (`inspect_early`). Raises as `versions.put` and `upload`; after an error, pushing
-    again uploads only what is missing.
+    Without `base`, the base in the adapter's config is claimed (`recognise_base`), by content if it is a
+    folder on this machine. A base that is not registered is logged, since no engine loads the version until
+    it is. Without parents, recipe and provenance, a version of `name` with the same files and base is
+    returned, whatever its parents, recipe and provenance are. The registry inspects the weights: NaN or
+    infinity raises `CheckFailed` unless the options force; for a remote registry this is checked before the
+    upload (`inspect_early`). Raises as `versions.put` and `upload`; after an error, pushing again uploads
+    only what is missing.
     """
+    # Imported here, since they bring all methods and all checks, which a pull does not need.
+    from adaptry.operations.base_recognition import RecognisedBase, recognise_base, unserved_reason
+    from adaptry.operations.transfer.early_inspection import inspect_early
+
     name = AdapterName.parse(name) if isinstance(name, str) else name
+    found = recognise_base(registry.bases, adapter, base)
     with inspect_early(registry, adapter, is_forced=options.force_reason is not None):
         manifest = Manifest.of(
             hash_files(adapter.content, progress),
-            base=base or base_claim(adapter),
+            base=found.claim,
             parents=parents,
             recipe=recipe,
             provenance=provenance,
         )
     upload_missing(registry, name, adapter.content, manifest, progress, retry)
-    return registry.versions.put(name, manifest.to_bytes(), options)
+    if not (parents or recipe or provenance):
+        options = options.model_copy(update={"reuse": True})
+    pushed = registry.versions.put(name, manifest.to_bytes(), options)
+    if not isinstance(base, RecognisedBase) and (reason := unserved_reason(pushed, found)):
+        _LOG.warning("%s: %s", pushed.version.label, reason)
+    return pushed
 
 
 def pull(
@@ -145,6 +161,8 @@ def open_revision(
 
     Unless `cache` is given it is in the user's data folder. Raises as `pull`.
     """
+    from adaptry.adapters.adapter import open_dir
+
     detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)
     folder = (cache or data_folder() / "cache" / "adapters") / detail.version.digest.hex

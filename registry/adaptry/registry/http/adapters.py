@@ -62,5 +62,5 @@ class HttpAdapters(Adapters):
 
 
 def _given(edit: AdapterEdit) -> dict[str, object]:
-    """What was said; what was not stays as it is on the server."""
+    """The fields that are set; others stay unchanged on the server."""
     return edit.model_dump(mode="json", exclude_none=True)

@@ -25,7 +25,9 @@ _COMMITTED = TypeAdapter(CommitResult)
 
 @dataclass(frozen=True)
 class HttpCommits(Commits):
-    """Each method is one call; those that make something carry a key, so that they are done once."""
+    """Each method is one call. Calls that create something have an idempotency key, so they take effect
+    once.
+    """
 
     server: Connection
 
@@ -47,7 +49,7 @@ class HttpCommits(Commits):
         data = self.server.request_bytes("GET", owner_path(name, "revisions", str(revision), "manifest"))
         if Digest.of(data) != revision:
             raise DigestMismatch(
-                f"what came as the manifest of {name}@{revision.brief} is another; try again"
+                f"the response for {name}@{revision.brief} is a different manifest; try again"
             )
         return Manifest.parse(data)
 

@@ -1,8 +1,8 @@
-"""Talking HTTP to one server: requests, answers, streams in both directions.
+"""HTTP to one server: requests, responses, streams in both directions.
 
-Everything that can go wrong on the way is `Unavailable` with the server's address. Only calls whose
-repetition changes nothing are repeated when an answer was lost; any call is repeated when the connection
-could not be made, since then the server never heard it.
+All connection errors are `Unavailable`, with the server's address. If a response is lost, only idempotent
+calls are repeated. If the connection could not be made, any call is repeated, since the server did not
+receive it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from adaptry.registry.http import responses
 
 Answer = TypeVar("Answer")
 Query = Mapping[str, str | int | float | tuple[str, ...] | None]
-"""What an address carries behind its `?`; several texts are given one by one, None not at all."""
+"""Query parameters; a list becomes repeated parameters, None is omitted."""
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 60.0
-"""How long a server may read nothing of a body: it lets an upload wait 45 seconds for a slot."""
+"""Seconds that a server may read nothing of a body: an upload may wait 45 seconds for a slot."""
 READ_SECONDS = 60.0
 VERIFY_SECONDS = 900.0
-"""How long a server may be silent while it verifies or admits what was uploaded."""
+"""Seconds that a server may be silent while it verifies or admits an upload."""
 _SENT_AT_ONCE = 128 << 10
-"""urllib3 copies a piece to frame it; one of this size stays in the processor's cache, four times as fast as
-1 MiB.
+"""Bytes per piece: urllib3 copies a piece to frame it, and one of this size stays in the processor's cache,
+which is four times as fast as 1 MiB.
 """
 
 _REDIRECT = 302
@@ -52,9 +52,9 @@ _ONCE = urllib3.Retry(total=3, connect=3, read=0, status=0, other=0, redirect=Fa
 
 
 def api_path(*parts: str) -> str:
-    """A path under the API's prefix; every part is one segment, whatever is in it.
+    """A path under the API's prefix; every part is one segment, whatever it contains.
 
-    Raises `NotFound` for the parts that an address cannot carry: nothing on a server is named so.
+    Raises `NotFound` for parts that a URL cannot contain: nothing on a server has such a name.
     """
     for part in parts:
         if part in ("", ".", ".."):
@@ -71,7 +71,7 @@ class Connection:
     pool: urllib3.PoolManager
 
     def request_value(self, kind: TypeAdapter[Answer], method: str, path: str, **options: Any) -> Answer:
-        """A value. The options are those of `tell`."""
+        """The response as a value. The options are those of `tell`."""
         return responses.parse_response(kind, self.request_bytes(method, path, **options), self.url)
 
     def request_bytes(
@@ -85,9 +85,7 @@ class Connection:
         again: bool | None = None,
         patience: float = READ_SECONDS,
     ) -> bytes:
-        """The answer as it is. `again`: whether repeating the call changes nothing (unless said: only for
-        GET).
-        """
+        """The body of the response. `again`: whether the call is idempotent (by default only GET)."""
         content = None if body is None else json.dumps(body).encode()
         kind = {} if content is None else {"Content-Type": "application/json"}
         response = self._request(
@@ -103,7 +101,9 @@ class Connection:
     def upload(
         self, kind: TypeAdapter[Answer], path: str, chunks: Iterable[bytes], headers: Mapping[str, str]
     ) -> Answer:
-        """Streams `chunks`. If they raise, what came before is sent as it is, then the error is raised."""
+        """Streams `chunks`. If the iterator raises, the chunks before are sent, and then the error is
+        raised.
+        """
         source = _Source(chunks)
         response = self._request(
             "PATCH",
@@ -119,9 +119,7 @@ class Connection:
         return responses.parse_response(kind, body, self.url)
 
     def download(self, path: str, start: int) -> Iterator[bytes]:
-        """A file from `start` on, in pieces of at most 1 MiB. The answer's status is looked at before this
-        returns.
-        """
+        """A file from `start` on, in pieces of at most 1 MiB. The status is checked before this returns."""
         if start < 0:
             raise Invalid(f"a file cannot be read from {start}")
         headers = {"Range": f"bytes={start}-"} if start else {}
@@ -135,21 +133,19 @@ class Connection:
             raise responses.parse_error(response.status, response.headers, body, self.url)
         if start and response.status != 206:
             response.close()
-            raise Unavailable(f"{self.url} does not go on from the middle of a file; is a proxy in between?")
+            raise Unavailable(f"{self.url} cannot resume in the middle of a file; is a proxy in between?")
         return self._pieces(response)
 
     def _elsewhere(
         self, response: urllib3.BaseHTTPResponse, headers: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        """What the bucket answers that a server sends its readers to. It is told no token: the address is
+        """The response of the bucket to which the server redirects readers. It gets no token: the URL is
         enough.
         """
         address = urljoin(self.url, response.headers.get("Location", ""))
         self._whole(response)
         if not address.startswith(("https://", "http://") if self.url.startswith("http://") else "https://"):
-            raise Unavailable(
-                f"{self.url} sends its readers to an address without encryption; it is not followed"
-            )
+            raise Unavailable(f"{self.url} redirects to an address without encryption; it is not followed")
         where = urlsplit(address).netloc
         try:
             found = self.pool.request(
@@ -164,12 +160,12 @@ class Connection:
             )
         except (HTTPError, OSError) as error:
             raise Unavailable(
-                f"cannot reach {where}, to which {self.url} sends its readers:"
+                f"cannot reach {where}, to which {self.url} redirects:"
                 f" {_plain(getattr(error, 'reason', None) or error)}"
             ) from error
         if found.status not in (200, 206):
             found.close()
-            raise Unavailable(f"{where}, to which {self.url} sends its readers, answered {found.status}")
+            raise Unavailable(f"{where}, to which {self.url} redirects, answered {found.status}")
         return found
 
     def _pieces(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
@@ -181,7 +177,7 @@ class Connection:
                 f"the connection to {self.url} broke in the middle of a file ({error})"
             ) from error
         finally:
-            # Only a connection whose answer was read to the end can be used again.
+            # Only a connection whose response was read completely can be reused.
             if response.length_remaining == 0:
                 response.release_conn()
             else:
@@ -198,7 +194,7 @@ class Connection:
         patience: float,
         may_end: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """An answer whose status says yes (or 416, if `may_end`), its body not read yet."""
+        """A successful response (or 416, if `may_end`), whose body has not been read yet."""
         sent = {
             "User-Agent": f"adaptry/{__version__}",
             "Accept": f"application/json, {protocol.PROBLEM}",
@@ -212,10 +208,10 @@ class Connection:
             response = self.pool.request(
                 method,
                 self.url + path,
-                body=cast(Iterable[bytes], body),  # any buffer will do
+                body=cast(Iterable[bytes], body),  # any buffer works
                 headers=sent,
                 retries=_REPEATED if again else _ONCE,
-                # urllib3 bounds by `connect` also how long a piece of the body may wait to be taken.
+                # In urllib3, `connect` also limits how long a piece of the body may wait to be sent.
                 timeout=urllib3.Timeout(
                     connect=SEND_SECONDS if isinstance(body, _Source) else CONNECT_SECONDS, read=patience
                 ),
@@ -257,7 +253,7 @@ class Connection:
 
 
 class _Source:
-    """Chunks to send, the failure of whose origin is kept aside so that the request still ends well."""
+    """Chunks to send. An error of their source is stored, so that the request can still end properly."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self.chunks = chunks
@@ -267,7 +263,9 @@ class _Source:
         try:
             for chunk in self.chunks:
                 whole = memoryview(chunk)
-                for at in range(0, len(whole), _SENT_AT_ONCE):  # never an empty one: it would end the body
+                for at in range(
+                    0, len(whole), _SENT_AT_ONCE
+                ):  # never an empty piece, which would end the body
                     yield whole[at : at + _SENT_AT_ONCE]
         except Exception as error:  # noqa: BLE001  (`send` raises it once the request has ended)
             self.failure = error
@@ -279,5 +277,5 @@ def _query(query: Query | None) -> str:
 
 
 def _plain(cause: object) -> str:
-    """A failure without the library's objects in it."""
+    """An error's text without the library's objects."""
     return str(cause).removesuffix(")").rpartition(": ")[2]

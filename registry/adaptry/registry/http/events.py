@@ -1,6 +1,4 @@
-"""The part of `HttpRegistry` about what happens: a long wait is several requests, each as long as a server
-lets one be.
-"""
+"""The events of a server. A long wait consists of several requests, each up to the server's limit."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Where a server has what belongs to an adapter or a base, and the key of a call that may be repeated."""
+"""Paths of the REST API for adapters and bases, and idempotency keys."""
 
 from __future__ import annotations
 
 import secrets
 
 from adaptry.core.digest import Digest
-from adaptry.core.refs import Ref, format_selector
+from adaptry.core.refs import Ref, format_selector, require_value
 from adaptry.registry import protocol
 from adaptry.registry.files import Owner
 from adaptry.registry.http.connection import api_path
@@ -14,13 +14,15 @@ from adaptry.registry.http.connection import api_path
 def owner_path(owner: Owner, *parts: str) -> str:
     if isinstance(owner, Digest):
         return api_path("bases", str(owner), *parts)
+    require_value(owner)
     return api_path("adapters", owner.namespace, owner.name, *parts)
 
 
 def version_path(ref: Ref, *parts: str) -> str:
+    require_value(ref)
     return owner_path(ref.name, "versions", format_selector(ref.selector), *parts)
 
 
 def idempotency_header() -> dict[str, str]:
-    """A key of its own for a call, which may then be repeated: the server does it once."""
+    """A new idempotency key for a call, with which it may be repeated: the server executes it once."""
     return {protocol.KEY_HEADER: secrets.token_hex(16)}

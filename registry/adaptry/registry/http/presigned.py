@@ -1,8 +1,7 @@
-"""Uploads past the server: bytes go to the addresses in a bucket that it gave out, several at once, each part
-by itself.
+"""Uploads directly to a bucket: parts are sent to presigned URLs from the server, several at once.
 
-Nothing is lost where that cannot be: a part that the bucket did not take, and all after it, go through the
-server. A bucket that cannot be reached from here is not tried again.
+If this fails, nothing is lost: a part that the bucket did not accept, and all parts after it, go through the
+server. An unreachable bucket is not tried again.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from adaptry.registry.records import DirectPart, UploadInfo
 _AT_ONCE = 3
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
-"""A bucket that is silent for so long, twice, is done without: the server is there."""
+"""Seconds of silence after which, at the second time, the bucket is given up in favour of the server."""
 _AGAIN = urllib3.Retry(
     total=3,
-    connect=0,  # whether the bucket can be reached at all is known soon
+    connect=0,  # an unreachable bucket is detected quickly
     read=1,
     redirect=False,
     allowed_methods=None,
@@ -39,15 +38,15 @@ Append = Callable[[UploadInfo, int, Iterable[bytes]], UploadInfo]
 
 
 class DirectUploader:
-    """What one client knows of the way past its server."""
+    """A client's state of direct uploads."""
 
     def __init__(self, server: Connection) -> None:
         self._server = server
         self._is_closed = False
 
     def send(self, upload: UploadInfo, chunks: Iterable[bytes], append: Append) -> UploadInfo:
-        """As `append` does from where the first part starts, through which goes what fills no part, and what
-        follows on it.
+        """Sends bytes from the start of the first part on. Bytes that fill no part, and those after a failed
+        part, go through `append`.
         """
         if self._is_closed or not all(self._may_go(part.address) for part in upload.direct):
             return append(upload, upload.direct[0].start, chunks)
@@ -63,21 +62,21 @@ class DirectUploader:
             except Exception as error:  # noqa: BLE001  whatever stopped the source: what came of it is kept
                 failure = error
             rest = row.finish()
-        # Asked even if nothing is left to send: the server says how much it finds, and whether this is ours
-        # to send.
+        # Called even if nothing is left to send: the server reports what it received, and whether this upload
+        # is still ours.
         upload = append(upload, row.sent, chain(rest, () if failure else coming))
         if failure is not None:
             raise failure
         return upload
 
     def _may_go(self, address: str) -> bool:
-        """Not from a server with encryption to a bucket without."""
+        """Whether the address may be used: never an unencrypted bucket of an encrypted server."""
         return address.startswith(
             ("https://", "http://") if self._server.url.startswith("http://") else "https://"
         )
 
     def _put(self, part: DirectPart, data: bytearray) -> bool:
-        """Whether the bucket took it."""
+        """Sends a part; returns whether the bucket accepted it."""
         try:
             answer = self._server.pool.request(
                 "PUT",
@@ -95,7 +94,7 @@ class DirectUploader:
 
 
 class _HashedParts:
-    """Parts filled one after another, a few on their way. Up to `sent` the bucket has them all."""
+    """Fills parts one after another and sends a few at a time. The bucket has all parts up to `sent`."""
 
     def __init__(
         self, parts: Iterable[DirectPart], begin: Callable[[DirectPart, bytearray], Future[bool]]
@@ -109,7 +108,7 @@ class _HashedParts:
         self.is_broken = False
 
     def add(self, chunk: memoryview) -> None:
-        """Bytes that follow on those before. What is beyond the last part breaks the row."""
+        """Adds the next bytes. Bytes beyond the last part end direct sending."""
         while chunk and self._parts:
             room = self._parts[0].size - len(self._filling)
             self._filling += chunk[:room]
@@ -125,7 +124,7 @@ class _HashedParts:
             self._end_first()
 
     def finish(self) -> list[bytes]:
-        """Waits for what is on its way; what came after `sent` and is not in the bucket for sure."""
+        """Waits for parts that are being sent; returns the bytes after `sent`, which the bucket may lack."""
         while self._coming and self._end_first():
             pass
         rest = [data for _, data, _ in self._coming]

@@ -8,17 +8,24 @@ from pydantic import BaseModel, TypeAdapter
 
 from adaptry.core.errors import Invalid
 from adaptry.core.http import check_url, open_pool
+from adaptry.registry.access import CreatedToken
 from adaptry.registry.http.adapters import HttpAdapters
 from adaptry.registry.http.aliases import HttpAliases
+from adaptry.registry.http.audit_log import HttpAuditLog
 from adaptry.registry.http.bases import HttpBases
 from adaptry.registry.http.commits import HttpCommits
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.http.events import HttpEvents
+from adaptry.registry.http.evidence import HttpEvidence
 from adaptry.registry.http.files import HttpFiles
+from adaptry.registry.http.grants import HttpGrants
 from adaptry.registry.http.jobs import HttpJobs
 from adaptry.registry.http.metrics import HttpMetrics
 from adaptry.registry.http.presigned import DirectUploader
+from adaptry.registry.http.principals import HttpPrincipals
+from adaptry.registry.http.quotas import HttpQuotas
 from adaptry.registry.http.rollouts import HttpRollouts
+from adaptry.registry.http.tokens import HttpTokens
 from adaptry.registry.http.uploads import HttpUploads
 from adaptry.registry.http.versions import HttpVersions
 from adaptry.registry.http.workers import HttpWorkers
@@ -26,7 +33,7 @@ from adaptry.registry.interface import Registry
 
 
 class ServerInfo(BaseModel):
-    """What a server says of itself, and whom it takes us for."""
+    """The server's versions, and the caller's identity there."""
 
     version: str
     api: int
@@ -37,13 +44,14 @@ class ServerInfo(BaseModel):
 
 
 _SERVER_INFO = TypeAdapter(ServerInfo)
+_CREATED_TOKEN = TypeAdapter(CreatedToken)
 
 
 class HttpRegistry(Registry):
     """The registry of the server at `url`. One may be used by many threads.
 
-    `ca_bundle` is a file or folder of certificates to trust besides the system's; `proxy` an address, else
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY decide. Raises `Invalid` for an address or a token that is none.
+    `ca_bundle` is a file or folder of certificates to trust in addition to the system's. `proxy` is a URL; by
+    default HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply. Raises `Invalid` for a malformed URL or token.
     """
 
     def __init__(
@@ -51,7 +59,7 @@ class HttpRegistry(Registry):
     ) -> None:
         self.url = check_url(url)
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise Invalid("the token has characters that no token has; was something else copied with it?")
+            raise Invalid("the token has invalid characters; was something else copied with it?")
         self._server = Connection(self.url, token, open_pool(self.url, ca_bundle, proxy))
         self.adapters = HttpAdapters(self._server)
         self.files = HttpFiles(self._server)
@@ -59,12 +67,18 @@ class HttpRegistry(Registry):
         self.versions = HttpVersions(self._server)
         self.aliases = HttpAliases(self._server)
         self.metrics = HttpMetrics(self._server)
+        self.evidence = HttpEvidence(self._server)
         self.bases = HttpBases(self._server)
         self.commits = HttpCommits(self._server)
         self.events = HttpEvents(self._server)
         self.workers = HttpWorkers(self._server)
         self.rollouts = HttpRollouts(self._server)
         self.jobs = HttpJobs(self._server)
+        self.principals = HttpPrincipals(self._server)
+        self.grants = HttpGrants(self._server)
+        self.tokens = HttpTokens(self._server)
+        self.quotas = HttpQuotas(self._server)
+        self.audit = HttpAuditLog(self._server)
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -72,7 +86,7 @@ class HttpRegistry(Registry):
         return host == "localhost" or host == "::1" or host.startswith("127.")
 
     def close(self) -> None:
-        """Lets go of the connections that were kept; the next call makes new ones."""
+        """Closes idle connections; the next call opens new ones."""
         self._server.pool.clear()
 
     def __repr__(self) -> str:
@@ -81,3 +95,8 @@ class HttpRegistry(Registry):
     def about(self) -> ServerInfo:
         """The server's versions and our identity there. Raises `Unauthenticated`, `ProtocolMismatch`."""
         return self._server.request_value(_SERVER_INFO, "GET", api_path())
+
+    def accept_invitation(self, code: str) -> CreatedToken:
+        """Exchanges an invitation's code for a token; takes no token. Raises `Unauthenticated`."""
+        path = api_path("invitations", "accept")
+        return self._server.request_value(_CREATED_TOKEN, "POST", path, body={"code": code})

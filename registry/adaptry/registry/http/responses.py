@@ -1,4 +1,4 @@
-"""From a server's answer to a value, or to the error that a local registry would have raised."""
+"""Turns a server's response into a value, or into the error that a local registry would raise."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ class _Problem(BaseModel):
 
 
 def parse_response(kind: TypeAdapter[Answer], body: bytes, url: str) -> Answer:
-    """`body` as a `kind`. Raises `ProtocolMismatch` for what this version cannot read."""
+    """Parses `body` as `kind`. Raises `ProtocolMismatch` if this version cannot read it."""
     try:
         return kind.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"][:4])
         raise ProtocolMismatch(
-            f"{url} answered something this adaptry cannot read ({where}: {first['msg']}): "
+            f"this adaptry cannot read the response of {url} ({where}: {first['msg']}): "
             "upgrade the older of the two"
         ) from None
 
 
 def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) -> AdaptryError:
-    """The error that an answer with a status of 300 or more stands for."""
+    """The error for a response with a status of 300 or more."""
     if headers.get("Content-Type", "").startswith(protocol.PROBLEM):
         try:
             problem = _Problem.model_validate(strictjson.loads(body, _PROBLEM_LIMITS, "the answer"))
         except (Invalid, ValidationError):
-            return Unavailable(f"{url} answered {status} in a form that cannot be read; try again")
+            return Unavailable(f"{url} answered {status} in an unreadable form; try again")
         kind = by_code().get(problem.code) or _kind_of(status)
         if issubclass(kind, OffsetMismatch):
             return kind(problem.detail, problem.offset)
@@ -77,7 +77,7 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) 
         )
     kind = _kind_of(status)
     sentence = (
-        f"{url} answered {status} and not as an Adaptry server does; is the address right, and is a proxy "
+        f"{url} answered {status}, but not like an Adaptry server; is the address right, and is a proxy "
         "in between answering for it?"
     )
     return kind(sentence, _seconds(headers.get("Retry-After"))) if issubclass(kind, Busy) else kind(sentence)
@@ -88,6 +88,6 @@ def _kind_of(status: int) -> type[AdaptryError]:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """How long a server asks its caller to wait. A date, which RFC 9110 allows as well, counts as no wish."""
+    """The seconds in Retry-After. A date, which RFC 9110 also allows, is ignored."""
     text = retry_after or ""
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else Busy("").retry_after

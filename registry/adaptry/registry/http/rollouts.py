@@ -18,7 +18,9 @@ _ROLLOUTS: TypeAdapter[tuple[RolloutInfo, ...]] = TypeAdapter(tuple[RolloutInfo,
 
 @dataclass(frozen=True)
 class HttpRollouts(Rollouts):
-    """The rollouts of a server's registry. Starting and changing one carry a key or a generation."""
+    """The rollouts of a server's registry. Calls that start or change one have an idempotency key or a
+    generation.
+    """
 
     server: Connection
 

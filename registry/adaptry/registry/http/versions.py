@@ -25,7 +25,7 @@ from adaptry.registry.records import (
 )
 from adaptry.registry.versions import Versions
 
-_DETAIL = TypeAdapter(dict[str, Any])  # `Any`: looked at once, before it is a `VersionDetail`
+_DETAIL = TypeAdapter(dict[str, Any])  # `Any`: checked once, before it becomes a `VersionDetail`
 _PUSHED = TypeAdapter(PushResult)
 _TENSORS = TypeAdapter(Page[TensorInspection])
 _VERSION = TypeAdapter(VersionInfo)
@@ -56,7 +56,7 @@ class HttpVersions(Versions):
         schema = document.get("manifest", {}).get("schema", SCHEMA)
         if isinstance(schema, int) and schema > SCHEMA:
             raise ProtocolMismatch(
-                f"{ref} has a manifest of schema {schema} and this adaptry reads schema {SCHEMA}: upgrade"
+                f"{ref} has a manifest of schema {schema}, but this adaptry reads schema {SCHEMA}: upgrade"
                 " adaptry here"
             )
         return VersionDetail.model_validate(document)
@@ -76,6 +76,13 @@ class HttpVersions(Versions):
         query = {"cursor": cursor, "limit": limit}
         path = version_path(ref, "tensors")
         return self.server.request_value(_TENSORS, "GET", path, query=query, patience=VERIFY_SECONDS)
+
+    def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
+        path = owner_path(name, "revisions", str(revision), "base")
+        self.server.request_value(
+            _VERSION, "PUT", path, body={"base": str(base)}, again=True, patience=VERIFY_SECONDS
+        )
+        return self.detail(Ref.of_revision(name, revision))
 
     def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
         path = owner_path(name, "revisions", str(revision), "state")

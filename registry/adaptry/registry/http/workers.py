@@ -6,11 +6,19 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, format_selector
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.http.paths import owner_path
 from adaptry.registry.records import Page
-from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerInfo, WorkerReport, Workers
+from adaptry.registry.workers import (
+    ReportReply,
+    ResidentInfo,
+    WorkerGoneRequest,
+    WorkerInfo,
+    WorkerReport,
+    Workers,
+)
 
 _RESIDENTS: TypeAdapter[tuple[ResidentInfo, ...]] = TypeAdapter(tuple[ResidentInfo, ...])
 _REPORT_REPLY = TypeAdapter(ReportReply)
@@ -25,8 +33,17 @@ class HttpWorkers(Workers):
     server: Connection
 
     def report(self, report: WorkerReport) -> ReportReply:
-        # An older server takes no field that it does not know.
-        body = report.model_dump(mode="json", exclude=None if report.recalled else {"recalled"})
+        try:
+            return self._post(report)
+        except Invalid:
+            if report.max_age is None:
+                raise
+            return self._post(report.model_copy(update={"max_age": None}))  # an older server
+
+    def _post(self, report: WorkerReport) -> ReportReply:
+        # An older server refuses unknown fields.
+        unset = {name for name in ("recalled", "max_age") if not getattr(report, name)}
+        body = report.model_dump(mode="json", exclude=unset)
         return self.server.request_value(_REPORT_REPLY, "POST", api_path("workers"), body=body, again=True)
 
     def get(self, name: str, owner: str | None = None) -> WorkerInfo:
@@ -35,6 +52,15 @@ class HttpWorkers(Workers):
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         query = {"cursor": cursor, "limit": limit}
         return self.server.request_value(_WORKERS, "GET", api_path("workers"), query=query)
+
+    def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:
+        return self.server.request_value(
+            _WORKER,
+            "PUT",
+            api_path("workers", name, "gone"),
+            query={"owner": owner},
+            body=request.model_dump(mode="json"),
+        )
 
     def forget(self, name: str, owner: str | None = None) -> None:
         self.server.request_bytes("DELETE", api_path("workers", name), query={"owner": owner})

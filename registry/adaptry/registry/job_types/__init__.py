@@ -1,1 +1,1 @@
-"""Jobs as values: what may be asked, how it goes, when a schedule is due."""
+"""Jobs as values: tasks, states, schedules."""

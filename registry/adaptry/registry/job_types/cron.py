@@ -1,4 +1,4 @@
-"""When a schedule says that its time has come: five fields, as cron has them, in UTC."""
+"""Cron expressions with five fields, in UTC."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ GRAMMAR = (
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """`minute hour day month weekday`. Where both day and weekday are said, either will do (crontab(5))."""
+    """`minute hour day month weekday`. If both day and weekday are restricted, either may match
+    (crontab(5)).
+    """
 
     text: str
     fields: tuple[frozenset[int], ...]
@@ -36,7 +38,7 @@ class Cron:
         return cls(" ".join(words), tuple(fields))
 
     def matches(self, moment: datetime) -> bool:
-        """Whether its time is this minute."""
+        """Whether it is due in this minute."""
         moment = moment.astimezone(UTC)
         minute, hour, day, month, weekday = self.fields
         if not (moment.minute in minute and moment.hour in hour and moment.month in month):
@@ -47,12 +49,12 @@ class Cron:
 
     @property
     def is_ever_due(self) -> bool:
-        """Whether there is such a day; there is no 30 February."""
+        """Whether it can ever be due; there is no 30 February."""
         _, _, day, month, _ = self.fields
         return self.text.split()[4] != "*" or min(day) <= max(_LONGEST[each] for each in month)
 
     def last(self, after: datetime, until: datetime) -> datetime | None:
-        """The latest minute of its time that is later than `after`, and not later than `until`."""
+        """The latest due minute after `after` and not after `until`."""
         minute = until.astimezone(UTC).replace(second=0, microsecond=0)
         while minute > after:
             if self.matches(minute):
@@ -66,14 +68,12 @@ def _values(word: str, name: str, least: int, most: int) -> frozenset[int]:
     for part in word.split(","):
         match = _PART.fullmatch(part)
         if match is None:
-            raise Invalid(f"not a schedule: {part[:40]!a} is no {name} ({GRAMMAR})")
+            raise Invalid(f"not a schedule: {part[:40]!a} is not a {name} ({GRAMMAR})")
         first, last = (match[2] or least, match[3] or match[2] or most)
         if match[4] and match[2] and not match[3]:
-            last = most  # 5/15 is from 5 on
+            last = most  # 5/15 starts at 5
         step = int(match[4] or 1)
         if not least <= int(first) <= int(last) <= most or step < 1:
-            raise Invalid(
-                f"not a schedule: {part[:40]!a} is no {name}, which goes from {least} to {most} ({GRAMMAR})"
-            )
+            raise Invalid(f"not a schedule: {part[:40]!a} is not a {name} from {least} to {most} ({GRAMMAR})")
         found.update(range(int(first), int(last) + 1, step))
     return frozenset(found)

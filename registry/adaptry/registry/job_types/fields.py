@@ -1,6 +1,4 @@
-"""What the fields of a job may hold: names of things of the registry as they are written, and never a place
-on a machine.
-"""
+"""The types of a job's fields: names in the registry as the user wrote them, never a path on a machine."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ Dtype = Literal["F32", "F16", "BF16"]
 
 
 def _ref(text: str) -> str:
-    """A ref as it was written. Raises `ValueError` for a folder, too."""
+    """A ref as the user wrote it. Raises `ValueError`, also for a folder."""
     if is_folder(text):
         raise ValueError(f"a job takes adapters of the registry, not folders: push {text[:200]!r} first")
     try:
@@ -35,9 +33,7 @@ def _weighted(text: str) -> str:
 
 def _key(text: str) -> str:
     if is_folder(text):
-        raise ValueError(
-            f"a job takes a base of the registry, not a folder: {text[:200]!r} has to be added first"
-        )
+        raise ValueError(f"a job takes a base of the registry, not a folder: add {text[:200]!r} first")
     return text
 
 

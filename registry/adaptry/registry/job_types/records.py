@@ -1,6 +1,4 @@
-"""What is said about jobs: an order, how it goes, its log, and who runs jobs. Values that are also the wire
-format.
-"""
+"""Values about jobs: orders, states, logs and runners. They are also the wire format."""
 
 from __future__ import annotations
 
@@ -13,26 +11,24 @@ from adaptry.registry.records import Value
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 OPEN: tuple[JobState, ...] = ("queued", "running")
-"""The states that a job leaves by itself."""
+"""The states of jobs that have not ended."""
 
 GIB = 1 << 30
 
 
 class _JobValue(BaseModel):
-    """What a caller says: unknown fields are refused, so that nobody's wish is lost."""
+    """A caller's input. Unknown fields are refused, so that no option is silently ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 Device = Literal["cpu", "cuda", "hpu", "mps", "npu", "xpu"]
 DEVICES = get_args(Device)
-"""What torch computes on, by its name there."""
+"""A kind of device, by torch's name."""
 
 
 class JobNeeds(_JobValue):
-    """What a runner must have: a `device` (None: any), a `tag` that somebody gave it, bytes of `memory` for
-    one step.
-    """
+    """Requirements on a runner: a `device` (None: any), a `tag`, bytes of `memory` for one step."""
 
     device: Device | None = None
     tag: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
@@ -40,20 +36,21 @@ class JobNeeds(_JobValue):
 
 
 class JobOrder(_JobValue):
-    """A job asked for: the `kind` of task and its fields, what it needs, and its turn: 1 comes first, 9
-    last.
+    """A submitted job: the `kind` of task and its fields, its requirements, and its priority: 1 comes first,
+    9 last.
     """
 
     kind: str
-    task: dict[str, Any]  # read by the kind's own model
+    task: dict[str, Any]  # parsed by the kind's model
     needs: JobNeeds = JobNeeds()
     priority: int = Field(default=5, ge=1, le=9)
 
 
 class ScheduleInfo(Value):
-    """An order that is given whenever its `cron` expression says so, with the rights of who asked for that.
+    """An order that is submitted whenever its `cron` expression is due, with the rights of the schedule's
+    author.
 
-    `is_held`: their token was revoked, so it is not given.
+    `is_held`: the author's token was revoked, so nothing is submitted.
     """
 
     name: str
@@ -66,14 +63,14 @@ class ScheduleInfo(Value):
 
 
 class JobFault(Value):
-    """Why a job failed: the stable code of the error, and its sentence."""
+    """Why a job failed: the stable code of the error, and its message."""
 
     code: str
     message: str
 
 
 class JobStage(Value):
-    """How far a job has come: what it does, and how much of it, in the unit of what (bytes, mostly)."""
+    """A job's progress: the current activity, and how much of it is done, mostly in bytes."""
 
     what: str
     done: int
@@ -81,8 +78,8 @@ class JobStage(Value):
 
 
 class JobInfo(Value):
-    """A job. `namespace` is whose it is (empty: the registry's own), `tries` how often it was begun anew on
-    request; `pieces` how many parts it was cut into, `runners` who works on it now; `result` depends on its
+    """A job. `namespace` owns it (empty: the registry). `tries` is how often it was restarted on request;
+    `pieces`, how many shard steps it has; `runners` are those that work on it now; `result` depends on its
     kind.
     """
 
@@ -110,7 +107,7 @@ class JobInfo(Value):
 
 
 class LogLine(Value):
-    """A line that a step of a job said: `step` is `start`, `piece-3`, `end`."""
+    """A line of a job's log. `step` is `start`, `piece-3` or `end`."""
 
     at: datetime
     step: str
@@ -118,9 +115,7 @@ class LogLine(Value):
 
 
 class RunnerInfo(Value):
-    """Who runs jobs: with what, and when it was last heard of. On which machine (`host`), administrators are
-    told.
-    """
+    """A runner: its resources, and its last heartbeat. Only administrators see its machine (`host`)."""
 
     id: str
     host: str | None = None

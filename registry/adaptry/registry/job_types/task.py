@@ -1,8 +1,7 @@
-"""What a job is asked to do, as a frozen value that parses itself and refuses what makes no sense, before
-anybody runs it.
+"""The task of a job, as a frozen value that parses itself and refuses nonsense before a runner takes it.
 
-A payload names things of the registry and never a place on a machine: it is carried out elsewhere, by someone
-who can read more than who asked.
+A task contains names in the registry and never paths on a machine, since a runner executes it elsewhere, and
+may be able to read more files than the submitter.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from adaptry.core.errors import Invalid
 
 
 class JobTask(BaseModel):
-    """One thing to do. `about` is its line of help.
+    """A task. `about` is its line of help.
 
-    What of it makes no sense is refused when it is asked for, and not hours later by a runner: `check` adds
-    to the fields what they mean together.
+    Invalid tasks are refused at submission, and not hours later by a runner: `check` validates fields
+    together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,24 +26,20 @@ class JobTask(BaseModel):
 
     @property
     def namespace(self) -> str:
-        """Whose job it is: of who may write there. Empty where it changes what every namespace shares."""
+        """The namespace that owns the job, whose writers may submit it; empty if it changes shared data."""
         return ""
 
     @property
     def refs(self) -> tuple[str, ...]:
-        """The versions it reads, as they were written."""
+        """The versions that it reads, as the user wrote them."""
         return ()
 
     def is_negative(self, result: Mapping[str, Any]) -> bool:
-        """Whether a job that was done has found that the answer is no, as a command's exit code 1 says.
-        (`Any`: JSON.)
-        """
+        """Whether a finished job has a negative answer, like a command's exit code 1. (`Any`: JSON.)"""
         return False
 
     def check(self) -> None:
-        """Raises `Invalid`, `ValidationError` where the fields together make no sense that any runner could
-        find.
-        """
+        """Raises `Invalid`, `ValidationError` if the fields together are invalid for every runner."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -58,6 +53,6 @@ class JobTask(BaseModel):
 
 
 def reason_of(error: ValidationError) -> str:
-    """The first thing that is wrong, as a sentence."""
+    """The first error, as a sentence."""
     said = error.errors(include_url=False, include_input=False)[0]["msg"]
     return str(said).removeprefix("Value error, ")

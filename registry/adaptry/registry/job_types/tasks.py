@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _FromSeveral(JobTask):
-    """What is made of several adapters, by a method of the table of combinations."""
+    """A task with several adapters and a combining method."""
 
     inputs: tuple[WeightedRefText, ...] = Field(min_length=1, max_length=64)
     method: str = Field(default="linear", max_length=64)
@@ -32,7 +32,7 @@ class _FromSeveral(JobTask):
 
     @property
     def recipe(self) -> MergeRecipe | CombineRecipe:
-        """What the command of that name would be asked. Raises `ValidationError` where it makes no sense."""
+        """The recipe of the corresponding command. Raises `ValidationError` if it is invalid."""
         raise NotImplementedError
 
     def check(self) -> None:
@@ -41,7 +41,7 @@ class _FromSeveral(JobTask):
         get_combine_method(self.recipe.method).check_values(self.parameters)
 
     def weighted_inputs(self) -> tuple[RecipeInput, ...]:
-        """The inputs as a recipe has them."""
+        """The inputs in a recipe's form."""
         from adaptry.compute.recipes.merge import RecipeInput
 
         return tuple(
@@ -50,7 +50,7 @@ class _FromSeveral(JobTask):
 
 
 class _FromOne(JobTask):
-    """A version made of another."""
+    """A version derived from another."""
 
     source: RefText
     to: AdapterName
@@ -67,13 +67,11 @@ class _FromOne(JobTask):
 
     def check(self) -> None:
         if self.rank is not None and self.energy is not None:
-            raise Invalid("say rank or energy, not both: each decides the rank")
+            raise Invalid("pass rank or energy, not both: each determines the rank")
 
 
 class MergeTask(_FromSeveral):
-    """`adaptry merge`, whose result is stored as a base under the name `to`, beside the one it was made
-    from.
-    """
+    """`adaptry merge`, whose result is stored as a new base with the name `to`."""
 
     about: ClassVar[str] = (
         "Merge adapters into a base, one part for each file of weights; the result is a stored base."
@@ -117,7 +115,7 @@ class CombineTask(_FromSeveral):
 class ConvertTask(_FromOne):
     """`adaptry convert`: an adapter of any method as a plain LoRA, as a version of `to`."""
 
-    about: ClassVar[str] = "Make a plain LoRA of an adapter of any method."
+    about: ClassVar[str] = "Convert an adapter of any method to a plain LoRA."
     uniform: bool = False
     drop_bias: bool = False
 
@@ -125,9 +123,7 @@ class ConvertTask(_FromOne):
 class ExportTask(_FromOne):
     """`adaptry export --for`: an adapter repaired for an engine, as a version of `to`."""
 
-    about: ClassVar[str] = (
-        "Repair an adapter for an engine that would serve it otherwise than it was trained."
-    )
+    about: ClassVar[str] = "Repair an adapter for an engine that would not serve it as trained."
     runtime: RuntimeText
     exact: bool = False
     max_error: float | None = Field(default=None, ge=0, le=1)
@@ -136,14 +132,14 @@ class ExportTask(_FromOne):
 class FingerprintBaseTask(JobTask):
     """`adaptry base add --full`, of a base that is known: digests over every weight, as evidence."""
 
-    about: ClassVar[str] = "Read every weight of a base and keep its full digests as evidence."
+    about: ClassVar[str] = "Read every weight of a base and store its full digests as evidence."
     base: BaseKey
 
 
 class VerifyTask(JobTask):
-    """Whether everything that is stored is what was stored."""
+    """Verification of all stored rows and files."""
 
-    about: ClassVar[str] = "Look for rows and files that are not as they were stored."
+    about: ClassVar[str] = "Find rows and files that have changed since they were stored."
     read_bytes: bool = True
 
     def is_negative(self, result: Mapping[str, Any]) -> bool:
@@ -151,7 +147,7 @@ class VerifyTask(JobTask):
 
 
 class CollectTask(JobTask):
-    """`adaptry gc`: what nobody needs is marked, and goes when it was marked `grace_hours` ago."""
+    """`adaptry gc`: marks unused files, and deletes those that were marked `grace_hours` ago."""
 
     about: ClassVar[str] = "Delete files that no version needs any more."
     grace_hours: float = Field(default=24, ge=0, le=24 * 3650)
@@ -159,11 +155,9 @@ class CollectTask(JobTask):
 
 
 class ReplicateTask(JobTask):
-    """`adaptry copy` of a version to another registry, at one of the addresses that the runner was told
-    of.
-    """
+    """`adaptry copy` of a version to one of the other registries that the runner is configured with."""
 
-    about: ClassVar[str] = "Copy a version to another registry, by the name its runners know it by."
+    about: ClassVar[str] = "Copy a version to another registry, by the name in the runners' configuration."
     ref: RefText
     remote: str = Field(min_length=1, max_length=64)
     to: AdapterName
@@ -189,13 +183,13 @@ def parse_task(kind: str, fields: Mapping[str, Any]) -> JobTask:
     """The task of an order. Raises `Invalid`. (`Any`: JSON.)"""
     model = TASKS.get(kind)
     if model is None:
-        raise Invalid(f"no kind of job is called {kind[:80]!a}; there are {', '.join(TASKS)}")
+        raise Invalid(f"unknown kind of job {kind[:80]!a} (one of: {', '.join(TASKS)})")
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        if not where:  # of the whole: no field is missing or misspelt
+        if not where:  # an error of the whole task, and not of a field
             raise Invalid(f"{kind}: {reason_of(error)[:500]}") from None
         takes = ", ".join(model.model_fields)
         raise Invalid(f"{kind}: {where[:200]}: {reason_of(error)[:500]} (its fields are {takes})") from None

@@ -1,8 +1,8 @@
 """Backups of a registry in a folder: one moment of its catalog, and every file that the catalog names.
 
-A backup is a folder, to which later ones add only what is new, or one file (`.tar`). The catalog is copied
-first and says which files it needs; while they are copied no sweep deletes any. Everything that is read back
-is compared with its digest before it is used.
+A backup is one file (`.tar`), or a folder, to which later backups add only new files. The catalog is copied
+first; it names the files that are needed, and no sweep deletes any while they are copied. A restore compares
+everything with its digest before using it.
 """
 
 from adaptry.storage.backup.restoration import RestoreResult, begin_epoch, check, restore

@@ -14,12 +14,12 @@ from adaptry.registry.records import Value
 FORMAT = 1
 LIMITS = strictjson.JsonLimits(size=1 << 20, depth=4, nodes=10_000)
 LACKING = 1000
-"""Files at most that a backup may go without."""
+"""Maximum number of files that may be missing from a backup."""
 
 
 class BackupIndex(Value, extra="forbid"):
-    """`catalog` is the SQLite file's digest, of `catalog_size` bytes; `files` and their `total` bytes are
-    what it names, but for `lacking`, which was damaged or lost when the backup was taken.
+    """`catalog` is the digest of the SQLite file, of `catalog_size` bytes; it names `files` files of `total`
+    bytes together. `lacking` are those that were damaged or lost when the backup was taken.
     """
 
     backup: int = FORMAT
@@ -45,7 +45,7 @@ class BackupIndex(Value, extra="forbid"):
             whole = strictjson.loads(data, LIMITS, "the backup's index")
             document = whole.get("index") if isinstance(whole, dict) else None
             if not isinstance(document, dict) or not isinstance(whole, dict):
-                raise InvalidBackup("not a backup: its index is not one of ours")
+                raise InvalidBackup("not a backup: its index was not written by Adaptry")
             if Digest.of(strictjson.canonical(document)).hex != whole.get("sha256"):
                 raise InvalidBackup("the backup's index was changed or damaged; use another backup")
             if document.get("backup") != FORMAT:

@@ -23,7 +23,7 @@ def iter_needed_files(catalog: Path) -> Iterator[tuple[Digest, int]]:
     """Each file's digest and size, in the order of the digests; memory does not grow with their number."""
     try:
         with closing(sqlite3.connect(f"file:{catalog}?mode=ro&immutable=1", uri=True)) as database:
-            # A deleted version that another was made from has no owner; such are few.
+            # A deleted version from which another was made has no owner; there are few.
             held = {
                 entry.sha256.hex: entry.size
                 for (manifest,) in database.execute(_UNOWNED)

@@ -17,7 +17,7 @@ from adaptry.storage.blobs.store import CHUNK
 
 
 class Backup(ABC):
-    """Read once, front to back: `catalog`, then `file` for each that the catalog names, then `finish`."""
+    """Read once, front to back: `catalog`, then `file` for each file of the catalog, then `finish`."""
 
     index: BackupIndex
 
@@ -30,7 +30,7 @@ class Backup(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Raises `InvalidBackup` if there is anything left."""
+        """Raises `InvalidBackup` if there are further entries."""
 
 
 class _Folder(Backup):
@@ -45,7 +45,7 @@ class _Folder(Backup):
         return _chunks(self._folder / FILES / "sha256" / digest.hex[:2] / digest.hex)
 
     def finish(self) -> None:
-        """What else is in the folder belongs to other backups."""
+        """Other files in the folder belong to other backups."""
 
 
 class _File(Backup):
@@ -67,7 +67,7 @@ class _File(Backup):
 def open_backup(place: Path, snapshot: str | None = None) -> Iterator[Backup]:
     """The backup in a `.tar`, or in a folder: the newest there, or the one called `snapshot`.
 
-    Raises `NotFound`, `InvalidBackup`, `ProtocolMismatch`, `Unavailable` where it cannot be read.
+    Raises `NotFound`, `InvalidBackup`, `ProtocolMismatch`, `Unavailable` if it cannot be read.
     """
     try:
         if place.is_file():
@@ -100,7 +100,7 @@ def _bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(LIMITS.size + 1)
     except FileNotFoundError:
-        raise InvalidBackup(f"the backup is not whole: {path} is missing") from None
+        raise InvalidBackup(f"the backup is incomplete: {path} is missing") from None
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -109,4 +109,4 @@ def _chunks(path: Path) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 yield chunk
     except FileNotFoundError:
-        raise InvalidBackup(f"the backup is not whole: {path} is missing; use another backup") from None
+        raise InvalidBackup(f"the backup is incomplete: {path} is missing; use another backup") from None

@@ -1,4 +1,4 @@
-"""Restoring a backup: all of it is copied and verified in a hidden folder first; a rename of the catalog
+"""Restoring a backup: everything is first copied and verified in a hidden folder; renaming the catalog
 completes it.
 
 Until that rename the existing registry is unchanged. Files are moved before the catalog that names them;
@@ -38,15 +38,15 @@ from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 
 SKIP = 1000
-"""Numbers of each adapter that are left free where nobody knows which were given after the backup."""
+"""How many numbers of each adapter are skipped if the numbers given after the backup are unknown."""
 _BLOBS = "blobs"
-_ADMIN_TOKEN = "admin-token"  # as the server names it, which makes a new one where there is none
+_ADMIN_TOKEN = "admin-token"  # the server's name for it; the server creates a new one if it is missing
 _OWN = frozenset({_BLOBS, _ADMIN_TOKEN, "catalog.sqlite.in-use", "catalog.sqlite.opening"})
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What was restored; the epoch that began; `held_back`: withdrawn after the backup was taken."""
+    """The restored backup; the epoch that began; `held_back`: versions withdrawn after the backup."""
 
     index: BackupIndex
     epoch: str
@@ -54,7 +54,7 @@ class RestoreResult:
 
 
 def check(place: Path, snapshot: str | None = None, progress: Progress = no_progress) -> BackupIndex:
-    """Reads a backup from end to end, and writes nothing that stays. Raises as `restore`."""
+    """Reads a backup from end to end without restoring it. Raises the errors of `restore`."""
     with (
         tempfile.TemporaryDirectory(prefix="adaptry-backup-") as work,
         open_backup(place, snapshot) as backup,
@@ -77,10 +77,10 @@ def restore(
     skip: int = SKIP,
     progress: Progress = no_progress,
 ) -> RestoreResult:
-    """Makes the registry in `folder` what it was when the backup was taken, in a new epoch.
+    """Restores the registry in `folder` to the state at the backup, in a new epoch.
 
     `folder` must be empty or missing; with `replace` it may hold a registry that no process has open. `skip`
-    is how many numbers of each adapter stay free, where the replaced catalog cannot say which were given.
+    is how many numbers of each adapter are skipped if the replaced catalog is unreadable.
 
     Raises `InvalidBackup` before anything is changed, `Conflict` (there is a registry, or it is in use),
     `CheckFailed` (its rows or files are elsewhere), `NotFound`, `ProtocolMismatch`, `StorageFull`,
@@ -116,9 +116,10 @@ def restore(
 
 
 def begin_epoch(registry: LocalRegistry, *, keep_tokens: bool = False, skip: int = SKIP) -> str:
-    """Begins a new epoch in a registry whose rows were restored by other means, such as pg_restore; its id.
+    """Begins a new epoch in a registry whose rows were restored by other means, such as pg_restore; returns
+    its id.
 
-    Its servers must be stopped: they read the epoch once. Raises `Unavailable`.
+    Its servers must be stopped, since they read the epoch only once. Raises `Unavailable`.
     """
     now = datetime.now(UTC)
     with registry.catalog.write() as tx:
@@ -184,7 +185,7 @@ def _changed(digest: Digest, size: int) -> InvalidBackup:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else has the registry open during the block: who would open it waits. Raises `Conflict`."""
+    """Locks the registry during the block; other processes wait to open it. Raises `Conflict`."""
     catalog = folder / factory.FILE
     lock = FileLock.try_exclusive(in_use_file(catalog), mode=0o600)
     if lock is None:
@@ -206,7 +207,7 @@ def _fold_log(catalog: Path) -> None:
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise Conflict(f"another program has {catalog} open; stop it, then restore again") from error
-    for end in ("-wal", "-shm"):  # what a damaged catalog leaves
+    for end in ("-wal", "-shm"):  # files beside a damaged catalog
         catalog.with_name(f"{catalog.name}{end}").unlink(missing_ok=True)
 
 
@@ -238,7 +239,7 @@ def _begin_epoch(
 
 
 def _quarantine_lost_recalls(tx: Transaction, known: ReplacedCatalog, now: datetime) -> tuple[str, ...]:
-    """The versions that the replaced catalog had withdrawn and the backup has not."""
+    """The versions that are withdrawn in the replaced catalog but not in the backup."""
     held: list[str] = []
     for (text, hex_), state in known.recalls.items():
         name, digest = AdapterName.parse(text), Digest(hex_)
@@ -252,7 +253,7 @@ def _quarantine_lost_recalls(tx: Transaction, known: ReplacedCatalog, now: datet
 
 
 def _flush_catalog(catalog: Path) -> None:
-    """One file, on the disk."""
+    """Writes the catalog as one file, synced to disk."""
     with closing(sqlite3.connect(catalog)) as database:
         if database.execute("PRAGMA journal_mode=DELETE").fetchone()[0] != "delete":
             raise Unavailable("the restored catalog could not be written as one file; try again")
@@ -264,7 +265,7 @@ def _flush_catalog(catalog: Path) -> None:
 
 
 def _move_files(source: Path, target: Path) -> None:
-    """Each file into place, also over one that is damaged; then the folders that have them, on the disk."""
+    """Moves each file into place, replacing damaged ones; then syncs their folders."""
     store = LocalBlobs(target)
     for fan in sorted((source / "sha256").iterdir()):
         into = target / "sha256" / fan.name

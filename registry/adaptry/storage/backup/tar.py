@@ -1,7 +1,7 @@
 """A backup in one file: a plain tar of the index, the catalog, and the files in the order of their digests.
 
-Each header follows from the entries before it, and the reader compares it, so no entry can have an arbitrary
-name.
+Each header can be computed from the entries before it, and the reader compares it, so no entry can have an
+arbitrary name.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def end(file: BinaryIO) -> None:
 
 
 def read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
-    """The bytes of the entry that must come next. Raises `InvalidBackup` for anything else."""
+    """The bytes of the expected next entry. Raises `InvalidBackup` for any other."""
     if file.read(_BLOCK) != _header(name, size):
-        raise InvalidBackup(f"the backup has something else where {name} should be, or is cut short")
+        raise InvalidBackup(f"the backup has another entry where {name} should be, or is cut short")
     left = size
     while left and (chunk := file.read(min(_CHUNK, left))):
         left -= len(chunk)
@@ -48,7 +48,7 @@ def read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
 
 
 def read_index(file: BinaryIO, most: int) -> bytes:
-    """The first entry, whose size only its header says."""
+    """The first entry, whose size is known only from its header."""
     header = file.read(_BLOCK)
     digits = header[124:135]
     if len(header) < _BLOCK or not all(0x30 <= byte <= 0x37 for byte in digits):

@@ -19,8 +19,8 @@ _SUFFIX = ".part"
 
 @contextmanager
 def private_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A private folder `.NAME.….part` in `parent`, removed at the end; those of processes that died are
-    removed now.
+    """A private folder `.NAME.….part` in `parent`, removed at the end. Folders of dead processes are removed
+    now.
 
     Raises `StorageFull`, `Unavailable`.
     """

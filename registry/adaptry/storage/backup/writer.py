@@ -1,6 +1,6 @@
-"""Taking a backup: the catalog first, at one moment; then every file it names, compared with its digest.
+"""Taking a backup: a snapshot of the catalog first; then every file it names, compared with its digest.
 
-A server, pushes and sweeps may go on meanwhile. An interrupted backup never gets a name that a restore
+A server, pushes and sweeps may run at the same time. An interrupted backup never gets a name that a restore
 accepts.
 """
 
@@ -30,12 +30,12 @@ from adaptry.storage.local import LocalRegistry
 
 SNAPSHOTS, FILES = "snapshots", "files"
 _TAR = ".tar"
-_LOOKS = 2  # a damaged file that is replaced while it is read is whole when it is read again
+_LOOKS = 2  # a damaged file that was replaced while it was read is intact when it is read again
 
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """Where the backup is, and what is in it; `added` files were not in that place before."""
+    """The backup's path and contents; `added` files are new there."""
 
     place: Path
     index: BackupIndex
@@ -86,7 +86,7 @@ class _Source:
         self.lacking: list[Digest] = []
 
     def is_sound(self, digest: Digest, size: int) -> bool:
-        """Reads the file. False for one that is damaged and may be left out. Raises `CorruptData`."""
+        """Reads the file. False if it is damaged and may be left out. Raises `CorruptData`."""
         for _ in range(_LOOKS):
             try:
                 if (
@@ -100,7 +100,7 @@ class _Source:
         return False
 
     def copy(self, digest: Digest, store: BlobStore) -> bool:
-        """Stores the file in `store`, as `is_sound` tells."""
+        """Stores the file in `store`, unless a copy is there that `is_sound` accepts."""
         for _ in range(_LOOKS):
             with suppress(DigestMismatch, NotFound):
                 store.put(digest, self.chunks(digest))
@@ -111,8 +111,8 @@ class _Source:
     def lose(self, digest: Digest) -> None:
         if not self._skips or len(self.lacking) == LACKING:
             raise CorruptData(
-                f"the registry's file {digest} is lost or damaged, so a backup would not be whole; push its"
-                " adapter again, or leave out what is damaged with --skip-damaged"
+                f"the registry's file {digest} is lost or damaged, so the backup would be incomplete;"
+                " push its adapter again, or leave out damaged files with --skip-damaged"
             )
         self.lacking.append(digest)
 
@@ -169,7 +169,7 @@ def _to_file(
         file.flush()
         os.fsync(file.fileno())
     with suppress(FileExistsError):
-        os.link(part, to)  # unlike a rename, it never replaces what came there meanwhile
+        os.link(part, to)  # unlike a rename, this never replaces a file that was created in the meantime
         flush_folder(to.parent)
         return BackupResult(to, index, files)
     raise Conflict(f"{to} exists; choose another name")
@@ -177,7 +177,7 @@ def _to_file(
 
 def _checked(source: _Source, digest: Digest) -> Iterator[bytes]:
     hasher = hashlib.sha256()
-    with suppress(NotFound):  # found damaged since it was looked at, and moved aside
+    with suppress(NotFound):  # found damaged in the meantime, and moved aside
         for chunk in source.chunks(digest):
             hasher.update(chunk)
             yield chunk

@@ -1,8 +1,8 @@
 """Blob stores: immutable bytes, addressed by digest.
 
-A store promises: what is published is whole and readable at once; nobody sees half a blob; publishing what
-is there is harmless; deleting what is absent is no error. Bytes are verified here, once, before they are
-published. Whose they are and who may read them is for the catalog to know.
+A store promises: a published blob is complete and readable at once; nobody sees half a blob; publishing an
+existing blob is harmless; deleting a missing one is not an error. Bytes are verified here, once, before they
+are published. The catalog knows who owns them and who may read them.
 """
 
 from adaptry.storage.blobs.store import BlobStore, StagedBlob

@@ -1,7 +1,6 @@
-"""Which store a registry's folder has: files in it, or a bucket whose address is kept in it.
+"""The blob store of a registry's folder: files in it, or a bucket whose address is stored in it.
 
-The address is kept so that every command on the folder finds the same bytes, whoever started it with which
-settings.
+The address is stored so that every command on the folder finds the same bytes, whatever its settings.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ _CACHE = "blob-cache"
 _ADDRESS = "blobs.url"
 
 CACHE = 10 << 30
-"""Bytes of a bucket that are kept on this machine's disk, unless someone says otherwise."""
+"""Default size in bytes of a bucket's cache on this machine's disk."""
 
 
 def open_blobs(folder: Path, url: str | None = None, cache: int = CACHE) -> LocalBlobs | TieredBlobs:
-    """The store of the registry in `folder`; `url` (`s3://bucket/prefix`) says where that of a new one is.
+    """The store of the registry in `folder`; `url` (`s3://bucket/prefix`) is the place for a new one.
 
-    Raises `Conflict` where the registry has its blobs elsewhere, `Invalid` for what is no address,
+    Raises `Conflict` if the registry has its blobs elsewhere, `Invalid` for a malformed address,
     `Unavailable`.
     """
     known = address_in(folder)
@@ -54,7 +53,7 @@ def open_blobs(folder: Path, url: str | None = None, cache: int = CACHE) -> Loca
 
 
 def open_blobs_for_reading(folder: Path) -> BlobStore:
-    """The store of a registry whose folder may only be read. Raises `Unavailable`."""
+    """The store of a registry in a read-only folder. Raises `Unavailable`."""
     known = address_in(folder)
     if known is None:
         return LocalBlobs(folder / _FILES)
@@ -64,23 +63,25 @@ def open_blobs_for_reading(folder: Path) -> BlobStore:
 
 
 def address_in(folder: Path) -> str | None:
-    """Where the registry in `folder` keeps its blobs, if not in files. Raises `Unavailable`."""
+    """The bucket of the registry in `folder`; None if its blobs are files. Raises `Unavailable`."""
     try:
         return (folder / _ADDRESS).read_text(encoding="utf-8").strip() or None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise Unavailable(f"cannot read {folder / _ADDRESS}: {error}; mend it, or its permissions") from error
+        raise Unavailable(
+            f"cannot read {folder / _ADDRESS}: {error}; correct it or its permissions"
+        ) from error
 
 
 def forget_address(folder: Path) -> None:
-    """A new registry that was refused may be given another place."""
+    """Removes the address, so that a new registry that was refused can get another place."""
     (folder / _ADDRESS).unlink(missing_ok=True)
 
 
 def missing_capabilities(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
-    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where those of
-    a new one would be.
+    """The features that the blob server lacks, a sentence each; None for files. `url` is the place for a new
+    registry's blobs.
 
     Raises `Unavailable`, `Invalid`.
     """

@@ -1,9 +1,8 @@
 """Blobs in a folder: `sha256/ab/<hex>`, and stagings in `tmp/`.
 
-A blob is written, fsynced, verified, renamed into place, and its folder fsynced, in this order, so that a
-power cut leaves a whole blob or none. Whoever writes a staging holds a lock on it that dies with the process:
-that is how cleaning up tells the dead from the living. Needs a POSIX system (flock) and one local file
-system.
+A blob is written, fsynced, verified, renamed into place, and its folder fsynced, in this order, so that after
+a power failure a blob is complete or absent. The writer of a staging holds a lock on it that ends with the
+process, so clean-up knows which stagings are in use. Needs a POSIX system (flock) and one local file system.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, b
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{32}")
-_ASIDE = "damaged"  # the folder of damaged copies that were moved out of the way
+_ASIDE = "damaged"  # the folder for damaged copies that were moved aside
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LocalBlobs(BlobStore):
-    """A `BlobStore` in `folder`, which is made if it is missing; readable by its owner only."""
+    """A `BlobStore` in `folder`, which is created if missing; readable by its owner only."""
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__()
@@ -69,7 +68,7 @@ class LocalBlobs(BlobStore):
     def deletion(self) -> Iterator[bool]:
         try:
             lock = FileLock.try_shared(self._hold, mode=0o600)
-        except (StorageFull, Unavailable):  # a full disk must not keep a sweep from making room
+        except (StorageFull, Unavailable):  # a full disk must not prevent a sweep from freeing space
             yield not self._hold.exists()
             return
         try:
@@ -80,7 +79,9 @@ class LocalBlobs(BlobStore):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No blob is deleted during the block, by any process. Waits for a deletion or another hold."""
+        """Prevents deletion of blobs by any process during the block. Waits for a running deletion or another
+        hold.
+        """
         with FileLock.acquire_exclusive(self._hold, mode=0o600):
             yield
 
@@ -99,7 +100,7 @@ class LocalBlobs(BlobStore):
                 path.rename(aside)
             except FileNotFoundError:
                 return False
-            if _copy_id(aside) != seen:  # someone stored the blob anew while we read the damaged copy
+            if _copy_id(aside) != seen:  # the blob was stored again while we read the damaged copy
                 with suppress(FileExistsError):
                     path.hardlink_to(aside)
                 aside.unlink()
@@ -118,7 +119,7 @@ class LocalBlobs(BlobStore):
         path = self._staging_path(key)
         descriptor = _lock(path)
         if descriptor is None:
-            raise Conflict("someone else is sending this file just now; wait a moment and go on")
+            raise Conflict("another process is sending this file; wait a moment, then continue")
         return _StagedFile(self, key, path, descriptor, self._hashers)
 
     def staged_size(self, key: str) -> int:
@@ -155,7 +156,7 @@ class LocalBlobs(BlobStore):
             raise _full(self.folder)
 
     def path_of(self, digest: Digest) -> Path:
-        """Where the blob is, for readers that map or send files. Raises `NotFound`."""
+        """The blob's path, for readers that map or send files. Raises `NotFound`."""
         path = self._path(digest)
         if not path.is_file():
             raise blob_not_found(digest)
@@ -169,7 +170,7 @@ class LocalBlobs(BlobStore):
             yield opened.fileno()
 
     def place(self, staged: Path, digest: Digest) -> None:
-        """Renames a synced file into place, and makes the name durable."""
+        """Renames a synced file into place, and syncs the folder."""
         path = self._path(digest)
         is_new_fan = not path.parent.exists()
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -208,7 +209,7 @@ class _StagedFile(StagedBlob):
             self._flushing.add_written(position - self.offset)
 
     def _settle(self) -> None:
-        """A write has ended when it returns."""
+        """Nothing to wait for: writes are synchronous."""
 
     def _truncate(self, offset: int) -> None:
         os.ftruncate(self._descriptor, offset)
@@ -232,15 +233,15 @@ class _StagedFile(StagedBlob):
             with _writing_to(self._store.folder), self._flushing:
                 pass
         except (StorageFull, Unavailable):
-            self._discard()  # the system will not tell again that what it had accepted is lost
+            self._discard()  # the system reports lost writes only once
             raise
         finally:
             os.close(self._descriptor)
 
 
 def _lock(path: Path) -> int | None:
-    """The file at `path`, made if missing and locked; None if someone else has it. One that was published
-    before it was locked is a blob by now, not to be written to.
+    """The file at `path`, created if missing, and locked; None if another process holds it, or has published
+    it in the meantime: then it is a blob that must not be written to.
     """
     try:
         return locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), wait=False)
@@ -249,13 +250,13 @@ def _lock(path: Path) -> int | None:
 
 
 def _copy_id(path: Path) -> str:
-    """Another for another file of the same name; the same when its bytes are overwritten where they are."""
+    """Changes if another file replaces this one; stays if bytes are overwritten in place."""
     found = path.stat()
     return f"{found.st_dev}:{found.st_ino}"
 
 
 def _read_on(path: Path, start: int, digest: Digest) -> Iterator[bytes]:
-    with _absent_is_not_found(digest):  # it was there, and was deleted or moved aside since
+    with _absent_is_not_found(digest):  # deleted or moved aside in the meantime
         file = path.open("rb", buffering=0)
     with file:
         while piece := os.pread(file.fileno(), CHUNK, start):
@@ -272,7 +273,7 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _full(folder: Path) -> StorageFull:
-    what_then = "free some and push again, what was stored is untouched"
+    what_then = "free some space and push again; stored files are unchanged"
     return StorageFull(
         f"no space left in {folder}; {what_then}",
         public_message=f"no space left in the registry; {what_then}",

@@ -1,4 +1,4 @@
-"""Blobs in memory: the same promises as a folder but durability. For tests and throwaway registries."""
+"""Blobs in memory: the same promises as a folder, except durability. For tests and temporary registries."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MemoryBlobs(BlobStore):
     def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
         with self._lock:
             if key in self._held:
-                raise Conflict("someone else is sending this file just now; wait a moment and go on")
+                raise Conflict("another process is sending this file; wait a moment, then continue")
             self._held.add(key)
         data = self._stagings.setdefault(key, bytearray())
         return _StagedBytes(key, data, self._hashers, self)
@@ -71,10 +71,10 @@ class MemoryBlobs(BlobStore):
         return iter(tuple(self._stagings))
 
     def require_room(self, size: int) -> None:
-        """Memory has no size that could be asked for."""
+        """Does nothing: the free size of memory is unknown."""
 
     def publish(self, key: str, digest: Digest) -> None:
-        """Makes a staging a blob."""
+        """Publishes a staging as a blob."""
         self._blobs[digest] = bytes(self._stagings.pop(key))
         self._written.pop(key, None)
 
@@ -108,7 +108,7 @@ class _StagedBytes(StagedBlob):
         self._store.wrote(self.key)
 
     def _settle(self) -> None:
-        """Nothing is ever under way."""
+        """Nothing to wait for: writes are synchronous."""
 
     def _truncate(self, offset: int) -> None:
         del self._data[offset:]

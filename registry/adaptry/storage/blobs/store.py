@@ -1,7 +1,7 @@
 """The interface of a blob store, and the verification that every store shares.
 
-Bytes arrive in a *staging*: a named, growing, exclusively held place where an upload can stop and go on
-later, in another process if need be. Publishing verifies the whole and makes it a blob, or destroys it.
+Bytes arrive in a *staging*: a named, growing, exclusively locked place where an upload can pause and continue
+later, also in another process. Publishing verifies all bytes and makes them a blob, or deletes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adaptry.core.errors import DigestMismatch, NotFound, OffsetMismatch
 from adaptry.core.files.background_io import BackgroundHasher
 
 CHUNK = 1 << 20
-"""No piece handed out and no write is larger: some kernels write 4 MiB ten times slower than 1 MiB."""
+"""Maximum size of a piece read or written: some kernels write 4 MiB ten times slower than 1 MiB."""
 
 _KEPT_HASHERS = 256
 
@@ -31,25 +31,25 @@ Hashers = OrderedDict[str, tuple[int, "hashlib._Hash"]]
 
 @dataclass(frozen=True, slots=True)
 class UploadUrl:
-    """Where to PUT bytes, and the headers that have to be sent with them."""
+    """A URL to PUT bytes to, and the headers to send with them."""
 
     url: str
     headers: Mapping[str, str]
 
 
 def blob_not_found(digest: Digest) -> NotFound:
-    """What every store raises for a blob that it does not have."""
+    """The error that every store raises for a missing blob."""
     return NotFound(
-        f"no stored bytes {digest.brief}; where a version names them they were lost: push its files again, or"
-        " restore them from a copy with `adaptry mend --from`"
+        f"no stored bytes {digest.brief}; if a version refers to them, they were lost:"
+        " push its files again, or restore them from a copy with `adaptry mend --from`"
     )
 
 
 class BlobStore(ABC):
-    """Blobs by digest, and the stagings they grow in. Safe to use from many threads and processes."""
+    """Blobs by digest, and their stagings. Safe to use from many threads and processes."""
 
     def __init__(self) -> None:
-        # Uploads pause between requests; the hash of what came so far waits here. Losing one costs a re-read.
+        # Hash states of paused uploads. If one is lost, the bytes are read again.
         self._hashers: Hashers = OrderedDict()
 
     @abstractmethod
@@ -57,11 +57,11 @@ class BlobStore(ABC):
 
     @abstractmethod
     def size(self, digest: Digest) -> int:
-        """In bytes. Raises `NotFound`."""
+        """The size in bytes. Raises `NotFound`."""
 
     @abstractmethod
     def read(self, digest: Digest, start: int, length: int) -> bytes:
-        """The bytes there, fewer only at the end, unverified. Raises `NotFound`."""
+        """The bytes of the range (fewer only at the end), unverified. Raises `NotFound`."""
 
     def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
         """The blob from `start` on, in pieces of at most 1 MiB, unverified. Raises `NotFound`, at once."""
@@ -75,7 +75,9 @@ class BlobStore(ABC):
         return nullcontext(None)
 
     def put(self, digest: Digest, chunks: Iterable[bytes | memoryview]) -> None:
-        """Stores the blob; cheap if it is there. Raises `DigestMismatch`, `StorageFull`, keeping nothing."""
+        """Stores the blob; cheap if it exists. Raises `DigestMismatch`, `StorageFull`, and then keeps
+        nothing.
+        """
         if self.has(digest):
             return
         with self.staging(self.new_key()) as staged:
@@ -87,8 +89,8 @@ class BlobStore(ABC):
                 raise
 
     def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes whose digest nobody knows yet: what it is, and how many they are. If `chunks` raise,
-        no trace is left.
+        """Stores bytes of unknown digest; returns their digest and size. If `chunks` raises an error, nothing
+        is kept.
         """
         with self.staging(self.new_key()) as staged:
             try:
@@ -102,29 +104,31 @@ class BlobStore(ABC):
 
     @abstractmethod
     def delete(self, digest: Digest) -> None:
-        """No error if it is absent."""
+        """Deletes the blob; a missing one is not an error."""
 
     def deletion(self) -> AbstractContextManager[bool]:
-        """Surrounds the deletion of blobs; False where none may be deleted now, as a backup reads them."""
+        """Surrounds the deletion of blobs; yields False if none may be deleted now, because a backup reads
+        them.
+        """
         return nullcontext(True)
 
     @property
     def original(self) -> BlobStore:
-        """The store that has the bytes themselves, past any cache before it."""
+        """The underlying store, without a cache."""
         return self
 
     def is_sound(self, digest: Digest) -> bool:
-        """Whether the stored bytes are still those of `digest`; reads them all. Raises `NotFound`."""
+        """Whether the stored bytes still have this digest; reads all of them. Raises `NotFound`."""
         with BackgroundHasher((hasher := hashlib.sha256()).update) as beside:
             for chunk in self.chunks(digest):
                 beside.update(memoryview(chunk))
         return hasher.hexdigest() == digest.hex
 
     def set_aside(self, digest: Digest) -> bool:
-        """Moves a blob whose bytes are not those of `digest` to where no reader finds it; whether it did.
+        """Moves a blob aside if its bytes do not have this digest; returns whether it did.
 
-        The bytes are kept there for whoever wants to look at them. The blob is then absent until it is stored
-        again. A sound blob stays, also one that replaces the damaged bytes while they are read.
+        The bytes are kept for inspection. The blob is then missing until it is stored again. An intact blob
+        stays, including one that replaces the damaged bytes while they are read.
         """
         seen = self.copy_id(digest)
         if seen is None or self.is_sound(digest):
@@ -133,26 +137,26 @@ class BlobStore(ABC):
 
     @abstractmethod
     def copy_id(self, digest: Digest) -> str | None:
-        """Identifies the stored copy: another value after the blob was stored anew; None if it is absent."""
+        """Identifies the stored copy: changes when the blob is stored again; None if it is missing."""
 
     @abstractmethod
     def _move_aside(self, digest: Digest, seen: str) -> bool:
-        """Moves the copy `seen` away, and no other; whether it was still there."""
+        """Moves the copy `seen` aside, and no other; returns whether it was still there."""
 
     @abstractmethod
     def digests(self) -> Iterator[Digest]:
-        """Every blob, in no order; those published or deleted meanwhile may or may not be among them."""
+        """Every blob, unordered; blobs published or deleted during the listing may or may not be included."""
 
     @staticmethod
     def new_key() -> str:
-        """A name for a staging that nobody can guess."""
+        """A new unguessable name for a staging."""
         return secrets.token_hex(16)
 
     @abstractmethod
     def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
-        """The staging of that name, empty if it is new, held until the end of the block.
+        """The staging of that name, empty if it is new, locked until the end of the block.
 
-        Raises `Conflict` while someone else holds it.
+        Raises `Conflict` while another process holds it.
         """
 
     @abstractmethod
@@ -161,33 +165,36 @@ class BlobStore(ABC):
 
     @abstractmethod
     def is_held(self, key: str) -> bool:
-        """Whether someone is writing to that staging now."""
+        """Whether a process is writing to that staging now."""
 
     @abstractmethod
     def last_write(self, key: str) -> datetime | None:
-        """When bytes last arrived in a staging (UTC), past the server included; None if it has none."""
+        """When bytes last arrived in a staging (UTC), including bytes written by presigned URL; None if it
+        has none.
+        """
 
     @abstractmethod
     def stagings(self) -> Iterator[str]:
-        """The names of all stagings, the abandoned ones included."""
+        """The names of all stagings, including abandoned ones."""
 
     @abstractmethod
     def require_room(self, size: int) -> None:
-        """Raises `StorageFull` if `size` more bytes surely do not fit, before any is sent."""
+        """Raises `StorageFull` if `size` more bytes certainly do not fit, before any is sent."""
 
     def tidy(self) -> int:
-        """Drops what processes that died long ago left behind and no staging names; how much there was."""
+        """Deletes leftovers of dead processes that belong to no staging; returns how many there were."""
         return 0
 
     def download_url(self, digest: Digest, filename: str, seconds: int) -> str | None:
-        """A URL for anybody to read the blob for so long, saved as `filename`; None if there is none."""
+        """A presigned URL to read the blob for the given time, saved as `filename`; None if the store has
+        none.
+        """
         return None
 
     def upload_url(self, key: str, start: int, size: int, seconds: int) -> UploadUrl | None:
-        """An address under which anybody may write these bytes of a staging, for so long; None where there is
-        none.
+        """A presigned URL to write these bytes of a staging for the given time; None if the store has none.
 
-        They count as staged once they are written. Publishing reads them again, and believes nothing else.
+        They count as staged once they are written. Publishing reads and verifies them again.
         """
         return None
 
@@ -201,7 +208,7 @@ class BlobStore(ABC):
 
 
 class StagedBlob(ABC):
-    """A staging in hand. `offset` is where the next byte goes."""
+    """An open staging. `offset` is the position of the next byte."""
 
     def __init__(self, key: str, offset: int, hashers: Hashers) -> None:
         self.key = key
@@ -225,13 +232,13 @@ class StagedBlob(ABC):
         self._release()
 
     def append(self, offset: int, chunks: Iterable[bytes | memoryview]) -> None:
-        """Adds bytes, hashing as they pass; whatever arrived before `chunks` raised is kept.
+        """Adds bytes and hashes them; bytes that arrived before `chunks` raised an error are kept.
 
         Raises `OffsetMismatch`; and `StorageFull`, after which the staging is as it was before.
         """
         if offset != self.offset:
             raise OffsetMismatch(
-                f"{self.offset:,} bytes have arrived, so go on at {self.offset}, not at {offset}", self.offset
+                f"{self.offset:,} bytes have arrived; continue at {self.offset}, not at {offset}", self.offset
             )
         with BackgroundHasher(self._hasher.update if self._hasher else None) as beside:
             try:
@@ -244,14 +251,14 @@ class StagedBlob(ABC):
                             self._write(piece)
                         self.offset += len(piece)
                     if not isinstance(chunk, bytes):
-                        beside.drain()  # its owner may fill it anew
+                        beside.drain()  # the owner may send it again
             finally:
                 with self._undoing(offset):
                     self._settle()
 
     @contextmanager
     def _undoing(self, start: int) -> Iterator[None]:
-        """If writing fails, the staging is again as it was at `start`."""
+        """If writing fails, the staging is truncated to `start`."""
         try:
             yield
         except BaseException:
@@ -260,19 +267,21 @@ class StagedBlob(ABC):
             raise
 
     def digest(self) -> Digest:
-        """Of the bytes that have arrived."""
+        """The digest of the bytes that have arrived."""
         return Digest(self._hasher.hexdigest() if self._hasher else self._rehash())
 
     def publish(self, digest: Digest) -> None:
-        """Makes the staged bytes the blob `digest`, durably; or raises `DigestMismatch` and keeps nothing."""
+        """Publishes the staged bytes durably as the blob `digest`; or raises `DigestMismatch` and keeps
+        nothing.
+        """
         found = self._hasher.hexdigest() if self._hasher else self._rehash()
         self._hasher = None
         if found != digest.hex:
             received = self.offset
             self.discard()
             raise DigestMismatch(
-                f"the {received:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they changed"
-                " on the way or while they were read; nothing was kept, send the file again"
+                f"the {received:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they"
+                " changed in transit or while they were read; nothing was kept; send the file again"
             )
         self._publish(digest)
         self._is_gone = True
@@ -292,11 +301,11 @@ class StagedBlob(ABC):
 
     @abstractmethod
     def _write(self, piece: memoryview) -> None:
-        """Adds one piece at the end, all of it or raise."""
+        """Appends one complete piece, or raises an error."""
 
     @abstractmethod
     def _settle(self) -> None:
-        """Waits until what was written is where it belongs, or raises."""
+        """Waits until all writes have ended, or raises their error."""
 
     @abstractmethod
     def _truncate(self, offset: int) -> None: ...
@@ -312,11 +321,11 @@ class StagedBlob(ABC):
 
     @abstractmethod
     def _release(self) -> None:
-        """Lets others hold the staging."""
+        """Releases the lock on the staging."""
 
 
 def _resume(hashers: Hashers, key: str, offset: int) -> hashlib._Hash | None:
-    """The hash of the first `offset` bytes, if this process saw them all."""
+    """The hash state of the first `offset` bytes, if this process received all of them."""
     if offset == 0:
         hashers.pop(key, None)
         return hashlib.sha256()

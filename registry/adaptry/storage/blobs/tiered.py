@@ -1,7 +1,7 @@
-"""A store far away with a cache of files before it: what was read once is read from this machine's disk.
+"""A remote store with a local file cache: blobs that were read once are read from this machine's disk.
 
-A cache is never the truth: what is stored, and what is there, only the store behind it says. Bytes enter the
-cache verified, and leave it when room is needed, those first that were not read for longest.
+Only the remote store decides which blobs exist. Bytes are verified before they enter the cache; when space is
+needed, the least recently read are removed first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore, StagedBlob, UploadUrl
 
 _SPARED = 600.0
-"""Seconds for which what was read stays, full cache or not: someone may have been told its path."""
+"""Seconds for which a read blob stays even in a full cache, since a caller may have its path."""
 
 
 class TieredBlobs(BlobStore):
-    """`store`, with up to `limit` bytes of it kept in `folder`. Safe with other processes on the folder."""
+    """`store`, with up to `limit` bytes of it cached in `folder`. Other processes may use the same folder."""
 
     def __init__(self, store: BlobStore, folder: Path, limit: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class TieredBlobs(BlobStore):
         return self._nearest(digest).descriptor(digest)
 
     def path_of(self, digest: Digest) -> Path:
-        """A file with the blob, fetched if need be, that stays for ten minutes at least.
+        """A file with the blob, fetched if missing, that stays for at least ten minutes.
 
         Raises `NotFound`, `CorruptData`, `StorageFull`.
         """
@@ -61,7 +61,7 @@ class TieredBlobs(BlobStore):
                 self._cache.put(digest, self.store.chunks(digest))
             except DigestMismatch as error:
                 raise CorruptData(
-                    f"{digest.brief} is no longer what was stored; restore it from a copy"
+                    f"the stored bytes {digest.brief} have changed; restore them from a copy"
                 ) from error
             self._make_room()
         return self._cache.path_of(digest)
@@ -75,7 +75,9 @@ class TieredBlobs(BlobStore):
         return self.store
 
     def drop_damaged_copy(self, digest: Digest) -> bool:
-        """Deletes a blob's cached copy if its bytes have changed; whether it did. The store is not read."""
+        """Deletes a blob's cached copy if its bytes have changed; returns whether it did. Does not read the
+        store.
+        """
         try:
             if self._cache.is_sound(digest):
                 return False
@@ -85,7 +87,7 @@ class TieredBlobs(BlobStore):
         return True
 
     def sound_copy(self, digest: Digest) -> Iterator[bytes] | None:
-        """The cached copy of a blob, if there is one and its bytes are right."""
+        """The cached copy of a blob, if there is one and its bytes are intact."""
         try:
             return self._cache.chunks(digest) if self._cache.is_sound(digest) else None
         except NotFound:
@@ -106,7 +108,7 @@ class TieredBlobs(BlobStore):
         return self.store.set_aside(digest)
 
     def _move_aside(self, digest: Digest, seen: str) -> bool:
-        raise AssertionError("the store behind the cache moves its own copies")
+        raise AssertionError("only the underlying store moves its copies aside")
 
     def digests(self) -> Iterator[Digest]:
         return self.store.digests()
@@ -142,7 +144,7 @@ class TieredBlobs(BlobStore):
         return self._cache if self._is_near(digest) else self.store
 
     def _is_near(self, digest: Digest) -> bool:
-        """Whether it is cached; then it was read just now."""
+        """Whether it is cached; marks it as just read."""
         try:
             os.utime(self._cache.path_of(digest))
         except (NotFound, OSError):
@@ -150,7 +152,7 @@ class TieredBlobs(BlobStore):
         return True
 
     def _kept(self, digest: Digest, coming: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces, which are cached once all were read; an unwritable cache is done without."""
+        """The pieces, which are cached once all were read; an unwritable cache is ignored."""
         with self._cache.staging(self.new_key()) as staged:
             is_kept = True
             try:
@@ -160,7 +162,7 @@ class TieredBlobs(BlobStore):
                 if is_kept:
                     with suppress(
                         DigestMismatch, Unavailable
-                    ):  # the reader verifies what it read, and will say so
+                    ):  # the reader verifies the bytes and raises the error
                         staged.publish(digest)
                         self._make_room()
             finally:

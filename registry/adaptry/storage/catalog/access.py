@@ -1,38 +1,49 @@
-"""What an identity can see, as conditions on rows: the one place where reading rules meet SQL.
+"""What an identity can see, as conditions on rows: the only place that turns read rules into SQL.
 
-Globs are matched by `Identity.has_namespace` itself, against the namespaces there are, so that SQL has no
-second opinion about them.
+Globs of namespaces are matched in Python, against the existing namespaces, so that SQL cannot disagree about
+them. In a namespace, `Identity.readable_names` are all names, a name, or prefixes of names.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy.orm import Mapped
 from sqlmodel import col, select
 
+from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.identity import Identity
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, NamespaceRow
 
+_GLOB = re.compile(r"[*?\[]")
+
 
 @dataclass(frozen=True, slots=True)
 class ReadScope:
-    """The namespaces whose private adapters and bases are seen; None is all of them. Public ones always are,
-    and internal bases by a `is_member`: whoever holds any namespace.
+    """The namespaces whose private adapters and bases are visible; None means all. Public ones are always
+    visible, and internal bases are visible to members (`is_member`): those who may read any namespace.
+
+    `names` are visible adapters in other namespaces: names, or prefixes followed by `*`.
     """
 
     namespaces: tuple[str, ...] | None
     is_member: bool = True
+    names: tuple[str, ...] = ()
 
     def adapter_condition(self) -> ColumnElement[bool] | None:
-        """The condition on `adapters` rows; None is no condition."""
+        """The condition on `adapters` rows; None means no condition."""
         if self.namespaces is None:
             return None
-        return or_(col(AdapterRow.visibility) == "public", col(AdapterRow.namespace).in_(self.namespaces))
+        named = (is_among(col(AdapterRow.name), names) for names in self.names)
+        seen = (col(AdapterRow.visibility) == "public", col(AdapterRow.namespace).in_(self.namespaces))
+        return or_(*seen, *named)
 
     def base_condition(self) -> ColumnElement[bool] | None:
-        """The condition on `bases` rows; None is no condition."""
+        """The condition on `bases` rows; None means no condition."""
         if self.namespaces is None:
             return None
         open_to_all = ("public", "internal") if self.is_member else ("public",)
@@ -43,11 +54,28 @@ class ReadScope:
 EVERYTHING = ReadScope(None)
 
 
+def is_among(column: Mapped[str], names: str) -> ColumnElement[bool]:
+    """Whether a column equals the name, or begins with the prefix if it ends in `*`."""
+    if not names.endswith("*"):
+        return column == names
+    begin = names[:-1]
+    return and_(column >= begin, column < begin[:-1] + chr(ord(begin[-1]) + 1))
+
+
 def read_scope(tx: Transaction, identity: Identity) -> ReadScope:
-    if "*" in identity.namespaces:
+    if identity.reads_everything:
         return EVERYTHING
-    is_member = bool(identity.namespaces)
-    if all(glob.isalnum() for glob in identity.namespaces):
-        return ReadScope(identity.namespaces, is_member)
-    known = {*tx.exec(select(NamespaceRow.name)), *tx.exec(select(BaseNameRow.namespace).distinct())}
-    return ReadScope(tuple(sorted(name for name in known if identity.has_namespace(name))), is_member)
+    granted = {resource.namespaces for resource in identity.read_resources}
+    globs = {text for text in granted if _GLOB.search(text)}
+    namespaces = granted - globs
+    if globs:
+        known = {*tx.exec(select(NamespaceRow.name)), *tx.exec(select(BaseNameRow.namespace).distinct())}
+        namespaces |= {name for name in known if any(fnmatchcase(name, glob) for glob in globs)}
+    readable = [(namespace, identity.readable_names(namespace)) for namespace in sorted(namespaces)]
+    return ReadScope(
+        tuple(namespace for namespace, names in readable if ALL_NAMES in names),
+        identity.is_member,
+        tuple(
+            f"{namespace}/{one}" for namespace, names in readable if ALL_NAMES not in names for one in names
+        ),
+    )

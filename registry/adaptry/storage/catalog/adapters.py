@@ -15,9 +15,9 @@ from adaptry.core.identity import Visibility
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Page
-from adaptry.storage.catalog import case_conflicts, cursors, terms
+from adaptry.storage.catalog import case_conflicts, cursors, stored_use, terms
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.rows import (
     AdapterRow,
@@ -31,13 +31,14 @@ from adaptry.storage.catalog.rows import (
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
-"""The fields of the search index that say something about the adapter rather than the version."""
+"""The fields of the search index that describe the adapter rather than the version."""
 
-# Built once, since every request begins with one of these.
+# Built once, since every request begins with one of these statements.
 _ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
 _FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
     _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
 )
+_ROW = select_columns(_ADAPTERS).where(_ADAPTERS.c.id == bindparam("key"))
 _NEWEST_ACTIVE = func.max(_VERSIONS.c.number).filter(_VERSIONS.c.state.in_(LATEST))
 _SHOWN = (
     select_columns(*_ADAPTERS.c, func.count(_VERSIONS.c.id).label("versions"), _NEWEST_ACTIVE.label("latest"))
@@ -49,7 +50,7 @@ _SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class AdapterRecord:
-    """An adapter as the catalog knows it: its key, its name, who may see it."""
+    """An adapter in the catalog: its key, name and visibility."""
 
     key: int
     name: AdapterName
@@ -57,12 +58,12 @@ class AdapterRecord:
 
 
 def visibility_of(text: str) -> Visibility:
-    """What is not plainly public is private."""
+    """Any value other than `public` means private."""
     return "public" if text == "public" else "private"
 
 
-def find(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
-    """The adapter of that name, if there is one now."""
+def find(tx: Reads, name: AdapterName) -> AdapterRecord | None:
+    """The adapter of that name, if it exists."""
     found = run_select(tx, _FOUND, {"name": str(name)})
     return AdapterRecord(found[0].id, name, visibility_of(found[0].visibility)) if found else None
 
@@ -82,9 +83,10 @@ def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterNa
 
 
 def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> AdapterRecord:
-    """A new adapter, or a deleted one revived: empty, its numbering continued. The name must be free.
+    """Creates an adapter, or an empty one in place of a deleted one, whose numbering continues. The name must
+    be free.
 
-    Raises `Conflict` as `require_distinct_name`.
+    Raises `Conflict` as `require_distinct_name` does.
     """
     require_distinct_name(tx, name)
     row = _row(tx, name)
@@ -116,11 +118,16 @@ def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datet
 
 
 def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
-    """Moves an adapter to a name that is free; its numbering continues beyond any used under either name.
+    """Renames an adapter to a free name; its numbering continues after the numbers used under either name.
 
-    Raises `Conflict` as `require_distinct_name`.
+    Raises `Conflict` as `require_distinct_name` does.
     """
     require_distinct_name(tx, to, adapter.name)
+    with stored_use.recounted(tx, adapter.key, str(adapter.name), str(to)):
+        return _rename(tx, adapter, to, at)
+
+
+def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
     row = _require(tx, adapter)
     old, number = row.name, row.next_number
     buried = _row(tx, to)
@@ -152,12 +159,11 @@ def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetim
             moved_to=adapter.key,
         )
     )
-    # What someone began to send to the new name before it was taken stays theirs: same namespace, same
-    # rights.
+    # Uploads begun under the new name before the rename stay open: same namespace, same rights.
     held = select(FileRow.digest).where(FileRow.owner == str(to))
     tx.execute(delete(FileRow).where(col(FileRow.owner) == old, col(FileRow.digest).in_(held)))
     tx.execute(update(FileRow).where(col(FileRow.owner) == old).values(owner=str(to)))
-    # Under the new name they may be needed, whatever a sweep found before.
+    # Under the new name, these files may be needed, whatever a sweep found before.
     tx.execute(update(FileRow).where(col(FileRow.owner) == str(to)).values(unneeded_since=None))
     tx.execute(
         update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
@@ -167,11 +173,12 @@ def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetim
 
 
 def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
-    """Removes an adapter's versions, aliases and files; leaves its tombstone and its events."""
+    """Deletes an adapter's versions, aliases and files; keeps a tombstone and the events."""
     row = _require(tx, adapter)
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(version_id=None))
-    tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == adapter.key))
-    tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
+    with stored_use.recounted(tx, adapter.key, row.name):
+        tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == adapter.key))
+        tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
     _forget_moves(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.visibility, row.folded = "private", None
@@ -181,14 +188,14 @@ def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
 
 
 def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
-    """The adapter that had this name before it was renamed, if nothing has it now."""
+    """The renamed adapter that had this name before, if the name is free now."""
     left = _row(tx, name)
     row = tx.get(AdapterRow, left.moved_to) if left and left.moved_to is not None else None
     return _record(row) if row and row.deleted_at is None else None
 
 
 def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
-    """The number wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
+    """The requested number if it was never given, otherwise the next one. A number is given only once."""
     row = _require(tx, adapter)
     number = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
@@ -198,7 +205,7 @@ def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wishe
 
 
 def reserve_number(tx: Transaction, name: AdapterName, next_number: int, at: datetime) -> None:
-    """No number below `next_number` is given under that name, whether there is such an adapter or not."""
+    """Reserves all numbers below `next_number` under that name, whether the adapter exists or not."""
     row = _row(tx, name)
     if row is None:
         row = AdapterRow(
@@ -211,7 +218,7 @@ def reserve_number(tx: Transaction, name: AdapterName, next_number: int, at: dat
 
 
 def _was_allocated(tx: Transaction, adapter: AdapterRecord, number: int) -> bool:
-    """Whether a version has or had that number: events stay when versions go."""
+    """Whether a version has or had that number: events stay when versions are deleted."""
     was = exists().where(col(EventRow.adapter_id) == adapter.key, col(EventRow.number) == number)
     has = exists().where(col(VersionRow.adapter_id) == adapter.key, col(VersionRow.number) == number)
     return bool(tx.exec(select(or_(was, has))).one())
@@ -225,12 +232,13 @@ def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
     )
 
 
-def own_terms(tx: Transaction, key: int) -> list[tuple[str, str]]:
-    """What the versions of the adapter with this key inherit in the search index."""
-    return _terms(tx.get_one(AdapterRow, key))
+def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
+    """The search terms that the versions of the adapter with this key inherit."""
+    (row,) = run_select(tx, _ROW, {"key": key})
+    return _terms(row)
 
 
-def info(tx: Transaction, adapter: AdapterRecord) -> AdapterInfo:
+def info(tx: Reads, adapter: AdapterRecord) -> AdapterInfo:
     row = run_select(tx, _SHOWN, {"key": adapter.key})[0]
     return _info(row, row.versions, row.latest)
 
@@ -281,7 +289,7 @@ def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> Adapt
     )
 
 
-def _terms(row: AdapterRow) -> list[tuple[str, str]]:
+def _terms(row: AdapterRow | Columns) -> list[tuple[str, str]]:
     bare, tags = row.name.partition("/")[2], decode_list(row.tags)
     return [
         ("name", row.name),
@@ -311,7 +319,7 @@ def _record(row: AdapterRow) -> AdapterRecord:
 
 
 def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
-    """Whether an adapter of that name is here without the tag, or was and was deleted or renamed."""
+    """Whether an adapter of that name exists without the tag, or existed and was deleted or renamed."""
     row = _row(tx, name)
     return row is not None and (row.deleted_at is not None or unless_tagged not in decode_list(row.tags))
 

@@ -1,24 +1,34 @@
-"""Aliases in the catalog. A removed one keeps its generation, so that no generation ever comes twice."""
+"""Aliases in the catalog. A removed alias keeps its generation, so that generations are never reused."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import bindparam
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
 from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import case_conflicts, epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import AliasRow, VersionRow
+from adaptry.storage.catalog.version_info import run_select, table_of
 from adaptry.storage.catalog.versions import VersionRecord
+
+_ALIASES, _VERSIONS = table_of(AliasRow), table_of(VersionRow)
+_FOUND = (
+    select_columns(_VERSIONS.c.id, _VERSIONS.c.number, _VERSIONS.c.digest, _ALIASES.c.generation)
+    .join_from(_ALIASES, _VERSIONS, _VERSIONS.c.id == _ALIASES.c.version_id)
+    .where(_ALIASES.c.adapter_id == bindparam("adapter"), _ALIASES.c.alias == bindparam("alias"))
+)
 
 
 @dataclass(frozen=True, slots=True)
 class AliasTarget:
-    """Where an alias points: a version by key, number and digest; and its generation."""
+    """The target of an alias: a version's key, number and digest; and the alias's generation."""
 
     version: int
     number: int
@@ -26,25 +36,19 @@ class AliasTarget:
     generation: int
 
 
-def find(tx: Transaction, adapter: AdapterRecord, alias: str) -> AliasTarget | None:
-    """None for one that does not exist, or no longer."""
-    query = (
-        select(AliasRow, VersionRow)
-        .join(VersionRow, col(AliasRow.version_id) == col(VersionRow.id))
-        .where(AliasRow.adapter_id == adapter.key, AliasRow.alias == alias)
-    )
-    found = tx.exec(query).first()
-    if found is None:
+def find(tx: Reads, adapter: AdapterRecord, alias: str) -> AliasTarget | None:
+    """None if the alias does not exist or was removed."""
+    rows = run_select(tx, _FOUND, {"adapter": adapter.key, "alias": alias})
+    if not rows:
         return None
-    row, version = found
-    assert version.id is not None
-    return AliasTarget(version.id, version.number, Digest(version.digest), row.generation)
+    (found,) = rows
+    return AliasTarget(found.id, found.number, Digest(found.digest), found.generation)
 
 
 def set_target(
     tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, at: datetime, by: str
 ) -> AliasInfo:
-    """Creates or moves an alias, in a new generation."""
+    """Creates or moves an alias, with a new generation."""
     row = tx.get(AliasRow, (adapter.key, alias))
     if row is None:
         row = AliasRow(

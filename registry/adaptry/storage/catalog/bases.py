@@ -1,4 +1,4 @@
-"""Bases in the catalog: a record by id, the names it goes by, and its files where its weights are stored."""
+"""Bases in the catalog: a record by id, its names, and its files if its weights are stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, distinct, func, update
+from sqlalchemy import ColumnElement, bindparam, delete, distinct, func, update
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.adapters.base_record import BaseRecord
@@ -18,14 +19,22 @@ from adaptry.registry.records import BaseInfo, Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import fold
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_model, encode_model
 from adaptry.storage.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
+from adaptry.storage.catalog.version_info import run_select, table_of
+
+_BASES, _NAMES = table_of(BaseRow), table_of(BaseNameRow)
+_ACCESS = (
+    select_columns(_BASES.c.visibility, _NAMES.c.namespace)
+    .outerjoin_from(_BASES, _NAMES, _NAMES.c.base_id == _BASES.c.id)
+    .where(_BASES.c.id == bindparam("id"))
+)
 
 
 @dataclass(frozen=True, slots=True)
 class BaseAccess:
-    """What decides who may see a base: its visibility, and the namespaces of its names."""
+    """The data that decide who may see a base: its visibility, and the namespaces of its names."""
 
     visibility: BaseVisibility
     owners: frozenset[str]
@@ -35,7 +44,7 @@ class BaseAccess:
 
 
 def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
-    """The ids of readable bases that `key` may mean: a name, an id or its beginning. At most two."""
+    """The ids of readable bases that match `key`: a name, an id or its beginning. At most two."""
     named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
     found = _seen(tx, scope, col(BaseRow.id).in_(named))
     if found:
@@ -47,7 +56,7 @@ def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
 
 
 def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """Those of the ids that are readable bases."""
+    """The ids among these of readable bases."""
     query = select(BaseRow.id).where(col(BaseRow.id).in_([id.hex for id in ids]))
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
@@ -55,7 +64,7 @@ def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) ->
 
 
 def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, BaseAccess]:
-    """Of those of the ids that are bases, what decides who may see them."""
+    """The data that decide who may see each of these bases; unknown ids are left out."""
     query = (
         select(BaseRow.id, BaseRow.visibility, BaseNameRow.namespace)
         .outerjoin(BaseNameRow, col(BaseNameRow.base_id) == col(BaseRow.id))
@@ -69,8 +78,17 @@ def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, BaseAccess]
     return found
 
 
+def access_of(tx: Reads, id: Digest) -> BaseAccess | None:
+    """The data that decide who may see a base; None if it is not registered."""
+    rows = run_select(tx, _ACCESS, {"id": id.hex})
+    if not rows:
+        return None
+    owners = frozenset(row.namespace for row in rows if row.namespace)
+    return BaseAccess(visibility_of(rows[0].visibility), owners)
+
+
 def visibility_of(text: str) -> BaseVisibility:
-    """A word that is not one of those there are means private."""
+    """An unknown value means private."""
     return "public" if text == "public" else "internal" if text == "internal" else "private"
 
 
@@ -86,7 +104,7 @@ def _seen(tx: Transaction, scope: ReadScope, is_meant: ColumnElement[bool]) -> l
 
 
 def ids(tx: Transaction) -> tuple[Digest, ...]:
-    """Those of all bases, in order."""
+    """The ids of all bases, in order."""
     return tuple(Digest(id) for id in tx.exec(select(BaseRow.id).order_by(BaseRow.id)))
 
 
@@ -136,7 +154,7 @@ def namespace_of(name: str) -> str:
 
 
 def store(tx: Transaction, id: Digest, files: Sequence[FileEntry]) -> None:
-    """The base's weights are these files from now on."""
+    """Sets the files of the base's weights."""
     tx.execute(delete(BaseFileRow).where(col(BaseFileRow.base_id) == id.hex))
     tx.add_all(
         [
@@ -204,7 +222,7 @@ def _infos(tx: Transaction, scope: ReadScope, rows: Sequence[BaseRow]) -> tuple[
 
 
 def _adapters_on(tx: Transaction, scope: ReadScope, ids: Sequence[str]) -> dict[str | None, int]:
-    """How many adapters that are seen have a version on each base."""
+    """How many visible adapters have a version on each base."""
     query = select(VersionRow.base_id, func.count(distinct(col(VersionRow.adapter_id)))).where(
         col(VersionRow.base_id).in_(ids)
     )
@@ -215,7 +233,7 @@ def _adapters_on(tx: Transaction, scope: ReadScope, ids: Sequence[str]) -> dict[
 
 
 def summary(record: BaseRecord, at: datetime, by: str) -> str:
-    """What listings show, as JSON: they never open a record, which may be large."""
+    """The summary for listings, as JSON, so that they need not read records, which may be large."""
     model_type = record.facts.get("model_type")
     return BaseInfo(
         id=record.id,

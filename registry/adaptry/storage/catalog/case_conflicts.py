@@ -1,9 +1,9 @@
-"""Names that differ only in capitals: new ones are refused; existing ones stay, and can be listed.
+"""Names that differ only in capitals: new ones are refused; existing ones stay and can be listed.
 
-The Hub's names are the same in any case, and so are files on many systems. Each name's lower case is kept
-beside it in a unique index (`folded`). Of names that were there before that rule, the first has it and the
-others have none: each is found as it is written. All names are ASCII, by `refs` and `hub_revision`, so lower
-case is all the folding there is.
+The Hub's names are case-insensitive, as are file names on many systems. Each name's lower case is stored
+beside it in a unique index (`folded`). If names conflicted before this rule, the first has the lower case and
+the others have none: each is found as written. All names are ASCII (by `refs` and `hub_revision`), so lower
+case is sufficient.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _ALIASES, _MARKS = table_of(AliasRow), table_of(MarkRow)
 
 
 def fold(name: str) -> str:
-    """The form in which two names that differ only in capitals are the same."""
+    """The form in which names that differ only in capitals are equal."""
     return name.lower()
 
 
 def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
-    """Whether a row's name is `name` but for capitals. The unique index on `folded` finds it fast.
+    """Whether a row's name equals `name` except for capitals. The unique index on `folded` makes it fast.
 
     (`Any`: SQLModel's columns are typed as their values.)
     """
@@ -35,7 +35,7 @@ def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
 
 
 def namespace_like(tx: Transaction, namespace: str) -> str | None:
-    """Another namespace whose name differs only in capitals; None also where this one exists itself."""
+    """Another namespace whose name differs only in capitals; None also if this one itself exists."""
     if tx.execute(select(_NAMESPACES.c.name).where(_NAMESPACES.c.name == namespace)).first():
         return None
     return _other(tx, _NAMESPACES, namespace, _NAMESPACES.c.name)
@@ -63,13 +63,15 @@ def label_like(tx: Transaction, adapter: int, label: str) -> str | None:
 
 
 def release_adapter_name(tx: Transaction, name: str) -> None:
-    """When an adapter gives up its name: the next that differed only in capitals holds the lower case."""
+    """Called when an adapter gives up its name: the next one that differs only in capitals gets the lower
+    case.
+    """
     left = _left(_ADAPTERS, name, _ADAPTERS.c.name, _ADAPTERS.c.deleted_at.is_(None))
     _release_name(tx, _ADAPTERS, name, _ADAPTERS.c.name, left)
 
 
 def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
-    """As `release_adapter_name`, for the aliases of an adapter."""
+    """The same as `release_adapter_name`, for the aliases of an adapter."""
     is_its = (_ALIASES.c.adapter_id == adapter) & _ALIASES.c.version_id.is_not(None)
     _release_name(
         tx, _ALIASES, alias, _ALIASES.c.alias, _left(_ALIASES, alias, _ALIASES.c.alias, is_its), is_its
@@ -77,13 +79,13 @@ def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
 
 
 def release_git_ref(tx: Transaction, adapter: int, name: str) -> None:
-    """As `release_adapter_name`, for the branches and tags of an adapter."""
+    """The same as `release_adapter_name`, for the branches and tags of an adapter."""
     is_its = _MARKS.c.adapter_id == adapter
     _release_name(tx, _MARKS, name, _MARKS.c.name, _left(_MARKS, name, _MARKS.c.name, is_its), is_its)
 
 
 def iter_case_conflicts(tx: Transaction) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every group of names that differ only in capitals, and what they name (`adapters`, `namespaces`, …)."""
+    """Every group of names that differ only in capitals, with their kind (`adapters`, `namespaces`, …)."""
     for kind, table, column, counts in (
         ("namespaces", _NAMESPACES, _NAMESPACES.c.name, None),
         ("adapters", _ADAPTERS, _ADAPTERS.c.name, _ADAPTERS.c.deleted_at.is_(None)),

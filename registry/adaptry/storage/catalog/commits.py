@@ -1,7 +1,7 @@
-"""Commits in the catalog: each commit of a branch points back at the one before it, and is never changed.
+"""Commits in the catalog: each commit points to its parent and never changes.
 
-A chain is read from its newest commit backwards, a page at a time, so that an adapter of a million versions
-costs no more than one of a few.
+A chain is read from its newest commit backwards, a page at a time, so that an adapter with a million versions
+costs no more than one with a few.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, exists, func, literal, select
+from sqlalchemy import bindparam, delete, exists, func, insert, literal, select, update
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
@@ -18,7 +18,7 @@ from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.registry.records import CommitInfo, CommitNote, Page
 from adaptry.storage.catalog import cursors, damage
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
@@ -26,6 +26,7 @@ from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 _COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)
 _REVISIONS = table_of(RevisionRow)
 _BEFORE = _COMMITS.alias("before")
+_MANIFEST = select(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
 _FIRST = CommitNote(title="Created")
 
 
@@ -117,27 +118,28 @@ def add(
 
 
 def store_revision(tx: Transaction, manifest: Manifest) -> None:
-    """Keeps a manifest, byte for byte; the same one is one row. Where that row is damaged, this mends it."""
+    """Stores a manifest, byte for byte, once. If its row is damaged, this repairs it."""
     data = manifest.to_bytes()
     digest = Digest.of(data)
-    row = tx.get(RevisionRow, digest.hex)
-    if row is not None and row.manifest == data:
+    stored = run_select(tx, _MANIFEST, {"digest": digest.hex})
+    if stored and stored[0].manifest == data:
         return
-    if row is None:
-        tx.add(RevisionRow(digest=digest.hex, manifest=data))
-    else:
-        row.manifest = data
+    if stored:
+        tx.execute(update(RevisionRow).where(_REVISIONS.c.digest == digest.hex).values(manifest=data))
         damage.clear_damage(tx, digest)
-    tx.flush()
+    else:
+        tx.execute(insert(RevisionRow).values(digest=digest.hex, manifest=data))
 
 
-def find_by_ref(tx: Transaction, adapter: AdapterRecord, name: str) -> CommitRecord | None:
-    """The commit that a branch or tag is at."""
+def find_by_ref(tx: Reads, adapter: AdapterRecord, name: str) -> CommitRecord | None:
+    """The commit of a branch or tag."""
     return _first(run_select(tx, _BY_REF, {"adapter": adapter.key, "name": name}))
 
 
-def find_by_digest(tx: Transaction, adapter: AdapterRecord, prefix: str) -> CommitRecord | None:
-    """The oldest commit of the revision that begins so. Raises `Conflict` where several revisions do."""
+def find_by_digest(tx: Reads, adapter: AdapterRecord, prefix: str) -> CommitRecord | None:
+    """The oldest commit of the revision whose digest begins with the prefix. Raises `Conflict` if several
+    match.
+    """
     asked = {"adapter": adapter.key, "prefix": prefix, "beyond": prefix + "g"}
     found = run_select(tx, _BY_PREFIX, asked)
     if len(found) > 1:
@@ -145,8 +147,8 @@ def find_by_digest(tx: Transaction, adapter: AdapterRecord, prefix: str) -> Comm
     return _first(found)
 
 
-def tree(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> Manifest | None:
-    """The tree of a revision that is a commit of the adapter. Raises `CorruptData`."""
+def tree(tx: Reads, adapter: AdapterRecord, digest: Digest) -> Manifest | None:
+    """The tree of a revision with a commit of the adapter. Raises `CorruptData`."""
     found = run_select(tx, _TREE, {"adapter": adapter.key, "digest": digest.hex})
     return stored_manifest(digest, found[0].manifest) if found else None
 
@@ -154,7 +156,7 @@ def tree(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> Manifest | 
 def page(
     tx: Transaction, adapter: AdapterRecord, newest: CommitRecord, cursor: str | None, limit: int
 ) -> Page[CommitInfo]:
-    """A chain from `newest` backwards, or from where the cursor says."""
+    """A page of the chain from `newest` backwards, or from the cursor on."""
     about = f"commits {adapter.key}"
     start = cursors.decode_number(cursor, about)
     asked = {"adapter": adapter.key, "key": newest.key if start is None else start, "many": limit + 1}

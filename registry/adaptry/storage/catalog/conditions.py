@@ -1,7 +1,8 @@
-"""Each term of a search as a condition on versions: one that tests a version, and one that lists versions.
+"""The conditions of a search term: one that tests a version, and one that lists versions.
 
-`test` says whether a given version qualifies, by a look into an index; `lister` gives the keys of all that
-do, from an index too, and says whether they come newest first. `search` decides which lister drives.
+`test` checks a given version by an index look-up; `lister` selects the keys of all matching versions, also
+from an index, and records whether they are sorted newest first. `search` decides which lister drives the
+query.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    union_all,
 )
 from sqlmodel import col
 
 from adaptry.core.lifecycle import SEARCHABLE
 from adaptry.core.query import MetricTerm, NumberTerm, Operator, Term, TextTerm, WordTerm
 from adaptry.storage.catalog import terms
-from adaptry.storage.catalog.access import EVERYTHING, ReadScope
+from adaptry.storage.catalog.access import EVERYTHING, ReadScope, is_among
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import (
     AdapterRow,
@@ -63,7 +65,7 @@ _NUMBERS = {
     "downloads": col(VersionRow.downloads),
 }
 _LONG = frozenset({"size", "parameters"})
-"""Those of 64 bits."""
+"""The 64-bit number columns."""
 _PICKS = {
     "newest": col(MetricSummaryRow.newest),
     "max": col(MetricSummaryRow.highest),
@@ -72,27 +74,27 @@ _PICKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """`lister` selects one column, keys of versions; None where nothing better than walking all is known."""
+class SearchCondition:
+    """`lister` selects one column, keys of versions; None if nothing is better than reading all versions."""
 
     test: ColumnElement[bool]
     lister: Keys | None = None
     is_newest_first: bool = False
 
 
-def term_conditions(tx: Transaction, scope: ReadScope, parsed: Sequence[Term]) -> list[Condition]:
+def term_conditions(tx: Transaction, scope: ReadScope, parsed: Sequence[Term]) -> list[SearchCondition]:
     return [condition for term in parsed for condition in _of_term(tx, scope, term)]
 
 
-def state_conditions(parsed: Sequence[Term]) -> list[Condition]:
-    """That a version is in a state that is found unasked; none if a query says which states it wants."""
+def state_conditions(parsed: Sequence[Term]) -> list[SearchCondition]:
+    """The condition that a version's state is listed by default; no condition if the query names states."""
     if any(isinstance(term, TextTerm) and term.field == "state" and not term.negated for term in parsed):
         return []
-    return [Condition(col(VersionRow.state).in_(SEARCHABLE))]
+    return [SearchCondition(col(VersionRow.state).in_(SEARCHABLE))]
 
 
-def scope_conditions(tx: Transaction, scope: ReadScope) -> list[Condition]:
-    """That a version's adapter is seen; no condition for who sees everything."""
+def scope_conditions(tx: Transaction, scope: ReadScope) -> list[SearchCondition]:
+    """The condition that a version's adapter is visible; no condition for callers who see everything."""
     if scope.namespaces is None:
         return []
     texts = [("visibility", "public"), *(("namespace", name) for name in scope.namespaces)]
@@ -101,15 +103,30 @@ def scope_conditions(tx: Transaction, scope: ReadScope) -> list[Condition]:
         for field, text in texts
         for key in tx.execute(select(col(TermRow.id)).where(_is(field), col(TermRow.text) == text)).scalars()
     ]
-    return [_with_any(keys)]
+    return [_seen_by_name(scope, keys) if scope.names else _with_any(keys)]
 
 
-def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> list[Condition]:
+def _seen_by_name(scope: ReadScope, keys: Sequence[int]) -> SearchCondition:
+    """Versions of adapters that are public or in readable namespaces (the terms `keys`), or named."""
+    seen = scope.adapter_condition()
+    assert seen is not None
+    named = select(col(AdapterRow.id)).where(
+        or_(*(is_among(col(AdapterRow.name), one) for one in scope.names))
+    )
+    both = union_all(
+        select(col(PostingRow.version_id).label("id")).where(col(PostingRow.term_id).in_(keys)),
+        select(col(VersionRow.id).label("id")).where(col(VersionRow.adapter_id).in_(named)),
+    ).subquery()
+    is_seen = _some(AdapterRow, (col(AdapterRow.id) == col(VersionRow.adapter_id)) & seen)
+    return SearchCondition(is_seen, select(both.c.id))
+
+
+def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> list[SearchCondition]:
     match term:
         case WordTerm():
             found = _words(tx, term)
         case TextTerm(field="state", text=""):
-            return []  # whatever state
+            return []  # in any state
         case TextTerm(field="digest"):
             found = [_revision(term)]
         case TextTerm(field="base"):
@@ -122,19 +139,19 @@ def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> list[Condition]:
             found = [_metric(term)]
     if not term.negated:
         return found
-    return [Condition(not_(and_(*(condition.test for condition in found))))]
+    return [SearchCondition(not_(and_(*(condition.test for condition in found))))]
 
 
-def _words(tx: Transaction, term: WordTerm) -> list[Condition]:
-    """A word may end in `*`; one that is several to us (`multi-lingual`) asks for all of them."""
+def _words(tx: Transaction, term: WordTerm) -> list[SearchCondition]:
+    """A word may end in `*`; one that the index splits (`multi-lingual`) requires all parts."""
     parts = list(terms.words(term.text))
     if not parts:
-        return [Condition(false())]
+        return [SearchCondition(false())]
     begins = term.text.endswith("*")
     return [_text(tx, TextTerm("word", part, is_prefix=begins and part == parts[-1])) for part in parts]
 
 
-def _text(tx: Transaction, term: TextTerm, scope: ReadScope = EVERYTHING) -> Condition:
+def _text(tx: Transaction, term: TextTerm, scope: ReadScope = EVERYTHING) -> SearchCondition:
     text = term.text.lower() if term.field == "method" else term.text
     fits = col(TermRow.text) == text
     if term.is_prefix:
@@ -146,18 +163,20 @@ def _text(tx: Transaction, term: TextTerm, scope: ReadScope = EVERYTHING) -> Con
     if len(keys) <= _MOST_TERMS:
         return _with_any([key for key in keys if key is not None])
     lister = select(col(PostingRow.version_id)).where(col(PostingRow.term_id).in_(matching))
-    return Condition(_begins(term.field, text), lister)
+    return SearchCondition(_begins(term.field, text), lister)
 
 
-def _revision(term: TextTerm) -> Condition:
-    """Versions of one revision, under whatever names; every version has a digest column, so no term."""
+def _revision(term: TextTerm) -> SearchCondition:
+    """Versions of one revision, under any name; uses the digest column, not a term."""
     column, hex = col(VersionRow.digest), term.text.removeprefix("sha256:")
     holds = (column >= hex) & (column < _after(hex)) if term.is_prefix else column == hex
-    return Condition(holds, select(col(VersionRow.id)).where(holds))
+    return SearchCondition(holds, select(col(VersionRow.id)).where(holds))
 
 
 def _begins(field: str, text: str) -> ColumnElement[bool]:
-    """That a version has one of many texts that begin alike; looked up by version, as texts are many."""
+    """The condition that a version has one of many texts with the same prefix; looked up by version, since
+    there are many texts.
+    """
     if field in ("name", "namespace"):
         name, namespace = col(AdapterRow.name), col(AdapterRow.namespace)
         bare = func.substr(name, func.length(namespace) + 2)
@@ -173,33 +192,33 @@ def _begins(field: str, text: str) -> ColumnElement[bool]:
     )
 
 
-def _with_any(keys: Sequence[int]) -> Condition:
+def _with_any(keys: Sequence[int]) -> SearchCondition:
     """Versions that have one of a few terms."""
     if not keys:
-        return Condition(false())
+        return SearchCondition(false())
     has_term = col(PostingRow.term_id).in_(keys) if len(keys) > 1 else col(PostingRow.term_id) == keys[0]
     of_version = col(PostingRow.version_id) == col(VersionRow.id)
-    return Condition(
+    return SearchCondition(
         _some(PostingRow, of_version & has_term),
         select(col(PostingRow.version_id)).where(has_term),
         is_newest_first=len(keys) == 1,
     )
 
 
-def _number(term: NumberTerm) -> Condition:
+def _number(term: NumberTerm) -> SearchCondition:
     column, compare = _NUMBERS[term.field], _COMPARE[term.operator]
     whole = _whole(term)
     if whole is None:
-        return Condition(column.is_not(None) if term.operator == "!=" else false())
-    # `+ 0` keeps the planner from driving by this column's index where we decided that something else drives.
-    return Condition(
+        return SearchCondition(column.is_not(None) if term.operator == "!=" else false())
+    # `+ 0` prevents the planner from using this column's index if we chose another index to drive the query.
+    return SearchCondition(
         column.is_not(None) & compare(column + 0, whole),
         select(col(VersionRow.id)).where(compare(column, whole)),
     )
 
 
 def _whole(term: NumberTerm) -> int | None:
-    """The whole number that a column of such numbers is to be compared with; None where none can equal it.
+    """The whole number to compare an integer column with; None if no whole number can be equal.
 
     PostgreSQL uses an index only for numbers of the column's own kind.
     """
@@ -211,35 +230,37 @@ def _whole(term: NumberTerm) -> int | None:
     return max(-largest, min(largest, rounded))
 
 
-def _metric(term: MetricTerm) -> Condition:
+def _metric(term: MetricTerm) -> SearchCondition:
     holds = (col(MetricSummaryRow.metric) == term.metric) & _COMPARE[term.operator](
         _PICKS[term.pick], term.value
     )
     of_version = col(MetricSummaryRow.version_id) == col(VersionRow.id)
-    return Condition(
+    return SearchCondition(
         _some(MetricSummaryRow, of_version & holds),
         select(col(MetricSummaryRow.version_id)).where(holds),
     )
 
 
 def _some(table: type[Row], condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether `table` has a row that meets the condition, which is about a version of the query around it."""
+    """Whether `table` has a row that meets the condition, which refers to the outer query's version."""
     return exists(select(literal_column("1")).select_from(table).where(condition).correlate(VersionRow))
 
 
-def _base_in_scope(scope: ReadScope, term: TextTerm) -> list[Condition]:
-    """That a version may be found by its base: the reader sees it, or the version gives it that name."""
+def _base_in_scope(scope: ReadScope, term: TextTerm) -> list[SearchCondition]:
+    """The condition that a version may be found by its base: the reader sees the base, or the version itself
+    declares this name.
+    """
     seen = scope.base_condition()
     if seen is None:
         return []
-    name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would find nothing
+    name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would match nothing
     says = (name >= term.text) & (name < _after(term.text)) if term.is_prefix else name == term.text
     unknown = col(VersionRow.base_id).not_in(select(col(BaseRow.id)).where(not_(seen)))
-    return [Condition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
+    return [SearchCondition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
 
 
 def _ids_of_base(tx: Transaction, scope: ReadScope, text: str) -> list[str]:
-    """A base's name stands for its id, as which versions have it whatever name they were pushed with."""
+    """A base's name is replaced by its id, so that versions match whatever name they were pushed with."""
     named = select(col(BaseNameRow.base_id)).join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
     if (seen := scope.base_condition()) is not None:
         named = named.where(seen)

@@ -1,8 +1,8 @@
-"""Cursors: where a listing goes on, as an opaque url-safe text.
+"""Cursors: the position at which a listing continues, as opaque URL-safe text.
 
-A cursor holds a place and nothing secret; what may be seen is decided anew for every page. It is bound to
-what was asked, so that one from another listing is an error and not a silently wrong page. The mark that
-binds it is no signature: anybody can compute it, so a place is checked like any other untrusted text.
+A cursor contains a position and nothing secret; access is checked again for every page. It is bound to the
+query, so that a cursor of another listing is an error and not a silently wrong page. The checksum that binds
+it is not a signature: anybody can compute it, so a position is checked like any other untrusted text.
 """
 
 from __future__ import annotations
@@ -22,29 +22,28 @@ INTEGER, BIG_INTEGER = (1 << 31) - 1, (1 << 63) - 1
 
 
 def encode(place: str | int, about: str) -> str:
-    """The cursor of a place in the listing `about`."""
+    """The cursor of a position in the listing `about`."""
     return base64.urlsafe_b64encode(f"{_mark(str(place), about)}{place}".encode()).decode().rstrip("=")
 
 
 def decode(cursor: str, about: str) -> str:
-    """The place, printable text. Raises `Invalid` for a text that is not a cursor of this listing."""
+    """The position, printable text. Raises `Invalid` for a text that is not a cursor of this listing."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
         raise _foreign() from None
     mark, place = text[:8], text[8:]
-    # Unprintable characters: PostgreSQL takes no NUL in a text, and no name that is listed has any of the
-    # others.
+    # Unprintable characters: PostgreSQL refuses NUL in a text, and no listed name contains any of the others.
     if len(cursor) > _LONGEST or not place or not place.isprintable() or mark != _mark(place, about):
         raise _foreign()
     return place
 
 
 def decode_number(cursor: str | None, about: str, largest: int = INTEGER) -> int | None:
-    """As `decode`, of a place that is a number from 0 to `largest`, written as `encode` writes it; None for
-    no cursor.
+    """The same as `decode`, for a position that is a number from 0 to `largest`, as `encode` writes it; None
+    without a cursor.
 
-    `largest` is what the column that it is compared with can hold.
+    `largest` is the maximum value of the column that it is compared with.
     """
     if cursor is None:
         return None

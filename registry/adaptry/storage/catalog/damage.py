@@ -1,8 +1,8 @@
 """Known damage: marks on stored files that are missing or changed, and on the revisions that need them.
 
-`verify` marks what it finds; storing the right bytes takes the mark off. A marked file is not given to any
-reader, and a push of the same bytes sends them again. Damage is no lifecycle state of a version: states are
-what people decide, with a history, and a damaged file may belong to versions of several adapters.
+`verify` sets the marks; storing the right bytes removes them. Marked files are not sent to readers, and a
+push of the same bytes sends them again. Damage is not a lifecycle state of a version: people set states, with
+a history, and a damaged file may belong to versions of several adapters.
 """
 
 from __future__ import annotations
@@ -11,18 +11,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import bindparam, delete
+from sqlalchemy import select as select_columns
 from sqlmodel import col, func, select
 
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog import inspections
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import DamagedFileRow, DamagedRevisionRow, VersionRow
+from adaptry.storage.catalog.version_info import run_select, table_of
+
+_DAMAGED = table_of(DamagedFileRow)
+_ALL = select_columns(_DAMAGED.c.digest, _DAMAGED.c.reason)
+_REVISIONS = table_of(DamagedRevisionRow)
+_NEEDING = select_columns(_REVISIONS.c.revision).where(_REVISIONS.c.file == bindparam("file")).limit(1)
+_REASON = select_columns(_DAMAGED.c.reason).where(_DAMAGED.c.digest == bindparam("file"))
 
 
 @dataclass(frozen=True, slots=True)
 class DamageSummary:
-    """How much is known to be damaged: stored files or manifests, and versions that need one of them."""
+    """The extent of known damage: stored files or manifests, and versions that need one of them."""
 
     files: int
     versions: int
@@ -31,7 +39,7 @@ class DamageSummary:
 def mark_damaged(
     tx: Transaction, file: Digest, reason: str, revisions: Iterable[Digest], at: datetime
 ) -> None:
-    """Marks a file as damaged, for these revisions; one that was marked before keeps its date."""
+    """Marks a file as damaged, for these revisions; a file that is already marked keeps its date."""
     row = tx.get(DamagedFileRow, file.hex)
     if row is None:
         tx.add(DamagedFileRow(digest=file.hex, reason=reason, found_at=at))
@@ -43,22 +51,23 @@ def mark_damaged(
 
 
 def clear_damage(tx: Transaction, file: Digest) -> None:
-    """The file is stored as it should be: what was marked is inspected anew. No error if unmarked."""
-    marked = tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
-    if marked.rowcount:  # type: ignore[attr-defined]  # a DML result has it
+    """Removes the marks of a file that is intact again; it will be inspected again. No error if unmarked."""
+    if run_select(tx, _REASON, {"file": file.hex}):
+        tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
         inspections.forget(tx, file)
-    tx.execute(delete(DamagedRevisionRow).where(col(DamagedRevisionRow.file) == file.hex))
+    if run_select(tx, _NEEDING, {"file": file.hex}):
+        tx.execute(delete(DamagedRevisionRow).where(col(DamagedRevisionRow.file) == file.hex))
 
 
-def damage_reason(tx: Transaction, file: Digest) -> str | None:
-    """What is wrong with a file that is marked."""
-    row = tx.get(DamagedFileRow, file.hex)
-    return row.reason if row else None
+def damage_reason(tx: Reads, file: Digest) -> str | None:
+    """The reason of a file's mark."""
+    rows = run_select(tx, _REASON, {"file": file.hex})
+    return rows[0].reason if rows else None
 
 
-def all_damaged(tx: Transaction) -> Mapping[Digest, str]:
-    """Everything that is marked, with its reason."""
-    return {Digest(row.digest): row.reason for row in tx.exec(select(DamagedFileRow))}
+def all_damaged(tx: Reads) -> Mapping[Digest, str]:
+    """All marked files, with their reasons."""
+    return {Digest(row.digest): row.reason for row in run_select(tx, _ALL, {})}
 
 
 def summarise_damage(tx: Transaction) -> DamageSummary:

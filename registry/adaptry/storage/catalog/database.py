@@ -1,10 +1,10 @@
-"""`Catalog`: an open database, up to date and safe to use, that gives out transactions.
+"""`Catalog`: an open database with an up-to-date schema, which gives transactions.
 
     with catalog.write() as tx:
         adapter = adapters.find(tx, name)
 
-Opening migrates the schema, refuses one from the future, and checks that commits are durable. A writer waits
-for the one before it, then gives up as `Unavailable`; readers see one moment and wait for nobody.
+Opening migrates the schema, refuses one of a newer program, and checks that commits are durable. A writer
+waits for the previous one, up to a time limit (`Unavailable`); readers see a snapshot and never wait.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from sqlmodel import Session
 from adaptry.core.errors import Unavailable
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog import epochs, sqlite
+from adaptry.storage.catalog.audit_log import recording
 from adaptry.storage.catalog.dialect import HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.migrate import migrate, schema_of
 from adaptry.storage.catalog.notifier import CommitNotifier
+from adaptry.storage.catalog.prepared import PreparedReads
 
 Transaction = Session
-"""What the functions of this package work in; opaque to everyone else."""
+"""A transaction, which the functions of this package take; opaque outside it."""
+Reads = Session | PreparedReads
+"""A transaction for functions that run only prebuilt statements (`version_info.run_select`)."""
 
 
 class Catalog:
@@ -44,52 +48,72 @@ class Catalog:
         self.path = sqlite.path_of(url)
         """The SQLite file; None for PostgreSQL and in memory."""
         self.notifier = CommitNotifier(self._database.listen)
-        # Whoever forgets a catalog need not close it.
+        # Closes a catalog that is garbage collected.
         self._release = weakref.finalize(self, self._database.hold())
-        weakref.finalize(self, _let_go, self._database.readers, self.notifier)
+        weakref.finalize(self, _let_go, self._database, self.notifier)
         with self._database.open_context(), self._errors_translated():
             migrate(self._database)
 
     @classmethod
     def open(cls, path: Path, busy_timeout: float = 30.0) -> Catalog:
-        """The SQLite file at `path`, made if it is missing; its folder must exist."""
+        """The SQLite file at `path`, created if missing; its folder must exist."""
         return cls(f"sqlite:///{path.absolute()}", busy_timeout)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """A transaction that sees one moment and changes nothing."""
+        """A read-only transaction on a snapshot."""
         database = self._database
         with database.read_context(), self._errors_translated(), _session(database.readers) as session:
             yield session
 
     @contextmanager
+    def read_prepared(self) -> Iterator[Reads]:
+        """The same as `read`, for prebuilt statements: several times as fast if the database can prepare them
+        (`has_prepared`).
+        """
+        readers = self._database.prepared
+        if readers is None:
+            with self.read() as tx:
+                yield tx
+            return
+        with readers.read() as reads:
+            yield reads
+
+    @property
+    def has_prepared(self) -> bool:
+        """Whether `read_prepared` is faster than `read`, and waits only for this machine's disk."""
+        return self._database.prepared is not None
+
+    @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A transaction that commits at the end of the block, or rolls back where it raises.
+        """A transaction that commits at the end of the block, or rolls back if the block raises an error.
 
         It holds the write lock from its beginning, so what it reads stays true until it commits.
         """
-        with self._transaction(self._database.writers) as session:
+        with self._transaction(is_durable=True) as session:
             yield session
 
     @contextmanager
     def write_nondurable(self) -> Iterator[Transaction]:
-        """As `write`, not waiting for the disk: a power cut may undo it, whole, and nothing before it."""
-        with self._transaction(self._database.nondurable_writers) as session:
+        """The same as `write`, without waiting for the disk: a power failure may undo the whole transaction,
+        but no earlier one.
+        """
+        with self._transaction(is_durable=False) as session:
             yield session
 
     def schema(self) -> str:
-        """The number of the schema that it has, as `migrate` counts them."""
+        """The number of its schema, as `migrate` counts them."""
         with self._errors_translated(), self._database.readers.connect() as connection:
             return str(schema_of(connection))
 
     @cached_property
     def epoch(self) -> Epoch:
-        """The registry's epoch. Another one begins only while no process has the catalog open."""
+        """The registry's epoch. A new one begins only while no process has the catalog open."""
         with self.read() as tx:
             return epochs.current(tx)
 
     def copy_to(self, target: Path) -> None:
-        """Copies one moment of a catalog to a file. Raises `StorageFull`, `Unavailable`, `CorruptData`."""
+        """Copies a snapshot of a catalog to a file. Raises `StorageFull`, `Unavailable`, `CorruptData`."""
         assert self.path is not None, "only a file is copied"
         try:
             sqlite.copy(self.path, target)
@@ -97,25 +121,26 @@ class Catalog:
             raise self._database.translate_error(error) or error from error
 
     def check(self) -> None:
-        """Raises `Unavailable` where the database does not answer."""
+        """Raises `Unavailable` if the database does not answer."""
         with self._errors_translated(), self._database.readers.connect() as connection:
             connection.execute(select(1))
 
     def close(self) -> None:
-        """Gives the database's files and connections back to the system."""
+        """Closes the database's files and connections."""
         self.notifier.close()
+        if self._database.prepared:
+            self._database.prepared.close()
         self._database.readers.dispose()
         self._release()
 
     @contextmanager
-    def _transaction(self, writers: Engine) -> Iterator[Transaction]:
+    def _transaction(self, *, is_durable: bool) -> Iterator[Transaction]:
         database = self._database
-        with database.write_context(), self._errors_translated(), _session(writers) as session:
-            session.connection()  # begins now, not at the first statement
+        with self._errors_translated(), database.write(is_durable) as session:
             yield session
+            recording.write_pending(session)
             if HAS_EVENTS in session.info:
                 database.notify(session.connection())
-            session.commit()
         if HAS_EVENTS in session.info:
             self.notifier.notify()
 
@@ -125,12 +150,14 @@ class Catalog:
         try:
             yield
         except NoConnection as error:
-            raise Unavailable("the registry's database has too much to do; try again in a moment") from error
+            raise Unavailable("the registry's database is overloaded; try again in a moment") from error
         except DBAPIError as error:
             translated = self._database.translate_error(error.orig) if error.orig else None
             if translated:
                 raise translated from error
             raise
+        except sqlite3.Error as error:  # an error of a prepared read
+            raise self._database.translate_error(error) or error from error
 
 
 def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
@@ -141,11 +168,13 @@ def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
     return sqlite.open_database(url, busy_timeout)
 
 
-def _let_go(engine: Engine, notifier: CommitNotifier) -> None:
+def _let_go(database: DatabaseDialect, notifier: CommitNotifier) -> None:
     notifier.stop()
-    engine.dispose()
+    if database.prepared:
+        database.prepared.close()
+    database.readers.dispose()
 
 
 def _session(engine: Engine) -> Session:
-    # Rows are read within their transaction and turned into values; nothing is refreshed behind our back.
+    # Rows are read within their transaction and turned into values, so they need no refresh.
     return Session(engine, expire_on_commit=False, autoflush=True)

@@ -1,7 +1,8 @@
-"""A whole catalog into another database: every row of every table, in one transaction, then compared.
+"""Copies a whole catalog into another database: every row of every table, in one transaction, then compares
+it.
 
-The rows go as they are, keys and all, so that cursors, generations and the order of events go on. Nobody can
-write to either catalog meanwhile.
+Rows are copied unchanged, including keys, so that cursors, generations and the order of events continue.
+Nobody can write to either catalog during the copy.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ _AT_ONCE = 1000
 
 
 def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
-    """How many rows of each table were copied from SQLite to PostgreSQL, which has none yet.
+    """Copies all rows from SQLite to an empty PostgreSQL database; returns how many of each table.
 
-    Raises `Conflict` where the target has rows, `CorruptData` where a row came out other than it went in.
+    Raises `Conflict` if the target has rows, `CorruptData` if a copied row differs from its original.
     """
     here, there = source.connection(), target.connection()
-    tables = Row.metadata.sorted_tables  # what a row refers to comes before it
+    tables = Row.metadata.sorted_tables  # a row comes after the rows that it refers to
     _require_empty(there, tables)
-    target.execute(delete(EpochRow))  # its first, which every new catalog has
+    target.execute(delete(EpochRow))  # the first epoch, which every new catalog has
     copied: dict[str, int] = {}
     for table in tables:
         seen = hashlib.sha256()
@@ -43,13 +44,13 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
 
 
 def retire(source: Transaction, where: str) -> None:
-    """From the commit on, nobody can write to the catalog moved away, even if it is open already."""
+    """After the commit, nobody can write to the moved catalog, even if it is already open."""
     names = [table.name for table in Row.metadata.sorted_tables]
     sqlite.forbid_changes(source.connection(), names, _moved_to(where))
 
 
 def is_retired(source: Transaction, where: str) -> bool:
-    """Whether all was moved there before. Raises `Conflict` where it was moved elsewhere."""
+    """Whether everything was already moved there. Raises `Conflict` if it was moved elsewhere."""
     reason = sqlite.why_forbidden(source.connection())
     if reason not in (None, _moved_to(where)):
         raise Conflict(f"{reason}; name that database, to finish the move")
@@ -57,7 +58,7 @@ def is_retired(source: Transaction, where: str) -> bool:
 
 
 def count(target: Transaction) -> Mapping[str, int]:
-    """How many rows of each table there are."""
+    """The number of rows of each table."""
     there = target.connection()
     tables = Row.metadata.sorted_tables
     return {
@@ -77,8 +78,8 @@ def _require_empty(connection: Connection, tables: Sequence[Table]) -> None:
     ]
     if full:
         raise Conflict(
-            f"that database has a catalog already (rows in {', '.join(full)}); give an empty database; if a"
-            " move to it was cut short, drop it and make it again"
+            f"that database already has a catalog (rows in {', '.join(full)}); use an empty database; if"
+            " a move to it was interrupted, drop it and create it again"
         )
 
 
@@ -100,11 +101,11 @@ def _compare(connection: Connection, table: Table, expected: bytes) -> None:
     for rows in _batches(connection, table):
         _hash(found, rows)
     if found.digest() != expected:
-        raise CorruptData(f"the rows of {table.name} came out other than they went in; nothing was moved")
+        raise CorruptData(f"the copied rows of {table.name} differ from the originals; nothing was moved")
 
 
 def _go_on_numbering(here: Connection, there: Connection, table: Table) -> None:
-    """Keys are never given twice, also those of rows that are gone."""
+    """Copies the key counters, so that keys of deleted rows are not reused."""
     key = table.autoincrement_column
     if key is None:
         return

@@ -30,7 +30,7 @@ class DeclaredBase:
 
 
 def hidden_bases(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """Those of the ids that are registered bases outside the read scope."""
+    """The ids among these of registered bases outside the read scope."""
     seen = scope.base_condition()
     if seen is None or not ids:
         return frozenset()
@@ -39,7 +39,7 @@ def hidden_bases(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> 
 
 
 def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple[str, int], DeclaredBase]:
-    """By name and number, what each of the versions declared."""
+    """The declaration of each of the versions, by name and number."""
     wanted = {(str(version.name), version.number) for version in versions}
     query = (
         select(

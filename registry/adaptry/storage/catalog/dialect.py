@@ -1,8 +1,8 @@
-"""A kind of database: all that `Catalog` has to know of the one it stands on.
+"""A kind of database: everything that `Catalog` needs to know about its database.
 
-SQLite and PostgreSQL are the two there are, each in a module of its own; tables, statements and migrations
-are the same for both. A kind promises that one writer is at work at a time, in all processes, and that a
-reader sees one moment and waits for nobody.
+There are two, SQLite and PostgreSQL, each in its own module; tables, statements and migrations are the same
+for both. A dialect promises that only one writer works at a time, across all processes, and that a reader
+sees a snapshot and never waits.
 """
 
 from __future__ import annotations
@@ -15,22 +15,26 @@ from dataclasses import dataclass
 from threading import Lock
 
 from sqlalchemy import Connection, Engine
+from sqlmodel import Session
 
 from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.storage.catalog.prepared import PreparedReaders
 
 HAS_EVENTS = "adaptry_happened"
-"""In the `info` of a transaction that has recorded an event."""
+"""Key in the `info` of a transaction that has recorded an event."""
 ContextFactory = Callable[[], AbstractContextManager[object]]
-"""Makes what surrounds a piece of work."""
+"""Creates a context manager around a unit of work."""
+SessionFactory = Callable[[bool], AbstractContextManager[Session]]
 CommitListener = Callable[[socket.socket], Iterator[bool]]
-"""Listens for events that other processes commit: each step takes about a second at most and says whether
-there were any. It waits on a socket beside whatever else it waits for, and its next step comes at once when
-that can be read.
+"""Listens for events that other processes commit: each step takes at most about a second and yields whether
+there were any. A step also waits on the given socket, and returns at once when it becomes readable.
 """
 
 
 def wait_readable(seconds: float, *files: int) -> None:
-    """Waits so long, or until a file can be read. (`select.select` takes only files below 1024.)"""
+    """Waits for the given seconds, or until a file is readable. (`select.select` accepts only descriptors
+    below 1024.)
+    """
     with selectors.DefaultSelector() as selector:
         for file in files:
             selector.register(file, selectors.EVENT_READ)
@@ -38,8 +42,8 @@ def wait_readable(seconds: float, *files: int) -> None:
 
 
 def writer_lock(patience: float) -> ContextFactory:
-    """The writers of one process wait here for each other: a database has them wait less justly, and dearer.
-    Raises `Unavailable` after so many seconds.
+    """A queue for the writers of one process: waiting in the database would be less fair and more expensive.
+    Raises `Unavailable` after the given seconds.
     """
     lock = Lock()
 
@@ -55,30 +59,44 @@ def writer_lock(patience: float) -> ContextFactory:
     return locked
 
 
+def separate_writes(turn: ContextFactory, durable: Engine, nondurable: Engine) -> SessionFactory:
+    """A transaction for each writer, within `turn`."""
+
+    @contextmanager
+    def write(is_durable: bool) -> Iterator[Session]:
+        with turn(), Session(durable if is_durable else nondurable, expire_on_commit=False) as session:
+            session.connection()  # begins now, not at the first statement
+            yield session
+            session.commit()
+
+    return write
+
+
 def busy_error() -> Unavailable:
     return Unavailable("the registry's database is busy with another writer; try again in a moment")
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseDialect:
-    """An opened database.
+    """An open database.
 
-    `readers` and `writers` give connections for such transactions, `nondurable_writers` for writes that a
-    power cut may undo; `read_context` and `write_context` surround them. `open_context` surrounds the check
-    of the schema and its migration, after which `after_migrate` inspects the new schema. `hold` registers
-    that this process has the database open, until what it returns is called. `translate_error` gives our
-    error for a driver's, and None for a bug of ours. `notify`, called in a transaction that recorded an
-    event, tells other processes of it; they receive it by `listen`.
+    `readers` and `writers` give connections for read and write transactions; `read_context` surrounds reads.
+    `write` gives a session that is committed at the end of its block; its argument is whether the commit must
+    survive a power failure. `open_context` surrounds the check of the schema and its migration, after which
+    `after_migrate` inspects the new schema. `hold` registers that this process has the database open, until
+    its result is called. `translate_error` returns our error for a driver's, or None for a programming error.
+    `notify`, called in a transaction that recorded an event, notifies other processes, which receive it by
+    `listen`. `prepared` reads by prepared statements; None if that is not faster.
     """
 
     readers: Engine
     writers: Engine
-    nondurable_writers: Engine
     read_context: ContextFactory
-    write_context: ContextFactory
+    write: SessionFactory
     open_context: ContextFactory
     hold: Callable[[], Callable[[], None]]
     after_migrate: Callable[[Connection], None]
     translate_error: Callable[[BaseException], AdaptryError | None]
     notify: Callable[[Connection], None]
     listen: CommitListener
+    prepared: PreparedReaders | None

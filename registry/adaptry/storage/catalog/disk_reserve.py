@@ -1,8 +1,8 @@
-"""Disk space kept back beside a SQLite catalog, so that a sweep can still run when the disk is full.
+"""Disk space reserved beside a SQLite catalog, so that a sweep can still run when the disk is full.
 
-Deleting takes space first: SQLite writes what changes to its log before anything goes. The reserve is a file
-of 1 MiB that nothing reads. `gc` and the other commands that free space give it up when the disk has no room
-left, and it is made again once there is. (CockroachDB keeps a ballast file for the same purpose.)
+Deleting needs space first: SQLite writes changes to its log before it deletes. The reserve is an unused file
+of 1 MiB. `gc` and the other commands that free space delete it when the disk is full, and it is created again
+once there is space. (CockroachDB keeps a ballast file for the same purpose.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def allocate_reserve(folder: Path) -> None:
-    """Makes the reserve if it is missing and takes at most an eighth of what is free; else does nothing."""
+    """Creates the reserve if it is missing and takes at most an eighth of the free space; otherwise does
+    nothing.
+    """
     path = folder / FILE
     with suppress(OSError):
         if path.exists() or _free(folder) < 8 * SIZE:
@@ -37,13 +39,13 @@ def allocate_reserve(folder: Path) -> None:
 
 
 def release_reserve(folder: Path) -> None:
-    """Gives the reserve up where the disk is full."""
+    """Deletes the reserve if the disk is full."""
     if is_full(folder):
         (folder / FILE).unlink(missing_ok=True)
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the folder's disk lacks the room, or the caller the quota, to open and change a database."""
+    """Whether the disk or the user's quota is too full to open and change a database."""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(_NEEDED))

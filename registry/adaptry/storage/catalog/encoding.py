@@ -1,4 +1,4 @@
-"""How values lie in columns: JSON in one spelling, compressed where it is long and never searched."""
+"""The encoding of values in columns: canonical JSON, compressed if it is long and never searched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def encode_model(value: BaseModel) -> bytes:
-    """Compressed JSON of a value, to be read by `unpacked`."""
+    """Compressed JSON of a value; `unpacked` decodes it."""
     return zlib.compress(value.model_dump_json().encode(), level=1)
 
 

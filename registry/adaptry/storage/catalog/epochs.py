@@ -1,8 +1,8 @@
 """Epochs: each restore of a registry begins one, so that numbers given after the backup are not reused.
 
-Events, generations and numbers of an epoch are above all that the epochs before it can have given out. Its id
-is random: two restores of one backup are two epochs. Whoever holds a cursor of another epoch must look at
-everything anew.
+Events, generations and numbers of an epoch are larger than any that earlier epochs can have used. Its id is
+random: two restores of one backup are two epochs. Holders of a cursor of another epoch must read everything
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlmodel import Session, col, select
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
+    AuditStateRow,
     EpochRow,
     EventRow,
     RolloutRow,
@@ -30,7 +31,7 @@ from adaptry.storage.catalog.rows import (
 _LEAST = 1_000_000
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _EVENTS = 1_000_000_000
-"""Numbers of events that are left free: more than any registry gives between a backup and its restore."""
+"""How many event numbers are skipped: more than any registry uses between a backup and its restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ class Epoch:
     secret: str
 
     def proof(self, name: str, digest: str, state: str) -> str:
-        """Signs that this registry withdrew a version in this epoch: what a worker shows after a restore."""
+        """Signs that this registry withdrew a version in this epoch: a worker presents it after a restore."""
         return _sign(self.secret, self.id, name, digest, state)
 
     def is_proof(self, proof: str, epoch: str, name: str, digest: str, state: str) -> bool:
-        """Whether the registry signed that in an earlier epoch. Of its own epoch it needs no proof."""
+        """Whether the registry signed this in an earlier epoch. Its current epoch needs no proof."""
         return epoch != self.id and hmac.compare_digest(proof, _sign(self.secret, epoch, name, digest, state))
 
 
@@ -58,22 +59,22 @@ def current(tx: Session) -> Epoch:
 
 
 def floor(tx: Session) -> int:
-    """Every new generation is above it."""
+    """New generations are larger than this."""
     return tx.exec(select(func.max(EpochRow.floor))).one() or 0
 
 
 def begin(
     tx: Session, now: datetime, *, above: int = 0, after_event: int = 0, skip: int = 0, keep_tokens: bool
 ) -> Epoch:
-    """Begins a new epoch: generations above `above`, events after `after_event`, and `skip` numbers of each
-    adapter left free.
+    """Begins a new epoch: generations above `above`, events after `after_event`, and `skip` skipped numbers
+    of each adapter.
 
-    Tokens are revoked unless `keep_tokens`; uploads that were under way are dropped, since their bytes are in
-    no backup.
+    Tokens are revoked unless `keep_tokens`; open uploads are dropped, since backups do not contain their
+    bytes.
     """
     was = current(tx)
-    # By the clock, since the same backup may be restored twice: fewer than one move a second is sure to be
-    # passed.
+    # By the clock, since the same backup may be restored twice: the floor is above the old generations as
+    # long as there was less than one move per second.
     new = max(was.floor + _LEAST, above + 1, int((now - _START).total_seconds()))
     rise = new - was.floor
     for row, column, *which in (
@@ -89,6 +90,8 @@ def begin(
     if not keep_tokens:
         tx.execute(update(TokenRow).where(col(TokenRow.revoked_at).is_(None)).values(revoked_at=now))
     tx.execute(delete(UploadRow).where(col(UploadRow.is_finished).is_(False)))
+    # The audit log's key is in no backup: the next process that seals signs with the one that it has.
+    tx.execute(update(AuditStateRow).values(key=None, holder=None))
     tx.add(
         EpochRow(number=was.number + 1, id=secrets.token_hex(8), began_at=now, floor=new, secret=was.secret)
     )
@@ -97,7 +100,7 @@ def begin(
 
 
 def _skip_events(tx: Session, to: int) -> None:
-    """The next event has a number above `to`."""
+    """Makes the next event's number larger than `to`."""
     if tx.connection().dialect.name == "postgresql":
         tx.execute(text("SELECT setval(pg_get_serial_sequence('events', 'seq'), :to)"), {"to": to})
         return

@@ -1,4 +1,4 @@
-"""Events: what happened, appended in the transaction of the change and never altered."""
+"""Events: appended in the transaction of the change and never altered."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from adaptry.registry.events import NameFilter
 from adaptry.registry.records import Event, EventBatch, Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.audit_log.event_entries import record_event
 from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
@@ -25,18 +26,18 @@ from adaptry.storage.catalog.encoding import decode_map, encode_map
 from adaptry.storage.catalog.rows import AdapterRow, EventRow
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
-"""Kinds of events that readers hear of even if they may not see the base that the event mentions."""
+"""Kinds of events that readers get even if they may not see the base that the event mentions."""
 _OF_BASE = frozenset({"base", "base_status"})
 
 SPAN = 2000
-"""So many events are looked at in one go."""
+"""Number of events examined at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event, and what decides who hears of it: its adapter as it is now, and the base that it is about.
+    """An event, and the data that decide who gets it: its adapter's current state, and its base.
 
-    `base` is None where the event names no base, or one that is not registered.
+    `base` is None if the event names no registered base.
     """
 
     event: Event
@@ -49,10 +50,10 @@ class StoredEvent:
             return False
         if self.base is not None and self.event.kind not in _ALSO_OF_BASE:
             return self.base.allows(identity)
-        return self.name is not None or bool(identity.namespaces)
+        return self.name is not None or identity.is_member
 
     def redacted_for(self, identity: Identity) -> Event:
-        """The event without what it says of a base that the reader may not see."""
+        """The event without details about a base that the reader may not see."""
         if self.base is None or self.base.allows(identity):
             return self.event
         kept = {key: text for key, text in self.event.detail.items() if key not in _OF_BASE}
@@ -68,8 +69,11 @@ def record(
     adapter: AdapterRecord | None = None,
     number: int | None = None,
     detail: Mapping[str, object] | None = None,
+    before: Mapping[str, object] | None = None,
 ) -> None:
-    """Appends an event; `detail` is stored as text, without what is None."""
+    """Appends an event; `detail` is stored as text, without values that are None. The audit log records it
+    too, with the values before the change: `before`, and `was` of `detail`.
+    """
     texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
     name = str(adapter.name) if adapter else None
     tx.add(
@@ -84,6 +88,7 @@ def record(
         )
     )
     tx.info[HAS_EVENTS] = True
+    record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 
 
 def page(
@@ -125,7 +130,7 @@ def read_since(tx: Transaction, after: int) -> tuple[StoredEvent, ...]:
 def read_batch(
     tx: Transaction, identity: Identity, after: int | None, limit: int, about: NameFilter
 ) -> EventBatch:
-    """What is new for one reader after number `after`, among the next `SPAN` events; None: nothing yet."""
+    """The new events for one reader among the `SPAN` events after number `after`; None: nothing yet."""
     if after is None:
         return EventBatch(seq=newest(tx))
     stored = read_since(tx, after)
@@ -139,7 +144,7 @@ def read_batch(
 def select_batch(
     stored: Sequence[StoredEvent], identity: Identity, about: NameFilter, after: int, limit: int
 ) -> EventBatch:
-    """The events of `stored`, all after number `after`, for one reader, and the last examined number."""
+    """The events of `stored` (all after number `after`) for one reader, and the last examined number."""
     items: list[Event] = []
     for one in stored:
         if about.matches(one.event) and one.is_visible_to(identity):
@@ -150,7 +155,7 @@ def select_batch(
 
 
 def _with_bases(tx: Transaction, stored: Sequence[StoredEvent]) -> tuple[StoredEvent, ...]:
-    """The events, with who may see the bases that they name."""
+    """The events, with the visibility of the bases that they name."""
     named = {one.event.seq: id for one in stored if (id := _base_of(one.event)) is not None}
     if not named:
         return tuple(stored)

@@ -1,8 +1,8 @@
-"""Which database a registry's folder has: a file in it, or a PostgreSQL database whose address is kept in it.
+"""The database of a registry's folder: a file in it, or a PostgreSQL database whose address is stored in it.
 
-The address is kept, without its password, so that every command on the folder finds the same rows, and none
-begins new ones beside them. A password comes with the address that is given, else from where PostgreSQL's own
-clients take it (PGPASSWORD, `~/.pgpass`).
+The address is stored without its password, so that every command on the folder finds the same rows, and none
+creates a second catalog. The password is taken from the given address, or from the places of PostgreSQL's own
+clients (PGPASSWORD, `~/.pgpass`).
 """
 
 from __future__ import annotations
@@ -24,31 +24,33 @@ ADDRESS = "catalog.url"
 
 @dataclass(frozen=True)
 class CatalogPlace:
-    """Where the registry in `folder` has its rows, or a new one will: in PostgreSQL, or a file (None)."""
+    """The place of the registry's rows, existing or new: PostgreSQL, or a file (None)."""
 
     folder: Path
     address: str | None
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is no catalog there yet. PostgreSQL is asked when it is opened."""
+        """Whether the catalog's file does not exist yet. PostgreSQL is checked when it is opened."""
         return self.address is None and not (self.folder / FILE).is_file()
 
     def open(self) -> Catalog:
-        """Makes a file that is missing. Raises `Unavailable`, `ProtocolMismatch`, `StorageFull`."""
+        """Opens the catalog; creates a missing file. Raises `Unavailable`, `ProtocolMismatch`,
+        `StorageFull`.
+        """
         return Catalog.open(self.folder / FILE) if self.address is None else Catalog(self.address)
 
     def remember(self) -> None:
-        """From now on the folder says where its catalog is."""
+        """Stores the catalog's address in the folder."""
         if self.address is not None and address_in(self.folder) is None:
             keep_address(self.folder, self.address)
 
 
 def locate_catalog(folder: Path, url: str | None = None) -> CatalogPlace:
-    """The place of the catalog of the registry in `folder`; `url` (`postgresql://…`) says where that of a new
-    one is. Makes nothing.
+    """The place of the catalog of the registry in `folder`; `url` (`postgresql://…`) is the place for a new
+    one. Creates nothing.
 
-    Raises `Conflict` where the registry has its catalog elsewhere, `Invalid` for what is no address.
+    Raises `Conflict` if the registry has its catalog elsewhere, `Invalid` for a malformed address.
     """
     known = address_in(folder)
     if url is None and known is None:
@@ -61,7 +63,7 @@ def locate_catalog(folder: Path, url: str | None = None) -> CatalogPlace:
             f" there, write the new address to {folder / ADDRESS}"
         )
     if known is None and (folder / FILE).is_file():
-        # Its files are known to that catalog: with another one they would be nobody's.
+        # That catalog knows its files: with another one they would have no owner.
         raise Conflict(
             f"the registry in {folder} has a catalog of its own; move it: "
             f"adaptry migrate --from sqlite:{folder} --to {place}"
@@ -70,7 +72,7 @@ def locate_catalog(folder: Path, url: str | None = None) -> CatalogPlace:
 
 
 def address_in(folder: Path) -> str | None:
-    """Where the registry in `folder` has its catalog, if not in a file."""
+    """The PostgreSQL address of the registry in `folder`; None if its catalog is a file."""
     try:
         return (folder / ADDRESS).read_text(encoding="utf-8").strip() or None
     except (FileNotFoundError, NotADirectoryError):
@@ -78,7 +80,7 @@ def address_in(folder: Path) -> str | None:
 
 
 def keep_address(folder: Path, url: str) -> None:
-    """From now on the registry in `folder` has its catalog there."""
+    """Stores the address of the catalog of the registry in `folder`."""
     part = folder / f"{ADDRESS}.part"
     with part.open("w", encoding="utf-8") as file:
         file.write(f"{make_url(url).set(password=None).render_as_string()}\n")
@@ -88,7 +90,9 @@ def keep_address(folder: Path, url: str) -> None:
 
 
 def normalise_url(url: str) -> str:
-    """A database's address without who asks: the same for all who mean the same. Raises `Invalid`."""
+    """A database's address without user and options, so that equal databases have equal addresses. Raises
+    `Invalid`.
+    """
     try:
         if not is_postgres(url):
             raise Invalid("not a catalog's database: expected postgresql://user@host:port/database")

@@ -1,4 +1,4 @@
-"""Whose bytes are whose: files by owner, the sessions that bring them, and the weights digests of files.
+"""Ownership of bytes: files by owner, upload sessions, and the weights digests of files.
 
 An owner is an adapter (by its name, which may not exist yet) or a base (by its id).
 """
@@ -9,24 +9,48 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
+from adaptry.core.quotas import QuotaSubject
 from adaptry.core.refs import AdapterName
-from adaptry.storage.catalog import pending_deletes
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog import pending_deletes, stored_use
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import FileRow, UploadRow, WeightsRow
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
-BASES = "bases"
-"""The tenant of all bases: a reserved name, so no namespace can use up their share."""
+BASES = stored_use.BASES
+"""The tenant of all bases: a reserved name, so that no namespace can use up their share."""
 _MOST_ASKED = 500
-"""Names in one statement."""
+"""Maximum number of names in one statement."""
+_FILES, _UPLOADS, _WEIGHTS = table_of(FileRow), table_of(UploadRow), table_of(WeightsRow)
+_FILE = select_columns(_FILES.c.size, _FILES.c.unneeded_since, _FILES.c.stored_by).where(
+    _FILES.c.owner == bindparam("owner"), _FILES.c.digest == bindparam("digest")
+)
+_SESSION = select_columns(_UPLOADS).where(_UPLOADS.c.id == bindparam("id"))
+_UNFINISHED = (
+    select_columns(_UPLOADS)
+    .where(
+        _UPLOADS.c.owner == bindparam("owner"),
+        _UPLOADS.c.digest == bindparam("digest"),
+        _UPLOADS.c.size == bindparam("size"),
+        _UPLOADS.c.is_finished.is_(False),
+    )
+    .order_by(_UPLOADS.c.touched_at.desc())
+)
+_RESERVED = select_columns(func.max(_UPLOADS.c.size).label("size")).where(
+    _UPLOADS.c.owner == bindparam("owner"),
+    _UPLOADS.c.digest == bindparam("digest"),
+    _UPLOADS.c.is_finished.is_(False),
+)
+_WEIGHTS_DIGEST = select_columns(_WEIGHTS.c.weights_digest).where(_WEIGHTS.c.file_digest == bindparam("file"))
 
 
 @dataclass(frozen=True, slots=True)
 class UploadSessionRecord:
-    """An upload session: which bytes are awaited, for whom."""
+    """An upload session: the expected bytes and their owner."""
 
     id: str
     owner: AdapterName | Digest
@@ -37,16 +61,14 @@ class UploadSessionRecord:
     is_finished: bool
 
 
-def sizes(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]) -> dict[Digest, int]:
-    """Those of the files that the owner has, with their sizes."""
-    query = select(FileRow.digest, FileRow.size).where(
-        FileRow.owner == str(owner), col(FileRow.digest).in_([digest.hex for digest in digests])
-    )
-    return {Digest(hexed): size for hexed, size in tx.exec(query)}
+def sizes(tx: Reads, owner: AdapterName | Digest, digests: Iterable[Digest]) -> dict[Digest, int]:
+    """The files among these that the owner has, with their sizes."""
+    found = {digest: _file(tx, owner, digest) for digest in digests}
+    return {digest: row.size for digest, row in found.items() if row is not None}
 
 
 def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[AdapterName, int]:
-    """How many bytes each of the adapters has."""
+    """The total size of each adapter's files."""
     names = {str(owner): owner for owner in owners}
     asked, found = list(names), dict[AdapterName, int]()
     for start in range(0, len(asked), _MOST_ASKED):
@@ -56,9 +78,18 @@ def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[Adapter
     return found
 
 
-def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> None:
-    """From now on the owner has these bytes, and they stay."""
-    tx.merge(FileRow(owner=str(owner), digest=digest.hex, size=size, unneeded_since=None))
+def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int, by: str) -> None:
+    """Makes the owner an owner of these bytes, so that sweeps keep them; the first sender pays for them."""
+    found = _file(tx, owner, digest)
+    if found is None:
+        tx.execute(_FILES.insert().values(owner=str(owner), digest=digest.hex, size=size, stored_by=by))
+        stored_use.add_file(tx, str(owner), size, by)
+    elif found.size != size or found.unneeded_since is not None:
+        payer = found.stored_by
+        tx.merge(
+            FileRow(owner=str(owner), digest=digest.hex, size=size, unneeded_since=None, stored_by=payer)
+        )
+        stored_use.add_file(tx, str(owner), size - found.size, payer)
     pending_deletes.unmark_for_delete(tx, digest)
 
 
@@ -67,23 +98,21 @@ def is_owned(tx: Transaction, digest: Digest) -> bool:
     return tx.exec(select(FileRow.owner).where(FileRow.digest == digest.hex).limit(1)).first() is not None
 
 
-def is_unneeded(tx: Transaction, owner: AdapterName | Digest, digest: Digest) -> bool:
+def is_unneeded(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> bool:
     """Whether a sweep is about to take the file from its owner."""
-    row = tx.get(FileRow, (str(owner), digest.hex))
+    row = _file(tx, owner, digest)
     return row is not None and row.unneeded_since is not None
 
 
 def clear_unneeded(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]) -> None:
-    """Something of the owner's names these files, or is about to: no sweep that began before takes them."""
-    tx.execute(
-        update(FileRow)
-        .where(
-            col(FileRow.owner) == str(owner),
-            col(FileRow.digest).in_([digest.hex for digest in digests]),
-            col(FileRow.unneeded_since).is_not(None),
+    """Removes the marks of files that the owner needs, so that no running sweep deletes them."""
+    marked = [digest.hex for digest in digests if is_unneeded(tx, owner, digest)]
+    if marked:
+        tx.execute(
+            update(FileRow)
+            .where(col(FileRow.owner) == str(owner), col(FileRow.digest).in_(marked))
+            .values(unneeded_since=None)
         )
-        .values(unneeded_since=None)
-    )
 
 
 def open_session(
@@ -102,38 +131,31 @@ def open_session(
     return _record(row)
 
 
-def find_session(tx: Transaction, id: str) -> UploadSessionRecord | None:
-    row = tx.get(UploadRow, id)
-    return _record(row) if row else None
+def find_session(tx: Reads, id: str) -> UploadSessionRecord | None:
+    rows = run_select(tx, _SESSION, {"id": id})
+    return _record(rows[0]) if rows else None
 
 
 def unfinished_sessions(
-    tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int
+    tx: Reads, owner: AdapterName | Digest, digest: Digest, size: int
 ) -> list[UploadSessionRecord]:
-    """The owner's open sessions for the same bytes, the one last used first."""
+    """The owner's open sessions for the same bytes, most recently used first."""
+    asked = {"owner": str(owner), "digest": digest.hex, "size": size}
+    return [_record(row) for row in run_select(tx, _UNFINISHED, asked)]
+
+
+def reserved_bytes(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> int:
+    """The bytes that open sessions for these bytes have reserved."""
+    (row,) = run_select(tx, _RESERVED, {"owner": str(owner), "digest": digest.hex})
+    return int(row.size or 0)
+
+
+def sessions_idle_since(tx: Transaction, who: QuotaSubject, before: datetime) -> list[UploadSessionRecord]:
+    """The open sessions in a namespace, or of a principal, that nobody has used since `before`, the longest
+    idle first.
+    """
     query = select(UploadRow).where(
-        UploadRow.owner == str(owner),
-        UploadRow.digest == digest.hex,
-        UploadRow.size == size,
-        col(UploadRow.is_finished).is_(False),
-    )
-    return [_record(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at).desc()))]
-
-
-def count_open_sessions(tx: Transaction, owner: AdapterName | Digest) -> int:
-    """How many sessions the owner's tenant has open."""
-    query = select(func.count()).where(
-        UploadRow.tenant == tenant_of(owner), col(UploadRow.is_finished).is_(False)
-    )
-    return tx.exec(query).one()
-
-
-def sessions_idle_since(
-    tx: Transaction, owner: AdapterName | Digest, before: datetime
-) -> list[UploadSessionRecord]:
-    """The open sessions of the owner's tenant that nobody has used since `before`, the longest idle first."""
-    query = select(UploadRow).where(
-        UploadRow.tenant == tenant_of(owner),
+        (col(UploadRow.tenant) if who.scope == "namespace" else col(UploadRow.created_by)) == who.name,
         col(UploadRow.is_finished).is_(False),
         col(UploadRow.touched_at) < before,
     )
@@ -141,7 +163,7 @@ def sessions_idle_since(
 
 
 def open_tenants(tx: Transaction) -> list[str]:
-    """The tenants that have sessions open: namespaces, and `BASES`."""
+    """The tenants with open sessions: namespaces, and `BASES`."""
     query = select(UploadRow.tenant).where(col(UploadRow.is_finished).is_(False)).distinct()
     return list(tx.exec(query.order_by(UploadRow.tenant)))
 
@@ -169,32 +191,41 @@ def close_session(tx: Transaction, id: str) -> None:
 
 
 def close_idle(tx: Transaction, ids: Iterable[str], before: datetime) -> None:
-    """Closes those of the sessions that have still not been used since `before`."""
+    """Closes the sessions among these that are still unused since `before`."""
     for id in ids:
         tx.execute(delete(UploadRow).where(col(UploadRow.id) == id, col(UploadRow.touched_at) < before))
 
 
 def idle_sessions(tx: Transaction, before: datetime) -> list[str]:
-    """The ids of sessions not used since."""
+    """The ids of sessions unused since that time."""
     return list(tx.exec(select(UploadRow.id).where(col(UploadRow.touched_at) < before)))
 
 
-def find_weights_digest(tx: Transaction, file: Digest) -> Digest | None:
+def find_weights_digest(tx: Reads, file: Digest) -> Digest | None:
     """The weights digest of a safetensors file, if it was derived before."""
-    row = tx.get(WeightsRow, file.hex)
-    return Digest(row.weights_digest) if row else None
+    rows = run_select(tx, _WEIGHTS_DIGEST, {"file": file.hex})
+    return Digest(rows[0].weights_digest) if rows else None
 
 
 def store_weights_digest(tx: Transaction, file: Digest, weights: Digest) -> None:
-    tx.merge(WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
+    known = find_weights_digest(tx, file)
+    if known is None:
+        tx.execute(_WEIGHTS.insert().values(file_digest=file.hex, weights_digest=weights.hex))
+    elif known != weights:
+        tx.merge(WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
 
 
 def tenant_of(owner: AdapterName | Digest) -> str:
-    """Whose quota an owner counts against: its namespace, or the bases as one."""
+    """The tenant whose quota an owner counts against: its namespace, or all bases together."""
     return owner.namespace if isinstance(owner, AdapterName) else BASES
 
 
-def _record(row: UploadRow) -> UploadSessionRecord:
+def _file(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> Columns | None:
+    rows = run_select(tx, _FILE, {"owner": str(owner), "digest": digest.hex})
+    return rows[0] if rows else None
+
+
+def _record(row: UploadRow | Columns) -> UploadSessionRecord:
     owner = Digest.parse(row.owner) if row.owner.startswith("sha256:") else AdapterName.parse(row.owner)
     return UploadSessionRecord(
         row.id, owner, Digest(row.digest), row.size, row.created_by, row.touched_at, row.is_finished

@@ -1,7 +1,7 @@
-"""The column `folded`: which rows have a wrong value, and putting that right. For what: `case_conflicts`.
+"""The column `folded`: finds and corrects rows with a wrong value. Its purpose: see `case_conflicts`.
 
-Of the names that differ only in capitals one has the lower case, and the others have nothing; so have names
-that are free.
+Of names that differ only in capitals, one has the lower case and the others have none; free names have none
+either.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class _FoldedColumn:
     is_used: ColumnElement[bool]
 
     def wrong(self) -> ColumnElement[bool]:
-        """A row whose `folded` is no lower case of a name in use."""
+        """A row whose `folded` is not the lower case of a name in use."""
         folded = self.table.c.folded
         return folded.is_not(None) & (~self.is_used | (folded != func.lower(self.name)))
 
     def lacking(self) -> ColumnElement[bool]:
-        """A row that has none, and no other has its lower case."""
+        """A row without a value whose lower case no other row has."""
         other = self.table.alias()
         same = other.c.folded == func.lower(self.name)
         if self.within is not None:
@@ -52,7 +52,7 @@ _EVERY = (
 
 
 def misfolded(tx: Transaction) -> Iterator[tuple[str, str, str | None]]:
-    """Every name with another `folded` than it should have: its table, the name, and what it has."""
+    """Every name with a wrong `folded`: its table, the name, and the value."""
     for names in _EVERY:
         query = select(names.name, names.table.c.folded).where(names.wrong() | names.lacking())
         for name, folded in tx.execute(query.order_by(names.name)):
@@ -60,7 +60,7 @@ def misfolded(tx: Transaction) -> Iterator[tuple[str, str, str | None]]:
 
 
 def refold(tx: Transaction) -> None:
-    """Every name as it should be. Of several that differ only in case and have none, the first gets it."""
+    """Corrects every name. Of several that differ only in case and have no value, the first gets it."""
     for names in _EVERY:
         tx.execute(names.table.update().where(names.wrong()).values(folded=None))
         key = [names.name] if names.within is None else [names.within, names.name]

@@ -1,7 +1,7 @@
-"""Files of an owner that none of its manifests name: found by reading manifests, marked, then deleted.
+"""Files of an owner that neither its manifests nor its evidence name: found, marked, then deleted.
 
-A transaction that needs a file again removes the mark (`files.clear_unneeded`), so a row that still has the
-mark that a sweep saw is named by nothing newer.
+A transaction that needs a file again removes the mark (`files.clear_unneeded`), so if a row still has the
+mark that a sweep saw, nothing newer needs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, delete, exists, union, update
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
-from adaptry.storage.catalog import damage, pending_deletes
+from adaptry.storage.catalog import damage, evidence, pending_deletes, stored_use
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import (
@@ -40,11 +40,12 @@ class OwnedFile:
     digest: Digest
     size: int
     since: datetime | None
+    stored_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnownedRevision:
-    """A revision that is no commit of any adapter; `is_parent`: some version was made from it."""
+    """A revision without a commit in any adapter; `is_parent`: a version was made from it."""
 
     digest: Digest
     files: frozenset[Digest]
@@ -52,23 +53,23 @@ class UnownedRevision:
 
 
 def owners(tx: Transaction, after: str, limit: int) -> Sequence[str]:
-    """Whoever has files, in order."""
+    """The owners of files, in order."""
     query = select(FileRow.owner).where(FileRow.owner > after).distinct().order_by(FileRow.owner)
     return tx.exec(query.limit(limit)).all()
 
 
 def of_owner(tx: Transaction, owner: str) -> tuple[list[OwnedFile], list[OwnedFile]]:
-    """The files that nothing of the owner's names; and those that are marked although something does.
+    """The files that no manifest of the owner names; and those that are marked although one does.
 
-    Who is sending something needs everything: it may go with what is there. Raises `CorruptData` where a
-    stored manifest is damaged: then nobody knows what is needed.
+    An owner with an open upload needs all its files, since the new manifest may name them. Raises
+    `CorruptData` if a stored manifest is damaged, because then the needed files are unknown.
     """
     is_sending = exists().where(col(UploadRow.owner) == owner, col(UploadRow.is_finished).is_(False))
     needed = None if tx.exec(select(is_sending)).one() else named_files(tx, owner)
     unneeded: list[OwnedFile] = []
     marked: list[OwnedFile] = []
     for row in tx.exec(select(FileRow).where(FileRow.owner == owner).order_by(FileRow.digest)):
-        file = OwnedFile(row.owner, Digest(row.digest), row.size, row.unneeded_since)
+        file = OwnedFile(row.owner, Digest(row.digest), row.size, row.unneeded_since, row.stored_by)
         if needed is not None and row.digest not in needed:
             unneeded.append(file)
         elif file.since is not None:
@@ -77,7 +78,7 @@ def of_owner(tx: Transaction, owner: str) -> tuple[list[OwnedFile], list[OwnedFi
 
 
 def unowned_revisions(tx: Transaction, after: str, limit: int) -> list[UnownedRevision]:
-    """Revisions that no adapter has, in order of their digests, from `after` on."""
+    """Revisions that no adapter has, in digest order, after `after`."""
     query = select(RevisionRow).where(RevisionRow.digest > after, *_without_owner())
     rows = tx.exec(query.order_by(RevisionRow.digest).limit(limit)).all()
     return [
@@ -91,7 +92,7 @@ def unowned_revisions(tx: Transaction, after: str, limit: int) -> list[UnownedRe
 
 
 def mark_unneeded(tx: Transaction, found: Sequence[OwnedFile], at: datetime) -> None:
-    """Those that are not marked yet."""
+    """Marks those files that are not marked yet."""
     for file in found:
         tx.execute(update(FileRow).where(*_row(file)).values(unneeded_since=at))
 
@@ -104,20 +105,21 @@ def unmark_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> None:
 def delete_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> int:
     """Deletes the rows of these files, if they still have the seen mark; returns how many were deleted.
 
-    Bytes that nobody owns then are marked for deletion, as of the time of that mark.
+    Bytes without an owner are then marked for deletion, with the time of that mark.
     """
     taken = 0
     for file in found:
         # The result of a DML statement has a row count.
         if tx.execute(delete(FileRow).where(*_row(file))).rowcount:  # type: ignore[attr-defined]
             taken += 1
-            assert file.since is not None, "only what was marked goes"
+            stored_use.add_file(tx, file.owner, -file.size, file.stored_by)
+            assert file.since is not None, "only marked files are deleted"
             pending_deletes.mark_for_delete(tx, [file.digest], file.since)
     return taken
 
 
 def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
-    """Drops manifests that no adapter has and no version was made from; how many went."""
+    """Drops manifests that no adapter has and from which no version was made; returns how many."""
     gone = 0
     for digest in digests:
         is_left = delete(RevisionRow).where(
@@ -128,7 +130,7 @@ def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
 
 
 def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
-    """What was derived of files that are gone, and what was known of their damage."""
+    """Deletes derived data and damage marks of deleted files."""
     for digest in digests:
         damage.clear_damage(tx, digest)
     gone = [digest.hex for digest in digests]
@@ -137,12 +139,14 @@ def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
 
 
 def named_files(tx: Transaction, owner: str) -> set[str]:
-    """Every file named by a commit or version of the adapter, or the base's weights. Raises `CorruptData`."""
+    """Every file named by a commit or version of the adapter, by its evidence, or by the base's weights.
+    Raises `CorruptData`.
+    """
     return set(_named(tx, owner))
 
 
 def _named(tx: Transaction, owner: str) -> Iterator[str]:
-    """Every file that a commit or version of the adapter, or the base's stored weights, name."""
+    """Every file that a commit, version or evidence of the adapter, or the base's stored weights, name."""
     if owner.startswith("sha256:"):
         base = owner.removeprefix("sha256:")
         yield from tx.exec(select(BaseFileRow.digest).where(BaseFileRow.base_id == base))
@@ -157,6 +161,7 @@ def _named(tx: Transaction, owner: str) -> Iterator[str]:
     )
     for digest, data in tx.exec(query.execution_options(yield_per=200)):
         yield from (entry.sha256.hex for entry in stored_manifest(Digest(digest), data).files)
+    yield from evidence.files_of_adapter(tx, owner)
 
 
 def _without_owner() -> tuple[ColumnElement[bool], ...]:
@@ -175,7 +180,7 @@ def _is_parent(digest: str) -> ColumnElement[bool]:
 
 
 def _row(file: OwnedFile) -> tuple[ColumnElement[bool], ...]:
-    """The row as it was seen, its mark included."""
+    """The condition for an unchanged row, including its mark."""
     since = col(FileRow.unneeded_since)
     is_as_seen = since.is_(None) if file.since is None else since == file.since
     return col(FileRow.owner) == file.owner, col(FileRow.digest) == file.digest.hex, is_as_seen

@@ -14,7 +14,7 @@ from adaptry.core.digest import Digest
 from adaptry.storage.catalog import case_conflicts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import CommitRow, MarkRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -30,7 +30,7 @@ _FOUND = (
 
 @dataclass(frozen=True, slots=True)
 class GitRef:
-    """A branch or tag, and the revision it is at."""
+    """A branch or tag, and its revision."""
 
     name: str
     kind: GitRefKind
@@ -38,7 +38,7 @@ class GitRef:
     message: str
 
 
-def find(tx: Transaction, adapter: AdapterRecord, name: str) -> GitRef | None:
+def find(tx: Reads, adapter: AdapterRecord, name: str) -> GitRef | None:
     found = run_select(tx, _FOUND, {"adapter": adapter.key, "name": name})
     return _record(found[0], found[0].digest) if found else None
 

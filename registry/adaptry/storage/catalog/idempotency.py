@@ -1,6 +1,6 @@
-"""Answers by the key of their request, written in the transaction of what the request changed.
+"""Answers by idempotency key, written in the transaction of the request's change.
 
-So an answer is there exactly where its change is, whatever dies in between.
+So an answer is stored exactly if its change is, also after a crash.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from adaptry.storage.catalog.rows import AnswerRow
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What was answered, as JSON, and to which request."""
+    """A stored answer as JSON, and the digest of its request."""
 
     request: Digest
     answer: str
 
 
 def find(tx: Transaction, identity: str, key: str, since: datetime) -> StoredResponse | None:
-    """The answer given to that key, unless it is older than `since`."""
+    """The stored answer for a key, unless it is older than `since`."""
     row = tx.get(AnswerRow, (identity, key))
     return StoredResponse(Digest(row.request), row.answer) if row and row.given_at >= since else None
 
@@ -33,11 +33,11 @@ def find(tx: Transaction, identity: str, key: str, since: datetime) -> StoredRes
 def store(
     tx: Transaction, identity: str, key: str, given: StoredResponse, at: datetime, since: datetime
 ) -> None:
-    """Keeps an answer, and drops those that are older than `since`."""
+    """Stores an answer, and deletes those older than `since`."""
     forget(tx, since)
     tx.add(AnswerRow(identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at))
 
 
 def forget(tx: Transaction, before: datetime) -> None:
-    """Drops what was answered before that moment."""
+    """Deletes answers older than that time."""
     tx.execute(delete(AnswerRow).where(col(AnswerRow.given_at) < before))

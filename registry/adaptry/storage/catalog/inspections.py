@@ -7,20 +7,27 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import ColumnElement, delete
+from sqlalchemy import bindparam, delete
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, WeightsInspection
 from adaptry.core.digest import Digest
 from adaptry.registry.records import InspectionSummary
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import InspectionRow
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+
+_INSPECTIONS = table_of(InspectionRow)
+_FOUND = select_columns(_INSPECTIONS).where(
+    _INSPECTIONS.c.file_digest == bindparam("file"), _INSPECTIONS.c.inspection == INSPECTION
+)
 
 
-def find(tx: Transaction, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
-    """Of those of the files that were inspected."""
-    query = select(InspectionRow.file_digest, InspectionRow.statistics).where(*_current(files))
-    return {Digest(hexed): unpacked(statistics) for hexed, statistics in tx.exec(query)}
+def find(tx: Reads, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
+    """The results of the files among these that were inspected."""
+    found = {file: _current(tx, file) for file in files}
+    return {file: unpacked(row.statistics) for file, row in found.items() if row is not None}
 
 
 def store(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
@@ -37,38 +44,36 @@ def store(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
 
 
 def files_inspected(tx: Transaction) -> frozenset[Digest]:
-    """Those with a result of this measurement."""
+    """The files among these with a result of the current measurement."""
     query = select(InspectionRow.file_digest).where(InspectionRow.inspection == INSPECTION)
     return frozenset(map(Digest, tx.exec(query)))
 
 
 def forget(tx: Transaction, file: Digest) -> None:
-    """The file is inspected anew when somebody asks. No error where it was not inspected."""
+    """Drops a file's result, so that it is inspected again on demand. No error if there is none."""
     tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest) == file.hex))
 
 
-def summary(tx: Transaction, files: Iterable[Digest]) -> InspectionSummary | None:
-    """Of several files as one; None where one of them was not inspected."""
-    wanted = set(files)
-    query = select(InspectionRow.tensors, InspectionRow.nan, InspectionRow.infinite, InspectionRow.norm)
-    rows = tx.exec(query.where(*_current(wanted))).all()
-    if len(rows) < len(wanted):
-        return None
-    norms = [norm for _, _, _, norm in rows if norm is not None]
+def summary(tx: Reads, files: Iterable[Digest]) -> InspectionSummary | None:
+    """The combined result of several files; None if one of them was not inspected."""
+    rows = []
+    for file in set(files):
+        if (row := _current(tx, file)) is None:
+            return None
+        rows.append(row)
+    norms = [row.norm for row in rows if row.norm is not None]
     whole = math.hypot(*norms) if norms else math.inf
     return InspectionSummary(
-        tensors=sum(tensors for tensors, _, _, _ in rows),
-        nan=sum(nan for _, nan, _, _ in rows),
-        infinite=sum(infinite for _, _, infinite, _ in rows),
+        tensors=sum(row.tensors for row in rows),
+        nan=sum(row.nan for row in rows),
+        infinite=sum(row.infinite for row in rows),
         norm=whole if math.isfinite(whole) else None,
     )
 
 
-def _current(files: Iterable[Digest]) -> tuple[ColumnElement[bool], ...]:
-    return (
-        col(InspectionRow.file_digest).in_([file.hex for file in files]),
-        col(InspectionRow.inspection) == INSPECTION,
-    )
+def _current(tx: Reads, file: Digest) -> Columns | None:
+    rows = run_select(tx, _FOUND, {"file": file.hex})
+    return rows[0] if rows else None
 
 
 def _packed(found: WeightsInspection) -> bytes:
@@ -80,6 +85,6 @@ def _packed(found: WeightsInspection) -> bytes:
 
 
 def unpacked(statistics: bytes) -> WeightsInspection:
-    """The tensors of a row. Raises what damaged bytes raise."""
+    """The tensors of a row. Raises the errors of damaged bytes."""
     listed: Mapping[str, tuple[int, int, float | None, bool]] = json.loads(zlib.decompress(statistics))
     return WeightsInspection({name: TensorStatistics(*found) for name, found in listed.items()})

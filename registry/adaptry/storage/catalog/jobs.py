@@ -1,4 +1,4 @@
-"""Jobs in the catalog: asked for, listed, ended once. What their steps do is in `job_steps`."""
+"""Jobs in the catalog: submitted, listed, ended once. Their steps are in `job_steps`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from adaptry.registry.job_types.records import (
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import encode_list
+from adaptry.storage.catalog.rights import current_rights, encode_rights
 from adaptry.storage.catalog.rows import JobLineRow, JobRow, JobStepRow
 
-_MOST_LINES = 5_000  # of one job's log; a loop that talks would fill the database
+_MOST_LINES = 5_000  # maximum lines of one job's log, so that a loop cannot fill the database
 _LONGEST_LINE = 2_000
 
 
 class UnfinishedJob(NamedTuple):
-    """As much of an open job as its runners look at again and again."""
+    """The fields of an open job that its runners read repeatedly."""
 
     id: str
     tries: int
@@ -52,8 +52,7 @@ def insert(
         needs=order.needs.model_dump_json(),
         priority=order.priority,
         by=identity.name,
-        by_role=identity.role,
-        by_namespaces=encode_list(identity.namespaces),
+        rights=encode_rights(identity),
         submitted_at=now,
     )
     tx.add(row)
@@ -72,14 +71,19 @@ def row_of(tx: Transaction, id: str) -> JobRow | None:
 
 
 def submitter(tx: Transaction, id: str) -> Identity:
-    """Whose rights the job has. It must be there."""
-    return tx.exec(select(JobRow).where(JobRow.id == id)).one().submitter
+    """The identity whose rights the job has. The job must exist."""
+    return submitter_of(tx, tx.exec(select(JobRow).where(JobRow.id == id)).one())
+
+
+def submitter_of(tx: Transaction, row: JobRow) -> Identity:
+    """The same, of a row; for this package."""
+    return current_rights(tx, row.by, row.rights)
 
 
 def page(
     tx: Transaction, identity: Identity, state: JobState | None, cursor: str | None, limit: int
 ) -> Page[JobInfo]:
-    """Those of the namespaces that `identity` holds, newest first."""
+    """The jobs of the namespaces in which `identity` has rights, newest first."""
     about = f"jobs {state}"
     before = cursors.decode_number(cursor, about)
     there = tx.exec(select(JobRow.namespace).distinct()).all()
@@ -96,7 +100,7 @@ def page(
 
 
 def unfinished(tx: Transaction) -> tuple[UnfinishedJob, ...]:
-    """Every job that still has to come to its end, in the order of their turns."""
+    """Every unfinished job, in the order of their turns."""
     columns = (JobRow.id, JobRow.tries, JobRow.priority, JobRow.needs)
     query = (
         select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
@@ -116,7 +120,7 @@ def finish(
     result: object = None,
     fault: JobFault | None = None,
 ) -> bool:
-    """Ends an open job; whether it was this call that ended it."""
+    """Ends an open job; returns whether this call ended it."""
     values = {
         "state": state,
         "finished_at": now,
@@ -132,12 +136,12 @@ def finish(
 
 
 def orders(tx: Transaction) -> Iterator[tuple[str, str, str, str]]:
-    """What every job asks for: its id, its kind, its task as JSON, and whose it is."""
+    """The request of every job: its id, kind, task as JSON, and owner."""
     yield from tx.exec(select(JobRow.id, JobRow.kind, JobRow.task, JobRow.namespace).order_by(JobRow.id))
 
 
 def reopen(tx: Transaction, id: str) -> None:
-    """Queues a job that failed or was cancelled again; what its steps came to stays."""
+    """Queues a failed or cancelled job again; results of its finished steps stay."""
     row = tx.exec(select(JobRow).where(JobRow.id == id)).one()
     row.state, row.tries = "queued", row.tries + 1
     row.started_at = row.finished_at = row.fault = row.result = None
@@ -146,13 +150,13 @@ def reopen(tx: Transaction, id: str) -> None:
 
 
 def due_for_removal(tx: Transaction, before: datetime, most: int) -> tuple[str, ...]:
-    """Jobs that ended before that, longest ago first."""
+    """Jobs that ended before that time, oldest first."""
     query = select(JobRow.id).where(col(JobRow.state).not_in(OPEN), col(JobRow.finished_at) < before)
     return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(most)).all())
 
 
 def forget(tx: Transaction, ids: Iterable[str]) -> None:
-    """These jobs, their steps and what they said are gone; one that is open again meanwhile stays."""
+    """Deletes these jobs with their steps and logs; a job that was reopened in the meantime stays."""
     query = select(JobRow.key).where(col(JobRow.id).in_(list(ids)), col(JobRow.state).not_in(OPEN))
     keys = list(tx.exec(query).all())
     tx.execute(delete(JobLineRow).where(col(JobLineRow.job_key).in_(keys)))
@@ -161,13 +165,13 @@ def forget(tx: Transaction, ids: Iterable[str]) -> None:
 
 
 def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
-    """Which of these jobs are not there."""
+    """The jobs among these that do not exist."""
     asked = set(ids)
     return asked - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(asked))).all())
 
 
 def append_log(tx: Transaction, id: str, step: str, texts: Iterable[str], now: datetime) -> None:
-    """Adds lines to a job's log, up to a number of them."""
+    """Adds lines to a job's log, up to its maximum."""
     row = row_of(tx, id)
     if row is None or row.key is None:
         return
@@ -177,7 +181,7 @@ def append_log(tx: Transaction, id: str, step: str, texts: Iterable[str], now: d
 
 
 def log(tx: Transaction, id: str, cursor: str | None, limit: int) -> Page[LogLine]:
-    """Oldest first. The job must be there."""
+    """A job's log, oldest line first. The job must exist."""
     about = f"log {id}"
     after = cursors.decode_number(cursor, about)
     key = tx.exec(select(JobRow.key).where(JobRow.id == id)).one()
@@ -226,7 +230,7 @@ def _info(row: JobRow, steps: list[JobStepRow]) -> JobInfo:
 
 
 def _stage(steps: list[JobStepRow]) -> JobStage | None:
-    """What the pieces have come to together; else what the one step has."""
+    """The progress of all pieces together, or of the single step."""
     total = sum(step.total for step in steps)
     if not total:
         return None

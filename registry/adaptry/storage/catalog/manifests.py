@@ -1,4 +1,4 @@
-"""Manifests as they lie in rows: believed only while they have the digest under which they were kept."""
+"""Manifests in rows: used only if they still have the digest under which they were stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from adaptry.core.manifest import Manifest
 
 
 def stored_manifest(digest: Digest, data: bytes) -> Manifest:
-    """The manifest in a row. Raises `CorruptData` if its bytes changed: it would name other files."""
+    """The manifest in a row. Raises `CorruptData` if its bytes have changed: it could name other files."""
     if Digest.of(data) != digest:
         raise CorruptData(
             f"the stored manifest of revision {digest.brief} is damaged; push the same files again, or run "

@@ -1,16 +1,24 @@
-"""Metrics in the catalog: values appended for ever, and beside them what searches compare."""
+"""Metrics in the catalog: values that are only appended, and a summary for searches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
 
+from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import MetricRow, MetricSummaryRow
+from adaptry.storage.catalog.version_info import run_select, table_of
 from adaptry.storage.catalog.versions import VersionRecord
+
+_SUMMARIES = table_of(MetricSummaryRow)
+_NEWEST = select_columns(_SUMMARIES.c.metric, _SUMMARIES.c.newest).where(
+    _SUMMARIES.c.version_id == bindparam("key")
+)
 
 
 def append(
@@ -27,15 +35,20 @@ def append(
         tx.add(row)
 
 
+def is_logged() -> ColumnElement[bool]:
+    """Of rows that were logged as metrics; the others are values of a file (`catalog.evidence`)."""
+    return col(MetricRow.file_digest).is_(None)
+
+
 def newest(tx: Transaction, version: VersionRecord) -> dict[str, float]:
     """The newest value of each metric."""
-    rows = tx.exec(select(MetricSummaryRow).where(MetricSummaryRow.version_id == version.key))
-    return {row.metric: row.newest for row in rows}
+    return {row.metric: row.newest for row in run_select(tx, _NEWEST, {"key": version.key})}
 
 
 def history(tx: Transaction, version: VersionRecord) -> tuple[MetricInfo, ...]:
-    """Every value, oldest first."""
-    rows = tx.exec(select(MetricRow).where(MetricRow.version_id == version.key).order_by(col(MetricRow.id)))
+    """Every logged value, oldest first."""
+    query = select(MetricRow).where(MetricRow.version_id == version.key, is_logged())
+    rows = tx.exec(query.order_by(col(MetricRow.id)))
     return tuple(
         MetricInfo(
             metric=row.metric,

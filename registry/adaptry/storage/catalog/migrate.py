@@ -1,8 +1,8 @@
-"""Bringing a database's schema up to date when it is opened: Alembic's migrations, in one transaction.
+"""Migrates a database's schema when it is opened: Alembic's migrations, in one transaction.
 
-A new SQLite database gets the newest schema from one script instead (`sqlite_schema`). Two processes that
-start at once are fine: the second waits, then finds nothing to do. A schema newer than this program knows is
-refused, because writing to it would break what the newer one relies on.
+A new SQLite database gets the newest schema from one script instead (`sqlite_schema`). If two processes start
+at once, the second waits and then finds nothing to do. A schema newer than this program is refused, because
+writing to it could violate rules of the newer program.
 """
 
 from __future__ import annotations
@@ -32,15 +32,21 @@ KNOWN = (
     "0013",
     "0014",
     "0015",
+    "0016",
+    "0017",
+    "0018",
+    "0019",
+    "0020",
+    "0021",
 )
-"""Every schema there ever was, oldest first. Here, an up-to-date database opens without Alembic."""
+"""Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")
 _FIRST = "adapters"  # a table that every schema has
-_OWN = "give Adaptry a database of its own"
+_OWN = "give Adaptry its own database"
 
 
 def migrate(database: DatabaseDialect) -> None:
-    """Raises `ProtocolMismatch` for a schema from the future, `Conflict` for somebody else's database."""
+    """Raises `ProtocolMismatch` for a newer schema, `Conflict` for another program's database."""
     with database.readers.connect() as connection:
         if schema_of(connection) == KNOWN[-1]:
             return
@@ -55,7 +61,7 @@ def migrate(database: DatabaseDialect) -> None:
 
 
 def schema_of(connection: Connection) -> str | None:
-    """The schema's number, None before the first. Raises `ProtocolMismatch` for a future one, `Conflict`."""
+    """The schema's number, None before the first. Raises `ProtocolMismatch` for a newer one, `Conflict`."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -63,14 +69,14 @@ def schema_of(connection: Connection) -> str | None:
         raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_OWN}")
     if schema is not None and schema not in KNOWN:
         raise ProtocolMismatch(
-            f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}:"
+            f"this registry's database has schema {schema} and this Adaptry supports up to {KNOWN[-1]}:"
             " upgrade adaptry"
         )
     return schema
 
 
 def _require_ours(connection: Connection) -> None:
-    """Raises `Conflict` where a table that we would make is there already, or one that we made is not."""
+    """Raises `Conflict` if a table that we would create exists already, or one that we created is missing."""
     there = set(inspect(connection).get_table_names())
     if schema_of(connection) is None:
         others = sorted(there & set(Row.metadata.tables))
@@ -81,7 +87,7 @@ def _require_ours(connection: Connection) -> None:
 
 
 def upgrade(connection: Connection) -> None:
-    """Runs the migrations that the database does not have yet."""
+    """Runs the missing migrations."""
     from alembic import command
     from alembic.config import Config
 

@@ -1,8 +1,8 @@
-"""Notifications of commits: wakes those who wait for events when this or another process has committed some.
+"""Notifications of commits: wakes waiters for events when this or another process has committed some.
 
-A notification says only that there may be new events; the waiter then reads them. One thread listens for all
-waiters of a catalog, while there are any. It outlasts restarts of the database, after each of which it
-notifies once, since events may have been missed.
+A notification only means that there may be new events; the waiter then reads them. One thread listens for all
+waiters of a catalog, while there are any. It survives restarts of the database, and notifies once after each,
+since it may have missed events.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from adaptry.storage.catalog.dialect import CommitListener
 
 LOG = logging.getLogger("adaptry.storage.catalog")
 
-_LINGER = 60.0  # seconds that the thread listens on for nobody: waiters come and go
-_PAUSES = 0.1, 5.0  # seconds, at first and at most, before a database that cannot be heard is tried again
+_LINGER = 60.0  # seconds that the thread keeps listening without waiters, since waiters come and go
+_PAUSES = 0.1, 5.0  # first and maximum seconds before listening is tried again after an error
 
 
 class CommitNotifier:
-    """Wait within `subscribed`. `notifications` counts, so that none between a read and a wait is lost."""
+    """Wait within `subscribed`. `notifications` is a count, so that none between a read and a wait is
+    lost.
+    """
 
     def __init__(self, listen: CommitListener) -> None:
         self.notifications = 0
@@ -36,7 +38,7 @@ class CommitNotifier:
         self._waking: socket.socket | None = None
 
     def notify(self) -> None:
-        """Something was committed."""
+        """Wakes all waiters after a commit."""
         with self._changed:
             self.notifications += 1
             callbacks = tuple(self._callbacks)
@@ -73,7 +75,7 @@ class CommitNotifier:
 
     def close(self) -> None:
         """Stops listening, and waits until the connection to the database is given back."""
-        with self._changed:  # a thread that is being started is waited for
+        with self._changed:  # waits for a thread that is being started
             thread = self._thread
         self.stop()
         if thread:
@@ -83,7 +85,7 @@ class CommitNotifier:
         """Stops listening soon. Never waits: a garbage collector may call it, whatever locks are held."""
         waking, self._thread, self._waking = self._waking, None, None
         if waking:
-            waking.close()  # which the other end can read
+            waking.close()  # makes the other end readable
 
     def _listen(self, woken: socket.socket) -> None:
         pause = _PAUSES[0]
@@ -96,8 +98,8 @@ class CommitNotifier:
                             self.notify()
                         if not self._is_wanted():
                             return
-                except Exception as error:  # noqa: BLE001  whatever it is, waiters find it out for themselves
-                    LOG.warning("cannot hear of events: %s; trying again", error)
+                except Exception as error:  # noqa: BLE001  waiters get the error themselves when they read
+                    LOG.warning("cannot listen for events: %s; trying again", error)
                     self.notify()
                     woken.settimeout(pause)
                     try:
@@ -106,7 +108,7 @@ class CommitNotifier:
                         pause = min(2 * pause, _PAUSES[1])
 
     def _is_wanted(self) -> bool:
-        """Whether this thread shall go on; once not, another may take its place."""
+        """Whether this thread must go on; if not, another may replace it."""
         with self._changed:
             if self._thread is not threading.current_thread():
                 return False

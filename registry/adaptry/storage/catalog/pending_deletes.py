@@ -1,8 +1,8 @@
-"""Pending deletes: blobs without an owner, on their way out of the store.
+"""Pending deletes: blobs without an owner that are being removed from the store.
 
 A blob is deleted in two steps, each a transaction that checks again whether it is needed. First it is
-*marked*: an upload or a new owner removes the mark. Then it is *being deleted*: nobody may upload it until
-that is done. So no row ever gives an owner to bytes that are about to be deleted.
+*marked*: an upload or a new owner removes the mark. Then it is *being deleted*: it cannot be uploaded until
+that is done. So bytes that are about to be deleted never get an owner.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import FileRow, LeavingRow, Moment, UploadRow
+from adaptry.storage.catalog.version_info import run_select, table_of
+
+_LEAVING = table_of(LeavingRow)
+_MARK = select_columns(_LEAVING.c.going_since).where(_LEAVING.c.digest == bindparam("digest"))
 
 LAPSES = timedelta(seconds=120)
-"""After so long, whoever was deleting bytes has given up: they stop by their own clock long before."""
+"""Time after which a deletion counts as abandoned: by its own clock, a process stops long before."""
 
 
 def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
-    """Those without an owner and without an open upload."""
+    """The blobs among these without an owner and without an open upload."""
     wanted = [digest.hex for digest in digests]
     had = set(tx.exec(select(FileRow.digest).where(col(FileRow.digest).in_(wanted)).distinct()))
     coming = tx.exec(
@@ -36,7 +40,7 @@ def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
 
 
 def mark_for_delete(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
-    """Marks them as of `at`; those that are marked already keep their date."""
+    """Marks them with the time `at`; marked ones keep their time."""
     for digest in digests:
         if tx.get(LeavingRow, digest.hex) is None:
             tx.add(LeavingRow(digest=digest.hex, since=at))
@@ -45,23 +49,26 @@ def mark_for_delete(tx: Transaction, digests: Iterable[Digest], at: datetime) ->
 
 def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
     """Removes the mark: the bytes have an owner again."""
-    tx.execute(delete(LeavingRow).where(col(LeavingRow.digest) == digest.hex))
+    if run_select(tx, _MARK, {"digest": digest.hex}):  # rare, and checking costs less than deleting
+        tx.execute(delete(LeavingRow).where(col(LeavingRow.digest) == digest.hex))
 
 
 def is_deleting(tx: Transaction, digest: Digest) -> bool:
-    """Whether a sweep is deleting these bytes right now."""
-    row = tx.get(LeavingRow, digest.hex)
-    return row is not None and row.going_since is not None and row.going_since > _now(tx) - LAPSES
+    """Whether a sweep is currently deleting these bytes."""
+    return any(
+        row.going_since is not None and row.going_since > _now(tx) - LAPSES
+        for row in run_select(tx, _MARK, {"digest": digest.hex})
+    )
 
 
 def marked_since(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, datetime]:
-    """The dates of those that are marked."""
+    """The times of the marks, by blob."""
     query = select(LeavingRow).where(col(LeavingRow.digest).in_([digest.hex for digest in digests]))
     return {Digest(row.digest): row.since for row in tx.exec(query)}
 
 
 def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[Digest]:
-    """Those marked before that moment and not being deleted, in order, from `after` on."""
+    """The blobs marked before that time and not being deleted, in order, after `after`."""
     query = select(LeavingRow).where(LeavingRow.since <= before, LeavingRow.digest > after)
     has_lapsed = col(LeavingRow.going_since) <= _now(tx) - LAPSES
     is_free = col(LeavingRow.going_since).is_(None) | has_lapsed
@@ -72,7 +79,9 @@ def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) ->
 def start_delete(
     tx: Transaction, digests: Sequence[Digest], held: Collection[Digest]
 ) -> tuple[list[Digest], datetime]:
-    """Those that the caller alone may delete from then on. The others lose their mark, as do `held` ones."""
+    """Claims blobs for deletion; from then on only the caller may delete them. The others lose their mark, as
+    do `held` ones.
+    """
     free, now = unowned(tx, digests) - set(held), _now(tx)
     for digest in set(digests) - free:
         unmark_for_delete(tx, digest)
@@ -83,7 +92,7 @@ def start_delete(
 
 
 def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
-    """Completes the delete that began at that moment: the bytes may be uploaded again."""
+    """Completes the deletion that began at that time: the bytes may be uploaded again."""
     mine = _mine(digests, began)
     tx.execute(delete(LeavingRow).where(*mine))
 
@@ -95,7 +104,7 @@ def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime)
 
 
 def _now(tx: Transaction) -> datetime:
-    """By the database's clock, the only one that all servers share."""
+    """The time by the database's clock, the only one that all servers share."""
     now: datetime = tx.execute(select_columns(func.current_timestamp(type_=Moment()))).scalar_one()
     return now
 

@@ -1,12 +1,12 @@
 """Everything specific to PostgreSQL: how a connection is set up, how a writer begins, what its errors mean.
 
-Writers take turns here too, by one advisory lock of the database, taken before anything else is read. So what
-a writer reads stays true until it commits, as in SQLite; nothing is ever to be retried because two writers
-met; and keys and events, which are numbered as they are written, become visible in the order of their
-numbers. Readers see one moment (`REPEATABLE READ`, read only) and wait for nobody.
+Writers take turns here too, by one advisory lock of the database, taken before anything is read. So data that
+a writer reads stays valid until it commits, as in SQLite; conflicts between writers never require a retry;
+and keys and events become visible in the order of their numbers. Readers see a snapshot (`REPEATABLE READ`,
+read only) and never wait.
 
-Text is compared byte by byte (`COLLATE "C"`), whatever the database's own language is, because searches for
-beginnings and the order of names mean that.
+Text is compared byte by byte (`COLLATE "C"`), whatever the database's own locale is, because prefix searches
+and the order of names depend on it.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ from adaptry.core.errors import (
     StorageFull,
     Unavailable,
 )
-from adaptry.storage.catalog.dialect import DatabaseDialect, busy_error, wait_readable, writer_lock
+from adaptry.storage.catalog.dialect import (
+    DatabaseDialect,
+    busy_error,
+    separate_writes,
+    wait_readable,
+    writer_lock,
+)
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
-_NOTES = "notes"  # those that a power cut may undo
+_NOTES = "notes"  # commits that a power failure may undo
 _LOCK = int.from_bytes(b"adaptry", "big")
-_READERS = 20  # connections of one process, besides its one writer's; more readers wait for one of them
+_READERS = 20  # connections of one process for readers; more readers wait
 _CHANNEL = "adaptry_events"
-_LOOKS = (
-    1.0  # seconds between two looks for events that nobody was told of, as through a pooler that loses LISTEN
-)
-_LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
-_AWAY = (
-    "the registry's database does not answer as it should; its administrator has the details,"
-    " try again in a moment"
-)
+_LOOKS = 1.0  # seconds between polls for events without a notification, as behind a pooler without LISTEN
+_LONGEST_PAUSE = 60  # seconds without a statement after which a writer counts as dead and loses its lock
+_AWAY = "the registry's database is not answering; its administrator has the details; try again in a moment"
 LIBPQ: dict[
     str, Any
-] = {  # of every connection, the job engine's too; `Any`: the driver's words are of many types
-    # A server that vanished without a word is noticed within a minute.
+] = {  # of every connection, the job engine's too; `Any`: the driver's options have many types
+    # A server that disappears silently is detected within a minute.
     "keepalives_idle": 20,
     "keepalives_interval": 10,
     "keepalives_count": 4,
-    # What an administrator reads in pg_stat_activity, unless the address or PGAPPNAME says another name.
+    # The name in pg_stat_activity, unless the address or PGAPPNAME gives another.
     "fallback_application_name": "adaptry",
 }
 _BEGIN = text(
@@ -60,7 +61,7 @@ _BEGIN = text(
 )
 _NOT_FLUSHED = text("SET LOCAL synchronous_commit TO off")
 _NEEDED = {
-    "synchronous_commit": "on",  # or any other word but `off`
+    "synchronous_commit": "on",  # or any other value except `off`
     "fsync": "on",
     "full_page_writes": "on",
     "server_encoding": "UTF8",
@@ -77,35 +78,37 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
             pool_size=_READERS,
             max_overflow=1,
             pool_timeout=busy_timeout,
-            pool_pre_ping=True,  # a server that was restarted meanwhile costs a reconnection, not an error
+            pool_pre_ping=True,  # reconnects after a restart of the server, instead of failing
         )
     except ModuleNotFoundError as error:
         raise MissingDependency(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
     event.listen(engine, "connect", _check)
     event.listen(engine, "begin", partial(_begin, busy_timeout))
-    # Each statement sees what is committed, and while the lock is held nobody else commits.
+    # Each statement sees committed data, and nobody else commits while the lock is held.
     writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
     return DatabaseDialect(
         readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
         writers=writers,
-        nondurable_writers=writers.execution_options(**{_WRITES: _NOTES}),
         read_context=nullcontext,
-        write_context=writer_lock(
-            busy_timeout
-        ),  # so that no more than one of them holds a connection while it waits
+        write=separate_writes(
+            writer_lock(busy_timeout),  # so that at most one of them holds a connection while it waits
+            writers,
+            writers.execution_options(**{_WRITES: _NOTES}),
+        ),
         open_context=nullcontext,
-        hold=lambda: lambda: None,  # the server itself knows who is connected
+        hold=lambda: lambda: None,  # the server itself knows its connections
         after_migrate=_compare_bytes,
         translate_error=partial(
             _translate_error, address.set(drivername="postgresql").render_as_string(hide_password=True)
         ),
         notify=_announce,
         listen=partial(_listen, address.set(drivername="postgresql").render_as_string(hide_password=False)),
+        prepared=None,
     )
 
 
 def find_problems(connection: Connection) -> Iterator[str]:
-    """What is not as this module promises; PostgreSQL itself checks references between rows."""
+    """Violations of this module's promises; PostgreSQL itself checks references between rows."""
     for table, column, _ in _with_other_order(connection):
         yield f'{table}.{column} is not compared byte by byte (COLLATE "C")'
 
@@ -118,7 +121,7 @@ def _address(url: str) -> URL:
 
 
 def _check(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Refuses a database that forgets what it acknowledged. (`Any`: a connection of an optional driver.)"""
+    """Refuses a database without durable commits. (`Any`: a connection of an optional driver.)"""
     settings = ", ".join(f"current_setting('{name}')" for name in _NEEDED)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {settings}")
@@ -129,8 +132,8 @@ def _check(connection: Any, record: ConnectionPoolEntry) -> None:
     wrong = [f"{name} is {value}" for name, value in found.items() if value != _NEEDED[name]]
     if wrong:
         raise Unavailable(
-            f"this PostgreSQL database would lose or garble what it acknowledged: {', '.join(wrong)}; "
-            f"needed are {', '.join(f'{name}={value}' for name, value in _NEEDED.items())}"
+            f"this PostgreSQL database would lose or garble acknowledged changes: {', '.join(wrong)};"
+            f" required: {', '.join(f'{name}={value}' for name, value in _NEEDED.items())}"
         )
 
 
@@ -145,11 +148,11 @@ def _begin(busy_timeout: float, connection: Connection) -> None:
 
 
 def _announce(connection: Connection) -> None:
-    connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")  # heard when the transaction commits, or never
+    connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")  # delivered when the transaction commits, or never
 
 
 def _listen(address: str, stop: socket.socket) -> Iterator[bool]:
-    """On a connection of its own: what is notified, and once a second a look for what was not."""
+    """Listens on its own connection, and polls once a second for events without a notification."""
     import psycopg
 
     with closing(psycopg.connect(address, autocommit=True, connect_timeout=10, **LIBPQ)) as connection:
@@ -166,7 +169,7 @@ def _listen(address: str, stop: socket.socket) -> Iterator[bool]:
 
 
 def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
-    """Tables, columns and types of text that is compared in the database's own language."""
+    """Tables, columns and types of text that is compared in the database's own locale."""
     query = text(
         "SELECT table_name, column_name, data_type FROM information_schema.columns"
         " WHERE table_schema = current_schema() AND data_type IN ('character varying', 'text')"
@@ -176,23 +179,25 @@ def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
 
 
 def _compare_bytes(connection: Connection) -> None:
-    """After a migration: whatever text it brought is compared byte by byte."""
+    """Called after a migration: sets the collation of new text columns."""
     for table, column, kind in _with_other_order(connection):
         connection.exec_driver_sql(f'ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE {kind} COLLATE "C"')
 
 
 def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
-    """By the SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not reached."""
+    """Our error by SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not
+    reached.
+    """
     state = getattr(error, "sqlstate", None)
-    if state is None and "NUL" in str(error):  # said by the driver, before the server could
+    if state is None and "NUL" in str(error):  # raised by the driver, before it connects
         state = "22021"
-    if state is None and "invalid connection option" in str(error):  # said by libpq, of the address
-        return Invalid(f"the address of the database {where} has an {_line(error)}; is it misspelt?")
+    if state is None and "invalid connection option" in str(error):  # raised by libpq for the address
+        return Invalid(f"the address of the database {where} has an {_line(error)}; check its spelling")
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
         said = (
-            f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to"
-            " spare, and are its address, name, user and password right?"
+            f"cannot reach the database {where}: {_line(error)}; check that it is running,"
+            " has disk space and a free connection, and that its address, name, user and password are right"
         )
         return Unavailable(said, public_message=_AWAY) if is_lost else None
     match state[:2], state:
@@ -201,7 +206,7 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
         case _, "22021":
             return Invalid("a text cannot hold the character U+0000")
         case "53", "53100":
-            return StorageFull("no space left for the registry's database; free some and try again")
+            return StorageFull("no space left for the registry's database; free some space and try again")
         case "XX", "XX001" | "XX002":
             said = f"the database {where} is damaged: {_line(error)}; restore a backup"
             return CorruptData(
@@ -212,19 +217,19 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
         case _, "25006":
             return Unavailable(
                 f"the database {where} may not be written to: {_line(error)};"
-                " is it a standby? name the one it follows",
+                " if it is a standby, use its primary",
                 public_message=_AWAY,
             )
         case _, "42501":
             return Unavailable(
-                f"the database {where} does not allow its user that: {_line(error)}; its tables are best made"
-                " and owned by the role that Adaptry connects as",
+                f"the database {where} refuses this to its user: {_line(error)}; its tables should be"
+                " owned by the role that Adaptry connects as",
                 public_message=_AWAY,
             )
     return None
 
 
 def _line(error: BaseException) -> str:
-    """What happened, without the statement it happened at and the driver's own advice."""
+    """The error's message, without the statement and the driver's own advice."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     return str(primary or str(error).partition("\n")[0])[:300]

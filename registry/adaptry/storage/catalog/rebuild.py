@@ -1,4 +1,4 @@
-"""Rows put right: derived ones made anew, and manifests replaced by their own bytes."""
+"""Repairs rows: derives derived rows again, and restores manifests from their original bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, CorruptData
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
+from adaptry.core.report import CheckReport
 from adaptry.storage.catalog import (
     adapters,
     bases,
     damage,
     events,
+    evidence,
     files,
     folded_names,
+    metrics,
     scan,
     terms,
     versions,
@@ -50,12 +53,15 @@ from adaptry.storage.catalog.versions import Admission
 
 @dataclass(frozen=True, slots=True)
 class VersionSource:
-    """A version by its rows: its key, its name with its number, its manifest and why it was forced."""
+    """A version from its rows: its key, its name with number, its manifest, its force reason, and its bound
+    base.
+    """
 
     key: int
     name: str
     manifest: Manifest
     forced: str | None
+    bound_base: Digest | None = None
 
 
 def keys_of_versions(tx: Transaction, after: int, limit: int) -> list[int]:
@@ -64,23 +70,35 @@ def keys_of_versions(tx: Transaction, after: int, limit: int) -> list[int]:
 
 
 def read_version_source(tx: Transaction, key: int) -> VersionSource | None:
-    """None for one that is gone. Raises `CorruptData` where its manifest is damaged."""
+    """The version; None if it was deleted. Raises `CorruptData` if its manifest is damaged."""
     row = tx.get(VersionRow, key)
     if row is None:
         return None
     adapter, detail = tx.get_one(AdapterRow, row.adapter_id), tx.get(VersionDetailRow, key)
     manifest = versions.manifest(tx, Digest(row.digest))
-    return VersionSource(key, f"{adapter.name}@{row.number}", manifest, detail.forced if detail else None)
+    return VersionSource(
+        key,
+        f"{adapter.name}@{row.number}",
+        manifest,
+        detail.forced if detail else None,
+        Digest(row.bound_base) if row.bound_base else None,
+    )
 
 
 def spec_of(tx: Transaction, key: int) -> Spec | None:
-    """The spec as it was derived. Raises what reading damaged rows raises."""
+    """The stored spec. Raises the errors of reading damaged rows."""
     row = tx.get(VersionDetailRow, key)
     return decode_model(Spec, row.spec) if row else None
 
 
+def report_of(tx: Transaction, key: int) -> CheckReport | None:
+    """The stored report. Raises the errors of reading damaged rows."""
+    row = tx.get(VersionDetailRow, key)
+    return decode_model(CheckReport, row.report) if row else None
+
+
 def put_version(tx: Transaction, key: int, derived: Admission, at: datetime, by: str) -> None:
-    """Everything that is derived of a version, as it is derived now. No error where it is gone."""
+    """Stores all derived data of a version, as derived now. No error if the version was deleted."""
     row = tx.get(VersionRow, key)
     if row is None:
         return
@@ -109,7 +127,7 @@ def put_version(tx: Transaction, key: int, derived: Admission, at: datetime, by:
 
 
 def index_version(tx: Transaction, key: int) -> None:
-    """What searches know of a version. No error where it is gone."""
+    """Rebuilds the search terms of a version. No error if it was deleted."""
     row = tx.get(VersionRow, key)
     if row is None:
         return
@@ -118,11 +136,11 @@ def index_version(tx: Transaction, key: int) -> None:
 
 
 def summarise_metrics(tx: Transaction, key: int) -> None:
-    """What searches compare of a version's metrics."""
+    """Rebuilds the search summary of a version's metrics."""
     tx.execute(delete(MetricSummaryRow).where(col(MetricSummaryRow.version_id) == key))
     by_metric: dict[str, list[float]] = {}
-    query = select(MetricRow).where(MetricRow.version_id == key).order_by(col(MetricRow.id))
-    for row in tx.exec(query):
+    query = select(MetricRow).where(MetricRow.version_id == key, metrics.is_logged())
+    for row in tx.exec(query.order_by(col(MetricRow.id))):
         by_metric.setdefault(row.metric, []).append(row.value)
     tx.add_all(
         MetricSummaryRow(version_id=key, metric=metric, newest=each[-1], highest=max(each), lowest=min(each))
@@ -132,7 +150,7 @@ def summarise_metrics(tx: Transaction, key: int) -> None:
 
 
 def rebuild_namespaces(tx: Transaction) -> None:
-    """The namespaces in use, and no other."""
+    """Rebuilds the list of the namespaces in use."""
     used = set(tx.exec(select(AdapterRow.namespace).distinct()))
     known = set(tx.exec(select(NamespaceRow.name)))
     tx.execute(delete(NamespaceRow).where(col(NamespaceRow.name).in_(known - used)))
@@ -142,7 +160,7 @@ def rebuild_namespaces(tx: Transaction) -> None:
 
 
 def summarise_base(tx: Transaction, id: Digest) -> None:
-    """What listings show of a base, and the namespaces of its names. No error where it is gone."""
+    """Rebuilds a base's summary for listings, and the namespaces of its names. No error if it was deleted."""
     row = tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).first()
     if row is not None:
         record = decode_model(BaseRecord, row.record)
@@ -153,7 +171,7 @@ def summarise_base(tx: Transaction, id: Digest) -> None:
 
 
 def store_weights_digests(tx: Transaction, manifest: Manifest, weights: Digest) -> None:
-    """The weights digest of the file of weights that a manifest names."""
+    """Stores the weights digest of a manifest's weights file."""
     format = detect_format(entry.path for entry in manifest.files)
     entry = manifest.file(format.weights) if format else None
     if entry is not None:
@@ -161,7 +179,7 @@ def store_weights_digests(tx: Transaction, manifest: Manifest, weights: Digest) 
 
 
 def put_manifest(tx: Transaction, revision: Digest, data: bytes) -> None:
-    """The bytes of a manifest that was damaged. Raises `CorruptData` where they are others."""
+    """Restores the bytes of a damaged manifest. Raises `CorruptData` if they have another digest."""
     if Digest.of(data) != revision:
         raise CorruptData(f"these are not the bytes of revision {revision.brief}; nothing was changed")
     tx.execute(update(RevisionRow).where(col(RevisionRow.digest) == revision.hex).values(manifest=data))
@@ -176,17 +194,17 @@ def holders(tx: Transaction, revision: Digest) -> tuple[AdapterName, ...]:
 
 
 def manifest_bytes(tx: Transaction, revision: Digest) -> bytes:
-    """As they lie in the row, whatever they are; empty where there is none."""
+    """The raw bytes in the row, even if damaged; empty if there is no row."""
     row = tx.get(RevisionRow, revision.hex)
     return row.manifest if row else b""
 
 
 OwnedCopy = tuple[Digest, AdapterName | Digest, Digest | None, str]
-"""A file, an owner of it, the revision in which the owner has it (of a base: none), and its path there."""
+"""A file, its owner, the owner's revision with it (None for a base and for evidence), and its path there."""
 
 
 def iter_owned_copies(catalog: Catalog, wanted: Collection[Digest]) -> Iterator[OwnedCopy]:
-    """Everywhere that these files belong."""
+    """All places of these files."""
     if not wanted:
         return
     for revision, data in scan.manifests(catalog):
@@ -203,14 +221,15 @@ def iter_owned_copies(catalog: Catalog, wanted: Collection[Digest]) -> Iterator[
         for row in tx.exec(select(BaseFileRow)):
             if Digest(row.digest) in wanted:
                 yield Digest(row.digest), Digest(row.base_id), None, row.path
+        yield from evidence.owned_copies(tx, wanted)
 
 
 def _last_status(tx: Transaction, row: VersionRow) -> str | None:
-    """What the version's events say of its base."""
+    """The base status according to the version's events."""
     query = select(EventRow.detail).where(
         EventRow.adapter_id == row.adapter_id,
         EventRow.number == row.number,
-        col(EventRow.kind).in_(("version.pushed", "version.rechecked")),
+        col(EventRow.kind).in_(("version.pushed", "version.rechecked", "version.bound")),
     )
     detail = tx.exec(query.order_by(col(EventRow.seq).desc())).first()
     return decode_map(detail).get("base_status") if detail else None

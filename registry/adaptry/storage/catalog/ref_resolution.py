@@ -1,4 +1,4 @@
-"""What a ref means now: one statement from a name and what stands behind its `@` to the version's columns."""
+"""Resolves refs: one statement from a name and its selector to the version's columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaptry.core.errors import Conflict
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
 from adaptry.storage.catalog.adapters import AdapterRecord, visibility_of
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.rows import AdapterRow, AliasRow, VersionRow
 from adaptry.storage.catalog.version_info import SHOWN, Columns, run_select, table_of
 from adaptry.storage.catalog.versions import VersionRecord, to_record
@@ -21,7 +21,9 @@ _ADAPTERS, _VERSIONS, _ALIASES = table_of(AdapterRow), table_of(VersionRow), tab
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRef:
-    """The adapter a ref names, and the columns of the versions it may mean: none, one, or two of many."""
+    """The adapter that a ref names, and the columns of the versions that match: none, one, or the first
+    two.
+    """
 
     adapter: AdapterRecord
     versions: tuple[Columns, ...]
@@ -65,8 +67,8 @@ _DIGEST = _statement(
 ).limit(2)
 
 
-def resolve_ref(tx: Transaction, ref: Ref) -> ResolvedRef | None:
-    """None where there is no such adapter."""
+def resolve_ref(tx: Reads, ref: Ref) -> ResolvedRef | None:
+    """The target; None if there is no such adapter."""
     statement, asked = _selector_query(ref.selector)
     rows = run_select(tx, statement, {"name": str(ref.name), **asked})
     if not rows:
@@ -75,8 +77,10 @@ def resolve_ref(tx: Transaction, ref: Ref) -> ResolvedRef | None:
     return ResolvedRef(adapter, tuple(row for row in rows if row.id is not None))
 
 
-def find(tx: Transaction, adapter: AdapterRecord, selector: Selector) -> VersionRecord | None:
-    """What a selector means now. Raises `Conflict` for a digest prefix that several versions share."""
+def find(tx: Reads, adapter: AdapterRecord, selector: Selector) -> VersionRecord | None:
+    """The current version of a selector. Raises `Conflict` for a digest prefix that several versions
+    share.
+    """
     resolved = resolve_ref(tx, Ref(adapter.name, selector))
     columns = resolved.version(selector) if resolved else None
     return to_record(columns) if columns else None

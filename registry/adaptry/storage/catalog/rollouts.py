@@ -63,7 +63,7 @@ def running(tx: Transaction, adapter: AdapterRecord, alias: str) -> RolloutInfo 
 
 
 def of_adapter(tx: Transaction, adapter: AdapterRecord) -> tuple[RolloutInfo, ...]:
-    """The newest, newest first."""
+    """The latest rollouts, newest first."""
     query = _query().where(RolloutRow.adapter_id == adapter.key).order_by(col(RolloutRow.id).desc())
     return tuple(
         _info(row, adapter.name, version.number, Digest(version.digest))
@@ -95,7 +95,7 @@ def running_for_names(tx: Transaction, names: Iterable[str]) -> tuple[tuple[Adap
 def change(
     tx: Transaction, rollout: RolloutInfo, *, step: int, stage: RolloutStage, reason: str | None, at: datetime
 ) -> None:
-    """On to a step, or to an end."""
+    """Moves a rollout to a step, or ends it."""
     row = tx.get_one(RolloutRow, rollout.id)
     row.step, row.stage, row.reason, row.step_at = step, stage, reason, at
     row.generation += 1
@@ -109,8 +109,8 @@ def get(tx: Transaction, adapter: AdapterRecord, id: int) -> RolloutInfo:
 
 
 def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str, Digest | None]:
-    """What each living worker, by its label, answers with under the name that is rolled out; None for one
-    that is about to.
+    """The version that each live worker, by label, serves under the name of the rollout; None for one that is
+    about to serve it.
     """
     query = (
         select(WorkerRow, ResidentRow.condition, VersionRow.digest)

@@ -1,6 +1,6 @@
-"""Runners in the catalog: who they are, and their heartbeat counts, by which one sees that they are alive.
+"""Runners in the catalog, and their heartbeat counts, which show that they are alive.
 
-No clock is believed: a runner is dead for who has watched its count stand still for long enough.
+No clocks are compared: an observer considers a runner dead after its count has not changed for long enough.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adaptry.storage.catalog.rows import RunnerRow
 
 
 def beat(tx: Transaction, runner: RunnerInfo) -> None:
-    """It lives. One that was taken for dead is there again."""
+    """Increases the runner's count; a runner that was considered dead is listed again."""
     row = tx.get(RunnerRow, runner.id) or RunnerRow(
         id=runner.id,
         host=runner.host or "",
@@ -32,7 +32,7 @@ def beat(tx: Transaction, runner: RunnerInfo) -> None:
 
 
 def beats(tx: Transaction) -> dict[str, int]:
-    """How often each was heard of."""
+    """The count of each runner."""
     return {row.id: row.beats for row in tx.exec(select(RunnerRow))}
 
 

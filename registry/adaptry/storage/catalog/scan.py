@@ -1,4 +1,4 @@
-"""Walks over the whole catalog, for whoever verifies it: a page at a time, so that size does not matter."""
+"""Reads the whole catalog for verification, a page at a time, so that memory does not grow with its size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AT_ONCE = 200
 
 
 def is_empty(catalog: Catalog) -> bool:
-    """Whether it has no row but its first epoch's, as one has that was just made."""
+    """Whether it has no rows except its first epoch's, as a new catalog."""
     some = (table for table in Row.metadata.tables.values() if table.name != EpochRow.__tablename__)
     tables = sorted(some, key=lambda table: table.name != EventRow.__tablename__)
     with catalog.read() as tx:
@@ -54,7 +54,7 @@ def files_not_owned(catalog: Catalog, digest: Digest, manifest: Manifest) -> Ite
 
 
 def files_of_another_size(catalog: Catalog, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Owners of files of this manifest whose row has another size, and the path of each."""
+    """Owners of this manifest's files whose row has another size, with the path of each."""
     wanted = {entry.sha256.hex: entry for entry in manifest.files}
     if not wanted:
         return
@@ -66,13 +66,13 @@ def files_of_another_size(catalog: Catalog, manifest: Manifest) -> Iterator[tupl
 
 
 def referenced_files(catalog: Catalog) -> dict[Digest, int]:
-    """Every file that some owner has, with its size."""
+    """Every file with an owner, with its size."""
     with catalog.read() as tx:
         return {Digest(file): size for file, size in tx.exec(select(FileRow.digest, FileRow.size).distinct())}
 
 
 def revisions_with(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, list[Digest]]:
-    """By file, the revisions whose manifests name it. A manifest that cannot be read names none."""
+    """The revisions whose manifests name a file, by file. Unreadable manifests are skipped."""
     wanted = set(digests)
     found: dict[Digest, list[Digest]] = {digest: [] for digest in wanted}
     if not wanted:
@@ -88,7 +88,7 @@ def revisions_with(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, 
 
 
 def owners_of(catalog: Catalog, digest: Digest) -> list[str]:
-    """Who has a file: adapters by name, bases by id."""
+    """The owners of a file: adapters by name, bases by id."""
     with catalog.read() as tx:
         return list(
             tx.exec(select(FileRow.owner).where(FileRow.digest == digest.hex).order_by(FileRow.owner))

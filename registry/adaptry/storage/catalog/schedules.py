@@ -1,4 +1,4 @@
-"""Schedules in the catalog: orders given again and again, each time once, whoever looks at the clock."""
+"""Schedules in the catalog: jobs submitted at set times, once each time, however many processes check."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from adaptry.registry.job_types.cron import Cron
 from adaptry.registry.job_types.records import JobOrder, ScheduleInfo
 from adaptry.storage.catalog import jobs, tokens
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import encode_list
+from adaptry.storage.catalog.rights import current_rights, encode_rights
 from adaptry.storage.catalog.rows import JobScheduleRow
 
 _MADE_UP_FOR = timedelta(days=1)
-"""A time that passed while nobody was there is made up for so long, the last of them, once."""
+"""Maximum delay of a missed time: if no process was running, the last missed time within it is made up
+once.
+"""
 
 
 def put(
     tx: Transaction, name: str, cron: Cron, order: JobOrder, namespace: str, identity: Identity, now: datetime
 ) -> ScheduleInfo:
-    """From now on; one of that name in that namespace is replaced."""
-    while now in _moments(tx, name, namespace):  # which jobs' ids tell schedules of one name apart by
+    """Stores a schedule, replacing one of that name in the namespace."""
+    while now in _moments(tx, name, namespace):  # part of jobs' ids, to distinguish schedules of one name
         now += timedelta(microseconds=1)
     row = JobScheduleRow(
         name=name,
@@ -31,8 +33,7 @@ def put(
         ordered=order.model_dump_json(),
         namespace=namespace,
         by=identity.name,
-        by_role=identity.role,
-        by_namespaces=encode_list(identity.namespaces),
+        rights=encode_rights(identity),
         created_at=now,
     )
     return _info(tx, tx.merge(row))
@@ -59,20 +60,21 @@ def remove(tx: Transaction, name: str, namespace: str) -> None:
 
 
 def submit_due(tx: Transaction, now: datetime) -> None:
-    """Gives the orders that are due and were not given yet; a job's id says which time it is of."""
+    """Submits the due jobs that were not submitted yet; a job's id depends on its scheduled time."""
     for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all():
-        if tokens.is_revoked(tx, row.submitter):
+        submitter = current_rights(tx, row.by, row.rights)
+        if tokens.is_revoked(tx, submitter):
             continue
         due = Cron.parse(row.cron).last(max(row.created_at, now - _MADE_UP_FOR), now)
         if due is None:
             continue
         id = f"job-{hashlib.sha256(f'{row.name} {row.created_at} {due}'.encode()).hexdigest()[:16]}"
         if jobs.row_of(tx, id) is None:
-            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, row.submitter, now)
+            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, submitter, now)
 
 
 def _moments(tx: Transaction, name: str, namespace: str) -> set[datetime]:
-    """When the schedules of that name in other namespaces were made."""
+    """The creation times of schedules of that name in other namespaces."""
     query = select(JobScheduleRow.created_at).where(
         JobScheduleRow.name == name, JobScheduleRow.namespace != namespace
     )
@@ -87,5 +89,5 @@ def _info(tx: Transaction, row: JobScheduleRow) -> ScheduleInfo:
         namespace=row.namespace,
         by=row.by,
         created_at=row.created_at,
-        is_held=tokens.is_revoked(tx, row.submitter),
+        is_held=tokens.is_revoked(tx, current_rights(tx, row.by, row.rights)),
     )

@@ -1,9 +1,9 @@
-"""Search: the terms of a query as one walk over versions, newest first.
+"""Search: a query's terms as one ordered scan of versions, newest first.
 
-The cost must not grow with the number of versions, so one thing has to be rare or everything common. A term
-that fewer than `SELECTIVE` versions meet drives: its versions are listed from its index and the other terms
-tested on each. If there is none, matches are dense, and walking the newest versions soon fills a page; the
-walk then follows the sparsest ordered list among the terms.
+The cost must not grow with the number of versions. If fewer than `SELECTIVE` versions match a term, that term
+drives the query: its versions are listed from its index, and the other terms are tested on each. Without such
+a term, matches are dense, so a scan of the newest versions soon fills a page; the scan then follows the
+sparsest ordered list among the terms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.storage.catalog import conditions, cursors
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.conditions import Condition, Keys
+from adaptry.storage.catalog.conditions import Keys, SearchCondition
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostingRow, VersionRow
 from adaptry.storage.catalog.version_info import by_keys
@@ -27,7 +27,7 @@ SELECTIVE = 2000
 
 
 def search(tx: Transaction, scope: ReadScope, text: str, cursor: str | None, limit: int) -> Page[VersionInfo]:
-    """The versions that match and are seen. Raises `InvalidQuery`."""
+    """The matching visible versions. Raises `InvalidQuery`."""
     about = f"search {text}"
     try:
         before = cursors.decode_number(cursor, about)
@@ -43,7 +43,7 @@ def search(tx: Transaction, scope: ReadScope, text: str, cursor: str | None, lim
 
 
 def statement(tx: Transaction, scope: ReadScope, text: str) -> Keys:
-    """Selects the keys of the versions that match and are seen, newest first. Raises `InvalidQuery`."""
+    """Selects the keys of the matching visible versions, newest first. Raises `InvalidQuery`."""
     terms = query.parse(text)
     return _walk(
         tx,
@@ -53,17 +53,17 @@ def statement(tx: Transaction, scope: ReadScope, text: str) -> Keys:
     )
 
 
-def _walk(tx: Transaction, wanted: Sequence[Condition]) -> Keys:
-    """Keys of the matching versions, newest first, by the cheapest way we can tell."""
+def _walk(tx: Transaction, wanted: Sequence[SearchCondition]) -> Keys:
+    """Keys of the matching versions, newest first, by the cheapest estimated plan."""
     key = col(VersionRow.id)
     statement = select(key).order_by(key.desc()).where(*(condition.test for condition in wanted))
-    sparsest: tuple[int, Condition] | None = None
+    sparsest: tuple[int, SearchCondition] | None = None
     for condition in wanted:
         if condition.lister is None:
             continue
         reach = _reach(tx, condition.lister, condition.is_newest_first)
         if reach is None:
-            # As a list of keys: of a query inside, a planner may think that walking all versions is cheaper.
+            # As a list of keys: with a subquery, a planner may prefer to read all versions.
             return statement.where(key.in_(tx.execute(condition.lister).scalars().all()))
         if condition.is_newest_first and (sparsest is None or reach < sparsest[0]):
             sparsest = reach, condition
@@ -80,8 +80,8 @@ def _walk(tx: Transaction, wanted: Sequence[Condition]) -> Keys:
 
 
 def _reach(tx: Transaction, lister: Keys, is_newest_first: bool) -> int | None:
-    """None if the lister is selective; else how far back its newest `SELECTIVE` versions reach (as a key,
-    where it is ordered): the smaller, the sparser.
+    """None if the lister is selective; else the key of its `SELECTIVE`-th newest version (if it is ordered):
+    the smaller, the sparser.
     """
     if is_newest_first:
         lister = lister.order_by(col(PostingRow.version_id).desc())

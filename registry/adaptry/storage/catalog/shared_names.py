@@ -1,13 +1,14 @@
-"""Names that adapters and bases share: the Hub has one address for both, so a name belongs to one of them.
+"""Names shared by adapters and bases: the Hub has one URL for both, so a name belongs to one of them.
 
-An adapter without a commit has nothing that anyone could read, so it hides nothing.
+An adapter without a commit has nothing to read, so it hides no base.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlalchemy import ColumnElement, and_, bindparam, exists, or_
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.manifest import EMPTY
@@ -15,52 +16,52 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.commits import COMMIT_MADE
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import is_same_folded
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, CommitRow, EventRow, NamespaceRow
+from adaptry.storage.catalog.version_info import run_select
 
 _HAS_COMMIT = exists().where(
     col(CommitRow.adapter_id) == col(AdapterRow.id), col(CommitRow.digest) != EMPTY.digest.hex
+)
+_EMPTY = select_columns(col(AdapterRow.id)).where(
+    col(AdapterRow.name) == bindparam("name"), col(AdapterRow.deleted_at).is_(None), ~_HAS_COMMIT
 )
 _HAD_COMMIT = exists().where(
     col(EventRow.adapter_id) == col(AdapterRow.id),
     col(EventRow.kind).in_(("version.pushed", COMMIT_MADE)),
 )
-# A rename takes the events along, so nothing tells any more whether there were commits: it counts as if there
-# were.
+# A rename moves the events, so it is unknown whether there were commits: it counts as if there were.
 _WAS_RENAMED = and_(
     col(AdapterRow.deleted_at).is_not(None), ~exists().where(col(EventRow.adapter_id) == col(AdapterRow.id))
 )
 
 
 def base_of_name(tx: Transaction, name: AdapterName) -> str | None:
-    """The name of a base that is this one, or differs from it only in capitals."""
+    """The name of a base that equals this one or differs only in capitals."""
     return tx.exec(select(BaseNameRow.name).where(_is_base(str(name)))).first()
 
 
 def adapter_of_name(tx: Transaction, name: str) -> str | None:
-    """The same, the other way round: an adapter, empty or not."""
+    """The same for an adapter, empty or not."""
     query = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))
     return tx.exec(query).first()
 
 
 def hiding(tx: Transaction, names: Collection[str]) -> list[str]:
-    """Those of the names that an adapter with a commit has."""
+    """The names among these that an adapter with a commit has."""
     query = select(AdapterRow.name).where(
         col(AdapterRow.name).in_(names), col(AdapterRow.deleted_at).is_(None), _HAS_COMMIT
     )
     return list(tx.exec(query.order_by(AdapterRow.name)))
 
 
-def is_empty(tx: Transaction, name: AdapterName) -> bool:
-    """Whether there is an adapter of that name that never had a commit of any files."""
-    query = select(AdapterRow.id).where(
-        AdapterRow.name == str(name), col(AdapterRow.deleted_at).is_(None), ~_HAS_COMMIT
-    )
-    return tx.exec(query).first() is not None
+def is_empty(tx: Reads, name: AdapterName) -> bool:
+    """Whether there is an adapter of that name that never had a commit with files."""
+    return bool(run_select(tx, _EMPTY, {"name": str(name)}))
 
 
 def is_used(tx: Transaction, namespace: str) -> bool:
-    """Whether the namespace, in any capitals, has or had an adapter with a commit, whoever may see it."""
+    """Whether the namespace, in any capitals, has or had an adapter with a commit, visible or not."""
     query = select(AdapterRow.id).where(
         col(AdapterRow.namespace).in_(_namespaces(tx, namespace)),
         or_(col(AdapterRow.next_number) > 1, _HAS_COMMIT, _HAD_COMMIT, _WAS_RENAMED),
@@ -69,7 +70,9 @@ def is_used(tx: Transaction, namespace: str) -> bool:
 
 
 def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
-    """The namespace of readable adapters that is this but for case; itself if it or several have any."""
+    """The namespace of readable adapters that differs from this only by case; itself if it or several have
+    any.
+    """
     query = select(AdapterRow.namespace).where(
         col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
     )
@@ -80,8 +83,8 @@ def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
 
 
 def spelled_otherwise(tx: Transaction, scope: ReadScope, name: str, *, with_bases: bool) -> str | None:
-    """The name of the readable adapter, or else base, that is `name` but for capitals; `name` itself if
-    something readable has it, and None if several others do.
+    """The name of the readable adapter, or else base, that equals `name` except for capitals; `name` itself
+    if a readable one has it, and None if several others match.
     """
     found: set[str] = set()
     if "/" in name:

@@ -1,7 +1,7 @@
 """Everything specific to SQLite: how a connection is set up, how a writer begins, what its errors mean.
 
-Durability is checked, not hoped for: WAL with `synchronous=NORMAL` loses acknowledged commits at a power cut,
-and some file systems silently refuse WAL. Either is `Unavailable` at the start.
+Durability is checked at the start: WAL with `synchronous=NORMAL` loses acknowledged commits at a power
+failure, and some file systems silently refuse WAL. Both raise `Unavailable`.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ from adaptry.storage.catalog.dialect import (
     ContextFactory,
     DatabaseDialect,
     busy_error,
+    separate_writes,
     wait_readable,
-    writer_lock,
 )
+from adaptry.storage.catalog.group_commit import GroupCommit
+from adaptry.storage.catalog.prepared import PreparedReaders
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
-_NOTES = "notes"  # those that a power cut may undo
-_LOOKS = 0.05  # seconds between two looks at whether another process has committed
+_NOTES = "notes"  # commits that a power failure may undo
+_LOOKS = 0.05  # seconds between checks for commits of other processes
 _PRIVATE = 0o600
 _IN_USE = ".in-use"
-_LITTLE = 16 << 20  # bytes free, below which the log is kept short
-_FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
+_LITTLE = 16 << 20  # free bytes below which the log is kept short
+_FORBIDDEN = "adaptry_forbidden"  # marks the errors of triggers that refuse changes
 
 
 def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
-    """The file that a URL names, or a database in memory."""
+    """The database of a URL: a file, or in memory."""
     in_memory = url in ("sqlite://", "sqlite:///:memory:")
-    # Keywords of create_engine. A server has more threads than a pool has places: none of them waits for one.
+    # Options of create_engine. A server has more threads than a pool has connections; no thread waits.
     options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"max_overflow": -1}
     engine = create_engine(
         url,
@@ -53,22 +55,30 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     _prepare(engine, is_durable=not in_memory)
     # One connection is the whole database in memory, so its users take turns.
     lock = RLock()
+    writers, nondurable = (engine.execution_options(**{_WRITES: writes}) for writes in (True, _NOTES))
     reading: ContextFactory = (lambda: lock) if in_memory else nullcontext
     return DatabaseDialect(
         readers=engine,
-        writers=engine.execution_options(**{_WRITES: True}),
-        nondurable_writers=engine.execution_options(**{_WRITES: _NOTES}),
+        writers=writers,
         read_context=reading,
-        # SQLite's own writers look again and again, ever less often: one that waits among many may never get
-        # its turn.
-        write_context=reading if in_memory else writer_lock(busy_timeout),
+        # SQLite's own writers poll with growing pauses, so one among many may never get its turn.
+        write=(
+            separate_writes(reading, writers, nondurable)
+            if in_memory
+            else GroupCommit(writers, nondurable, busy_timeout).write
+        ),
         open_context=partial(_opening, url),
         hold=partial(_hold, url),
         after_migrate=lambda connection: None,
         translate_error=partial(_translate_error, url),
-        notify=lambda connection: None,  # who listens looks at the file
+        notify=lambda connection: None,  # listeners poll the file
         listen=_listen_in_memory if in_memory else partial(_listen, make_url(url).database or ""),
+        prepared=None if in_memory else _prepared_readers(url, busy_timeout),
     )
+
+
+def _prepared_readers(url: str, busy_timeout: float) -> PreparedReaders:
+    return PreparedReaders(make_url(url).database or "", busy_timeout, partial(_translate_error, url))
 
 
 def path_of(url: str) -> Path | None:
@@ -80,10 +90,10 @@ def path_of(url: str) -> Path | None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """One moment of a database in one file on disk, while others may write. Raises `sqlite3.Error`."""
+    """Copies a snapshot of a database to one file, while others may write. Raises `sqlite3.Error`."""
     with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
         here.backup(there)
-        there.execute("PRAGMA journal_mode=DELETE")  # else it would be two files again when it is opened
+        there.execute("PRAGMA journal_mode=DELETE")  # otherwise opening it would create a second file
     descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -92,7 +102,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _listen(path: str, stop: socket.socket) -> Iterator[bool]:
-    """SQLite tells nobody; but `data_version`, which every commit changes, costs microseconds to read."""
+    """SQLite sends no notifications, but reading `data_version`, which every commit changes, takes
+    microseconds.
+    """
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
         version: int | None = None
         newest: int | None = None
@@ -107,56 +119,56 @@ def _listen(path: str, stop: socket.socket) -> Iterator[bool]:
 
 
 def _listen_in_memory(stop: socket.socket) -> Iterator[bool]:
-    """No other process has a database in memory."""
+    """Yields nothing: no other process can write to a database in memory."""
     while True:
         wait_readable(1.0, stop.fileno())
         yield False
 
 
 def _prepare(engine: Engine, *, is_durable: bool) -> None:
-    """Sets up every connection the engine makes; `is_durable` requires a file that survives a power cut."""
+    """Sets up every connection of the engine; `is_durable` requires a file that survives a power failure."""
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself; `begin` below does
-        for pragma in ("foreign_keys=ON", "synchronous=FULL", "journal_mode=WAL", "cache_size=-16000"):
+        connection.isolation_level = None  # the driver must not begin transactions itself; `begin` below does
+        for pragma in ("foreign_keys=ON", "synchronous=FULL", "journal_mode=WAL", "cache_size=-4000"):
             connection.execute(f"PRAGMA {pragma}")
         if is_durable:
             _check_durable(connection)
             if _is_nearly_full(connection):
-                # Work the log in after every commit: it grows to 4 MiB otherwise.
+                # Checkpoint the log after every commit: otherwise it grows to 4 MiB.
                 connection.execute("PRAGMA wal_autocheckpoint=1")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A reader that becomes a writer half-way fails at once when another wrote meanwhile; so writers say
-        # so first.
+        # A reader that becomes a writer fails at once if another wrote in the meantime, so writers take the
+        # lock first.
         writes = connection.get_execution_options().get(_WRITES)
         driver = connection.connection.dbapi_connection
         assert isinstance(driver, sqlite3.Connection)
         try:
             if writes:
-                # Said each time, since connections are used for both; in WAL mode the next that is FULL syncs
+                # Set each time, since connections are used for both; in WAL mode the next FULL commit syncs
                 # both.
                 driver.execute(f"PRAGMA synchronous={'NORMAL' if writes == _NOTES else 'FULL'}")
             driver.execute(
                 "BEGIN IMMEDIATE" if writes else "BEGIN"
-            )  # as SQLAlchemy would, at a tenth of its cost
+            )  # like SQLAlchemy, at a tenth of the cost
         except sqlite3.Error as error:
             raise DBAPIError("BEGIN", None, error) from error
 
 
 def find_problems(connection: Connection) -> Iterator[str]:
-    """What SQLite finds wrong with its own file and with references between rows."""
+    """Faults that SQLite finds in its file and in references between rows."""
     for (result,) in connection.exec_driver_sql("PRAGMA integrity_check"):
         if result != "ok":
             yield f"SQLite: {result}"
     for table, *_ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
-        yield f"a row of {table} names something that is not there"
+        yield f"a row of {table} refers to a missing row"
 
 
 def forbid_changes(connection: Connection, tables: Iterable[str], reason: str) -> None:
-    """Whatever would change a row is `Unavailable` from now on, for this `reason`; reading goes on."""
+    """Makes every change of a row raise `Unavailable` with this `reason`; reads still work."""
     quoted = reason.replace("'", "''")
     for table in tables:
         for change in ("INSERT", "UPDATE", "DELETE"):
@@ -187,14 +199,14 @@ def _check_durable(connection: sqlite3.Connection) -> None:
     }
     if found != {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}:
         raise Unavailable(
-            f"this database would not survive a power cut ({found}); put it on a local file system "
+            f"this database would not survive a power failure ({found}); put it on a local file system "
             "(network file systems do not support SQLite's write-ahead log)"
         )
 
 
 @contextmanager
 def _opening(url: str) -> Iterator[None]:
-    """One process at a time creates a database: turning WAL on does not wait for others, it fails."""
+    """Only one process at a time creates a database: enabling WAL fails instead of waiting for others."""
     path = make_url(url).database
     if not path or path == ":memory:":
         yield
@@ -212,14 +224,13 @@ def _opening(url: str) -> Iterator[None]:
 
 
 def _make_private(path: str) -> None:
-    """Makes the database readable by its owner only, and with it what SQLite will write beside it: those
-    files get its mode.
+    """Makes the database readable by its owner only, and with it the files that SQLite creates beside it,
+    which get its mode.
 
     A file that belongs to another user keeps its mode, which only its owner can change.
     """
-    # An existing file is never opened here: closing it again would drop the locks that SQLite has on it in
-    # this process.
-    with suppress(OSError):  # whatever is wrong with the place, SQLite will say
+    # Do not open an existing file: closing it would drop this process's SQLite locks on it.
+    with suppress(OSError):  # SQLite will report the error
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
     for end in ("", "-wal", "-shm", ".opening", _IN_USE):
         file = Path(f"{path}{end}")
@@ -229,18 +240,20 @@ def _make_private(path: str) -> None:
 
 
 def in_use_file(path: Path) -> Path:
-    """The lock on the database at `path`: shared by processes that have it open, held alone to replace it."""
+    """The lock on the database at `path`: shared by processes that have it open, exclusive to replace it."""
     return path.with_name(f"{path.name}{_IN_USE}")
 
 
 def _hold(url: str) -> Callable[[], None]:
-    """Marks the database as open in this process until the result is called. Waits while it is replaced."""
+    """Marks the database as open in this process until the result is called. Waits while it is being
+    replaced.
+    """
     path = make_url(url).database
     if not path or path == ":memory:":
         return lambda: None
     try:
         return FileLock.acquire_shared(in_use_file(Path(path)), mode=_PRIVATE).release
-    except StorageFull:  # there is no room for the lock's file; reading must go on all the same
+    except StorageFull:  # no space for the lock file; reading must still work
         return lambda: None
     except Unavailable as error:
         raise _unusable(path, error.__cause__) from error
@@ -252,7 +265,7 @@ def _unusable(path: str, error: BaseException | None) -> Unavailable:
 
 
 def _full(url: str) -> StorageFull:
-    what_then = "free some and try again; what is stored is untouched and can be read"
+    what_then = "free some space and try again; stored data is unchanged and readable"
     return StorageFull(
         f"no space left for {make_url(url).database}; {what_then}"
         " (`adaptry gc` deletes what no version needs)",
@@ -275,7 +288,7 @@ def _translate_error(url: str, error: BaseException) -> AdaptryError | None:
         case sqlite3.SQLITE_FULL:
             return _full(url)
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR if _is_full(url):
-            # What SQLite says where it cannot make the files beside a database (-wal, -shm).
+            # SQLite's error if it cannot create the files beside a database (-wal, -shm).
             return _full(url)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return CorruptData(

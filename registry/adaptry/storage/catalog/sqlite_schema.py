@@ -1,8 +1,8 @@
-"""The newest schema as one SQL script: what a new SQLite database gets instead of every migration in turn.
+"""The newest schema as one SQL script, which creates a new SQLite database without running every migration.
 
 Running fifteen migrations and importing Alembic takes two seconds; the script takes ten milliseconds. The
-migrations stay the definition: the script is written from a database that they made (`script_of`), and a test
-compares the two.
+migrations remain the definition: the script is written from a database that they created (`script_of`), and a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sqlalchemy import Connection, insert
 from adaptry.storage.catalog.rows import EpochRow
 
 _SCRIPT = "sqlite_schema.sql"
-_END = ";\n"  # no statement has one inside
+_END = ";\n"  # no statement contains one
 
 
 def is_empty(connection: Connection) -> bool:
-    """Whether this is an SQLite database with nothing in it, not even another program's table."""
+    """Whether this is an empty SQLite database, without another program's tables."""
     return (
         connection.dialect.name == "sqlite"
         and connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
@@ -28,7 +28,7 @@ def is_empty(connection: Connection) -> bool:
 
 
 def create(connection: Connection, schema: str) -> None:
-    """Creates every table, notes that the schema is number `schema`, and begins the first epoch."""
+    """Creates every table, records the schema number `schema`, and begins the first epoch."""
     script = resources.files("adaptry.storage.catalog").joinpath(_SCRIPT).read_text(encoding="utf-8")
     for statement in script.split(_END):
         if statement.strip():
@@ -46,7 +46,7 @@ def create(connection: Connection, schema: str) -> None:
 
 
 def script_of(connection: Connection) -> str:
-    """The script that creates the tables and indexes of this database, as it is kept beside this module."""
+    """The script that creates this database's tables and indexes, as stored beside this module."""
     query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid"
     return "".join(_tidy(sql) + _END for (sql,) in connection.exec_driver_sql(query))
 

@@ -46,7 +46,7 @@ CREATE TABLE versions (
 	base_name VARCHAR,
 	base_status VARCHAR NOT NULL,
 	findings INTEGER NOT NULL,
-	downloads INTEGER NOT NULL, state_generation INTEGER DEFAULT '0' NOT NULL, state_reason VARCHAR, state_successor VARCHAR, state_at DATETIME, state_by VARCHAR,
+	downloads INTEGER NOT NULL, state_generation INTEGER DEFAULT '0' NOT NULL, state_reason VARCHAR, state_successor VARCHAR, state_at DATETIME, state_by VARCHAR, bound_base VARCHAR,
 	CONSTRAINT fk_versions_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id),
 	CONSTRAINT fk_versions_digest FOREIGN KEY(digest) REFERENCES revisions (digest),
 	CONSTRAINT uq_versions_adapter_id_digest UNIQUE (adapter_id, digest),
@@ -102,10 +102,9 @@ CREATE TABLE metric_values (
 	metric VARCHAR NOT NULL,
 	value FLOAT NOT NULL,
 	logged_at DATETIME NOT NULL,
-	logged_by VARCHAR NOT NULL,
+	logged_by VARCHAR NOT NULL, base_id VARCHAR, task VARCHAR, task_version VARCHAR, task_hash VARCHAR, filter VARCHAR, stderr FLOAT, n BIGINT, direction VARCHAR, dataset VARCHAR, step BIGINT, harness VARCHAR, harness_version VARCHAR, harness_commit VARCHAR, chat_template VARCHAR, format VARCHAR, file_digest VARCHAR, samples_digest VARCHAR, withdrawn_at DATETIME, withdrawn_by VARCHAR, withdrawn_reason VARCHAR,
 	CONSTRAINT fk_metric_values_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
 );
-CREATE INDEX ix_metric_values_version_id ON metric_values (version_id);
 CREATE TABLE metric_summaries (
 	version_id INTEGER NOT NULL,
 	metric VARCHAR NOT NULL,
@@ -133,7 +132,7 @@ CREATE INDEX ix_events_adapter ON events (adapter_id, seq);
 CREATE TABLE files (
 	owner VARCHAR NOT NULL,
 	digest VARCHAR NOT NULL,
-	size BIGINT NOT NULL, unneeded_since DATETIME,
+	size BIGINT NOT NULL, unneeded_since DATETIME, stored_by VARCHAR,
 	CONSTRAINT pk_files PRIMARY KEY (owner, digest)
 );
 CREATE INDEX ix_files_digest ON files (digest);
@@ -182,20 +181,6 @@ CREATE TABLE base_files (
 	CONSTRAINT fk_base_files_base_id FOREIGN KEY(base_id) REFERENCES bases (id)
 );
 CREATE INDEX ix_base_files_digest ON base_files (digest);
-CREATE TABLE tokens (
-	id INTEGER NOT NULL,
-	secret_sha256 VARCHAR NOT NULL,
-	last_four VARCHAR NOT NULL,
-	kind VARCHAR NOT NULL,
-	name VARCHAR NOT NULL,
-	role VARCHAR NOT NULL,
-	namespaces VARCHAR NOT NULL,
-	created_at DATETIME NOT NULL,
-	expires_at DATETIME,
-	revoked_at DATETIME,
-	CONSTRAINT pk_tokens PRIMARY KEY (id),
-	CONSTRAINT uq_tokens_secret_sha256 UNIQUE (secret_sha256)
-);
 CREATE TABLE answers (
 	identity VARCHAR NOT NULL,
 	"key" VARCHAR NOT NULL,
@@ -246,14 +231,12 @@ CREATE TABLE jobs (
 	needs TEXT NOT NULL,
 	priority INTEGER NOT NULL,
 	"by" VARCHAR NOT NULL,
-	by_role VARCHAR NOT NULL,
-	by_namespaces VARCHAR NOT NULL,
 	submitted_at DATETIME NOT NULL,
 	started_at DATETIME,
 	finished_at DATETIME,
 	tries INTEGER NOT NULL,
 	result TEXT,
-	fault TEXT,
+	fault TEXT, rights TEXT DEFAULT '{}' NOT NULL,
 	CONSTRAINT uq_jobs_id UNIQUE (id)
 );
 CREATE INDEX ix_jobs_state ON jobs (state, "key");
@@ -340,7 +323,7 @@ CREATE TABLE "workers" (
 	first_at DATETIME NOT NULL,
 	reported_at DATETIME NOT NULL,
 	is_answering BOOLEAN NOT NULL,
-	troubles TEXT NOT NULL,
+	troubles TEXT NOT NULL, max_age INTEGER, gone_at DATETIME, gone_by VARCHAR, gone_reason VARCHAR,
 	CONSTRAINT pk_workers PRIMARY KEY (id),
 	CONSTRAINT uq_workers_owner_name UNIQUE (owner, name)
 );
@@ -366,9 +349,7 @@ CREATE TABLE "job_schedules" (
 	ordered TEXT NOT NULL,
 	namespace VARCHAR NOT NULL,
 	"by" VARCHAR NOT NULL,
-	by_role VARCHAR NOT NULL,
-	by_namespaces VARCHAR NOT NULL,
-	created_at DATETIME NOT NULL,
+	created_at DATETIME NOT NULL, rights TEXT DEFAULT '{}' NOT NULL,
 	CONSTRAINT pk_job_schedules PRIMARY KEY (namespace, name)
 );
 CREATE TABLE epochs (
@@ -410,3 +391,148 @@ CREATE TABLE damaged_revisions (
 	CONSTRAINT pk_damaged_revisions PRIMARY KEY (revision, file)
 );
 CREATE INDEX ix_damaged_revisions_file ON damaged_revisions (file);
+CREATE TABLE principals (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	kind VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	namespace VARCHAR,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	disabled_at DATETIME,
+	CONSTRAINT uq_principals_name UNIQUE (name)
+);
+CREATE INDEX ix_principals_namespace ON principals (namespace);
+CREATE TABLE principal_groups (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	name VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT uq_principal_groups_name UNIQUE (name)
+);
+CREATE TABLE group_members (
+	group_id INTEGER NOT NULL,
+	principal_id INTEGER NOT NULL,
+	CONSTRAINT pk_group_members PRIMARY KEY (group_id, principal_id),
+	CONSTRAINT fk_group_members_group_id FOREIGN KEY(group_id) REFERENCES principal_groups (id),
+	CONSTRAINT fk_group_members_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id)
+);
+CREATE INDEX ix_group_members_principal_id ON group_members (principal_id);
+CREATE TABLE grants (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	principal_id INTEGER,
+	group_id INTEGER,
+	namespace VARCHAR NOT NULL,
+	names VARCHAR NOT NULL,
+	permission VARCHAR NOT NULL,
+	conditions VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT fk_grants_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
+	CONSTRAINT fk_grants_group_id FOREIGN KEY(group_id) REFERENCES principal_groups (id)
+);
+CREATE INDEX ix_grants_principal_id ON grants (principal_id);
+CREATE INDEX ix_grants_group_id ON grants (group_id);
+CREATE INDEX ix_grants_namespace ON grants (namespace);
+CREATE TABLE accountable_owners (
+	namespace VARCHAR NOT NULL,
+	principal_id INTEGER NOT NULL,
+	set_at DATETIME NOT NULL,
+	set_by VARCHAR NOT NULL,
+	CONSTRAINT pk_accountable_owners PRIMARY KEY (namespace),
+	CONSTRAINT fk_accountable_owners_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id)
+);
+CREATE TABLE tokens (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	secret_sha256 VARCHAR NOT NULL,
+	last_four VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	principal_id INTEGER NOT NULL,
+	name VARCHAR NOT NULL,
+	permissions VARCHAR,
+	resources VARCHAR,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	expires_at DATETIME,
+	revoked_at DATETIME,
+	last_used_at DATETIME,
+	CONSTRAINT fk_tokens_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
+	CONSTRAINT uq_tokens_secret_sha256 UNIQUE (secret_sha256),
+	CONSTRAINT uq_tokens_principal_id_name UNIQUE (principal_id, name)
+);
+CREATE TABLE audit_entries (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	at DATETIME NOT NULL,
+	action VARCHAR NOT NULL,
+	actor VARCHAR NOT NULL,
+	namespace VARCHAR,
+	resource VARCHAR NOT NULL,
+	selector VARCHAR,
+	outcome VARCHAR NOT NULL,
+	detail TEXT NOT NULL,
+	seq INTEGER,
+	leaf VARCHAR
+);
+CREATE INDEX ix_audit_entries_at ON audit_entries (at, id);
+CREATE INDEX ix_audit_entries_actor ON audit_entries (actor, at, id);
+CREATE INDEX ix_audit_entries_action ON audit_entries (action, at, id);
+CREATE INDEX ix_audit_entries_resource ON audit_entries (resource, at, id);
+CREATE INDEX ix_audit_entries_namespace ON audit_entries (namespace, at, id);
+CREATE UNIQUE INDEX ix_audit_entries_seq ON audit_entries (seq);
+CREATE TABLE audit_state (
+	id INTEGER NOT NULL,
+	origin VARCHAR NOT NULL,
+	size INTEGER NOT NULL,
+	peaks TEXT NOT NULL,
+	"key" VARCHAR,
+	holder VARCHAR,
+	held_until DATETIME,
+	CONSTRAINT pk_audit_state PRIMARY KEY (id)
+);
+CREATE TABLE audit_checkpoints (
+	size INTEGER NOT NULL,
+	note TEXT NOT NULL,
+	at DATETIME NOT NULL,
+	CONSTRAINT pk_audit_checkpoints PRIMARY KEY (size)
+);
+CREATE TABLE audit_subtrees (
+	level INTEGER NOT NULL,
+	number INTEGER NOT NULL,
+	hash VARCHAR NOT NULL,
+	CONSTRAINT pk_audit_subtrees PRIMARY KEY (level, number)
+);
+CREATE TABLE quotas (
+	scope VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	bytes BIGINT,
+	versions BIGINT,
+	uploads BIGINT,
+	requests BIGINT,
+	set_at DATETIME NOT NULL,
+	set_by VARCHAR NOT NULL,
+	CONSTRAINT pk_quotas PRIMARY KEY (scope, name)
+);
+CREATE TABLE stored_use (
+	scope VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	bytes BIGINT NOT NULL,
+	versions BIGINT NOT NULL,
+	CONSTRAINT pk_stored_use PRIMARY KEY (scope, name)
+);
+CREATE INDEX ix_uploads_by ON uploads (created_by) WHERE is_finished IS 0;
+CREATE INDEX ix_aliases_moved_at ON aliases (moved_at);
+CREATE TABLE invitations (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	code_sha256 VARCHAR NOT NULL,
+	principal_id INTEGER NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	expires_at DATETIME NOT NULL,
+	ended_at DATETIME,
+	CONSTRAINT fk_invitations_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
+	CONSTRAINT uq_invitations_code_sha256 UNIQUE (code_sha256)
+);
+CREATE INDEX ix_invitations_principal_id ON invitations (principal_id);
+CREATE INDEX ix_metric_values_version ON metric_values (version_id, id);
+CREATE INDEX ix_metric_values_task ON metric_values (version_id, task, metric, id);
+CREATE INDEX ix_metric_values_file ON metric_values (version_id, file_digest) WHERE file_digest IS NOT NULL;
+CREATE INDEX ix_metric_values_logged ON metric_values (version_id, id) WHERE file_digest IS NULL;

@@ -10,23 +10,26 @@ from adaptry.core.digest import Digest
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.catalog import epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
 from adaptry.storage.catalog.version_info import SHOWN, info, run_select, table_of
 from adaptry.storage.catalog.versions import VersionRecord
 
 _ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)
 _WITHDRAWN = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(WITHDRAWN)
-_OF_REVISION = _WITHDRAWN.join(
-    _COMMITS, (_COMMITS.c.adapter_id == _VERSIONS.c.adapter_id) & (_COMMITS.c.carries == _VERSIONS.c.number)
-).where(_COMMITS.c.adapter_id == bindparam("adapter"), _COMMITS.c.digest == bindparam("digest"))
+_CARRIED = (_COMMITS.c.adapter_id == _VERSIONS.c.adapter_id) & (_COMMITS.c.carries == _VERSIONS.c.number)
+_OF_REVISION = (
+    _WITHDRAWN.join(_COMMITS, _CARRIED)
+    .where(_COMMITS.c.adapter_id == bindparam("adapter"), _COMMITS.c.digest == bindparam("digest"))
+    .limit(1)
+)
 _OF_WEIGHTS = _WITHDRAWN.where(
     _VERSIONS.c.weights == bindparam("weights"), _ADAPTERS.c.namespace == bindparam("namespace")
-)
+).limit(1)
 
 
 def put(tx: Transaction, version: VersionRecord, change: StateChange, at: datetime, by: str) -> int:
-    """Changes a version's state; the generation it has then."""
+    """Changes a version's state; returns its new generation."""
     row = tx.get_one(VersionRow, version.key)
     row.state, row.state_reason, row.state_successor = change.state, change.reason, change.successor
     row.state_generation, row.state_at, row.state_by = max(row.state_generation, epochs.floor(tx)) + 1, at, by
@@ -36,13 +39,13 @@ def put(tx: Transaction, version: VersionRecord, change: StateChange, at: dateti
     return row.state_generation
 
 
-def find_withdrawn_revision(tx: Transaction, adapter: AdapterRecord, revision: Digest) -> VersionInfo | None:
-    """A version whose files are held back and whose weights that revision has."""
-    rows = run_select(tx, _OF_REVISION.limit(1), {"adapter": adapter.key, "digest": revision.hex})
+def find_withdrawn_revision(tx: Reads, adapter: AdapterRecord, revision: Digest) -> VersionInfo | None:
+    """A withheld version with the same weights as this revision."""
+    rows = run_select(tx, _OF_REVISION, {"adapter": adapter.key, "digest": revision.hex})
     return info(tx, rows[0]) if rows else None
 
 
 def find_withdrawn_weights(tx: Transaction, namespace: str, weights: Digest) -> VersionInfo | None:
-    """A version of the namespace whose files are held back and which has these weights."""
-    rows = run_select(tx, _OF_WEIGHTS.limit(1), {"weights": weights.hex, "namespace": namespace})
+    """A withheld version of the namespace with these weights."""
+    rows = run_select(tx, _OF_WEIGHTS, {"weights": weights.hex, "namespace": namespace})
     return info(tx, rows[0]) if rows else None

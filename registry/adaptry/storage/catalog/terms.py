@@ -1,7 +1,7 @@
-"""The search index: which versions have which field with which text.
+"""The search index: the fields and texts of each version.
 
-A version has terms of its own (method, module, base, …) and its adapter's (name, tags, words, …), so that a
-search never has to leave one ordered list. An edit of the adapter therefore rewrites terms of its versions.
+A version has its own terms (method, module, base, …) and its adapter's (name, tags, words, …), so that a
+search reads only one ordered list. An edit of the adapter therefore rewrites terms of its versions.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _IDS_AT_ONCE = 400
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a text as they are found: lower case, split at everything that is no letter or digit."""
+    """The searchable words of a text: lower case, split at everything except letters and digits."""
     yield from dict.fromkeys(_WORD.findall(text.casefold()))
 
 
 def add(tx: Transaction, version: int, terms: Terms) -> None:
-    """Gives a version terms that it does not have yet."""
+    """Adds terms that a version does not have yet."""
     ids = _ids(tx, terms)
     if ids:
         tx.execute(insert(PostingRow), [{"term_id": term, "version_id": version} for term in sorted(ids)])
 
 
 def remove(tx: Transaction, version: int, fields: Iterable[str], text: str | None = None) -> None:
-    """Takes from a version the terms of these fields (and this text, if one is given)."""
+    """Removes a version's terms of these fields (and this text, if given)."""
     gone = select(TermRow.id).where(col(TermRow.field).in_(list(fields)))
     if text is not None:
         gone = gone.where(TermRow.text == text)
@@ -65,7 +65,7 @@ def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) 
 
 
 def _ids(tx: Transaction, terms: Terms) -> set[int]:
-    """The keys of terms; those that are new are added."""
+    """The keys of terms; adds new ones."""
     wanted = sorted(set(terms))
     found: dict[tuple[str, str], int] = {}
     for at in range(0, len(wanted), _IDS_AT_ONCE):

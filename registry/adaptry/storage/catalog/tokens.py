@@ -1,93 +1,188 @@
-"""Tokens in the catalog: by the hash of the secret, so that a stolen database opens nothing."""
+"""Tokens in the catalog, by the hash of the secret, so that a stolen database contains no usable token."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import cast
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, bindparam, or_, update
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
-from adaptry.core.identity import LOCAL, Identity, Role
-from adaptry.storage.catalog.database import Transaction
+from adaptry.core.access.grants import Limit
+from adaptry.core.access.resources import Resource
+from adaptry.core.identity import Identity
+from adaptry.registry.access import TokenInfo
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
-from adaptry.storage.catalog.rows import TokenRow
+from adaptry.storage.catalog.principals import enabled_grants
+from adaptry.storage.catalog.rows import PrincipalRow, TokenRow
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
-
-class TokenInfo(BaseModel):
-    """A token as listed: who may do what with it, and its last four characters to tell it by."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: int
-    kind: str
-    name: str
-    role: Role
-    namespaces: tuple[str, ...]
-    last_four: str
-    created_at: datetime
-    expires_at: datetime | None = None
-    revoked_at: datetime | None = None
-
-
-def insert(tx: Transaction, secret_sha256: str, info: TokenInfo) -> None:
-    """Keeps a token; `info.id` is ignored."""
-    tx.add(
-        TokenRow(
-            secret_sha256=secret_sha256,
-            last_four=info.last_four,
-            kind=info.kind,
-            name=info.name,
-            role=info.role,
-            namespaces=encode_list(info.namespaces),
-            created_at=info.created_at,
-            expires_at=info.expires_at,
-        )
+_TOKENS, _PRINCIPALS = table_of(TokenRow), table_of(PrincipalRow)
+_EVERY = (
+    select_columns(
+        *_TOKENS.c,
+        _PRINCIPALS.c.name.label("principal"),
+        _PRINCIPALS.c.disabled_at.label("principal_disabled_at"),
     )
+    .join(_PRINCIPALS, _PRINCIPALS.c.id == _TOKENS.c.principal_id)
+    .order_by(_TOKENS.c.id)
+)
+_FOUND = _EVERY.where(_TOKENS.c.secret_sha256 == bindparam("secret"))
 
 
-def find(tx: Transaction, secret_sha256: str) -> TokenInfo | None:
-    row = tx.exec(select(TokenRow).where(TokenRow.secret_sha256 == secret_sha256)).first()
-    return _info(row) if row else None
+class TokenRecord(NamedTuple):
+    """A token, its principal's number, whether the principal is disabled, and the token's limits."""
+
+    info: TokenInfo
+    principal: int
+    is_disabled: bool
+    limit: Limit | None
+
+
+class NewToken(NamedTuple):
+    """A token to store. `name` must be free among the principal's."""
+
+    secret_sha256: str
+    last_four: str
+    kind: str
+    principal: int
+    name: str
+    limit: Limit | None
+    expires_at: datetime | None
+
+
+def insert(tx: Transaction, token: NewToken, now: datetime, by: str) -> int:
+    """Stores a token, and returns its id."""
+    permissions, resources = _columns(token.limit)
+    row = TokenRow(
+        secret_sha256=token.secret_sha256,
+        last_four=token.last_four,
+        kind=token.kind,
+        principal_id=token.principal,
+        name=token.name,
+        permissions=permissions,
+        resources=resources,
+        created_at=now,
+        created_by=by,
+        expires_at=token.expires_at,
+    )
+    tx.add(row)
+    tx.flush()
+    owner = tx.get_one(PrincipalRow, token.principal)
+    about = {"token": row.id, "name": token.name, "expires_at": token.expires_at}
+    limits = {"permissions": permissions, "resources": resources}
+    target = AuditTarget(owner.name, owner.namespace)
+    record(tx, "token.create", target, now, after={**about, **limits}, by=by)
+    return row.id or 0
+
+
+def find(tx: Reads, secret_sha256: str) -> TokenRecord | None:
+    rows = run_select(tx, _FOUND, {"secret": secret_sha256})
+    return _record(rows[0]) if rows else None
+
+
+def by_id(tx: Transaction, id: int) -> TokenRecord | None:
+    return next(_records(tx, _TOKENS.c.id == id), None)
 
 
 def every(tx: Transaction) -> tuple[TokenInfo, ...]:
-    """All tokens ever made, oldest first."""
-    return tuple(_info(row) for row in tx.exec(select(TokenRow).order_by(col(TokenRow.id))))
+    """All tokens ever created, oldest first."""
+    return tuple(record.info for record in _records(tx))
+
+
+def of_principals(tx: Transaction, name: str, namespaces: Collection[str]) -> tuple[TokenInfo, ...]:
+    """The tokens of one principal, and of the service accounts of some namespaces, oldest first."""
+    which = or_(col(PrincipalRow.name) == name, col(PrincipalRow.namespace).in_(namespaces))
+    return tuple(record.info for record in _records(tx, which))
+
+
+def names(tx: Transaction, principal: int) -> frozenset[str]:
+    """The names of all the tokens that a principal has or had."""
+    return frozenset(tx.exec(select(TokenRow.name).where(TokenRow.principal_id == principal)))
 
 
 def revoke(tx: Transaction, id: int, at: datetime) -> bool:
-    """Whether there was such a token that was not revoked before."""
-    tokens = select(TokenRow.id).where(TokenRow.id == id, col(TokenRow.revoked_at).is_(None))
-    was_valid = tx.exec(tokens).first() is not None
-    if was_valid:
-        tx.execute(update(TokenRow).where(col(TokenRow.id) == id).values(revoked_at=at))
-    return was_valid
+    """Revokes a token; returns whether it existed and was valid."""
+    found = by_id(tx, id)
+    if found is None or found.info.revoked_at is not None:
+        return False
+    tx.execute(update(TokenRow).where(col(TokenRow.id) == id).values(revoked_at=at))
+    owner = tx.get_one(PrincipalRow, found.principal)
+    was = {"token": id, "name": found.info.name, "expires_at": found.info.expires_at}
+    record(tx, "token.revoke", AuditTarget(owner.name, owner.namespace), at, before=was)
+    return True
+
+
+def record_use(tx: Transaction, used: Mapping[int, datetime]) -> None:
+    """Stores when each token was last used; times earlier than the stored one change nothing."""
+    for id, at in used.items():
+        is_older = or_(col(TokenRow.last_used_at).is_(None), col(TokenRow.last_used_at) < at)
+        tx.execute(update(TokenRow).where(col(TokenRow.id) == id, is_older).values(last_used_at=at))
+
+
+def identity_of(tx: Reads, token: TokenRecord) -> Identity:
+    """The identity of a token of a principal that is not disabled."""
+    grants = enabled_grants(tx, token.principal)
+    return Identity(token.info.principal, grants, token.limit, token.principal, token.info.id)
 
 
 def is_revoked(tx: Transaction, identity: Identity) -> bool:
-    """Whether somebody has these rights only by revoked tokens. An expired one was not taken back."""
-    if identity == LOCAL:  # who works in the registry's folder needs no token
+    """Whether the principal is disabled, or every token with these limits was revoked. Expired tokens do not
+    count as revoked.
+    """
+    if identity.principal is None:  # users of the registry's folder need no token
         return False
+    if tx.get_one(PrincipalRow, identity.principal).disabled_at is not None:
+        return True
+    permissions, resources = _columns(identity.limit)
     tokens = select(TokenRow.revoked_at).where(
-        TokenRow.name == identity.name,
-        TokenRow.role == identity.role,
-        TokenRow.namespaces == encode_list(identity.namespaces),
+        TokenRow.principal_id == identity.principal,
+        col(TokenRow.permissions).is_not_distinct_from(permissions),
+        col(TokenRow.resources).is_not_distinct_from(resources),
     )
     found = tx.exec(tokens).all()
     return bool(found) and None not in found
 
 
-def _info(row: TokenRow) -> TokenInfo:
-    return TokenInfo(
-        id=row.id or 0,
+def _columns(limit: Limit | None) -> tuple[str | None, str | None]:
+    """The columns of a limit."""
+    if limit is None:
+        return None, None
+    permissions = None if limit.permissions is None else encode_list(limit.permissions)
+    resources = None if limit.resources is None else encode_list(map(str, limit.resources))
+    return permissions, resources
+
+
+def _limit(row: Columns) -> Limit | None:
+    if row.permissions is None and row.resources is None:
+        return None
+    return Limit(
+        None if row.permissions is None else decode_list(row.permissions),
+        None if row.resources is None else tuple(map(Resource.parse, decode_list(row.resources))),
+    )
+
+
+def _records(tx: Transaction, *which: ColumnElement[bool]) -> Iterator[TokenRecord]:
+    return map(_record, run_select(tx, _EVERY.where(*which), {}))
+
+
+def _record(row: Columns) -> TokenRecord:
+    info = TokenInfo(
+        id=row.id,
         kind=row.kind,
+        principal=row.principal,
         name=row.name,
-        role=cast(Role, row.role),
-        namespaces=decode_list(row.namespaces),
+        permissions=None if row.permissions is None else decode_list(row.permissions),
+        resources=None if row.resources is None else decode_list(row.resources),
         last_four=row.last_four,
         created_at=row.created_at,
+        created_by=row.created_by,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
     )
+    return TokenRecord(info, row.principal_id, row.principal_disabled_at is not None, _limit(row))

@@ -19,7 +19,7 @@ from adaptry.storage.catalog.rows import AdapterRow, RevisionRow, VersionRow
 
 @dataclass(frozen=True, slots=True)
 class PendingVersion:
-    """A version that declared a base, to be checked again now that one is known."""
+    """A version that declared a base, to be checked again now that the base is registered."""
 
     key: int
     adapter: AdapterRecord

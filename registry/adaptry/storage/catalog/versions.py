@@ -1,32 +1,41 @@
-"""Versions in the catalog: admitted once, numbered for ever."""
+"""Versions in the catalog: admitted once, with permanent numbers."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
+from adaptry.adapters.formats import detect_format
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
+from adaptry.core.errors import CorruptData
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
 from adaptry.registry.records import BaseStatus, Page, VersionDetail, VersionInfo
-from adaptry.storage.catalog import adapters, commits, cursors, inspections, terms
+from adaptry.storage.catalog import adapters, commits, cursors, files, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
-from adaptry.storage.catalog.version_info import Columns, by_keys
+from adaptry.storage.catalog.version_info import Columns, by_key, by_keys, run_select, table_of
+
+_DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
+_DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
+_MANIFEST = select_columns(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
+_MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
-    """A version as the catalog knows it: its key, and what rules need to know of it."""
+    """A version in the catalog: its key, and the values that rules need."""
 
     key: int
     number: int
@@ -36,7 +45,7 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class BaseCheck:
-    """What is known of a version's base, and what the checks said."""
+    """A version's base and the report of its checks."""
 
     base_id: Digest | None
     base_name: str | None
@@ -46,7 +55,7 @@ class BaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A version about to be: its declared manifest, what its files gave, and the number it should have."""
+    """A version to be admitted: its manifest, the data derived from its files, and the requested number."""
 
     manifest: Manifest
     spec: Spec
@@ -73,6 +82,7 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
     tx.add(row)
     tx.flush()
     assert row.id is not None
+    stored_use.add_version(tx, adapter.name.namespace, by)
     tx.add(
         VersionDetailRow(
             version_id=row.id,
@@ -97,7 +107,7 @@ def fill_derived(row: VersionRow, derived: Admission) -> None:
 
 
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
-    """What the search index should have of a version, by the rows it derives from. Raises `CorruptData`."""
+    """The search terms of a version, derived from its rows. Raises `CorruptData`."""
     pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
     own = _own_terms(row, manifest(tx, Digest(row.digest)))
     shared = adapters.own_terms(tx, row.adapter_id)
@@ -118,8 +128,41 @@ def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
+def find_same_content(tx: Transaction, adapter: AdapterRecord, wanted: Manifest) -> Manifest | None:
+    """The manifest of the newest usable version with the same files and base, whatever its other
+    declarations.
+    """
+    format = detect_format(entry.path for entry in wanted.files)
+    entry = wanted.file(format.weights) if format else None
+    weights = files.find_weights_digest(tx, entry.sha256) if entry else None
+    if weights is None:
+        return None
+    query = (
+        select(VersionRow.digest)
+        .where(
+            VersionRow.adapter_id == adapter.key,
+            VersionRow.weights == weights.hex,
+            col(VersionRow.state).in_(("active", "deprecated")),
+        )
+        .order_by(col(VersionRow.number).desc())
+        .limit(_MOST_ALIKE)
+    )
+    for digest in tx.exec(query).all():
+        with contextlib.suppress(CorruptData):  # a push of the same files may repair it
+            one = manifest(tx, Digest(digest))
+            if one.files == wanted.files and _same_base(one, wanted):
+                return one
+    return None
+
+
+def _same_base(one: Manifest, other: Manifest) -> bool:
+    if one.base is None or other.base is None or one.base.id is None:
+        return one.base == other.base
+    return one.base.id == other.base.id
+
+
 def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:
-    """Replaces what is known of a version's base, after it was checked again."""
+    """Replaces a version's base and report, after it was checked again."""
     tx.execute(
         update(VersionRow)
         .where(col(VersionRow.id) == key)
@@ -139,6 +182,18 @@ def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:
     terms.add(tx, key, _base_terms(base_check))
 
 
+def bound_base(tx: Transaction, key: int) -> Digest | None:
+    """The base that the version was bound to."""
+    hex = tx.exec(select(VersionRow.bound_base).where(VersionRow.id == key)).first()
+    return Digest(hex) if hex else None
+
+
+def bind_base(tx: Transaction, key: int, base: Digest, base_check: BaseCheck) -> None:
+    """Binds a version to a base, with the report of the check against it."""
+    tx.execute(update(VersionRow).where(col(VersionRow.id) == key).values(bound_base=base.hex))
+    set_base_check(tx, key, base_check)
+
+
 def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
     """Replaces a version's report, after its weights were inspected."""
     tx.execute(update(VersionRow).where(col(VersionRow.id) == key).values(findings=len(report.findings)))
@@ -150,16 +205,16 @@ def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
 
 
 def manifest(tx: Transaction, digest: Digest) -> Manifest:
-    """The manifest of a revision that some version or commit has. Raises `CorruptData`."""
-    data = tx.exec(select(RevisionRow.manifest).where(RevisionRow.digest == digest.hex)).one()
-    return stored_manifest(digest, data)
+    """The manifest of a revision of a version or commit. Raises `CorruptData`."""
+    (row,) = run_select(tx, _MANIFEST, {"digest": digest.hex})
+    return stored_manifest(digest, row.manifest)
 
 
 def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
-    row = tx.get_one(VersionDetailRow, stored.key)
+    (row,) = run_select(tx, _DETAIL, {"key": stored.key})
     declared = manifest(tx, stored.digest)
     return VersionDetail(
-        version=by_keys(tx, [stored.key])[0],
+        version=by_key(tx, stored.key),
         manifest=declared,
         spec=decode_model(Spec, row.spec),
         report=decode_model(CheckReport, row.report),
@@ -201,5 +256,5 @@ def to_record(row: VersionRow | Columns) -> VersionRecord:
 
 
 def get(tx: Transaction, key: int) -> VersionRecord:
-    """The version with that key, which must be there."""
+    """The version with that key, which must exist."""
     return to_record(tx.get_one(VersionRow, key))

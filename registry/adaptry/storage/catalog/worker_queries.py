@@ -1,4 +1,4 @@
-"""Workers and what each has, as people see them."""
+"""Workers and their loaded adapters, as values for readers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
-from adaptry.storage.catalog.workers import WorkerRecord, is_lost
+from adaptry.storage.catalog.workers import WorkerRecord, gone, is_lost
 
 _ABOUT = "workers"
 
 
 def of_version(tx: Transaction, version: int, now: datetime) -> tuple[ResidentInfo, ...]:
-    """Who has or had a version, in the order of the workers' names."""
+    """The workers that have or had a version, in name order."""
     return tuple(_infos(tx, col(ResidentRow.version_id) == version, now))
 
 
@@ -41,10 +41,10 @@ def page(
     limit: int,
     now: datetime,
 ) -> Page[WorkerInfo]:
-    """Workers in the order of their names and owners, as far as `scope` reaches."""
+    """Workers within `scope`, in the order of names and owners."""
     query = select(WorkerRow).order_by(WorkerRow.name, WorkerRow.owner).limit(limit + 1)
     if cursor is not None:
-        name, _, of = cursors.decode(cursor, _ABOUT).partition(" ")  # no worker's name has a space in it
+        name, _, of = cursors.decode(cursor, _ABOUT).partition(" ")  # worker names contain no space
         query = query.where(
             or_(
                 col(WorkerRow.name) > name,
@@ -66,7 +66,7 @@ def may_see(tx: Transaction, worker: WorkerRecord, owner: str, scope: ReadScope)
 
 
 def _is_seen(owner: str, scope: ReadScope) -> ColumnElement[bool] | None:
-    """Which workers may be seen: one's own, and those with something one may read. None is all of them."""
+    """The visible workers: the caller's own, and those with a readable adapter. None means all."""
     of_adapters = scope.adapter_condition()
     if of_adapters is None:
         return None
@@ -100,8 +100,10 @@ def _with_residents(
             first_at=row.first_at,
             reported_at=row.reported_at,
             lease=row.lease,
+            max_age=row.max_age,
             is_lost=is_lost(row, now),
             is_answering=row.is_answering,
+            gone=gone(row),
             residents=tuple(one for one in residents if (one.worker, one.owner) == (row.name, row.owner)),
             troubles=tuple(map(WorkerProblem.model_validate, json.loads(row.troubles))),
         )
@@ -134,6 +136,8 @@ def _infos(tx: Transaction, which: ColumnElement[bool], now: datetime) -> list[R
             dropped_at=resident.dropped_at,
             reason=resident.reason,
             is_lost=is_lost(worker, now),
+            reported_at=worker.reported_at,
+            gone=gone(worker),
         )
         for worker, resident, name, version in tx.exec(query)
     ]

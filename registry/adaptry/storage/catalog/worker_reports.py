@@ -1,7 +1,7 @@
-"""What each worker has, in the catalog: rows that a report brings up to date, and that a recall is proved by.
+"""The loaded adapters of each worker: rows that a report updates, and that prove recalls.
 
-What a worker no longer reports stays for thirty days as `unloaded`, so that it is known who had a version
-that is recalled later.
+A version that a worker no longer reports stays for thirty days as `unloaded`, so that a later recall knows
+its former workers; a withdrawn version that was not dropped stays as long as it is withdrawn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Key = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class ReportedVersion:
-    """A version that a report names, as the catalog knows it."""
+    """The catalog's values of a version that a report names."""
 
     version_key: int
     adapter_key: int
@@ -42,7 +42,7 @@ class ReportedVersion:
 def versions_of(
     tx: Transaction, named: Iterable[VersionKey], identity: Identity
 ) -> Mapping[VersionKey, ReportedVersion]:
-    """The versions that are there and may be read."""
+    """The existing readable versions."""
     wanted = set(named)
     digests = {digest.hex for _, digest in wanted}
     query = (
@@ -60,7 +60,7 @@ def versions_of(
 
 
 def is_renewal(tx: Transaction, worker: WorkerRecord | None, report: WorkerReport) -> bool:
-    """Whether a report says nothing but that the worker is still there and has what it had."""
+    """Whether a report only confirms that the worker is alive with the same adapters."""
     if worker is None or report.dropped or not workers.is_unchanged(tx, worker, report):
         return False
     if report.residents is None:
@@ -79,7 +79,7 @@ def replace(
     found: Mapping[VersionKey, ReportedVersion],
     now: datetime,
 ) -> None:
-    """Makes the worker's rows what it says it has; the others are unloaded from now on."""
+    """Updates the worker's rows to its report; versions that it does not report become unloaded."""
     rows = _rows(tx, worker)
     said: set[_Key] = set()
     for one in residents:
@@ -101,8 +101,10 @@ def replace(
         if key not in said and row.condition != "unloaded":
             row.condition, row.ended_at = "unloaded", row.ended_at or now
     tx.flush()
+    withdrawn = select(VersionRow.id).where(col(VersionRow.state).in_(WITHDRAWN))
     is_old = (col(ResidentRow.worker_id) == worker.key) & (col(ResidentRow.ended_at) < now - KEPT)
-    tx.execute(delete(ResidentRow).where(is_old))
+    is_settled = col(ResidentRow.dropped_at).is_not(None) | col(ResidentRow.version_id).not_in(withdrawn)
+    tx.execute(delete(ResidentRow).where(is_old, is_settled))
 
 
 def _update_row(row: ResidentRow, said: ResidentReport, now: datetime) -> None:
@@ -125,7 +127,7 @@ def drop(
     found: Mapping[VersionKey, ReportedVersion],
     now: datetime,
 ) -> None:
-    """Notes what the worker has dropped: of what it says it still has, nothing."""
+    """Records the versions that the worker has dropped, except those that it still reports."""
     versions = {known.version_key for one in dropped if (known := found.get((one.name, one.digest)))}
     for (key, _), row in _rows(tx, worker).items():
         if key in versions and row.condition in ENDED:
@@ -134,34 +136,47 @@ def drop(
 
 
 def withdrawals_for(tx: Transaction, worker: WorkerRecord) -> tuple[Withdrawal, ...]:
-    """The withdrawn versions that the worker has or had and has not dropped yet."""
+    """The withdrawn versions that the worker has or had and has not yet dropped."""
+    held = select(ResidentRow.version_id).where(
+        ResidentRow.worker_id == worker.key, col(ResidentRow.dropped_at).is_(None)
+    )
     query = (
-        select(AdapterRow.name, VersionRow.digest, VersionRow.number, VersionRow.state)
+        select(AdapterRow.name, VersionRow)
         .join(VersionRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
-        .join(ResidentRow, col(ResidentRow.version_id) == col(VersionRow.id))
-        .where(
-            col(ResidentRow.worker_id) == worker.key,
-            col(ResidentRow.dropped_at).is_(None),
-            col(VersionRow.state).in_(WITHDRAWN),
-        )
-        .distinct()
+        .where(col(VersionRow.id).in_(held), col(VersionRow.state).in_(WITHDRAWN))
         .order_by(AdapterRow.name, col(VersionRow.number))
     )
     return tuple(
         Withdrawal(
-            name=AdapterName.parse(name), digest=Digest(digest), number=number, state=cast(State, state)
+            name=AdapterName.parse(name),
+            digest=Digest(version.digest),
+            number=version.number,
+            state=cast(State, version.state),
+            generation=version.state_generation,
         )
-        for name, digest, number, state in tx.exec(query)
+        for name, version in tx.exec(query)
     )
 
 
+def may_serve(tx: Transaction, worker: WorkerRecord) -> bool:
+    """Whether the worker has anything loaded that could serve a request."""
+    query = select(ResidentRow.worker_id).where(
+        ResidentRow.worker_id == worker.key, col(ResidentRow.condition).not_in(ENDED)
+    )
+    return tx.exec(query.limit(1)).first() is not None
+
+
 def workers_with_adapter(tx: Transaction, adapter_key: int) -> tuple[str, ...]:
-    """The workers that have a version of an adapter, in name order."""
+    """The workers that have a version of an adapter and are not declared gone, in name order."""
     query = (
         select(WorkerRow.name)
         .join(ResidentRow, col(ResidentRow.worker_id) == col(WorkerRow.id))
         .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
-        .where(VersionRow.adapter_id == adapter_key, col(ResidentRow.condition).not_in(ENDED))
+        .where(
+            VersionRow.adapter_id == adapter_key,
+            col(ResidentRow.condition).not_in(ENDED),
+            col(WorkerRow.gone_at).is_(None),
+        )
     )
     return tuple(tx.exec(query.distinct().order_by(WorkerRow.name)))
 

@@ -1,4 +1,4 @@
-"""Workers in the catalog: who reports, as it was heard of last."""
+"""Workers in the catalog, as last reported."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete
 from sqlmodel import col, select
 
-from adaptry.registry.workers import WorkerReport
+from adaptry.registry.workers import GoneDeclaration, WorkerReport
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import ResidentRow, WorkerRow
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """A worker's key, and what others are told of who it is. `owner` is whose token it reports with."""
+    """A worker's key and public name. `owner` is the principal of its token."""
 
     key: int
     name: str
@@ -25,7 +25,7 @@ class WorkerRecord:
 
     @property
     def label(self) -> str:
-        """Tells it from every other worker: names are the owners' own."""
+        """A unique label: names are unique only per owner."""
         return f"{self.owner}/{self.name}"
 
 
@@ -35,19 +35,21 @@ def find(tx: Transaction, name: str, owner: str) -> WorkerRecord | None:
 
 
 def named(tx: Transaction, name: str) -> tuple[WorkerRecord, ...]:
-    """Every owner's worker of that name, in the order of the owners."""
+    """The workers of that name of all owners, in the order of owners."""
     rows = tx.exec(select(WorkerRow).where(WorkerRow.name == name).order_by(WorkerRow.owner))
     return tuple(map(_record, rows))
 
 
 def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> WorkerRecord:
-    """The worker of that owner, as the report describes it; made if it is new."""
+    """Updates the owner's worker from a report; creates it if it is new."""
     row = _row(tx, report.worker, owner) or WorkerRow(
         name=report.worker, owner=owner, engine=report.engine, lease=0, first_at=now, reported_at=now
     )
     row.engine, row.version, row.base, row.url = report.engine, report.version, report.base, report.url
     row.slots, row.lease, row.reported_at = report.slots, report.lease, now
     row.seen = row.seen if report.seen is None else report.seen
+    row.max_age = report.max_age
+    row.gone_at = row.gone_by = row.gone_reason = None
     row.is_answering = report.residents is not None
     row.troubles = _troubles_text(report)
     tx.add(row)
@@ -56,9 +58,34 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
 
 
 def is_unchanged(tx: Transaction, worker: WorkerRecord, report: WorkerReport) -> bool:
-    """Whether it answers as before, with the same troubles; what it has is another question."""
+    """Whether its engine answers as before, with the same problems; its adapters are compared elsewhere."""
     row = tx.get_one(WorkerRow, worker.key)
-    return row.is_answering == (report.residents is not None) and row.troubles == _troubles_text(report)
+    is_answering = report.residents is not None
+    return row.gone_at is None and row.is_answering == is_answering and row.troubles == _troubles_text(report)
+
+
+def declare_gone(tx: Transaction, worker: WorkerRecord, at: datetime, by: str, reason: str) -> None:
+    row = tx.get_one(WorkerRow, worker.key)
+    row.gone_at, row.gone_by, row.gone_reason = at, by, reason
+    tx.flush()
+
+
+def is_gone(tx: Transaction, worker: WorkerRecord) -> bool:
+    """Whether it was declared gone and has not reported since."""
+    return tx.get_one(WorkerRow, worker.key).gone_at is not None
+
+
+def is_silent(tx: Transaction, worker: WorkerRecord, now: datetime) -> bool:
+    """Whether its last report has expired, or its engine does not answer."""
+    row = tx.get_one(WorkerRow, worker.key)
+    return is_lost(row, now) or not row.is_answering
+
+
+def gone(row: WorkerRow) -> GoneDeclaration | None:
+    """The declaration that the worker is gone; for this package."""
+    if row.gone_at is None:
+        return None
+    return GoneDeclaration(at=row.gone_at, by=row.gone_by or "", reason=row.gone_reason or "")
 
 
 def forget(tx: Transaction, worker: WorkerRecord) -> None:
@@ -68,12 +95,12 @@ def forget(tx: Transaction, worker: WorkerRecord) -> None:
 
 
 def is_lost(row: WorkerRow, now: datetime) -> bool:
-    """Whether it was not heard of in time; for this package."""
+    """Whether its last report has expired; for this package."""
     return now > row.reported_at + timedelta(seconds=row.lease)
 
 
 def label_of(row: WorkerRow) -> str:
-    """As `WorkerRecord.label`; for this package."""
+    """The same as `WorkerRecord.label`; for this package."""
     return _record(row).label
 
 

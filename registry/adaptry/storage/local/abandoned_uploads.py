@@ -1,9 +1,8 @@
-"""Abandoned upload sessions, and how they make room for new ones.
+"""Abandoned upload sessions, which are dropped for new ones.
 
-A client that pauses between two requests holds nothing, so an idle session may still be alive. A session
-counts as abandoned if nobody holds its staging and nothing has happened to it for `IDLE`: no request, and no
-bytes that arrived past the server. Its client, if there is one after all, gets `NotFound` and opens the
-upload again.
+A client holds no lock between requests, so an idle session may still be in use. A session counts as abandoned
+if nobody holds its staging and nothing has happened to it for `IDLE`: no request, and no bytes written by
+presigned URL. If its client continues after all, it gets `NotFound` and opens the upload again.
 """
 
 from __future__ import annotations
@@ -12,36 +11,36 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from adaptry.core.errors import Conflict
-from adaptry.registry.files import Owner
+from adaptry.core.quotas import QuotaSubject
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import files
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.files import UploadSessionRecord
 
 IDLE = timedelta(minutes=2)
-"""Longer than a client pauses that is alive: between two tries `transfer` waits ten seconds at most."""
+"""Longer than an active client pauses: between two attempts, `transfer` waits at most ten seconds."""
 IDLE_DIRECT = timedelta(minutes=15)
-"""The same where parts go straight to a bucket, which sees each only when it is whole: 16 MiB at 20 kB/s."""
+"""The same if parts go directly to a bucket, which shows a part only when it is complete: 16 MiB at 20
+kB/s.
+"""
 
 
 def drop_abandoned(
-    catalog: Catalog, blobs: BlobStore, owner: Owner, wanted: int, now: datetime, direct_from: int | None
-) -> int:
-    """Drops up to `wanted` abandoned sessions of the owner's tenant, the longest idle first; how many went.
+    catalog: Catalog, blobs: BlobStore, who: QuotaSubject, now: datetime, direct_from: int | None
+) -> bool:
+    """Drops the longest idle of the abandoned sessions in a namespace, or of a principal; False if none is.
 
-    Sessions for files of `direct_from` bytes or more may have bytes on the way past the server (None: none
-    has). Safe beside other processes: a staging is held, and its row looked at again, before either goes.
+    Sessions for files of `direct_from` bytes or more may receive bytes by presigned URL (None: none). Safe
+    beside other processes: the staging is locked, and its row checked again, before either is deleted.
     """
     with catalog.read() as tx:
-        idle = files.sessions_idle_since(tx, owner, now - IDLE)
-    dropped = 0
+        idle = files.sessions_idle_since(tx, who, now - IDLE)
     for session in idle:
-        if dropped == wanted:
-            break
         is_direct = direct_from is not None and session.size >= direct_from
-        with suppress(Conflict):  # somebody holds it
-            dropped += _drop(catalog, blobs, session, now - (IDLE_DIRECT if is_direct else IDLE))
-    return dropped
+        with suppress(Conflict):  # another process holds it
+            if _drop(catalog, blobs, session, now - (IDLE_DIRECT if is_direct else IDLE)):
+                return True
+    return False
 
 
 def _drop(catalog: Catalog, blobs: BlobStore, session: UploadSessionRecord, before: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""The part of a local registry about adapters: created, found, edited, renamed, deleted."""
+"""The part of a local registry about adapters: creating, finding, editing, renaming, deleting them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from adaptry.core.access.actions import Action
 from adaptry.core.errors import Conflict, PermissionDenied
-from adaptry.core.identity import require_write
 from adaptry.core.refs import AdapterName
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.storage.catalog import adapters, aliases, commits, cursors, events, worker_reports
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext, require_no_base
+from adaptry.storage.local.quotas import require_namespace_within
 
 _INFO = TypeAdapter(AdapterInfo)
 
@@ -25,8 +26,10 @@ class LocalAdapters(Adapters):
     context: RegistryContext
 
     def create(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        with self.context.catalog.write() as tx:
-            require_write(self.context.identity, name)
+        with self.context.write() as tx:
+            self.context.require("push", name)
+            if edit.visibility == "public":
+                self.context.require("state.set", name)
             return self.context.run_once(tx, _INFO, lambda: self._create(tx, name, edit))
 
     def _create(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
@@ -35,7 +38,7 @@ class LocalAdapters(Adapters):
         return adapters.info(tx, self.context.create_adapter_record(tx, name, edit))
 
     def get(self, name: AdapterName) -> AdapterInfo:
-        with self.context.catalog.read() as tx:
+        with self.context.catalog.read_prepared() as tx:
             return adapters.info(tx, self.context.readable_adapter(tx, name))
 
     def list(
@@ -47,30 +50,41 @@ class LocalAdapters(Adapters):
 
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         now = self.context.clock()
-        with self.context.catalog.write() as tx:
-            adapter = adapters.edit(tx, self.context.writable_adapter(tx, name), edit, now)
+        with self.context.write() as tx:
+            adapter = self.context.readable_adapter(tx, name)
+            for action in _actions_of(edit):
+                self.context.require(action, name)
+            seen = adapters.info(tx, adapter)
+            adapter = adapters.edit(tx, adapter, edit, now)
             changed = {
                 "description": edit.description,
                 "tags": ", ".join(edit.tags) if edit.tags is not None else None,
                 "visibility": edit.visibility,
             }
-            events.record(
-                tx, "adapter.edited", at=now, by=self.context.identity.name, adapter=adapter, detail=changed
-            )
+            was = {
+                "description": seen.description,
+                "tags": ", ".join(seen.tags),
+                "visibility": seen.visibility,
+            }
+            before = {key: was[key] for key, value in changed.items() if value is not None}
+            by = self.context.identity.name
+            events.record(tx, "adapter.edited", at=now, by=by, adapter=adapter, detail=changed, before=before)
             return adapters.info(tx, adapter)
 
     def rename(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
         now = self.context.clock()
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
-            if not self.context.identity.may_write(to):
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "delete")
+            if not self.context.may("push", to):
                 raise PermissionDenied(
-                    f"{self.context.identity.name} may not write to {to.namespace!r}, so not rename into it"
+                    f"{self.context.identity.name} may not push to {to}, and so may not rename {name} to it"
                 )
             if adapters.find(tx, to):
                 raise Conflict(f"{to} is taken; choose another name")
             require_no_base(tx, to)
             renamed = adapters.rename(tx, adapter, to, now)
+            if to.namespace != name.namespace:
+                require_namespace_within(self.context, tx, to.namespace)
             events.record(
                 tx,
                 "adapter.renamed",
@@ -92,16 +106,16 @@ class LocalAdapters(Adapters):
 
     def delete(self, name: AdapterName) -> None:
         now = self.context.clock()
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "delete")
             held = aliases.infos(tx, adapter)
             if held:
                 names = ", ".join(info.alias for info in held)
-                raise Conflict(f"{name} is in use through {names}; remove the aliases first")
+                raise Conflict(f"{name} is in use by {names}; remove the aliases first")
             if serving := worker_reports.workers_with_adapter(tx, adapter.key):
                 raise Conflict(
-                    f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or forget those that"
-                    " are gone: adaptry workers forget NAME"
+                    f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or"
+                    " declare workers whose engine has stopped: adaptry workers gone NAME --reason TEXT"
                 )
             commits.forget(tx, adapter)
             adapters.mark_deleted(tx, adapter, now)
@@ -113,3 +127,10 @@ class LocalAdapters(Adapters):
             return events.page(
                 tx, self.context.identity, self.context.readable_adapter(tx, name), cursor, limit
             )
+
+
+def _actions_of(edit: AdapterEdit) -> tuple[Action, ...]:
+    """The action that an edit requires: changing the visibility requires more than changing texts."""
+    says_something = edit.description is not None or edit.tags is not None
+    shows = edit.visibility is not None
+    return (*(("push",) if says_something or not shows else ()), *(("state.set",) if shows else ()))

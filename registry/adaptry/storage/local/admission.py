@@ -1,7 +1,7 @@
-"""Admission: what is derived from a revision's files, and which base it is checked against.
+"""Admission: derives data from a revision's files, and finds the base to check it against.
 
-Nothing is believed that can be derived: the spec comes from headers and config, the weights digest from the
-bytes, the base from what is registered. Reads headers and hashes weights; runs no model.
+Declarations are not trusted if a value can be derived: the spec comes from headers and config, the weights
+digest from the bytes, the base from the registered bases. Reads headers and hashes weights; runs no model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
 
 @dataclass(frozen=True, slots=True)
 class ResolvedBase:
-    """What a manifest and a config claim as base, and the base of this registry that it is, if any.
+    """The base that a manifest and a config claim, and the matching base of this registry, if any.
 
     `other_names` are its further names, and the one in the config if that is a base of the same weights.
     """
@@ -41,26 +41,29 @@ class ResolvedBase:
 
 
 def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
-    """The adapter of a revision whose files are stored. Raises as `open_content`, and `Unsupported`."""
+    """The adapter of a revision whose files are stored. Raises the errors of `open_content`, and
+    `Unsupported`.
+    """
     content = BlobContent(blobs, manifest)
     check_first_bytes(content)
     return open_content(content)
 
 
 def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Digest:
-    """Derived once for every file, however many revisions have it."""
+    """The weights digest, derived once for every file, however many revisions have it."""
     entry = manifest.file(adapter.format.weights)
     assert entry is not None
-    with catalog.read() as tx:
+    with catalog.read_prepared() as tx:
         stored = files.find_weights_digest(tx, entry.sha256)
     return stored or adapter.weights_digest()
 
 
 def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:
-    """The readable base that a revision means: by id if it claims one, else by the name it claims or its
-    config has `written`.
+    """The readable base of a revision: by id if it claims one, else by the name that it claims or that its
+    config has (`written`).
 
-    An id that is unknown stays a claim, and what the config says beside it is no name for it."""
+    An unknown id stays a claim, and the name in the config is not used for it.
+    """
     claim = manifest.base
     claimed_id = claim.id if claim else None
     claimed_name = claim.name if claim and (claim.name or claim.id) else written
@@ -76,6 +79,18 @@ def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: st
     return ResolvedBase(claimed_id, claimed_name, found[0], name, others)
 
 
+def find_bound_base(tx: Transaction, id: Digest, manifest: Manifest, written: str | None) -> ResolvedBase:
+    """The same as `find_base`, for a version that was bound to the base `id`. Its declared name is then
+    another name of that base. Raises `NotFound` if the base was deleted.
+    """
+    claimed_name = (manifest.base.name if manifest.base else None) or written
+    names = bases.names(tx, id)
+    name = claimed_name if claimed_name in names else next(iter(names), None)
+    declared = (claimed_name, written)
+    others = dict.fromkeys(other for other in (*names, *declared) if other is not None and other != name)
+    return ResolvedBase(None, claimed_name, id, name, tuple(others))
+
+
 def _is_same_model(tx: Transaction, scope: ReadScope, id: Digest, name: str) -> bool:
     """Whether the base of that name has the same weights, as a cast or a quantised copy has."""
     found = bases.find(tx, scope, name)
@@ -87,7 +102,9 @@ def _is_same_model(tx: Transaction, scope: ReadScope, id: Digest, name: str) -> 
 
 
 def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsInspection]:
-    """What is known of a revision's weights files. Those of old versions may not have been inspected yet."""
+    """The inspection results of a revision's weights files. Files of old versions may not be inspected
+    yet.
+    """
     found = inspections.find(tx, set(tree.weights.values()))
     return {path: found[digest] for path, digest in tree.weights.items() if digest in found}
 
@@ -95,10 +112,11 @@ def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsIn
 def check_against_base(
     adapter: Adapter, base: ResolvedBase, record: BaseRecord | None, weights: Sequence[Finding] = ()
 ) -> BaseCheck:
-    """Checks an adapter against its base; without a record, on its own. What its `weights` hold is part of
-    the report, and changes nothing about the base.
+    """Checks an adapter against its base; without a record, on its own. Findings about its `weights` are part
+    of the report, and do not affect the base status.
     """
-    name = base.name if record else base.claimed_name
+    claimed_id = str(base.claimed_id) if base.claimed_id else None
+    name = base.name if record else base.claimed_name or claimed_id
     report = check(adapter, record, name, other_names=base.other_names)
     status: BaseStatus = "unknown"
     if record and not report.is_blocked:

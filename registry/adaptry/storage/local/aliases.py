@@ -1,4 +1,4 @@
-"""The part of a local registry about aliases: moved only from where the mover saw them."""
+"""The part of a local registry about aliases, which move only by compare-and-swap."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class LocalAliases(Aliases):
 
     def move(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
         parse_stored_alias(alias)
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             return self.context.run_once(tx, _INFO, lambda: self._move(tx, adapter, alias, target, was))
 
@@ -50,8 +50,8 @@ class LocalAliases(Aliases):
 
     def remove(self, name: AdapterName, alias: str, was: int) -> None:
         now = self.context.clock()
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             found = aliases.find(tx, adapter, alias)
             if found is None:
                 raise NotFound(f"{name} has no alias {alias[:80]!a}")
@@ -77,10 +77,10 @@ def point_alias(
     now: datetime,
     by: str,
 ) -> AliasInfo:
-    """Points an alias that was found at `found`, with its event.
+    """Points an alias, previously at `found`, to a version, with an event.
 
-    Raises `Conflict` for a version that may not be pointed at, `InvalidRef` for a new alias whose name git
-    does not take.
+    Raises `Conflict` for a version that aliases may not name, `InvalidRef` for a new alias with a name that
+    git refuses.
     """
     require_alias_allowed(alias, to.state, to.number)
     if found is None:

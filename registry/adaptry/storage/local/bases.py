@@ -1,6 +1,6 @@
-"""The part of a local registry about bases: registered by content, named, their weights stored if asked.
+"""The part of a local registry about bases: registered by content, with names, and optionally stored weights.
 
-Registering a base settles what waited for it: versions that declared it are checked again, at once.
+When a base is registered, versions that declared it are checked again at once.
 """
 
 from __future__ import annotations
@@ -49,49 +49,48 @@ class LocalBases(Bases):
         self.context.require_base_write()
         _check_names(names)
         check_identity(record)
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             merged = self._put(tx, record, names)
         self._resolve_pending(merged)
         with self.context.catalog.read() as tx:
             return bases.info(tx, self.context.read_scope(tx), record.id)
 
     def store_generated_file(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes that were made here, for a base that is adopted later: their digest, and how many they
-        are.
+        """Stores bytes computed on this machine, for a base that is adopted later; returns their digest and
+        size.
 
-        They take the place of a copy that is marked as damaged. Raises `StorageFull`, and what `chunks`
-        raise.
+        They replace a copy that is marked as damaged. Raises `StorageFull`, and the errors of `chunks`.
         """
         digest, size = self.context.blobs.ingest(chunks)
         with self.context.catalog.read() as tx:
             is_marked = damage.damage_reason(tx, digest) is not None
         if is_marked:
-            with self.context.catalog.write() as tx:
+            with self.context.write() as tx:
                 damage.clear_damage(tx, digest)
         return digest, size
 
     def adopt(self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]) -> BaseInfo:
-        """A base that was made here, its files stored already: registered, named and stored in one
-        transaction, so that nobody sees it by halves. For what runs beside the stores; nobody far away may
-        say what is in them.
+        """Registers, names and stores a base that was computed on this machine and whose files are already
+        stored, in one transaction, so that nobody sees it incomplete. Only for processes beside the stores:
+        remote callers may not declare their contents.
 
-        Raises as `bases.put` and `bases.store`.
+        Raises the errors of `bases.put` and `bases.store`.
         """
         self.context.require_base_write()
         _check_names(names)
         check_identity(record)
-        with self.context.catalog.write() as tx:
-            # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to
+        with self.context.write() as tx:
+            # Bytes without an owner may be being deleted, or gone: checked here, where no deletion can begin
             # go.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
-                raise Unavailable("some of these files are being deleted just now; try again in a moment")
+                raise Unavailable("some of these files are being deleted; try again in a moment")
             require_sound(tx, {entry.path: entry.sha256 for entry in files_})
             lost = [entry.path for entry in files_ if not self.context.blobs.has(entry.sha256)]
             if lost:
-                raise NotFound(f"{', '.join(lost)} was made a while ago and collected since; make it again")
+                raise NotFound(f"{', '.join(lost)} was garbage collected in the meantime; create it again")
             merged = self._put(tx, record, names)
             for entry in files_:
-                files.add_owned(tx, record.id, entry.sha256, entry.size)
+                files.add_owned(tx, record.id, entry.sha256, entry.size, self.context.identity.name)
             self._store(tx, record.id, files_)
         self._resolve_pending(merged)
         return self.get(str(record.id))
@@ -121,7 +120,7 @@ class LocalBases(Bases):
 
     def store(self, id: Digest, files_: tuple[FileEntry, ...]) -> BaseInfo:
         self.context.require_base_write()
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             self._record(tx, id)
             if hidden := hiding(tx, bases.names(tx, id)):
                 raise Conflict(_taken(hidden[0], hidden[0]))
@@ -134,7 +133,7 @@ class LocalBases(Bases):
 
     def edit(self, id: Digest, edit: BaseEdit) -> BaseInfo:
         self.context.require_base_write()
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             self._record(tx, id)
             was = bases.info(tx, self.context.read_scope(tx), id).visibility
             if edit.visibility is not None and edit.visibility != was:
@@ -156,7 +155,7 @@ class LocalBases(Bases):
         return self.context.stored_chunks(file, start, what)
 
     def _put(self, tx: Transaction, record: BaseRecord, names: tuple[str, ...]) -> BaseRecord:
-        """What is known of the base from now on. Raises `Conflict` where a name is another's."""
+        """Stores the base's record and names. Raises `Conflict` if another base has one of the names."""
         now, by = self.context.clock(), self.context.identity.name
         before = bases.record(tx, record.id)
         taken = {name: _owner(tx, name) for name in names}
@@ -177,7 +176,7 @@ class LocalBases(Bases):
         return merged
 
     def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
-        """Where they are its files already, nothing has happened."""
+        """Does nothing if these are already its files."""
         known = bases.info(tx, self.context.read_scope(tx), id).stored
         if set(known) == set(files_):
             return
@@ -193,7 +192,9 @@ class LocalBases(Bases):
         return record
 
     def _resolve_pending(self, record: BaseRecord) -> None:
-        """Checks again, in batches, what declared this base; those pushed meanwhile saw it already."""
+        """Checks versions that declared this base again, in batches; versions pushed in the meantime saw it
+        already.
+        """
         after = 0
         while True:
             with self.context.catalog.read() as tx:
@@ -209,11 +210,11 @@ class LocalBases(Bases):
                     with self.context.catalog.read() as tx:
                         require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
                     adapter = open_stored(self.context.blobs, item.manifest)
-                except (CorruptData, NotFound):  # it stays declared until it is mended or pushed again
+                except (CorruptData, NotFound):  # it stays declared until it is repaired or pushed again
                     continue
                 found_in = weights_findings(adapter.spec, found)
                 base_checks.append((item, check_against_base(adapter, claim, record, found_in)))
-            with self.context.catalog.write() as tx:
+            with self.context.write() as tx:
                 now = self.context.clock()
                 for item, base_check in base_checks:
                     versions.set_base_check(tx, item.key, base_check)
@@ -231,9 +232,9 @@ class LocalBases(Bases):
 
 def _taken(name: str, adapter: str) -> str:
     return (
-        f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would be given that:"
-        f" choose another --name, or free this one with `adaptry rename {adapter} NEW` or, if nothing of it"
-        f" is needed, `adaptry delete {adapter}`"
+        f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would get that:"
+        f" choose another --name, or free this one with `adaptry rename {adapter} NEW` or, if it is not"
+        f" needed, `adaptry delete {adapter}`"
     )
 
 
@@ -243,7 +244,7 @@ def _owner(tx: Transaction, name: str) -> Digest | None:
 
 
 def _distinct_names(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
-    """Those that differ from the base's own names, and from each other, in more than capitals.
+    """The names that differ from the base's own names, and from each other, by more than capitals.
 
     Raises `Conflict` for one that differs only in capitals from a name of another base.
     """
@@ -263,7 +264,7 @@ def _distinct_names(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
 def _check_names(names: tuple[str, ...]) -> None:
     """Raises `Invalid`. A name that looks like an id would hide the base of that id."""
     if len(names) > _MOST_NAMES:
-        raise Invalid(f"a base is given at most {_MOST_NAMES} names at once")
+        raise Invalid(f"a base can get at most {_MOST_NAMES} names at once")
     for name in names:
         parse_base_name(name)
         if len(name) >= 12 and set(name) <= set("0123456789abcdef"):
@@ -271,11 +272,11 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 
 def _merged(known: BaseRecord, new: BaseRecord) -> BaseRecord:
-    """What is known of a base with what is new; shapes and sketches are its identity, so they stay."""
+    """A base's record with new data added; shapes and sketches are its identity, so they stay."""
     if known.roots and new.roots and known.roots.exact != new.roots.exact:
         raise Conflict(
             f"a base that looks like this one ({known.id.brief}) is registered, and their full digests"
-            " differ: one has been changed in a few places; find out which is the one you mean"
+            " differ: one of them was changed in a few places; check which one you need"
         )
     roots = known.roots
     if new.roots and (roots is None or roots.canon is None):
@@ -285,6 +286,7 @@ def _merged(known: BaseRecord, new: BaseRecord) -> BaseRecord:
             "roots": roots,
             "tokenizer": known.tokenizer or new.tokenizer,
             "vocabulary": known.vocabulary or new.vocabulary,
+            "tokenization": known.tokenization or new.tokenization,
             "chat_template": known.chat_template or new.chat_template,
             "file_hashes": {**known.file_hashes, **new.file_hashes},
         }

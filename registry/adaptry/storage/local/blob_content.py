@@ -25,7 +25,7 @@ _DANGEROUS: Mapping[bytes, str] = {
 
 
 class BlobContent(Content):
-    """A manifest's files; the blobs must be there."""
+    """A manifest's files; the blobs must exist."""
 
     def __init__(self, blobs: BlobStore, manifest: Manifest) -> None:
         self._blobs = blobs
@@ -46,8 +46,8 @@ class BlobContent(Content):
 
 
 def check_names(manifest: Manifest) -> None:
-    """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make
-    one are missing, `InvalidManifest` where there are none, or too many.
+    """Raises `InvalidPath` for a file that is not an adapter's, `Unsupported` if required files are missing,
+    `InvalidManifest` if there are no files or too many.
     """
     names = [entry.path for entry in manifest.files]
     if not names:
@@ -74,8 +74,8 @@ def check_names(manifest: Manifest) -> None:
 
 
 def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
-    """As `check_names`, of a tree that need not be an adapter yet, and may have others in folders beside
-    it.
+    """The same as `check_names`, for a tree that need not be an adapter yet, and may have others in
+    folders.
     """
     top = tuple(entry for entry in manifest.files if "/" not in entry.path)
     if detect_format(entry.path for entry in top):
@@ -88,15 +88,15 @@ def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
             )
         if entry not in top and not with_folders:
             raise InvalidPath(
-                f"{entry.path} lies in a folder, and a version's files do not; commit checkpoints to a branch"
+                f"{entry.path} is in a folder, and a version has no folders; commit checkpoints to a branch"
             )
 
 
 def check_content(content: Content) -> None:
-    """Raises `InvalidWeights` and `InvalidConfig` for files that no reader should be given, and as
+    """Raises `InvalidWeights` and `InvalidConfig` for files that readers must not get, and the errors of
     `check_first_bytes`.
 
-    What an adapter they are, if any, is not asked.
+    The files need not be an adapter.
     """
     check_first_bytes(content)
     for path, size in content.sizes.items():
@@ -110,7 +110,7 @@ def check_content(content: Content) -> None:
 
 
 def check_images(content: Content) -> None:
-    """Raises `Unsupported` for an image that is not wholly one, and `TooLarge` for too many."""
+    """Raises `Unsupported` for a malformed image, and `TooLarge` for too many."""
     images = [path for path in content.sizes if is_image(path)]
     if len(images) > MAX_IMAGES:
         raise TooLarge(
@@ -125,16 +125,14 @@ def check_images(content: Content) -> None:
 
 
 def check_first_bytes(content: Content) -> None:
-    """Raises `Unsupported` for a file that is something else than its name says, and dangerous; and as
-    `check_images`.
-    """
+    """Raises `Unsupported` for a dangerous file with a misleading name; and the errors of `check_images`."""
     check_images(content)
     for path in content.sizes:
         first = content.read(path, 0, 9)
-        # A safetensors file begins with its header's length, which may look like anything; then comes a
+        # A safetensors file begins with its header's length, which may match any pattern; then follows a
         # brace.
         if path.endswith(".safetensors") and first[8:] == b"{":
             continue
         for signature, what in _DANGEROUS.items():
             if first.startswith(signature):
-                raise Unsupported(f"{path} is {what}, whatever its name; only plain files are stored")
+                raise Unsupported(f"{path} is {what}, despite its name; only plain files are stored")

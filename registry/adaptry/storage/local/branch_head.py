@@ -1,4 +1,4 @@
-"""Where a branch is that commits may be made to."""
+"""The head of a branch, for commits to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from adaptry.storage.catalog.database import Transaction
 
 
 def branch_head(tx: Transaction, adapter: AdapterRecord, branch: str) -> CommitRecord:
-    """The commit that a branch is at. Raises `RevisionNotFound`, `PermissionDenied` for an
-    alias.
-    """
+    """The commit at the branch's head. Raises `RevisionNotFound`, `PermissionDenied` for an alias."""
     revision_name = parse_hub_revision(branch)
     ref = git_refs.find(tx, adapter, revision_name.name) if revision_name.scope != "tag" else None
     if ref and ref.kind == "branch":
@@ -21,7 +19,7 @@ def branch_head(tx: Transaction, adapter: AdapterRecord, branch: str) -> CommitR
         assert commit is not None
         return commit
     refuse_alias(tx, adapter, revision_name.name)
-    raise RevisionNotFound(f"{adapter.name} has no branch {branch[:80]!a}; make it first")
+    raise RevisionNotFound(f"{adapter.name} has no branch {branch[:80]!a}; create it first")
 
 
 def refuse_alias(tx: Transaction, adapter: AdapterRecord, name: str) -> None:

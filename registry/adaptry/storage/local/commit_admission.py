@@ -1,8 +1,7 @@
-"""The part of a local registry that takes commits: derive, check, then move the branch if it is where it was
-seen.
+"""The part of a local registry that admits commits: derive, check, then move the branch by compare-and-swap.
 
-A commit that makes a version goes through admission as a push does; what another changes is only looked at
-for what no reader should be given. Moving the branch, numbering and the event are one transaction.
+A commit that makes a version goes through admission like a push; the changes of other commits are only
+checked for files that readers must not get. Moving the branch, numbering and the event are one transaction.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _COMMITTED = TypeAdapter(CommitResult)
 
 @dataclass(frozen=True, slots=True)
 class _CommitRequest:
-    """A commit as it was asked for. `parent` is None where the branch may be anywhere."""
+    """A requested commit. `parent` is None if the branch's head does not matter."""
 
     branch: str
     tree: Manifest
@@ -59,7 +58,9 @@ class _CommitRequest:
 
 @dataclass(frozen=True, slots=True)
 class _CommitPlan:
-    """From which step a branch goes on, whose weights it has then, and whether that becomes a version."""
+    """The commit that a branch continues from, the version with the new weights, and whether it becomes a new
+    version.
+    """
 
     head: CommitRecord
     carries: int | None
@@ -75,14 +76,14 @@ class CommitAdmission:
     def admit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
     ) -> CommitResult:
-        """As `Commits.put`."""
+        """The same as `Commits.put`."""
         if parent is not None and not is_commit_id(parent):
             raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
         asked = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)
         check_draft(asked.tree, with_folders=asked.branch != MAIN)
         for _ in range(TRIES):
             with self.context.catalog.read() as tx:
-                move = self._plan(tx, self.context.writable_adapter(tx, name), branch, asked.tree)
+                move = self._plan(tx, self.context.writable_adapter(tx, name, "push"), branch, asked.tree)
             derived = None
             if asked.is_at(move.head) and move.head.digest != asked.tree.digest:
                 derived = self._look(name, asked.tree, move)
@@ -90,7 +91,7 @@ class CommitAdmission:
                 return self._carry_out(name, branch, asked, move, derived)
             except StaleState:
                 continue
-        raise Conflict(f"{name} or its base kept changing while it was committed to; commit again")
+        raise Conflict(f"{name} or its base kept changing during this commit; commit again")
 
     @property
     def _revisions(self) -> RevisionAdmission:
@@ -109,8 +110,8 @@ class CommitAdmission:
     def _look(
         self, name: AdapterName, tree: Manifest, move: _CommitPlan
     ) -> tuple[Admission, ResolvedBase] | None:
-        """What there is to store of a version. Raises for files that are missing, or that nobody should be
-        given.
+        """The data of a version to store. Raises errors for missing files, and for files that readers must
+        not get.
         """
         if move.makes_version:
             check_names(tree)
@@ -118,7 +119,7 @@ class CommitAdmission:
         with self.context.catalog.read() as tx:
             require_files(tx, name, tree)
             before = set(versions.manifest(tx, move.head.digest).files)
-        # What the branch has already was looked at when it came; a long training's branch has thousands of
+        # Files that the branch already has were checked before; a long training's branch has thousands of
         # files.
         new = tuple(entry for entry in tree.files if entry not in before)
         with self.context.catalog.read() as tx:
@@ -128,8 +129,8 @@ class CommitAdmission:
         return None
 
     def _require_finite(self, name: AdapterName, tree: Manifest, head: CommitRecord) -> None:
-        """Raises `CheckFailed` for weights that are new to the branch and hold NaN or infinity: checkpoints
-        are there to go on from, and nobody can from those.
+        """Raises `CheckFailed` for weights that are new to the branch and contain NaN or infinity: training
+        cannot resume from such checkpoints.
         """
         with self.context.catalog.read() as tx:
             before = set(versions.manifest(tx, head.digest).weights.values())
@@ -148,12 +149,12 @@ class CommitAdmission:
         move: _CommitPlan,
         derived: tuple[Admission, ResolvedBase] | None,
     ) -> CommitResult:
-        """Raises `StaleState` where what was looked at is no longer so, `Conflict` where that matters to who
-        asked.
+        """Raises `StaleState` if the data read before have changed, `Conflict` if the request depends on
+        them.
         """
         reach("revisions.before_rows")
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "push")
 
             def go_on() -> CommitResult:
                 head = branch_head(tx, adapter, branch)

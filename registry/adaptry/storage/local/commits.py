@@ -21,7 +21,7 @@ from adaptry.storage.catalog import aliases, commits, cursors, events, git_refs,
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.commits import CommitRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.git_refs import GitRef, GitRefKind
 from adaptry.storage.catalog.ref_resolution import find
 from adaptry.storage.local.branch_head import branch_head, refuse_alias
@@ -31,7 +31,7 @@ from adaptry.storage.local.context import RegistryContext
 _BRANCH, _COMMIT = TypeAdapter(BranchInfo), TypeAdapter(CommitInfo)
 
 MAX_REFS = 1000
-"""Branches and tags that one adapter may have: they are always listed together."""
+"""Maximum number of branches and tags of an adapter: they are always listed together."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LocalCommits(Commits):
     context: RegistryContext
 
     def get(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
-        with self.context.catalog.read() as tx:
+        with self.context.catalog.read_prepared() as tx:
             return _resolve_revision(tx, self.context.readable_adapter(tx, name), revision).info
 
     def list(
@@ -88,8 +88,8 @@ class LocalCommits(Commits):
         self._drop(name, tag, "tag")
 
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "push")
             return self.context.run_once(tx, _COMMIT, lambda: self._squash(tx, adapter, branch, note))
 
     def _squash(self, tx: Transaction, adapter: AdapterRecord, branch: str, note: CommitNote) -> CommitInfo:
@@ -103,8 +103,8 @@ class LocalCommits(Commits):
         return commit.info
 
     def _make(self, name: AdapterName, text: str, kind: GitRefKind, at: str, message: str) -> BranchInfo:
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "push")
             return self.context.run_once(
                 tx, _BRANCH, lambda: self._put_ref(tx, adapter, text, kind, at, message)
             )
@@ -114,24 +114,24 @@ class LocalCommits(Commits):
     ) -> BranchInfo:
         now, by = self.context.clock(), self.context.identity.name
         if taken := git_refs.find(tx, adapter, text):
-            raise Conflict(f"{adapter.name} has a {taken.kind} {text} already, at {taken.digest.short_id}")
+            raise Conflict(f"{adapter.name} already has a {taken.kind} {text}, at {taken.digest.short_id}")
         if aliases.find(tx, adapter, text):
-            raise Conflict(f"{adapter.name} has an alias {text} already; choose another name for the {kind}")
+            raise Conflict(f"{adapter.name} already has an alias {text}; choose another name for the {kind}")
         if like := label_like(tx, adapter.key, text):
             raise Conflict(
                 f"the {kind} {text} differs only in capitals from {adapter.name}@{like}, which exists; write"
                 f" {like}, or choose another name"
             )
         if git_refs.count(tx, adapter) >= MAX_REFS:
-            raise TooLarge(f"{adapter.name} has {MAX_REFS} branches and tags; drop some first")
+            raise TooLarge(f"{adapter.name} has {MAX_REFS} branches and tags; delete some first")
         made = git_refs.put(tx, adapter, text, kind, _resolve_revision(tx, adapter, at), now, by, message)
         detail = {kind: text, "commit": made.digest, "message": message or None}
         events.record(tx, f"{kind}.made", at=now, by=by, adapter=adapter, detail=detail)
         return _info(made)
 
     def _drop(self, name: AdapterName, text: str, kind: GitRefKind) -> None:
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "push")
             ref = git_refs.find(tx, adapter, text)
             if ref is None or ref.kind != kind:
                 if kind == "branch":
@@ -145,8 +145,8 @@ class LocalCommits(Commits):
             )
 
 
-def _resolve_revision(tx: Transaction, adapter: AdapterRecord, revision: str) -> CommitRecord:
-    """What a word means. Raises `RevisionNotFound`, `Conflict` for the beginning of several ids."""
+def _resolve_revision(tx: Reads, adapter: AdapterRecord, revision: str) -> CommitRecord:
+    """Resolves a revision name. Raises `RevisionNotFound`, `Conflict` for the beginning of several ids."""
     revision_name = parse_hub_revision(revision)
     commit = None
     if revision == "latest":
@@ -162,12 +162,12 @@ def _resolve_revision(tx: Transaction, adapter: AdapterRecord, revision: str) ->
     return commit
 
 
-def _version(tx: Transaction, adapter: AdapterRecord, selector: Selector) -> CommitRecord | None:
+def _version(tx: Reads, adapter: AdapterRecord, selector: Selector) -> CommitRecord | None:
     version = find(tx, adapter, selector)
     return commits.find_by_digest(tx, adapter, version.digest.hex) if version else None
 
 
-def _named(tx: Transaction, adapter: AdapterRecord, name: str, scope: str) -> CommitRecord | None:
+def _named(tx: Reads, adapter: AdapterRecord, name: str, scope: str) -> CommitRecord | None:
     ref = git_refs.find(tx, adapter, name)
     if ref:
         return commits.find_by_ref(tx, adapter, name) if scope in ("any", ref.kind) else None

@@ -5,24 +5,30 @@ begins with.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.core.access.actions import Action
+from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, NotFound, RevisionNotFound
-from adaptry.core.identity import LOCAL, Identity, require_base_write, require_read, require_write
+from adaptry.core.identity import LOCAL, Identity, require, require_base_write, require_read
 from adaptry.core.manifest import Manifest
-from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref
+from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref, require_value
 from adaptry.registry.commits import MAIN
 from adaptry.registry.records import AdapterEdit, VersionInfo
 from adaptry.storage.blobs import BlobStore
-from adaptry.storage.catalog import adapters, commits, damage, events, git_refs, shared_names
+from adaptry.storage.catalog import adapters, bases, commits, damage, events, git_refs, shared_names
 from adaptry.storage.catalog.access import ReadScope, read_scope
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.audit_log.log_key import KEY_FILE, LogKey
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import resolve_ref
 from adaptry.storage.catalog.version_info import Columns
 from adaptry.storage.local.digest_cache import IncrementalDigests
@@ -36,7 +42,7 @@ def utc_now() -> datetime:
 
 
 class RegistryContext:
-    """The stores and the identity; `clock` is asked for every time that is recorded."""
+    """The stores and the identity; `clock` gives every recorded time."""
 
     def __init__(
         self,
@@ -50,12 +56,17 @@ class RegistryContext:
         idempotency_key: IdempotencyKey | None = None,
         presign_uploads: bool = False,
         inspector: Inspector | None = None,
+        folder: Path | None = None,
+        log_key: LogKey | None = None,
+        seals_audit_on_read: bool = True,
     ) -> None:
         """With `require_known_base`, a push whose base is not registered is refused, not admitted as
         declared.
 
-        With `presign_uploads`, clients upload large files straight to the bucket, at presigned URLs.
-        With an `idempotency_key`, a request that is sent again with the same key creates nothing new.
+        With `presign_uploads`, clients upload large files directly to the bucket, by presigned URLs. With an
+        `idempotency_key`, a repeated request with the same key creates nothing new. `folder` is the
+        registry's folder, if it has one. `log_key` signs the audit log; by default, a key in that folder.
+        A server seals the log all the time, so that its readers need not (`seals_audit_on_read`).
         """
         self.catalog = catalog
         self.blobs = blobs
@@ -65,13 +76,16 @@ class RegistryContext:
         self.incremental_digests = incremental_digests or IncrementalDigests()
         self.presign_uploads = presign_uploads
         self.inspector = inspector or Inspector()
+        self.folder = folder
         self.upload_cleanup = UploadCleanup()
+        self.log_key = log_key or LogKey(folder / KEY_FILE if folder else None)
+        self.seals_audit_on_read = seals_audit_on_read
         self._idempotency_key = idempotency_key
 
     def on_behalf_of(
         self, identity: Identity, idempotency_key: IdempotencyKey | None = None
     ) -> RegistryContext:
-        """The same stores for someone else, and perhaps for one request; costs nothing."""
+        """The same stores for another identity, optionally for one request; costs nothing."""
         other = copy(self)
         other.identity, other._idempotency_key = identity, idempotency_key
         return other
@@ -80,18 +94,41 @@ class RegistryContext:
         self.inspector.close()
         self.catalog.close()
 
+    @contextmanager
+    def write(self, *, is_durable: bool = True) -> Iterator[Transaction]:
+        """A transaction of the caller's, as `Catalog.write`: the audit log names them for what it records."""
+        with self.catalog.write() if is_durable else self.catalog.write_nondurable() as tx:
+            set_actor(tx, self.identity)
+            yield tx
+
+    def record(
+        self,
+        tx: Transaction,
+        action: str,
+        target: AuditTarget,
+        *,
+        before: Mapping[str, object] | None = None,
+        after: Mapping[str, object] | None = None,
+    ) -> None:
+        """Records in the audit log what this transaction changes, where that has no event."""
+        record(tx, action, target, self.clock(), before=before, after=after)
+
     def run_once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
-        """What `action` answers; where the caller asked for this before, what it answered then."""
+        """The result of `action`; for a repeated request, the stored result."""
         if self._idempotency_key is None:
             return action()
         return self._idempotency_key.run(tx, self.identity.name, self.clock(), kind, action)
 
-    def readable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
-        """The adapter, if it is there and may be read. Raises `NotFound`, with the same words for both."""
+    def readable_adapter(self, tx: Reads, name: AdapterName) -> AdapterRecord:
+        """The adapter, if it exists and may be read. Raises `NotFound` with the same message for both
+        cases.
+        """
+        require_value(name)
         return self._seen(name, adapters.find(tx, name))
 
-    def resolve(self, tx: Transaction, ref: Ref) -> Columns:
-        """The version a ref means, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
+    def resolve(self, tx: Reads, ref: Ref) -> Columns:
+        """The version that a ref selects, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
+        require_value(ref)
         resolved = resolve_ref(tx, ref)
         self._seen(ref.name, resolved.adapter if resolved else None)
         found = resolved.version(ref.selector) if resolved else None
@@ -100,33 +137,53 @@ class RegistryContext:
         if found is None:
             if isinstance(ref.selector, Latest):
                 raise NotFound(
-                    f"{ref.name} has no active version; `adaptry history {ref.name}` shows what there was"
+                    f"{ref.name} has no active version; `adaptry history {ref.name}` shows all versions"
                 )
-            raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
+            raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows all versions")
         return found
 
-    def _at_git_ref(self, tx: Transaction, adapter: AdapterRecord, label: str) -> Columns | None:
-        """The version that a branch or tag is at. Raises `NotFound` for one whose commit is none."""
+    def _at_git_ref(self, tx: Reads, adapter: AdapterRecord, label: str) -> Columns | None:
+        """The version at a branch or tag. Raises `NotFound` if its commit is not a version."""
         commit = commits.find_by_ref(tx, adapter, label)
         if commit is None:
             return None
         if commit.info.number is None:
             raise NotFound(
-                f"{adapter.name}@{label} is at commit {commit.info.id[:12]}, which is no version; commit it"
-                f" to main to make it one, or read it as it is with `hf download {adapter.name} --revision"
+                f"{adapter.name}@{label} is at commit {commit.info.id[:12]}, which is not a version;"
+                f" commit it to main to make it one, or use `hf download {adapter.name} --revision"
                 f" {label}` from a server"
             )
         return self.resolve(tx, Ref(adapter.name, Number(commit.info.number)))
 
-    def writable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
-        """Raises `NotFound`, or `PermissionDenied` to who may only read it."""
+    def writable_adapter(
+        self,
+        tx: Transaction,
+        name: AdapterName,
+        action: Action,
+        *,
+        alias: str | None = None,
+        state: str | None = None,
+    ) -> AdapterRecord:
+        """An adapter on which the caller may do `action`, for that alias or with that new state.
+
+        Raises `NotFound`, or `PermissionDenied` for callers who may only read it.
+        """
         adapter = self.readable_adapter(tx, name)
-        require_write(self.identity, name)
+        self.require(action, name, alias=alias, state=state)
         return adapter
 
+    def require(
+        self, action: Action, name: AdapterName, *, alias: str | None = None, state: str | None = None
+    ) -> None:
+        """Raises `PermissionDenied`, whether the adapter exists or not."""
+        require(self.identity, action, name, Facts(alias, state, self.clock()))
+
+    def may(self, action: Action, name: AdapterName) -> bool:
+        return self.identity.may(action, name, Facts(now=self.clock()))
+
     def create_adapter_record(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterRecord:
-        """A new adapter under a name that no other has, with the first commit of its `main`. Raises
-        `Conflict` if a base has the name.
+        """Creates an adapter under a free name, with the first commit of its `main`. Raises `Conflict` if a
+        base has the name.
         """
         require_no_base(tx, name)
         now, by = self.clock(), self.identity.name
@@ -137,36 +194,36 @@ class RegistryContext:
         return adapter
 
     def require_own_name(self, tx: Transaction, adapter: AdapterRecord) -> None:
-        """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit
-        would hide.
+        """Called before the first commit of an adapter. Raises `Conflict` if a base has its name, which the
+        commit would hide.
         """
         if shared_names.is_empty(tx, adapter.name):
             require_no_base(tx, adapter.name)
 
     def stored_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
-        """Stored bytes from `start` on, for a reader of the file that `what` names.
+        """Stored bytes from `start` on; `what` names the file in errors.
 
-        Raises `CorruptData` where they are known to be damaged, or are lost.
+        Raises `CorruptData` if they are lost or known to be damaged.
         """
-        with self.catalog.read() as tx:
+        with self.catalog.read_prepared() as tx:
             reason = damage.damage_reason(tx, digest)
         if reason is not None:
             raise _damaged(what, reason)
         try:
             return self.blobs.chunks(digest, start)
         except NotFound as error:
-            raise _damaged(what, "its bytes are gone") from error
+            raise _damaged(what, "its bytes are lost") from error
 
     def stored_size(self, digest: Digest, what: str) -> int:
-        """Raises `CorruptData` where the bytes are lost."""
+        """Raises `CorruptData` if the bytes are lost."""
         try:
             return self.blobs.size(digest)
         except NotFound as error:
-            raise _damaged(what, "its bytes are gone") from error
+            raise _damaged(what, "its bytes are lost") from error
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        """As `Commits.tree`."""
-        with self.catalog.read() as tx:
+        """The same as `Commits.tree`."""
+        with self.catalog.read_prepared() as tx:
             adapter = self.readable_adapter(tx, name)
             tree = commits.tree(tx, adapter, revision)
         if tree is None:
@@ -182,19 +239,24 @@ class RegistryContext:
     def read_scope(self, tx: Transaction) -> ReadScope:
         return read_scope(tx, self.identity)
 
+    def sees_base(self, tx: Reads, version: VersionInfo) -> bool:
+        """Whether the caller may see the version's base, so that nothing is hidden."""
+        if version.base_id is None or "*" in self.identity.namespaces:
+            return True
+        access = bases.access_of(tx, version.base_id)
+        return access is None or access.allows(self.identity)
+
     def hide_base(self, tx: Transaction, version: VersionInfo) -> VersionInfo:
-        """The version as the caller is shown it: with its base only if they may see that."""
+        """The version for the caller: with its base only if they may see that."""
         return hide_bases(tx, self.read_scope(tx), [version])[0] if version.base_id else version
 
     def require_base_write(self) -> None:
-        """Raises as `identity.require_base_write`."""
+        """Raises the errors of `identity.require_base_write`."""
         require_base_write(self.identity)
 
 
 def require_no_base(tx: Transaction, name: AdapterName) -> None:
-    """Raises `Conflict` if a base goes by that name: loaders ask for bases by name, and would be given the
-    adapter.
-    """
+    """Raises `Conflict` if a base has that name: loaders request bases by name, and would get the adapter."""
     if found := shared_names.base_of_name(tx, name):
         raise Conflict(
             f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose"
@@ -202,8 +264,8 @@ def require_no_base(tx: Transaction, name: AdapterName) -> None:
         )
 
 
-def require_sound(tx: Transaction, files: Mapping[str, Digest]) -> None:
-    """Raises `CorruptData` where one of the files, each by what names it, is known to be damaged."""
+def require_sound(tx: Reads, files: Mapping[str, Digest]) -> None:
+    """Raises `CorruptData` if one of the files (digest and name) is known to be damaged."""
     known = damage.all_damaged(tx)
     for what, digest in files.items():
         if digest in known:

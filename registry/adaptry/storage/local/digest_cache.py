@@ -1,7 +1,8 @@
 """Digests of weights that were hashed while they streamed in, kept until its upload is finished and its bytes
 are verified.
 
-Only a saving: what is forgotten here, or arrived through another process, is read again when it is admitted.
+Only an optimisation: bytes that are not cached, or arrived through another process, are read again on
+admission.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class IncrementalDigests:
         self._kept: OrderedDict[str, StreamingWeightsDigest] = OrderedDict()
 
     def resume(self, id: str, offset: int, size: int) -> StreamingWeightsDigest | None:
-        """What to feed the bytes from `offset` on to; None if this process did not see all those before."""
+        """The hash state for the bytes from `offset` on; None if this process did not receive all bytes
+        before it.
+        """
         with self._lock:
             kept = self._kept.pop(id, None)
         if offset == 0:
@@ -30,9 +33,9 @@ class IncrementalDigests:
         return kept if kept and kept.position == offset else None
 
     def put(self, id: str, weights: StreamingWeightsDigest, offset: int) -> None:
-        """Until the session goes on at `offset`, or `take`."""
+        """Keeps the state until the session continues at `offset`, or `take`."""
         if weights.position != offset:
-            return  # a piece was weighed and could not be written
+            return  # a piece was hashed but could not be written
         with self._lock:
             self._kept[id] = weights
             while len(self._kept) > _KEPT:

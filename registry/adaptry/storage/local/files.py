@@ -29,11 +29,12 @@ class LocalFiles(Files):
             size = files.sizes(tx, owner, [digest]).get(digest)
             is_owned = size is not None and damage.damage_reason(tx, digest) is None
             is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
-        if is_unneeded:  # who asks is about to need it
-            with self.context.catalog.write() as tx:
+        if is_unneeded:  # the caller is about to need it
+            with self.context.write() as tx:
                 files.clear_unneeded(tx, owner, [digest])
                 is_owned = bool(files.sizes(tx, owner, [digest]))
-        # Bytes that are lost, cut short, or known to be damaged are asked for again, which mends the store.
+        # Lost, truncated or damaged bytes count as missing, so that clients send them again and repair the
+        # store.
         return is_owned and self._stored_size(digest) == size
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
@@ -45,9 +46,9 @@ class LocalFiles(Files):
         return self.context.stored_chunks(file.sha256, start, f"{path} of {name}@{revision.brief}")
 
     def _require_given(self, name: AdapterName, revision: Digest) -> None:
-        with self.context.catalog.read() as tx:
+        with self.context.catalog.read_prepared() as tx:
             held = states.find_withdrawn_revision(tx, self.context.readable_adapter(tx, name), revision)
-        if held and not may_read_files(self.context.identity, name, held.state):
+        if held and not may_read_files(self.context.identity, name, held.state, self.context.clock()):
             raise withdrawn_error(held)
 
     def _stored_size(self, digest: Digest) -> int | None:
@@ -57,10 +58,10 @@ class LocalFiles(Files):
             return None
 
     def _require_reading(self, tx: Transaction, owner: Owner) -> None:
-        """Who may write to a name may ask about it before it exists."""
+        """Callers who may push to a name may query it before it exists."""
         if isinstance(owner, Digest):
             require_base_visible(self.context, tx, owner)
-        elif not self.context.identity.may_write(owner):
+        elif not self.context.may("push", owner):
             adapter = adapters.find(tx, owner)
             if adapter is None:
                 raise NotFound(f"no adapter {owner}")

@@ -12,13 +12,11 @@ from adaptry.storage.catalog import adapters, events, recall_claims, states, ver
 from adaptry.storage.catalog.database import Catalog, Transaction
 
 BY = "adaptry"
-"""By whom the version is held back: the registry, of which a worker or the replaced catalog has the proof."""
+"""The author of the quarantine: the registry, by proof of a worker or of the replaced catalog."""
 
 
 def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
-    """Versions that were withdrawn before a restore, of which the backup had no record. Raises
-    `Unavailable`.
-    """
+    """Versions that were withdrawn before a restore, without a record in the backup. Raises `Unavailable`."""
     with catalog.read() as tx:
         return recall_claims.all_claims(tx)
 
@@ -26,7 +24,7 @@ def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
 def quarantine_forgotten(
     tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime
 ) -> bool:
-    """Quarantines the version with that key, which must have a claim; False if it is withdrawn already."""
+    """Quarantines the version with that key, which must have a claim; False if it is already withdrawn."""
     claim, adapter, stored = (
         recall_claims.find(tx, name, digest),
         adapters.find(tx, name),

@@ -1,8 +1,7 @@
-"""Versions as they are shown to readers who may not see their base: as declared, with the findings that need
-no base.
+"""Versions for readers who may not see their base: as declared, with the findings that need no base.
 
-The check against a base is stored once, for everyone who may see that base. Others read what they would read
-if it were not registered, so nothing in an answer reveals that it is.
+The check against a base is stored once, for everyone who may see that base. Others get the same answer as if
+it were not registered, so nothing reveals that it is.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def hide_base_in_detail(tx: Transaction, scope: ReadScope, detail: VersionDetail
 def _hide_bases(
     tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo]
 ) -> list[tuple[VersionInfo, CheckReport | None]]:
-    """Each version, with its report where that is another than the stored one."""
+    """Each version, with its report if it differs from the stored one."""
     ids = {version.base_id for version in versions if version.base_id}
     hidden = declared_bases.hidden_bases(tx, scope, ids)
     if not hidden:
@@ -44,7 +43,8 @@ def _hide_bases(
             found.append((version, None))
             continue
         said = declared[str(version.name), version.number]
-        report = without_base(said.report, said.base_name, said.written)
+        declared_id = str(said.base_id) if said.base_id else None
+        report = without_base(said.report, said.base_name or declared_id, said.written)
         update = {
             "base_id": said.base_id,
             "base_name": said.base_name,

@@ -1,6 +1,6 @@
-"""Idempotency keys: a request that is sent again with the same key gets the first answer and changes nothing.
+"""Idempotency keys: a repeated request with the same key gets the first answer and changes nothing.
 
-The client makes up the key. Answers are kept for a day; a different request with the same key is an error.
+The client chooses the key. Answers are kept for a day; a different request with the same key is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEPT = timedelta(hours=24)
 
 
 def _nothing() -> None:
-    """The default `on_replay`: nobody needs to know of a replay."""
+    """The default `on_replay`: does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class IdempotencyKey:
         kind: TypeAdapter[Answer],
         action: Callable[[], Answer],
     ) -> Answer:
-        """The answer of `action`, or the stored one of an earlier request with this key. Raises `Conflict`
-        where the key came with another request.
+        """The answer of `action`, or the stored one of an earlier request with this key. Raises `Conflict` if
+        the key was used with another request.
         """
         since = now - KEPT
         stored = idempotency.find(tx, who, self.key, since)
@@ -55,7 +55,7 @@ class IdempotencyKey:
             return answer
         if stored.request != self.request:
             raise Conflict(
-                "this Idempotency-Key came with another request before; make a new key for every new request"
+                "this Idempotency-Key was used with another request; use a new key for every request"
             )
         self.on_replay()
         return kind.validate_json(stored.answer)

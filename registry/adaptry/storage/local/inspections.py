@@ -25,13 +25,13 @@ from adaptry.storage.local.context import RegistryContext, require_sound
 def inspect_weights(
     context: RegistryContext, name: AdapterName, tree: Manifest, paths: Iterable[str] | None = None
 ) -> Mapping[str, WeightsInspection]:
-    """Of the weights files of `tree` (or of those at `paths`), by path; those not known yet are inspected
-    now.
+    """The results for the weights files of `tree` (or those at `paths`), by path; uninspected files are
+    inspected now.
 
-    Raises `Unavailable` where one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
+    Raises `Unavailable` if one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
     """
     wanted = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
-    with context.catalog.read() as tx:
+    with context.catalog.read_prepared() as tx:
         known = inspections.find(tx, set(wanted.values()))
         lacking = {path: digest for path, digest in wanted.items() if digest not in known}
         if lacking:
@@ -42,7 +42,7 @@ def inspect_weights(
         if digest not in found:
             found[digest] = inspect_file(context.inspector, content, path, name.namespace)
     if found:
-        with context.catalog.write_nondurable() as tx:
+        with context.write(is_durable=False) as tx:
             for digest, inspection in found.items():
                 inspections.store(tx, digest, inspection)
     return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}
@@ -51,7 +51,7 @@ def inspect_weights(
 def inspect_tensors(
     context: RegistryContext, ref: Ref, cursor: str | None = None, limit: int = 50
 ) -> Page[TensorInspection]:
-    """As `Versions.inspect_tensors`."""
+    """The same as `Versions.inspect_tensors`."""
     cursors.check_limit(limit)
     with context.catalog.read() as tx:
         stored = versions.to_record(context.resolve(tx, ref))
@@ -72,12 +72,12 @@ def _update_report(
     with context.catalog.read() as tx:
         detail = versions.detail(tx, stored)
     if _with_weights(detail, found) != detail.report:
-        with context.catalog.write_nondurable() as tx:  # the base may have been registered meanwhile
+        with context.write(is_durable=False) as tx:  # the base may have been registered in the meantime
             report = _with_weights(versions.detail(tx, stored), found)
             versions.set_report(tx, stored.key, report)
 
 
 def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> CheckReport:
-    """The version's report with what its weights show."""
+    """The version's report with the findings about its weights."""
     others = [finding for finding in detail.report.findings if finding.code not in WEIGHTS_CODES]
     return detail.report.model_copy(update={"findings": (*others, *weights_findings(detail.spec, found))})

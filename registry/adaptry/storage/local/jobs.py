@@ -1,4 +1,4 @@
-"""The part of a local registry about jobs: rows that runners will find. Nothing here runs one."""
+"""The part of a local registry about jobs: rows that runners read. It runs no jobs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.registry.job_types.cron import Cron
@@ -16,6 +17,7 @@ from adaptry.registry.job_types.tasks import parse_task
 from adaptry.registry.jobs import Jobs
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, job_steps, jobs, runners, schedules
+from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
 
@@ -32,12 +34,17 @@ class LocalJobs(Jobs):
     def submit(self, order: JobOrder) -> JobInfo:
         order, namespace = self._parse_order(order)
         id = f"job-{secrets.token_hex(8)}"
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             return self.context.run_once(
                 tx,
                 _INFO,
-                lambda: jobs.insert(tx, id, order, namespace, self.context.identity, self.context.clock()),
+                lambda: self._submit(tx, id, order, namespace),
             )
+
+    def _submit(self, tx: Transaction, id: str, order: JobOrder, namespace: str) -> JobInfo:
+        submitted = jobs.insert(tx, id, order, namespace, self.context.identity, self.context.clock())
+        self.context.record(tx, "job.submit", _target(id, namespace), after={"kind": order.kind})
+        return submitted
 
     def get(self, id: str) -> JobInfo:
         with self.context.catalog.read() as tx:
@@ -51,26 +58,29 @@ class LocalJobs(Jobs):
             return jobs.page(tx, self.context.identity, state, cursor, limit)
 
     def cancel(self, id: str) -> JobInfo:
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             found = self._job(tx, id)
             self._require_asking(found.namespace, found.kind)
             jobs.finish(tx, id, "cancelled", self.context.clock())
-            return self._job(tx, id)
+            cancelled = self._job(tx, id)
+            if cancelled.state != found.state:
+                self._record_state(tx, "job.cancel", found, cancelled)
+            return cancelled
 
     def retry(self, id: str) -> JobInfo:
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             found = self._job(tx, id)
             self._require_asking(found.namespace, found.kind)
             if found.state not in ("failed", "cancelled"):
-                raise Conflict(
-                    f"job {id} is {found.state}; only one that failed or was cancelled is tried again"
-                )
+                raise Conflict(f"job {id} is {found.state}; only failed and cancelled jobs can be retried")
             jobs.reopen(tx, id)
             came_to = job_steps.results(tx, id)
             job_steps.reset_steps(
                 tx, id, [step for step, result in came_to.items() if self._has_lost(result)]
             )
-            return self._job(tx, id)
+            reopened = self._job(tx, id)
+            self._record_state(tx, "job.retry", found, reopened)
+            return reopened
 
     def log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
         cursors.check_limit(limit)
@@ -79,7 +89,7 @@ class LocalJobs(Jobs):
             return jobs.log(tx, id, cursor, limit)
 
     def runners(self) -> tuple[RunnerInfo, ...]:
-        if not self.context.identity.namespaces:
+        if not self.context.identity.is_member:
             return ()
         with self.context.catalog.read() as tx:
             found = runners.every(tx)
@@ -98,12 +108,16 @@ class LocalJobs(Jobs):
                 f"not a schedule: the day of {parsed.text!a} never comes (30 February, 31 April and the like)"
             )
         order, namespace = self._parse_order(order)
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             if known := schedules.find(tx, name, namespace):
                 self._require_asking(known.namespace, known.order.kind)
-            return schedules.put(
+            made = schedules.put(
                 tx, name, parsed, order, namespace, self.context.identity, self.context.clock()
             )
+            was = {"cron": known.cron, "kind": known.order.kind} if known else None
+            now = {"cron": made.cron, "kind": made.order.kind}
+            self.context.record(tx, "schedule.set", _target(name, namespace), before=was, after=now)
+            return made
 
     def schedules(self) -> tuple[ScheduleInfo, ...]:
         with self.context.catalog.read() as tx:
@@ -112,7 +126,7 @@ class LocalJobs(Jobs):
             )
 
     def unschedule(self, name: str, namespace: str | None = None) -> None:
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             known = [
                 each
                 for each in schedules.named(tx, name)
@@ -129,10 +143,18 @@ class LocalJobs(Jobs):
                 )
             self._require_asking(known[0].namespace, known[0].order.kind)
             schedules.remove(tx, name, known[0].namespace)
+            was = {"cron": known[0].cron, "kind": known[0].order.kind}
+            target = _target(name, known[0].namespace)
+            self.context.record(tx, "schedule.delete", target, before=was)
+
+    def _record_state(self, tx: Transaction, action: str, was: JobInfo, now: JobInfo) -> None:
+        states = {"state": was.state}, {"state": now.state}
+        target = _target(now.id, now.namespace)
+        self.context.record(tx, action, target, before=states[0], after=states[1])
 
     def _parse_order(self, order: JobOrder) -> tuple[JobOrder, str]:
-        """The order as its kind reads it, so that what is shown and what is done are the same; and whose it
-        is.
+        """The task as its kind parses it, so that the displayed and the executed task are equal; and its
+        owner.
 
         Raises `Invalid`, `PermissionDenied`.
         """
@@ -148,21 +170,27 @@ class LocalJobs(Jobs):
         return found
 
     def _has_lost(self, result: dict[str, object]) -> bool:
-        """Whether a piece was stored and has been collected since, as nobody had named it."""
+        """Whether a stored piece was garbage collected, because nothing referred to it."""
         digest = result.get("sha256")
         return isinstance(digest, str) and not self.context.blobs.has(Digest.parse(digest))
 
     def _require_asking(self, namespace: str, kind: str) -> None:
-        """Raises `PermissionDenied`: a job does what its submitter may do, so whoever may not do that may not
-        ask for it.
+        """Raises `PermissionDenied`: a job has its submitter's rights, so callers without the rights may not
+        submit it.
         """
         identity = self.context.identity
         if not namespace and not identity.may_administer:
             raise PermissionDenied(
-                f"{identity.name} may not ask for a {kind} job, which changes what every namespace shares;"
+                f"{identity.name} may not submit a {kind} job, which changes data of all namespaces;"
                 " ask an administrator"
             )
-        if namespace and not (identity.role in ("writer", "admin") and identity.has_namespace(namespace)):
+        facts = Facts(now=self.context.clock())
+        if namespace and not identity.may_in("job.run", namespace, facts):
             raise PermissionDenied(
-                f"{identity.name} may not ask for jobs in {namespace!r}; ask for a token that writes to it"
+                f"{identity.name} may not submit jobs in {namespace!r} (job.run); ask an owner of it"
             )
+
+
+def _target(name: str, namespace: str) -> AuditTarget:
+    """A job or a schedule. What belongs to no namespace is for administrators to read of."""
+    return AuditTarget(name, namespace or None)

@@ -1,4 +1,4 @@
-"""The part of a local registry about metrics: evidence logged after the fact, appended for ever."""
+"""The part of a local registry about metrics: values logged after a push, and only appended."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class LocalMetrics(Metrics):
 
     def log(self, ref: Ref, metrics: Mapping[str, float]) -> None:
         check_metrics(metrics)
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, ref.name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, ref.name, "evidence.add")
             stored = to_record(self.context.resolve(tx, ref))
             self.context.run_once(tx, _NOTHING, lambda: self._log(tx, adapter, stored, metrics))
 

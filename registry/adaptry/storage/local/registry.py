@@ -1,8 +1,8 @@
 """`LocalRegistry`: a class for each role of a registry, over the same catalog and blobs.
 
-Every method decides by the identity it acts for, then by the rules, then changes what is stored: bytes first,
-then rows with their event in one transaction. Safe to use from many threads, and beside other processes on
-the same folder.
+Every method checks the identity that it acts for, then the rules, then changes stored data: bytes first, then
+rows with their event in one transaction. Safe to use from many threads, and beside other processes on the
+same folder.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from adaptry.core.display import shorten
 from adaptry.core.identity import Identity
 from adaptry.registry.interface import Registry
 from adaptry.storage.blobs import BlobStore
@@ -18,15 +19,21 @@ from adaptry.storage.catalog.damage import DamageSummary
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local.adapters import LocalAdapters
 from adaptry.storage.local.aliases import LocalAliases
+from adaptry.storage.local.audit_log import LocalAuditLog
 from adaptry.storage.local.bases import LocalBases
 from adaptry.storage.local.commits import LocalCommits
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.events import LocalEvents
+from adaptry.storage.local.evidence import LocalEvidence
 from adaptry.storage.local.files import LocalFiles
+from adaptry.storage.local.grants import LocalGrants
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.jobs import LocalJobs
 from adaptry.storage.local.metrics import LocalMetrics
+from adaptry.storage.local.principals import LocalPrincipals
+from adaptry.storage.local.quotas import LocalQuotas
 from adaptry.storage.local.rollouts import LocalRollouts
+from adaptry.storage.local.tokens import LocalTokens
 from adaptry.storage.local.uploads import LocalUploads
 from adaptry.storage.local.versions import LocalVersions
 from adaptry.storage.local.workers import LocalWorkers
@@ -45,12 +52,18 @@ class LocalRegistry(Registry):
         self.versions = LocalVersions(context)
         self.aliases = LocalAliases(context)
         self.metrics = LocalMetrics(context)
+        self.evidence = LocalEvidence(context)
         self.bases = LocalBases(context)
         self.commits = LocalCommits(context)
         self.events = LocalEvents(context)
         self.workers = LocalWorkers(context)
         self.rollouts = LocalRollouts(context)
         self.jobs = LocalJobs(context)
+        self.principals = LocalPrincipals(context)
+        self.grants = LocalGrants(context)
+        self.tokens = LocalTokens(context)
+        self.audit = LocalAuditLog(context)
+        self.quotas = LocalQuotas(context)
 
     @property
     def catalog(self) -> Catalog:
@@ -71,17 +84,19 @@ class LocalRegistry(Registry):
     def on_behalf_of(
         self, identity: Identity, idempotency_key: IdempotencyKey | None = None
     ) -> LocalRegistry:
-        """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes
-        one each time.
+        """The same registry for another identity, optionally for one request; costs nothing, so a server
+        creates one each time.
         """
         return LocalRegistry(self.context.on_behalf_of(identity, idempotency_key))
 
     def known_damage(self) -> DamageSummary:
-        """How much `verify` found to be damaged, and nobody has mended since; for whoever works in the
-        registry's folder.
-        """
+        """The damage that `verify` found and that is not repaired yet; for users of the registry's folder."""
         with self.catalog.read() as tx:
             return damage.summarise_damage(tx)
 
     def close(self) -> None:
         self.context.close()
+
+    def __repr__(self) -> str:
+        folder = self.context.folder
+        return f"LocalRegistry({shorten(str(folder)) if folder else 'in memory'!r})"

@@ -1,8 +1,7 @@
 """The part of a local registry that admits revisions: derive, check, number.
 
-All reading and checking happens before the one transaction that makes a version visible; what may have
-changed meanwhile (the base, the files, the same revision pushed by someone else) is looked at again inside
-it.
+All reading and checking happens before the one transaction that makes a version visible; data that may have
+changed in the meantime (the base, the files, the same revision from another push) is checked again inside it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, InvalidManifest, NotFound, PermissionDenied
 from adaptry.core.failpoints import reach
-from adaptry.core.identity import require_write
 from adaptry.core.manifest import Manifest
 from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.refs import AdapterName, ByDigest, parse_stored_alias
@@ -37,7 +35,7 @@ from adaptry.storage.catalog import (
     versions,
 )
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import find
 from adaptry.storage.catalog.versions import Admission, VersionRecord
 from adaptry.storage.local.admission import (
@@ -54,13 +52,14 @@ from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.hidden_bases import hide_base_in_detail
 from adaptry.storage.local.inspections import inspect_weights
 from adaptry.storage.local.metrics import check_metrics
+from adaptry.storage.local.quotas import require_version
 
 TRIES = 5
 _PUSHED = TypeAdapter(PushResult)
 
 
 class StaleState(Exception):
-    """What was derived no longer holds; derive again."""
+    """The derived data are outdated and must be derived again."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class RevisionAdmission:
     context: RegistryContext
 
     def admit(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
-        """As `Versions.put`."""
+        """The same as `Versions.put`."""
         declared = Manifest.parse(manifest)
         check_names(declared)
         if options.alias is not None:
@@ -80,7 +79,11 @@ class RevisionAdmission:
         for _ in range(TRIES):
             with self.context.catalog.read() as tx:
                 adapter = self._pushable(tx, name, options)
+                if adapter is not None and options.reuse:
+                    declared = versions.find_same_content(tx, adapter, declared) or declared
                 is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
+                if not is_known:
+                    require_version(self.context, tx, name.namespace)
             derived = None if is_known else self.derive(name, declared, options)
             try:
                 return self._commit(name, declared, derived, options)
@@ -91,8 +94,8 @@ class RevisionAdmission:
     def derive(
         self, name: AdapterName, declared: Manifest, options: PushOptions
     ) -> tuple[Admission, ResolvedBase]:
-        """What there is to store, and the base it was derived for. Raises what `admit` raises."""
-        with self.context.catalog.read() as tx:
+        """The data to store, and the base that they were derived for. Raises the errors of `admit`."""
+        with self.context.catalog.read_prepared() as tx:
             require_files(tx, name, declared)
             require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
         adapter = open_stored(self.context.blobs, declared)
@@ -101,8 +104,8 @@ class RevisionAdmission:
             record = bases.record(tx, base.id) if base.id else None
         if record is None and self.context.require_known_base:
             raise CheckFailed(
-                "this registry takes only adapters of bases it knows, and"
-                f" {base.claimed_name or base.claimed_id or 'none'} is not one; register it first (`adaptry"
+                "this registry accepts only adapters of registered bases, and"
+                f" {base.claimed_name or base.claimed_id or 'none'} is not; register it first (`adaptry"
                 " base add DIR --name …`)"
             )
         weights = weights_findings(adapter.spec, inspect_weights(self.context, name, declared))
@@ -110,10 +113,10 @@ class RevisionAdmission:
         forced = options.force_reason if base_check.report.is_blocked else None
         if base_check.report.is_blocked and forced is None:
             raise CheckFailed(base_check.report.sentence())
-        if forced is not None and not self.context.identity.may_force(name):
+        if forced is not None and not self.context.may("policy.manage", name):
             raise PermissionDenied(
-                f"{self.context.identity.name} may not push {name} past what blocks it: "
-                f"{base_check.report.sentence()}; an administrator of {name.namespace!r} may"
+                f"{self.context.identity.name} may not force a push of {name} past blocking findings: "
+                f"{base_check.report.sentence()}; an owner of {name.namespace!r} may"
             )
         digest = weights_digest(self.context.catalog, declared, adapter)
         return Admission(declared, adapter.spec, digest, base_check, forced, options.number), base
@@ -125,9 +128,9 @@ class RevisionAdmission:
         derived: tuple[Admission, ResolvedBase] | None,
         options: PushOptions,
     ) -> PushResult:
-        """Makes the version visible with all that goes along. Raises `StaleState`."""
+        """Makes the version visible, with its metrics, alias and event. Raises `StaleState`."""
         reach("revisions.before_rows")
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             adapter = self._pushable(tx, name, options)
             pushed = self.context.run_once(
                 tx, _PUSHED, lambda: self._number(tx, adapter, name, declared, derived, options)
@@ -164,17 +167,22 @@ class RevisionAdmission:
 
     def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
         """The adapter, or None for one that the push creates. Raises `NotFound`, `PermissionDenied`."""
-        require_write(self.context.identity, name)
+        self.context.require("push", name)
+        if options.metrics:
+            self.context.require("evidence.add", name)
+        if options.alias is not None:
+            self.context.require("alias.move", name, alias=options.alias)
         adapter = adapters.find(tx, name)
         if adapter is None and not options.create:
-            raise NotFound(f"no adapter {name}; create it first, or push without forbidding that")
+            raise NotFound(f"no adapter {name}; create it first, or allow the push to create it")
         return adapter
 
     def insert(
         self, tx: Transaction, adapter: AdapterRecord, admission: Admission, note: CommitNote | None = None
     ) -> VersionRecord:
-        """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
+        """Stores the version and its commit on `main`; `note` is that of a commit to `main`."""
         self.context.require_own_name(tx, adapter)
+        require_version(self.context, tx, adapter.name.namespace)
         claim_files(tx, adapter.name, admission.manifest)
         if held := states.find_withdrawn_weights(tx, adapter.name.namespace, admission.weights):
             raise CheckFailed(
@@ -218,7 +226,7 @@ class RevisionAdmission:
     def _attach(
         self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, options: PushOptions
     ) -> None:
-        """Metrics and alias of a push; what an earlier try of the same push did is not done twice."""
+        """Stores the metrics and alias of a push, without repeating an earlier attempt of the same push."""
         now, by = self.context.clock(), self.context.identity.name
         have = metrics.newest(tx, stored)
         fresh = {name: value for name, value in options.metrics.items() if have.get(name) != value}
@@ -234,18 +242,18 @@ class RevisionAdmission:
 
 
 def known_version(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> VersionRecord | None:
-    """The version that a revision is, if it is one."""
+    """The version of a revision, if there is one."""
     return find(tx, adapter, ByDigest(digest.hex))
 
 
 def claim_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
-    """As `require_files`, in the transaction that makes a commit of them: from then on they are needed."""
+    """The same as `require_files`, in the transaction of the commit: from then on the files are needed."""
     require_files(tx, name, manifest)
     files.clear_unneeded(tx, name, [entry.sha256 for entry in manifest.files])
 
 
-def require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
-    """Raises `NotFound` naming the files that were not sent, `InvalidManifest` for one of another size."""
+def require_files(tx: Reads, name: AdapterName, manifest: Manifest) -> None:
+    """Raises `NotFound` naming the missing files, `InvalidManifest` for a file of another size."""
     have = files.sizes(tx, name, [entry.sha256 for entry in manifest.files])
     missing = [entry.path for entry in manifest.files if entry.sha256 not in have]
     if missing:
@@ -253,6 +261,6 @@ def require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> Non
     for entry in manifest.files:
         if have[entry.sha256] != entry.size:
             raise InvalidManifest(
-                f"the manifest says {entry.path} is {entry.size:,} bytes; those of its digest are"
+                f"the manifest gives {entry.path} {entry.size:,} bytes; the file with its digest has"
                 f" {have[entry.sha256]:,}"
             )

@@ -1,4 +1,4 @@
-"""The part of a local registry about rollouts: begun and changed by people, driven by what workers report."""
+"""The part of a local registry about rollouts: started and changed by people, driven by workers' reports."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _INFO = TypeAdapter(RolloutInfo)
 
 @dataclass(frozen=True, slots=True)
 class _Transition:
-    """What a rollout is to become, and by whom."""
+    """The new step or end of a rollout, and its author."""
 
     stage: RolloutStage
     step: int
@@ -62,8 +62,8 @@ class LocalRollouts(Rollouts):
 
     def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         parse_stored_alias(alias)
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             return self.context.run_once(tx, _INFO, lambda: self._start(tx, adapter, alias, target, plan))
 
@@ -73,11 +73,11 @@ class LocalRollouts(Rollouts):
         name, was = adapter.name, aliases.find(tx, adapter, alias)
         if was is None:
             raise NotFound(
-                f"{name} has no alias {alias}, so nobody follows it yet: adaptry alias set {name}@VERSION"
+                f"{name} has no alias {alias} to roll out; set it first: adaptry alias set {name}@VERSION"
                 f" {alias}"
             )
         if was.digest == target.digest:
-            raise Conflict(f"{name}@{alias} is at version {target.number} already")
+            raise Conflict(f"{name}@{alias} is already at version {target.number}")
         require_alias_allowed(alias, target.state, target.number)
         if going := rollouts.running(tx, adapter, alias):
             raise Conflict(
@@ -94,12 +94,12 @@ class LocalRollouts(Rollouts):
             return rollouts.of_adapter(tx, self.context.readable_adapter(tx, name))
 
     def change(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
-        with self.context.catalog.write() as tx:
-            adapter = self.context.writable_adapter(tx, name)
+        with self.context.write() as tx:
+            adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             info = rollouts.running(tx, adapter, parse_stored_alias(alias))
             if info is None:
                 raise NotFound(
-                    f"{name}@{alias} is not being rolled out; `adaptry rollout status {name}` shows what was"
+                    f"{name}@{alias} has no rollout; `adaptry rollout status {name}` shows earlier ones"
                 )
             if info.generation != was:
                 raise Conflict(
@@ -118,9 +118,7 @@ class LocalRollouts(Rollouts):
     def assignments(
         self, tx: Transaction, worker: WorkerRecord, names: Collection[str], failed: Failures
     ) -> tuple[RolloutAssignment, ...]:
-        """The rollouts that it is a worker's turn to follow, once what it reports has moved or stopped
-        them.
-        """
+        """Updates rollouts by a worker's report; returns those that the worker must follow."""
         turns: list[RolloutAssignment] = []
         for adapter, info in rollouts.running_for_names(tx, names):
             if not self.context.identity.may_read(adapter.name, adapter.visibility):
@@ -144,7 +142,7 @@ class LocalRollouts(Rollouts):
         worker: str,
         failed: Failures,
     ) -> RolloutInfo:
-        """The rollout after this report: stopped, a step further, or as it was."""
+        """The rollout after this report: stopped, advanced by a step, or unchanged."""
         by = info.started_by
         if failure := failed.get((f"{info.name}@{info.alias}", info.digest)):
             return self._transition(
@@ -159,7 +157,7 @@ class LocalRollouts(Rollouts):
     def _advance(
         self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, by: str, step: int
     ) -> RolloutInfo:
-        """A step further; at 100 % the alias moves."""
+        """Advances the rollout by a step; at 100 % the alias moves."""
         if reason := self._obstacle(tx, adapter, info):
             return self._transition(tx, adapter, info, _Transition("stopped", info.step, by, reason))
         if info.steps[step] < 100:
@@ -169,11 +167,11 @@ class LocalRollouts(Rollouts):
         return self._transition(tx, adapter, info, _Transition("done", step, by))
 
     def _obstacle(self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo) -> str | None:
-        """Why a rollout cannot go on, if so."""
+        """The reason why a rollout cannot continue, if any."""
         found = aliases.find(tx, adapter, info.alias)
         if found is None or found.generation != info.alias_generation:
             where = f"to version {found.number}" if found else "away"
-            return f"{info.name}@{info.alias} was moved {where} meanwhile"
+            return f"{info.name}@{info.alias} was moved {where} in the meantime"
         target = self._target(tx, info)
         if not STATE_RULES[target.state].allows_aliases:
             return f"version {info.number} is {target.state}"

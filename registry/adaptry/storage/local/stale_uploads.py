@@ -37,16 +37,16 @@ class UploadCleanup:
 
 
 def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
-    """Drops sessions idle for a day and stagings that no session knows; how many stagings went.
+    """Drops sessions idle for a day and stagings without a session; returns the number of stagings.
 
-    What someone is writing to just now is spared, in whatever process.
+    Stagings that any process is writing to are kept.
     """
-    # Listed before the sessions are: a staging that comes later belongs to a session we would not see.
+    # List stagings before sessions: a later staging may belong to a session that we do not see.
     found = tuple(blobs.stagings())
     with catalog.read() as tx:
         idle = [id for id in files.idle_sessions(tx, now - IDLE) if not blobs.is_held(id)]
         known = {key: files.find_session(tx, key) for key in found}
-    # Bytes go before rows do: on a full disk that makes the room which changing rows takes.
+    # Delete bytes before rows: on a full disk, that frees the space that changing rows needs.
     dead = [key for key, session in known.items() if key in idle or not _is_alive(session)]
     dropped = 0
     for key in dead:

@@ -1,6 +1,4 @@
-"""The part of a local registry about states: changed only from where they were seen, with a reason, as
-history.
-"""
+"""The part of a local registry about states: changed by compare-and-swap, with a reason, and recorded."""
 
 from __future__ import annotations
 
@@ -19,15 +17,15 @@ from adaptry.storage.local.context import RegistryContext
 def set_state(
     context: RegistryContext, name: AdapterName, revision: Digest, change: StateChange, was: int
 ) -> VersionInfo:
-    """As `Versions.set_state`."""
+    """The same as `Versions.set_state`."""
     ref = Ref.of_revision(name, revision)
-    with context.catalog.write() as tx:
-        adapter = context.writable_adapter(tx, name)
+    with context.write() as tx:
+        adapter = context.writable_adapter(tx, name, "state.set", state=change.state)
         columns = context.resolve(tx, ref)
         seen = info(tx, columns)
         if is_in_state(seen, change):
             return context.hide_base(tx, seen)
-        require_change_allowed(context.identity, name, seen.number, seen.state, change.state)
+        require_change_allowed(context.identity, name, seen.number, seen.state, change.state, context.clock())
         _require_seen(seen, was)
         _require_successor(context, tx, seen, change)
         now, by = context.clock(), context.identity.name
@@ -54,18 +52,18 @@ def set_state(
 def _require_successor(
     context: RegistryContext, tx: Transaction, seen: VersionInfo, change: StateChange
 ) -> None:
-    """Raises `Conflict` for a successor that nobody should take, `NotFound` for one that is not there."""
+    """Raises `Conflict` for an unusable successor, `NotFound` for a missing one."""
     if change.successor is None:
         return
     to = info(tx, context.resolve(tx, Ref.parse(change.successor)))
     if (to.name, to.number) == (seen.name, seen.number):
         raise Conflict(f"{change.successor} is {seen.label} itself; name another version")
     if not STATE_RULES[to.state].allows_aliases:
-        raise Conflict(f"{change.successor} is {to.state} itself; name a version that is to be taken")
+        raise Conflict(f"{change.successor} is {to.state} itself; name a usable version")
 
 
 def is_in_state(seen: VersionInfo, change: StateChange) -> bool:
-    """Whether nothing would change. What is active is so for whatever reason."""
+    """Whether nothing would change. For an active version, the reason does not matter."""
     if seen.state != change.state or change.state == "active":
         return seen.state == change.state
     standing = seen.standing

@@ -1,7 +1,8 @@
-"""The part of a local registry about bytes: what an owner has, and the sessions that bring more.
+"""The part of a local registry about bytes: the owner's files, and upload sessions.
 
-A session's row says what is awaited, its staging in the blob store how much has come. Interrupted at any
-point, what arrived is kept until the session has been idle for a day, or is abandoned and in the way.
+A session's row has the expected file, its staging in the blob store the received bytes. After an
+interruption, received bytes are kept until the session has been idle for a day, or is abandoned and its slot
+is needed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
     Busy,
@@ -22,7 +24,6 @@ from adaptry.core.errors import (
 )
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
-from adaptry.core.identity import require_write
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import Owner
@@ -30,18 +31,20 @@ from adaptry.registry.records import DirectPart, Page, UploadInfo, UploadSession
 from adaptry.registry.uploads import Uploads
 from adaptry.storage.blobs import StagedBlob
 from adaptry.storage.catalog import adapters, cursors, damage, files, pending_deletes
+from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local import abandoned_uploads
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.files import require_base_visible
+from adaptry.storage.local.quotas import QuotaRefusal, refuse_session
 
 DIRECT = 8 << 20
-"""Smaller files come sooner through us: they cost the bucket one request."""
+"""Minimum size in bytes for presigned uploads: smaller files are faster through the server, with one request
+to the bucket.
+"""
 PART = 16 << 20
 _ADDRESS_SECONDS = 3600
-MAX_OPEN_UPLOADS = 64
-"""Sessions that one namespace may have open at once; abandoned ones make room for new ones."""
 
 
 @dataclass(frozen=True)
@@ -52,41 +55,42 @@ class LocalUploads(Uploads):
 
     def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
         if not 0 <= size <= MAX_FILE:
-            raise TooLarge(f"a file of {size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
+            raise TooLarge(f"the file has {size:,} bytes; the limit is {MAX_FILE >> 30} GiB")
         self.context.upload_cleanup.run_once(self.context.catalog, self.context.blobs, self.context.clock())
         session = self._opened(owner, digest, size)
-        if session is None:
-            direct_from = DIRECT if self.context.presign_uploads else None
-            if abandoned_uploads.drop_abandoned(
-                self.context.catalog, self.context.blobs, owner, 1, self.context.clock(), direct_from
-            ):
-                session = self._opened(owner, digest, size)
-        if session is None:
-            raise Busy(
-                f"{MAX_OPEN_UPLOADS} uploads are open in {files.tenant_of(owner)} already; try again when"
-                " some have finished (`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)"
-            )
+        while isinstance(session, QuotaRefusal) and self._made_room(session):
+            session = self._opened(owner, digest, size)
+        if isinstance(session, QuotaRefusal):
+            raise session.error
         reach("uploads.after_open")
         return self._begun(session)
 
-    def _opened(self, owner: Owner, digest: Digest, size: int) -> UploadSessionRecord | None:
-        """An idle session for the same bytes, or a new one; None where the tenant has too many open."""
+    def _made_room(self, refused: QuotaRefusal) -> bool:
+        """Whether an abandoned session of those who use too much was dropped."""
+        if not isinstance(refused.error, Busy):
+            return False
+        direct_from = DIRECT if self.context.presign_uploads else None
+        return abandoned_uploads.drop_abandoned(
+            self.context.catalog, self.context.blobs, refused.who, self.context.clock(), direct_from
+        )
+
+    def _opened(self, owner: Owner, digest: Digest, size: int) -> UploadSessionRecord | QuotaRefusal:
+        """An idle session for the same bytes, or a new one; else why there may be none."""
         now = self.context.clock()
-        with self.context.catalog.write() as tx:
+        with self.context.write() as tx:
             self._require_writing(tx, owner)
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
-                require_no_base(tx, owner)  # said before gigabytes are sent for it
+                require_no_base(tx, owner)  # refused before gigabytes are sent
             if pending_deletes.is_deleting(tx, digest):
-                raise Unavailable(
-                    "these very bytes are being deleted just now; wait a moment and send them again"
-                )
+                raise Unavailable("these bytes are being deleted; wait a moment and send them again")
             for session in files.unfinished_sessions(tx, owner, digest, size):
-                # Nothing is gained by sharing one that someone else may just have opened.
+                # Do not share a session that another client may have just opened.
                 if self.context.blobs.staged_size(session.id) and not self.context.blobs.is_held(session.id):
                     files.touch(tx, session.id, now)
                     return session
-            if files.count_open_sessions(tx, owner) >= MAX_OPEN_UPLOADS:
-                return None
+            refused = refuse_session(self.context, tx, owner, digest, size)
+            if refused is not None:
+                return refused
             self.context.blobs.require_room(size)
             by = self.context.identity.name
             return files.open_session(tx, self.context.blobs.new_key(), owner, digest, size, now, by)
@@ -97,14 +101,14 @@ class LocalUploads(Uploads):
             return self._upload(session)
         with self.context.blobs.staging(session.id) as staged:
             self._append(session, staged, offset, _at_most(session.size - offset, chunks))
-        with self.context.catalog.write_nondurable() as tx:
+        with self.context.write(is_durable=False) as tx:
             files.touch(tx, session.id, self.context.clock())
         return self._upload(session)
 
     def _append(
         self, session: UploadSessionRecord, staged: StagedBlob, offset: int, chunks: Iterable[bytes]
     ) -> None:
-        """Stores the chunks and weighs them as they pass, so that admitting them need not read them again."""
+        """Stores the chunks and hashes them as they arrive, so that admission need not read them again."""
         weights = self.context.incremental_digests.resume(session.id, offset, session.size)
         try:
             with BackgroundHasher(weights.update if weights else None) as hasher:
@@ -119,35 +123,32 @@ class LocalUploads(Uploads):
             return
         with self.context.blobs.staging(session.id) as staged:
             if staged.offset < session.size:
-                if self._session(upload.id).is_finished:  # by whoever held it until now
+                if self._session(upload.id).is_finished:  # by its previous holder
                     return
                 raise Conflict(
-                    f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at"
+                    f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; continue at"
                     f" {staged.offset}"
                 )
-            with self.context.catalog.read() as tx:
+            with self.context.catalog.read_prepared() as tx:
                 is_damaged = damage.damage_reason(tx, session.digest) is not None
-            if (
-                is_damaged
-            ):  # what replaces damaged bytes must not be taken for a copy of them, nor delete them
+            if is_damaged:  # a replacement of damaged bytes must not count as a copy of them, nor delete them
                 self.context.blobs.set_aside(session.digest)
             try:
                 staged.publish(session.digest)
             except DigestMismatch:
-                with self.context.catalog.write() as tx:
+                with self.context.write() as tx:
                     files.close_session(tx, session.id)
                 raise
             reach("uploads.after_publish")
             digests = self.context.incremental_digests.pop(session.id)
             weights = digests.digest() if digests else None
-            with self.context.catalog.write() as tx:
-                # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by
-                # now.
+            with self.context.write() as tx:
+                # A sweep keeps the bytes of open sessions; those of a lapsed session may be gone by now.
                 if files.find_session(tx, session.id) is None:
                     raise NotFound("the upload was idle for too long; open it again")
                 if weights:
                     files.store_weights_digest(tx, session.digest, weights)
-                files.add_owned(tx, session.owner, session.digest, session.size)
+                files.add_owned(tx, session.owner, session.digest, session.size, session.created_by)
                 damage.clear_damage(tx, session.digest)
                 files.finish_session(tx, session.id, self.context.clock())
 
@@ -167,21 +168,23 @@ class LocalUploads(Uploads):
     def drop(self, id: str) -> None:
         session = self._session(id)
         if session.is_finished:
-            raise NotFound("no such upload is open; `adaptry uploads ls` shows those that are")
-        with self.context.catalog.write() as tx:
+            raise NotFound("no such open upload; `adaptry uploads ls` shows the open ones")
+        with self.context.write() as tx:
             files.close_session(tx, session.id)
+            name = session.owner if isinstance(session.owner, AdapterName) else None
+            target = AuditTarget(str(session.owner), name.namespace if name else None)
+            was = {"digest": session.digest, "size": session.size}
+            self.context.record(tx, "upload.drop", target, before=was)
         with (
             suppress(Conflict),
             self.context.blobs.staging(session.id) as staged,
-        ):  # else whoever sends it notices at the end
+        ):  # otherwise its sender notices at the end
             staged.discard()
 
     def _may_manage(self, tenant: str) -> bool:
         if tenant == files.BASES:
             return self.context.identity.may_administer
-        return self.context.identity.role in ("writer", "admin") and self.context.identity.has_namespace(
-            tenant
-        )
+        return self.context.identity.may_in("push", tenant, Facts(now=self.context.clock()))
 
     def _shown(self, session: UploadSessionRecord) -> UploadSession:
         written = self.context.blobs.last_write(session.id)
@@ -197,9 +200,9 @@ class LocalUploads(Uploads):
         )
 
     def _session(self, id: str) -> UploadSessionRecord:
-        """The session, if it is there and the caller may write to its owner. Raises `NotFound`.
+        """The session, if it exists and the caller may write to its owner. Raises `NotFound`.
 
-        Whoever may not is not told whose it is, nor that it is.
+        Other callers do not learn that it exists.
         """
         with self.context.catalog.read() as tx:
             session = files.find_session(tx, id)
@@ -210,7 +213,7 @@ class LocalUploads(Uploads):
         raise NotFound("no such upload, or it was idle for too long; open it again")
 
     def _begun(self, session: UploadSessionRecord) -> UploadInfo:
-        """The session, with addresses that lead past us if the file is large enough for them."""
+        """The session, with presigned URLs if the file is large enough."""
         upload = self._upload(session)
         if not self.context.presign_uploads or session.size < DIRECT:
             return upload
@@ -233,8 +236,11 @@ class LocalUploads(Uploads):
             require_base_visible(self.context, tx, owner)
             self.context.require_base_write()
             return
-        require_write(self.context.identity, owner)
-        if adapters.find(tx, owner) is None:  # said now, before the bytes of a push that would be refused
+        is_known = adapters.find(tx, owner) is not None
+        if is_known and self.context.may("evidence.add", owner):
+            return  # a file of results; one that no evidence names is swept
+        self.context.require("push", owner)
+        if not is_known:  # refused now, before the bytes of the push are sent
             adapters.require_distinct_name(tx, owner)
 
 
@@ -245,9 +251,9 @@ def _hash_stream(chunks: Iterable[bytes], hasher: BackgroundHasher) -> Iterator[
 
 
 def _at_most(size: int, chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """The chunks, as long as they are no more than was announced. Raises `TooLarge`."""
+    """The chunks, up to the announced size. Raises `TooLarge`."""
     for chunk in chunks:
         size -= len(chunk)
         if size < 0:
-            raise TooLarge("more bytes than the upload announced; was the file written to meanwhile?")
+            raise TooLarge("more bytes than the upload announced; the file may have changed")
         yield chunk

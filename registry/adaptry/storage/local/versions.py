@@ -1,4 +1,4 @@
-"""The part of a local registry about versions: what a ref means, listings, search, reading files."""
+"""The part of a local registry about versions: resolving refs, listings, search, reading files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from adaptry.storage.catalog import adapters, cursors, versions
 from adaptry.storage.catalog.search import search
 from adaptry.storage.catalog.version_info import info
 from adaptry.storage.catalog.versions import to_record
+from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.hidden_bases import hide_base_in_detail, hide_bases
 from adaptry.storage.local.inspections import inspect_tensors
@@ -37,6 +38,10 @@ class LocalVersions(Versions):
         return RevisionAdmission(self.context).admit(name, manifest, options)
 
     def get(self, ref: Ref) -> VersionInfo:
+        with self.context.catalog.read_prepared() as reads:
+            version = info(reads, self.context.resolve(reads, ref))
+            if self.context.sees_base(reads, version):
+                return version
         with self.context.catalog.read() as tx:
             return self.context.hide_base(tx, info(tx, self.context.resolve(tx, ref)))
 
@@ -59,13 +64,16 @@ class LocalVersions(Versions):
             return page.model_copy(update={"items": hide_bases(tx, scope, page.items)})
 
     def count_download(self, ref: Ref) -> None:
-        with self.context.catalog.write_nondurable() as tx:
+        with self.context.write(is_durable=False) as tx:
             adapter = self.context.readable_adapter(tx, ref.name)
             versions.count_download(tx, to_record(self.context.resolve(tx, ref)))
             adapters.count_download(tx, adapter)
 
     def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
         return inspect_tensors(self.context, ref, cursor, limit)
+
+    def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
+        return bind_base(self.context, name, revision, base)
 
     def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
         return set_state(self.context, name, revision, change, was)

@@ -1,4 +1,4 @@
-"""The part of a local registry about workers: who reports what, and what each is told in return."""
+"""The part of a local registry about workers: their reports, and the replies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from datetime import datetime
 from adaptry.core.errors import Conflict, NotFound, PermissionDenied
 from adaptry.core.refs import Ref
 from adaptry.registry.records import Page
-from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerInfo, WorkerReport, Workers
+from adaptry.registry.workers import (
+    ReportReply,
+    ResidentInfo,
+    WorkerGoneRequest,
+    WorkerInfo,
+    WorkerReport,
+    Workers,
+)
 from adaptry.storage.catalog import epochs, events, recall_claims, worker_reports, workers
 from adaptry.storage.catalog import worker_queries as residents
 from adaptry.storage.catalog.access import read_scope
@@ -33,16 +40,19 @@ class LocalWorkers(Workers):
         if not self.context.identity.may_report:
             raise PermissionDenied(
                 f"{self.context.identity.name} may not report for a worker;"
-                " make it a token: adaptry token create NAME --role worker"
+                " create a worker's token: adaptry token create NAME --role worker"
             )
         with self.context.catalog.read() as tx:
             is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)
-        # That a worker is still there need not be on the disk before it is told so.
-        with self.context.catalog.write_nondurable() if is_renewal else self.context.catalog.write() as tx:
+        # A worker's sign of life need not be on the disk before the reply.
+        with self.context.write(is_durable=False) if is_renewal else self.context.write() as tx:
             return self._take(tx, report)
 
     def _take(self, tx: Transaction, report: WorkerReport) -> ReportReply:
         now = self.context.clock()
+        known = self._own(tx, report)
+        if known and workers.is_gone(tx, known):
+            self._record(tx, "worker.returned", known)
         worker = workers.put(tx, report, self.context.identity.name, now)
         said = report.residents or ()
         named = [(one.name, one.digest) for one in said]
@@ -84,19 +94,35 @@ class LocalWorkers(Workers):
             scope = read_scope(tx, self.context.identity)
             return residents.page(tx, self.context.identity.name, scope, cursor, limit, self.context.clock())
 
+    def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:
+        with self.context.write() as tx:
+            worker, now = self._managed_worker(tx, name, owner, "declare"), self.context.clock()
+            if not workers.is_silent(tx, worker, now):
+                raise Conflict(
+                    f"{name} reported within its lease, so it is not gone; stop its engine, wait until"
+                    f" `adaptry workers show {name}` shows its state as unknown, and then declare it gone"
+                )
+            workers.declare_gone(tx, worker, now, self.context.identity.name, request.reason)
+            self._record(tx, "worker.gone", worker, request.reason)
+            return residents.info(tx, worker, read_scope(tx, self.context.identity), now)
+
     def forget(self, name: str, owner: str | None = None) -> None:
-        with self.context.catalog.write() as tx:
-            worker = self._seen_worker(tx, name, owner)
-            if worker.owner != self.context.identity.name and not self.context.identity.may_administer:
-                raise PermissionDenied(
-                    f"{self.context.identity.name} may not forget {name};"
-                    " its own token or an administrator may"
+        with self.context.write() as tx:
+            worker = self._managed_worker(tx, name, owner, "forget")
+            if open_recalls := worker_reports.withdrawals_for(tx, worker):
+                first = open_recalls[0]
+                raise Conflict(
+                    f"{name} had {first.name}@{first.number}, which is {first.state}, and did not prove that"
+                    " it dropped it, so its record is part of that recall; if its engine is gone, declare it:"
+                    f" adaptry workers gone {name} --reason TEXT"
+                )
+            if worker_reports.may_serve(tx, worker) and not workers.is_gone(tx, worker):
+                raise Conflict(
+                    f"{name} may still serve versions that it reported; if its engine is gone, declare it:"
+                    f" adaptry workers gone {name} --reason TEXT"
                 )
             workers.forget(tx, worker)
-            detail = {"worker": name, "engine": worker.engine}
-            events.record(
-                tx, "worker.forgotten", at=self.context.clock(), by=self.context.identity.name, detail=detail
-            )
+            self._record(tx, "worker.forgotten", worker)
 
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         with self.context.catalog.read() as tx:
@@ -111,10 +137,10 @@ class LocalWorkers(Workers):
         found: Mapping[VersionKey, ReportedVersion],
         now: datetime,
     ) -> None:
-        """Holds back what the registry itself withdrew before it was restored, as the worker proves by its
+        """Quarantines versions that the registry withdrew before its restore, as the worker proves by its
         signature.
         """
-        epoch = epochs.current(tx)  # not the catalog's: in memory, no second transaction begins inside one
+        epoch = epochs.current(tx)  # not the catalog's: in memory, transactions cannot be nested
         for one in report.recalled:
             if not epoch.is_proof(one.proof, one.epoch, str(one.name), one.digest.hex, one.state):
                 continue
@@ -131,6 +157,19 @@ class LocalWorkers(Workers):
                 if known := found.get((one.name, one.digest)):
                     quarantine_forgotten(tx, known.version_key, one.name, one.digest, now)
 
+    def _managed_worker(self, tx: Transaction, name: str, owner: str | None, verb: str) -> WorkerRecord:
+        """A worker that the caller may declare gone and forget. Raises `PermissionDenied`."""
+        worker, identity = self._seen_worker(tx, name, owner), self.context.identity
+        if worker.owner != identity.name and not identity.may_administer:
+            what = f"{verb} {name}{' gone' if verb == 'declare' else ''}"
+            raise PermissionDenied(f"{identity.name} may not {what}; its own token or an administrator may")
+        return worker
+
+    def _record(self, tx: Transaction, kind: str, worker: WorkerRecord, reason: str | None = None) -> None:
+        detail = {"worker": worker.name, "owner": worker.owner, "engine": worker.engine, "reason": reason}
+        by = self.context.identity.name
+        events.record(tx, kind, at=self.context.clock(), by=by, detail=detail)
+
     def _own(self, tx: Transaction, report: WorkerReport) -> WorkerRecord | None:
         return workers.find(tx, report.worker, self.context.identity.name)
 
@@ -142,7 +181,7 @@ class LocalWorkers(Workers):
             if owner in (None, each.owner) and residents.may_see(tx, each, caller, scope)
         ]
         if not seen:
-            raise NotFound(f"no worker {name[:96]!a}; `adaptry workers ls` shows those there are")
+            raise NotFound(f"no worker {name[:96]!a}; `adaptry workers ls` shows all workers")
         mine = [each for each in seen if each.owner == caller]
         if len(seen) > 1 and not mine:
             owners = ", ".join(each.owner for each in seen[:8])

@@ -1,1 +1,1 @@
-"""Keeping a stored registry in order: verify, collect garbage, move."""
+"""Maintenance of a stored registry: verifying, garbage collection, moving it."""

@@ -1,7 +1,7 @@
-"""Names of a registry that differ only in capitals, older than their refusal: what `adaptry doctor` lists.
+"""Names of a registry that differ only in capitals, from before such names were refused, for `adaptry
+doctor`.
 
-Each stays reachable as it is written. On the Hub's protocol, and in a folder on many systems, they are one
-name.
+Each stays reachable as written. In the Hub's protocol, and in folders on many systems, they are one name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from adaptry.storage.catalog.database import Catalog
 
 @dataclass(frozen=True, slots=True)
 class CaseConflict:
-    """What the names are of (`adapters`, `namespaces`, …), and the names."""
+    """The kind of the names (`adapters`, `namespaces`, …), and the names."""
 
     kind: str
     names: tuple[str, ...]

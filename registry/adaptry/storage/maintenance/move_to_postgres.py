@@ -1,7 +1,8 @@
-"""A registry's rows from its folder into PostgreSQL, when one machine is too small; its files stay in place.
+"""Moves a registry's rows from its folder to PostgreSQL; its files stay in place.
 
-Until all rows are there the folder's own catalog is the registry; then it can only be read, and the last step
-is one small file, the new address. A move that was cut short before that step is finished by another.
+Until all rows are copied, the folder's own catalog is in use; then it becomes read-only, and the last step
+writes one small file with the new address. If a move is interrupted before that step, another one completes
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from adaptry.storage.maintenance.integrity import IntegrityProblem, verify
 
 @dataclass(frozen=True, slots=True)
 class CatalogMoveResult:
-    """How many rows each table has, and what `verify` finds wrong with them and the files they name."""
+    """The number of rows of each table, and the problems that `verify` finds in them and their files."""
 
     rows: Mapping[str, int]
     problems: tuple[IntegrityProblem, ...]
@@ -30,21 +31,21 @@ class CatalogMoveResult:
 def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> CatalogMoveResult:
     """Moves the catalog of the registry in `folder` to the empty PostgreSQL database at `url`.
 
-    Every row is read back and compared before anything counts, and every file that a row names is looked for.
-    Raises `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`,
+    Every row is read back and compared before the commit, and every file of a row must exist. Raises
+    `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`,
     `Unavailable`.
     """
     place = factory.normalise_url(url)
     known = factory.address_in(folder)
     if known is not None:
-        raise Conflict(f"the registry in {folder} has its catalog in {known} already")
+        raise Conflict(f"the registry in {folder} already has its catalog in {known}")
     if not (folder / factory.FILE).is_file():
         raise NotFound(
-            f"no registry in {folder}; a new one begins in PostgreSQL with `adaptry serve --catalog`"
+            f"no registry in {folder}; create a new one in PostgreSQL with `adaptry serve --catalog`"
         )
     with closing(Catalog.open(folder / factory.FILE)) as source, closing(Catalog(url)) as target:
         with source.write() as leaving, target.write() as arriving:
-            if database_copy.is_retired(leaving, place):  # and then the last step was not taken
+            if database_copy.is_retired(leaving, place):  # the last step was not taken
                 rows = database_copy.count(arriving)
             else:
                 rows = database_copy.copy(leaving, arriving)

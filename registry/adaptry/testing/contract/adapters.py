@@ -1,4 +1,4 @@
-"""Promises about adapters as lines of versions: created, edited, renamed, deleted, listed; and history."""
+"""Promises about adapters: created, edited, renamed, deleted, listed; and their history."""
 
 from __future__ import annotations
 

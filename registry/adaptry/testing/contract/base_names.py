@@ -30,10 +30,10 @@ OTHER_CASE = AdapterName.parse("org/TINY")
 
 
 class Hurried(RetryPolicy):
-    """Nothing is tried again after a wait."""
+    """Fails if an operation is retried after a wait."""
 
     def wait(self, failures: int) -> None:
-        raise AssertionError("waited for what does not change")
+        raise AssertionError("waited for a condition that does not change")
 
 
 class BaseNamesContract(ContractFixtures):

@@ -21,13 +21,13 @@ from adaptry.registry.records import AdapterEdit, BaseEdit
 from adaptry.testing.contract.fixtures import ADA, EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
-OLGA = Identity("olga", "reader", ("org",))
-GLOB = Identity("glob", "reader", ("or*",))
+OLGA = Identity.with_role("olga", "reader", ("org",))
+GLOB = Identity.with_role("glob", "reader", ("or*",))
 EVES = AdapterName.parse("evil/tone")
 
 
 class BaseVisibilityContract(ContractFixtures):
-    """Who may see a base, and what others are shown."""
+    """Tests who may see a base, and the answers for others."""
 
     @pytest.fixture
     def hidden(self, registry: Registry, tmp_path: Path) -> BaseRecord:

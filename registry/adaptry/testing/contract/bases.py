@@ -1,4 +1,6 @@
-"""Promises about bases: known by content, named once, settling what waited for them."""
+"""Promises about bases: identified by content, with unique names; registering one updates versions that
+declared it.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
+from adaptry.core.errors import CheckFailed, Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import ANONYMOUS
-from adaptry.core.manifest import FileEntry
+from adaptry.core.manifest import BaseClaim, FileEntry
 from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseEdit
-from adaptry.testing.contract.fixtures import ADA, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 
@@ -127,6 +129,41 @@ class BasesContract(ContractFixtures):
         detail = registry.versions.detail(Ref(TONE))
         assert detail.version.base_status == "declared"
         assert detail.report.is_blocked
+
+    def test_a_version_is_bound_to_the_base_that_its_config_has_only_a_path_of(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, tiny: BaseRecord
+    ) -> None:
+        before = push(registry, lora(base_name="/gone/llama"), TONE).version
+        registry.bases.put(tiny, ("org/tiny",))
+        bound = registry.versions.bind_base(TONE, before.digest, tiny.id).version
+        assert (bound.digest, bound.number) == (before.digest, before.number)
+        assert (bound.base_status, bound.base_id, bound.base_name) == ("verified", tiny.id, "org/tiny")
+        assert bound == registry.versions.get(Ref(TONE))
+        assert registry.versions.bind_base(TONE, before.digest, tiny.id).version == bound
+        kinds = [event.kind for event in registry.adapters.history(TONE).items]
+        assert kinds.count("version.bound") == 1
+        for nobody, error in ((RON, PermissionDenied), (EVE, NotFound)):
+            with pytest.raises(error):
+                make_registry(nobody).versions.bind_base(TONE, before.digest, tiny.id)
+
+    def test_a_binding_may_be_corrected_and_a_declared_base_may_not(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord
+    ) -> None:
+        registry.bases.put(tiny, ("org/tiny",))
+        registry.bases.put(other, ("org/other",))
+        bound = push(registry, lora(base_name="/gone/llama"), TONE).version.digest
+        for base in (other, tiny):
+            assert registry.versions.bind_base(TONE, bound, base.id).version.base_id == base.id
+        named = push(registry, lora(2), TONE).version.digest
+        by_content = push(registry, lora(3), TONE, base=BaseClaim(id=other.id)).version.digest
+        for digest, base in ((named, other), (by_content, tiny)):
+            with pytest.raises(Conflict, match="declares another base"):
+                registry.versions.bind_base(TONE, digest, base.id)
+        with pytest.raises(NotFound, match="no base"):
+            registry.versions.bind_base(TONE, bound, Digest.of(b""))
+        wide = push(registry, lora(4, base_name="/gone/llama", hidden=32), TONE).version.digest
+        with pytest.raises(CheckFailed, match="does not fit org/tiny"):
+            registry.versions.bind_base(TONE, wide, tiny.id)
 
     def test_an_adapter_of_a_known_base_is_verified_at_once(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord

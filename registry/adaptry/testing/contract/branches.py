@@ -1,4 +1,6 @@
-"""Promises about branches and tags: what a word means, who may move what, and where renamed adapters went."""
+"""Promises about branches and tags: resolving names, who may move them, and the new names of renamed
+adapters.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,7 @@ class BranchesContract(ContractFixtures):
         assert registry.versions.get(Ref.parse("acme/tone@fixed")) == first
         assert registry.versions.get(Ref.parse("acme/tone@draft")).number == 2
         commit(registry, files_of(lora(3)), branch="draft")
-        with pytest.raises(NotFound, match="no version; commit it to main"):
+        with pytest.raises(NotFound, match="not a version; commit it to main"):
             registry.versions.get(Ref.parse("acme/tone@draft"))
 
     def test_a_branch_that_is_not_there_takes_no_commit(self, registry: Registry, lora: MakeLora) -> None:

@@ -1,4 +1,4 @@
-"""Promises about commits: a commit is a revision, a branch moves only from where its mover saw it."""
+"""Promises about commits: a commit is a revision, and a branch moves only by compare-and-swap."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def commit(
     parent: str | None = None,
     tree: Manifest | None = None,
 ) -> CommitResult:
-    """Sends what is missing of `files`, and commits the tree of them."""
+    """Uploads the missing ones of `files`, and commits their tree."""
     send(registry, files or {})
     return registry.commits.put(TONE, branch, (tree or tree_of(files or {})).to_bytes(), NOTE, parent)
 

@@ -1,4 +1,4 @@
-"""The promise about cursors: a made-up one is `Invalid` in every listing, whatever place it names."""
+"""The promise about cursors: a forged one is `Invalid` in every listing, whatever position it contains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ List = Callable[[str], object]
 
 
 class CursorsContract(ContractFixtures):
-    """The mark in a cursor can be computed by anybody who knows the listing."""
+    """Forges a cursor: anybody who knows the listing can compute its checksum."""
 
     def test_a_forged_cursor_is_refused_by_every_listing(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
@@ -56,7 +56,7 @@ class CursorsContract(ContractFixtures):
                 taken = [mark for mark in marks if _is_taken(ask, cursors.encode(good, mark))]
                 assert len(taken) == 1, (
                     marks
-                )  # so that what follows is refused for its place, not for its mark
+                )  # so that the next cursors are refused for their position, not for their checksum
                 for place in places:
                     with pytest.raises((Invalid, InvalidQuery), match="cursor"):
                         ask(cursors.encode(place, taken[0]))

@@ -1,4 +1,4 @@
-"""What every promise is tested on: registries over one store for different people, and adapters to push."""
+"""The fixtures of every promise: registries over one store for different identities, and adapters to push."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MakeRegistry = Callable[[Identity], Registry]
 MakeLora = Callable[..., Adapter]
 
 TONE = AdapterName.parse("acme/tone")
-ADA = Identity("ada", "writer", ("acme",))
-EVE = Identity("eve", "writer", ("evil",))
-RON = Identity("ron", "reader", ("acme",))
+ADA = Identity.with_role("ada", "writer", ("acme",))
+EVE = Identity.with_role("eve", "writer", ("evil",))
+RON = Identity.with_role("ron", "reader", ("acme",))
 
 
 class ContractFixtures:
@@ -27,7 +27,7 @@ class ContractFixtures:
 
     @pytest.fixture
     def make_registry(self) -> MakeRegistry:
-        """Gives the same empty registry as different identities see it."""
+        """Returns the same, initially empty, registry for different identities."""
         raise NotImplementedError
 
     @pytest.fixture

@@ -1,6 +1,4 @@
-"""Promises about weights: whoever pushes and however, they are inspected before they are admitted, and what
-they hold is shown.
-"""
+"""Promises about weights: every kind of push inspects them before admission, and the results are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promises about jobs, as far as they are kept before anybody runs one."""
+"""The promises about jobs that hold without runners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMBINE = {"inputs": ["acme/tone", "acme/voice"], "to": "acme/both"}
 
 
 class JobsContract(ContractFixtures):
-    """Submitting, listing, cancelling, trying again; and whose jobs are whose."""
+    """Submitting, listing, cancelling and retrying jobs, and access to them."""
 
     def test_a_job_that_was_asked_for_waits_and_says_what_it_is(self, make_registry: MakeRegistry) -> None:
         needs = JobNeeds(device="cuda", tag="big", memory=8 << 30)
@@ -67,7 +67,7 @@ class JobsContract(ContractFixtures):
     @pytest.mark.parametrize(
         ("order", "said"),
         [
-            (JobOrder(kind="dance", task={}), "there are merge, combine"),
+            (JobOrder(kind="dance", task={}), "unknown kind of job 'dance' .one of: merge, combine"),
             (JobOrder(kind="convert", task={"source": "acme/tone"}), "to: Field required"),
             (JobOrder(kind="convert", task={**CONVERT.task, "loudly": True}), "loudly"),
             (JobOrder(kind="convert", task={**CONVERT.task, "source": "./out"}), "not folders"),
@@ -122,7 +122,11 @@ class JobsContract(ContractFixtures):
     ) -> None:
         job = make_registry(LOCAL).jobs.submit(VERIFY)
         merge = JobOrder(kind="merge", task={"base": "o/m", "inputs": ["acme/tone"], "to": "acme/merged"})
-        for less in (ADA, Identity("amy", "admin", ("acme",)), Identity("wil", "writer", ("*",))):
+        for less in (
+            ADA,
+            Identity.with_role("amy", "admin", ("acme",)),
+            Identity.with_role("wil", "writer", ("*",)),
+        ):
             registry = make_registry(less)
             for order in (VERIFY, merge):
                 with pytest.raises(PermissionDenied, match="administrator"):

@@ -1,4 +1,6 @@
-"""Promises about revisions: admitted whole, checked, or not at all, numbered once, read back bytewise."""
+"""Promises about revisions: admitted completely or not at all, checked, numbered once, read back
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from adaptry.core.errors import (
     Unsupported,
 )
 from adaptry.core.identity import LOCAL
-from adaptry.core.manifest import Manifest
+from adaptry.core.manifest import BaseClaim, Manifest
 from adaptry.core.refs import ByDigest, Latest, Number, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
@@ -37,6 +39,18 @@ OPTIONS = PushOptions()
 
 class RevisionsContract(ContractFixtures):
     """`versions.put` to `versions.count_download`, and `read_file`."""
+
+    def test_a_bare_push_of_the_files_of_a_version_with_a_history_is_that_version(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        adapter = lora()
+        trained = push(registry, adapter, TONE, provenance={"run": "42"})
+        again = push(registry, adapter, TONE, options=PushOptions(alias="prod", metrics={"loss": 1.0}))
+        assert not again.is_new and again.version.digest == trained.version.digest
+        assert (again.version.aliases, again.version.metrics) == (("prod",), {"loss": 1.0})
+        assert push(registry, adapter, TONE, provenance={"run": "43"}).is_new
+        elsewhere = push(registry, adapter, TONE, base=BaseClaim(id=Digest.of(b"base")))
+        assert elsewhere.is_new, "another base is another version"
 
     def test_a_push_is_described_by_us(self, registry: Registry, lora: MakeLora) -> None:
         version = push(registry, lora(rank=4, targets=("q_proj", "v_proj")), TONE).version
@@ -228,7 +242,7 @@ class RevisionsContract(ContractFixtures):
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         nothing, why = lora(alpha=0), PushOptions(force_reason="to show the fault")
-        with pytest.raises(PermissionDenied, match=r"lora_alpha is 0.*an administrator of 'acme' may"):
+        with pytest.raises(PermissionDenied, match=r"lora_alpha is 0.*an owner of 'acme' may"):
             push(make_registry(ADA), nothing, TONE, options=why)
         push(make_registry(LOCAL), nothing, TONE, options=why)
         assert make_registry(ADA).versions.detail(Ref(TONE)).forced == "to show the fault"
@@ -258,7 +272,7 @@ class RevisionsContract(ContractFixtures):
 
 
 def files_of(content: Content) -> dict[str, tuple[int, Digest]]:
-    """What a manifest says of a content's files."""
+    """The manifest's entries for a content's files."""
     return {path: (size, Digest.of_chunks(content.chunks(path))) for path, size in content.sizes.items()}
 
 

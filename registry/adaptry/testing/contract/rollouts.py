@@ -1,4 +1,4 @@
-"""Promises about rollouts: a version takes over from another, worker by worker, and stops where it fails."""
+"""Promises about rollouts: a version replaces another, worker by worker, and stops after a failure."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class RolloutsContract(ContractFixtures):
         ada.aliases.move(TONE, "prod", third.digest, was=1)
         stopped = advance(ada, begun)
         assert (stopped.stage, ada.aliases.list(TONE)[0].number) == ("stopped", 3)
-        assert stopped.reason == "acme/tone@prod was moved to version 3 meanwhile"
+        assert stopped.reason == "acme/tone@prod was moved to version 3 in the meantime"
 
     def test_a_version_that_is_recalled_is_rolled_out_no_further(
         self, make_registry: MakeRegistry, lora: MakeLora
@@ -126,7 +126,7 @@ class RolloutsContract(ContractFixtures):
         )
         assert (over.stage, over.reason) == ("aborted", "too slow")
         assert send_report(make_registry(GUS), make_resident(first)).turns == ()
-        with pytest.raises(NotFound, match="not being rolled out"):
+        with pytest.raises(NotFound, match="has no rollout"):
             advance(ada, over)
         assert ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan()).id != begun.id
 

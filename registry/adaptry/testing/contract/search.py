@@ -1,4 +1,6 @@
-"""Promises about search and metrics: what each term finds, in what order, and that none unseen is found."""
+"""Promises about search and metrics: the results of each term, their order, and that unreadable versions are
+not found.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,7 @@ FINDS = {
     "size>1gb": [],
     "parameters>=1": ["voice-over@1", "tone@2", "tone@1"],
 }
-"""Queries about `shelf`, and what each finds."""
+"""Queries on `shelf`, and their results."""
 
 
 class SearchContract(ContractFixtures):

@@ -18,8 +18,8 @@ from adaptry.registry.records import CommitNote, PushOptions, StateChange, Versi
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 FIRST = Ref.parse("acme/tone@1")
-ANN = Identity("ann", "admin", ("acme",))
-BOB = Identity("bob", "admin", ("other",))
+ANN = Identity.with_role("ann", "admin", ("acme",))
+BOB = Identity.with_role("bob", "admin", ("other",))
 READABLE_BY: dict[State, set[str]] = {
     "active": {"ada", "ann", "ron", "local"},
     "deprecated": {"ada", "ann", "ron", "local"},
@@ -230,7 +230,7 @@ class StatesContract(ContractFixtures):
         push_two(make_registry(ADA), lora)
         put(make_registry(ADA), "revoked")
         for state in ("active", "quarantined"):
-            with pytest.raises(PermissionDenied, match="admin token"):
+            with pytest.raises(PermissionDenied, match="owner"):
                 put(make_registry(ADA), state)
         with pytest.raises(NotFound):
             put(make_registry(BOB), "active")

@@ -1,4 +1,4 @@
-"""The promise about tenants: for whoever may not read a private adapter, no method tells that it exists."""
+"""The promise about tenants: no method reveals a private adapter to callers who may not read it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, NotFound, PermissionDenied
+from adaptry.core.evidence.values import EvidenceFile, EvidenceValue
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
@@ -20,6 +21,10 @@ from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtu
 
 ABSENT = AdapterName.parse("acme/absent")
 Ask = Callable[[Registry, AdapterName, Digest], object]
+
+_EVIDENCE = EvidenceFile(
+    digest=Digest.of(b"{}"), format="wandb-summary", values=(EvidenceValue(metric="f1", value=0.5),)
+)
 
 READS: Mapping[str, Ask] = {
     "adapter": lambda registry, name, digest: registry.adapters.get(name),
@@ -33,6 +38,7 @@ READS: Mapping[str, Ask] = {
     "aliases": lambda registry, name, digest: registry.aliases.list(name),
     "history": lambda registry, name, digest: registry.adapters.history(name),
     "metrics": lambda registry, name, digest: registry.metrics.list(Ref(name)),
+    "evidence": lambda registry, name, digest: registry.evidence.list(Ref(name)),
     "residents": lambda registry, name, digest: registry.workers.residents(Ref(name)),
     "rollouts": lambda registry, name, digest: registry.rollouts.list(name),
 }
@@ -48,6 +54,7 @@ WRITES: Mapping[str, Ask] = {
     "move_alias": lambda registry, name, digest: registry.aliases.move(name, "prod", digest, was=None),
     "remove_alias": lambda registry, name, digest: registry.aliases.remove(name, "prod", was=1),
     "log_metrics": lambda registry, name, digest: registry.metrics.log(Ref(name), {"accuracy": 1.0}),
+    "add_evidence": lambda registry, name, digest: registry.evidence.add(Ref(name), _EVIDENCE),
     "start_rollout": lambda registry, name, digest: registry.rollouts.start(
         name, "prod", digest, RolloutPlan()
     ),

@@ -1,4 +1,4 @@
-"""Promises about bytes on their way in: sessions that stop and go on, and who is told what is there."""
+"""Promises about uploads: sessions that pause and continue, and who may learn which bytes exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adaptry.core.manifest import MAX_FILE
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterEdit, UploadInfo
-from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
+from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeRegistry
 
 DATA = os.urandom(300_000)
@@ -78,7 +78,7 @@ class UploadsContract(ContractFixtures):
     def test_finishing_early_says_where_to_go_on(self, registry: Registry) -> None:
         session = registry.uploads.open(TONE, DIGEST, len(DATA))
         session = registry.uploads.append(session, 0, [DATA[:10]])
-        with pytest.raises(Conflict, match="missing; go on at 10"):
+        with pytest.raises(Conflict, match="missing; continue at 10"):
             registry.uploads.finish(session)
         assert not registry.files.has(TONE, DIGEST)
 
@@ -171,7 +171,7 @@ class UploadsContract(ContractFixtures):
         opened = [
             registry.uploads.open(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)
         ]
-        with pytest.raises(Busy, match="uploads are open in acme") as raised:
+        with pytest.raises(Busy, match=r"\d+ uploads are open in acme already") as raised:
             registry.uploads.open(TONE, DIGEST, len(DATA))
         assert raised.value.retry_after > 0
         registry.uploads.open(TONE.parse("other/tone"), DIGEST, len(DATA))

@@ -17,8 +17,8 @@ from adaptry.registry.workers import (
 )
 from adaptry.testing.contract.fixtures import TONE, MakeLora
 
-GUS = Identity("gus", "worker", ("acme",))
-MEG = Identity("meg", "worker", ("acme", "evil"))
+GUS = Identity.with_role("gus", "worker", ("acme",))
+MEG = Identity.with_role("meg", "worker", ("acme", "evil"))
 PROD = "acme/tone@prod"
 SINCE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 

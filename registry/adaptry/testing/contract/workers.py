@@ -1,4 +1,4 @@
-"""Promises about workers: reports are known at once, theirs alone to make, and never believed for ever."""
+"""Promises about workers: reports are visible at once, made only by the worker's own token, and expire."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 from adaptry.core.errors import Conflict, NotFound, PermissionDenied
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
-from adaptry.registry.workers import (
-    WorkerProblem,
-    WorkerReport,
-)
+from adaptry.registry.workers import WorkerGoneRequest, WorkerProblem, WorkerReport
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.contract.worker_reports import (
     GUS,
@@ -81,7 +79,8 @@ class WorkersContract(ContractFixtures):
         after = make_registry(RON).workers.get("gpu-1")
         assert after.reported_at >= before.reported_at
         assert (after.seen, after.first_at) == (2, before.first_at)
-        assert after.residents == before.residents
+        renewed = {"reported_at": after.reported_at}
+        assert after.residents == tuple(one.model_copy(update=renewed) for one in before.residents)
 
     def test_a_worker_is_told_to_drop_what_is_withdrawn_until_it_has(
         self, make_registry: MakeRegistry, lora: MakeLora
@@ -127,6 +126,10 @@ class WorkersContract(ContractFixtures):
             seen = make_registry(RON).workers.get("gpu-1")
         (one,) = make_registry(RON).workers.residents(Ref.parse("acme/tone@1"))
         assert (one.is_lost, one.may_be_served) == (True, True)
+        revoke(make_registry(ADA), first)
+        status = recall_status(make_registry(RON), Ref.parse("acme/tone@1"))
+        assert [(line.outcome, line.last) for line in status.lines] == [("unknown", "serving")]
+        assert not status.is_complete
         send_report(make_registry(GUS), make_resident(first))
         assert not make_registry(RON).workers.get("gpu-1").is_lost
 
@@ -144,7 +147,7 @@ class WorkersContract(ContractFixtures):
         first, second = push_two(make_registry(ADA), lora)
         send_report(
             make_registry(MEG), make_resident(second)
-        )  # whoever comes first has the name only for itself
+        )  # the first owner of a name has it only for itself
         send_report(make_registry(GUS), make_resident(first))
         assert [one.number for one in make_registry(GUS).workers.get("gpu-1").residents] == [1]
         assert [one.number for one in make_registry(MEG).workers.get("gpu-1").residents] == [2]
@@ -164,6 +167,7 @@ class WorkersContract(ContractFixtures):
         assert [one.owner for one in make_registry(RON).workers.residents(Ref.parse("acme/tone@1"))] == [
             "gus"
         ]
+        send_report(make_registry(MEG))
         make_registry(LOCAL).workers.forget("gpu-1", "meg")
         assert make_registry(RON).workers.get("gpu-1").owner == "gus"
 
@@ -171,7 +175,7 @@ class WorkersContract(ContractFixtures):
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)
-        foreign = Identity("fay", "worker", ("evil",))
+        foreign = Identity.with_role("fay", "worker", ("evil",))
         told = send_report(make_registry(foreign), make_resident(first), worker="evil-1")
         assert told.unknown == (first.digest,)
         assert make_registry(RON).workers.residents(Ref.parse("acme/tone@1")) == ()
@@ -204,7 +208,7 @@ class WorkersContract(ContractFixtures):
             make_registry(EVE).workers.get("acme-1")
         assert make_registry(LOCAL).workers.list(limit=2).next is not None
 
-    def test_a_worker_is_forgotten_by_its_owner_or_an_administrator(
+    def test_a_worker_is_forgotten_by_its_owner_or_an_administrator_once_it_serves_nothing(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)
@@ -213,10 +217,60 @@ class WorkersContract(ContractFixtures):
             make_registry(ADA).workers.forget("gpu-1")
         with pytest.raises(NotFound):
             make_registry(EVE).workers.forget("gpu-1")
+        with pytest.raises(Conflict, match="may still serve versions that it reported"):
+            make_registry(LOCAL).workers.forget("gpu-1")
+        send_report(make_registry(GUS))
         make_registry(LOCAL).workers.forget("gpu-1")
         assert make_registry(RON).workers.residents(Ref.parse("acme/tone@1")) == ()
         with pytest.raises(NotFound):
             make_registry(LOCAL).workers.forget("gpu-1")
+
+    def test_a_worker_that_a_recall_waits_for_is_not_forgotten(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = push_two(make_registry(ADA), lora)
+        send_report(make_registry(GUS), make_resident(first))
+        send_report(make_registry(GUS))
+        revoke(make_registry(ADA), first)
+        with pytest.raises(
+            Conflict, match="acme/tone@1, which is revoked, and did not prove that it dropped"
+        ):
+            make_registry(LOCAL).workers.forget("gpu-1")
+        send_report(make_registry(GUS), dropped=(first,))
+        make_registry(LOCAL).workers.forget("gpu-1")
+
+    def test_a_silent_worker_is_declared_gone_with_a_reason_until_it_reports_again(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, _ = push_two(make_registry(ADA), lora)
+        ref, why = Ref.parse("acme/tone@1"), WorkerGoneRequest(reason="the machine was scrapped")
+        send_report(make_registry(GUS), make_resident(first))
+        with pytest.raises(Conflict, match="gpu-1 reported within its lease"):
+            make_registry(LOCAL).workers.declare_gone("gpu-1", why)
+        make_registry(GUS).workers.report(WorkerReport(worker="gpu-1", engine="vllm", residents=None))
+        with pytest.raises(PermissionDenied, match="may not declare gpu-1 gone"):
+            make_registry(ADA).workers.declare_gone("gpu-1", why)
+        with pytest.raises(NotFound):
+            make_registry(EVE).workers.declare_gone("gpu-1", why)
+        found = make_registry(LOCAL).workers.declare_gone("gpu-1", why, "gus")
+        assert found.gone and (found.gone.by, found.gone.reason) == ("local", "the machine was scrapped")
+        revoke(make_registry(ADA), first)
+        status = recall_status(make_registry(RON), ref)
+        assert [(one.outcome, one.gone, one.is_proved) for one in status.lines] == [
+            ("gone", found.gone, False)
+        ]
+        assert status.is_complete
+        assert not make_registry(RON).workers.residents(ref)[0].may_be_served
+        with pytest.raises(Conflict, match="its record is part of that recall"):
+            make_registry(LOCAL).workers.forget("gpu-1")
+
+        send_report(make_registry(GUS), make_resident(first))
+        status = recall_status(make_registry(RON), ref)
+        assert [one.outcome for one in status.lines] == ["serving"]
+        assert not status.is_complete
+        assert make_registry(RON).workers.get("gpu-1").gone is None
+        told = [one.kind for one in make_registry(LOCAL).events.read(0, 200).items]
+        assert [kind for kind in told if kind.startswith("worker.")] == ["worker.gone", "worker.returned"]
 
     def test_what_is_served_is_not_deleted(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, _ = push_two(make_registry(ADA), lora)
@@ -230,5 +284,8 @@ class WorkersContract(ContractFixtures):
     def test_a_worker_says_what_it_cannot_serve(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push_two(make_registry(ADA), lora)
         trouble = WorkerProblem(served_as=PROD, reason="rank 64 is above the server's 16")
-        make_registry(GUS).workers.report(WorkerReport(worker="gpu-1", engine="vllm", troubles=(trouble,)))
-        assert make_registry(GUS).workers.get("gpu-1").troubles == (trouble,)
+        make_registry(GUS).workers.report(
+            WorkerReport(worker="gpu-1", engine="vllm", troubles=(trouble,), max_age=86_400)
+        )
+        found = make_registry(GUS).workers.get("gpu-1")
+        assert (found.troubles, found.max_age) == ((trouble,), 86_400)

@@ -1,5 +1,5 @@
-"""Adapters as OCI artifacts: what is in one, its layout on disk, and pushing it to a registry.
+"""Adapters as OCI artifacts: their contents, their layout on disk, and references to OCI registries.
 
-The media types are ModelPack's (`modelpack/model-spec`); manifest, layout and protocol are OCI's image and
-distribution specifications 1.1. Nothing here knows our registry.
+The media types are ModelPack's (`modelpack/model-spec`); manifest, layout and protocol follow OCI's image and
+distribution specifications 1.1. Nothing here depends on our registry.
 """

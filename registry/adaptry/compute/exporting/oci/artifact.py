@@ -1,7 +1,8 @@
-"""An artifact as a value: a manifest, a config and files, each by its digest. Equal adapters, equal digests.
+"""An artifact as a value: a manifest, a config and files, each by its digest. Equal adapters have equal
+digests.
 
-A base has a manifest of its own, small and made of what identifies it, so that its adapters have a `subject`
-to hang on where nobody keeps the model itself in that registry.
+A base has a separate small manifest with its identity, so that adapters have a `subject` even if the model
+itself is not in that registry.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What an OCI document calls a blob or a manifest by."""
+    """An OCI descriptor: a reference to a blob or manifest."""
 
     media_type: str
     digest: Digest
@@ -52,7 +53,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes by their descriptor, read anew each time."""
+    """Bytes with their descriptor, read again each time."""
 
     descriptor: Descriptor
     chunks: Callable[[], Iterator[bytes]]
@@ -60,8 +61,8 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """`manifest` as bytes; `blobs` are its config and layers; `subject` the manifest it belongs to, with its
-    artifact where we made that too.
+    """`manifest` as bytes; `blobs` are its config and layers; `subject` is the manifest that it refers to,
+    with its artifact if we created that too.
     """
 
     manifest: bytes
@@ -104,7 +105,7 @@ def adapter_artifact(
     base: Artifact | None = None,
     subject: Descriptor | None = None,
 ) -> Artifact:
-    """The manifest of an adapter, its files as layers. `subject`, else `base`, is what it belongs to."""
+    """The manifest of an adapter, with its files as layers. It refers to `subject`, else to `base`."""
     layers = tuple(_file(adapter, path) for path in adapter.content.sizes)
     dtypes = {_PRECISION.get(dtype, "mixed") for dtype in adapter.spec.dtypes}
     settings = {
@@ -180,7 +181,7 @@ def _named(name: str | None) -> dict[str, str]:
 
 
 def _size(parameters: int) -> str:
-    """`1.2m`: a number with at most one decimal, and its order of magnitude, as ModelPack wants it."""
+    """A number in ModelPack's form, with at most one decimal and a unit: `1.2m`."""
     for letter, order in (("b", 10**9), ("m", 10**6), ("k", 10**3)):
         if parameters >= order:
             return f"{parameters / order:.1f}{letter}"

@@ -1,4 +1,4 @@
-"""An artifact as an OCI image layout: blobs by digest that `skopeo`, `oras` and others copy anywhere."""
+"""Writes an artifact as an OCI image layout: blobs by digest, which `skopeo`, `oras` and others can copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ REF = "org.opencontainers.image.ref.name"
 
 
 def write_layout(artifact: Artifact, folder: Path, tag: str) -> None:
-    """In an empty folder that the caller answers for; `tag` names the adapter's manifest in the index."""
+    """Writes into an empty folder that the caller manages; `tag` names the adapter's manifest in the
+    index.
+    """
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     entries = []

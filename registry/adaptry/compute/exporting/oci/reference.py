@@ -1,6 +1,6 @@
-"""Where an artifact is in an OCI registry: `oci://HOST[:PORT]/REPOSITORY[:TAG]`.
+"""The location of an artifact in an OCI registry: `oci://HOST[:PORT]/REPOSITORY[:TAG]`.
 
-https, but for a registry on this machine, as Docker does it; `oci+http://` says plain http of another one.
+The protocol is https, except for a registry on this machine, as in Docker; `oci+http://` means plain http.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HERE = frozenset(["localhost", "127.0.0.1", "[::1]"])
 
 @dataclass(frozen=True, slots=True)
 class OciReference:
-    """A repository and a tag of it."""
+    """A repository and a tag."""
 
     host: str
     repository: str
@@ -34,14 +34,14 @@ class OciReference:
         """Raises `Invalid` with the grammar."""
         found = _REFERENCE.fullmatch(text)
         if found is None:
-            raise Invalid(f"not a place in an OCI registry: {text[:120]!r} (write {GRAMMAR})")
+            raise Invalid(f"not a location in an OCI registry: {text[:120]!r} (write {GRAMMAR})")
         host = found["host"] + (f":{found['port']}" if found["port"] else "")
         is_plain = bool(found["plain"]) or found["host"] in _HERE
         return cls(host, found["repository"], found["tag"] or "latest", is_plain)
 
     @property
     def url(self) -> str:
-        """The repository's address in the distribution protocol."""
+        """The repository's URL in the distribution protocol."""
         return f"{'http' if self.is_plain else 'https'}://{self.host}/v2/{self.repository}"
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Merged checkpoints that are stored nowhere: the files of a merge, computed while they are read.
+"""Merged checkpoints that are not stored: their files are computed while they are read.
 
 `virtual_checkpoint` is such a checkpoint, over the plan and the kernels that write one to disk, so it has the
 same bytes; `assembly` opens one from its inputs. `server` is the program that computes them for a server,

@@ -1,7 +1,7 @@
-"""A merged model opened from its inputs: everything that can fail fails here, before a weight is computed.
+"""Opens a merged model from its inputs. Everything that can fail fails here, before a weight is computed.
 
-Files of a store lie under their digests; for as long as it takes to open them they are linked into folders as
-loaders expect them. Messages name the base and the adapter as people do, and never a place on this machine.
+A store names files by digest; while they are opened, they are linked into folders as loaders expect. Messages
+use the user's names of base and adapter, and never a path on this machine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import FolderContent
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
-from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.merge import MergeSource, check_values, plan_recipe
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.record import RECORD_FILE, build_merge_record
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.sidecar_client.inputs import ModelInputs
 from adaptry.core.errors import AdaptryError, NotFound
@@ -68,7 +68,7 @@ def _base(inputs: ModelInputs, links: Path) -> tuple[HfCheckpoint, BaseRecord]:
         if found.id == inputs.base:
             return checkpoint, found
     raise NotFound(
-        f"the weights of {inputs.base_name} are not at hand on the server: store them once with "
+        f"the weights of {inputs.base_name} are not available on the server: store them once with "
         f"`adaptry base add FOLDER --name {inputs.base_name} --store`"
     )
 

@@ -1,7 +1,7 @@
-"""What the bytes of computed files came to, remembered: by tag, one small file each, in a folder.
+"""A cache of the SHA-256 of computed files, by tag, with one small file each in a folder.
 
-A file is hashed while it passes, by whoever reads it from its beginning; who reads on where a connection
-broke goes on with the hash too. A lost memory costs one more reading.
+A file is hashed while it is read from its beginning; a reader that resumes after a broken connection also
+resumes the hash. A lost entry costs one more reading.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class FileHashCache:
 
     @contextlib.contextmanager
     def hash_stream(self, tag: Digest, size: int, start: int) -> Iterator[RunningHash | None]:
-        """What takes the bytes from `start` on, in order; None if the hash is known, or cannot come of it."""
+        """The function to call with the bytes from `start` on, in order; None if the hash is known or cannot
+        be computed from them.
+        """
         running = None if self.get(tag) else self._resume(tag, start)
         try:
             yield running

@@ -1,8 +1,9 @@
-"""Names for bytes that nobody has seen yet: what went in, how it is laid out, and what computes it.
+"""Names for bytes that have not been computed yet, from their inputs, their layout and the computing
+libraries.
 
-Two servers that would answer with different bytes give them different names, so a reader never joins bytes of
-two kinds. The compiled kernel gives the same bits on every processor; torch's products are its BLAS's, so its
-release and the processor's abilities are part of the name.
+Two servers that would compute different bytes give them different names, so a reader never joins parts of
+different files. The compiled kernel gives the same bits on every processor; torch's products are its BLAS's,
+so its release and the processor's abilities are part of the name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ ARITHMETIC = 1
 
 
 def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ...]:
-    """What will compute this plan's bytes."""
+    """The parts of the program that determine this plan's bytes."""
     return tuple(f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors))
 
 

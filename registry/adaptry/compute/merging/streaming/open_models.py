@@ -1,4 +1,4 @@
-"""The merged models asked for last, kept open: opening one reads many headers and samples its base."""
+"""A pool of recently requested merged models, since opening one reads many headers and samples its base."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelPool:
         self._lock = threading.Lock()
 
     def get(self, inputs: ModelInputs) -> VirtualCheckpoint:
-        """The model, opened anew where its base was written to. Raises what opening it raises."""
+        """The model, opened again if its base was written to. Raises the errors of opening it."""
         key = (inputs.base, inputs.revision, inputs.adapter, inputs.base_name)
         with self._lock:
             place = self._places.setdefault(key, _PoolEntry())

@@ -1,4 +1,5 @@
-"""The program that merges for a server: `python -m adaptry.compute.merging.streaming` (by `sidecar_client`).
+"""The process that computes merged models for a server: `python -m adaptry.compute.merging.streaming` (by
+`sidecar_client`).
 
 It is given one end of a control socket; each message on it brings one end of a pair, on which one request is
 sent and answered, in a thread of its own. It ends when the control socket does, which is when the server is
@@ -64,7 +65,7 @@ class ComputeServer:
             raise
         except AdaptryError as error:
             framing.send(channel, "error", framing.error_frame(error))
-        except Exception:  # noqa: BLE001  (whatever it is, the reader is told, and the process goes on)
+        except Exception:  # noqa: BLE001  (the reader gets the error, and the process continues)
             traceback.print_exc()
             framing.send(channel, "error", framing.error_frame(AdaptryError(_FAILED)))
         else:
@@ -131,7 +132,7 @@ class ComputeServer:
 def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """The same bytes in pieces of a frame's size, each of its own memory.
 
-    The first part goes at once: who asks for a header waits for no tensor.
+    The first part is sent at once, so a reader of the header does not wait for a tensor.
     """
     held: list[bytes] = []
     room = framing.MAX_FRAME

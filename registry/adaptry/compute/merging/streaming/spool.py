@@ -1,7 +1,6 @@
-"""Tensors that can only be made whole: each is made once, into a file without a name, and read from there.
+"""Tensors that must be computed as a whole: each is computed once, into an unnamed file, and read from there.
 
-So a slow reader holds disk and not memory, and a reader that comes in small ranges does not have it made
-again for each.
+So a slow reader occupies disk and not memory, and small range requests do not compute the tensor again.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _MAKING = threading.Semaphore(2)  # a tensor being made is a few copies of it in
 
 
 class TensorSpool:
-    """Of one checkpoint, for many threads. Files lie in `folder`, without a name there."""
+    """The spooled files of one checkpoint, for many threads. Files are in `folder`, without a name."""
 
     def __init__(
         self, base: ShardReader, folder: Path, on_made: Callable[[ValueTally], None] = lambda tally: None

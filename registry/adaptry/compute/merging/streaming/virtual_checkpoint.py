@@ -1,4 +1,4 @@
-"""A merged checkpoint as files that can be read at any place, though nobody wrote them.
+"""A merged checkpoint as virtual files that can be read at any position.
 
 Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of
 rows that it touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the

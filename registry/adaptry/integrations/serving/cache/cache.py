@@ -1,26 +1,28 @@
 """The worker's cache: adapters in folders named by digest, shared by every process on the machine.
 
 `Cache.acquire` leases an entry: a folder with verified files that was published by one rename and is not
-evicted until the lease is released or the process ends. The content of a digest never changes, so an engine
+evicted until the lease is released or the process ends. `Cache.hold` keeps it for an engine, which may read
+it again after that process has ended (`engine_holds`). The content of a digest never changes, so an engine
 that caches by path never serves an older version. One process downloads while the others wait; after a crash
-the next one resumes the partial download. A recalled version is deleted and not fetched again.
+the next one resumes the partial download. A recalled version is not given out again, and deleted as soon as
+nothing may read it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable, Withdrawn
 from adaptry.core.files.durable import write_error
-from adaptry.core.files.locks import FileLock
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref
-from adaptry.integrations.serving.cache import recall_store
+from adaptry.integrations.serving.cache import engine_holds, recall_store
 from adaptry.integrations.serving.cache.download import CacheFill, is_intact
+from adaptry.integrations.serving.cache.engine_holds import EngineAddress, EngineHold
 from adaptry.integrations.serving.cache.eviction import Evictor
 from adaptry.integrations.serving.cache.layout import (
     FILES,
@@ -31,6 +33,8 @@ from adaptry.integrations.serving.cache.layout import (
     read_metadata,
 )
 from adaptry.integrations.serving.cache.leases import CacheLeases
+from adaptry.integrations.serving.cache.space_users import SpaceUser, is_leased, space_users
+from adaptry.integrations.serving.cache.stack_folders import StackFolders
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
@@ -49,9 +53,9 @@ class CachedAdapter:
 class Cache:
     """The cache in the folder `root`, which is created. Safe for many threads, and `root` for many processes.
 
-    `size` is the limit in bytes; None is no limit. Leased entries count towards it and are never evicted. An
-    object holds one lease per digest, however often it is acquired; the lease ends with `release`, `close`,
-    or the process.
+    `size` is the limit in bytes; None is no limit. Leased and held entries count towards it and are never
+    evicted, nor are stacks in use. An object holds one lease per digest, however often it is acquired; the
+    lease ends with `release`, `close`, or the process.
     """
 
     def __init__(self, root: Path | str, size: int | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> None:
@@ -60,6 +64,7 @@ class Cache:
         self._retry = retry
         self._layout = CacheLayout(self.root)
         self._leases = CacheLeases(self._layout)
+        self.stacks = StackFolders(Evictor(self._layout, size))
 
     def acquire(self, registry: Registry, ref: Ref | str, progress: Progress = no_progress) -> CachedAdapter:
         """Resolves `ref` with the registry (no stale alias), fetches it if needed, and leases it.
@@ -95,28 +100,67 @@ class Cache:
         return self._lease_if_present(metadata.version, lambda: is_intact(folder))
 
     def release(self, digest: Digest) -> None:
-        """Ends this object's lease, so that the entry may be evicted. Idempotent."""
+        """Ends this object's lease, so that the entry may be evicted; it is deleted if it is recalled.
+        Idempotent."""
         self._leases.release(digest)
+        self._remove_if_recalled(digest)
+
+    def hold(self, digest: Digest, engine: EngineAddress, name: str) -> None:
+        """Keeps an entry for an engine that is about to load it under `name`, until `release_hold`: whatever
+        becomes of this process. Call it with a lease. Raises `StorageFull`, `Unavailable`."""
+        self._prepare()
+        metadata = read_metadata(self._layout.entry_folder(digest))
+        engine_holds.hold(
+            self._layout, digest, engine, metadata.version.label if metadata else digest.brief, name
+        )
+
+    def release_hold(self, digest: Digest, engine: EngineAddress) -> None:
+        """Ends an engine's hold: it no longer has the version. A recalled entry is deleted. Idempotent."""
+        engine_holds.release(self._layout, digest, engine.key)
+        self._remove_if_recalled(digest)
+
+    def holds_of(self, engine: EngineAddress) -> Mapping[Digest, EngineHold]:
+        """The versions that are kept for an engine."""
+        every = engine_holds.all_holds(self._layout)
+        return {digest: found for digest, key, found in every if key == engine.key}
+
+    def holds(self, digest: Digest) -> tuple[EngineHold, ...]:
+        """The engines that a version is kept for."""
+        return engine_holds.find(self._layout, digest)
+
+    def forget_engine(self, address: str) -> tuple[Digest, ...]:
+        """Ends all holds of the engine at an address (`EngineHold.address`), which is gone. Returns the
+        versions."""
+        every = engine_holds.all_holds(self._layout)
+        gone = [(digest, key) for digest, key, found in every if found.is_of(address)]
+        for digest, key in gone:
+            engine_holds.release(self._layout, digest, key)
+            self._remove_if_recalled(digest)
+        return tuple(digest for digest, _ in gone)
+
+    def users(self) -> tuple[SpaceUser, ...]:
+        """Who keeps entries from being evicted."""
+        return space_users(self._layout)
 
     def close(self) -> None:
         """Ends all leases."""
-        self._leases.release_all()
+        for digest in self._leases.release_all():
+            self._remove_if_recalled(digest)
 
     def remove(self, digest: Digest) -> bool:
-        """Deletes files, leased or not; the next `acquire` fetches them again. Returns whether any were."""
+        """Ends this object's lease and deletes the files, unless another process leases them or an engine
+        holds them. The next `acquire` fetches them again. Returns whether files were deleted."""
         self._prepare()
+        self._leases.release(digest)
+        self.stacks.discard_unused(digest)
         folder, partial = self._layout.entry_folder(digest), self._layout.partial_folder(digest)
         was_here = folder.is_dir() or partial.is_dir()
-        self._layout.discard(folder)
-        if idle := FileLock.try_exclusive(self._layout.fill_lock(digest)):
-            with idle:  # not held: nobody is downloading this entry now
-                self._layout.discard(partial)
-        self.release(digest)
-        return was_here
+        return self._layout.discard_unused(digest, folder, partial) and was_here
 
     def recall(self, digest: Digest, reason: str) -> bool:
-        """Deletes the files and refuses the digest until `readmit`, in every process and across restarts; a
-        download under way stops. Returns whether there were any files."""
+        """Refuses the digest until `readmit`, in every process and across restarts, and deletes the files; a
+        download under way stops. Files that another process leases or an engine holds are deleted when the
+        last of these lets go. Returns whether files were deleted."""
         self._prepare()
         was_here = False
         try:
@@ -134,21 +178,20 @@ class Cache:
         """When and why the digest was recalled here; None if it is not recalled."""
         return recall_store.recall_reason(self._layout, digest)
 
+    def has_files(self, digest: Digest) -> bool:
+        """Whether the files of a version are here, given out or not, or a stack with its weights."""
+        return self._layout.entry_folder(digest).is_dir() or self.stacks.has_part(digest)
+
     def entries(self) -> tuple[CacheEntry, ...]:
         """All entries in eviction order: partial downloads first, then least recently used."""
         return tuple(eviction_order(self._layout.entries()))
 
     def is_leased(self, digest: Digest) -> bool:
-        """Whether any process on this machine holds a lease."""
-        if not self._layout.lease_file(digest).exists():
-            return False
-        lease = FileLock.try_exclusive(self._layout.lease_file(digest))
-        if lease is not None:
-            lease.release()
-        return lease is None
+        """Whether any process on this machine has a lease."""
+        return is_leased(self._layout, digest)
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until `size` bytes or only leased ones remain. Returns those evicted, in order."""
+        """Evicts entries until `size` bytes or only used ones remain. Returns those evicted, in order."""
         self._prepare()
         return Evictor(self._layout, self.size).shrink(size)
 
@@ -176,6 +219,10 @@ class Cache:
         except Withdrawn:
             self._layout.discard(self._layout.entry_folder(version.digest))
             raise
+
+    def _remove_if_recalled(self, digest: Digest) -> None:
+        if self._layout.recall_file(digest).exists():
+            self._layout.discard_unused(digest, self._layout.entry_folder(digest))
 
     def _prepare(self) -> None:
         try:

@@ -89,7 +89,7 @@ class CacheFill:
                     raise failure from error
                 self.layout.discard(partial)
                 if not self.evictor.shrink(0):  # the disk is full: retry if evicting frees space
-                    raise failure from error
+                    raise StorageFull(f"{failure.message}{self.evictor.users_sentence()}") from error
 
     def _download_and_publish(self, partial: Path) -> None:
         metadata = EntryMetadata(version=self.detail.version, files=self.detail.manifest.files)

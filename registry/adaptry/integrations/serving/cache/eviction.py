@@ -1,7 +1,7 @@
-"""Evicts entries to make room for new ones. Leased entries are never evicted.
+"""Evicts entries to make room for new ones. Entries that processes lease or engines hold are never evicted.
 
 Evictions of different processes run one after the other, under a lock; a partial download counts with its
-full size.
+full size. Stacks count too; one that no process uses is deleted at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from adaptry.core.errors import StorageFull
 from adaptry.core.files.locks import FileLock
+from adaptry.integrations.serving.cache import engine_holds
 from adaptry.integrations.serving.cache.layout import (
     FILES,
     CacheEntry,
@@ -19,6 +20,7 @@ from adaptry.integrations.serving.cache.layout import (
     EntryMetadata,
     eviction_order,
 )
+from adaptry.integrations.serving.cache.space_users import space_users
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +31,28 @@ class Evictor:
     size: int | None
 
     def reserve(self, partial: Path, metadata: EntryMetadata) -> None:
-        """Evicts what is needed for a version and creates its partial folder. Raises `StorageFull` if leased
+        """Evicts what is needed for a version and creates its partial folder. Raises `StorageFull` if used
         entries take up too much."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
-            self.layout.sweep()
+            self._sweep()
             if self.size is not None and not partial.is_dir():
                 self._make_room(metadata.size)
             (partial / FILES).mkdir(parents=True, exist_ok=True)
             metadata.write(partial)
 
-    def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until `size` bytes or only leased ones remain. Returns those evicted, in order."""
+    def reserve_stack(self, key: str, size: int) -> None:
+        """Evicts what is needed for a stack of at most `size` bytes, which counts from now on. Raises
+        `StorageFull` if used entries take up too much."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
-            self.layout.sweep()
+            self._sweep()
+            if self.size is not None:
+                self._make_room(size)
+            self.layout.stacks.reserve(key, size)
+
+    def shrink(self, size: int) -> tuple[CacheEntry, ...]:
+        """Evicts entries until `size` bytes or only used ones remain. Returns those evicted, in order."""
+        with FileLock.acquire_exclusive(self.layout.eviction_lock):
+            self._sweep()
             return tuple(self._evict(size))
 
     def _make_room(self, needed: int) -> None:
@@ -49,35 +60,49 @@ class Evictor:
         if needed <= self.size:
             for _ in self._evict(self.size - needed):
                 pass
-        left = sum(entry.size for entry in self.layout.entries())
+        left = self._size()
         if left + needed > self.size:
             raise StorageFull(
                 f"{needed:,} bytes do not fit into the cache in {self.layout.root}: it may take"
-                f" {self.size:,}, and {left:,} are in use; allow it more (ADAPTRY_CACHE_SIZE), or serve fewer"
-                " adapters at once"
+                f" {self.size:,}, and {left:,} are in use{self.users_sentence()}; allow it more"
+                " (ADAPTRY_CACHE_SIZE), or serve fewer adapters at once"
             )
 
+    def users_sentence(self) -> str:
+        """Who keeps entries from being evicted, in brackets."""
+        users = "; ".join(user.sentence() for user in space_users(self.layout))
+        return f" ({users})" if users else ""
+
+    def _sweep(self) -> None:
+        """Removes what no longer counts: holds that are over, leftovers, and unused recalled entries."""
+        engine_holds.sweep(self.layout)
+        self.layout.sweep()
+        self.layout.stacks.sweep()
+        for entry in list(self.layout.entries()):
+            if self.layout.recall_file(entry.digest).exists():
+                self._remove(entry)
+
     def _evict(self, size: int) -> Iterator[CacheEntry]:
-        entries = eviction_order(self.layout.entries())
-        total = sum(entry.size for entry in entries)
-        for entry in entries:
+        total = self._size()
+        for entry in eviction_order(self.layout.entries()):
             if total <= size:
                 return
             if self._remove(entry):
                 total -= entry.size
                 yield entry
 
+    def _size(self) -> int:
+        return sum(entry.size for entry in self.layout.entries()) + sum(self.layout.stacks.sizes())
+
     def _remove(self, entry: CacheEntry) -> bool:
-        """Removes an entry unless it is leased. Returns whether it was removed."""
-        lease = FileLock.try_exclusive(self.layout.lease_file(entry.digest))
-        if lease is None:
-            return False
-        self.layout.discard(
+        """Removes an entry unless it is used. Returns whether it was removed."""
+        folder = (
             self.layout.partial_folder(entry.digest)
             if entry.is_partial
             else self.layout.entry_folder(entry.digest)
         )
+        if not self.layout.discard_unused(entry.digest, folder):
+            return False
         if fill_lock := FileLock.try_exclusive(self.layout.fill_lock(entry.digest)):
             fill_lock.remove()
-        lease.remove()
         return True

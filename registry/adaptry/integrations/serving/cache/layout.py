@@ -5,7 +5,9 @@
     .<digest>.part/…        the same, during the download
     .<digest>.lease         lock, shared by the processes that use the entry; a leased entry is not evicted
     .<digest>.fill          lock, exclusive to the process that downloads the entry
-    .<digest>.recalled      why the digest is recalled; while it exists, the entry is neither kept nor fetched
+    .<digest>.held/<engine> an engine that may read the entry again; while there is one, the entry is kept
+    .<digest>.recalled      why the digest is recalled: refused while this exists, and removed once unused
+    stacks/…                adapters that were computed from several versions (`stack_layout`)
 
 The modification time of `about.json` is the time of last use. A folder is published and discarded by a
 rename.
@@ -27,10 +29,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adaptry.core.digest import Digest
 from adaptry.core.files.locks import FileLock
 from adaptry.core.manifest import FileEntry
+from adaptry.integrations.serving.cache.stack_layout import StackLayout
 from adaptry.registry.records import VersionInfo
 
 FILES = "adapter"
 _ABOUT = "about.json"
+_HELD = re.compile(r"\.(?P<digest>[0-9a-f]{64})\.held")
 _ENTRY = re.compile(r"(?P<hidden>\.?)(?P<digest>[0-9a-f]{64})(?P<part>\.part)?")
 
 
@@ -76,6 +80,7 @@ class CacheLayout:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.eviction_lock = root / ".room"
+        self.stacks = StackLayout(root)
 
     def entry_folder(self, digest: Digest) -> Path:
         return self.root / digest.hex
@@ -88,6 +93,19 @@ class CacheLayout:
 
     def fill_lock(self, digest: Digest) -> Path:
         return self._hidden_path(digest, "fill")
+
+    def held_folder(self, digest: Digest) -> Path:
+        return self._hidden_path(digest, "held")
+
+    def held_folders(self) -> Iterator[tuple[Digest, Path]]:
+        """The versions that engines hold, with the folders of their holds."""
+        for name in _names(self.root):
+            if match := _HELD.fullmatch(name):
+                yield Digest(match["digest"]), self.root / name
+
+    def is_held(self, digest: Digest) -> bool:
+        """Whether an engine may read the entry again."""
+        return bool(_names(self.held_folder(digest)))
 
     def recall_file(self, digest: Digest) -> Path:
         return self._hidden_path(digest, "recalled")
@@ -109,16 +127,27 @@ class CacheLayout:
             folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
+    def discard_unused(self, digest: Digest, *folders: Path) -> bool:
+        """Deletes folders of an entry, unless a process leases it or an engine holds it. Returns whether it
+        is unused."""
+        lease = FileLock.try_exclusive(self.lease_file(digest))
+        if lease is None:
+            return False
+        if self.is_held(digest):  # holds are written by processes that have a lease, so none comes now
+            lease.release()
+            return False
+        for folder in folders:
+            self.discard(folder)
+        lease.remove()
+        return True
+
     def sweep(self) -> None:
-        """Deletes leftovers of crashed `discard`s, and unleased folders with no metadata readable by us."""
+        """Deletes leftovers of crashed `discard`s, and unused folders with no metadata readable by us."""
         for name in _names(self.root):
             if name.endswith(".gone"):
                 shutil.rmtree(self.root / name, ignore_errors=True)
             elif (match := _ENTRY.fullmatch(name)) and read_metadata(self.root / name) is None:
-                lease = FileLock.try_exclusive(self.lease_file(Digest(match["digest"])))
-                if lease is not None:
-                    self.discard(self.root / name)
-                    lease.remove()
+                self.discard_unused(Digest(match["digest"]), self.root / name)
 
     def _hidden_path(self, digest: Digest, kind: str) -> Path:
         return self.root / f".{digest.hex}.{kind}"

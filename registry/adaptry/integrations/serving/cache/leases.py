@@ -42,9 +42,12 @@ class CacheLeases:
             self._kept.discard(digest)
             self._release_if_unused(digest)
 
-    def release_all(self) -> None:
-        for digest in tuple(self._kept):
+    def release_all(self) -> tuple[Digest, ...]:
+        """Ends all leases; returns their digests."""
+        ended = tuple(self._kept)
+        for digest in ended:
             self.release(digest)
+        return ended
 
     def _release_if_unused(self, digest: Digest) -> None:
         """Ends the lease unless a thread still holds it."""

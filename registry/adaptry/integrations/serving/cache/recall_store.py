@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from datetime import UTC, datetime
-from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Withdrawn
-from adaptry.core.files.durable import flush_folder, write_error
+from adaptry.core.files.atomic_file import atomic_file
 from adaptry.integrations.serving.cache.layout import CacheLayout
 from adaptry.registry.records import VersionInfo
 
 
 def recall(layout: CacheLayout, digest: Digest, reason: str) -> None:
-    """Refuses a digest from now on; durable before this returns."""
-    _write(layout.recall_file(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
+    """Refuses a digest from now on; durable before this returns. Raises `StorageFull`, `Unavailable`."""
+    with atomic_file(layout.recall_file(digest)) as file:
+        file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}".encode())
 
 
 def readmit(layout: CacheLayout, digest: Digest) -> None:
@@ -39,18 +37,3 @@ def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
             f"{version.label} was recalled on this machine ({why}); it is fetched again once"
             f" that is taken back: adaptry cache readmit {version.digest}"
         )
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes the file atomically and flushes it to disk. Raises `StorageFull`, `Unavailable`."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        flush_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(error, path) from error

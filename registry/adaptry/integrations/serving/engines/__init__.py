@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from adaptry.integrations.serving.engines.engine import Engine, EngineAdapter, RequestCounts
+from adaptry.integrations.serving.engines.dynamo import Dynamo
+from adaptry.integrations.serving.engines.engine import AdapterUsage, Engine, EngineAdapter, RequestCounts
 from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
 from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 from adaptry.integrations.serving.engines.llamacpp import LlamaCpp
@@ -16,6 +17,7 @@ from adaptry.integrations.serving.engines.vllm import Vllm
 
 __all__ = [
     "ENGINES",
+    "AdapterUsage",
     "Engine",
     "EngineAdapter",
     "EngineClient",
@@ -53,4 +55,5 @@ ENGINES: Mapping[str, EngineFactory] = {
     "lorax": Lorax,
     "mistralrs": _without_commands(MistralRs),
     "llamacpp": LlamaCpp,
+    "dynamo": Dynamo,
 }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Unavailable
+from adaptry.integrations.serving.cache.engine_holds import EngineAddress
 from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 
 _DIGEST = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/|$)")
@@ -41,15 +42,35 @@ class RequestCounts:
     errors: float
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterUsage:
+    """When an adapter last answered (Unix time), its answers by status, and its tokens by kind
+    (`prompt_tokens`, `completion_tokens`)."""
+
+    last_used: float
+    requests: Mapping[int, int]
+    tokens: Mapping[str, int]
+
+
 class Engine(ABC):
     """An engine at `client.url`."""
 
-    name: ClassVar[str]
+    name: str
     """The engine's name in `checks.runtimes`."""
-    can_replace: ClassVar[bool] = False
+    can_replace: bool = False
     """Whether `load` replaces an adapter under its name, while running requests finish with the old one."""
-    is_unload_final: ClassVar[bool] = True
+    can_alias: bool = False
+    """Whether `alias` gives loaded adapters further names."""
+    can_be_proxied: bool = True
+    """Whether a proxy can choose the adapter that answers a request, by changing the request's body."""
+    can_stack: bool = False
+    """Whether a request can be answered by several adapters, each with a weight (`select_stack`)."""
+    loads_by_restart: bool = False
+    """Whether `load` and `restart` end the requests under way."""
+    is_unload_final: bool = True
     """Whether the engine refuses a name for good after `unload` and deletion, or only after `restart`."""
+    gap: str | None = None
+    """What happens to requests while a name moves to another version; None if all of them are answered."""
 
     def __init__(self, client: EngineClient) -> None:
         self.client = client
@@ -70,6 +91,41 @@ class Engine(ABC):
     def send_test_request(self, name: str) -> EngineResponse:
         """Sends the shortest request for an adapter; returns the response. Raises `Unavailable`."""
 
+    def alias(self, name: str, target: str) -> None:
+        """Makes `name` stand for the loaded adapter `target`, in one step. Only if `can_alias`."""
+        raise CheckFailed(f"{self.name} gives its adapters no further names")
+
+    def suspend(self, name: str) -> None:
+        """Makes new requests for `name` wait for `alias` or `unload`. Only if `can_alias`."""
+        raise CheckFailed(f"{self.name} lets no requests wait")
+
+    def end_suspensions(self, wanted: Collection[str]) -> None:
+        """Lets the requests go on that wait for names other than `wanted`."""
+        return
+
+    def select_adapter(self, body: Mapping[str, object], name: str) -> dict[str, object]:
+        """The body of a client's request, changed so that the loaded adapter `name` answers it."""
+        return {**body, "model": name}
+
+    def select_stack(
+        self, body: Mapping[str, object], parts: Sequence[tuple[str, float]]
+    ) -> dict[str, object]:
+        """As `select_adapter`, for several adapters with their weights. Only if `can_stack`.
+
+        Raises `NotFound` for a name that is neither a loaded adapter nor, alone, the base; `Unavailable` and
+        `CheckFailed` if the engine does not answer, or has not what was loaded.
+        """
+        raise CheckFailed(f"{self.name} answers a request with one adapter")
+
+    @property
+    def address(self) -> EngineAddress:
+        """The engine as the cache knows it."""
+        return EngineAddress(self.name, self.client.url, reads_at_start=not self.is_unload_final)
+
+    def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest] | None:
+        """The versions whose files the engine may read again, given those `loaded`; None if it cannot say."""
+        return frozenset(one.digest for one in loaded if one.digest is not None)
+
     def restart(self) -> None:
         """Restarts the engine with exactly the adapters it should have. Raises `CheckFailed` if it cannot."""
         raise CheckFailed(f"{self.name} is not started anew by its worker")
@@ -81,6 +137,10 @@ class Engine(ABC):
     def request_counts(self) -> RequestCounts | None:
         """The request counters; None if the engine has none."""
         return None
+
+    def usage(self) -> Mapping[str, AdapterUsage]:
+        """What the loaded adapters have answered, by name, as far as it is known."""
+        return {}
 
     def require_working(self, name: str) -> None:
         """Raises `CheckFailed` if a test request fails with an engine error, or the name is unknown."""

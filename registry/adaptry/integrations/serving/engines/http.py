@@ -1,4 +1,4 @@
-"""The HTTP client for engines: no redirects, no retries.
+"""The HTTP client for engines: no redirects, no retries, and a connection for each request.
 
 An engine that does not answer raises `Unavailable`; each engine's own module interprets the responses.
 """
@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.core.http import check_url, open_pool
+from adaptry.core.http import check_url, pool_factory
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
 _LONGEST = 600
@@ -62,7 +62,7 @@ class EngineClient:
     def __init__(self, url: str, key: str | None = None, ca_bundle: str | None = None) -> None:
         """Raises `Invalid` if `url` is malformed."""
         self.url = check_url(url)
-        self._pool = open_pool(self.url, ca_bundle, None)
+        self._open_pool = pool_factory(self.url, ca_bundle, None)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def get(self, path: str, patience: float = 10.0) -> EngineResponse:
@@ -70,6 +70,9 @@ class EngineClient:
 
     def post(self, path: str, body: object, patience: float = 120.0) -> EngineResponse:
         return self._request("POST", path, json.dumps(body).encode(), patience)
+
+    def delete(self, path: str, patience: float = 60.0) -> EngineResponse:
+        return self._request("DELETE", path, None, patience)
 
     def is_healthy(self) -> bool:
         """Whether the engine reports at `/health` that it is healthy."""
@@ -81,15 +84,16 @@ class EngineClient:
     def _request(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
         try:
-            answer = self._pool.request(
-                method,
-                f"{self.url}{path}",
-                body=body,
-                headers=headers,
-                timeout=urllib3.Timeout(connect=5, read=patience),
-                retries=False,
-                redirect=False,
-            )
+            with self._open_pool() as pool:
+                answer = pool.request(
+                    method,
+                    f"{self.url}{path}",
+                    body=body,
+                    headers=headers,
+                    timeout=urllib3.Timeout(connect=5, read=patience),
+                    retries=False,
+                    redirect=False,
+                )
         except (HTTPError, OSError) as error:
             raise Unavailable(f"the engine at {self.url} does not answer ({error})") from error
         return EngineResponse(answer.status, answer.data.decode("utf-8", "replace"))

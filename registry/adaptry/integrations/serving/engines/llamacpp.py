@@ -1,23 +1,28 @@
 """llama.cpp: the server loads adapters as GGUF files at its start, and identifies them by number.
 
 A new or changed name therefore restarts the server with all files (listed in the file `ADAPTRY_ADAPTERS`).
-Afterwards all scales are 0: a request selects its adapter (`"lora": [{"id": 0, "scale": 1.0}]`) by the number
-that `GET /lora-adapters` shows for the path that the state file has under its name.
+Afterwards all scales are 0: a request selects its adapters (`"lora": [{"id": 0, "scale": 1.0}]`) by the
+numbers that `GET /lora-adapters` shows for the paths that the state file has under their names. The proxy
+does that for clients, which name them in `model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adaptry.core import strictjson
-from adaptry.core.errors import CheckFailed, Invalid
+from adaptry.core.digest import Digest
+from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unavailable
 from adaptry.integrations.serving.engines.engine import Engine, EngineAdapter, require_answer, require_success
 from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
 from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 
 _FILE = "adapter.gguf"
+_LONGEST_STEP = 600.0
+"""Seconds that a request waits for the list of adapters: the server answers it between two of its steps, and
+a step with a long prompt takes long on a CPU."""
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=100_000)
 
 
@@ -26,7 +31,10 @@ class LlamaCpp(Engine):
 
     name = "llama.cpp"
     can_replace = True
+    can_stack = True
+    loads_by_restart = True
     is_unload_final = False
+    gap = "is refused while the server restarts, which also ends every request under way"
 
     def __init__(
         self,
@@ -36,7 +44,9 @@ class LlamaCpp(Engine):
     ) -> None:
         super().__init__(client)
         self._commands = commands
+        # Replaced as a whole: the proxy reads it.
         self._files = {name: str(Path(path).parent / _FILE) for name, path in names.items()}
+        self._base_names: frozenset[str] = frozenset()
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
         there = {str(one.get("path")) for one in self._server_adapters()}
@@ -44,8 +54,8 @@ class LlamaCpp(Engine):
 
     def load(self, name: str, path: Path) -> None:
         file = str(self._commands.prepare_file(path, _FILE))
-        before = dict(self._files)
-        self._files[name] = file
+        before = self._files
+        self._files = {**before, name: file}
         if any(str(one.get("path")) == file for one in self._server_adapters()):
             return
         try:
@@ -58,7 +68,13 @@ class LlamaCpp(Engine):
 
     def unload(self, name: str) -> None:
         """The adapter stays in the server's memory, at scale 0, until the restart."""
-        self._files.pop(name, None)
+        self._files = {other: file for other, file in self._files.items() if other != name}
+
+    def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest]:
+        """Those of all files that the server was started with, under a name or not: started again with the
+        same list, it reads them again."""
+        files = (EngineAdapter("", str(one.get("path"))) for one in self._server_adapters())
+        return frozenset(one.digest for one in (*files, *loaded) if one.digest is not None)
 
     def restart(self) -> None:
         self._commands.write_adapter_list(
@@ -75,16 +91,49 @@ class LlamaCpp(Engine):
         body = {"prompt": "a", "n_predict": 1, "lora": [{"id": numbers[0], "scale": 1.0}]}
         return self.client.post("/completion", body)
 
+    def select_adapter(self, body: Mapping[str, object], name: str) -> dict[str, object]:
+        return self.select_stack(body, [(name, 1.0)])
+
+    def select_stack(
+        self, body: Mapping[str, object], parts: Sequence[tuple[str, float]]
+    ) -> dict[str, object]:
+        files, numbers = self._files, self._numbers()
+        scales = dict.fromkeys(numbers.values(), 0.0)
+        for name, weight in parts:
+            if name in files:
+                number = numbers.get(files[name])
+                if number is None:
+                    raise Unavailable(
+                        f"the engine was started without {name}, which is loaded again; try again"
+                    )
+                scales[number] += weight
+            elif len(parts) > 1 or not self._is_base(name):
+                raise NotFound(f"{name} is neither a loaded adapter nor the base model")
+        return {**body, "lora": [{"id": number, "scale": scale} for number, scale in scales.items()]}
+
+    def _numbers(self) -> dict[str, object]:
+        """The number of each file in the server. It is asked for each request: a server that others started
+        again ignores numbers that it does not have, and applies all adapters where a request names none."""
+        adapters = self._server_adapters(_LONGEST_STEP)
+        return {str(one.get("path")): one.get("id") for one in adapters}
+
+    def _is_base(self, name: str) -> bool:
+        if not self._base_names:
+            listing = self.client.get("/v1/models")
+            self._base_names = frozenset(str(one.get("id")) for one in listing.json_list("data"))
+        return name in self._base_names
+
     def _zero_scales(self) -> None:
         scales = [{"id": one.get("id"), "scale": 0.0} for one in self._server_adapters()]
         require_success(self.client.post("/lora-adapters", scales), "set its adapters' scales")
 
-    def _server_adapters(self) -> list[Mapping[str, Any]]:
+    def _server_adapters(self, patience: float = 10.0) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""
-        response = self.client.get("/lora-adapters")
+        response = self.client.get("/lora-adapters", patience)
         require_answer(response, "list its adapters")
         try:
             found = strictjson.loads(response.text.encode(), _LIMITS, "the engine's answer")
         except Invalid as error:
             raise CheckFailed(f"the engine's list of adapters cannot be read: {error.message}") from error
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        rows = found if isinstance(found, list) else []
+        return [one for one in rows if isinstance(one, dict)]

@@ -7,9 +7,10 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from adaptry.core.digest import Digest
 from adaptry.integrations.serving.engines.engine import Engine, EngineAdapter, require_answer, require_success
 from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
 from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
@@ -20,6 +21,7 @@ class Lorax(Engine):
 
     name = "lorax"
     can_replace = True
+    can_be_proxied = False
     is_unload_final = False
 
     def __init__(
@@ -31,12 +33,15 @@ class Lorax(Engine):
         super().__init__(client)
         self._commands = commands
         self._paths = dict(names)
+        self._since_restart: set[str] | None = None
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
         require_answer(self.client.get("/health"), "say that it is well")
         return tuple(EngineAdapter(name, path) for name, path in sorted(self._paths.items()))
 
     def load(self, name: str, path: Path) -> None:
+        if self._since_restart is not None:
+            self._since_restart.add(str(path))
         require_success(self._generate(str(path)), f"load {name}")
         self._paths[name] = str(path)
 
@@ -44,9 +49,17 @@ class Lorax(Engine):
         """The state file no longer lists the path; the engine keeps the adapter until it restarts."""
         self._paths.pop(name, None)
 
+    def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest] | None:
+        """Those loaded since the restart; before one, the engine may have any that it was ever given."""
+        if self._since_restart is None:
+            return None
+        files = (EngineAdapter("", path) for path in self._since_restart)
+        return frozenset(one.digest for one in (*files, *loaded) if one.digest is not None)
+
     def restart(self) -> None:
         self._commands.write_adapter_list(self._paths)
         self._commands.run_restart(self.client.is_healthy)
+        self._since_restart = set(self._paths.values())
 
     def send_test_request(self, name: str) -> EngineResponse:
         if name not in self._paths:

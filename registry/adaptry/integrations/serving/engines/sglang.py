@@ -6,6 +6,7 @@ remembers. So a recall removes the files first; then the second load fails, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from adaptry.core.errors import CheckFailed
@@ -23,6 +24,7 @@ class Sglang(Engine):
     """SGLang's HTTP server."""
 
     name = "sglang"
+    gap = "is refused until the requests with the old version have ended and the new one is loaded"
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
         return list_openai_adapters(self.client)
@@ -41,6 +43,11 @@ class Sglang(Engine):
     def send_test_request(self, name: str) -> EngineResponse:
         body = {"text": "a", "sampling_params": {"max_new_tokens": 1, "temperature": 0}, "lora_path": name}
         return self.client.post("/generate", body)
+
+    def select_adapter(self, body: Mapping[str, object], name: str) -> dict[str, object]:
+        """`lora_path` names the adapter, with `model` free of colons: SGLang takes what follows one for an
+        adapter's name (`base:adapter`)."""
+        return {**body, "model": name.replace(":", "-"), "lora_path": name}
 
     def request_counts(self) -> RequestCounts | None:
         response = self.client.get("/metrics")

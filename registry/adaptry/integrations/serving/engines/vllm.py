@@ -13,7 +13,7 @@ import re
 import time
 from pathlib import Path
 
-from adaptry.core.errors import Conflict
+from adaptry.core.errors import CheckFailed, Conflict
 from adaptry.integrations.serving.engines.engine import (
     Engine,
     EngineAdapter,
@@ -27,6 +27,11 @@ from adaptry.integrations.serving.engines.http import EngineResponse
 _INFO = re.compile(r"^vllm:lora_requests_info\{([^}]*)\} (\S+)$", re.MULTILINE)
 _NAMES = re.compile(r'(?:running|waiting)_lora_adapters="([^"]*)"')
 
+_NO_UPDATES = (
+    "this vLLM loads no adapters while it runs: start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and"
+    " --enable-lora, and with one API server (--api-server-count 1), since vLLM refuses it with more"
+)
+
 _PATIENCE = 5.0  # seconds
 _EVERY = 0.2
 
@@ -35,6 +40,7 @@ class Vllm(Engine):
     """vLLM's HTTP server."""
 
     name = "vllm"
+    gap = "is refused until the requests with the old version have ended and the new one is loaded"
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
         return list_openai_adapters(self.client)
@@ -44,6 +50,10 @@ class Vllm(Engine):
         response = self.client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         if response.status == 400 and EngineAdapter(name, str(path)) in self.list_adapters():
             return
+        if (
+            response.status == 404 and response.error_message == "Not Found"
+        ):  # its framework's: no such address
+            raise CheckFailed(_NO_UPDATES)
         require_success(response, f"load {name}")
 
     def unload(self, name: str) -> None:

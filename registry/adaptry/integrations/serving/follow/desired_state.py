@@ -14,10 +14,11 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrations.serving.follow.backoff import Backoff, ServedVersion
+from adaptry.integrations.serving.follow.last_use import LastUse
 from adaptry.integrations.serving.follow.plan import DesiredAdapter
-from adaptry.integrations.serving.follow.recall_executor import RecallExecutor
-from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.worker.backoff import Backoff, ServedVersion
+from adaptry.integrations.serving.worker.recall_executor import RecallExecutor
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import RolloutAssignment
@@ -26,13 +27,15 @@ from adaptry.registry.workers import RolloutAssignment
 @dataclass(slots=True)
 class DesiredState:
     """Computes what should be loaded. A `turns` argument holds the rollouts that the registry has assigned to
-    this worker; `preloaded` are the names that get a slot before all others."""
+    this worker; `pinned` and `preloaded` are the names that get a slot before all others."""
 
     registry: Registry
     state_file: StateFile
     backoff: Backoff
     recalls: RecallExecutor
     preloaded: frozenset[str]
+    pinned: frozenset[str]
+    last_use: LastUse
     _rollout_versions: dict[Digest, VersionInfo] = field(default_factory=dict)
 
     def compute(self, turns: Sequence[RolloutAssignment]) -> list[DesiredAdapter]:
@@ -51,7 +54,7 @@ class DesiredState:
             asked |= {(ref, one.digest) for one in usable}
             best = next((one for one in usable if not self.backoff.is_blocked((ref, one.digest))), None)
             if best is not None:
-                desired.append(DesiredAdapter(ref, best, ref in self.preloaded))
+                desired.append(self._desired(ref, best))
         self.backoff.retain(asked)
         return desired
 
@@ -64,6 +67,9 @@ class DesiredState:
             if (version := self._rollout_versions.get(turn.digest))
         ]
         return found
+
+    def _desired(self, ref: str, version: VersionInfo) -> DesiredAdapter:
+        return DesiredAdapter(ref, version, ref in self.preloaded, ref in self.pinned, self.last_use.get(ref))
 
     def is_usable(self, version: VersionInfo) -> bool:
         """Whether the version is not withdrawn."""

@@ -2,7 +2,8 @@
 
 If the engine cannot replace an adapter under its name, the new version is first loaded under a trial name
 beside the old one, provided a slot is free, and tested there. A version that the engine refuses therefore
-never replaces one that works.
+never replaces one that works. Behind the proxy every version is loaded under its trial name, and names are
+pointed at it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.core.errors import AdaptryError, CheckFailed, Unavailable
+from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Unavailable
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile, require_base_match, require_compatible
 from adaptry.integrations.serving.engines import Engine
 from adaptry.integrations.serving.follow.plan import FollowAction, LoadAction, SwapAction, UnloadAction
-from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
@@ -52,7 +53,7 @@ class PlanExecutor:
                 self._unload(actual.served_as)
                 self.log(f"unloaded {actual.served_as}")
             case LoadAction(desired):
-                self._load(desired.served_as, desired.version, self._fetch_compatible(desired.version))
+                self._serve(desired.served_as, desired.version)
                 self.log(f"loaded {desired.served_as}: {version_label(desired.version)}")
             case SwapAction(desired, _):
                 self._swap(desired.served_as, desired.version, has_room)
@@ -72,17 +73,30 @@ class PlanExecutor:
         require_compatible(cached, self.engine_profile)
         return cached.path
 
+    def _serve(self, name: str, version: VersionInfo) -> None:
+        path = self._fetch_compatible(version)
+        if self.engine.can_alias:
+            loaded_as = trial_name(version)
+            self._load(loaded_as, version, path)
+            self._record_loaded(name, version, path)
+            self.engine.alias(name, loaded_as)
+        else:
+            self._load(name, version, path)
+
     def _load(self, name: str, version: VersionInfo, path: Path) -> None:
         self._record_loaded(name, version, path)
         self.engine.load(name, path)
         try:
             self.engine.require_working(name)
         except CheckFailed:
-            self._unload(name)
+            with contextlib.suppress(Conflict):  # other names stand for it
+                self._unload(name)
             raise
 
     def _record_loaded(self, name: str, version: VersionInfo, path: Path) -> None:
-        """Records the name as loaded, on disk; if that fails, restores the state in memory and raises."""
+        """Records on disk that the engine may have the version from now on, and the name as loaded; if that
+        fails, restores the state in memory and raises."""
+        self.cache.hold(version.digest, self.engine.address, name)
         now = self.state_file.state
         ours, names = dict(now.ours), dict(now.names)
         now.ours[name], now.names[name] = version, str(path)
@@ -93,8 +107,14 @@ class PlanExecutor:
             raise
 
     def _swap(self, name: str, version: VersionInfo, has_room: bool) -> None:
-        path = self._fetch_compatible(version)
         before = self.state_file.state.ours.get(name)
+        if self.engine.can_alias:
+            if before and not has_room:
+                self.engine.suspend(name)
+                self._unload(trial_name(before))
+            self._serve(name, version)
+            return
+        path = self._fetch_compatible(version)
         trial = trial_name(version) if has_room and not self.engine.can_replace else None
         if trial:
             self._load(trial, version, path)

@@ -1,8 +1,9 @@
 """Plans the actions that lead from the actual to the desired adapters of an engine. Pure.
 
-There are never more adapters loaded than slots. Withdrawn versions are unloaded first. New adapters are
-loaded before old ones are unloaded, as long as a slot is free. Adapters that others loaded stay, unless they
-are withdrawn.
+There are never more adapters loaded than slots. A name that was never asked for takes no slot from another,
+unless it is pinned or preloaded; one that was, takes it from the one that was used least recently. Withdrawn
+versions are unloaded first. New adapters are loaded before old ones are unloaded, as long as a slot is free.
+Adapters that others loaded stay, unless they are withdrawn.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from adaptry.registry.records import VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class DesiredAdapter:
-    """A version that should be served under a name. Preloaded ones get a slot before all others."""
+    """A version that should be served under a name. Pinned names get a slot before all others, then preloaded
+    ones; of the rest, those that were last used (Unix time) most recently."""
 
     served_as: str
     version: VersionInfo
     is_preloaded: bool = False
+    is_pinned: bool = False
+    last_used: float | None = None
 
     @property
     def digest(self) -> Digest:
@@ -80,7 +84,7 @@ def plan_actions(
     staying = [one for one in actual if one not in recalled]
     by_name = {one.served_as: one for one in staying}
     wanted = [one for one in desired if one.digest not in withdrawn]
-    wanted.sort(key=lambda one: (not one.is_preloaded, one.served_as not in by_name, one.served_as))
+    wanted.sort(key=lambda one: _slot_order(one, is_loaded=one.served_as in by_name))
     watched = {one.served_as for one in wanted}
     ours = [one for one in staying if one.is_ours or one.served_as in watched]
     capacity = None if slots is None else max(0, slots - (len(staying) - len(ours)))
@@ -104,3 +108,9 @@ def plan_actions(
         occupied += 1
     actions += [UnloadAction(one) for one in stale]
     return FollowPlan(tuple(actions), () if capacity is None else tuple(wanted[capacity:]))
+
+
+def _slot_order(one: DesiredAdapter, *, is_loaded: bool) -> tuple[bool, bool, bool, float, str]:
+    """The order in which desired adapters get slots."""
+    is_idle = not is_loaded and one.last_used is None
+    return not one.is_pinned, not one.is_preloaded, is_idle, -(one.last_used or 0.0), one.served_as

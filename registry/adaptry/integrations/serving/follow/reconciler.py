@@ -19,9 +19,11 @@ from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile
 from adaptry.integrations.serving.engines import Engine, EngineAdapter
-from adaptry.integrations.serving.follow.backoff import Backoff, ServedVersion
+from adaptry.integrations.serving.follow.alias_generations import AliasGenerations
+from adaptry.integrations.serving.follow.cache_holds import release_unused
 from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.executor import PlanExecutor, version_label
+from adaptry.integrations.serving.follow.last_use import LastUse
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,
     DesiredAdapter,
@@ -31,10 +33,12 @@ from adaptry.integrations.serving.follow.plan import (
     UnloadAction,
     plan_actions,
 )
-from adaptry.integrations.serving.follow.recall_executor import RecallExecutor
 from adaptry.integrations.serving.follow.reporter import NO_LOADS, Reporter, WorkerSnapshot
-from adaptry.integrations.serving.follow.state_file import StateFile
-from adaptry.integrations.serving.follow.status_report import FollowSettings
+from adaptry.integrations.serving.follow.residency import Residency, loaded_versions
+from adaptry.integrations.serving.follow.settings import FollowSettings
+from adaptry.integrations.serving.worker.backoff import Backoff, ServedVersion
+from adaptry.integrations.serving.worker.recall_executor import RecallExecutor
+from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations.watch import RefPattern, RefWatcher
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
@@ -70,15 +74,23 @@ class Reconciler:
         """Raises `InvalidRef` for a ref that cannot be watched."""
         self._deps = deps
         self._settings = settings
-        watched = (*settings.watch, *settings.preload)
+        watched = (*settings.watch, *settings.preload, *settings.pin)
         self._patterns = tuple(map(RefPattern.parse, watched))
         self._watcher = RefWatcher(deps.registry, watched)
+        self._generations = AliasGenerations(deps.registry, deps.state_file)
         self._recalls = RecallExecutor(deps.engine, deps.cache, deps.state_file, deps.log)
         self._backoff = Backoff()
+        self._last_use = LastUse(deps.engine)
         self._desired = DesiredState(
-            deps.registry, deps.state_file, self._backoff, self._recalls, frozenset(settings.preload)
+            deps.registry,
+            deps.state_file,
+            self._backoff,
+            self._recalls,
+            frozenset(settings.preload),
+            frozenset(settings.pin),
+            self._last_use,
         )
-        self._reporter = Reporter(deps.registry, deps.engine, deps.state_file, settings, self._desired)
+        self._reporter = Reporter(deps.registry, deps.state_file, settings, self._desired)
         self._engine_info: EngineInfo | None = None
         self._engine_profile: EngineProfile | None = None
         self._transient_errors: dict[str, str] = {}
@@ -86,6 +98,8 @@ class Reconciler:
         """Why the engine or the registry did not answer in the last pass; None if both answered."""
         self.is_registry_down = False
         """Whether the registry failed to answer its last request."""
+        self.residency = Residency(settings.engine, slots=settings.slots)
+        """What the engine had after the last pass. Replaced as a whole: other threads may read it."""
 
     @property
     def _reply(self) -> ReportReply:
@@ -97,6 +111,7 @@ class Reconciler:
         self.connection_error = None
         self._refresh_refs(wait)
         try:
+            self._last_use.observe()
             loaded = deps.engine.list_adapters()
             self._inspect_engine()
             plan = self._converge_plan(loaded)
@@ -109,9 +124,11 @@ class Reconciler:
             self.connection_error = error
             self._engine_info = self._engine_profile = None
             self._report(None)
+            self._note_residency(None, is_settled=False)
             return False
         is_recalling = bool(self._reply.withdrawn)
         is_news = is_recalling or bool(self._plan(after).actions)
+        self._note_residency(after, plan.without_slot, is_settled=is_done and not is_news)
         return is_done and not is_news and not self.is_registry_down
 
     def require_served(self) -> None:
@@ -130,13 +147,14 @@ class Reconciler:
         try:
             self._watcher.next_changes(0.0 if self.is_registry_down else wait)
             self._check_epoch()
+            meant = self._generations.current(self._watcher.versions)
         except _UNREACHABLE as error:
             self._note_registry_down(error)
             return
         if self.is_registry_down:
             self._deps.log("the registry answers again")
         self.is_registry_down = False
-        self._deps.state_file.state.meant = self._watcher.versions
+        self._deps.state_file.state.meant = meant
         self._deps.state_file.save_if_possible()
 
     def _check_epoch(self) -> None:
@@ -187,6 +205,7 @@ class Reconciler:
         self._recalls.update(self._deps.state_file.state.meant, self._reply.withdrawn, loaded)
         actual = [ActualAdapter(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
         desired = self._desired.compute(self._reply.turns)
+        self._deps.engine.end_suspensions({one.served_as for one in desired})
         return plan_actions(desired, actual, self._settings.slots, self._recalls.withdrawn)
 
     def _is_ours(self, name: str) -> bool:
@@ -238,6 +257,29 @@ class Reconciler:
         elif key:
             self._backoff.record_failure(key, error.message)
 
+    def _note_residency(
+        self,
+        loaded: Sequence[EngineAdapter] | None,
+        without_slot: Sequence[DesiredAdapter] = (),
+        *,
+        is_settled: bool,
+    ) -> None:
+        """Publishes the state after a pass; `loaded` is None if the engine does not answer."""
+        before, state = self.residency, self._deps.state_file.state
+        self._last_use.retain({*state.meant, *(one.name for one in loaded or ())})
+        self.residency = Residency(
+            engine=self._settings.engine,
+            versions=loaded_versions(loaded or (), state.ours, self._deps.engine.usage(), self._last_use),
+            slots=self._settings.slots,
+            slots_used=len(loaded or ()),
+            open_recalls=len(self._reply.withdrawn),
+            problems=self._problems(without_slot),
+            is_engine_up=loaded is not None,
+            is_registry_up=not self.is_registry_down,
+            registry_answered_at=before.registry_answered_at if self.is_registry_down else time.time(),
+            is_settled=before.is_settled or is_settled,
+        )
+
     def _check_error_rates(self, loaded: Sequence[EngineAdapter]) -> None:
         """Records a failure for each version of a rollout whose requests fail too often on this engine."""
         turns = {f"{one.name}@{one.alias}": one.digest for one in self._reply.turns}
@@ -249,10 +291,7 @@ class Reconciler:
 
     def _finish_pass(self, loaded: Sequence[EngineAdapter], plan: FollowPlan) -> None:
         """Releases cached files that nothing uses, and reports the actual state."""
-        digests = {one.digest for one in loaded}
-        for entry in self._deps.cache.entries():
-            if entry.digest not in digests:
-                self._deps.cache.release(entry.digest)
+        release_unused(self._deps.cache, self._deps.engine, loaded)
         self._report(loaded, without_slot=plan.without_slot)
         self._recalls.update(self._deps.state_file.state.meant, self._reply.withdrawn, loaded)
         self._recalls.delete_files(loaded)
@@ -291,6 +330,7 @@ class Reconciler:
             for one in without_slot
         }
         problems |= self._transient_errors
+        problems |= self._generations.refused
         for name, version in self._desired.all_targets(self._reply.turns):
             if reason := self._backoff.failure_reason((name, version.digest)):
                 problems[name] = reason

@@ -8,6 +8,7 @@ heavy.
 
 from __future__ import annotations
 
+import logging
 import os
 
 
@@ -15,6 +16,11 @@ def register() -> None:
     """Makes our resolver one of vLLM's; again is no error. Raises `Invalid` for settings that make no sense:
     then vLLM does not start.
     """
+    if os.environ.get("ADAPTRY_URL") and os.environ.get("VLLM_USE_RUST_FRONTEND", "0").strip() == "1":
+        logging.getLogger("vllm.adaptry").warning(
+            "vLLM's Rust front end asks no resolver, so this plugin serves nothing: run `adaptry follow`"
+        )
+        return
     allowed = os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0").strip().lower() in ("1", "true")
     if allowed and os.environ.get("ADAPTRY_URL"):
         from adaptry.integrations.serving.vllm.plugin import register_resolver

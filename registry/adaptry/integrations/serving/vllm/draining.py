@@ -7,29 +7,43 @@ only when no request uses it, and some seconds after it was replaced.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from adaptry.core.digest import Digest
-from adaptry.core.refs import Ref
+from adaptry.core.refs import AdapterName
+from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.cache.cache import Cache, CachedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 
 @dataclass(slots=True)
 class ResolvedAdapter:
-    """A version under a name; `request`: its `LoRARequest`. Times: the resolver's clock. (`Any`: vLLM's.)"""
+    """What was loaded for a name that clients ask for: a version (`parts` has one), or several, stacked in
+    the folder of `stack_key`. `request`: its `LoRARequest`. `used_at` and `retired_at` are times of the
+    resolver's clock. (`Any`: vLLM's.)"""
 
-    ref: Ref
-    cached: CachedAdapter
+    name: str
+    target: StackRef
+    parts: tuple[CachedAdapter, ...]
     request: Any
     used_at: float
+    since: datetime
+    stack_key: str | None = None
+    last_used: datetime | None = None
     retired_at: float = 0.0
-    is_withdrawn: bool = False
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        return tuple(part.digest for part in self.parts)
+
+    @property
+    def adapters(self) -> frozenset[AdapterName]:
+        return frozenset(part.version.name for part in self.parts)
 
     @property
     def lora_id(self) -> int:
@@ -43,6 +57,7 @@ class LeaseRefCounts:
 
     cache: Cache
     _counts: Counter[Digest] = field(default_factory=Counter)
+    _stacks: Counter[str] = field(default_factory=Counter)
 
     def acquire(self, digest: Digest) -> None:
         self._counts[digest] += 1
@@ -52,6 +67,22 @@ class LeaseRefCounts:
         if self._counts[digest] <= 0:
             del self._counts[digest]
             self.cache.release(digest)
+
+    def acquire_stack(self, key: str) -> None:
+        self._stacks[key] += 1
+
+    def release_stack(self, key: str) -> None:
+        self._stacks[key] -= 1
+        if self._stacks[key] <= 0:
+            del self._stacks[key]
+            self.cache.stacks.release(key)
+
+    def release_all(self, loaded: ResolvedAdapter) -> None:
+        """Releases what a loaded adapter uses: the stack first, which has the weights of its parts."""
+        if loaded.stack_key is not None:
+            self.release_stack(loaded.stack_key)
+        for digest in loaded.digests:
+            self.release(digest)
 
 
 @dataclass(slots=True)
@@ -67,8 +98,12 @@ class DrainingAdapters:
         loaded.retired_at = self.clock()
         self._draining.append(loaded)
 
+    @property
+    def adapters(self) -> tuple[ResolvedAdapter, ...]:
+        return tuple(self._draining)
+
     async def unload_drained(self, vllm: InProcessVllm) -> None:
-        """Unloads the adapters that no request can use any more; deletes the files of withdrawn ones."""
+        """Unloads the adapters that no request can use any more."""
         in_use, now = vllm.ids_in_use(), self.clock()
         drained = [
             loaded
@@ -76,8 +111,6 @@ class DrainingAdapters:
             if loaded.lora_id not in in_use and now >= loaded.retired_at + self.linger
         ]
         for loaded in drained:
-            self._draining.remove(loaded)
             await vllm.unload(loaded.lora_id)
-            if loaded.is_withdrawn:
-                await asyncio.to_thread(self.leases.cache.remove, loaded.cached.digest)
-            self.leases.release(loaded.cached.digest)
+            self._draining.remove(loaded)
+            self.leases.release_all(loaded)

@@ -31,7 +31,11 @@ class InProcessVllm:
     def current(cls) -> InProcessVllm:
         """The one that awaits the coroutine that calls this. Raises `Unsupported` if it is unfamiliar."""
         awaiting = sys._getframe(2)  # 1 is the coroutine that calls this; while it runs, 2 is who awaits it
-        models = awaiting.f_locals.get("self")
+        return cls.of(awaiting.f_locals.get("self"))
+
+    @classmethod
+    def of(cls, models: Any) -> InProcessVllm:
+        """Raises `Unsupported` if `models` is unfamiliar."""
         missing = [name for name in _NEEDED if not hasattr(models, name)]
         if missing:
             raise Unsupported(
@@ -50,6 +54,12 @@ class InProcessVllm:
     @property
     def model(self) -> str:
         return str(self.models.model_config.model)
+
+    @property
+    def served_name(self) -> str:
+        """What clients call the base."""
+        paths = getattr(self.models, "base_model_paths", None)
+        return str(paths[0].name) if paths else self.model
 
     @property
     def revision(self) -> str | None:
@@ -88,9 +98,25 @@ class InProcessVllm:
         """Out of the engine. No request may be under way with it."""
         await self.models.engine_client.remove_lora(number)
 
+    async def find_refusal(self, name: str) -> BaseException | None:
+        """Asks vLLM for a name as a request would: what it is refused with; None if it is answered, or is
+        just not there."""
+        try:
+            await self.models.resolve_lora(name)
+        except Exception as error:  # noqa: BLE001  whatever a request is refused with is the answer
+            return error.__cause__ or error
+        return None
+
+    def names_in_use(self) -> frozenset[str]:
+        """The names, as they were loaded, that requests are under way with."""
+        return frozenset(request.lora_name for request in self._requests_in_use())
+
     def ids_in_use(self) -> frozenset[int]:
         """The numbers of what requests are under way with."""
+        return frozenset(request.lora_int_id for request in self._requests_in_use())
+
+    def _requests_in_use(self) -> list[Any]:
         processor = getattr(self.models.engine_client, "output_processor", None)
         states = getattr(processor, "request_states", {})
         requests = (getattr(state, "lora_request", None) for state in states.values())
-        return frozenset(request.lora_int_id for request in requests if request is not None)
+        return [request for request in requests if request is not None]

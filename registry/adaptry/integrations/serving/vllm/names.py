@@ -3,34 +3,59 @@
 If two adapters are loaded under one name, vLLM's engine dies once requests for both are in one batch (0.32:
 it tells them apart by name in one place, and by id in another). Loaded names therefore contain the digest
 (`acme/tone@prod@sha256:0123456789ab`), and no name is used twice. Responses show the loaded name as their
-`model`.
+`model`. That of several adapters names each one's version:
+`acme/tone@sha256:0123456789ab+acme/facts@sha256:abcdef012345=0.5`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
-from adaptry.core.refs import ByDigest, Ref
+from adaptry.core.refs import ByDigest
+from adaptry.core.stack_ref import StackPart, StackRef, weight_suffix
 
-_LOADED = re.compile(r"(?P<name>[^@]+)(?:@[^@]+)?@sha256:(?P<digest>[0-9a-f]{12,64})(?:~\d+)?")
+PLUGIN_PROBE = "adaptry/plugin@who"
+"""A request for this model is refused by the plugin with the name of its worker, so that `adaptry follow`
+knows that it is there."""
+PLUGIN_ANSWER = "Adaptry's plugin serves the adapters of this engine, as the worker "
+
+_LOADED = re.compile(r"(?P<name>[^@]+)(?:@[^@]+)?@sha256:(?P<digest>[0-9a-f]{12,64})(?P<weight>=.*)?")
+_TIME = re.compile(r"~\d+$")
 
 
-def parse_model_name(model: str) -> Ref | None:
-    """The ref that a request's `model` means; None if it is not a ref. Loaded names are accepted too."""
-    if match := _LOADED.fullmatch(model):
-        model = f"{match['name']}@sha256:{match['digest']}"
+def parse_model_name(model: str) -> StackRef | None:
+    """What a request's `model` means; None if it is no ref. Loaded names are accepted too."""
+    parts = _TIME.sub("", model).split("+")
     try:
-        return Ref.parse(model)
+        return StackRef.parse("+".join(map(_exact, parts)))
     except InvalidRef:
         return None
 
 
-def loaded_name(model: str, digest: Digest) -> str:
-    """The name to load `model`'s version under. Further loads of the name are numbered (`numbered_name`)."""
-    exact = isinstance(ref.selector, ByDigest) if (ref := parse_model_name(model)) else False
-    return model.partition("~")[0] if exact else f"{model}@{digest.brief}"
+def _exact(part: str) -> str:
+    """A part of a loaded name as a ref by digest; any other part as it is."""
+    if match := _LOADED.fullmatch(part):
+        return f"{match['name']}@sha256:{match['digest']}{match['weight'] or ''}"
+    return part
+
+
+def loaded_name(model: str, target: StackRef, digests: Sequence[Digest]) -> str:
+    """The name to load `model` under, whose parts mean `digests`. Further loads of the name are numbered
+    (`numbered_name`)."""
+    if target.single is None:
+        parts = zip(target.parts, digests, strict=True)
+        return "+".join(f"{_by_digest(part, digest)}{weight_suffix(part.weight)}" for part, digest in parts)
+    if isinstance(target.single.selector, ByDigest):
+        return model.partition("~")[0]
+    return f"{model}@{digests[0].brief}"
+
+
+def _by_digest(part: StackPart, digest: Digest) -> str:
+    is_exact = isinstance(part.ref.selector, ByDigest)
+    return str(part.ref) if is_exact else f"{part.ref.name}@{digest.brief}"
 
 
 def numbered_name(name: str, time: int) -> str:

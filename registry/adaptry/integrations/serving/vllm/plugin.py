@@ -6,6 +6,9 @@ resolver raises goes to the caller instead, with its sentence.
 
 from __future__ import annotations
 
+import functools
+import logging
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +22,11 @@ from adaptry.core.errors import AdaptryError, Conflict, PermissionDenied, Unauth
 from adaptry.core.settings import AdaptrySettings
 from adaptry.integrations.serving.settings import WorkerSettings, open_worker_cache, open_worker_registry
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
-from adaptry.integrations.serving.vllm.resolver import AdapterResolver, ResolverConfig
+from adaptry.integrations.serving.vllm.metrics import register_metrics
+from adaptry.integrations.serving.vllm.resolver import AdapterResolver
+from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
+
+log = logging.getLogger("vllm.adaptry")
 
 _NAME = "adaptry"
 _STATUS: Mapping[type[AdaptryError], HTTPStatus] = {
@@ -58,9 +65,38 @@ def register_resolver() -> None:
         ),
         version=vllm.__version__,
         base=own.base,
+        known_as=f"{settings.registry}\n{settings.token}",
+        worker_name=own.name,
+        max_age=own.max_age,
+        preload=own.preload,
         refresh_interval=own.watch_seconds,
     )
-    LoRAResolverRegistry.register_resolver(_NAME, LoraResolverPlugin(AdapterResolver(config)))
+    resolver = AdapterResolver(config)
+    LoRAResolverRegistry.register_resolver(_NAME, LoraResolverPlugin(resolver))
+    _start_with_server(resolver)
+
+
+def _start_with_server(resolver: AdapterResolver) -> None:
+    """Makes the resolver report from the start of vLLM's API server on. Where this version of vLLM starts
+    another way, it reports from the first request for an adapter on, before which it has nothing."""
+    serving = sys.modules.get("vllm.entrypoints.openai.models.serving")
+    kind = getattr(serving, "OpenAIServingModels", None)
+    start = getattr(kind, "init_static_loras", None)
+    if kind is None or start is None:
+        return
+
+    @functools.wraps(start)
+    async def start_both(models: Any) -> None:
+        await start(models)
+        if _NAME in LoRAResolverRegistry.get_supported_resolvers():
+            vllm = InProcessVllm.of(models)
+            register_metrics(resolver, vllm.served_name)
+            try:
+                resolver.start(vllm)
+            except AdaptryError as error:  # each request for an adapter tries again
+                log.warning("adapters are not served yet: %s", error.message)
+
+    kind.init_static_loras = start_both
 
 
 def _vllm_error(error: AdaptryError) -> Exception:

@@ -2,70 +2,57 @@
 
 vLLM never resolves a loaded name again, so every resolved name is refreshed after each event in the registry,
 and periodically. If a name now means another version, that one is loaded and replaces the old one atomically;
-if the version may no longer be served, the name is removed, and requests for it get the reason. Everything
-runs on vLLM's event loop; blocking calls run on threads.
+if the version may no longer be served, the name is removed, and requests for it get the reason. What is about
+to be loaded is reported first (`worker`). Everything runs on vLLM's event loop; blocking calls run on
+threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
-import time
-from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from adaptry.core.errors import (
     AdaptryError,
+    Conflict,
     NotFound,
-    ProtocolMismatch,
-    StorageFull,
-    Unauthenticated,
-    Unavailable,
     Withdrawn,
 )
-from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrations.serving.cache.cache import Cache, CachedAdapter
-from adaptry.integrations.serving.compatibility import EngineProfile, require_base_match, require_compatible
+from adaptry.core.refs import AdapterName
+from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.event_listener import EventListener
 from adaptry.integrations.serving.limits import NegativeCache, RateLimiter
-from adaptry.integrations.serving.served_base import identify_served_base
+from adaptry.integrations.serving.vllm.adapter_use import AdapterUse
+from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollout_turn
 from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRefCounts, ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
-from adaptry.integrations.serving.vllm.names import loaded_name, numbered_name, parse_model_name
-from adaptry.registry.interface import Registry
-from adaptry.registry.records import VersionInfo
-from adaptry.registry.state_warnings import require_usable
+from adaptry.integrations.serving.vllm.finished_requests import watch_finished
+from adaptry.integrations.serving.vllm.lookup import RefLookup
+from adaptry.integrations.serving.vllm.names import (
+    PLUGIN_ANSWER,
+    PLUGIN_PROBE,
+    parse_model_name,
+)
+from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
+from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
+from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
+from adaptry.integrations.serving.vllm.worker import UNREACHABLE, EngineSnapshot, VllmWorker
+from adaptry.integrations.serving.worker.last_known import LastKnown
 
 log = logging.getLogger("vllm.adaptry")
 
-MakeLoraRequest = Callable[[str, int, str], Any]
-"""Makes vLLM's `LoRARequest` from name, id and path. (`Any`: vLLM's own type, everywhere in this file.)"""
-
 _MAX_WAIT = 5.0
 """Seconds without an event after which all names are refreshed anyway."""
-
-_UNREACHABLE = (Unavailable, Unauthenticated, ProtocolMismatch)
-"""Errors that say nothing about the adapter: loaded adapters stay."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResolverConfig:
-    """A resolver's dependencies and settings. `version` is vLLM's, `base` the configured base
-    (`identify_served_base`). In seconds: `refresh_interval` is the least time between two refreshes, `linger`
-    how long a replaced adapter stays loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns
-    seconds."""
-
-    registry: Registry
-    cache: Cache
-    make_request: MakeLoraRequest
-    version: str
-    base: str | None = None
-    refresh_interval: float = 0.1
-    linger: float = 10.0
-    refusal_ttl: float = 5.0
-    clock: Callable[[], float] = time.monotonic
+_MOST_PROBLEMS = 256
+_LONGEST_NAME = 256  # that a report can carry
+_REFUSAL_SECONDS = 10.0
+"""How long a request that is to be refused may take."""
 
 
 class AdapterResolver:
@@ -76,81 +63,221 @@ class AdapterResolver:
         self._refusals = NegativeCache(config.refusal_ttl)
         self._rate_limiter = RateLimiter(per_second=50)
         self._names: dict[str, ResolvedAdapter] = {}
+        self._problems: dict[str, str] = {}
+        self._proving: set[str] = set()
+        self._foreign: list[Any] = []
         self._leases = LeaseRefCounts(config.cache)
         self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
-        self._load_counts: Counter[str] = Counter()
-        self._engine_profile: EngineProfile | None = None
+        self.use = AdapterUse(
+            lambda: (*self._names.values(), *self._draining.adapters), config.clock, config.now
+        )
+        """What the loaded versions have answered."""
         self._refresh_task: asyncio.Task[None] | None = None
         self._listener = EventListener(config.registry)
+        self._worker: VllmWorker | None = None
+
+    def start(self, vllm: InProcessVllm) -> VllmWorker:
+        """Starts reporting and refreshing on the running event loop. Idempotent. Raises `Conflict` if another
+        engine of this machine has the configured name; `Unavailable`."""
+        if self._worker is None:
+            self._worker = self._make_worker(vllm)
+            if not watch_finished(vllm.models.engine_client, self.use.note_finished):
+                log.warning("this version of vLLM does not show how requests end: they are not counted")
+            log.info("reporting to the registry as %s", self._worker.identity.name)
+        self._start_refreshing(vllm)
+        return self._worker
+
+    @property
+    def worker(self) -> VllmWorker | None:
+        """The worker that reports; None before `start`."""
+        return self._worker
+
+    @property
+    def oldest_meaning(self) -> timedelta:
+        """How long ago the registry last confirmed what a served name means, of the oldest one."""
+        refs = (ref for loaded in self._names.values() for ref in loaded.target.refs)
+        known = map(self.lookup.last_known.find, refs)
+        return max((self.lookup.last_known.age(one) for one in known if one), default=timedelta())
+
+    @property
+    def cannot_report(self) -> str | None:
+        """Why the registry takes no reports from this worker; None if it does."""
+        return self._worker.cannot_report if self._worker else None
+
+    @functools.cached_property
+    def lookup(self) -> RefLookup:
+        """Where names are looked up. Made when it is first used: it reads what was known last."""
+        config = self._config
+        last_known = LastKnown(config.cache.root, config.known_as, config.max_age, config.now)
+        return RefLookup(config.registry, config.cache, last_known)
+
+    @functools.cached_property
+    def _announcer(self) -> LoadAnnouncer:
+        return LoadAnnouncer(self.lookup)
+
+    @functools.cached_property
+    def _preparation(self) -> AdapterPreparation:
+        return AdapterPreparation(self._config, self.lookup, self._leases, self._free_cache_space)
+
+    def _make_worker(self, vllm: InProcessVllm) -> VllmWorker:
+        config, loop = self._config, asyncio.get_running_loop()
+
+        def is_refused(name: str) -> bool:
+            asked = asyncio.run_coroutine_threadsafe(self._is_refused(vllm, name), loop)
+            try:
+                return asked.result(_REFUSAL_SECONDS)
+            except TimeoutError:
+                asked.cancel()
+                return False
+
+        return VllmWorker(
+            config.registry,
+            config.cache,
+            config.version,
+            lambda: self._take_snapshot(vllm),
+            is_refused,
+            name=config.worker_name,
+            max_age=int(config.max_age.total_seconds()),
+            base=config.base or vllm.model,
+        )
 
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
         """The request that makes vLLM load an unknown name; None if it is no ref, or not in the registry.
 
         Raises the reason if the version may not be served; the refusal is cached for a few seconds.
         """
-        ref = parse_model_name(name)
-        if ref is None:
+        target = parse_model_name(name)
+        if target is None or len(name) > _LONGEST_NAME:
             return None
+        worker = self.start(vllm)
+        if name == PLUGIN_PROBE:
+            raise Conflict(f"{PLUGIN_ANSWER}{worker.identity.name}")
         try:
             self._refusals.check(name, self._config.clock())
-            loaded = await self._resolve_limited(vllm, name, ref)
+            loaded = await self._resolve_limited(vllm, name, target)
         except NotFound:
             return None
         self._names[name] = loaded
+        self._problems.pop(name, None)
         return loaded.request
 
-    async def _resolve_limited(self, vllm: InProcessVllm, name: str, ref: Ref) -> ResolvedAdapter:
-        self._rate_limiter.acquire(self._config.clock())
-        self._start_refreshing(vllm)
-        self._listener.subscribe([ref.name, *self._watched_adapters()])
+    async def _resolve_limited(self, vllm: InProcessVllm, name: str, target: StackRef) -> ResolvedAdapter:
+        is_known = all(map(self.lookup.last_known.find, target.refs))
+        if name not in self._proving and not is_known:
+            self._rate_limiter.acquire(self._config.clock())
+        self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
         try:
-            return await self._prepare(vllm, name, ref)
+            return await self._prepare_cold(vllm, name, target)
         except AdaptryError as error:
             self._refuse(name, error)
             raise
 
+    async def _prepare_cold(self, vllm: InProcessVllm, name: str, target: StackRef) -> ResolvedAdapter:
+        """Prepares what the name means; if a rollout's version fails, what it means without the rollout."""
+        worker = self.start(vllm)
+        if target.single is None:
+            await self._announcer.require_usable_parts(worker, target)
+        while True:
+            try:
+                async with self._announcer.announced(worker, name, target) as versions:
+                    return await self._preparation.prepare(vllm, worker, name, target, versions)
+            except AdaptryError as error:
+                if not self._note_turn_failure(worker, target, error):
+                    raise
+
+    def _note_turn_failure(self, worker: VllmWorker, target: StackRef, error: AdaptryError) -> bool:
+        """Stops the rollout that the target follows here; whether there is one."""
+        return target.single is not None and worker.note_turn_failure(target.single, error)
+
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
-        """Refreshes every loaded name, or those of the adapters `about`; then unloads drained adapters."""
-        names = [name for name, loaded in self._names.items() if not about or loaded.ref.name in about]
+        """Refreshes every loaded name, or those of the adapters `about`; reports; unloads what is drained,
+        proves recalls, and loads names that are to be preloaded."""
+        worker = self.start(vllm)
+        with contextlib.suppress(*UNREACHABLE):
+            await worker.run(self.lookup.probe)
+        names = [name for name, loaded in self._names.items() if not about or loaded.adapters & set(about)]
         await asyncio.gather(*(self._refresh_name(vllm, name) for name in names))
-        in_use, now = vllm.ids_in_use(), self._config.clock()
-        for loaded in self._names.values():
-            loaded.used_at = now if loaded.lora_id in in_use else loaded.used_at
+        self.use.note_in_use(vllm.ids_in_use())
+        await self._report(worker)
+        self._drain_withdrawn(vllm, worker)
         await self._draining.unload_drained(vllm)
+        await self._unload_foreign(vllm)
+        await self._report(worker)
+        try:
+            await worker.prove_recalls()
+        except UNREACHABLE as error:
+            self.lookup.note_failure(error)
+        await self._preload(vllm)
+
+    async def _preload(self, vllm: InProcessVllm) -> None:
+        """Requests each preloaded name that is not loaded. A refused one is tried again when its refusal is
+        no longer cached."""
+        for name in self._config.preload:
+            if name not in vllm.loaded:
+                await vllm.find_refusal(name)
+
+    async def _report(self, worker: VllmWorker) -> None:
+        """Reports, unless the registry is away; saves what names mean."""
+        try:
+            if not self.lookup.is_away:
+                await worker.report()
+        except UNREACHABLE as error:
+            self.lookup.note_failure(error)
+        await self._announcer.save_last_known(worker)
 
     async def _refresh_name(self, vllm: InProcessVllm, name: str) -> None:
         loaded = self._names[name]
         if vllm.loaded.get(name) is not loaded.request:
             if not vllm.is_resolving(name):  # unloaded by someone else, or refused by the engine
+                self._note_refused_load(vllm, loaded)
                 self._draining.add(self._names.pop(name))
             return
         try:
             newer = await self._load_newer(vllm, name, loaded)
-        except _UNREACHABLE as error:
-            log.warning("%s stays %s: %s", name, loaded.cached.digest.brief, error.message)
+        except UNREACHABLE as error:
+            last_known = self.lookup.last_known
+            known = map(last_known.find, loaded.target.refs)
+            if all(one is None or last_known.is_fresh(one) for one in known):
+                log.warning("%s stays as it is: %s", name, error.message)
+                return
+            self._refuse(name, error)
+            self._drain(vllm, name)
         except AdaptryError as error:
-            loaded.is_withdrawn = isinstance(error, Withdrawn)
             self._refuse(name, error)
             self._drain(vllm, name)
         else:
             if newer is not None:
                 self._switch(vllm, name, loaded, newer)
 
+    def _note_refused_load(self, vllm: InProcessVllm, loaded: ResolvedAdapter) -> None:
+        ref = loaded.target.single
+        worker = self.start(vllm)
+        turn = rollout_turn(worker, loaded.name, ref) if ref else None
+        if ref and turn and turn.digest == loaded.digests[0]:
+            label = loaded.parts[0].version.label
+            reason = f"vLLM does not have {label} any more, or did not load it; see its log"
+            worker.note_turn_failure(ref, Conflict(reason))
+
     async def _load_newer(
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter
     ) -> ResolvedAdapter | None:
-        """Loads the version that the name means now; None if it is unchanged."""
-        version = await asyncio.to_thread(self._config.registry.versions.get, loaded.ref)
-        require_usable(version)
-        if version.digest == loaded.cached.digest:
-            return None
-        newer = await self._prepare(vllm, name, loaded.ref)
-        try:
-            await vllm.load(newer.request)
-        except AdaptryError:
-            self._draining.add(newer)
-            raise
-        return newer
+        """Loads what the name means now; None if it is unchanged."""
+        worker, target = self.start(vllm), loaded.target
+        while True:
+            try:
+                async with self._announcer.announced(worker, name, target) as versions:
+                    if tuple(version.digest for version in versions) == loaded.digests:
+                        return None
+                    newer = await self._preparation.prepare(vllm, worker, name, target, versions)
+                    try:
+                        await vllm.load(newer.request)
+                    except AdaptryError:
+                        self._draining.add(newer)
+                        raise
+                    return newer
+            except AdaptryError as error:
+                if not self._note_turn_failure(worker, target, error):
+                    raise
 
     def _switch(
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter, newer: ResolvedAdapter
@@ -160,55 +287,19 @@ class AdapterResolver:
             return
         vllm.loaded[name] = newer.request
         self._names[name] = newer
+        self._problems.pop(name, None)
         self._draining.add(loaded)
-        log.info("%s is %s@%d now", name, newer.cached.version.name, newer.cached.version.number)
-
-    async def _prepare(self, vllm: InProcessVllm, name: str, ref: Ref) -> ResolvedAdapter:
-        """Resolves `ref`, fetches its files and checks that this engine serves them as trained. The caller
-        owns the lease on the folder, through the result."""
-        version = await asyncio.to_thread(self._config.registry.versions.get, ref)
-        require_usable(version)
-        profile = await self._profile_engine(vllm)
-        await asyncio.to_thread(require_base_match, self._config.registry, version, profile.base)
-        self._leases.acquire(version.digest)
-        try:
-            cached = await self._fetch(vllm, version)
-            await asyncio.to_thread(require_compatible, cached, profile)
-        except BaseException:
-            self._leases.release(version.digest)
-            raise
-        label = loaded_name(name, cached.digest)
-        self._load_counts[label] += 1
-        request = self._config.make_request(
-            numbered_name(label, self._load_counts[label]), vllm.new_id(), str(cached.path)
-        )
-        return ResolvedAdapter(ref, cached, request, used_at=self._config.clock())
-
-    async def _fetch(self, vllm: InProcessVllm, version: VersionInfo) -> CachedAdapter:
-        exact = version.revision_ref
-        try:
-            return await asyncio.to_thread(self._config.cache.acquire, self._config.registry, exact)
-        except StorageFull:
-            self._free_cache_space(vllm)
-            raise
-
-    async def _profile_engine(self, vllm: InProcessVllm) -> EngineProfile:
-        """This vLLM's profile, computed once."""
-        if self._engine_profile is None:
-            config = self._config
-            base = await asyncio.to_thread(
-                identify_served_base, config.registry, vllm.model, vllm.revision, config.base
-            )
-            self._engine_profile = EngineProfile(vllm.runtime(config.version), base)
-        return self._engine_profile
+        log.info("%s is %s now", name, " and ".join(part.version.label for part in newer.parts))
 
     def _free_cache_space(self, vllm: InProcessVllm) -> None:
-        """Unloads the least recently used idle adapter; a later request resolves it again."""
+        """Unloads the least recently used idle adapter that is not preloaded; a later request resolves it
+        again."""
         in_use = vllm.ids_in_use()
         idle = [
             (loaded.used_at, name)
             for name, loaded in self._names.items()
             if vllm.loaded.get(name) is loaded.request and loaded.lora_id not in in_use
+            if name not in self._config.preload
         ]
         if idle:
             _, name = min(idle)
@@ -219,28 +310,71 @@ class AdapterResolver:
         vllm.loaded.pop(name, None)
         self._draining.add(self._names.pop(name))
 
+    def _drain_withdrawn(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
+        """Takes the names from versions that the registry withdrew, whoever loaded them."""
+        for name, loaded in list(self._names.items()):
+            if worker.withdrawn.keys() & set(loaded.digests) and vllm.loaded.get(name) is loaded.request:
+                self._drain(vllm, name)
+        for name, request in list(vllm.loaded.items()):
+            if name not in self._names and load_of(request).digest in worker.withdrawn:
+                del vllm.loaded[name]
+                self._foreign.append(request)
+
+    async def _unload_foreign(self, vllm: InProcessVllm) -> None:
+        """Unloads withdrawn versions that others loaded and that no request uses."""
+        for request in list(self._foreign):
+            if request.lora_int_id not in vllm.ids_in_use():
+                await vllm.unload(request.lora_int_id)
+                self._foreign.remove(request)
+
+    def _take_snapshot(self, vllm: InProcessVllm) -> EngineSnapshot:
+        found = take_snapshot(
+            vllm,
+            self._names,
+            self._draining.adapters,
+            self._foreign,
+            self._problems,
+            self._config.now(),
+        )
+        return replace(found, seen=self._listener.seq)
+
+    async def _is_refused(self, vllm: InProcessVllm, name: str) -> bool:
+        """Whether vLLM refuses a request for the name because its version is withdrawn."""
+        self._proving.add(name)
+        try:
+            return isinstance(await vllm.find_refusal(name), Withdrawn)
+        finally:
+            self._proving.discard(name)
+
     def _refuse(self, name: str, error: AdaptryError) -> None:
         self._refusals.add(name, error, self._config.clock())
+        if isinstance(error, NotFound):
+            return
         log.warning("%s is not served: %s", name, error.message)
+        if len(self._problems) < _MOST_PROBLEMS:
+            self._problems[name[:256]] = error.message
 
     def _start_refreshing(self, vllm: InProcessVllm) -> None:
         if self._refresh_task is None or self._refresh_task.done():
             self._refresh_task = asyncio.get_running_loop().create_task(self._refresh_forever(vllm))
 
     async def _refresh_forever(self, vllm: InProcessVllm) -> None:
+        await self._preload(vllm)
         while True:
             changed = await self._listener.wait(_MAX_WAIT)
             if changed:
                 self._refusals.clear()  # refused names may be servable now
+                self._problems.clear()
             try:
                 await self.refresh(vllm, changed)
             except Exception:
-                log.exception("looking after what is served failed")
+                log.exception("refreshing what is served failed")
             self._listener.subscribe(self._watched_adapters())
             await asyncio.sleep(self._config.refresh_interval)
 
     def _watched_adapters(self) -> list[AdapterName]:
         """The adapters whose events matter: loaded ones, and refused ones that may become servable."""
         names = self._refusals.names(self._config.clock())
-        refused = (ref.name for name in names if (ref := parse_model_name(name)))
-        return [*(loaded.ref.name for loaded in self._names.values()), *refused]
+        refused = (ref for name in names if (target := parse_model_name(name)) for ref in target.refs)
+        loaded = (ref for one in self._names.values() for ref in one.target.refs)
+        return [ref.name for ref in (*loaded, *refused)]

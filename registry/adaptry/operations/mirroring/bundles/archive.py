@@ -1,7 +1,7 @@
-"""A bundle's bytes: a plain tar file that any tar lists, and of which ours reads no field.
+"""A bundle's file format: a plain tar file that every tar program lists, but whose headers we never parse.
 
-The headers follow from the index: a reader makes each and compares. A name, a size, a link, an owner or a
-padding byte that is other than it must be is refused, as is anything before, between or after. Nothing is
+The index determines all headers: a reader generates each header and compares it. Any difference in a name,
+size, link, owner or padding byte is refused, and so are extra bytes before, between or after. Nothing is
 compressed, and nothing is unpacked to disk.
 """
 
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 
 def write_bundle(file: BinaryIO, index: BundleIndex, read: Callable[[BundleEntry], Iterable[bytes]]) -> None:
-    """Writes the whole bundle; `read` gives the bytes of an entry. Raises `DigestMismatch` if they differ."""
+    """Writes the bundle; `read` yields the bytes of an entry. Raises `DigestMismatch` if they differ."""
     data = index.to_bytes()
     file.write(_header(INDEX_NAME, len(data)) + data + _padding(len(data)))
     for entry in index.entries:
@@ -41,19 +41,19 @@ def write_bundle(file: BinaryIO, index: BundleIndex, read: Callable[[BundleEntry
             size += len(chunk)
             file.write(chunk)
         if (size, hasher.hexdigest()) != (entry.size, entry.digest.hex):
-            raise DigestMismatch(f"{entry.name} came as other bytes than its name says; nothing was written")
+            raise DigestMismatch(f"the bytes of {entry.name} do not match its digest; nothing was written")
         file.write(_padding(entry.size))
     file.write(_END)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An open bundle whose index is sound; `verify` looks at the rest."""
+    """An open bundle with a valid index; `verify` checks the rest."""
 
     file: BinaryIO
     index: BundleIndex
     start: int
-    """Where the first entry's header is."""
+    """The position of the first entry's header."""
 
     @classmethod
     def open(cls, file: BinaryIO) -> Bundle:
@@ -66,24 +66,22 @@ class Bundle:
             )
         data = file.read(size)
         if len(data) < size or first != _header(INDEX_NAME, size):
-            raise InvalidBundle(
-                "not a bundle: it does not begin with an index of ours, or is cut short in it"
-            )
+            raise InvalidBundle("not a bundle: it does not begin with a valid index, or is truncated in it")
         if file.read(len(_padding(size))) != _padding(size):
             raise InvalidBundle(
-                "the bundle is cut short, or has something behind its index that is not in it"
+                "the bundle is truncated, or has bytes after its index that the index does not list"
             )
         return cls(file, BundleIndex.parse(data), _BLOCK + size + len(_padding(size)))
 
     def verify(self, progress: Progress = no_progress) -> None:
-        """Reads everything once. Raises `InvalidBundle` for whatever is not exactly as it should be."""
+        """Reads everything once. Raises `InvalidBundle` for any difference from the index."""
         total = sum(entry.size for entry in self.index.entries)
         done = 0
         self.file.seek(self.start)
         for entry in self.index.entries:
             if self.file.read(_BLOCK) != _header(entry.name, entry.size):
                 raise InvalidBundle(
-                    f"the bundle has something else where {entry.name} should be, or is cut short"
+                    f"the bundle has other bytes in the place of {entry.name}, or is truncated"
                 )
             hasher, left = hashlib.sha256(), entry.size
             while left and (chunk := self.file.read(min(_CHUNK, left))):
@@ -93,14 +91,14 @@ class Bundle:
                 progress("verifying the bundle", done, total)
             if left or hasher.hexdigest() != entry.digest.hex:
                 raise InvalidBundle(
-                    f"{entry.name} is cut short or its bytes have changed; carry the bundle over again"
+                    f"{entry.name} is truncated or its bytes have changed; copy the bundle again"
                 )
             if self.file.read(len(_padding(entry.size))) != _padding(entry.size):
                 raise InvalidBundle(
-                    f"the bundle is cut short, or has something behind {entry.name} that is not in its index"
+                    f"the bundle is truncated, or has bytes after {entry.name} that its index does not list"
                 )
         if self.file.read(len(_END) + 1) != _END:
-            raise InvalidBundle("the bundle does not end where its index says, or is cut short")
+            raise InvalidBundle("the bundle does not end where its index says, or is truncated")
 
     def chunks(self, entry: BundleEntry, start: int = 0) -> Iterator[bytes]:
         position, end = (
@@ -116,7 +114,7 @@ class Bundle:
             position += len(chunk)
 
     def read_document(self, kind: str, digest: Digest) -> bytes:
-        """A manifest or a record, of which the index says that it is there."""
+        """A manifest or record that the index lists."""
         return b"".join(self.chunks(self._entries[kind, digest]))
 
     def content(self, files: Iterable[FileEntry]) -> Content:
@@ -128,7 +126,7 @@ class Bundle:
 
     @cached_property
     def _offsets(self) -> Mapping[tuple[str, Digest], int]:
-        """Where the bytes of each entry begin."""
+        """The position of each entry's bytes."""
         found: dict[tuple[str, Digest], int] = {}
         at = self.start
         for entry in self.index.entries:
@@ -139,7 +137,7 @@ class Bundle:
 
 @contextmanager
 def open_bundle(path: Path) -> Iterator[Bundle]:
-    """The bundle in a file, its index read. Raises `NotFound`, `Unavailable`, and as `Bundle.open`."""
+    """Opens the bundle in a file. Raises `NotFound`, `Unavailable`, and what `Bundle.open` raises."""
     if not path.is_file():
         raise NotFound(f"no file {path}")
     try:
@@ -150,7 +148,7 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
 
 
 class _BundleContent(StreamedContent):
-    """Files of a bundle by the names that a manifest gives them."""
+    """Files of a bundle, by the names in a manifest."""
 
     def __init__(self, bundle: Bundle, entries: Mapping[str, BundleEntry]) -> None:
         self._bundle = bundle
@@ -165,21 +163,21 @@ class _BundleContent(StreamedContent):
 
 
 def _header(name: str, size: int) -> bytes:
-    """The one header that an entry of that name and size has."""
+    """The only valid header of an entry with this name and size."""
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size, 0o644, 0
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def _claimed_size(first: bytes) -> int:
-    """What the index's header says; whether it is canonical is checked later. Raises `InvalidBundle`."""
+    """The size in the index's header, which is checked later. Raises `InvalidBundle`."""
     digits = first[124:135]
     if (
         len(first) < _BLOCK
         or not first.startswith(INDEX_NAME.encode())
         or not all(0x30 <= byte <= 0x37 for byte in digits)
     ):
-        raise InvalidBundle("not a bundle: it does not begin with an index of ours")
+        raise InvalidBundle("not a bundle: it does not begin with a valid index")
     return int(digits, 8)
 
 

@@ -1,8 +1,7 @@
 """A bundle's index: the first entry of the file, and the only one that is not verified by a digest.
 
-Everything else is named by its digest, in an order that the index gives, so that a bundle's bytes follow from
-its index and the bytes of its files: there is no room for a name of anybody's choosing, for anything twice,
-or for anything more.
+Everything else is named by its digest, in the order of the index. So the index and the bytes of the files
+determine all bytes of a bundle: it cannot contain arbitrary names, duplicates or additional data.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from adaptry.registry.records import Value
 FORMAT = 1
 LIMITS = strictjson.JsonLimits(size=64 << 20, depth=8, nodes=4_000_000)
 MAX_BASE_RECORD = 64 << 20
-"""Bytes of a base's record."""
+"""Most bytes in a base's record."""
 Kind = Literal["manifest", "base", "file"]
 _ORDER: tuple[Kind, ...] = ("manifest", "base", "file")
 _LARGEST: dict[Kind, int] = {"manifest": MANIFEST_LIMITS.size, "base": MAX_BASE_RECORD, "file": MAX_FILE}
 
 
 class BundleEntry(Value, extra="forbid"):
-    """One thing after the index: what kind of thing, its digest, its size in bytes."""
+    """An entry after the index: its kind, its digest, its size in bytes."""
 
     kind: Kind
     digest: Digest
@@ -42,12 +41,12 @@ class BundleEntry(Value, extra="forbid"):
 
     @property
     def sort_key(self) -> tuple[int, str]:
-        """Entries are in this order."""
+        """The key by which entries are sorted."""
         return _ORDER.index(self.kind), self.digest.hex
 
 
 class BundledBase(Value, extra="forbid"):
-    """A base: its id, the digest of its record, the names it goes by, and its files if they are here."""
+    """A base: its id, the digest of its record, its names, and its files, if they are in the bundle."""
 
     id: Digest
     record: Digest
@@ -74,7 +73,7 @@ class BundleIndex(Value, extra="forbid"):
             form = document.get("bundle") if isinstance(document, dict) else None
             if type(form) is int and form > FORMAT:
                 raise ProtocolMismatch(
-                    f"this bundle has format {form} and this Adaptry reads {FORMAT}: upgrade adaptry"
+                    f"this bundle has format {form}, but this Adaptry reads {FORMAT}: upgrade adaptry"
                 )
             index = cls.model_validate(document)
         except ValidationError as error:
@@ -91,7 +90,7 @@ class BundleIndex(Value, extra="forbid"):
         return index
 
     def check(self) -> None:
-        """Raises `InvalidBundle` where the parts do not belong together."""
+        """Raises `InvalidBundle` if the parts are inconsistent."""
         if self.bundle != FORMAT:
             raise InvalidBundle(f'a bundle\'s index says "bundle": {FORMAT}')
         _require_ascending((entry.sort_key for entry in self.entries), "entries")
@@ -107,17 +106,21 @@ class BundleIndex(Value, extra="forbid"):
             ("base", {base.record for base in self.bases}),
         ):
             if {entry.digest for entry in self.entries if entry.kind == kind} != wanted:
-                raise InvalidBundle(f"the bundle's {kind}s are not those that its parcels and bases name")
+                raise InvalidBundle(
+                    f"the bundle's {kind}s differ from those that its versions and bases name"
+                )
 
     def check_files(self, manifests: Iterable[Iterable[FileEntry]]) -> None:
-        """Raises `InvalidBundle` unless the files are what manifests and bases name, of the same sizes."""
+        """Raises `InvalidBundle` unless the files are those that manifests and bases name, with the same
+        sizes.
+        """
         named: dict[Digest, int] = {}
         for files in (*manifests, *(base.files for base in self.bases)):
             for file in files:
                 if named.setdefault(file.sha256, file.size) != file.size:
                     raise InvalidBundle(f"{file.path} has two sizes")
         if {entry.digest: entry.size for entry in self.entries if entry.kind == "file"} != named:
-            raise InvalidBundle("the bundle's files are not those that its manifests and bases name")
+            raise InvalidBundle("the bundle's files differ from those that its manifests and bases name")
 
 
 def _require_ascending(keys: Iterator[object] | Iterable[object], what: str) -> None:
@@ -125,5 +128,5 @@ def _require_ascending(keys: Iterator[object] | Iterable[object], what: str) -> 
     for key in keys:
         # The keys are tuples or texts, all of one kind.
         if before is not None and not before < key:  # type: ignore[operator]
-            raise InvalidBundle(f"the bundle's {what} are not in order, or one is there twice")
+            raise InvalidBundle(f"the bundle's {what} are not in order, or one is duplicated")
         before = key

@@ -69,7 +69,7 @@ def verify_bundle(
             for entry in base.files:
                 check_path(entry.path)
     except AdaptryError as error:
-        raise InvalidBundle(f"the bundle is sound and what is in it is not: {error.message}") from error
+        raise InvalidBundle(f"the bundle is intact, but its contents are invalid: {error.message}") from error
     index.check_files(manifest.files for manifest in manifests.values())
     return manifests, records
 

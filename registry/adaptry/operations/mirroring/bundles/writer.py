@@ -22,6 +22,7 @@ from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
 from adaptry.operations.transfer.file_download import ReadFrom, read_resumable
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.bases import Bases
+from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import require_usable
@@ -43,7 +44,7 @@ def create_bundle(
     (unless `replace`), `TooLarge`, and the registry's errors; then no file is written.
     """
     if not replace and file.exists():
-        raise Conflict(f"{file} is there already; choose another name, or replace it with --force")
+        raise Conflict(f"{file} exists; choose another name, or replace it with --force")
     packed = _gather(registry, versions, with_bases)
     index = packed.index()
     if len(index.to_bytes()) > LIMITS.size:
@@ -96,7 +97,7 @@ def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: boo
         snapshot, manifest = take_snapshot(registry, version)
         packed.snapshots[str(snapshot.name), snapshot.number] = snapshot
         packed.documents[snapshot.digest] = manifest.to_bytes()
-        packed.add_files(manifest.files, partial(_file_of, registry, version))
+        packed.add_files(manifest.files, partial(_file_of, registry.files, version))
         if snapshot.base_id is not None and snapshot.base_id not in packed.bases:
             _add_base(registry.bases, snapshot.base_id, packed, with_bases)
     if not packed.snapshots:
@@ -104,16 +105,16 @@ def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: boo
     return packed
 
 
-def _file_of(registry: Registry, version: VersionInfo, path: str) -> ReadFrom:
-    return partial(registry.files.read, version.name, version.digest, path)
+def _file_of(files: Files, version: VersionInfo, path: str) -> ReadFrom:
+    return partial(files.read, version.name, version.digest, path)
 
 
 def _add_base(bases: Bases, id: Digest, packed: _BundleContents, with_weights: bool) -> None:
     info, record = bases.get(str(id)), bases.record(id)
     if with_weights and not info.is_stored:
         raise NotFound(
-            f"the weights of {next(iter(info.names), id.brief)} are not in the registry, so they cannot go"
-            " along; store them with `adaptry base add FOLDER --store`"
+            f"the weights of {next(iter(info.names), id.brief)} are not in the registry, so they cannot be"
+            " included; store them with `adaptry base add FOLDER --store`"
         )
     data = strictjson.canonical(record.model_dump(mode="json"))
     files = info.stored if with_weights else ()

@@ -1,8 +1,8 @@
 """Blobs in a bucket of any S3 server.
 
-Nothing is taken on the server's word: bytes are hashed by us on their way in, and by their reader on the way
-out. What not every server has (conditional writes, checksums, copies of parts) makes things cheaper where it
-is there, and nothing wrong where it is missing.
+The server is not trusted: we hash bytes as they are written, and readers hash them as they are read. Features
+that only some servers have (conditional writes, checksums, copies of parts) make operations cheaper; without
+them, results are still correct.
 """
 
 from adaptry.storage.blobs.s3.location import S3Location

@@ -1,4 +1,6 @@
-"""What a bucket's server lacks, found by trying. Leaves nothing behind that is not swept like an upload."""
+"""Finds the features that a bucket's server lacks, by trying them. Leftovers are swept like those of an
+upload.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,10 @@ _SIZE = LEAST_PART
 
 
 def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
-    """What is missing and what that means, a sentence each; nothing of it makes the store wrong.
+    """The missing features and their consequences, a sentence each; the store is correct without them.
 
-    Raises `Unavailable` for a server that cannot be used: no bucket, credentials refused, other bytes than
-    were written.
+    Raises `Unavailable` for a server that cannot be used: no bucket, credentials refused, or wrong bytes
+    returned.
     """
     objects = S3Objects(location)
     objects.require_bucket()
@@ -32,22 +34,19 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
     try:
         objects.put(name, data)
         if objects.read(name, 100, 1000)[0] != data[100:1100]:
-            raise Unavailable(f"{location} answers other bytes than were written; use another server")
+            raise Unavailable(f"{location} returns other bytes than were written; use another server")
         missing = []
         if objects.create(name, b"again") or objects.size(name) != _SIZE:
-            missing.append(
-                "it takes no notice of If-None-Match:"
-                " two senders of one upload are not kept apart, which costs work"
-            )
+            missing.append("it ignores If-None-Match: two concurrent senders of one upload do the work twice")
         elif not objects.has_conditions:
-            missing.append("it has no conditional writes (501): every upload costs a request more")
+            missing.append("it has no conditional writes (501): every upload needs one more request")
         compose(objects, whole, [StagedSegment(name, 0, _SIZE)])
         if objects.read(whole, 0, _SIZE)[0] != data:
-            raise Unavailable(f"{location} puts parts together wrongly; use another server")
+            raise Unavailable(f"{location} joins parts incorrectly; use another server")
         if objects.has_conditions and not _minds_the_end(objects, whole):
             missing.append(
-                "it takes no notice of If-None-Match at the end of a multipart upload: two who publish the"
-                " same bytes at once both write them, which costs work"
+                "it ignores If-None-Match at the end of a multipart upload: two processes that publish the"
+                " same bytes at once both write them"
             )
         return tuple(missing)
     finally:
@@ -56,7 +55,7 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
 
 
 def _minds_the_end(objects: S3Objects, key: str) -> bool:
-    """Whether an object that is there is not written again by a multipart upload that ends so."""
+    """Whether a multipart upload that ends with this condition leaves an existing object unchanged."""
     client = objects.client
     with translated_errors(objects.location):
         begun = client.create_multipart_upload(**objects.key_params(key), **objects.location.encryption)

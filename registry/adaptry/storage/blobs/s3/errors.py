@@ -1,4 +1,4 @@
-"""What an S3 server's refusals mean to us: one function, so that no botocore error leaves this package."""
+"""Translates an S3 server's errors into ours in one function: no botocore error leaves this package."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ if TYPE_CHECKING:
     from adaptry.storage.blobs.s3.location import S3Location
 
 _AWAY = (
-    "the registry's files cannot be reached just now; its administrator has the details,"
+    "the registry's files are temporarily unreachable; its administrator has the details;"
     " try again in a moment"
 )
 _REMEDIES = {
-    "InvalidAccessKeyId": "is AWS_ACCESS_KEY_ID (or what else boto3 reads) one of that server's?",
-    "SignatureDoesNotMatch": "is AWS_SECRET_ACCESS_KEY (or what else boto3 reads) the one of that key?",
+    "InvalidAccessKeyId": "is AWS_ACCESS_KEY_ID (or another source of boto3) a key of that server?",
+    "SignatureDoesNotMatch": "is AWS_SECRET_ACCESS_KEY (or another source of boto3) the secret of that key?",
     "RequestTimeTooSkewed": (
-        "this machine's clock and the server's differ by more than some minutes: set them"
+        "this machine's clock and the server's differ by more than a few minutes: set them"
     ),
-    "ExpiredToken": "the session they were for is over: get new ones",
+    "ExpiredToken": "their session has expired: get new ones",
 }
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
 
 
 def reject_html(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
-    """Raises `Unavailable` if a balancer or login page answered 200 instead of S3. (`Any`: botocore's.)"""
+    """Raises `Unavailable` if a web page or load balancer answered instead of S3. (`Any`: botocore's.)"""
     kind = str(http_response.headers.get("content-type", ""))
     if http_response.status_code < 300 and kind.startswith("text/html"):
         raise Unavailable(
-            "a web page came where an S3 server's answer was expected;"
-            " is something in between answering for it?"
+            "got a web page instead of an S3 answer; does a proxy in between answer instead of the server?"
         )
 
 
 def require_answer(answer: Any, name: str, location: S3Location) -> Any:
-    """The answer, if what an S3 server always says is in it. Raises `Unavailable`. (`Any`: botocore's.)"""
+    """The answer, if it has a field that all S3 servers send. Raises `Unavailable`. (`Any`: botocore's.)"""
     if not answer.get(name):
         raise Unavailable(
             f"{location} did not answer as an S3 server does ({name} is missing); try again in a moment",
@@ -68,7 +67,7 @@ def translated_errors(location: S3Location) -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unavailable(
             f"no credentials for {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
-            " or what else boto3 reads",
+            " or another source that boto3 reads",
             public_message=_AWAY,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
@@ -76,10 +75,10 @@ def translated_errors(location: S3Location) -> Iterator[None]:
             f"{location} does not answer ({error}); is its endpoint right? if so, try again in a moment",
             public_message=_AWAY,
         ) from error
-    except (ValueError, LookupError) as error:  # a time that is none, or none at all: botocore lets it pass
+    except (ValueError, LookupError) as error:  # a malformed or missing time, which botocore does not check
         raise Unavailable(
-            f"{location} answered what no S3 server does ({error});"
-            " is something in between? try again in a moment",
+            f"{location} sent an answer that is not S3's ({error});"
+            " is a proxy in between? try again in a moment",
             public_message=_AWAY,
         ) from error
 
@@ -88,16 +87,16 @@ def _meaning(error: ClientError, location: S3Location) -> AdaptryError:
     status, code = http_status(error), s3_error_code(error)
     if code == "NoSuchBucket":
         return Unavailable(
-            f"there is no bucket {location.bucket}; make it, or name another place for blobs",
+            f"there is no bucket {location.bucket}; create it, or name another place for blobs",
             public_message=_AWAY,
         )
     if status == 404:
         return NotFound(f"no such object in {location}")
     if status == 507 or code in _FULL:
         return StorageFull(
-            f"no space left in {location}; free some and push again, what was stored is untouched",
+            f"no space left in {location}; free some and push again; stored files are unchanged",
             public_message=(
-                "no space left in the registry; free some and push again, what was stored is untouched"
+                "no space left in the registry; free some and push again; stored files are unchanged"
             ),
         )
     if status in (401, 403):

@@ -1,7 +1,7 @@
-"""A lease: an object that says that someone writes to a staging, until it is not renewed any more.
+"""A lease: an object that marks a staging as being written to, as long as it is renewed.
 
-It spares people wasted work. Nothing rests on it: a lease that lapsed in the hands of a slow sender, or that
-two took on a server without conditions, does no harm, since segments are never written twice.
+It only avoids duplicate work. If a slow sender's lease lapses, or two take it on a server without conditional
+writes, no harm is done, since segments are never written twice.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from adaptry.core.errors import NotFound
 from adaptry.storage.blobs.s3.objects import S3Objects
 
 LAPSES = 90.0
-"""Seconds after which a lease that nobody renewed is anyone's."""
+"""Seconds without renewal after which anyone may take the lease."""
 _RENEW = 20.0
 
 
 class Lease:
-    """One that is held."""
+    """A lease that this process holds."""
 
     def __init__(self, objects: S3Objects, name: str, token: bytes) -> None:
         self._objects = objects
@@ -27,7 +27,7 @@ class Lease:
         self._renewed = time.monotonic()
 
     def renew(self) -> None:
-        """Renews it if that is due; called while bytes come."""
+        """Renews it if due; called while bytes arrive."""
         if time.monotonic() - self._renewed > _RENEW:
             self._objects.put(self._name, self._token)
             self._renewed = time.monotonic()
@@ -37,7 +37,7 @@ class Lease:
 
 
 def acquire_lease(objects: S3Objects, name: str) -> Lease | None:
-    """The lease, or None while someone else has it."""
+    """The lease, or None while another process holds it."""
     token = secrets.token_bytes(16)
     if objects.create(name, token):
         return Lease(objects, name, token)
@@ -52,6 +52,6 @@ def acquire_lease(objects: S3Objects, name: str) -> Lease | None:
 
 
 def is_leased(objects: S3Objects, name: str) -> bool:
-    """Whether someone renewed it not long ago, by the server's clock."""
+    """Whether it was renewed recently, by the server's clock."""
     age = objects.age(name)
     return age is not None and age < LAPSES

@@ -1,7 +1,6 @@
-"""`s3://bucket/prefix?option=value`: where blobs are kept, and how that server wants to be spoken to.
+"""`s3://bucket/prefix?option=value`: the place of the blobs, and the options of its server.
 
-Credentials are never part of it: they come from where boto3 looks for them (environment, files, the machine's
-role).
+Credentials are never part of it: boto3 finds them in the environment, in files or in the machine's role.
 """
 
 from __future__ import annotations
@@ -19,17 +18,16 @@ _SERVER = re.compile(r"https?://[^/@?#\s]+/?")
 _ADDRESSING = ("auto", "path", "virtual")
 _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
 _FORM = (
-    "expected s3://bucket/prefix, then perhaps"
+    "expected s3://bucket/prefix, optionally followed by"
     " ?endpoint=http://host:8333&public=https://…&region=…&addressing=path&sse=aws:kms&kms-key=…"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """`endpoint` and `region` are boto3's own unless given; `sse` is asked for with all that is written.
+    """`endpoint` and `region` default to boto3's own; `sse` is requested for every write.
 
-    `public` is the endpoint in addresses that are given out, where clients reach the server under another
-    than we do.
+    `public` is the endpoint in presigned URLs, for clients that reach the server at another address.
     """
 
     bucket: str
@@ -43,7 +41,7 @@ class S3Location:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises `Invalid`, with the form."""
+        """Raises `Invalid`, with the expected form."""
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -58,12 +56,14 @@ class S3Location:
             raise Invalid(f"{_shown(url)!r} has an unknown option {min(unknown)!r} ({_FORM})")
         for name in ("endpoint", "public"):
             if name in options and not _SERVER.fullmatch(options[name]):
-                raise Invalid(f"{name}={_shown(options[name])!r} is no server's address (http://host:8333)")
+                raise Invalid(
+                    f"{name}={_shown(options[name])!r} is not a server's address (such as http://host:8333)"
+                )
         addressing, sse = options.get("addressing", "auto"), options.get("sse")
         if addressing not in _ADDRESSING:
-            raise Invalid(f"addressing={addressing[:40]!r} is none of {', '.join(_ADDRESSING)}")
+            raise Invalid(f"unknown addressing={addressing[:40]!r} (one of: {', '.join(_ADDRESSING)})")
         if sse is not None and sse not in _SSE:
-            raise Invalid(f"sse={sse[:40]!r} is none of {', '.join(_SSE)}")
+            raise Invalid(f"unknown sse={sse[:40]!r} (one of: {', '.join(_SSE)})")
         return cls(
             bucket=parts.netloc,
             prefix=f"{prefix}/" if prefix else "",
@@ -77,13 +77,13 @@ class S3Location:
 
     @property
     def encryption(self) -> dict[str, str]:
-        """What every write asks of the server."""
+        """The parameters of every write."""
         asked = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key}
         return {name: value for name, value in asked.items() if value}
 
     @property
     def encryption_headers(self) -> dict[str, str]:
-        """The same for who writes without our client: the headers that its signature covers."""
+        """The same for clients that write by presigned URL: the headers that the signature covers."""
         asked = {
             "x-amz-server-side-encryption": self.sse,
             "x-amz-server-side-encryption-aws-kms-key-id": self.kms_key,
@@ -95,5 +95,5 @@ class S3Location:
 
 
 def _shown(url: str) -> str:
-    """Without what may be a secret that was put there by mistake."""
+    """The URL without parts that may be secrets put there by mistake."""
     return re.sub(r"//[^/@]*@", "//…@", url)[:200]

@@ -1,6 +1,6 @@
-"""Segments made one object, by the server: a multipart upload with copied parts, where it can.
+"""Joins segments to one object on the server: a multipart upload with copied parts, where possible.
 
-The object appears whole, when the upload completes, or not at all.
+The object appears complete when the upload completes, or not at all.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from adaptry.storage.blobs.s3.segments import LEAST_PART, StagedSegment, parts
 _AT_ONCE = 8
 _TRIES = 4
 _COPIED_AT_ONCE = 64 << 20
-"""Of a segment that is larger, each part is a range: S3 copies no more than 5 GiB in one."""
+"""Maximum size of a copied part: S3 copies at most 5 GiB at once; larger segments are copied in ranges."""
 
 
 def compose(objects: S3Objects, key: str, row: Sequence[StagedSegment]) -> None:
-    """Makes `key` of the segments, in order; what is there already is left. Raises `Unavailable`."""
+    """Joins the segments in order to the object `key`; an existing object is kept. Raises `Unavailable`."""
     size = row[-1].end
     found = objects.size(key)
     if found == size:
@@ -44,19 +44,19 @@ def compose(objects: S3Objects, key: str, row: Sequence[StagedSegment]) -> None:
             made = list(pool.map(lambda item: _part(objects, upload, *item), enumerate(sources, 1)))
         _complete(objects, key, upload, made, size, is_absent=found is None)
     except BaseException:
-        # What cannot be ended now is no object, and ended by `tidy` after a day.
+        # An upload that cannot be aborted now is not an object; `tidy` aborts it after a day.
         with suppress(ClientError, BotoCoreError):
             objects.client.abort_multipart_upload(**upload)
         raise
     if objects.size(key) != size:
         raise Unavailable(
-            f"{objects.location} made an object of another size than its parts; it cannot be used for blobs"
+            f"{objects.location} created an object of the wrong size; it cannot be used for blobs"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What one part is made of: segments, or of a large one the range from `start` on."""
+    """The source of one part: segments, or the range from `start` on of a large segment."""
 
     group: Sequence[StagedSegment]
     start: int
@@ -64,7 +64,7 @@ class _Source:
 
     @property
     def copying(self) -> dict[str, str]:
-        """What a copy of it is asked with; S3 wants no range where that is the whole."""
+        """The parameters of its copy; S3 accepts no range that covers the whole object."""
         if self.size == self.group[0].size:
             return {}
         return {"CopySourceRange": f"bytes={self.start}-{self.start + self.size - 1}"}
@@ -83,7 +83,7 @@ def _sources(group: Sequence[StagedSegment]) -> Iterator[_Source]:
 
 
 def _part(objects: S3Objects, upload: dict[str, str], number: int, source: _Source) -> dict[str, Any]:
-    """One part: copied by the server, or, where segments are too small for one, several sent again."""
+    """Uploads one part: copied by the server, or sent again from several segments if they are too small."""
     with translated_errors(objects.location):
         if len(source.group) == 1:
             try:
@@ -125,7 +125,7 @@ def _complete(
                 if objects.size(key) == size and (
                     http_status(error) == 412 or s3_error_code(error) == "NoSuchUpload"
                 ):
-                    return  # someone else made it, or this is the answer to a request that was sent again
+                    return  # another process created it, or this answers a repeated request
                 if left and (http_status(error) in (409, 412) or not _knows(objects, error)):
                     time.sleep(0.05 * (_TRIES - left))
                     is_absent = objects.size(key) is None

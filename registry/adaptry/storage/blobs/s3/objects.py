@@ -1,8 +1,7 @@
-"""The objects of a bucket under one prefix: the few requests that blobs are made of.
+"""The objects of a bucket under one prefix: the few requests that the blob store needs.
 
-Keys are those below the prefix. Conditions on writes are used where the server has them (`has_conditions`
-says what was learnt so far); an object made without one may be written twice, with bytes that its key already
-promises.
+Keys are relative to the prefix. Conditional writes are used if the server has them (`has_conditions` is what
+is known so far); without them, an object may be written twice, with the same bytes.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from adaptry.storage.blobs.s3.errors import (
 
 CONNECTIONS = 32
 _TRIES = 4
-_DELETED_AT_ONCE = 8  # one request for many is not the same on every server
+_DELETED_AT_ONCE = 8  # bulk deletes differ between servers
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class S3Object:
-    """An object as a listing shows it; `age` in seconds, by the server's own clock."""
+    """An object in a listing; `age` in seconds, by the server's clock."""
 
     key: str
     size: int
@@ -52,7 +51,7 @@ class S3Object:
 
 
 class S3Objects:
-    """Safe to use from many threads. Raises `Unavailable` where the server or the bucket cannot be used."""
+    """Safe to use from many threads. Raises `Unavailable` if the server or the bucket cannot be used."""
 
     def __init__(self, location: S3Location) -> None:
         self.location = location
@@ -74,7 +73,7 @@ class S3Objects:
                     connect_timeout=_CONNECT_SECONDS,
                     read_timeout=_READ_SECONDS,
                     max_pool_connections=CONNECTIONS,
-                    # Servers differ in which checksums they know, and one that claims to check may not.
+                    # Servers support different checksums, and some do not verify those that they accept.
                     request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
                 ),
@@ -83,11 +82,11 @@ class S3Objects:
         return client
 
     def key_params(self, key: str) -> dict[str, str]:
-        """How a request names an object."""
+        """The parameters that name an object."""
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
     def size(self, key: str) -> int | None:
-        """In bytes; None if there is no such object."""
+        """The size in bytes; None if there is no such object."""
         with translated_errors(self.location):
             try:
                 return int(self._head(key)["ContentLength"])
@@ -97,7 +96,7 @@ class S3Objects:
                 raise
 
     def etag(self, key: str) -> str | None:
-        """What changes when the object is written anew; None if there is no such object."""
+        """The `etag`, which changes when the object is written again; None if there is no such object."""
         with translated_errors(self.location):
             try:
                 return str(self._head(key)["ETag"])
@@ -107,13 +106,13 @@ class S3Objects:
                 raise
 
     def copy(self, key: str, to: str, etag: str) -> bool:
-        """Copies an object within the bucket, of any size, if it still has that `etag`; whether it had."""
+        """Copies an object of any size within the bucket; returns False if its `etag` has changed."""
         size = self.size(key)
         if size is None:
             return False
         source = {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
         with translated_errors(self.location):
-            # In parts where it is over 5 GiB, which one request does not copy.
+            # Above 5 GiB in parts, since one request cannot copy more.
             self.client.copy(source, **self.key_params(to), ExtraArgs=dict(self.location.encryption))
         return self.etag(key) == etag
 
@@ -129,7 +128,7 @@ class S3Objects:
             return _age(found["LastModified"], found)
 
     def read(self, key: str, start: int, length: int) -> tuple[bytes, int]:
-        """The bytes there, fewer only at the end, and the size of the whole. Raises `NotFound`."""
+        """The bytes of the range (fewer only at the end) and the object's size. Raises `NotFound`."""
         if length <= 0:
             return b"", self._known_size(key)
         asked = f"bytes={start}-{start + length - 1}"
@@ -147,15 +146,15 @@ class S3Objects:
                         return b"", self._known_size(key)
                     raise
             return _checked(data, answer, start, length)
-        raise AssertionError("the last try returned or raised")
+        raise AssertionError("the last attempt returned or raised")
 
     def put(self, key: str, data: bytes | bytearray) -> None:
-        """Writes the object, over what is there."""
+        """Writes the object, replacing an existing one."""
         with translated_errors(self.location):
             self._write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes the object if there is none; whether it did."""
+        """Writes the object if it does not exist; returns whether it wrote."""
         for left in reversed(range(_TRIES)):
             if not self.has_conditions:
                 break
@@ -177,19 +176,21 @@ class S3Objects:
         return True
 
     def is_final_refusal(self, error: ClientError) -> bool:
-        """What a refused condition says: False for a race to be tried again; learns that there are none."""
+        """Handles a refused condition: False for a race to be retried; records if the server has no
+        conditions.
+        """
         if http_status(error) == 501:
             self.has_conditions = False
         return http_status(error) != 409
 
     def delete(self, keys: Iterable[str]) -> None:
-        """No error for those that are absent."""
+        """Deletes the objects; missing ones are not an error."""
         with translated_errors(self.location), ThreadPoolExecutor(_DELETED_AT_ONCE, "s3-delete") as pool:
             for _ in pool.map(lambda key: self.client.delete_object(**self.key_params(key)), keys):
                 pass
 
     def list_objects(self, prefix: str) -> Iterator[S3Object]:
-        """Every object whose key begins so, in the order of keys."""
+        """Every object whose key begins with the prefix, in key order."""
         pages = self.client.get_paginator("list_objects_v2")
         with translated_errors(self.location):
             for page in pages.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix + prefix):
@@ -198,7 +199,7 @@ class S3Objects:
                     yield S3Object(key, int(item["Size"]), _age(item["LastModified"], page))
 
     def abort_uploads(self, older: float) -> int:
-        """Ends the multipart uploads begun more than so many seconds ago; how many there were."""
+        """Aborts multipart uploads older than the given seconds; returns how many."""
         ended = 0
         pages = self.client.get_paginator("list_multipart_uploads")
         with translated_errors(self.location):
@@ -215,12 +216,12 @@ class S3Objects:
         return ended
 
     def require_bucket(self) -> None:
-        """Raises `Unavailable` where the bucket cannot be used."""
+        """Raises `Unavailable` if the bucket cannot be used."""
         with translated_errors(self.location):
             self.client.list_objects_v2(Bucket=self.location.bucket, Prefix=self.location.prefix, MaxKeys=1)
 
     def presigned_get(self, key: str, seconds: int, disposition: str) -> str:
-        """A URL under which anybody may read this one object, for so long."""
+        """A presigned URL with which anybody may read this one object, for the given time."""
         asked = self.key_params(key) | {
             "ResponseContentDisposition": disposition,
             "ResponseContentType": "application/octet-stream",
@@ -229,7 +230,9 @@ class S3Objects:
             return str(self._signing.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
 
     def presigned_put(self, key: str, size: int, seconds: int) -> str:
-        """A URL under which anybody may write this one object, of exactly so many bytes, for so long."""
+        """A presigned URL with which anybody may write this one object, of exactly this size, for the given
+        time.
+        """
         asked = self.key_params(key) | self.location.encryption | {"ContentLength": size}
         with translated_errors(self.location):
             return str(self._signing.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
@@ -250,18 +253,18 @@ class S3Objects:
 
 
 def md5(data: bytes | bytearray) -> str:
-    """What a server is to compare a body with: the one checksum that all of them do look at. It says nothing
-    of who sent it.
+    """The checksum with which a server verifies a body: the only one that all servers verify. It does not
+    authenticate the sender.
     """
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def _checked(data: bytes, answer: Any, start: int, length: int) -> tuple[bytes, int]:
-    """A range as it was asked for, and the whole's size. A server that answers otherwise is not believed."""
+    """Checks that the answer is the requested range; returns the object's size."""
     whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
     if not whole.isdigit() or len(data) != min(length, int(whole) - start):
         raise Unavailable(
-            "the blob server answered another range than was asked for; it cannot be used for blobs"
+            "the blob server returned another range than requested; it cannot be used for blobs"
         )
     return data, int(whole)
 

@@ -1,6 +1,6 @@
-"""An object read from end to end, as ranges of which several are fetched before they are asked for.
+"""Reads an object from end to end in ranges, several of which are prefetched.
 
-At most 16 MiB are in memory for one reader, and a slow one holds no connection.
+One reader has at most 16 MiB in memory, and a slow reader holds no connection.
 """
 
 from __future__ import annotations

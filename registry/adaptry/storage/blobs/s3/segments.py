@@ -1,11 +1,10 @@
 """A staging as a row of objects: `tmp/<key>.<offset>.<nonce>`, each a run of bytes from that offset on.
 
-A name is used once, so a segment never changes, and whoever publishes names exactly those whose bytes it has
-hashed. Two writers of one staging, which a lease keeps apart where it can, may therefore waste work but never
-mix bytes.
+A name is used once, so a segment never changes, and a publisher names exactly the segments whose bytes it has
+hashed. Two writers of one staging, which a lease normally prevents, may therefore waste work but never mix
+bytes.
 
-A name that ends in `.open` is one that someone was given an address for: what is there may change until the
-address lapses.
+A name that ends in `.open` has a presigned URL: its bytes may change until the URL expires.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from adaptry.storage.blobs.s3.objects import S3Object
 
 SEGMENT = 8 << 20
 LEAST_PART = 5 << 20
-"""S3 takes no smaller part, but the last."""
+"""Minimum size of a part in S3, except the last."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"tmp/([0-9a-f]{32})\.([0-9a-f]{12})\.[0-9a-f]{16}(\.open)?")
@@ -29,7 +28,7 @@ _ANY = re.compile(r"tmp/([0-9a-f]{32})\..*")
 
 @dataclass(frozen=True, slots=True)
 class StagedSegment:
-    """The bytes from `start` to `end` of a staging, in an object of their own."""
+    """An object with the bytes from `start` to `end` of a staging."""
 
     name: str
     start: int
@@ -42,7 +41,7 @@ class StagedSegment:
 
 
 def folder(key: str) -> str:
-    """What the names of all objects of a staging begin with. Raises `NotFound` if it is no staging key."""
+    """The prefix of all objects of a staging. Raises `NotFound` if the key is malformed."""
     if not _KEY.fullmatch(key):
         raise NotFound("no such upload")
     return f"tmp/{key}."
@@ -57,13 +56,13 @@ def new_open_name(key: str, start: int) -> str:
 
 
 def key_of(name: str) -> str | None:
-    """Whose staging an object belongs to."""
+    """The staging that an object belongs to."""
     match = _ANY.fullmatch(name)
     return match[1] if match else None
 
 
 def chain(found: Iterable[S3Object]) -> tuple[StagedSegment, ...]:
-    """The segments that make one run of bytes from 0 on; where several begin at one place, the longest."""
+    """The segments that form a run of bytes from 0 on; if several begin at one offset, the longest."""
     longest: dict[int, StagedSegment] = {}
     for item in found:
         match = _NAME.fullmatch(item.key)
@@ -79,7 +78,7 @@ def chain(found: Iterable[S3Object]) -> tuple[StagedSegment, ...]:
 
 
 def parts(row: Sequence[StagedSegment], least: int = LEAST_PART) -> Iterator[tuple[StagedSegment, ...]]:
-    """The segments in groups that may each be a part: at least so large, but for the last."""
+    """The segments in groups of at least the minimum part size, except the last."""
     group: list[StagedSegment] = []
     for segment in row:
         group.append(segment)

@@ -1,7 +1,7 @@
-"""A staging in hand: bytes gather in memory up to a segment, which is on its way into the bucket once it is
-full or put down.
+"""An open staging: bytes are collected in memory up to a segment, which is written to the bucket once it is
+full or the staging is closed.
 
-What others wrote under an address that they were given is copied to where only we write before it is hashed.
+Bytes that clients wrote by presigned URL are copied to a key that only we can write before they are hashed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Released = Callable[[str, tuple[StagedSegment, ...]], None]
 
 
 class StagedObjects(StagedBlob):
-    """`whole` reads a segment; `release` is told the key and the segments when the staging is put down."""
+    """`whole` reads a segment; closing the staging calls `release` with the key and the segments."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class StagedObjects(StagedBlob):
         super().publish(digest)
 
     def _close(self) -> None:
-        """From now on nobody but us can change what is staged."""
+        """From now on only this process can change the staged bytes."""
         if self._buffer:
             self._flush()
             self._sending.drain()
@@ -88,8 +88,8 @@ class StagedObjects(StagedBlob):
         self._sending.drain()
 
     def _truncate(self, offset: int) -> None:
-        """Forgets what is after `offset`. Objects that cannot be deleted now are swept with the staging."""
-        with suppress(AdaptryError):  # what could not be sent is after it
+        """Drops the bytes after `offset`. Objects that cannot be deleted now are swept with the staging."""
+        with suppress(AdaptryError):  # unsent bytes come after it
             self._sending.drain()
         if offset >= self._flushed:
             del self._buffer[offset - self._flushed :]
@@ -104,7 +104,7 @@ class StagedObjects(StagedBlob):
             self._objects.delete(gone)
 
     def _begun(self, one: StagedSegment) -> bytes | bytearray:
-        """A segment that was filled while bytes came that are not wanted now; it may not have been sent."""
+        """Drops a segment with bytes that are not wanted any more; it may not have been sent."""
         return self._sending.unsent.get(one.name) or self._read(one.start, one.size)
 
     def _read(self, start: int, length: int) -> bytes:

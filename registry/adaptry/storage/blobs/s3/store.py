@@ -1,8 +1,8 @@
 """`S3Blobs`: blobs as `sha256/ab/<hex>` in a bucket, and stagings under `tmp/`.
 
-Keys are those of a folder of blobs, so that any tool that copies a folder to a bucket moves a store. A blob
-is hashed while its bytes come, and appears whole. Reads are ranges, several at once; so are the segments of
-an upload.
+Keys are the paths of a folder of blobs, so that any tool that copies a folder to a bucket can move a store. A
+blob is hashed while its bytes arrive, and appears complete. Ranges are read, and segments written, several at
+once.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from adaptry.storage.blobs.store import CHUNK, BlobStore, StagedBlob, UploadUrl,
 _BLOB = re.compile(r"sha256/[0-9a-f]{2}/([0-9a-f]{64})")
 _KEPT_ROWS = 256
 _ABANDONED = 24 * 3600.0
-"""Seconds after which a multipart upload that has not ended never will."""
+"""Seconds after which an unfinished multipart upload counts as abandoned."""
 
 
 class S3Blobs(BlobStore):
-    """A `BlobStore` in a bucket, which must be there. Raises `Unavailable` where it cannot be used."""
+    """A `BlobStore` in an existing bucket. Raises `Unavailable` if it cannot be used."""
 
     def __init__(self, location: S3Location) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class S3Blobs(BlobStore):
             self._held.discard(key)
             raise
         if self._rows.pop(key, ()) != row:
-            self._hashers.pop(key, None)  # someone else went on: what we hashed is not what is there
+            self._hashers.pop(key, None)  # another process continued: our hash is outdated
         return StagedObjects(
             key,
             row,
@@ -123,7 +123,7 @@ class S3Blobs(BlobStore):
         yield from dict.fromkeys(key for key in keys if key)
 
     def require_room(self, size: int) -> None:
-        """A bucket has no size that could be asked for; but it must be there."""
+        """A bucket's free size is unknown; only checks that the bucket exists."""
         self.objects.require_bucket()
 
     def tidy(self) -> int:
@@ -151,7 +151,7 @@ class S3Blobs(BlobStore):
             raise blob_not_found(digest) from None
 
     def _stream(self, digest: Digest, first: bytes, start: int, size: int) -> Iterator[bytes]:
-        """The first piece, then what was asked for while those before it were read."""
+        """The first piece, then the prefetched ones."""
         if first:
             yield first
         for data in read_ahead(self.objects, self._reading, _key(digest), start + len(first), size):
@@ -167,4 +167,4 @@ def _key(digest: Digest) -> str:
 
 
 def _held() -> Conflict:
-    return Conflict("someone else is sending this file just now; wait a moment and go on")
+    return Conflict("another process is sending this file; wait a moment, then continue")

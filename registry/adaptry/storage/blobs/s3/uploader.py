@@ -1,4 +1,4 @@
-"""Segments on their way into a bucket, several at once, while more bytes come."""
+"""Writes segments to a bucket, several at once, while more bytes arrive."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from adaptry.storage.blobs.s3.objects import S3Objects
 
 _AT_ONCE = 3
-"""With the one that is being filled, 32 MiB of an upload are in memory."""
+"""Together with the segment being filled, 32 MiB of an upload are in memory."""
 
 
 class SegmentUploader:
-    """What a staging has under way; the threads are the store's. What could not be written: `unsent`."""
+    """The writes under way of a staging, in the store's threads. `unsent` are bytes that could not be
+    written.
+    """
 
     def __init__(self, objects: S3Objects, pool: ThreadPoolExecutor) -> None:
         self.unsent: dict[str, bytearray] = {}
@@ -21,14 +23,14 @@ class SegmentUploader:
         self._coming: deque[Future[None]] = deque()
 
     def put(self, name: str, data: bytearray) -> None:
-        """Begins to write an object; waits while several are written already. Raises what those raised."""
+        """Starts writing an object; waits while too many are being written. Raises their errors."""
         self.unsent[name] = data
         self._coming.append(self._pool.submit(self._write, name, data))
         while len(self._coming) > _AT_ONCE:
             self._coming.popleft().result()
 
     def drain(self) -> None:
-        """Waits until none is under way any more. Raises what one of them raised."""
+        """Waits until all writes have ended. Raises the error of one of them."""
         ended, self._coming = self._coming, deque()
         failures = [failure for future in ended if (failure := future.exception())]
         if failures:

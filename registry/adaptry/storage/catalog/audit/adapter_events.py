@@ -1,7 +1,7 @@
-"""An adapter's history by its events, from its creation on: an audit compares it with the adapter's rows.
+"""An adapter's history from its events, since its creation: an audit compares it with the adapter's rows.
 
-One key may have events of several lives: of an adapter that was deleted and created again, or of one whose
-name another adapter took. A history covers only the current life.
+One key may have events of several adapters: of one that was deleted and created again, or of one whose name
+another adapter took. A history covers only the current adapter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adaptry.storage.catalog.rows import EventRow
 
 @dataclass(frozen=True)
 class AuditedEvent:
-    """An event with its detail read. `rise`: by how much restores raised generations since."""
+    """An event with its parsed detail. `rise`: by how much restores have raised generations since."""
 
     row: EventRow
     detail: Mapping[str, str]
@@ -38,13 +38,13 @@ class AuditedEvent:
 
     @property
     def generation(self) -> int:
-        """The generation of which the event tells, as it is in the epoch of now."""
+        """The event's generation, converted to the current epoch."""
         return int(self.detail["generation"]) + self.rise
 
 
 @dataclass(frozen=True)
 class AdapterHistory:
-    """The events of one life, oldest first, and all that were ever recorded under the adapter's key.
+    """The events of the current adapter, oldest first, and all events ever recorded under its key.
 
     `timeline` has the epochs of the registry.
     """
@@ -56,7 +56,7 @@ class AdapterHistory:
 
     @cached_property
     def pushed(self) -> Mapping[int, AuditedEvent]:
-        """By number, the event of each version that was pushed."""
+        """The push event of each version, by number."""
         return {one.row.number: one for one in self.of_kinds("version.pushed") if one.row.number is not None}
 
     def of_kinds(self, *kinds: str) -> Iterator[AuditedEvent]:
@@ -70,7 +70,7 @@ class AdapterHistory:
 
 
 def read_history(tx: Transaction, key: int, name: str, timeline: Timeline) -> AdapterHistory:
-    """That of the adapter which has this name now."""
+    """The creation event of the adapter that has this name now."""
     query = select(EventRow).where(EventRow.adapter_id == key).order_by(col(EventRow.seq))
     every = [
         AuditedEvent(row, decode_map(row.detail), timeline.rise_since(row.seq or 0)) for row in tx.exec(query)
@@ -78,7 +78,7 @@ def read_history(tx: Transaction, key: int, name: str, timeline: Timeline) -> Ad
     life: list[AuditedEvent] = []
     for one in reversed(every):
         if one.row.name != name:
-            continue  # of another adapter, whose name this one took
+            continue  # events of another adapter, whose name this one took
         life.append(one)
         if one.kind == "adapter.created":
             break
@@ -93,7 +93,7 @@ def read_history(tx: Transaction, key: int, name: str, timeline: Timeline) -> Ad
 
 
 def pushes_of(tx: Transaction, key: int) -> list[tuple[int, int]]:
-    """The number of the event and of the version, of every version that was ever pushed under a key."""
+    """The event number and version number of every version ever pushed under a key."""
     query = select(EventRow.seq, EventRow.number).where(
         EventRow.adapter_id == key, EventRow.kind == "version.pushed"
     )

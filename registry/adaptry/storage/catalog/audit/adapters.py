@@ -1,4 +1,4 @@
-"""Audit of an adapter's rows: against its events, its manifests, and what is derived from them."""
+"""Audits an adapter's rows against its events, its manifests, and the data derived from them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from functools import partial
 
 from sqlmodel import col, func, select
 
-from adaptry.storage.catalog.audit import commits, rollouts, search_index, versions
+from adaptry.storage.catalog.audit import commits, evidence, rollouts, search_index, versions
 from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent, pushes_of, read_history
 from adaptry.storage.catalog.audit.epochs import Timeline, timeline
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values, guard_problems
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_map
+from adaptry.storage.catalog.metrics import is_logged
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -30,7 +31,7 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass
 class AuditContext:
-    """Read once for all adapters: epochs, and renamings as (event number, adapter key, old, new name)."""
+    """Read once for all adapters: epochs, and renames as (event number, adapter key, old name, new name)."""
 
     timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)
@@ -76,6 +77,7 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
         yield from guard_problems(name, partial(_aliases, tx, row, history))
         yield from guard_problems(name, partial(rollouts.problems, tx, row, history))
         yield from guard_problems(name, partial(_metrics, tx, row, history))
+        yield from guard_problems(name, partial(evidence.problems, tx, row, history))
         yield from guard_problems(name, partial(search_index.problems, tx, row))
 
 
@@ -122,7 +124,7 @@ def _numbering(
         yield IntegrityProblem(
             row.name, f"its next version number is {row.next_number}, but version {after - 1} already existed"
         )
-    if shared.timeline.is_restored:  # which leaves numbers free
+    if shared.timeline.is_restored:  # restores skip numbers
         return
     left = [one for one in shared.renamings if one[2] == row.name]
     if len(left) == 1 and row.moved_to == left[0][1] and not history.every:
@@ -139,7 +141,7 @@ def _numbering(
         )
         return
     names = {one.row.name for one in history.every if one.row.name} | {row.name}
-    # A name that was another adapter's before goes on with that one's numbers.
+    # A name that another adapter had before continues that adapter's numbers.
     if row.next_number > after and not shared.mentions(names):
         yield IntegrityProblem(
             row.name, f"its next version number is {row.next_number}, but its events give {after}"
@@ -147,7 +149,7 @@ def _numbering(
 
 
 def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityProblem]:
-    """An event bears a name that its adapter had, or that of an adapter whose name it took."""
+    """Checks that an event has a name of its adapter, or of an adapter whose name it took."""
     known = {name}
     for one in history.every:
         if one.kind in ("adapter.created", "adapter.renamed"):
@@ -162,7 +164,7 @@ def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityPr
 def _buried(
     tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
-    """A tombstone: of an adapter that was deleted, or of a name that was given up."""
+    """Problems of a tombstone: of a deleted adapter, or of the old name of a renamed one."""
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (MarkRow, "branches")):
         if tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one():
             yield IntegrityProblem(row.name, f"it is deleted, but still has {what}")
@@ -181,7 +183,7 @@ def _buried(
     if moment is None and not history.every and row.deleted_at in shared.timeline.moments:
         moment = (
             row.deleted_at
-        )  # a name of the catalog that a restore replaced: its numbers are not given again
+        )  # a name from the catalog that a restore replaced, kept to reserve its numbers
     if moment is None:
         yield IntegrityProblem(row.name, "it is deleted, but the event of its deletion is missing")
         return
@@ -203,7 +205,7 @@ def _buried(
 
 
 def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
-    """Whether what was renamed was never deleted since, which forgets its former names."""
+    """Whether the renamed adapter was not deleted since; deletion drops its former names."""
     seq, key, _, _ = renaming
     ended = select(EventRow.seq).where(
         EventRow.adapter_id == key, EventRow.kind == "adapter.deleted", col(EventRow.seq) > seq
@@ -246,7 +248,9 @@ def _aliases(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
 def _moves(
     where: str, happened: Sequence[AuditedEvent], versions_: dict[int, str], floor: int
 ) -> Iterator[IntegrityProblem]:
-    """Each move begins where the one before ended, in the next generation; the first is above the floor."""
+    """Each move starts at the target of the previous one, in the next generation; the first is above the
+    floor.
+    """
     at: str | None = None
     number: str | None = None
     generation: int | None = None
@@ -275,11 +279,13 @@ def _moves(
 
 
 def _metrics(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
-    """Every logged value is in an event and in a row, and what searches compare follows from the rows."""
+    """Every logged value must be in an event and in a row, and the search summary must follow from the
+    rows.
+    """
     numbers = dict(
         tx.exec(select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == row.id)).all()
     )
-    query = select(MetricRow).join(VersionRow).where(VersionRow.adapter_id == row.id)
+    query = select(MetricRow).join(VersionRow).where(VersionRow.adapter_id == row.id, is_logged())
     values = tx.exec(query.order_by(col(MetricRow.id))).all()
     logged = Counter(
         (one.row.number or 0, metric, value, one.row.at, one.row.by)

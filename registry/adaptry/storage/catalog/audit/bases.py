@@ -1,4 +1,4 @@
-"""Bases: each row against its own record, which its id is the digest of, and against its events and files."""
+"""Bases: each row against its record, whose digest is the id, and against its events and files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _BaseEvents:
         self.registered: EventRow | None = None
         self.stored_bytes: int | None = None
         self.visibilities: list[tuple[str, str]] = []
-        """Before and after each change."""
+        """The visibility before and after each change."""
 
 
 def _read_base_events(tx: Transaction) -> dict[str, _BaseEvents]:
@@ -108,7 +108,7 @@ def _of_base(catalog: Catalog, id: str, events: _BaseEvents | None) -> Iterator[
 
 
 def _visibility(where: str, visibility: str, events: _BaseEvents) -> Iterator[IntegrityProblem]:
-    """The first value is in no event: private, or internal for a base that is older than visibilities."""
+    """The first value is in no event: private, or internal for bases older than visibilities."""
     if not events.visibilities and visibility not in ("private", "internal"):
         yield IntegrityProblem(where, f"its visibility is {visibility}, but no event set it")
     known: str | None = None
@@ -121,7 +121,9 @@ def _visibility(where: str, visibility: str, events: _BaseEvents) -> Iterator[In
 
 
 def _layout(where: str, paths: set[str]) -> Iterator[IntegrityProblem]:
-    """Files as a checkpoint has them, by name; that they are the base's is seen where they are opened."""
+    """Checks that the file names are those of a checkpoint; their contents are checked when they are
+    opened.
+    """
     if "config.json" not in paths:
         yield IntegrityProblem(where, "config.json is not among its files")
     shards = {path for path in paths if path.endswith(".safetensors")}

@@ -1,7 +1,6 @@
-"""Single values: whether each is of its column's type, and of those that the column can have.
+"""Single values: whether each has its column's type, and is allowed in it.
 
-Rows are read as the database has them, past every conversion, so that a value that no reader could convert is
-found by name.
+Rows are read without conversion, so that a value that no reader could convert is reported with its column.
 """
 
 from __future__ import annotations
@@ -15,25 +14,33 @@ from typing import Any, get_args
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, Table, text
 
+from adaptry.core.access.conditions import Condition
+from adaptry.core.access.grants import check_permission
+from adaptry.core.access.resources import Resource
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
-from adaptry.core.identity import BaseVisibility, Role, Visibility
+from adaptry.core.evidence.values import Direction, EvidenceFormat
+from adaptry.core.identity import BaseVisibility, Visibility
 from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN
+from adaptry.core.quotas import QuotaScope
 from adaptry.core.refs import AdapterName, parse_base_name, parse_stored_alias
+from adaptry.registry.access import PrincipalKind
 from adaptry.registry.job_types.cron import Cron
 from adaptry.registry.job_types.records import DEVICES, JobFault, JobNeeds, JobOrder, JobState
 from adaptry.registry.records import BaseStatus
 from adaptry.registry.rollouts import RolloutPlan, RolloutStage
-from adaptry.registry.workers import Condition
+from adaptry.registry.workers import Condition as ResidentCondition
 from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.evidence import CONTENT
+from adaptry.storage.catalog.rights import decode_rights
 from adaptry.storage.catalog.rows import Moment, Row
 
 Test = Callable[[Any], bool]
-"""Whether a value can be; may raise, which means no. (`Any`: whatever lies in the column.)"""
+"""Whether a value is allowed; raising an error means no. (`Any`: the raw value of the column.)"""
 
 _SKIPPED = frozenset({"postings", "terms"})
-"""Derived as a whole, and compared with what they are derived from."""
+"""Tables that are derived as a whole, and compared with their sources."""
 _BY_TYPE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -111,7 +118,7 @@ def _matches(pattern: str) -> Test:
 
 
 def _reads(read: Callable[[str], object]) -> Test:
-    """A value that `read` does not refuse."""
+    """A test that accepts values that `read` accepts."""
 
     def test(value: Any) -> bool:
         read(value)
@@ -126,6 +133,22 @@ def _owner(value: str) -> object:
 
 def _is_list_of_texts(value: str) -> bool:
     return all(isinstance(item, str) for item in json.loads(value))
+
+
+def _is_list_of_conditions(value: str) -> bool:
+    return all(map(Condition.parse, json.loads(value)))
+
+
+def _is_list_of_permissions(value: str) -> bool:
+    return all(map(check_permission, json.loads(value)))
+
+
+def _is_list_of_resources(value: str) -> bool:
+    return all(map(Resource.parse, json.loads(value)))
+
+
+def _is_rights(value: str) -> bool:
+    return bool(decode_rights("somebody", value))
 
 
 def _is_map(value: str) -> bool:
@@ -163,8 +186,10 @@ _VALUES: Mapping[str, Test] = {
     "events.name": _reads(AdapterName.parse),
     "files.owner": _reads(_owner),
     "files.digest": _digest,
-    "job_schedules.by_role": _among(*get_args(Role)),
-    "job_schedules.by_namespaces": _is_list_of_texts,
+    "grants.permission": _reads(check_permission),
+    "grants.conditions": _is_list_of_conditions,
+    "invitations.code_sha256": _digest,
+    "job_schedules.rights": _is_rights,
     "job_schedules.cron": _reads(Cron.parse),
     "job_schedules.ordered": _reads(JobOrder.model_validate_json),
     "job_steps.result": _is_map,
@@ -176,16 +201,22 @@ _VALUES: Mapping[str, Test] = {
     "jobs.tries": _positive,
     "jobs.result": _is_map,
     "jobs.fault": _reads(JobFault.model_validate_json),
-    "jobs.by_role": _among(*get_args(Role)),
-    "jobs.by_namespaces": _is_list_of_texts,
+    "jobs.rights": _is_rights,
     "inspections.file_digest": _digest,
     "inspections.inspection": _positive,
     "leaving.digest": _digest,
     "marks.kind": _among("branch", "tag"),
+    "metric_values.base_id": _digest,
+    "metric_values.direction": _among(*get_args(Direction)),
+    "metric_values.format": _among(*get_args(EvidenceFormat)),
+    "metric_values.file_digest": _digest,
+    "metric_values.samples_digest": _digest,
+    "principals.kind": _among(*get_args(PrincipalKind)),
+    "quotas.scope": _among(*get_args(QuotaScope)),
     "recall_claims.name": _reads(AdapterName.parse),
     "recall_claims.digest": _digest,
     "recall_claims.state": _among(*WITHDRAWN),
-    "residents.condition": _among(*get_args(Condition)),
+    "residents.condition": _among(*get_args(ResidentCondition)),
     "revisions.digest": _digest,
     "rollouts.alias": _reads(parse_stored_alias),
     "rollouts.steps": _reads(_steps),
@@ -195,11 +226,12 @@ _VALUES: Mapping[str, Test] = {
     "runners.devices": _is_list_of_texts,
     "runners.tags": _is_list_of_texts,
     "runners.concurrency": _positive,
+    "stored_use.scope": _among(*get_args(QuotaScope)),
     "tokens.secret_sha256": _digest,
     "tokens.last_four": _matches(r"[A-Za-z0-9]{4}"),
     "tokens.kind": _matches(r"[a-z]{2,8}"),
-    "tokens.role": _among(*get_args(Role)),
-    "tokens.namespaces": _is_list_of_texts,
+    "tokens.permissions": _is_list_of_permissions,
+    "tokens.resources": _is_list_of_resources,
     "uploads.id": _matches(r"[0-9a-f]{32}"),
     "uploads.owner": _reads(_owner),
     "uploads.digest": _digest,
@@ -210,16 +242,17 @@ _VALUES: Mapping[str, Test] = {
     "versions.traits": _is_list_of_texts,
     "versions.weights": _digest,
     "versions.base_id": _digest,
+    "versions.bound_base": _digest,
     "versions.base_status": _among(*get_args(BaseStatus)),
     "weights.file_digest": _digest,
     "weights.weights_digest": _digest,
     "workers.troubles": lambda value: isinstance(json.loads(value), list),
 }
-"""What each column can hold, where that is less than its type."""
+"""The allowed values of each column, if they are fewer than those of its type."""
 
 
 def _is_job(row: Mapping[str, Any]) -> bool:
-    """A job's state and what it came to."""
+    """Whether a job's state and its result fit together."""
     is_over = row["state"] in ("done", "failed", "cancelled")
     return (
         is_over == (row["finished_at"] is not None)
@@ -232,6 +265,17 @@ def _is_job(row: Mapping[str, Any]) -> bool:
 def _is_upload(row: Mapping[str, Any]) -> bool:
     is_base = row["owner"].startswith("sha256:")
     return bool(row["tenant"] == ("bases" if is_base else AdapterName.parse(row["owner"]).namespace))
+
+
+def _is_measurement(row: Mapping[str, Any]) -> bool:
+    """A logged metric has nothing that only a file of results states."""
+    withdrawal = [row[f"withdrawn_{name}"] is None for name in ("at", "by", "reason")]
+    if len(set(withdrawal)) != 1:
+        return False
+    return row["file_digest"] is not None or all(
+        row[name] is None
+        for name in (*(name for name in CONTENT if name not in ("metric", "value")), "withdrawn_at")
+    )
 
 
 _DERIVED = frozenset(
@@ -249,12 +293,14 @@ _DERIVED = frozenset(
         "findings",
     )
 )
-"""Columns that follow from a version's files, and can be derived anew."""
+"""Columns that can be derived again from a version's files."""
 _ROWS: Mapping[str, Test] = {
+    "metric_values": _is_measurement,
     "jobs": _is_job,
     "uploads": _is_upload,
     "runners": lambda row: all(device in DEVICES for device in json.loads(row["devices"])),
     "job_steps": lambda row: row["turn"] > 0 or row["runner"] is None,
+    "grants": lambda row: (row["principal_id"] is None) != (row["group_id"] is None),
     "tokens": lambda row: row["revoked_at"] is None or row["created_at"] <= row["revoked_at"],
 }
-"""What the values of a row have to do with each other, where nothing else says it."""
+"""Constraints between the values of a row that nothing else checks."""

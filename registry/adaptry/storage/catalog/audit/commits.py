@@ -24,7 +24,7 @@ _MAKING = ("adapter.created", "version.pushed", COMMIT_MADE, "branch.squashed")
 
 @dataclass
 class _ReplayedRef:
-    """Where a branch or tag is by the events; `commit` is None where they only say which revision."""
+    """A branch or tag according to the events; `commit` is None if they name only the revision."""
 
     kind: str
     digest: str
@@ -51,7 +51,7 @@ def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
 
 
 class _Replay:
-    """Takes an adapter's events in order, and its commits with them."""
+    """Replays an adapter's events in order, and its commits with them."""
 
     def __init__(self, tx: Transaction, row: AdapterRow, commits: list[CommitRow]) -> None:
         self._name = row.name
@@ -102,7 +102,7 @@ class _Replay:
         yield from compare_values(where, "its author", commit.author, one.row.by, "its event")
         yield from compare_values(where, "its time", commit.at, one.row.at, "its event")
         if one.kind == "version.pushed":
-            titles = {title, f"Version {one.row.number}"}  # an older catalog's commits were all called so
+            titles = {title, f"Version {one.row.number}"}  # the title of all commits in older catalogs
             if commit.title not in titles:
                 yield IntegrityProblem(where, f"its title is {commit.title!a}, but its event gives {title!a}")
             if title is None:
@@ -133,7 +133,7 @@ class _Replay:
     def _carries(
         self, where: str, commit: CommitRow, before: _ReplayedRef | None, one: AuditedEvent
     ) -> Iterator[IntegrityProblem]:
-        """Which version's weights a commit has."""
+        """Checks the version whose weights a commit has."""
         number = self._numbers.get(commit.digest)
         if number is not None:
             yield from compare_values(
@@ -152,7 +152,7 @@ class _Replay:
             return
         old, new = self._manifests.get(head.digest), self._manifests.get(commit.digest)
         if old is None or new is None:
-            return  # said of the revision already
+            return  # already reported for the revision
         keeps = one.kind == "branch.squashed" or is_same_adapter(old, new)
         head_carries = self._numbers.get(head.digest, head.carries)
         expected = head_carries if keeps else None
@@ -161,7 +161,7 @@ class _Replay:
         )
 
     def compare(self, tx: Transaction) -> Iterator[IntegrityProblem]:
-        """Compares the stored branches and tags with those that the events lead to."""
+        """Compares the stored branches and tags with those that follow from the events."""
         rows = {row.name: row for row in tx.exec(select(MarkRow).where(MarkRow.adapter_id == self._key))}
         for name in sorted(rows.keys() | self._refs.keys()):
             where = f"{self._name}, branch or tag {name}"

@@ -1,5 +1,5 @@
-"""Epochs: each follows from the one before, and begins with an event. Generations of older events are
-compared as raised since.
+"""Epochs: each must follow from the previous one, and begin with an event. Generations of older events are
+compared after adding the raises since.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESTORED = "registry.restored"
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Where epochs begin among the events, and their floors; `moments` are the times of the restores."""
+    """The event numbers at which epochs begin, and their floors; `moments` are the times of the restores."""
 
     starts: Sequence[int] = ()
     floors: Sequence[int] = (0,)
@@ -30,7 +30,7 @@ class Timeline:
 
     @property
     def floor(self) -> int:
-        """Every generation is above it now."""
+        """All current generations are above it."""
         return self.floors[-1]
 
     @property
@@ -38,12 +38,12 @@ class Timeline:
         return len(self.floors) > 1
 
     def rise_since(self, seq: int) -> int:
-        """By how much generations were raised since the event of that number."""
+        """By how much restores raised generations since the event of that number."""
         return self.floor - self.floors[bisect_right(self.starts, seq)]
 
 
 def timeline(tx: Transaction) -> Timeline:
-    """As the rows have it. If rows and events disagree (see `problems`), the existing events count."""
+    """The timeline in the rows. If rows and events disagree (see `problems`), the events count."""
     rows = tx.exec(select(EpochRow).order_by(col(EpochRow.number))).all()
     found = tx.exec(
         select(EventRow.seq, EventRow.at).where(EventRow.kind == RESTORED).order_by(col(EventRow.seq))
@@ -89,7 +89,7 @@ def _claims(
     remembered: Sequence[dict[str, str]],
     rows: Sequence[EpochRow],
 ) -> Iterator[IntegrityProblem]:
-    """Forgotten recalls, each with the event of the worker that knew it, or from a replaced catalog."""
+    """Recalls missing from a restored backup, each with a worker's event, or from a replaced catalog."""
     events = {
         (one["adapter"], one["digest"].removeprefix("sha256:")): (one["was"], f"worker {one['worker']}")
         for one in remembered

@@ -1,4 +1,4 @@
-"""Events by themselves: numbered without gaps, of a known kind, about the adapter that they name."""
+"""Events alone: numbered without gaps, of a known kind, about the adapter that they name."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ OF_ADAPTERS = frozenset(
         "adapter.deleted",
         "version.pushed",
         "version.rechecked",
+        "version.bound",
         "version.restored",
         "metrics.logged",
+        "evidence.added",
+        "evidence.withdrawn",
         "alias.moved",
         "alias.removed",
         "commit.made",
@@ -47,12 +50,16 @@ OF_NO_ADAPTER = frozenset(
         "base.stored",
         "base.edited",
         "worker.forgotten",
+        "worker.gone",
+        "worker.returned",
         "recall.remembered",
         RESTORED,
     }
 )
 _OF_VERSIONS = frozenset(
-    kind for kind in OF_ADAPTERS if kind.partition(".")[0] in ("version", "metrics", "alias", "rollout")
+    kind
+    for kind in OF_ADAPTERS
+    if kind.partition(".")[0] in ("version", "metrics", "evidence", "alias", "rollout")
 )
 
 
@@ -72,7 +79,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
                 yield IntegrityProblem(where, f"{kind} must have a version number")
             elif number is not None and kind not in _OF_VERSIONS and kind != "commit.made":
                 yield IntegrityProblem(where, f"{kind} must have no version number, but has {number}")
-        if tx.connection().dialect.name == "sqlite":  # PostgreSQL skips the numbers of what is rolled back
+        if tx.connection().dialect.name == "sqlite":  # PostgreSQL skips numbers of rolled-back transactions
             before = func.lag(table.seq, 1, 0).over(order_by=table.seq).label("before")
             numbered = select_columns(table.seq, table.kind, before).subquery()
             gaps = select_columns(numbered.c.seq, numbered.c.before).where(

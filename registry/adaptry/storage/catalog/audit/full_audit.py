@@ -1,4 +1,4 @@
-"""The whole audit, in the order of its report: the database itself, single values, then contradictions."""
+"""The full audit, in the order of its report: the database itself, single values, then contradictions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from adaptry.storage.catalog.audit import (
     folded_names,
     inspections,
     manifests,
+    sealed_entries,
+    stored_use,
 )
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, guard_problems
 from adaptry.storage.catalog.database import Catalog
@@ -37,6 +39,8 @@ def audit(catalog: Catalog) -> Iterator[IntegrityProblem]:
         yield from guard_problems(name, partial(adapters.problems, catalog, key, shared))
     yield from guard_problems("bases", partial(bases.problems, catalog))
     yield from guard_problems("inspections", partial(inspections.problems, catalog))
+    yield from guard_problems("audit log", partial(sealed_entries.problems, catalog))
+    yield from guard_problems("stored use", partial(stored_use.problems, catalog))
 
 
 def _database(catalog: Catalog) -> Iterator[IntegrityProblem]:

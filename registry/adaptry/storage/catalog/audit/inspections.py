@@ -1,4 +1,4 @@
-"""What inspections found: the values of a whole file against those of its tensors."""
+"""Results of inspections: the values of a whole file against those of its tensors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _of_row(row: InspectionRow) -> Iterator[IntegrityProblem]:
 
 
 def is_close(one: float | None, other: float | None) -> bool:
-    """Whether two norms are the same, but for the order in which a machine adds."""
+    """Whether two norms are equal up to the order of additions."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=1e-9)

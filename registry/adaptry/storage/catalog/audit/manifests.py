@@ -1,4 +1,4 @@
-"""Manifests: each against the digest under which it is kept."""
+"""Manifests: each against the digest under which it is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A problem that an audit found: where, what is wrong, and the kind of the damaged data, which decides
+"""A problem that an audit found: its place, a description, and the kind of the damaged data, which decides
 whether it can be repaired.
 """
 
@@ -13,10 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adaptry.core.errors import AdaptryError, Unavailable
 
-ProblemKind = Literal["file", "manifest", "derived", "row", "database"]
+ProblemKind = Literal["file", "manifest", "derived", "outdated", "row", "database"]
 """`file`: stored bytes; `manifest`: a revision's row; `derived`: rows that follow from others and can be
-rebuilt; `row`: rows of which nothing here says what they should be; `database`: what the database says of
-itself.
+rebuilt; `outdated`: data derived by older rules or with less knowledge of a base, which can be derived again;
+`row`: rows that cannot be derived from other data; `database`: reported by the database itself.
 """
 
 UNREADABLE = (
@@ -29,14 +29,14 @@ UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""What reading a row may raise when its values are not of their types."""
+"""The errors of reading a row with malformed values."""
 
 
 @dataclass(frozen=True, slots=True)
 class IntegrityProblem:
-    """Stored data that is damaged or contradicts other data: where, and how.
+    """Stored data that is damaged or contradicts other data: its place and the fault.
 
-    `key` identifies what is damaged among its kind: the digest of a file or manifest, `version:12`,
+    `key` identifies the damaged data within its kind: the digest of a file or manifest, `version:12`,
     `base:<id>`.
     """
 
@@ -45,9 +45,14 @@ class IntegrityProblem:
     kind: ProblemKind = "row"
     key: str = ""
 
+    @property
+    def is_damage(self) -> bool:
+        """Whether stored data is wrong, rather than derived by older rules."""
+        return self.kind != "outdated"
+
 
 def guard_problems(where: str, look: Callable[[], Iterable[IntegrityProblem]]) -> Iterator[IntegrityProblem]:
-    """The problems that `look` finds; values that it cannot read are a problem too. Raises `Unavailable`."""
+    """The problems that `look` finds; unreadable values are a problem too. Raises `Unavailable`."""
     try:
         yield from look()
     except Unavailable:

@@ -21,7 +21,9 @@ _STAGES = {
     "rollout.aborted": "aborted",
 }
 _CLOSE = timedelta(minutes=1)
-"""An event and its row are written in one transaction, each with the time of its own moment."""
+"""Maximum difference in seconds: an event and its row are written in one transaction, each with its own
+time.
+"""
 
 
 def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:

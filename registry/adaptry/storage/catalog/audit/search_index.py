@@ -1,4 +1,4 @@
-"""The search index: the terms of every version, against those that its rows give it."""
+"""The search index: the terms of every version, against those derived from its rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def problems(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
         assert version.id is not None
         try:
             expected = versions.terms_of(tx, version)
-        except CorruptData:  # said of the revision already
+        except CorruptData:  # already reported for the revision
             continue
         if found[version.id] != expected:
             wrong = sorted(found[version.id] ^ expected)

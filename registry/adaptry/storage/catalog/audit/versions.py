@@ -1,4 +1,4 @@
-"""Versions: numbers, digests and states against events, what their files give against what was derived."""
+"""Versions: numbers, digests and states against events, and derived data against manifests."""
 
 from __future__ import annotations
 
@@ -141,11 +141,11 @@ def _state_after(one: AuditedEvent) -> str:
 def _derived(
     tx: Transaction, where: str, version: VersionRow, detail: VersionDetailRow
 ) -> Iterator[IntegrityProblem]:
-    """Columns that repeat what is in the spec and the report."""
+    """Columns that repeat values of the spec and the report."""
     key = f"version:{version.id}"
     try:
         spec, report = decode_model(Spec, detail.spec), decode_model(CheckReport, detail.report)
-    except UNREADABLE as error:  # compressed JSON whose bytes have changed fails in many ways
+    except UNREADABLE as error:  # damaged compressed JSON can raise many errors
         yield IntegrityProblem(
             where, f"its spec or report cannot be read: {str(error)[:200]}", "derived", key
         )
@@ -194,7 +194,7 @@ def _derived(
 def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> Iterator[IntegrityProblem]:
     try:
         manifest = stored_manifest(Digest(version.digest), data)
-    except AdaptryError:  # said of the revision already
+    except AdaptryError:  # already reported for the revision
         return
     key = f"version:{version.id}"
     if version.size != manifest.size:
@@ -204,6 +204,8 @@ def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> 
     claimed = manifest.base.id if manifest.base else None
     if claimed is not None and version.base_id != claimed.hex:
         yield IntegrityProblem(where, "its base differs from the one in its manifest", "derived", key)
+    if version.bound_base is not None and version.base_id != version.bound_base:
+        yield IntegrityProblem(where, "its base differs from the one that it is bound to", "derived", key)
     format = detect_format(entry.path for entry in manifest.files)
     entry = manifest.file(format.weights) if format else None
     weights_row = tx.get(WeightsRow, entry.sha256.hex) if entry else None

@@ -1,11 +1,17 @@
-"""The tables. Private to the catalog: what leaves it is made of `records`.
+"""The tables. Private to the catalog, which returns values from `records`.
 
-Digests are their 64 hex digits. Names of tables and columns are the vocabulary of the project. A change here
-needs a migration; a test compares the two. All of them are imported here, so that whoever has one has
-`Row.metadata` whole.
+Digests are stored as 64 hex digits. Names of tables and columns are the vocabulary of the project. A change
+here needs a migration; a test compares the two. All tables are imported here, so that `Row.metadata` is
+always complete.
 """
 
 from adaptry.storage.catalog.rows.adapters import AdapterRow, AliasRow, NamespaceRow
+from adaptry.storage.catalog.rows.audit_log import (
+    AuditCheckpointRow,
+    AuditEntryRow,
+    AuditStateRow,
+    AuditSubtreeRow,
+)
 from adaptry.storage.catalog.rows.bases import BaseFileRow, BaseNameRow, BaseRow
 from adaptry.storage.catalog.rows.commits import CommitRow, MarkRow
 from adaptry.storage.catalog.rows.damage import DamagedFileRow, DamagedRevisionRow
@@ -15,17 +21,31 @@ from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, W
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.storage.catalog.rows.metrics import MetricRow, MetricSummaryRow
+from adaptry.storage.catalog.rows.principals import (
+    AccountableRow,
+    GrantRow,
+    GroupMemberRow,
+    GroupRow,
+    InvitationRow,
+    PrincipalRow,
+    TokenRow,
+)
+from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
-from adaptry.storage.catalog.rows.tokens import TokenRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
     "WITHDRAWN",
+    "AccountableRow",
     "AdapterRow",
     "AliasRow",
     "AnswerRow",
+    "AuditCheckpointRow",
+    "AuditEntryRow",
+    "AuditStateRow",
+    "AuditSubtreeRow",
     "BaseFileRow",
     "BaseNameRow",
     "BaseRow",
@@ -35,7 +55,11 @@ __all__ = [
     "EpochRow",
     "EventRow",
     "FileRow",
+    "GrantRow",
+    "GroupMemberRow",
+    "GroupRow",
     "InspectionRow",
+    "InvitationRow",
     "JobLineRow",
     "JobRow",
     "JobScheduleRow",
@@ -47,12 +71,15 @@ __all__ = [
     "Moment",
     "NamespaceRow",
     "PostingRow",
+    "PrincipalRow",
+    "QuotaRow",
     "RecallClaimRow",
     "ResidentRow",
     "RevisionRow",
     "RolloutRow",
     "Row",
     "RunnerRow",
+    "StoredUseRow",
     "TermRow",
     "TokenRow",
     "UploadRow",

@@ -1,4 +1,4 @@
-"""Rows of adapters, of the namespaces they are in, and of the names that move among their versions."""
+"""Rows of adapters, of their namespaces, and of aliases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NamespaceRow(Row, table=True):
 
 
 class AdapterRow(Row, table=True):
-    """An adapter, or the tombstone of one: its numbering goes on when the name is revived.
+    """An adapter, or the tombstone of a deleted one: its numbering continues if the name is used again.
 
     `moved_to` is the key of the adapter that had this name before it was renamed. `folded`: see
     `catalog.case_conflicts`; a tombstone has none.
@@ -44,7 +44,7 @@ class AdapterRow(Row, table=True):
 
 
 class AliasRow(Row, table=True):
-    """A movable name. A removed one stays without a version, so that its generation never comes again."""
+    """A movable name. A removed one stays without a version, so that its generations are not reused."""
 
     __tablename__ = "aliases"
     __table_args__ = (Index("ix_aliases_folded", "adapter_id", "folded", unique=True),)
@@ -52,6 +52,6 @@ class AliasRow(Row, table=True):
     alias: str = Field(primary_key=True)
     version_id: int | None = Field(default=None, foreign_key="versions.id", index=True)
     generation: int = 1
-    moved_at: datetime = Field(sa_type=Moment)
+    moved_at: datetime = Field(sa_type=Moment, index=True)
     moved_by: str
     folded: str | None = None

@@ -11,7 +11,7 @@ from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
 class BaseRow(Row, table=True):
-    """A base: its record compressed, what listings show of it, and who may see it."""
+    """A base: its compressed record, its summary for listings, and its visibility."""
 
     __tablename__ = "bases"
     __table_args__ = (KEYS_GIVEN_ONCE,)

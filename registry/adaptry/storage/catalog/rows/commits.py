@@ -19,7 +19,7 @@ class CommitRow(Row, table=True):
     adapter_id: int = Field(foreign_key="adapters.id")
     digest: str = Field(foreign_key="revisions.digest", index=True)
     branch: str
-    # No foreign key: rows only go with all of an adapter's, and the check of each would be a walk over all of
+    # No foreign key: rows are deleted only with the whole adapter, and the check of each would read all of
     # them.
     parent_id: int | None = None
     title: str

@@ -10,7 +10,7 @@ from adaptry.storage.catalog.rows.row import Moment, Row
 
 
 class DamagedFileRow(Row, table=True):
-    """A file whose stored bytes are not those of its digest (`reason`), until they are stored anew."""
+    """A file whose stored bytes do not match its digest (`reason`), until they are stored again."""
 
     __tablename__ = "damaged_files"
     digest: str = Field(primary_key=True)

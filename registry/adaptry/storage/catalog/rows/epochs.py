@@ -1,4 +1,4 @@
-"""Rows of a registry's epochs, and of recalls that it had forgotten when one began."""
+"""Rows of a registry's epochs, and of recalls that were missing when one began."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adaptry.storage.catalog.rows.row import Moment, Row
 
 
 class EpochRow(Row, table=True):
-    """The span between restores. New generations exceed `floor`; `secret` signs workers' proofs."""
+    """The time between restores. New generations are larger than `floor`; `secret` signs workers' proofs."""
 
     __tablename__ = "epochs"
     number: int = Field(primary_key=True)
@@ -21,7 +21,9 @@ class EpochRow(Row, table=True):
 
 
 class RecallClaimRow(Row, table=True):
-    """A version that was withdrawn in an earlier epoch, unknown to the restored catalog; `source` knew it."""
+    """A version that was withdrawn in an earlier epoch, according to `source`, but not in the restored
+    catalog.
+    """
 
     __tablename__ = "recall_claims"
     name: str = Field(primary_key=True)

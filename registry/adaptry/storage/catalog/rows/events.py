@@ -1,4 +1,4 @@
-"""Rows of what happened, and of what was answered."""
+"""Rows of events, and of stored answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, LONG, Moment, Row
 
 
 class EventRow(Row, table=True):
-    """Something that happened; written in the transaction of the change, never changed."""
+    """An event; written in the transaction of the change, never changed."""
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_adapter", "adapter_id", "seq"), KEYS_GIVEN_ONCE)
@@ -26,7 +26,7 @@ class EventRow(Row, table=True):
 
 
 class AnswerRow(Row, table=True):
-    """What was answered to a request with a key of its own, so that it is not done twice; kept for a day."""
+    """The answer to a request with an idempotency key, so that it is not repeated; kept for a day."""
 
     __tablename__ = "answers"
     identity: str = Field(primary_key=True)

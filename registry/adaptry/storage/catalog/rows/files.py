@@ -1,4 +1,4 @@
-"""Rows about bytes: who has them, who is sending them, and which are leaving."""
+"""Rows about bytes: their owners, their uploads, and pending deletes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _GOES_ON: dict[str, Any] = {
     "sqlite_where": text("is_finished IS 0"),
     "postgresql_where": text("is_finished IS false"),
 }
-"""Of uploads, only unfinished ones: those are few, and the others are kept for a day. (`Any`: keywords.)"""
+"""Indexes only unfinished uploads: they are few, and finished ones are kept for a day. (`Any`: keywords.)"""
 
 
 class FileRow(Row, table=True):
-    """Bytes that an owner (an adapter's name, or a base's id) has. Nobody is told of another owner's.
+    """Bytes that an owner (an adapter's name, or a base's id) has. Other owners' rows are never revealed.
 
-    `unneeded_since` is when a sweep found that no commit and no base of the owner names them.
+    `unneeded_since` is when a sweep found that no commit and no base of the owner names them. `stored_by` is
+    their sender, who pays for them; None before schema 0020.
     """
 
     __tablename__ = "files"
@@ -28,10 +29,11 @@ class FileRow(Row, table=True):
     digest: str = Field(primary_key=True, index=True)
     size: int = Field(sa_type=BigInteger)
     unneeded_since: datetime | None = Field(default=None, sa_type=Moment)
+    stored_by: str | None = None
 
 
 class LeavingRow(Row, table=True):
-    """Bytes that nobody has any more, since when; with `going_since` they are being deleted now."""
+    """Bytes without an owner, since when; with `going_since` they are being deleted."""
 
     __tablename__ = "leaving"
     digest: str = Field(primary_key=True)
@@ -40,7 +42,7 @@ class LeavingRow(Row, table=True):
 
 
 class WeightsRow(Row, table=True):
-    """The weights digest of a safetensors file: derived once, whoever has the file."""
+    """The weights digest of a safetensors file: derived once for all owners."""
 
     __tablename__ = "weights"
     file_digest: str = Field(primary_key=True)
@@ -48,13 +50,14 @@ class WeightsRow(Row, table=True):
 
 
 class UploadRow(Row, table=True):
-    """An upload session. Its bytes are a staging of the same id; how many there are, the staging knows."""
+    """An upload session. Its bytes are a staging of the same id, which also knows their number."""
 
     __tablename__ = "uploads"
     __table_args__ = (
         Index("ix_uploads_owner", "owner", "digest"),
         Index("ix_uploads_open", "tenant", **_GOES_ON),
         Index("ix_uploads_coming", "digest", **_GOES_ON),
+        Index("ix_uploads_by", "created_by", **_GOES_ON),
     )
     id: str = Field(primary_key=True)
     owner: str

@@ -1,4 +1,6 @@
-"""Rows about what weights files hold: derived from the bytes, so they can be dropped and found again."""
+"""Rows about the contents of weights files: derived from the bytes, so they can be dropped and derived
+again.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from adaptry.storage.catalog.rows.row import Row
 
 
 class InspectionRow(Row, table=True):
-    """What an inspection found in a weights file, whoever has the file.
+    """The result of an inspection of a weights file, for all its owners.
 
     `inspection` is the version of the measurement (`adaptry.adapters.inspection.result.INSPECTION`).
     `statistics` has every tensor, as compressed JSON; the other columns are of the whole file.

@@ -1,32 +1,24 @@
-"""Rows of jobs: what was asked, its steps and its log, who runs them, and what is asked again and again."""
+"""Rows of jobs, their steps and logs, runners, and schedules."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import cast
 
 from sqlalchemy import BigInteger, Index, Text
 from sqlmodel import Field
 
-from adaptry.core.identity import Identity, Role
-from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
 class SubmittedRow(Row):
-    """Columns of what somebody asked for: who, and the rights that it therefore has."""
+    """Columns of a request: its submitter, and the rights that it therefore has (`catalog.rights`)."""
 
     by: str
-    by_role: str
-    by_namespaces: str
-
-    @property
-    def submitter(self) -> Identity:
-        return Identity(self.by, cast(Role, self.by_role), decode_list(self.by_namespaces))
+    rights: str = Field(sa_type=Text)
 
 
 class JobRow(SubmittedRow, table=True):
-    """A job: what was asked, by whom, and what became of it."""
+    """A job: its request, submitter and result."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index("ix_jobs_state", "state", "key"), KEYS_GIVEN_ONCE)
@@ -47,7 +39,7 @@ class JobRow(SubmittedRow, table=True):
 
 
 class JobStepRow(Row, table=True):
-    """A step of a job. `turn` goes up whenever somebody begins it: only the last may change anything."""
+    """A step of a job. `turn` increases with each attempt: only the last attempt may change anything."""
 
     __tablename__ = "job_steps"
     job_key: int = Field(primary_key=True, foreign_key="jobs.key")
@@ -73,7 +65,7 @@ class JobLineRow(Row, table=True):
 
 
 class RunnerRow(Row, table=True):
-    """Who runs jobs. `beats` goes up as long as it lives; how late it is, nobody needs to know."""
+    """A runner of jobs. `beats` increases while it is alive, so no clocks are compared."""
 
     __tablename__ = "runners"
     id: str = Field(primary_key=True)
@@ -87,8 +79,8 @@ class RunnerRow(Row, table=True):
 
 
 class JobScheduleRow(SubmittedRow, table=True):
-    """An order that is given again and again, when its `cron` expression says so (in UTC). Each namespace has
-    names of its own.
+    """A job that is submitted at the times of its `cron` expression (in UTC). Names are unique within a
+    namespace.
     """
 
     __tablename__ = "job_schedules"

@@ -1,4 +1,6 @@
-"""What all rows share: their root, constraint names for migrations, and types both databases keep alike."""
+"""Shared by all rows: their base class, constraint names for migrations, and types that are equal in both
+databases.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from sqlmodel import SQLModel
 
 
 class Moment(TypeDecorator[datetime]):
-    """A point in time, in UTC whatever the database keeps."""
+    """A point in time, in UTC in both databases."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -25,12 +27,12 @@ class Moment(TypeDecorator[datetime]):
 
 
 LONG = BigInteger().with_variant(Integer, "sqlite")
-"""Of keys that may pass 2³¹. (SQLite's are as large, but count up only if declared `INTEGER`.)"""
+"""The type of keys that may exceed 2³¹. (SQLite's are as large, but count up only if declared `INTEGER`.)"""
 
 KEYS_GIVEN_ONCE = {"sqlite_autoincrement": True}
-"""Of tables ordered by their keys: none is given again, even of a deleted row. (PostgreSQL never does.)"""
+"""Options of tables ordered by key: keys of deleted rows are not reused. (PostgreSQL never reuses them.)"""
 
-# A later migration can only change what has a name.
+# A later migration can change only named constraints.
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -40,4 +42,6 @@ _NAMES = {
 
 
 class Row(SQLModel, registry=registry(metadata=MetaData(naming_convention=_NAMES))):
-    """The root of our tables: a metadata of our own, so that they never mix with an embedding program's."""
+    """The base class of our tables, with its own metadata, so that they never mix with an embedding
+    program's.
+    """

@@ -9,7 +9,7 @@ from adaptry.storage.catalog.rows.row import Row
 
 
 class TermRow(Row, table=True):
-    """A field and a text that some version has or had (`module`, `q_proj`): the words of the search index."""
+    """A field and a text that a version has or had (`module`, `q_proj`): the terms of the search index."""
 
     __tablename__ = "terms"
     __table_args__ = (UniqueConstraint("field", "text"),)
@@ -19,7 +19,7 @@ class TermRow(Row, table=True):
 
 
 class PostingRow(Row, table=True):
-    """A version's term. Kept in both orders: the newest versions of a term, and the terms of a version."""
+    """A version's term. Indexed in both orders: the newest versions of a term, and the terms of a version."""
 
     __tablename__ = "postings"
     __table_args__ = (Index("ix_postings_version", "version_id", "term_id"), {"sqlite_with_rowid": False})

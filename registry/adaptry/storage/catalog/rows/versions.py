@@ -1,4 +1,4 @@
-"""Rows of versions: the revision, what listings and searches compare, and what is derived."""
+"""Rows of versions: the revision, the columns of listings and searches, and derived data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlmodel import Field
 from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 WITHDRAWN = text("state IN ('quarantined', 'revoked')")
-"""Written out, since a database uses a partial index only if a statement has the same words."""
+"""Written out, since a database uses a partial index only if a statement has the same text."""
 
 
 class RevisionRow(Row, table=True):
-    """A manifest, byte for byte. Whoever pushed it, it is one revision."""
+    """A manifest, byte for byte. It is one revision for all adapters."""
 
     __tablename__ = "revisions"
     digest: str = Field(primary_key=True)
@@ -22,7 +22,7 @@ class RevisionRow(Row, table=True):
 
 
 class VersionRow(Row, table=True):
-    """A version, with what listings show and searches compare. Its `id` orders all versions by age."""
+    """A version, with the columns of listings and searches. Its `id` orders all versions by age."""
 
     __tablename__ = "versions"
     __table_args__ = (
@@ -55,12 +55,15 @@ class VersionRow(Row, table=True):
     base_id: str | None = None
     base_name: str | None = None
     base_status: str = "unknown"
+    bound_base: str | None = None
     findings: int = 0
     downloads: int = Field(default=0, index=True)
 
 
 class VersionDetailRow(Row, table=True):
-    """What a version's files give, compressed; not in `versions`, so that searches walk short rows."""
+    """Data derived from a version's files, compressed; separate from `versions`, so that searches read short
+    rows.
+    """
 
     __tablename__ = "version_details"
     version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")

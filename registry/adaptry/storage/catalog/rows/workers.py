@@ -1,4 +1,4 @@
-"""Rows of what runs beside engines: workers, what they have, and rollouts among them."""
+"""Rows of workers, their loaded adapters, and rollouts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
 class WorkerRow(Row, table=True):
-    """A worker as it was heard of last. Where its engine does not answer, `is_answering` is false.
+    """A worker's last report. If its engine does not answer, `is_answering` is false. A person's declaration
+    that it is gone (`gone_*`) holds until the next report.
 
-    Each owner names its own workers, so that nobody can take a name from another.
+    Names are unique per owner, so that nobody can take another owner's name.
     """
 
     __tablename__ = "workers"
@@ -32,10 +33,14 @@ class WorkerRow(Row, table=True):
     reported_at: datetime = Field(sa_type=Moment)
     is_answering: bool = True
     troubles: str = Field(default="[]", sa_type=Text)
+    max_age: int | None = None
+    gone_at: datetime | None = Field(default=None, sa_type=Moment)
+    gone_by: str | None = None
+    gone_reason: str | None = None
 
 
 class ResidentRow(Row, table=True):
-    """A version that a worker has under a name, or had: kept a while, as what a recall is proved by."""
+    """A version that a worker has or had under a name: kept for a while as evidence for recalls."""
 
     __tablename__ = "residents"
     __table_args__ = (Index("ix_residents_version", "version_id"),)
@@ -51,12 +56,12 @@ class ResidentRow(Row, table=True):
 
 
 class RolloutRow(Row, table=True):
-    """A version taking over an alias step by step; `was_*` is where the alias stood when it began."""
+    """A version taking over an alias step by step; `was_*` is the alias's target at its start."""
 
     __tablename__ = "rollouts"
     __table_args__ = (Index("ix_rollouts_alias", "adapter_id", "alias"), KEYS_GIVEN_ONCE)
     id: int | None = Field(default=None, primary_key=True)
-    # No foreign key, as of commits: a rollout goes with its version.
+    # No foreign key, as for commits: a rollout is deleted with its version.
     adapter_id: int
     alias: str
     version_id: int = Field(foreign_key="versions.id", ondelete="CASCADE", index=True)

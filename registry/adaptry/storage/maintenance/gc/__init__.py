@@ -1,9 +1,8 @@
 """Garbage collection: removes files that no version has any more, or never had, and their bytes.
 
-A sweep first marks what it finds. What it finds again a grace period after it was marked is deleted: rows,
-then bytes. A transaction that needs a marked file again removes the mark, so nothing that is needed is
-deleted, whatever the clocks say and however many servers and sweeps there are. The grace period is for slow
-pushes.
+A sweep first marks garbage. Garbage that it finds again a grace period after its mark is deleted: rows, then
+bytes. A transaction that needs a marked file again removes the mark, so no needed file is deleted, whatever
+the clocks show and however many servers and sweeps there are. The grace period is for slow pushes.
 
 Needed are the files of an adapter's commits (versions, aliases and branches are commits) and of stored bases,
 files that are being uploaded, and the inputs of every existing derived version, deleted ones too.
@@ -43,15 +42,15 @@ def collect_garbage(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> SweepResult:
-    """Surveys, plans and sweeps; again is no harm, also at the same time elsewhere. Raises `PermissionDenied`
-    to who may not administer.
+    """Scans, plans and sweeps; repeated and concurrent calls do no harm. Raises `PermissionDenied` unless the
+    caller is an administrator.
 
-    With `dry_run` nothing changes and the answer says what would. Without grace, what is found is surveyed
-    twice and goes at once.
+    With `dry_run`, nothing changes and the result is a forecast. Without grace, garbage is scanned twice and
+    deleted at once.
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
-            f"{registry.identity.name} may not sweep; it takes an administrator of all namespaces"
+            f"{registry.identity.name} may not sweep; that requires an administrator of all namespaces"
         )
     catalog, blobs = registry.catalog, registry.blobs
     if dry_run:

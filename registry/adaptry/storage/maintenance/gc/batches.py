@@ -1,4 +1,4 @@
-"""Many things, some at a time: so many as one transaction should take."""
+"""Splits items into batches of the size for one transaction."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from adaptry.core.digest import Digest
 from adaptry.core.failpoints import reach
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import garbage, idempotency, pending_deletes
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local.idempotency import KEPT
 from adaptry.storage.maintenance.gc.batches import batches
@@ -16,13 +18,13 @@ from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult
 
 _DELETED_AT_ONCE = 64
 _HASTE = 30.0
-"""Seconds for deleting what was said to be going: a quarter of what others wait before they think we died."""
+"""Seconds for deleting claimed blobs: a quarter of the time after which others consider us dead."""
 
 
 def sweep(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress = no_progress
 ) -> SweepResult:
-    """Executes a plan: marks, rows, then bytes. What became needed since the scan stays."""
+    """Executes a plan: marks, rows, then bytes. Files needed since the scan stay."""
     sizes = {one.digest: one.size for one in decided.delete_orphans} | {
         file.digest: file.size for file in decided.release_files
     }
@@ -62,12 +64,12 @@ def sweep(
 
 
 def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress) -> set[Digest]:
-    """All bytes that are due, some at a time: said to be going, deleted, said to be gone."""
+    """Deletes all due bytes, in batches: claims them, deletes them, records that they are gone."""
     deleted: set[Digest] = set()
     after: str | None = ""
     while after is not None:
         with blobs.deletion() as may_delete:
-            if not may_delete:  # a backup is reading them; they leave at a later sweep
+            if not may_delete:  # a backup is reading them; a later sweep deletes them
                 break
             after = _delete_some(catalog, blobs, decided, after, deleted)
         progress("deleting", len(deleted), max(len(deleted), len(decided.delete_orphans)))
@@ -77,7 +79,7 @@ def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progre
 def _delete_some(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, after: str, deleted: set[Digest]
 ) -> str | None:
-    """Deletes the next bytes that are due after that digest; the last of them, or None at the end."""
+    """Deletes the next due bytes after that digest; returns the last digest, or None at the end."""
     patience = _ticks() + _HASTE
     with catalog.write() as tx:
         some = pending_deletes.due_for_delete(tx, decided.before, after, _DELETED_AT_ONCE)
@@ -88,7 +90,7 @@ def _delete_some(
     done: list[Digest] = []
     try:
         for digest in going:
-            if _ticks() > patience:  # we were asleep, and others may believe us dead
+            if _ticks() > patience:  # the machine slept, and others may consider us dead
                 break
             blobs.delete(digest)
             done.append(digest)
@@ -97,11 +99,14 @@ def _delete_some(
         with catalog.write() as tx:
             pending_deletes.finish_delete(tx, done, began)
             garbage.forget_weights(tx, done)
+            if done:
+                swept = {"files": len(done), "first": done[0], "last": done[-1]}
+                record(tx, "registry.sweep", AuditTarget("registry"), datetime.now(UTC), after=swept)
             pending_deletes.cancel_delete(tx, going[len(done) :], began)
     deleted.update(done)
     return some[-1].hex
 
 
 def _ticks() -> float:
-    """Seconds that also pass while the machine sleeps."""
+    """A clock in seconds that also runs while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

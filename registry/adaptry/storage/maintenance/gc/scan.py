@@ -20,7 +20,7 @@ from adaptry.storage.maintenance.gc.batches import AT_ONCE, batches
 
 @dataclass(frozen=True, slots=True)
 class OrphanBlob:
-    """Stored bytes that nobody has, and since when they are marked as leaving."""
+    """Stored bytes without an owner, and the time of their mark."""
 
     digest: Digest
     size: int
@@ -29,8 +29,8 @@ class OrphanBlob:
 
 @dataclass(frozen=True, slots=True)
 class GarbageScan:
-    """The result of a scan. `needed` are files that were marked and are needed after all; `revisions` are
-    manifests that no adapter has, and `held` the files of those that something was made from.
+    """The result of a scan. `needed` are marked files that are needed after all; `revisions` are manifests
+    that no adapter has, and `held` the files of those from which a version was made.
     """
 
     unneeded: tuple[OwnedFile, ...] = ()
@@ -41,7 +41,7 @@ class GarbageScan:
 
 
 def scan_garbage(catalog: Catalog, blobs: BlobStore, progress: Progress = no_progress) -> GarbageScan:
-    """Looks at every owner, every manifest that none has, and every blob; changes nothing."""
+    """Scans every owner, every manifest without one, and every blob; changes nothing."""
     revisions: list[Digest] = []
     held: set[Digest] = set()
     for revision in _unowned(catalog):
@@ -49,8 +49,7 @@ def scan_garbage(catalog: Catalog, blobs: BlobStore, progress: Progress = no_pro
             held |= revision.files
         else:
             revisions.append(revision.digest)
-    # Blobs are listed before it is asked who has them: what comes meanwhile is not seen, and what is seen may
-    # be had by then.
+    # List blobs before their owners: later blobs are not seen, and listed ones may have an owner by then.
     orphans = tuple(_orphans(catalog, blobs, held, progress))
     spare: list[OwnedFile] = []
     needed: list[OwnedFile] = []
@@ -99,4 +98,4 @@ def _orphans(
             except NotFound:
                 continue
         seen += len(some)
-        progress("looking at files", seen, seen + 1)
+        progress("scanning files", seen, seen + 1)

@@ -1,4 +1,4 @@
-"""What a sweep will do: decided from what was found, the time and the grace, by a pure function."""
+"""The plan of a sweep: a pure function of the scan, the time and the grace period."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from adaptry.storage.maintenance.gc.scan import GarbageScan, OrphanBlob
 
 @dataclass(frozen=True, slots=True)
 class SweepPlan:
-    """What a sweep will do: rows to mark, to unmark and to take from their owners, manifests to drop, bytes
-    to mark and to delete.
+    """The plan of a sweep: rows to mark, to unmark and to delete, manifests to drop, bytes to mark and to
+    delete.
 
-    `before` is the moment since which bytes must have been leaving to be deleted.
+    Bytes are deleted if they were marked before the time `before`.
     """
 
     now: datetime
@@ -31,9 +31,9 @@ class SweepPlan:
 
 
 class SweepResult(Value):
-    """What was done, or would be: files `taken` from their owners, blobs `deleted` with their `bytes`,
-    `revisions` dropped, and what is `waiting` until it is due, with its `waiting_bytes`; abandoned `uploads`
-    dropped.
+    """The result or forecast of a sweep: files `taken` from their owners, blobs `deleted` with their `bytes`,
+    `revisions` dropped, garbage `waiting` for its grace period with its `waiting_bytes`, and abandoned
+    `uploads` dropped.
     """
 
     taken: int = 0
@@ -47,7 +47,7 @@ class SweepResult(Value):
 
 
 def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan:
-    """Decides; pure. What is found first is marked, and goes when found again after the grace."""
+    """Makes the plan; pure. New garbage is marked, and deleted when found again after the grace period."""
     before = now - grace
     return SweepPlan(
         now=now,
@@ -65,7 +65,7 @@ def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan
 
 
 def expected_result(decided: SweepPlan) -> SweepResult:
-    """What a sweep would do by that plan."""
+    """The forecast of a plan."""
     shared = {file.digest for file in decided.mark_files}
     alone = {file.digest: file.size for file in decided.release_files if file.digest not in shared}
     alone |= {one.digest: one.size for one in decided.delete_orphans}

@@ -1,8 +1,8 @@
-"""Is what is stored what was stored? `verify` looks at every row and every file.
+"""`verify` checks that stored data is unchanged: every row and every file.
 
-Bytes that no row names are no problem: a push that died left them, and a sweep collects them. A row whose
-bytes are missing or changed is one, and so is a row that disagrees with what else is known of it. `verify`
-runs beside pushes, sweeps and servers.
+Bytes without a row are not a problem: an interrupted push left them, and a sweep collects them. A row whose
+bytes are missing or changed is a problem, and so is a row that contradicts other data. `verify` can run
+beside pushes, sweeps and servers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Jobs and schedules in the catalog: whether what each asks for still makes sense."""
+"""Jobs and schedules in the catalog: whether each task is still valid."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _problem(where: str, kind: str, task: str, namespace: str) -> Iterator[Integ
     try:
         parsed = parse_task(kind, json.loads(task))
     except UNREADABLE as error:
-        yield IntegrityProblem(where, f"what it asks for makes no sense: {str(error)[:200]}")
+        yield IntegrityProblem(where, f"its task is invalid: {str(error)[:200]}")
         return
     if parsed.namespace != namespace:
         yield IntegrityProblem(

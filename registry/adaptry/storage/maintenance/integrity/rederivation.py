@@ -1,12 +1,14 @@
-"""What is derived of a version's files, derived again: compared, and put in place of what was damaged."""
+"""Derives a version's data again from its files: compares it, and replaces damaged data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 
-from adaptry.checks.weights import weights_findings
+from adaptry.adapters.adapter import Adapter
+from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
 from adaptry.core.digest import Digest
+from adaptry.core.report import CheckReport
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, rebuild
 from adaptry.storage.catalog.access import EVERYTHING
@@ -14,14 +16,22 @@ from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.catalog.audit.problem import UNREADABLE, guard_problems
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rebuild import VersionSource
-from adaptry.storage.catalog.versions import Admission
-from adaptry.storage.local.admission import check_against_base, find_base, known_inspections, open_stored
+from adaptry.storage.catalog.versions import Admission, BaseCheck
+from adaptry.storage.local.admission import (
+    check_against_base,
+    find_base,
+    find_bound_base,
+    known_inspections,
+    open_stored,
+)
 
 _AT_ONCE = 100
 
 
 def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[IntegrityProblem]:
-    """Versions whose spec is not what their files say; those with damaged files are passed over."""
+    """Versions whose spec does not follow from their files, or whose report differs from today's checks;
+    versions with damaged files are skipped.
+    """
     after = 0
     while True:
         with catalog.read() as tx:
@@ -39,21 +49,50 @@ def _of_version(
     with catalog.read() as tx:
         try:
             kept, spec = rebuild.read_version_source(tx, key), rebuild.spec_of(tx, key)
+            report = rebuild.report_of(tx, key)
         except UNREADABLE:
             return  # found by the audit
     if kept is None or spec is None or not damaged.isdisjoint(one.sha256 for one in kept.manifest.files):
         return
-    if open_stored(blobs, kept.manifest).spec != spec:
+    adapter = open_stored(blobs, kept.manifest)
+    if adapter.spec != spec:
         reason = "its spec is not what this Adaptry derives from its files"
         yield IntegrityProblem(kept.name, reason, "derived", f"version:{key}")
+    elif report is not None:
+        yield from _other_findings(kept, report, _check(catalog, kept, adapter))
+
+
+def _other_findings(kept: VersionSource, report: CheckReport, now: BaseCheck) -> Iterator[IntegrityProblem]:
+    """Leaves out the findings about weights, since an inspection may be missing now."""
+    before, after = (
+        [found for found in each.findings if found.code not in WEIGHTS_CODES] for each in (report, now.report)
+    )
+    if before != after:
+        had, has = ({found.code for found in each} for each in (before, after))
+        said = [f"gains {code}" for code in sorted(has - had)] + [
+            f"loses {code}" for code in sorted(had - has)
+        ]
+        reason = (
+            f"its report is not what this Adaptry finds: it {' and '.join(said) or 'words them otherwise'}"
+        )
+        yield IntegrityProblem(kept.name, reason, "outdated", f"version:{kept.key}")
 
 
 def rederive(catalog: Catalog, blobs: BlobStore, kept: VersionSource) -> Admission:
-    """What a version would now be admitted with. Raises as admission, but not for what the checks find."""
+    """The data with which a version would be admitted now. Raises the errors of admission, except for
+    findings of the checks.
+    """
     adapter = open_stored(blobs, kept.manifest)
+    base_check = _check(catalog, kept, adapter)
+    return Admission(kept.manifest, adapter.spec, adapter.weights_digest(), base_check, kept.forced)
+
+
+def _check(catalog: Catalog, kept: VersionSource, adapter: Adapter) -> BaseCheck:
     with catalog.read() as tx:
-        base = find_base(tx, EVERYTHING, kept.manifest, adapter.spec.base_name)
+        if kept.bound_base is None:
+            base = find_base(tx, EVERYTHING, kept.manifest, adapter.spec.base_name)
+        else:
+            base = find_bound_base(tx, kept.bound_base, kept.manifest, adapter.spec.base_name)
         record = bases.record(tx, base.id) if base.id else None
         weights = weights_findings(adapter.spec, known_inspections(tx, kept.manifest))
-    base_check = check_against_base(adapter, base, record, weights)
-    return Admission(kept.manifest, adapter.spec, adapter.weights_digest(), base_check, kept.forced)
+    return check_against_base(adapter, base, record, weights)

@@ -1,4 +1,4 @@
-"""What was found in weights files, found again: every inspection that is kept is repeated, and compared."""
+"""Repeats every stored inspection of weights files, and compares the results."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from adaptry.storage.local.blob_content import BlobContent
 
 
 def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[IntegrityProblem]:
-    """Inspections with another result than their file has now; those of damaged files are passed over.
+    """Inspections whose result differs from that of their file now; those of damaged files are skipped.
 
-    Reads each file that was inspected once more. One that cannot be inspected at this moment is not compared.
+    Reads each inspected file again. Files that cannot be inspected now are not compared.
     """
     with catalog.read() as tx:
         waiting = set(inspections.files_inspected(tx) - damaged)

@@ -1,7 +1,7 @@
 """`verify`: every row against the others, every file against the rows that name it.
 
-What is found to be damaged is marked in the catalog, so that no reader is given it, a push sends it again,
-and listings show it; a mark goes when the file is found sound. Nothing else is changed.
+Damaged files are marked in the catalog, so that readers do not get them, a push sends them again, and
+listings show them; a mark is removed when the file is found intact. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.maintenance.integrity import base_ids, job_tasks, rederivation, reinspection
 
 CHANGED = "its bytes have changed since they were stored"
-GONE = "its bytes are gone"
+GONE = "its bytes are lost"
 _REMEDY = "push it again or restore it from a copy with `adaptry mend --from`"
 
 
 @dataclass(frozen=True, slots=True)
 class _FileCheck:
-    """What was found of one file: what is wrong, if anything, and which copy of it was looked at."""
+    """The result for one file: its fault, if any, and the copy that was checked."""
 
     digest: Digest
     reason: str | None
@@ -44,7 +44,8 @@ def verify(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = no_progress,
 ) -> tuple[IntegrityProblem, ...]:
-    """Every problem found. Without `read_bytes`, files are only looked for and sized, not hashed.
+    """Every problem found. Without `read_bytes`, only the existence and size of files are checked, not their
+    hash.
 
     With `note`, damaged files are marked as such. Raises `Unavailable`.
     """
@@ -58,7 +59,7 @@ def verify(
             found[digest] = _FileCheck(digest, reason, None)
     for digest in sorted(found):
         owners = ", ".join(scan.owners_of(catalog, digest))
-        if owners:  # else a sweep took it while we looked
+        if owners:  # otherwise a sweep deleted it during the check
             reason = f"{found[digest].reason}; {_REMEDY}"
             problems.append(IntegrityProblem(f"{digest.brief} of {owners}", reason, "file", digest.hex))
     if read_bytes:
@@ -67,7 +68,7 @@ def verify(
         problems += reinspection.problems(catalog, blobs, frozenset(found))
     if note:
         manifests = {Digest(one.key) for one in problems if one.kind == "manifest"}
-        with suppress(Unavailable):  # a registry that may only be read is looked at all the same
+        with suppress(Unavailable):  # a read-only registry is verified without marks
             _record_damage(
                 catalog, blobs.original, seen if read_bytes else tuple(found.values()), manifests, clock()
             )
@@ -98,7 +99,7 @@ def _check_file(blobs: BlobStore, digest: Digest, size: int, read_bytes: bool) -
     try:
         found = blobs.size(digest)
         if found != size:
-            return _FileCheck(digest, f"its bytes are {found:,}, not the {size:,} that were stored", copy)
+            return _FileCheck(digest, f"it has {found:,} bytes, not the {size:,} that were stored", copy)
         if not read_bytes:
             return _FileCheck(digest, None, copy)
         is_sound = blobs.is_sound(digest)
@@ -108,7 +109,7 @@ def _check_file(blobs: BlobStore, digest: Digest, size: int, read_bytes: bool) -
 
 
 def _wrong_copies(blobs: BlobStore, expected: Mapping[Digest, int]) -> Iterator[IntegrityProblem]:
-    """Copies in a cache on this machine, which readers are given before the store is asked."""
+    """Checks the copies in this machine's cache, which readers get instead of the store's."""
     if isinstance(blobs, TieredBlobs):
         for digest in sorted(expected):
             if blobs.has_damaged_copy(digest):
@@ -119,7 +120,7 @@ def _wrong_copies(blobs: BlobStore, expected: Mapping[Digest, int]) -> Iterator[
 def _record_damage(
     catalog: Catalog, blobs: BlobStore, seen: tuple[_FileCheck, ...], manifests: set[Digest], at: datetime
 ) -> None:
-    """Marks what is damaged, and takes the mark from what is not (any more)."""
+    """Marks damaged files, and removes the mark from intact ones."""
     known = _marked(catalog)
     damaged = {one.digest for one in seen if one.reason} | manifests
     revisions = scan.revisions_with(catalog, damaged)
@@ -127,7 +128,7 @@ def _record_damage(
         if not one.reason and one.digest not in known:
             continue
         with catalog.write() as tx:
-            # What was stored anew meanwhile is not what was looked at: its own upload decides about the mark.
+            # A copy stored in the meantime was not checked: its own upload updates the mark.
             is_same = one.reason is not None and one.copy is None and not blobs.has(one.digest)
             if not is_same and blobs.copy_id(one.digest) != one.copy:
                 continue

@@ -1,4 +1,4 @@
-"""What a version was made from becomes a term of the search index, also for versions already there."""
+"""A version's parents become terms of the search index, also for existing versions."""
 
 import json
 

@@ -1,4 +1,6 @@
-"""How a version came to its state; and which weights are withdrawn, so that they are not pushed again."""
+"""The last change of a version's state; and an index of withdrawn weights, so that they are not pushed
+again.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What nobody needs any more: since when, and which bytes are being deleted."""
+"""Marks of unneeded files with their times, and pending deletes."""
 
 import sqlalchemy as sa
 from alembic import op

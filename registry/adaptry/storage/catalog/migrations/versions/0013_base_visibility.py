@@ -1,4 +1,4 @@
-"""Who may see a base. Bases that were registered before stay as readable as they were: by every token."""
+"""Visibility of bases. Existing bases stay readable by every token, as before."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What an inspection found in a weights file: non-finite values and norms, by the file's digest."""
+"""Results of inspections of weights files: non-finite values and norms, by the file's digest."""
 
 import sqlalchemy as sa
 from alembic import op

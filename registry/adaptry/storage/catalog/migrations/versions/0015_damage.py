@@ -1,4 +1,4 @@
-"""What is known to be damaged: files with changed or lost bytes, and the revisions that need them."""
+"""Known damage: files with changed or lost bytes, and the revisions that need them."""
 
 import sqlalchemy as sa
 from alembic import op

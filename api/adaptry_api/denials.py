@@ -1,0 +1,103 @@
+"""Denied requests on their way into the audit log: kept in memory, stored a second later, limited in number.
+
+A flood of them must neither fill the disk nor keep writers waiting, and storing one must not tell by its
+duration why the request was denied. Beyond the limits they are counted, and each minute one entry has the
+counts. What is not stored yet is lost if the process is killed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from starlette.types import Scope
+
+from adaptry.core.errors import AdaptryError, NotFound
+from adaptry.core.identity import ANONYMOUS, Identity
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, entry_values
+from adaptry_api.route_actions import action_of
+
+WINDOW = timedelta(minutes=1)
+MOST = 30
+"""Denied requests that are recorded in a window."""
+MOST_OF_ONE = 10
+"""Of those, the most of one principal."""
+_COUNTED = 24  # principals and actions that a summary names
+_REASON = "denied_because"  # in the state of a request
+_IS_HIDDEN = "denied_as_absent"
+_HIDDEN = "the adapter is private, so the answer was 404"
+_DENIED = frozenset({401, 403})
+_SERVER = Identity("server")
+
+
+def set_denial_reason(scope: Scope, error: AdaptryError) -> None:
+    """Keeps the sentence of the answer for the entry; for a hidden adapter, that it exists."""
+    state = scope.setdefault("state", {})
+    state[_REASON] = error.public_message
+    state[_IS_HIDDEN] = isinstance(error, NotFound) and error.is_hidden
+
+
+class DenialRecorder:
+    """Collects the denied requests of one server process."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting: list[dict[str, Any]] = []
+        self._began = clock()
+        self._recorded: Counter[str] = Counter()
+        self._suppressed: Counter[tuple[str, str]] = Counter()
+
+    def note(self, scope: Scope, status: int) -> None:
+        """Notes a request that has ended. Reads without any token are not recorded."""
+        state: Mapping[str, Any] = scope.get("state", {})
+        if status not in _DENIED and not (status == 404 and state.get(_IS_HIDDEN)):
+            return
+        is_look = scope["method"] in ("GET", "HEAD")
+        if status == 401 and is_look and not any(name == b"authorization" for name, _ in scope["headers"]):
+            return
+        identity = state.get("identity") or ANONYMOUS
+        action = action_of(scope["method"], getattr(scope.get("route"), "path", ""))
+        reason = _HIDDEN if status == 404 else str(state.get(_REASON, "the request was refused"))
+        now = self._clock()
+        with self._lock:
+            self._end_window(now)
+            if self._recorded.total() >= MOST or self._recorded[identity.name] >= MOST_OF_ONE:
+                self._suppressed[identity.name, action] += 1
+                return
+            self._recorded[identity.name] += 1
+            target, request = _target(scope), state.get("request_id")
+            self._waiting.append(entry_values(identity, action, target, now, request, reason=reason))
+
+    def take(self) -> list[dict[str, Any]]:
+        """What is to be stored now. (`Any`: columns of a row.)"""
+        with self._lock:
+            self._end_window(self._clock())
+            taken, self._waiting = self._waiting, []
+            return taken
+
+    def _end_window(self, now: datetime) -> None:
+        if now - self._began < WINDOW:
+            return
+        if self._suppressed:
+            counts = {f"{who} {what}": many for (who, what), many in self._suppressed.most_common(_COUNTED)}
+            facts = {"requests": self._suppressed.total(), "since": self._began, **counts}
+            target = AuditTarget("audit")
+            self._waiting.append(entry_values(_SERVER, "audit.suppress", target, now, None, after=facts))
+        self._began = now
+        self._recorded.clear()
+        self._suppressed.clear()
+
+
+def _target(scope: Scope) -> AuditTarget:
+    """What the request was about, by its address; the namespace only of one that has the form of a name."""
+    given = scope.get("path_params", {})
+    namespace, name = given.get("namespace"), given.get("name")
+    if not isinstance(namespace, str):
+        return AuditTarget(str(scope.get("path", ""))[:300])
+    selector = next((given[key] for key in ("alias", "selector", "revision") if key in given), None)
+    resource = f"{namespace}/{name}" if name is not None else namespace
+    return AuditTarget(resource, namespace[:96], str(selector) if selector is not None else None)

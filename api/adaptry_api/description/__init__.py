@@ -1,0 +1,1 @@
+"""The OpenAPI description of the REST interface, which people read and clients are generated from."""

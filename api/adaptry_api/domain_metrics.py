@@ -1,0 +1,130 @@
+"""What the registry serves, for Prometheus: aliases, loaded adapters, recalls, rollouts, quotas.
+
+These figures name adapters and namespaces, so only a caller who may read everything gets them (a token with
+the role viewer on `*`). Of each kind, at most `MOST` series are shown: the aliases that moved last, the
+versions that most workers have loaded, the largest users of storage. They are read at most every few seconds,
+however often they are requested.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from adaptry.core.quotas import UNLIMITED
+from adaptry.storage.catalog import live_figures
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.live_figures import LiveFigures
+
+MOST = 500
+_SECONDS = 15.0
+
+
+class DomainMetrics:
+    """The figures of one catalog; safe to ask from many threads, of which one reads while the others wait."""
+
+    def __init__(self, catalog: Catalog, clock: Callable[[], float] = time.monotonic) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._text = ""
+
+    def render(self) -> str:
+        """All of them, in Prometheus' text format. Raises `Unavailable`."""
+        with self._lock:
+            if self._clock() >= self._until:
+                with self._catalog.read() as tx:
+                    found = live_figures.read(tx, MOST)
+                registry = CollectorRegistry()
+                registry.register(_Figures(found))
+                self._text = generate_latest(registry).decode()
+                self._until = self._clock() + _SECONDS
+            return self._text
+
+
+class _Figures(Collector):
+    """Shows what was read."""
+
+    def __init__(self, found: LiveFigures) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        found = self._found
+        now = time.time()
+        yield _gauge("adaptry_versions", "Versions of all adapters.", (), [((), found.versions)])
+        yield _gauge("adaptry_aliases", "Aliases of all adapters.", (), [((), found.aliases)])
+        alias = ("adapter", "alias")
+        moved = [((one.adapter, one.alias), one) for one in found.moved_aliases]
+        yield _gauge(
+            "adaptry_alias_generation",
+            f"Generation of the {MOST} aliases that moved last: how often each has moved.",
+            alias,
+            [(labels, one.generation) for labels, one in moved],
+        )
+        yield _gauge(
+            "adaptry_alias_age_seconds",
+            f"Seconds since each of the {MOST} aliases that moved last moved.",
+            alias,
+            [(labels, max(0.0, now - one.moved_at.timestamp())) for labels, one in moved],
+        )
+        yield _gauge(
+            "adaptry_loaded_workers",
+            f"Workers that have an adapter loaded, by its digest: the {MOST} that most have.",
+            ("digest",),
+            [((digest,), count) for digest, count in found.loaded],
+        )
+        yield _gauge(
+            "adaptry_open_recalls",
+            "Versions that are quarantined or revoked, and that a worker still has loaded.",
+            (),
+            [((), found.open_recalls)],
+        )
+        yield _gauge(
+            "adaptry_rollout_step",
+            f"Step of the {MOST} newest rollouts that are not over, by their stage.",
+            (*alias, "stage"),
+            [((one.adapter, one.alias, one.stage), one.step) for one in found.rollouts],
+        )
+        yield from self._quotas()
+
+    def _quotas(self) -> Iterator[GaugeMetricFamily]:
+        found, labels = self._found, ("scope", "name")
+        yield _gauge(
+            "adaptry_stored_bytes",
+            f"Bytes of stored files that count for a namespace or a principal: the {MOST} largest.",
+            labels,
+            [((who.scope, who.name), size) for who, size, _ in found.used],
+        )
+        yield _gauge(
+            "adaptry_stored_versions",
+            f"Versions that count for a namespace or a principal: the {MOST} with most bytes.",
+            labels,
+            [((who.scope, who.name), count) for who, _, count in found.used],
+        )
+        for name in ("bytes", "versions"):
+            limits = ((who, getattr(one, name)) for who, one in found.limits)
+            yield _gauge(
+                f"adaptry_quota_{name}",
+                f"Limit of {name} that is set for a namespace or a principal; `*` is all others.",
+                labels,
+                [
+                    ((who.scope, who.name), limit)
+                    for who, limit in limits
+                    if limit is not None and limit < UNLIMITED
+                ],
+            )
+
+
+def _gauge(
+    name: str, help: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, help, labels=labels)
+    for of, value in values:
+        family.add_metric(of, value)
+    return family

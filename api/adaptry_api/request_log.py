@@ -1,0 +1,182 @@
+"""The server's log: one line for each request, as text or as JSON, and never a secret.
+
+Every line passes `redact`, also tracebacks and the lines of libraries: tokens, invitations, passwords in
+addresses, and signatures of addresses are replaced before the line is written.
+
+A thread writes the lines, so that no request waits for a pipe that nobody reads; what it cannot write in time
+is left out, and the log says how much.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import re
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import IO, Literal, NamedTuple, get_args
+
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
+LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
+LOG = logging.getLogger("adaptry.api.requests")
+
+_NAMES = ("adaptry", "uvicorn")
+_HIDDEN = "[hidden]"
+_MOST_WAITING = 10_000
+_FLUSH_SECONDS = 2.0
+_SECRETS = (
+    # A token or an invitation, however it is spelled, also cut off.
+    ("adr_", re.compile(r"(?:hf_)?adr_[a-z]{2,8}_[0-9A-Za-z]+"), _HIDDEN),
+    # What follows `Authorization: Bearer`, also in a dump of headers.
+    (" ", re.compile(r"(?i)(\b(?:bearer|basic)\s+)[^\s'\",;]+"), rf"\1{_HIDDEN}"),
+    # What signs an address: ours, and those of buckets.
+    (
+        "=",
+        re.compile(
+            r"(?i)([?&](?:grant|token|x-amz-signature|x-amz-credential|x-amz-security-token|signature|sig)=)"
+            r"[^&\s'\"]+"
+        ),
+        rf"\1{_HIDDEN}",
+    ),
+    # A password in an address.
+    ("://", re.compile(r"([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+@"), rf"\1{_HIDDEN}@"),
+)
+"""What every text of the kind has in it, the kind, and what is written instead."""
+
+
+class RequestRecord(NamedTuple):
+    """A request that is over. `route` is its template, and never what stood in its place."""
+
+    request: str
+    principal: str | None
+    method: str
+    route: str
+    status: int
+    seconds: float
+    received: int
+    sent: int
+
+
+def log_request(record: RequestRecord) -> None:
+    """One line, of level info; of level warning where the server failed."""
+    level = logging.WARNING if record.status >= 500 else logging.INFO
+    if LOG.isEnabledFor(level):
+        # Not `LOG.log`, which looks for its caller: that takes longer than the rest.
+        LOG.handle(logging.LogRecord(LOG.name, level, "", 0, "%s", (_Line(record),), None))
+
+
+def configure(format: LogFormat, level: LogLevel, stream: IO[str] | None = None) -> None:
+    """Sends the log of this process to `stream` (default: stderr), in place of where it went before."""
+    target = logging.StreamHandler(stream or sys.stderr)
+    target.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
+    handler = _BackgroundHandler(target)
+    for name in _NAMES:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(level.upper())
+    if level != "debug":
+        logging.getLogger("uvicorn").setLevel("WARNING")  # its lines at start and end
+
+
+def redact(text: str) -> str:
+    """The text without secrets."""
+    for sign, pattern, shown in _SECRETS:
+        if sign in text:
+            text = pattern.sub(shown, text)
+    return text
+
+
+class _BackgroundHandler(logging.Handler):
+    """Hands records to `target` in a thread of its own, and leaves out what comes while too many wait."""
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__()
+        self._target = target
+        self._waiting: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_WAITING)
+        self._left_out = 0
+        threading.Thread(target=self._write, name="adaptry-log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._waiting.put_nowait(record)
+        except queue.Full:
+            self._left_out += 1
+
+    def flush(self) -> None:
+        """Waits until everything is written, but not for long: perhaps nobody reads it."""
+        done = self._waiting.all_tasks_done
+        with done:
+            done.wait_for(lambda: not self._waiting.unfinished_tasks, _FLUSH_SECONDS)
+
+    def _write(self) -> None:
+        while True:
+            record = self._waiting.get()
+            self._target.handle(record)
+            if left_out := self._left_out:
+                self._left_out -= left_out
+                message = f"{left_out} lines are left out here: they came faster than they could be written"
+                self._target.handle(logging.LogRecord(LOG.name, logging.WARNING, "", 0, message, None, None))
+            self._waiting.task_done()
+
+
+class _Line:
+    """A request, as a text that is made when it is written."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        self.record = record
+
+    def __str__(self) -> str:
+        one = self.record
+        return (
+            f"request {one.request} {_word(one.principal or '-')} {one.method} {one.route} {one.status}"
+            f" {one.seconds * 1000:.1f}ms in={one.received} out={one.sent}"
+        )
+
+
+class _TextFormatter(logging.Formatter):
+    """`2026-05-01T12:00:00.123Z INFO request …`: one line; what would break it is spelled out."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return _time(record.created)
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *rest = redact(super().format(record)).splitlines() or [""]
+        return "\n  ".join([first, *rest])
+
+
+class _JsonFormatter(logging.Formatter):
+    """A JSON object on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        found: dict[str, object] = {"time": _time(record.created), "level": record.levelname.lower()}
+        line = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(line, _Line):
+            fields = line.record._asdict()
+            milliseconds = round(fields.pop("seconds") * 1000, 3)
+            found |= {"message": "request", **fields, "milliseconds": milliseconds}
+        else:
+            found |= {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            found["traceback"] = self.formatException(record.exc_info)
+        return json.dumps({key: _redacted(value) for key, value in found.items()})
+
+
+def _redacted(value: object) -> object:
+    return redact(value) if isinstance(value, str) else value
+
+
+def _word(text: str) -> str:
+    """A name as one word: in quotes where it is several."""
+    return text if text.isprintable() and " " not in text else json.dumps(text)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

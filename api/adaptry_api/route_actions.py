@@ -1,0 +1,103 @@
+"""The action of the audit log that each route attempts: what is recorded when a request is denied.
+
+A test compares the table with the routes, so that no changing route can be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+READ = "request.make"
+"""The action of every request that only reads."""
+
+_ADAPTER = "/api/v1/adapters/{namespace}/{name}"
+_MODEL = "/api/models/{namespace}/{name}"
+_LFS = "/{namespace}/{name}.git/info/lfs/objects"
+
+ROUTE_ACTIONS: Mapping[str, str] = {
+    "POST /api/v1/tokens": "token.create",
+    "DELETE /api/v1/tokens/{id}": "token.revoke",
+    "POST /api/v1/tokens/revoke": "token.revoke",
+    f"POST {_ADAPTER}/uploads": "upload.open",
+    "POST /api/v1/bases/{base}/uploads": "upload.open",
+    "DELETE /api/v1/uploads/{id}": "upload.drop",
+    "PATCH /api/v1/uploads/{id}": "upload.open",
+    "POST /api/v1/uploads/{id}/finish": "upload.open",
+    "POST /api/v1/bases": "base.register",
+    "PATCH /api/v1/bases/{base}": "base.edit",
+    "PUT /api/v1/bases/{base}/files": "base.store",
+    "POST /api/v1/adapters": "adapter.create",
+    f"PATCH {_ADAPTER}": "adapter.edit",
+    f"DELETE {_ADAPTER}": "adapter.delete",
+    f"POST {_ADAPTER}/rename": "adapter.rename",
+    f"POST {_ADAPTER}/versions/{{selector}}/downloads": READ,
+    f"POST {_ADAPTER}/revisions": "version.push",
+    f"PUT {_ADAPTER}/revisions/{{revision}}/base": "version.bind",
+    f"PUT {_ADAPTER}/revisions/{{revision}}/state": "version.set_state",
+    f"POST {_ADAPTER}/commits": "commit.create",
+    f"POST {_ADAPTER}/commits/squash": "branch.squash",
+    f"POST {_ADAPTER}/branches": "branch.create",
+    f"DELETE {_ADAPTER}/branches/{{branch:path}}": "branch.delete",
+    f"POST {_ADAPTER}/tags": "tag.create",
+    f"DELETE {_ADAPTER}/tags/{{tag:path}}": "tag.delete",
+    f"PUT {_ADAPTER}/aliases/{{alias}}": "alias.move",
+    f"DELETE {_ADAPTER}/aliases/{{alias}}": "alias.remove",
+    f"POST {_ADAPTER}/versions/{{selector}}/metrics": "metric.log",
+    f"POST {_ADAPTER}/versions/{{selector}}/evidence": "evidence.add",
+    "POST /api/v1/evidence/{id}/withdrawal": "evidence.withdraw",
+    f"POST {_ADAPTER}/rollouts": "rollout.start",
+    f"PATCH {_ADAPTER}/rollouts/{{alias}}": "rollout.advance",
+    "POST /api/v1/workers": "worker.report",
+    "PUT /api/v1/workers/{worker}/gone": "worker.gone",
+    "DELETE /api/v1/workers/{worker}": "worker.forget",
+    "POST /api/v1/jobs": "job.submit",
+    "POST /api/v1/jobs/{job}/cancel": "job.cancel",
+    "POST /api/v1/jobs/{job}/retry": "job.retry",
+    "PUT /api/v1/schedules/{schedule}": "schedule.set",
+    "DELETE /api/v1/schedules/{schedule}": "schedule.delete",
+    "POST /api/v1/principals": "principal.create",
+    "PATCH /api/v1/principals": "principal.disable",
+    "POST /api/v1/groups": "group.create",
+    "DELETE /api/v1/groups/{group}": "group.delete",
+    "PATCH /api/v1/groups/{group}/members": "group.add",
+    "POST /api/v1/grants": "grant.add",
+    "DELETE /api/v1/grants/{id}": "grant.remove",
+    "PATCH /api/v1/namespaces/{namespace}/members": "member.set",
+    "PUT /api/v1/namespaces/{namespace}/accountable": "member.account",
+    "PUT /api/v1/quotas": "quota.set",
+    "DELETE /api/v1/quotas": "quota.remove",
+    "POST /api/v1/invitations": "invitation.create",
+    "POST /api/v1/invitations/accept": "invitation.accept",
+    "POST /api/v1/audit/exports": "audit.export",
+    # The Hub's protocol
+    "POST /api/validate-yaml": READ,
+    "POST /xet/{upload}/v1/xorbs/default/{hash}": "upload.open",
+    "POST /xet/{upload}/shards": "upload.open",
+    "POST /xet/{upload}/v1/shards": "upload.open",
+    "POST /xet/{upload}/v2/shards": "upload.open",
+    f"POST {_LFS}/batch": "upload.open",
+    f"POST {_LFS}/verify": READ,
+    "PUT /api/lfs/objects": "upload.open",
+    "PUT /api/lfs/parts": "upload.open",
+    "POST /api/lfs/parts": "upload.open",
+    "POST /api/repos/create": "adapter.create",
+    "DELETE /api/repos/delete": "adapter.delete",
+    "POST /api/repos/move": "adapter.rename",
+    f"PUT {_MODEL}/settings": "adapter.edit",
+    f"POST {_MODEL}/discussions": READ,
+    f"POST {_MODEL}/preupload/{{revision}}": "upload.open",
+    f"POST {_MODEL}/commit/{{revision}}": "commit.create",
+    f"POST {_MODEL}/paths-info/{{revision}}": READ,
+    "POST /api/models/{word}/paths-info/{revision}": READ,
+    f"POST {_MODEL}/tag/{{revision}}": "tag.create",
+    f"DELETE {_MODEL}/tag/{{revision}}": "tag.delete",
+    f"POST {_MODEL}/branch/{{revision}}": "branch.create",
+    f"DELETE {_MODEL}/branch/{{revision}}": "branch.delete",
+    f"POST {_MODEL}/super-squash/{{revision}}": "branch.squash",
+    f"POST {_MODEL}/lfs-files/batch": READ,
+}
+
+
+def action_of(method: str, path: str) -> str:
+    """The action of a route, by its template."""
+    return ROUTE_ACTIONS.get(f"{method} {path}", READ)

@@ -1,0 +1,85 @@
+"""Principals and groups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path, Query, Request
+
+from adaptry.registry import protocol
+from adaptry.registry.access import (
+    GroupInfo,
+    GroupRequest,
+    MembershipChange,
+    PrincipalChange,
+    PrincipalInfo,
+    PrincipalKind,
+    PrincipalRequest,
+)
+from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
+
+ROUTES = guarded_router(protocol.PREFIX, "principals")
+Group = Annotated[str, Path(alias="group", max_length=64)]
+
+
+@ROUTES.get("/principals")
+def list_principals(
+    registry: CallersRegistry, kind: Annotated[PrincipalKind | None, Query()] = None
+) -> tuple[PrincipalInfo, ...]:
+    """List users, service accounts and workers, in name order.
+
+    Administrators see all; others see themselves and the service accounts that they manage.
+    """
+    return registry.principals.list(kind)
+
+
+@ROUTES.post("/principals", status_code=201)
+def create_principal(registry: CallersRegistry, body: PrincipalRequest) -> PrincipalInfo:
+    """Create a user, a service account or a worker.
+
+    Service accounts require `token.manage` in their namespace; the others require an administrator.
+    """
+    return registry.principals.create(body.kind, body.name)
+
+
+@ROUTES.patch("/principals")
+def change_principal(request: Request, registry: CallersRegistry, body: PrincipalChange) -> PrincipalInfo:
+    """Disable a principal, or enable it again.
+
+    All servers of the registry refuse the tokens of a disabled principal within five seconds.
+    """
+    changed = registry.principals.set_disabled(body.name, body.is_disabled)
+    app_state_of(request).authenticator.clear_cache()
+    return changed
+
+
+@ROUTES.get("/groups")
+def list_groups(registry: CallersRegistry) -> tuple[GroupInfo, ...]:
+    """List groups with their members, in name order.
+
+    Administrators see all groups; others see those that they belong to.
+    """
+    return registry.principals.groups()
+
+
+@ROUTES.post("/groups", status_code=201)
+def create_group(registry: CallersRegistry, body: GroupRequest) -> GroupInfo:
+    """Create a group; administrators only."""
+    return registry.principals.create_group(body.name)
+
+
+@ROUTES.delete("/groups/{group}", status_code=204)
+def delete_group(request: Request, registry: CallersRegistry, group: Group) -> None:
+    """Delete a group and all grants to it; administrators only."""
+    registry.principals.delete_group(group)
+    app_state_of(request).authenticator.clear_cache()
+
+
+@ROUTES.patch("/groups/{group}/members")
+def change_group(
+    request: Request, registry: CallersRegistry, group: Group, body: MembershipChange
+) -> GroupInfo:
+    """Add a principal to a group, or remove it; administrators only."""
+    changed = registry.principals.set_membership(group, body.principal, body.is_member)
+    app_state_of(request).authenticator.clear_cache()
+    return changed

@@ -1,0 +1,47 @@
+"""`adaptry access explain`: why somebody may do something, or may not."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from adaptry.core.access.actions import ACTIONS
+from adaptry.core.states import State
+from adaptry.registry.access import AccessQuestion
+from adaptry.registry.interface import Registry
+from adaptry_cli.administration import administered_registry
+from adaptry_cli.arguments import validate_options
+from adaptry_cli.command import group
+from adaptry_cli.out import json_option, print_json, print_out
+
+
+@group()
+def access() -> None:
+    """Explain who may do what."""
+
+
+@access.command()
+@click.argument("user")
+@click.argument("action", type=click.Choice(tuple(ACTIONS)))
+@click.argument("ref")
+@click.option(
+    "--state", type=click.Choice(get_args(State)), help="For state.set: the state that a version is to get."
+)
+@administered_registry
+@json_option
+def explain(registry: Registry, user: str, action: str, ref: str, state: str | None, as_json: bool) -> None:
+    """Show whether USER may do ACTION to REF, and which grant decides or what is missing.
+
+    REF is an adapter (acme/tone), one of its aliases (acme/tone@prod) or a namespace (acme). The exit
+    code is 0 either way.
+    """
+    decision = registry.grants.explain(
+        validate_options(AccessQuestion, principal=user, action=action, ref=ref, state=state)
+    )
+    if as_json:
+        print_json(decision)
+        return
+    grant = f", grant {decision.grant}" if decision.grant is not None else ""
+    verdict = "yes" if decision.is_allowed else "no"
+    print_out(f"{verdict}: {user} {action} {ref}: {decision.reason}{grant}")

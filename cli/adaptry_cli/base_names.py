@@ -1,0 +1,28 @@
+"""The names under which commands show bases, which versions know by id."""
+
+from __future__ import annotations
+
+from adaptry.core.errors import Conflict, Invalid, NotFound
+from adaptry.registry.bases import Bases
+from adaptry.registry.records import VersionInfo
+
+
+def base_title(bases: Bases, key: str) -> str:
+    """A base's first name; without one the beginning of its id; a key that is not registered as it is."""
+    try:
+        info = bases.get(key)
+    except (Conflict, Invalid, NotFound):
+        return key
+    return info.names[0] if info.names else info.id.brief
+
+
+def with_base_names(bases: Bases, versions: list[VersionInfo]) -> list[VersionInfo]:
+    """The versions, with the names of bases that they know by id only."""
+    unnamed = {version.base_id for version in versions if version.base_id and not version.base_name}
+    titles = {id: base_title(bases, str(id)) for id in unnamed}
+    return [
+        version.model_copy(update={"base_name": titles[version.base_id]})
+        if version.base_id in titles and not version.base_name
+        else version
+        for version in versions
+    ]

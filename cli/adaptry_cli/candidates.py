@@ -1,0 +1,128 @@
+"""What a half-typed word can become: adapters, versions and aliases behind an `@`, bases, methods, engines.
+
+A server has two seconds to answer. If it does not, or if there is an error, nothing is completed and no
+message is shown.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.core.errors import AdaptryError
+
+if TYPE_CHECKING:
+    from adaptry.registry.interface import Registry
+
+_SECONDS = 2.0
+_MANY = 50
+_PAGE = 200
+
+
+def refs(ctx: click.Context, typed: str) -> list[str]:
+    """`acme/to` → `acme/tone`; `acme/tone@` → `acme/tone@prod`, `acme/tone@3`."""
+    name, at, _ = typed.partition("@")
+    if not at:
+        return names(ctx, typed)
+    return _beginning(typed, (f"{name}@{each}" for each in [*aliases_of(ctx, name), *numbers_of(ctx, name)]))
+
+
+def names(ctx: click.Context, typed: str) -> list[str]:
+    """Adapters whose name begins so."""
+
+    def fetch(registry: Registry) -> list[str]:
+        namespace = typed.partition("/")[0] if "/" in typed else None
+        page = registry.adapters.list(namespace, None, _PAGE)
+        found = [str(info.name) for info in page.items]
+        if page.next is not None and typed:
+            field = "name" if namespace else "namespace"
+            found += [
+                str(info.name) for info in registry.versions.search(f"{field}:{typed}*", None, _PAGE).items
+            ]
+        return found
+
+    return _beginning(typed, _ask(ctx, fetch))
+
+
+def namespaces(ctx: click.Context, typed: str) -> list[str]:
+    return _beginning(typed, (name.partition("/")[0] for name in names(ctx, typed)))
+
+
+def aliases_of(ctx: click.Context, name: str) -> list[str]:
+    """An adapter's aliases."""
+
+    def fetch(registry: Registry) -> list[str]:
+        from adaptry.core.refs import AdapterName
+
+        return [one.alias for one in registry.aliases.list(AdapterName.parse(name))]
+
+    return _ask(ctx, fetch)
+
+
+def numbers_of(ctx: click.Context, name: str) -> list[str]:
+    """The numbers of an adapter's newest versions."""
+
+    def fetch(registry: Registry) -> list[str]:
+        from adaptry.core.refs import AdapterName
+
+        page = registry.versions.list(AdapterName.parse(name), None, _MANY)
+        return [str(version.number) for version in page.items]
+
+    return _ask(ctx, fetch)
+
+
+def bases(ctx: click.Context, typed: str) -> list[str]:
+    """Names of registered bases that begin so."""
+
+    def fetch(registry: Registry) -> list[str]:
+        return [name for info in registry.bases.list(None, _PAGE).items for name in info.names]
+
+    return _beginning(typed, _ask(ctx, fetch))
+
+
+def methods(typed: str) -> list[str]:
+    """Ways of combining adapters."""
+    from adaptry.compute.combining import COMBINE_METHODS
+
+    return _beginning(typed, COMBINE_METHODS)
+
+
+def engines(typed: str) -> list[str]:
+    """Engines that there are rules for."""
+    from adaptry.checks.runtimes import ENGINES
+
+    return _beginning(typed, ENGINES)
+
+
+def _beginning(typed: str, words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(word for word in words if word.startswith(typed)))[:_MANY]
+
+
+def _ask(ctx: click.Context, fetch: Callable[[Registry], list[str]]) -> list[str]:
+    """The registry's answer; empty if it is too late, or if there is no registry."""
+    from adaptry.core.settings import is_server
+    from adaptry.storage.connect import connect
+    from adaptry_cli.connection import settings_for
+
+    found: list[str] = []
+
+    def look() -> None:
+        with suppress(AdaptryError):
+            found.extend(fetch(connect(settings.registry, settings, create_missing=False)))
+
+    try:
+        with ctx:
+            settings = settings_for(ctx.params.get("where"))
+    except AdaptryError:
+        return []
+    if not is_server(settings.registry or ""):
+        look()
+        return found
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
+    return [] if thread.is_alive() else found

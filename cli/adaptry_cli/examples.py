@@ -1,0 +1,345 @@
+"""What `--help` shows below a command's options: examples, by the command's path, and its page.
+
+Imported when help is shown. A test runs each example through its command's parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_PAGES: Mapping[str, str] = {
+    "evidence": "evaluations",
+    "import": "from-a-hub", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
+    "events": "events", "diff": "comparing", "similar": "comparing", "inspect": "formats", "check": "checks",
+    "deprecate": "states", "yank": "states", "quarantine": "states", "revoke": "states", "recall": "states",
+    "restore": "backup", "backup": "backup",
+    "merge": "merging", "verify-merge": "verifying", "combine": "combining", "stack": "combining",
+    "extract": "converting", "convert": "converting", "resize": "converting",
+    "runtime": "runtimes", "export": "exporting", "follow": "following", "cache": "following",
+    "probe": "runtimes", "workers": "following", "rollout": "following",
+    "jobs": "jobs", "work": "jobs", "runners": "jobs",
+    "serve": "deploying", "uploads": "deploying", "migrate": "postgresql",
+    "token": "permissions", "user": "permissions", "service-account": "permissions", "group": "permissions",
+    "member": "permissions", "quota": "limits", "grant": "permissions", "access": "permissions",
+    "admin": "permissions", "audit": "audit",
+    "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
+}  # fmt: skip
+"""A command's page under docs/, by its first word; of all others it is cli.md."""
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "push": (
+        "adaptry push ./out acme/tone --metric accuracy=0.91",
+        "adaptry push ./out acme/tone --base org/model --alias staging",
+        "adaptry push hf:someone/their-lora acme/theirs",
+    ),
+    "pull": (
+        "adaptry pull acme/tone@prod --to ./tone",
+        "adaptry pull --locked adaptry.lock --to ./adapters",
+    ),
+    "import": (
+        "adaptry import hf:someone --to acme --dry-run",
+        "adaptry import --search medical --filter lora --limit 50",
+    ),
+    "copy": (
+        "adaptry copy acme/tone@3 archive/tone",
+        "adaptry copy acme/tone@prod --to-registry https://registry.example.com",
+    ),
+    "mirror": (
+        "adaptry mirror --from https://registry.example.com --dry-run",
+        "adaptry mirror 'namespace:acme' --from https://registry.example.com --aliases --follow",
+    ),
+    "bundle": (
+        "adaptry bundle create acme/tone@prod -o tone.tar",
+        "adaptry bundle load tone.tar --aliases",
+    ),
+    "bundle create": (
+        "adaptry bundle create acme/tone@prod acme/facts -o adapters.tar --with-base",
+        "adaptry bundle create --query 'namespace:acme' -o acme.tar",
+    ),
+    "bundle load": ("adaptry bundle load adapters.tar --aliases",),
+    "bundle show": ("adaptry bundle show adapters.tar",),
+    "lock": (
+        "adaptry lock acme/tone@prod acme/facts -o adaptry.lock",
+        "adaptry lock --check",
+    ),
+    "ls": (
+        "adaptry ls",
+        "adaptry ls acme --sort updated",
+        "adaptry ls acme/tone --sort metric.accuracy",
+    ),
+    "search": (
+        "adaptry search tone",
+        "adaptry search 'base:org/model rank<=16 metric.accuracy>=0.9'",
+        "adaptry search 'method:lora -tag:draft state:*'",
+    ),
+    "show": ("adaptry show acme/tone", "adaptry show acme/tone@prod --json"),
+    "history": ("adaptry history acme/tone", "adaptry history acme/tone --exact-times"),
+    "events": (
+        "adaptry events --follow --adapter 'acme/*'",
+        "adaptry events --after 120 --json",
+    ),
+    "lineage": ("adaptry lineage acme/both", "adaptry lineage acme/tone@1 --down"),
+    "diff": (
+        "adaptry diff acme/tone",
+        "adaptry diff acme/tone@prod acme/tone@staging --weights",
+        "adaptry diff acme/tone ./out",
+    ),
+    "similar": ("adaptry similar acme/tone", "adaptry similar ./out --base org/model --above 0.95"),
+    "inspect": ("adaptry inspect ./out", "adaptry inspect acme/tone@2 --weights"),
+    "check": (
+        "adaptry check ./out --base org/model",
+        "adaptry check acme/tone@prod --runtime vllm@0.33,max_lora_rank=64",
+        "adaptry check ./out --weights --json",
+    ),
+    "create": ("adaptry create acme/tone --description 'Answers in our tone of voice' --tag style",),
+    "edit": ("adaptry edit acme/tone --public", "adaptry edit acme/tone --tag style --tag french"),
+    "rename": ("adaptry rename acme/tone acme/tone-of-voice",),
+    "delete": ("adaptry delete acme/old-experiment", "adaptry delete acme/old-experiment --yes"),
+    "metrics": ("adaptry metrics log acme/tone@2 accuracy=0.93", "adaptry metrics show acme/tone@2"),
+    "metrics log": ("adaptry metrics log acme/tone@2 accuracy=0.93 loss=0.21",),
+    "metrics show": ("adaptry metrics show acme/tone@2",),
+    "evidence": ("adaptry evidence add acme/tone@3 out", "adaptry evidence ls acme/tone@3"),
+    "evidence add": (
+        "adaptry evidence add acme/tone@3 out",
+        "adaptry evidence add acme/tone@prod results_2026-11-28T10-00-00.json samples_*.jsonl",
+    ),
+    "evidence ls": (
+        "adaptry evidence ls acme/tone",
+        "adaptry evidence ls acme/tone@prod --task gsm8k --json",
+    ),
+    "evidence show": ("adaptry evidence show 41", "adaptry evidence show 41 --samples-to samples.jsonl"),
+    "evidence withdraw": (
+        "adaptry evidence withdraw 41 --reason 'measured without the chat template'",
+        "adaptry evidence withdraw 41 --whole-file --reason 'the test set was in the training data'",
+    ),
+    "alias": ("adaptry alias set acme/tone@1 staging", "adaptry alias ls acme/tone"),
+    "alias set": (
+        "adaptry alias set acme/tone@1 staging",
+        "adaptry alias set acme/tone@2 staging --was 1",
+    ),
+    "alias rm": ("adaptry alias rm acme/tone@staging",),
+    "alias ls": ("adaptry alias ls acme/tone",),
+    "alias rewrites": ("adaptry alias rewrites 'acme/*@prod' --pool vllm | kubectl apply -f -",),
+    "promote": ("adaptry promote acme/tone@staging", "adaptry promote acme/tone@3 --to canary --was 2"),
+    "rollback": ("adaptry rollback acme/tone", "adaptry rollback acme/tone@staging"),
+    "deprecate": ("adaptry deprecate acme/tone@1 --reason 'version 2 is better' --successor acme/tone@2",),
+    "yank": ("adaptry yank acme/tone@1 --reason 'trained on the wrong data'",),
+    "quarantine": ("adaptry quarantine acme/tone@2 --reason 'a customer reported leaked names'",),
+    "revoke": ("adaptry revoke acme/tone@2 --reason 'leaks names' --successor acme/tone@3",),
+    "restore": (
+        "adaptry restore acme/tone@1 --reason 'the report was a mistake'",
+        "adaptry restore ./backup --registry ./registry --dry-run",
+        "adaptry restore ./backup.tar --registry ./registry --replace",
+    ),
+    "base": ("adaptry base add ./base --name org/model", "adaptry base match ./checkpoint"),
+    "base add": (
+        "adaptry base add ./base --name org/model",
+        "adaptry base add hf:org/model",
+        "adaptry base add ./base --name org/model --store --visibility internal",
+    ),
+    "base edit": ("adaptry base edit org/model --visibility internal",),
+    "base bind": ("adaptry base bind acme/tone@1 org/model", "adaptry base bind acme/tone ./base --all"),
+    "base ls": ("adaptry base ls",),
+    "base show": ("adaptry base show org/model",),
+    "base match": ("adaptry base match ./checkpoint",),
+    "merge": (
+        "adaptry merge --base ./base acme/tone@prod -o ./merged",
+        "adaptry merge --base org/model acme/tone=0.7 acme/facts=0.3 -o ./merged --dry-run",
+        "adaptry merge --base org/model acme/tone acme/facts --method ties -o ./merged",
+    ),
+    "verify-merge": (
+        "adaptry verify-merge ./merged",
+        "adaptry verify-merge ./checkpoint --base org/model --adapter acme/tone@2=0.7",
+    ),
+    "combine": (
+        "adaptry combine acme/tone acme/facts=0.5 --method ties --param density=0.3 -o acme/both",
+        "adaptry combine --recipe recipe.yaml --dry-run",
+        "adaptry combine --methods",
+    ),
+    "stack": ("adaptry stack acme/tone@prod acme/facts=0.5 -o acme/both",),
+    "extract": ("adaptry extract ./fine-tuned --base org/model --rank 32 -o acme/extracted",),
+    "convert": (
+        "adaptry convert ./loha --energy 0.99 -o acme/as-lora",
+        "adaptry convert ./kohya.safetensors --base org/model -o ./peft",
+        "adaptry convert acme/experts --layout transformers5 -o ./rewritten",
+    ),
+    "resize": (
+        "adaptry resize acme/both --dry-run",
+        "adaptry resize acme/both --allowed 8,16,32 --energy 0.95 -o acme/both-small",
+    ),
+    "runtime": (
+        "adaptry runtime ls vllm",
+        "adaptry runtime plan acme/tone@prod acme/facts@prod --runtime vllm@0.33",
+    ),
+    "runtime ls": ("adaptry runtime ls", "adaptry runtime ls vllm"),
+    "runtime plan": ("adaptry runtime plan acme/tone@prod acme/facts@prod --runtime vllm@0.33 --slots 8",),
+    "runtime compare": ("adaptry runtime compare http://localhost:8000 --base org/model",),
+    "export": (
+        "adaptry export acme/tone@prod --for llama.cpp -o ./tone-gguf",
+        "adaptry export acme/tone@prod --for vllm@0.33,max_lora_rank=64 --dry-run",
+        "adaptry export acme/tone@prod --push oci://registry.example.com/acme/tone:1",
+    ),
+    "follow": (
+        "adaptry follow --engine vllm --url http://localhost:8000 --watch 'acme/*@prod'",
+        "adaptry follow --engine vllm --url http://localhost:8000 --watch acme/tone@prod"
+        " --proxy 127.0.0.1:8001",
+    ),
+    "cache": ("adaptry cache ls", "adaptry cache path acme/tone@prod"),
+    "cache ls": ("adaptry cache ls",),
+    "cache path": ("adaptry cache path acme/tone@prod",),
+    "cache gc": ("adaptry cache gc --size 20GB", "adaptry cache gc --engine-gone http://localhost:8000"),
+    "cache forget": ("adaptry cache forget sha256:9f2c61d04a17 --reason 'leaks names'",),
+    "cache readmit": ("adaptry cache readmit sha256:9f2c61d04a17",),
+    "probe": ("adaptry probe acme/tone@prod --engine http://localhost:8000",),
+    "workers": ("adaptry workers ls", "adaptry workers show gpu-1-8000"),
+    "workers ls": ("adaptry workers ls",),
+    "workers show": ("adaptry workers show gpu-1-8000",),
+    "workers gone": ("adaptry workers gone gpu-1-8000 --reason 'the machine was switched off'",),
+    "workers forget": ("adaptry workers forget gpu-1-8000",),
+    "rollout": (
+        "adaptry rollout start acme/tone@prod --to 3 --every 10m",
+        "adaptry rollout status acme/tone",
+    ),
+    "rollout start": (
+        "adaptry rollout start acme/tone@prod --to 3",
+        "adaptry rollout start acme/tone@prod --to 3 --steps 5,25,100 --every 10m",
+    ),
+    "rollout status": ("adaptry rollout status acme/tone",),
+    "rollout advance": ("adaptry rollout advance acme/tone@prod",),
+    "rollout abort": ("adaptry rollout abort acme/tone@prod --reason 'more errors than before'",),
+    "recall": ("adaptry recall status acme/tone@2",),
+    "recall status": ("adaptry recall status acme/tone@2 --wait 60",),
+    "jobs": (
+        "adaptry jobs submit merge base=org/model inputs=acme/tone@3 to=acme/merged --wait",
+        "adaptry jobs watch",
+    ),
+    "jobs submit": (
+        "adaptry jobs submit merge base=org/model inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both",
+        "adaptry jobs submit verify --wait",
+    ),
+    "jobs schedule": ("adaptry jobs schedule nightly '30 2 * * *' verify",),
+    "jobs unschedule": ("adaptry jobs unschedule nightly",),
+    "jobs schedules": ("adaptry jobs schedules",),
+    "jobs ls": ("adaptry jobs ls --state running",),
+    "jobs show": ("adaptry jobs show JOB",),
+    "jobs watch": ("adaptry jobs watch", "adaptry jobs watch JOB"),
+    "jobs logs": ("adaptry jobs logs JOB --follow",),
+    "jobs cancel": ("adaptry jobs cancel JOB",),
+    "jobs retry": ("adaptry jobs retry JOB",),
+    "work": ("adaptry work --concurrency 2 --memory 16GB", "adaptry work --device cuda --tag big"),
+    "runners": ("adaptry runners",),
+    "serve": (
+        "adaptry serve",
+        "adaptry serve --data ./registry --host 0.0.0.0 --port 8750 --work",
+    ),
+    "token": (
+        "adaptry token create trainer --role writer --namespace acme",
+        "adaptry token create laptop --for alice --only read",
+        "adaptry token ls",
+    ),
+    "token create": (
+        "adaptry token create trainer --role writer --namespace acme --days 30",
+        "adaptry token create alice --role reader --namespace '*'",
+    ),
+    "token ls": ("adaptry token ls",),
+    "token revoke": ("adaptry token revoke 3",),
+    "user": ("adaptry user create alice", "adaptry user ls"),
+    "user create": ("adaptry user create alice", "adaptry user create gpu-1 --worker"),
+    "user invite": ("adaptry user invite alice", "adaptry user invite alice --hours 2"),
+    "user disable": ("adaptry user disable alice",),
+    "user enable": ("adaptry user enable alice",),
+    "user ls": ("adaptry user ls",),
+    "service-account": (
+        "adaptry service-account create acme/ci",
+        "adaptry service-account ls",
+    ),
+    "service-account create": ("adaptry service-account create acme/ci",),
+    "service-account disable": ("adaptry service-account disable acme/ci",),
+    "service-account enable": ("adaptry service-account enable acme/ci",),
+    "service-account ls": ("adaptry service-account ls",),
+    "group": ("adaptry group create release", "adaptry group add release alice"),
+    "group create": ("adaptry group create release",),
+    "group add": ("adaptry group add release alice",),
+    "group rm": ("adaptry group rm release alice",),
+    "group ls": ("adaptry group ls",),
+    "group delete": ("adaptry group delete release",),
+    "member": ("adaptry member set acme alice --role maintainer", "adaptry member ls acme"),
+    "member set": (
+        "adaptry member set acme alice --role maintainer",
+        "adaptry member set acme acme/ci --role contributor",
+        "adaptry member set acme release --group --role viewer",
+    ),
+    "member ls": ("adaptry member ls acme",),
+    "member rm": ("adaptry member rm acme alice",),
+    "member accountable": ("adaptry member accountable acme alice",),
+    "quota": ("adaptry quota set acme --bytes 500GB", "adaptry quota show acme"),
+    "quota show": ("adaptry quota show acme", "adaptry quota show alice --principal"),
+    "quota ls": ("adaptry quota ls",),
+    "quota set": (
+        "adaptry quota set acme --bytes 500GB --versions 10000",
+        "adaptry quota set '*' --principal --requests 600",
+        "adaptry quota set acme/ci --principal --requests unlimited",
+    ),
+    "quota rm": ("adaptry quota rm acme",),
+    "grant": (
+        "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
+        "adaptry grant ls --namespace acme",
+    ),
+    "grant add": (
+        "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
+        "adaptry grant add release approve acme/tone --group",
+    ),
+    "grant ls": ("adaptry grant ls --namespace acme", "adaptry grant ls --of alice"),
+    "grant rm": ("adaptry grant rm 7",),
+    "access": ("adaptry access explain alice alias.move acme/tone@prod",),
+    "access explain": (
+        "adaptry access explain alice alias.move acme/tone@prod",
+        "adaptry access explain alice state.set acme/tone --state revoked",
+    ),
+    "audit": (
+        "adaptry audit ls --resource acme/tone --since 7d",
+        "adaptry audit verify --older checkpoint.txt",
+    ),
+    "audit ls": (
+        "adaptry audit ls --action alias.move --resource acme/tone@prod",
+        "adaptry audit ls --actor alice --denied --since 24h",
+    ),
+    "audit export": (
+        "adaptry audit export --to audit.jsonl",
+        "adaptry audit export --action 'token.*' --since 2026-11-01 --to tokens.jsonl",
+    ),
+    "audit checkpoint": ("adaptry audit checkpoint --to checkpoint.txt",),
+    "audit verify": (
+        "adaptry audit verify --older checkpoint.txt",
+        "adaptry audit verify --file audit.jsonl --key KEY",
+    ),
+    "admin": ("adaptry admin recover alice",),
+    "admin replace-audit-key": ("adaptry admin replace-audit-key",),
+    "admin recover": ("adaptry admin recover alice", "adaptry admin recover alice --namespace acme"),
+    "uploads": ("adaptry uploads ls", "adaptry uploads rm ID"),
+    "uploads ls": ("adaptry uploads ls acme",),
+    "uploads rm": ("adaptry uploads rm ID",),
+    "backup": ("adaptry backup ./backups", "adaptry backup ./backup.tar --registry ./registry"),
+    "verify": ("adaptry verify", "adaptry verify --read-data --registry ./registry"),
+    "mend": ("adaptry mend --dry-run", "adaptry mend --from https://registry.example.com --read-data"),
+    "gc": ("adaptry gc --dry-run", "adaptry gc --grace 7d"),
+    "migrate": (
+        "adaptry migrate",
+        "adaptry migrate --from sqlite:./registry --to postgresql://adaptry@db.example.com/adaptry",
+    ),
+    "demo": ("adaptry demo", "adaptry demo --folder ./demo"),
+    "doctor": ("adaptry doctor", "adaptry doctor --registry https://registry.example.com"),
+    "login": (
+        "adaptry login https://registry.example.com",
+        "adaptry login https://registry.example.com --token-file ./token",
+    ),
+    "logout": ("adaptry logout https://registry.example.com",),
+    "whoami": ("adaptry whoami",),
+    "completion": ("adaptry completion bash", "adaptry completion fish"),
+}
+"""Lines as a user would type them."""
+
+
+def page_of(path: str) -> str:
+    """The page about a command, in the project's folder."""
+    return f"docs/{_PAGES.get(path.split()[0], 'cli')}.md"

@@ -1,0 +1,88 @@
+"""`adaptry grant`: what somebody may do beyond a role in a namespace."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.registry.access import GrantRequest
+from adaptry.registry.interface import Registry
+from adaptry_cli.administration import administered_registry, print_grants, subject, subject_options
+from adaptry_cli.arguments import validate_options
+from adaptry_cli.command import group
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.out import json_option, print_done, print_err, print_json
+
+
+@group()
+def grant() -> None:
+    """Grant single actions and roles on adapters, namespaces or everything; list and remove grants.
+
+    docs/permissions.md explains actions, resources and conditions.
+    """
+
+
+@grant.command()
+@subject_options
+@click.argument("permission", metavar="ROLE|ACTION")
+@click.argument("resource", metavar="GLOB")
+@click.option(
+    "--if",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help="Such as alias!=prod, state=deprecated or before=2026-12-31T18:00Z; may be repeated: all must hold.",
+)
+@administered_registry
+@json_option
+def add(
+    registry: Registry,
+    name: str,
+    is_group: bool,
+    permission: str,
+    resource: str,
+    conditions: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Grant NAME a role or an action on the resources GLOB.
+
+    GLOB is `acme`, `team-*`, `acme/tone`, `acme/tone-*` or `*`. Every action also needs read there.
+    Every alias but prod: adaptry grant add NAME alias.move acme --if alias!=prod
+    """
+    who = subject(name, is_group)
+    request = validate_options(
+        GrantRequest,
+        **who.model_dump(),
+        permission=permission,
+        resource=resource,
+        conditions=conditions,
+    )
+    added = registry.grants.add(request)
+    if as_json:
+        print_json(added)
+        return
+    suffix = f" if {' and '.join(added.conditions)}" if added.conditions else ""
+    print_err(f"grant {added.id}: {who} has {added.permission} on {added.resource}{suffix}")
+
+
+@grant.command()
+@click.option("--namespace", metavar="NAME", help="Only grants about this namespace by name.")
+@click.option("--of", "principal", metavar="NAME", help="Only grants to this principal.")
+@administered_registry
+@json_option
+def ls(registry: Registry, namespace: str | None, principal: str | None, as_json: bool) -> None:
+    """List grants, roles of members included."""
+    found = registry.grants.list(namespace, principal)
+    if as_json:
+        print_json(found)
+        return
+    print_grants(found)
+
+
+@grant.command()
+@click.argument("id", metavar="ID", type=WholeNumber(1))
+@administered_registry
+@json_option
+def rm(registry: Registry, id: int, as_json: bool) -> None:
+    """Take a grant back, by the id that `grant ls` shows. Running servers obey within five seconds."""
+    registry.grants.remove(id)
+    print_done({"revoked": id}, f"grant {id} is taken back", as_json)

@@ -1,0 +1,73 @@
+"""`adaptry group`: sets of users, service accounts and workers."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.registry.interface import Registry
+from adaptry_cli.administration import administered_registry
+from adaptry_cli.command import group as command_group
+from adaptry_cli.out import json_option, print_done, print_json
+from adaptry_cli.tables import print_table
+
+
+@command_group()
+def group() -> None:
+    """Create, list, fill and delete groups; administrators only.
+
+    A group becomes a member like a user: adaptry member set NAMESPACE GROUP --group --role ROLE.
+    """
+
+
+@group.command()
+@click.argument("name")
+@administered_registry
+@json_option
+def create(registry: Registry, name: str, as_json: bool) -> None:
+    """Create a group."""
+    registry.principals.create_group(name)
+    print_done({"group": name}, f"created the group {name}", as_json)
+
+
+@group.command()
+@administered_registry
+@json_option
+def ls(registry: Registry, as_json: bool) -> None:
+    """List groups with their members: all for administrators, else one's own."""
+    found = registry.principals.groups()
+    if as_json:
+        print_json(found)
+        return
+    print_table(("group", "members"), ((one.name, ", ".join(one.members)) for one in found))
+
+
+@group.command()
+@click.argument("group")
+@click.argument("name")
+@administered_registry
+@json_option
+def add(registry: Registry, group: str, name: str, as_json: bool) -> None:
+    """Put NAME into a group."""
+    registry.principals.set_membership(group, name, True)
+    print_done({"group": group, "added": name}, f"{name} is in the group {group}", as_json)
+
+
+@group.command()
+@click.argument("group")
+@click.argument("name")
+@administered_registry
+@json_option
+def rm(registry: Registry, group: str, name: str, as_json: bool) -> None:
+    """Take NAME out of a group. Running servers obey within five seconds."""
+    registry.principals.set_membership(group, name, False)
+    print_done({"group": group, "removed": name}, f"{name} is no longer in the group {group}", as_json)
+
+
+@group.command()
+@click.argument("name")
+@administered_registry
+@json_option
+def delete(registry: Registry, name: str, as_json: bool) -> None:
+    """Delete a group, with everything that is granted to it."""
+    registry.principals.delete_group(name)
+    print_done({"deleted": name}, f"deleted the group {name} and what was granted to it", as_json)

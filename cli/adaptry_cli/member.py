@@ -1,0 +1,96 @@
+"""`adaptry member`: who has which role in a namespace, and who is accountable for it."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.core.access.roles import MEMBER_ROLES
+from adaptry.registry.access import MemberChange, NamespaceMembers
+from adaptry.registry.interface import Registry
+from adaptry_cli.administration import administered_registry, subject, subject_options
+from adaptry_cli.arguments import validate_options
+from adaptry_cli.command import group
+from adaptry_cli.out import json_option, print_done, print_err, print_json
+from adaptry_cli.tables import print_table
+
+
+@group()
+def member() -> None:
+    """Add, list and remove the members of a namespace.
+
+    docs/permissions.md shows what each role may do.
+    """
+
+
+@member.command()
+@click.argument("namespace")
+@administered_registry
+@json_option
+def ls(registry: Registry, namespace: str, as_json: bool) -> None:
+    """List a namespace's members, and the user who is accountable for it."""
+    found = registry.grants.members(namespace)
+    if as_json:
+        print_json(found)
+        return
+    _print_members(found)
+
+
+@member.command("set")
+@click.argument("namespace")
+@subject_options
+@click.option("--role", type=click.Choice(MEMBER_ROLES), required=True, help="What they may do there.")
+@administered_registry
+@json_option
+def set_(registry: Registry, namespace: str, name: str, is_group: bool, role: str, as_json: bool) -> None:
+    """Give NAME a role in a namespace: add a member, or change one's role."""
+    who = subject(name, is_group)
+    change = validate_options(MemberChange, **who.model_dump(), role=role)
+    registry.grants.set_member(namespace, change)
+    print_done(
+        {"namespace": namespace, "role": role, **who.model_dump()}, f"{who} is {role} of {namespace}", as_json
+    )
+
+
+@member.command()
+@click.argument("namespace")
+@subject_options
+@administered_registry
+@json_option
+def rm(registry: Registry, namespace: str, name: str, is_group: bool, as_json: bool) -> None:
+    """Remove NAME from a namespace. Running servers obey within five seconds.
+
+    What they have through a group or a single grant stays: `adaptry access explain` shows it.
+    """
+    who = subject(name, is_group)
+    registry.grants.set_member(namespace, MemberChange(principal=who.principal, group=who.group, role=None))
+    print_done(
+        {"namespace": namespace, "role": None, **who.model_dump()},
+        f"{who} is no longer a member of {namespace}",
+        as_json,
+    )
+
+
+@member.command()
+@click.argument("namespace")
+@click.argument("name", required=False)
+@click.option("--nobody", is_flag=True, help="Name nobody.")
+@administered_registry
+@json_option
+def accountable(registry: Registry, namespace: str, name: str | None, nobody: bool, as_json: bool) -> None:
+    """Name the user who is accountable for a namespace. This gives them no rights."""
+    if (name is None) != nobody:
+        raise click.UsageError("give either the user's NAME or --nobody")
+    registry.grants.set_accountable(namespace, name)
+    print_done(
+        {"namespace": namespace, "accountable": name},
+        f"{name or 'nobody'} is accountable for {namespace}",
+        as_json,
+    )
+
+
+def _print_members(found: NamespaceMembers) -> None:
+    print_table(
+        ("member", "role", "by"),
+        ((one.principal or f"group {one.group}", one.permission, one.created_by) for one in found.members),
+    )
+    print_err(f"accountable for {found.namespace}: {found.accountable or 'nobody'}")

@@ -1,0 +1,92 @@
+"""`did you mean acme/tone?`: a suggestion behind errors about names that do not exist."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+from adaptry.core.errors import AdaptryError, InvalidRef, NotFound
+from adaptry.core.refs import AdapterName, Label, Number, Ref, is_folder, split_weight
+from adaptry.core.suggestions import suggestion
+from adaptry.registry.adapters import Adapters
+from adaptry.registry.bases import Bases
+from adaptry.registry.interface import Registry
+
+_PAGE = 200
+_BASES = ("base", "key")  # arguments that name a base
+
+
+@contextlib.contextmanager
+def suggest_names(opened: Callable[[], Registry], arguments: dict[str, object]) -> Iterator[None]:
+    """Adds a suggestion to a `NotFound` of the block, from the names that the registry has."""
+    try:
+        yield
+    except NotFound as error:
+        hint = ""
+        with contextlib.suppress(AdaptryError):
+            hint = _first_hint(opened(), arguments)
+        if not hint:
+            raise
+        raise type(error)(error.message + hint) from error
+
+
+def _first_hint(registry: Registry, arguments: dict[str, object]) -> str:
+    for name, value in arguments.items():
+        if name in _BASES and isinstance(value, str):
+            hint = _hint_of_base(registry.bases, value)
+        else:
+            hint = next(filter(None, (_hint_of_ref(registry, ref) for ref in _refs(value))), "")
+        if hint:
+            return hint
+    return ""
+
+
+def _refs(value: object) -> Iterator[Ref]:
+    """The refs among an argument's values."""
+    match value:
+        case Ref():
+            yield value
+        case AdapterName():
+            yield Ref(value)
+        case str() if "/" in value and not is_folder(value):
+            with contextlib.suppress(InvalidRef):
+                yield Ref.parse(split_weight(value)[0])
+        case tuple() | list():
+            for each in value:
+                yield from _refs(each)
+
+
+def _hint_of_ref(registry: Registry, ref: Ref) -> str:
+    try:
+        registry.adapters.get(ref.name)
+    except NotFound:
+        return suggestion(str(ref.name), _names(registry.adapters, ref.name))
+    match ref.selector:
+        case Label(label):
+            aliases = [one.alias for one in registry.aliases.list(ref.name)]
+            if label in aliases or not aliases:
+                return ""
+            near = suggestion(label, aliases, shown=f"{ref.name}@{{}}")
+            return near or f" (aliases: {', '.join(aliases)})"
+        case Number(number):
+            newest = registry.versions.list(ref.name, None, 1).items
+            if newest and number > newest[0].number:
+                return f" (the newest version is {newest[0].number})"
+    return ""
+
+
+def _names(adapters: Adapters, name: AdapterName) -> Iterable[str]:
+    """Names of the same namespace, then of any."""
+    for namespace in (name.namespace, None):
+        yield from (str(info.name) for info in adapters.list(namespace, None, _PAGE).items)
+
+
+def _hint_of_base(bases: Bases, key: str) -> str:
+    if is_folder(key):
+        return ""
+    try:
+        bases.get(key)
+    except NotFound:
+        known = [name for info in bases.list(None, _PAGE).items for name in info.names]
+        return suggestion(key, known)
+    return ""

@@ -1,0 +1,153 @@
+"""`adaptry quota`: how much a namespace or a principal may store, and how often it may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from adaptry.core.quotas import EVERY, UNLIMITED, QuotaSubject
+from adaptry.registry.interface import Registry
+from adaptry.registry.quotas import QuotaInfo, QuotaRequest
+from adaptry_cli.administration import administered_registry
+from adaptry_cli.arguments import validate_options
+from adaptry_cli.command import group
+from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.out import format_size, json_option, print_done, print_json
+from adaptry_cli.sizes import SIZE
+from adaptry_cli.tables import print_table
+
+_NO_LIMIT = "unlimited"
+
+
+class _Unlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
+    """What another type takes, or `unlimited`. (`Any`: click's own.)"""
+
+    def __init__(self, limited: click.ParamType) -> None:  # type: ignore[type-arg]  # as above
+        self.limited, self.name = limited, limited.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return UNLIMITED if value == _NO_LIMIT else self.limited.convert(value, param, ctx)
+
+
+@group()
+def quota() -> None:
+    """Show and set limits of storage and requests for namespaces and principals.
+
+    Limits hold for users of a server, not for work in the registry's own folder. docs/limits.md shows
+    who pays for what.
+    """
+
+
+def _subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the argument NAME and `--principal`, and passes both. (`Any`: each command has its arguments.)"""
+    flag = click.option(
+        "--principal", "is_principal", is_flag=True, help="NAME is a user, a service account or a worker."
+    )
+    return click.argument("name")(flag(command))
+
+
+@quota.command()
+@_subject_options
+@administered_registry
+@json_option
+def show(registry: Registry, name: str, is_principal: bool, as_json: bool) -> None:
+    """Show the limits of a namespace or a principal, and what it uses."""
+    (found,) = registry.quotas.list(_subject(name, is_principal))
+    if as_json:
+        print_json(found)
+        return
+    _print((found,))
+
+
+@quota.command()
+@administered_registry
+@json_option
+def ls(registry: Registry, as_json: bool) -> None:
+    """List the quotas that are set; for others than administrators, their own."""
+    found = registry.quotas.list()
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+
+
+@quota.command("set")
+@_subject_options
+@click.option("--bytes", "size", type=_Unlimited(SIZE), metavar="SIZE", help="Stored files, such as 500GB.")
+@click.option("--versions", type=_Unlimited(WholeNumber(0)), metavar="N", help="Versions of all adapters.")
+@click.option("--uploads", type=_Unlimited(WholeNumber(0)), metavar="N", help="Uploads open at once.")
+@click.option("--requests", type=_Unlimited(WholeNumber(1)), metavar="N", help="Requests per minute.")
+@administered_registry
+@json_option
+def set_(
+    registry: Registry,
+    name: str,
+    is_principal: bool,
+    size: int | None,
+    versions: int | None,
+    uploads: int | None,
+    requests: int | None,
+    as_json: bool,
+) -> None:
+    """Set limits of a namespace or a principal; other limits of NAME stay.
+
+    The NAME '*' sets the limits of all that have none of their own; `unlimited` lifts such a limit.
+    """
+    given = {"bytes": size, "versions": versions, "uploads": uploads, "requests": requests}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if not changes:
+        raise click.UsageError("give one or more of --bytes, --versions, --uploads, --requests")
+    who = _subject(name, is_principal)
+    (now,) = registry.quotas.list(who)
+    kept = {key: getattr(now, key) for key in now.own}
+    request = validate_options(QuotaRequest, scope=who.scope, name=who.name, **(kept | changes))
+    changed = registry.quotas.set(request)
+    if as_json:
+        print_json(changed)
+        return
+    _print((changed,))
+
+
+@quota.command()
+@_subject_options
+@administered_registry
+@json_option
+def rm(registry: Registry, name: str, is_principal: bool, as_json: bool) -> None:
+    """Remove the limits that were set for NAME; the defaults apply again."""
+    who = _subject(name, is_principal)
+    registry.quotas.remove(who)
+    print_done({"scope": who.scope, "name": who.name}, f"no limit is set for {_words(who)} any more", as_json)
+
+
+def _subject(name: str, is_principal: bool) -> QuotaSubject:
+    return QuotaSubject("principal" if is_principal else "namespace", name)
+
+
+def _words(who: QuotaSubject) -> str:
+    return f"every {who.scope}" if who.name == EVERY else str(who)
+
+
+def _print(found: Iterable[QuotaInfo]) -> None:
+    print_table(
+        ("for", "bytes", "versions", "uploads", "requests/min"),
+        (
+            (
+                _words(QuotaSubject(one.scope, one.name)),
+                f"{format_size(one.used_bytes + one.reserved_bytes)} of {_size(one.bytes)}",
+                f"{one.used_versions} of {_count(one.versions)}",
+                f"{one.open_uploads} of {_count(one.uploads)}",
+                _count(one.requests),
+            )
+            for one in found
+        ),
+    )
+
+
+def _size(limit: int | None) -> str:
+    return _NO_LIMIT if limit is None or limit >= UNLIMITED else format_size(limit)
+
+
+def _count(limit: int | None) -> str:
+    return _NO_LIMIT if limit is None or limit >= UNLIMITED else str(limit)

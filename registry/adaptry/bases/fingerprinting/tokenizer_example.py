@@ -1,0 +1,64 @@
+"""Finds a text for which two tokenizers give different ids, among a few hundred likely texts.
+
+It runs in a child process, since it loads untrusted files with the `tokenizers` library. If that is not
+installed, there is no example.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+_TEXTS = (
+    *("Hello, world", "HELLO", " leading", "two  spaces", "a\tb\n\nc", "don't I'LL", "1234567 3.14"),
+    *("naïve café", "e\u0301", "ｆｕｌｌ ﬁ", "CamelCase snake_case", "x==y && !z", "日本語 テスト", "Привет"),
+    *("🙂👍🏽", "https://a.b/c?d=e#f"),
+)
+_MOST_MERGES = 300
+_MOST_ADDED = 20
+_SHOWN = 8
+
+
+def find_example(ours: bytes, bases: bytes) -> dict[str, Any] | None:
+    """A `text`, and its tokens by our tokenizer and the base's, as JSON; None if none was found. Raises what
+    the library raises.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return None
+    one, other = (Tokenizer.from_str(data.decode()) for data in (ours, bases))
+    for text in (*_TEXTS, *_likely(json.loads(ours), json.loads(bases))):
+        here, there = one.encode(text), other.encode(text)
+        if here.ids != there.ids:
+            return {"text": text, "ours": here.tokens[:_SHOWN], "bases": there.tokens[:_SHOWN]}
+    return None
+
+
+def _likely(ours: Any, bases: Any) -> Iterator[str]:
+    """Texts with differences: added tokens, merges that only one has or has at another rank. (`Any`:
+    JSON.)
+    """
+    known = bases.get("added_tokens") or []
+    odd = [token for token in ours.get("added_tokens") or [] if token not in known]
+    for token in odd[:_MOST_ADDED]:
+        yield f"a {token['content']} b"
+        yield f"a{token['content'].lower()}b"
+    pairs = [_pairs(document) for document in (ours, bases)]
+    different = [pair for both in zip(*pairs, strict=False) if both[0] != both[1] for pair in both]
+    for pair in different[:_MOST_MERGES]:
+        yield "".join(pair).replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n")
+
+
+def _pairs(document: Any) -> list[list[str]]:
+    """(`Any`: JSON.)"""
+    merges = document["model"].get("merges") or []
+    return [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in merges]
+
+
+def answer(data: bytes, length: str) -> bytes:
+    """Like `find_example`, for our file, which has this `length`, and the base's file after it."""
+    return json.dumps(find_example(data[: int(length)], data[int(length) :])).encode()

@@ -1,0 +1,237 @@
+"""The parts of an adapter that PEFT loads, and those that it silently drops, with the reasons.
+
+PEFT loads the tensors of the modules that the config makes it adapt, and the whole weights for which the
+model with the adapter has a parameter of their name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.methods.lora import role_of
+from adaptry.adapters.spec import ExtraWeight
+from adaptry.adapters.tensor_names import is_buffer
+from adaptry.bases.model_classes import body_attribute
+from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
+from adaptry.checks.binding.bound_adapter import Dropped
+from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
+from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
+
+_ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\..+")
+_TOKEN_ADAPTER = ".token_adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedParts:
+    """`module_map` has what PEFT applies; `unlisted` are its whole weights that no field of the config
+    names.
+    """
+
+    module_map: ModuleMap
+    dropped: tuple[Dropped, ...]
+    unlisted: tuple[ExtraTarget, ...]
+
+
+def loaded_parts(model: LoadedModel, meant: ModuleMap) -> LoadedParts:
+    """Divides the intended places into those that PEFT applies and those that it drops."""
+    reasons: dict[str, Dropped | None] = {}
+    for target in meant.placed:  # experts have several places in one module
+        path = target.module.path
+        reasons[path] = reasons.get(path) or _dropped_module(model, target)
+    weights = [(extra, _dropped_weight(model, extra)) for extra in meant.extras]
+    extras = [extra for extra, reason in weights if reason is None]
+    unlisted = list(_unlisted_weights(model))
+    dropped = (*reasons.values(), *(reason for _, reason in weights), *_unknown_tensors(model, unlisted))
+    return LoadedParts(
+        replace(
+            meant,
+            placed=tuple(target for target in meant.placed if reasons[target.module.path] is None),
+            extras=(*extras, *unlisted),
+        ),
+        tuple(reason for reason in dropped if reason is not None),
+        (*(extra for extra in extras if _is_unlisted(model, extra)), *unlisted),
+    )
+
+
+def _dropped_module(model: LoadedModel, target: TargetTensor) -> Dropped | None:
+    """Why PEFT does not change the module; None if it does."""
+    module = target.module
+    path, tensors = bare_path(module.path), tuple(module.tensors.values())
+    if module.kind == "parameter" and model.adapter.config.names("target_parameters"):
+        return None  # the config targets its parameters, or it is reported as missing
+    if _ONE_EXPERT.fullmatch(path) and target.weight.parts[0].rpartition(".")[0] != path:
+        return None  # PEFT fuses a layer's experts, and converts the config too
+    if not model.has_place(path, target.tied):
+        intended = model.loaded_path(_module_of(target))
+        return Dropped(module.path, tensors, "name", f"the model has {intended}, but no {path}", intended)
+    if BASE_LAYER in module.path and module.kind != "attention":
+        reason = "PEFT has no base_layer there, since the config targets none of its parameters"
+        return Dropped(module.path, tensors, "no_place", reason, path)
+    if (why := model.why_not(path)) is not None:
+        return Dropped(module.path, tensors, "not_targeted", why)
+    return _dropped_as_other_layer(model, target)
+
+
+def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> Dropped | None:
+    """A LoRA's factors have other names on an embedding than on a matrix."""
+    module = target.module
+    is_known = (
+        body_attribute(model.model_type) != ""
+    )  # in other models, a name does not determine a layer's class
+    if model.adapter.spec.method != "lora" or module.kind not in ("linear", "embedding") or not is_known:
+        return None
+    path = bare_path(module.path)
+    is_table = module.kind == "linear"  # with the factors of a matrix
+    if target.orientation == "conv" or not (is_embedding(path) if is_table else is_matrix(path)):
+        return None
+    theirs = "lora_embedding_A and lora_embedding_B" if is_table else "lora_A and lora_B"
+    kind = "an embedding" if is_table else "no embedding"
+    reason = f"it is {kind}, whose factors PEFT calls {theirs}"
+    return Dropped(module.path, tuple(module.tensors.values()), "no_place", reason)
+
+
+def _module_of(target: TargetTensor) -> str:
+    return target.weight.name.rpartition(".")[0]
+
+
+def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
+    """Why PEFT does not load a whole weight; None if it does."""
+    extra = placed.extra
+    path, _, parameter = extra.target.rpartition(".")
+    key = extra.tensor.removeprefix(PREFIX)
+    is_tied = placed.tied or placed.weight.name == f"{path.rpartition('.')[0]}.bias"  # a tied head's bias
+    if not (model.names.has_parameter(extra.target) or (is_tied and model.has_place(path, is_tied))):
+        intended = model.loaded_path(placed.weight.name.rpartition(".")[0])
+        reason = f"the model has {intended}, but no {path}"
+        return Dropped(path, (extra.tensor,), "name", reason, intended)
+    if extra.kind == "token_rows":
+        return _dropped_rows(model, placed)
+    if extra.kind == "norm":
+        why = model.why_not(path)
+        return None if why is None else Dropped(path, (extra.tensor,), "not_targeted", why)
+    if model.adapter.config.is_saved(path):
+        return None
+    if _TOKEN_ADAPTER in key or _has_token_adapter(model, placed):
+        return _dropped_beside_rows(model, placed)
+    is_adapted = model.why_not(path) is None and _can_be_adapted(model, path)
+    if f"{BASE_LAYER}.{parameter}" in key and not is_adapted:
+        reason = "PEFT does not adapt the module, so it has no base_layer there"
+        return Dropped(path, (extra.tensor,), "no_place", reason, extra.target)
+    if BASE_LAYER not in key and is_adapted:
+        reason = f"PEFT adapts the module, and holds its weight as {path}.base_layer.{parameter}"
+        return Dropped(path, (extra.tensor,), "no_place", reason)
+    return None
+
+
+def _is_unlisted(model: LoadedModel, placed: ExtraTarget) -> bool:
+    """Whether no field of the config accounts for it: `base_layer` weights, biases with `bias="none"`, and
+    embeddings that are neither adapted nor resized (the cases in which PEFT saves them).
+    """
+    extra = placed.extra
+    path = extra.target.rpartition(".")[0]
+    if extra.kind in ("token_rows", "norm", "module") or model.adapter.config.is_saved(path):
+        return False
+    fields = model.adapter.config.fields
+    if extra.kind == "bias":
+        return fields.get("bias") in (None, "none")
+    if not is_embedding(path) and not is_head(path):
+        return True
+    is_larger = bool(placed.weight.shape) and extra.shape[:1] > placed.weight.shape[:1]
+    return not is_larger and not any(
+        is_embedding(bare_path(each.path)) for each in model.adapter.spec.modules
+    )
+
+
+def _unlisted_weights(model: LoadedModel) -> Iterator[ExtraTarget]:
+    """Unclaimed tensors with the name of a parameter of the model."""
+    for name in model.adapter.spec.unclaimed:
+        target = name.removeprefix(PREFIX)
+        if not name.startswith(PREFIX) or target not in model.names.parameters or "lora_" in target:
+            continue  # PEFT accepts names on disk for factors only
+        path = target.rpartition(".")[0]
+        if model.why_not(path) is None and _can_be_adapted(model, path):
+            continue  # PEFT has it as base_layer
+        found = model.known.find(target)
+        if found.tensor is not None:
+            shape = model.adapter.tensors[name].shape
+            extra = ExtraWeight(target=target, kind="module", tensor=name, shape=shape)
+            yield ExtraTarget(extra, found.tensor, found.tied)
+
+
+def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Iterator[Dropped]:
+    """Unclaimed tensors without a parameter of that name in the model."""
+    loaded = {extra.extra.tensor for extra in unlisted}
+    method = METHODS[model.adapter.spec.method]
+    for name in model.adapter.spec.unclaimed:
+        if name in loaded or is_buffer(name, model.adapter.tensors[name].shape):
+            continue
+        key = name.removeprefix(PREFIX)
+        found = role_of(key) if method.name == "lora" else method.role(key)
+        if found is not None and name.startswith(PREFIX) and model.names.has_module(found[0]):
+            reason = (
+                f"{key} alone does not form a module: other tensors are missing, or its shape contradicts"
+                " the config"
+            )
+            yield Dropped(found[0], (name,), "incomplete", reason)
+        else:
+            reason = "the model with the adapter has no parameter of this name"
+            yield Dropped(name, (name,), "no_place", reason)
+
+
+def _dropped_beside_rows(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
+    """Why PEFT drops it: an embedding whose rows a LoRA trains has another wrapper."""
+    extra = placed.extra
+    path, _, parameter = extra.target.rpartition(".")
+    is_wrapped = f"{_TOKEN_ADAPTER}{BASE_LAYER}.{parameter}" in extra.tensor
+    if is_wrapped == _has_token_adapter(model, placed):
+        return None
+    if is_wrapped:
+        reason = "the config trains no token rows there, so PEFT has no token_adapter"
+    else:
+        its = f"{path}{_TOKEN_ADAPTER}{BASE_LAYER}.{parameter}"
+        reason = f"PEFT trains rows of it, and holds its weight as {its}"
+    return Dropped(path, (extra.tensor,), "no_place", reason)
+
+
+def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
+    """Why PEFT drops trained rows: it looks them up under one name, and only if the config lists their
+    indices.
+    """
+    fields, is_alone = model.adapter.config.fields, model.adapter.spec.method == "trainable_tokens"
+    extra = placed.extra
+    if not is_alone and not fields.get("trainable_token_indices"):
+        reason = "the config trains no token rows (trainable_token_indices)"
+    elif is_alone and not _selects_rows(model, placed):
+        reason = "target_modules does not include it"
+    elif is_alone == (".token_adapter." in extra.tensor):
+        reason = f"PEFT looks for {'' if is_alone else 'token_adapter.'}trainable_tokens_delta"
+    elif not is_alone and not _has_token_adapter(model, placed):
+        reason = "the config trains no token rows there (trainable_token_indices)"
+    else:
+        return None
+    return Dropped(extra.target.rpartition(".")[0], (extra.tensor,), "no_place", reason)
+
+
+def _selects_rows(model: LoadedModel, placed: ExtraTarget) -> bool:
+    """Whether TRAINABLE_TOKENS trains rows of it: by default, and if it is tied to the embedding, it does."""
+    is_default = model.adapter.config.fields.get("target_modules") is None
+    path = placed.extra.target.rpartition(".")[0]
+    return is_default or placed.tied or model.targets.names(path)
+
+
+def _has_token_adapter(model: LoadedModel, placed: ExtraTarget) -> bool:
+    indices = model.adapter.config.fields.get("trainable_token_indices")
+    if not indices or model.adapter.spec.method == "trainable_tokens":
+        return False
+    path = placed.extra.target.rpartition(".")[0]
+    is_listed = any(map(path.endswith, indices)) if isinstance(indices, dict) else is_embedding(path)
+    return is_listed or placed.tied
+
+
+def _can_be_adapted(model: LoadedModel, path: str) -> bool:
+    tensor = model.known.find(f"{path}.weight").tensor
+    return tensor is None or len(tensor.shape) > 1 or model.adapter.spec.method in ("ln_tuning", "osf")

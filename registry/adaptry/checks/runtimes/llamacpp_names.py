@@ -1,0 +1,37 @@
+"""Names of modules that llama.cpp's converter treats as the same tensor, if an adapter may have them.
+
+Its table (`gguf-py/gguf/tensor_mapping.py`) has the names of all model families, regardless of the base.
+Queries and keys are omitted: the converter permutes their rows by the name `q_proj` or `k_proj`
+(`conversion/llama.py · modify_tensors`), so under other names they would be loaded in the wrong order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from adaptry.adapters.methods.extras import PREFIX
+
+REMOVED_PARTS = (PREFIX, "language_model.")
+"""Parts that it first removes from a name (`get_base_tensor_name`, `filter_tensors`)."""
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "self_attn.o_proj": ("self_attn.dense", "self_attn.out_proj", "self_attn.linear_attn", "attention.dense"),
+    "mlp.gate_proj": ("feed_forward.w1", "feed_forward.gate_proj"),
+    "mlp.up_proj": (
+        "mlp.fc1", "mlp.c_fc", "mlp.dense_h_to_4h", "feed_forward.w3", "feed_forward.up_proj",
+    ),
+    "mlp.down_proj": (
+        "mlp.fc2", "mlp.c_proj", "mlp.dense_4h_to_h", "feed_forward.w2", "feed_forward.down_proj",
+    ),
+}  # fmt: skip
+"""In a layer (`model.layers.N.`): a name → other names of the same tensor."""
+
+_FIRST = {alias: first for first, aliases in ALIASES.items() for alias in aliases}
+_IN_LAYER = re.compile(r"(?P<layer>model\.layers\.\d+\.)(?P<name>.+)")
+
+
+def first_alias(path: str) -> str:
+    """A module's path with the first of its names."""
+    match = _IN_LAYER.fullmatch(path)
+    return match["layer"] + _FIRST.get(match["name"], match["name"]) if match else path

@@ -1,0 +1,132 @@
+"""Requirements on an adapter bound to a base before a merge, checked on headers.
+
+Everything that would silently be dropped, changed or added to a wrong weight is refused here, with a remedy.
+"""
+
+from __future__ import annotations
+
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.header import PLAIN_FLOATS
+from adaptry.adapters.methods import METHODS
+from adaptry.bases.fingerprinting.match import match_bases
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.module_map import ExtraTarget, TargetTensor
+from adaptry.checks.binding import BoundAdapter
+from adaptry.compute.merging.vocabulary import RowCounts
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
+from adaptry.core.errors import CheckFailed, InvalidConfig, Unsupported
+
+
+def require_places(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint) -> None:
+    """Raises `CheckFailed`, `Unsupported` unless all parts have a place in the base."""
+    if bound.rounded is not None:
+        raise Unsupported(f"{label}: {bound.rounded}; save it again in the base's dtype")
+    placement, modules = bound.module_map, bound.adapter.spec.modules
+    if placement.missing_extras:
+        targets = [extra.target for extra in placement.missing_extras]
+        raise CheckFailed(
+            f"{label} has {len(targets)} whole weights that do not exist in {checkpoint.folder} (first:"
+            f" {targets[0]}): load the base with the model class that was trained, save it, and merge into"
+            " that"
+        )
+    if placement.missing:
+        names = [module.path for module in placement.missing]
+        reason = placement.reasons[names[0]]
+        first = names[0] if reason.kind == "absent" else f"{names[0]}, as {reason.text}"
+        raise CheckFailed(
+            f"{label}: {len(names)} of its {len(modules)} modules are not in {checkpoint.folder} "
+            f"(first: {first}); is this the base it was trained on? `adaptry check` shows more"
+        )
+    if not placement.placed and not placement.extras:
+        raise CheckFailed(f"{label} adapts no module, so merging it would change nothing")
+    for placed in placement.placed:
+        _refuse_loaded(label, placed)
+
+
+def require_shapes(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint, rows: RowCounts) -> None:
+    """Raises `CheckFailed`, `InvalidConfig`, `Unsupported` unless all parts fit their weights. `rows` are
+    those of tensors that grow.
+    """
+    for extra in bound.module_map.extras:
+        _check_extra(label, extra, checkpoint, rows)
+    for placed in bound.module_map.placed:
+        _check_shapes(label, placed, checkpoint, rows)
+        _check_bias(label, bound, placed, checkpoint)
+
+
+def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> list[str]:
+    """Notes if `base` is not the adapter's base, which shapes do not show.
+
+    Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` allows it.
+    """
+    if entry.base is None or entry.base.id == base.id:
+        return []
+    found = match_bases(entry.base, base)
+    between = f"{entry.label} is for the base {entry.base.id.brief}, but this is {base.id.brief}"
+    if found.is_same_model:
+        return [f"{between}: {found.evidence}"]
+    if not other_base:
+        raise CheckFailed(
+            f"{between}: {found.evidence}. The shapes fit, but the result would be wrong; merge into its own"
+            " base, or pass --other-base if you want the other model"
+        )
+    return [f"{between}, another model with the same shapes, as --other-base allows"]
+
+
+def _refuse_loaded(label: str, target: TargetTensor) -> None:
+    """Raises `Unsupported` for a weight that transformers creates only at load, so that no tensor can be
+    changed.
+    """
+    if len(target.weight.parts) > 1:
+        raise Unsupported(
+            f"{label}: {target.module.path} is one weight in memory and {len(target.weight.parts)} on disk,"
+            " which is not supported here; merge it with PEFT"
+        )
+
+
+def _check_shapes(label: str, target: TargetTensor, checkpoint: HfCheckpoint, rows: RowCounts) -> None:
+    """Raises `CheckFailed`, `Unsupported` unless the update has the weight's shape, in a supported dtype."""
+    module, info = target.module, checkpoint.tensors[target.tensor]
+    if module.fan_in and module.fan_out and target.orientation in ("linear", "conv1d"):
+        wanted = (module.fan_out, module.fan_in)
+        found = (rows.get(target.tensor, info.shape[0]), *info.shape[1:])
+        found = found[::-1] if target.orientation == "conv1d" else found
+        if found != wanted:
+            raise CheckFailed(
+                f"{label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, but"
+                f" {target.tensor} in {checkpoint.folder} is {'×'.join(map(str, found))}: this is not the"
+                " base it was trained on"
+            )
+    if info.dtype not in PLAIN_FLOATS:
+        raise Unsupported(
+            f"{target.tensor} is {info.dtype}, but only F32, F16 and BF16 weights can be merged"
+        )
+
+
+def _check_bias(label: str, bound: BoundAdapter, target: TargetTensor, checkpoint: HfCheckpoint) -> None:
+    """Raises `CheckFailed` if a method adds to a bias that does not exist (rotating or scaling needs
+    none).
+    """
+    method = METHODS[bound.adapter.spec.method]
+    is_needed = method.weight is None or "B_bias" in target.module.tensors
+    if method.bias is not None and is_needed and target.bias not in checkpoint.tensors:
+        raise Unsupported(
+            f"{label} adds to the bias of {target.module.path}, but {checkpoint.folder} has no {target.bias}:"
+            " serve it unmerged with PEFT"
+        )
+
+
+def _check_extra(label: str, extra: ExtraTarget, checkpoint: HfCheckpoint, rows: RowCounts) -> None:
+    """Raises unless a full weight has the shape of the replaced one, and token rows its width."""
+    shape, base = extra.extra.shape, checkpoint.tensors[extra.tensor].shape
+    base = (rows.get(extra.tensor, base[0]), *base[1:]) if base else base
+    is_rows = extra.extra.kind == "token_rows"
+    if is_rows and not extra.rows:
+        raise InvalidConfig(f"adapter_config.json names no token indices for {extra.extra.target}")
+    fits = shape[1:] == base[1:] if is_rows else shape == base
+    if not fits:
+        raise CheckFailed(
+            f"{label} has a {extra.extra.target} of {list(shape)}, but {extra.tensor} in"
+            f" {checkpoint.folder} is {list(base)}: load the base with the model class that was trained, save"
+            " it, and merge into that"
+        )

@@ -1,0 +1,62 @@
+"""An opened input of a merge, and the reasons against merging it that follow from its files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
+from adaptry.checks.binding import as_read_on
+from adaptry.compute.foreign_layouts.to_peft import open_as_peft, refuse_other_layout
+from adaptry.core.errors import Unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedAdapter:
+    """An adapter, its weight, the user's name for it, and its base, if that is known.
+
+    `original` is the adapter as its tool wrote it, if `adapter` is a view of it in PEFT's layout.
+    """
+
+    adapter: Adapter
+    weight: float
+    label: str
+    base: BaseRecord | None = None
+    original: Adapter | None = None
+
+    @property
+    def named(self) -> Adapter:
+        """The adapter that a record names."""
+        return self.original or self.adapter
+
+
+def refuse_unmergeable(entry: WeightedAdapter) -> None:
+    """Raises `Unsupported`, `CheckFailed` if its files alone show that it cannot be merged."""
+    spec, label = entry.adapter.spec, entry.label
+    if entry.adapter.format is not PEFT:
+        refuse_other_layout(entry.adapter, label)
+        return
+    method = METHODS.get(spec.method)
+    if method is None:
+        raise Unsupported(
+            f"{label} is {spec.method}, which is not supported here: use the library that trained it"
+        )
+    if reason := method.unmergeable_reason(entry.adapter.config):
+        raise Unsupported(f"{label}: {reason}")
+    if not method.is_mergeable:
+        raise Unsupported(f"{label} is {method.title}: {method.unmergeable_hint}")
+
+
+def seen_as_peft(entry: WeightedAdapter, base: BaseRecord) -> tuple[WeightedAdapter, tuple[str, ...]]:
+    """`entry` in PEFT's layout, which merging needs, and notes. Raises what `open_as_peft` and
+    `refuse_unmergeable` raise, and `MissingDependency` (a package of its method).
+    """
+    refuse_unmergeable(entry)
+    if entry.adapter.format is PEFT:
+        METHODS[entry.adapter.spec.method].check_installed()
+        read = as_read_on(entry.adapter, base)
+        return (entry if read is entry.adapter else replace(entry, adapter=read, original=entry.adapter)), ()
+    seen = open_as_peft(entry.adapter, entry.label, base)
+    return replace(entry, adapter=seen.adapter, original=entry.adapter), seen.notes

@@ -1,0 +1,40 @@
+"""The actions that somebody can be granted, each with what it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+Action = Literal[
+    "read",
+    "push",
+    "evidence.add",
+    "alias.move",
+    "state.set",
+    "approve",
+    "delete",
+    "job.run",
+    "inference.authorize",
+    "worker.report",
+    "member.manage",
+    "policy.manage",
+    "token.manage",
+    "admin",
+]
+
+ACTIONS: Mapping[Action, str] = {
+    "read": "see adapters, versions and their history, and download files; every other action needs it too",
+    "push": "create adapters; push versions, commits, branches and tags; edit descriptions and tags",
+    "evidence.add": "log metrics of a version; add and withdraw evidence, and upload its files",
+    "alias.move": "create, move and remove aliases; start and control rollouts",
+    "state.set": "change a version's state, read the files of a quarantined one, change visibility",
+    "approve": "approve a promotion (reserved: nothing asks for an approval yet)",
+    "delete": "delete an adapter, or rename it",
+    "job.run": "submit, cancel and retry jobs and schedules",
+    "inference.authorize": "ask who may use an adapter for inference (reserved: no gateway asks yet)",
+    "worker.report": "report what an engine has loaded",
+    "member.manage": "add and remove members and grants of a namespace",
+    "policy.manage": "push past findings that block, take back a revocation, read revoked files",
+    "token.manage": "create service accounts of a namespace; create and revoke their tokens",
+    "admin": "on `*` only: every action everywhere, users, groups, bases, and what belongs to no namespace",
+}

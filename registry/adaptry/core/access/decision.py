@@ -1,0 +1,51 @@
+"""The decision whether somebody may do something: one pure function of values.
+
+There are no denials: what no grant allows is refused. A token only narrows. Every action also needs `read` on
+the same resource, so that nothing is changed by people from whom it is hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptry.core.access.actions import Action
+from adaptry.core.access.conditions import NOTHING_KNOWN, Facts
+from adaptry.core.access.grants import Grant, Limit
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An adapter by namespace and name; with `name` None, a namespace as a whole."""
+
+    namespace: str
+    name: str | None = None
+    facts: Facts = NOTHING_KNOWN
+
+    def __str__(self) -> str:
+        text = self.namespace if self.name is None else f"{self.namespace}/{self.name}"
+        return f"{text}@{self.facts.alias}" if self.facts.alias else text
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`grant` decided: it allows the action, or would if its conditions held. `reason` is for people."""
+
+    is_allowed: bool
+    reason: str
+    grant: Grant | None = None
+
+
+def decide(grants: Sequence[Grant], limit: Limit | None, action: Action, target: Target) -> Decision:
+    """Whether a holder of `grants`, with a token narrowed to `limit`, may do `action` to `target`."""
+    if limit is not None and not limit.allows(action, target.namespace, target.name):
+        return Decision(False, f"the token is not valid for {action} on {target}")
+    about = [one for one in grants if one.allows(action, target.namespace, target.name)]
+    if not about:
+        return Decision(False, f"no grant allows {action} on {target}")
+    grant = next((one for one in about if one.holds(target.facts)), None)
+    if grant is None:
+        return Decision(False, f"a condition does not hold: {about[0].describe()}", about[0])
+    if not any(one.allows("read", target.namespace, target.name) for one in grants):
+        return Decision(False, f"no grant allows read on {target}, which {action} needs", grant)
+    return Decision(True, grant.describe(), grant)

@@ -1,0 +1,101 @@
+"""Grants and limits: what a principal may do, and how far a token narrows that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptry.core.access.actions import ACTIONS, Action
+from adaptry.core.access.conditions import Condition, Facts
+from adaptry.core.access.resources import Resource
+from adaptry.core.access.roles import ROLES, Actions, actions_of
+from adaptry.core.errors import Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`permission`, a role or an action, on `resource`, where all `conditions` hold.
+
+    `id` is the number that `adaptry grant ls` shows, and `group` the one that the holder has it from.
+    """
+
+    permission: str
+    resource: Resource
+    conditions: tuple[Condition, ...] = ()
+    id: int | None = None
+    group: str | None = None
+
+    @property
+    def actions(self) -> Actions:
+        return actions_of(self.permission)
+
+    @property
+    def is_administration(self) -> bool:
+        """Whether it allows every action everywhere."""
+        return self.resource.is_everything and "admin" in self.actions
+
+    def allows(self, action: Action, namespace: str, name: str | None) -> bool:
+        """Whether it is about this, its conditions aside."""
+        return self.is_administration or (action in self.actions and self.resource.covers(namespace, name))
+
+    def holds(self, facts: Facts) -> bool:
+        return all(condition.holds(facts) for condition in self.conditions)
+
+    def describe(self) -> str:
+        """One line for people."""
+        text = f"{self.permission} on {self.resource}"
+        if self.conditions:
+            text += " if " + " and ".join(map(str, self.conditions))
+        return f"{text} (group {self.group})" if self.group else text
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The limits of a token: roles or actions, and resources. Without either, there is no limit.
+
+    A token that allows anything on a resource also allows reading it.
+    """
+
+    permissions: tuple[str, ...] | None = None
+    resources: tuple[Resource, ...] | None = None
+
+    def allows(self, action: Action, namespace: str, name: str | None) -> bool:
+        if not self.allows_somewhere(action):
+            return False
+        return self.resources is None or any(one.covers(namespace, name) for one in self.resources)
+
+    def allows_somewhere(self, action: Action) -> bool:
+        if self.permissions is None or action == "read":
+            return True
+        allowed = frozenset[Action]().union(*map(actions_of, self.permissions))
+        return action in allowed or ("admin" in allowed and self.includes_everything)
+
+    @property
+    def includes_everything(self) -> bool:
+        return self.resources is None or any(one.is_everything for one in self.resources)
+
+
+def check_permission(permission: str) -> str:
+    """Raises `Invalid` for what is neither a role nor an action."""
+    if not actions_of(permission):
+        raise Invalid(
+            f"neither a role nor an action: {permission[:40]!a} (roles: {', '.join(ROLES)};"
+            f" actions: {', '.join(ACTIONS)})"
+        )
+    return permission
+
+
+def check_grant(grant: Grant) -> Grant:
+    """Raises `Invalid` for a permission that is none, and conditions that it cannot have."""
+    check_permission(grant.permission)
+    if grant.conditions and grant.permission in ROLES:
+        raise Invalid(
+            f"a role has no conditions, because it includes read: grant single actions instead of"
+            f" {grant.permission}"
+        )
+    for condition in grant.conditions:
+        for action in grant.actions:
+            if not condition.is_about(action):
+                raise Invalid(f"the condition {condition} does not apply to the action {action}")
+    if "admin" in grant.actions and grant.permission != "admin" and not grant.resource.is_everything:
+        raise Invalid("the action admin is granted on * only")
+    return grant

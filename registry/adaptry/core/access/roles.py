@@ -1,0 +1,47 @@
+"""Roles: named sets of actions. The only table of them.
+
+A namespace's members have one of `MEMBER_ROLES`. `reader`, `writer` and `admin` are what tokens were made
+with before there were members, and mean what they meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+from adaptry.core.access.actions import ACTIONS, Action
+
+Actions = frozenset[Action]
+
+_VIEWER: Final[Actions] = frozenset({"read"})
+_CONTRIBUTOR: Final[Actions] = _VIEWER | {"push", "evidence.add", "job.run"}
+_WRITER: Final[Actions] = _CONTRIBUTOR | {"alias.move", "state.set", "delete"}
+_MAINTAINER: Final[Actions] = _WRITER | {"approve"}
+_WORKER: Final[Actions] = _VIEWER | {"worker.report"}
+
+ROLES: Mapping[str, Actions] = {
+    "admin": _WRITER | {"policy.manage", "worker.report", "admin"},
+    "owner": frozenset(ACTIONS) - {"admin"},
+    "maintainer": _MAINTAINER,
+    "writer": _WRITER,
+    "contributor": _CONTRIBUTOR,
+    "worker": _WORKER,
+    "viewer": _VIEWER,
+    "reader": _VIEWER,
+}
+"""The strongest first."""
+
+MEMBER_ROLES = ("viewer", "contributor", "maintainer", "owner")
+
+
+def actions_of(permission: str) -> Actions:
+    """The actions that a role or a single action allows; none for an unknown text."""
+    if permission in ROLES:
+        return ROLES[permission]
+    return frozenset({cast(Action, permission)}) if permission in ACTIONS else frozenset()
+
+
+def strongest_role(permissions: tuple[str, ...]) -> str:
+    """The first of the table's roles that is among them; `custom` for single actions, `reader` for none."""
+    named = next((role for role in ROLES if role in permissions), None)
+    return named or ("custom" if permissions else "reader")

@@ -1,0 +1,111 @@
+"""What a reader makes of a file of results: values, and what the file states about the whole run.
+
+Readers are pure functions of bytes. They take what programs write, unmodified; a malformed file is `Invalid`
+with a sentence, and the size of what is read is limited.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid
+from adaptry.core.evidence.values import MAX_TEXT, MAX_VALUES, EvidenceFormat, EvidenceValue
+from adaptry.core.validation import validated
+
+MAX_FILE = 32 << 20
+"""Bytes of a file of results."""
+_LIMITS = strictjson.JsonLimits(size=MAX_FILE, depth=64, nodes=2_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsReading:
+    """A file of results as it was read.
+
+    `revision` is the commit or digest of the adapter that the file states, empty if it states none.
+    """
+
+    format: EvidenceFormat
+    values: tuple[EvidenceValue, ...]
+    harness: str | None = None
+    harness_version: str | None = None
+    harness_commit: str | None = None
+    chat_template: str | None = None
+    revision: str = ""
+
+
+def read_json(data: bytes, what: str) -> Mapping[str, Any]:
+    """The object in a JSON file. (`Any`: JSON.) Raises `Invalid`."""
+    document = strictjson.loads(data, _LIMITS, what, allow_nan=True)
+    if not isinstance(document, dict):
+        raise Invalid(f"{what} is not a JSON object")
+    return document
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one. (`Any`: JSON.)"""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: object) -> Iterator[Mapping[str, Any]]:
+    """Those items of a list that are mappings. (`Any`: JSON.)"""
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+
+
+def number(value: object) -> float | None:
+    """The value if it is a finite number, else None; `true` is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def count(value: object) -> int | None:
+    """The value if it is a whole number that is not negative, else None."""
+    found = number(value)
+    return int(found) if found is not None and found >= 0 and found == int(found) else None
+
+
+def text(value: object) -> str | None:
+    """A name or version as a text of one line, cut to what a label holds; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    return words[:MAX_TEXT].strip() or None
+
+
+def measured(**fields: object) -> EvidenceValue:
+    """Raises `Invalid` with the field that is wrong."""
+    return validated(EvidenceValue, None, **fields)
+
+
+def require_values(values: Iterable[EvidenceValue], what: str) -> tuple[EvidenceValue, ...]:
+    """Raises `Invalid` if there are none, or too many."""
+    found = tuple(dict.fromkeys(values))
+    if not found:
+        raise Invalid(f"{what} has no finite number that a metric is")
+    if len(found) > MAX_VALUES:
+        raise Invalid(f"{what} has {len(found):,} values; at most {MAX_VALUES:,} of a file are evidence")
+    return found
+
+
+def thin(curve: Sequence[EvidenceValue], most: int) -> list[EvidenceValue]:
+    """At most `most` points of a curve, evenly chosen, the last among them."""
+    if len(curve) <= most:
+        return list(curve)
+    chosen = {round(index * (len(curve) - 1) / (most - 1)) for index in range(most)} if most > 1 else {-1}
+    return [curve[index] for index in sorted(chosen)]
+
+
+def curves(points: Iterable[EvidenceValue]) -> list[EvidenceValue]:
+    """The points of all curves of a file, so that together they fit: each curve keeps the same number."""
+    by_metric: dict[tuple[str | None, str], list[EvidenceValue]] = {}
+    for point in points:
+        by_metric.setdefault((point.task, point.metric), []).append(point)
+    most = max(1, MAX_VALUES // max(1, len(by_metric)))
+    return [point for curve in by_metric.values() for point in thin(curve, most)]

@@ -1,0 +1,109 @@
+"""Quotas: how much a namespace or a principal may store, and how often it may ask. Pure values and rules.
+
+A limit is a number, or None where nothing is set. What is set for a name counts before what is set for every
+name (`EVERY`), and that before the built-in limits. `UNLIMITED` lifts a limit that is set for every name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+
+from adaptry.core.display import format_size
+from adaptry.core.errors import AdaptryError, Busy, QuotaExceeded
+
+QuotaScope = Literal["namespace", "principal"]
+
+EVERY = "*"
+"""The name under which the limits of all names of a scope are set."""
+UNLIMITED = (1 << 53) - 1
+"""As a limit: none. It is the largest whole number that every JSON reader keeps exactly."""
+RESERVED_SECONDS = 30.0
+"""After which a client should ask again for bytes that open uploads have reserved."""
+
+
+class QuotaSubject(NamedTuple):
+    """Whose limit and whose use it is."""
+
+    scope: QuotaScope
+    name: str
+
+    def __str__(self) -> str:
+        return f"the namespace {self.name}" if self.scope == "namespace" else self.name
+
+    @property
+    def arguments(self) -> str:
+        """As `adaptry quota` takes it."""
+        return self.name if self.scope == "namespace" else f"{self.name} --principal"
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLimits:
+    """Stored bytes, versions, open uploads, and requests per minute."""
+
+    bytes: int | None = None
+    versions: int | None = None
+    uploads: int | None = None
+    requests: int | None = None
+
+    def or_else(self, other: QuotaLimits) -> QuotaLimits:
+        """These limits, and those of `other` where nothing is set."""
+        pairs = ((getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
+        return QuotaLimits(*(ours if ours is not None else theirs for ours, theirs in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUse:
+    """What somebody stores: bytes of files, and versions; and what open uploads have `reserved`."""
+
+    bytes: int = 0
+    versions: int = 0
+    reserved: int = 0
+    uploads: int = 0
+
+
+def refuse_bytes(who: QuotaSubject, use: StoredUse, wanted: int, limits: QuotaLimits) -> AdaptryError | None:
+    """Why `wanted` more bytes may not be stored; None if they may.
+
+    It is `Busy` if they would fit but for what open uploads have reserved: some of that may come free.
+    """
+    limit = limits.bytes
+    if limit is None or limit >= UNLIMITED or use.bytes + use.reserved + wanted <= limit:
+        return None
+    if use.bytes + wanted <= limit:
+        return Busy(
+            f"{who} may store {format_size(limit)}, and open uploads have reserved the rest; try again when"
+            " they have finished (`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)",
+            RESERVED_SECONDS,
+        )
+    return QuotaExceeded(
+        f"{who} may store {format_size(limit)} and has {max(0, limit - use.bytes):,} bytes left, but"
+        f" {wanted:,} are needed; delete what is no longer needed (`adaptry delete NAME`), or ask an"
+        f" administrator for more (`adaptry quota set {who.arguments} --bytes SIZE`)"
+    )
+
+
+def refuse_versions(
+    who: QuotaSubject, use: StoredUse, wanted: int, limits: QuotaLimits
+) -> AdaptryError | None:
+    """Why there may not be `wanted` more versions; None if there may."""
+    limit = limits.versions
+    if limit is None or use.versions + wanted <= limit:
+        return None
+    return QuotaExceeded(
+        f"{who} has {use.versions:,} versions and may have {limit:,}; delete adapters that are no longer"
+        " needed (`adaptry delete NAME`), or ask an administrator for more (`adaptry quota set"
+        f" {who.arguments} --versions N`)"
+    )
+
+
+def refuse_upload(who: QuotaSubject, use: StoredUse, limits: QuotaLimits) -> AdaptryError | None:
+    """Why no upload may be opened now; None if one may."""
+    limit = limits.uploads
+    if limit is None or use.uploads < limit:
+        return None
+    holder = f"uploads are open in {who.name}" if who.scope == "namespace" else f"uploads of {who} are open"
+    return Busy(
+        f"{use.uploads} {holder} already; try again when some have finished (`adaptry uploads ls` shows them,"
+        " `adaptry uploads rm` drops one)"
+    )

@@ -1,0 +1,7 @@
+"""The states that a version can be in. `lifecycle` says what each allows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+State = Literal["active", "deprecated", "yanked", "quarantined", "revoked"]

@@ -1,0 +1,66 @@
+"""`promote` and `rollback`: moving an alias, and moving it back."""
+
+from __future__ import annotations
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Label, Latest, parse_stored_alias
+from adaptry.facade.arguments import RefLike, parse_ref
+from adaptry.facade.python_errors import python_errors
+from adaptry.facade.registries import RegistryLike, opened
+from adaptry.operations import promotion
+from adaptry.operations.promotion import PRODUCTION, AliasMoveResult
+
+
+@python_errors
+def promote(
+    registry: RegistryLike, ref: RefLike, *, to: str = PRODUCTION, only_from: int | None = None
+) -> AliasMoveResult:
+    """Points an alias at the version that `ref` means now.
+
+        adaptry.promote(registry, "acme/tone@staging")  # to prod
+        adaptry.promote(registry, "acme/tone@2", to="staging")
+
+    Args:
+        registry: An open registry, a server's URL, or a folder.
+        ref: The version, as in `"acme/tone@3"`, or what `push` or `search` returned.
+        to: The alias to move; a new one is created.
+        only_from: The number of the version that the alias must be at now (0: the alias must not exist).
+
+    Raises:
+        NotFound: there is no such version.
+        Conflict: the alias is not at `only_from`, someone else moved it meanwhile, or the version's state
+            does not allow aliases.
+        InvalidRef: a malformed ref or alias.
+        PermissionDenied, Unauthenticated, Unavailable.
+    """
+    wanted = parse_ref(ref)
+    with opened(registry) as changed:
+        return promotion.promote(changed, wanted, to, only_from=only_from)
+
+
+@python_errors
+def rollback(registry: RegistryLike, ref: RefLike) -> AliasMoveResult:
+    """Points an alias back at the version it was at before its last move; a second rollback undoes the first.
+
+        adaptry.rollback(registry, "acme/tone@prod")
+
+    Args:
+        registry: An open registry, a server's URL, or a folder.
+        ref: The alias, as in `"acme/tone@prod"`; without an alias, `prod` is meant.
+
+    Raises:
+        NotFound: there is no such alias, or it never moved.
+        Conflict: the alias moved meanwhile, or the earlier version's state does not allow aliases.
+        Invalid: `ref` names a version, not an alias.
+        PermissionDenied, Unauthenticated, Unavailable.
+    """
+    wanted = parse_ref(ref)
+    match wanted.selector:
+        case Label(alias):
+            pass
+        case Latest():
+            alias = PRODUCTION
+        case _:
+            raise Invalid(f"{wanted} names a version, and an alias is rolled back: write {wanted.name}@ALIAS")
+    with opened(registry) as changed:
+        return promotion.rollback(changed, wanted.name, parse_stored_alias(alias))

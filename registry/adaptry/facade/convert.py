@@ -1,0 +1,245 @@
+"""`convert` and `resize`: an adapter as a LoRA, in another layout, or at another rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
+from adaptry.core.validation import validated
+from adaptry.facade.arguments import (
+    BaseLike,
+    DtypeLike,
+    SourceLike,
+    parse_base,
+    parse_dtype,
+    parse_source,
+)
+from adaptry.facade.destination import parse_destination
+from adaptry.facade.progress_bars import ShowProgress, shown_progress
+from adaptry.facade.python_errors import python_errors
+from adaptry.facade.registries import RegistryLike, lazily_opened
+from adaptry.facade.warnings import warn
+from adaptry.operations.sources import open_parent
+
+if TYPE_CHECKING:
+    from adaptry.compute.converting.rank_choice import RankPlan
+    from adaptry.operations.derived_output import DerivedResult
+
+
+@python_errors
+def convert(
+    source: SourceLike,
+    *,
+    to: AdapterName | Path | str,
+    base: BaseLike | None = None,
+    layout: Literal["transformers4", "transformers5"] | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    uniform: bool = False,
+    dtype: DtypeLike | None = None,
+    drop_bias: bool = False,
+    whole_weights: Literal["none"] | None = None,
+    part: str | None = None,
+    other_base: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    alias: str | None = None,
+    force_reason: str | None = None,
+    replace: bool = False,
+    registry: RegistryLike | None = None,
+    progress: ShowProgress = True,
+) -> DerivedResult:
+    """Makes a plain LoRA of an adapter of any method, or rewrites its file in another layout.
+
+    A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, torchtune, llama.cpp) is
+    brought into PEFT's layout, and no number changes. Methods that are exactly a LoRA become one exactly; for
+    all others, the nearest LoRA is computed, and its error is measured (docs/converting.md).
+
+        made = adaptry.convert("./loha", to="acme/as-lora", rank=16, registry=registry)
+        print(made.outcome.error)  # ‖ΔW − ΔW'‖ / ‖ΔW‖ over all modules
+
+    Args:
+        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
+            `Adapter` that is open.
+        to: A name in the registry, or a folder.
+        base: The base it is for: a folder, a name or an id. None: the one that the registry knows.
+        layout: Rewrites the file as this version of transformers names its modules, and changes no weights.
+            Only `base` and the arguments about the result go with it.
+        rank: Brings every update to this rank at most.
+        energy: Or to the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
+        uniform: The same rank for every module, filled with zeros.
+        dtype: The dtype of the factors. None: as they are, or float32 where they are computed.
+        drop_bias: Leaves out the biases that the adapter changes.
+        whole_weights: `"none"` leaves saved modules out.
+        part: Which part of a pipeline to take from another tool's file: `unet`, `text_encoder`, …
+        other_base: Also on another base than the adapter is known to be for.
+        metrics, alias, force_reason: As in `push`, for the version that is made.
+        replace: Replaces an adapter in the folder `to`.
+        registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
+        progress: False shows no bars.
+
+    Raises:
+        NotFound: there is no such folder, version or base.
+        Invalid: arguments that do not go together, or a base that is needed and not known.
+        Unsupported, CheckFailed: what no LoRA can hold, or what does not fit the base.
+        Conflict: the folder `to` holds something else.
+        MissingDependency: torch is not installed.
+        Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
+    """
+    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.operations.conversion import ConversionRequest, plan_conversion
+    from adaptry.operations.derived_output import write_result
+
+    named = parse_source(source)
+    target = parse_destination(to, metrics, alias, force_reason, replace)
+    options = validated(
+        ConvertOptions,
+        rank=rank,
+        energy=energy,
+        uniform=uniform,
+        dtype=parse_dtype(dtype),
+        drop_bias=drop_bias,
+        whole_weights=whole_weights,
+        other_base=other_base,
+    )
+    request = ConversionRequest(options, None if base is None else parse_base(base), layout, part)
+    with lazily_opened(registry, create=True) as connected, shown_progress(progress) as bars:
+        draft = plan_conversion(connected, named, request, warn=warn, progress=bars)
+        return write_result(
+            connected, draft, target.place, options=target.options, replace=target.replace, progress=bars
+        )
+
+
+@overload
+def resize(
+    source: SourceLike,
+    *,
+    to: AdapterName | Path | str,
+    rank: int | None = None,
+    energy: float | None = None,
+    allowed: Sequence[int] | None = None,
+    uniform: bool = False,
+    dtype: DtypeLike = "float32",
+    whole_weights: Literal["none"] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    alias: str | None = None,
+    force_reason: str | None = None,
+    replace: bool = False,
+    registry: RegistryLike | None = None,
+    progress: ShowProgress = True,
+) -> DerivedResult: ...
+
+
+@overload
+def resize(
+    source: SourceLike,
+    *,
+    to: None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    allowed: Sequence[int] | None = None,
+    uniform: bool = False,
+    dtype: DtypeLike = "float32",
+    whole_weights: Literal["none"] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    alias: str | None = None,
+    force_reason: str | None = None,
+    replace: bool = False,
+    registry: RegistryLike | None = None,
+    progress: ShowProgress = True,
+) -> RankPlan: ...
+
+
+@python_errors
+def resize(
+    source: SourceLike,
+    *,
+    to: AdapterName | Path | str | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    allowed: Sequence[int] | None = None,
+    uniform: bool = False,
+    dtype: DtypeLike = "float32",
+    whole_weights: Literal["none"] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    alias: str | None = None,
+    force_reason: str | None = None,
+    replace: bool = False,
+    registry: RegistryLike | None = None,
+    progress: ShowProgress = True,
+) -> DerivedResult | RankPlan:
+    """Brings a LoRA to another rank: each module gets the nearest update of its new rank.
+
+        print(adaptry.resize("acme/tone", registry=registry))  # what each rank would keep
+        adaptry.resize("acme/tone", allowed=[8, 16, 32], energy=0.99, to="acme/tone-small", registry=registry)
+
+    Args:
+        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
+            `Adapter` that is open.
+        to: A name in the registry, or a folder. None: nothing is made, and what each rank would keep is
+            returned.
+        rank: Brings every module to this rank at most.
+        energy: Or to the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
+        allowed: The ranks that a server takes. All modules get one: the smallest that keeps `energy` (else
+            everything), or the largest.
+        uniform: The same rank for every module, filled with zeros.
+        dtype: The dtype of the factors; singular values are computed in float64.
+        whole_weights: `"none"` leaves saved modules out.
+        metrics, alias, force_reason: As in `push`, for the version that is made.
+        replace: Replaces an adapter in the folder `to`.
+        registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
+        progress: False shows no bars.
+
+    Raises:
+        NotFound: there is no such folder or version.
+        Invalid: neither or several of `rank`, `energy` and `allowed`.
+        Unsupported, CheckFailed: the adapter is not exactly a sum of factors.
+        Conflict: the folder `to` holds something else.
+        MissingDependency: torch is not installed.
+        Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
+    """
+    from adaptry.compute.converting.rank_choice import choose_rank, plan_ranks
+    from adaptry.compute.converting.resize import ResizeOptions
+    from adaptry.compute.converting.resize import resize as resize_adapter
+    from adaptry.operations.derived_output import write_result
+
+    named = parse_source(source)
+    ranks = _checked_ranks(rank, energy, allowed)
+    target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
+    with lazily_opened(registry, create=target is not None) as connected, shown_progress(progress) as bars:
+        parent = open_parent(connected, named, warn=warn, progress=bars)
+        if target is None:
+            return plan_ranks(parent, ranks if rank is None else [rank, *ranks])
+        if ranks:
+            rank, energy, uniform = choose_rank(parent, ranks, energy).rank, None, True
+        if rank is None and energy is None:
+            raise Invalid(
+                "pass rank=16, energy=0.99 or allowed=[8, 16]; without to=, what each rank keeps is shown"
+            )
+        options = validated(
+            ResizeOptions,
+            rank=rank,
+            energy=energy,
+            uniform=uniform,
+            dtype=parse_dtype(dtype),
+            whole_weights=whole_weights,
+        )
+        draft = resize_adapter(parent, options)
+        return write_result(
+            connected, draft, target.place, options=target.options, replace=target.replace, progress=bars
+        )
+
+
+def _checked_ranks(rank: int | None, energy: float | None, allowed: Sequence[int] | None) -> list[int]:
+    """The allowed ranks; empty where there are none. Raises `Invalid`."""
+    if energy is not None and not 0 < energy <= 1:
+        raise Invalid(f"energy is a share above 0 and up to 1, not {energy:g}")
+    if allowed is None:
+        return []
+    if rank is not None:
+        raise Invalid("allowed chooses the rank: leave rank out")
+    if not allowed or min(allowed) < 1:
+        raise Invalid(f"allowed holds ranks of 1 or more, as in [8, 16, 32], not {list(allowed)!r:.80}")
+    return list(allowed)

@@ -1,0 +1,71 @@
+"""The destination of a result, with the metrics, alias and reason for a version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName, parse_alias
+from adaptry.core.validation import validated
+from adaptry.facade.arguments import parse_name
+from adaptry.operations.folder_paths import is_folder_path
+from adaptry.registry.records import PushOptions
+
+SENTENCES: Mapping[str, str] = {
+    "description": "a description has at most 4096 characters",
+    "tags": "tags are at most 64 texts of 1 to 64 characters, none of them a blank or a comma",
+    "metrics": (
+        "metrics are at most 64 numbers by name; a name has 1 to 64 characters: letters, digits, '_', '.',"
+        " '/' and '-', the first a letter or digit"
+    ),
+    "force_reason": "force_reason has 3 to 1024 characters: someone who reads it later should understand",
+}
+"""What each argument takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A folder or a name, what goes along with a version, and whether an adapter in a folder is replaced."""
+
+    place: Path | AdapterName
+    options: PushOptions
+    replace: bool
+
+
+def push_options(
+    metrics: Mapping[str, float] | None, alias: str | None, force_reason: str | None
+) -> PushOptions:
+    """Raises `Invalid`, `InvalidRef`."""
+    return validated(
+        PushOptions,
+        SENTENCES,
+        metrics=dict(metrics or {}),
+        force_reason=force_reason,
+        alias=None if alias is None else parse_alias(alias),
+    )
+
+
+def parse_destination(
+    to: AdapterName | Path | str,
+    metrics: Mapping[str, float] | None,
+    alias: str | None,
+    force_reason: str | None,
+    replace: bool,
+) -> Destination:
+    """Raises `Invalid` where something goes along that does not suit the place, `InvalidRef`."""
+    if isinstance(to, str) and is_folder_path(to):
+        to = Path(to)
+    if isinstance(to, Path):
+        if metrics or alias is not None or force_reason is not None:
+            raise Invalid(
+                "metrics, alias and force_reason belong to a version: pass a name as to=, or leave them out"
+            )
+        return Destination(to.expanduser(), PushOptions(), replace)
+    name = parse_name(to)
+    if replace:
+        raise Invalid(
+            f"replace is for folders; {name} gets a new version, and nothing is replaced: leave it out"
+        )
+    return Destination(name, push_options(metrics, alias, force_reason), False)

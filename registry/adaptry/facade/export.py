@@ -1,0 +1,176 @@
+"""`export`: an adapter as an engine needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace as with_fields
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
+from adaptry.facade.arguments import (
+    BaseLike,
+    DtypeLike,
+    SourceLike,
+    parse_base,
+    parse_dtype,
+    parse_source,
+)
+from adaptry.facade.destination import parse_destination
+from adaptry.facade.progress_bars import ShowProgress, shown_progress
+from adaptry.facade.python_errors import python_errors
+from adaptry.facade.registries import RegistryLike, lazily_opened
+from adaptry.facade.warnings import warn
+from adaptry.operations.sources import open_parent
+
+if TYPE_CHECKING:
+    from adaptry.compute.exporting.plan import ExportPlan
+    from adaptry.operations.export import ExportOutput
+
+
+@overload
+def export(
+    source: SourceLike,
+    *,
+    to: AdapterName | Path | str,
+    engine: str | None = None,
+    format: str | None = None,
+    base: BaseLike | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    dtype: DtypeLike | None = None,
+    exact: bool = False,
+    max_error: float | None = None,
+    part: str | None = None,
+    other_base: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    alias: str | None = None,
+    force_reason: str | None = None,
+    replace: bool = False,
+    registry: RegistryLike | None = None,
+    progress: ShowProgress = True,
+) -> ExportOutput: ...
+
+
+@overload
+def export(
+    source: SourceLike,
+    *,
+    to: None = None,
+    engine: str | None = None,
+    format: str | None = None,
+    base: BaseLike | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    dtype: DtypeLike | None = None,
+    exact: bool = False,
+    max_error: float | None = None,
+    part: str | None = None,
+    other_base: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    alias: str | None = None,
+    force_reason: str | None = None,
+    replace: bool = False,
+    registry: RegistryLike | None = None,
+    progress: ShowProgress = True,
+) -> ExportPlan: ...
+
+
+@python_errors
+def export(
+    source: SourceLike,
+    *,
+    to: AdapterName | Path | str | None = None,
+    engine: str | None = None,
+    format: str | None = None,
+    base: BaseLike | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    dtype: DtypeLike | None = None,
+    exact: bool = False,
+    max_error: float | None = None,
+    part: str | None = None,
+    other_base: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    alias: str | None = None,
+    force_reason: str | None = None,
+    replace: bool = False,
+    registry: RegistryLike | None = None,
+    progress: ShowProgress = True,
+) -> ExportOutput | ExportPlan:
+    """Writes an adapter as an engine needs it, repaired so that it is served as it was trained.
+
+    What the engine would get wrong decides the repairs. How near the result is to what was trained is
+    measured; an export that would be further away than `max_error` is refused (docs/exporting.md).
+
+        adaptry.export("acme/tone@prod", engine="llama.cpp", to="./tone-gguf", registry=registry)
+
+    Args:
+        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
+            `Adapter` that is open.
+        to: A folder; or a name in the registry, for a version in PEFT's format. None: nothing is written, and
+            the plan is returned.
+        engine: The engine, with its version and limits: `"vllm@0.33,max_lora_rank=64"`.
+        format: The files to write, as in `"gguf"`. None: the engine's.
+        base: The base it is for: a folder, a name or an id. None: the one that the registry knows.
+        rank: What is no LoRA becomes one of this rank at most.
+        energy: Or of the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
+        dtype: The dtype of computed numbers, such as those of a conversion.
+        exact: Refuses whatever would change a number of the update.
+        max_error: The largest relative error ‖ΔW − ΔW'‖ / ‖ΔW‖ (0 to 1). None: 0.1.
+        part: Which part of a pipeline the adapter is of, as in `unet`.
+        other_base: Also on another base than the adapter is known to be for.
+        metrics, alias, force_reason: As in `push`, for the version that is made.
+        replace: Replaces an adapter in the folder `to`.
+        registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
+        progress: False shows no bars.
+
+    Raises:
+        NotFound: there is no such folder, version or base.
+        Invalid: neither `engine` nor `format`, an unknown one, or `rank` and `energy` together.
+        CheckFailed: the engine cannot be given what was trained, or a base is needed and not known.
+        Unsupported: a format that cannot hold this adapter.
+        Conflict: the folder `to` holds something else.
+        MissingDependency: torch, or the package that writes the format, is not installed.
+        Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
+    """
+    from adaptry.checks.runtimes import parse_runtime
+    from adaptry.operations.export import export_options, plan_export, write_export
+
+    if engine is None and format is None:
+        raise Invalid('pass engine="vllm" (or another engine), or format="gguf" (or another format)')
+    _check_shares(rank, energy, max_error)
+    named = parse_source(source)
+    target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
+    runtime = None if engine is None else parse_runtime(engine)
+    with lazily_opened(registry, create=target is not None) as connected, shown_progress(progress) as bars:
+        parent = open_parent(connected, named, warn=warn, progress=bars)
+        options = with_fields(
+            export_options(connected, parent, None if base is None else parse_base(base), bars),
+            rank=rank,
+            energy=energy,
+            dtype=parse_dtype(dtype),
+            exact=exact,
+            max_error=max_error,
+            part=part,
+            other_base=other_base,
+            may_replace=replace,
+        )
+        if target is not None:
+            return write_export(connected, parent, runtime, format, target.place, options, target.options)
+        plan = plan_export(parent, runtime, format, options)
+    if plan is None:
+        raise Invalid("a plan shows what an engine needs repaired: pass engine=")
+    return plan
+
+
+def _check_shares(rank: int | None, energy: float | None, max_error: float | None) -> None:
+    if rank is not None and energy is not None:
+        raise Invalid("pass rank or energy, not both: each decides the rank")
+    if rank is not None and rank < 1:
+        raise Invalid(f"rank is at least 1, not {rank}")
+    if energy is not None and not 0 < energy <= 1:
+        raise Invalid(f"energy is a share above 0 and up to 1, not {energy:g}")
+    if max_error is not None and not 0 <= max_error <= 1:
+        raise Invalid(f"max_error is a share from 0 to 1, not {max_error:g}")

@@ -1,0 +1,40 @@
+"""`revoke`: recalling a version."""
+
+from __future__ import annotations
+
+from adaptry.core.validation import validated
+from adaptry.facade.arguments import RefLike, parse_ref
+from adaptry.facade.python_errors import python_errors
+from adaptry.facade.registries import RegistryLike, opened
+from adaptry.operations.version_state import StateChangeResult, change_state
+from adaptry.registry.records import StateChange
+
+_SENTENCES = {"reason": "a reason has 3 to 1024 characters: someone who reads it later should understand"}
+
+
+@python_errors
+def revoke(
+    registry: RegistryLike, ref: RefLike, *, reason: str, successor: RefLike | None = None
+) -> StateChangeResult:
+    """Recalls a version: its files are given to nobody any more, and workers remove it.
+
+        adaptry.revoke(registry, "acme/tone@2", reason="leaks names", successor="acme/tone@3")
+
+    Args:
+        registry: An open registry, a server's URL, or a folder.
+        ref: The version, by number, alias or digest, or what `push` or `search` returned.
+        reason: Why, in 3 to 1024 characters. It is shown to everyone who reads the version.
+        successor: The version to use instead.
+
+    Raises:
+        NotFound: there is no such version.
+        Invalid: `ref` is a bare name, whose meaning the recall itself would change; or the reason is too
+            short.
+        Conflict: someone else changed the state meanwhile, or the successor does not exist.
+        PermissionDenied, Unauthenticated, Unavailable.
+    """
+    wanted = parse_ref(ref)
+    instead = None if successor is None else str(parse_ref(successor))
+    change = validated(StateChange, _SENTENCES, state="revoked", reason=reason, successor=instead)
+    with opened(registry) as changed:
+        return change_state(changed, wanted, change)

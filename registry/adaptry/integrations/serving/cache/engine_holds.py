@@ -1,0 +1,202 @@
+"""Holds: which engines may read an entry of the cache again, kept on disk for as long as they may.
+
+A lease ends with the process that has it. What an engine has loaded, it may read again long after that
+process has ended: vLLM loads an adapter that it evicted from its folder, and exits if the folder is gone. So
+a hold is written before an engine is given a version, and removed only when the engine no longer has it, or
+is known to be gone. One small file for each version and engine; an unreadable one counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from adaptry.core.digest import Digest
+from adaptry.core.files.durable import flush_folder, write_error
+from adaptry.integrations.serving.cache.layout import CacheLayout
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """An engine that loads from a cache. `reads_at_start`: it is started with a list of files, so it may read
+    them again after it was restarted, too.
+
+    Two containers may both call their engine `localhost`: such an address counts for one host only.
+    """
+
+    engine: str
+    url: str
+    reads_at_start: bool = False
+
+    @property
+    def host(self) -> str | None:
+        """This machine's name if the address means this machine; else None."""
+        return socket.gethostname() if _is_loopback(self.url) else None
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.host or ''} {self.url}".encode()).hexdigest()[:16]
+
+
+class EngineHold(BaseModel):
+    """A version that an engine may read again: its label, and the names it was loaded under. `boot` is the
+    boot of the machine, if the engine runs on this one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    engine: str
+    url: str
+    host: str | None = None
+    boot: str | None = None
+    reads_at_start: bool = False
+    version: str = ""
+    names: tuple[str, ...] = ()
+    since: datetime
+
+    @classmethod
+    def new(cls, engine: EngineAddress, version: str, names: tuple[str, ...]) -> Self:
+        host = engine.host
+        return cls(
+            engine=engine.engine,
+            url=engine.url,
+            host=host,
+            boot=_boot_id() if host else None,
+            reads_at_start=engine.reads_at_start,
+            version=version,
+            names=names,
+            since=datetime.now(UTC),
+        )
+
+    @property
+    def address(self) -> str:
+        """The engine's URL, with the host that it is on if the URL means that host: `http://… on gpu-1`."""
+        return f"{self.url} on {self.host}" if self.host else self.url
+
+    @property
+    def engine_label(self) -> str:
+        return f"{self.engine} at {self.address}"
+
+    def is_of(self, address: str) -> bool:
+        """Whether this is a hold of the engine at an address; one without a host means this host."""
+        is_here = self.host in (None, socket.gethostname())
+        return address == self.address or (is_here and address == self.url)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the machine was restarted since, so that the engine's process is gone."""
+        boot = _boot_id()
+        return not self.reads_at_start and None not in (self.boot, boot) and self.boot != boot
+
+
+def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: str, name: str) -> None:
+    """Holds a version for an engine that is about to load it under `name`. Durable before this returns.
+
+    Raises `StorageFull`, `Unavailable`.
+    """
+    path = layout.held_folder(digest) / engine.key
+    known = _read(path)
+    if known is not None and name in known.names and known.engine == engine.engine and not known.is_over:
+        return
+    names = (*known.names, name) if known is not None and not known.is_over else (name,)
+    text = EngineHold.new(engine, version, names).model_dump_json()
+    for attempt in range(_TRIES):
+        try:
+            _write(path, text)
+            return
+        except FileNotFoundError as error:  # the folder was removed with its last hold, just now
+            if attempt == _TRIES - 1:
+                raise write_error(error, path) from error
+        except OSError as error:
+            raise write_error(error, path) from error
+
+
+def release(layout: CacheLayout, digest: Digest, key: str) -> None:
+    """Ends an engine's hold. No effect if there is none."""
+    folder = layout.held_folder(digest)
+    (folder / key).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others are in it, or it is gone
+        folder.rmdir()
+
+
+def find(layout: CacheLayout, digest: Digest) -> tuple[EngineHold, ...]:
+    """The holds on a version."""
+    return tuple(found for _, found in _holds(layout.held_folder(digest)))
+
+
+def all_holds(layout: CacheLayout) -> Iterator[tuple[Digest, str, EngineHold]]:
+    """Every hold with its version's digest and its engine's key."""
+    for digest, folder in layout.held_folders():
+        for key, found in _holds(folder):
+            yield digest, key, found
+
+
+def sweep(layout: CacheLayout) -> None:
+    """Removes holds that are over."""
+    for digest, key, found in list(all_holds(layout)):
+        if found.is_over:
+            release(layout, digest, key)
+
+
+def _holds(folder: Path) -> Iterator[tuple[str, EngineHold]]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in sorted(folder.iterdir()):
+            if not path.name.startswith(".") and (found := _read(path)) is not None:
+                yield path.name, found
+
+
+def _read(path: Path) -> EngineHold | None:
+    """None if there is no file. One that cannot be read is a hold of an unknown engine."""
+    try:
+        return EngineHold.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        return EngineHold(engine="an unknown engine", url=path.name, since=datetime.fromtimestamp(0, UTC))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+        flush_folder(path.parent.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+def _boot_id() -> str | None:
+    """An id that the machine has until it is restarted; None if the system has none."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,66 @@
+"""Refuses steps back: a registry that has an alias at a lower generation than was seen here is behind.
+
+It is a replica that lags, or a copy restored from an old backup without `adaptry restore`. Generations are
+kept in the state file, so a restart forgets none. Only names that this worker has loaded are looked at: one
+request for each when it was loaded, and one for each change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import Label, Ref
+from adaptry.integrations.serving.worker.state_file import StateFile
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+
+
+@dataclass(slots=True)
+class AliasGenerations:
+    """The highest generation seen of each alias that was loaded here."""
+
+    registry: Registry
+    state_file: StateFile
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why the registry's answer does not count, by name, after the last `current`."""
+
+    def current(self, answered: Mapping[str, VersionInfo]) -> dict[str, VersionInfo]:
+        """What the refs mean: as the registry `answered`, but as before where it is behind. Raises as the
+        registry does."""
+        before = self.state_file.state.meant
+        refused: dict[str, str] = {}
+        for name, version in answered.items():
+            is_same = name in before and before[name].digest == version.digest
+            if name in before and (reason := self._step_back(name, is_same=is_same)):
+                refused[name] = reason
+        self.refused = refused
+        return {name: before[name] if name in refused else version for name, version in answered.items()}
+
+    def _step_back(self, name: str, *, is_same: bool) -> str | None:
+        """Why the alias counts as behind; None if it does not. Notes its generation."""
+        state = self.state_file.state
+        seen = state.generations.get(name)
+        if (is_same and seen is not None) or (seen is None and name not in state.ours):
+            return None
+        found = self._generation(Ref.parse(name))
+        if found is None:
+            return None
+        if seen is not None and found < seen:
+            return (
+                f"the registry is behind: it has {name} at generation {found}, and {seen} was seen here. Is"
+                " it a replica that lags, or a copy restored from an old backup? If it was set up anew, stop"
+                f" this worker and remove {self.state_file.path}"
+            )
+        state.generations[name] = found
+        return None
+
+    def _generation(self, ref: Ref) -> int | None:
+        if not isinstance(ref.selector, Label):
+            return None
+        try:
+            held = self.registry.aliases.list(ref.name)
+        except NotFound:
+            return None
+        return next((one.generation for one in held if one.alias == ref.selector.label), None)

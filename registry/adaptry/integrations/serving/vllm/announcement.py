@@ -1,0 +1,125 @@
+"""What refs mean for this worker, reported to the registry before it is loaded.
+
+The reply to the report can change what a ref means here: a recall, or a rollout that this worker takes part
+in. So the registry knows of every version that is served, and a withdrawn one is not loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from adaptry.core.errors import Unavailable, Withdrawn
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import Ref
+from adaptry.core.stack_ref import StackRef
+from adaptry.integrations.serving.vllm.lookup import RefLookup, Resolution
+from adaptry.integrations.serving.vllm.worker import UNREACHABLE, VllmWorker
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.state_warnings import require_usable
+from adaptry.registry.workers import RolloutAssignment
+
+log = logging.getLogger("vllm.adaptry")
+
+_MAX_REPLANS = 4
+"""Looks at what a name means before it is loaded: the reply to a report can change that."""
+
+
+class LoadAnnouncer:
+    """Looks refs up by `lookup`, and announces loads through a worker."""
+
+    def __init__(self, lookup: RefLookup) -> None:
+        self.lookup = lookup
+
+    @contextlib.asynccontextmanager
+    async def announced(
+        self, worker: VllmWorker, name: str, target: StackRef
+    ) -> AsyncIterator[list[VersionInfo]]:
+        """What the target's parts mean for this worker, usable, and reported as about to be loaded under the
+        name while the block loads them."""
+        async with contextlib.AsyncExitStack() as stack:
+            parts = [self._announced_part(worker, name, ref) for ref in target.refs]
+            yield [(await stack.enter_async_context(part)).version for part in parts]
+
+    async def require_usable_parts(self, worker: VllmWorker, target: StackRef) -> None:
+        """Raises `Withdrawn` if a part is, before any part is reported: a proof of a recall, which asks for
+        the name, holds reports back until it is refused."""
+        for ref in target.refs:
+            await self._look(worker, ref, None)
+
+    async def save_last_known(self, worker: VllmWorker) -> None:
+        try:
+            await worker.run(self.lookup.last_known.save)
+        except Unavailable as error:
+            log.warning("what names mean is not on the disk: %s", error.message)
+
+    @contextlib.asynccontextmanager
+    async def _announced_part(self, worker: VllmWorker, name: str, ref: Ref) -> AsyncIterator[Resolution]:
+        """What the ref means now. The reply to the report can change that."""
+        for _ in range(_MAX_REPLANS):
+            turn = rollout_turn(worker, name, ref)
+            resolution = await self._look(worker, ref, turn)
+            version = resolution.version
+            async with self._loading(worker, name, ref, resolution):
+                recalled = {one.digest for one in worker.reply.withdrawn}
+                if rollout_turn(worker, name, ref) == turn and version.digest not in recalled:
+                    await self._remember(worker, ref if turn is None else version.revision_ref, resolution)
+                    yield resolution
+                    return
+        raise Unavailable(f"what {name} means changes all the time; ask again")
+
+    async def _remember(self, worker: VllmWorker, ref: Ref, resolution: Resolution) -> None:
+        """Keeps what the registry said of the ref, on disk: only now, since it knows that the version is
+        loaded here."""
+        if resolution.known is None:
+            version = resolution.version
+            for each in (ref, version.revision_ref):
+                self.lookup.last_known.confirm(each, version)
+            await self.save_last_known(worker)
+
+    async def _look(self, worker: VllmWorker, ref: Ref, turn: RolloutAssignment | None) -> Resolution:
+        """What the ref means, or the rollout's version. Raises `Withdrawn` if that is not to be served."""
+        resolution = await worker.run(self.lookup.look, ref)
+        if turn is not None:
+            resolution = await worker.run(self.lookup.look, Ref.of_revision(turn.name, turn.digest))
+        version = resolution.version
+        if resolution.known is None:
+            await worker.note_state(version)
+            if version.state in WITHDRAWN:
+                self.lookup.last_known.confirm(ref, version)
+        require_usable(version)
+        recalled = worker.withdrawn.get(version.digest)
+        if recalled is not None and recalled != version.name:
+            raise Withdrawn(
+                f"{version.label} has the same files as a version of {recalled} that was withdrawn"
+            )
+        if recalled is not None:
+            raise Withdrawn(
+                f"{version.label} was withdrawn, as this worker knows from the registry, which now answers"
+                " with an older state: is it a replica that lags, or a copy restored from an old backup?"
+            )
+        return resolution
+
+    @contextlib.asynccontextmanager
+    async def _loading(
+        self, worker: VllmWorker, name: str, ref: Ref, resolution: Resolution
+    ) -> AsyncIterator[None]:
+        """Reports the load before the block. Raises `Unavailable` if the registry went away since the look
+        and did not know already that the version may be served here."""
+        version = resolution.version
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(worker.loading(name, version, lambda: self.lookup.is_away))
+            except UNREACHABLE as error:
+                self.lookup.note_failure(error)
+            if resolution.known is None and not worker.is_accounted_for(name, version):
+                known = await worker.run(self.lookup.look, ref)
+                if known.known is None or known.version.digest != version.digest:
+                    raise Unavailable(f"the registry was away for a moment; ask for {name} again")
+            yield
+
+
+def rollout_turn(worker: VllmWorker, name: str, ref: Ref) -> RolloutAssignment | None:
+    """The rollout that a name follows on this worker. Inside a stack no ref follows one."""
+    return worker.turn(ref) if name == str(ref) else None

@@ -1,0 +1,101 @@
+"""What a ref means now: the registry's answer, or while it is away what it last said, for a limited time.
+
+Blocking: the resolver calls this on its own threads. After a call that failed, the registry counts as away
+until `probe` reaches it again, so that requests for known names do not wait for timeouts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from adaptry.core.errors import AdaptryError, Conflict, NotFound, Unavailable, Withdrawn
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.refs import Label, Ref
+from adaptry.integrations.serving.cache.cache import Cache
+from adaptry.integrations.serving.worker.last_known import KnownMeaning, LastKnown
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The version that a ref means. `known` is set if the registry did not say so now."""
+
+    version: VersionInfo
+    known: KnownMeaning | None = None
+
+
+class RefLookup:
+    """Looks refs up in a registry, with `last_known` while it is away."""
+
+    def __init__(self, registry: Registry, cache: Cache, last_known: LastKnown) -> None:
+        self.last_known = last_known
+        self._registry = registry
+        self._cache = cache
+        self._failure: AdaptryError | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the registry failed to answer its last call."""
+        return self._failure is not None
+
+    def note_failure(self, error: AdaptryError) -> None:
+        """Notes that a call found the registry away, whoever made it."""
+        self._failure = error
+
+    def probe(self) -> None:
+        """Asks the registry whether it answers, if it did not."""
+        if self._failure is not None:
+            self._registry.events.read()
+            self._failure = None
+
+    def look(self, ref: Ref) -> Resolution:
+        """Raises `NotFound`; `Unavailable` if the registry is away and nothing current enough is known, or
+        `Conflict` if it is behind; `Withdrawn` for a known version that was recalled on this machine."""
+        if self._failure is not None:
+            return self._last_meaning(ref, self._failure)
+        try:
+            return Resolution(self._ask(ref))
+        except NotFound:
+            self.last_known.forget(ref)
+            raise
+        except Conflict as error:  # the registry is behind
+            return self._last_meaning(ref, error)
+        except Unavailable as error:
+            self._failure = error
+            return self._last_meaning(ref, error)
+
+    def _ask(self, ref: Ref) -> VersionInfo:
+        if isinstance(ref.selector, Label):
+            held = self._registry.aliases.list(ref.name)
+            if alias := next((one for one in held if one.alias == ref.selector.label), None):
+                self.last_known.require_current(ref, alias.generation)
+                return self._registry.versions.get(Ref.of_revision(ref.name, alias.digest))
+        return self._registry.versions.get(ref)
+
+    def _last_meaning(self, ref: Ref, error: AdaptryError) -> Resolution:
+        known = self.last_known.find(ref)
+        if known is None:
+            self.last_known.reload()  # another worker of the machine may have learnt it
+            known = self.last_known.find(ref)
+        if known is None:
+            raise type(error)(error.message)
+        self._require_fresh(ref, known, error)
+        version = known.version
+        if version.state not in WITHDRAWN and (reason := self._cache.recall_reason(version.digest)):
+            raise Withdrawn(f"{version.label} was recalled on this machine ({reason})")
+        return Resolution(version, known)
+
+    def _require_fresh(self, ref: Ref, known: KnownMeaning, error: AdaptryError) -> None:
+        """Raises `Unavailable` if what is known of the ref is too old."""
+        if not self.last_known.is_fresh(known):
+            raise Unavailable(
+                f"the registry last confirmed {ref} at {known.confirmed_at:%Y-%m-%d %H:%M} UTC; without the"
+                f" registry a name is served for {_hours(self.last_known.max_age)} (ADAPTRY_OFFLINE_HOURS):"
+                f" {error.message}"
+            )
+
+
+def _hours(span: timedelta) -> str:
+    return f"{span.total_seconds() / 3600:g} h"

@@ -1,0 +1,61 @@
+"""The plugin's own metrics in vLLM's `/metrics`: which versions are loaded, whether the registry answers, and
+how old what is served may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from adaptry.integrations.serving.vllm.resolver import AdapterResolver
+
+
+class ResolverMetrics:
+    """A collector of prometheus_client, which vLLM brings along."""
+
+    def __init__(self, resolver: AdapterResolver, engine: str) -> None:
+        self._resolver = resolver
+        self._engine = engine
+
+    def collect(self) -> Iterator[Any]:
+        """(`Any`: prometheus_client is not there when types are checked.)"""
+        from prometheus_client.core import GaugeMetricFamily
+
+        from adaptry.integrations.serving.worker.adapter_metrics import adapter_metrics
+
+        resolver = self._resolver
+        yield from adapter_metrics(resolver.use.versions(), "vllm")
+        for name, text, value in (
+            (
+                "adaptry_registry_up",
+                "Whether the registry answered the last call (1) or not (0).",
+                0.0 if resolver.lookup.is_away else 1.0,
+            ),
+            (
+                "adaptry_oldest_meaning_seconds",
+                "Seconds since the registry last confirmed what a served name means, of the oldest one.",
+                resolver.oldest_meaning.total_seconds(),
+            ),
+            (
+                "adaptry_max_meaning_age_seconds",
+                "Seconds for which names are served without the registry (ADAPTRY_OFFLINE_HOURS).",
+                resolver.lookup.last_known.max_age.total_seconds(),
+            ),
+            (
+                "adaptry_reporting",
+                "Whether the registry takes this worker's reports (1) or not (0).",
+                0.0 if resolver.cannot_report else 1.0,
+            ),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=["model_name"])
+            gauge.add_metric([self._engine], value)
+            yield gauge
+
+
+def register_metrics(resolver: AdapterResolver, engine: str) -> None:
+    """Adds the metrics to prometheus_client's registry, if it is installed."""
+    try:
+        from prometheus_client import REGISTRY
+    except ImportError:
+        return
+    REGISTRY.register(ResolverMetrics(resolver, engine))

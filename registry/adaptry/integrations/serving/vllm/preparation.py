@@ -1,0 +1,154 @@
+"""Prepares versions for this vLLM: checks their base, fetches their files, stacks several, and checks that
+the engine serves them as trained.
+
+While the registry is away, a version is prepared from files that are whole on this machine, if it was found
+to fit the base before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TypeVar
+
+from adaptry.core.errors import StorageFull, Unavailable
+from adaptry.core.refs import Ref
+from adaptry.core.stack_ref import StackRef
+from adaptry.integrations.serving.cache.cache import CachedAdapter
+from adaptry.integrations.serving.compatibility import (
+    EngineProfile,
+    require_base_match,
+    require_compatible,
+    require_compatible_folder,
+)
+from adaptry.integrations.serving.served_base import identify_served_base
+from adaptry.integrations.serving.vllm.draining import LeaseRefCounts, ResolvedAdapter
+from adaptry.integrations.serving.vllm.engine import InProcessVllm
+from adaptry.integrations.serving.vllm.lookup import RefLookup
+from adaptry.integrations.serving.vllm.names import loaded_name, numbered_name
+from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
+from adaptry.integrations.serving.vllm.stacks import Stack
+from adaptry.integrations.serving.vllm.worker import VllmWorker
+from adaptry.registry.records import VersionInfo
+
+Written = TypeVar("Written")
+
+
+class AdapterPreparation:
+    """Prepares versions for one vLLM. `free_space` unloads an idle adapter when the cache is full."""
+
+    def __init__(
+        self,
+        config: ResolverConfig,
+        lookup: RefLookup,
+        leases: LeaseRefCounts,
+        free_space: Callable[[InProcessVllm], None],
+    ) -> None:
+        self._config = config
+        self._lookup = lookup
+        self._leases = leases
+        self._free_space = free_space
+        self._load_counts: Counter[str] = Counter()
+        self._profile: EngineProfile | None = None
+
+    async def prepare(
+        self,
+        vllm: InProcessVllm,
+        worker: VllmWorker,
+        name: str,
+        target: StackRef,
+        versions: Sequence[VersionInfo],
+    ) -> ResolvedAdapter:
+        """The request that makes vLLM load the versions of the target's parts under `name`. The caller owns
+        the leases on the folders, through the result.
+
+        Raises `CheckFailed` for another base, an adapter that this engine does not serve as trained, or a
+        stack that would not be exact; `Unavailable` and `StorageFull`.
+        """
+        profile = await self._profile_engine(vllm, worker)
+        for version in versions:
+            await worker.run(self._require_base, version, profile)
+        async with AsyncExitStack() as failure:
+            parts: list[CachedAdapter] = []
+            for version in versions:
+                self._leases.acquire(version.digest)
+                failure.callback(self._leases.release, version.digest)
+                parts.append(await self._make_room_for(vllm, worker.run(self._acquire, version)))
+                await worker.run(require_compatible, parts[-1], profile)
+            folder, key = parts[0].path, None
+            if target.single is None:
+                stack = Stack.of(parts, target.weights)
+                key = stack.key
+                self._leases.acquire_stack(key)
+                failure.callback(self._leases.release_stack, key)
+                folder = await self._make_room_for(vllm, worker.run(self._stack, name, stack, profile))
+            failure.pop_all()
+        label = loaded_name(name, target, [part.digest for part in parts])
+        self._load_counts[label] += 1
+        request = self._config.make_request(
+            numbered_name(label, self._load_counts[label]), vllm.new_id(), str(folder)
+        )
+        return ResolvedAdapter(
+            name,
+            target,
+            tuple(parts),
+            request,
+            used_at=self._config.clock(),
+            since=self._config.now(),
+            stack_key=key,
+        )
+
+    def _stack(self, name: str, stack: Stack, profile: EngineProfile) -> Path:
+        """The folder of several adapters as one."""
+        folder = self._config.cache.stacks.lease(
+            stack.key, stack.digests, lambda empty, reserve: stack.write(empty, reserve, profile.base)
+        )
+        require_compatible_folder(folder, name, profile)
+        return folder
+
+    def _require_base(self, version: VersionInfo, profile: EngineProfile) -> None:
+        """As `require_base_match`; while the registry is away, a version that was found to fit still fits."""
+        last_known, exact = self._lookup.last_known, Ref.of_revision(version.name, version.digest)
+        known = last_known.find(exact)
+        if known is not None and self._lookup.is_away and profile.base.id in known.bases:
+            return
+        require_base_match(self._config.registry, version, profile.base)
+        if not self._lookup.is_away:
+            last_known.confirm(exact, version, profile.base.id)
+
+    async def _make_room_for(self, vllm: InProcessVllm, writing: Awaitable[Written]) -> Written:
+        """If the cache is too full for what is to be written, an idle adapter goes, and the next try has its
+        room."""
+        try:
+            return await writing
+        except StorageFull:
+            self._free_space(vllm)
+            raise
+
+    def _acquire(self, version: VersionInfo) -> CachedAdapter:
+        """The version's files: from the registry, or those that are here while it is away."""
+        config, failure = self._config, None
+        if not self._lookup.is_away:
+            try:
+                return config.cache.acquire(config.registry, version.revision_ref)
+            except StorageFull:
+                raise
+            except Unavailable as error:
+                failure = error
+        if cached := config.cache.acquire_local(version.digest):
+            return cached
+        raise failure or Unavailable(
+            f"the registry is away, and the files of {version.label} are not whole on this machine"
+        )
+
+    async def _profile_engine(self, vllm: InProcessVllm, worker: VllmWorker) -> EngineProfile:
+        """This vLLM's profile, computed once."""
+        if self._profile is None:
+            config = self._config
+            base = await worker.run(
+                identify_served_base, config.registry, vllm.model, vllm.revision, config.base
+            )
+            self._profile = EngineProfile(vllm.runtime(config.version), base)
+        return self._profile

@@ -1,0 +1,76 @@
+"""Makes one LoRA of several: the sum of their weighted updates, exactly, by putting the factors side by side.
+
+Computed in vLLM's own process, which has torch, when such a name is first asked for; kept in the cache by the
+digests and weights of its parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry import __version__
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import CheckFailed
+from adaptry.integrations.serving.cache.cache import CachedAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Versions with their weights. A version that is there twice counts once, with the sum of its weights."""
+
+    parts: tuple[CachedAdapter, ...]
+    weights: Mapping[Digest, float]
+
+    @classmethod
+    def of(cls, parts: Sequence[CachedAdapter], weights: Sequence[float]) -> Stack:
+        """Raises `CheckFailed` if the weights of a version cancel out."""
+        sums: dict[Digest, float] = {}
+        for part, weight in zip(parts, weights, strict=True):
+            sums[part.digest] = sums.get(part.digest, 0.0) + weight
+        for part in parts:
+            if sums[part.digest] == 0:
+                raise CheckFailed(f"the weights of {part.version.label} add up to 0; leave it out")
+        unique = {part.digest: part for part in parts}
+        return cls(tuple(unique[digest] for digest in sorted(unique, key=lambda one: one.hex)), sums)
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        return tuple(part.digest for part in self.parts)
+
+    @property
+    def key(self) -> str:
+        """The same for the same parts and weights, in any order."""
+        parts = [[part.digest.hex, self.weights[part.digest]] for part in self.parts]
+        return hashlib.sha256(strictjson.canonical([__version__, parts])).hexdigest()[:32]
+
+    def write(self, folder: Path, reserve: Callable[[int], None], base: BaseRecord) -> None:
+        """Computes the stack into an empty folder, and calls `reserve` before with the bytes that it takes at
+        most. Raises `CheckFailed`, with the part and the reason, where it would not be exactly the sum;
+        `MissingDependency`; and what `reserve` raises."""
+        from adaptry.compute.combining.combine import build_combined_adapter
+        from adaptry.compute.combining.plan import plan_combination
+        from adaptry.compute.lazy_adapters.folder_writer import write_adapter_into
+        from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+        from adaptry.compute.recipes.combine import CombineRecipe
+        from adaptry.compute.recipes.merge import RecipeInput
+
+        inputs = tuple(
+            RecipeInput(source=part.version.label, weight=self.weights[part.digest]) for part in self.parts
+        )
+        parents = [
+            ParentAdapter(open_dir(part.path), part.version.label, part.digest, base) for part in self.parts
+        ]
+        plan = plan_combination(CombineRecipe(inputs=inputs, uniform=True), parents)
+        if plan.whole.names:
+            raise CheckFailed(
+                f"one of {', '.join(part.version.label for part in self.parts)} saved whole weights"
+                f" ({plan.whole.names[0]}), of which there is no weighted sum; request it alone"
+            )
+        reserve(plan.size)
+        write_adapter_into(build_combined_adapter(plan), folder)

@@ -1,0 +1,195 @@
+"""What refs last meant, on disk: used while the registry is away, for a limited time.
+
+One file for each registry and token in the cache's folder, shared by their workers: a worker that starts
+while the registry is away serves what another one knew. The file also keeps the highest generation seen of
+each alias, so that a registry that is behind (a replica that lags, a copy restored from an old backup) is
+noticed. A meaning is as old as the registry's last answer about it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Unavailable
+from adaptry.core.files.atomic_file import atomic_file
+from adaptry.core.files.durable import write_error
+from adaptry.core.files.locks import FileLock
+from adaptry.core.refs import ByDigest, Number, Ref
+from adaptry.registry.records import VersionInfo
+
+_MOST = 4096
+_SAVE_EVERY = timedelta(minutes=1)
+"""How old a confirmation may be on the disk: names that are served are confirmed every few seconds."""
+_CLOCK_ERROR = timedelta(minutes=5)
+"""A confirmation further in the future than this says that the clock was wrong; it does not count."""
+
+
+class KnownMeaning(BaseModel):
+    """What a ref meant, and when the registry last said so. `bases`: the bases that were served when the
+    version was found to fit them."""
+
+    version: VersionInfo
+    confirmed_at: datetime
+    bases: tuple[Digest, ...] = ()
+
+
+class KnownMeanings(BaseModel):
+    """The stored state. `generations`: the highest generation seen of each alias (`acme/tone@prod`)."""
+
+    meanings: dict[str, KnownMeaning] = {}
+    generations: dict[str, int] = {}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class LastKnown:
+    """The last known meanings of one registry's refs. Safe for many threads and processes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        known_as: str,
+        max_age: timedelta = timedelta(hours=24),
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        """Reads the file of a registry and a token, for which `known_as` stands. Unreadable, it counts as
+        empty."""
+        self.path = folder / f"known-{hashlib.sha256(known_as.encode()).hexdigest()[:16]}.json"
+        self.max_age = max_age
+        self._now = now
+        self._guard = threading.Lock()  # held for moments only: the event loop waits for it
+        self._saving = threading.Lock()
+        self._state = KnownMeanings()
+        self._is_changed = False
+        self._saved_at = now()
+        self._merge(self._read())
+
+    def find(self, ref: Ref) -> KnownMeaning | None:
+        """What the ref last meant; a digest or a number is found by any ref that meant that version."""
+        with self._guard:
+            if found := self._state.meanings.get(str(ref)):
+                return found
+            if not isinstance(ref.selector, Number | ByDigest):
+                return None
+            return next(
+                (each for each in self._state.meanings.values() if _is_version(ref, each.version)), None
+            )
+
+    def reload(self) -> None:
+        """Takes over what other workers of the machine have learnt since."""
+        found = self._read()
+        with self._guard:
+            self._merge(found)
+
+    def confirm(self, ref: Ref, version: VersionInfo, base: Digest | None = None) -> None:
+        """Notes that the registry just said that the ref means the version; `base` is one that it fits."""
+        with self._guard:
+            before = self._state.meanings.get(str(ref))
+            is_same = before is not None and before.version.digest == version.digest
+            bases = before.bases if before and is_same else ()
+            if base is not None and base not in bases:
+                bases = (*bases, base)
+            self._state.meanings[str(ref)] = KnownMeaning(
+                version=version, confirmed_at=self._now(), bases=bases
+            )
+            if before is None or before.version != version or before.bases != bases:
+                self._is_changed = True
+            self._shrink()
+
+    def forget(self, ref: Ref) -> None:
+        """Notes that the ref means nothing any more."""
+        with self._guard:
+            if self._state.meanings.pop(str(ref), None):
+                self._is_changed = True
+
+    def require_current(self, ref: Ref, generation: int) -> None:
+        """Notes an alias's generation. Raises `Conflict` if a higher one was seen: the registry is behind."""
+        with self._guard:
+            seen = self._state.generations.get(str(ref), generation)
+            if generation < seen:
+                raise Conflict(
+                    f"the registry is behind: it has {ref} at generation {generation}, and {seen} was seen"
+                    " here. Is it a replica that lags, or a copy restored from an old backup? If it was set"
+                    f" up anew, remove {self.path}"
+                )
+            if self._state.generations.get(str(ref)) != generation:
+                self._state.generations[str(ref)] = generation
+                self._is_changed = True
+
+    def age(self, meaning: KnownMeaning) -> timedelta:
+        """How long ago the registry confirmed it; more than `max_age` if the clock was wrong then."""
+        age = self._now() - meaning.confirmed_at
+        return max(age, timedelta()) if age > -_CLOCK_ERROR else self.max_age + _CLOCK_ERROR
+
+    def is_fresh(self, meaning: KnownMeaning) -> bool:
+        return self.age(meaning) <= self.max_age
+
+    def save(self) -> None:
+        """Writes what changed, merged with what other workers wrote: atomic, and flushed to disk.
+        Confirmations alone are written once a minute. Raises `StorageFull`, `Unavailable`."""
+        with self._saving:
+            with self._guard:
+                is_due = self._now() - self._saved_at > _SAVE_EVERY
+                if not (self._is_changed or (is_due and self._state.meanings)):
+                    return
+                self._is_changed = False
+            try:
+                self._save()
+            except Unavailable:
+                self._is_changed = True
+                raise
+            self._saved_at = self._now()
+
+    def _save(self) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(error, self.path) from error
+        with FileLock.acquire_exclusive(self.path.with_name(f".{self.path.name}.lock")):
+            stored = self._read()
+            with self._guard:
+                self._merge(stored)
+                text = self._state.model_dump_json()
+            with atomic_file(self.path) as file:
+                file.write(text.encode())
+
+    def _merge(self, other: KnownMeanings) -> None:
+        """The newer confirmation and the higher generation of each ref win."""
+        mine = self._state
+        for ref, meaning in other.meanings.items():
+            if ref not in mine.meanings or mine.meanings[ref].confirmed_at < meaning.confirmed_at:
+                mine.meanings[ref] = meaning
+        for ref, generation in other.generations.items():
+            mine.generations[ref] = max(generation, mine.generations.get(ref, 0))
+        self._shrink()
+
+    def _shrink(self) -> None:
+        if len(self._state.meanings) > _MOST:
+            oldest = min(self._state.meanings, key=lambda ref: self._state.meanings[ref].confirmed_at)
+            del self._state.meanings[oldest]
+
+    def _read(self) -> KnownMeanings:
+        with contextlib.suppress(OSError, ValidationError, UnicodeDecodeError):
+            return KnownMeanings.model_validate_json(self.path.read_text(encoding="utf-8"))
+        return KnownMeanings()
+
+
+def _is_version(ref: Ref, version: VersionInfo) -> bool:
+    if version.name != ref.name:
+        return False
+    match ref.selector:
+        case Number(number):
+            return version.number == number
+        case ByDigest(prefix):
+            return version.digest.hex.startswith(prefix)
+    return False

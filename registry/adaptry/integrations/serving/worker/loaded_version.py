@@ -1,0 +1,20 @@
+"""A version that an engine has loaded, with what is known of its use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptry.core.digest import Digest
+from adaptry.integrations.serving.engines import AdapterUsage
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """A version in an engine, under one name or several. `number` is None if the version was loaded by
+    others; `last_used` is a Unix time; `usage` is None if nobody counts it."""
+
+    adapter: str
+    number: int | None
+    digest: Digest
+    last_used: float | None
+    usage: AdapterUsage | None

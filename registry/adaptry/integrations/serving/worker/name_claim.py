@@ -1,0 +1,59 @@
+"""Names of workers in engines: each living engine of a machine has one that no other has.
+
+A name is held by a lock in the cache's folder for as long as the process lives, so an engine that starts
+again has the name, and the state file, of the one that ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.core.errors import Conflict
+from adaptry.core.files.locks import FileLock
+
+_MOST = 256
+
+
+@dataclass(frozen=True, slots=True)
+class NameClaim:
+    """A name that is held until the process ends, and the file for the worker's state."""
+
+    name: str
+    state_path: Path
+    lock: FileLock
+
+
+def claim_name(folder: Path, engine: str, configured: str | None = None) -> NameClaim:
+    """Claims `configured`, else the first free one of `HOST-ENGINE-CACHE`, `…-2`, `…-3`.
+
+    Raises `Conflict` if another living process holds `configured`; `Unavailable`.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if configured:
+        claim = _try_claim(folder, configured)
+        if claim is None:
+            raise Conflict(
+                f"another engine on this machine reports as {configured}; give this one a name of its own"
+                " (ADAPTRY_WORKER)"
+            )
+        return claim
+    first = _default_name(folder, engine)
+    for number in range(1, _MOST):
+        if claim := _try_claim(folder, first if number == 1 else f"{first}-{number}"):
+            return claim
+    raise Conflict(f"{_MOST} engines on this machine report as {first}-N; name this one (ADAPTRY_WORKER)")
+
+
+def _try_claim(folder: Path, name: str) -> NameClaim | None:
+    lock = FileLock.try_exclusive(folder / f".worker-{name}.lock")
+    return NameClaim(name, folder / f"worker-{name}.json", lock) if lock else None
+
+
+def _default_name(folder: Path, engine: str) -> str:
+    """Caches of one machine are told apart by a digest of their folder: only their engines see the locks."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60].strip("-._") or "host"
+    return f"{host}-{engine}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"

@@ -1,0 +1,118 @@
+"""Builds a worker's status report: what its engine has loaded, will load, and failed to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidRef
+from adaptry.core.refs import AdapterName
+from adaptry.integrations.serving.engines import EngineAdapter
+from adaptry.integrations.serving.worker.backoff import ServedVersion
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import Condition, DroppedAdapter, ResidentReport, WorkerProblem, WorkerReport
+
+_MOST_TROUBLES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """What a worker reports of itself: its name, the kind of engine, how many adapters may be loaded at once
+    (`slots`), for how many seconds a report holds (`lease`), the engine's address, and for how many seconds
+    it serves last known versions without the registry (`max_age`)."""
+
+    name: str
+    engine: str
+    slots: int | None = None
+    lease: int = 60
+    url: str | None = None
+    max_age: int | None = None
+
+
+def loaded_residents(
+    loaded: Sequence[EngineAdapter],
+    names: Mapping[str, AdapterName],
+    served_since: dict[ServedVersion, datetime],
+    last_use: Callable[[str], float | None],
+    withdrawn: Mapping[Digest, object],
+) -> tuple[ResidentReport, ...]:
+    """A resident for each loaded adapter whose name in the registry is known. `served_since` gets those that
+    are new; `last_use` returns when a name was last used (Unix time), if that is known."""
+    now = datetime.now(UTC)
+    found: list[ResidentReport] = []
+    for one in loaded:
+        name = names.get(one.name) or _adapter_of_name(one.name)
+        if one.digest is None or name is None:
+            continue
+        used = last_use(one.name)
+        condition: Condition = "draining" if one.digest in withdrawn else "serving"
+        found.append(
+            ResidentReport(
+                name=name,
+                digest=one.digest,
+                served_as=one.name,
+                condition=condition,
+                since=served_since.setdefault((one.name, one.digest), now),
+                last_used=datetime.fromtimestamp(used, UTC) if used is not None else None,
+            )
+        )
+    return tuple(found)
+
+
+def unserved_residents(
+    versions: Iterable[tuple[str, VersionInfo, str | None]], condition: Condition
+) -> tuple[ResidentReport, ...]:
+    """Residents that are not served, from name, version and an optional reason."""
+    now = datetime.now(UTC)
+    return tuple(
+        ResidentReport(
+            name=version.name,
+            digest=version.digest,
+            served_as=served_as,
+            condition=condition,
+            since=now,
+            reason=reason[:2048] if reason else None,
+        )
+        for served_as, version, reason in versions
+    )
+
+
+def build_report(
+    worker: WorkerIdentity,
+    version: str | None,
+    base: str | None,
+    *,
+    seen: int | None,
+    names: Iterable[str],
+    residents: tuple[ResidentReport, ...] | None,
+    dropped: Iterable[DroppedAdapter] = (),
+    troubles: Mapping[str, str] | None = None,
+) -> WorkerReport:
+    """Builds the whole report. `version` and `base` are the engine's; `residents` is None if it does not
+    answer."""
+    listed = sorted((troubles or {}).items())[:_MOST_TROUBLES]
+    return WorkerReport(
+        worker=worker.name,
+        engine=worker.engine,
+        version=version,
+        base=base,
+        url=worker.url,
+        slots=worker.slots,
+        lease=worker.lease,
+        max_age=worker.max_age,
+        seen=seen,
+        names=tuple(sorted(names)),
+        residents=residents,
+        dropped=tuple(dropped),
+        troubles=tuple(WorkerProblem(served_as=name, reason=reason[:2048]) for name, reason in listed),
+    )
+
+
+def _adapter_of_name(served_as: str) -> AdapterName | None:
+    """The adapter of a name that another loaded, such as vLLM's resolver (`acme/tone@prod@sha256:…`)."""
+    try:
+        return AdapterName.parse(served_as.partition("@")[0])
+    except InvalidRef:
+        return None

@@ -1,0 +1,112 @@
+"""`python -m adaptry.jobs.fork_server`: a warm process whose copies run the steps of jobs.
+
+It imports what steps need, and forks for each request on its standard input, a Unix socket: a new interpreter
+would import for a second what a copy of this process has already. It runs no step itself and stays
+single-threaded, since only such a process can be forked safely. It ends when the runner does.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from adaptry.jobs.step_process_main import main as run_step
+
+PIPES = 3
+"""Descriptors of a request, for the copy: standard input, output and error. A last one is for its status."""
+_LONGEST = 1 << 16
+
+
+def main() -> None:
+    runner = socket.socket(fileno=os.dup(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the runner decides when its steps end
+    import adaptry.jobs.derive_jobs
+    import adaptry.jobs.maintenance_jobs
+    import adaptry.jobs.merge_jobs  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # else each copy's first collection would write to, and so copy, every page
+    _Server(runner).serve()
+
+
+class _Server:
+    """Forks on request, and reports how each copy ended. A descriptor of its status pipe is kept for each."""
+
+    def __init__(self, runner: socket.socket) -> None:
+        self._runner = runner
+        self._waiting = selectors.DefaultSelector()
+        self._waiting.register(runner, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        while True:
+            for key, _ in self._waiting.select():
+                if key.fileobj is not self._runner:
+                    self._reap(key)
+                elif not self._fork():
+                    return
+
+    def _fork(self) -> bool:
+        """Takes one request. Whether the runner is still there."""
+        text, descriptors, _, _ = socket.recv_fds(self._runner, _LONGEST, PIPES + 1)
+        if not text:
+            return False
+        *pipes, status = descriptors
+        pid = os.fork()
+        if pid == 0:
+            _become_step(json.loads(text), pipes)
+        for descriptor in pipes:
+            os.close(descriptor)
+        handle = os.pidfd_open(pid)
+        self._waiting.register(handle, selectors.EVENT_READ, (pid, status))
+        socket.send_fds(self._runner, [str(pid).encode()], [handle])
+        return True
+
+    def _reap(self, key: selectors.SelectorKey) -> None:
+        pid, status = key.data
+        self._waiting.unregister(key.fileobj)
+        os.close(key.fd)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.write(status, str(code).encode())
+        os.close(status)
+
+
+def _become_step(variables: dict[str, str], pipes: Sequence[int]) -> NoReturn:
+    """Runs the step in this copy, which has nothing of the server's but its memory."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, descriptor in enumerate(pipes):
+            os.dup2(descriptor, number)
+        _close_all_but(PIPES)
+        os.environ.update(variables)
+        tempfile.tempdir = None  # computed again from the environment variables
+        run_step()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        os._exit(1)  # nothing may return into the server's loop
+
+
+def _close_all_but(first: int) -> None:
+    """Closes every descriptor from `first` on. They are listed: a limit of a billion would take minutes."""
+    for descriptor in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+        if descriptor >= first:
+            with suppress(OSError):  # the one that the list was read from
+                os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

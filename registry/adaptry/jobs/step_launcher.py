@@ -1,0 +1,201 @@
+"""Starts the processes of steps: copies of a warm process on Linux, else new interpreters.
+
+If the warm process has ended, or cannot be started, the step gets a new interpreter, which is only slower.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import IO, Protocol
+
+from adaptry.core.errors import Unavailable
+
+_LOG = logging.getLogger("adaptry.jobs")
+_PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_PREFIXES = (
+    "ADAPTRY_",
+    "AWS_",
+    "COVERAGE_",
+    "CUDA_",
+    "HIP_",
+    "MKL_",
+    "OMP_",
+    "OPENBLAS_",
+    "PG",
+    "SSL_",
+    "XDG_",
+)
+_PATIENCE = 60.0  # seconds that a fork may take; the first includes the imports
+_CAN_FORK = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
+
+
+class LaunchedProcess(Protocol):
+    """A running process, as `subprocess.Popen` has it."""
+
+    pid: int
+    returncode: int | None
+    stdin: IO[str] | None
+    stdout: IO[str] | None
+    stderr: IO[str] | None
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int | None: ...
+
+
+class StepLauncher:
+    """Starts processes for steps, from any thread; `close` ends the warm one."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = step_environment(environ)
+        self._lock = threading.Lock()
+        self._server: _ForkServer | None = None
+
+    def start(self, scratch: str) -> LaunchedProcess:
+        """A process whose temporary files are in `scratch`. Raises `Unavailable`."""
+        variables = {"TMPDIR": scratch}  # deleted with the scratch folder if the process is killed
+        if _CAN_FORK:
+            try:
+                return self._fork(variables)
+            except OSError as error:
+                _LOG.warning("no copy of the warm process for a step: %s; starting a new one", error)
+        return new_interpreter(self._environ | variables)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._server:
+                self._server.close()
+            self._server = None
+
+    def _fork(self, variables: Mapping[str, str]) -> LaunchedProcess:
+        """Raises `OSError`; the next call tries with another server."""
+        with self._lock:
+            server = self._server = self._server or _ForkServer(self._environ)
+            try:
+                return server.fork(variables)
+            except OSError:
+                self._server = None
+                server.close()
+                raise
+
+
+def new_interpreter(environ: Mapping[str, str]) -> LaunchedProcess:
+    """A step's process from scratch. Raises `Unavailable`."""
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "adaptry.jobs.step_process_main"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environ,
+        )
+    except OSError as error:
+        raise Unavailable(f"cannot start the process for a step of a job: {error}") from error
+
+
+def step_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The variables that locate installed software and open the stores; no other secrets of the runner."""
+    return {
+        name: value
+        for name, value in own.items()
+        if (name in _PASSED_VARIABLES or name.startswith(_PREFIXES)) and name != "ADAPTRY_TOKEN"
+    }
+
+
+class _ForkServer:
+    """`adaptry.jobs.fork_server` in a process; used by one thread at a time."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Raises `OSError`."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(_PATIENCE)
+        with theirs, ExitStack() as stack:
+            stack.callback(self._socket.close)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "adaptry.jobs.fork_server"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=environ,
+            )
+            stack.pop_all()
+
+    def fork(self, variables: Mapping[str, str]) -> _ForkedProcess:
+        """A copy of the server that runs a step. Raises `OSError`."""
+        with ExitStack() as stack:
+            ours: list[int] = []
+            theirs: list[int] = []
+            for is_input in (True, False, False, False):
+                read, write = os.pipe2(os.O_CLOEXEC)
+                ours.append(write if is_input else read)
+                theirs.append(read if is_input else write)
+                stack.callback(os.close, theirs[-1])
+            with ExitStack() as on_error:
+                for descriptor in ours:
+                    on_error.callback(os.close, descriptor)
+                socket.send_fds(self._socket, [json.dumps(dict(variables)).encode()], theirs)
+                answer, handles, _, _ = socket.recv_fds(self._socket, 64, 1)
+                if not handles:
+                    raise BrokenPipeError("it has ended")
+                on_error.pop_all()
+        stdin, stdout, stderr, status = ours
+        return _ForkedProcess(
+            int(answer),
+            handles[0],
+            status,
+            os.fdopen(stdin, "w", encoding="utf-8", errors="replace"),
+            os.fdopen(stdout, encoding="utf-8", errors="replace"),
+            os.fdopen(stderr, encoding="utf-8", errors="replace"),
+        )
+
+    def close(self) -> None:
+        """Its end of the socket closes, which ends the server, though not its copies."""
+        self._socket.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclass(slots=True, eq=False)
+class _ForkedProcess:
+    """A copy of the fork server. `handle` is a pidfd: a process id may belong to another process by now."""
+
+    pid: int
+    handle: int | None
+    status: int
+    stdin: IO[str] | None
+    stdout: IO[str] | None
+    stderr: IO[str] | None
+    returncode: int | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def kill(self) -> None:
+        with self.lock, suppress(ProcessLookupError):
+            if self.handle is not None:
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+
+    def wait(self) -> int | None:
+        """The exit status, as from `Popen.wait`; None if the server was killed and the status is unknown.
+        Called once.
+        """
+        code = os.read(self.status, 16)
+        self.returncode = int(code) if code else None
+        os.close(self.status)
+        with self.lock:
+            if self.handle is not None:
+                os.close(self.handle)
+            self.handle = None
+        return self.returncode

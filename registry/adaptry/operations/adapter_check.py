@@ -1,0 +1,222 @@
+"""Whether an adapter can work: alone, against a base, and in engines. Headers and configs are read, and
+weights only if they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.core.display import format_count, html_table, short_repr, table_text
+from adaptry.core.errors import Invalid
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import Ref
+from adaptry.core.report import CheckReport, Finding
+from adaptry.operations.folder_paths import is_folder_path
+from adaptry.operations.sources import (
+    BaseToCheck,
+    OpenedAdapter,
+    ParentSource,
+    RegistryOpener,
+    Warn,
+    configured_base,
+    find_base,
+    open_gguf,
+    open_input,
+    version_base,
+)
+from adaptry.operations.transfer import open_revision
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import Runtime, RuntimeVerdict
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CheckResult:
+    """The result of checking one adapter.
+
+    `label`: what the adapter is called. `base`: the base it was checked against; None: it was checked on its
+    own. `is_configured_base`: that is the base that its config names. `verdicts`: one for each engine.
+    """
+
+    label: str
+    base: str | None
+    is_configured_base: bool
+    report: CheckReport
+    verdicts: tuple[RuntimeVerdict, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings that do not depend on engines, the worst first."""
+        return self.report.findings
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it cannot work as it is."""
+        return self.report.is_blocked
+
+    @property
+    def is_served_as_trained(self) -> bool:
+        """Whether every engine that was asked about serves it as it was trained."""
+        return all(one.outcome == "as_trained" for one in self.verdicts)
+
+    def __repr__(self) -> str:
+        head = short_repr(self, self._title())
+        return f"{head}\n{table_text(self._rows())}" if self._rows() else head
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), ("", "reason", "remedy"), self._rows())
+
+    def _title(self) -> str:
+        where = f"against {self.base}" if self.base else "on its own"
+        verdict = "cannot work as it is" if self.is_blocked else "fine"
+        counted = f", {format_count(len(self.findings), 'finding')}" if self.findings else ""
+        return f"{self.label} {where}: {verdict}{counted}"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        rows: list[tuple[str, str, str]] = [
+            (found.severity, f"{found.reason} [{found.code}]", found.remedy_for(self.label))
+            for found in self.findings
+        ]
+        for one in self.verdicts:
+            rows.append((one.runtime, one.outcome.replace("_", " "), ""))
+            rows += [
+                ("", f"{found.reason} [{found.code}]", found.remedy_for(self.label)) for found in one.findings
+            ]
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """Options of a check. `base`: another base than its own; `other_base`: that may be another model;
+    `weights`: also for NaN, infinite values and updates that are all zero.
+    """
+
+    base: Path | str | None = None
+    other_base: bool = False
+    weights: bool = False
+    runtimes: Sequence[Runtime] = ()
+
+
+def check_adapter(
+    connected: RegistryOpener,
+    source: ParentSource,
+    request: CheckRequest,
+    *,
+    warn: Warn,
+    progress: Progress = no_progress,
+) -> CheckResult:
+    """Checks the adapter against its version's base, or the registered one that its config names, or
+    `request.base`.
+
+    Raises `NotFound`, `Invalid…`.
+    """
+    from adaptry.checks.runtimes import check_runtime
+
+    given = None if request.base is None else find_base(connected, request.base)
+    opened = _opened(connected, source, given, request.runtimes)
+    own = _own_base(connected, opened, warn)
+    against = given or own
+    report = _report(connected, opened, against, own, request.other_base, warn)
+    report = _with_example(report, opened, against, request.base)
+    if request.weights:
+        report = _with_weights(connected, source, opened, report, progress)
+    return CheckResult(
+        opened.label,
+        against.label if against.record else None,
+        given is None and opened.version is None,
+        report,
+        tuple(check_runtime(opened.adapter, runtime, against.record) for runtime in request.runtimes),
+    )
+
+
+def _opened(
+    connected: RegistryOpener, source: ParentSource, base: BaseToCheck | None, runtimes: Sequence[Runtime]
+) -> OpenedAdapter:
+    """The adapter; a GGUF file in PEFT's layout, for which the base is needed."""
+    if isinstance(source, Path):
+        gguf = open_gguf(source, lambda: base.record if base else None)
+        if gguf is not None:
+            if runtimes:
+                raise Invalid(
+                    "an engine is checked with PEFT's files, and llama.cpp alone loads a .gguf: check it"
+                    " without engines, or convert the file first (adaptry convert)"
+                )
+            return OpenedAdapter(gguf.adapter, gguf.label)
+    return open_input(connected, source)
+
+
+def _own_base(connected: RegistryOpener, opened: OpenedAdapter, warn: Warn) -> BaseToCheck:
+    """The base that the adapter is for: its version's, else the registered one that its config names."""
+    if opened.version:
+        return version_base(connected, opened.version)
+    return configured_base(connected, opened.adapter, warn) or BaseToCheck("no base", None)
+
+
+def _report(
+    connected: RegistryOpener,
+    opened: OpenedAdapter,
+    against: BaseToCheck,
+    own: BaseToCheck,
+    other_base: bool,
+    warn: Warn,
+) -> CheckReport:
+    """The findings against a base; one more if it is another model than the adapter's own."""
+    from adaptry.checks import check, check_same_base, sort_findings
+
+    names = _known_names(connected, opened, against, warn)
+    report = check(opened.adapter, against.record, against.name, other_names=names)
+    if own is against or own.record is None or against.record is None:
+        return report
+    more = list(check_same_base(own.record, against.record, own.label, against.label, is_allowed=other_base))
+    kept = [one for one in report.findings if not (more and one.code == "base_name_differs")]
+    return report.model_copy(update={"findings": sort_findings([*kept, *more])})
+
+
+def _with_example(
+    report: CheckReport, opened: OpenedAdapter, against: BaseToCheck, given: Path | str | None
+) -> CheckReport:
+    """The report; a finding about the tokenizer with an example, where the base lies on this machine."""
+    from adaptry.checks.base.tokenizer_example import with_example
+    from adaptry.operations.base_registry import folders_of
+
+    if against.record is None:
+        return report
+    is_folder = isinstance(given, Path) or (given is not None and is_folder_path(given))
+    folders = [Path(given)] if given is not None and is_folder else []
+    folders += folders_of(against.record.id)
+    found = with_example(report.findings, opened.adapter, against.record, folders)
+    return report.model_copy(update={"findings": found})
+
+
+def _known_names(
+    connected: RegistryOpener, opened: OpenedAdapter, base: BaseToCheck, warn: Warn
+) -> tuple[str, ...]:
+    """The names of a base, and the one in the config if that is a base of the same weights."""
+    from adaptry.bases.fingerprinting.match import match_bases
+
+    written = opened.adapter.config.base_name
+    if base.record is None or written is None or written in base.names:
+        return base.names
+    named = configured_base(connected, opened.adapter, warn)
+    is_same = named and named.record and match_bases(named.record, base.record).is_same_model
+    return (*base.names, written) if is_same else base.names
+
+
+def _with_weights(
+    connected: RegistryOpener,
+    source: ParentSource,
+    opened: OpenedAdapter,
+    report: CheckReport,
+    progress: Progress,
+) -> CheckReport:
+    """The report with what only the weights can tell; a version's are fetched into the cache once."""
+    from adaptry.checks import check_weights, sort_findings
+
+    adapter = opened.adapter
+    if isinstance(source, Ref):
+        adapter = open_revision(connected(), source, progress=progress)
+    findings = sort_findings([*report.findings, *check_weights(adapter)])
+    return report.model_copy(update={"findings": findings})

@@ -1,0 +1,234 @@
+"""Determines the base that a push claims: the one that the caller names, else the one in the adapter's
+config.
+
+The claim is by content if the weights are on this machine or the registry knows the base, else by name. A
+claim by content has only the id: names of bases change, and the same folder must stay the same revision. A
+claim never contains a path, which has no meaning on another machine.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.content import FolderContent
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Conflict, Invalid, InvalidRef, NotFound
+from adaptry.core.manifest import BaseClaim
+from adaptry.core.refs import Ref, folder_argument, is_folder, parse_base_name
+from adaptry.registry.bases import Bases
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import BaseInfo, PushResult, VersionDetail
+from adaptry.registry.versions import Versions
+
+BaseSource = BaseClaim | Path | str
+"""A caller's base: a claim, a folder, or a name or id in the registry."""
+
+_LONGEST_NAME = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RecognisedBase:
+    """A base to claim. `folder` has its weights on this machine, if they were read. `info` is the registered
+    base, if it is registered. `written` is the name or path in the adapter's config.
+    """
+
+    claim: BaseClaim | None
+    folder: Path | None = None
+    info: BaseInfo | None = None
+    written: str | None = None
+
+    @property
+    def needs_registering(self) -> bool:
+        """Whether the base was found on this machine and the registry does not know it."""
+        return self.folder is not None and self.info is None
+
+    def sentence(self, namespace: str) -> str | None:
+        """The base in the folder, or the command that registers it visibly for the adapter's `namespace`;
+        None if no folder was found.
+        """
+        if self.folder is None:
+            return None
+        if self.info is not None:
+            return f"the base in {self.folder} is {_name(self.info)}"
+        return (
+            f"the base in {self.folder} is not registered, which engines need to load the adapter:"
+            f" `{add_command(self.folder, namespace)}`"
+        )
+
+
+@dataclass(slots=True)
+class BaseRecogniser:
+    """Recognises bases by content. A folder is read only once, at the start of a training, so later changes
+    of the folder do not matter.
+    """
+
+    bases: Bases
+    _ids: dict[Path, Digest] = field(default_factory=dict)
+
+    def named(self, source: BaseSource) -> RecognisedBase:
+        """The base that a caller names. Raises `NotFound`, `Invalid`, `Conflict`, and for a folder what
+        `fingerprint_folder` raises.
+        """
+        if isinstance(source, BaseClaim):
+            return RecognisedBase(source)
+        if isinstance(source, Path) or is_folder(source):
+            folder = Path(source).expanduser()
+            return self._by_content(fingerprint_folder(folder).id, folder, None)
+        info = _known(self.bases, source)
+        return RecognisedBase(BaseClaim(id=info.id) if info else _unknown_claim(source), info=info)
+
+    def trained_on(self, adapter: Adapter, near: Iterable[Path] = ()) -> RecognisedBase:
+        """The base in the adapter's config, by content if it is a checkpoint on this machine.
+
+        A relative path is resolved from the working directory, then from the adapter's folder and the folders
+        `near`. A name that the registry knows is treated as a name, even if a folder has it too. Raises
+        `Conflict` if a path leads to several bases.
+        """
+        declared = declared_base(adapter)
+        if declared.written is None:
+            return declared
+        found = self._checkpoints(declared.written, (*_folder_of(adapter), *near))
+        if not found or (declared.claim and _known(self.bases, declared.written)):
+            return declared
+        if len(set(found.values())) > 1:
+            raise Conflict(
+                f"its config names the base {declared.written!r}, but these folders have different bases:"
+                f" {', '.join(map(str, found))}; pass the one that it was trained on (--base DIR)"
+            )
+        folder, id = next(iter(found.items()))
+        return self._by_content(id, folder, declared.written)
+
+    def find_folder(self, written: str | None) -> Path | None:
+        """The checkpoint at a path, resolved from the current working directory."""
+        return next(iter(self._checkpoints(written, ())), None) if written else None
+
+    def _checkpoints(self, written: str, near: Iterable[Path]) -> dict[Path, Digest]:
+        """Each possible folder of the path with a complete checkpoint, and that base's id."""
+        found: dict[Path, Digest] = {}
+        for place in _places(written, near):
+            if place not in self._ids:
+                try:
+                    self._ids[place] = fingerprint_folder(place).id
+                except (AdaptryError, OSError, ValueError):
+                    continue  # no complete checkpoint, perhaps not yet
+            found[place] = self._ids[place]
+        return found
+
+    def _by_content(self, id: Digest, folder: Path, written: str | None) -> RecognisedBase:
+        return RecognisedBase(BaseClaim(id=id), folder, _known(self.bases, str(id)), written)
+
+
+def recognise_base(
+    bases: Bases, adapter: Adapter, base: RecognisedBase | BaseSource | None
+) -> RecognisedBase:
+    """The base to claim for `adapter`: the given one, else the one in its config.
+
+    Raises what `BaseRecogniser.named` and `trained_on` raise.
+    """
+    if isinstance(base, RecognisedBase):
+        return base
+    recogniser = BaseRecogniser(bases)
+    return recogniser.trained_on(adapter) if base is None else recogniser.named(base)
+
+
+def declared_base(adapter: Adapter) -> RecognisedBase:
+    """The base by the name in the config only, for adapters from other machines, whose paths must not be
+    resolved here.
+    """
+    written = adapter.config.base_name
+    is_name = written is not None and not is_folder(written) and len(written) <= _LONGEST_NAME
+    return RecognisedBase(BaseClaim(name=written) if is_name else None, written=written)
+
+
+def unserved_reason(pushed: PushResult, base: RecognisedBase) -> str | None:
+    """Why engines do not load a pushed version, with the remedy; None if its base is known."""
+    version = pushed.version
+    if version.base_status == "verified":
+        return None
+    if base.needs_registering:
+        return base.sentence(version.name.namespace)
+    unknown = (finding for finding in pushed.report.findings if finding.code == "base_unknown")
+    return next((f"{finding.reason} → {finding.remedy_for(version.label)}" for finding in unknown), None)
+
+
+def bind_versions(versions: Versions, ref: Ref, base: Digest, *, each: bool = False) -> list[VersionDetail]:
+    """Binds the version `ref` to a registered base; with `each`, all versions of the adapter that declare the
+    same base and are not bound yet. Raises what `Versions.bind_base` raises.
+    """
+    first = versions.get(ref)
+    chosen = [first]
+    if each:
+        every = iter_items(lambda cursor: versions.list(ref.name, cursor, limit=200))
+        chosen += [
+            version
+            for version in every
+            if version.digest != first.digest
+            and version.base_status != "verified"
+            and (version.base_id, version.base_name) == (first.base_id, first.base_name)
+        ]
+    return [versions.bind_base(version.name, version.digest, base) for version in chosen]
+
+
+def fingerprint_folder(folder: Path) -> BaseRecord:
+    """The record of the base in a folder. Raises what `open_base_folder` and `fingerprint` raise."""
+    from adaptry.bases.diffusers_pipeline import open_base_folder
+    from adaptry.bases.fingerprinting import fingerprint
+
+    return fingerprint(open_base_folder(folder))
+
+
+def add_command(folder: Path, namespace: str) -> str:
+    """The command that registers the base in a folder so that holders of `namespace` can see it."""
+    return (
+        f"adaptry base add {shlex.quote(folder_argument(folder))} --name {_suggested_name(folder, namespace)}"
+    )
+
+
+def _suggested_name(folder: Path, namespace: str) -> str:
+    name = f"{namespace}/{folder.resolve().name}"
+    try:
+        return parse_base_name(name)
+    except InvalidRef:
+        return f"{namespace}/base-model"
+
+
+def _folder_of(adapter: Adapter) -> tuple[Path, ...]:
+    content = adapter.content
+    return (content.folder, content.folder.parent) if isinstance(content, FolderContent) else ()
+
+
+def _places(written: str, near: Iterable[Path]) -> Iterator[Path]:
+    """The folders that `written` may mean: from the working directory, or from a folder nearby."""
+    try:
+        named = Path(written).expanduser()
+    except RuntimeError:  # ~user without an account on this machine
+        return
+    places = (named, *(folder / named for folder in near))
+    yield from dict.fromkeys(Path(place).absolute() for place in places)
+
+
+def _unknown_claim(text: str) -> BaseClaim:
+    if not text.startswith("sha256:"):
+        return BaseClaim(name=parse_base_name(text))
+    try:
+        return BaseClaim(id=Digest.parse(text))
+    except Invalid as error:
+        raise Invalid(
+            f"no known base begins with {text}, and it is not a complete id: {error.message}"
+        ) from None
+
+
+def _known(bases: Bases, key: str) -> BaseInfo | None:
+    try:
+        return bases.get(key)
+    except NotFound:
+        return None
+
+
+def _name(info: BaseInfo) -> str:
+    return info.names[0] if info.names else info.id.brief

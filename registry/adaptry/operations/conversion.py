@@ -1,0 +1,133 @@
+"""Chooses the conversion of an adapter, by its kind and the request: another layout, PEFT's layout, or a
+LoRA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.formats import PEFT
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.converting.base_shapes import ConversionBase
+from adaptry.compute.converting.convert import convert, needs_base_values
+from adaptry.compute.converting.options import ConvertOptions
+from adaptry.compute.foreign_layouts.gguf_lora import bring_gguf_to_peft
+from adaptry.compute.foreign_layouts.gguf_reader import find_gguf
+from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
+from adaptry.compute.layout_conversion.convert import convert_layout
+from adaptry.compute.layout_conversion.module_names import LayoutVersion
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.core.errors import Invalid
+from adaptry.core.progress import Progress, no_progress
+from adaptry.operations.base_registry import open_base
+from adaptry.operations.folder_paths import is_folder_path
+from adaptry.operations.sources import (
+    ParentSource,
+    RegistryOpener,
+    Warn,
+    find_base,
+    open_parent,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionRequest:
+    """`base`: another base than the one that the registry knows. `layout`: rewrite the file in this layout,
+    and nothing else. `part`: which part of a pipeline to take from another tool's file. `options`: how a LoRA
+    is made. `is_reported`: the result will be compared with its parent, module by module. `only_layout`,
+    `only_to_peft`: what to say where a file is rewritten as it is, and more was asked.
+    """
+
+    options: ConvertOptions
+    base: Path | str | None = None
+    layout: LayoutVersion | None = None
+    part: str | None = None
+    is_reported: bool = False
+    only_layout: str = "a layout changes no weights: leave out all other options but the base"
+    only_to_peft: str = (
+        "a file of another tool is brought into PEFT's layout as it is: leave out the other options, and"
+        " convert the result"
+    )
+
+    @property
+    def needs_lora(self) -> bool:
+        """Whether something is asked that only making a LoRA can answer."""
+        return self.is_reported or self.options != ConvertOptions()
+
+
+def plan_conversion(
+    connected: RegistryOpener,
+    source: ParentSource,
+    request: ConversionRequest,
+    *,
+    label: str | None = None,
+    warn: Warn,
+    progress: Progress = no_progress,
+) -> LazyAdapter:
+    """The adapter that the conversion makes, not computed yet.
+
+    Raises `Invalid` (options that do not go together, or a base that is needed), `Unsupported`,
+    `CheckFailed`, and as `open_parent`.
+    """
+    if request.layout is not None:
+        _require(not request.needs_lora and request.part is None, request.only_layout)
+        parent = open_parent(connected, source, label=label, warn=warn, progress=progress)
+        return convert_layout(parent, _base_shapes(connected, request.base, parent), request.layout)
+    if isinstance(source, Path) and (file := find_gguf(source.expanduser())) is not None:
+        _require(not request.needs_lora and request.part is None, request.only_to_peft)
+        record = None if request.base is None else find_base(connected, request.base).record
+        return bring_gguf_to_peft(file, label or str(source), record)
+    parent = open_parent(connected, source, label=label, warn=warn, progress=progress)
+    if parent.adapter.format is not PEFT:
+        _require(not request.needs_lora, request.only_to_peft)
+        return bring_to_peft(parent, _known_base(connected, request.base, parent), request.part)
+    _require(request.part is None, "a part is chosen from a file that holds several parts of a pipeline")
+    return convert(
+        parent, request.options, _conversion_base(connected, request.base, parent, request.options, progress)
+    )
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise Invalid(sentence)
+
+
+def _conversion_base(
+    connected: RegistryOpener,
+    base: Path | str | None,
+    parent: ParentAdapter,
+    options: ConvertOptions,
+    progress: Progress,
+) -> ConversionBase | None:
+    """The base that the caller names, else the registry's; its weights only where they are needed."""
+    if base is None and parent.base is None:
+        return None
+    key = base or str(parent.base.id if parent.base else "")
+    if isinstance(key, Path) or is_folder_path(key):
+        checkpoint = open_checkpoint(key)
+    elif needs_base_values(parent, options):
+        checkpoint = open_base(connected(), key, progress=progress)
+    else:
+        return ConversionBase(connected().bases.record(connected().bases.get(key).id))
+    return ConversionBase(fingerprint(checkpoint), checkpoint)
+
+
+def _base_shapes(connected: RegistryOpener, base: Path | str | None, parent: ParentAdapter) -> BaseRecord:
+    """The shapes of the base that the caller names, else of the one that the registry knows."""
+    known = _known_base(connected, base, parent)
+    if known is None:
+        raise Invalid(
+            f"converting the layout of {parent.label} needs the shapes of its base;"
+            " pass --base NAME or --base ./DIR"
+        )
+    return known
+
+
+def _known_base(
+    connected: RegistryOpener, base: Path | str | None, parent: ParentAdapter
+) -> BaseRecord | None:
+    """The record of the base that the caller names, else of the one that the registry knows."""
+    return parent.base if base is None else find_base(connected, base).record

@@ -1,0 +1,78 @@
+"""The output of a derived adapter: a folder on this machine, or a version in a registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
+from adaptry.core.display import format_share, html_facts, short_repr
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName
+from adaptry.operations.derive import derive
+from adaptry.operations.sources import RegistryOpener
+from adaptry.registry.records import PushOptions, PushResult
+
+_NO_OPTIONS = PushOptions()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DerivedResult:
+    """An adapter that was made: its `location` in words, and how exact it is.
+
+    `pushed`: the version, if it went into a registry; `folder`, if it went into one. `notes`: sentences for
+    the reader. `is_measured`: False where another program's arithmetic was reproduced, whose loss is not
+    known.
+    """
+
+    location: str
+    outcome: ComputeResult
+    pushed: PushResult | None = None
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
+    is_measured: bool = True
+
+    @property
+    def exactness(self) -> str:
+        """A sentence on the exactness of the result."""
+        if not self.is_measured:
+            return "computed bit by bit as PEFT does; the loss is not measured"
+        if self.outcome.kept is None or self.outcome.error == 0.0:
+            return "exact: nothing was approximated"
+        kept, error = format_share(self.outcome.kept), format_share(self.outcome.error or 0.0)
+        return f"energy kept {kept}, relative error {error}"
+
+    def __repr__(self) -> str:
+        return short_repr(self, self.location, self.exactness)
+
+    def _repr_html_(self) -> str:
+        version = self.pushed.version if self.pushed else None
+        facts = [
+            ("digest", str(version.digest) if version else ""),
+            ("modules", str(len(self.outcome.modules))),
+            ("exactness", self.exactness),
+        ]
+        return html_facts(self.location, facts, self.notes)
+
+
+def write_result(
+    connected: RegistryOpener,
+    draft: LazyAdapter,
+    place: Path | AdapterName,
+    *,
+    options: PushOptions = _NO_OPTIONS,
+    replace: bool = False,
+    progress: Progress = no_progress,
+) -> DerivedResult:
+    """Computes the draft and puts it where it is to go. Raises as `write_adapter` and `derive`."""
+    if isinstance(place, Path):
+        outcome = write_adapter(draft, place, replace=replace, progress=progress)
+        return DerivedResult(
+            str(place), outcome, folder=place, notes=draft.notes, is_measured=draft.is_measured
+        )
+    derived = derive(connected(), draft, place, options=options, progress=progress)
+    label = derived.pushed.version.label
+    return DerivedResult(
+        label, derived.outcome, derived.pushed, notes=draft.notes, is_measured=draft.is_measured
+    )

@@ -1,0 +1,58 @@
+"""Takes the files of results that lie in a pushed folder as evidence of the new version.
+
+A file that cannot be read or sent does not undo the push: it is named, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptry.core.display import format_count
+from adaptry.core.errors import AdaptryError
+from adaptry.core.progress import Progress, no_progress
+from adaptry.operations.evidence.addition import add_evidence
+from adaptry.operations.evidence.result_files import group_by_run
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FolderEvidence:
+    """How many values were added, from which files, and why others were not taken."""
+
+    added: int = 0
+    files: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    def sentences(self, version: VersionInfo) -> tuple[str, ...]:
+        """Messages for a person; none where nothing was new."""
+        if not self.added:
+            return self.failures
+        values = format_count(self.added, "value")
+        taken = f"took {values} of {', '.join(self.files)} as evidence of {version.label}"
+        return (taken, *self.failures)
+
+
+def add_folder_evidence(
+    registry: Registry, paths: Sequence[Path], version: VersionInfo, progress: Progress = no_progress
+) -> FolderEvidence:
+    """Adds the files at `paths` (`find_result_files`) as far as they can be."""
+    try:
+        runs = group_by_run(paths)
+    except AdaptryError as error:
+        return FolderEvidence(failures=(f"not taken as evidence: {error.message}",))
+    added, files, failures = 0, list[str](), list[str]()
+    for run in runs:
+        try:
+            some = add_evidence(
+                registry, version.revision_ref, (run.results, *run.samples.values()), progress=progress
+            )
+        except AdaptryError as error:
+            failures.append(f"{run.results.name} was not taken as evidence: {error.message}")
+            continue
+        if count := sum(one.added for one in some):
+            added += count
+            files.append(run.results.name)
+    return FolderEvidence(added, tuple(files), tuple(failures))

@@ -1,0 +1,156 @@
+"""The role of a registry that has an audit log: who did what, and who was denied it, in order and for good.
+
+An entry is *sealed* when it has a number and its hash is a leaf of the log's Merkle tree (RFC 6962). Signed
+checkpoints state the tree's size and root. An entry's line is what is exported and what is hashed.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from adaptry.registry.records import Page, Value
+
+Outcome = Literal["allowed", "denied"]
+Details = Mapping[str, str | int | float | bool | None]
+"""What changed, as far as it fits: at most 32 values, texts of at most 300 characters."""
+
+MAX_SEALED = 1000
+"""The most sealed entries that one call returns."""
+
+
+class AuditEntry(Value):
+    """One act. `seq` is its number in the log, None until it is sealed; `leaf` the stored hash, in hex.
+
+    `token` is the id of the token in use and `limit` what it is narrowed to. `resource` is an adapter,
+    a namespace, a principal or a base; `selector` its alias or version.
+    """
+
+    id: int
+    seq: int | None = None
+    at: datetime
+    action: str
+    actor: str
+    principal: int | None = None
+    token: int | None = None
+    limit: str | None = None
+    on_behalf_of: str | None = None
+    request: str | None = None
+    namespace: str | None = None
+    resource: str
+    selector: str | None = None
+    outcome: Outcome = "allowed"
+    reason: str | None = None
+    before: Details | None = None
+    after: Details | None = None
+    leaf: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The entry as one line of JSON, the same everywhere: the data of its leaf."""
+        fields = self.model_dump(exclude={"id", "leaf", "at"}, exclude_none=True)
+        fields["at"] = format_time(self.at)
+        return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def what(self) -> str:
+        """The resource with its selector, such as `acme/tone@prod`."""
+        return f"{self.resource}@{self.selector}" if self.selector else self.resource
+
+
+class AuditFilter(Value):
+    """Which entries are wanted; None is all.
+
+    `action` is one, such as `alias.move`, or all of a scope, such as `alias.*`. `resource` is a namespace, an
+    adapter, one of its aliases (`acme/tone@prod`), or a principal. `since` is included, `until` is not.
+    """
+
+    actor: str | None = Field(default=None, max_length=193)
+    action: str | None = Field(default=None, max_length=64)
+    resource: str | None = Field(default=None, max_length=300)
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    denied: bool | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        return self == AuditFilter()
+
+
+class AuditCheckpoint(Value):
+    """The newest signed checkpoint: a note (C2SP tlog-checkpoint), the key to verify it with, and how many
+    entries wait to be sealed. Both texts are None where nothing was sealed yet.
+    """
+
+    note: str | None
+    key: str | None
+    unsealed: int
+
+
+class AuditProof(Value):
+    """The hashes of a proof of inclusion or consistency, in hex, as RFC 6962 orders them."""
+
+    hashes: tuple[str, ...]
+
+
+class SealedEntries(Value):
+    """Sealed entries in the order of their numbers."""
+
+    items: tuple[AuditEntry, ...]
+
+
+class CheckpointNotes(Value):
+    """Signed checkpoints, smallest first."""
+
+    notes: tuple[str, ...]
+
+
+class AuditLog(ABC):
+    """Administrators read all of it, holders of `member.manage` in a namespace what is about that namespace.
+
+    What one may not read is absent. All methods raise `PermissionDenied` to everybody else.
+    """
+
+    @abstractmethod
+    def list(
+        self,
+        where: AuditFilter,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        oldest_first: bool = False,
+    ) -> Page[AuditEntry]:
+        """Entries by their time, newest first, sealed or not. Raises `Invalid` for an unknown action."""
+
+    @abstractmethod
+    def begin_export(self, where: AuditFilter) -> AuditCheckpoint:
+        """Records that the caller exports these entries, seals all, and returns the newest checkpoint."""
+
+    @abstractmethod
+    def sealed(self, start: int, limit: int = MAX_SEALED) -> SealedEntries:
+        """Sealed entries from number `start` on. Administrators only."""
+
+    @abstractmethod
+    def checkpoint(self) -> AuditCheckpoint:
+        """The newest checkpoint."""
+
+    @abstractmethod
+    def checkpoints(self, after: int = 0, limit: int = MAX_SEALED) -> CheckpointNotes:
+        """Checkpoints of more than `after` entries. Administrators only."""
+
+    @abstractmethod
+    def prove_inclusion(self, seq: int, size: int) -> AuditProof:
+        """That entry `seq` is in the log of the first `size` entries. Raises `NotFound`."""
+
+    @abstractmethod
+    def prove_consistency(self, old: int, size: int) -> AuditProof:
+        """That the log of `size` entries begins with that of `old` entries. Raises `NotFound`."""
+
+
+def format_time(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,138 @@
+"""The role of a registry that stores evidence: what was measured of a version, and with what.
+
+Evidence belongs to a version, that is to its digest: it does not move with an alias or a name. It is appended
+and never changed; withdrawn evidence stays, with the reason. Metrics that were logged by hand are evidence
+too, of which the task, the error and the number of documents are unknown.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from adaptry.core.digest import Digest
+from adaptry.core.evidence.values import Direction, EvidenceFile, EvidenceFormat
+from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.registry.records import Page, Value
+
+EvidencePart = Literal["file", "samples"]
+"""Of the stored files of evidence: the file of results, or the one with the value of each document."""
+
+
+class EvidenceWithdrawal(Value):
+    """When and by whom evidence was withdrawn, and why."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
+class WithdrawalRequest(Value):
+    """Why evidence is withdrawn; with `whole_file`, all values of its file are."""
+
+    reason: str = Field(min_length=3, max_length=1024)
+    whole_file: bool = False
+
+
+class EvidenceInfo(Value):
+    """One number that was measured of a version (`subject`), as it is stored.
+
+    `base` is the base that the version had when the evidence was added. `format` and `file` are None for a
+    metric that was logged.
+    """
+
+    id: int
+    name: AdapterName
+    number: int
+    subject: Digest
+    base: Digest | None = None
+    task: str | None = None
+    task_version: str | None = None
+    task_hash: str | None = None
+    metric: str
+    filter: str | None = None
+    value: float
+    stderr: float | None = None
+    n: int | None = None
+    direction: Direction = "unknown"
+    dataset: str | None = None
+    step: int | None = None
+    harness: str | None = None
+    harness_version: str | None = None
+    harness_commit: str | None = None
+    chat_template: str | None = None
+    format: EvidenceFormat | None = None
+    file: Digest | None = None
+    samples: Digest | None = None
+    at: datetime
+    by: str
+    withdrawn: EvidenceWithdrawal | None = None
+
+
+class EvidenceAddition(Value):
+    """The outcome of adding a file: how many of its values are new, and how many were there already."""
+
+    subject: Digest
+    number: int
+    file: Digest
+    added: int
+    known: int
+
+
+class WithdrawalResult(Value):
+    """How many values were withdrawn; those that were withdrawn before do not count."""
+
+    withdrawn: int
+
+
+class Evidence(ABC):
+    """What was measured of versions."""
+
+    @abstractmethod
+    def add(self, ref: Ref, file: EvidenceFile) -> EvidenceAddition:
+        """Adds the values of a file that was uploaded for the adapter before. Values that are there already
+        are not added again, not even withdrawn ones.
+
+        Raises `NotFound`, `PermissionDenied`, `Conflict` if one of its files is not uploaded, `Invalid`.
+        """
+
+    @abstractmethod
+    def list(
+        self,
+        ref: Ref,
+        *,
+        task: str | None = None,
+        metric: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[EvidenceInfo]:
+        """The evidence of a version, newest first: all of it, or that of a task or metric. Raises
+        `NotFound`.
+        """
+
+    @abstractmethod
+    def get(self, id: int) -> EvidenceInfo:
+        """Raises `NotFound`, also if the caller may not read the adapter."""
+
+    @abstractmethod
+    def files(self, id: int) -> tuple[FileEntry, ...]:
+        """The stored files of the evidence; the path of each is its `EvidencePart`. Raises `NotFound`."""
+
+    @abstractmethod
+    def read_file(self, id: int, part: EvidencePart, start: int = 0) -> Iterator[bytes]:
+        """The bytes of a stored file of the evidence from `start` on, not verified. Raises `NotFound` if it
+        has none.
+        """
+
+    @abstractmethod
+    def withdraw(self, id: int, withdrawal: WithdrawalRequest) -> WithdrawalResult:
+        """Marks the evidence as withdrawn. What is withdrawn already keeps its reason.
+
+        Raises `NotFound`, `PermissionDenied`, and `Invalid` for a metric that was logged, which a later value
+        replaces.
+        """

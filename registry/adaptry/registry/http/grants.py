@@ -1,0 +1,57 @@
+"""Grants of a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from adaptry.registry.access import (
+    AccessDecision,
+    AccessQuestion,
+    GrantInfo,
+    GrantRequest,
+    MemberChange,
+    NamespaceMembers,
+)
+from adaptry.registry.grants import Grants
+from adaptry.registry.http.connection import Connection, api_path
+
+_GRANT = TypeAdapter(GrantInfo)
+_GRANTS: TypeAdapter[tuple[GrantInfo, ...]] = TypeAdapter(tuple[GrantInfo, ...])
+_MEMBERS = TypeAdapter(NamespaceMembers)
+_DECISION = TypeAdapter(AccessDecision)
+
+
+@dataclass(frozen=True)
+class HttpGrants(Grants):
+    """The grants of a server's registry."""
+
+    server: Connection
+
+    def add(self, request: GrantRequest) -> GrantInfo:
+        body = request.model_dump(mode="json", exclude_none=True)
+        return self.server.request_value(_GRANT, "POST", api_path("grants"), body=body, again=True)
+
+    def list(self, namespace: str | None = None, principal: str | None = None) -> tuple[GrantInfo, ...]:
+        query = {"namespace": namespace, "principal": principal}
+        return self.server.request_value(_GRANTS, "GET", api_path("grants"), query=query)
+
+    def remove(self, id: int) -> None:
+        self.server.request_bytes("DELETE", api_path("grants", str(id)))
+
+    def members(self, namespace: str) -> NamespaceMembers:
+        return self.server.request_value(_MEMBERS, "GET", api_path("namespaces", namespace, "members"))
+
+    def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
+        path = api_path("namespaces", namespace, "members")
+        body = {**change.model_dump(mode="json", exclude_none=True), "role": change.role}
+        return self.server.request_value(_MEMBERS, "PATCH", path, body=body)
+
+    def set_accountable(self, namespace: str, principal: str | None) -> NamespaceMembers:
+        path = api_path("namespaces", namespace, "accountable")
+        return self.server.request_value(_MEMBERS, "PUT", path, body={"principal": principal}, again=True)
+
+    def explain(self, question: AccessQuestion) -> AccessDecision:
+        query = question.model_dump(mode="json", exclude_none=True)
+        return self.server.request_value(_DECISION, "GET", api_path("access"), query=query)

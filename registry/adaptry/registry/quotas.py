@@ -1,0 +1,80 @@
+"""The role of a registry that limits what namespaces and principals store, and how often they ask."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adaptry.core.quotas import UNLIMITED, QuotaScope, QuotaSubject
+from adaptry.core.refs import AdapterName
+from adaptry.registry.access import AccessRequest
+from adaptry.registry.records import Value
+
+Limit = Annotated[int, Field(ge=0, le=UNLIMITED)]
+RequestLimit = Annotated[int, Field(ge=1, le=UNLIMITED)]
+
+
+class QuotaInfo(Value):
+    """The limits of a namespace or a principal, and what it uses of them.
+
+    `own` names the limits that are set for this name; the other limits are defaults. None is no limit.
+    `reserved` are the bytes that open uploads may still bring.
+    """
+
+    scope: QuotaScope
+    name: str
+    own: tuple[Literal["bytes", "versions", "uploads", "requests"], ...] = ()
+    bytes: int | None = None
+    versions: int | None = None
+    uploads: int | None = None
+    requests: int | None = None
+    used_bytes: int = 0
+    reserved_bytes: int = 0
+    used_versions: int = 0
+    open_uploads: int = 0
+
+
+class QuotaRequest(AccessRequest):
+    """The limits of a name from now on, in place of those that were set for it.
+
+    The name `*` is every name of the scope that has no limit of its own. None is not set; 2⁵³-1 lifts the
+    limit that every name has. `requests` are those of a minute.
+    """
+
+    scope: QuotaScope
+    name: str = Field(min_length=1, max_length=193)
+    bytes: Limit | None = None
+    versions: Limit | None = None
+    uploads: Limit | None = None
+    requests: RequestLimit | None = None
+
+
+class Quotas(ABC):
+    """Administrators set limits; members of a namespace see its limits, and everybody sees their own."""
+
+    @abstractmethod
+    def list(self, subject: QuotaSubject | None = None) -> tuple[QuotaInfo, ...]:
+        """Of one namespace or principal; without `subject`, all that administrators have set, and for others
+        their own.
+
+        Raises `NotFound` for a principal that does not exist, `PermissionDenied`.
+        """
+
+    @abstractmethod
+    def set(self, request: QuotaRequest) -> QuotaInfo:
+        """What is stored already stays, and so do uploads that are open.
+
+        Raises `Invalid` for a name that no namespace can have, `NotFound`, `PermissionDenied`.
+        """
+
+    @abstractmethod
+    def remove(self, subject: QuotaSubject) -> None:
+        """Takes back what was set for the name. Raises `NotFound` if nothing was, `PermissionDenied`."""
+
+    @abstractmethod
+    def require_room(self, name: AdapterName, size: int) -> None:
+        """Raises `QuotaExceeded`, or `Busy` while open uploads reserve the room, if an adapter may not get
+        `size` bytes more. For callers that take bytes in before they open an upload.
+        """

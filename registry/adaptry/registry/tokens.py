@@ -1,0 +1,32 @@
+"""The role of a registry that issues tokens: credentials of principals, which only narrow their rights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
+
+
+class Tokens(ABC):
+    """Administrators manage every token, holders of `token.manage` those of a namespace's service accounts,
+    and everybody their own.
+    """
+
+    @abstractmethod
+    def create(self, request: TokenRequest) -> CreatedToken:
+        """For oneself, only with a token that is not limited; the new one expires with it at the latest.
+        A token that others than administrators create for a service account is limited to its namespace.
+
+        Raises `Invalid`, `NotFound` (no such principal), `Conflict` (they have a token of that name),
+        `PermissionDenied`.
+        """
+
+    @abstractmethod
+    def list(self) -> tuple[TokenInfo, ...]:
+        """The tokens that the caller manages, oldest first, including revoked and expired ones, without
+        secrets.
+        """
+
+    @abstractmethod
+    def revoke(self, id: int) -> None:
+        """The token is refused everywhere within five seconds. Raises `NotFound`."""

@@ -1,0 +1,70 @@
+"""The key that signs an audit log's checkpoints: derived from the servers' signing secret, else in a file."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+
+from adaptry.core.errors import Unavailable
+from adaptry.core.transparency import ed25519
+
+_PURPOSE = b"adaptry audit log checkpoints, Ed25519"
+KEY_FILE = "audit-key"
+
+
+class LogKey:
+    """`secret` is what all servers of a registry share; without one, the seed is in the file at `path` (mode
+    0600), which the first to need it makes. Without either, it is in memory.
+    """
+
+    def __init__(self, path: Path | None = None, secret: bytes | None = None) -> None:
+        self._path = path
+        self._seed = hmac.digest(secret, _PURPOSE, "sha256") if secret is not None else None
+
+    def seed(self) -> bytes:
+        """Raises `Unavailable` where none can be kept."""
+        if self._seed is None:
+            self._seed = (
+                secrets.token_bytes(ed25519.SEED_BYTES) if self._path is None else _stored(self._path)
+            )
+        return self._seed
+
+    @cached_property
+    def public(self) -> bytes:
+        """The public key. Raises as `seed`."""
+        return ed25519.public_key(self.seed())
+
+    @property
+    def is_made(self) -> bool:
+        """Whether asking for the seed makes no new one."""
+        return self._seed is not None or (self._path is not None and self._path.exists())
+
+
+def _stored(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            _make(path)
+        seed = path.read_bytes()
+    except OSError as error:
+        raise Unavailable(f"cannot keep the audit log's key in {path.parent}: {error.strerror}") from error
+    if len(seed) != ed25519.SEED_BYTES:
+        raise Unavailable(f"{path} is not the key of an audit log; put the right file back")
+    return seed
+
+
+def _make(path: Path) -> None:
+    """Puts a whole file in place, unless another process was faster."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, secrets.token_bytes(ed25519.SEED_BYTES))
+        os.fsync(descriptor)
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        os.close(descriptor)
+        draft.unlink()

@@ -1,0 +1,143 @@
+"""Records acts in the transaction of the change, without a lock: rows that nobody else writes to.
+
+`RegistryContext.write` states for whom a transaction is; a transaction without that is by somebody who opened
+the catalog itself. The entries of a transaction are inserted together, at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from sqlalchemy import insert
+from sqlmodel import Session
+
+from adaptry.core.access.resources import Resource
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.request_id import REQUEST_ID
+from adaptry.registry.audit_actions import ACTIONS
+from adaptry.storage.catalog.rows import AuditEntryRow
+
+_ACTOR, _PENDING = "adaptry_actor", "adaptry_audit"  # in the `info` of a session
+_MOST, _LONGEST = 32, 300  # values of one entry, and characters of each
+_SECRET = re.compile(r"adr_[a-z]{2,8}_[A-Za-z0-9]{6,}")
+_INSERT = insert(AuditEntryRow)
+Values = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTarget:
+    """What an act is about; `namespace` is the one whose owners may read of it."""
+
+    resource: str
+    namespace: str | None = None
+    selector: str | None = None
+
+    @classmethod
+    def of_grant(cls, resource: Resource) -> Self:
+        """What a grant is about, in its namespace if that is a single one."""
+        return cls(str(resource), resource.namespaces if resource.is_one_namespace else None)
+
+
+def set_actor(tx: Session, identity: Identity) -> None:
+    """Whatever this transaction records is done by them."""
+    tx.info[_ACTOR] = identity
+
+
+def record(
+    tx: Session,
+    action: str,
+    target: AuditTarget,
+    at: datetime,
+    *,
+    before: Values | None = None,
+    after: Values | None = None,
+    by: str | None = None,
+) -> None:
+    """Records an allowed act. `by` is who caused it, where that is somebody else than the caller."""
+    identity: Identity = tx.info.get(_ACTOR, LOCAL)
+    row = entry_values(identity, action, target, at, REQUEST_ID.get(), by=by, before=before, after=after)
+    tx.info.setdefault(_PENDING, []).append(row)
+
+
+def write_pending(tx: Session) -> None:
+    """Inserts what the transaction has recorded; the catalog calls this before every commit."""
+    if pending := tx.info.pop(_PENDING, None):
+        tx.connection().execute(_INSERT, pending)
+
+
+def insert_entries(tx: Session, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Inserts entries that `entry_values` made. (`Any`: columns of many types.)"""
+    tx.info.setdefault(_PENDING, []).extend(entries)
+
+
+def entry_values(
+    identity: Identity,
+    action: str,
+    target: AuditTarget,
+    at: datetime,
+    request: str | None,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+    before: Values | None = None,
+    after: Values | None = None,
+) -> dict[str, Any]:
+    """A row's columns; one with a `reason` was denied. (`Any`: columns of many types.)"""
+    assert action in ACTIONS, action
+    detail = {
+        "principal": identity.principal,
+        "token": identity.token,
+        "limit": _limit_text(identity),
+        "on_behalf_of": by if by != identity.name else None,
+        "request": request,
+        "reason": _clean(reason) if reason is not None else None,
+        "before": _bounded(before),
+        "after": _bounded(after),
+    }
+    kept = {key: value for key, value in detail.items() if value is not None}
+    return {
+        "at": at,
+        "action": action,
+        "actor": identity.name,
+        "namespace": target.namespace,
+        "resource": _clean(target.resource),
+        "selector": _clean(target.selector) if target.selector is not None else None,
+        "outcome": "allowed" if reason is None else "denied",
+        "detail": json.dumps(kept, ensure_ascii=False),
+    }
+
+
+def _limit_text(identity: Identity) -> str | None:
+    limit = identity.limit
+    if limit is None:
+        return None
+    actions = "every action" if limit.permissions is None else ", ".join(limit.permissions)
+    places = "everything" if limit.resources is None else ", ".join(map(str, limit.resources))
+    return _clean(f"{actions} on {places}")
+
+
+def _bounded(values: Values | None) -> dict[str, object] | None:
+    given = [(key, value) for key, value in (values or {}).items() if value is not None]
+    kept = {_clean(key): _scalar(value) for key, value in given[:_MOST]}
+    if len(given) > _MOST:
+        kept["and_more"] = len(given) - _MOST
+    return kept or None
+
+
+def _scalar(value: object) -> object:
+    is_number = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_number else _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    """The text, cut short, without any token and without what PostgreSQL or UTF-8 cannot hold."""
+    if "adr_" in text:
+        text = _SECRET.sub("adr_…", text)
+    text = text.replace("\0", "�").encode("utf-8", "replace").decode()
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

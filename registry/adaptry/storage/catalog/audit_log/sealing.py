@@ -1,0 +1,208 @@
+"""The sequencer: gives entries their place in the log, and signs checkpoints of it.
+
+An entry is sealed when it has a number and the hash of its line. Whatever is committed without a number is
+sealed next, so that a transaction that commits late, with an earlier key, is never passed over; gaps among
+keys mean nothing. One process at a time does this, while its lease lasts. Nothing depends on the lease: each
+batch is sealed in one transaction, which reads the log's size and writes the next.
+
+Signing follows in a transaction of its own. If the process dies in between, the next one signs the same tree.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, func, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, select
+
+from adaptry.core.errors import Conflict, CorruptData
+from adaptry.core.failpoints import reach
+from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
+from adaptry.core.transparency.merkle import Peaks, leaf_hash
+from adaptry.storage.catalog.audit_log.entries import entry_of
+from adaptry.storage.catalog.audit_log.log_key import LogKey
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.subtrees import store_subtrees
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.rows import AuditCheckpointRow, AuditEntryRow, AuditStateRow
+
+LEASE = timedelta(seconds=3)
+_AT_ONCE = 200  # entries of one transaction, which others wait for
+_STATE = 1
+_ALTERED = "the audit log was altered, so nothing more is sealed; look with adaptry audit verify"
+_SEAL = (
+    update(AuditEntryRow)
+    .where(col(AuditEntryRow.id) == bindparam("entry"))
+    .values(seq=bindparam("number"), leaf=bindparam("hash"))
+)
+
+
+class LogState(NamedTuple):
+    """How far a log is sealed and signed, whether entries wait, and who seals."""
+
+    size: int
+    signed: int
+    unsealed: bool
+    row: AuditStateRow | None
+
+    @property
+    def key(self) -> str | None:
+        """The public key that it is signed with."""
+        return self.row.key if self.row else None
+
+    def is_free_for(self, holder: str, now: datetime) -> bool:
+        """Whether no other process has the lease."""
+        return self.row is None or _is_free(self.row, holder, now)
+
+
+class Sequencer:
+    """Seals the log of a catalog, as long as no other process does; `holder` names this one."""
+
+    def __init__(self, catalog: Catalog, key: LogKey, holder: str | None = None) -> None:
+        self._catalog = catalog
+        self._key = key
+        self._holder = holder or secrets.token_hex(8)
+
+    def run(self, now: datetime, *, waits_for_lease: bool = True, most: int | None = None) -> int:
+        """Seals what waits, and signs. Returns how many entries were sealed: none while another process holds
+        the lease. One that seals once, and need not wait (`waits_for_lease` is False), takes no lease; it may
+        stop after `most` entries.
+
+        Raises `Conflict` where the log was signed with another key, `CorruptData` where somebody altered what
+        the next number depends on, `Unavailable`.
+        """
+        sealed = 0
+        while True:
+            with self._catalog.read() as tx:
+                state = log_state(tx)
+            is_done = not state.unsealed or (most is not None and sealed >= most)
+            if is_done and state.signed >= state.size:
+                return sealed
+            if not is_done:
+                if waits_for_lease and not state.is_free_for(self._holder, now):
+                    return sealed
+                count = self._seal(now, waits_for_lease)
+                if count == 0:
+                    return sealed
+                sealed += count
+                reach("audit.after_seal")
+            self._sign(now)
+
+    @property
+    def has_its_key(self) -> bool:
+        """Whether this process has the key that the log is signed with, or the log has none yet."""
+        with self._catalog.read() as tx:
+            state = log_state(tx)
+        if state.key is None:
+            return True
+        origin = state.row.origin if state.row else ""
+        return self._key.is_made and state.key == str(self._verifier(origin))
+
+    def _seal(self, now: datetime, waits_for_lease: bool) -> int:
+        """Seals one batch. None is sealed where another process holds the lease."""
+        try:
+            return self._seal_batch(now, waits_for_lease)
+        except IntegrityError as error:
+            raise CorruptData(f"{_ALTERED}: an entry has the next number already") from error
+
+    def _seal_batch(self, now: datetime, waits_for_lease: bool) -> int:
+        with self._catalog.write() as tx:
+            row = _state_row(tx)
+            if waits_for_lease:
+                if not _is_free(row, self._holder, now):
+                    return 0
+                row.holder, row.held_until = self._holder, now + LEASE
+            row.key = self._checked_key(row)
+            unsealed = _unsealed(tx)
+            _append(tx, row, unsealed)
+            return len(unsealed)
+
+    def _sign(self, now: datetime) -> None:
+        """Signs the log as it is sealed. Losing this in a power cut loses nothing: the next sequencer signs
+        the same.
+        """
+        with self._catalog.read() as tx:
+            row = _state_row(tx)
+            peaks = _peaks(row)
+            if tx.get(AuditCheckpointRow, row.size) is not None:
+                return
+        self._checked_key(row)
+        note = LogCheckpoint(row.origin, peaks.size, peaks.root).sign(self._key.seed())
+        with self._catalog.write_nondurable() as tx:
+            if tx.get(AuditCheckpointRow, peaks.size) is None:
+                tx.add(AuditCheckpointRow(size=peaks.size, note=note, at=now))
+
+    def _checked_key(self, row: AuditStateRow) -> str:
+        """This process's public key. Raises `Conflict` where the log is signed with another."""
+        key = str(self._verifier(row.origin))
+        if row.key not in (None, key):
+            raise Conflict(
+                "the audit log is not sealed: this process does not have the key that it is signed with; give"
+                " all servers the same signing secret, or put the file audit-key back; if the key is lost:"
+                " adaptry admin replace-audit-key"
+            )
+        return key
+
+    def _verifier(self, origin: str) -> VerifierKey:
+        return VerifierKey(origin, self._key.public)
+
+
+def log_state(tx: Transaction) -> LogState:
+    row = tx.get(AuditStateRow, _STATE)
+    waiting = select(AuditEntryRow.id).where(col(AuditEntryRow.seq).is_(None)).limit(1)
+    unsealed = tx.exec(waiting).first() is not None
+    if row is None:
+        return LogState(0, 0, unsealed, None)
+    signed = tx.exec(select(func.max(AuditCheckpointRow.size))).one() or 0
+    return LogState(row.size, signed, unsealed, row)
+
+
+def replace_key(tx: Transaction, now: datetime) -> None:
+    """The next process that seals the log signs it with the key that it has. The log records this."""
+    row = _state_row(tx)
+    record(tx, "audit.replace_key", AuditTarget("audit"), now, before={"key": row.key})
+    row.key, row.holder = None, None
+    tx.add(row)
+
+
+def _is_free(row: AuditStateRow, holder: str, now: datetime) -> bool:
+    return row.holder in (None, holder) or row.held_until is None or row.held_until <= now
+
+
+def _state_row(tx: Transaction) -> AuditStateRow:
+    row = tx.get(AuditStateRow, _STATE)
+    return row or AuditStateRow(id=_STATE, origin=f"adaptry/audit/{secrets.token_hex(8)}", size=0, peaks="")
+
+
+def _unsealed(tx: Transaction) -> Sequence[AuditEntryRow]:
+    """The next entries to seal, in the order in which they were written."""
+    query = select(AuditEntryRow).where(col(AuditEntryRow.seq).is_(None)).order_by(col(AuditEntryRow.id))
+    return tx.exec(query.limit(_AT_ONCE)).all()
+
+
+def _peaks(row: AuditStateRow) -> Peaks:
+    try:
+        hashes = [bytes.fromhex(text) for text in row.peaks.split()]
+    except ValueError as error:
+        raise CorruptData(f"{_ALTERED}: its state cannot be read") from error
+    if row.size < 0 or len(hashes) != row.size.bit_count():
+        raise CorruptData(f"{_ALTERED}: its state contradicts itself")
+    return Peaks(row.size, hashes)
+
+
+def _append(tx: Transaction, state: AuditStateRow, rows: Sequence[AuditEntryRow]) -> None:
+    peaks, changes = _peaks(state), []
+    for row in rows:
+        entry = entry_of(row).model_copy(update={"seq": peaks.size})
+        leaf = leaf_hash(entry.line.encode())
+        changes.append({"entry": row.id, "number": peaks.size, "hash": leaf.hex()})
+        completed = peaks.append(leaf)
+        store_subtrees(tx, peaks.size, completed)
+    if changes:
+        tx.connection().execute(_SEAL, changes)
+    state.size, state.peaks = peaks.size, " ".join(peak.hex() for peak in peaks.hashes)
+    tx.add(state)

@@ -1,0 +1,212 @@
+"""Evidence in the catalog: rows of `metric_values`, which are only appended; a withdrawal marks them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import ColumnElement, func, update
+from sqlmodel import col, select
+from sqlmodel.sql.expression import Select
+
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.evidence.values import Direction, EvidenceFile, EvidenceFormat, EvidenceValue
+from adaptry.core.refs import AdapterName
+from adaptry.registry.evidence import EvidenceInfo, EvidenceWithdrawal
+from adaptry.registry.records import Page
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow, MetricRow, VersionRow
+from adaptry.storage.catalog.versions import VersionRecord
+
+CONTENT = (
+    *("metric", "value", "base_id", "task", "task_version", "task_hash", "filter", "stderr", "n"),
+    *("direction", "dataset", "step", "harness", "harness_version", "harness_commit", "chat_template"),
+    *("format", "file_digest", "samples_digest"),
+)
+"""The columns that say what was measured."""
+
+
+def append(
+    tx: Transaction, version: VersionRecord, base_id: str | None, file: EvidenceFile, at: datetime, by: str
+) -> list[MetricRow]:
+    """Adds those values of the file that the version does not have yet; returns their rows."""
+    query = select(MetricRow).where(*_of_file(version.key, file.digest.hex))
+    known = {_measured(row) for row in tx.exec(query)}
+    rows = [_new_row(version, base_id, file, value, at, by) for value in dict.fromkeys(file.values)]
+    added = [row for row in rows if _measured(row) not in known]
+    tx.add_all(added)
+    tx.flush()
+    return added
+
+
+def content_digest(rows: Sequence[MetricRow]) -> Digest:
+    """Of everything that was measured, in the order of the rows: an event has it, and an audit compares."""
+    return Digest.of(strictjson.canonical([[getattr(row, name) for name in CONTENT] for row in rows]))
+
+
+def ids_digest(ids: Sequence[int]) -> Digest:
+    return Digest.of(strictjson.canonical(sorted(ids)))
+
+
+def page(
+    tx: Transaction,
+    version: VersionRecord,
+    task: str | None,
+    metric: str | None,
+    cursor: str | None,
+    limit: int,
+) -> Page[EvidenceInfo]:
+    """Newest first."""
+    about = f"evidence {version.key} {task!r} {metric!r}"
+    before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
+    query = _query().where(MetricRow.version_id == version.key).order_by(col(MetricRow.id).desc())
+    if task is not None:
+        query = query.where(MetricRow.task == task)
+    if metric is not None:
+        query = query.where(MetricRow.metric == metric)
+    if before is not None:
+        query = query.where(col(MetricRow.id) < before)
+    rows = tx.exec(query.limit(limit + 1)).all()
+    items = tuple(_info(row, version_row, name) for row, version_row, name in rows[:limit])
+    return Page[EvidenceInfo](
+        items=items, next=cursors.encode(items[-1].id, about) if len(rows) > limit else None
+    )
+
+
+def find(tx: Transaction, id: int) -> EvidenceInfo | None:
+    if not 0 < id <= cursors.BIG_INTEGER:
+        return None
+    found = tx.exec(_query().where(MetricRow.id == id)).first()
+    return _info(*found) if found else None
+
+
+def version_key(tx: Transaction, id: int) -> int:
+    """The key of the version that evidence is of."""
+    return tx.get_one(MetricRow, id).version_id
+
+
+def withdraw(tx: Transaction, ids: Sequence[int], at: datetime, by: str, reason: str) -> None:
+    change = {"withdrawn_at": at, "withdrawn_by": by, "withdrawn_reason": reason}
+    tx.execute(update(MetricRow).where(col(MetricRow.id).in_(ids)).values(change))
+
+
+def standing_of_file(tx: Transaction, version: int, file: Digest) -> list[int]:
+    """The ids of a file's values that are not withdrawn."""
+    query = select(MetricRow.id).where(*_of_file(version, file.hex), col(MetricRow.withdrawn_at).is_(None))
+    return [id for id in tx.exec(query) if id is not None]
+
+
+def files_of_adapter(tx: Transaction, adapter: str) -> Iterator[str]:
+    """The digests of all files that evidence of the adapter has, withdrawn or not."""
+    for column in (MetricRow.file_digest, MetricRow.samples_digest):
+        query = (
+            select(column)
+            .join(VersionRow, col(VersionRow.id) == col(MetricRow.version_id))
+            .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
+            .where(AdapterRow.name == adapter, col(MetricRow.file_digest).is_not(None))
+            .distinct()
+        )
+        yield from (digest for digest in tx.exec(query) if digest is not None)
+
+
+def owned_copies(
+    tx: Transaction, wanted: Collection[Digest]
+) -> Iterator[tuple[Digest, AdapterName, None, str]]:
+    """Those of the wanted files that evidence has, the adapter of each, and what it is."""
+    for column in (MetricRow.file_digest, MetricRow.samples_digest):
+        query = (
+            select(column, AdapterRow.name, func.min(MetricRow.id))
+            .join(VersionRow, col(VersionRow.id) == col(MetricRow.version_id))
+            .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
+            .where(col(column).in_({digest.hex for digest in wanted}))
+            .group_by(col(column), AdapterRow.name)
+        )
+        for hex, name, id in tx.exec(query):
+            yield Digest(str(hex)), AdapterName.parse(name), None, f"a file of evidence {id}"
+
+
+def _of_file(version: int, file: str) -> tuple[ColumnElement[bool], ...]:
+    digest = col(MetricRow.file_digest)
+    return col(MetricRow.version_id) == version, digest == file, digest.is_not(None)
+
+
+def _measured(row: MetricRow) -> tuple[object, ...]:
+    """What was measured, without the base, which may be bound later."""
+    return tuple(getattr(row, name) for name in CONTENT if name != "base_id")
+
+
+def _new_row(
+    version: VersionRecord,
+    base_id: str | None,
+    file: EvidenceFile,
+    value: EvidenceValue,
+    at: datetime,
+    by: str,
+) -> MetricRow:
+    measured = value.model_dump(exclude={"samples"})
+    return MetricRow(
+        version_id=version.key,
+        logged_at=at,
+        logged_by=by,
+        base_id=base_id,
+        harness=file.harness,
+        harness_version=file.harness_version,
+        harness_commit=file.harness_commit,
+        chat_template=file.chat_template,
+        format=file.format,
+        file_digest=file.digest.hex,
+        samples_digest=value.samples.hex if value.samples else None,
+        **measured,
+    )
+
+
+def _query() -> Select[MetricRow, VersionRow, str]:
+    return (
+        select(MetricRow, VersionRow, AdapterRow.name)
+        .join(VersionRow, col(VersionRow.id) == col(MetricRow.version_id))
+        .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
+    )
+
+
+def _info(row: MetricRow, version: VersionRow, name: str) -> EvidenceInfo:
+    assert row.id is not None
+    withdrawn = None
+    if row.withdrawn_at is not None:
+        withdrawn = EvidenceWithdrawal(
+            at=row.withdrawn_at, by=row.withdrawn_by or "", reason=row.withdrawn_reason or ""
+        )
+    return EvidenceInfo(
+        id=row.id,
+        name=AdapterName.parse(name),
+        number=version.number,
+        subject=Digest(version.digest),
+        base=_digest(row.base_id),
+        task=row.task,
+        task_version=row.task_version,
+        task_hash=row.task_hash,
+        metric=row.metric,
+        filter=row.filter,
+        value=row.value,
+        stderr=row.stderr,
+        n=row.n,
+        direction=cast(Direction, row.direction or "unknown"),
+        dataset=row.dataset,
+        step=row.step,
+        harness=row.harness,
+        harness_version=row.harness_version,
+        harness_commit=row.harness_commit,
+        chat_template=row.chat_template,
+        format=cast(EvidenceFormat | None, row.format),
+        file=_digest(row.file_digest),
+        samples=_digest(row.samples_digest),
+        at=row.logged_at,
+        by=row.logged_by,
+        withdrawn=withdrawn,
+    )
+
+
+def _digest(hex: str | None) -> Digest | None:
+    return Digest(hex) if hex else None

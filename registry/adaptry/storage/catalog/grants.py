@@ -1,0 +1,165 @@
+"""Grants in the catalog: rows, each to a principal or a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, delete, func
+from sqlmodel import col, select
+
+from adaptry.core.access.grants import Grant
+from adaptry.core.access.resources import ALL_NAMES
+from adaptry.core.access.roles import ROLES
+from adaptry.registry.access import GrantInfo
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.principals import GroupRecord, PrincipalRecord, to_grant
+from adaptry.storage.catalog.rows import AccountableRow, GrantRow, GroupMemberRow, GroupRow, PrincipalRow
+
+Holder = PrincipalRecord | GroupRecord
+
+
+class GrantRecord(NamedTuple):
+    """A grant, and who has it."""
+
+    grant: Grant
+    info: GrantInfo
+
+
+def add(tx: Transaction, holder: Holder, grant: Grant, now: datetime, by: str) -> GrantRecord:
+    """Adds the grant; returns the existing one if they already have it."""
+    found = tx.exec(select(GrantRow.id).where(*_same(holder, grant))).first()
+    if found is None:
+        row = GrantRow(
+            principal_id=holder.key if isinstance(holder, PrincipalRecord) else None,
+            group_id=holder.key if isinstance(holder, GroupRecord) else None,
+            namespace=grant.resource.namespaces,
+            names=grant.resource.names,
+            permission=grant.permission,
+            conditions=_conditions(grant),
+            created_at=now,
+            created_by=by,
+        )
+        tx.add(row)
+        tx.flush()
+        found = row.id
+    return _records(tx, col(GrantRow.id) == found)[0]
+
+
+def by_id(tx: Transaction, id: int) -> GrantRecord | None:
+    return next(iter(_records(tx, col(GrantRow.id) == id)), None)
+
+
+def every(
+    tx: Transaction, namespace: str | None = None, principal: PrincipalRecord | None = None
+) -> tuple[GrantRecord, ...]:
+    """The grants, oldest first: about one namespace by its name, of one principal, or all."""
+    which: list[ColumnElement[bool]] = []
+    if namespace is not None:
+        which.append(col(GrantRow.namespace) == namespace)
+    if principal is not None:
+        which.append(col(GrantRow.principal_id) == principal.key)
+    return tuple(_records(tx, *which))
+
+
+def members(tx: Transaction, namespace: str, holder: Holder | None = None) -> tuple[GrantRecord, ...]:
+    """The roles that principals and groups have in a whole namespace."""
+    which = [
+        col(GrantRow.namespace) == namespace,
+        col(GrantRow.names) == ALL_NAMES,
+        col(GrantRow.permission).in_(ROLES),
+    ]
+    return tuple(_records(tx, *which, *([_held_by(holder)] if holder else [])))
+
+
+def remove(tx: Transaction, ids: Sequence[int]) -> None:
+    tx.execute(delete(GrantRow).where(col(GrantRow.id).in_(ids)))
+
+
+def has_administrator(tx: Transaction) -> bool:
+    """Whether anybody who is not disabled may administer everything."""
+    is_administration = (
+        (col(GrantRow.namespace) == "*")
+        & (col(GrantRow.names) == ALL_NAMES)
+        & (col(GrantRow.permission) == "admin")
+    )
+    direct = select(GrantRow.principal_id).where(is_administration)
+    groups = select(GrantRow.group_id).where(is_administration)
+    through = select(GroupMemberRow.principal_id).where(col(GroupMemberRow.group_id).in_(groups))
+    able = (
+        select(func.count())
+        .select_from(PrincipalRow)
+        .where(
+            col(PrincipalRow.disabled_at).is_(None),
+            col(PrincipalRow.id).in_(direct) | col(PrincipalRow.id).in_(through),
+        )
+    )
+    return bool(tx.execute(able).scalar_one())
+
+
+def accountable(tx: Transaction, namespace: str) -> str | None:
+    """The name of the user who is accountable for a namespace."""
+    query = (
+        select(PrincipalRow.name)
+        .join(AccountableRow, col(AccountableRow.principal_id) == col(PrincipalRow.id))
+        .where(AccountableRow.namespace == namespace)
+    )
+    return tx.exec(query).first()
+
+
+def set_accountable(
+    tx: Transaction, namespace: str, principal: PrincipalRecord | None, now: datetime, by: str
+) -> None:
+    tx.execute(delete(AccountableRow).where(col(AccountableRow.namespace) == namespace))
+    if principal is not None:
+        tx.add(AccountableRow(namespace=namespace, principal_id=principal.key, set_at=now, set_by=by))
+    tx.flush()
+
+
+def _conditions(grant: Grant) -> str:
+    return encode_list(sorted(map(str, grant.conditions)))
+
+
+def _held_by(holder: Holder) -> ColumnElement[bool]:
+    column = GrantRow.principal_id if isinstance(holder, PrincipalRecord) else GrantRow.group_id
+    return col(column) == holder.key
+
+
+def _same(holder: Holder, grant: Grant) -> list[ColumnElement[bool]]:
+    return [
+        _held_by(holder),
+        col(GrantRow.namespace) == grant.resource.namespaces,
+        col(GrantRow.names) == grant.resource.names,
+        col(GrantRow.permission) == grant.permission,
+        col(GrantRow.conditions) == _conditions(grant),
+    ]
+
+
+def _records(tx: Transaction, *which: ColumnElement[bool]) -> list[GrantRecord]:
+    query = (
+        select(GrantRow, PrincipalRow.name, GroupRow.name)
+        .join(PrincipalRow, col(PrincipalRow.id) == col(GrantRow.principal_id), isouter=True)
+        .join(GroupRow, col(GroupRow.id) == col(GrantRow.group_id), isouter=True)
+        .where(*which)
+        .order_by(col(GrantRow.id))
+    )
+    return [_record(row, principal, group) for row, principal, group in tx.exec(query)]
+
+
+def _record(row: GrantRow, principal: str | None, group: str | None) -> GrantRecord:
+    grant = to_grant(row, group)
+    return GrantRecord(
+        grant,
+        GrantInfo(
+            id=row.id or 0,
+            principal=principal,
+            group=group,
+            permission=row.permission,
+            resource=str(grant.resource),
+            conditions=decode_list(row.conditions),
+            created_at=row.created_at,
+            created_by=row.created_by,
+        ),
+    )

@@ -1,0 +1,125 @@
+"""What is live now, in figures for monitoring. Each query reads at most `most` rows by an index, or counts.
+
+Nothing here depends on how many versions there are: those are counted by `stored_use`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import func
+from sqlmodel import col, select
+
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.quotas import QuotaLimits, QuotaSubject
+from adaptry.registry.workers import ENDED
+from adaptry.storage.catalog import quotas, stored_use
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import (
+    AdapterRow,
+    AliasRow,
+    ResidentRow,
+    RolloutRow,
+    StoredUseRow,
+    VersionRow,
+    WorkerRow,
+)
+
+
+class MovedAlias(NamedTuple):
+    """An alias, how often it has moved, and when last."""
+
+    adapter: str
+    alias: str
+    generation: int
+    moved_at: datetime
+
+
+class OpenRollout(NamedTuple):
+    """A rollout that is not over, and the step that it is at."""
+
+    adapter: str
+    alias: str
+    stage: str
+    step: int
+
+
+class LiveFigures(NamedTuple):
+    """`loaded` is the number of workers by a version's digest; `used` is who stores, bytes and versions."""
+
+    versions: int
+    aliases: int
+    moved_aliases: list[MovedAlias]
+    loaded: list[tuple[str, int]]
+    open_recalls: int
+    rollouts: list[OpenRollout]
+    used: list[tuple[QuotaSubject, int, int]]
+    limits: list[tuple[QuotaSubject, QuotaLimits]]
+
+
+def read(tx: Transaction, most: int) -> LiveFigures:
+    """The figures now, `most` of each kind."""
+    versions = select(func.sum(StoredUseRow.versions)).where(StoredUseRow.scope == "namespace")
+    aliases = select(func.count()).select_from(AliasRow).where(col(AliasRow.version_id).is_not(None))
+    return LiveFigures(
+        versions=int(tx.exec(versions).one() or 0),
+        aliases=tx.exec(aliases).one(),
+        moved_aliases=_moved_aliases(tx, most),
+        loaded=_loaded(tx, most),
+        open_recalls=_open_recalls(tx),
+        rollouts=_rollouts(tx, most),
+        used=stored_use.largest(tx, most),
+        limits=list(quotas.every(tx).items())[:most],
+    )
+
+
+def _moved_aliases(tx: Transaction, most: int) -> list[MovedAlias]:
+    query = (
+        select(AdapterRow.name, AliasRow.alias, AliasRow.generation, AliasRow.moved_at)
+        .join(AdapterRow, col(AdapterRow.id) == col(AliasRow.adapter_id))
+        .where(col(AliasRow.version_id).is_not(None))
+        .order_by(col(AliasRow.moved_at).desc())
+        .limit(most)
+    )
+    return [MovedAlias(*row) for row in tx.exec(query)]
+
+
+def _loaded(tx: Transaction, most: int) -> list[tuple[str, int]]:
+    """Of workers that nobody declared gone. Ten thousand workers have as many rows, whatever is stored."""
+    workers = func.count(func.distinct(ResidentRow.worker_id))
+    query = (
+        select(VersionRow.digest, workers)
+        .join(ResidentRow, col(ResidentRow.version_id) == col(VersionRow.id))
+        .join(WorkerRow, col(WorkerRow.id) == col(ResidentRow.worker_id))
+        .where(col(ResidentRow.condition).in_(("serving", "draining")), col(WorkerRow.gone_at).is_(None))
+        .group_by(VersionRow.digest)
+        .order_by(workers.desc(), VersionRow.digest)
+        .limit(most)
+    )
+    return [(f"sha256:{digest}", count) for digest, count in tx.exec(query)]
+
+
+def _open_recalls(tx: Transaction) -> int:
+    query = (
+        select(func.count(func.distinct(ResidentRow.version_id)))
+        .join(VersionRow, col(VersionRow.id) == col(ResidentRow.version_id))
+        .join(WorkerRow, col(WorkerRow.id) == col(ResidentRow.worker_id))
+        .where(
+            col(ResidentRow.condition).not_in(ENDED),
+            col(VersionRow.state).in_(WITHDRAWN),
+            col(WorkerRow.gone_at).is_(None),
+        )
+    )
+    return tx.exec(query).one()
+
+
+def _rollouts(tx: Transaction, most: int) -> list[OpenRollout]:
+    query = (
+        select(AdapterRow.name, RolloutRow.alias, RolloutRow.stage, RolloutRow.step)
+        .join(AdapterRow, col(AdapterRow.id) == col(RolloutRow.adapter_id))
+        .where(col(RolloutRow.ended_at).is_(None))
+        .order_by(col(RolloutRow.id).desc())
+        .limit(most)
+    )
+    return [OpenRollout(*row) for row in tx.exec(query)]

@@ -1,0 +1,156 @@
+"""Prepared reads: the statements of nearly every request, run on SQLite without a session.
+
+A statement is compiled once, from the same SQLAlchemy object that runs in every other transaction, to
+SQLite's own text with the conversions of its columns. It runs on a read-only connection, and its results are
+as current as in any other transaction: nothing is cached.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import CompoundSelect, Select
+from sqlalchemy.dialects.sqlite import dialect
+
+from adaptry.core.errors import AdaptryError
+
+_DIALECT = dialect()
+_CACHE = 2000  # KiB of the database kept by each connection; the system keeps the rest
+_KEPT = 4  # connections kept for later; more are opened if more threads read at once
+ErrorTranslator = Callable[[BaseException], AdaptryError | None]
+Query = Select[Any] | CompoundSelect[Any]
+"""(`Any`: statements are typed by their columns.)"""
+
+
+class PreparedReads:
+    """A read-only transaction of prepared reads, on a snapshot."""
+
+    def __init__(self, connection: sqlite3.Connection, translate_error: ErrorTranslator) -> None:
+        self._connection = connection
+        self._translate_error = translate_error
+
+    def select(self, statement: Query, asked: Mapping[str, object]) -> Sequence[Any]:
+        """The rows of a statement that is built and compiled once; `asked` has texts and whole numbers.
+        Raises the errors of `Catalog.read`.
+
+        (`Any`: named tuples of the statement's columns.)
+        """
+        with _translated(self._translate_error):
+            return run_prepared(self._connection, statement, asked)
+
+
+class PreparedReaders:
+    """Connections to the database file at `path`, which must be in WAL mode, as an open catalog's is."""
+
+    def __init__(self, path: str, busy_timeout: float, translate_error: ErrorTranslator) -> None:
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._translate_error = translate_error
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+
+    @contextmanager
+    def read(self) -> Iterator[PreparedReads]:
+        """A transaction, in any thread; raises the errors of `Catalog.read`."""
+        connection = self._take()
+        try:
+            with _translated(self._translate_error):
+                connection.execute("BEGIN")
+            yield PreparedReads(connection, self._translate_error)
+            connection.execute("ROLLBACK")  # nothing was written; this only ends the transaction
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+        finally:
+            self._give_back(connection)
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _take(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        with _translated(self._translate_error):
+            connection = sqlite3.connect(
+                f"file:{quote(self._path)}?mode=rw",  # does not create a missing file
+                uri=True,
+                timeout=self._busy_timeout,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            for pragma in ("query_only=ON", f"cache_size=-{_CACHE}"):
+                connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            if len(self._idle) < _KEPT:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def run_prepared(
+    connection: sqlite3.Connection, statement: Query, asked: Mapping[str, object]
+) -> Sequence[Any]:
+    """The rows of a statement that is built once, in the connection's transaction. (`Any`: named tuples.)"""
+    return _compiled_query(statement).run(connection, asked)
+
+
+class _CompiledQuery:
+    """A statement in SQLite's form, and the functions that convert its columns to the values of
+    SQLAlchemy.
+    """
+
+    def __init__(self, statement: Query) -> None:
+        plain = statement.compile(dialect=_DIALECT)
+        asked = {name: None for name, parameter in plain.binds.items() if parameter.required}
+        # Expands `IN` lists, which are constants: no statement here has a list as parameter.
+        compiled = plain.construct_expanded_state(asked)
+        columns = statement.selected_columns
+        self._sql = compiled.statement
+        self._names = tuple(compiled.positiontup or ())
+        self._defaults = dict(compiled.parameters)
+        named = namedtuple("_Row", [str(column.key) for column in columns])  # type: ignore[misc]
+        self._row: Callable[[Sequence[object]], Any] = named._make
+        self._conversions = [
+            (number, convert)
+            for number, column in enumerate(columns)
+            if (convert := column.type.dialect_impl(_DIALECT).result_processor(_DIALECT, None))
+        ]
+
+    def run(self, connection: sqlite3.Connection, asked: Mapping[str, object]) -> list[Any]:
+        """(`Any`: named tuples.)"""
+        values = [asked[name] if name in asked else self._defaults[name] for name in self._names]
+        return [self._converted(row) for row in connection.execute(self._sql, values).fetchall()]
+
+    def _converted(self, row: tuple[object, ...]) -> Any:
+        values = list(row)
+        for number, convert in self._conversions:
+            values[number] = convert(values[number])
+        return self._row(values)
+
+
+@lru_cache(maxsize=256)
+def _compiled_query(statement: Query) -> _CompiledQuery:
+    return _CompiledQuery(statement)
+
+
+@contextmanager
+def _translated(translate_error: ErrorTranslator) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate_error(error) or error from error

@@ -1,0 +1,163 @@
+"""Principals and groups in the catalog, and the current grants of a principal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple, cast
+
+from sqlalchemy import bindparam, delete, or_, update
+from sqlalchemy import select as select_columns
+from sqlmodel import col, select
+
+from adaptry.core.access.conditions import Condition
+from adaptry.core.access.grants import Grant
+from adaptry.core.access.resources import Resource
+from adaptry.registry.access import GroupInfo, PrincipalInfo, PrincipalKind
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.encoding import decode_list
+from adaptry.storage.catalog.rows import GrantRow, GroupMemberRow, GroupRow, PrincipalRow
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+
+_GRANTS, _GROUPS, _MEMBERS = table_of(GrantRow), table_of(GroupRow), table_of(GroupMemberRow)
+_OWN_GROUPS = select_columns(_MEMBERS.c.group_id).where(_MEMBERS.c.principal_id == bindparam("principal"))
+_GRANTED = (
+    select_columns(*_GRANTS.c, _GROUPS.c.name.label("group_name"))
+    .join(_GROUPS, _GROUPS.c.id == _GRANTS.c.group_id, isouter=True)
+    .where(or_(_GRANTS.c.principal_id == bindparam("principal"), _GRANTS.c.group_id.in_(_OWN_GROUPS)))
+    .order_by(_GRANTS.c.id)
+)
+"""A principal's own grants, and those of its groups."""
+
+
+class PrincipalRecord(NamedTuple):
+    """A principal with its number in the catalog."""
+
+    key: int
+    info: PrincipalInfo
+
+
+class GroupRecord(NamedTuple):
+    """A group's number in the catalog, and its name."""
+
+    key: int
+    name: str
+
+
+def insert(
+    tx: Transaction, kind: PrincipalKind, name: str, namespace: str | None, now: datetime, by: str
+) -> PrincipalRecord:
+    """A new principal, recorded in the audit log; its name must be free."""
+    row = PrincipalRow(kind=kind, name=name, namespace=namespace, created_at=now, created_by=by)
+    tx.add(row)
+    tx.flush()
+    record(tx, "principal.create", AuditTarget(name, namespace), now, after={"kind": kind}, by=by)
+    return _record(row)
+
+
+def find(tx: Transaction, name: str) -> PrincipalRecord | None:
+    row = tx.exec(select(PrincipalRow).where(PrincipalRow.name == name)).first()
+    return _record(row) if row else None
+
+
+def by_key(tx: Transaction, key: int) -> PrincipalRecord:
+    """The principal, which must exist."""
+    return _record(tx.get_one(PrincipalRow, key))
+
+
+def every(tx: Transaction, kind: PrincipalKind | None) -> tuple[PrincipalInfo, ...]:
+    """The principals in name order; of one kind, or all."""
+    query = select(PrincipalRow).order_by(PrincipalRow.name)
+    if kind is not None:
+        query = query.where(PrincipalRow.kind == kind)
+    return tuple(_record(row).info for row in tx.exec(query))
+
+
+def set_disabled(tx: Transaction, principal: PrincipalRecord, at: datetime | None) -> PrincipalRecord:
+    """Disables a principal as of `at`, or enables it again with None."""
+    tx.execute(update(PrincipalRow).where(col(PrincipalRow.id) == principal.key).values(disabled_at=at))
+    return PrincipalRecord(principal.key, principal.info.model_copy(update={"disabled_at": at}))
+
+
+def current_grants(tx: Transaction, principal: int) -> tuple[Grant, ...]:
+    """A principal's own grants and those of its groups; none if it is disabled."""
+    is_disabled = tx.get_one(PrincipalRow, principal).disabled_at is not None
+    return () if is_disabled else enabled_grants(tx, principal)
+
+
+def enabled_grants(tx: Reads, principal: int) -> tuple[Grant, ...]:
+    """The same as `current_grants`, of a principal that is known not to be disabled."""
+    return tuple(to_grant(row, row.group_name) for row in run_select(tx, _GRANTED, {"principal": principal}))
+
+
+def to_grant(row: GrantRow | Columns, group: str | None) -> Grant:
+    """A row as the grant that it stores; `group` is the name of the group that has it."""
+    conditions = tuple(map(Condition.parse, decode_list(row.conditions)))
+    return Grant(row.permission, Resource(row.namespace, row.names), conditions, row.id, group)
+
+
+def find_group(tx: Transaction, name: str) -> GroupRecord | None:
+    row = tx.exec(select(GroupRow).where(GroupRow.name == name)).first()
+    return GroupRecord(row.id or 0, row.name) if row else None
+
+
+def insert_group(tx: Transaction, name: str, now: datetime, by: str) -> GroupRecord:
+    """A new group; its name must be free."""
+    row = GroupRow(name=name, created_at=now, created_by=by)
+    tx.add(row)
+    tx.flush()
+    return GroupRecord(row.id or 0, row.name)
+
+
+def delete_group(tx: Transaction, group: GroupRecord) -> None:
+    """Deletes a group with its memberships and grants."""
+    tx.execute(delete(GroupMemberRow).where(col(GroupMemberRow.group_id) == group.key))
+    tx.execute(delete(GrantRow).where(col(GrantRow.group_id) == group.key))
+    tx.execute(delete(GroupRow).where(col(GroupRow.id) == group.key))
+
+
+def set_membership(tx: Transaction, group: GroupRecord, principal: PrincipalRecord, is_member: bool) -> bool:
+    """Adds or removes a member; returns whether that changed anything."""
+    row = tx.get(GroupMemberRow, (group.key, principal.key))
+    if (row is not None) == is_member:
+        return False
+    if row is not None:
+        tx.delete(row)
+    else:
+        tx.add(GroupMemberRow(group_id=group.key, principal_id=principal.key))
+    tx.flush()
+    return True
+
+
+def groups(tx: Transaction) -> tuple[GroupInfo, ...]:
+    """Every group with its members, in name order."""
+    rows: Sequence[GroupRow] = tx.exec(select(GroupRow).order_by(GroupRow.name)).all()
+    members = tx.exec(
+        select(GroupMemberRow.group_id, PrincipalRow.name)
+        .join(PrincipalRow, col(PrincipalRow.id) == col(GroupMemberRow.principal_id))
+        .order_by(PrincipalRow.name)
+    ).all()
+    return tuple(
+        GroupInfo(
+            name=row.name,
+            members=tuple(name for group, name in members if group == row.id),
+            created_at=row.created_at,
+            created_by=row.created_by,
+        )
+        for row in rows
+    )
+
+
+def _record(row: PrincipalRow) -> PrincipalRecord:
+    return PrincipalRecord(
+        row.id or 0,
+        PrincipalInfo(
+            name=row.name,
+            kind=cast(PrincipalKind, row.kind),
+            namespace=row.namespace,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            disabled_at=row.disabled_at,
+        ),
+    )

@@ -1,0 +1,34 @@
+"""Rows of quotas: limits of storage and requests for namespaces and principals, and their use."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field
+
+from adaptry.storage.catalog.rows.row import Moment, Row
+
+
+class QuotaRow(Row, table=True):
+    """The limits that are set for a name, or with the name `*` for all names of a scope; None is not set."""
+
+    __tablename__ = "quotas"
+    scope: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    bytes: int | None = Field(default=None, sa_type=BigInteger)
+    versions: int | None = Field(default=None, sa_type=BigInteger)
+    uploads: int | None = Field(default=None, sa_type=BigInteger)
+    requests: int | None = Field(default=None, sa_type=BigInteger)
+    set_at: datetime = Field(sa_type=Moment)
+    set_by: str
+
+
+class StoredUseRow(Row, table=True):
+    """How many bytes of files and how many versions a name stores: derived from `files` and `versions`."""
+
+    __tablename__ = "stored_use"
+    scope: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    bytes: int = Field(default=0, sa_type=BigInteger)
+    versions: int = Field(default=0, sa_type=BigInteger)

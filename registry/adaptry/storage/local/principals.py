@@ -1,0 +1,214 @@
+"""The part of a local registry about principals and their groups."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from adaptry.core.access.actions import Action
+from adaptry.core.access.conditions import Facts
+from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound, PermissionDenied
+from adaptry.core.identity import ANONYMOUS, LOCAL
+from adaptry.core.refs import AdapterName
+from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
+from adaptry.registry.principals import Principals
+from adaptry.storage import invitations
+from adaptry.storage.catalog import grants, principals
+from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.principals import GroupRecord, PrincipalRecord
+from adaptry.storage.local.context import RegistryContext
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED = frozenset({LOCAL.name, ANONYMOUS.name, "mirror"})
+"""Reserved names, which records use for other authors than stored principals."""
+
+
+@dataclass(frozen=True)
+class LocalPrincipals(Principals):
+    """The principals of a local registry."""
+
+    context: RegistryContext
+
+    def create(self, kind: PrincipalKind, name: str) -> PrincipalInfo:
+        namespace = None
+        if kind == "service-account":
+            namespace = _namespace_of(name)
+            require_in_namespace(self.context, "token.manage", namespace)
+        else:
+            require_administrator(self.context, f"create the {kind} {name}")
+            _check_name(kind, name)
+        with self.context.write() as tx:
+            if principals.find(tx, name):
+                raise Conflict(f"{name} exists already; names are never reused, also of disabled ones")
+            now, by = self.context.clock(), self.context.identity.name
+            return principals.insert(tx, kind, name, namespace, now, by).info
+
+    def list(self, kind: PrincipalKind | None = None) -> tuple[PrincipalInfo, ...]:
+        identity = self.context.identity
+        with self.context.catalog.read() as tx:
+            found = principals.every(tx, kind)
+        if identity.may_administer:
+            return found
+        facts = Facts(now=self.context.clock())
+        return tuple(
+            one
+            for one in found
+            if one.name == identity.name
+            or (one.namespace is not None and identity.may_in("token.manage", one.namespace, facts))
+        )
+
+    def set_disabled(self, name: str, is_disabled: bool) -> PrincipalInfo:
+        with self.context.write() as tx:
+            principal = managed_principal(self.context, tx, name, f"disable or enable {name}")
+            if (principal.info.disabled_at is not None) == is_disabled:
+                return principal.info
+            could_administer = grants.has_administrator(tx)
+            at = self.context.clock() if is_disabled else None
+            changed = principals.set_disabled(tx, principal, at)
+            require_administrator_left(tx, could_administer)
+            action = "principal.disable" if is_disabled else "principal.enable"
+            state = {"disabled": not is_disabled}, {"disabled": is_disabled}
+            self.context.record(tx, action, _target(changed.info), before=state[0], after=state[1])
+            return changed.info
+
+    def invite(self, request: InvitationRequest) -> InvitationInfo:
+        require_administrator(self.context, f"invite {request.name}")
+        with self.context.write() as tx:
+            now, by = self.context.clock(), self.context.identity.name
+            user = principals.find(tx, request.name)
+            if user is None:
+                _check_name("user", request.name)
+                user = principals.insert(tx, "user", request.name, None, now, by)
+            invited = invitations.invite(tx, user, now + timedelta(hours=request.hours), now, by)
+            until = {"expires_at": invited.expires_at}
+            self.context.record(tx, "invitation.create", _target(user.info), after=until)
+            return invited
+
+    def groups(self) -> tuple[GroupInfo, ...]:
+        identity = self.context.identity
+        with self.context.catalog.read() as tx:
+            found = principals.groups(tx)
+        return tuple(one for one in found if identity.may_administer or identity.name in one.members)
+
+    def create_group(self, name: str) -> GroupInfo:
+        require_administrator(self.context, f"create the group {name}")
+        if not _GROUP.fullmatch(name):
+            raise Invalid(f"not a name for a group: {name[:100]!a} (1 to 64 letters, digits, '.', '_', '-')")
+        with self.context.write() as tx:
+            if principals.find_group(tx, name):
+                raise Conflict(f"the group {name} already exists")
+            principals.insert_group(tx, name, self.context.clock(), self.context.identity.name)
+            self.context.record(tx, "group.create", AuditTarget(name))
+            return _group_info(tx, name)
+
+    def delete_group(self, name: str) -> None:
+        require_administrator(self.context, f"delete the group {name}")
+        with self.context.write() as tx:
+            group = existing_group(tx, name)
+            could_administer = grants.has_administrator(tx)
+            was = {"members": ", ".join(_group_info(tx, name).members)}
+            principals.delete_group(tx, group)
+            require_administrator_left(tx, could_administer)
+            self.context.record(tx, "group.delete", AuditTarget(name), before=was)
+
+    def set_membership(self, group: str, principal: str, is_member: bool) -> GroupInfo:
+        require_administrator(self.context, f"change who is in the group {group}")
+        with self.context.write() as tx:
+            could_administer = grants.has_administrator(tx)
+            changed = principals.set_membership(
+                tx, existing_group(tx, group), existing_principal(tx, principal), is_member
+            )
+            if not changed and not is_member:
+                raise NotFound(f"{principal} is not in the group {group}")
+            require_administrator_left(tx, could_administer)
+            if changed:
+                action, who = f"group.{'add' if is_member else 'remove'}", {"principal": principal}
+                state = {"after": who} if is_member else {"before": who}
+                self.context.record(tx, action, AuditTarget(group), **state)
+            return _group_info(tx, group)
+
+
+def _check_name(kind: PrincipalKind, name: str) -> None:
+    """Raises `Invalid` for a name that no user or worker can have."""
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise Invalid(
+            f"not a name for a {kind}: {name[:100]!a} (1 to 96 letters, digits and . _ @ + -;"
+            f" not {', '.join(sorted(_RESERVED))})"
+        )
+
+
+def _target(principal: PrincipalInfo) -> AuditTarget:
+    return AuditTarget(principal.name, principal.namespace)
+
+
+def require_administrator(context: RegistryContext, what: str) -> None:
+    """Raises `PermissionDenied`."""
+    if not context.identity.may_administer:
+        raise PermissionDenied(f"{context.identity.name} may not {what[:200]}; it takes an administrator")
+
+
+def managed_principal(context: RegistryContext, tx: Transaction, name: str, what: str) -> PrincipalRecord:
+    """A principal that the caller manages: any, for administrators; for holders of `token.manage`, a service
+    account of the namespace.
+
+    Raises `PermissionDenied`, whether the principal exists or not, and `NotFound` for administrators.
+    """
+    found = principals.find(tx, name)
+    namespace = found.info.namespace if found else None
+    if namespace is None or not context.identity.may_in(
+        "token.manage", namespace, Facts(now=context.clock())
+    ):
+        require_administrator(context, what)
+    return _existing(found, name)
+
+
+def require_in_namespace(context: RegistryContext, action: Action, namespace: str) -> None:
+    """Raises `PermissionDenied` for those without `action` in the whole namespace."""
+    decision = context.identity.decide(action, namespace, None, Facts(now=context.clock()))
+    if not decision.is_allowed:
+        raise PermissionDenied(f"{context.identity.name} may not do this in {namespace!r}: {decision.reason}")
+
+
+def require_administrator_left(tx: Transaction, could_administer: bool) -> None:
+    """Raises `Conflict` if a change removes the last administrator."""
+    if could_administer and not grants.has_administrator(tx):
+        raise Conflict(
+            "nobody would be left to administer the registry; make somebody else an administrator first:"
+            " adaptry grant add NAME admin '*'"
+        )
+
+
+def existing_principal(tx: Transaction, name: str) -> PrincipalRecord:
+    """Raises `NotFound`."""
+    return _existing(principals.find(tx, name), name)
+
+
+def existing_group(tx: Transaction, name: str) -> GroupRecord:
+    """Raises `NotFound`."""
+    if (found := principals.find_group(tx, name)) is None:
+        raise NotFound(f"no group {name[:80]!a}; `adaptry group ls` shows the groups")
+    return found
+
+
+def _existing(found: PrincipalRecord | None, name: str) -> PrincipalRecord:
+    if found is None:
+        raise NotFound(f"no user, service account or worker {name[:100]!a}; `adaptry user ls` shows them")
+    return found
+
+
+def _group_info(tx: Transaction, name: str) -> GroupInfo:
+    return next(one for one in principals.groups(tx) if one.name == name)
+
+
+def _namespace_of(service_account: str) -> str:
+    """Raises `Invalid`."""
+    try:
+        return AdapterName.parse(service_account).namespace
+    except InvalidRef as error:
+        raise Invalid(
+            f"not a name for a service account: {service_account[:100]!a} (its namespace and its name, such"
+            " as acme/ci)"
+        ) from error

@@ -1,0 +1,399 @@
+"""Records the examples of the REST description: one real exchange for each operation.
+
+    python -m tests.api.record_examples
+
+It starts a server on an empty registry, calls every operation in an order that makes sense, and writes what
+was sent and answered to `api/adaptry_api/description/examples.json`. Times and secrets are replaced, so that
+the file does not change without a reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
+from adaptry.registry.records import PushOptions
+from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry_api import description
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import RawResponse, Server, running_server
+
+EXAMPLES = Path(description.__file__).with_name("examples.json")
+BASE = "org/tiny"
+BYTES = "application/octet-stream"
+_TIME = re.compile(r"\b20\d\d-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00)")
+_RANDOM = (
+    (r"adr_([a-z]+)_[0-9A-Za-z]{38}", r"adr_\1_0123456789abcdef"),
+    (r"adaptry/audit/[0-9a-f]{16}", "adaptry/audit/0123456789abcdef"),
+    (r'"request": "[0-9a-f]{16}"', '"request": "89abcdef01234567"'),
+    (r'"leaf": "[0-9a-f]{64}"', f'"leaf": "{"ab" * 32}"'),
+    (r"(?<=\\n)[A-Za-z0-9+/]{43}=(?=\\n)", "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s="),
+    (r"(?<=abcdef )[A-Za-z0-9+/]{91}=", "q6urq" * 18 + "q="),
+    (r'"hashes": \[[^\]]*\]', f'"hashes": ["{"cd" * 32}"]'),
+    (r"\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}", "+01234567+" + "Aaur" * 11),
+    (r"adr_([a-z]+)_[0-9A-Za-z]{38}", r"adr_\1_0123456789abcdef"),
+)
+"""What is random or secret in the examples, and what is written instead."""
+_LONG = 40
+"""Entries of a table or list that an example shows at most."""
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Calls a server, and keeps the first exchange of each operation."""
+
+    server: Server
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        example: object = None,
+    ) -> RawResponse:
+        """One call, which must succeed. `example` replaces a body that is no JSON."""
+        at = path + (f"?{urlencode(query)}" if query else "")
+        answer = self.server.call(method, at, body, headers=headers)
+        assert answer.status < 300, (method, path, answer.status, answer.body[:500])
+        name, parameters = self._operation(method, path)
+        exchange: dict[str, Any] = {"status": str(answer.status)}
+        given = parameters | (query or {}) | (headers or {})
+        if given:
+            exchange["parameters"] = given
+        if body is not None:
+            exchange["request"] = example if isinstance(body, bytes) else body
+        if answer.body:
+            exchange["response"] = _shown(answer)
+        self.found.setdefault(name, exchange)
+        return answer
+
+    def _operation(self, method: str, path: str) -> tuple[str, dict[str, str]]:
+        for template, operations in self.server.call("GET", "/openapi.json").json["paths"].items():
+            if method.lower() in operations and (values := _match(template, path)) is not None:
+                return operations[method.lower()]["operationId"], values
+        raise LookupError(f"no operation: {method} {path}")
+
+
+def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
+    """An example for each operation."""
+    recorder = Recorder(server)
+    call = recorder.call
+    v1 = "/api/v1"
+    call("GET", "/healthz")
+    call("GET", "/readyz")
+    call("GET", v1)
+    call("GET", f"{v1}/whoami")
+    _bases(recorder, folder)
+    _first_push(recorder, folder)
+    at = f"{v1}/adapters/acme/tone"
+    second = push(
+        server.registry(),
+        open_dir(tiny_lora(folder / "second", layers=1, seed=2)),
+        "acme/tone",
+        options=PushOptions(metrics={"accuracy": 0.83}),
+    ).version.digest
+    call("GET", f"{v1}/adapters", query={"namespace": "acme"})
+    call("GET", at)
+    call("PATCH", at, {"description": "Answers in a friendly tone.", "tags": ["support"]})
+    call("GET", f"{at}/history", query={"limit": "2"})
+    call("GET", f"{at}/versions")
+    call("GET", f"{at}/versions/2")
+    call("GET", f"{at}/versions/2/detail")
+    call("GET", f"{at}/versions/2/tensors", query={"limit": "2"})
+    call("POST", f"{at}/versions/2/downloads")
+    call("GET", f"{at}/versions/2/verdicts", query={"runtime": "vllm@0.32,max_lora_rank=16"})
+    call("POST", f"{at}/versions/2/metrics", {"metrics": {"accuracy": 0.84}})
+    call("GET", f"{at}/versions/2/metrics")
+    _evidence(recorder, server, at)
+    call("GET", f"{v1}/search", query={"q": "base:org/tiny rank<=16 metric.accuracy>0.8"})
+    call("PUT", f"{at}/aliases/prod", {"to": str(second)}, headers={"If-Match": '"1"'})
+    call("GET", f"{at}/aliases")
+    call("GET", f"{at}/aliases/prod")
+    base = recorder.found["register_base"]["response"]["id"]
+    call("PUT", f"{at}/revisions/{second}/base", {"base": base})
+    call("GET", f"{at}/revisions/{second}/manifest")
+    call("GET", f"{at}/revisions/{second}/files/adapter_config.json")
+    _commits(recorder)
+    _workers(recorder, str(second))
+    call("DELETE", f"{at}/aliases/prod", headers={"If-Match": '"2"'})
+    call(
+        "PUT",
+        f"{at}/revisions/{second}/state",
+        {"state": "deprecated", "reason": "version 3 answers better", "successor": "acme/tone@1"},
+        headers={"If-Match": '"0"'},
+    )
+    _jobs(recorder)
+    call("GET", f"{v1}/events", query={"after": "0", "limit": "2", "about": "acme/*"})
+    call("POST", f"{at}/rename", {"to": "acme/voice"})
+    call("GET", f"{at}/moved")
+    call("DELETE", f"{v1}/adapters/acme/voice")
+    token = call("POST", f"{v1}/tokens", {"name": "ci", "role": "writer", "namespaces": ["acme"], "days": 90})
+    call("GET", f"{v1}/tokens")
+    call("DELETE", f"{v1}/tokens/2")
+    _people(call)
+    _audit(call)
+    call("POST", f"{v1}/tokens/revoke", {"token": token.json["secret"]})
+    call("GET", "/metrics")
+    return _scrub(recorder.found)
+
+
+def _people(call: Callable[..., RawResponse]) -> None:
+    v1 = "/api/v1"
+    call("POST", f"{v1}/principals", {"kind": "user", "name": "ann"})
+    call("GET", f"{v1}/principals", query={"kind": "user"})
+    call("POST", f"{v1}/groups", {"name": "ml-team"})
+    call("PATCH", f"{v1}/groups/ml-team/members", {"principal": "ann", "is_member": True})
+    call("GET", f"{v1}/groups")
+    call("PATCH", f"{v1}/namespaces/acme/members", {"group": "ml-team", "role": "contributor"})
+    call("PUT", f"{v1}/namespaces/acme/accountable", {"principal": "ann"})
+    call("GET", f"{v1}/namespaces/acme/members")
+    grant = {
+        "principal": "ann",
+        "permission": "alias.move",
+        "resource": "acme",
+        "conditions": ["alias!=prod"],
+    }
+    id = call("POST", f"{v1}/grants", grant).json["id"]
+    call("GET", f"{v1}/grants", query={"principal": "ann"})
+    query = {"principal": "ann", "action": "alias.move", "ref": "acme/tone@prod"}
+    call("GET", f"{v1}/access", query=query)
+    call("DELETE", f"{v1}/grants/{id}")
+    invited = call("POST", f"{v1}/invitations", {"name": "ann", "hours": 24})
+    call("POST", f"{v1}/invitations/accept", {"code": invited.json["code"], "name": "laptop"})
+    call("PUT", f"{v1}/quotas", {"scope": "namespace", "name": "acme", "bytes": 500_000_000_000})
+    call("GET", f"{v1}/quotas", query={"scope": "namespace", "name": "acme"})
+    call("DELETE", f"{v1}/quotas", query={"scope": "namespace", "name": "acme"})
+    call("PATCH", f"{v1}/principals", {"name": "ann", "is_disabled": True})
+    call("DELETE", f"{v1}/groups/ml-team")
+
+
+def _audit(call: Callable[..., RawResponse]) -> None:
+    v1 = "/api/v1/audit"
+    call("GET", v1, query={"action": "grant.*", "limit": "2"})
+    call("POST", f"{v1}/exports", {"resource": "acme"})
+    call("GET", f"{v1}/checkpoint")
+    call("GET", f"{v1}/checkpoints", query={"limit": "1"})
+    call("GET", f"{v1}/sealed", query={"start": "0", "limit": "2"})
+    call("GET", f"{v1}/inclusion", query={"seq": "0", "size": "4"})
+    call("GET", f"{v1}/consistency", query={"old": "3", "size": "4"})
+
+
+def _bases(recorder: Recorder, folder: Path) -> None:
+    call, v1 = recorder.call, "/api/v1"
+    record = fingerprint(open_checkpoint(tiny_base(folder / "base", layers=1)))
+    body = {"record": record.model_dump(mode="json"), "names": [BASE]}
+    base = call("POST", f"{v1}/bases", body).json["id"]
+    weights = (folder / "base" / "model.safetensors").read_bytes()
+    digest = str(Digest.of(weights))
+    call("GET", f"{v1}/bases/{base}/blobs/{digest}")
+    upload = call("POST", f"{v1}/bases/{base}/uploads", {"digest": digest, "size": len(weights)}).json
+    _send(recorder.server, upload, weights)
+    files = {"files": [{"path": "model.safetensors", "sha256": digest, "size": len(weights)}]}
+    call("PUT", f"{v1}/bases/{base}/files", files)
+    call("GET", f"{v1}/bases/{base}/files/model.safetensors", headers={"Range": "bytes=0-7"})
+    call("PATCH", f"{v1}/bases/{base}", {"visibility": "public"})
+    call("GET", f"{v1}/bases")
+    call("GET", f"{v1}/bases/find", query={"key": BASE})
+    call("GET", f"{v1}/bases/like/{record.architecture}")
+    call("GET", f"{v1}/bases/{base}/record")
+
+
+def _send(server: Server, upload: dict[str, Any], data: bytes) -> None:
+    headers = {"Upload-Offset": "0", "Upload-Size": str(len(data)), "Content-Type": BYTES}
+    sent = server.call("PATCH", f"/api/v1/uploads/{upload['id']}", data, headers=headers)
+    assert sent.status == 200, sent.body
+    done = {"offset": len(data), "size": len(data)}
+    assert server.call("POST", f"/api/v1/uploads/{upload['id']}/finish", done).status == 204
+
+
+def _first_push(recorder: Recorder, folder: Path) -> None:
+    """Pushes as a client of another language does: uploads, then a manifest."""
+    call, at = recorder.call, "/api/v1/adapters/acme/tone"
+    call("POST", "/api/v1/adapters", {"name": "acme/tone", "visibility": "private"})
+    source = tiny_lora(folder / "first", layers=1)
+    entries = []
+    for path in sorted(source.iterdir()):
+        data = path.read_bytes()
+        digest = str(Digest.of(data))
+        call("GET", f"{at}/blobs/{digest}")
+        upload = call("POST", f"{at}/uploads", {"digest": digest, "size": len(data)}).json
+        call("GET", "/api/v1/uploads")
+        call(
+            "PATCH",
+            f"/api/v1/uploads/{upload['id']}",
+            data,
+            headers={
+                "Upload-Offset": "0",
+                "Upload-Size": str(len(data)),
+                "Content-Type": BYTES,
+            },
+            example="(the bytes of the file)",
+        )
+        call("POST", f"/api/v1/uploads/{upload['id']}/finish", {"offset": len(data), "size": len(data)})
+        entries.append({"path": path.name, "sha256": digest, "size": len(data)})
+    unwanted = call("POST", f"{at}/uploads", {"digest": f"sha256:{'0' * 64}", "size": 10}).json
+    call("DELETE", f"/api/v1/uploads/{unwanted['id']}")
+    manifest = json.dumps({"files": entries, "schema": 1}, sort_keys=True, separators=(",", ":"))
+    body = {
+        "manifest": base64.b64encode(manifest.encode()).decode(),
+        "options": {"alias": "prod", "metrics": {"accuracy": 0.81}},
+    }
+    call("POST", f"{at}/revisions", body)
+
+
+def _commits(recorder: Recorder) -> None:
+    call, at = recorder.call, "/api/v1/adapters/acme/tone"
+    manifest = recorder.server.call("GET", f"{at}/revisions/{_revision(recorder, 1)}/manifest").body
+    call("GET", f"{at}/commits")
+    call("GET", f"{at}/commits/find", query={"revision": "main"})
+    call("POST", f"{at}/branches", {"name": "trial", "at": "main"})
+    note = {"title": "Back to the first weights"}
+    call(
+        "POST",
+        f"{at}/commits",
+        {"branch": "trial", "manifest": base64.b64encode(manifest).decode(), "note": note},
+    )
+    call("POST", f"{at}/commits/squash", {"branch": "trial", "note": {"title": "One commit"}})
+    call("POST", f"{at}/tags", {"name": "first", "at": "main", "message": "The first that was served."})
+    call("GET", f"{at}/references")
+    call("DELETE", f"{at}/tags/first")
+    call("DELETE", f"{at}/branches/trial")
+
+
+def _revision(recorder: Recorder, number: int) -> str:
+    return str(recorder.server.call("GET", f"/api/v1/adapters/acme/tone/versions/{number}").json["digest"])
+
+
+def _evidence(recorder: Recorder, server: Server, at: str) -> None:
+    data = b'{"results": {"gsm8k": {"exact_match,strict-match": 0.71}}, "lm_eval_version": "0.4.13"}'
+    registry, digest = server.registry(), Digest.of(data)
+    upload = registry.uploads.open(AdapterName.parse("acme/tone"), digest, len(data))
+    registry.uploads.finish(registry.uploads.append(upload, 0, [data]))
+    value = {
+        "task": "gsm8k",
+        "metric": "exact_match",
+        "filter": "strict-match",
+        "value": 0.71,
+        "stderr": 0.0125,
+        "n": 1319,
+        "direction": "higher",
+    }
+    body = {"digest": str(digest), "format": "lm-eval", "harness": "lm-eval", "values": [value]}
+    recorder.call("POST", f"{at}/versions/2/evidence", body)
+    listed = recorder.call("GET", f"{at}/versions/2/evidence", query={"task": "gsm8k", "limit": "1"})
+    by_id = f"/api/v1/evidence/{listed.json['items'][0]['id']}"
+    recorder.call("GET", by_id)
+    recorder.call("GET", f"{by_id}/files")
+    recorder.call("GET", f"{by_id}/files/file")
+    recorder.call("POST", f"{by_id}/withdrawal", {"reason": "measured without the chat template"})
+
+
+def _workers(recorder: Recorder, digest: str) -> None:
+    call, at = recorder.call, "/api/v1/adapters/acme/tone"
+    resident = {
+        "name": "acme/tone",
+        "digest": digest,
+        "served_as": "acme/tone@prod",
+        "condition": "serving",
+        "since": "2026-11-02T09:30:00Z",
+    }
+    report = {"worker": "gpu-7", "engine": "vllm", "version": "0.32.0", "names": ["acme/tone@prod"]}
+    call("POST", "/api/v1/workers", {**report, "residents": [resident]})
+    call("GET", "/api/v1/workers")
+    call("GET", "/api/v1/workers/gpu-7")
+    call("GET", f"{at}/versions/2/residents")
+    first = _revision(recorder, 1)
+    rollout = call("POST", f"{at}/rollouts", {"alias": "prod", "to": first, "steps": [10, 50, 100]})
+    call("GET", f"{at}/rollouts")
+    call(
+        "PATCH",
+        f"{at}/rollouts/prod",
+        {"to": "abort", "reason": "answers are worse"},
+        headers={"If-Match": f'"{rollout.json["generation"]}"'},
+    )
+    recorder.server.call("POST", "/api/v1/workers", {**report, "residents": None})
+    call("PUT", "/api/v1/workers/gpu-7/gone", {"reason": "the machine was returned to its owner"})
+    call("DELETE", "/api/v1/workers/gpu-7")
+
+
+def _jobs(recorder: Recorder) -> None:
+    call, v1 = recorder.call, "/api/v1"
+    order = {"kind": "combine", "task": {"inputs": ["acme/tone@1", "acme/tone@2=0.5"], "to": "acme/both"}}
+    job = call("POST", f"{v1}/jobs", order).json["id"]
+    call("GET", f"{v1}/jobs")
+    call("GET", f"{v1}/jobs/{job}")
+    call("GET", f"{v1}/jobs/{job}/log")
+    call("POST", f"{v1}/jobs/{job}/cancel")
+    call("POST", f"{v1}/jobs/{job}/retry")
+    call("GET", f"{v1}/runners")
+    call("PUT", f"{v1}/schedules/nightly", {"cron": "0 3 * * *", "order": {"kind": "verify", "task": {}}})
+    call("GET", f"{v1}/schedules")
+    call("DELETE", f"{v1}/schedules/nightly")
+
+
+def _match(template: str, path: str) -> dict[str, str] | None:
+    names = re.findall(r"\{(\w+)\}", template)
+    pattern = re.sub(
+        r"\\\{(\w+)\\\}",
+        lambda m: "(.+)" if m[1] in ("path", "branch", "tag") else "([^/]+)",
+        re.escape(template),
+    )
+    found = re.fullmatch(pattern, path)
+    return dict(zip(names, found.groups(), strict=True)) if found else None
+
+
+def _shown(answer: RawResponse) -> object:
+    """The body as an example: JSON, text, or a word for other bytes."""
+    kind = answer.headers.get("Content-Type", "")
+    if kind.startswith("application/json"):
+        return _shorter(answer.json)
+    if kind.startswith("text/plain"):
+        return "\n".join(answer.body.decode().splitlines()[:6]) + "\n"
+    return "(the bytes of the file)"
+
+
+def _shorter(value: Any) -> Any:
+    """Long tables and lists, cut. (`Any`: JSON.)"""
+    if isinstance(value, dict):
+        return {key: _shorter(inner) for key, inner in itertools.islice(value.items(), _LONG)}
+    return (
+        [_shorter(inner) for inner in value[:3]] if isinstance(value, list) and len(value) > _LONG else value
+    )
+
+
+def _scrub(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    text = _TIME.sub("2026-11-02T09:30:00Z", json.dumps(found))
+    for pattern, same in _RANDOM:
+        text = re.sub(pattern, same, text)
+    scrubbed: dict[str, dict[str, Any]] = json.loads(text)
+    return scrubbed
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with running_server(ServerSettings(data=folder / "data")) as server:
+            found = record(server, folder)
+    EXAMPLES.write_text(json.dumps(dict(sorted(found.items())), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""People, groups, members, grants and tokens, administered over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, Unauthenticated
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
+from adaptry.registry.access import AccessQuestion, GrantRequest, MemberChange, TokenRequest
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.storage import tokens
+from adaptry.storage.connect import open_local
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.auth import TokenAuthenticator
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, running_server
+
+TONE = AdapterName.parse("acme/tone")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all, with acme/tone@prod; each test has people of its own."""
+    folder = tmp_path_factory.mktemp("people")
+    with (
+        ExitStack() as at_the_end,
+        running_server(ServerSettings(data=folder / "data"), at_the_end.callback) as one,
+    ):
+        push(
+            one.registry(),
+            open_dir(tiny_lora(folder / "lora")),
+            "acme/tone",
+            options=PushOptions(alias="prod"),
+        )
+        yield one
+
+
+def new_user(server: Server, name: str, **roles: str) -> HttpRegistry:
+    """The client of a new user with roles in namespaces, whose token is not limited."""
+    root = server.registry()
+    root.principals.create("user", name)
+    for namespace, role in roles.items():
+        root.grants.set_member(namespace, MemberChange.model_validate({"principal": name, "role": role}))
+    return server.registry(root.tokens.create(TokenRequest(name="laptop", principal=name)).secret)
+
+
+def test_a_member_who_is_removed_is_out_at_once(server: Server) -> None:
+    theirs = new_user(server, "mia", acme="maintainer")
+    assert theirs.aliases.list(TONE)[0].alias == "prod"
+
+    server.registry().grants.set_member("acme", MemberChange(principal="mia", role=None))
+
+    with pytest.raises(NotFound, match="no adapter acme/tone"):
+        theirs.aliases.list(TONE)
+    with pytest.raises(NotFound, match="is not a member of"):
+        server.registry().grants.set_member("acme", MemberChange(principal="mia", role=None))
+
+
+def test_a_role_allows_what_the_table_says(server: Server) -> None:
+    digest = server.registry().aliases.list(TONE)[0].digest
+    viewer, contributor = new_user(server, "vic", acme="viewer"), new_user(server, "cora", acme="contributor")
+    maintainer = new_user(server, "matt", acme="maintainer")
+
+    with pytest.raises(PermissionDenied, match=r"push.*no grant allows push on acme/tone"):
+        viewer.adapters.edit(TONE, AdapterEdit(description="mine"))
+    contributor.adapters.edit(TONE, AdapterEdit(description="ours"))
+    for change in (AdapterEdit(visibility="public"), AdapterEdit(visibility="public", description="x")):
+        with pytest.raises(PermissionDenied, match=r"state\.set"):
+            contributor.adapters.edit(TONE, change)
+    with pytest.raises(PermissionDenied, match=r"alias\.move"):
+        contributor.aliases.move(TONE, "stage", digest, None)
+    maintainer.aliases.move(TONE, "stage", digest, None)
+    maintainer.aliases.remove(TONE, "stage", 1)
+    with pytest.raises(PermissionDenied, match="may not grant"):
+        maintainer.grants.add(GrantRequest(principal="vic", permission="viewer", resource="acme"))
+
+
+def test_a_push_that_moves_an_alias_takes_the_right_to_move_it(server: Server, tmp_path: Path) -> None:
+    contributor = new_user(server, "carl", acme="contributor")
+    lora = open_dir(tiny_lora(tmp_path / "other", seed=9))
+
+    with pytest.raises(PermissionDenied, match=r"alias\.move"):
+        push(contributor, lora, "acme/voice", options=PushOptions(alias="prod"))
+    push(contributor, lora, "acme/voice")
+
+
+def test_every_alias_but_prod_may_be_moved_by_one_grant(server: Server) -> None:
+    root = server.registry()
+    digest = root.aliases.list(TONE)[0].digest
+    theirs = new_user(server, "ally", acme="viewer")
+    added = root.grants.add(
+        GrantRequest(principal="ally", permission="alias.move", resource="acme", conditions=("alias!=prod",))
+    )
+
+    theirs.aliases.move(TONE, "canary", digest, None)
+    with pytest.raises(PermissionDenied, match="a condition does not hold"):
+        theirs.aliases.remove(TONE, "prod", 1)
+    refused = theirs.grants.explain(
+        AccessQuestion(principal="ally", action="alias.move", ref="acme/tone@prod")
+    )
+    assert (refused.is_allowed, refused.grant) == (False, added.id)
+    root.grants.remove(added.id)
+    with pytest.raises(PermissionDenied):
+        theirs.aliases.remove(TONE, "canary", 1)
+    root.aliases.remove(TONE, "canary", 1)
+
+
+def test_a_state_that_a_grant_leaves_out_cannot_be_set(server: Server) -> None:
+    root = server.registry()
+    theirs = new_user(server, "stan", acme="viewer")
+    root.grants.add(
+        GrantRequest(
+            principal="stan", permission="state.set", resource="acme", conditions=("state!=revoked",)
+        )
+    )
+    seen = root.aliases.list(TONE)[0]
+
+    with pytest.raises(PermissionDenied, match="state!=revoked"):
+        theirs.versions.set_state(TONE, seen.digest, StateChange(state="revoked", reason="it leaks"), 0)
+
+
+def test_an_owner_runs_a_namespace_without_an_administrator(server: Server) -> None:
+    owner = new_user(server, "olga", acme="owner")
+    new_user(server, "newt")
+
+    assert owner.principals.create("service-account", "acme/ci").namespace == "acme"
+    owner.grants.set_member("acme", MemberChange(principal="acme/ci", role="contributor"))
+    made = owner.tokens.create(TokenRequest(name="pipeline", principal="acme/ci", permissions=("push",)))
+    machine = server.registry(made.secret)
+    assert machine.about().identity == "acme/ci"
+    machine.adapters.edit(TONE, AdapterEdit(description="by a machine"))
+    narrowed = machine.grants.explain(AccessQuestion(principal="acme/ci", action="job.run", ref="acme"))
+    assert (narrowed.is_allowed, narrowed.reason) == (False, "the token is not valid for job.run on acme")
+    with pytest.raises(PermissionDenied, match="for acme only"):
+        owner.tokens.create(TokenRequest(name="wide", principal="acme/ci", resources=("*",)))
+    members = owner.grants.set_member("acme", MemberChange(principal="newt", role="viewer"))
+    assert "newt" in [one.principal for one in members.members]
+    assert owner.grants.set_accountable("acme", "newt").accountable == "newt"
+    for refused in ("evil", "acme-2"):
+        with pytest.raises(PermissionDenied):
+            owner.grants.set_member(refused, MemberChange(principal="newt", role="viewer"))
+        with pytest.raises(PermissionDenied):
+            owner.principals.create("service-account", f"{refused}/ci")
+    with pytest.raises(PermissionDenied):
+        owner.grants.add(GrantRequest(principal="olga", permission="admin", resource="*"))
+    with pytest.raises(PermissionDenied):
+        owner.tokens.create(TokenRequest(name="x", principal="newt"))
+    listed = {one.principal for one in owner.tokens.list()}
+    assert "acme/ci" in listed
+    assert {name for name in listed if not name.startswith("acme/")} == {"olga"}
+    owner.tokens.revoke(made.id)
+    with pytest.raises(Unauthenticated):
+        machine.about()
+
+
+def test_an_owner_gains_nothing_by_what_a_service_account_is_granted_elsewhere(server: Server) -> None:
+    root, owner = server.registry(), new_user(server, "otto", acme="owner")
+    owner.principals.create("service-account", "acme/robot")
+    root.grants.add(GrantRequest(principal="acme/robot", permission="admin", resource="*"))
+
+    machine = server.registry(owner.tokens.create(TokenRequest(name="x", principal="acme/robot")).secret)
+
+    assert machine.adapters.get(TONE).name == TONE
+    with pytest.raises(PermissionDenied):
+        machine.principals.create("user", "mallory")
+    with pytest.raises(PermissionDenied):
+        machine.grants.set_member("evil", MemberChange(principal="otto", role="owner"))
+    root.principals.set_disabled("acme/robot", True)
+
+
+def test_nobody_learns_which_principals_there_are_by_trying(server: Server) -> None:
+    server.registry().principals.create("service-account", "evil/ci")
+    theirs = new_user(server, "trudy", acme="owner")
+
+    def refusal(name: str) -> list[str]:
+        said = []
+        for call in (
+            lambda: theirs.principals.set_disabled(name, True),
+            lambda: theirs.tokens.create(TokenRequest(name="x", principal=name)),
+        ):
+            with pytest.raises(PermissionDenied) as refused:
+                call()
+            said.append(refused.value.message.replace(name, "NAME"))
+        return said
+
+    assert refusal("evil/ci") == refusal("evil/none") == refusal("root") == refusal("nobody")
+
+
+def test_a_token_is_listed_with_its_last_use(server: Server) -> None:
+    secret = server.token("lena", "reader", ("acme",))
+    state = TokenAuthenticator(lambda text: tokens.identify(opened.catalog, text), anonymous_read=False)
+    with closing(open_local(server.data)) as opened:
+        asyncio.run(state.identify(f"Bearer {secret}"))
+        tokens.record_use(opened.catalog, state.take_uses())
+        assert state.take_uses() == {}
+    (listed,) = (one for one in server.registry().tokens.list() if one.principal == "lena")
+    assert listed.last_used_at is not None
+    assert listed.last_used_at >= listed.created_at
+
+
+def test_a_group_gives_its_members_its_rights(server: Server) -> None:
+    root = server.registry()
+    theirs = new_user(server, "gil")
+    root.principals.create_group("ml-team")
+    root.grants.set_member("acme", MemberChange(group="ml-team", role="viewer"))
+    with pytest.raises(NotFound):
+        theirs.adapters.get(TONE)
+
+    root.principals.set_membership("ml-team", "gil", True)
+    assert theirs.adapters.get(TONE).name == TONE
+    assert [one.name for one in theirs.principals.groups()] == ["ml-team"]
+    root.principals.set_membership("ml-team", "gil", False)
+    with pytest.raises(NotFound):
+        theirs.adapters.get(TONE)
+    root.principals.set_membership("ml-team", "gil", True)
+    root.principals.delete_group("ml-team")
+    with pytest.raises(NotFound):
+        theirs.adapters.get(TONE)
+
+
+def test_a_disabled_user_is_out_until_enabled_again(server: Server) -> None:
+    root, theirs = server.registry(), new_user(server, "dora", acme="viewer")
+    assert theirs.adapters.get(TONE).name == TONE
+
+    root.principals.set_disabled("dora", True)
+    with pytest.raises(Unauthenticated, match="disabled"):
+        theirs.adapters.get(TONE)
+    with pytest.raises(Conflict, match="never reused"):
+        root.principals.create("user", "dora")
+    with pytest.raises(Conflict, match="disabled"):
+        root.tokens.create(TokenRequest(name="more", principal="dora"))
+    with pytest.raises(Conflict, match="disabled"):
+        root.tokens.create(TokenRequest(name="dora", role="admin", namespaces=("*",)))
+    root.principals.set_disabled("dora", False)
+    assert theirs.adapters.get(TONE).name == TONE
+
+
+def test_the_last_administrator_cannot_be_lost(server: Server) -> None:
+    root = server.registry()
+
+    with pytest.raises(Conflict, match="nobody would be left"):
+        root.principals.set_disabled("root", True)
+    (grant,) = (one for one in root.grants.list(principal="root") if one.permission == "admin")
+    with pytest.raises(Conflict, match="nobody would be left"):
+        root.grants.remove(grant.id)
+    assert root.about().role == "admin"
+
+
+def test_a_token_creates_no_wider_one(server: Server) -> None:
+    root = server.registry()
+    theirs = new_user(server, "tess", acme="owner")
+    narrow = theirs.tokens.create(TokenRequest(name="ci", principal="tess", resources=("acme/tone",)))
+    assert (narrow.principal, narrow.name) == ("tess", "ci")
+    assert narrow.expires_at is not None
+
+    with pytest.raises(Conflict, match="choose another name"):
+        theirs.tokens.create(TokenRequest(name="ci", principal="tess"))
+    with pytest.raises(PermissionDenied, match="limited"):
+        server.registry(narrow.secret).tokens.create(TokenRequest(name="more", principal="tess"))
+    longer = theirs.tokens.create(TokenRequest(name="long", principal="tess", days=365))
+    (in_use,) = (one for one in theirs.tokens.list() if one.name == "laptop")
+    assert longer.expires_at == in_use.expires_at
+    with pytest.raises(PermissionDenied):
+        theirs.tokens.create(TokenRequest(name="tess", role="reader", namespaces=("evil",)))
+    with pytest.raises(Invalid, match="neither a role nor an action"):
+        theirs.tokens.create(TokenRequest(name="odd", principal="tess", permissions=("fly",)))
+    other = root.tokens.create(TokenRequest(name="other", role="reader", namespaces=("evil",)))
+    with pytest.raises(NotFound, match="no valid token"):
+        theirs.tokens.revoke(other.id)
+
+
+def test_a_reader_of_some_adapters_sees_only_those(server: Server) -> None:
+    theirs = new_user(server, "nina")
+    server.registry().grants.add(GrantRequest(principal="nina", permission="viewer", resource="acme/to*"))
+
+    assert [str(one.name) for one in theirs.adapters.list().items] == ["acme/tone"]
+    assert {str(one.name) for one in theirs.versions.search("").items} == {"acme/tone"}
+    with pytest.raises(NotFound):
+        theirs.adapters.get(AdapterName.parse("acme/voice"))
+    with pytest.raises(PermissionDenied):
+        theirs.grants.members("acme")
+
+
+def test_others_grants_are_none_of_ones_business(server: Server) -> None:
+    theirs = new_user(server, "nosy", acme="maintainer")
+    (own,) = theirs.grants.list(principal="nosy")
+    assert own.permission == "maintainer"
+
+    for call in (
+        theirs.grants.list,
+        lambda: theirs.grants.list("acme"),
+        lambda: theirs.grants.list(principal="root"),
+        lambda: theirs.grants.members("evil"),
+        lambda: theirs.grants.explain(AccessQuestion(principal="root", action="read", ref="acme")),
+        lambda: theirs.principals.create_group("x"),
+        lambda: theirs.principals.set_disabled("root", True),
+        lambda: theirs.principals.set_disabled("nobody-there", True),
+        lambda: theirs.grants.set_accountable("acme", "nosy"),
+    ):
+        with pytest.raises(PermissionDenied):
+            call()
+    with pytest.raises(NotFound):
+        theirs.grants.remove(1)
+    with pytest.raises(PermissionDenied):
+        theirs.grants.remove(own.id)
+    assert [one.name for one in theirs.principals.list()] == ["nosy"]

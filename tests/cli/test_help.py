@@ -1,0 +1,203 @@
+"""`--help`, suggestions for mistyped words, completion, Ctrl-C: what a person at the terminal meets first."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import running_server
+from adaptry_cli.examples import EXAMPLES, page_of
+from adaptry_cli.interruption import INTERRUPTIONS, interruption_text
+from adaptry_cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def every_command(
+    command: click.Command = main, parent: click.Context | None = None, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    context = click.Context(command, parent=parent, info_name=path[-1] if path else "adaptry")
+    if path:
+        yield " ".join(path), command, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from every_command(inner, context, (*path, name))
+
+
+COMMANDS = list(every_command())
+WITHOUT_JSON = {
+    "demo": "a show",
+    "follow": "it prints no result",
+    "completion": "a script",
+    "audit export": "its result is JSON",
+}
+
+
+def test_every_command_has_examples_that_parse_and_a_page_that_is_there() -> None:
+    assert {path for path, _, _ in COMMANDS} == EXAMPLES.keys(), "add examples in cli/adaptry_cli/examples.py"
+    by_path = {path: command for path, command, _ in COMMANDS}
+    for path, examples in EXAMPLES.items():
+        assert (ROOT / page_of(path)).is_file()
+        for example in examples:
+            words = shlex.split(example.partition(" | ")[0])[1:]
+            length = 2 if " ".join(words[:2]) in by_path else 1
+            assert " ".join(words[:length]).startswith(path), example
+            command = by_path[" ".join(words[:length])]
+            _, extra, _ = command.make_parser(click.Context(command)).parse_args(words[length:])
+            assert extra == [], example
+
+
+def test_help_has_no_ranges_in_the_notation_of_a_library() -> None:
+    for _, command, context in COMMANDS:
+        shown = command.get_help(context)
+        assert not re.search(r"INTEGER|FLOAT|RANGE|x>=|<=x", shown.replace("FIELD<=NUMBER", "")), shown
+        assert "\\n" not in shown and "\\t" not in shown
+
+
+def test_every_command_that_prints_a_result_prints_json() -> None:
+    without = {
+        path
+        for path, command, _ in COMMANDS
+        if not isinstance(command, click.Group)
+        and not any("--json" in parameter.opts for parameter in command.params)
+    }
+
+    assert without == WITHOUT_JSON.keys()
+
+
+MISTYPED = {
+    "serach tone": "no command 'serach'; did you mean search",
+    "jobs sumbit": "no command 'sumbit'; did you mean submit?",
+    "show acme/tnoe": "no adapter acme/tnoe; did you mean acme/tone?",
+    "show amce/tone": "did you mean acme/tone?",
+    "show acme/tone@prd": "did you mean acme/tone@prod?",
+    "show acme/tone@7": "(the newest version is 1)",
+    "diff ./out acme/tnoe": "did you mean acme/tone?",
+    "base show org/tniy": "did you mean org/tiny?",
+    "search bsae:org/tiny": "unknown field 'bsae' in 'bsae:org/tiny'; did you mean base",
+    "search colour:red": "unknown field 'colour' in 'colour:red' (fields: name, namespace",
+    "search accuracy>0.9": "a metric is written metric.accuracy",
+    "search name=tone": "write name:tone",
+    "check ./out --runtime vlm": "unknown engine 'vlm'; did you mean vllm?",
+    "ls --sort donwloads": "did you mean downloads?",
+}
+
+
+@pytest.mark.usefixtures("out", "base")
+def test_a_mistyped_word_brings_the_one_that_was_meant(run) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+    run("push", "./out", "acme/tone", "--alias", "prod")
+
+    for words, says in MISTYPED.items():
+        result = CliRunner().invoke(main, words.split())
+        assert result.exit_code in (2, 3), words
+        assert says in result.stderr, words
+        assert len(result.stderr) < 400, "the grammar is in --help"
+
+
+@pytest.mark.usefixtures("out")
+def test_a_mistyped_method_brings_the_one_that_was_meant(run) -> None:
+    pytest.importorskip("torch")
+
+    refused = run("combine", "./out", "./out", "--method", "tise", "-o", "./both", code=2)
+
+    assert "unknown method 'tise'; did you mean ties?" in refused.stderr
+
+
+COMPLETED = {
+    "adaptry show acme/": ["acme/tone"],
+    "adaptry show acme/tone@": ["prod", "1"],
+    "adaptry show acme/tone@p": ["prod"],
+    "adaptry promote acme/tone --to p": ["prod"],
+    "adaptry merge --base org/": ["org/tiny"],
+    "adaptry combine --method dare_l": ["dare_linear"],
+    "adaptry export acme/tone --for llama": ["llama.cpp"],
+    "adaptry ls ac": ["acme/tone"],
+}
+
+
+@pytest.mark.usefixtures("out", "base")
+def test_words_of_the_registry_are_completed(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As bash hands them over: it takes `@` for the end of a word, and keeps what stands before it."""
+    run("base", "add", "./base", "--name", "org/tiny")
+    run("push", "./out", "acme/tone", "--alias", "prod")
+    monkeypatch.setenv("COMP_WORDBREAKS", " \t\n\"'><=;|&(:@")
+    monkeypatch.setenv("_ADAPTRY_COMPLETE", "bash_complete")
+
+    for typed, completed in COMPLETED.items():
+        monkeypatch.setenv("COMP_LINE", typed)
+        monkeypatch.setenv("COMP_POINT", str(len(typed)))
+        assert run().stdout.splitlines() == [f"plain,{word}" for word in completed], typed
+
+
+@pytest.mark.usefixtures("out")
+def test_words_of_a_server_are_completed(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with running_server(ServerSettings(data=tmp_path / "served")) as server:
+        monkeypatch.setenv("ADAPTRY_URL", server.url)
+        monkeypatch.setenv("ADAPTRY_TOKEN", server.admin)
+        run("push", "./out", "acme/tone", "--alias", "prod")
+        monkeypatch.setenv("_ADAPTRY_COMPLETE", "bash_complete")
+
+        for typed in ("adaptry show acme/", "adaptry promote acme/tone --to p"):
+            monkeypatch.setenv("COMP_LINE", typed)
+            monkeypatch.setenv("COMP_POINT", str(len(typed)))
+            assert run().stdout.splitlines() == [f"plain,{word}" for word in COMPLETED[typed]], typed
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_the_script_for_bash_is_one(run) -> None:
+    script = run("completion", "bash").stdout
+
+    done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "~/.bashrc" in run("completion", "--help").stdout
+
+
+def test_a_registry_that_is_gone_completes_nothing_and_says_nothing(
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTRY_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("COMP_LINE", "adaptry show a")
+    monkeypatch.setenv("COMP_POINT", "14")
+    monkeypatch.setenv("_ADAPTRY_COMPLETE", "bash_complete")
+
+    result = run()
+
+    assert (result.stdout.strip(), result.stderr) == ("", "")
+
+
+def test_ctrl_c_says_what_was_not_done(run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("push", "./out", "acme/tone")
+
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adaptry.operations.transfer.pull", interrupted)
+    result = run("pull", "acme/tone", "--to", "./there", code=130)
+
+    assert "interrupted: there was not written" in result.stderr
+    assert not Path("there").exists()
+    known = {path for path, _, _ in COMMANDS}
+    assert "nothing was changed" in interruption_text("ls", {})
+    assert INTERRUPTIONS.keys() <= known
+
+
+def test_a_folder_is_written_as_one_wherever_an_argument_may_be_one(run, out: Path, base: Path) -> None:
+    for words, folder in (
+        ("push out acme/tone", "out"),
+        ("base add base", "base"),
+        ("base match base", "base"),
+    ):
+        assert f"write ./{folder} for the folder" in run(*words.split(), code=2).stderr
+    assert "a folder is written ./DIR" in run("push", "nowhere", "acme/tone", code=2).stderr

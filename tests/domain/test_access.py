@@ -1,0 +1,171 @@
+"""Who may do what: grants, conditions, and tokens that narrow them, decided by one function of values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+
+from adaptry.core.access.actions import ACTIONS, Action
+from adaptry.core.access.conditions import Condition, Facts
+from adaptry.core.access.decision import Target, decide
+from adaptry.core.access.delegation import require_delegation
+from adaptry.core.access.grants import Grant, Limit, check_grant
+from adaptry.core.access.resources import Resource
+from adaptry.core.access.roles import MEMBER_ROLES, ROLES
+from adaptry.core.errors import Invalid, PermissionDenied
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.refs import AdapterName
+
+NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
+TONE = AdapterName.parse("acme/tone")
+
+
+def grant(permission: str, resource: str, *conditions: str) -> Grant:
+    return check_grant(Grant(permission, Resource.parse(resource), tuple(map(Condition.parse, conditions))))
+
+
+def is_allowed(
+    grants: list[Grant], action: Action, ref: str = "acme/tone", limit: Limit | None = None, **facts: object
+) -> bool:
+    namespace, _, name = ref.partition("/")
+    known = Facts(**facts)  # type: ignore[arg-type]  # those of `Facts`
+    return decide(grants, limit, action, Target(namespace, name or None, known)).is_allowed
+
+
+def test_every_alias_but_prod_is_one_grant() -> None:
+    grants = [grant("viewer", "acme"), grant("alias.move", "acme", "alias!=prod")]
+
+    assert is_allowed(grants, "alias.move", alias="stage")
+    assert not is_allowed(grants, "alias.move", alias="prod")
+    assert not is_allowed(grants, "alias.move")
+    assert not is_allowed(grants, "push")
+
+
+@pytest.mark.parametrize(
+    ("condition", "facts", "holds"),
+    [
+        ("alias=stage,canary", {"alias": "canary"}, True),
+        ("alias=stage,canary", {"alias": "prod"}, False),
+        ("state=deprecated", {"state": "deprecated"}, True),
+        ("state!=revoked", {"state": "revoked"}, False),
+        ("state!=revoked", {}, False),
+        ("before=2026-12-01T12:00Z", {"now": NOON}, False),
+        ("before=2026-12-01T13:30+01:00", {"now": NOON}, True),
+        ("after=2026-12-01T12:00Z", {"now": NOON}, True),
+        ("after=2026-12-02", {"now": NOON}, False),
+        ("before=2027-01-01", {}, False),
+    ],
+)
+def test_a_condition_holds_only_for_what_is_known(
+    condition: str, facts: dict[str, object], holds: bool
+) -> None:
+    parsed = Condition.parse(condition)
+    assert parsed.holds(Facts(**facts)) == holds  # type: ignore[arg-type]  # those of `Facts`
+    assert Condition.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("permission", "resource", "conditions"),
+    [
+        ("read", "acme", ["alias!=prod"]),
+        ("read", "acme", ["before=2027-01-01"]),
+        ("maintainer", "acme", ["alias!=prod"]),
+        ("push", "acme", ["alias!=prod"]),
+        ("alias.move", "acme", ["state=revoked"]),
+        ("state.set", "acme", ["state=gone"]),
+        ("alias.move", "acme", ["alias~prod"]),
+        ("alias.move", "acme", ["alias="]),
+        ("alias.move", "acme", ["before=soon"]),
+        ("fly", "acme", []),
+        ("read", "acme/to*ne", []),
+        ("read", "acme/", []),
+        ("read", "", []),
+        ("read", "a/b/c", []),
+    ],
+)
+def test_a_grant_that_would_say_something_else_than_it_seems_is_refused(
+    permission: str, resource: str, conditions: list[str]
+) -> None:
+    with pytest.raises(Invalid):
+        grant(permission, resource, *conditions)
+
+
+def test_all_conditions_of_a_grant_must_hold() -> None:
+    grants = [grant("viewer", "acme"), grant("alias.move", "acme", "alias!=prod", "before=2026-12-01T12:00Z")]
+
+    assert is_allowed(grants, "alias.move", alias="stage", now=NOON.replace(hour=11))
+    assert not is_allowed(grants, "alias.move", alias="prod", now=NOON.replace(hour=11))
+    assert not is_allowed(grants, "alias.move", alias="stage", now=NOON)
+
+
+def test_a_grant_on_adapters_by_name_is_about_no_others() -> None:
+    grants = [grant("maintainer", "acme/tone-*"), grant("viewer", "acme/voice")]
+
+    assert is_allowed(grants, "push", "acme/tone-2")
+    assert is_allowed(grants, "read", "acme/voice")
+    assert not is_allowed(grants, "push", "acme/voice")
+    assert not is_allowed(grants, "read", "acme/tone")
+    assert not is_allowed(grants, "read", "acme")
+    assert not is_allowed(grants, "job.run", "acme")
+
+
+def test_nothing_is_changed_by_those_from_whom_it_is_hidden() -> None:
+    decision = decide([grant("push", "acme")], None, "push", Target("acme", "tone"))
+
+    assert not decision.is_allowed
+    assert "read" in decision.reason
+
+
+def test_a_token_only_narrows() -> None:
+    grants = [grant("owner", "acme")]
+    limit = Limit(("alias.move",), (Resource.parse("acme/tone"),))
+
+    assert is_allowed(grants, "alias.move", "acme/tone", limit)
+    assert is_allowed(grants, "read", "acme/tone", limit)
+    assert not is_allowed(grants, "push", "acme/tone", limit)
+    assert not is_allowed(grants, "alias.move", "acme/voice", limit)
+    assert not is_allowed([], "read", "acme/tone", Limit(("admin",), (Resource.parse("*"),)))
+
+
+def test_an_administrator_with_a_narrowed_token_is_none() -> None:
+    root = Identity("root", (grant("admin", "*"),), Limit(None, (Resource.parse("acme"),)))
+
+    assert not root.may_administer
+    assert not root.reads_everything
+    assert root.may("member.manage", TONE)
+    assert not root.may_read(AdapterName.parse("evil/tone"), "private")
+    assert not Identity("root", (grant("admin", "*"),), Limit(("owner",), None)).may_administer
+
+
+def test_an_administrator_may_do_everything_and_one_of_a_namespace_not() -> None:
+    assert all(LOCAL.may_in(action, "anything") for action in ACTIONS)
+    acme = Identity.with_role("ann", "admin", ("acme", "?*"))
+    assert not acme.may_administer
+    assert not acme.may("member.manage", TONE)
+
+
+def test_each_member_role_includes_the_weaker_ones() -> None:
+    for weaker, stronger in pairwise(MEMBER_ROLES):
+        assert ROLES[weaker] < ROLES[stronger]
+    assert "admin" not in ROLES["owner"]
+
+
+@pytest.mark.parametrize(
+    ("permission", "resource"), [("admin", "acme"), ("owner", "evil"), ("viewer", "*"), ("viewer", "ac*")]
+)
+def test_an_owner_gives_nothing_that_they_have_not(permission: str, resource: str) -> None:
+    owner = Identity.with_role("olga", "owner", ("acme",))
+    require_delegation(owner, grant("owner", "acme"), Facts())
+    require_delegation(owner, grant("worker", "acme/tone"), Facts())
+
+    with pytest.raises(PermissionDenied):
+        require_delegation(owner, grant(permission, resource), Facts())
+
+
+def test_a_maintainer_gives_nothing() -> None:
+    with pytest.raises(PermissionDenied, match=r"member\.manage"):
+        require_delegation(
+            Identity.with_role("max", "maintainer", ("acme",)), grant("viewer", "acme"), Facts()
+        )

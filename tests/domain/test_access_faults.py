@@ -1,0 +1,17 @@
+"""The table of faults in access control (`tests.mutants.access`) fits the code as it is now.
+
+Whether each fault is caught takes minutes: `python -m tests.mutants.access` tries them all.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.mutants.access import FAULTS, AccessFault
+from tests.mutants.copy_of_tree import ROOT
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.check)
+def test_the_check_is_there_once_and_so_is_the_test_that_it_is_caught_by(fault: AccessFault) -> None:
+    assert (ROOT / fault.file).read_text().count(fault.before) == 1
+    file, _, test = fault.test.partition("::")
+    assert f"def {test}(" in (ROOT / file).read_text()

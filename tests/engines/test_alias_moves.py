@@ -1,0 +1,37 @@
+"""An alias that moves under load, beside real engines: no answer fails, none is stale, none is mixed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ..formats.elsewhere import Elsewhere
+
+ROOT = Path(__file__).parents[2]
+VLLM = Elsewhere("vllm", "../vllm/vllm_library.py").marks
+MISTRALRS = Elsewhere("mistralrs", "../engines/mistralrs_server.py").marks
+LLAMACPP = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(find_spec("xllamacpp") is None, reason="no llama.cpp: pip install xllamacpp"),
+]
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param("vllm-proxy", marks=VLLM),
+        pytest.param("vllm-plugin", marks=VLLM),
+        pytest.param("mistralrs", marks=MISTRALRS),
+        pytest.param("llamacpp-proxy", marks=LLAMACPP),
+    ],
+)
+def test_no_answer_fails_or_is_stale_while_an_alias_moves(engine: str) -> None:
+    """The benchmark, with a tenth of its requests and moves."""
+    command = [sys.executable, "bench/alias_moves.py", engine, "--requests", "100", "--moves", "5"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "0 failed, 0 stale, 0 mixed" in run.stdout

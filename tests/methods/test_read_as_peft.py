@@ -1,0 +1,116 @@
+"""Adapters that only PEFT's own way through a file and a model explains, with PEFT as the judge."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+import torch
+from safetensors.torch import load_file
+
+from .corpus import cases, make
+from .families import FAMILIES
+from .judging import ask_peft, ask_us, verdict, write
+from .mutations import PREFIX, Files
+
+
+def without_prefix(files: Files) -> None:
+    files.tensors = {name.removeprefix(PREFIX): value for name, value in files.tensors.items()}
+
+
+def half_without_prefix(files: Files) -> None:
+    files.tensors = {
+        name.removeprefix(PREFIX) if ".0." in name else name: value for name, value in files.tensors.items()
+    }
+
+
+def on_all_linear_layers(files: Files) -> None:
+    files.config["target_modules"] = "all-linear"
+
+
+def in_proportion(files: Files) -> None:
+    files.config["proportional_parameters"] = True
+
+
+def as_fp8(files: Files) -> None:
+    files.tensors = {
+        name: value.to(torch.float8_e4m3fn) if value.is_floating_point() else value
+        for name, value in files.tensors.items()
+    }
+
+
+def in_proportion_throughout(files: Files) -> None:
+    in_proportion(files)
+    shares = {"q_proj": 20, "k_proj": 10, "down_proj": 30}  # 20 each, by the 1,024, 512 and 1,536 elements
+    files.tensors = {
+        name: torch.randn(next(count for end, count in shares.items() if end in name))
+        for name in files.tensors
+    }
+
+
+def excluding_the_norms(files: Files) -> None:
+    files.config["exclude_modules"] = r".*\.input_layernorm"
+
+
+def with_a_wider_shared_matrix(files: Files) -> None:
+    name = "base_model.pvera_A"
+    files.tensors[name] = torch.cat([files.tensors[name], files.tensors[name][:, :1]], dim=1)
+
+
+def of_another_number_of_vectors(files: Files) -> None:
+    files.config["num_vectors"] += 1
+
+
+def named_inside(files: Files) -> None:
+    files.tensors = {
+        re.sub(r"(\.lora_[^.]+)", r"\1.default", name): value for name, value in files.tensors.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "change", "is_blocked"),
+    [
+        ("lora-plain-llava-fp32", without_prefix, False),
+        ("lora-experts-qwen2_moe-fp32", half_without_prefix, False),
+        ("lora-plain-llama-fp32", without_prefix, True),
+        ("road-road_1-qwen2_moe-fp32", on_all_linear_layers, True),
+        ("waveft-plain-llama-fp32", in_proportion, True),
+        ("waveft-plain-llama-fp32", in_proportion_throughout, False),
+        ("frod-plain-llama-fp32", as_fp8, False),
+        ("ln_tuning-plain-llama-fp32", excluding_the_norms, True),
+        ("loha-plain-conv1d-fp32", on_all_linear_layers, True),
+        ("pvera-plain-llama-fp32", with_a_wider_shared_matrix, True),
+        ("vblora-plain-llama-fp32", of_another_number_of_vectors, True),
+        ("lora-dora-llava-fp32", named_inside, False),
+    ],
+)
+def test_peft_reads_it_as_we_say(
+    case: str, change: Callable[[Files], None], is_blocked: bool, tmp_path: Path, corpus: Path
+) -> None:
+    (wanted,) = [one for one in cases(dtypes=["fp32"]) if str(one) == case]
+    made = make(wanted, corpus)
+    files = Files(
+        load_file(made.adapter / "adapter_model.safetensors"),
+        json.loads((made.adapter / "adapter_config.json").read_text()),
+        load_file(made.base / "model.safetensors"),
+    )
+    change(files)
+    adapter = write(tmp_path / "adapter", files.tensors, files.config)
+    family = FAMILIES[wanted.family]
+    ours = ask_us(made.base, adapter, tmp_path / "merged")
+    assert bool(ours.blocked) is is_blocked, ours.blocked
+    assert verdict(family, ask_peft(family, made.base, adapter), ours) is None

@@ -1,0 +1,316 @@
+"""For each check of access control, a fault that leaves it out, and the quick test that notices.
+
+    python -m tests.mutants.access --folder FOLDER
+
+The faults are written by hand, so that every check of the decision and of the wrapper around each route is
+among them, whatever a drawing of random faults (`python -m tests.mutants`) hits. Each named test must pass
+without the fault and fail with it. They are tried in a copy of the tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .copy_of_tree import copy_tree
+
+DOMAIN = "tests/domain/test_access.py::"
+GUARD = "tests/api/test_guard.py::"
+PEOPLE = "tests/api/test_permissions.py::"
+QUOTAS = "tests/storage/test_quotas.py::"
+REQUESTS = "tests/api/test_request_limits.py::"
+INVITED = "tests/api/test_invitations.py::"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessFault:
+    """In `file`, `before` becomes `after`, which leaves out `check`; `test` fails."""
+
+    check: str
+    file: str
+    before: str
+    after: str
+    test: str
+
+
+CORE = "registry/adaptry/core/access/"
+LOCAL = "registry/adaptry/storage/local/"
+CATALOG = "registry/adaptry/storage/catalog/"
+FAULTS = (
+    AccessFault(
+        "a token's limit narrows", CORE + "decision.py",
+        "if limit is not None and not limit.allows(",
+        "if limit is not None and limit is None and limit.allows(",
+        DOMAIN + "test_a_token_only_narrows",
+    ),
+    AccessFault(
+        "some grant must allow the action", CORE + "decision.py",
+        "one.allows(action, target.namespace, target.name)]", "True]",
+        DOMAIN + "test_a_grant_on_adapters_by_name_is_about_no_others",
+    ),
+    AccessFault(
+        "the conditions of a grant must hold", CORE + "decision.py",
+        "if one.holds(target.facts)", "if True",
+        DOMAIN + "test_every_alias_but_prod_is_one_grant",
+    ),
+    AccessFault(
+        "every action needs read", CORE + "decision.py",
+        'if not any(one.allows("read", target.namespace, target.name) for one in grants):', "if False:",
+        DOMAIN + "test_nothing_is_changed_by_those_from_whom_it_is_hidden",
+    ),
+    AccessFault(
+        "all conditions hold, not any", CORE + "grants.py",
+        "return all(condition.holds(facts)", "return not self.conditions or any(condition.holds(facts)",
+        DOMAIN + "test_all_conditions_of_a_grant_must_hold",
+    ),
+    AccessFault(
+        "only admin on * is administration", CORE + "grants.py",
+        'return self.resource.is_everything and "admin" in self.actions', 'return "admin" in self.actions',
+        DOMAIN + "test_an_administrator_may_do_everything_and_one_of_a_namespace_not",
+    ),
+    AccessFault(
+        "a grant is about its resource", CORE + "grants.py",
+        "(action in self.actions and self.resource.covers(namespace, name))", "(action in self.actions)",
+        DOMAIN + "test_a_grant_on_adapters_by_name_is_about_no_others",
+    ),
+    AccessFault(
+        "a token is limited to its resources", CORE + "grants.py",
+        "return self.resources is None or any(one.covers(namespace, name) for one in self.resources)",
+        "return True",
+        DOMAIN + "test_a_token_only_narrows",
+    ),
+    AccessFault(
+        "a token is limited to its actions", CORE + "grants.py",
+        'if self.permissions is None or action == "read":', "if True:",
+        DOMAIN + "test_a_token_only_narrows",
+    ),
+    AccessFault(
+        "a role has no conditions", CORE + "grants.py",
+        "if grant.conditions and grant.permission in ROLES:", "if False:",
+        DOMAIN + "test_a_grant_that_would_say_something_else_than_it_seems_is_refused",
+    ),
+    AccessFault(
+        "a condition is about the action", CORE + "grants.py",
+        "if not condition.is_about(action):", "if False:",
+        DOMAIN + "test_a_grant_that_would_say_something_else_than_it_seems_is_refused",
+    ),
+    AccessFault(
+        "a resource is about its namespaces", CORE + "resources.py",
+        "if not fnmatchcase(namespace, self.namespaces):", "if False:",
+        DOMAIN + "test_an_administrator_with_a_narrowed_token_is_none",
+    ),
+    AccessFault(
+        "a grant on names is not one on the namespace", CORE + "resources.py",
+        "(name is not None and matches(name, self.names))", "(name is None or matches(name, self.names))",
+        DOMAIN + "test_a_grant_on_adapters_by_name_is_about_no_others",
+    ),
+    AccessFault(
+        "a negated condition is negated", CORE + "conditions.py",
+        "(found in self.values) != self.is_negated", "(found in self.values)",
+        DOMAIN + "test_a_condition_holds_only_for_what_is_known",
+    ),
+    AccessFault(
+        "a condition about something unknown does not hold", CORE + "conditions.py",
+        "return found is not None and", "return found is None or",
+        DOMAIN + "test_a_condition_holds_only_for_what_is_known",
+    ),
+    AccessFault(
+        "a grant ends at its time", CORE + "conditions.py",
+        'return facts.now < limit if self.field == "before" else facts.now >= limit', "return True",
+        DOMAIN + "test_a_condition_holds_only_for_what_is_known",
+    ),
+    AccessFault(
+        "nobody grants in more than one namespace", CORE + "delegation.py",
+        "if not resource.is_one_namespace:", "if False:",
+        DOMAIN + "test_an_owner_gives_nothing_that_they_have_not",
+    ),
+    AccessFault(
+        "nobody grants what they do not have", CORE + "delegation.py",
+        '*sorted(grant.actions)]', ']',
+        DOMAIN + "test_an_owner_gives_nothing_that_they_have_not",
+    ),
+    AccessFault(
+        "granting takes member.manage", CORE + "delegation.py",
+        '["member.manage", *sorted(grant.actions)]', "[*sorted(grant.actions)]",
+        DOMAIN + "test_a_maintainer_gives_nothing",
+    ),
+    AccessFault(
+        "a narrowed administrator is none", "registry/adaptry/core/identity.py",
+        'and (limit is None or (limit.allows_somewhere("admin") and limit.includes_everything))', "",
+        DOMAIN + "test_an_administrator_with_a_narrowed_token_is_none",
+    ),
+    AccessFault(
+        "private adapters are read by those who may", "registry/adaptry/core/identity.py",
+        "return any(matches(name.name, names) for names in self.readable_names(name.namespace))",
+        "return True",
+        DOMAIN + "test_an_administrator_with_a_narrowed_token_is_none",
+    ),
+    AccessFault(
+        "what may not be read is absent", "registry/adaptry/core/identity.py",
+        "if not identity.may_read(name, visibility):", "if False:",
+        GUARD + "test_another_tenants_private_adapter_is_not_there_whatever_is_asked",
+    ),
+    AccessFault(
+        "a reader changes nothing", "registry/adaptry/core/identity.py",
+        "name.namespace, name.name, facts)\n    if not decision.is_allowed:",
+        "name.namespace, name.name, facts)\n    if False:",
+        GUARD + "test_a_reader_reads_and_changes_nothing",
+    ),
+    AccessFault(
+        "lists show what may be read", CATALOG + "access.py",
+        "        return or_(*seen, *named)", "        return or_(*seen, *named, col(AdapterRow.id) > 0)",
+        GUARD + "test_another_tenants_private_adapter_is_not_there_whatever_is_asked",
+    ),
+    AccessFault(
+        "a route without an access rule is not made", "api/adaptry_api/auth_policy.py",
+        "        if not has_access_rule(self):", "        if False:",
+        GUARD + "test_a_route_that_does_not_say_who_may_call_it_cannot_be_made",
+    ),
+    AccessFault(
+        "an application with such a route does not start", "api/adaptry_api/auth_policy.py",
+        "if not isinstance(route, APIRoute) or not has_access_rule(route):", "if False:",
+        GUARD + "test_an_application_with_an_unguarded_route_does_not_start",
+    ),
+    AccessFault(
+        "a quick route asks who calls", "api/adaptry_api/auth_policy.py",
+        "        identity = await admit(request)\n        self._require",
+        "        from adaptry.core.identity import LOCAL as identity\n\n        self._require",
+        GUARD + "test_every_other_route_refuses_a_caller_without_a_token_or_with_a_bad_one",
+    ),
+    AccessFault(
+        "a caller without a token is anonymous only where that is allowed", "api/adaptry_api/auth.py",
+        "if self._anonymous_read:", "if True:",
+        GUARD + "test_every_other_route_refuses_a_caller_without_a_token_or_with_a_bad_one",
+    ),
+    AccessFault(
+        "a revoked token opens nothing", "registry/adaptry/storage/tokens.py",
+        "if token is None or token.info.revoked_at is not None:", "if token is None:",
+        GUARD + "test_a_token_that_was_made_works_until_it_is_revoked",
+    ),
+    AccessFault(
+        "an expired token opens nothing", "registry/adaptry/storage/tokens.py",
+        "if token.info.expires_at is not None and token.info.expires_at <= datetime.now(UTC):", "if False:",
+        GUARD + "test_every_other_route_refuses_a_caller_without_a_token_or_with_a_bad_one",
+    ),
+    AccessFault(
+        "a disabled principal does nothing", "registry/adaptry/storage/tokens.py",
+        "    if token.is_disabled:", "    if False:",
+        PEOPLE + "test_a_disabled_user_is_out_until_enabled_again",
+    ),
+    AccessFault(
+        "a removed member is forgotten at once", "api/adaptry_api/auth.py",
+        "        self._known, self._asking = {}, {}", "        pass",
+        PEOPLE + "test_a_member_who_is_removed_is_out_at_once",
+    ),
+    AccessFault(
+        "a limited token creates no others", LOCAL + "tokens.py",
+        "if own is None or own.limit is not None:", "if own is None:",
+        PEOPLE + "test_a_token_creates_no_wider_one",
+    ),
+    AccessFault(
+        "only administrators make principals", LOCAL + "principals.py",
+        "    if not context.identity.may_administer:", "    if False:",
+        PEOPLE + "test_others_grants_are_none_of_ones_business",
+    ),
+    AccessFault(
+        "the last administrator stays", LOCAL + "principals.py",
+        "if could_administer and not grants.has_administrator(tx):", "if False:",
+        PEOPLE + "test_the_last_administrator_cannot_be_lost",
+    ),
+    AccessFault(
+        "only administrators set quotas", LOCAL + "quotas.py",
+        'require_administrator(self.context, f"set the quota of {subject}")', "pass",
+        QUOTAS + "test_administrators_set_quotas_and_members_see_them",
+    ),
+    AccessFault(
+        "others' quotas are hidden", LOCAL + "quotas.py",
+        "if not (identity.may_administer or is_own or is_member):", "if False:",
+        QUOTAS + "test_administrators_set_quotas_and_members_see_them",
+    ),
+    AccessFault(
+        "open uploads reserve their bytes", "registry/adaptry/core/quotas.py",
+        "use.bytes + use.reserved + wanted <= limit", "use.bytes + wanted <= limit",
+        QUOTAS + "test_an_open_upload_reserves_its_bytes_and_gives_them_back_when_it_is_dropped",
+    ),
+    AccessFault(
+        "versions are limited", LOCAL + "revision_admission.py",
+        "                    require_version(self.context, tx, name.namespace)", "                    pass",
+        QUOTAS + "test_versions_are_counted_and_limited",
+    ),
+    AccessFault(
+        "requests are counted", "api/adaptry_api/auth_policy.py",
+        "    app_state_of(request).request_limits.admit(identity, namespace or None)", "    pass",
+        REQUESTS + "test_a_server_refuses_with_the_time_to_wait_and_obeys_a_change_at_once",
+    ),
+    AccessFault(
+        "only members use up a namespace's requests", "api/adaptry_api/request_limits.py",
+        "< UNLIMITED and identity.readable_names(namespace):", "< UNLIMITED:",
+        REQUESTS + "test_a_namespaces_requests_are_those_of_its_members_so_that_nobody_else_can_use_them_up",
+    ),
+    AccessFault(
+        "an invitation works once", CATALOG + "invitations.py",
+        "    found.ended_at = now\n", "",
+        INVITED + "test_an_invitation_is_exchanged_for_a_token_of_its_user_once",
+    ),
+    AccessFault(
+        "an invitation expires", CATALOG + "invitations.py",
+        "if found is None or found.expires_at <= now:", "if found is None:",
+        INVITED + "test_an_invitation_ends_with_its_time_and_with_its_user",
+    ),
+    AccessFault(
+        "only administrators invite", LOCAL + "principals.py",
+        'require_administrator(self.context, f"invite {request.name}")', "pass",
+        INVITED + "test_only_administrators_invite_and_only_users_are_invited",
+    ),
+)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants.access", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="Folder for the copy of the tree.")
+    asked = parser.parse_args()
+    python = copy_tree(asked.folder)
+    tree = asked.folder / "tree"
+    if failed := failing(python, tree, sorted({fault.test for fault in FAULTS})):
+        print("fail without any fault:", *failed, sep="\n  ")
+        return 1
+    survived = [fault for fault in FAULTS if not is_caught(python, tree, fault)]
+    print(f"{len(FAULTS) - len(survived)} of {len(FAULTS)} faults are caught")
+    return 1 if survived else 0
+
+
+def is_caught(python: Path, tree: Path, fault: AccessFault) -> bool:
+    """Puts the fault in, runs its test, and takes it out."""
+    path = tree / fault.file
+    source = path.read_text()
+    path.write_text(source.replace(fault.before, fault.after, 1))
+    try:
+        is_found = bool(failing(python, tree, [fault.test]))
+    finally:
+        path.write_text(source)
+    print("caught  " if is_found else "SURVIVED", fault.check, f"({fault.test})", flush=True)
+    return is_found
+
+
+def failing(python: Path, tree: Path, tests: list[str]) -> list[str]:
+    """The tests' output if any of them fails; nothing if all pass."""
+    plugins = ("-p", "no:xdist", "-p", "no:randomly", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [str(python), "-B", "-m", "pytest", "-q", "-x", *plugins, *tests],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )
+    return [] if done.returncode == 0 else done.stdout.splitlines()[-5:] or [done.stderr]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

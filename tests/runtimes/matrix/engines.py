@@ -1,0 +1,120 @@
+"""The engines that are asked themselves: how, and by which verdict of ours each is judged."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from safetensors.torch import load_file
+
+from ...exporting.llamacpp import CONVERTER, write_base
+from ...formats.elsewhere import Elsewhere
+from ..asking import ask
+from ..cases import PROMPTS, Base, odds_with
+
+TOKENS = json.dumps([[int(word[1:]) for word in prompt.split()] for prompt in PROMPTS])
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`refused`: its error, and `when`; else what it answers: the log-probabilities of every token."""
+
+    refused: str = ""
+    when: str = ""
+    odds: torch.Tensor | None = None
+
+
+Asking = Callable[[Base, Sequence[Path], Path], "list[Reply]"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`runtime`: whose verdict it is, as `--runtime` takes it; `version`: what runs; `python`: its
+    environment, empty where there is none.
+    """
+
+    name: str
+    runtime: str
+    version: str
+    python: str
+    replies: Asking
+
+
+def _answering(environment: Elsewhere, prompts: str) -> Asking:
+    """An engine that answers. Of the base alone it answers as transformers does."""
+
+    def replies(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:
+        answers = ask(environment.command(base.folder, prompts), adapters)
+        _require_same_base(base, answers.ready)
+        return [_reply(one) for one in answers.found]
+
+    return replies
+
+
+def _reading(environment: Elsewhere) -> Asking:
+    """A reader: what it would add to each of the base's weights."""
+
+    def replies(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:
+        found = []
+        for one in ask(environment.command(base.folder, folder), adapters).found:
+            if "read" in one:
+                found.append(Reply(odds=odds_with(base, load_file(one["read"]))))
+                Path(one["read"]).unlink()
+            else:
+                found.append(_reply(one))
+        return found
+
+    return replies
+
+
+def _by_llamacpp(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:
+    config = base.model.config
+    turned = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
+    file = write_base(base.model, gguf.MODEL_ARCH.LLAMA, folder / "base.gguf", turned)
+    script = Path(__file__).parents[1] / "llamacpp_engine.py"
+    answers = ask([sys.executable, script, CONVERTER or "", base.folder, file, TOKENS], adapters)
+    _require_same_base(base, answers.ready)
+    return [_reply(one) for one in answers.found]
+
+
+def _require_same_base(base: Base, ready: Mapping[str, Any]) -> None:
+    """(`Any`: JSON.)"""
+    assert torch.allclose(torch.tensor(ready["odds"]), odds_with(base, {}), atol=1e-4)
+
+
+def _reply(one: Mapping[str, Any]) -> Reply:
+    """(`Any`: JSON.)"""
+    if "refused" in one:
+        return Reply(one["refused"] or "without a word", one.get("when", "load"))
+    return Reply(odds=torch.tensor(one["odds"]))
+
+
+def _environment(name: str, script: str) -> Elsewhere:
+    return Elsewhere(name, f"../runtimes/{script}")
+
+
+_VLLM = _environment("vllm", "vllm_engine.py")
+_SGLANG = _environment("sglang", "sglang_reader.py")
+_LMDEPLOY = _environment("lmdeploy", "lmdeploy_reader.py")
+_MISTRALRS = _environment("mistralrs", "mistralrs_engine.py")
+
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        Engine("vllm", "vllm@0.32,max_lora_rank=16", "0.32.0", _VLLM.python, _answering(_VLLM, TOKENS)),
+        Engine("sglang", "sglang,max_lora_rank=16", "0.5.23", _SGLANG.python, _reading(_SGLANG)),
+        Engine("lmdeploy", "lmdeploy", "0.18.0", _LMDEPLOY.python, _reading(_LMDEPLOY)),
+        Engine(
+            "mistral.rs", "mistral.rs", "0.9.5", _MISTRALRS.python,
+            _answering(_MISTRALRS, json.dumps(PROMPTS)),
+        ),
+        Engine("llama.cpp", "llama.cpp", "0b03adaa", sys.executable if CONVERTER else "", _by_llamacpp),
+    )
+}  # fmt: skip
+"""PEFT, the reference, is asked beside them."""

@@ -1,0 +1,183 @@
+"""Writers that wait for each other are committed together; what fails for one is undone for that one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
+
+from adaptry.core.errors import Unavailable
+from adaptry.storage.catalog.group_commit import GroupCommit
+
+Change = Callable[[Session], None]
+
+
+class Writers:
+    """Writers of a file with the table `items`, and how many transactions they have committed."""
+
+    def __init__(self, path: Path) -> None:
+        self.engine = create_engine(
+            f"sqlite:///{path}", connect_args={"check_same_thread": False, "isolation_level": None}
+        )
+        self.commits = 0
+        event.listen(self.engine, "begin", _begin)
+        with self.engine.begin() as connection:
+            connection.execute(text("CREATE TABLE items (id INTEGER PRIMARY KEY, of INTEGER REFERENCES items"
+                                    " DEFERRABLE INITIALLY DEFERRED)"))  # fmt: skip
+        event.listen(self.engine, "commit", self._count)
+        self.group = GroupCommit(self.engine, self.engine, 30)
+
+    def _count(self, connection: Connection) -> None:
+        self.commits += 1
+
+    def together(self, *changes: Change) -> list[Future[None]]:
+        """Each change by a writer of its own, in this order. The first has its turn until the others wait."""
+        has_turn, may_go_on = Event(), Event()
+
+        def first(session: Session) -> None:
+            has_turn.set()
+            assert may_go_on.wait(30)
+            changes[0](session)
+
+        with ThreadPoolExecutor(len(changes)) as pool:
+            done = [pool.submit(self.write, first)]
+            assert has_turn.wait(30)
+            for number, change in enumerate(changes[1:], start=1):
+                done.append(pool.submit(self.write, change))
+                while self.group.waiting < number:
+                    os.sched_yield()
+            may_go_on.set()
+        return done
+
+    def write(self, change: Change, *, is_durable: bool = True) -> None:
+        with self.group.write(is_durable) as session:
+            change(session)
+
+    @property
+    def items(self) -> list[int]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(text("SELECT id FROM items ORDER BY id")).scalars())
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@pytest.fixture
+def writers(tmp_path: Path) -> Iterator[Writers]:
+    writers = Writers(tmp_path / "items.sqlite")
+    yield writers
+    writers.engine.dispose()
+
+
+def inserts(id: int, *, words: str = "INSERT", of: int | None = None) -> Change:
+    statement = text(f"{words} INTO items (id, of) VALUES (:id, :of)")
+    return lambda session: session.execute(statement, {"id": id, "of": of}) and None
+
+
+def test_writers_that_wait_are_committed_together(writers: Writers) -> None:
+    for done in writers.together(*map(inserts, range(8))):
+        done.result()
+    assert writers.items == [*range(8)]
+    assert writers.commits == 1
+
+
+def test_a_writer_that_waits_for_nobody_is_committed_alone(writers: Writers) -> None:
+    writers.write(inserts(1))
+    writers.write(inserts(2), is_durable=False)
+    assert (writers.items, writers.commits) == ([1, 2], 2)
+
+
+def test_a_writer_that_raises_because_of_another_raises_once_that_is_to_be_seen(writers: Writers) -> None:
+    seen: list[int] = []
+    has_raised = Event()
+
+    def fails(session: Session) -> None:
+        inserts(1)(session)
+
+    def last(session: Session) -> None:
+        assert not has_raised.wait(0.2), "it raised because of what nobody can see yet"
+        inserts(3)(session)
+
+    def write_and_look() -> None:
+        try:
+            writers.write(fails)
+        finally:
+            has_raised.set()
+            seen.extend(writers.items)
+
+    has_turn, may_go_on = Event(), Event()
+
+    def first(session: Session) -> None:
+        has_turn.set()
+        assert may_go_on.wait(30)
+        inserts(1)(session)
+
+    with ThreadPoolExecutor(3) as pool:
+        done = [pool.submit(writers.write, first)]
+        assert has_turn.wait(30)
+        for number, work in enumerate((write_and_look, lambda: writers.write(last)), start=1):
+            done.append(pool.submit(work))
+            while writers.group.waiting < number:
+                os.sched_yield()
+        may_go_on.set()
+    done[0].result()
+    done[2].result()
+    with pytest.raises(IntegrityError):
+        done[1].result()
+    assert seen == [1, 3]
+
+
+def test_what_one_writer_raises_undoes_its_changes_only(writers: Writers) -> None:
+    def fails(session: Session) -> None:
+        inserts(2)(session)
+        raise KeyError("no")
+
+    one, two, three = writers.together(inserts(1), fails, inserts(3))
+    one.result()
+    three.result()
+    with pytest.raises(KeyError):
+        two.result()
+    assert (writers.items, writers.commits) == ([1, 3], 1)
+
+
+def test_no_writer_returns_as_if_it_were_committed_when_the_commit_fails(writers: Writers) -> None:
+    for done in writers.together(inserts(1), inserts(2, of=99), inserts(3)):
+        with pytest.raises(IntegrityError):
+            done.result()
+    assert writers.items == []
+    writers.write(inserts(4))
+    assert writers.items == [4]
+
+
+def test_when_the_database_itself_rolls_back_the_writers_before_hear_of_it(writers: Writers) -> None:
+    """As it does when the disk is full."""
+    one, two, three = writers.together(inserts(1), inserts(1, words="INSERT OR ROLLBACK"), inserts(3))
+    for done in (one, two):
+        with pytest.raises(IntegrityError):
+            done.result()
+    three.result()
+    assert writers.items == [3]
+
+
+def test_a_writer_that_waits_too_long_is_refused_and_delays_nobody(tmp_path: Path) -> None:
+    writers = Writers(tmp_path / "items.sqlite")
+    writers.group = GroupCommit(writers.engine, writers.engine, 0.01)
+
+    def waits(session: Session) -> None:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(Unavailable, match="busy with another writer"):
+            pool.submit(writers.write, inserts(2)).result()
+        inserts(1)(session)
+
+    writers.write(waits)
+    writers.write(inserts(3))
+    assert writers.items == [1, 3]
+    writers.engine.dispose()

@@ -1,0 +1,78 @@
+"""Two server processes on one registry: no answer is older than a move that had ended before the question."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.transfer import push
+from adaptry.registry.http import HttpRegistry
+from adaptry.testing.samples import tiny_lora
+
+pytestmark = pytest.mark.slow
+TONE, PROD = AdapterName.parse("acme/tone"), Ref.parse("acme/tone@prod")
+MOVES, VERSIONS = 60, 4
+
+
+@contextmanager
+def serve(data: Path) -> Iterator[str]:
+    """`adaptry serve` in a process of its own; its address."""
+    command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def test_no_server_answers_with_an_alias_as_it_was_before_a_move_that_had_ended(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        urls = [stack.enter_context(serve(tmp_path / "data")) for _ in range(2)]
+        token = (tmp_path / "data" / "admin-token").read_text().strip()
+        mover, *_ = registries = [HttpRegistry(url, token) for url in urls]
+        digests = [
+            push(mover, open_dir(tiny_lora(tmp_path / str(seed), seed=seed)), TONE).version.digest
+            for seed in range(VERSIONS)
+        ]
+        generation = mover.aliases.move(TONE, "prod", digests[0], None).generation
+        ended, is_over = 0, threading.Event()
+
+        def read(registry: HttpRegistry) -> list[tuple[int, int, int]]:
+            """How many moves had ended before and after each answer, and which version that showed."""
+            answers = []
+            while not is_over.is_set():
+                before = ended
+                number = registry.versions.get(PROD).number
+                answers.append((before, ended, number))
+            return answers
+
+        with ThreadPoolExecutor(4) as pool:
+            readers = [pool.submit(read, registry) for registry in (*registries, *registries)]
+            for move in range(1, MOVES + 1):
+                at = registries[move % 2].aliases
+                generation = at.move(TONE, "prod", digests[move % VERSIONS], generation).generation
+                ended = move
+            is_over.set()
+        answers = [answer for reader in readers for answer in reader.result()]
+    stale = [answer for answer in answers if answer[2] not in _possible(*answer[:2])]
+    assert stale == []
+    assert any(len(_possible(*answer[:2])) < VERSIONS for answer in answers), (
+        "every answer took several moves"
+    )
+
+
+def _possible(before: int, after: int) -> set[int]:
+    """The versions that an answer may show: that of the last move that had ended before it, and those of the
+    moves since, of which one more may have been under way.
+    """
+    return {1 + move % VERSIONS for move in range(before, after + 2)}
