@@ -36,7 +36,7 @@ _CHANGES_BASE = {
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules may have ranks other than the config's r by design."""
 _WITH_RANK_PATTERN = frozenset(["delora", "loha"])
-"""Other methods than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 gives all modules `r`."""
+"""Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
 _NEVER_NULL = {
     "LORA": frozenset(["r", "lora_alpha"]),
     "LOHA": frozenset(["r", "alpha"]),
