@@ -86,6 +86,7 @@ class AppState:
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
+        context.note_token_use = self.authenticator.note_use
         self.request_limits = RequestLimits()
         self.read_request_limits()
         self.domain_metrics = DomainMetrics(self.catalog)
