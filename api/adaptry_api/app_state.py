@@ -93,6 +93,7 @@ class AppState:
             tuple(map(parse_network, settings.allow_outgoing)), ca_bundle=settings.ca_bundle
         )
         self.issuer_keys = IssuerKeys(self.connector)
+        context.note_token_use = self.authenticator.note_use
         self.request_limits = RequestLimits()
         self.read_request_limits()
         self.domain_metrics = DomainMetrics(self.catalog)

@@ -74,6 +74,8 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "POST /api/v1/invitations": "invitation.create",
     "POST /api/v1/invitations/accept": "invitation.accept",
     "POST /api/v1/audit/exports": "audit.export",
+    "POST /api/v1/authorize": READ,
+    "POST /api/v1/authorize/ext-authz/{path:path}": READ,
     # The Hub's protocol
     "POST /api/validate-yaml": READ,
     "POST /xet/{upload}/v1/xorbs/default/{hash}": "upload.open",

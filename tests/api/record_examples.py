@@ -138,6 +138,10 @@ def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
     call("GET", f"{at}/revisions/{second}/files/adapter_config.json")
     _commits(recorder)
     _workers(recorder, str(second))
+    call("POST", f"{v1}/authorize", {"token": server.admin, "model": "acme/tone@prod=0.5"})
+    request = {"model": "acme/tone@prod", "messages": [{"role": "user", "content": "Hello"}]}
+    passed_on = f"{v1}/authorize/ext-authz/v1/chat/completions"
+    call("POST", passed_on, request, headers={"Adaptry-Gateway-Token": server.admin})
     call("DELETE", f"{at}/aliases/prod", headers={"If-Match": '"2"'})
     call(
         "PUT",

@@ -53,6 +53,7 @@ WITHOUT_TWIN = {
     "/xet/{upload}/shards": "the address has a grant that the server signed",
     "/xet/{upload}/v1/shards": "the address has a grant that the server signed",
     "/xet/{upload}/v2/shards": "the address has a grant that the server signed",
+    "/api/v1/authorize/ext-authz/{path:path}": "the body names the model, see the last test",
 }
 """Routes on which no name of a thing is tried, and why."""
 _NEVER_ALIKE = frozenset({"content-length", "date", "request-id", "x-request-id"})
@@ -261,3 +262,26 @@ def test_no_query_tells_something_hidden_from_something_absent(scene: Scene, who
                 answer = scene.server.call("GET", query(name), token=token)
                 answers.append(seen(answer, namespace))
             assert answers[0] == answers[1], query(hidden)
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+def test_no_gateway_tells_something_hidden_from_something_absent(scene: Scene, who: str) -> None:
+    identity, server = STRANGERS[who], scene.server
+    token = server.token_of(identity) if identity else "adr_pat_nobody"
+    everywhere = (Grant("inference.authorize", Resource("*")),)
+    gate = server.token_of(Identity("gate", everywhere))
+    names = [("acme/tone", "acme/none"), ("acme/tone@prod", "nope/tone@prod"), ("acme/tone@1", "acme/tone@9")]
+    names += [("acme/tone+acme/none", "acme/none+acme/nil")]
+    for hidden, absent in names:
+        questions = [{"token": token, "model": name} for name in (hidden, absent)]
+        asked = [server.call("POST", "/api/v1/authorize", one, token=gate) for one in questions]
+        passed = [
+            server.call(
+                "POST", "/api/v1/authorize/ext-authz/v1/completions", {"model": name}, token=token,
+                headers={"Adaptry-Gateway-Token": gate},
+            )
+            for name in (hidden, absent)
+        ]  # fmt: skip
+        assert seen(asked[0], hidden) == seen(asked[1], absent)
+        assert seen(passed[0], hidden) == seen(passed[1], absent)
+        assert (asked[0].json["is_allowed"], passed[0].status) == (False, 403)
