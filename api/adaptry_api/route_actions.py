@@ -32,6 +32,7 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     f"POST {_ADAPTER}/rename": "adapter.rename",
     f"POST {_ADAPTER}/versions/{{selector}}/downloads": READ,
     f"POST {_ADAPTER}/revisions": "version.push",
+    f"POST {_ADAPTER}/revisions/with-files": "version.push",
     f"PUT {_ADAPTER}/revisions/{{revision}}/base": "version.bind",
     f"PUT {_ADAPTER}/revisions/{{revision}}/state": "version.set_state",
     f"POST {_ADAPTER}/commits": "commit.create",

@@ -28,6 +28,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
+from adaptry.registry.protocol import join_parts
 from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api import description
@@ -282,6 +283,14 @@ def _first_push(recorder: Recorder, folder: Path) -> None:
         "options": {"alias": "prod", "metrics": {"accuracy": 0.81}},
     }
     call("POST", f"{at}/revisions", body)
+    parts = [json.dumps(body).encode(), *(path.read_bytes() for path in sorted(source.iterdir()))]
+    call(
+        "POST",
+        f"{at}/revisions/with-files",
+        join_parts(parts),
+        headers={"Content-Type": BYTES},
+        example="(the JSON document and the bytes of the files, each after its length)",
+    )
 
 
 def _commits(recorder: Recorder) -> None:
