@@ -69,6 +69,10 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "POST /api/v1/invitations": "invitation.create",
     "POST /api/v1/invitations/accept": "invitation.accept",
     "POST /api/v1/audit/exports": "audit.export",
+    # Pages
+    "POST /-/sign-in": READ,
+    "POST /-/sign-in/link": READ,
+    "POST /-/sign-out": READ,
     # The Hub's protocol
     "POST /api/validate-yaml": READ,
     "POST /xet/{upload}/v1/xorbs/default/{hash}": "upload.open",

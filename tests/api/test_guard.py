@@ -37,6 +37,10 @@ OPEN = {
     "/metrics",
     "/api/v1/tokens/revoke",
     "/api/v1/invitations/accept",
+    "/-/sign-in",
+    "/-/sign-in/link",
+    "/-/sign-out",
+    "/-/static/{tag}/{file}",
 }
 
 

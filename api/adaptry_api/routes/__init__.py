@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from adaptry_api.hub.all_routes import hub_routes
+from adaptry_api.pages.all_routes import page_routes
 from adaptry_api.routes import (
     about,
     adapters,
@@ -60,4 +61,4 @@ def all_routes() -> list[APIRouter]:
         invitations.ROUTES,
         audit.ROUTES,
     ]
-    return [*routers, about.AT_THE_ROOT, health.ROUTES, *hub_routes()]
+    return [*routers, about.AT_THE_ROOT, health.ROUTES, *hub_routes(), *page_routes()]
