@@ -13,7 +13,7 @@ from fastapi import Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import CorruptData, NotFound, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.evidence import EvidenceInfo
@@ -146,7 +146,7 @@ def _card(registry: Registry, shown: VersionDetail) -> str | None:
     version = shown.version
     try:
         text = b"".join(registry.files.read(version.name, version.digest, "README.md"))
-    except NotFound:  # withheld or damaged: the page says so
+    except (NotFound, Withdrawn, CorruptData):  # the page says so
         return None
     images = f"/-/adapters/{version.name}/{version.number}/images/"
     return render_card(text, {path: images + path for path in paths})

@@ -66,7 +66,8 @@ def render_error(request: Request, status: int, sentence: str) -> HTMLResponse:
         "sentence": sentence,
         "request": request_id(request),
     }
-    return render_html(request, "error.html", names, status)
+    is_part = "hx-request" in request.headers
+    return render_html(request, "error_part.html" if is_part else "error.html", names, status)
 
 
 @cache
