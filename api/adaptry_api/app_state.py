@@ -101,6 +101,8 @@ class AppState:
         self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
         self.draining.on_begin(self.event_broadcaster.wake)
         self.heartbeat = settings.heartbeat
+        self.folder = settings.data
+        self.has_host_list = bool(settings.hosts)
         # Transfers have their own threads, so that slow ones do not delay other requests. An upload holds a
         # thread from its first byte to its last; a download holds one for each piece.
         self.uploads = UploadSlots(settings.uploads)

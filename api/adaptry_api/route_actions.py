@@ -77,6 +77,10 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "POST /api/v1/audit/exports": "audit.export",
     "POST /api/v1/authorize": READ,
     "POST /api/v1/authorize/ext-authz/{path:path}": READ,
+    # Pages
+    "POST /-/sign-in": READ,
+    "POST /-/sign-in/link": READ,
+    "POST /-/sign-out": READ,
     # The Hub's protocol
     "POST /api/validate-yaml": READ,
     "POST /xet/{upload}/v1/xorbs/default/{hash}": "upload.open",

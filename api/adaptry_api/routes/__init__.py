@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from adaptry_api.hub.all_routes import hub_routes
 from adaptry_api.oauth import token_route
+from adaptry_api.pages.all_routes import page_routes
 from adaptry_api.routes import (
     about,
     adapters,
@@ -66,4 +67,4 @@ def all_routes() -> list[APIRouter]:
         invitations.ROUTES,
         audit.ROUTES,
     ]
-    return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes()]
+    return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]
