@@ -58,7 +58,7 @@ class HttpRegistry(Registry):
     def __init__(
         self, url: str, token: str | None = None, ca_bundle: str | None = None, proxy: str | None = None
     ) -> None:
-        self.url = check_url(url)
+        self.url: str = check_url(url)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise Invalid("the token has invalid characters; was something else copied with it?")
         self._server = Connection(self.url, token, open_pool(self.url, ca_bundle, proxy))

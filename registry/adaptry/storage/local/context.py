@@ -74,12 +74,12 @@ class RegistryContext:
         self.identity = identity
         self.require_known_base = require_known_base
         self.clock = clock
-        self.incremental_digests = incremental_digests or IncrementalDigests()
+        self.incremental_digests: IncrementalDigests = incremental_digests or IncrementalDigests()
         self.presign_uploads = presign_uploads
-        self.inspector = inspector or Inspector()
+        self.inspector: Inspector = inspector or Inspector()
         self.folder = folder
-        self.upload_cleanup = UploadCleanup()
-        self.log_key = log_key or LogKey(folder / KEY_FILE if folder else None)
+        self.upload_cleanup: UploadCleanup = UploadCleanup()
+        self.log_key: LogKey = log_key or LogKey(folder / KEY_FILE if folder else None)
         self.seals_audit_on_read = seals_audit_on_read
         self.note_token_use: Callable[[Identity], object] = lambda identity: None
         self._idempotency_key = idempotency_key
