@@ -17,7 +17,7 @@ CREATE TABLE adapters (
 	updated_at DATETIME NOT NULL,
 	deleted_at DATETIME,
 	next_number INTEGER NOT NULL,
-	downloads INTEGER NOT NULL, moved_to INTEGER, folded VARCHAR,
+	downloads INTEGER NOT NULL, moved_to INTEGER, folded VARCHAR, version_count INTEGER DEFAULT '0' NOT NULL,
 	CONSTRAINT pk_adapters PRIMARY KEY (id),
 	CONSTRAINT uq_adapters_name UNIQUE (name)
 );
@@ -536,6 +536,13 @@ CREATE INDEX ix_metric_values_version ON metric_values (version_id, id);
 CREATE INDEX ix_metric_values_task ON metric_values (version_id, task, metric, id);
 CREATE INDEX ix_metric_values_file ON metric_values (version_id, file_digest) WHERE file_digest IS NOT NULL;
 CREATE INDEX ix_metric_values_logged ON metric_values (version_id, id) WHERE file_digest IS NULL;
+CREATE INDEX ix_adapters_visible ON adapters (visibility, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_updated ON adapters (visibility, updated_at DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_downloads ON adapters (visibility, downloads DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_versions ON adapters (visibility, version_count DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_updated ON adapters (namespace, visibility, updated_at DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_downloads ON adapters (namespace, visibility, downloads DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_versions ON adapters (namespace, visibility, version_count DESC, name) WHERE deleted_at IS NULL;
 CREATE TABLE issuers (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	name VARCHAR NOT NULL,
