@@ -48,6 +48,8 @@ UNKNOWABLE: dict[str, str] = {
     "accountable_owners.*": ALONE,
     "quotas.*": ALONE + ": what administrators set is in no other place",
     "invitations.*": TRANSIENT,
+    "webhooks.*": ALONE,
+    "webhook_deliveries.*": TRANSIENT,
     "stored_use.scope": "a count of zero says nothing of anybody",
     "stored_use.name": "a count of zero says nothing of anybody",
     "commits.message": "what people wrote, kept once where it is no version's",

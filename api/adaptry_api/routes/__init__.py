@@ -32,6 +32,7 @@ from adaptry_api.routes import (
     uploads,
     verdicts,
     versions,
+    webhooks,
     workers,
 )
 
@@ -61,5 +62,6 @@ def all_routes() -> list[APIRouter]:
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
+        webhooks.ROUTES,
     ]
     return [*routers, about.AT_THE_ROOT, health.ROUTES, *hub_routes()]

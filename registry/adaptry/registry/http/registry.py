@@ -28,6 +28,7 @@ from adaptry.registry.http.rollouts import HttpRollouts
 from adaptry.registry.http.tokens import HttpTokens
 from adaptry.registry.http.uploads import HttpUploads
 from adaptry.registry.http.versions import HttpVersions
+from adaptry.registry.http.webhooks import HttpWebhooks
 from adaptry.registry.http.workers import HttpWorkers
 from adaptry.registry.interface import Registry
 
@@ -79,6 +80,7 @@ class HttpRegistry(Registry):
         self.tokens = HttpTokens(self._server)
         self.quotas = HttpQuotas(self._server)
         self.audit = HttpAuditLog(self._server)
+        self.webhooks = HttpWebhooks(self._server)
 
     @property
     def is_on_this_machine(self) -> bool:

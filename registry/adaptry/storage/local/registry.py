@@ -36,6 +36,7 @@ from adaptry.storage.local.rollouts import LocalRollouts
 from adaptry.storage.local.tokens import LocalTokens
 from adaptry.storage.local.uploads import LocalUploads
 from adaptry.storage.local.versions import LocalVersions
+from adaptry.storage.local.webhooks import LocalWebhooks
 from adaptry.storage.local.workers import LocalWorkers
 
 
@@ -64,6 +65,7 @@ class LocalRegistry(Registry):
         self.tokens = LocalTokens(context)
         self.audit = LocalAuditLog(context)
         self.quotas = LocalQuotas(context)
+        self.webhooks = LocalWebhooks(context)
 
     @property
     def catalog(self) -> Catalog:
