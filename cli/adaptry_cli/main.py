@@ -142,6 +142,10 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Run a registry": {
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "webhook": (
+            "webhook:webhook",
+            "Send a namespace's events to other systems, signed, and see what became of them.",
+        ),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
             "backup:backup",

@@ -28,6 +28,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.records import PushOptions
+from adaptry.registry.webhooks import WebhookRequest
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.app import create_app
@@ -117,6 +118,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     )
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
+    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
         "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",
@@ -142,6 +144,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "/evidence/{id}": [Twin(str(measured), "999", {"part": "file"})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
         "/tokens/{id}": [Twin(str(token), "999", {})],
+        "/webhooks/{id}": [Twin(str(hook), "999", {"message": registry.webhooks.test(hook).message})],
         "/grants/{id}": [Twin(str(grant), "999", {})],
     }
 
@@ -180,6 +183,8 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/state": {"state": "revoked", "reason": "mine"},
         "/settings": {"private": False},
         "/withdrawal": {"reason": "mine"},
+        "/secret": {"hours": 1},
+        "/webhooks/{id}": {"is_enabled": False},
         "/evidence": {"digest": digest, "format": "lm-eval", "values": [{"metric": "m", "value": 1.0}]},
         "/rollouts": {"to": digest, "plan": {"steps": [10, 100]}},
     }
@@ -243,6 +248,7 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "uploads": lambda name: f"/api/v1/uploads?namespace={name.partition('/')[0]}",
     "access": lambda name: f"/api/v1/access?principal=root&action=read&ref={name}",
     "grants": lambda name: f"/api/v1/grants?namespace={name.partition('/')[0]}",
+    "webhooks": lambda name: f"/api/v1/webhooks?namespace={name.partition('/')[0]}",
     "quotas": lambda name: f"/api/v1/quotas?scope=namespace&name={name.partition('/')[0]}",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",

@@ -24,6 +24,7 @@ from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
+from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 
@@ -89,6 +90,7 @@ def make_every_change(registry: Registry, folder: Path) -> Iterator[Step]:
     registry.adapters.delete(VOICE)
     yield "adapters.delete", (recorded("adapter.delete", "acme/voice"),)
     yield from _worker_changes(registry)
+    yield from _webhook_changes(registry)
     registry.audit.begin_export(AuditFilter(actor="ann"))
     yield "audit.begin_export", (recorded("audit.export", "audit", after={"actor": "ann"}),)
 
@@ -298,6 +300,26 @@ def _worker_changes(registry: Registry) -> Iterator[Step]:
     yield "workers.forget", (recorded("worker.forget", "gpu-1"),)
 
 
+def _webhook_changes(registry: Registry) -> Iterator[Step]:
+    request = WebhookRequest(namespace="acme", url="https://ci.example.com/hook?key=1", kinds=("alias.*",))
+    hook = registry.webhooks.add(request).webhook.id
+    after = {"webhook": hook, "host": "ci.example.com", "kinds": "alias.*"}
+    yield "webhooks.add", (recorded("webhook.add", "acme", after=after),)
+    message = registry.webhooks.test(hook).message
+    of_message = {"webhook": hook, "message": message}
+    yield "webhooks.test", (recorded("webhook.test", "acme", after=of_message),)
+    registry.webhooks.redeliver(hook, message)
+    yield "webhooks.redeliver", (recorded("webhook.redeliver", "acme", after=of_message),)
+    registry.webhooks.rotate(hook, SecretRotation(hours=1))
+    yield "webhooks.rotate", (recorded("webhook.rotate", "acme", after={"webhook": hook}),)
+    registry.webhooks.set_enabled(hook, False)
+    yield "webhooks.set_enabled", (recorded("webhook.disable", "acme", after={"webhook": hook}),)
+    registry.webhooks.set_enabled(hook, True)
+    yield "webhooks.set_enabled", (recorded("webhook.enable", "acme", after={"webhook": hook}),)
+    registry.webhooks.remove(hook)
+    yield "webhooks.remove", (recorded("webhook.remove", "acme", {"webhook": hook}),)
+
+
 CHANGING = frozenset(
     {
         "adapters.create", "adapters.delete", "adapters.edit", "adapters.rename",
@@ -317,6 +339,8 @@ CHANGING = frozenset(
         "rollouts.change", "rollouts.start",
         "tokens.create", "tokens.revoke",
         "uploads.drop",
+        "webhooks.add", "webhooks.redeliver", "webhooks.remove", "webhooks.rotate", "webhooks.set_enabled",
+        "webhooks.test",
         "versions.bind_base", "versions.put", "versions.set_state",
         "workers.forget", "workers.report",
     }
@@ -337,7 +361,8 @@ READING = frozenset(
         "events.read",
         "evidence.files", "evidence.get", "evidence.list", "evidence.read_file",
         "files.has", "files.read",
-        "grants.explain", "grants.list", "grants.members",
+        "webhooks.deliveries", "webhooks.get", "webhooks.list",
+        "grants.authorize", "grants.explain", "grants.list", "grants.members",
         "jobs.get", "jobs.list", "jobs.log", "jobs.runners", "jobs.schedules",
         "metrics.list",
         "principals.groups", "principals.list",

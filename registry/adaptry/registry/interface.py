@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.tokens import Tokens
     from adaptry.registry.uploads import Uploads
     from adaptry.registry.versions import Versions
+    from adaptry.registry.webhooks import Webhooks
     from adaptry.registry.workers import Workers
 
 
@@ -58,6 +59,7 @@ class Registry(ABC):
     quotas: Quotas
     publishers: Publishers
     audit: AuditLog
+    webhooks: Webhooks
 
     @property
     def is_on_this_machine(self) -> bool:

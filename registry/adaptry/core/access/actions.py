@@ -19,6 +19,7 @@ Action = Literal[
     "member.manage",
     "policy.manage",
     "token.manage",
+    "webhook.manage",
     "admin",
 ]
 
@@ -36,5 +37,6 @@ ACTIONS: Mapping[Action, str] = {
     "member.manage": "add and remove members and grants of a namespace",
     "policy.manage": "push past findings that block, take back a revocation, read revoked files",
     "token.manage": "create service accounts of a namespace; create and revoke their tokens",
+    "webhook.manage": "add, change and remove the webhooks of a namespace, and see their deliveries",
     "admin": "on `*` only: every action everywhere, users, groups, bases, and what belongs to no namespace",
 }

@@ -29,6 +29,7 @@ from adaptry.registry.http.rollouts import HttpRollouts
 from adaptry.registry.http.tokens import HttpTokens
 from adaptry.registry.http.uploads import HttpUploads
 from adaptry.registry.http.versions import HttpVersions
+from adaptry.registry.http.webhooks import HttpWebhooks
 from adaptry.registry.http.workers import HttpWorkers
 from adaptry.registry.interface import Registry
 
@@ -81,6 +82,7 @@ class HttpRegistry(Registry):
         self.quotas = HttpQuotas(self._server)
         self.publishers = HttpPublishers(self._server)
         self.audit = HttpAuditLog(self._server)
+        self.webhooks = HttpWebhooks(self._server)
 
     @property
     def is_on_this_machine(self) -> bool:

@@ -114,15 +114,15 @@ def newest(tx: Transaction) -> int:
     return tx.exec(select(func.max(EventRow.seq))).one() or 0
 
 
-def read_since(tx: Transaction, after: int) -> tuple[StoredEvent, ...]:
-    """The next events of all adapters, oldest first, at most `SPAN`."""
+def read_since(tx: Transaction, after: int, limit: int = SPAN) -> tuple[StoredEvent, ...]:
+    """The next events of all adapters, oldest first, at most `limit`."""
     columns = (*vars(EventRow)["__table__"].c, col(AdapterRow.name).label("of"), AdapterRow.visibility)
     query = (
         select(*columns)
         .join(AdapterRow, col(AdapterRow.id) == col(EventRow.adapter_id), isouter=True)
         .where(col(EventRow.seq) > after)
         .order_by(col(EventRow.seq))
-        .limit(SPAN)
+        .limit(limit)
     )
     return _with_bases(tx, [_stored_event(row) for row in tx.execute(query)])
 

@@ -40,6 +40,7 @@ KNOWN = (
     "0021",
     "0022",
     "0023",
+    "0024",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")

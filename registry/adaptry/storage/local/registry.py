@@ -37,6 +37,7 @@ from adaptry.storage.local.rollouts import LocalRollouts
 from adaptry.storage.local.tokens import LocalTokens
 from adaptry.storage.local.uploads import LocalUploads
 from adaptry.storage.local.versions import LocalVersions
+from adaptry.storage.local.webhooks import LocalWebhooks
 from adaptry.storage.local.workers import LocalWorkers
 
 
@@ -66,6 +67,7 @@ class LocalRegistry(Registry):
         self.audit = LocalAuditLog(context)
         self.quotas = LocalQuotas(context)
         self.publishers = LocalPublishers(context)
+        self.webhooks = LocalWebhooks(context)
 
     @property
     def catalog(self) -> Catalog:
