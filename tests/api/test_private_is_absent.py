@@ -26,6 +26,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.records import PushOptions
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -108,6 +109,9 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     registry.evidence.add(Ref(TONE), EvidenceFile(digest=results, format="lm-eval", values=values))
     measured = registry.evidence.list(Ref(TONE)).items[0].id
     registry.principals.create_group("hidden")
+    text = "alias: stage\nrequire:\n- state() == 'active'\n"
+    registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
+    promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
     version = {
@@ -132,6 +136,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "{worker}": [Twin("gpu-7", "gpu-8", {})],
         "{group}": [Twin("hidden", "absent", {})],
         "/evidence/{id}": [Twin(str(measured), "999", {"part": "file"})],
+        "/promotions/{id}": [Twin(str(promotion), "999", {})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
         "/tokens/{id}": [Twin(str(token), "999", {})],
         "/grants/{id}": [Twin(str(grant), "999", {})],
@@ -159,6 +164,7 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/rename": {"to": "evil/moved"},
         "/metrics": {"metrics": {"accuracy": 1.0}},
         "/aliases/{alias}": {"to": digest},
+        "/evaluation": {"to": digest},
         "/members": {"principal": "evan", "role": "viewer"},
         "/accountable": {"principal": "evan"},
         "/gone": {"reason": "switched off"},
@@ -236,6 +242,8 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "access": lambda name: f"/api/v1/access?principal=root&action=read&ref={name}",
     "grants": lambda name: f"/api/v1/grants?namespace={name.partition('/')[0]}",
     "quotas": lambda name: f"/api/v1/quotas?scope=namespace&name={name.partition('/')[0]}",
+    "policies": lambda name: f"/api/v1/policies?scope={name}",
+    "policy versions": lambda name: f"/api/v1/policies/history?scope={name}&alias=prod",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",
