@@ -135,6 +135,7 @@ def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
     call("PUT", f"{at}/aliases/prod", {"to": str(second)}, headers={"If-Match": '"1"'})
     call("GET", f"{at}/aliases")
     call("GET", f"{at}/aliases/prod")
+    _policies(recorder, server, str(second))
     base = recorder.found["register_base"]["response"]["id"]
     call("PUT", f"{at}/revisions/{second}/base", {"base": base})
     call("GET", f"{at}/revisions/{second}/manifest")
@@ -226,6 +227,25 @@ def _webhooks(call: Callable[..., RawResponse]) -> None:
     call("POST", f"{v1}/{id}/secret", {"hours": 24})
     call("PATCH", f"{v1}/{id}", {"is_enabled": False})
     call("DELETE", f"{v1}/{id}")
+
+
+def _policies(recorder: Recorder, server: Server, digest: str) -> None:
+    call, v1 = recorder.call, "/api/v1"
+    at = f"{v1}/adapters/acme/tone"
+    text = "alias: staging\nrequire:\n- metric('accuracy') >= 0.8\n"
+    call("PUT", f"{v1}/policies", {"scope": "acme/tone", "text": text})
+    call("GET", f"{v1}/policies", query={"scope": "acme/tone"})
+    call("GET", f"{v1}/policies/history", query={"scope": "acme/tone", "alias": "staging"})
+    call("POST", f"{at}/aliases/staging/evaluation", {"to": digest})
+    call("PUT", f"{at}/aliases/staging/approvals/{digest}")
+    call("GET", f"{at}/aliases/staging/approvals")
+    call("DELETE", f"{at}/aliases/staging/approvals/{digest}")
+    name, aliases = AdapterName.parse("acme/tone"), server.registry().aliases
+    seen = aliases.move(name, "staging", Digest.parse(digest), None)
+    (moved,) = call("GET", f"{at}/promotions", query={"limit": "1"}).json["items"]
+    call("GET", f"{v1}/promotions/{moved['id']}")
+    call("DELETE", f"{v1}/policies", query={"scope": "acme/tone", "alias": "staging"})
+    aliases.remove(name, "staging", seen.generation)
 
 
 def _audit(call: Callable[..., RawResponse]) -> None:

@@ -20,6 +20,7 @@ from adaptry.registry.audit_log import AuditEntry, AuditFilter
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
@@ -259,6 +260,12 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     registry.quotas.remove(QuotaSubject("namespace", "acme"))
     yield "quotas.remove", (recorded("quota.remove", "acme", limits),)
     yield from _publisher_changes(registry)
+    text = "alias: prod\nrequire:\n- state() == 'active'\n"
+    policy = registry.policies.set(PolicyRequest(scope="acme", text=text))
+    values = {"version": 1, "digest": str(policy.digest)}
+    yield "policies.set", (recorded("policy.set", "acme@prod", after=values),)
+    registry.policies.remove("acme", "prod")
+    yield "policies.remove", (recorded("policy.remove", "acme@prod", values),)
     token = registry.tokens.create(TokenRequest(name="laptop", principal="ann"))
     yield "tokens.create", (recorded("token.create", "ann", after={"name": "laptop", "token": token.id}),)
     registry.tokens.revoke(token.id)
@@ -332,6 +339,7 @@ CHANGING = frozenset(
         "grants.add", "grants.remove", "grants.set_accountable", "grants.set_member",
         "jobs.cancel", "jobs.retry", "jobs.schedule", "jobs.submit", "jobs.unschedule",
         "metrics.log",
+        "policies.remove", "policies.set",
         "principals.create", "principals.create_group", "principals.delete_group",
         "principals.invite", "principals.set_disabled", "principals.set_membership",
         "publishers.add", "publishers.add_issuer", "publishers.remove", "publishers.remove_issuer",
@@ -346,8 +354,10 @@ CHANGING = frozenset(
     }
 )  # fmt: skip
 """Methods whose calls `make_every_change` makes."""
-TESTED_ELSEWHERE = frozenset({"workers.declare_gone"})
-"""A worker is declared gone after its lease only, which takes another clock."""
+TESTED_ELSEWHERE = frozenset({"policies.approve", "policies.withdraw_approval", "workers.declare_gone"})
+"""Approvals take a caller with a name; a worker is declared gone after its lease only, which takes another
+clock.
+"""
 NOT_RECORDED = frozenset({"uploads.open", "uploads.append", "uploads.finish", "versions.count_download"})
 """Bytes that no version has yet, which the push that needs them records; and a count."""
 READING = frozenset(
@@ -365,6 +375,8 @@ READING = frozenset(
         "grants.authorize", "grants.explain", "grants.list", "grants.members",
         "jobs.get", "jobs.list", "jobs.log", "jobs.runners", "jobs.schedules",
         "metrics.list",
+        "policies.approvals", "policies.evaluate", "policies.history", "policies.list",
+        "policies.promotion", "policies.promotions",
         "principals.groups", "principals.list",
         "publishers.list", "publishers.list_issuers",
         "quotas.list", "quotas.require_room",

@@ -22,9 +22,12 @@ from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
+    ApprovalRow,
     EventRow,
     FileRow,
     NamespaceRow,
+    PolicyRow,
+    PromotionRow,
     UploadRow,
     VersionRow,
 )
@@ -177,12 +180,14 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
 
 
 def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
-    """Deletes an adapter's versions, aliases and files; keeps a tombstone and the events."""
+    """Deletes an adapter's versions, aliases, policies and files; keeps a tombstone and the events."""
     row = _require(tx, adapter)
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(version_id=None))
     with stored_use.recounted(tx, adapter.key, row.name):
         tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == adapter.key))
         tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
+    for table in (PolicyRow, ApprovalRow, PromotionRow):
+        tx.execute(delete(table).where(col(table.adapter_id) == adapter.key))
     _forget_moves(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.version_count = 0
