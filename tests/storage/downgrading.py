@@ -56,16 +56,7 @@ def back_to_0018(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0019 (the audit log), 0020 (quotas), 0021 (evidence), 0022 (lists of adapters)
     and those after it added.
     """
-    for table in (
-        "policies",
-        "approvals",
-        "promotions",
-        "webhook_deliveries",
-        "webhooks",
-        "used_id_tokens",
-        "publishers",
-        "issuers",
-    ):
+    for table in _NEWER_TABLES:
         database.execute(f"DROP TABLE {table}")
     orders = ("updated", "downloads", "versions")
     for index in ("visible", *orders, *(f"namespace_{order}" for order in orders)):

@@ -1,4 +1,4 @@
-"""`Registry`: nineteen roles, each a small interface; a function asks for the role that it needs.
+"""`Registry`: twenty-one roles, each a small interface; a function asks for the role that it needs.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass the
 same contract suite, errors included. All methods of all roles raise `Unavailable` when the store or server
