@@ -49,13 +49,13 @@ _EVIDENCE = (
 
 
 def back_to_0018(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0019 (the audit log), 0020 (quotas), 0021 (evidence) and 0022 (lists of
-    adapters) added.
-    """
+    """Takes away what schemas 0019 (audit log) to 0022 (lists of adapters), and 0025 (publishers), added."""
     orders = ("updated", "downloads", "versions")
     for index in ("visible", *orders, *(f"namespace_{order}" for order in orders)):
         database.execute(f"DROP INDEX ix_adapters_{index}")
     database.execute("ALTER TABLE adapters DROP COLUMN version_count")
+    for table in ("used_id_tokens", "publishers", "issuers"):
+        database.execute(f"DROP TABLE {table}")
     for index in ("version", "task", "file", "logged"):
         database.execute(f"DROP INDEX ix_metric_values_{index}")
     for column in _EVIDENCE:

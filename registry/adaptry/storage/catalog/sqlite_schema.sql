@@ -543,3 +543,38 @@ CREATE INDEX ix_adapters_versions ON adapters (visibility, version_count DESC, n
 CREATE INDEX ix_adapters_namespace_updated ON adapters (namespace, visibility, updated_at DESC, name) WHERE deleted_at IS NULL;
 CREATE INDEX ix_adapters_namespace_downloads ON adapters (namespace, visibility, downloads DESC, name) WHERE deleted_at IS NULL;
 CREATE INDEX ix_adapters_namespace_versions ON adapters (namespace, visibility, version_count DESC, name) WHERE deleted_at IS NULL;
+CREATE TABLE issuers (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	name VARCHAR NOT NULL,
+	url VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	audience VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT uq_issuers_name UNIQUE (name),
+	CONSTRAINT uq_issuers_url UNIQUE (url)
+);
+CREATE TABLE publishers (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	issuer_id INTEGER NOT NULL,
+	principal_id INTEGER NOT NULL,
+	project_id VARCHAR NOT NULL,
+	owner_id VARCHAR NOT NULL,
+	workflow VARCHAR NOT NULL,
+	environment VARCHAR,
+	branch VARCHAR,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT fk_publishers_issuer_id FOREIGN KEY(issuer_id) REFERENCES issuers (id),
+	CONSTRAINT fk_publishers_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id)
+);
+CREATE INDEX ix_publishers_namespace_name ON publishers (namespace, name);
+CREATE INDEX ix_publishers_issuer_id ON publishers (issuer_id);
+CREATE TABLE used_id_tokens (
+	jti_sha256 VARCHAR NOT NULL,
+	expires_at DATETIME NOT NULL,
+	CONSTRAINT pk_used_id_tokens PRIMARY KEY (jti_sha256)
+);
+CREATE INDEX ix_used_id_tokens_expires_at ON used_id_tokens (expires_at);
