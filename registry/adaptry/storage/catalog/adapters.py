@@ -205,12 +205,15 @@ def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
 
 
 def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
-    """The requested number if it was never given, otherwise the next one. A number is given only once."""
+    """The number of a version that is being added, which is counted: the requested one if it was never given,
+    otherwise the next. A number is given only once.
+    """
     row = _require(tx, adapter)
     number = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
     row.next_number, row.updated_at = max(row.next_number, number + 1), at
+    row.version_count += 1
     return number
 
 
@@ -232,12 +235,6 @@ def _was_allocated(tx: Transaction, adapter: AdapterRecord, number: int) -> bool
     was = exists().where(col(EventRow.adapter_id) == adapter.key, col(EventRow.number) == number)
     has = exists().where(col(VersionRow.adapter_id) == adapter.key, col(VersionRow.number) == number)
     return bool(tx.exec(select(or_(was, has))).one())
-
-
-def count_version(tx: Transaction, adapter: AdapterRecord) -> None:
-    """An adapter has one version more."""
-    row = _require(tx, adapter)
-    row.version_count += 1
 
 
 def recount_versions(tx: Transaction, key: int) -> None:

@@ -87,7 +87,6 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
     tx.add(row)
     tx.flush()
     assert row.id is not None
-    adapters.count_version(tx, adapter)
     stored_use.add_version(tx, adapter.name.namespace, by)
     tx.add(
         VersionDetailRow(
