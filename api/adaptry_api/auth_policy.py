@@ -29,6 +29,7 @@ from adaptry.registry.interface import Registry
 from adaptry_api import errors
 from adaptry_api.app_state import AppState
 from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT, REPORT_VALUES, StrictRequest
+from adaptry_api.sessions import has_session_cookie, session_identity
 from adaptry_api.signed_grants import Granted
 
 
@@ -55,9 +56,9 @@ async def identify(request: Request) -> Identity:
     return cast(Identity, known)
 
 
-async def admit(request: Request) -> Identity:
+async def admit(request: Request, find: Callable[[Request], Awaitable[Identity]] = identify) -> Identity:
     """The identity, whose request is counted. Raises `Unauthenticated`, `TooManyRequests`."""
-    identity = await identify(request)
+    identity = await find(request)
     namespace = unquote(request.path_params.get("namespace", ""))  # of the Hub's addresses as it was sent
     app_state_of(request).request_limits.admit(identity, namespace or None)
     return identity
@@ -97,6 +98,19 @@ async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Ident
     return identity
 
 
+async def visitor(request: Request) -> Identity:
+    """The identity of the browser's session, or else of the request's token: the access rule of pages.
+
+    Raises `Unauthenticated`.
+    """
+    known = getattr(request.state, "identity", None)
+    if known is None and "authorization" not in request.headers and has_session_cookie(request):
+        known = await to_thread.run_sync(session_identity, app_state_of(request), request)
+        if known is not None:
+            request.state.identity = known
+    return known or await identify(request)
+
+
 @dataclass(frozen=True, slots=True)
 class GrantContext(Generic[Granted]):
     """The grant, and the registry acting for the identity that the grant was issued to."""
@@ -126,9 +140,14 @@ class RequireGrant(Generic[Granted]):
         return await to_thread.run_sync(look_up)
 
 
-ACCESS_RULES = frozenset({public, caller, gateway, administrator})
+ACCESS_RULES = frozenset({public, caller, gateway, administrator, visitor})
 PUBLIC = Depends(public)
 ADMINISTRATOR = Depends(administrator)
+
+
+async def visitors_registry(request: Request, identity: Annotated[Identity, Depends(visitor)]) -> Registry:
+    """The registry, acting for the person who looks at a page."""
+    return app_state_of(request).registry(identity)
 
 
 async def registry(request: Request, identity: Annotated[Identity, Depends(caller)]) -> Registry:
@@ -144,6 +163,8 @@ async def registry_of_gateway(request: Request, identity: Annotated[Identity, De
 Caller = Annotated[Identity, Depends(caller)]
 CallersRegistry = Annotated[Registry, Depends(registry)]
 GatewaysRegistry = Annotated[Registry, Depends(registry_of_gateway)]
+Visitor = Annotated[Identity, Depends(visitor)]
+VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 
 
 QuickAnswer = Callable[[Request, Registry], Awaitable[Response]]
@@ -194,8 +215,12 @@ class GuardedRoute(APIRoute):
 
     @cached_property
     def _query_parameters(self) -> frozenset[str]:
-        every = (self.dependant, *_all(self.dependant))
-        return frozenset(field.alias for one in every for field in one.query_params)
+        return frozenset(field.alias for one in self._dependants for field in one.query_params)
+
+    @property
+    def _dependants(self) -> tuple[Dependant, ...]:
+        """What the route depends on, directly or not, itself included."""
+        return (self.dependant, *_all(self.dependant))
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

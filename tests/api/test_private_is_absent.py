@@ -26,6 +26,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.records import PushOptions
 from adaptry.registry.webhooks import WebhookRequest
 from adaptry.registry.workers import ResidentReport, WorkerReport
@@ -110,12 +111,17 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     registry.evidence.add(Ref(TONE), EvidenceFile(digest=results, format="lm-eval", values=values))
     measured = registry.evidence.list(Ref(TONE)).items[0].id
     registry.principals.create_group("hidden")
+    issuer, audience = "https://ci.example", "https://registry.example"
+    registry.publishers.add_issuer(IssuerRequest(name="hidden", url=issuer, kind="github", audience=audience))
+    publisher = registry.publishers.add(
+        TONE, PublisherRequest(issuer="hidden", project_id="1", owner_id="2", workflow="w.yml", branch="main")
+    )
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
-    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/")).webhook.id
+    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://127.0.0.1:9/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
-        "branch": "trial", "tag": "first", "path": "adapter_config.json",
+        "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",
     }  # fmt: skip
     of_hub = version | {"revision": "main"}
     of_base = {"path": "config.json", "digest": str(digest), "revision": "main"}
@@ -134,6 +140,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "{schedule}": [Twin("nightly", "weekly7", {})],
         "{worker}": [Twin("gpu-7", "gpu-8", {})],
         "{group}": [Twin("hidden", "absent", {})],
+        "{issuer}": [Twin("hidden", "absent", {})],
         "/evidence/{id}": [Twin(str(measured), "999", {"part": "file"})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
         "/tokens/{id}": [Twin(str(token), "999", {})],

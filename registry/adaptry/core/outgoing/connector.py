@@ -10,7 +10,6 @@ The socket is opened here and given to the standard library's HTTP client, which
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 import ssl
 import threading
@@ -19,13 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from urllib.parse import urlsplit
 
 from adaptry.core.errors import Invalid, Unavailable
+from adaptry.core.http import trusting_context
 from adaptry.core.outgoing.addresses import Address, Network, is_inside, is_public
+from adaptry.core.outgoing.url import OutgoingUrl
 
 _PIECE = 1 << 16
-_VISIBLE = re.compile(r"[!-~]{1,2048}")
 
 
 class OutgoingRefused(Invalid):
@@ -39,35 +38,6 @@ class OutgoingResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingUrl:
-    """A URL that a request can be sent to; nothing is known of its host yet."""
-
-    text: str
-    is_https: bool
-    host: str
-    port: int
-    target: str
-
-    @classmethod
-    def parse(cls, text: str) -> OutgoingUrl:
-        """Raises `Invalid` for anything but an http or https URL without user, password and fragment."""
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise Invalid(f"not a URL: {text[:200]!a} ({error})") from None
-        if not _VISIBLE.fullmatch(text) or parts.scheme not in ("http", "https") or not host:
-            raise Invalid(
-                f"not a URL: {text[:200]!a} (expected https://host/path, of at most 2048 characters)"
-            )
-        if parts.username is not None or parts.password is not None or parts.fragment:
-            raise Invalid(f"a URL without user, password and fragment is needed, not {text[:200]!a}")
-        is_https = parts.scheme == "https"
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(text, is_https, host, port or (443 if is_https else 80), target)
 
 
 class GuardedConnector:
@@ -85,13 +55,10 @@ class GuardedConnector:
         max_bytes: int = 1 << 20,
         ca_bundle: str | None = None,
     ) -> None:
-        """Raises `Invalid` if the certificates of `ca_bundle` (a PEM file) cannot be read."""
+        """Raises `Invalid` if the certificates of `ca_bundle` (a file or folder) cannot be read."""
         self._allowed = tuple(allowed)
         self._seconds, self._max_bytes = seconds, max_bytes
-        try:
-            self._tls = ssl.create_default_context(cafile=ca_bundle)
-        except OSError as error:
-            raise Invalid(f"cannot read certificates from {ca_bundle}: {error.strerror or error}") from error
+        self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()
 
     def request(
         self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None

@@ -38,6 +38,7 @@ KNOWN = (
     "0019",
     "0020",
     "0021",
+    "0025",
     "0026",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""

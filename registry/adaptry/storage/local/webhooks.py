@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, NotFound
-from adaptry.core.outgoing.connector import OutgoingUrl
+from adaptry.core.outgoing.url import OutgoingUrl
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import Page
 from adaptry.registry.webhooks import (

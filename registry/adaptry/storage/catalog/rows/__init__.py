@@ -30,6 +30,7 @@ from adaptry.storage.catalog.rows.principals import (
     PrincipalRow,
     TokenRow,
 )
+from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
@@ -61,6 +62,7 @@ __all__ = [
     "GroupRow",
     "InspectionRow",
     "InvitationRow",
+    "IssuerRow",
     "JobLineRow",
     "JobRow",
     "JobScheduleRow",
@@ -73,6 +75,7 @@ __all__ = [
     "NamespaceRow",
     "PostingRow",
     "PrincipalRow",
+    "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
     "ResidentRow",
@@ -84,6 +87,7 @@ __all__ = [
     "TermRow",
     "TokenRow",
     "UploadRow",
+    "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
     "WebhookDeliveryRow",
