@@ -99,7 +99,7 @@ class AppState:
         )
         self.issuer_keys = IssuerKeys(self.connector)
         context.note_token_use = self.authenticator.note_use
-        self._sends_webhooks = settings.catalog is None  # otherwise the runners do
+        self._sends_webhooks = settings.send_webhooks and settings.catalog is None
         self._webhook_connector = webhook_connector(
             tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
         )

@@ -15,9 +15,11 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
+from adaptry.core import tracing
 from adaptry.core.errors import AdaptryError
 from adaptry.core.failpoints import reach
 from adaptry.core.request_id import REQUEST_ID
+from adaptry.core.telemetry import exporting_telemetry
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
 from adaptry.registry.job_types.records import JobFault
@@ -36,7 +38,9 @@ def main() -> None:
     request = StepRequest.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_exit_at_eof, daemon=True).start()
     try:
-        pipe.send(ChildMessage(what="outcome", outcome=_run_step(request, pipe)))
+        with exporting_telemetry("adaptry-job"), tracing.span("job step process", parent=request.trace):
+            outcome = _run_step(request, pipe)
+        pipe.send(ChildMessage(what="outcome", outcome=outcome))
     except AdaptryError as error:
         if error.public_message != error.message:
             pipe.send(ChildMessage(what="aside", text=error.message))
