@@ -47,6 +47,7 @@ STRANGERS: dict[str, Identity | None] = {
     "a pattern that only looks alike": Identity.with_role("pat", "admin", ("acme-*", "a?me-*")),
 }
 WITHOUT_TWIN = {
+    "/-/static/{tag}/{file}": "the files of the pages themselves, the same for everybody",
     "/xet/{upload}/v1/xorbs/default/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/v1/chunks/{kind}/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/shards": "the address has a grant that the server signed",
@@ -112,7 +113,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     token = registry.tokens.list()[0].id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
-        "branch": "trial", "tag": "first", "path": "adapter_config.json",
+        "branch": "trial", "tag": "first", "path": "adapter_config.json", "number": "1",
     }  # fmt: skip
     of_hub = version | {"revision": "main"}
     of_base = {"path": "config.json", "digest": str(digest), "revision": "main"}
@@ -238,6 +239,9 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "quotas": lambda name: f"/api/v1/quotas?scope=namespace&name={name.partition('/')[0]}",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",
+    "home": lambda name: f"/?format=json&q=name:{name}",
+    "compare": lambda name: f"/-/compare?ref={name}&ref={name}@1",
+    "fleet": lambda name: "/-/fleet?format=json",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",
 }
 
