@@ -140,6 +140,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Run a registry": {
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "open": ("open:open_page", "Open an adapter's page in a browser."),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
             "backup:backup",

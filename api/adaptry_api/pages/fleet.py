@@ -1,7 +1,7 @@
 """The fleet: workers and what each has loaded, rollouts, and recalls with their proofs; kept up to date.
 
 The page's stream sends the same part again whenever it has changed. Workers' reports make no events, so the
-part is computed anew every few seconds, and at once after an event.
+part is computed again every few seconds, and at once after an event.
 """
 
 from __future__ import annotations
