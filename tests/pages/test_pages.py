@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
+from sqlalchemy import Engine, event
 from starlette.routing import Match
 from tests.pages.browser import Browser, links_of
 from tests.pages.sample_registry import LEGAL, TONE
@@ -254,3 +255,20 @@ def test_addresses_that_were_unknown_before_there_were_pages_are_unknown_still(
     assert answer.status == 404
     assert answer.headers["Content-Type"] == "application/json"
     assert "X-Error-Message" in answer.headers
+
+
+@pytest.mark.parametrize(("address", "most"), [("/", 30), (f"/{TONE}", 60), ("/-/fleet", 60)])
+def test_a_page_reads_the_database_a_bounded_number_of_times(team: Server, address: str, most: int) -> None:
+    browser = Browser(team)
+    statements: list[str] = []
+
+    def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        statements.append(statement)
+
+    browser.get(address)  # fills caches of the process
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        assert browser.get(address).status == 200
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    assert 0 < len(statements) <= most, "\n".join(statements)
