@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -33,6 +33,8 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
+from adaptry.storage.webhooks.delivery import webhook_connector
+from adaptry.storage.webhooks.sender import sending_webhooks
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.denials import DenialRecorder
@@ -94,6 +96,10 @@ class AppState:
         )
         self.issuer_keys = IssuerKeys(self.connector)
         context.note_token_use = self.authenticator.note_use
+        self._sends_webhooks = settings.catalog is None  # otherwise the runners do
+        self._webhook_connector = webhook_connector(
+            tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
+        )
         self.request_limits = RequestLimits()
         self.read_request_limits()
         self.domain_metrics = DomainMetrics(self.catalog)
@@ -161,6 +167,14 @@ class AppState:
             self._has_warned = True
         else:
             self._has_warned = False
+
+    def sending_webhooks(self) -> AbstractContextManager[None]:
+        """Sends to webhooks during the block, if the registry's folder has everything. In an organisation's
+        deployment the runners send, which may be in another network than the servers.
+        """
+        return (
+            sending_webhooks(self.catalog, self._webhook_connector) if self._sends_webhooks else nullcontext()
+        )
 
     def _upstream(self, settings: ServerSettings) -> UpstreamHub | None:
         if settings.upstream is None:

@@ -394,7 +394,10 @@ class UploadSession(Value):
 
 
 class AliasInfo(Value):
-    """An alias now. `generation` grows with every move; pass it as `was` to move on from here."""
+    """An alias now. `generation` grows with every move; pass it as `was` to move on from here.
+
+    The answer to a move has the number of its decision (`promotion`), if conditions decided it.
+    """
 
     alias: str
     number: int
@@ -402,6 +405,7 @@ class AliasInfo(Value):
     generation: int
     moved_at: datetime
     moved_by: str
+    promotion: int | None = None
 
 
 class MetricInfo(Value):

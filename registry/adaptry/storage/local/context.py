@@ -31,6 +31,7 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import resolve_ref
 from adaptry.storage.catalog.version_info import Columns
+from adaptry.storage.local.decision_cache import DecisionCache
 from adaptry.storage.local.digest_cache import IncrementalDigests
 from adaptry.storage.local.hidden_bases import hide_bases
 from adaptry.storage.local.idempotency import Answer, IdempotencyKey
@@ -79,6 +80,7 @@ class RegistryContext:
         self.inspector: Inspector = inspector or Inspector()
         self.folder = folder
         self.upload_cleanup: UploadCleanup = UploadCleanup()
+        self.gate_decisions: DecisionCache = DecisionCache()
         self.log_key: LogKey = log_key or LogKey(folder / KEY_FILE if folder else None)
         self.seals_audit_on_read = seals_audit_on_read
         self.note_token_use: Callable[[Identity], object] = lambda identity: None
