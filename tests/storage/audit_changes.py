@@ -20,6 +20,7 @@ from adaptry.registry.audit_log import AuditEntry, AuditFilter
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
@@ -256,10 +257,26 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     yield "quotas.set", (recorded("quota.set", "acme", after=limits),)
     registry.quotas.remove(QuotaSubject("namespace", "acme"))
     yield "quotas.remove", (recorded("quota.remove", "acme", limits),)
+    yield from _publisher_changes(registry)
     token = registry.tokens.create(TokenRequest(name="laptop", principal="ann"))
     yield "tokens.create", (recorded("token.create", "ann", after={"name": "laptop", "token": token.id}),)
     registry.tokens.revoke(token.id)
     yield "tokens.revoke", (recorded("token.revoke", "ann", {"name": "laptop", "token": token.id}),)
+
+
+def _publisher_changes(registry: Registry) -> Iterator[Step]:
+    url, roles = "https://ci.example", registry.publishers
+    roles.add_issuer(IssuerRequest(name="ci", url=url, kind="github", audience="https://registry.example"))
+    yield "publishers.add_issuer", (recorded("issuer.add", "ci", after={"url": url, "kind": "github"}),)
+    request = PublisherRequest(issuer="ci", project_id="1", owner_id="2", workflow="w.yml", branch="main")
+    added = roles.add(TONE, request)
+    account = recorded("principal.create", "acme/publisher-1", after={"kind": "service-account"})
+    after = {"issuer": "ci", "project_id": "1", "branch": "main", "account": added.account}
+    yield "publishers.add", (account, recorded("publisher.add", "acme/tone", after=after))
+    roles.remove(TONE, added.id)
+    yield "publishers.remove", (recorded("publisher.remove", "acme/tone", after),)
+    roles.remove_issuer("ci")
+    yield "publishers.remove_issuer", (recorded("issuer.remove", "ci", {"url": url}),)
 
 
 def _job_changes(registry: Registry) -> Iterator[Step]:
@@ -296,6 +313,7 @@ CHANGING = frozenset(
         "metrics.log",
         "principals.create", "principals.create_group", "principals.delete_group",
         "principals.invite", "principals.set_disabled", "principals.set_membership",
+        "publishers.add", "publishers.add_issuer", "publishers.remove", "publishers.remove_issuer",
         "quotas.remove", "quotas.set",
         "rollouts.change", "rollouts.start",
         "tokens.create", "tokens.revoke",
@@ -324,6 +342,7 @@ READING = frozenset(
         "jobs.get", "jobs.list", "jobs.log", "jobs.runners", "jobs.schedules",
         "metrics.list",
         "principals.groups", "principals.list",
+        "publishers.list", "publishers.list_issuers",
         "quotas.list", "quotas.require_room",
         "rollouts.list",
         "tokens.list",

@@ -49,7 +49,9 @@ _EVIDENCE = (
 
 
 def back_to_0018(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0019 (the audit log), 0020 (quotas) and 0021 (evidence) added."""
+    """Takes away what schemas 0019 (audit log) to 0021 (evidence), and 0025 (publishers), added."""
+    for table in ("used_id_tokens", "publishers", "issuers"):
+        database.execute(f"DROP TABLE {table}")
     for index in ("version", "task", "file", "logged"):
         database.execute(f"DROP INDEX ix_metric_values_{index}")
     for column in _EVIDENCE:

@@ -31,7 +31,7 @@ ACTIONS: Mapping[Action, str] = {
     "approve": "approve a promotion (reserved: nothing asks for an approval yet)",
     "delete": "delete an adapter, or rename it",
     "job.run": "submit, cancel and retry jobs and schedules",
-    "inference.authorize": "ask who may use an adapter for inference (reserved: no gateway asks yet)",
+    "inference.authorize": "ask who may use adapters for inference, as a gateway; needs no read",
     "worker.report": "report what an engine has loaded",
     "member.manage": "add and remove members and grants of a namespace",
     "policy.manage": "push past findings that block, take back a revocation, read revoked files",

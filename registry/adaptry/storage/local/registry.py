@@ -44,6 +44,7 @@ _ROLES: Mapping[str, str] = {
     "tokens": "tokens.LocalTokens",
     "audit": "audit_log.LocalAuditLog",
     "quotas": "quotas.LocalQuotas",
+    "publishers": "publishers.LocalPublishers",
 }
 """The module and class of each role."""
 
@@ -51,7 +52,7 @@ _ROLES: Mapping[str, str] = {
 class LocalRegistry(Registry):
     """`LocalRegistry(RegistryContext(catalog, blobs, identity))`; `open_local` opens the one in a folder.
 
-    A role is imported when it is first used: most commands need one or two of the eighteen, and importing all
+    A role is imported when it is first used: most commands need one or two of them, and importing all
     takes a third of a second.
     """
 

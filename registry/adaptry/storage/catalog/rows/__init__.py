@@ -30,6 +30,7 @@ from adaptry.storage.catalog.rows.principals import (
     PrincipalRow,
     TokenRow,
 )
+from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
@@ -60,6 +61,7 @@ __all__ = [
     "GroupRow",
     "InspectionRow",
     "InvitationRow",
+    "IssuerRow",
     "JobLineRow",
     "JobRow",
     "JobScheduleRow",
@@ -72,6 +74,7 @@ __all__ = [
     "NamespaceRow",
     "PostingRow",
     "PrincipalRow",
+    "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
     "ResidentRow",
@@ -83,6 +86,7 @@ __all__ = [
     "TermRow",
     "TokenRow",
     "UploadRow",
+    "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
     "WeightsRow",
