@@ -77,6 +77,8 @@ class AppState:
             presign_uploads=settings.presign_uploads,
             is_serving=True,
         )
+        for role in Registry.__annotations__:
+            getattr(self._registry, role)  # imports it now, so that no request waits for that
         given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False

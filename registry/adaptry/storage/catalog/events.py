@@ -23,6 +23,7 @@ from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_map, encode_map
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import AdapterRow, EventRow
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
@@ -76,17 +77,16 @@ def record(
     """
     texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
     name = str(adapter.name) if adapter else None
-    tx.add(
-        EventRow(
-            at=at,
-            by=by,
-            kind=kind,
-            adapter_id=adapter.key if adapter else None,
-            name=name,
-            number=number,
-            detail=encode_map(texts),
-        )
+    row = EventRow(
+        at=at,
+        by=by,
+        kind=kind,
+        adapter_id=adapter.key if adapter else None,
+        name=name,
+        number=number,
+        detail=encode_map(texts),
     )
+    insert_row(tx, row)
     tx.info[HAS_EVENTS] = True
     record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 
