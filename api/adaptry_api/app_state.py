@@ -12,6 +12,8 @@ import anyio
 
 from adaptry.core.errors import AdaptryError, Conflict, CorruptData
 from adaptry.core.identity import ANONYMOUS, Identity
+from adaptry.core.outgoing.addresses import parse_network
+from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
 from adaptry.operations.mirroring.apply import MIRRORED
@@ -41,6 +43,7 @@ from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
 from adaptry_api.hub.upstream import UpstreamHub
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
+from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
@@ -86,6 +89,11 @@ class AppState:
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
+        self.connector = GuardedConnector(
+            tuple(map(parse_network, settings.allow_outgoing)), ca_bundle=settings.ca_bundle
+        )
+        self.issuer_keys = IssuerKeys(self.connector)
+        context.note_token_use = self.authenticator.note_use
         self.request_limits = RequestLimits()
         self.read_request_limits()
         self.domain_metrics = DomainMetrics(self.catalog)
@@ -93,6 +101,8 @@ class AppState:
         self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
         self.draining.on_begin(self.event_broadcaster.wake)
         self.heartbeat = settings.heartbeat
+        self.folder = settings.data
+        self.has_host_list = bool(settings.hosts)
         # Transfers have their own threads, so that slow ones do not delay other requests. An upload holds a
         # thread from its first byte to its last; a download holds one for each piece.
         self.uploads = UploadSlots(settings.uploads)

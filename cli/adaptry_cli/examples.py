@@ -24,6 +24,7 @@ _PAGES: Mapping[str, str] = {
     "admin": "permissions", "audit": "audit",
     "policy": "gates", "approve": "gates", "promotion": "gates",
     "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
+    "publisher": "publishing", "issuer": "publishing",
 }  # fmt: skip
 """A command's page under docs/, by its first word; of all others it is cli.md."""
 
@@ -293,6 +294,26 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "member ls": ("adaptry member ls acme",),
     "member rm": ("adaptry member rm acme alice",),
     "member accountable": ("adaptry member accountable acme alice",),
+    "issuer": ("adaptry issuer add github --kind github", "adaptry issuer ls"),
+    "issuer add": (
+        "adaptry issuer add github --kind github",
+        "adaptry issuer add ours --kind gitlab --url https://gitlab.example.com --audience https://registry.example.com",
+    ),
+    "issuer ls": ("adaptry issuer ls",),
+    "issuer rm": ("adaptry issuer rm github",),
+    "publisher": (
+        "adaptry publisher add acme/tone --issuer github --project-id 1001 --owner-id 77"
+        " --workflow .github/workflows/release.yml --branch main",
+        "adaptry publisher ls acme/tone",
+    ),
+    "publisher add": (
+        "adaptry publisher add acme/tone --issuer github --project-id 1001 --owner-id 77"
+        " --workflow .github/workflows/release.yml --environment release",
+        "adaptry publisher add acme/tone --issuer gitlab --project-id 2002 --owner-id 88"
+        " --workflow .gitlab-ci.yml --branch main",
+    ),
+    "publisher ls": ("adaptry publisher ls acme/tone",),
+    "publisher rm": ("adaptry publisher rm acme/tone 1",),
     "quota": ("adaptry quota set acme --bytes 500GB", "adaptry quota show acme"),
     "quota show": ("adaptry quota show acme", "adaptry quota show alice --principal"),
     "quota ls": ("adaptry quota ls",),

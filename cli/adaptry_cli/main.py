@@ -127,6 +127,8 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "service_account:service_account",
             "Create, list, disable and enable service accounts: programs that belong to a namespace.",
         ),
+        "publisher": ("publisher:publisher", "Let CI jobs push to an adapter without a stored token."),
+        "issuer": ("issuer:issuer", "Trust, list and remove issuers of ID tokens for CI jobs."),
         "group": ("group:group", "Create, list, fill and delete groups; administrators only."),
         "member": ("member:member", "Add, list and remove the members of a namespace."),
         "quota": (

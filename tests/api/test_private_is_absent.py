@@ -27,6 +27,7 @@ from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.policies import PolicyRequest
+from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.records import PushOptions
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -53,6 +54,7 @@ WITHOUT_TWIN = {
     "/xet/{upload}/shards": "the address has a grant that the server signed",
     "/xet/{upload}/v1/shards": "the address has a grant that the server signed",
     "/xet/{upload}/v2/shards": "the address has a grant that the server signed",
+    "/api/v1/authorize/ext-authz/{path:path}": "the body names the model, see the last test",
 }
 """Routes on which no name of a thing is tried, and why."""
 _NEVER_ALIKE = frozenset({"content-length", "date", "request-id", "x-request-id"})
@@ -112,11 +114,16 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     text = "alias: stage\nrequire:\n- state() == 'active'\n"
     registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
     promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
+    issuer, audience = "https://ci.example", "https://registry.example"
+    registry.publishers.add_issuer(IssuerRequest(name="hidden", url=issuer, kind="github", audience=audience))
+    publisher = registry.publishers.add(
+        TONE, PublisherRequest(issuer="hidden", project_id="1", owner_id="2", workflow="w.yml", branch="main")
+    )
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
-        "branch": "trial", "tag": "first", "path": "adapter_config.json",
+        "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",
     }  # fmt: skip
     of_hub = version | {"revision": "main"}
     of_base = {"path": "config.json", "digest": str(digest), "revision": "main"}
@@ -135,6 +142,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "{schedule}": [Twin("nightly", "weekly7", {})],
         "{worker}": [Twin("gpu-7", "gpu-8", {})],
         "{group}": [Twin("hidden", "absent", {})],
+        "{issuer}": [Twin("hidden", "absent", {})],
         "/evidence/{id}": [Twin(str(measured), "999", {"part": "file"})],
         "/promotions/{id}": [Twin(str(promotion), "999", {})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
@@ -262,3 +270,26 @@ def test_no_query_tells_something_hidden_from_something_absent(scene: Scene, who
                 answer = scene.server.call("GET", query(name), token=token)
                 answers.append(seen(answer, namespace))
             assert answers[0] == answers[1], query(hidden)
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+def test_no_gateway_tells_something_hidden_from_something_absent(scene: Scene, who: str) -> None:
+    identity, server = STRANGERS[who], scene.server
+    token = server.token_of(identity) if identity else "adr_pat_nobody"
+    everywhere = (Grant("inference.authorize", Resource("*")),)
+    gate = server.token_of(Identity("gate", everywhere))
+    names = [("acme/tone", "acme/none"), ("acme/tone@prod", "nope/tone@prod"), ("acme/tone@1", "acme/tone@9")]
+    names += [("acme/tone+acme/none", "acme/none+acme/nil")]
+    for hidden, absent in names:
+        questions = [{"token": token, "model": name} for name in (hidden, absent)]
+        asked = [server.call("POST", "/api/v1/authorize", one, token=gate) for one in questions]
+        passed = [
+            server.call(
+                "POST", "/api/v1/authorize/ext-authz/v1/completions", {"model": name}, token=token,
+                headers={"Adaptry-Gateway-Token": gate},
+            )
+            for name in (hidden, absent)
+        ]  # fmt: skip
+        assert seen(asked[0], hidden) == seen(asked[1], absent)
+        assert seen(passed[0], hidden) == seen(passed[1], absent)
+        assert (asked[0].json["is_allowed"], passed[0].status) == (False, 403)

@@ -21,6 +21,7 @@ from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.policies import PolicyRequest
+from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
@@ -262,10 +263,26 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     yield "policies.set", (recorded("policy.set", "acme@prod", after=values),)
     registry.policies.remove("acme", "prod")
     yield "policies.remove", (recorded("policy.remove", "acme@prod", values),)
+    yield from _publisher_changes(registry)
     token = registry.tokens.create(TokenRequest(name="laptop", principal="ann"))
     yield "tokens.create", (recorded("token.create", "ann", after={"name": "laptop", "token": token.id}),)
     registry.tokens.revoke(token.id)
     yield "tokens.revoke", (recorded("token.revoke", "ann", {"name": "laptop", "token": token.id}),)
+
+
+def _publisher_changes(registry: Registry) -> Iterator[Step]:
+    url, roles = "https://ci.example", registry.publishers
+    roles.add_issuer(IssuerRequest(name="ci", url=url, kind="github", audience="https://registry.example"))
+    yield "publishers.add_issuer", (recorded("issuer.add", "ci", after={"url": url, "kind": "github"}),)
+    request = PublisherRequest(issuer="ci", project_id="1", owner_id="2", workflow="w.yml", branch="main")
+    added = roles.add(TONE, request)
+    account = recorded("principal.create", "acme/publisher-1", after={"kind": "service-account"})
+    after = {"issuer": "ci", "project_id": "1", "branch": "main", "account": added.account}
+    yield "publishers.add", (account, recorded("publisher.add", "acme/tone", after=after))
+    roles.remove(TONE, added.id)
+    yield "publishers.remove", (recorded("publisher.remove", "acme/tone", after),)
+    roles.remove_issuer("ci")
+    yield "publishers.remove_issuer", (recorded("issuer.remove", "ci", {"url": url}),)
 
 
 def _job_changes(registry: Registry) -> Iterator[Step]:
@@ -303,6 +320,7 @@ CHANGING = frozenset(
         "policies.remove", "policies.set",
         "principals.create", "principals.create_group", "principals.delete_group",
         "principals.invite", "principals.set_disabled", "principals.set_membership",
+        "publishers.add", "publishers.add_issuer", "publishers.remove", "publishers.remove_issuer",
         "quotas.remove", "quotas.set",
         "rollouts.change", "rollouts.start",
         "tokens.create", "tokens.revoke",
@@ -335,6 +353,7 @@ READING = frozenset(
         "policies.approvals", "policies.evaluate", "policies.history", "policies.list",
         "policies.promotion", "policies.promotions",
         "principals.groups", "principals.list",
+        "publishers.list", "publishers.list_issuers",
         "quotas.list", "quotas.require_room",
         "rollouts.list",
         "tokens.list",

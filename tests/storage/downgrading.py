@@ -49,8 +49,8 @@ _EVIDENCE = (
 
 
 def back_to_0018(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0019 (audit log), 0020 (quotas), 0021 (evidence) and 0024 (policies) added."""
-    for table in ("policies", "approvals", "promotions"):
+    """Takes away what schemas 0019 (audit log) to 0025 (publishers) added."""
+    for table in ("policies", "approvals", "promotions", "used_id_tokens", "publishers", "issuers"):
         database.execute(f"DROP TABLE {table}")
     for index in ("version", "task", "file", "logged"):
         database.execute(f"DROP INDEX ix_metric_values_{index}")

@@ -16,6 +16,7 @@ PARAMETERS = {
     "schedule": "A schedule's name.",
     "group": "A group's name.",
     "principal": "The name of a user, a service account or a worker.",
+    "issuer": "An issuer's name.",
     "kind": "Only those of this kind.",
     "id": "The id from the answer that created it.",
     "state": "Only those in this state.",

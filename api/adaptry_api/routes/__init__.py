@@ -5,6 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from adaptry_api.hub.all_routes import hub_routes
+from adaptry_api.oauth import token_route
+from adaptry_api.pages.all_routes import page_routes
 from adaptry_api.routes import (
     about,
     adapters,
@@ -17,11 +19,13 @@ from adaptry_api.routes import (
     files,
     grants,
     health,
+    inference,
     invitations,
     jobs,
     metrics,
     policies,
     principals,
+    publishers,
     quotas,
     revisions,
     rollouts,
@@ -61,8 +65,11 @@ def all_routes() -> list[APIRouter]:
         schedules.ROUTES,
         principals.ROUTES,
         grants.ROUTES,
+        publishers.ISSUERS,
+        publishers.ROUTES,
+        inference.ROUTES,
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
     ]
-    return [*routers, about.AT_THE_ROOT, health.ROUTES, *hub_routes()]
+    return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref
@@ -16,6 +17,11 @@ from adaptry.registry.records import (
     VersionInfo,
 )
 
+MAX_SENT = 8 << 20
+"""Maximum size in bytes of an adapter that is pushed in one request. Larger ones are uploaded file by file,
+and an interrupted upload continues.
+"""
+
 
 class Versions(ABC):
     """Versions of adapters, by refs."""
@@ -27,6 +33,18 @@ class Versions(ABC):
         A known digest returns the existing version. Raises `InvalidManifest`, `InvalidConfig`,
         `InvalidWeights`, `NotFound` (a file is missing), `CheckFailed` (the checks block and there is no
         reason to force), `PermissionDenied`.
+        """
+
+    @abstractmethod
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
+    ) -> PushResult:
+        """The same as `put`, with the bytes of all its files in the manifest's order, in one step.
+
+        For adapters of at most `MAX_SENT` bytes. Files that the adapter has already are sent again. Nothing
+        is stored unless the revision is admitted. May be repeated after a lost answer. Raises as `put`, and
+        `DigestMismatch`, `TooLarge`, `QuotaExceeded`, `StorageFull`, and `NotFound` from a server that is too
+        old for it.
         """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from adaptry.testing.contract.commits import CommitsContract
 from adaptry.testing.contract.cursors import CursorsContract
 from adaptry.testing.contract.events import EventsContract
 from adaptry.testing.contract.evidence import EvidenceContract
+from adaptry.testing.contract.inference import InferenceContract
 from adaptry.testing.contract.inspections import InspectionsContract
 from adaptry.testing.contract.jobs import JobsContract
 from adaptry.testing.contract.policies import PoliciesContract
@@ -50,6 +51,7 @@ class RegistryContract(
     EvidenceContract,
     PoliciesContract,
     JobsContract,
+    InferenceContract,
     TenantsContract,
 ):
     """All promises of `Registry`, one test each."""

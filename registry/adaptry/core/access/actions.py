@@ -32,7 +32,7 @@ ACTIONS: Mapping[Action, str] = {
     "approve": "approve that an alias moves to a version",
     "delete": "delete an adapter, or rename it",
     "job.run": "submit, cancel and retry jobs and schedules",
-    "inference.authorize": "ask who may use an adapter for inference (reserved: no gateway asks yet)",
+    "inference.authorize": "ask who may use adapters for inference, as a gateway; needs no read",
     "worker.report": "report what an engine has loaded",
     "member.manage": "add and remove members and grants of a namespace",
     "policy.manage": "set and remove policies of aliases; push past findings that block, take back a"

@@ -24,6 +24,7 @@ from adaptry.registry.http.metrics import HttpMetrics
 from adaptry.registry.http.policies import HttpPolicies
 from adaptry.registry.http.presigned import DirectUploader
 from adaptry.registry.http.principals import HttpPrincipals
+from adaptry.registry.http.publishers import HttpPublishers
 from adaptry.registry.http.quotas import HttpQuotas
 from adaptry.registry.http.rollouts import HttpRollouts
 from adaptry.registry.http.tokens import HttpTokens
@@ -80,6 +81,7 @@ class HttpRegistry(Registry):
         self.grants = HttpGrants(self._server)
         self.tokens = HttpTokens(self._server)
         self.quotas = HttpQuotas(self._server)
+        self.publishers = HttpPublishers(self._server)
         self.audit = HttpAuditLog(self._server)
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import ProtocolMismatch
 from adaptry.core.manifest import SCHEMA
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.registry import protocol
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
 from adaptry.registry.http.paths import owner_path, version_path
 from adaptry.registry.records import (
@@ -39,13 +42,18 @@ class HttpVersions(Versions):
     server: Connection
 
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
-        body = {
-            "manifest": base64.b64encode(manifest).decode(),
-            "options": options.model_dump(mode="json"),
-        }
-        path = owner_path(name, "revisions")
+        body, path = _document(manifest, options), owner_path(name, "revisions")
         return self.server.request_value(
             _PUSHED, "POST", path, body=body, again=True, patience=VERIFY_SECONDS
+        )
+
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
+    ) -> PushResult:
+        path = owner_path(name, "revisions", "with-files")
+        data = protocol.join_parts([json.dumps(_document(manifest, options)).encode(), *files])
+        return self.server.request_value(
+            _PUSHED, "POST", path, data=data, again=True, patience=VERIFY_SECONDS
         )
 
     def get(self, ref: Ref) -> VersionInfo:
@@ -88,3 +96,11 @@ class HttpVersions(Versions):
         path = owner_path(name, "revisions", str(revision), "state")
         body, seen = change.model_dump(mode="json"), {"If-Match": f'"{was}"'}
         return self.server.request_value(_VERSION, "PUT", path, body=body, headers=seen, again=True)
+
+
+def _document(manifest: bytes, options: PushOptions) -> dict[str, Any]:
+    """(`Any`: JSON.)"""
+    return {
+        "manifest": base64.b64encode(manifest).decode(),
+        "options": options.model_dump(mode="json"),
+    }

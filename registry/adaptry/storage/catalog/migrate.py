@@ -39,6 +39,7 @@ KNOWN = (
     "0020",
     "0021",
     "0024",
+    "0025",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")

@@ -572,3 +572,38 @@ CREATE TABLE promotions (
 );
 CREATE INDEX ix_promotions_adapter ON promotions (adapter_id, id);
 CREATE INDEX ix_promotions_alias ON promotions (adapter_id, alias, id);
+CREATE TABLE issuers (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	name VARCHAR NOT NULL,
+	url VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	audience VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT uq_issuers_name UNIQUE (name),
+	CONSTRAINT uq_issuers_url UNIQUE (url)
+);
+CREATE TABLE publishers (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	issuer_id INTEGER NOT NULL,
+	principal_id INTEGER NOT NULL,
+	project_id VARCHAR NOT NULL,
+	owner_id VARCHAR NOT NULL,
+	workflow VARCHAR NOT NULL,
+	environment VARCHAR,
+	branch VARCHAR,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT fk_publishers_issuer_id FOREIGN KEY(issuer_id) REFERENCES issuers (id),
+	CONSTRAINT fk_publishers_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id)
+);
+CREATE INDEX ix_publishers_namespace_name ON publishers (namespace, name);
+CREATE INDEX ix_publishers_issuer_id ON publishers (issuer_id);
+CREATE TABLE used_id_tokens (
+	jti_sha256 VARCHAR NOT NULL,
+	expires_at DATETIME NOT NULL,
+	CONSTRAINT pk_used_id_tokens PRIMARY KEY (jti_sha256)
+);
+CREATE INDEX ix_used_id_tokens_expires_at ON used_id_tokens (expires_at);

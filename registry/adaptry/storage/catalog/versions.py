@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
@@ -12,6 +13,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.adapters.formats import detect_format
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
@@ -55,7 +57,9 @@ class BaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A version to be admitted: its manifest, the data derived from its files, and the requested number."""
+    """A version to be admitted: its manifest, the data derived from its files, the requested number, and
+    those inspections of its weights files that are not stored yet.
+    """
 
     manifest: Manifest
     spec: Spec
@@ -63,6 +67,7 @@ class Admission:
     base_check: BaseCheck
     forced: str | None
     number: int | None = None
+    inspections: Mapping[Digest, WeightsInspection] = field(default_factory=dict)
 
 
 def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:

@@ -67,7 +67,8 @@ class RegistryContext:
         With `presign_uploads`, clients upload large files directly to the bucket, by presigned URLs. With an
         `idempotency_key`, a repeated request with the same key creates nothing new. `folder` is the
         registry's folder, if it has one. `log_key` signs the audit log; by default, a key in that folder.
-        A server seals the log all the time, so that its readers need not (`seals_audit_on_read`).
+        A server seals the log all the time, so that its readers need not (`seals_audit_on_read`), and stores
+        when tokens were used (`note_token_use`).
         """
         self.catalog = catalog
         self.blobs = blobs
@@ -82,6 +83,7 @@ class RegistryContext:
         self.gate_decisions = DecisionCache()
         self.log_key = log_key or LogKey(folder / KEY_FILE if folder else None)
         self.seals_audit_on_read = seals_audit_on_read
+        self.note_token_use: Callable[[Identity], object] = lambda identity: None
         self._idempotency_key = idempotency_key
 
     def on_behalf_of(

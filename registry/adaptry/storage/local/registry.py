@@ -32,6 +32,7 @@ from adaptry.storage.local.jobs import LocalJobs
 from adaptry.storage.local.metrics import LocalMetrics
 from adaptry.storage.local.policies import LocalPolicies
 from adaptry.storage.local.principals import LocalPrincipals
+from adaptry.storage.local.publishers import LocalPublishers
 from adaptry.storage.local.quotas import LocalQuotas
 from adaptry.storage.local.rollouts import LocalRollouts
 from adaptry.storage.local.tokens import LocalTokens
@@ -66,6 +67,7 @@ class LocalRegistry(Registry):
         self.tokens = LocalTokens(context)
         self.audit = LocalAuditLog(context)
         self.quotas = LocalQuotas(context)
+        self.publishers = LocalPublishers(context)
 
     @property
     def catalog(self) -> Catalog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
@@ -36,6 +37,11 @@ class LocalVersions(Versions):
 
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         return RevisionAdmission(self.context).admit(name, manifest, options)
+
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
+    ) -> PushResult:
+        return RevisionAdmission(self.context).admit(name, manifest, options, files)
 
     def get(self, ref: Ref) -> VersionInfo:
         with self.context.catalog.read_prepared() as reads:

@@ -83,6 +83,9 @@ MAKES: Mapping[str, Ask] = {
     "create_adapter": lambda registry, name, digest: registry.adapters.create(name, AdapterEdit()),
     "open_upload": lambda registry, name, digest: registry.uploads.open(name, digest, 3),
     "put_revision": lambda registry, name, digest: registry.versions.put(name, _MANIFEST, PushOptions()),
+    "put_with_files": lambda registry, name, digest: registry.versions.put_with_files(
+        name, _MANIFEST, PushOptions(), [b"{}", b"{}"]
+    ),
 }
 """What makes an adapter where there is none."""
 

@@ -80,6 +80,13 @@ class InProcessVllm:
         numbers = _VERSION.match(version)
         return Runtime("vllm", parse_version(numbers[0]) if numbers else None, options)
 
+    @property
+    def slots(self) -> int | None:
+        """How many adapters can be in one batch (`--max-loras`); None if this version does not show it."""
+        config = getattr(getattr(self.models.engine_client, "vllm_config", None), "lora_config", None)
+        slots = getattr(config, "max_loras", None)
+        return slots if isinstance(slots, int) else None
+
     def is_resolving(self, name: str) -> bool:
         """Whether a request waits for it to be loaded."""
         return bool(self.models.lora_resolver_lock[name].locked())

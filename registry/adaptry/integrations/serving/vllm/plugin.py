@@ -69,6 +69,7 @@ def register_resolver() -> None:
         worker_name=own.name,
         max_age=own.max_age,
         preload=own.preload,
+        pin=own.pin,
         refresh_interval=own.watch_seconds,
     )
     resolver = AdapterResolver(config)
@@ -78,7 +79,8 @@ def register_resolver() -> None:
 
 def _start_with_server(resolver: AdapterResolver) -> None:
     """Makes the resolver report from the start of vLLM's API server on. Where this version of vLLM starts
-    another way, it reports from the first request for an adapter on, before which it has nothing."""
+    another way, it reports from the first request for an adapter on, before which it has nothing. vLLM does
+    not start if it has too few slots for the pinned names."""
     serving = sys.modules.get("vllm.entrypoints.openai.models.serving")
     kind = getattr(serving, "OpenAIServingModels", None)
     start = getattr(kind, "init_static_loras", None)
@@ -90,6 +92,7 @@ def _start_with_server(resolver: AdapterResolver) -> None:
         await start(models)
         if _NAME in LoRAResolverRegistry.get_supported_resolvers():
             vllm = InProcessVllm.of(models)
+            resolver.require_slots(vllm)
             register_metrics(resolver, vllm.served_name)
             try:
                 resolver.start(vllm)

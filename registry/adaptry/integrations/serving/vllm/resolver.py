@@ -39,6 +39,7 @@ from adaptry.integrations.serving.vllm.names import (
     PLUGIN_PROBE,
     parse_model_name,
 )
+from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
@@ -78,14 +79,20 @@ class AdapterResolver:
 
     def start(self, vllm: InProcessVllm) -> VllmWorker:
         """Starts reporting and refreshing on the running event loop. Idempotent. Raises `Conflict` if another
-        engine of this machine has the configured name; `Unavailable`."""
+        engine of this machine has the configured name; `Invalid` for more pinned names than slots;
+        `Unavailable`."""
         if self._worker is None:
+            self.require_slots(vllm)
             self._worker = self._make_worker(vllm)
             if not watch_finished(vllm.models.engine_client, self.use.note_finished):
                 log.warning("this version of vLLM does not show how requests end: they are not counted")
             log.info("reporting to the registry as %s", self._worker.identity.name)
         self._start_refreshing(vllm)
         return self._worker
+
+    def require_slots(self, vllm: InProcessVllm) -> None:
+        """Raises `Invalid` if there are more pinned names than slots for adapters."""
+        require_slots(self._config.pin, vllm)
 
     @property
     def worker(self) -> VllmWorker | None:
@@ -191,7 +198,7 @@ class AdapterResolver:
 
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
         """Refreshes every loaded name, or those of the adapters `about`; reports; unloads what is drained,
-        proves recalls, and loads names that are to be preloaded."""
+        proves recalls, loads names that are to be preloaded, and keeps the pinned ones in the engine."""
         worker = self.start(vllm)
         with contextlib.suppress(*UNREACHABLE):
             await worker.run(self.lookup.probe)
@@ -210,11 +217,12 @@ class AdapterResolver:
         await self._preload(vllm)
 
     async def _preload(self, vllm: InProcessVllm) -> None:
-        """Requests each preloaded name that is not loaded. A refused one is tried again when its refusal is
-        no longer cached."""
-        for name in self._config.preload:
+        """Requests each pinned or preloaded name that is not loaded. A refused one is tried again when its
+        refusal is no longer cached."""
+        for name in (*self._config.pin, *self._config.preload):
             if name not in vllm.loaded:
                 await vllm.find_refusal(name)
+        await keep_loaded(self._config.pin, self._names, vllm)
 
     async def _report(self, worker: VllmWorker) -> None:
         """Reports, unless the registry is away; saves what names mean."""
@@ -292,14 +300,14 @@ class AdapterResolver:
         log.info("%s is %s now", name, " and ".join(part.version.label for part in newer.parts))
 
     def _free_cache_space(self, vllm: InProcessVllm) -> None:
-        """Unloads the least recently used idle adapter that is not preloaded; a later request resolves it
-        again."""
+        """Unloads the least recently used idle adapter that is neither pinned nor preloaded; a later request
+        resolves it again."""
         in_use = vllm.ids_in_use()
         idle = [
             (loaded.used_at, name)
             for name, loaded in self._names.items()
             if vllm.loaded.get(name) is loaded.request and loaded.lora_id not in in_use
-            if name not in self._config.preload
+            if name not in self._config.pin and name not in self._config.preload
         ]
         if idle:
             _, name = min(idle)

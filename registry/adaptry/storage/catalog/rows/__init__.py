@@ -31,6 +31,7 @@ from adaptry.storage.catalog.rows.principals import (
     PrincipalRow,
     TokenRow,
 )
+from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
@@ -62,6 +63,7 @@ __all__ = [
     "GroupRow",
     "InspectionRow",
     "InvitationRow",
+    "IssuerRow",
     "JobLineRow",
     "JobRow",
     "JobScheduleRow",
@@ -76,6 +78,7 @@ __all__ = [
     "PostingRow",
     "PrincipalRow",
     "PromotionRow",
+    "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
     "ResidentRow",
@@ -87,6 +90,7 @@ __all__ = [
     "TermRow",
     "TokenRow",
     "UploadRow",
+    "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
     "WeightsRow",
