@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -12,6 +12,8 @@ import anyio
 
 from adaptry.core.errors import AdaptryError, Conflict, CorruptData
 from adaptry.core.identity import ANONYMOUS, Identity
+from adaptry.core.outgoing.addresses import parse_network
+from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
 from adaptry.operations.mirroring.apply import MIRRORED
@@ -31,6 +33,8 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
+from adaptry.storage.webhooks.delivery import webhook_connector
+from adaptry.storage.webhooks.sender import sending_webhooks
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.denials import DenialRecorder
@@ -41,6 +45,7 @@ from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
 from adaptry_api.hub.upstream import UpstreamHub
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
+from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
@@ -85,6 +90,15 @@ class AppState:
         self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
+        )
+        self.connector = GuardedConnector(
+            tuple(map(parse_network, settings.allow_outgoing)), ca_bundle=settings.ca_bundle
+        )
+        self.issuer_keys = IssuerKeys(self.connector)
+        context.note_token_use = self.authenticator.note_use
+        self._sends_webhooks = settings.catalog is None  # otherwise the runners do
+        self._webhook_connector = webhook_connector(
+            tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
         )
         self.request_limits = RequestLimits()
         self.read_request_limits()
@@ -153,6 +167,14 @@ class AppState:
             self._has_warned = True
         else:
             self._has_warned = False
+
+    def sending_webhooks(self) -> AbstractContextManager[None]:
+        """Sends to webhooks during the block, if the registry's folder has everything. In an organisation's
+        deployment the runners send, which may be in another network than the servers.
+        """
+        return (
+            sending_webhooks(self.catalog, self._webhook_connector) if self._sends_webhooks else nullcontext()
+        )
 
     def _upstream(self, settings: ServerSettings) -> UpstreamHub | None:
         if settings.upstream is None:

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Generic, TypeVar, cast
 from urllib.parse import unquote
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from adaptry.core.errors import Invalid, PermissionDenied
+from adaptry.core.errors import Invalid, PermissionDenied, Unauthenticated
 from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
@@ -69,6 +69,26 @@ async def caller(
 ) -> Identity:
     """The identity of the token. Raises `Unauthenticated`."""
     return await identify(request)
+
+
+GATEWAY_HEADER = "Adaptry-Gateway-Token"
+
+
+async def gateway(
+    request: Request,
+    token: Annotated[
+        str | None, Header(alias=GATEWAY_HEADER, max_length=512, description="The gateway's own token.")
+    ] = None,
+) -> Identity:
+    """The identity of a gateway, which passes on somebody's request with their `Authorization` and adds a
+    token of its own in another header. Raises `Unauthenticated`, `TooManyRequests`.
+    """
+    state = app_state_of(request)
+    if token is None:
+        raise Unauthenticated(f"the gateway sends a token of its own in the header {GATEWAY_HEADER}")
+    request.state.identity = identity = await state.authenticator.identify(f"Bearer {token}")
+    state.request_limits.admit(identity, None)
+    return identity
 
 
 async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Identity:
@@ -127,7 +147,7 @@ class RequireGrant(Generic[Granted]):
         return await to_thread.run_sync(look_up)
 
 
-ACCESS_RULES = frozenset({public, caller, administrator, visitor})
+ACCESS_RULES = frozenset({public, caller, gateway, administrator, visitor})
 PUBLIC = Depends(public)
 ADMINISTRATOR = Depends(administrator)
 
@@ -142,8 +162,14 @@ async def registry(request: Request, identity: Annotated[Identity, Depends(calle
     return app_state_of(request).registry(identity)
 
 
+async def registry_of_gateway(request: Request, identity: Annotated[Identity, Depends(gateway)]) -> Registry:
+    """The registry, acting for the gateway."""
+    return app_state_of(request).registry(identity)
+
+
 Caller = Annotated[Identity, Depends(caller)]
 CallersRegistry = Annotated[Registry, Depends(registry)]
+GatewaysRegistry = Annotated[Registry, Depends(registry_of_gateway)]
 Visitor = Annotated[Identity, Depends(visitor)]
 VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 
@@ -210,7 +236,9 @@ class GuardedRoute(APIRoute):
         values = {"values": REPORT_VALUES} if self.path.startswith(f"{protocol.PREFIX}/workers") else {}
         body = self.body_field.field_info.annotation if self.body_field else None
         kind = TypeAdapter(body) if body is not None else None
-        ours = self.path.startswith(f"{protocol.PREFIX}/")  # Hub clients send parameters that we ignore
+        passes_on = any(dependant.call is gateway for dependant in _all(self.dependant))
+        # Hub clients send parameters that we ignore, and gateways those of the request that they pass on.
+        ours = self.path.startswith(f"{protocol.PREFIX}/") and not passes_on
         assert self.quick_answer is None or asks_who, "a quick answer requires the caller's identity"
 
         async def strictly(request: Request) -> Response:

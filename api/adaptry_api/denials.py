@@ -29,6 +29,7 @@ _COUNTED = 24  # principals and actions that a summary names
 _REASON = "denied_because"  # in the state of a request
 _IS_HIDDEN = "denied_as_absent"
 _HIDDEN = "the adapter is private, so the answer was 404"
+_IS_DENIED = "denied_by_grant"
 _DENIED = frozenset({401, 403})
 _SERVER = Identity("server")
 
@@ -38,6 +39,12 @@ def set_denial_reason(scope: Scope, error: AdaptryError) -> None:
     state = scope.setdefault("state", {})
     state[_REASON] = error.public_message
     state[_IS_HIDDEN] = isinstance(error, NotFound) and error.is_hidden
+
+
+def mark_denied(scope: Scope, error: AdaptryError) -> None:
+    """Records the request as denied although its status says something else, as OAuth requires."""
+    set_denial_reason(scope, error)
+    scope["state"][_IS_DENIED] = True
 
 
 class DenialRecorder:
@@ -54,7 +61,8 @@ class DenialRecorder:
     def note(self, scope: Scope, status: int) -> None:
         """Notes a request that has ended. Reads without any token are not recorded."""
         state: Mapping[str, Any] = scope.get("state", {})
-        if status not in _DENIED and not (status == 404 and state.get(_IS_HIDDEN)):
+        is_denied = status in _DENIED or state.get(_IS_DENIED, False)
+        if not is_denied and not (status == 404 and state.get(_IS_HIDDEN)):
             return
         is_look = scope["method"] in ("GET", "HEAD")
         if status == 401 and is_look and not any(name == b"authorization" for name, _ in scope["headers"]):

@@ -32,6 +32,9 @@ class ServerSettings:
     share the folder `spools`, which holds pieces of Hub clients' uploads. By default, all three are in
     `data`.
 
+    `allow_outgoing` are the networks (CIDR blocks) to which the server may send requests of its own although
+    they are not public; `ca_bundle` is a file of certificates that it trusts there.
+
     With a `log_level`, each process of the server writes its log to stderr in `log_format`. Without one, it
     configures no logging, for programs that do so themselves.
     """
@@ -61,5 +64,7 @@ class ServerSettings:
     admin_token: Path | None = None
     signing_secret: Path | None = None
     spools: Path | None = None
+    allow_outgoing: tuple[str, ...] = ()
+    ca_bundle: str | None = None
     log_format: LogFormat = "text"
     log_level: LogLevel | None = None

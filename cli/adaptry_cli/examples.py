@@ -21,8 +21,10 @@ _PAGES: Mapping[str, str] = {
     "serve": "deploying", "uploads": "deploying", "migrate": "postgresql",
     "token": "permissions", "user": "permissions", "service-account": "permissions", "group": "permissions",
     "member": "permissions", "quota": "limits", "grant": "permissions", "access": "permissions",
-    "admin": "permissions", "audit": "audit",
+    "admin": "permissions", "audit": "audit", "webhook": "webhooks",
+    "policy": "gates", "approve": "gates", "promotion": "gates",
     "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
+    "publisher": "publishing", "issuer": "publishing",
 }  # fmt: skip
 """A command's page under docs/, by its first word; of all others it is cli.md."""
 
@@ -31,6 +33,26 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry push ./out acme/tone --metric accuracy=0.91",
         "adaptry push ./out acme/tone --base org/model --alias staging",
         "adaptry push hf:someone/their-lora acme/theirs",
+    ),
+    "policy": (
+        "adaptry policy set acme/tone policy.yaml",
+        "adaptry policy try acme/tone@3",
+        "adaptry policy ls acme/tone",
+    ),
+    "policy set": ("adaptry policy set acme/tone policy.yaml", "adaptry policy set acme - < policy.yaml"),
+    "policy try": (
+        "adaptry policy try acme/tone",
+        "adaptry policy try acme/tone@3 --policy policy.yaml",
+    ),
+    "approve": ("adaptry approve acme/tone@3", "adaptry approve acme/tone --list"),
+    "promotion": (
+        "adaptry promotion ls acme/tone",
+        "adaptry promotion show 12",
+        "adaptry promotion replay 12",
+    ),
+    "promotion replay": (
+        "adaptry promotion replay 12",
+        "adaptry promotion replay decision.json --evidence",
     ),
     "pull": (
         "adaptry pull acme/tone@prod --to ./tone",
@@ -272,6 +294,26 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "member ls": ("adaptry member ls acme",),
     "member rm": ("adaptry member rm acme alice",),
     "member accountable": ("adaptry member accountable acme alice",),
+    "issuer": ("adaptry issuer add github --kind github", "adaptry issuer ls"),
+    "issuer add": (
+        "adaptry issuer add github --kind github",
+        "adaptry issuer add ours --kind gitlab --url https://gitlab.example.com --audience https://registry.example.com",
+    ),
+    "issuer ls": ("adaptry issuer ls",),
+    "issuer rm": ("adaptry issuer rm github",),
+    "publisher": (
+        "adaptry publisher add acme/tone --issuer github --project-id 1001 --owner-id 77"
+        " --workflow .github/workflows/release.yml --branch main",
+        "adaptry publisher ls acme/tone",
+    ),
+    "publisher add": (
+        "adaptry publisher add acme/tone --issuer github --project-id 1001 --owner-id 77"
+        " --workflow .github/workflows/release.yml --environment release",
+        "adaptry publisher add acme/tone --issuer gitlab --project-id 2002 --owner-id 88"
+        " --workflow .gitlab-ci.yml --branch main",
+    ),
+    "publisher ls": ("adaptry publisher ls acme/tone",),
+    "publisher rm": ("adaptry publisher rm acme/tone 1",),
     "quota": ("adaptry quota set acme --bytes 500GB", "adaptry quota show acme"),
     "quota show": ("adaptry quota show acme", "adaptry quota show alice --principal"),
     "quota ls": ("adaptry quota ls",),
@@ -281,6 +323,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry quota set acme/ci --principal --requests unlimited",
     ),
     "quota rm": ("adaptry quota rm acme",),
+    "webhook": ("adaptry webhook add acme https://ci.example.com/hook", "adaptry webhook ls"),
+    "webhook add": (
+        "adaptry webhook add acme https://ci.example.com/hook --event alias.moved --event 'version.*'",
+        "adaptry webhook add acme https://ci.example.com/hook --adapter 'tone-*'",
+    ),
+    "webhook ls": ("adaptry webhook ls acme",),
+    "webhook show": ("adaptry webhook show 3",),
+    "webhook rm": ("adaptry webhook rm 3",),
+    "webhook enable": ("adaptry webhook enable 3",),
+    "webhook disable": ("adaptry webhook disable 3",),
+    "webhook test": ("adaptry webhook test 3",),
+    "webhook rotate": ("adaptry webhook rotate 3 --overlap 48",),
+    "webhook deliveries": ("adaptry webhook deliveries 3 --limit 20",),
+    "webhook redeliver": ("adaptry webhook redeliver 3 msg_0123456789abcdef01234567",),
     "grant": (
         "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
         "adaptry grant ls --namespace acme",

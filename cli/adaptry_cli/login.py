@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,8 +22,14 @@ _WHOLE = 4096  # characters of a token, and more
 @command()
 @click.argument("url", required=False)
 @click.option("--token-file", metavar="FILE", type=FOLDER, help="Read the token from this file.")
+@click.option(
+    "--publish",
+    "adapter",
+    metavar="NAMESPACE/NAME",
+    help="In a CI job: log in with the job's ID token, to push to this adapter for 15 minutes.",
+)
 @json_option
-def login(url: str | None, token_file: Path | None, as_json: bool) -> None:
+def login(url: str | None, token_file: Path | None, adapter: str | None, as_json: bool) -> None:
     """Save a token for a server.
 
     Asks for the token, or reads it from stdin or a file. The token is tried first, then saved in a file that
@@ -30,7 +37,9 @@ def login(url: str | None, token_file: Path | None, as_json: bool) -> None:
     is the server's address. Default: ADAPTRY_URL.
     """
     server = require_server(url)
-    token = _read_token(token_file)
+    if adapter is not None and token_file is not None:
+        raise click.UsageError("--publish and --token-file exclude each other")
+    token = _read_token(token_file) if adapter is None else _job_token(server, adapter)
     if token.startswith(credentials.INVITATION):
         token = _accept(server, token)
     identity = server_identity(server, token)
@@ -40,6 +49,14 @@ def login(url: str | None, token_file: Path | None, as_json: bool) -> None:
         return
     print_out(str(identity["identity"]))
     print_err(f"saved the token for {server} in {path}")
+
+
+def _job_token(server: str, adapter: str) -> str:
+    """The token of the CI job that runs this command. Raises `Invalid`, `Unauthenticated`, `Unavailable`."""
+    from adaptry_cli.ci_login import job_token
+
+    settings = settings_for(server)
+    return job_token(server, adapter, os.environ, settings.ca_bundle, settings.proxy)
 
 
 def _accept(server: str, code: str) -> str:

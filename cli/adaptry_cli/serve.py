@@ -59,14 +59,22 @@ def serve(
         from adaptry_api.serve import serve as run
     except ModuleNotFoundError as error:
         raise MissingDependency(f"the server needs {error.name}: pip install 'adaptry[server]'") from error
-    from adaptry.core.settings import secret_or_env
+    from adaptry.core.settings import AdaptrySettings, secret_or_env
     from adaptry_api.settings import ServerSettings
 
     folder = folder_of(data, "only a folder can be served")
     settings = ServerSettings(
-        data=folder, upstream_token=secret_or_env("ADAPTRY_HUB_UPSTREAM_TOKEN"), **options
+        data=folder,
+        upstream_token=secret_or_env("ADAPTRY_HUB_UPSTREAM_TOKEN"),
+        ca_bundle=AdaptrySettings.from_env().ca_bundle,
+        **options,
     )
-    with runner_process(folder, settings.catalog, settings.blobs) if is_working else contextlib.nullcontext():
+    runner = (
+        runner_process(folder, settings.catalog, settings.blobs, settings.allow_outgoing)
+        if is_working
+        else contextlib.nullcontext()
+    )
+    with runner:
         run(
             settings,
             host,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from adaptry.core.outgoing.addresses import parse_network
 from adaptry.core.settings import read_secret
 from adaptry_api.origins import check_origin
 from adaptry_api.request_log import LOG_FORMATS, LOG_LEVELS
@@ -31,6 +32,10 @@ def _token(context: click.Context, option: click.Parameter, file: Path | None) -
 
 def _origins(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(check_origin, given))
+
+
+def _networks(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(parse_network(text)) for text in given)
 
 
 def _seconds(context: click.Context, option: click.Parameter, span: timedelta) -> float:
@@ -66,6 +71,18 @@ _OPTIONS = (
         help=(
             "Let web pages of this origin call the server (CORS),"
             " such as https://app.example.com; may be repeated."
+        ),
+    ),
+    click.option(
+        "--allow-outgoing",
+        multiple=True,
+        envvar="ADAPTRY_ALLOW_OUTGOING",
+        metavar="NETWORK",
+        callback=_networks,
+        help=(
+            "Let the server send requests of its own, such as for an issuer's keys, to this network that is"
+            " not public (CIDR block), also by plain http; may be repeated. Also ADAPTRY_ALLOW_OUTGOING,"
+            " separated by spaces."
         ),
     ),
     click.option(

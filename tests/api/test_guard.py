@@ -37,6 +37,7 @@ OPEN = {
     "/metrics",
     "/api/v1/tokens/revoke",
     "/api/v1/invitations/accept",
+    "/oauth/token",
     "/-/sign-in",
     "/-/sign-in/link",
     "/-/sign-out",

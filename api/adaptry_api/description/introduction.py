@@ -32,6 +32,8 @@ TAGS = {
     "commits": "Commits, branches and tags: how the Hub's clients see an adapter.",
     "bases": "Base models, known by content.",
     "quotas": "What namespaces and principals may store, and how many requests they may send.",
+    "publishers": "CI jobs that push without a stored token, and the issuers of their ID tokens.",
+    "sign-in": "Tokens for CI jobs, as OAuth defines it.",
     "events": "Changes in the registry, as they happen.",
     "workers": "Inference engines' reports of loaded adapters, and recalls.",
     "jobs": "Long work, such as merges, that runners do.",
@@ -63,6 +65,9 @@ or the digest of its revision (`sha256:` and 64 hexadecimal digits, or at least 
 2. `POST /adapters/{{namespace}}/{{name}}/revisions` with the manifest, which lists the files. Its form is
    canonical JSON: keys sorted, no spaces, empty fields left out, encoded as UTF-8. The SHA-256 of these bytes
    is the revision's digest.
+
+An adapter of at most 8 MiB can be pushed with its files in one request:
+`POST /adapters/{{namespace}}/{{name}}/revisions/with-files`.
 
 ## Pages
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from adaptry_api.hub.all_routes import hub_routes
+from adaptry_api.oauth import token_route
 from adaptry_api.pages.all_routes import page_routes
 from adaptry_api.routes import (
     about,
@@ -18,10 +19,13 @@ from adaptry_api.routes import (
     files,
     grants,
     health,
+    inference,
     invitations,
     jobs,
     metrics,
+    policies,
     principals,
+    publishers,
     quotas,
     revisions,
     rollouts,
@@ -32,6 +36,7 @@ from adaptry_api.routes import (
     uploads,
     verdicts,
     versions,
+    webhooks,
     workers,
 )
 
@@ -50,6 +55,10 @@ def all_routes() -> list[APIRouter]:
         metrics.ROUTES,
         evidence.ROUTES,
         evidence.BY_ID,
+        policies.ROUTES,
+        policies.OF_ALIAS,
+        policies.PROMOTIONS,
+        policies.PROMOTION,
         rollouts.ROUTES,
         workers.ROUTES,
         jobs.ROUTES,
@@ -57,8 +66,12 @@ def all_routes() -> list[APIRouter]:
         schedules.ROUTES,
         principals.ROUTES,
         grants.ROUTES,
+        publishers.ISSUERS,
+        publishers.ROUTES,
+        inference.ROUTES,
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
+        webhooks.ROUTES,
     ]
-    return [*routers, about.AT_THE_ROOT, health.ROUTES, *hub_routes(), *page_routes()]
+    return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]

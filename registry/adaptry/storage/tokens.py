@@ -88,13 +88,17 @@ def issue(
     limit: Limit | None,
     expires_at: datetime | None,
     by: str,
+    *,
+    kind: str | None = None,
 ) -> IssuedToken:
-    """A token of a principal. Raises `Invalid`, and `Conflict` if they have or had one of that name."""
+    """A token of a principal; its kind is by default that of their tokens. Raises `Invalid`, and `Conflict`
+    if they have or had one of that name.
+    """
     if name in kept.names(tx, principal.key):
         raise Conflict(
             f"{principal.info.name} already has a token {name!r} (`adaptry token ls`); choose another name"
         )
-    kind = "wrk" if principal.info.kind == "worker" else "pat"
+    kind = kind or ("wrk" if principal.info.kind == "worker" else "pat")
     return _store(tx, new_secret(kind), principal, name, limit, expires_at, by)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, or_, update
+from sqlalchemy import ColumnElement, bindparam, delete, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -115,6 +115,17 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
     was = {"token": id, "name": found.info.name, "expires_at": found.info.expires_at}
     record(tx, "token.revoke", AuditTarget(owner.name, owner.namespace), at, before=was)
     return True
+
+
+def delete_expired(tx: Transaction, principal: int, kind: str, before: datetime) -> None:
+    """Deletes a principal's tokens of a kind that expired before that time."""
+    tx.execute(
+        delete(TokenRow).where(
+            col(TokenRow.principal_id) == principal,
+            col(TokenRow.kind) == kind,
+            col(TokenRow.expires_at) < before,
+        )
+    )
 
 
 def record_use(tx: Transaction, used: Mapping[int, datetime]) -> None:

@@ -30,12 +30,15 @@ from adaptry.storage.local.grants import LocalGrants
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.jobs import LocalJobs
 from adaptry.storage.local.metrics import LocalMetrics
+from adaptry.storage.local.policies import LocalPolicies
 from adaptry.storage.local.principals import LocalPrincipals
+from adaptry.storage.local.publishers import LocalPublishers
 from adaptry.storage.local.quotas import LocalQuotas
 from adaptry.storage.local.rollouts import LocalRollouts
 from adaptry.storage.local.tokens import LocalTokens
 from adaptry.storage.local.uploads import LocalUploads
 from adaptry.storage.local.versions import LocalVersions
+from adaptry.storage.local.webhooks import LocalWebhooks
 from adaptry.storage.local.workers import LocalWorkers
 
 
@@ -58,12 +61,15 @@ class LocalRegistry(Registry):
         self.events = LocalEvents(context)
         self.workers = LocalWorkers(context)
         self.rollouts = LocalRollouts(context)
+        self.policies = LocalPolicies(context)
         self.jobs = LocalJobs(context)
         self.principals = LocalPrincipals(context)
         self.grants = LocalGrants(context)
         self.tokens = LocalTokens(context)
         self.audit = LocalAuditLog(context)
         self.quotas = LocalQuotas(context)
+        self.publishers = LocalPublishers(context)
+        self.webhooks = LocalWebhooks(context)
 
     @property
     def catalog(self) -> Catalog:

@@ -21,6 +21,7 @@ from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, W
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.storage.catalog.rows.metrics import MetricRow, MetricSummaryRow
+from adaptry.storage.catalog.rows.policies import ApprovalRow, PolicyRow, PromotionRow
 from adaptry.storage.catalog.rows.principals import (
     AccountableRow,
     GrantRow,
@@ -30,10 +31,12 @@ from adaptry.storage.catalog.rows.principals import (
     PrincipalRow,
     TokenRow,
 )
+from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
 from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "AdapterRow",
     "AliasRow",
     "AnswerRow",
+    "ApprovalRow",
     "AuditCheckpointRow",
     "AuditEntryRow",
     "AuditStateRow",
@@ -60,6 +64,7 @@ __all__ = [
     "GroupRow",
     "InspectionRow",
     "InvitationRow",
+    "IssuerRow",
     "JobLineRow",
     "JobRow",
     "JobScheduleRow",
@@ -70,8 +75,11 @@ __all__ = [
     "MetricSummaryRow",
     "Moment",
     "NamespaceRow",
+    "PolicyRow",
     "PostingRow",
     "PrincipalRow",
+    "PromotionRow",
+    "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
     "ResidentRow",
@@ -83,8 +91,11 @@ __all__ = [
     "TermRow",
     "TokenRow",
     "UploadRow",
+    "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
+    "WebhookDeliveryRow",
+    "WebhookRow",
     "WeightsRow",
     "WorkerRow",
 ]

@@ -1,0 +1,106 @@
+"""A provider of ID tokens on this machine: discovery and keys over HTTP, tokens that are really signed."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+
+AUDIENCE = "https://registry.example"
+EXCHANGE = {
+    "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+}
+RELEASE = ".github/workflows/release.yml"
+
+
+@cache
+def rsa_key(name: str) -> RSAKey:
+    """A key that the tests share, since making one takes a while."""
+    return RSAKey.generate_key(2048, {"kid": name, "use": "sig", "alg": "RS256"}, private=True)
+
+
+class LocalIssuer:
+    """`token` signs; the keys in `published` are those that the world sees."""
+
+    def __init__(self) -> None:
+        self.url = self.name = ""
+        self.key: RSAKey | ECKey = rsa_key("first")
+        self.published: list[RSAKey | ECKey] = [self.key]
+        self.is_away = False
+        self.named: str | None = None
+        self.requests: list[str] = []
+
+    def rotate(self, key: RSAKey | ECKey, *, keep_old: bool = False) -> None:
+        self.published = [*self.published, key] if keep_old else [key]
+        self.key = key
+
+    def token(self, *, key: Any = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
+        """A token of a job of the workflow RELEASE on main; a claim that is None is left out."""
+        now = int(time.time())
+        usual = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": "repo:acme/train:ref:refs/heads/main",
+            "iat": now,
+            "nbf": now,
+            "exp": now + 300,
+            "jti": secrets.token_hex(16),
+            "event_name": "push",
+            "repository": "acme/train",
+            "repository_id": "1001",
+            "repository_owner_id": "77",
+            "ref": "refs/heads/main",
+            "workflow_ref": f"acme/train/{RELEASE}@refs/heads/main",
+            "run_id": "5",
+            "sha": "f" * 40,
+        }
+        signing = key or self.key
+        usual_head = {"alg": "ES256" if isinstance(signing, ECKey) else "RS256", "kid": signing.kid}
+        changed = usual_head | (header or {})
+        head = {name: value for name, value in changed.items() if value is not None}
+        stated = {name: value for name, value in (usual | claims).items() if value is not None}
+        return jwt.encode(head, stated, signing, algorithms=["RS256", "ES256", "HS256", "RS512"])
+
+    def document(self, path: str) -> dict[str, Any] | None:
+        if path == "/.well-known/openid-configuration":
+            return {"issuer": self.named or self.url, "jwks_uri": f"{self.url}/keys"}
+        if path == "/keys":
+            return {"keys": [key.as_dict(private=False) for key in self.published]}
+        return None
+
+
+@contextmanager
+def running_issuer() -> Iterator[LocalIssuer]:
+    issuer = LocalIssuer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            issuer.requests.append(self.path)
+            found = issuer.document(self.path)
+            body = json.dumps(found).encode()
+            self.send_response(503 if issuer.is_away else 200 if found else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        issuer.url = f"http://127.0.0.1:{server.server_port}"
+        issuer.name = f"local-{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield issuer
+        server.shutdown()
+        thread.join()
