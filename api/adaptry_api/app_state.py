@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -33,6 +33,8 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
+from adaptry.storage.webhooks.delivery import webhook_connector
+from adaptry.storage.webhooks.sender import sending_webhooks
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
@@ -75,6 +77,8 @@ class AppState:
             presign_uploads=settings.presign_uploads,
             is_serving=True,
         )
+        for role in Registry.__annotations__:
+            getattr(self._registry, role)  # imports it now, so that no request waits for that
         given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
@@ -97,6 +101,10 @@ class AppState:
         )
         self.issuer_keys = IssuerKeys(self.connector)
         context.note_token_use = self.authenticator.note_use
+        self._sends_webhooks = settings.send_webhooks and settings.catalog is None
+        self._webhook_connector = webhook_connector(
+            tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
+        )
         self.request_limits = RequestLimits()
         self.read_request_limits()
         self.domain_metrics = DomainMetrics(self.catalog)
@@ -164,6 +172,14 @@ class AppState:
             self._has_warned = True
         else:
             self._has_warned = False
+
+    def sending_webhooks(self) -> AbstractContextManager[None]:
+        """Sends to webhooks during the block, if the registry's folder has everything. In an organisation's
+        deployment the runners send, which may be in another network than the servers.
+        """
+        return (
+            sending_webhooks(self.catalog, self._webhook_connector) if self._sends_webhooks else nullcontext()
+        )
 
     def _upstream(self, settings: ServerSettings) -> UpstreamHub | None:
         if settings.upstream is None:

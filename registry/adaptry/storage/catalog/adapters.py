@@ -19,12 +19,16 @@ from adaptry.registry.records import AdapterEdit, AdapterInfo
 from adaptry.storage.catalog import case_conflicts, stored_use, terms
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.prepared_changes import change
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
+    ApprovalRow,
     EventRow,
     FileRow,
     NamespaceRow,
+    PolicyRow,
+    PromotionRow,
     UploadRow,
     VersionRow,
 )
@@ -39,6 +43,15 @@ _FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
     _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
 )
 _ROW = select_columns(_ADAPTERS).where(_ADAPTERS.c.id == bindparam("key"))
+_COUNT_ON = (
+    _ADAPTERS.update()
+    .where(_ADAPTERS.c.id == bindparam("of_key"))
+    .values(
+        next_number=bindparam("next_number"),
+        updated_at=bindparam("updated_at"),
+        version_count=_ADAPTERS.c.version_count + 1,
+    )
+)
 _LATEST = (
     select_columns(_VERSIONS.c.number)
     .where(_VERSIONS.c.adapter_id == _ADAPTERS.c.id, _VERSIONS.c.state.in_(LATEST))
@@ -177,12 +190,14 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
 
 
 def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
-    """Deletes an adapter's versions, aliases and files; keeps a tombstone and the events."""
+    """Deletes an adapter's versions, aliases, policies and files; keeps a tombstone and the events."""
     row = _require(tx, adapter)
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(version_id=None))
     with stored_use.recounted(tx, adapter.key, row.name):
         tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == adapter.key))
         tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
+    for table in (PolicyRow, ApprovalRow, PromotionRow):
+        tx.execute(delete(table).where(col(table.adapter_id) == adapter.key))
     _forget_moves(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.version_count = 0
@@ -203,12 +218,12 @@ def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wishe
     """The number of a version that is being added, which is counted: the requested one if it was never given,
     otherwise the next. A number is given only once.
     """
-    row = _require(tx, adapter)
-    number = row.next_number
+    (row,) = run_select(tx, _ROW, {"key": adapter.key})
+    number: int = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
-    row.next_number, row.updated_at = max(row.next_number, number + 1), at
-    row.version_count += 1
+    following = max(row.next_number, number + 1)
+    change(tx, _COUNT_ON, {"of_key": adapter.key, "next_number": following, "updated_at": at})
     return number
 
 

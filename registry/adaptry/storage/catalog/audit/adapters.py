@@ -9,7 +9,7 @@ from functools import partial
 
 from sqlmodel import col, func, select
 
-from adaptry.storage.catalog.audit import commits, evidence, rollouts, search_index, versions
+from adaptry.storage.catalog.audit import commits, evidence, promotions, rollouts, search_index, versions
 from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent, pushes_of, read_history
 from adaptry.storage.catalog.audit.epochs import Timeline, timeline
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values, guard_problems
@@ -79,6 +79,7 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
         yield from guard_problems(name, partial(rollouts.problems, tx, row, history))
         yield from guard_problems(name, partial(_metrics, tx, row, history))
         yield from guard_problems(name, partial(evidence.problems, tx, row, history))
+        yield from guard_problems(name, partial(promotions.problems, tx, row, history))
         yield from guard_problems(name, partial(search_index.problems, tx, row))
 
 
