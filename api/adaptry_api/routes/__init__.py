@@ -23,6 +23,7 @@ from adaptry_api.routes import (
     invitations,
     jobs,
     metrics,
+    policies,
     principals,
     publishers,
     quotas,
@@ -35,6 +36,7 @@ from adaptry_api.routes import (
     uploads,
     verdicts,
     versions,
+    webhooks,
     workers,
 )
 
@@ -53,6 +55,10 @@ def all_routes() -> list[APIRouter]:
         metrics.ROUTES,
         evidence.ROUTES,
         evidence.BY_ID,
+        policies.ROUTES,
+        policies.OF_ALIAS,
+        policies.PROMOTIONS,
+        policies.PROMOTION,
         rollouts.ROUTES,
         workers.ROUTES,
         jobs.ROUTES,
@@ -66,5 +72,6 @@ def all_routes() -> list[APIRouter]:
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
+        webhooks.ROUTES,
     ]
     return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]

@@ -38,6 +38,7 @@ _ROLES: Mapping[str, str] = {
     "events": "events.LocalEvents",
     "workers": "workers.LocalWorkers",
     "rollouts": "rollouts.LocalRollouts",
+    "policies": "policies.LocalPolicies",
     "jobs": "jobs.LocalJobs",
     "principals": "principals.LocalPrincipals",
     "grants": "grants.LocalGrants",
@@ -45,6 +46,7 @@ _ROLES: Mapping[str, str] = {
     "audit": "audit_log.LocalAuditLog",
     "quotas": "quotas.LocalQuotas",
     "publishers": "publishers.LocalPublishers",
+    "webhooks": "webhooks.LocalWebhooks",
 }
 """The module and class of each role."""
 

@@ -21,6 +21,7 @@ from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, W
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.storage.catalog.rows.metrics import MetricRow, MetricSummaryRow
+from adaptry.storage.catalog.rows.policies import ApprovalRow, PolicyRow, PromotionRow
 from adaptry.storage.catalog.rows.principals import (
     AccountableRow,
     GrantRow,
@@ -35,6 +36,7 @@ from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
 from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "AdapterRow",
     "AliasRow",
     "AnswerRow",
+    "ApprovalRow",
     "AuditCheckpointRow",
     "AuditEntryRow",
     "AuditStateRow",
@@ -72,8 +75,10 @@ __all__ = [
     "MetricSummaryRow",
     "Moment",
     "NamespaceRow",
+    "PolicyRow",
     "PostingRow",
     "PrincipalRow",
+    "PromotionRow",
     "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
@@ -89,6 +94,8 @@ __all__ = [
     "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
+    "WebhookDeliveryRow",
+    "WebhookRow",
     "WeightsRow",
     "WorkerRow",
 ]
