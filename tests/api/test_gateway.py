@@ -134,6 +134,11 @@ def test_a_gateway_needs_its_own_token(scene: Scene) -> None:
     assert_problem(scene.ask(MODEL, gate=scene.zoe), 403, "denied")
 
 
+def test_a_gateway_may_read_nothing_itself(scene: Scene) -> None:
+    answer = scene.server.call("GET", "/api/v1/adapters/acme/tone", token=scene.gate)
+    assert_problem(answer, 404, "not_found")
+
+
 def test_the_token_in_question_is_neither_logged_nor_audited_nor_repeated(scene: Scene, log: Log) -> None:
     log.begin("json")
     strange = scene.zoe + "\u2028\nforged"
