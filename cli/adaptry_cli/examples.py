@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PAGES: Mapping[str, str] = {
-    "evidence": "evaluations",
+    "evidence": "evaluations", "open": "pages",
     "import": "from-a-hub", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
     "events": "events", "diff": "comparing", "similar": "comparing", "inspect": "formats", "check": "checks",
     "deprecate": "states", "yank": "states", "quarantine": "states", "revoke": "states", "recall": "states",
@@ -22,6 +22,7 @@ _PAGES: Mapping[str, str] = {
     "token": "permissions", "user": "permissions", "service-account": "permissions", "group": "permissions",
     "member": "permissions", "quota": "limits", "grant": "permissions", "access": "permissions",
     "admin": "permissions", "audit": "audit", "webhook": "webhooks",
+    "policy": "gates", "approve": "gates", "promotion": "gates",
     "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
     "publisher": "publishing", "issuer": "publishing",
 }  # fmt: skip
@@ -32,6 +33,26 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry push ./out acme/tone --metric accuracy=0.91",
         "adaptry push ./out acme/tone --base org/model --alias staging",
         "adaptry push hf:someone/their-lora acme/theirs",
+    ),
+    "policy": (
+        "adaptry policy set acme/tone policy.yaml",
+        "adaptry policy try acme/tone@3",
+        "adaptry policy ls acme/tone",
+    ),
+    "policy set": ("adaptry policy set acme/tone policy.yaml", "adaptry policy set acme - < policy.yaml"),
+    "policy try": (
+        "adaptry policy try acme/tone",
+        "adaptry policy try acme/tone@3 --policy policy.yaml",
+    ),
+    "approve": ("adaptry approve acme/tone@3", "adaptry approve acme/tone --list"),
+    "promotion": (
+        "adaptry promotion ls acme/tone",
+        "adaptry promotion show 12",
+        "adaptry promotion replay 12",
+    ),
+    "promotion replay": (
+        "adaptry promotion replay 12",
+        "adaptry promotion replay decision.json --evidence",
     ),
     "pull": (
         "adaptry pull acme/tone@prod --to ./tone",
@@ -370,6 +391,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "logout": ("adaptry logout https://registry.example.com",),
     "whoami": ("adaptry whoami",),
+    "open": ("adaptry open acme/tone@prod", "adaptry open acme/tone --print"),
     "completion": ("adaptry completion bash", "adaptry completion fish"),
 }
 """Lines as a user would type them."""

@@ -41,11 +41,11 @@ BYTES = "application/octet-stream"
 _TIME = re.compile(r"\b20\d\d-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00)")
 _RANDOM = (
     (r"adr_([a-z]+)_[0-9A-Za-z]{38}", r"adr_\1_0123456789abcdef"),
-    (r"whsec_[A-Za-z0-9+/]{43}=", "whsec_q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s="),
-    (r"msg_[0-9a-f]{24}", "msg_0123456789abcdef01234567"),
     (r'"subject_token": "[^"]*"', '"subject_token": "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwcyJ9.c2ln"'),
     (r"http://127\.0\.0\.1:[0-9]+", "https://token.actions.githubusercontent.com"),
     (r'"expires_in": [0-9]+', '"expires_in": 900'),
+    (r"whsec_[A-Za-z0-9+/]{43}=", "whsec_q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s="),
+    (r"msg_[0-9a-f]{24}", "msg_0123456789abcdef01234567"),
     (r"adaptry/audit/[0-9a-f]{16}", "adaptry/audit/0123456789abcdef"),
     (r'"request": "[0-9a-f]{16}"', '"request": "89abcdef01234567"'),
     (r'"leaf": "[0-9a-f]{64}"', f'"leaf": "{"ab" * 32}"'),
@@ -135,6 +135,7 @@ def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
     call("PUT", f"{at}/aliases/prod", {"to": str(second)}, headers={"If-Match": '"1"'})
     call("GET", f"{at}/aliases")
     call("GET", f"{at}/aliases/prod")
+    _policies(recorder, server, str(second))
     base = recorder.found["register_base"]["response"]["id"]
     call("PUT", f"{at}/revisions/{second}/base", {"base": base})
     call("GET", f"{at}/revisions/{second}/manifest")
@@ -199,6 +200,21 @@ def _people(call: Callable[..., RawResponse]) -> None:
     call("DELETE", f"{v1}/groups/ml-team")
 
 
+def _publishers(call: Callable[..., RawResponse]) -> None:
+    v1 = "/api/v1"
+    at = f"{v1}/adapters/acme/tone/publishers"
+    with running_issuer() as issuer:
+        trusted = {"name": "github", "url": issuer.url, "kind": "github", "audience": AUDIENCE}
+        call("POST", f"{v1}/issuers", trusted)
+        call("GET", f"{v1}/issuers")
+        rule = {"project_id": "1001", "owner_id": "77", "workflow": RELEASE, "branch": "main"}
+        added = call("POST", at, {"issuer": "github"} | rule)
+        call("GET", at)
+        call("POST", "/oauth/token", EXCHANGE | {"subject_token": issuer.token(), "resource": "acme/tone"})
+    call("DELETE", f"{at}/{added.json['id']}")
+    call("DELETE", f"{v1}/issuers/github")
+
+
 def _webhooks(call: Callable[..., RawResponse]) -> None:
     v1 = "/api/v1/webhooks"
     body = {"namespace": "acme", "url": "https://ci.example.com/hook", "kinds": ["alias.moved", "version.*"]}
@@ -213,19 +229,23 @@ def _webhooks(call: Callable[..., RawResponse]) -> None:
     call("DELETE", f"{v1}/{id}")
 
 
-def _publishers(call: Callable[..., RawResponse]) -> None:
-    v1 = "/api/v1"
-    at = f"{v1}/adapters/acme/tone/publishers"
-    with running_issuer() as issuer:
-        trusted = {"name": "github", "url": issuer.url, "kind": "github", "audience": AUDIENCE}
-        call("POST", f"{v1}/issuers", trusted)
-        call("GET", f"{v1}/issuers")
-        rule = {"project_id": "1001", "owner_id": "77", "workflow": RELEASE, "branch": "main"}
-        added = call("POST", at, {"issuer": "github"} | rule)
-        call("GET", at)
-        call("POST", "/oauth/token", EXCHANGE | {"subject_token": issuer.token(), "resource": "acme/tone"})
-    call("DELETE", f"{at}/{added.json['id']}")
-    call("DELETE", f"{v1}/issuers/github")
+def _policies(recorder: Recorder, server: Server, digest: str) -> None:
+    call, v1 = recorder.call, "/api/v1"
+    at = f"{v1}/adapters/acme/tone"
+    text = "alias: staging\nrequire:\n- metric('accuracy') >= 0.8\n"
+    call("PUT", f"{v1}/policies", {"scope": "acme/tone", "text": text})
+    call("GET", f"{v1}/policies", query={"scope": "acme/tone"})
+    call("GET", f"{v1}/policies/history", query={"scope": "acme/tone", "alias": "staging"})
+    call("POST", f"{at}/aliases/staging/evaluation", {"to": digest})
+    call("PUT", f"{at}/aliases/staging/approvals/{digest}")
+    call("GET", f"{at}/aliases/staging/approvals")
+    call("DELETE", f"{at}/aliases/staging/approvals/{digest}")
+    name, aliases = AdapterName.parse("acme/tone"), server.registry().aliases
+    seen = aliases.move(name, "staging", Digest.parse(digest), None)
+    (moved,) = call("GET", f"{at}/promotions", query={"limit": "1"}).json["items"]
+    call("GET", f"{v1}/promotions/{moved['id']}")
+    call("DELETE", f"{v1}/policies", query={"scope": "acme/tone", "alias": "staging"})
+    aliases.remove(name, "staging", seen.generation)
 
 
 def _audit(call: Callable[..., RawResponse]) -> None:

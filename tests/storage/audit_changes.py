@@ -20,12 +20,14 @@ from adaptry.registry.audit_log import AuditEntry, AuditFilter
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
+from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
@@ -110,13 +112,13 @@ def _adapter_changes(registry: Registry) -> Iterator[Step]:
 
 
 def _version_changes(registry: Registry, folder: Path) -> Iterator[Step]:
-    first = push(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
+    first = push_file_by_file(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
     pushed = recorded("version.push", "acme/tone@1", after={"digest": str(first.digest)})
     yield "versions.put", (pushed,)
     options = PushOptions(metrics={"accuracy": 0.5})
     push(registry, open_dir(tiny_lora(folder / "two", seed=2)), TONE, options=options)
     metric = recorded("metric.log", "acme/tone@2", after={"accuracy": 0.5})
-    yield "versions.put", (recorded("version.push", "acme/tone@2"), metric)
+    yield "versions.put_with_files", (recorded("version.push", "acme/tone@2"), metric)
     registry.metrics.log(Ref.parse("acme/tone@1"), {"loss": 2.0})
     yield "metrics.log", (recorded("metric.log", "acme/tone@1", after={"loss": 2.0}),)
     results = b"{}"
@@ -259,6 +261,12 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     registry.quotas.remove(QuotaSubject("namespace", "acme"))
     yield "quotas.remove", (recorded("quota.remove", "acme", limits),)
     yield from _publisher_changes(registry)
+    text = "alias: prod\nrequire:\n- state() == 'active'\n"
+    policy = registry.policies.set(PolicyRequest(scope="acme", text=text))
+    values = {"version": 1, "digest": str(policy.digest)}
+    yield "policies.set", (recorded("policy.set", "acme@prod", after=values),)
+    registry.policies.remove("acme", "prod")
+    yield "policies.remove", (recorded("policy.remove", "acme@prod", values),)
     token = registry.tokens.create(TokenRequest(name="laptop", principal="ann"))
     yield "tokens.create", (recorded("token.create", "ann", after={"name": "laptop", "token": token.id}),)
     registry.tokens.revoke(token.id)
@@ -332,6 +340,7 @@ CHANGING = frozenset(
         "grants.add", "grants.remove", "grants.set_accountable", "grants.set_member",
         "jobs.cancel", "jobs.retry", "jobs.schedule", "jobs.submit", "jobs.unschedule",
         "metrics.log",
+        "policies.remove", "policies.set",
         "principals.create", "principals.create_group", "principals.delete_group",
         "principals.invite", "principals.set_disabled", "principals.set_membership",
         "publishers.add", "publishers.add_issuer", "publishers.remove", "publishers.remove_issuer",
@@ -341,13 +350,15 @@ CHANGING = frozenset(
         "uploads.drop",
         "webhooks.add", "webhooks.redeliver", "webhooks.remove", "webhooks.rotate", "webhooks.set_enabled",
         "webhooks.test",
-        "versions.bind_base", "versions.put", "versions.set_state",
+        "versions.bind_base", "versions.put", "versions.put_with_files", "versions.set_state",
         "workers.forget", "workers.report",
     }
 )  # fmt: skip
 """Methods whose calls `make_every_change` makes."""
-TESTED_ELSEWHERE = frozenset({"workers.declare_gone"})
-"""A worker is declared gone after its lease only, which takes another clock."""
+TESTED_ELSEWHERE = frozenset({"policies.approve", "policies.withdraw_approval", "workers.declare_gone"})
+"""Approvals take a caller with a name; a worker is declared gone after its lease only, which takes another
+clock.
+"""
 NOT_RECORDED = frozenset({"uploads.open", "uploads.append", "uploads.finish", "versions.count_download"})
 """Bytes that no version has yet, which the push that needs them records; and a count."""
 READING = frozenset(
@@ -365,6 +376,8 @@ READING = frozenset(
         "grants.authorize", "grants.explain", "grants.list", "grants.members",
         "jobs.get", "jobs.list", "jobs.log", "jobs.runners", "jobs.schedules",
         "metrics.list",
+        "policies.approvals", "policies.evaluate", "policies.history", "policies.list",
+        "policies.promotion", "policies.promotions",
         "principals.groups", "principals.list",
         "publishers.list", "publishers.list_issuers",
         "quotas.list", "quotas.require_room",

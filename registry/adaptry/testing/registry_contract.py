@@ -19,6 +19,7 @@ from adaptry.testing.contract.evidence import EvidenceContract
 from adaptry.testing.contract.inference import InferenceContract
 from adaptry.testing.contract.inspections import InspectionsContract
 from adaptry.testing.contract.jobs import JobsContract
+from adaptry.testing.contract.policies import PoliciesContract
 from adaptry.testing.contract.revisions import RevisionsContract
 from adaptry.testing.contract.rollouts import RolloutsContract
 from adaptry.testing.contract.search import SearchContract
@@ -49,6 +50,7 @@ class RegistryContract(
     BaseVisibilityContract,
     EventsContract,
     EvidenceContract,
+    PoliciesContract,
     JobsContract,
     InferenceContract,
     WebhooksContract,

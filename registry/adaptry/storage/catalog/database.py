@@ -91,6 +91,13 @@ class Catalog:
         """Whether `read_prepared` is faster than `read`, and waits only for this machine's disk."""
         return self._database.prepared is not None
 
+    def last_commit(self) -> int | None:
+        """A number that is another one after each commit of any process, for one thread at a time; None if
+        that is not known without waiting.
+        """
+        readers = self._database.prepared
+        return readers.watch.last_commit() if readers else None
+
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that commits at the end of the block, or rolls back if the block raises an error.

@@ -23,6 +23,7 @@ from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_map, encode_map
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import AdapterRow, EventRow
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
@@ -76,17 +77,16 @@ def record(
     """
     texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
     name = str(adapter.name) if adapter else None
-    tx.add(
-        EventRow(
-            at=at,
-            by=by,
-            kind=kind,
-            adapter_id=adapter.key if adapter else None,
-            name=name,
-            number=number,
-            detail=encode_map(texts),
-        )
+    row = EventRow(
+        at=at,
+        by=by,
+        kind=kind,
+        adapter_id=adapter.key if adapter else None,
+        name=name,
+        number=number,
+        detail=encode_map(texts),
     )
+    insert_row(tx, row)
     tx.info[HAS_EVENTS] = True
     record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 
@@ -107,6 +107,17 @@ def page(
         items=tuple(one.redacted_for(identity) for one in stored if one.is_visible_to(identity)),
         next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None,
     )
+
+
+def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> Event | None:
+    """The last move or removal of an alias; None if it never existed."""
+    query = select(EventRow).where(
+        col(EventRow.adapter_id) == adapter.key, col(EventRow.kind).in_(("alias.moved", "alias.removed"))
+    )
+    for row in tx.exec(query.order_by(col(EventRow.seq).desc()).execution_options(yield_per=50)):
+        if decode_map(row.detail).get("alias") == alias:
+            return _event(row)
+    return None
 
 
 def newest(tx: Transaction) -> int:

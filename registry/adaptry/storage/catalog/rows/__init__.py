@@ -21,6 +21,7 @@ from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, W
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.storage.catalog.rows.metrics import MetricRow, MetricSummaryRow
+from adaptry.storage.catalog.rows.policies import ApprovalRow, PolicyRow, PromotionRow
 from adaptry.storage.catalog.rows.principals import (
     AccountableRow,
     GrantRow,
@@ -44,6 +45,7 @@ __all__ = [
     "AdapterRow",
     "AliasRow",
     "AnswerRow",
+    "ApprovalRow",
     "AuditCheckpointRow",
     "AuditEntryRow",
     "AuditStateRow",
@@ -73,8 +75,10 @@ __all__ = [
     "MetricSummaryRow",
     "Moment",
     "NamespaceRow",
+    "PolicyRow",
     "PostingRow",
     "PrincipalRow",
+    "PromotionRow",
     "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
