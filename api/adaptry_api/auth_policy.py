@@ -29,6 +29,7 @@ from adaptry.registry.interface import Registry
 from adaptry_api import errors
 from adaptry_api.app_state import AppState
 from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT, REPORT_VALUES, StrictRequest
+from adaptry_api.sign_in.sessions import current_session, identify_by_cookie, session_secret
 from adaptry_api.signed_grants import Granted
 
 
@@ -47,10 +48,18 @@ _BEARER = HTTPBearer(
 
 
 async def identify(request: Request) -> Identity:
-    """The identity of the request's token; looked up once per request. Raises `Unauthenticated`."""
+    """The identity of the request's token, else of its session; looked up once per request.
+
+    Raises `Unauthenticated`, and `PermissionDenied` for a session's change that another site may have caused.
+    """
     known = getattr(request.state, "identity", None)
     if known is None:
-        known = await app_state_of(request).authenticator.identify(request.headers.get("authorization"))
+        authorization = request.headers.get("authorization")
+        secret = session_secret(request) if authorization is None else None
+        if secret is not None and await current_session(request) is not None:
+            known = await identify_by_cookie(request, secret)
+        else:
+            known = await app_state_of(request).authenticator.identify(authorization)
         request.state.identity = known
     return cast(Identity, known)
 

@@ -38,6 +38,10 @@ OPEN = {
     "/api/v1/tokens/revoke",
     "/api/v1/invitations/accept",
     "/oauth/token",
+    "/sign-in",
+    "/sign-in/callback",
+    "/sign-in/session",
+    "/sign-out",
 }
 
 

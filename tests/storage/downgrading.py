@@ -49,8 +49,12 @@ _EVIDENCE = (
 
 
 def back_to_0018(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0019 (audit log) to 0021 (evidence), and 0025 (publishers), added."""
-    for table in ("used_id_tokens", "publishers", "issuers"):
+    """Takes away what schemas 0019 (audit log) to 0021 (evidence), and 0025 (signing in), added."""
+    database.execute("DROP INDEX ix_tokens_external_id")
+    database.execute("ALTER TABLE tokens DROP COLUMN external_id")
+    for table in (
+        "provider_groups", "sessions", "external_users", "used_id_tokens", "publishers", "issuers",
+    ):  # fmt: skip
         database.execute(f"DROP TABLE {table}")
     for index in ("version", "task", "file", "logged"):
         database.execute(f"DROP INDEX ix_metric_values_{index}")

@@ -29,12 +29,14 @@ from adaptry_api.routes import (
     runners,
     schedules,
     search,
+    sso,
     tokens,
     uploads,
     verdicts,
     versions,
     workers,
 )
+from adaptry_api.sign_in import routes as sign_in_routes
 
 
 def all_routes() -> list[APIRouter]:
@@ -60,8 +62,16 @@ def all_routes() -> list[APIRouter]:
         grants.ROUTES,
         publishers.ISSUERS,
         publishers.ROUTES,
+        sso.ROUTES,
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
     ]
-    return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes()]
+    return [
+        *routers,
+        about.AT_THE_ROOT,
+        health.ROUTES,
+        token_route.ROUTES,
+        sign_in_routes.ROUTES,
+        *hub_routes(),
+    ]

@@ -34,6 +34,7 @@ from adaptry.storage.local.principals import LocalPrincipals
 from adaptry.storage.local.publishers import LocalPublishers
 from adaptry.storage.local.quotas import LocalQuotas
 from adaptry.storage.local.rollouts import LocalRollouts
+from adaptry.storage.local.sso import LocalSingleSignOn
 from adaptry.storage.local.tokens import LocalTokens
 from adaptry.storage.local.uploads import LocalUploads
 from adaptry.storage.local.versions import LocalVersions
@@ -66,6 +67,7 @@ class LocalRegistry(Registry):
         self.audit = LocalAuditLog(context)
         self.quotas = LocalQuotas(context)
         self.publishers = LocalPublishers(context)
+        self.sso = LocalSingleSignOn(context)
 
     @property
     def catalog(self) -> Catalog:

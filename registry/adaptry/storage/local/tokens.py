@@ -48,7 +48,8 @@ class LocalTokens(Tokens):
                 principal = managed_principal(self.context, tx, request.principal, what)
                 limit = self._within_namespace(principal.info, limit)
             tokens.require_able(principal)
-            issued = tokens.issue(tx, principal, request.name, limit, expires_at, by)
+            external = self.context.identity.external if principal.info.name == by else None
+            issued = tokens.issue(tx, principal, request.name, limit, expires_at, by, external=external)
             return _created(principal.info.name, issued, expires_at)
 
     def list(self) -> tuple[TokenInfo, ...]:
@@ -101,8 +102,8 @@ class LocalTokens(Tokens):
         create any.
         """
         identity = self.context.identity
-        if identity.may_administer:
-            return expires_at
+        if identity.may_administer or (identity.external is not None and identity.token is None):
+            return expires_at  # what a session makes lives no longer than the provider confirms its user
         own = kept.by_id(tx, identity.token) if identity.token is not None else None
         if own is None or own.limit is not None:
             raise PermissionDenied(

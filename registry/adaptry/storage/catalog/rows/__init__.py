@@ -33,6 +33,7 @@ from adaptry.storage.catalog.rows.principals import (
 from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
+from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow, SessionRow
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
@@ -55,6 +56,7 @@ __all__ = [
     "DamagedRevisionRow",
     "EpochRow",
     "EventRow",
+    "ExternalUserRow",
     "FileRow",
     "GrantRow",
     "GroupMemberRow",
@@ -74,6 +76,7 @@ __all__ = [
     "NamespaceRow",
     "PostingRow",
     "PrincipalRow",
+    "ProviderGroupRow",
     "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
@@ -82,6 +85,7 @@ __all__ = [
     "RolloutRow",
     "Row",
     "RunnerRow",
+    "SessionRow",
     "StoredUseRow",
     "TermRow",
     "TokenRow",
