@@ -30,7 +30,10 @@ def map_provider_group(registry: CallersRegistry, body: ProviderGroupRequest) ->
 
 @ROUTES.get("/groups")
 def list_provider_groups(registry: CallersRegistry) -> tuple[ProviderGroupInfo, ...]:
-    """List the mapped groups of the identity provider. Takes an administrator."""
+    """List the mapped groups of the identity provider.
+
+    Takes an administrator.
+    """
     return registry.sso.list_groups()
 
 
@@ -42,18 +45,27 @@ def unmap_provider_group(
         str, Query(min_length=1, max_length=255, description="The group, as the provider's claim names it.")
     ],
 ) -> None:
-    """Remove the mapping of a group. Its members stay in the group here. Takes an administrator."""
+    """Remove the mapping of a group.
+
+    Its members stay in the group here. Takes an administrator.
+    """
     registry.sso.unmap_group(claim)
     app_state_of(request).authenticator.clear_cache()
 
 
 @ROUTES.put("/users")
 def link_external_user(registry: CallersRegistry, body: ExternalUserRequest) -> ExternalUserInfo:
-    """Let a user of the identity provider sign in as an existing user. Takes an administrator."""
+    """Let a user of the identity provider sign in as an existing user.
+
+    Takes an administrator.
+    """
     return registry.sso.link_user(body)
 
 
 @ROUTES.get("/users")
 def list_external_users(registry: CallersRegistry) -> tuple[ExternalUserInfo, ...]:
-    """List everybody who is linked or has signed in. Takes an administrator."""
+    """List everybody who is linked or has signed in.
+
+    Takes an administrator.
+    """
     return registry.sso.list_users()
