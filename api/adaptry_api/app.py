@@ -44,7 +44,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             (state.store_denials, cleanup.AUDIT_EVERY),
             (state.seal_audit_log, cleanup.AUDIT_EVERY),
         )
-        with state.draining.delay_sigterm(settings.notice):
+        with state.draining.delay_sigterm(settings.notice), state.sending_webhooks():
             async with cleanup.periodic_work(*tasks):
                 yield {DRAINING: state.draining}
                 await state.event_broadcaster.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -33,6 +33,8 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
+from adaptry.storage.webhooks.delivery import webhook_connector
+from adaptry.storage.webhooks.sender import sending_webhooks
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.denials import DenialRecorder
@@ -49,7 +51,6 @@ from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
 from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.sign_in.provider import OpenIdProvider
-from adaptry_api.sign_in.sessions import SessionReader
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
 
@@ -96,6 +97,11 @@ class AppState:
             tuple(map(parse_network, settings.allow_outgoing)), ca_bundle=settings.ca_bundle
         )
         self.issuer_keys = IssuerKeys(self.connector)
+        context.note_token_use = self.authenticator.note_use
+        self._sends_webhooks = settings.catalog is None  # otherwise the runners do
+        self._webhook_connector = webhook_connector(
+            tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
+        )
         self.request_limits = RequestLimits()
         self.read_request_limits()
         self.domain_metrics = DomainMetrics(self.catalog)
@@ -103,6 +109,8 @@ class AppState:
         self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
         self.draining.on_begin(self.event_broadcaster.wake)
         self.heartbeat = settings.heartbeat
+        self.folder = settings.data
+        self.has_host_list = bool(settings.hosts)
         # Transfers have their own threads, so that slow ones do not delay other requests. An upload holds a
         # thread from its first byte to its last; a download holds one for each piece.
         self.uploads = UploadSlots(settings.uploads)
@@ -111,7 +119,6 @@ class AppState:
         self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
         self.signer = GrantSigner(settings.data / "upload-secret", given)
         spools = settings.spools or settings.data / "spools"
-        self.sessions = SessionReader(self)
         self.openid_provider: OpenIdProvider | None = None
         if settings.sso is not None:
             self.openid_provider = OpenIdProvider(
@@ -155,7 +162,6 @@ class AppState:
         """Asks the identity provider about users whom it has not confirmed for a while."""
         if self.openid_provider is not None and confirm_users(self.catalog, self.openid_provider):
             self.authenticator.clear_cache()
-            self.sessions.clear_cache()
 
     def store_denials(self) -> None:
         """Puts the requests that were denied meanwhile into the audit log."""
@@ -173,6 +179,14 @@ class AppState:
             self._has_warned = True
         else:
             self._has_warned = False
+
+    def sending_webhooks(self) -> AbstractContextManager[None]:
+        """Sends to webhooks during the block, if the registry's folder has everything. In an organisation's
+        deployment the runners send, which may be in another network than the servers.
+        """
+        return (
+            sending_webhooks(self.catalog, self._webhook_connector) if self._sends_webhooks else nullcontext()
+        )
 
     def _upstream(self, settings: ServerSettings) -> UpstreamHub | None:
         if settings.upstream is None:

@@ -44,18 +44,19 @@ class TokenAuthenticator:
         key = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
         believed = self._known.get(key)
         if believed and believed[0] > time.monotonic():
-            return self._note_use(believed[1])
+            return self.note_use(believed[1])
         asking = self._asking.get(key)
         if asking is None:  # a thousand listeners with one token cause one look-up
             asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
-        return self._note_use(await asyncio.shield(asking))
+        return self.note_use(await asyncio.shield(asking))
 
     def take_uses(self) -> dict[int, datetime]:
         """When each token was last used, by token id, since the previous call."""
         used, self._used = self._used, {}
         return dict(used)  # a request under way may still write to the other
 
-    def _note_use(self, identity: Identity) -> Identity:
+    def note_use(self, identity: Identity) -> Identity:
+        """Notes that the identity's token is in use; from any thread."""
         if identity.token is not None:
             self._used[identity.token] = datetime.now(UTC)
         return identity

@@ -15,21 +15,21 @@ from typing import Annotated, Any, Generic, TypeVar, cast
 from urllib.parse import unquote
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from adaptry.core.errors import Invalid, PermissionDenied
+from adaptry.core.errors import Invalid, PermissionDenied, Unauthenticated
 from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
 from adaptry_api import errors
 from adaptry_api.app_state import AppState
 from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT, REPORT_VALUES, StrictRequest
-from adaptry_api.sign_in.sessions import current_session, identify_by_cookie, session_secret
+from adaptry_api.sessions import has_session_cookie, session_identity
 from adaptry_api.signed_grants import Granted
 
 
@@ -48,25 +48,17 @@ _BEARER = HTTPBearer(
 
 
 async def identify(request: Request) -> Identity:
-    """The identity of the request's token, else of its session; looked up once per request.
-
-    Raises `Unauthenticated`, and `PermissionDenied` for a session's change that another site may have caused.
-    """
+    """The identity of the request's token; looked up once per request. Raises `Unauthenticated`."""
     known = getattr(request.state, "identity", None)
     if known is None:
-        authorization = request.headers.get("authorization")
-        secret = session_secret(request) if authorization is None else None
-        if secret is not None and await current_session(request) is not None:
-            known = await identify_by_cookie(request, secret)
-        else:
-            known = await app_state_of(request).authenticator.identify(authorization)
+        known = await app_state_of(request).authenticator.identify(request.headers.get("authorization"))
         request.state.identity = known
     return cast(Identity, known)
 
 
-async def admit(request: Request) -> Identity:
+async def admit(request: Request, find: Callable[[Request], Awaitable[Identity]] = identify) -> Identity:
     """The identity, whose request is counted. Raises `Unauthenticated`, `TooManyRequests`."""
-    identity = await identify(request)
+    identity = await find(request)
     namespace = unquote(request.path_params.get("namespace", ""))  # of the Hub's addresses as it was sent
     app_state_of(request).request_limits.admit(identity, namespace or None)
     return identity
@@ -79,11 +71,44 @@ async def caller(
     return await identify(request)
 
 
+GATEWAY_HEADER = "Adaptry-Gateway-Token"
+
+
+async def gateway(
+    request: Request,
+    token: Annotated[
+        str | None, Header(alias=GATEWAY_HEADER, max_length=512, description="The gateway's own token.")
+    ] = None,
+) -> Identity:
+    """The identity of a gateway, which passes on somebody's request with their `Authorization` and adds a
+    token of its own in another header. Raises `Unauthenticated`, `TooManyRequests`.
+    """
+    state = app_state_of(request)
+    if token is None:
+        raise Unauthenticated(f"the gateway sends a token of its own in the header {GATEWAY_HEADER}")
+    request.state.identity = identity = await state.authenticator.identify(f"Bearer {token}")
+    state.request_limits.admit(identity, None)
+    return identity
+
+
 async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Identity:
     """The identity, if it is an administrator's. Raises `PermissionDenied` otherwise."""
     if not identity.may_administer:
         raise PermissionDenied(f"{identity.name} may not do this; it takes an admin token for all namespaces")
     return identity
+
+
+async def visitor(request: Request) -> Identity:
+    """The identity of the browser's session, or else of the request's token: the access rule of pages.
+
+    Raises `Unauthenticated`.
+    """
+    known = getattr(request.state, "identity", None)
+    if known is None and "authorization" not in request.headers and has_session_cookie(request):
+        known = await to_thread.run_sync(session_identity, app_state_of(request), request)
+        if known is not None:
+            request.state.identity = known
+    return known or await identify(request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +140,14 @@ class RequireGrant(Generic[Granted]):
         return await to_thread.run_sync(look_up)
 
 
-ACCESS_RULES = frozenset({public, caller, administrator})
+ACCESS_RULES = frozenset({public, caller, gateway, administrator, visitor})
 PUBLIC = Depends(public)
 ADMINISTRATOR = Depends(administrator)
+
+
+async def visitors_registry(request: Request, identity: Annotated[Identity, Depends(visitor)]) -> Registry:
+    """The registry, acting for the person who looks at a page."""
+    return app_state_of(request).registry(identity)
 
 
 async def registry(request: Request, identity: Annotated[Identity, Depends(caller)]) -> Registry:
@@ -125,8 +155,16 @@ async def registry(request: Request, identity: Annotated[Identity, Depends(calle
     return app_state_of(request).registry(identity)
 
 
+async def registry_of_gateway(request: Request, identity: Annotated[Identity, Depends(gateway)]) -> Registry:
+    """The registry, acting for the gateway."""
+    return app_state_of(request).registry(identity)
+
+
 Caller = Annotated[Identity, Depends(caller)]
 CallersRegistry = Annotated[Registry, Depends(registry)]
+GatewaysRegistry = Annotated[Registry, Depends(registry_of_gateway)]
+Visitor = Annotated[Identity, Depends(visitor)]
+VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 
 
 QuickAnswer = Callable[[Request, Registry], Awaitable[Response]]
@@ -177,8 +215,12 @@ class GuardedRoute(APIRoute):
 
     @cached_property
     def _query_parameters(self) -> frozenset[str]:
-        every = (self.dependant, *_all(self.dependant))
-        return frozenset(field.alias for one in every for field in one.query_params)
+        return frozenset(field.alias for one in self._dependants for field in one.query_params)
+
+    @property
+    def _dependants(self) -> tuple[Dependant, ...]:
+        """What the route depends on, directly or not, itself included."""
+        return (self.dependant, *_all(self.dependant))
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -187,7 +229,9 @@ class GuardedRoute(APIRoute):
         values = {"values": REPORT_VALUES} if self.path.startswith(f"{protocol.PREFIX}/workers") else {}
         body = self.body_field.field_info.annotation if self.body_field else None
         kind = TypeAdapter(body) if body is not None else None
-        ours = self.path.startswith(f"{protocol.PREFIX}/")  # Hub clients send parameters that we ignore
+        passes_on = any(dependant.call is gateway for dependant in _all(self.dependant))
+        # Hub clients send parameters that we ignore, and gateways those of the request that they pass on.
+        ours = self.path.startswith(f"{protocol.PREFIX}/") and not passes_on
         assert self.quick_answer is None or asks_who, "a quick answer requires the caller's identity"
 
         async def strictly(request: Request) -> Response:

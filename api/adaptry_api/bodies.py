@@ -122,6 +122,12 @@ async def read_json(
     )
 
 
+async def read_bytes(request: Request, limit: int) -> bytes:
+    """The same as `read_body`, for a body of bytes. Raises `Unsupported` for any other."""
+    _require_type(request, "application/octet-stream")
+    return await read_body(request, limit)
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """The body. Raises `TooLarge` before more than `limit` bytes are held."""
     announced = request.headers.get("content-length", "")

@@ -1,7 +1,7 @@
 """Cross-origin requests (CORS): which web pages may call this server from a browser.
 
 Off unless the operator names origins. A page of a named origin may send any method and header, including a
-token, and read the headers that our clients and those of the Hub need. Cookies are not used:
+token, and read the headers that our clients and those of the Hub need. Its cookies are not used:
 `Access-Control-Allow-Credentials` is never sent, so a page can do only what its token allows. This is plain
 ASGI around everything else, so that errors have the headers too.
 """

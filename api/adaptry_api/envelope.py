@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,7 +30,12 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "Vary": "Authorization",
 }
-_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+PAGE_HEADERS = "page_headers"
+"""Key in a request's state: headers that a page replaces (`pages.security`). No other response can."""
+RawHeader = tuple[bytes, bytes]
+_RAW_HEADERS: Sequence[RawHeader] = [
+    (name.lower().encode(), value.encode()) for name, value in _HEADERS.items()
+]
 _REQUEST_ID = protocol.REQUEST_ID_HEADER.lower().encode()
 _OURS = frozenset([*(name for name, _ in _RAW_HEADERS), _REQUEST_ID])
 _CACHE_CONTROL = b"cache-control"
@@ -53,7 +59,7 @@ class Envelope:
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         current = REQUEST_ID.set(request_id)
-        traffic = _Traffic(receive, send, request_id)
+        traffic = _Traffic(receive, send, request_id, scope["state"])
         began = time.perf_counter()
         try:
             self._admit(scope)
@@ -83,7 +89,7 @@ class Envelope:
     def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         protocol.check_client(headers)
-        if self.hosts and _host(headers.get("host", "")) not in self.hosts:
+        if self.hosts and host_name(headers.get("host", "")) not in self.hosts:
             raise Invalid(
                 "this server does not answer to that host name (adaptry serve --allow-host adds one)"
             )
@@ -92,10 +98,13 @@ class Envelope:
 class _Traffic:
     """One request's messages, with our headers added and the bytes counted."""
 
-    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, request_id: str, state: Mapping[str, Sequence[RawHeader]]
+    ) -> None:
         self._receive = receive
         self._send = send
         self._request_id = request_id
+        self._state = state
         self.status = 0
         self.received = 0
         self.sent = 0
@@ -111,13 +120,14 @@ class _Traffic:
             headers = [(name, value) for name, value in message["headers"] if name not in _OURS]
             if not any(name == _CACHE_CONTROL for name, _ in headers):
                 headers.append((_CACHE_CONTROL, b"private, no-store"))
-            message["headers"] = [*headers, *_RAW_HEADERS, (_REQUEST_ID, self._request_id.encode())]
+            ours = self._state.get(PAGE_HEADERS, _RAW_HEADERS)
+            message["headers"] = [*headers, *ours, (_REQUEST_ID, self._request_id.encode())]
         else:
             self.sent += len(message.get("body", b""))
         await self._send(message)
 
 
-def _host(header: str) -> str:
+def host_name(header: str) -> str:
     """The name in a Host header, without the port."""
     name, bracket, _ = header.lower().partition("]")
     return f"{name}]" if bracket else name.partition(":")[0]

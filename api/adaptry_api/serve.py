@@ -22,12 +22,14 @@ from uvicorn.supervisors import Multiprocess
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.processes.bounded import yield_to_this_process
+from adaptry.storage.tokens import hash_token
 from adaptry_api import request_log
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.app_state import AppState
 from adaptry_api.proxies import networks_of
 from adaptry_api.settings import ServerSettings
+from adaptry_api.sign_in_link import SIGN_IN_LINK, create_sign_in_code
 
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30
@@ -48,6 +50,12 @@ class ServerAddress:
 
     url: str
     token_file: Path
+
+
+def sign_in_link(started: ServerAddress, data: Path) -> str:
+    """A link that signs a browser on this machine in with the first token, once, for a minute."""
+    by = hash_token(started.token_file.read_text().strip())
+    return f"{started.url}{SIGN_IN_LINK}#{create_sign_in_code(data, by)}"
 
 
 def serve(

@@ -12,7 +12,7 @@ import hmac
 import os
 import secrets
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict
@@ -26,17 +26,22 @@ _LONGEST = 4096
 _NOT_OURS = "this upload's grant was not issued by this server; start the upload again"
 
 
-class SignedGrant(BaseModel):
+class SignedStatement(BaseModel):
     """`by` is the hash of the token that it was requested with, `until` a Unix time in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
-    name: AdapterName
     by: str
     until: int
 
 
-Granted = TypeVar("Granted", bound=SignedGrant)
+class SignedGrant(SignedStatement):
+    """What may be done to the adapter `name`."""
+
+    name: AdapterName
+
+
+Granted = TypeVar("Granted", bound=SignedStatement)
 
 
 class GrantSigner:
@@ -48,17 +53,19 @@ class GrantSigner:
         self._path = path
         self._secret = secret
 
-    def sign(self, grant: SignedGrant) -> str:
+    def sign(self, grant: SignedStatement) -> str:
         """The grant as text that fits into a URL. Raises `Unavailable` if the secret cannot be stored."""
         return str(self._serializer(type(grant)).dumps(grant.model_dump(mode="json")))
 
     def verify(self, kind: type[Granted], text: str, now: float) -> Granted:
         """The grant in `text`. Raises `Unauthenticated` if it is of another kind, altered or expired."""
+        serializer = self._serializer(kind)
         try:
-            grant = kind.model_validate(self._serializer(kind).loads(text if len(text) <= _LONGEST else ""))
+            document = serializer.loads(text if len(text) <= _LONGEST else "")
+            grant = kind.model_validate(document)
         except (BadData, ValueError):
             raise Unauthenticated(_NOT_OURS) from None
-        if self.sign(grant) != text:  # base64 has bits to spare in its last digit
+        if str(serializer.dumps(document)) != text:  # base64 has bits to spare in its last digit
             raise Unauthenticated(_NOT_OURS)
         if grant.until <= now:
             raise Unauthenticated("this upload's grant has expired; start the upload again")
@@ -72,7 +79,7 @@ class GrantSigner:
         """32 bytes that are the same on every server of a registry, for one purpose."""
         return hmac.digest(self._key(), f"key\0{purpose}".encode(), "sha256")
 
-    def _serializer(self, kind: type[SignedGrant]) -> URLSafeSerializer:
+    def _serializer(self, kind: type[SignedStatement]) -> URLSafeSerializer:
         """Signs with a salt for each kind of grant, so a grant of one kind is never accepted as another."""
         how = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
         return URLSafeSerializer(self._key(), salt=kind.__name__, signer_kwargs=how)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from adaptry.core.refs import folder_argument
 from adaptry.core.report import CheckReport, Severity
 from adaptry.operations.adapter_check import CheckRequest, CheckResult, check_adapter
 from adaptry_cli.arguments import BASE, RUNTIME, SOURCE, Source
@@ -76,10 +79,11 @@ def check(
         verdict_json = {"verdicts": verdicts} if runtimes else {}
         print_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **verdict_json})
     else:
-        print_wrapped(findings_text(report.findings).split("\n"))
+        ref = shlex.quote(folder_argument(source)) if isinstance(source, Path) else found.label
+        print_wrapped(findings_text(report.findings, ref).split("\n"))
         print_err(f"checked {found.label} {_where(found)}: {_conclusion(report)}")
         for one in found.verdicts:
-            print_wrapped(verdict_text(one))
+            print_wrapped(verdict_text(one, ref))
     ctx.exit(NO if found.is_blocked or not found.is_served_as_trained else 0)
 
 

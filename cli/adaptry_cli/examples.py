@@ -21,7 +21,8 @@ _PAGES: Mapping[str, str] = {
     "serve": "deploying", "uploads": "deploying", "migrate": "postgresql",
     "token": "permissions", "user": "permissions", "service-account": "permissions", "group": "permissions",
     "member": "permissions", "quota": "limits", "grant": "permissions", "access": "permissions",
-    "admin": "permissions", "audit": "audit",
+    "admin": "permissions", "audit": "audit", "webhook": "webhooks",
+    "policy": "gates", "approve": "gates", "promotion": "gates",
     "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
     "publisher": "publishing", "issuer": "publishing", "sso": "signing-in",
 }  # fmt: skip
@@ -32,6 +33,26 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry push ./out acme/tone --metric accuracy=0.91",
         "adaptry push ./out acme/tone --base org/model --alias staging",
         "adaptry push hf:someone/their-lora acme/theirs",
+    ),
+    "policy": (
+        "adaptry policy set acme/tone policy.yaml",
+        "adaptry policy try acme/tone@3",
+        "adaptry policy ls acme/tone",
+    ),
+    "policy set": ("adaptry policy set acme/tone policy.yaml", "adaptry policy set acme - < policy.yaml"),
+    "policy try": (
+        "adaptry policy try acme/tone",
+        "adaptry policy try acme/tone@3 --policy policy.yaml",
+    ),
+    "approve": ("adaptry approve acme/tone@3", "adaptry approve acme/tone --list"),
+    "promotion": (
+        "adaptry promotion ls acme/tone",
+        "adaptry promotion show 12",
+        "adaptry promotion replay 12",
+    ),
+    "promotion replay": (
+        "adaptry promotion replay 12",
+        "adaptry promotion replay decision.json --evidence",
     ),
     "pull": (
         "adaptry pull acme/tone@prod --to ./tone",
@@ -308,6 +329,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry quota set acme/ci --principal --requests unlimited",
     ),
     "quota rm": ("adaptry quota rm acme",),
+    "webhook": ("adaptry webhook add acme https://ci.example.com/hook", "adaptry webhook ls"),
+    "webhook add": (
+        "adaptry webhook add acme https://ci.example.com/hook --event alias.moved --event 'version.*'",
+        "adaptry webhook add acme https://ci.example.com/hook --adapter 'tone-*'",
+    ),
+    "webhook ls": ("adaptry webhook ls acme",),
+    "webhook show": ("adaptry webhook show 3",),
+    "webhook rm": ("adaptry webhook rm 3",),
+    "webhook enable": ("adaptry webhook enable 3",),
+    "webhook disable": ("adaptry webhook disable 3",),
+    "webhook test": ("adaptry webhook test 3",),
+    "webhook rotate": ("adaptry webhook rotate 3 --overlap 48",),
+    "webhook deliveries": ("adaptry webhook deliveries 3 --limit 20",),
+    "webhook redeliver": ("adaptry webhook redeliver 3 msg_0123456789abcdef01234567",),
     "grant": (
         "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
         "adaptry grant ls --namespace acme",

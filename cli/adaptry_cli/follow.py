@@ -30,8 +30,9 @@ from adaptry_cli.out import print_err
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
     from adaptry.integrations.engine_probe import EngineInfo
-    from adaptry.integrations.serving.engines import Engine
+    from adaptry.integrations.serving.engines import Engine, EngineClient
     from adaptry.integrations.serving.follow.reconciler import Reconciler
+    from adaptry.integrations.serving.worker.state_file import StateFile
 
 _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp", "dynamo")
 
@@ -129,27 +130,18 @@ def follow(
     """
     from adaptry.integrations.serving.cache.cache import Cache
     from adaptry.integrations.serving.engine_profile import inspect_engine
-    from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
-    from adaptry.integrations.serving.engines.hooks import parse_command
+    from adaptry.integrations.serving.engines import EngineClient
     from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
     from adaptry.integrations.serving.follow.settings import FollowSettings
     from adaptry.integrations.serving.settings import open_worker_cache
     from adaptry.integrations.serving.worker.state_file import StateFile
 
-    if proxy and once:
-        raise Invalid("--proxy runs as long as the worker does; leave out --once")
-    if slots is not None and len(set(pin)) > slots:
-        raise Invalid(f"{len(set(pin))} refs are pinned, but there are only {slots} slots (--slots)")
+    _refuse_contradictions(proxy, once, pin, slots)
     settings = settings_for(None)
     cache: Cache = open_worker_cache(settings, folder)
     name = name or _name(url)
     state_file = StateFile(cache.root / f"follow-{_plain(name)}.json")
-    commands = OperatorCommands(
-        cache.root / f"follow-{_plain(name)}.list",
-        parse_command(restart),
-        parse_command(prepare),
-    )
-    engine = ENGINES[kind](EngineClient(url, key, settings.ca_bundle), commands, state_file.state.names)
+    engine = _open_engine(kind, EngineClient(url, key, settings.ca_bundle), state_file, restart, prepare)
     if engine.gap and not proxy:
         print_err(describe_gap(engine))
     front = (
@@ -172,6 +164,26 @@ def follow(
     monitor = open_monitor(listen, lambda: reconciler.residency) if listen else None
     with closing(cache), front or nullcontext(), monitor or nullcontext():
         _run(reconciler, once)
+
+
+def _refuse_contradictions(proxy: str | None, once: bool, pin: tuple[str, ...], slots: int | None) -> None:
+    """Raises `Invalid` for options that exclude each other."""
+    if proxy and once:
+        raise Invalid("--proxy runs as long as the worker does; leave out --once")
+    if slots is not None and len(set(pin)) > slots:
+        raise Invalid(f"{len(set(pin))} refs are pinned, but there are only {slots} slots (--slots)")
+
+
+def _open_engine(
+    kind: str, client: EngineClient, state_file: StateFile, restart: str | None, prepare: str | None
+) -> Engine:
+    """The engine, with the operator's commands; the list of adapters for them is beside the state file."""
+    from adaptry.integrations.serving.engines import ENGINES, OperatorCommands
+    from adaptry.integrations.serving.engines.hooks import parse_command
+
+    listed = state_file.path.with_name(f"{state_file.path.stem}.list")
+    commands = OperatorCommands(listed, parse_command(restart), parse_command(prepare))
+    return ENGINES[kind](client, commands, state_file.state.names)
 
 
 def _run(reconciler: Reconciler, once: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -51,6 +52,7 @@ def serve(
     """Serve the registry over HTTP.
 
     Prints the address when the server is ready, and the command that logs in with the administrator's token.
+    To a terminal it also prints a link that signs a browser on this machine in, once, within a minute.
     Every caller needs a token; the first start writes an administrator's to a file in the registry's folder.
     """
     # (`Any`: each of the options has its field's type.)
@@ -75,8 +77,19 @@ def serve(
         ca_bundle=AdaptrySettings.from_env().ca_bundle,
         **options,
     )
-    with runner_process(folder, settings.catalog, settings.blobs) if is_working else contextlib.nullcontext():
-        run(settings, host, port, workers=workers, announce=lambda started: _announce(started, as_json))
+    runner = (
+        runner_process(folder, settings.catalog, settings.blobs, settings.allow_outgoing)
+        if is_working
+        else contextlib.nullcontext()
+    )
+    with runner:
+        run(
+            settings,
+            host,
+            port,
+            workers=workers,
+            announce=lambda started: _announce(started, folder, as_json),
+        )
 
 
 def _sso(issuer: str | None, client_id: str | None, scopes: str, groups_claim: str) -> SsoSettings | None:
@@ -92,8 +105,10 @@ def _sso(issuer: str | None, client_id: str | None, scopes: str, groups_claim: s
     return SsoSettings(issuer, client_id, secret, tuple(scopes.split()), groups_claim)
 
 
-def _announce(started: ServerAddress, as_json: bool) -> None:
-    """Prints the address as clients can use it (not 0.0.0.0), and the command that logs in."""
+def _announce(started: ServerAddress, data: Path, as_json: bool) -> None:
+    """Prints the address as clients can use it (not 0.0.0.0), how to log in, and, to a terminal on this
+    machine, a link that signs a browser in.
+    """
     port = urlsplit(started.url).port
     host = urlsplit(started.url).hostname or ""
     here, there = started.url, started.url
@@ -104,6 +119,10 @@ def _announce(started: ServerAddress, as_json: bool) -> None:
         print_json_line({"url": here, "elsewhere": there, "token_file": str(token_file)})
         return
     print_out(here)
+    if host in _ONLY_HERE and sys.stderr.isatty():
+        from adaptry_api.serve import sign_in_link
+
+        print_err(f"open in a browser, once and within a minute: {sign_in_link(started, data)}")
     print_err(f"log in on this machine: adaptry login {here} --token-file {shlex.quote(str(token_file))}")
     if there != here:
         print_err(f"log in elsewhere, with a copy of that file: adaptry login {there} --token-file FILE")

@@ -114,7 +114,10 @@ def _print_created(created: CreatedToken, secret: str, as_json: bool) -> None:
         return
     print_out(secret)
     until = f"until {format_when(created.expires_at)}" if created.expires_at else "until it is revoked"
-    print_err(f"token {created.id} of {created.principal}, valid {until}; it cannot be shown again")
+    print_err(
+        f"a token of {created.principal}, valid {until}; it cannot be shown again"
+        f" (to revoke it: adaptry token revoke {created.id})"
+    )
 
 
 @token.command()

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from adaptry.checks.runtimes import RuntimeVerdict
 
 
-def verdict_text(verdict: RuntimeVerdict) -> Iterator[str]:
-    """`vllm@0.33: loads and is served as trained`, and what was found, below it."""
+def verdict_text(verdict: RuntimeVerdict, ref: str) -> Iterator[str]:
+    """`vllm@0.33: loads and is served as trained`, and what was found, below it. `ref` is the adapter in its
+    commands.
+    """
     from adaptry.checks.runtimes.rule import OUTCOME_TITLES
 
     yield f"{verdict.runtime}: {OUTCOME_TITLES[verdict.outcome]}"
     if verdict.findings:
-        yield from (f"  {line}" for line in findings_text(verdict.findings).split("\n"))
+        yield from (f"  {line}" for line in findings_text(verdict.findings, ref).split("\n"))
 
 
 def facts_of_verdicts(verdicts: Iterable[RuntimeVerdict]) -> Iterator[tuple[str, str]]:

@@ -38,7 +38,7 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
         )
     if detail.forced:
         yield "forced", f"the checks were overruled: {detail.forced}"
-    yield "findings", findings_text(detail.report.findings)
+    yield "findings", findings_text(detail.report.findings, version.label)
     yield "inspected", _inspection_text(detail)
     if version.aliases:
         yield "aliases", ", ".join(version.aliases)
@@ -120,11 +120,11 @@ def facts_of_spec(spec: Spec) -> Facts:
         yield "written for", written
 
 
-def findings_text(findings: Iterable[Finding]) -> str:
-    """Each finding, how grave it is first, and its remedy below."""
+def findings_text(findings: Iterable[Finding], ref: str = "REF") -> str:
+    """Each finding, how grave it is first, and its remedy below. `ref` is the adapter in its commands."""
     lines = []
     for finding in findings:
-        lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy}"]
+        lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy_for(ref)}"]
     return "\n".join(lines) or "nothing found"
 
 

@@ -38,10 +38,12 @@ OPEN = {
     "/api/v1/tokens/revoke",
     "/api/v1/invitations/accept",
     "/oauth/token",
-    "/sign-in",
-    "/sign-in/callback",
-    "/sign-in/session",
-    "/sign-out",
+    "/-/sign-in/provider",
+    "/-/sign-in/provider/callback",
+    "/-/sign-in",
+    "/-/sign-in/link",
+    "/-/sign-out",
+    "/-/static/{tag}/{file}",
 }
 
 

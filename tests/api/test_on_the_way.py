@@ -162,3 +162,19 @@ def test_an_upload_that_is_cut_goes_on_until_it_is_whole(server: Server, large: 
     with between(server, upwards=cuts) as registry:
         assert push(registry, large, NAME, retry=AT_ONCE).version.number == 1
     assert cuts.left == 0
+
+
+def test_a_push_whose_answer_was_lost_is_there_once(server: Server, large: Adapter) -> None:
+    lost = 2
+
+    def cut_answer(data: bytes) -> bytes | None:
+        nonlocal lost
+        if b'"is_new"' not in data or not lost:
+            return data
+        lost -= 1
+        return None
+
+    with between(server, downwards=cut_answer) as registry:
+        pushed = push(registry, large, NAME, retry=AT_ONCE)
+    assert (lost, pushed.version.number, pushed.is_new) == (0, 1, False)
+    assert len(server.registry().versions.list(NAME).items) == 1

@@ -26,8 +26,10 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.records import PushOptions
+from adaptry.registry.webhooks import WebhookRequest
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.app import create_app
@@ -53,6 +55,7 @@ WITHOUT_TWIN = {
     "/xet/{upload}/shards": "the address has a grant that the server signed",
     "/xet/{upload}/v1/shards": "the address has a grant that the server signed",
     "/xet/{upload}/v2/shards": "the address has a grant that the server signed",
+    "/api/v1/authorize/ext-authz/{path:path}": "the body names the model, see the last test",
 }
 """Routes on which no name of a thing is tried, and why."""
 _NEVER_ALIKE = frozenset({"content-length", "date", "request-id", "x-request-id"})
@@ -114,8 +117,12 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     publisher = registry.publishers.add(
         TONE, PublisherRequest(issuer="hidden", project_id="1", owner_id="2", workflow="w.yml", branch="main")
     )
+    text = "alias: stage\nrequire:\n- state() == 'active'\n"
+    registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
+    promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
+    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
         "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",
@@ -139,8 +146,10 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "{group}": [Twin("hidden", "absent", {})],
         "{issuer}": [Twin("hidden", "absent", {})],
         "/evidence/{id}": [Twin(str(measured), "999", {"part": "file"})],
+        "/promotions/{id}": [Twin(str(promotion), "999", {})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
         "/tokens/{id}": [Twin(str(token), "999", {})],
+        "/webhooks/{id}": [Twin(str(hook), "999", {"message": registry.webhooks.test(hook).message})],
         "/grants/{id}": [Twin(str(grant), "999", {})],
     }
 
@@ -166,6 +175,7 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/rename": {"to": "evil/moved"},
         "/metrics": {"metrics": {"accuracy": 1.0}},
         "/aliases/{alias}": {"to": digest},
+        "/evaluation": {"to": digest},
         "/members": {"principal": "evan", "role": "viewer"},
         "/accountable": {"principal": "evan"},
         "/gone": {"reason": "switched off"},
@@ -179,6 +189,8 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/state": {"state": "revoked", "reason": "mine"},
         "/settings": {"private": False},
         "/withdrawal": {"reason": "mine"},
+        "/secret": {"hours": 1},
+        "/webhooks/{id}": {"is_enabled": False},
         "/evidence": {"digest": digest, "format": "lm-eval", "values": [{"metric": "m", "value": 1.0}]},
         "/rollouts": {"to": digest, "plan": {"steps": [10, 100]}},
     }
@@ -242,7 +254,10 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "uploads": lambda name: f"/api/v1/uploads?namespace={name.partition('/')[0]}",
     "access": lambda name: f"/api/v1/access?principal=root&action=read&ref={name}",
     "grants": lambda name: f"/api/v1/grants?namespace={name.partition('/')[0]}",
+    "webhooks": lambda name: f"/api/v1/webhooks?namespace={name.partition('/')[0]}",
     "quotas": lambda name: f"/api/v1/quotas?scope=namespace&name={name.partition('/')[0]}",
+    "policies": lambda name: f"/api/v1/policies?scope={name}",
+    "policy versions": lambda name: f"/api/v1/policies/history?scope={name}&alias=prod",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",
@@ -261,3 +276,26 @@ def test_no_query_tells_something_hidden_from_something_absent(scene: Scene, who
                 answer = scene.server.call("GET", query(name), token=token)
                 answers.append(seen(answer, namespace))
             assert answers[0] == answers[1], query(hidden)
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+def test_no_gateway_tells_something_hidden_from_something_absent(scene: Scene, who: str) -> None:
+    identity, server = STRANGERS[who], scene.server
+    token = server.token_of(identity) if identity else "adr_pat_nobody"
+    everywhere = (Grant("inference.authorize", Resource("*")),)
+    gate = server.token_of(Identity("gate", everywhere))
+    names = [("acme/tone", "acme/none"), ("acme/tone@prod", "nope/tone@prod"), ("acme/tone@1", "acme/tone@9")]
+    names += [("acme/tone+acme/none", "acme/none+acme/nil")]
+    for hidden, absent in names:
+        questions = [{"token": token, "model": name} for name in (hidden, absent)]
+        asked = [server.call("POST", "/api/v1/authorize", one, token=gate) for one in questions]
+        passed = [
+            server.call(
+                "POST", "/api/v1/authorize/ext-authz/v1/completions", {"model": name}, token=token,
+                headers={"Adaptry-Gateway-Token": gate},
+            )
+            for name in (hidden, absent)
+        ]  # fmt: skip
+        assert seen(asked[0], hidden) == seen(asked[1], absent)
+        assert seen(passed[0], hidden) == seen(passed[1], absent)
+        assert (asked[0].json["is_allowed"], passed[0].status) == (False, 403)

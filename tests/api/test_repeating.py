@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,10 @@ import pytest
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
+from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
+from adaptry.registry.protocol import join_parts
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
@@ -83,6 +86,46 @@ def test_a_push_sent_again_with_its_key_is_new_again(
     assert (first.status, again.status) == (201, 201)
     assert again.json == first.json
     assert is_replay(again)
+
+
+def test_a_push_with_its_files_sent_again_with_its_key_is_new_again(server: Server, tone: Adapter) -> None:
+    body = framed(tone)
+    headers = {"Idempotency-Key": "k1", "Content-Type": "application/octet-stream"}
+    first, again = (
+        server.call("POST", f"{AT}/revisions/with-files", body, headers=headers) for _ in range(2)
+    )
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert (is_replay(first), is_replay(again)) == (False, True)
+    unlike = server.call("POST", f"{AT}/revisions/with-files", body + bytes(4), headers=headers)
+    assert_problem(unlike, 422, "invalid_manifest")
+
+
+def test_a_malformed_push_with_files_says_what_is_wrong(server: Server, tone: Adapter) -> None:
+    kind = {"Content-Type": "application/octet-stream"}
+
+    def send(body: bytes, headers: dict[str, str] = kind) -> RawResponse:
+        return server.call("POST", f"{AT}/revisions/with-files", body, headers=headers)
+
+    assert_problem(send(framed(tone)[:-1]), 400, "invalid")
+    assert_problem(send(b""), 400, "invalid")
+    assert_problem(send(join_parts([b"[]"])), 400, "invalid")
+    assert_problem(send(join_parts([b'{"manifest": 3}'])), 400, "invalid")
+    assert_problem(send(bytes(11 << 20)), 413, "too_large")
+    assert_problem(send(b"{}", {"Content-Type": "application/json"}), 415, "unsupported")
+    assert_problem(
+        server.call("POST", f"{AT}/revisions/with-files", framed(tone), token=None, headers=kind),
+        401,
+        "unauthenticated",
+    )
+    assert server.registry().adapters.list().items == ()
+
+
+def framed(adapter: Adapter) -> bytes:
+    """The body of a push with files."""
+    contents = {path: adapter.content.read_all(path, 1 << 20) for path in sorted(adapter.content.sizes)}
+    manifest = Manifest.of({path: (len(data), Digest.of(data)) for path, data in contents.items()})
+    document = {"manifest": base64.b64encode(manifest.to_bytes()).decode()}
+    return join_parts([json.dumps(document).encode(), *contents.values()])
 
 
 def test_a_key_that_came_with_another_request_is_a_conflict(ask: Callable[..., RawResponse]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,28 @@ def test_an_adapter_whose_base_nobody_knows_is_admitted_with_a_warning(run, answ
 
     assert "warns" in result.stderr
     assert answer("show", "acme/tone")["version"]["base_status"] == "declared"
+
+
+@pytest.mark.parametrize("written", [None, "/elsewhere/base", "org/other-name"])
+def test_a_folder_of_an_unknown_base_is_pushed_with_its_base_as_the_remedy_says(
+    run, answer, tmp_path: Path, written: str | None
+) -> None:
+    run("base", "add", "./base", "--name", "org/model")
+    tiny_lora(tmp_path / "unnamed", config={"base_model_name_or_path": written})
+    said = " ".join(run("check", "./unnamed").stdout.split())
+    command = re.search(r"adaptry (push ./unnamed NAME --base BASE)", said)
+    assert command is not None, said
+    run(*command[1].replace("NAME", "acme/unnamed").replace("BASE", "org/model").split())
+    assert answer("show", "acme/unnamed")["version"]["base_status"] == "verified"
+
+
+def test_remedies_for_a_version_name_it(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "unnamed", config={"base_model_name_or_path": None})
+    run("push", "./unnamed", "acme/unnamed")
+    for command in ("check", "show"):
+        assert "adaptry base bind acme/unnamed@1 BASE" in " ".join(
+            run(command, "acme/unnamed").stdout.split()
+        )
 
 
 def test_weights_are_looked_at_when_asked(run, answer, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_an_engine_that_would_serve_something_else_makes_the_answer_no(run, answ
     tiny_lora(tmp_path / "rs", config=RSLORA)
     shown = run("check", "./rs", "--runtime", "sglang", code=1).stdout
     assert "sglang: loads, but is not served as trained" in shown
-    assert "→ write it with one plain scale: adaptry convert REF -o NAME" in shown
+    assert "→ write it with one plain scale: adaptry convert ./rs -o NAME" in shown
     found = answer("check", "./rs", "--runtime", "sglang", code=1)
     assert not found["blocked"]
     assert [one["outcome"] for one in found["verdicts"]] == ["not_as_trained"]

@@ -71,7 +71,7 @@ class TestBehindABalancer(RegistryContract):
     @pytest.fixture
     def make_registry(self, pair: tuple[Server, Server], url: str) -> MakeRegistry:
         def make(identity: Identity) -> Registry:
-            if not identity.namespaces:
+            if not identity.grants:
                 return HttpRegistry(url)
             return HttpRegistry(url, pair[0].token_of(identity))
 

@@ -20,7 +20,7 @@ from adaptry_api.testing import Server, running_server
 
 def registry_for(server: Server, identity: Identity) -> Registry:
     """A client with a token for that identity."""
-    if not identity.namespaces:
+    if not identity.grants:
         return HttpRegistry(server.url)
     return server.registry(server.token_of(identity))
 

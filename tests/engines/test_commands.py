@@ -115,7 +115,7 @@ def test_two_workers_do_not_fight_over_one_engine(scene: Scene, follow: Callable
     engine = scene.engine()
     engine.plugin = "gpu-1-vllm"
     refused = follow(engine, code=4)
-    assert "serves the adapters of this engine already, as the worker gpu-1-vllm" in refused.stderr
+    assert "already serves the adapters of this engine, as the worker gpu-1-vllm" in refused.stderr
     assert engine.names() == {}
 
 

@@ -165,7 +165,7 @@ def test_once_gives_up_where_it_is_never_settled(scene: Scene) -> None:
     settle(worker)
     scene.stand(scene.registry.versions.get(Ref.parse(PROD)))
 
-    with pytest.raises(CheckFailed, match="not all is as it should be after 0 s"):
+    with pytest.raises(CheckFailed, match="does not have all desired adapters after 0 s"):
         reconciler.converge(worker, threading.Event(), patience=0.0)
 
     assert any("--restart" in line for line in scene.story)

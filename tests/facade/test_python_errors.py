@@ -15,7 +15,7 @@ from adaptry.testing.samples import tiny_lora
     ("function", "message", "expected"),
     [
         (adaptry.merge, "pass --other-base if you want it", "pass other_base=True if you want it"),
-        (adaptry.merge, "merged as --other-base allows", "merged as other_base=True allows"),
+        (adaptry.merge, "merge it as --other-base allows", "merge it as other_base=True allows"),
         (adaptry.merge, "pass --base-copy original to merge", 'pass base_copy="original" to merge'),
         (adaptry.merge, "try --dtype float32 (or bfloat16)", 'try dtype="float32" (or bfloat16)'),
         (adaptry.convert, "pass --rank N or --energy 0.99.", "pass rank=N or energy=0.99."),
@@ -44,6 +44,11 @@ def test_an_option_in_a_message_becomes_the_argument_of_the_function(
 )
 def test_commands_and_options_of_other_programs_stay_as_they_are(message: str) -> None:
     assert with_arguments(message, adaptry.export) == message
+
+
+def test_the_notes_of_a_result_name_arguments_too(tmp_path: Path) -> None:
+    made = adaptry.export(tiny_lora(tmp_path / "out"), engine="vllm", to=tmp_path / "for-vllm").made
+    assert made.notes[0].endswith("were not compared with it: pass base=NAME|DIR")
 
 
 def test_a_refused_pull_and_a_refused_export_name_the_argument_to_pass(tmp_path: Path) -> None:

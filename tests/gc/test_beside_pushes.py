@@ -26,7 +26,7 @@ from sqlmodel import select
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, Unavailable
-from adaptry.core.failpoints import GC_POINTS, VARIABLE
+from adaptry.core.failpoints import GC_POINTS, NAMES, VARIABLE, WITH_FILES
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push, upload
 from adaptry.storage.catalog.pending_deletes import LAPSES
@@ -39,22 +39,19 @@ from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 from adaptry.testing.warm_python import WarmPython, run_warm
 
-from .storming import NAMES
+from .storming import NAMES as STORMED
 
 TONE = AdapterName.parse("acme/tone")
-OF_A_PUSH = (
-    "uploads.after_open",
-    "blobs.before_fsync",
-    "blobs.before_rename",
-    "blobs.after_rename",
-    "uploads.after_publish",
-    "revisions.before_rows",
-)
+BEFORE_ROWS = [place for place in NAMES if place not in ("revisions.before_commit", "revisions.after_commit")]
+OF_A_PUSH = [
+    *(("file by file", place) for place in BEFORE_ROWS),
+    *(("in one request", place) for place in BEFORE_ROWS if place in WITH_FILES),
+]
 EVERY = [
-    pytest.param(pushing, sweeping, marks=[] if number % 21 == 0 else pytest.mark.heavy)
+    pytest.param(*pushing, sweeping, marks=[] if number % 25 == 0 else pytest.mark.heavy)
     for number, (pushing, sweeping) in enumerate(itertools.product(OF_A_PUSH, GC_POINTS))
 ]
-"""All 36; the quick run has two of them."""
+"""The quick run has three of them."""
 
 
 class Standing:
@@ -107,11 +104,11 @@ def assert_whole(folder: Path) -> None:
     registry.close()
 
 
-@pytest.mark.parametrize(("pushing", "sweeping"), EVERY)
+@pytest.mark.parametrize(("way", "pushing", "sweeping"), EVERY)
 def test_a_sweep_that_goes_by_a_push_takes_nothing_from_it(
-    pushing: str, sweeping: str, folder: Path, tmp_path: Path
+    way: str, pushing: str, sweeping: str, folder: Path, tmp_path: Path
 ) -> None:
-    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out")
+    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out", way)
     assert pushes.reached()
     sweeps = Standing("sweeping.py", sweeping, folder)
     assert sweeps.reached()
@@ -123,13 +120,13 @@ def test_a_sweep_that_goes_by_a_push_takes_nothing_from_it(
     assert_whole(folder)
 
 
-@pytest.mark.parametrize(("pushing", "sweeping"), EVERY)
+@pytest.mark.parametrize(("way", "pushing", "sweeping"), EVERY)
 def test_a_push_that_goes_by_a_sweep_loses_nothing_to_it(
-    pushing: str, sweeping: str, folder: Path, tmp_path: Path
+    way: str, pushing: str, sweeping: str, folder: Path, tmp_path: Path
 ) -> None:
     sweeps = Standing("sweeping.py", sweeping, folder)
     assert sweeps.reached()
-    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out")
+    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out", way)
     pushes.reached(2)  # where the bytes are being deleted, it waits for that before it comes to its place
     sweeps.answer()
     assert pushes.answer() == "2"
@@ -254,7 +251,7 @@ def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
             upload(registry, TONE, content, path, Digest.of_chunks(content.chunks(path)), None, NO_WAIT)
 
     def delete_one() -> None:
-        registry.adapters.delete(AdapterName.parse(f"acme/tone-{source.randrange(NAMES)}"))
+        registry.adapters.delete(AdapterName.parse(f"acme/tone-{source.randrange(STORMED)}"))
 
     with closing(open_local(folder, catalog=catalog, blobs=blobs)) as registry:
         begun = time.monotonic()

@@ -25,7 +25,7 @@ NEEDED = {
     "lokr": "q_proj.lokr_w1",
     "lokr of factors": "q_proj.lokr_w1_b",
     "vera": "q_proj.vera_lambda_b",
-    "vera of projections": "vera_B",
+    "vera of projections": "vera_A",
     "pvera": "pvera_A",
     "vblora": "vector_bank",
     "vblora of choices": "q_proj.vblora_logits_A_topk_weights",

@@ -75,6 +75,26 @@ def named_inside(files: Files) -> None:
     }
 
 
+def without_a_drawn_projection(files: Files) -> None:
+    files.config["projection_prng_key"] = 7
+    files.tensors = {name: value for name, value in files.tensors.items() if not name.endswith("vera_B")}
+
+
+def with_a_rank_for_some_modules(files: Files) -> None:
+    files.config["rank_pattern"] = {"q_proj": files.config["r"] * 2}
+
+
+def with_a_rank_for_all_modules(files: Files) -> None:
+    files.config["rank_pattern"] = {".*": files.config["r"]}
+    files.config["r"] *= 2
+
+
+def with_the_embedding_saved_too(files: Files) -> None:
+    name = "model.embed_tokens.weight"
+    files.config["modules_to_save"] = ["embed_tokens"]
+    files.tensors[PREFIX + name] = torch.randn(files.base[name].shape)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
@@ -96,6 +116,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pvera-plain-llama-fp32", with_a_wider_shared_matrix, True),
         ("vblora-plain-llama-fp32", of_another_number_of_vectors, True),
         ("lora-dora-llava-fp32", named_inside, False),
+        ("lora-tokens-llama-fp32", with_the_embedding_saved_too, True),
+        ("vera-plain-gpt2-fp32", without_a_drawn_projection, False),
+        ("pvera-plain-llama-fp32", without_a_drawn_projection, False),
+        ("hira-plain-llama-fp32", with_a_rank_for_some_modules, False),
+        ("hira-plain-llama-fp32", with_a_rank_for_all_modules, True),
+        ("delora-plain-llama-fp32", with_a_rank_for_some_modules, True),
     ],
 )
 def test_peft_reads_it_as_we_say(

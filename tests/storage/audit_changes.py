@@ -20,11 +20,13 @@ from adaptry.registry.audit_log import AuditEntry, AuditFilter
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
+from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 
@@ -90,6 +92,7 @@ def make_every_change(registry: Registry, folder: Path) -> Iterator[Step]:
     registry.adapters.delete(VOICE)
     yield "adapters.delete", (recorded("adapter.delete", "acme/voice"),)
     yield from _worker_changes(registry)
+    yield from _webhook_changes(registry)
     registry.audit.begin_export(AuditFilter(actor="ann"))
     yield "audit.begin_export", (recorded("audit.export", "audit", after={"actor": "ann"}),)
 
@@ -259,6 +262,12 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     yield "quotas.remove", (recorded("quota.remove", "acme", limits),)
     yield from _publisher_changes(registry)
     yield from _sso_changes(registry)
+    text = "alias: prod\nrequire:\n- state() == 'active'\n"
+    policy = registry.policies.set(PolicyRequest(scope="acme", text=text))
+    values = {"version": 1, "digest": str(policy.digest)}
+    yield "policies.set", (recorded("policy.set", "acme@prod", after=values),)
+    registry.policies.remove("acme", "prod")
+    yield "policies.remove", (recorded("policy.remove", "acme@prod", values),)
     token = registry.tokens.create(TokenRequest(name="laptop", principal="ann"))
     yield "tokens.create", (recorded("token.create", "ann", after={"name": "laptop", "token": token.id}),)
     registry.tokens.revoke(token.id)
@@ -311,6 +320,26 @@ def _worker_changes(registry: Registry) -> Iterator[Step]:
     yield "workers.forget", (recorded("worker.forget", "gpu-1"),)
 
 
+def _webhook_changes(registry: Registry) -> Iterator[Step]:
+    request = WebhookRequest(namespace="acme", url="https://ci.example.com/hook?key=1", kinds=("alias.*",))
+    hook = registry.webhooks.add(request).webhook.id
+    after = {"webhook": hook, "host": "ci.example.com", "kinds": "alias.*"}
+    yield "webhooks.add", (recorded("webhook.add", "acme", after=after),)
+    message = registry.webhooks.test(hook).message
+    of_message = {"webhook": hook, "message": message}
+    yield "webhooks.test", (recorded("webhook.test", "acme", after=of_message),)
+    registry.webhooks.redeliver(hook, message)
+    yield "webhooks.redeliver", (recorded("webhook.redeliver", "acme", after=of_message),)
+    registry.webhooks.rotate(hook, SecretRotation(hours=1))
+    yield "webhooks.rotate", (recorded("webhook.rotate", "acme", after={"webhook": hook}),)
+    registry.webhooks.set_enabled(hook, False)
+    yield "webhooks.set_enabled", (recorded("webhook.disable", "acme", after={"webhook": hook}),)
+    registry.webhooks.set_enabled(hook, True)
+    yield "webhooks.set_enabled", (recorded("webhook.enable", "acme", after={"webhook": hook}),)
+    registry.webhooks.remove(hook)
+    yield "webhooks.remove", (recorded("webhook.remove", "acme", {"webhook": hook}),)
+
+
 CHANGING = frozenset(
     {
         "adapters.create", "adapters.delete", "adapters.edit", "adapters.rename",
@@ -323,6 +352,7 @@ CHANGING = frozenset(
         "grants.add", "grants.remove", "grants.set_accountable", "grants.set_member",
         "jobs.cancel", "jobs.retry", "jobs.schedule", "jobs.submit", "jobs.unschedule",
         "metrics.log",
+        "policies.remove", "policies.set",
         "principals.create", "principals.create_group", "principals.delete_group",
         "principals.invite", "principals.set_disabled", "principals.set_membership",
         "publishers.add", "publishers.add_issuer", "publishers.remove", "publishers.remove_issuer",
@@ -331,13 +361,17 @@ CHANGING = frozenset(
         "sso.link_user", "sso.map_group", "sso.unmap_group",
         "tokens.create", "tokens.revoke",
         "uploads.drop",
+        "webhooks.add", "webhooks.redeliver", "webhooks.remove", "webhooks.rotate", "webhooks.set_enabled",
+        "webhooks.test",
         "versions.bind_base", "versions.put", "versions.set_state",
         "workers.forget", "workers.report",
     }
 )  # fmt: skip
 """Methods whose calls `make_every_change` makes."""
-TESTED_ELSEWHERE = frozenset({"workers.declare_gone"})
-"""A worker is declared gone after its lease only, which takes another clock."""
+TESTED_ELSEWHERE = frozenset({"policies.approve", "policies.withdraw_approval", "workers.declare_gone"})
+"""Approvals take a caller with a name; a worker is declared gone after its lease only, which takes another
+clock.
+"""
 NOT_RECORDED = frozenset({"uploads.open", "uploads.append", "uploads.finish", "versions.count_download"})
 """Bytes that no version has yet, which the push that needs them records; and a count."""
 READING = frozenset(
@@ -351,9 +385,12 @@ READING = frozenset(
         "events.read",
         "evidence.files", "evidence.get", "evidence.list", "evidence.read_file",
         "files.has", "files.read",
-        "grants.explain", "grants.list", "grants.members",
+        "webhooks.deliveries", "webhooks.get", "webhooks.list",
+        "grants.authorize", "grants.explain", "grants.list", "grants.members",
         "jobs.get", "jobs.list", "jobs.log", "jobs.runners", "jobs.schedules",
         "metrics.list",
+        "policies.approvals", "policies.evaluate", "policies.history", "policies.list",
+        "policies.promotion", "policies.promotions",
         "principals.groups", "principals.list",
         "publishers.list", "publishers.list_issuers",
         "quotas.list", "quotas.require_room",

@@ -1,18 +1,23 @@
 """A process that pushes adapters one after another and prints the digest of each that was acknowledged.
 
 python pushing.py REGISTRY NAME FOLDER…
+
+With `FILE_BY_FILE` in the environment, each is pushed as a large adapter is.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import NotFound
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import PushResult
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
+from adaptry.testing.file_by_file import push_file_by_file
 
 
 def main(registry: str, name: str, *folders: str) -> None:
@@ -28,6 +33,8 @@ def push_until_done(registry: LocalRegistry, folder: str, name: str, tries: int 
     """
     for left in reversed(range(tries)):
         try:
+            if "FILE_BY_FILE" in os.environ:
+                return push_file_by_file(registry, open_dir(folder), AdapterName.parse(name))
             return push(registry, open_dir(folder), name)
         except NotFound:
             if not left:

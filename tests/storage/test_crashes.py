@@ -15,13 +15,14 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.core.failpoints import NAMES
+from adaptry.core.failpoints import NAMES, WITH_FILES
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
+from adaptry.testing.file_by_file import push_file_by_file
 
 TONE = AdapterName.parse("acme/tone")
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -36,19 +37,31 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("place", NAMES)
+WAYS = [
+    *(pytest.param({"FILE_BY_FILE": "1"}, place, id=f"file by file-{place}") for place in NAMES),
+    *(pytest.param({}, place, id=f"in one request-{place}") for place in WITH_FILES),
+]
+
+
+@pytest.mark.parametrize(("way", "place"), WAYS)
 def test_a_push_killed_anywhere_is_there_whole_or_not_at_all_and_can_be_repeated(
-    place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start, tmp_path: Path
+    way: dict[str, str],
+    place: str,
+    folder: Path,
+    loras: Callable[[int], list[Path]],
+    start: Start,
+    tmp_path: Path,
 ) -> None:
     (lora,) = loras(1)
-    with start(str(TONE), [lora], ADAPTRY_FAILPOINT=place) as process:
+    with start(str(TONE), [lora], ADAPTRY_FAILPOINT=place, **way) as process:
         assert process.communicate()[0] == ""
         assert process.returncode == -signal.SIGKILL
 
     registry = open_local(folder)
     assert verify(registry.catalog, registry.blobs) == ()
     assert count(registry) == (1 if place == "revisions.after_commit" else 0)
-    assert push(registry, open_dir(lora), TONE).version.number == 1
+    again = push_file_by_file if way else push
+    assert again(registry, open_dir(lora), TONE).version.number == 1
     pull(registry, str(TONE), tmp_path / "pulled")
     assert list(registry.blobs.stagings()) == []
     assert verify(registry.catalog, registry.blobs) == ()

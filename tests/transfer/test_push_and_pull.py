@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from adaptry.core.errors import Conflict, DigestMismatch, InvalidRef, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import transfer
-from adaptry.registry.records import PushOptions
+from adaptry.registry.records import PushOptions, PushResult
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.versions import LocalVersions
 from adaptry.testing.samples import tiny_lora, write_safetensors
 
 
@@ -77,13 +80,13 @@ def test_a_file_that_changes_while_it_is_pushed_is_refused(registry: LocalRegist
         registry.versions.get(Ref.parse("acme/tone"))
 
 
-def test_bytes_that_are_there_are_not_sent_again(registry: LocalRegistry, folder: Path) -> None:
-    transfer.push(registry, open_dir(folder), "acme/tone")
-    (folder / "README.md").write_text("# Tone\n")
+def test_large_files_that_are_there_are_not_sent_again(registry: LocalRegistry, large: Path) -> None:
+    transfer.push(registry, open_dir(large), "acme/tone")
+    (large / "README.md").write_text("# Tone\n")
     told: list[str] = []
 
     transfer.push(
-        registry, open_dir(folder), "acme/tone", progress=lambda text, done, total: told.append(text)
+        registry, open_dir(large), "acme/tone", progress=lambda text, done, total: told.append(text)
     )
 
     assert [text for text in told if text.startswith("uploading")] == ["uploading README.md"]
@@ -181,3 +184,26 @@ def test_memory_does_not_grow_with_the_file(registry: LocalRegistry, folder: Pat
     tracemalloc.stop()
 
     assert peak < 32 << 20
+
+
+@dataclass(frozen=True)
+class VersionsFromBefore(LocalVersions):
+    """Those of a server that has no pushes with files."""
+
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
+    ) -> PushResult:
+        raise NotFound("nothing at this address")
+
+
+def test_a_server_without_pushes_with_files_gets_them_one_by_one(
+    registry: LocalRegistry, folder: Path
+) -> None:
+    older = LocalRegistry(registry.context)
+    older.versions = VersionsFromBefore(registry.context)
+
+    pushed = transfer.push(older, open_dir(folder), "acme/tone")
+
+    assert (pushed.version.number, pushed.is_new) == (1, True)
+    with pytest.raises(NotFound, match="nothing at this address"):
+        transfer.push(older, open_dir(folder), "acme/absent", options=PushOptions(create=False))

@@ -46,7 +46,8 @@ class OutputProcessor:
 
 @dataclass(slots=True)
 class EngineClient:
-    """An engine that holds what it was given; `refuses` is what it does not take, by a word in the path."""
+    """An engine that holds what it was given. Beyond `max_cpu_loras` it evicts the least recently used one
+    (lora/worker_manager.py). `refuses` is what it does not take, by a word in the path."""
 
     limits: dict[str, Any]
     held: dict[int, str] = field(default_factory=dict)
@@ -61,7 +62,10 @@ class EngineClient:
         assert (Path(request.lora_path) / "adapter_config.json").is_file()
         if self.refuses and self.refuses in request.lora_path:
             raise RuntimeError("LoRA rank 32 is greater than max_lora_rank 16.")
+        self.held.pop(request.lora_int_id, None)
         self.held[request.lora_int_id] = request.lora_path
+        while len(self.held) > self.limits.get("max_cpu_loras", len(self.held)):
+            del self.held[next(iter(self.held))]
         return True
 
     async def remove_lora(self, number: int) -> bool:

@@ -34,12 +34,14 @@ def test_a_pause_that_is_none_is_refused(seconds: str) -> None:
         WorkerSettings.from_env({"ADAPTRY_WATCH_SECONDS": seconds})
 
 
-def test_names_to_preload_are_refs_or_stacks_of_them() -> None:
+def test_names_to_preload_or_to_pin_are_refs_or_stacks_of_them() -> None:
     names = "acme/tone@prod, acme/facts acme/tone+acme/facts=0.5"
-    found = WorkerSettings.from_env({"ADAPTRY_PRELOAD": names})
+    found = WorkerSettings.from_env({"ADAPTRY_PRELOAD": names, "ADAPTRY_PIN": "acme/tone,acme/tone"})
     assert found.preload == ("acme/tone@prod", "acme/facts", "acme/tone+acme/facts=0.5")
-    with pytest.raises(InvalidRef, match="tone"):
-        WorkerSettings.from_env({"ADAPTRY_PRELOAD": "tone"})
+    assert found.pin == ("acme/tone",)
+    for variable in ("ADAPTRY_PRELOAD", "ADAPTRY_PIN"):
+        with pytest.raises(InvalidRef, match="tone"):
+            WorkerSettings.from_env({variable: "tone"})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.core.errors import Conflict, StorageFull, Unavailable, Withdrawn
+from adaptry.core.errors import Conflict, Invalid, StorageFull, Unavailable, Withdrawn
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
@@ -132,6 +132,57 @@ def test_preloaded_names_are_loaded_before_anybody_requests_them_and_never_make_
             await full.ask("acme/facts")
         await full.look()
         assert list(full.models.lora_requests) == [PROD]
+
+    asyncio.run(test())
+
+
+def test_a_pinned_name_stays_in_the_engine_whatever_else_is_requested(
+    bench: Bench, base: Path, cache: Cache, publish: Publish
+) -> None:
+    publish()
+    for seed, name in enumerate(("acme/one", "acme/two", "acme/three"), start=2):
+        publish(seed=seed, name=name)
+    pinning = Bench(bench.registry, base, cache, pin=("acme/tone@1",))
+    pinning.models.engine_client.limits["max_cpu_loras"] = 2
+
+    async def test() -> None:
+        await pinning.look()
+        pinned = Path(pinning.models.lora_requests["acme/tone@1"].lora_path).parent.name[:12]
+        for name in ("acme/one", "acme/two", "acme/three"):
+            await pinning.ask(name)
+            await pinning.look()
+            assert pinned in pinning.held
+        await pinning.ask("acme/one@1")
+        await pinning.ask("acme/two@1")
+        assert pinned not in pinning.held
+        await pinning.look()
+        assert pinned in pinning.held
+
+    asyncio.run(test())
+
+
+def test_a_pinned_alias_that_moved_keeps_its_new_version(
+    bench: Bench, base: Path, cache: Cache, publish: Publish
+) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
+    pinning = Bench(bench.registry, base, cache, pin=(PROD,))
+
+    async def test() -> None:
+        await pinning.look()
+        bench.registry.aliases.move(TONE, "prod", second.digest, seen_at.generation)
+        await pinning.look()
+        assert pinning.held == {second.digest.hex[:12]}
+
+    asyncio.run(test())
+
+
+def test_more_pinned_names_than_slots_are_refused(bench: Bench, base: Path, cache: Cache) -> None:
+    pinning = Bench(bench.registry, base, cache, pin=("acme/one", "acme/two", "acme/three"))
+
+    async def test() -> None:
+        with pytest.raises(Invalid, match="ADAPTRY_PIN has 3 names, but vLLM has only 2 slots"):
+            await pinning.look()
 
     asyncio.run(test())
 

@@ -248,7 +248,7 @@ def test_what_the_engine_itself_refuses_is_said(bench: Bench, publish: Publish) 
         bench.models.engine_client.refuses = second.digest.hex
         bench.registry.aliases.move(TONE, "prod", second.digest, seen_at.generation)
         await bench.look()
-        with pytest.raises(CheckFailed, match="vLLM does not load it: LoRA rank 32"):
+        with pytest.raises(CheckFailed, match="vLLM refuses to load it: LoRA rank 32"):
             await bench.ask("acme/tone@prod")
 
     asyncio.run(test())

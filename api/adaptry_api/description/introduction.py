@@ -66,6 +66,9 @@ or the digest of its revision (`sha256:` and 64 hexadecimal digits, or at least 
    canonical JSON: keys sorted, no spaces, empty fields left out, encoded as UTF-8. The SHA-256 of these bytes
    is the revision's digest.
 
+An adapter of at most 8 MiB can be pushed with its files in one request:
+`POST /adapters/{{namespace}}/{{name}}/revisions/with-files`.
+
 ## Pages
 
 Lists come in pages of `limit` items (at most 200). Pass a page's `next` as `cursor` to get the following

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from adaptry_api.hub.all_routes import hub_routes
 from adaptry_api.oauth import token_route
+from adaptry_api.pages.all_routes import page_routes
 from adaptry_api.routes import (
     about,
     adapters,
@@ -18,9 +19,11 @@ from adaptry_api.routes import (
     files,
     grants,
     health,
+    inference,
     invitations,
     jobs,
     metrics,
+    policies,
     principals,
     publishers,
     quotas,
@@ -34,9 +37,9 @@ from adaptry_api.routes import (
     uploads,
     verdicts,
     versions,
+    webhooks,
     workers,
 )
-from adaptry_api.sign_in import routes as sign_in_routes
 
 
 def all_routes() -> list[APIRouter]:
@@ -53,6 +56,10 @@ def all_routes() -> list[APIRouter]:
         metrics.ROUTES,
         evidence.ROUTES,
         evidence.BY_ID,
+        policies.ROUTES,
+        policies.OF_ALIAS,
+        policies.PROMOTIONS,
+        policies.PROMOTION,
         rollouts.ROUTES,
         workers.ROUTES,
         jobs.ROUTES,
@@ -63,15 +70,10 @@ def all_routes() -> list[APIRouter]:
         publishers.ISSUERS,
         publishers.ROUTES,
         sso.ROUTES,
+        inference.ROUTES,
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
+        webhooks.ROUTES,
     ]
-    return [
-        *routers,
-        about.AT_THE_ROOT,
-        health.ROUTES,
-        token_route.ROUTES,
-        sign_in_routes.ROUTES,
-        *hub_routes(),
-    ]
+    return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]

@@ -6,20 +6,36 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Response
-from pydantic import Base64Bytes, BaseModel, Field
+from anyio import to_thread
+from fastapi import Request, Response
+from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 
+from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.manifest import Manifest
+from adaptry.core.errors import Invalid
+from adaptry.core.manifest import MAX_FILES, Manifest
 from adaptry.registry import protocol
 from adaptry.registry.records import PushOptions, PushResult, StateChange, VersionInfo
-from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry.registry.versions import MAX_SENT
+from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
+from adaptry_api.bodies import read_bytes, read_json
 from adaptry_api.downloads import FOREVER
 from adaptry_api.etags import SeenGeneration
-from adaptry_api.idempotency import IdempotentRegistry
+from adaptry_api.faults import first_fault
+from adaptry_api.idempotency import IdempotentRegistry, Key, registry_once
 from adaptry_api.routes.parameters import Name, Revision
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
+
+
+_HEAD = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
+_MAX_BODY = MAX_SENT + protocol.JSON_LIMIT + 4 * (MAX_FILES + 1)
+_PARTS = {
+    "requestBody": {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "required": True,
+    }
+}
 
 
 class PushRequest(BaseModel, extra="forbid"):
@@ -50,6 +66,40 @@ def push_version(
     pushed = registry.versions.put(name, body.manifest, body.options)
     response.status_code = 201 if pushed.is_new else 200
     return pushed
+
+
+@ROUTES.post("/with-files", responses={201: {"model": PushResult}}, openapi_extra=_PARTS)
+async def push_version_with_files(
+    request: Request, response: Response, name: Name, identity: Caller, key: Key = None
+) -> PushResult:
+    """Push a version of at most 8 MiB together with its files, in one request.
+
+    The body has several parts, each after its length in four bytes (big-endian): the JSON document that
+    `POST /adapters/{namespace}/{name}/revisions` takes, then the bytes of each file, in the manifest's order.
+    Nothing is stored unless the version is admitted. The request may be repeated: the answer is 201 for a new
+    version, and 200 if the adapter has this revision already.
+    """
+    state = app_state_of(request)
+    async with state.uploads.slot(identity.namespaces) as threads:
+        body = await read_bytes(request, _MAX_BODY)
+        head, *files = protocol.split_parts(body) or [b""]
+        asked = await read_json(head, _HEAD, state.parse_slots, _push_request)
+
+        def put() -> PushResult:
+            registry = registry_once(request, response, identity, key, body)
+            return registry.versions.put_with_files(name, asked.manifest, asked.options, files)
+
+        pushed = await to_thread.run_sync(put, limiter=threads)
+    response.status_code = 201 if pushed.is_new else 200
+    return pushed
+
+
+def _push_request(document: object) -> PushRequest:
+    """Raises `Invalid`."""
+    try:
+        return PushRequest.model_validate(document)
+    except ValidationError as error:
+        raise Invalid(f"the first part of the body: {first_fault(error)}") from None
 
 
 @ROUTES.get("/{revision}/manifest", response_model=Manifest)

@@ -73,6 +73,20 @@ class StreamedContent(Content):
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]: ...
 
 
+class MemoryContent(Content):
+    """Files in memory, by name."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = {name: files[name] for name in sorted(files)}
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: len(data) for name, data in self._files.items()}
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        return self._files[path][offset : offset + length]
+
+
 class FolderContent(Content):
     """Files of a folder, each opened once and read at positions."""
 

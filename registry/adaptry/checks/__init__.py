@@ -25,11 +25,11 @@ from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import parse_base_name
 from adaptry.core.report import CheckReport, Finding
 
-__all__ = ["check", "check_same_base", "check_weights", "sort_findings", "without_base"]
+__all__ = ["check", "check_same_base", "check_weights", "sort_findings", "unknown_base", "without_base"]
 
 _TOLD_BY_BASE = frozenset(["base_weight_replaced", "weights_not_loaded"])
 _ORDER = ("blocks", "warns", "notes")
-_BIND = "tell the registry which base it was trained on: adaptry base bind REF BASE"
+_BIND = "state the base that it was trained on: adaptry base bind REF BASE"
 _REGISTER = (
     "register its base from the folder: adaptry base add FOLDER --name NAME; this also checks the adapter"
     " again"
@@ -56,7 +56,7 @@ def check(
     findings = list(check_other_format(adapter) if is_foreign else check_intrinsic(adapter))
     findings.extend(() if is_foreign else check_prompt(adapter, base))
     if base is None:
-        findings.append(_unknown_base(base_name or adapter.config.base_name))
+        findings.append(unknown_base(base_name or adapter.config.base_name))
     else:
         findings.extend(check_name(adapter, base_name, other_names))
         if adapter.format.names_modules:
@@ -84,20 +84,32 @@ def without_base(report: CheckReport, base_name: str | None, written: str | None
     `base_name` is the name with which the adapter was declared, `written` the one in its config.
     """
     alone = [found for found in report.findings if found.code not in AGAINST_BASE]
-    return CheckReport(findings=sort_findings([*alone, _unknown_base(base_name or written)]), base=base_name)
+    return CheckReport(findings=sort_findings([*alone, unknown_base(base_name or written)]), base=base_name)
 
 
-def _unknown_base(name: str | None) -> Finding:
+def unknown_base(name: str | None, folder: str | None = None) -> Finding:
+    """The finding about an adapter of the base `name`, which is not registered.
+
+    `folder`: the adapter's folder as written in a command, if it is not stored yet. A push of it can name the
+    base; a stored version is bound to one.
+    """
+    push = f"adaptry push {folder} NAME --base BASE"
+    other_base = f"name its base in the push: {push}" if folder else _BIND
     if name is None:
         finding = build_finding("base_unknown", "the adapter names no base and none was given")
-        return finding.model_copy(update={"remedy": _BIND})
+        return finding.model_copy(update={"remedy": other_base})
     finding = build_finding(
         "base_unknown", f"the base {name[:120]!a} is unknown, so modules and shapes were not checked"
     )
     try:
         parse_base_name(name)
     except InvalidRef:
-        remedy = _REGISTER if name.startswith("sha256:") else _BIND
+        remedy = _REGISTER if name.startswith("sha256:") else other_base
     else:
-        remedy = f"register it: adaptry base add FOLDER --name {name}; this also checks the adapter again"
+        remedy = f"register it: adaptry base add FOLDER --name {name}; "
+        remedy += (
+            f"or, if it is registered under another name: {push}"
+            if folder
+            else "this also checks the adapter again"
+        )
     return finding.model_copy(update={"remedy": remedy})

@@ -35,6 +35,8 @@ _CHANGES_BASE = {
 }  # fmt: skip
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules may have ranks other than the config's r by design."""
+_WITH_RANK_PATTERN = frozenset(["delora", "loha"])
+"""Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
 _NEVER_NULL = {
     "LORA": frozenset(["r", "lora_alpha"]),
     "LOHA": frozenset(["r", "alpha"]),
@@ -287,7 +289,9 @@ def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         return
     wrong: dict[str, list[str]] = {}
     for module in spec.modules:
-        said = config.value_for("rank_pattern", module.path, config.rank())
+        said = config.rank()
+        if spec.method in _WITH_RANK_PATTERN:
+            said = config.value_for("rank_pattern", module.path, said)
         if module.rank and module.rank != said:
             reason = f"the tensors have rank {module.rank}, but the config declares {said}"
             wrong.setdefault(reason, []).append(module.path)

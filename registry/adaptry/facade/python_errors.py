@@ -1,17 +1,19 @@
-"""Errors in Python's terms: messages of the core name options of the command line, and here their arguments.
+"""Errors and notes in Python's terms: sentences of the core name options, which here become arguments.
 
 A function of the façade that is marked with `python_errors` raises the errors of the core unchanged, except
-that `--other-base` in a message becomes `other_base=True` if the function has that argument. Complete
-commands (`adaptry convert REF --base BASE`) and options of other programs stay as they are.
+that `--other-base` in a message becomes `other_base=True` if the function has that argument, and so it does
+in the notes of its result. Complete commands (`adaptry convert REF --base BASE`) and options of other
+programs stay as they are.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from adaptry.core.errors import AdaptryError
 
@@ -26,18 +28,39 @@ _NO_VALUES = frozenset(("and", "as", "for", "if", "in", "instead", "of", "or", "
 
 
 def python_errors(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Marks a function whose errors name its arguments instead of options."""
+    """Marks a function whose errors and notes name its arguments instead of options."""
 
     @functools.wraps(function)
     def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
-            return function(*args, **kwargs)
+            result: Result = _with_notes(function(*args, **kwargs), function)
         except AdaptryError as error:
             error.message = with_arguments(error.message, function)
             error.args = (error.message,)
             raise
+        return result
 
     return called
+
+
+def _with_notes(result: Any, function: Callable[..., object]) -> Any:
+    """The result with arguments in its `notes` and in those of the values in its fields. (`Any`: all sorts of
+    results.)
+    """
+    if not dataclasses.is_dataclass(result) or isinstance(result, type):
+        return result
+    changed: dict[str, object] = {}
+    for field in dataclasses.fields(result):
+        value = getattr(result, field.name)
+        if field.name == "notes":
+            changed["notes"] = tuple(with_arguments(note, function) for note in value)
+        elif isinstance(notes := getattr(value, "notes", None), tuple):
+            new = {"notes": tuple(with_arguments(note, function) for note in notes)}
+            is_model = hasattr(value, "model_copy")
+            changed[field.name] = (
+                value.model_copy(update=new) if is_model else dataclasses.replace(value, **new)
+            )
+    return dataclasses.replace(result, **changed) if changed else result
 
 
 def with_arguments(message: str, function: Callable[..., object]) -> str:

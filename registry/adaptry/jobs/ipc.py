@@ -6,7 +6,7 @@ The process sends progress, log lines and, at its end, a result or a fault.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +14,7 @@ from adaptry.registry.job_types.records import JobFault
 
 
 class _IpcModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class RegistryLocation(_IpcModel):

@@ -4,15 +4,17 @@ weights only if they are asked for.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adaptry.adapters.content import FolderContent
 from adaptry.core.display import format_count, html_table, short_repr, table_text
 from adaptry.core.errors import Invalid
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import Ref
+from adaptry.core.refs import Ref, folder_argument
 from adaptry.core.report import CheckReport, Finding
 from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import (
@@ -121,6 +123,7 @@ def check_adapter(
     against = given or own
     report = _report(connected, opened, against, own, request.other_base, warn)
     report = _with_example(report, opened, against, request.base)
+    report = _with_push(report, opened)
     if request.weights:
         report = _with_weights(connected, source, opened, report, progress)
     return CheckResult(
@@ -189,6 +192,21 @@ def _with_example(
     folders += folders_of(against.record.id)
     found = with_example(report.findings, opened.adapter, against.record, folders)
     return report.model_copy(update={"findings": found})
+
+
+def _with_push(report: CheckReport, opened: OpenedAdapter) -> CheckReport:
+    """The report; where the base of a folder is unknown, with the push that names it as the remedy."""
+    from adaptry.checks import unknown_base
+
+    content = opened.adapter.content
+    if not isinstance(content, FolderContent):
+        return report
+    command = shlex.quote(folder_argument(content.folder))
+    found = [
+        unknown_base(opened.adapter.config.base_name, command) if one.code == "base_unknown" else one
+        for one in report.findings
+    ]
+    return report.model_copy(update={"findings": tuple(found)})
 
 
 def _known_names(

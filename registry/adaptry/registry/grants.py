@@ -1,4 +1,6 @@
-"""The role of a registry that knows who may do what: grants, members of namespaces, and explanations."""
+"""The role of a registry that knows who may do what: grants, members of namespaces, and explanations; and
+for gateways in front of engines, who may use an adapter.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from adaptry.registry.access import (
     MemberChange,
     NamespaceMembers,
 )
+from adaptry.registry.inference import InferenceDecision, InferenceRequest
 
 
 class Grants(ABC):
@@ -57,4 +60,12 @@ class Grants(ABC):
 
         It says what grants allow, whether there is such an adapter or not. Raises `Invalid`, `InvalidRef`,
         `NotFound` (no such principal), `PermissionDenied`.
+        """
+
+    @abstractmethod
+    def authorize(self, request: InferenceRequest) -> InferenceDecision:
+        """Whether the holder of a token may use a model; for callers with `inference.authorize` on each of
+        its adapters. It counts as a use of the token.
+
+        Every denial is the same. Raises `InvalidRef`, `PermissionDenied` (the caller may not ask).
         """

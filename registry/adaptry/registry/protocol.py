@@ -8,10 +8,10 @@ and no option is silently ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from adaptry import __version__
-from adaptry.core.errors import ProtocolMismatch
+from adaptry.core.errors import Invalid, ProtocolMismatch
 from adaptry.core.manifest import SCHEMA
 
 API = 1
@@ -35,6 +35,27 @@ CHUNK = 1 << 20
 JSON_LIMIT = 2 << 20
 BASE_LIMIT = 64 << 20
 """The maximum size in bytes of a base's record as JSON, which is enough for the largest models."""
+
+
+def join_parts(parts: Iterable[bytes]) -> bytes:
+    """The body of a request with several parts: before each, its length in four bytes (big-endian)."""
+    return b"".join(piece for part in parts for piece in (len(part).to_bytes(4, "big"), part))
+
+
+def split_parts(body: bytes) -> list[bytes]:
+    """The parts of `join_parts`. Raises `Invalid`."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(body):
+        start = at + 4
+        at = start + int.from_bytes(body[at:start], "big")
+        if at > len(body) or start > len(body):
+            raise Invalid(
+                f"part {len(parts) + 1} of the body is incomplete; before each part comes its length in four"
+                " bytes (big-endian)"
+            )
+        parts.append(body[start:at])
+    return parts
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref
@@ -15,6 +16,11 @@ from adaptry.registry.records import (
     VersionDetail,
     VersionInfo,
 )
+
+MAX_SENT = 8 << 20
+"""Maximum size in bytes of an adapter that is pushed in one request. Larger ones are uploaded file by file,
+and an interrupted upload continues.
+"""
 
 
 class Versions(ABC):
@@ -30,6 +36,18 @@ class Versions(ABC):
         """
 
     @abstractmethod
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
+    ) -> PushResult:
+        """The same as `put`, with the bytes of all its files in the manifest's order, in one step.
+
+        For adapters of at most `MAX_SENT` bytes. Files that the adapter has already are sent again. Nothing
+        is stored unless the revision is admitted. May be repeated after a lost answer. Raises as `put`, and
+        `DigestMismatch`, `TooLarge`, `QuotaExceeded`, `StorageFull`, and `NotFound` from a server that is too
+        old for it.
+        """
+
+    @abstractmethod
     def get(self, ref: Ref) -> VersionInfo:
         """The version that a ref selects now. Raises `NotFound`, and `Conflict` for an ambiguous digest
         prefix.
@@ -40,8 +58,18 @@ class Versions(ABC):
         """Like `get`, with manifest, spec and report."""
 
     @abstractmethod
-    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        """Newest first. Raises `NotFound`."""
+    def list(
+        self,
+        name: AdapterName,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
+        """The versions of an adapter in an order (`sort_keys`). Raises `NotFound`, `Invalid` for an unknown
+        sort key.
+        """
 
     @abstractmethod
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:

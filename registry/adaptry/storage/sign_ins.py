@@ -1,21 +1,23 @@
 """Signing in users whom an identity provider knows: their sessions, their groups, and their end.
 
-A session is a random secret, of which the hash is stored, spelled as a token of the kind `ses`. It is valid
-while the provider confirms the user at least once an hour, for half a day at most. The provider's answers
-are verified before (`adaptry_api.sign_in`).
+A session is a token of the kind `ses`, whose text nobody gets: the browser's cookie names its hash. Like all
+tokens made with it, it is valid while the provider confirms the user at least once an hour, for half a day at
+most. The provider's answers are verified before (`adaptry_api.sign_in`).
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from adaptry.core.errors import PermissionDenied, Unauthenticated
+from adaptry.core.errors import PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.storage import tokens
 from adaptry.storage.catalog import principals, sign_ins
+from adaptry.storage.catalog import tokens as kept
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.principals import PrincipalRecord
@@ -28,6 +30,7 @@ CONFIRM_AFTER = timedelta(minutes=20)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
 _RESERVED = frozenset({"local", "anonymous", "mirror", "server"})
 _AT_ONCE = 200
+_KEPT = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,8 @@ class ConfirmedUser:
     refresh_token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """The identity of a session, its number, and its end."""
-
-    id: int
-    identity: Identity
-    expires_at: datetime
-
-
 def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) -> str:
-    """The secret of a new session. Creates the user at their first sign-in.
+    """The hash of the token of a new session. Creates the user at their first sign-in.
 
     Raises `PermissionDenied` for somebody who is in no mapped group and was not linked, whose name belongs to
     somebody else here, or who is disabled.
@@ -64,39 +58,26 @@ def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) 
         sign_ins.confirm(tx, external, user.refresh_token, now)
         set_actor(tx, Identity(principal.info.name, principal=principal.key))
         _join_groups(tx, principal, user.groups, now)
-        secret = tokens.new_secret(KIND)
-        sign_ins.insert_session(tx, tokens.hash_token(secret), external, now, now + LIFETIME)
+        kept.delete_expired(tx, principal.key, KIND, now - _KEPT)
+        label, until = f"browser-{secrets.token_hex(6)}", now + LIFETIME
+        issued = tokens.issue(
+            tx, principal, label, None, until, principal.info.name, kind=KIND, external=external.key
+        )
         facts = {"issuer": user.issuer, "subject": user.subject}
         record(tx, "session.start", AuditTarget(principal.info.name), now, after=facts)
-    return secret
+    return tokens.hash_token(issued.secret)
 
 
-def identify(catalog: Catalog, secret: str, now: datetime | None = None) -> SignedIn:
-    """The identity of a session. Raises `Unauthenticated` for one that is unknown, over, or not confirmed."""
-    now = now or datetime.now(UTC)
-    with catalog.read_prepared() as tx:
-        found = sign_ins.find_session(tx, tokens.hash_token(secret))
-        if found is None or found.ended_at is not None or found.expires_at <= now:
-            raise Unauthenticated("you are not signed in any more; sign in again")
-        if not tokens.is_confirmed(found.confirmed_at, now):
-            raise Unauthenticated("the identity provider has not confirmed you for an hour; sign in again")
-        if found.is_disabled:
-            raise Unauthenticated(f"{found.name} is disabled; ask an administrator")
-        grants = principals.enabled_grants(tx, found.principal)
-        identity = Identity(found.name, grants, None, found.principal, None, found.external)
-        return SignedIn(found.id, identity, found.expires_at)
-
-
-def sign_out(catalog: Catalog, secret: str) -> None:
-    """Ends a session; does nothing if it is over already."""
+def sign_out(catalog: Catalog, token_sha256: str) -> None:
+    """Ends the session whose token has this hash. Other tokens, with which somebody began a session, stay."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
-        found = sign_ins.find_session(tx, tokens.hash_token(secret))
-        if found is None or found.ended_at is not None:
+        found = kept.find(tx, token_sha256)
+        if found is None or found.info.kind != KIND or found.info.revoked_at is not None:
             return
-        sign_ins.end_session(tx, found.id, now)
-        set_actor(tx, Identity(found.name, principal=found.principal))
-        record(tx, "session.end", AuditTarget(found.name), now, after={"because": "signed out"})
+        set_actor(tx, Identity(found.info.principal, principal=found.principal))
+        kept.revoke(tx, found.info.id, now)
+        record(tx, "session.end", AuditTarget(found.info.principal), now, after={"because": "signed out"})
 
 
 def claim_due(catalog: Catalog, now: datetime | None = None) -> tuple[ExternalUser, ...]:

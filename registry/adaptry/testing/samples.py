@@ -174,15 +174,15 @@ def tiny_lora(
 
 
 def large_lora(folder: Path) -> Path:
-    """An adapter of a few MiB, so that its weights are sent in several chunks. It fits no base."""
+    """An adapter of 12 MiB, so that it is uploaded file by file, in several chunks. It fits no base."""
     made = tiny_lora(folder)
     module = "base_model.model.model.layers.0.self_attn.q_proj"
-    values = bytes(range(64)) * (2 << 14)  # no byte that makes a NaN
+    values = bytes(range(64)) * (6 << 14)  # no byte that makes a NaN
     write_safetensors(
         made / "adapter_model.safetensors",
         {
-            f"{module}.lora_A.weight": ("F32", (4, 1 << 17), values),
-            f"{module}.lora_B.weight": ("F32", (1 << 17, 4), values),
+            f"{module}.lora_A.weight": ("F32", (4, 3 << 17), values),
+            f"{module}.lora_B.weight": ("F32", (3 << 17, 4), values),
         },
     )
     return made

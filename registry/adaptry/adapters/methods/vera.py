@@ -16,12 +16,12 @@ from adaptry.adapters.methods.method import (
     add_delta,
     common_number,
     factor_product,
+    product_rows,
     trained_rank,
 )
 from adaptry.adapters.methods.random_projections import (
     is_projection_saved,
     largest_sides,
-    saved_projections,
     seeded_generator,
 )
 from adaptry.adapters.spec import ModuleSpec
@@ -33,20 +33,25 @@ if TYPE_CHECKING:
 def _exceeds_shared_matrices(
     module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides
 ) -> str | None:
-    if not is_projection_saved(config) or (
-        shapes["A"][1] >= weight.fan_in and shapes["B"][0] >= weight.fan_out
-    ):
+    if not is_projection_saved(config):
         return None
-    reach = f"{shapes['B'][0]:,}×{shapes['A'][1]:,}"
+    fan_out = shapes["B"][0] if "B" in shapes else weight.fan_out
+    if shapes["A"][1] >= weight.fan_in and fan_out >= weight.fan_out:
+        return None
+    reach = f"{fan_out:,}×{shapes['A'][1]:,}"
     side = f"{weight.fan_out:,}×{weight.fan_in:,}"
     return f"has shared matrices for weights of up to {reach}, but this base's is {side}"
 
 
 def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor]:
-    """A and B, from the file or drawn from the seed, in the dtype in which PEFT draws and holds them."""
+    """A and B, from the file or drawn from the seed, in the dtype in which PEFT draws and holds them.
+
+    PEFT requires a saved A only, and keeps the B that it has drawn if the file has none.
+    """
     import torch
 
-    if is_projection_saved(parts.config):
+    is_saved = is_projection_saved(parts.config)
+    if is_saved and "B" in parts:
         return parts["A"], parts["B"]
     fan_out, fan_in = largest_sides(parts)
     source = seeded_generator(parts.config, "projection_prng_key", 0)
@@ -55,7 +60,7 @@ def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tenso
         bound = math.sqrt(3.0) * (math.sqrt(2) / math.sqrt(columns))
         drawn.append(torch.empty(rows, columns).uniform_(-bound, bound, generator=source))
     down, up = (matrix.to(parts.dtype).float() for matrix in drawn)
-    return down, up
+    return parts["A"] if is_saved else down, up
 
 
 def vera(name: str, title: str, rows_per_rank: int) -> Method:
@@ -65,7 +70,8 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         (length,) = shapes["d"]
         rank = trained_rank(config, length // rows_per_rank, 256)
         if is_projection_saved(config):
-            common_number(length, shapes["A"][0], rows_per_rank * shapes["B"][1])
+            columns = shapes["B"][1] if "B" in shapes else rank
+            common_number(length, shapes["A"][0], rows_per_rank * columns)
         return ModuleSize(rank, 0, shapes["b"][0])
 
     def factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
@@ -95,7 +101,8 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         module_size=module_size,
         untrained_roles="[AB]",
         weight=add_delta(factor_product(factors)),
-        required_shared=saved_projections,
+        rows=product_rows(factors),
+        required_shared=lambda config: ("A",) if is_projection_saved(config) else (),
         mismatch=_exceeds_shared_matrices,
         shapes_in_model=shapes_in_model,
         lora_form="exact",

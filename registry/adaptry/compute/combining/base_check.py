@@ -48,7 +48,7 @@ def _compared(first: ParentAdapter, other: ParentAdapter, other_base: bool) -> l
             f"{between}: {found.evidence}. The sum of updates for different bases is not meaningful;"
             " pass --other-base if you want it anyway"
         )
-    return [f"{between}: {found.evidence}, as --other-base allows"]
+    return [f"{between}: {found.evidence}; another base was allowed"]
 
 
 def _named(parents: Sequence[ParentAdapter], unknown: Sequence[ParentAdapter], other_base: bool) -> list[str]:
@@ -59,10 +59,9 @@ def _named(parents: Sequence[ParentAdapter], unknown: Sequence[ParentAdapter], o
         if not other_base:
             raise CheckFailed(
                 f"{between}, and there is no other evidence for {labels}; push them to a registry that has"
-                " their"
-                " bases, or pass --other-base if these names mean the same model"
+                " their bases, or pass --other-base if these names mean the same model"
             )
-        return [f"{between}, as --other-base allows"]
+        return [f"{between}; different bases were allowed"]
     return [f"assumed, not checked: the inputs have the same base. No registry knows the base of {labels}"]
 
 

@@ -62,4 +62,4 @@ def check_conversion_base(parent: ParentAdapter, base: ConversionBase, other_bas
             f"{between}: {found.evidence}. The conversion would give a different adapter; pass its own"
             " base, or --other-base if you want this"
         )
-    return [f"{between}: {found.evidence}, as --other-base allows"]
+    return [f"{between}: {found.evidence}; another base was allowed"]

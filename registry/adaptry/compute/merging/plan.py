@@ -14,7 +14,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import open_logical_view
 from adaptry.compute.merging.base_copy import BaseCopy, choose_copy, dtype_notes, dtype_of_int8
-from adaptry.compute.merging.bound_input import bind_inputs
+from adaptry.compute.merging.bound_input import BoundInputs, bind_inputs
 from adaptry.compute.merging.combined_changes import MethodChoice, combine_changes
 from adaptry.compute.merging.dequantisation import dequantised_view
 from adaptry.compute.merging.layout import OutputFile, OutputTensor, plan_files
@@ -115,19 +115,12 @@ def plan_merge(
     if view.packed:
         checkpoint = dequantised_view(view, dtype_of_int8(view, dtype))
         notes += dtype_notes(view, dtype)
-    if dtype and (odd := _not_plain(checkpoint)):
-        raise Unsupported(
-            f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
-        )
+    _require_castable(checkpoint, dtype)
     bound = bind_inputs(inputs, checkpoint, base, resize_vocab=resize_vocab, other_base=other_base)
     checkpoint, rows = bound.checkpoint, bound.rows
+    wanted = _changes(bound, method, other_base)
     notes += bound.notes
-    wanted = ChangeSet(checkpoint, TiedSides(checkpoint))
-    if method is None:
-        for own in bound.each:
-            wanted.add(own)
-    else:
-        wanted.add_combined(bound.each, combine_changes(method, bound.each, other_base))
+    if method is not None:
         notes.append(f"combined by {method.method}, weight by weight, without truncation to a rank")
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in view.packed.values()}
     how = OutputOptions(dtype, rounding, packed)
@@ -150,6 +143,20 @@ def plan_merge(
     )
 
 
-def _not_plain(checkpoint: HfCheckpoint) -> str | None:
-    floats = ((name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS)
-    return next((name for name, dtype in floats if dtype not in PLAIN_FLOATS), None)
+def _require_castable(checkpoint: HfCheckpoint, dtype: Dtype | None) -> None:
+    """Raises `Unsupported` if weights are to be cast to `dtype` and one of them has a special float dtype."""
+    floats = [(name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS]
+    odd = next(((name, own) for name, own in floats if own not in PLAIN_FLOATS), None)
+    if dtype and odd:
+        raise Unsupported(f"--dtype casts F32, F16 and BF16 weights; {odd[0]} is {odd[1]}")
+
+
+def _changes(bound: BoundInputs, method: MethodChoice | None, other_base: bool) -> ChangeSet:
+    """The changes of all inputs: each its own for a weighted sum, or those that the method makes of them."""
+    wanted = ChangeSet(bound.checkpoint, TiedSides(bound.checkpoint))
+    if method is None:
+        for own in bound.each:
+            wanted.add(own)
+    else:
+        wanted.add_combined(bound.each, combine_changes(method, bound.each, other_base))
+    return wanted

@@ -70,7 +70,7 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
             f"{between}: {found.evidence}. The shapes fit, but the result would be wrong; merge into its own"
             " base, or pass --other-base if you want the other model"
         )
-    return [f"{between}, another model with the same shapes, as --other-base allows"]
+    return [f"{between}, another model with the same shapes, which was allowed"]
 
 
 def _refuse_loaded(label: str, target: TargetTensor) -> None:

@@ -1,7 +1,8 @@
 """The decision whether somebody may do something: one pure function of values.
 
 There are no denials: what no grant allows is refused. A token only narrows. Every action also needs `read` on
-the same resource, so that nothing is changed by people from whom it is hidden.
+the same resource, so that nothing is changed by people from whom it is hidden; but for
+`inference.authorize`, which changes nothing, and whose answers are about what somebody else may read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from adaptry.core.access.actions import Action
 from adaptry.core.access.conditions import NOTHING_KNOWN, Facts
 from adaptry.core.access.grants import Grant, Limit
+
+_WITHOUT_READ = frozenset[Action]({"inference.authorize"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ def decide(grants: Sequence[Grant], limit: Limit | None, action: Action, target:
     grant = next((one for one in about if one.holds(target.facts)), None)
     if grant is None:
         return Decision(False, f"a condition does not hold: {about[0].describe()}", about[0])
-    if not any(one.allows("read", target.namespace, target.name) for one in grants):
+    if action not in _WITHOUT_READ and not any(
+        one.allows("read", target.namespace, target.name) for one in grants
+    ):
         return Decision(False, f"no grant allows read on {target}, which {action} needs", grant)
     return Decision(True, grant.describe(), grant)

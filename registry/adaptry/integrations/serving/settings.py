@@ -24,19 +24,20 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 class WorkerSettings:
     """Settings of workers in an engine: the base that it serves, if its files do not identify it; the seconds
     between two refreshes of a name; the name that the worker reports under; for how long names are served as
-    they were last known while the registry is away; and the names that are loaded before anybody requests
-    them."""
+    they were last known while the registry is away; the names that are loaded before anybody requests them
+    (`preload`); and those that also stay in the engine (`pin`)."""
 
     base: str | None = None
     watch_seconds: float = 0.1
     name: str | None = None
     max_age: timedelta = timedelta(hours=24)
     preload: tuple[str, ...] = ()
+    pin: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS, ADAPTRY_WORKER, ADAPTRY_OFFLINE_HOURS, ADAPTRY_PRELOAD.
-        Raises `Invalid`, `InvalidRef`."""
+        """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS, ADAPTRY_WORKER, ADAPTRY_OFFLINE_HOURS, ADAPTRY_PRELOAD
+        and ADAPTRY_PIN. Raises `Invalid`, `InvalidRef`."""
         seconds = _number(environ, "ADAPTRY_WATCH_SECONDS", 0.1, (0.05, 3600))
         hours = _number(environ, "ADAPTRY_OFFLINE_HOURS", 24, (0, 87_600))
         name = environ.get("ADAPTRY_WORKER") or None
@@ -45,10 +46,22 @@ class WorkerSettings:
                 "ADAPTRY_WORKER is a name of at most 96 letters, digits, '.', '_' and '-', not"
                 f" {name[:100]!r}"
             )
-        preload = tuple(environ.get("ADAPTRY_PRELOAD", "").replace(",", " ").split())
-        for one in preload:
-            StackRef.parse(one)
-        return cls(environ.get("ADAPTRY_BASE") or None, seconds, name, timedelta(hours=hours), preload)
+        return cls(
+            base=environ.get("ADAPTRY_BASE") or None,
+            watch_seconds=seconds,
+            name=name,
+            max_age=timedelta(hours=hours),
+            preload=_names(environ, "ADAPTRY_PRELOAD"),
+            pin=_names(environ, "ADAPTRY_PIN"),
+        )
+
+
+def _names(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    """Refs, or stacks of them, separated by commas or spaces, each once. Raises `InvalidRef`."""
+    names = tuple(dict.fromkeys(environ.get(variable, "").replace(",", " ").split()))
+    for one in names:
+        StackRef.parse(one)
+    return names
 
 
 def _number(environ: Mapping[str, str], variable: str, default: float, between: tuple[float, float]) -> float:

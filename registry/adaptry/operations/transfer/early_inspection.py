@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.inspection.inspector import LARGE
 from adaptry.checks.weights import check_weights
 from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.report import CheckReport
 from adaptry.registry.interface import Registry
+from adaptry.registry.versions import MAX_SENT
 
 
 @contextmanager
@@ -24,10 +24,10 @@ def inspect_early(registry: Registry, adapter: Adapter, *, is_forced: bool = Fal
     """Inspects while the block runs. Raises `CheckFailed` at its end if the registry would refuse the
     weights.
 
-    Does nothing if the registry is on this machine or the push is forced; nor for large files without numpy,
-    since the registry's own inspection is sooner done.
+    Does nothing if the registry is on this machine or the push is forced, and where the registry's own
+    inspection is sooner done: for small files, and for large ones without numpy.
     """
-    if registry.is_on_this_machine or is_forced or not _is_cheap(adapter):
+    if registry.is_on_this_machine or is_forced or not _is_worthwhile(adapter):
         yield
         return
     with ThreadPoolExecutor(1, "first-look") as thread:
@@ -41,5 +41,6 @@ def inspect_early(registry: Registry, adapter: Adapter, *, is_forced: bool = Fal
         raise CheckFailed(report.sentence())
 
 
-def _is_cheap(adapter: Adapter) -> bool:
-    return sum(adapter.content.sizes.values()) < LARGE or importlib.util.find_spec("numpy") is not None
+def _is_worthwhile(adapter: Adapter) -> bool:
+    size = sum(adapter.content.sizes.values())
+    return size > MAX_SENT and importlib.util.find_spec("numpy") is not None

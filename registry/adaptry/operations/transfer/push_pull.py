@@ -25,10 +25,10 @@ from adaptry.operations.transfer.files import (
     fetch_revision,
     hash_file,
     hash_files,
-    upload_missing,
 )
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.operations.transfer.revision_content import RevisionContent
+from adaptry.operations.transfer.revision_upload import send_revision
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import require_usable
@@ -80,10 +80,9 @@ def push(
             recipe=recipe,
             provenance=provenance,
         )
-    upload_missing(registry, name, adapter.content, manifest, progress, retry)
     if not (parents or recipe or provenance):
         options = options.model_copy(update={"reuse": True})
-    pushed = registry.versions.put(name, manifest.to_bytes(), options)
+    pushed = send_revision(registry, name, adapter.content, manifest, options, progress, retry)
     if not isinstance(base, RecognisedBase) and (reason := unserved_reason(pushed, found)):
         _LOG.warning("%s: %s", pushed.version.label, reason)
     return pushed
@@ -145,8 +144,7 @@ def copy(
     require_usable(detail.version)
     name = AdapterName.parse(name) if isinstance(name, str) else name
     content = RevisionContent(source, detail.version, detail.manifest)
-    upload_missing(destination, name, content, detail.manifest, progress, retry)
-    return destination.versions.put(name, detail.manifest.to_bytes(), options)
+    return send_revision(destination, name, content, detail.manifest, options, progress, retry)
 
 
 def open_revision(

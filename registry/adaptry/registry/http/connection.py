@@ -38,6 +38,7 @@ which is four times as fast as 1 MiB.
 """
 
 _REDIRECT = 302
+_BYTES = "application/octet-stream"
 
 _REPEATED = urllib3.Retry(
     total=4,
@@ -81,13 +82,16 @@ class Connection:
         *,
         query: Query | None = None,
         body: object = None,
+        data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         again: bool | None = None,
         patience: float = READ_SECONDS,
     ) -> bytes:
-        """The body of the response. `again`: whether the call is idempotent (by default only GET)."""
-        content = None if body is None else json.dumps(body).encode()
-        kind = {} if content is None else {"Content-Type": "application/json"}
+        """The body of the response to a request with `body` as JSON, or with the bytes `data`. `again`:
+        whether the call is idempotent (by default only GET).
+        """
+        content = data if body is None else json.dumps(body).encode()
+        kind = {} if content is None else {"Content-Type": _BYTES if body is None else "application/json"}
         response = self._request(
             method,
             path + _query(query),
@@ -109,7 +113,7 @@ class Connection:
             "PATCH",
             path,
             source,
-            {"Content-Type": "application/octet-stream", **headers},
+            {"Content-Type": _BYTES, **headers},
             again=False,
             patience=VERIFY_SECONDS,
         )
@@ -204,6 +208,7 @@ class Connection:
         }
         if self.token:
             sent["Authorization"] = f"Bearer {self.token}"
+        kind = sent.get("Content-Type")
         try:
             response = self.pool.request(
                 method,
@@ -213,7 +218,7 @@ class Connection:
                 retries=_REPEATED if again else _ONCE,
                 # In urllib3, `connect` also limits how long a piece of the body may wait to be sent.
                 timeout=urllib3.Timeout(
-                    connect=SEND_SECONDS if isinstance(body, _Source) else CONNECT_SECONDS, read=patience
+                    connect=SEND_SECONDS if kind == _BYTES else CONNECT_SECONDS, read=patience
                 ),
                 redirect=False,
                 preload_content=False,

@@ -16,11 +16,13 @@ from adaptry.registry.access import (
 )
 from adaptry.registry.grants import Grants
 from adaptry.registry.http.connection import Connection, api_path
+from adaptry.registry.inference import InferenceDecision, InferenceRequest
 
 _GRANT = TypeAdapter(GrantInfo)
 _GRANTS: TypeAdapter[tuple[GrantInfo, ...]] = TypeAdapter(tuple[GrantInfo, ...])
 _MEMBERS = TypeAdapter(NamespaceMembers)
 _DECISION = TypeAdapter(AccessDecision)
+_INFERENCE = TypeAdapter(InferenceDecision)
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,7 @@ class HttpGrants(Grants):
     def explain(self, question: AccessQuestion) -> AccessDecision:
         query = question.model_dump(mode="json", exclude_none=True)
         return self.server.request_value(_DECISION, "GET", api_path("access"), query=query)
+
+    def authorize(self, request: InferenceRequest) -> InferenceDecision:
+        body = {"token": request.token.get_secret_value(), "model": request.model}
+        return self.server.request_value(_INFERENCE, "POST", api_path("authorize"), body=body, again=True)

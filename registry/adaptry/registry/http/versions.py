@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +14,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import ProtocolMismatch
 from adaptry.core.manifest import SCHEMA
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.registry import protocol
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
-from adaptry.registry.http.paths import owner_path, version_path
+from adaptry.registry.http.paths import owner_path, sort_query, version_path
 from adaptry.registry.records import (
     Page,
     PushOptions,
@@ -39,13 +42,18 @@ class HttpVersions(Versions):
     server: Connection
 
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
-        body = {
-            "manifest": base64.b64encode(manifest).decode(),
-            "options": options.model_dump(mode="json"),
-        }
-        path = owner_path(name, "revisions")
+        body, path = _document(manifest, options), owner_path(name, "revisions")
         return self.server.request_value(
             _PUSHED, "POST", path, body=body, again=True, patience=VERIFY_SECONDS
+        )
+
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
+    ) -> PushResult:
+        path = owner_path(name, "revisions", "with-files")
+        data = protocol.join_parts([json.dumps(_document(manifest, options)).encode(), *files])
+        return self.server.request_value(
+            _PUSHED, "POST", path, data=data, again=True, patience=VERIFY_SECONDS
         )
 
     def get(self, ref: Ref) -> VersionInfo:
@@ -61,8 +69,17 @@ class HttpVersions(Versions):
             )
         return VersionDetail.model_validate(document)
 
-    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        query = {"cursor": cursor, "limit": limit}
+    def list(
+        self,
+        name: AdapterName,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
+        order = sort_query(None if sort == "newest" else sort, reverse)
+        query = {"cursor": cursor, "limit": limit, **order}
         return self.server.request_value(_VERSIONS, "GET", owner_path(name, "versions"), query=query)
 
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
@@ -88,3 +105,11 @@ class HttpVersions(Versions):
         path = owner_path(name, "revisions", str(revision), "state")
         body, seen = change.model_dump(mode="json"), {"If-Match": f'"{was}"'}
         return self.server.request_value(_VERSION, "PUT", path, body=body, headers=seen, again=True)
+
+
+def _document(manifest: bytes, options: PushOptions) -> dict[str, Any]:
+    """(`Any`: JSON.)"""
+    return {
+        "manifest": base64.b64encode(manifest).decode(),
+        "options": options.model_dump(mode="json"),
+    }

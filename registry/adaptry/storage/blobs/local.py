@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundFlush
+from adaptry.core.files.durable import ParallelFlush
 from adaptry.core.files.locks import FileLock, locked, try_lock
 from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
 
@@ -37,6 +38,7 @@ class LocalBlobs(BlobStore):
         self._blobs = self.folder / "sha256"
         self._stagings = self.folder / "tmp"
         self._hold = self.folder / "held.lock"
+        self._flush = ParallelFlush()
         for made in (self.folder, self._blobs, self._stagings):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -63,6 +65,40 @@ class LocalBlobs(BlobStore):
         with suppress(FileNotFoundError):
             path.unlink()
             _fsync_folder(path.parent)
+
+    def put_all(self, blobs: Mapping[Digest, bytes]) -> None:
+        """Waits for the disk twice, however many blobs there are: for their bytes, and for their names."""
+        with ExitStack() as stack, _writing_to(self.folder):
+            staged = {digest: stack.enter_context(self._new_file(data)) for digest, data in blobs.items()}
+            reach("blobs.before_fsync")
+            self._flush.flush([descriptor for _, descriptor in staged.values()])
+            folders = {self._path(digest).parent for digest in staged}
+            is_new_fan = bool([folder for folder in folders if _create(folder)])
+            reach("blobs.before_rename")
+            for digest, (path, _) in staged.items():
+                path.replace(self._path(digest))
+            reach("blobs.after_rename")
+            self._flush_folders([*folders, self._blobs] if is_new_fan else folders)
+
+    @contextmanager
+    def _new_file(self, data: bytes) -> Iterator[tuple[Path, int]]:
+        """A staging with these bytes, locked during the block, and deleted at its end unless renamed."""
+        path = self._staging_path(self.new_key())
+        descriptor = _lock(path)
+        assert descriptor is not None, "nobody else knows its name"
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view[:CHUNK]) :]
+            yield path, descriptor
+        finally:
+            os.close(descriptor)
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def _flush_folders(self, folders: Iterable[Path]) -> None:
+        with ExitStack() as stack:
+            self._flush.flush([stack.enter_context(_opened_folder(folder)) for folder in folders])
 
     @contextmanager
     def deletion(self) -> Iterator[bool]:
@@ -249,6 +285,15 @@ def _lock(path: Path) -> int | None:
         return None
 
 
+def _create(folder: Path) -> bool:
+    """Creates the folder if it is missing; returns whether it did."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
 def _copy_id(path: Path) -> str:
     """Changes if another file replaces this one; stays if bytes are overwritten in place."""
     found = path.stat()
@@ -265,9 +310,15 @@ def _read_on(path: Path, start: int, digest: Digest) -> Iterator[bytes]:
 
 
 def _fsync_folder(folder: Path) -> None:
+    with _opened_folder(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 

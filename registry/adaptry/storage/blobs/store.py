@@ -45,6 +45,20 @@ def blob_not_found(digest: Digest) -> NotFound:
     )
 
 
+def require_digest(digest: Digest, data: bytes) -> None:
+    """Raises `DigestMismatch` if these are not the bytes with that digest."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest.hex:
+        raise _digest_mismatch(len(data), found, digest)
+
+
+def _digest_mismatch(size: int, found: str, digest: Digest) -> DigestMismatch:
+    return DigestMismatch(
+        f"the {size:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they"
+        " changed in transit or while they were read; nothing was kept; send the file again"
+    )
+
+
 class BlobStore(ABC):
     """Blobs by digest, and their stagings. Safe to use from many threads and processes."""
 
@@ -87,6 +101,20 @@ class BlobStore(ABC):
             except BaseException:
                 staged.discard()
                 raise
+
+    def put_all(self, blobs: Mapping[Digest, bytes]) -> None:
+        """Stores several small blobs together, replacing copies that exist, which may be damaged.
+
+        The caller has compared the bytes with their digests (`require_digest`). Raises `StorageFull`.
+        """
+        for digest, data in blobs.items():
+            with self.staging(self.new_key()) as staged:
+                try:
+                    staged.append(0, [data])
+                    staged.publish(digest)
+                except BaseException:
+                    staged.discard()
+                    raise
 
     def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
         """Stores bytes of unknown digest; returns their digest and size. If `chunks` raises an error, nothing
@@ -279,10 +307,7 @@ class StagedBlob(ABC):
         if found != digest.hex:
             received = self.offset
             self.discard()
-            raise DigestMismatch(
-                f"the {received:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they"
-                " changed in transit or while they were read; nothing was kept; send the file again"
-            )
+            raise _digest_mismatch(received, found, digest)
         self._publish(digest)
         self._is_gone = True
 

@@ -109,20 +109,31 @@ def page(
     )
 
 
+def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> Event | None:
+    """The last move or removal of an alias; None if it never existed."""
+    query = select(EventRow).where(
+        col(EventRow.adapter_id) == adapter.key, col(EventRow.kind).in_(("alias.moved", "alias.removed"))
+    )
+    for row in tx.exec(query.order_by(col(EventRow.seq).desc()).execution_options(yield_per=50)):
+        if decode_map(row.detail).get("alias") == alias:
+            return _event(row)
+    return None
+
+
 def newest(tx: Transaction) -> int:
     """The number of the last event; 0 before the first."""
     return tx.exec(select(func.max(EventRow.seq))).one() or 0
 
 
-def read_since(tx: Transaction, after: int) -> tuple[StoredEvent, ...]:
-    """The next events of all adapters, oldest first, at most `SPAN`."""
+def read_since(tx: Transaction, after: int, limit: int = SPAN) -> tuple[StoredEvent, ...]:
+    """The next events of all adapters, oldest first, at most `limit`."""
     columns = (*vars(EventRow)["__table__"].c, col(AdapterRow.name).label("of"), AdapterRow.visibility)
     query = (
         select(*columns)
         .join(AdapterRow, col(AdapterRow.id) == col(EventRow.adapter_id), isouter=True)
         .where(col(EventRow.seq) > after)
         .order_by(col(EventRow.seq))
-        .limit(SPAN)
+        .limit(limit)
     )
     return _with_bases(tx, [_stored_event(row) for row in tx.execute(query)])
 

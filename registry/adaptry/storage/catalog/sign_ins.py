@@ -1,4 +1,4 @@
-"""External users, their sessions, and groups of the identity provider in the catalog."""
+"""Users and groups of an identity provider in the catalog."""
 
 from __future__ import annotations
 
@@ -6,39 +6,20 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, or_, update
-from sqlalchemy import select as select_columns
+from sqlalchemy import or_, update
 from sqlmodel import col, select
 
 from adaptry.registry.sso import ExternalUserInfo, ProviderGroupInfo
 from adaptry.storage.catalog import tokens
-from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.principals import GroupRecord
 from adaptry.storage.catalog.rows import (
     ExternalUserRow,
     GroupRow,
     PrincipalRow,
     ProviderGroupRow,
-    SessionRow,
 )
-from adaptry.storage.catalog.version_info import run_select, table_of
 
-_SESSIONS, _EXTERNAL, _PRINCIPALS = table_of(SessionRow), table_of(ExternalUserRow), table_of(PrincipalRow)
-_FOUND = (
-    select_columns(
-        _SESSIONS.c.id,
-        _SESSIONS.c.expires_at,
-        _SESSIONS.c.ended_at,
-        _EXTERNAL.c.id.label("external"),
-        _EXTERNAL.c.confirmed_at,
-        _PRINCIPALS.c.id.label("principal"),
-        _PRINCIPALS.c.name,
-        _PRINCIPALS.c.disabled_at,
-    )
-    .join(_EXTERNAL, _EXTERNAL.c.id == _SESSIONS.c.external_id)
-    .join(_PRINCIPALS, _PRINCIPALS.c.id == _EXTERNAL.c.principal_id)
-    .where(_SESSIONS.c.secret_sha256 == bindparam("secret"))
-)
 _CLAIM = timedelta(minutes=2)
 
 
@@ -50,19 +31,6 @@ class ExternalUser(NamedTuple):
     subject: str
     principal: int
     refresh_token: str | None
-
-
-class SessionRecord(NamedTuple):
-    """A session, and what decides whether it is valid."""
-
-    id: int
-    name: str
-    principal: int
-    external: int
-    expires_at: datetime
-    ended_at: datetime | None
-    confirmed_at: datetime | None
-    is_disabled: bool
 
 
 def find_external(tx: Transaction, issuer: str, subject: str) -> ExternalUser | None:
@@ -93,16 +61,11 @@ def confirm(tx: Transaction, user: ExternalUser, refresh_token: str | None, now:
 
 
 def end(tx: Transaction, user: ExternalUser, now: datetime) -> None:
-    """Ends every session and token of a user whom the provider does not know any more."""
+    """Revokes every token, and so ends every session, of a user whom the provider does not know any more."""
     tx.execute(
         update(ExternalUserRow)
         .where(col(ExternalUserRow.id) == user.key)
         .values(confirmed_at=None, ended_at=now, claimed_until=None, refresh_token=None)
-    )
-    tx.execute(
-        update(SessionRow)
-        .where(col(SessionRow.external_id) == user.key, col(SessionRow.ended_at).is_(None))
-        .values(ended_at=now)
     )
     tokens.revoke_of_external(tx, user.key, now)
 
@@ -123,38 +86,6 @@ def claim_due(tx: Transaction, before: datetime, now: datetime, most: int) -> tu
         row.claimed_until = now + _CLAIM
     tx.flush()
     return tuple(map(_external, rows))
-
-
-def insert_session(
-    tx: Transaction, secret_sha256: str, user: ExternalUser, now: datetime, expires_at: datetime
-) -> None:
-    """A new session. Sessions that are over for a day are deleted."""
-    tx.execute(delete(SessionRow).where(col(SessionRow.expires_at) < now - timedelta(days=1)))
-    tx.add(
-        SessionRow(secret_sha256=secret_sha256, external_id=user.key, created_at=now, expires_at=expires_at)
-    )
-    tx.flush()
-
-
-def find_session(tx: Reads, secret_sha256: str) -> SessionRecord | None:
-    rows = run_select(tx, _FOUND, {"secret": secret_sha256})
-    if not rows:
-        return None
-    (row,) = rows
-    return SessionRecord(
-        row.id,
-        row.name,
-        row.principal,
-        row.external,
-        row.expires_at,
-        row.ended_at,
-        row.confirmed_at,
-        row.disabled_at is not None,
-    )
-
-
-def end_session(tx: Transaction, id: int, now: datetime) -> None:
-    tx.execute(update(SessionRow).where(col(SessionRow.id) == id).values(ended_at=now))
 
 
 def provider_groups(tx: Transaction) -> tuple[ProviderGroupInfo, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
@@ -12,20 +13,21 @@ from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.adapters.formats import detect_format
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
-from adaptry.registry.records import BaseStatus, Page, VersionDetail, VersionInfo
-from adaptry.storage.catalog import adapters, commits, cursors, files, inspections, stored_use, terms
+from adaptry.registry.records import BaseStatus, VersionDetail
+from adaptry.storage.catalog import adapters, commits, files, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
-from adaptry.storage.catalog.version_info import Columns, by_key, by_keys, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, by_key, run_select, table_of
 
 _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
 _DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
@@ -55,7 +57,9 @@ class BaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A version to be admitted: its manifest, the data derived from its files, and the requested number."""
+    """A version to be admitted: its manifest, the data derived from its files, the requested number, and
+    those inspections of its weights files that are not stored yet.
+    """
 
     manifest: Manifest
     spec: Spec
@@ -63,6 +67,7 @@ class Admission:
     base_check: BaseCheck
     forced: str | None
     number: int | None = None
+    inspections: Mapping[Digest, WeightsInspection] = field(default_factory=dict)
 
 
 def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:
@@ -82,6 +87,7 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
     tx.add(row)
     tx.flush()
     assert row.id is not None
+    adapters.count_version(tx, adapter)
     stored_use.add_version(tx, adapter.name.namespace, by)
     tx.add(
         VersionDetailRow(
@@ -221,19 +227,6 @@ def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
         forced=row.forced,
         inspection=inspections.summary(tx, declared.weights.values()),
     )
-
-
-def page(tx: Transaction, adapter: AdapterRecord, cursor: str | None, limit: int) -> Page[VersionInfo]:
-    """An adapter's versions, newest first."""
-    about = f"versions {adapter.key}"
-    before = cursors.decode_number(cursor, about)
-    query = select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == adapter.key)
-    if before is not None:
-        query = query.where(VersionRow.number < before)
-    rows = tx.exec(query.order_by(col(VersionRow.number).desc()).limit(limit + 1)).all()
-    shown = rows[:limit]
-    following = cursors.encode(shown[-1][1], about) if len(rows) > limit else None
-    return Page[VersionInfo](items=by_keys(tx, [key for key, _ in shown if key is not None]), next=following)
 
 
 def count_download(tx: Transaction, stored: VersionRecord) -> None:

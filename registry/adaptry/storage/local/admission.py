@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.checks import check
@@ -44,7 +45,11 @@ def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
     """The adapter of a revision whose files are stored. Raises the errors of `open_content`, and
     `Unsupported`.
     """
-    content = BlobContent(blobs, manifest)
+    return open_checked(BlobContent(blobs, manifest))
+
+
+def open_checked(content: Content) -> Adapter:
+    """The adapter in files that somebody sent. Raises the errors of `open_content`, and `Unsupported`."""
     check_first_bytes(content)
     return open_content(content)
 

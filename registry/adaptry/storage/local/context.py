@@ -31,6 +31,7 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import resolve_ref
 from adaptry.storage.catalog.version_info import Columns
+from adaptry.storage.local.decision_cache import DecisionCache
 from adaptry.storage.local.digest_cache import IncrementalDigests
 from adaptry.storage.local.hidden_bases import hide_bases
 from adaptry.storage.local.idempotency import Answer, IdempotencyKey
@@ -66,20 +67,23 @@ class RegistryContext:
         With `presign_uploads`, clients upload large files directly to the bucket, by presigned URLs. With an
         `idempotency_key`, a repeated request with the same key creates nothing new. `folder` is the
         registry's folder, if it has one. `log_key` signs the audit log; by default, a key in that folder.
-        A server seals the log all the time, so that its readers need not (`seals_audit_on_read`).
+        A server seals the log all the time, so that its readers need not (`seals_audit_on_read`), and stores
+        when tokens were used (`note_token_use`).
         """
         self.catalog = catalog
         self.blobs = blobs
         self.identity = identity
         self.require_known_base = require_known_base
         self.clock = clock
-        self.incremental_digests = incremental_digests or IncrementalDigests()
+        self.incremental_digests: IncrementalDigests = incremental_digests or IncrementalDigests()
         self.presign_uploads = presign_uploads
-        self.inspector = inspector or Inspector()
+        self.inspector: Inspector = inspector or Inspector()
         self.folder = folder
-        self.upload_cleanup = UploadCleanup()
-        self.log_key = log_key or LogKey(folder / KEY_FILE if folder else None)
+        self.upload_cleanup: UploadCleanup = UploadCleanup()
+        self.gate_decisions: DecisionCache = DecisionCache()
+        self.log_key: LogKey = log_key or LogKey(folder / KEY_FILE if folder else None)
         self.seals_audit_on_read = seals_audit_on_read
+        self.note_token_use: Callable[[Identity], object] = lambda identity: None
         self._idempotency_key = idempotency_key
 
     def on_behalf_of(

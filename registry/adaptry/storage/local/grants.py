@@ -22,11 +22,13 @@ from adaptry.registry.access import (
     Subject,
 )
 from adaptry.registry.grants import Grants
+from adaptry.registry.inference import InferenceDecision, InferenceRequest
 from adaptry.storage.catalog import adapters, grants, principals
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.grants import GrantRecord, Holder
 from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.inference import authorize_inference
 from adaptry.storage.local.principals import (
     existing_group,
     existing_principal,
@@ -155,6 +157,9 @@ class LocalGrants(Grants):
             resource=question.ref,
             grant=grant,
         )
+
+    def authorize(self, request: InferenceRequest) -> InferenceDecision:
+        return authorize_inference(self.context, request)
 
     def _require_delegation(self, grant: Grant) -> None:
         require_delegation(self.context.identity, grant, Facts(now=self.context.clock()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.files import inspect_file
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
@@ -36,16 +37,36 @@ def inspect_weights(
         lacking = {path: digest for path, digest in wanted.items() if digest not in known}
         if lacking:
             require_sound(tx, lacking)
-    found: dict[Digest, WeightsInspection] = {}
-    content = BlobContent(context.blobs, tree)
-    for path, digest in lacking.items():
-        if digest not in found:
-            found[digest] = inspect_file(context.inspector, content, path, name.namespace)
+    found = _inspect(context, name, BlobContent(context.blobs, tree), lacking)
     if found:
         with context.write(is_durable=False) as tx:
             for digest, inspection in found.items():
                 inspections.store(tx, digest, inspection)
     return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}
+
+
+def inspect_sent(
+    context: RegistryContext, name: AdapterName, tree: Manifest, content: Content
+) -> tuple[Mapping[str, WeightsInspection], Mapping[Digest, WeightsInspection]]:
+    """The same for files that are not stored yet; and the results that are new, for the caller to store with
+    them.
+    """
+    wanted = tree.weights
+    with context.catalog.read_prepared() as tx:
+        known = inspections.find(tx, set(wanted.values()))
+    lacking = {path: digest for path, digest in wanted.items() if digest not in known}
+    found = _inspect(context, name, content, lacking)
+    return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}, found
+
+
+def _inspect(
+    context: RegistryContext, name: AdapterName, content: Content, lacking: Mapping[str, Digest]
+) -> dict[Digest, WeightsInspection]:
+    found: dict[Digest, WeightsInspection] = {}
+    for path, digest in lacking.items():
+        if digest not in found:
+            found[digest] = inspect_file(context.inspector, content, path, name.namespace)
+    return found
 
 
 def inspect_tensors(

@@ -129,6 +129,13 @@ def require_version(context: RegistryContext, tx: Reads, namespace: str) -> None
             _raise_if(refuse_versions(who, stored_use.find(tx, who), 1, limits))
 
 
+def require_bytes(context: RegistryContext, tx: Reads, namespace: str, size: int) -> None:
+    """Raises `QuotaExceeded` or `Busy` if the caller may not store `size` more bytes in the namespace."""
+    for who, limits in _limited(context, tx, namespace):
+        if limits.bytes is not None:
+            _raise_if(refuse_bytes(who, stored_use.find(tx, who), size, limits))
+
+
 def require_namespace_within(context: RegistryContext, tx: Transaction, namespace: str) -> None:
     """Raises `QuotaExceeded` where the namespace holds more than it may, after something was moved to it."""
     for who, limits in _limited(context, tx, namespace):

@@ -30,6 +30,7 @@ from adaptry.storage.local.grants import LocalGrants
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.jobs import LocalJobs
 from adaptry.storage.local.metrics import LocalMetrics
+from adaptry.storage.local.policies import LocalPolicies
 from adaptry.storage.local.principals import LocalPrincipals
 from adaptry.storage.local.publishers import LocalPublishers
 from adaptry.storage.local.quotas import LocalQuotas
@@ -38,6 +39,7 @@ from adaptry.storage.local.sso import LocalSingleSignOn
 from adaptry.storage.local.tokens import LocalTokens
 from adaptry.storage.local.uploads import LocalUploads
 from adaptry.storage.local.versions import LocalVersions
+from adaptry.storage.local.webhooks import LocalWebhooks
 from adaptry.storage.local.workers import LocalWorkers
 
 
@@ -60,6 +62,7 @@ class LocalRegistry(Registry):
         self.events = LocalEvents(context)
         self.workers = LocalWorkers(context)
         self.rollouts = LocalRollouts(context)
+        self.policies = LocalPolicies(context)
         self.jobs = LocalJobs(context)
         self.principals = LocalPrincipals(context)
         self.grants = LocalGrants(context)
@@ -68,6 +71,7 @@ class LocalRegistry(Registry):
         self.quotas = LocalQuotas(context)
         self.publishers = LocalPublishers(context)
         self.sso = LocalSingleSignOn(context)
+        self.webhooks = LocalWebhooks(context)
 
     @property
     def catalog(self) -> Catalog:

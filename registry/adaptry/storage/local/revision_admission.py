@@ -6,11 +6,13 @@ changed in the meantime (the base, the files, the same revision from another pus
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from adaptry.adapters.formats import detect_format
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, InvalidManifest, NotFound, PermissionDenied
@@ -29,6 +31,7 @@ from adaptry.storage.catalog import (
     events,
     files,
     git_refs,
+    inspections,
     metrics,
     recall_claims,
     states,
@@ -42,6 +45,7 @@ from adaptry.storage.local.admission import (
     ResolvedBase,
     check_against_base,
     find_base,
+    open_checked,
     open_stored,
     weights_digest,
 )
@@ -49,10 +53,12 @@ from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
+from adaptry.storage.local.gates import Move
 from adaptry.storage.local.hidden_bases import hide_base_in_detail
-from adaptry.storage.local.inspections import inspect_weights
+from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.metrics import check_metrics
 from adaptry.storage.local.quotas import require_version
+from adaptry.storage.local.sent_files import SentFiles
 
 TRIES = 5
 _PUSHED = TypeAdapter(PushResult)
@@ -68,14 +74,22 @@ class RevisionAdmission:
 
     context: RegistryContext
 
-    def admit(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
-        """The same as `Versions.put`."""
+    def admit(
+        self,
+        name: AdapterName,
+        manifest: bytes,
+        options: PushOptions,
+        contents: Sequence[bytes] | None = None,
+    ) -> PushResult:
+        """The same as `Versions.put`, or with `contents`, as `Versions.put_with_files`."""
         declared = Manifest.parse(manifest)
         check_names(declared)
         if options.alias is not None:
             parse_stored_alias(options.alias)
         if options.metrics:
             check_metrics(options.metrics)
+        self.context.require("push", name)
+        sent = SentFiles.verified(self.context, name, declared, contents) if contents is not None else None
         for _ in range(TRIES):
             with self.context.catalog.read() as tx:
                 adapter = self._pushable(tx, name, options)
@@ -84,21 +98,27 @@ class RevisionAdmission:
                 is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
                 if not is_known:
                     require_version(self.context, tx, name.namespace)
-            derived = None if is_known else self.derive(name, declared, options)
+                lacking = sent.lacking(tx) if sent else {}
+            derived = None if is_known else self.derive(name, declared, options, sent)
+            if sent:
+                sent.store(lacking)
             try:
-                return self._commit(name, declared, derived, options)
+                return self._commit(name, declared, derived, options, sent, lacking)
             except StaleState:
                 continue
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
 
     def derive(
-        self, name: AdapterName, declared: Manifest, options: PushOptions
+        self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles | None = None
     ) -> tuple[Admission, ResolvedBase]:
         """The data to store, and the base that they were derived for. Raises the errors of `admit`."""
-        with self.context.catalog.read_prepared() as tx:
-            require_files(tx, name, declared)
-            require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
-        adapter = open_stored(self.context.blobs, declared)
+        if sent:
+            adapter = open_checked(sent.content)
+        else:
+            with self.context.catalog.read_prepared() as tx:
+                require_files(tx, name, declared)
+                require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
+            adapter = open_stored(self.context.blobs, declared)
         with self.context.catalog.read() as tx:
             base = find_base(tx, self.context.read_scope(tx), declared, adapter.spec.base_name)
             record = bases.record(tx, base.id) if base.id else None
@@ -108,7 +128,12 @@ class RevisionAdmission:
                 f" {base.claimed_name or base.claimed_id or 'none'} is not; register it first (`adaptry"
                 " base add DIR --name …`)"
             )
-        weights = weights_findings(adapter.spec, inspect_weights(self.context, name, declared))
+        inspected: Mapping[Digest, WeightsInspection] = {}
+        if sent:
+            found, inspected = inspect_sent(self.context, name, declared, sent.content)
+        else:
+            found = inspect_weights(self.context, name, declared)
+        weights = weights_findings(adapter.spec, found)
         base_check = check_against_base(adapter, base, record, weights)
         forced = options.force_reason if base_check.report.is_blocked else None
         if base_check.report.is_blocked and forced is None:
@@ -119,7 +144,8 @@ class RevisionAdmission:
                 f"{base_check.report.sentence()}; an owner of {name.namespace!r} may"
             )
         digest = weights_digest(self.context.catalog, declared, adapter)
-        return Admission(declared, adapter.spec, digest, base_check, forced, options.number), base
+        admission = Admission(declared, adapter.spec, digest, base_check, forced, options.number, inspected)
+        return admission, base
 
     def _commit(
         self,
@@ -127,14 +153,20 @@ class RevisionAdmission:
         declared: Manifest,
         derived: tuple[Admission, ResolvedBase] | None,
         options: PushOptions,
+        sent: SentFiles | None,
+        lacking: dict[Digest, bytes],
     ) -> PushResult:
         """Makes the version visible, with its metrics, alias and event. Raises `StaleState`."""
         reach("revisions.before_rows")
         with self.context.write() as tx:
             adapter = self._pushable(tx, name, options)
-            pushed = self.context.run_once(
-                tx, _PUSHED, lambda: self._number(tx, adapter, name, declared, derived, options)
-            )
+
+            def go_on() -> PushResult:
+                if sent:
+                    sent.own(tx, lacking)
+                return self._number(tx, adapter, name, declared, derived, options)
+
+            pushed = self.context.run_once(tx, _PUSHED, go_on)
             reach("revisions.before_commit")
         reach("revisions.after_commit")
         return pushed
@@ -190,6 +222,8 @@ class RevisionAdmission:
                 f" restore {held.label}` comes before they are pushed again"
             )
         now, by = self.context.clock(), self.context.identity.name
+        for file, inspection in admission.inspections.items():
+            inspections.store(tx, file, inspection)
         stored = versions.insert(tx, adapter, admission, now, by)
         format = detect_format(entry.path for entry in admission.manifest.files)
         entry = admission.manifest.file(format.weights) if format else None
@@ -238,7 +272,13 @@ class RevisionAdmission:
         if options.alias is not None:
             found = aliases.find(tx, adapter, options.alias)
             if found is None or found.version != stored.key:
-                point_alias(tx, adapter, options.alias, stored, found, now, by)
+                try:
+                    point_alias(self.context, tx, Move(adapter, options.alias, stored, found, by))
+                except CheckFailed as error:
+                    raise CheckFailed(
+                        f"{error.message}. Nothing was pushed: push without the alias, add evidence, then"
+                        f" promote: adaptry promote {adapter.name} --to {options.alias}"
+                    ) from None
 
 
 def known_version(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> VersionRecord | None:

@@ -102,8 +102,8 @@ class LocalTokens(Tokens):
         create any.
         """
         identity = self.context.identity
-        if identity.may_administer or (identity.external is not None and identity.token is None):
-            return expires_at  # what a session makes lives no longer than the provider confirms its user
+        if identity.may_administer:
+            return expires_at
         own = kept.by_id(tx, identity.token) if identity.token is not None else None
         if own is None or own.limit is not None:
             raise PermissionDenied(

@@ -17,11 +17,13 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import (
     CheckFailed,
     Conflict,
+    DigestMismatch,
     Invalid,
     InvalidManifest,
     InvalidPath,
     NotFound,
     PermissionDenied,
+    TooLarge,
     Unsupported,
 )
 from adaptry.core.identity import LOCAL
@@ -30,7 +32,9 @@ from adaptry.core.refs import ByDigest, Latest, Number, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, PushOptions
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import AdapterEdit, Page, PushOptions, VersionInfo
+from adaptry.registry.versions import MAX_SENT
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
@@ -224,6 +228,45 @@ class RevisionsContract(ContractFixtures):
             with pytest.raises(PermissionDenied):
                 make_registry(other).versions.put(TONE, manifest, OPTIONS)
 
+    def test_a_small_push_brings_its_files_and_may_be_repeated(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        manifest, contents = whole(lora())
+        first, again = (
+            registry.versions.put_with_files(TONE, manifest.to_bytes(), OPTIONS, contents) for _ in range(2)
+        )
+        assert (first.version.number, first.is_new, again.is_new) == (1, True, False)
+        assert again.version == first.version
+        for entry, data in zip(manifest.files, contents, strict=True):
+            assert b"".join(registry.files.read(TONE, manifest.digest, entry.path)) == data
+        assert registry.versions.inspect_tensors(Ref(TONE)).items
+
+    def test_a_push_whose_bytes_are_not_those_of_its_manifest_stores_nothing(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        manifest, contents = whole(lora())
+        last = contents[-1]
+        changed = [*contents[:-1], last[:-1] + bytes([last[-1] ^ 1])]
+        with pytest.raises(DigestMismatch, match="bytes received are sha256:"):
+            registry.versions.put_with_files(TONE, manifest.to_bytes(), OPTIONS, changed)
+        for wrong in (contents[:-1], [*contents, b"more"], [*contents[:-1], last[:-1]]):
+            with pytest.raises(InvalidManifest, match="bytes were sent"):
+                registry.versions.put_with_files(TONE, manifest.to_bytes(), OPTIONS, wrong)
+        assert not any(registry.files.has(TONE, entry.sha256) for entry in manifest.files)
+
+    def test_a_push_that_is_refused_stores_none_of_its_files(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        manifest, contents = whole(lora(alpha=0))
+        with pytest.raises(CheckFailed):
+            registry.versions.put_with_files(TONE, manifest.to_bytes(), OPTIONS, contents)
+        assert not any(registry.files.has(TONE, entry.sha256) for entry in manifest.files)
+
+    def test_an_adapter_that_is_not_small_needs_uploads(self, registry: Registry) -> None:
+        files = {CONFIG: (2, Digest.of(b"{}")), WEIGHTS: (MAX_SENT, Digest.of(b""))}
+        with pytest.raises(TooLarge, match="8 MiB are pushed in one request; upload them first"):
+            registry.versions.put_with_files(TONE, Manifest.of(files).to_bytes(), OPTIONS, [b"{}", b""])
+
     def test_an_adapter_that_does_not_fit_its_base_is_refused_with_the_remedy(
         self, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
@@ -257,6 +300,33 @@ class RevisionsContract(ContractFixtures):
         assert numbers == [5, 4, 3, 2, 1]
         assert third.next is None
 
+    def test_versions_are_listed_in_every_order_page_by_page(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        for seed, (rank, accuracy) in enumerate(((4, 0.5), (8, None), (4, 0.9), (2, 0.5))):
+            metrics = {} if accuracy is None else {"accuracy": accuracy}
+            push(registry, lora(seed, rank=rank), TONE, options=PushOptions(metrics=metrics))
+        registry.versions.count_download(Ref.parse("acme/tone@3"))
+        expected = {
+            "newest": ([4, 3, 2, 1], [1, 2, 3, 4]),
+            "rank": ([2, 3, 1, 4], [4, 1, 3, 2]),
+            "downloads": ([3, 4, 2, 1], [1, 2, 4, 3]),
+            "metric.accuracy": ([3, 4, 1, 2], [1, 4, 3, 2]),  # a version without a value is the last
+            "metric.none": ([4, 3, 2, 1], [1, 2, 3, 4]),
+        }
+
+        def listed(sort: str, reverse: bool) -> list[int]:
+            def page(cursor: str | None) -> Page[VersionInfo]:
+                return registry.versions.list(TONE, cursor, 1, sort=sort, reverse=reverse)
+
+            return [info.number for info in iter_items(page)]
+
+        for sort, (forward, backward) in expected.items():
+            assert listed(sort, False) == forward
+            assert listed(sort, True) == backward
+        with pytest.raises(Invalid, match=r"unknown sort key 'metric\.' \(one of: newest, .*metric.NAME"):
+            registry.versions.list(TONE, sort="metric.")
+
     def test_downloads_are_counted(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         for _ in range(3):
@@ -274,6 +344,12 @@ class RevisionsContract(ContractFixtures):
 def files_of(content: Content) -> dict[str, tuple[int, Digest]]:
     """The manifest's entries for a content's files."""
     return {path: (size, Digest.of_chunks(content.chunks(path))) for path, size in content.sizes.items()}
+
+
+def whole(adapter: Adapter) -> tuple[Manifest, list[bytes]]:
+    """The manifest, and the bytes of its files."""
+    content = adapter.content
+    return manifest_of(adapter), [b"".join(content.chunks(path)) for path in content.sizes]
 
 
 def manifest_of(adapter: Adapter) -> Manifest:

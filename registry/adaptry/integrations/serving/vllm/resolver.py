@@ -1,10 +1,9 @@
 """Resolves the registry's adapters for this vLLM, and refreshes them afterwards.
 
 vLLM never resolves a loaded name again, so every resolved name is refreshed after each event in the registry,
-and periodically. If a name now means another version, that one is loaded and replaces the old one atomically;
-if the version may no longer be served, the name is removed, and requests for it get the reason. What is about
-to be loaded is reported first (`worker`). Everything runs on vLLM's event loop; blocking calls run on
-threads.
+and periodically. If a name now means another version, that one is loaded and replaces the old one atomically.
+If the version may no longer be served, the name is removed, and requests for it get the reason. Each load is
+reported before it begins (`worker`). Everything runs on vLLM's event loop; blocking calls run on threads.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from adaptry.integrations.serving.vllm.names import (
     PLUGIN_PROBE,
     parse_model_name,
 )
+from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
@@ -48,11 +48,11 @@ from adaptry.integrations.serving.worker.last_known import LastKnown
 log = logging.getLogger("vllm.adaptry")
 
 _MAX_WAIT = 5.0
-"""Seconds without an event after which all names are refreshed anyway."""
+"""Seconds without an event after which all names are refreshed."""
 _MOST_PROBLEMS = 256
-_LONGEST_NAME = 256  # that a report can carry
+_LONGEST_NAME = 256  # the limit of reports
 _REFUSAL_SECONDS = 10.0
-"""How long a request that is to be refused may take."""
+"""The maximum duration of a request that should be refused."""
 
 
 class AdapterResolver:
@@ -68,24 +68,30 @@ class AdapterResolver:
         self._foreign: list[Any] = []
         self._leases = LeaseRefCounts(config.cache)
         self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
-        self.use = AdapterUse(
+        self.use: AdapterUse = AdapterUse(
             lambda: (*self._names.values(), *self._draining.adapters), config.clock, config.now
         )
-        """What the loaded versions have answered."""
+        """The usage of the loaded versions."""
         self._refresh_task: asyncio.Task[None] | None = None
         self._listener = EventListener(config.registry)
         self._worker: VllmWorker | None = None
 
     def start(self, vllm: InProcessVllm) -> VllmWorker:
         """Starts reporting and refreshing on the running event loop. Idempotent. Raises `Conflict` if another
-        engine of this machine has the configured name; `Unavailable`."""
+        engine of this machine has the configured name; `Invalid` for more pinned names than slots;
+        `Unavailable`."""
         if self._worker is None:
+            self.require_slots(vllm)
             self._worker = self._make_worker(vllm)
             if not watch_finished(vllm.models.engine_client, self.use.note_finished):
-                log.warning("this version of vLLM does not show how requests end: they are not counted")
+                log.warning("requests are not counted, because this version of vLLM ends them in another way")
             log.info("reporting to the registry as %s", self._worker.identity.name)
         self._start_refreshing(vllm)
         return self._worker
+
+    def require_slots(self, vllm: InProcessVllm) -> None:
+        """Raises `Invalid` if there are more pinned names than slots for adapters."""
+        require_slots(self._config.pin, vllm)
 
     @property
     def worker(self) -> VllmWorker | None:
@@ -94,7 +100,7 @@ class AdapterResolver:
 
     @property
     def oldest_meaning(self) -> timedelta:
-        """How long ago the registry last confirmed what a served name means, of the oldest one."""
+        """The age of the oldest meaning of a served name: the time since the registry last confirmed it."""
         refs = (ref for loaded in self._names.values() for ref in loaded.target.refs)
         known = map(self.lookup.last_known.find, refs)
         return max((self.lookup.last_known.age(one) for one in known if one), default=timedelta())
@@ -106,7 +112,7 @@ class AdapterResolver:
 
     @functools.cached_property
     def lookup(self) -> RefLookup:
-        """Where names are looked up. Made when it is first used: it reads what was known last."""
+        """Looks names up. Created at its first use, because it reads the file of last known meanings."""
         config = self._config
         last_known = LastKnown(config.cache.root, config.known_as, config.max_age, config.now)
         return RefLookup(config.registry, config.cache, last_known)
@@ -142,7 +148,7 @@ class AdapterResolver:
         )
 
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
-        """The request that makes vLLM load an unknown name; None if it is no ref, or not in the registry.
+        """The request that makes vLLM load an unknown name; None if it is not a ref, or not in the registry.
 
         Raises the reason if the version may not be served; the refusal is cached for a few seconds.
         """
@@ -173,7 +179,8 @@ class AdapterResolver:
             raise
 
     async def _prepare_cold(self, vllm: InProcessVllm, name: str, target: StackRef) -> ResolvedAdapter:
-        """Prepares what the name means; if a rollout's version fails, what it means without the rollout."""
+        """Prepares what the name means. If a rollout's version fails, the meaning without the rollout is
+        used."""
         worker = self.start(vllm)
         if target.single is None:
             await self._announcer.require_usable_parts(worker, target)
@@ -186,12 +193,12 @@ class AdapterResolver:
                     raise
 
     def _note_turn_failure(self, worker: VllmWorker, target: StackRef, error: AdaptryError) -> bool:
-        """Stops the rollout that the target follows here; whether there is one."""
+        """Stops the rollout that the target follows here. Returns whether there is one."""
         return target.single is not None and worker.note_turn_failure(target.single, error)
 
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
         """Refreshes every loaded name, or those of the adapters `about`; reports; unloads what is drained,
-        proves recalls, and loads names that are to be preloaded."""
+        proves recalls, loads names that are to be preloaded, and keeps the pinned ones in the engine."""
         worker = self.start(vllm)
         with contextlib.suppress(*UNREACHABLE):
             await worker.run(self.lookup.probe)
@@ -210,14 +217,15 @@ class AdapterResolver:
         await self._preload(vllm)
 
     async def _preload(self, vllm: InProcessVllm) -> None:
-        """Requests each preloaded name that is not loaded. A refused one is tried again when its refusal is
-        no longer cached."""
-        for name in self._config.preload:
+        """Requests each pinned or preloaded name that is not loaded. A refused one is tried again when its
+        refusal is no longer cached."""
+        for name in (*self._config.pin, *self._config.preload):
             if name not in vllm.loaded:
                 await vllm.find_refusal(name)
+        await keep_loaded(self._config.pin, self._names, vllm)
 
     async def _report(self, worker: VllmWorker) -> None:
-        """Reports, unless the registry is away; saves what names mean."""
+        """Reports, unless the registry is away; saves the meanings of names."""
         try:
             if not self.lookup.is_away:
                 await worker.report()
@@ -255,7 +263,7 @@ class AdapterResolver:
         turn = rollout_turn(worker, loaded.name, ref) if ref else None
         if ref and turn and turn.digest == loaded.digests[0]:
             label = loaded.parts[0].version.label
-            reason = f"vLLM does not have {label} any more, or did not load it; see its log"
+            reason = f"vLLM no longer has {label}, or did not load it; see its log"
             worker.note_turn_failure(ref, Conflict(reason))
 
     async def _load_newer(
@@ -292,18 +300,18 @@ class AdapterResolver:
         log.info("%s is %s now", name, " and ".join(part.version.label for part in newer.parts))
 
     def _free_cache_space(self, vllm: InProcessVllm) -> None:
-        """Unloads the least recently used idle adapter that is not preloaded; a later request resolves it
-        again."""
+        """Unloads the least recently used idle adapter that is neither pinned nor preloaded; a later request
+        resolves it again."""
         in_use = vllm.ids_in_use()
         idle = [
             (loaded.used_at, name)
             for name, loaded in self._names.items()
             if vllm.loaded.get(name) is loaded.request and loaded.lora_id not in in_use
-            if name not in self._config.preload
+            if name not in self._config.pin and name not in self._config.preload
         ]
         if idle:
             _, name = min(idle)
-            log.info("%s makes room in the cache", name)
+            log.info("%s is unloaded to make room in the cache", name)
             self._drain(vllm, name)
 
     def _drain(self, vllm: InProcessVllm, name: str) -> None:
@@ -311,7 +319,7 @@ class AdapterResolver:
         self._draining.add(self._names.pop(name))
 
     def _drain_withdrawn(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
-        """Takes the names from versions that the registry withdrew, whoever loaded them."""
+        """Removes the names of versions that the registry withdrew, also of those that others loaded."""
         for name, loaded in list(self._names.items()):
             if worker.withdrawn.keys() & set(loaded.digests) and vllm.loaded.get(name) is loaded.request:
                 self._drain(vllm, name)

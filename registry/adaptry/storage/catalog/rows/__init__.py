@@ -21,6 +21,7 @@ from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, W
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.storage.catalog.rows.metrics import MetricRow, MetricSummaryRow
+from adaptry.storage.catalog.rows.policies import ApprovalRow, PolicyRow, PromotionRow
 from adaptry.storage.catalog.rows.principals import (
     AccountableRow,
     GrantRow,
@@ -33,9 +34,10 @@ from adaptry.storage.catalog.rows.principals import (
 from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
-from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow, SessionRow
+from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
 from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "AdapterRow",
     "AliasRow",
     "AnswerRow",
+    "ApprovalRow",
     "AuditCheckpointRow",
     "AuditEntryRow",
     "AuditStateRow",
@@ -74,8 +77,10 @@ __all__ = [
     "MetricSummaryRow",
     "Moment",
     "NamespaceRow",
+    "PolicyRow",
     "PostingRow",
     "PrincipalRow",
+    "PromotionRow",
     "ProviderGroupRow",
     "PublisherRow",
     "QuotaRow",
@@ -85,7 +90,6 @@ __all__ = [
     "RolloutRow",
     "Row",
     "RunnerRow",
-    "SessionRow",
     "StoredUseRow",
     "TermRow",
     "TokenRow",
@@ -93,6 +97,8 @@ __all__ = [
     "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
+    "WebhookDeliveryRow",
+    "WebhookRow",
     "WeightsRow",
     "WorkerRow",
 ]

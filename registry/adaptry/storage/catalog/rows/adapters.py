@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index
+from sqlalchemy import Index, desc, text
 from sqlmodel import Field
 
 from adaptry.storage.catalog.rows.row import Moment, Row
+
+EXISTS = text("deleted_at IS NULL")
+"""Written out, since a database uses a partial index only if a statement has the same text."""
+
+
+def _listing(name: str, *columns: str) -> Index:
+    """An index for pages of adapters: those with the same first columns, sorted as `adapter_pages` sorts."""
+    *shared, value = columns
+    by = [value] if value == "name" else [desc(value), "name"]
+    return Index(f"ix_adapters_{name}", *shared, *by, sqlite_where=EXISTS, postgresql_where=EXISTS)
 
 
 class NamespaceRow(Row, table=True):
@@ -23,11 +33,20 @@ class AdapterRow(Row, table=True):
     """An adapter, or the tombstone of a deleted one: its numbering continues if the name is used again.
 
     `moved_to` is the key of the adapter that had this name before it was renamed. `folded`: see
-    `catalog.case_conflicts`; a tombstone has none.
+    `catalog.case_conflicts`; a tombstone has none. `version_count`: its versions, in any state.
     """
 
     __tablename__ = "adapters"
-    __table_args__ = (Index("ix_adapters_folded", "folded", unique=True),)
+    __table_args__ = (
+        Index("ix_adapters_folded", "folded", unique=True),
+        _listing("visible", "visibility", "name"),
+        _listing("updated", "visibility", "updated_at"),
+        _listing("downloads", "visibility", "downloads"),
+        _listing("versions", "visibility", "version_count"),
+        _listing("namespace_updated", "namespace", "visibility", "updated_at"),
+        _listing("namespace_downloads", "namespace", "visibility", "downloads"),
+        _listing("namespace_versions", "namespace", "visibility", "version_count"),
+    )
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
     namespace: str = Field(index=True)
@@ -39,6 +58,7 @@ class AdapterRow(Row, table=True):
     deleted_at: datetime | None = Field(default=None, sa_type=Moment)
     next_number: int = 1
     downloads: int = 0
+    version_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     moved_to: int | None = Field(default=None, index=True)
     folded: str | None = None
 

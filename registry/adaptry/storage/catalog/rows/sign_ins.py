@@ -1,4 +1,4 @@
-"""Rows of signing in: users of an identity provider, their sessions, and groups of the provider."""
+"""Rows of signing in at an identity provider: its users, and its groups."""
 
 from __future__ import annotations
 
@@ -29,19 +29,6 @@ class ExternalUserRow(Row, table=True):
     claimed_until: datetime | None = Field(default=None, sa_type=Moment)
     created_at: datetime = Field(sa_type=Moment)
     created_by: str
-
-
-class SessionRow(Row, table=True):
-    """A browser in which a user is signed in, by the SHA-256 of its secret."""
-
-    __tablename__ = "sessions"
-    __table_args__ = (KEYS_GIVEN_ONCE,)
-    id: int | None = Field(default=None, primary_key=True)
-    secret_sha256: str = Field(unique=True)
-    external_id: int = Field(foreign_key="external_users.id", index=True)
-    created_at: datetime = Field(sa_type=Moment)
-    expires_at: datetime = Field(index=True, sa_type=Moment)
-    ended_at: datetime | None = Field(default=None, sa_type=Moment)
 
 
 class ProviderGroupRow(Row, table=True):

@@ -1,0 +1,152 @@
+"""The page of an adapter: what is live, where, since when and by whom; its versions, and one of them in full.
+
+The version in full is `?version=`, else the one in production, else the latest, else the newest. Its fit to
+engines and its lineage are parts of their own, which the page loads when they come into view: they read files
+and walk a graph.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from adaptry.core.errors import CorruptData, NotFound, Withdrawn
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.evidence import EvidenceInfo
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterInfo, AliasInfo, Event, Page, VersionDetail, VersionInfo
+from adaptry.registry.rollouts import RolloutInfo
+from adaptry.registry.workers import ResidentInfo
+from adaptry_api.auth_policy import VisitorsRegistry
+from adaptry_api.hub.addresses import Name
+from adaptry_api.pages.card import render_card
+from adaptry_api.pages.event_sentences import remarkable
+from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions
+from adaptry_api.pages.module_groups import module_groups
+from adaptry_api.pages.rendering import render, wants_html
+from adaptry_api.pages.routing import AdapterRoute, page_router
+from adaptry_api.pages.snippets import snippets_for
+from adaptry_api.pages.version_csv import csv_response
+
+ROUTES = page_router(AdapterRoute)
+_VERSIONS = 25
+_EVENTS = 30
+_EVIDENCE = 200
+_LIVE = 8
+"""Of how many aliases the page looks up where their versions are loaded."""
+
+
+class AdapterPage(BaseModel):
+    """An adapter, a page of its versions, and `shown`, one of them in full.
+
+    `residents` are workers that have or had a version that an alias names. `history` are the newest events.
+    """
+
+    adapter: AdapterInfo
+    aliases: tuple[AliasInfo, ...] = ()
+    versions: Page[VersionInfo]
+    shown: VersionDetail | None = None
+    evidence: tuple[EvidenceInfo, ...] = ()
+    residents: tuple[ResidentInfo, ...] = ()
+    rollouts: tuple[RolloutInfo, ...] = ()
+    history: tuple[Event, ...] = ()
+
+
+@ROUTES.get("/{namespace}/{name}", response_model=None)
+def show_adapter(
+    request: Request,
+    name: Name,
+    registry: VisitorsRegistry,
+    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    format: Annotated[str | None, Query(max_length=8)] = None,
+) -> Response:
+    """An adapter and one of its versions."""
+    if format == "csv":
+        versions = registry.versions.list(name, cursor, 200).items
+        return csv_response(f"{name.namespace}-{name.name}.csv", versions)
+    page = _adapter_page(registry, name, version, cursor)
+    if not wants_html(request):
+        return render(request, "adapter.html", page, {})
+    return render(request, "adapter.html", page, _names(request, registry, page))
+
+
+def _adapter_page(
+    registry: Registry, name: AdapterName, version: int | None, cursor: str | None
+) -> AdapterPage:
+    adapter = registry.adapters.get(name)
+    aliases = registry.aliases.list(name)
+    versions = registry.versions.list(name, cursor, _VERSIONS)
+    number = version or _number_to_show(adapter, aliases, versions)
+    if number is None:
+        return AdapterPage(adapter=adapter, versions=versions, history=_history(registry, name))
+    ref = Ref.parse(f"{name}@{number}")
+    live = {alias.number for alias in aliases[:_LIVE]} | {number}
+    return AdapterPage(
+        adapter=adapter,
+        aliases=aliases,
+        versions=versions,
+        shown=registry.versions.detail(ref),
+        evidence=registry.evidence.list(ref, limit=_EVIDENCE).items,
+        residents=tuple(
+            resident
+            for one in sorted(live)
+            for resident in registry.workers.residents(Ref.parse(f"{name}@{one}"))
+        ),
+        rollouts=registry.rollouts.list(name),
+        history=_history(registry, name),
+    )
+
+
+def _history(registry: Registry, name: AdapterName) -> tuple[Event, ...]:
+    """The newest events of an adapter, but for those that come with a push, which is shown."""
+    return remarkable(registry.adapters.history(name, None, _EVENTS).items)
+
+
+def _number_to_show(
+    adapter: AdapterInfo, aliases: tuple[AliasInfo, ...], versions: Page[VersionInfo]
+) -> int | None:
+    production = next((alias.number for alias in aliases if alias.alias == PRODUCTION), None)
+    newest = versions.items[0].number if versions.items else None
+    return production or adapter.latest or newest
+
+
+def _names(request: Request, registry: Registry, page: AdapterPage) -> dict[str, object]:
+    """What the template shows beside the page's own values."""
+    shown, name = page.shown, page.adapter.name
+    if shown is None:
+        return {}
+    on_shown = [alias.alias for alias in page.aliases if alias.number == shown.version.number]
+    selector = PRODUCTION if PRODUCTION in on_shown else (on_shown or [str(shown.version.number)])[0]
+    host = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    return {
+        "ref": f"{name}@{selector}",
+        "part": f"/-/adapters/{name}/{shown.version.number}",
+        "card": _card(registry, shown),
+        "snippets": snippets_for(host, name, selector, shown.version.base_name),
+        "modules": module_groups(shown.spec),
+        "version_charts": charts_over_versions(page.versions.items),
+        "step_charts": charts_over_steps(page.evidence),
+        "measured": [one for one in page.evidence if one.step is None],
+        "loaded": [one for one in page.residents if one.may_be_served],
+        "running": next((one for one in page.rollouts if one.stage == "running"), None),
+        "metric_names": list(dict.fromkeys(each for one in page.versions.items for each in one.metrics))[:3],
+    }
+
+
+def _card(registry: Registry, shown: VersionDetail) -> str | None:
+    """The README as HTML that is safe to show; None without one, or if the files are withheld."""
+    paths = {entry.path: entry.size for entry in shown.manifest.files}
+    if "README.md" not in paths:
+        return None
+    version = shown.version
+    try:
+        text = b"".join(registry.files.read(version.name, version.digest, "README.md"))
+    except (NotFound, Withdrawn, CorruptData):  # the page says so
+        return None
+    images = f"/-/adapters/{version.name}/{version.number}/images/"
+    return render_card(text, {path: images + path for path in paths})

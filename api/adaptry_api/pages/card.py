@@ -1,0 +1,55 @@
+"""An adapter's README as HTML: CommonMark with tables, cleaned by an allow-list of elements.
+
+The text is anybody's. Markdown with raw HTML turned off is rendered, and the result is cleaned again by an
+HTML parser, so that neither alone has to be perfect. Images are shown only if they are files of the version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Final
+
+import nh3
+from markdown_it import MarkdownIt
+
+from adaptry.core.readme_head import README_HEAD
+
+MAX_CARD: Final = 256 << 10
+"""Most bytes of a README that are rendered."""
+_TEXT: Final = ("p", "br", "hr", "strong", "em", "del", "s", "code", "pre", "blockquote", "a", "img")
+_BLOCKS: Final = ("h3", "h4", "h5", "h6", "ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td")
+_ATTRIBUTES: Final = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
+_HEADINGS: Final = {"h1": "h3", "h2": "h4", "h3": "h5", "h4": "h6", "h5": "h6", "h6": "h6"}
+
+
+def render_card(readme: bytes, images: Mapping[str, str]) -> str:
+    """The README without its YAML head, as HTML for the inside of a page.
+
+    `images` maps paths of the version's files to addresses. Headings are two levels down, below the page's.
+    """
+    text = readme[:MAX_CARD].decode("utf-8", "replace")
+    head = README_HEAD.match(text)
+    tokens = _markdown().parse(text[head.end() :] if head else text)
+    for token in tokens:
+        token.tag = _HEADINGS.get(token.tag, token.tag)
+        for inner in token.children or ():
+            if inner.type == "image":
+                source = images.get(str(inner.attrs.get("src", "")).removeprefix("./"))
+                if source is None:  # of another host, or not there: its text is shown instead
+                    inner.type = "text"
+                else:
+                    inner.attrs["src"] = source
+    html = _markdown().renderer.render(tokens, _markdown().options, {})
+    return nh3.clean(
+        html,
+        tags={*_TEXT, *_BLOCKS},
+        attributes={tag: set(names) for tag, names in _ATTRIBUTES.items()},
+        url_schemes={"https", "http", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+    )
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])

@@ -1,0 +1,150 @@
+"""The comparison of two or more versions, also of different adapters: what differs, and what was measured.
+
+The first version is the one that the others are compared with. Everything is read from headers, configs and
+stored values; distances of weights need the weights, and the page names the command that computes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from adaptry.adapters.adapter import open_content
+from adaptry.core.errors import CorruptData, NotFound, Withdrawn
+from adaptry.core.recipe_summary import summarise_recipe
+from adaptry.core.refs import Ref
+from adaptry.operations.differences import DiffSide, find_differences
+from adaptry.operations.transfer.revision_content import RevisionContent
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionDetail
+from adaptry_api.auth_policy import VisitorsRegistry
+from adaptry_api.pages.metric_comparison import MetricRow, compare_metrics, intervals_of
+from adaptry_api.pages.rendering import render
+from adaptry_api.pages.routing import page_router
+
+ROUTES = page_router()
+COMPARE = "/-/compare"
+MOST = 6
+"""Most versions that one page compares."""
+_EVIDENCE = 200
+
+
+class ComparisonRow(BaseModel):
+    """A fact that differs, with its text for each version, in their order."""
+
+    what: str
+    values: tuple[str, ...]
+
+
+class ComparePage(BaseModel):
+    """The versions and what differs: in the spec, the config, what was measured, and where they come from.
+
+    `without_config` are versions whose files are withheld from the caller, so their configs are not compared.
+    """
+
+    versions: tuple[VersionDetail, ...] = ()
+    spec: tuple[ComparisonRow, ...] = ()
+    config: tuple[ComparisonRow, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    provenance: tuple[ComparisonRow, ...] = ()
+    without_config: tuple[str, ...] = ()
+
+
+@ROUTES.get(COMPARE, response_model=None)
+def show_comparison(
+    request: Request,
+    registry: VisitorsRegistry,
+    ref: Annotated[list[str], Query(max_length=MOST)] = [],  # noqa: B006
+    format: Annotated[str | None, Query(max_length=8)] = None,
+) -> Response:
+    """Compares the versions that the refs select now."""
+    written = [text for text in ref if text.strip()]
+    page = _compare(registry, [Ref.parse(text.strip()) for text in written])
+    names = {
+        "refs": written,
+        "address": _address,
+        "intervals_of": intervals_of,
+        "most": MOST,
+        "permalink": _address([one.version.revision_ref for one in page.versions]),
+    }
+    return render(request, "compare.html", page, names)
+
+
+def _compare(registry: Registry, refs: Sequence[Ref]) -> ComparePage:
+    details = tuple(registry.versions.detail(ref) for ref in refs)
+    if len(details) < 2:
+        return ComparePage(versions=details)
+    sides, withheld = [], []
+    for detail in details:
+        try:
+            adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
+            sides.append(DiffSide.of(adapter, detail.version))
+        except (NotFound, Withdrawn, CorruptData):
+            withheld.append(detail.version.label)
+            sides.append(DiffSide(detail.spec, {}, detail.version))
+    rows = _rows(sides)
+    return ComparePage(
+        versions=details,
+        spec=tuple(row for row in rows if not row.what.startswith(("config ", "metric "))),
+        config=tuple(
+            row.model_copy(update={"what": row.what.removeprefix("config ")})
+            for row in rows
+            if row.what.startswith("config ") and not withheld
+        ),
+        metrics=compare_metrics([registry.evidence.list(ref, limit=_EVIDENCE).items for ref in refs]),
+        provenance=tuple(_provenance(details)),
+        without_config=tuple(withheld),
+    )
+
+
+def _rows(sides: Sequence[DiffSide]) -> list[ComparisonRow]:
+    """What differs between the first and any other. Where one does not differ, its text is the first's."""
+    first, *others = sides
+    found = [{each.what: each for each in find_differences(first, other)} for other in others]
+    before = {each.what: each.before for differences in found for each in differences.values()}
+    return [
+        ComparisonRow(
+            what=what,
+            values=(text, *(each[what].after if what in each else text for each in found)),
+        )
+        for what, text in before.items()
+    ]
+
+
+def _provenance(details: Sequence[VersionDetail]) -> Iterator[ComparisonRow]:
+    """Where they come from, as far as it differs."""
+    facts = [_origin_of(detail) for detail in details]
+    for what in dict.fromkeys(key for each in facts for key in each):
+        values = tuple(each.get(what, "") for each in facts)
+        if len(set(values)) > 1:
+            yield ComparisonRow(what=what, values=values)
+
+
+def _origin_of(detail: VersionDetail) -> dict[str, str]:
+    version, manifest = detail.version, detail.manifest
+    return {
+        "pushed by": version.created_by,
+        "pushed at": f"{version.created_at:%Y-%m-%d %H:%M} UTC",
+        "base": f"{version.base_name or ''} {version.base_id.brief if version.base_id else ''}".strip(),
+        "base is": version.base_status,
+        "parents": ", ".join(parent.brief for parent in manifest.parents),
+        "recipe": summarise_recipe(manifest.recipe),
+        "forced": detail.forced or "",
+        "findings": ", ".join(sorted({found.code for found in detail.report.findings})),
+        **{key: _text(value) for key, value in sorted(manifest.provenance.items())},
+    }
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _address(refs: Sequence[Ref | str]) -> str:
+    """The page that compares these."""
+    return f"{COMPARE}?{urlencode([('ref', str(ref)) for ref in refs])}"

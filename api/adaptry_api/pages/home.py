@@ -1,0 +1,176 @@
+"""The first page: search over all versions, with what is in production and what changed lately beside it.
+
+Facets and sorting look at the newest matches only, 200 at most, and the page says so; so the page costs the
+same however many versions there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from adaptry.core import query
+from adaptry.core.errors import InvalidQuery
+from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import Event, Page, VersionInfo
+from adaptry_api.auth_policy import VisitorsRegistry
+from adaptry_api.pages.event_sentences import recent_events
+from adaptry_api.pages.rendering import render
+from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.version_csv import csv_response
+
+ROUTES = page_router()
+_ON_A_PAGE = 25
+_EXAMINED = 200
+_BESIDE = 8
+_FACET_VALUES = 6
+_SORTS = ("newest", "name", "size", "rank")
+
+
+class FacetValue(BaseModel):
+    """A value of a field, how many of the examined versions have it, and the query that adds it."""
+
+    value: str
+    count: int
+    q: str
+
+
+class Facet(BaseModel):
+    """The most frequent values of a field."""
+
+    field: str
+    values: tuple[FacetValue, ...]
+
+
+class HomePage(BaseModel):
+    """Versions that match `q`. Facets are of the first `examined` matches, which are all if `is_all`.
+
+    Without a query, `live` has the newest versions in production and `recent` the last events. `problem` says
+    what is wrong with the query.
+    """
+
+    q: str
+    sort: str
+    versions: Page[VersionInfo]
+    examined: int = 0
+    is_all: bool = True
+    facets: tuple[Facet, ...] = ()
+    live: tuple[VersionInfo, ...] = ()
+    recent: tuple[Event, ...] = ()
+    problem: str | None = None
+
+
+@ROUTES.get("/", response_model=None)
+def show_home(
+    request: Request,
+    registry: VisitorsRegistry,
+    q: Annotated[str, Query(max_length=query.MAX_LENGTH)] = "",
+    sort: Annotated[str, Query(max_length=80)] = "newest",
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    format: Annotated[str | None, Query(max_length=8)] = None,
+) -> Response:
+    """Versions that match a query, all of them by default."""
+    status = 200
+    try:
+        page = _home(registry, q.strip(), sort, cursor)
+    except InvalidQuery as error:
+        page, status = HomePage(q=q, sort=sort, versions=Page(items=()), problem=error.message), 400
+    if format == "csv":
+        return csv_response("versions.csv", page.versions.items)
+    names = {
+        "here": lambda **changes: _address(q, sort, changes),
+        "sorts": [*_SORTS, *(f"metric.{name}" for name in _metrics(page.versions.items)[:4])],
+        "grammar": query.GRAMMAR,
+    }
+    return render(request, "home.html", page, names, status)
+
+
+def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
+    examined = registry.versions.search(q, None, _EXAMINED)
+    shown: Page[VersionInfo]
+    if sort != "newest":
+        shown = Page(items=tuple(_sorted(examined.items, sort)), next=None)
+    elif cursor is None and len(examined.items) <= _ON_A_PAGE:
+        shown = examined
+    else:
+        shown = registry.versions.search(q, cursor, _ON_A_PAGE)
+    is_first = not q and cursor is None
+    return HomePage(
+        q=q,
+        sort=sort,
+        versions=shown,
+        examined=len(examined.items),
+        is_all=examined.next is None,
+        facets=tuple(_facets(q, examined.items)),
+        live=registry.versions.search(f"alias:{PRODUCTION}", None, _BESIDE).items if is_first else (),
+        recent=recent_events(registry.events, _BESIDE) if is_first else (),
+    )
+
+
+_FIELDS: dict[str, Callable[[VersionInfo], Iterable[str]]] = {
+    "namespace": lambda version: (version.name.namespace,),
+    "base": lambda version: (version.base_name,) if version.base_name else (),
+    "method": lambda version: (version.method,),
+    "trait": lambda version: version.traits,
+    "alias": lambda version: version.aliases,
+    "state": lambda version: (version.state,),
+}
+
+
+def _facets(q: str, versions: Iterable[VersionInfo]) -> Iterable[Facet]:
+    """Fields that narrow the result: those of which the versions have more than one value."""
+    versions = tuple(versions)
+    for field, values_of in _FIELDS.items():
+        counts = Counter(value for version in versions for value in values_of(version))
+        narrowing = {value: count for value, count in counts.items() if count < len(versions)}
+        if not narrowing:
+            continue
+        most = sorted(narrowing.items(), key=lambda one: (-one[1], one[0]))[:_FACET_VALUES]
+        yield Facet(
+            field=field,
+            values=tuple(
+                FacetValue(value=value, count=count, q=f"{q} {_term(field, value)}".strip())
+                for value, count in most
+            ),
+        )
+
+
+def _term(field: str, value: str) -> str:
+    return f'{field}:"{value}"' if " " in value else f"{field}:{value}"
+
+
+def _sorted(versions: Iterable[VersionInfo], sort: str) -> list[VersionInfo]:
+    """Sorted by one key, the versions without a value last. An unknown key keeps the order."""
+    if sort == "name":
+        return sorted(versions, key=lambda version: (version.name, -version.number))
+    values: dict[str, Callable[[VersionInfo], float | None]] = {
+        "size": lambda version: version.size,
+        "rank": lambda version: version.rank,
+    }
+    metric = sort.removeprefix("metric.")
+    value_of = values.get(sort)
+
+    def key(version: VersionInfo) -> tuple[bool, float]:
+        value = value_of(version) if value_of else version.metrics.get(metric)
+        return value is None, -(value or 0)
+
+    return sorted(versions, key=key)
+
+
+def _metrics(versions: Iterable[VersionInfo]) -> list[str]:
+    """The names of their metrics, the most frequent first."""
+    return [name for name, _ in Counter(name for one in versions for name in one.metrics).most_common()]
+
+
+def _address(q: str, sort: str, changes: dict[str, str | None]) -> str:
+    """This page's address with other parameters."""
+    values: dict[str, str | None] = {"q": q, "sort": "" if sort == "newest" else sort, **changes}
+    query_string = urlencode({name: value for name, value in values.items() if value})
+    return f"/?{query_string}" if query_string else "/"

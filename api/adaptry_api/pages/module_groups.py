@@ -1,0 +1,33 @@
+"""The modules of a spec, grouped for a table: one row for modules that are alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from adaptry.adapters.spec import ModuleSpec, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleGroup:
+    """How many modules have this name, and the rank, scale and shape that they share."""
+
+    name: str
+    count: int
+    rank: int
+    scale: float
+    fan_in: int
+    fan_out: int
+    paths: tuple[str, ...]
+
+
+def module_groups(spec: Spec) -> tuple[ModuleGroup, ...]:
+    """Groups by the last part of the path, rank, scale and shape, in the order of names."""
+    groups: dict[tuple[str, int, float, int, int], list[ModuleSpec]] = defaultdict(list)
+    for module in spec.modules:
+        name = module.path.rpartition(".")[2]
+        groups[name, module.rank, module.scale, module.fan_in, module.fan_out].append(module)
+    return tuple(
+        ModuleGroup(name, len(modules), rank, scale, fan_in, fan_out, tuple(one.path for one in modules))
+        for (name, rank, scale, fan_in, fan_out), modules in sorted(groups.items())
+    )

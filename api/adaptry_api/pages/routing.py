@@ -1,0 +1,93 @@
+"""Routes of pages: GET for people, with errors as pages, and POST for forms.
+
+An error is shown as a page to a client that names HTML in `Accept`, as browsers do, and in the API's form to
+others. A person without a session is sent to the sign-in page, and from there back to where they wanted to
+go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import quote, unquote
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match
+from starlette.types import Scope
+
+from adaptry.core.errors import AdaptryError, Invalid, InvalidRef, Unauthenticated
+from adaptry.core.refs import AdapterName
+from adaptry_api.auth_policy import GuardedRoute, admit, app_state_of, visitor
+from adaptry_api.denials import set_denial_reason
+from adaptry_api.envelope import PAGE_HEADERS
+from adaptry_api.errors import HttpProblem, describe_validation_error, error_response, request_id, status_of
+from adaptry_api.pages.rendering import render_error, wants_html
+from adaptry_api.pages.security import page_headers, require_known_host, require_same_origin
+
+SIGN_IN = "/-/sign-in"
+PROVIDER_SIGN_IN = f"{SIGN_IN}/provider"
+_READS = ("GET", "HEAD")
+_HEADERS = page_headers("same-origin")
+
+
+class PageRoute(GuardedRoute):
+    """A route of a page or form. Its access rule is `visitor`, or `public` where anybody may look."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        is_public = not any(dependant.call is visitor for dependant in self._dependants)
+
+        async def guarded(request: Request) -> Response:
+            request.scope["state"].setdefault(PAGE_HEADERS, _HEADERS)
+            try:
+                state = app_state_of(request)
+                require_known_host(request, state.has_host_list)
+                if request.method not in _READS:
+                    require_same_origin(request)
+                if not is_public:
+                    await admit(request, visitor)
+                return await handle(request)
+            except AdaptryError as error:
+                set_denial_reason(request.scope, error)
+                return _error(request, error)
+            except RequestValidationError as error:
+                return _error(request, Invalid(describe_validation_error(error)))
+            except HttpProblem as error:
+                return _error(request, Invalid(str(error.detail)), error.status_code)
+
+        return guarded
+
+
+class AdapterRoute(PageRoute):
+    """A page at an adapter's plain address. Any other address of two parts stays what it is without pages."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        if match is not Match.FULL:
+            return Match.NONE, {}
+        given = found["path_params"]
+        try:
+            AdapterName.parse(f"{unquote(given['namespace'])}/{unquote(given['name'])}")
+        except InvalidRef:
+            return Match.NONE, {}
+        return match, found
+
+
+def page_router(route_class: type[PageRoute] = PageRoute) -> APIRouter:
+    """A router for pages, which the API's description leaves out."""
+    return APIRouter(route_class=route_class, include_in_schema=False)
+
+
+def _error(request: Request, error: AdaptryError, status: int | None = None) -> Response:
+    if "text/html" not in request.headers.get("accept", "") or not wants_html(request):
+        return error_response(error, request_id(request))
+    if isinstance(error, Unauthenticated) and request.method in _READS:
+        return RedirectResponse(f"{SIGN_IN}?next={quote(_own_address(request), safe='')}", 303)
+    return render_error(request, status or status_of(error), error.public_message)
+
+
+def _own_address(request: Request) -> str:
+    query = f"?{request.url.query}" if request.url.query else ""
+    return f"{request.scope['path']}{query}"

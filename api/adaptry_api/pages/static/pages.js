@@ -1,0 +1,44 @@
+/* What pages gain from a script: copying, keys, menus that close. Everything else works without it. */
+"use strict";
+
+document.documentElement.classList.add("js");
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.classList.add("is-done");
+    const status = document.getElementById("status");
+    if (status) status.textContent = "Copied";
+    setTimeout(() => button.classList.remove("is-done"), 1500);
+  }
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+  if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
+});
+
+/* Keys: `/` search, `?` help, `g` and a letter go to a page. */
+const pages = { h: "/", f: "/-/fleet", a: "/-/activity", d: "/-/docs" };
+let isGoing = false;
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  }
+  const typing = event.target.closest("input, textarea, select, [contenteditable]");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (isGoing && pages[event.key]) {
+    location.assign(pages[event.key]);
+  } else if (event.key === "/") {
+    const search = document.getElementById("search");
+    if (search) { event.preventDefault(); search.focus(); search.select(); }
+  } else if (event.key === "?") {
+    const help = document.getElementById("keys");
+    if (help && !help.open) help.showModal();
+  }
+  isGoing = event.key === "g";
+});

@@ -1,0 +1,79 @@
+"""How values read on pages: times, digests, sizes, numbers, counts and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from adaptry.core.display import escape_controls, format_count, format_number, format_size
+from adaptry.core.refs import AdapterName
+
+_STEPS = ((60, "s"), (3600, "min"), (86_400, "h"), (86_400 * 30, "d"))
+_SIZES = (1, 60, 3600, 86_400)
+
+
+def relative_time(moment: datetime, now: datetime | None = None) -> str:
+    """`3 h ago`; after thirty days, the date."""
+    moment = moment.astimezone(UTC)
+    seconds = int(((now or datetime.now(UTC)) - moment).total_seconds())
+    if seconds < 5:
+        return "now" if seconds > -60 else f"{moment:%Y-%m-%d %H:%M}"
+    for (below, unit), size in zip(_STEPS, _SIZES, strict=True):
+        if seconds < below:
+            return f"{seconds // size} {unit} ago"
+    return f"{moment:%Y-%m-%d}"
+
+
+def exact_time(moment: datetime) -> str:
+    """`2026-11-28 16:43:37 UTC`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def machine_time(moment: datetime) -> str:
+    """The value of a `datetime` attribute."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def short_digest(digest: object) -> str:
+    """The first twelve hex digits."""
+    return str(digest).removeprefix("sha256:")[:12]
+
+
+def compact_count(count: int) -> str:
+    """`12`, `4.2 k`, `8.0 B`: at most four characters and a unit."""
+    amount = float(count)
+    for unit in ("", " k", " M", " B"):
+        if amount < 999.5 or unit == " B":
+            return f"{amount:.0f}{unit}" if not unit or amount >= 99.5 else f"{amount:.1f}{unit}"
+        amount /= 1000
+    raise AssertionError
+
+
+def adapter_url(name: AdapterName | str) -> str:
+    """The plain address of an adapter's page."""
+    return f"/{quote(str(name))}"
+
+
+def version_url(name: AdapterName | str, number: int) -> str:
+    """The page of an adapter at one version."""
+    return f"{adapter_url(name)}?version={number}"
+
+
+def plain_text(value: object) -> str:
+    """Text of others on one line, with control and direction characters spelled out."""
+    return escape_controls(str(value))
+
+
+FILTERS: Mapping[str, Callable[..., object]] = {
+    "ago": relative_time,
+    "exact": exact_time,
+    "machine": machine_time,
+    "digest": short_digest,
+    "size": format_size,
+    "number": format_number,
+    "compact": compact_count,
+    "count": format_count,
+    "adapter_url": adapter_url,
+    "plain": plain_text,
+}

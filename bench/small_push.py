@@ -1,0 +1,141 @@
+"""How long does a push of a small adapter take over HTTP, and what does it cost the server?
+
+    python bench/small_push.py [--pushes 60] [--clients 8] [--rounds 3] [--folder DIR]
+
+Every push is of another adapter of two files (about 5 KB) into a running `adaptry serve`, by the real client.
+"Alone" is one client with one push after another; after each comes the limit: a file written, flushed and
+renamed, its folder flushed, and a row committed. Then several threads push at once. The server's processor
+time includes its child processes; the clients share the machine with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+from served import Served, served
+
+from adaptry.adapters.adapter import Adapter, open_dir
+from adaptry.operations.transfer import push
+from adaptry.testing.samples import tiny_lora
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pushes", type=int, default=60)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    logging.getLogger("adaptry.push").setLevel(logging.ERROR)  # the base is not registered
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder, served(Path(folder) / "data") as server:
+        fresh = adapters(Path(folder) / "adapters")
+        for _ in range(20):  # warms up both sides
+            push(server.registry, next(fresh), "warm/tone")
+        for _ in range(asked.rounds):
+            alone(server, [next(fresh) for _ in range(asked.pushes)], Path(folder) / "limit")
+            together(server, [next(fresh) for _ in range(asked.pushes)], asked.clients)
+
+
+def adapters(folder: Path) -> Iterator[Adapter]:
+    for seed in count(1):
+        yield open_dir(tiny_lora(folder / str(seed), seed=seed))
+
+
+def alone(server: Served, made: list[Adapter], place: Path) -> None:
+    registry, limit = server.registry, Limit(place)
+    ours, least, before = [], [], cpu(server)
+    for number, adapter in enumerate(made):
+        name = f"acme/tone-{number % 7}"
+        ours.append(timed(lambda a=adapter, n=name: push(registry, a, n)))
+        least.append(timed(limit.store))
+    spent = (cpu(server) - before) / len(made)
+    half, floor = statistics.median(ours), statistics.median(least)
+    tenths = statistics.quantiles(ours, n=10)
+    print(
+        f"alone: {half * 1e3:.1f} ms p50 ({tenths[0] * 1e3:.1f} to {tenths[-1] * 1e3:.1f}); three flushes"
+        f" {floor * 1e3:.1f} ms, {half / floor:.2f} x; {spent * 1e3:.1f} ms of the server's processor time"
+    )
+
+
+def together(server: Served, made: list[Adapter], clients: int) -> None:
+    before = cpu(server)
+    registries = [server.registry for _ in range(clients)]
+
+    def work(client: int) -> None:
+        for adapter in made[client::clients]:
+            push(registries[client], adapter, f"acme/tone-{client}")
+
+    with ThreadPoolExecutor(clients) as pool:
+        seconds = timed(lambda: list(pool.map(work, range(clients))))
+    spent = (cpu(server) - before) / len(made)
+    print(
+        f"{clients} clients: {len(made) / seconds:.0f} pushes/s; {spent * 1e3:.1f} ms of the server's"
+        " processor time"
+    )
+
+
+class Limit:
+    """What a durable push cannot do without: bytes, a name and a row on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._rows = sqlite3.connect(folder / "rows.db", isolation_level=None)
+        for statement in (
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
+            "CREATE TABLE IF NOT EXISTS t (x)",
+        ):
+            self._rows.execute(statement)
+
+    def store(self) -> None:
+        file = self._folder / "new"
+        with file.open("wb") as out:
+            out.write(random.randbytes(5000))
+            out.flush()
+            os.fsync(out.fileno())
+        file.rename(self._folder / random.randbytes(8).hex())
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        self._rows.execute("INSERT INTO t VALUES (?)", (random.randbytes(2000),))
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def cpu(server: Served) -> float:
+    """Seconds of processor time of the server and its children, those that ended included."""
+    times = stat(server.process)[11:15]
+    for task in Path(f"/proc/{server.process}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            times += stat(int(child))[11:13]
+    return sum(map(int, times)) / TICK
+
+
+def stat(process: int) -> list[str]:
+    """The fields after the name; none for a process that has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return []
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Sends a revision to a registry: a small one in one request, a large one file by file and resumable."""
+
+from __future__ import annotations
+
+from adaptry.adapters.content import Content
+from adaptry.core.errors import Busy, NotFound, ReadOnly, StorageFull, Unavailable
+from adaptry.core.manifest import Manifest
+from adaptry.core.progress import Progress
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer.file_upload import with_progress
+from adaptry.operations.transfer.files import upload_missing
+from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions, PushResult
+from adaptry.registry.versions import MAX_SENT
+
+
+def send_revision(
+    registry: Registry,
+    name: AdapterName,
+    content: Content,
+    manifest: Manifest,
+    options: PushOptions,
+    progress: Progress,
+    retry: RetryPolicy,
+) -> PushResult:
+    """Sends the files and the manifest, which are then a version. Raises as `versions.put` and `upload`."""
+    if manifest.size <= MAX_SENT:
+        try:
+            return _send_whole(registry, name, content, manifest, options, progress, retry)
+        except NotFound:  # from a server of an older version, unless the adapter has to be created first
+            if not options.create and not _exists(registry, name):
+                raise
+    upload_missing(registry, name, content, manifest, progress, retry)
+    return registry.versions.put(name, manifest.to_bytes(), options)
+
+
+def _send_whole(
+    registry: Registry,
+    name: AdapterName,
+    content: Content,
+    manifest: Manifest,
+    options: PushOptions,
+    progress: Progress,
+    retry: RetryPolicy,
+) -> PushResult:
+    files = [
+        b"".join(
+            with_progress(content.chunks(entry.path), f"uploading {entry.path}", 0, entry.size, progress)
+        )
+        for entry in manifest.files
+    ]
+    failures, queued = 0, 0.0
+    while True:
+        try:
+            return registry.versions.put_with_files(name, manifest.to_bytes(), options, files)
+        except (StorageFull, ReadOnly):
+            raise
+        except Busy as busy:
+            queued = retry.wait_in_queue(busy, queued)
+        except Unavailable:
+            failures += 1
+            if retry.is_exhausted(failures):
+                raise
+            retry.wait(failures)
+
+
+def _exists(registry: Registry, name: AdapterName) -> bool:
+    try:
+        registry.adapters.get(name)
+    except NotFound:
+        return False
+    return True

