@@ -13,7 +13,7 @@ lock() { # FILE, then what is compiled
   echo "requirements/$file.txt"
 }
 
-lock api pyproject.toml --extra server --extra postgres --extra s3 --extra jobs
-lock api-torch pyproject.toml --extra server --extra torch --extra postgres --extra s3 --extra jobs
-lock runner pyproject.toml --extra torch --extra postgres --extra s3 --extra jobs
+lock api pyproject.toml --extra server --extra postgres --extra s3 --extra jobs --extra gates
+lock api-torch pyproject.toml --extra server --extra torch --extra postgres --extra s3 --extra jobs --extra gates
+lock runner pyproject.toml --extra torch --extra postgres --extra s3 --extra jobs --extra gates
 lock build requirements/build.in

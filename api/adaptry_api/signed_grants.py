@@ -12,7 +12,7 @@ import hmac
 import os
 import secrets
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict
@@ -29,7 +29,7 @@ _NOT_OURS = "this upload's grant was not issued by this server; start the upload
 class SignedStatement(BaseModel):
     """`by` is the hash of the token that it was requested with, `until` a Unix time in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     by: str
     until: int
@@ -74,6 +74,10 @@ class GrantSigner:
     def mac_hex(self, *parts: str) -> str:
         """32 hex digits that only this server can compute for `parts`."""
         return hmac.digest(self._key(), "\0".join(("tag", "\n".join(parts))).encode(), "sha256").hex()[:32]
+
+    def derived_key(self, purpose: str) -> bytes:
+        """32 bytes that are the same on every server of a registry, for one purpose."""
+        return hmac.digest(self._key(), f"key\0{purpose}".encode(), "sha256")
 
     def _serializer(self, kind: type[SignedStatement]) -> URLSafeSerializer:
         """Signs with a salt for each kind of grant, so a grant of one kind is never accepted as another."""

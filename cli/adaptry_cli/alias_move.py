@@ -1,4 +1,4 @@
-"""What commands that move an alias share: `--was`, and how a move is printed."""
+"""Shared by commands that move an alias: `--was`, and how moves and their decisions are printed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.promotion import AliasMoveResult
+from adaptry.registry.interface import Registry
 from adaptry.registry.versions import Versions
 from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import print_err, print_json, print_out
@@ -33,6 +34,31 @@ def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_
         print_err(f"{found.alias} moved from version {move.was} to {found.number}")
     else:
         print_err(f"{found.alias} is already at version {found.number}")
+
+
+def print_decision(registry: Registry, promotion: int) -> None:
+    """The conditions that decided a move, and what else is to be known of it."""
+    from adaptry_cli.decision_output import condition_lines, verdict_sentence
+
+    decision = registry.policies.promotion(promotion).decision
+    for line in condition_lines(decision.results):
+        print_err(line)
+    if decision.verdict != "met":
+        print_err(verdict_sentence(decision))
+    print_err(f"decision {promotion}: adaptry promotion show {promotion}")
+
+
+def print_refusal(registry: Registry, ref: Ref, alias: str, condition: str | None, as_json: bool) -> None:
+    """All conditions of a move that was refused, as they are now."""
+    from adaptry_cli.decision_output import condition_lines
+
+    digest = registry.versions.get(ref).digest
+    decision = registry.policies.evaluate(ref.name, alias, digest, condition=condition)
+    if as_json:
+        print_json(decision)
+        return
+    for line in condition_lines(decision.results):
+        print_err(line)
 
 
 def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PAGES: Mapping[str, str] = {
-    "evidence": "evaluations",
+    "evidence": "evaluations", "open": "pages",
     "import": "from-a-hub", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
     "events": "events", "diff": "comparing", "similar": "comparing", "inspect": "formats", "check": "checks",
     "deprecate": "states", "yank": "states", "quarantine": "states", "revoke": "states", "recall": "states",
@@ -21,9 +21,10 @@ _PAGES: Mapping[str, str] = {
     "serve": "deploying", "uploads": "deploying", "migrate": "postgresql",
     "token": "permissions", "user": "permissions", "service-account": "permissions", "group": "permissions",
     "member": "permissions", "quota": "limits", "grant": "permissions", "access": "permissions",
-    "admin": "permissions", "audit": "audit",
+    "admin": "permissions", "audit": "audit", "webhook": "webhooks",
+    "policy": "gates", "approve": "gates", "promotion": "gates",
     "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
-    "publisher": "publishing", "issuer": "publishing",
+    "publisher": "publishing", "issuer": "publishing", "sso": "signing-in",
 }  # fmt: skip
 """A command's page under docs/, by its first word; of all others it is cli.md."""
 
@@ -32,6 +33,26 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry push ./out acme/tone --metric accuracy=0.91",
         "adaptry push ./out acme/tone --base org/model --alias staging",
         "adaptry push hf:someone/their-lora acme/theirs",
+    ),
+    "policy": (
+        "adaptry policy set acme/tone policy.yaml",
+        "adaptry policy try acme/tone@3",
+        "adaptry policy ls acme/tone",
+    ),
+    "policy set": ("adaptry policy set acme/tone policy.yaml", "adaptry policy set acme - < policy.yaml"),
+    "policy try": (
+        "adaptry policy try acme/tone",
+        "adaptry policy try acme/tone@3 --policy policy.yaml",
+    ),
+    "approve": ("adaptry approve acme/tone@3", "adaptry approve acme/tone --list"),
+    "promotion": (
+        "adaptry promotion ls acme/tone",
+        "adaptry promotion show 12",
+        "adaptry promotion replay 12",
+    ),
+    "promotion replay": (
+        "adaptry promotion replay 12",
+        "adaptry promotion replay decision.json --evidence",
     ),
     "pull": (
         "adaptry pull acme/tone@prod --to ./tone",
@@ -293,6 +314,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "publisher ls": ("adaptry publisher ls acme/tone",),
     "publisher rm": ("adaptry publisher rm acme/tone 1",),
+    "sso": ("adaptry sso map ml-engineers ml-team", "adaptry sso ls"),
+    "sso map": ("adaptry sso map ml-engineers ml-team",),
+    "sso ls": ("adaptry sso ls",),
+    "sso unmap": ("adaptry sso unmap ml-engineers",),
+    "sso link": ("adaptry sso link ann --issuer https://login.example.com --subject 00u1",),
+    "sso users": ("adaptry sso users",),
     "quota": ("adaptry quota set acme --bytes 500GB", "adaptry quota show acme"),
     "quota show": ("adaptry quota show acme", "adaptry quota show alice --principal"),
     "quota ls": ("adaptry quota ls",),
@@ -302,6 +329,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry quota set acme/ci --principal --requests unlimited",
     ),
     "quota rm": ("adaptry quota rm acme",),
+    "webhook": ("adaptry webhook add acme https://ci.example.com/hook", "adaptry webhook ls"),
+    "webhook add": (
+        "adaptry webhook add acme https://ci.example.com/hook --event alias.moved --event 'version.*'",
+        "adaptry webhook add acme https://ci.example.com/hook --adapter 'tone-*'",
+    ),
+    "webhook ls": ("adaptry webhook ls acme",),
+    "webhook show": ("adaptry webhook show 3",),
+    "webhook rm": ("adaptry webhook rm 3",),
+    "webhook enable": ("adaptry webhook enable 3",),
+    "webhook disable": ("adaptry webhook disable 3",),
+    "webhook test": ("adaptry webhook test 3",),
+    "webhook rotate": ("adaptry webhook rotate 3 --overlap 48",),
+    "webhook deliveries": ("adaptry webhook deliveries 3 --limit 20",),
+    "webhook redeliver": ("adaptry webhook redeliver 3 msg_0123456789abcdef01234567",),
     "grant": (
         "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
         "adaptry grant ls --namespace acme",
@@ -356,6 +397,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "logout": ("adaptry logout https://registry.example.com",),
     "whoami": ("adaptry whoami",),
+    "open": ("adaptry open acme/tone@prod", "adaptry open acme/tone --print"),
     "completion": ("adaptry completion bash", "adaptry completion fish"),
 }
 """Lines as a user would type them."""

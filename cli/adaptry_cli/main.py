@@ -62,6 +62,12 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "metrics": ("metrics:metrics", "Log and show metrics of a version."),
         "evidence": ("evidence:evidence", "Add and show results of evaluations."),
         "alias": ("alias:alias", "Point aliases such as prod and staging at versions."),
+        "policy": ("policy:policy", "Set and try the conditions for moves of an alias."),
+        "approve": (
+            "approve:approve",
+            "Approve that an alias (prod) moves from where it is now to a version.",
+        ),
+        "promotion": ("promotion:promotion", "List, show and replay decisions of moves."),
         "promote": ("promote:promote", "Move an alias (prod) to a version."),
         "rollback": ("rollback:rollback", "Move an alias back to the version it was at before."),
     },
@@ -123,6 +129,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         ),
         "publisher": ("publisher:publisher", "Let CI jobs push to an adapter without a stored token."),
         "issuer": ("issuer:issuer", "Trust, list and remove issuers of ID tokens for CI jobs."),
+        "sso": ("sso:sso", "Map groups and link users of the identity provider for signing in."),
         "group": ("group:group", "Create, list, fill and delete groups; administrators only."),
         "member": ("member:member", "Add, list and remove the members of a namespace."),
         "quota": (
@@ -142,6 +149,11 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Run a registry": {
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "open": ("open:open_page", "Open an adapter's page in a browser."),
+        "webhook": (
+            "webhook:webhook",
+            "Send a namespace's events to other systems, signed, and see what became of them.",
+        ),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
             "backup:backup",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from adaptry.core.errors import CheckFailed
 from adaptry.core.refs import Ref
 from adaptry.operations import promotion
 from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import MoveRequest
 from adaptry.registry.interface import Registry
-from adaptry_cli.alias_move import only_from_option, print_move
-from adaptry_cli.arguments import ALIAS, REF
+from adaptry_cli.alias_move import only_from_option, print_decision, print_move, print_refusal
+from adaptry_cli.arguments import ALIAS, REF, validate_options
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option
@@ -27,13 +29,39 @@ from adaptry_cli.out import json_option
     help="The alias to move.",
 )
 @only_from_option
+@click.option(
+    "--if",
+    "condition",
+    metavar="EXPR",
+    help="Move the alias only if this condition is met, beside those of its policies.",
+)
+@click.option(
+    "--override",
+    metavar="REASON",
+    help="Move the alias although conditions are not met. Takes the right policy.override.",
+)
 @registry_option
 @json_option
-def promote(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_json: bool) -> None:
+def promote(
+    registry: Registry,
+    ref: Ref,
+    alias: str,
+    only_from: int | None,
+    condition: str | None,
+    override: str | None,
+    as_json: bool,
+) -> None:
     """Move an alias (prod) to a version.
 
-    `adaptry rollback` moves it back.
+    If the alias has a policy, shows each condition with its numbers, and exits with 1 if the alias does not
+    move. `adaptry rollback` moves it back, which needs no conditions.
     """
-    print_move(
-        registry.versions, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json
-    )
+    request = validate_options(MoveRequest, condition=condition, override=override)
+    try:
+        moved = promotion.promote(registry, ref, alias, only_from=only_from, request=request)
+    except CheckFailed:
+        print_refusal(registry, ref, alias, condition, as_json)
+        raise
+    if moved.alias.promotion is not None and not as_json:
+        print_decision(registry, moved.alias.promotion)
+    print_move(registry.versions, ref.name, moved, as_json)

@@ -26,8 +26,10 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.records import PushOptions
+from adaptry.registry.webhooks import WebhookRequest
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.app import create_app
@@ -48,6 +50,7 @@ STRANGERS: dict[str, Identity | None] = {
     "a pattern that only looks alike": Identity.with_role("pat", "admin", ("acme-*", "a?me-*")),
 }
 WITHOUT_TWIN = {
+    "/-/static/{tag}/{file}": "the files of the pages themselves, the same for everybody",
     "/xet/{upload}/v1/xorbs/default/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/v1/chunks/{kind}/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/shards": "the address has a grant that the server signed",
@@ -115,11 +118,16 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     publisher = registry.publishers.add(
         TONE, PublisherRequest(issuer="hidden", project_id="1", owner_id="2", workflow="w.yml", branch="main")
     )
+    text = "alias: stage\nrequire:\n- state() == 'active'\n"
+    registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
+    promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
+    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://127.0.0.1:9/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
         "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",
+        "number": "1",
     }  # fmt: skip
     of_hub = version | {"revision": "main"}
     of_base = {"path": "config.json", "digest": str(digest), "revision": "main"}
@@ -140,8 +148,10 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "{group}": [Twin("hidden", "absent", {})],
         "{issuer}": [Twin("hidden", "absent", {})],
         "/evidence/{id}": [Twin(str(measured), "999", {"part": "file"})],
+        "/promotions/{id}": [Twin(str(promotion), "999", {})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
         "/tokens/{id}": [Twin(str(token), "999", {})],
+        "/webhooks/{id}": [Twin(str(hook), "999", {"message": registry.webhooks.test(hook).message})],
         "/grants/{id}": [Twin(str(grant), "999", {})],
     }
 
@@ -167,6 +177,7 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/rename": {"to": "evil/moved"},
         "/metrics": {"metrics": {"accuracy": 1.0}},
         "/aliases/{alias}": {"to": digest},
+        "/evaluation": {"to": digest},
         "/members": {"principal": "evan", "role": "viewer"},
         "/accountable": {"principal": "evan"},
         "/gone": {"reason": "switched off"},
@@ -180,6 +191,8 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/state": {"state": "revoked", "reason": "mine"},
         "/settings": {"private": False},
         "/withdrawal": {"reason": "mine"},
+        "/secret": {"hours": 1},
+        "/webhooks/{id}": {"is_enabled": False},
         "/evidence": {"digest": digest, "format": "lm-eval", "values": [{"metric": "m", "value": 1.0}]},
         "/rollouts": {"to": digest, "plan": {"steps": [10, 100]}},
     }
@@ -243,9 +256,15 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "uploads": lambda name: f"/api/v1/uploads?namespace={name.partition('/')[0]}",
     "access": lambda name: f"/api/v1/access?principal=root&action=read&ref={name}",
     "grants": lambda name: f"/api/v1/grants?namespace={name.partition('/')[0]}",
+    "webhooks": lambda name: f"/api/v1/webhooks?namespace={name.partition('/')[0]}",
     "quotas": lambda name: f"/api/v1/quotas?scope=namespace&name={name.partition('/')[0]}",
+    "policies": lambda name: f"/api/v1/policies?scope={name}",
+    "policy versions": lambda name: f"/api/v1/policies/history?scope={name}&alias=prod",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",
+    "home": lambda name: f"/?format=json&q=name:{name}",
+    "compare": lambda name: f"/-/compare?ref={name}&ref={name}@1",
+    "fleet": lambda name: "/-/fleet?format=json",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",
 }
 

@@ -18,8 +18,10 @@ from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.version_state import change_state
+from adaptry.registry.aliases import MoveRequest
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.workers import RecallProof, ResidentReport, WorkerReport
@@ -78,7 +80,9 @@ def fill(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path]) -
     third = registry.versions.get(Ref.parse("acme/tone@3"))
     registry.rollouts.start(TONE, "prod", third.digest, RolloutPlan(steps=(10, 50, 100)))
     registry.rollouts.change(TONE, "prod", RolloutChange(to="advance"), 1)
-    registry.aliases.move(TONE, "stage", third.digest, None)
+    text = "alias: stage\nrequire:\n- state() == 'deprecated'\n"
+    registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
+    registry.aliases.move(TONE, "stage", third.digest, None, MoveRequest(override="for a test"))
     registry.aliases.move(TONE, "brief", third.digest, None)
     registry.aliases.remove(TONE, "brief", 1)
     assert prod.number == 2
@@ -174,7 +178,8 @@ def restored(busy: LocalRegistry, folder: Path, tmp_path: Path, lora: Callable[[
     prod = next(one for one in registry.aliases.list(TONE) if one.alias == "prod")
     registry.rollouts.change(TONE, "prod", RolloutChange(to="abort", reason="enough"), _generation(registry))
     registry.aliases.move(TONE, "prod", third.digest, prod.generation)
-    registry.aliases.move(TONE, "stage", third.digest, _of(registry, "stage"))
+    anyway = MoveRequest(override="for a test")
+    registry.aliases.move(TONE, "stage", third.digest, _of(registry, "stage"), anyway)
     registry.aliases.move(TONE, "fresh", third.digest, None)
     registry.aliases.move(TONE, "brief", third.digest, None)
     push(registry, open_dir(lora(8)), AdapterName.parse("late/comer"))

@@ -23,6 +23,7 @@ from adaptry_api.routes import (
     invitations,
     jobs,
     metrics,
+    policies,
     principals,
     publishers,
     quotas,
@@ -31,10 +32,12 @@ from adaptry_api.routes import (
     runners,
     schedules,
     search,
+    sso,
     tokens,
     uploads,
     verdicts,
     versions,
+    webhooks,
     workers,
 )
 
@@ -53,6 +56,10 @@ def all_routes() -> list[APIRouter]:
         metrics.ROUTES,
         evidence.ROUTES,
         evidence.BY_ID,
+        policies.ROUTES,
+        policies.OF_ALIAS,
+        policies.PROMOTIONS,
+        policies.PROMOTION,
         rollouts.ROUTES,
         workers.ROUTES,
         jobs.ROUTES,
@@ -62,9 +69,11 @@ def all_routes() -> list[APIRouter]:
         grants.ROUTES,
         publishers.ISSUERS,
         publishers.ROUTES,
+        sso.ROUTES,
         inference.ROUTES,
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
+        webhooks.ROUTES,
     ]
     return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fastapi import Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
+from adaptry.core.gates.expression import MAX_LENGTH
 from adaptry.registry import protocol
+from adaptry.registry.aliases import MoveRequest
 from adaptry.registry.records import AliasInfo
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.etags import SeenGeneration, SeenOrAbsent, etag_response
@@ -19,9 +21,13 @@ ONE = "/{alias}"
 
 
 class AliasMoveRequest(BaseModel, extra="forbid"):
-    """The revision for the alias to name."""
+    """The revision for the alias to name. `condition` holds beyond those of its policies; `override` is the
+    reason why they are overridden.
+    """
 
     to: Digest
+    condition: str | None = Field(default=None, min_length=1, max_length=MAX_LENGTH)
+    override: str | None = Field(default=None, min_length=3, max_length=1024)
 
 
 @ROUTES.get("")
@@ -53,10 +59,14 @@ def move_alias(
 ) -> AliasInfo:
     """Move an alias to another version, or create it.
 
+    The conditions of its policies must be met, otherwise the answer is 422 with each that is not. `override`
+    takes the right `policy.override`.
+
     `If-Match: "<generation>"` is required, or `If-None-Match: *` for a new alias. If somebody else has moved
     the alias since, the answer is 409 and nothing changes.
     """
-    moved = registry.aliases.move(name, alias, body.to, was)
+    request = MoveRequest(condition=body.condition, override=body.override)
+    moved = registry.aliases.move(name, alias, body.to, was, request)
     response.headers["ETag"] = f'"{moved.generation}"'
     return moved
 

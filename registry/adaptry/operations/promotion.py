@@ -14,7 +14,7 @@ from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lifecycle import STATE_RULES
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.adapters import Adapters
-from adaptry.registry.aliases import Aliases
+from adaptry.registry.aliases import AS_POLICIES_SAY, Aliases, MoveRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
@@ -42,11 +42,18 @@ class AliasMoveResult:
         return short_repr(self, f"{self.alias.alias} at version {self.alias.number}", came)
 
 
-def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None = None) -> AliasMoveResult:
+def promote(
+    registry: Registry,
+    ref: Ref,
+    alias: str,
+    *,
+    only_from: int | None = None,
+    request: MoveRequest = AS_POLICIES_SAY,
+) -> AliasMoveResult:
     """Points `alias` at the version that `ref` selects now; does nothing if it already does.
 
     `only_from` is the number of the version that it must point at (0: it must not exist). Raises `Conflict`
-    if it points elsewhere or was moved at the same time, `NotFound`, `InvalidRef`, `PermissionDenied`.
+    if it points elsewhere or was moved at the same time, and the errors of `Aliases.move`.
     """
     alias = parse_stored_alias(alias)
     to = registry.versions.get(ref)
@@ -57,7 +64,7 @@ def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None =
         )
     if found and found.digest == to.digest:
         return AliasMoveResult(found, found.number)
-    moved = registry.aliases.move(ref.name, alias, to.digest, found.generation if found else None)
+    moved = registry.aliases.move(ref.name, alias, to.digest, found.generation if found else None, request)
     return AliasMoveResult(moved, found.number if found else None)
 
 

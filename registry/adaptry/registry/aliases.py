@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from pydantic import Field
+
 from adaptry.core.digest import Digest
+from adaptry.core.gates.expression import MAX_LENGTH
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import AliasInfo
+from adaptry.registry.records import AliasInfo, Value
+
+
+class MoveRequest(Value):
+    """What a move asks for beyond the alias's policies: one more `condition`, or that they are overridden,
+    with a reason.
+    """
+
+    condition: str | None = Field(default=None, min_length=1, max_length=MAX_LENGTH)
+    override: str | None = Field(default=None, min_length=3, max_length=1024)
+
+
+AS_POLICIES_SAY = MoveRequest()
 
 
 class Aliases(ABC):
@@ -17,10 +32,20 @@ class Aliases(ABC):
         """In name order. Raises `NotFound`."""
 
     @abstractmethod
-    def move(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
-        """Compare-and-swap: moves only if the alias's generation is `was` (None: it does not exist).
+    def move(
+        self,
+        name: AdapterName,
+        alias: str,
+        to: Digest,
+        was: int | None,
+        request: MoveRequest = AS_POLICIES_SAY,
+    ) -> AliasInfo:
+        """Compare-and-swap: moves only if the alias's generation is `was` (None: it does not exist), and the
+        conditions of its policies are met (`registry.policies`).
 
-        Raises `Conflict` with the state found, `NotFound`, `PermissionDenied`, `InvalidRef`.
+        Raises `Conflict` with the state found, `CheckFailed` with every condition that is not met,
+        `MissingDependency` where conditions cannot be evaluated, `NotFound`, `PermissionDenied`,
+        `InvalidRef`, and `Invalid` for a condition that cannot be read.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""`Registry`: nineteen roles, each a small interface; a function asks for the role that it needs.
+"""`Registry`: twenty-two roles, each a small interface; a function asks for the role that it needs.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass the
 same contract suite, errors included. All methods of all roles raise `Unavailable` when the store or server
@@ -26,13 +26,16 @@ if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.grants import Grants
     from adaptry.registry.jobs import Jobs
     from adaptry.registry.metrics import Metrics
+    from adaptry.registry.policies import Policies
     from adaptry.registry.principals import Principals
     from adaptry.registry.publishers import Publishers
     from adaptry.registry.quotas import Quotas
     from adaptry.registry.rollouts import Rollouts
+    from adaptry.registry.sso import SingleSignOn
     from adaptry.registry.tokens import Tokens
     from adaptry.registry.uploads import Uploads
     from adaptry.registry.versions import Versions
+    from adaptry.registry.webhooks import Webhooks
     from adaptry.registry.workers import Workers
 
 
@@ -51,13 +54,16 @@ class Registry(ABC):
     events: Events
     workers: Workers
     rollouts: Rollouts
+    policies: Policies
     jobs: Jobs
     principals: Principals
     grants: Grants
     tokens: Tokens
     quotas: Quotas
     publishers: Publishers
+    sso: SingleSignOn
     audit: AuditLog
+    webhooks: Webhooks
 
     @property
     def is_on_this_machine(self) -> bool:

@@ -19,12 +19,14 @@ from adaptry.testing.contract.evidence import EvidenceContract
 from adaptry.testing.contract.inference import InferenceContract
 from adaptry.testing.contract.inspections import InspectionsContract
 from adaptry.testing.contract.jobs import JobsContract
+from adaptry.testing.contract.policies import PoliciesContract
 from adaptry.testing.contract.revisions import RevisionsContract
 from adaptry.testing.contract.rollouts import RolloutsContract
 from adaptry.testing.contract.search import SearchContract
 from adaptry.testing.contract.states import StatesContract
 from adaptry.testing.contract.tenants import TenantsContract
 from adaptry.testing.contract.uploads import UploadsContract
+from adaptry.testing.contract.webhooks import WebhooksContract
 from adaptry.testing.contract.workers import WorkersContract
 
 __all__ = ["RegistryContract"]
@@ -48,8 +50,10 @@ class RegistryContract(
     BaseVisibilityContract,
     EventsContract,
     EvidenceContract,
+    PoliciesContract,
     JobsContract,
     InferenceContract,
+    WebhooksContract,
     TenantsContract,
 ):
     """All promises of `Registry`, one test each."""

@@ -18,7 +18,9 @@ Action = Literal[
     "worker.report",
     "member.manage",
     "policy.manage",
+    "policy.override",
     "token.manage",
+    "webhook.manage",
     "admin",
 ]
 
@@ -28,13 +30,16 @@ ACTIONS: Mapping[Action, str] = {
     "evidence.add": "log metrics of a version; add and withdraw evidence, and upload its files",
     "alias.move": "create, move and remove aliases; start and control rollouts",
     "state.set": "change a version's state, read the files of a quarantined one, change visibility",
-    "approve": "approve a promotion (reserved: nothing asks for an approval yet)",
+    "approve": "approve that an alias moves to a version",
     "delete": "delete an adapter, or rename it",
     "job.run": "submit, cancel and retry jobs and schedules",
     "inference.authorize": "ask who may use adapters for inference, as a gateway; needs no read",
     "worker.report": "report what an engine has loaded",
     "member.manage": "add and remove members and grants of a namespace",
-    "policy.manage": "push past findings that block, take back a revocation, read revoked files",
+    "policy.manage": "set and remove policies of aliases; push past findings that block, take back a"
+    " revocation, read revoked files",
+    "policy.override": "move an alias though conditions of its policy are not met, with a reason",
     "token.manage": "create service accounts of a namespace; create and revoke their tokens",
+    "webhook.manage": "add, change and remove the webhooks of a namespace, and see their deliveries",
     "admin": "on `*` only: every action everywhere, users, groups, bases, and what belongs to no namespace",
 }

@@ -20,7 +20,7 @@ _MAINTAINER: Final[Actions] = _WRITER | {"approve"}
 _WORKER: Final[Actions] = _VIEWER | {"worker.report"}
 
 ROLES: Mapping[str, Actions] = {
-    "admin": _WRITER | {"policy.manage", "worker.report", "admin"},
+    "admin": _WRITER | {"policy.manage", "policy.override", "worker.report", "admin"},
     "owner": frozenset(ACTIONS) - {"admin"},
     "maintainer": _MAINTAINER,
     "writer": _WRITER,

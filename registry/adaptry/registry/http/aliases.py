@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, parse_stored_alias
-from adaptry.registry.aliases import Aliases
+from adaptry.registry.aliases import AS_POLICIES_SAY, Aliases, MoveRequest
 from adaptry.registry.http.connection import Connection
 from adaptry.registry.http.paths import owner_path
 from adaptry.registry.records import AliasInfo
@@ -26,10 +26,18 @@ class HttpAliases(Aliases):
     def list(self, name: AdapterName) -> tuple[AliasInfo, ...]:
         return self.server.request_value(_ALIASES, "GET", owner_path(name, "aliases"))
 
-    def move(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
+    def move(
+        self,
+        name: AdapterName,
+        alias: str,
+        to: Digest,
+        was: int | None,
+        request: MoveRequest = AS_POLICIES_SAY,
+    ) -> AliasInfo:
         seen = {"If-None-Match": "*"} if was is None else {"If-Match": f'"{was}"'}
         path = owner_path(name, "aliases", parse_stored_alias(alias))
-        return self.server.request_value(_ALIAS, "PUT", path, body={"to": str(to)}, headers=seen, again=False)
+        body = {"to": str(to), **request.model_dump(exclude_none=True)}
+        return self.server.request_value(_ALIAS, "PUT", path, body=body, headers=seen, again=False)
 
     def remove(self, name: AdapterName, alias: str, was: int) -> None:
         path = owner_path(name, "aliases", parse_stored_alias(alias))

@@ -21,14 +21,17 @@ from adaptry.registry.http.files import HttpFiles
 from adaptry.registry.http.grants import HttpGrants
 from adaptry.registry.http.jobs import HttpJobs
 from adaptry.registry.http.metrics import HttpMetrics
+from adaptry.registry.http.policies import HttpPolicies
 from adaptry.registry.http.presigned import DirectUploader
 from adaptry.registry.http.principals import HttpPrincipals
 from adaptry.registry.http.publishers import HttpPublishers
 from adaptry.registry.http.quotas import HttpQuotas
 from adaptry.registry.http.rollouts import HttpRollouts
+from adaptry.registry.http.sso import HttpSingleSignOn
 from adaptry.registry.http.tokens import HttpTokens
 from adaptry.registry.http.uploads import HttpUploads
 from adaptry.registry.http.versions import HttpVersions
+from adaptry.registry.http.webhooks import HttpWebhooks
 from adaptry.registry.http.workers import HttpWorkers
 from adaptry.registry.interface import Registry
 
@@ -58,7 +61,7 @@ class HttpRegistry(Registry):
     def __init__(
         self, url: str, token: str | None = None, ca_bundle: str | None = None, proxy: str | None = None
     ) -> None:
-        self.url = check_url(url)
+        self.url: str = check_url(url)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise Invalid("the token has invalid characters; was something else copied with it?")
         self._server = Connection(self.url, token, open_pool(self.url, ca_bundle, proxy))
@@ -74,13 +77,16 @@ class HttpRegistry(Registry):
         self.events = HttpEvents(self._server)
         self.workers = HttpWorkers(self._server)
         self.rollouts = HttpRollouts(self._server)
+        self.policies = HttpPolicies(self._server)
         self.jobs = HttpJobs(self._server)
         self.principals = HttpPrincipals(self._server)
         self.grants = HttpGrants(self._server)
         self.tokens = HttpTokens(self._server)
         self.quotas = HttpQuotas(self._server)
         self.publishers = HttpPublishers(self._server)
+        self.sso = HttpSingleSignOn(self._server)
         self.audit = HttpAuditLog(self._server)
+        self.webhooks = HttpWebhooks(self._server)
 
     @property
     def is_on_this_machine(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, and_, func, or_, update
 from sqlmodel import col, select
 from sqlmodel.sql.expression import Select
 
@@ -74,6 +74,25 @@ def page(
     return Page[EvidenceInfo](
         items=items, next=cursors.encode(items[-1].id, about) if len(rows) > limit else None
     )
+
+
+def newest_of_tasks(
+    tx: Transaction, version: VersionRecord, tasks: Collection[str], metrics: Collection[str]
+) -> tuple[EvidenceInfo, ...]:
+    """The newest evidence in force of each metric and filter: of these tasks, and of these metrics without a
+    task.
+    """
+    wanted = or_(
+        col(MetricRow.task).in_(tasks),
+        and_(col(MetricRow.task).is_(None), col(MetricRow.metric).in_(metrics)),
+    )
+    newest = (
+        select(func.max(MetricRow.id))
+        .where(MetricRow.version_id == version.key, wanted, col(MetricRow.withdrawn_at).is_(None))
+        .group_by(col(MetricRow.task), col(MetricRow.metric), col(MetricRow.filter))
+    )
+    rows = tx.exec(_query().where(col(MetricRow.id).in_(newest)).order_by(col(MetricRow.id)))
+    return tuple(_info(*row) for row in rows)
 
 
 def find(tx: Transaction, id: int) -> EvidenceInfo | None:

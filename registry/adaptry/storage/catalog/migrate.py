@@ -38,6 +38,10 @@ KNOWN = (
     "0019",
     "0020",
     "0021",
+    "0022",
+    "0023",
+    "0024",
+    "0025",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")

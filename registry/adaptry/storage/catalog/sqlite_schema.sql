@@ -17,7 +17,7 @@ CREATE TABLE adapters (
 	updated_at DATETIME NOT NULL,
 	deleted_at DATETIME,
 	next_number INTEGER NOT NULL,
-	downloads INTEGER NOT NULL, moved_to INTEGER, folded VARCHAR,
+	downloads INTEGER NOT NULL, moved_to INTEGER, folded VARCHAR, version_count INTEGER DEFAULT '0' NOT NULL,
 	CONSTRAINT pk_adapters PRIMARY KEY (id),
 	CONSTRAINT uq_adapters_name UNIQUE (name)
 );
@@ -454,7 +454,7 @@ CREATE TABLE tokens (
 	created_by VARCHAR NOT NULL,
 	expires_at DATETIME,
 	revoked_at DATETIME,
-	last_used_at DATETIME,
+	last_used_at DATETIME, external_id INTEGER,
 	CONSTRAINT fk_tokens_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
 	CONSTRAINT uq_tokens_secret_sha256 UNIQUE (secret_sha256),
 	CONSTRAINT uq_tokens_principal_id_name UNIQUE (principal_id, name)
@@ -536,6 +536,13 @@ CREATE INDEX ix_metric_values_version ON metric_values (version_id, id);
 CREATE INDEX ix_metric_values_task ON metric_values (version_id, task, metric, id);
 CREATE INDEX ix_metric_values_file ON metric_values (version_id, file_digest) WHERE file_digest IS NOT NULL;
 CREATE INDEX ix_metric_values_logged ON metric_values (version_id, id) WHERE file_digest IS NULL;
+CREATE INDEX ix_adapters_visible ON adapters (visibility, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_updated ON adapters (visibility, updated_at DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_downloads ON adapters (visibility, downloads DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_versions ON adapters (visibility, version_count DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_updated ON adapters (namespace, visibility, updated_at DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_downloads ON adapters (namespace, visibility, downloads DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_versions ON adapters (namespace, visibility, version_count DESC, name) WHERE deleted_at IS NULL;
 CREATE TABLE issuers (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	name VARCHAR NOT NULL,
@@ -571,3 +578,102 @@ CREATE TABLE used_id_tokens (
 	CONSTRAINT pk_used_id_tokens PRIMARY KEY (jti_sha256)
 );
 CREATE INDEX ix_used_id_tokens_expires_at ON used_id_tokens (expires_at);
+CREATE TABLE webhooks (
+	"by" VARCHAR NOT NULL,
+	rights TEXT NOT NULL,
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR NOT NULL,
+	url TEXT NOT NULL,
+	adapters VARCHAR NOT NULL,
+	kinds TEXT NOT NULL,
+	secret VARCHAR NOT NULL,
+	old_secret VARCHAR,
+	old_secret_until DATETIME,
+	cursor INTEGER NOT NULL,
+	failures INTEGER NOT NULL,
+	created_at DATETIME NOT NULL,
+	disabled_at DATETIME,
+	disabled_reason VARCHAR
+);
+CREATE INDEX ix_webhooks_namespace ON webhooks (namespace);
+CREATE TABLE webhook_deliveries (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	message VARCHAR NOT NULL,
+	webhook_id INTEGER NOT NULL,
+	event INTEGER,
+	kind VARCHAR NOT NULL,
+	state VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	due_at DATETIME NOT NULL,
+	attempts INTEGER NOT NULL,
+	tried_at DATETIME,
+	status INTEGER,
+	error VARCHAR,
+	milliseconds INTEGER,
+	CONSTRAINT fk_webhook_deliveries_webhook_id FOREIGN KEY(webhook_id) REFERENCES webhooks (id),
+	CONSTRAINT uq_webhook_deliveries_message UNIQUE (message)
+);
+CREATE INDEX ix_webhook_deliveries_due ON webhook_deliveries (webhook_id, due_at) WHERE state = 'pending';
+CREATE INDEX ix_webhook_deliveries_webhook ON webhook_deliveries (webhook_id, id);
+CREATE INDEX ix_webhook_deliveries_created_at ON webhook_deliveries (created_at);
+CREATE TABLE policies (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR,
+	adapter_id INTEGER,
+	alias VARCHAR NOT NULL,
+	version INTEGER NOT NULL,
+	text TEXT,
+	set_at DATETIME NOT NULL,
+	set_by VARCHAR NOT NULL,
+	CONSTRAINT fk_policies_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id)
+);
+CREATE UNIQUE INDEX ix_policies_namespace ON policies (namespace, alias, version);
+CREATE UNIQUE INDEX ix_policies_adapter ON policies (adapter_id, alias, version);
+CREATE TABLE approvals (
+	adapter_id INTEGER NOT NULL,
+	alias VARCHAR NOT NULL,
+	version_id INTEGER NOT NULL,
+	generation INTEGER NOT NULL,
+	approved_by VARCHAR NOT NULL,
+	approved_at DATETIME NOT NULL,
+	withdrawn_at DATETIME,
+	CONSTRAINT pk_approvals PRIMARY KEY (adapter_id, alias, version_id, generation, approved_by),
+	CONSTRAINT fk_approvals_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id),
+	CONSTRAINT fk_approvals_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
+);
+CREATE TABLE promotions (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	adapter_id INTEGER NOT NULL,
+	alias VARCHAR NOT NULL,
+	generation INTEGER NOT NULL,
+	record_digest VARCHAR NOT NULL,
+	record TEXT NOT NULL,
+	CONSTRAINT fk_promotions_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id)
+);
+CREATE INDEX ix_promotions_adapter ON promotions (adapter_id, id);
+CREATE INDEX ix_promotions_alias ON promotions (adapter_id, alias, id);
+CREATE TABLE external_users (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	issuer VARCHAR NOT NULL,
+	subject VARCHAR NOT NULL,
+	principal_id INTEGER NOT NULL,
+	refresh_token VARCHAR,
+	confirmed_at DATETIME,
+	ended_at DATETIME,
+	claimed_until DATETIME,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT fk_external_users_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
+	CONSTRAINT uq_external_users_issuer_subject UNIQUE (issuer, subject)
+);
+CREATE INDEX ix_external_users_principal_id ON external_users (principal_id);
+CREATE TABLE provider_groups (
+	claim VARCHAR NOT NULL,
+	group_id INTEGER NOT NULL,
+	set_at DATETIME NOT NULL,
+	set_by VARCHAR NOT NULL,
+	CONSTRAINT pk_provider_groups PRIMARY KEY (claim),
+	CONSTRAINT fk_provider_groups_group_id FOREIGN KEY(group_id) REFERENCES principal_groups (id)
+);
+CREATE INDEX ix_provider_groups_group_id ON provider_groups (group_id);
+CREATE INDEX ix_tokens_external_id ON tokens (external_id);

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.errors import CheckFailed, Conflict, NotFound
+from adaptry.core.gates.decision import refusal
 from adaptry.core.lifecycle import require_alias_allowed
 from adaptry.core.refs import AdapterName, Ref, parse_alias, parse_stored_alias
-from adaptry.registry.aliases import Aliases
+from adaptry.registry.aliases import AS_POLICIES_SAY, Aliases, MoveRequest
 from adaptry.registry.records import AliasInfo
-from adaptry.storage.catalog import aliases, events, git_refs
-from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog import aliases, events, git_refs, promotions
 from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.versions import VersionRecord, to_record
+from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.gates import Move, decide
 
 _INFO = TypeAdapter(AliasInfo)
 
@@ -34,19 +34,35 @@ class LocalAliases(Aliases):
         with self.context.catalog.read() as tx:
             return aliases.infos(tx, self.context.readable_adapter(tx, name))
 
-    def move(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
-        parse_stored_alias(alias)
-        with self.context.write() as tx:
-            adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
-            target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
-            return self.context.run_once(tx, _INFO, lambda: self._move(tx, adapter, alias, target, was))
-
-    def _move(
-        self, tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, was: int | None
+    def move(
+        self,
+        name: AdapterName,
+        alias: str,
+        to: Digest,
+        was: int | None,
+        request: MoveRequest = AS_POLICIES_SAY,
     ) -> AliasInfo:
+        parse_stored_alias(alias)
+        with self.context.catalog.read() as tx:
+            decide(self.context, tx, self._requested(tx, name, alias, to, request))
+        with self.context.write() as tx:
+            move = self._requested(tx, name, alias, to, request)
+            return self.context.run_once(tx, _INFO, lambda: self._move(tx, move, was))
+
+    def _requested(
+        self, tx: Transaction, name: AdapterName, alias: str, to: Digest, request: MoveRequest
+    ) -> Move:
+        """Raises `NotFound`, `PermissionDenied`."""
+        adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
+        if request.override is not None:
+            self.context.require("policy.override", name, alias=alias)
+        target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
         found = aliases.find(tx, adapter, alias)
-        _require_seen(adapter.name, alias, found, was)
-        return point_alias(tx, adapter, alias, to, found, self.context.clock(), self.context.identity.name)
+        return Move(adapter, alias, target, found, self.context.identity.name, request)
+
+    def _move(self, tx: Transaction, move: Move, was: int | None) -> AliasInfo:
+        _require_seen(move.adapter.name, move.alias, move.found, was)
+        return point_alias(self.context, tx, move)
 
     def remove(self, name: AdapterName, alias: str, was: int) -> None:
         now = self.context.clock()
@@ -68,20 +84,13 @@ class LocalAliases(Aliases):
             )
 
 
-def point_alias(
-    tx: Transaction,
-    adapter: AdapterRecord,
-    alias: str,
-    to: VersionRecord,
-    found: AliasTarget | None,
-    now: datetime,
-    by: str,
-) -> AliasInfo:
-    """Points an alias, previously at `found`, to a version, with an event.
+def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> AliasInfo:
+    """Makes a move, with an event, if its policies allow it. Every move of an alias is made here.
 
     Raises `Conflict` for a version that aliases may not name, `InvalidRef` for a new alias with a name that
-    git refuses.
+    git refuses, `CheckFailed` if conditions are not met, and the errors of `gates.decide`.
     """
+    adapter, alias, to, found = move.adapter, move.alias, move.to, move.found
     require_alias_allowed(alias, to.state, to.number)
     if found is None:
         parse_alias(alias)
@@ -92,12 +101,20 @@ def point_alias(
             )
     if found is None and (ref := git_refs.find(tx, adapter, alias)):
         raise Conflict(f"{adapter.name} has a {ref.kind} {alias}; choose another name for the alias")
-    info = aliases.set_target(tx, adapter, alias, to, now, by)
+    decision = decide(context, tx, move)
+    if decision is not None and not decision.is_allowed:
+        raise CheckFailed(refusal(decision))
+    now = context.clock()
+    info = aliases.set_target(tx, adapter, alias, to, now, move.by)
+    record = None
+    if decision is not None:
+        promotion, record = promotions.record(tx, adapter, decision, info.generation)
+        info = info.model_copy(update={"promotion": promotion})
     events.record(
         tx,
         "alias.moved",
         at=now,
-        by=by,
+        by=move.by,
         adapter=adapter,
         number=to.number,
         detail={
@@ -106,6 +123,9 @@ def point_alias(
             "was_number": found.number if found else None,
             "to": to.digest,
             "generation": info.generation,
+            "verdict": decision.verdict if decision is not None else None,
+            "reason": decision.reason if decision is not None else None,
+            "record": record,
         },
     )
     return info

@@ -31,6 +31,7 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import resolve_ref
 from adaptry.storage.catalog.version_info import Columns
+from adaptry.storage.local.decision_cache import DecisionCache
 from adaptry.storage.local.digest_cache import IncrementalDigests
 from adaptry.storage.local.hidden_bases import hide_bases
 from adaptry.storage.local.idempotency import Answer, IdempotencyKey
@@ -74,12 +75,13 @@ class RegistryContext:
         self.identity = identity
         self.require_known_base = require_known_base
         self.clock = clock
-        self.incremental_digests = incremental_digests or IncrementalDigests()
+        self.incremental_digests: IncrementalDigests = incremental_digests or IncrementalDigests()
         self.presign_uploads = presign_uploads
-        self.inspector = inspector or Inspector()
+        self.inspector: Inspector = inspector or Inspector()
         self.folder = folder
-        self.upload_cleanup = UploadCleanup()
-        self.log_key = log_key or LogKey(folder / KEY_FILE if folder else None)
+        self.upload_cleanup: UploadCleanup = UploadCleanup()
+        self.gate_decisions: DecisionCache = DecisionCache()
+        self.log_key: LogKey = log_key or LogKey(folder / KEY_FILE if folder else None)
         self.seals_audit_on_read = seals_audit_on_read
         self.note_token_use: Callable[[Identity], object] = lambda identity: None
         self._idempotency_key = idempotency_key

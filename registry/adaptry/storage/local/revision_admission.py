@@ -53,6 +53,7 @@ from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
+from adaptry.storage.local.gates import Move
 from adaptry.storage.local.hidden_bases import hide_base_in_detail
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.metrics import check_metrics
@@ -271,7 +272,13 @@ class RevisionAdmission:
         if options.alias is not None:
             found = aliases.find(tx, adapter, options.alias)
             if found is None or found.version != stored.key:
-                point_alias(tx, adapter, options.alias, stored, found, now, by)
+                try:
+                    point_alias(self.context, tx, Move(adapter, options.alias, stored, found, by))
+                except CheckFailed as error:
+                    raise CheckFailed(
+                        f"{error.message}. Nothing was pushed: push without the alias, add evidence, then"
+                        f" promote: adaptry promote {adapter.name} --to {options.alias}"
+                    ) from None
 
 
 def known_version(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> VersionRecord | None:

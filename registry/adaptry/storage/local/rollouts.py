@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.errors import CheckFailed, Conflict, NotFound, Unavailable
+from adaptry.core.gates.decision import refusal
 from adaptry.core.lifecycle import STATE_RULES, require_alias_allowed
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.rollouts import (
@@ -28,6 +29,7 @@ from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.catalog.workers import WorkerRecord
 from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.gates import Move, decide, obstacle
 
 _EVENTS: Mapping[RolloutStage, str] = {
     "running": "rollout.advanced",
@@ -62,6 +64,10 @@ class LocalRollouts(Rollouts):
 
     def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         parse_stored_alias(alias)
+        with self.context.catalog.read() as tx:  # so that the transaction need not wait for the evaluation
+            adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
+            target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
+            decide(self.context, tx, self._move(tx, adapter, alias, target, self.context.identity.name))
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
@@ -85,6 +91,9 @@ class LocalRollouts(Rollouts):
                 f" that first: adaptry rollout abort {name}@{alias}"
             )
         by = self.context.identity.name
+        decision = decide(self.context, tx, self._move(tx, adapter, alias, target, by))
+        if decision is not None and not decision.is_allowed:
+            raise CheckFailed(refusal(decision))
         info = rollouts.begin(tx, adapter, alias, target, was, plan, self.context.clock(), by)
         self._note_rollout(tx, adapter, info, "rollout.started", by)
         return self._advance(tx, adapter, info, by, step=0) if info.percent == 100 else info
@@ -151,19 +160,22 @@ class LocalRollouts(Rollouts):
         if reason := self._obstacle(tx, adapter, info):
             return self._transition(tx, adapter, info, _Transition("stopped", info.step, by, reason))
         if is_due(info, self.context.clock(), serving):
-            return self._advance(tx, adapter, info, by, info.step + 1)
+            try:
+                return self._advance(tx, adapter, info, by, info.step + 1)
+            except Unavailable:  # the conditions could not be evaluated now; the next report tries again
+                return info
         return info
 
     def _advance(
         self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, by: str, step: int
     ) -> RolloutInfo:
         """Advances the rollout by a step; at 100 % the alias moves."""
-        if reason := self._obstacle(tx, adapter, info):
+        move = self._move(tx, adapter, info.alias, self._target(tx, info), by)
+        if reason := self._obstacle(tx, adapter, info) or obstacle(self.context, tx, move):
             return self._transition(tx, adapter, info, _Transition("stopped", info.step, by, reason))
         if info.steps[step] < 100:
             return self._transition(tx, adapter, info, _Transition("running", step, by))
-        found = aliases.find(tx, adapter, info.alias)
-        point_alias(tx, adapter, info.alias, self._target(tx, info), found, self.context.clock(), by)
+        point_alias(self.context, tx, move)
         return self._transition(tx, adapter, info, _Transition("done", step, by))
 
     def _obstacle(self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo) -> str | None:
@@ -176,6 +188,9 @@ class LocalRollouts(Rollouts):
         if not STATE_RULES[target.state].allows_aliases:
             return f"version {info.number} is {target.state}"
         return None
+
+    def _move(self, tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, by: str) -> Move:
+        return Move(adapter, alias, to, aliases.find(tx, adapter, alias), by)
 
     def _target(self, tx: Transaction, info: RolloutInfo) -> VersionRecord:
         return to_record(self.context.resolve(tx, Ref.of_revision(info.name, info.digest)))

@@ -15,6 +15,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
@@ -39,6 +40,11 @@ READS: Mapping[str, Ask] = {
     "history": lambda registry, name, digest: registry.adapters.history(name),
     "metrics": lambda registry, name, digest: registry.metrics.list(Ref(name)),
     "evidence": lambda registry, name, digest: registry.evidence.list(Ref(name)),
+    "policies": lambda registry, name, digest: registry.policies.list(str(name)),
+    "policy_history": lambda registry, name, digest: registry.policies.history(str(name), "prod"),
+    "evaluate": lambda registry, name, digest: registry.policies.evaluate(name, "prod", digest),
+    "approvals": lambda registry, name, digest: registry.policies.approvals(name, "prod"),
+    "promotions": lambda registry, name, digest: registry.policies.promotions(name),
     "residents": lambda registry, name, digest: registry.workers.residents(Ref(name)),
     "rollouts": lambda registry, name, digest: registry.rollouts.list(name),
 }
@@ -55,6 +61,14 @@ WRITES: Mapping[str, Ask] = {
     "remove_alias": lambda registry, name, digest: registry.aliases.remove(name, "prod", was=1),
     "log_metrics": lambda registry, name, digest: registry.metrics.log(Ref(name), {"accuracy": 1.0}),
     "add_evidence": lambda registry, name, digest: registry.evidence.add(Ref(name), _EVIDENCE),
+    "set_policy": lambda registry, name, digest: registry.policies.set(
+        PolicyRequest(scope=str(name), text="alias: prod\nrequire: ['state() == \"active\"']\n")
+    ),
+    "remove_policy": lambda registry, name, digest: registry.policies.remove(str(name), "prod"),
+    "approve": lambda registry, name, digest: registry.policies.approve(name, "prod", digest),
+    "withdraw_approval": lambda registry, name, digest: registry.policies.withdraw_approval(
+        name, "prod", digest
+    ),
     "start_rollout": lambda registry, name, digest: registry.rollouts.start(
         name, "prod", digest, RolloutPlan()
     ),

@@ -9,7 +9,7 @@ from functools import partial
 
 from sqlmodel import col, func, select
 
-from adaptry.storage.catalog.audit import commits, evidence, rollouts, search_index, versions
+from adaptry.storage.catalog.audit import commits, evidence, promotions, rollouts, search_index, versions
 from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent, pushes_of, read_history
 from adaptry.storage.catalog.audit.epochs import Timeline, timeline
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values, guard_problems
@@ -63,6 +63,7 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
             return
         name, namespace = row.name, row.name.partition("/")[0]
         yield from compare_values(name, "its namespace", row.namespace, namespace, "its name")
+        yield from guard_problems(name, partial(_version_count, tx, row))
         history = read_history(tx, key, name, shared.timeline)
         yield from guard_problems(name, partial(_numbering, tx, row, history, shared))
         yield from guard_problems(name, partial(_names_in_events, name, history))
@@ -78,7 +79,16 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
         yield from guard_problems(name, partial(rollouts.problems, tx, row, history))
         yield from guard_problems(name, partial(_metrics, tx, row, history))
         yield from guard_problems(name, partial(evidence.problems, tx, row, history))
+        yield from guard_problems(name, partial(promotions.problems, tx, row, history))
         yield from guard_problems(name, partial(search_index.problems, tx, row))
+
+
+def _version_count(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
+    count = select(func.count()).select_from(VersionRow).where(VersionRow.adapter_id == row.id)
+    for problem in compare_values(
+        row.name, "its number of versions", row.version_count, tx.exec(count).one(), "its rows"
+    ):
+        yield IntegrityProblem(problem.where, problem.reason, "derived", f"version-count:{row.id}")
 
 
 def _itself(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:

@@ -20,6 +20,7 @@ from adaptry.core.access.resources import Resource
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.evidence.values import Direction, EvidenceFormat
+from adaptry.core.gates.policy import Policy
 from adaptry.core.identity import BaseVisibility, Visibility
 from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN
 from adaptry.core.quotas import QuotaScope
@@ -211,6 +212,9 @@ _VALUES: Mapping[str, Test] = {
     "metric_values.format": _among(*get_args(EvidenceFormat)),
     "metric_values.file_digest": _digest,
     "metric_values.samples_digest": _digest,
+    "policies.alias": _reads(parse_stored_alias),
+    "policies.text": _reads(Policy.parse),
+    "policies.version": _positive,
     "principals.kind": _among(*get_args(PrincipalKind)),
     "quotas.scope": _among(*get_args(QuotaScope)),
     "recall_claims.name": _reads(AdapterName.parse),
@@ -300,6 +304,7 @@ _ROWS: Mapping[str, Test] = {
     "uploads": _is_upload,
     "runners": lambda row: all(device in DEVICES for device in json.loads(row["devices"])),
     "job_steps": lambda row: row["turn"] > 0 or row["runner"] is None,
+    "policies": lambda row: (row["namespace"] is None) != (row["adapter_id"] is None),
     "grants": lambda row: (row["principal_id"] is None) != (row["group_id"] is None),
     "tokens": lambda row: row["revoked_at"] is None or row["created_at"] <= row["revoked_at"],
 }

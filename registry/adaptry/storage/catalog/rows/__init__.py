@@ -21,6 +21,7 @@ from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, W
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.storage.catalog.rows.metrics import MetricRow, MetricSummaryRow
+from adaptry.storage.catalog.rows.policies import ApprovalRow, PolicyRow, PromotionRow
 from adaptry.storage.catalog.rows.principals import (
     AccountableRow,
     GrantRow,
@@ -33,8 +34,10 @@ from adaptry.storage.catalog.rows.principals import (
 from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
+from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
 from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "AdapterRow",
     "AliasRow",
     "AnswerRow",
+    "ApprovalRow",
     "AuditCheckpointRow",
     "AuditEntryRow",
     "AuditStateRow",
@@ -55,6 +59,7 @@ __all__ = [
     "DamagedRevisionRow",
     "EpochRow",
     "EventRow",
+    "ExternalUserRow",
     "FileRow",
     "GrantRow",
     "GroupMemberRow",
@@ -72,8 +77,11 @@ __all__ = [
     "MetricSummaryRow",
     "Moment",
     "NamespaceRow",
+    "PolicyRow",
     "PostingRow",
     "PrincipalRow",
+    "PromotionRow",
+    "ProviderGroupRow",
     "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
@@ -89,6 +97,8 @@ __all__ = [
     "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
+    "WebhookDeliveryRow",
+    "WebhookRow",
     "WeightsRow",
     "WorkerRow",
 ]

@@ -1,0 +1,132 @@
+"""Policies of aliases, approvals of moves, and the decisions that were made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from adaptry.core.digest import Digest
+from adaptry.core.gates.decision import PromotionDecision
+from adaptry.core.gates.expression import MAX_LENGTH
+from adaptry.registry import protocol
+from adaptry.registry.policies import (
+    MAX_TEXT,
+    ApprovalInfo,
+    PolicyInfo,
+    PolicyRequest,
+    PromotionInfo,
+    PromotionRecord,
+)
+from adaptry.registry.records import Page
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.routes.parameters import Cursor, Limit, Name, Revision
+
+ROUTES = guarded_router(f"{protocol.PREFIX}/policies", "policies")
+_ADAPTER = f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}"
+OF_ALIAS = guarded_router(f"{_ADAPTER}/aliases/{{alias}}", "policies")
+PROMOTIONS = guarded_router(f"{_ADAPTER}/promotions", "policies")
+PROMOTION = guarded_router(f"{protocol.PREFIX}/promotions", "policies")
+
+Scope = Annotated[
+    str, Query(min_length=1, max_length=193, description="A namespace, or an adapter: `acme/tone`.")
+]
+AliasName = Annotated[str, Query(min_length=1, max_length=64, description="The alias.")]
+
+
+class PolicySetRequest(PolicyRequest, extra="forbid"):
+    """The policy of a namespace or an adapter, as YAML; the alias is in the text."""
+
+
+class EvaluationRequest(BaseModel, extra="forbid"):
+    """The version that the alias would move to, one more condition, and a policy to try in place of those in
+    force.
+    """
+
+    to: Digest
+    condition: str | None = Field(default=None, min_length=1, max_length=MAX_LENGTH)
+    policy: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT)
+
+
+@ROUTES.get("")
+def list_policies(registry: CallersRegistry, scope: Scope | None = None) -> tuple[PolicyInfo, ...]:
+    """List the policies in force.
+
+    Of an adapter, those of its namespace too, since both apply; of a namespace, those of its adapters too.
+    """
+    return registry.policies.list(scope)
+
+
+@ROUTES.put("")
+def set_policy(registry: CallersRegistry, body: PolicySetRequest) -> PolicyInfo:
+    """Set the policy of an alias.
+
+    It becomes the next version of the policy. Conditions that cannot be read are refused, with the line.
+    """
+    return registry.policies.set(body)
+
+
+@ROUTES.delete("", status_code=204)
+def remove_policy(registry: CallersRegistry, scope: Scope, alias: AliasName) -> None:
+    """Remove the policy of an alias; its versions stay in the history."""
+    registry.policies.remove(scope, alias)
+
+
+@ROUTES.get("/history")
+def list_policy_versions(registry: CallersRegistry, scope: Scope, alias: AliasName) -> tuple[PolicyInfo, ...]:
+    """List all versions of a policy, newest first.
+
+    One without `text` is a removal.
+    """
+    return registry.policies.history(scope, alias)
+
+
+@OF_ALIAS.post("/evaluation")
+def evaluate_policy(
+    name: Name, alias: str, body: EvaluationRequest, registry: CallersRegistry
+) -> PromotionDecision:
+    """Evaluate the conditions of a move, without making it.
+
+    The answer has each condition with its reason, and everything that it was decided from.
+    """
+    return registry.policies.evaluate(name, alias, body.to, condition=body.condition, policy=body.policy)
+
+
+@OF_ALIAS.get("/approvals")
+def list_approvals(name: Name, alias: str, registry: CallersRegistry) -> tuple[ApprovalInfo, ...]:
+    """List the latest approvals for an alias, newest first, void ones too."""
+    return registry.policies.approvals(name, alias)
+
+
+@OF_ALIAS.put("/approvals/{revision}")
+def approve_move(name: Name, alias: str, revision: Revision, registry: CallersRegistry) -> ApprovalInfo:
+    """Approve that an alias moves from where it is now to a version.
+
+    The approval is void once the alias has moved.
+    """
+    return registry.policies.approve(name, alias, revision)
+
+
+@OF_ALIAS.delete("/approvals/{revision}")
+def withdraw_approval(name: Name, alias: str, revision: Revision, registry: CallersRegistry) -> ApprovalInfo:
+    """Withdraw your own approval."""
+    return registry.policies.withdraw_approval(name, alias, revision)
+
+
+@PROMOTIONS.get("")
+def list_promotions(
+    name: Name,
+    registry: CallersRegistry,
+    alias: AliasName | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[PromotionInfo]:
+    """List the moves that were decided by conditions, newest first."""
+    return registry.policies.promotions(name, alias, cursor, limit)
+
+
+@PROMOTION.get("/{id}")
+def get_promotion(id: int, registry: CallersRegistry) -> PromotionRecord:
+    """Get a move, and everything that it was decided from."""
+    return registry.policies.promotion(id)

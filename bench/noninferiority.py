@@ -1,0 +1,67 @@
+"""How often `noninferior` is wrong: simulated evaluations, paired by document and not.
+
+    python bench/noninferiority.py [DRAWS]
+
+Each draw is an evaluation of two versions on the same documents, each right or wrong. The baseline is right
+in 70 % of them, and the versions disagree in 10 % or 30 %. A *false alarm* lets a version pass that is worse
+by exactly the margin, which at a confidence of 0.95 should happen in 5 %; a *miss* stops one that is as good.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from adaptry.core.gates import statistics
+
+CONFIDENCE = 0.95
+SIZES = (50, 200, 500, 1319, 5000)
+MARGINS = (0.01, 0.03, 0.05)
+DISAGREEMENTS = (0.1, 0.3)
+RIGHT = 0.7
+
+
+def main() -> None:
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    random = np.random.default_rng(20261128)
+    print("| documents | disagree | margin | false alarm, paired | not paired | miss, paired | not paired |")
+    print("|---|---|---|---|---|---|---|")
+    for n in SIZES:
+        for disagreement in DISAGREEMENTS:
+            for margin in MARGINS:
+                worse = _passing(random, draws, n, disagreement, -margin, margin)
+                equal = _passing(random, draws, n, disagreement, 0.0, margin)
+                rates = (*worse, *(1 - rate for rate in equal))
+                print(
+                    f"| {n:,} | {disagreement:.0%} | {margin} | {' | '.join(f'{one:.1%}' for one in rates)} |"
+                )
+
+
+def _passing(
+    random: np.random.Generator, draws: int, n: int, disagreement: float, difference: float, margin: float
+) -> tuple[float, float]:
+    """The shares of evaluations that pass, paired and not, if the true difference is this."""
+    only_first, only_second = (disagreement + difference) / 2, (disagreement - difference) / 2
+    both = RIGHT - only_second
+    cells = (only_first, only_second, both, 1 - only_first - only_second - both)
+    counted = Counter(map(tuple, random.multinomial(n, cells, size=draws).tolist()))
+    passed = [0, 0]
+    for counts, times in counted.items():
+        for place, bound in enumerate(_bounds(n, *counts[:3])):
+            passed[place] += times * (bound > -margin)
+    return passed[0] / draws, passed[1] / draws
+
+
+def _bounds(n: int, gained: int, lost: int, both: int) -> Iterator[float]:
+    yield statistics.paired_proportions(n, gained, lost, CONFIDENCE).bound
+    first, second = (both + gained) / n, (both + lost) / n
+    errors = tuple(math.sqrt(mean * (1 - mean) / (n - 1)) for mean in (first, second))
+    yield statistics.independent_means(first - second, (errors[0], errors[1]), (n, n), CONFIDENCE).bound
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""`adaptry approve`: consent that an alias moves to a version."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.core.refs import Ref
+from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.interface import Registry
+from adaptry_cli.arguments import ALIAS, REF, require_usage
+from adaptry_cli.command import command
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import json_option, print_done, print_json
+from adaptry_cli.tables import print_table
+from adaptry_cli.times import exact_times_option, format_when
+
+
+@command()
+@click.argument("ref", type=REF)
+@click.option(
+    "--alias",
+    default=PRODUCTION,
+    show_default=True,
+    metavar="ALIAS",
+    type=ALIAS,
+    help="The alias that is to move to the version.",
+)
+@click.option("--withdraw", "is_withdrawn", is_flag=True, help="Withdraw your own approval.")
+@click.option("--list", "is_list", is_flag=True, help="List the approvals of REF's adapter instead.")
+@registry_option
+@exact_times_option
+@json_option
+def approve(
+    registry: Registry, ref: Ref, alias: str, is_withdrawn: bool, is_list: bool, as_json: bool
+) -> None:
+    """Approve that an alias (prod) moves from where it is now to a version.
+
+    The approval is for exactly this version, and is void once the alias has moved. Policies count approvals
+    with approvals("GROUP"). Those of whoever pushed the version, or moves the alias, do not count.
+    """
+    require_usage(not (is_withdrawn and is_list), "--withdraw and --list exclude each other")
+    if is_list:
+        _list(registry, ref, alias, as_json)
+        return
+    digest = registry.versions.get(ref).digest
+    if is_withdrawn:
+        found = registry.policies.withdraw_approval(ref.name, alias, digest)
+        said = f"withdrew the approval of version {found.number} for {ref.name}@{alias}"
+    else:
+        found = registry.policies.approve(ref.name, alias, digest)
+        said = f"approved version {found.number} ({found.digest.brief}) for {ref.name}@{alias}"
+    print_done(found.model_dump(mode="json"), said, as_json)
+
+
+def _list(registry: Registry, ref: Ref, alias: str, as_json: bool) -> None:
+    found = registry.policies.approvals(ref.name, alias)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("version", "digest", "by", "when", "state"),
+        (
+            (
+                str(one.number),
+                one.digest.brief,
+                one.by,
+                format_when(one.at),
+                "void" if one.is_void else "in force",
+            )
+            for one in found
+        ),
+        right=("version",),
+        drop=("digest",),
+    )

@@ -1,0 +1,335 @@
+"""Decides conditions from facts: met, not met, or unknown because evidence is missing; never true then.
+
+Every call of every condition is computed first. A call that lacks evidence makes its whole condition unknown,
+whatever the rest of the expression says. CEL then computes the expression from the values of the calls. Needs
+the extra `gates`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from adaptry.core.errors import Invalid
+from adaptry.core.gates import statistics
+from adaptry.core.gates.expression import Call, Condition
+from adaptry.core.gates.facts import EvidenceFact, Fact, GateFacts, VersionFact, split_metric
+from adaptry.core.gates.functions import FUNCTIONS, Scalar
+
+Outcome = Literal["met", "not_met", "unknown"]
+
+
+class ConditionResult(Fact):
+    """A condition as it was written, whether it is met, and why, with the numbers, in words."""
+
+    condition: str
+    outcome: Outcome
+    reason: str
+
+    @property
+    def is_met(self) -> bool:
+        return self.outcome == "met"
+
+
+def evaluate(conditions: Sequence[Condition], facts: GateFacts) -> tuple[ConditionResult, ...]:
+    return tuple(_evaluate(condition, facts) for condition in conditions)
+
+
+def check_types(condition: Condition) -> None:
+    """Raises `Invalid` if CEL cannot parse or compute a condition, or it is not a yes or no."""
+    examples: dict[str, Scalar] = {"number": 0.5, "text": "active", "yes or no": True}
+    values = {
+        f"call{place}": examples[FUNCTIONS[one.function].gives] for place, one in enumerate(condition.calls)
+    }
+    for place, one in enumerate(condition.calls):
+        if one.function == "approvals" or one.field == "n":
+            values[f"call{place}"] = 2
+    found = _compute(condition, values)
+    if isinstance(found, str):
+        raise Invalid(found)
+
+
+def _evaluate(condition: Condition, facts: GateFacts) -> ConditionResult:
+    values: dict[str, Scalar] = {}
+    reasons: list[str] = []
+    missing: list[str] = []
+    for place, call in enumerate(condition.calls):
+        try:
+            found = _FUNCTIONS[call.function](call, facts)
+        except _Missing as error:
+            missing.append(str(error))
+        else:
+            values[f"call{place}"] = found.value
+            reasons.append(found.reason)
+    if missing:
+        return _result(condition, "unknown", missing)
+    computed = _compute(condition, values)
+    if isinstance(computed, str):
+        return _result(condition, "unknown", [*reasons, computed])
+    return _result(condition, "met" if computed else "not_met", reasons)
+
+
+def _result(condition: Condition, outcome: Outcome, reasons: Sequence[str]) -> ConditionResult:
+    return ConditionResult(
+        condition=condition.source, outcome=outcome, reason="; ".join(dict.fromkeys(reasons))
+    )
+
+
+def _compute(condition: Condition, values: Mapping[str, Scalar]) -> bool | str:
+    """The value of the expression, or why it has none."""
+    import cel
+
+    context = cel.Context()
+    for name, value in values.items():
+        context.add_variable(name, value)
+    try:
+        found = cel.compile(condition.expression).execute(context)
+    except ValueError as error:
+        return f"not an expression of CEL: {_first_line(error)}"
+    except (TypeError, ZeroDivisionError, OverflowError, RuntimeError, KeyError, IndexError) as error:
+        return f"cannot be computed: {_first_line(error)}"
+    return found if isinstance(found, bool) else f"gives {found!r}, and a condition gives true or false"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if line.startswith("ERROR")), lines[0])[:200]
+
+
+class _Missing(Exception):
+    """What is not known, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    value: Scalar
+    reason: str
+
+
+def _eval(call: Call, facts: GateFacts) -> _Found:
+    found = _newest(call, facts.subject)
+    name, value = _name(found), getattr(found, call.field or "value")
+    if value is None:
+        what = "the standard error" if call.field == "stderr" else "the number of documents"
+        raise _Missing(f"{what} of {name} is not known (evidence {found.id})")
+    return _Found(value, f"{name} is {_measured(found)} (evidence {found.id})")
+
+
+def _metric(call: Call, facts: GateFacts) -> _Found:
+    metric = call.text("metric")
+    found = _latest(one for one in facts.subject.evidence if one.task is None and one.metric == metric)
+    if found is None:
+        raise _Missing(f"version {facts.subject.number} has no logged metric {metric}")
+    return _Found(found.value, f"{metric} is {_number(found.value)} (evidence {found.id})")
+
+
+def _has_metric(call: Call, facts: GateFacts) -> _Found:
+    try:
+        found = _newest(call, facts.subject)
+    except _Missing as error:
+        return _Found(False, str(error))
+    return _Found(True, f"{_name(found)} is {_measured(found)} (evidence {found.id})")
+
+
+def _noninferior(call: Call, facts: GateFacts) -> _Found:
+    vs, margin, confidence = call.text("vs"), call.number("margin"), call.number("confidence")
+    other = _version_at(facts, vs)
+    first = _newest(call, facts.subject)
+    second = _newest(call, other)
+    if "unknown" in (first.direction, second.direction) or first.direction != second.direction:
+        raise _Missing(f"whether a higher {_name(first)} is better is not known (evidence {first.id})")
+    sign = 1.0 if first.direction == "higher" else -1.0
+    found, note = _bound(call, facts, first, second, sign, confidence)
+    is_met = found.bound > -margin
+    reason = (
+        f"{_name(first)}: {_number(first.value)} against {_number(second.value)} at {vs} (version"
+        f" {other.number}); with {confidence:.4g} confidence at most {_number(max(0.0, -found.bound))} worse,"
+        f" {_number(margin)} is accepted ({found.method}{note})"
+    )
+    return _Found(is_met, reason)
+
+
+def _bound(
+    call: Call,
+    facts: GateFacts,
+    first: EvidenceFact,
+    second: EvidenceFact,
+    sign: float,
+    confidence: float,
+) -> tuple[statistics.LowerBound, str]:
+    """The bound of the difference, and why documents could not be paired."""
+    pairs = next(
+        (
+            one
+            for one in facts.paired
+            if (one.first, one.second) == (first.samples, second.samples)
+            and (one.metric, one.filter) == (first.metric, first.filter)
+        ),
+        None,
+    )
+    if pairs is not None and pairs.problem is None:
+        if pairs.gained is not None and pairs.lost is not None:
+            return statistics.paired_proportions(pairs.n, pairs.gained, pairs.lost, confidence), ""
+        found = statistics.paired_means(
+            pairs.n, pairs.mean, pairs.deviation, confidence, is_bounded=pairs.is_bounded
+        )
+        return found, ""
+    if first.stderr is None or second.stderr is None:
+        lacking = first if first.stderr is None else second
+        raise _Missing(
+            f"neither samples of both versions nor the standard error of {_name(lacking)} are stored"
+            f" (evidence {lacking.id})"
+        )
+    if first.stderr == 0 or second.stderr == 0:
+        raise _Missing(
+            f"a standard error of 0 says nothing of other documents; add the samples of {_name(first)}"
+            " (lm_eval --log_samples)"
+        )
+    found = statistics.independent_means(
+        sign * (first.value - second.value), (first.stderr, second.stderr), (first.n, second.n), confidence
+    )
+    return found, f": {pairs.problem}" if pairs is not None else ""
+
+
+def _comparable(call: Call, facts: GateFacts) -> _Found:
+    task, vs = call.text("task"), call.text("vs")
+    other = _version_at(facts, vs)
+    mine, theirs = _of_task(facts.subject, task), _of_task(other, task)
+    pairs = [
+        (one, _latest(two for two in theirs if (two.metric, two.filter) == (one.metric, one.filter)))
+        for one in mine
+    ]
+    both = [(one, two) for one, two in pairs if two is not None]
+    if not both:
+        raise _Missing(f"version {facts.subject.number} and {vs} have no metric of {task} in common")
+    differences: list[str] = []
+    for one, two in both:
+        differences += _differences(one, two, vs)
+    if differences:
+        return _Found(False, f"{task}: {', '.join(dict.fromkeys(differences))}")
+    return _Found(True, f"{task} was measured like {vs}'s (n={both[0][0].n:,})")
+
+
+def _differences(one: EvidenceFact, two: EvidenceFact, vs: str) -> list[str]:
+    """In what the measurements differ. Raises `_Missing` if that is not known."""
+    if one.task_hash and two.task_hash:
+        tasks = ("task hash", one.task_hash, two.task_hash)
+    elif one.task_version and two.task_version:
+        tasks = ("task version", one.task_version, two.task_version)
+    else:
+        raise _Missing(f"the version of the task {one.task} is not known (evidence {one.id}, {two.id})")
+    if one.n is None or two.n is None:
+        raise _Missing(f"the number of documents of {one.task} is not known (evidence {one.id}, {two.id})")
+    if one.chat_template is None and two.chat_template is None and {one.format, two.format} != {"lm-eval"}:
+        raise _Missing(f"the chat template is not known (evidence {one.id}, {two.id})")
+    compared = (
+        tasks,
+        ("chat template", one.chat_template, two.chat_template),
+        ("dataset", one.dataset, two.dataset),
+        ("number of documents", one.n, two.n),
+    )
+    return [
+        f"another {what} than {vs}'s ({_short(here)}, not {_short(there)})"
+        for what, here, there in compared
+        if here != there
+    ]
+
+
+def _short(value: object) -> str:
+    return "none" if value is None else str(value)[:16]
+
+
+def _fits(call: Call, facts: GateFacts) -> _Found:
+    runtime = call.text("runtime")
+    found = next((one for one in facts.fits if one.runtime == runtime), None)
+    if found is None:
+        raise _Missing(f"there is no verdict of {runtime}")
+    if found.outcome == "as_trained":
+        return _Found(True, f"{runtime} serves it as trained")
+    return _Found(False, f"{runtime}: {found.reason or found.outcome}")
+
+
+def _approvals(call: Call, facts: GateFacts) -> _Found:
+    group = call.text("group")
+    found = next((one for one in facts.approvals if one.group == group), None)
+    if found is None or found.problem:
+        raise _Missing(found.problem if found and found.problem else f"there is no group {group}")
+    who = f" ({', '.join(found.by)})" if found.by else ""
+    ignored = f"; not counted: {', '.join(found.ignored)}" if found.ignored else ""
+    return _Found(len(found.by), f"{len(found.by)} approvals of {group}{who}{ignored}")
+
+
+def _state(call: Call, facts: GateFacts) -> _Found:
+    del call
+    return _Found(facts.subject.state, f"version {facts.subject.number} is {facts.subject.state}")
+
+
+_FUNCTIONS: Mapping[str, Callable[[Call, GateFacts], _Found]] = {
+    "eval": _eval,
+    "metric": _metric,
+    "has_metric": _has_metric,
+    "noninferior": _noninferior,
+    "comparable": _comparable,
+    "fits": _fits,
+    "approvals": _approvals,
+    "state": _state,
+}
+
+
+def _version_at(facts: GateFacts, vs: str) -> VersionFact:
+    found = facts.version_at(vs)
+    if found is None:
+        raise _Missing(f"there is no {vs} to compare with yet")
+    return found
+
+
+def find_evidence(call: Call, version: VersionFact) -> EvidenceFact | None:
+    """The evidence that a call looks at; None if there is none, or several filters are possible."""
+    try:
+        return _newest(call, version)
+    except _Missing:
+        return None
+
+
+def _newest(call: Call, version: VersionFact) -> EvidenceFact:
+    task = call.text("task")
+    metric, filter = split_metric(call)
+    found = [one for one in _of_task(version, task) if one.metric == metric]
+    if filter is not None:
+        found = [one for one in found if one.filter == filter]
+    filters = sorted({one.filter or "none" for one in found})
+    if len(filters) > 1:
+        raise _Missing(
+            f"{task} {metric} of version {version.number} has several filters ({', '.join(filters)}); name"
+            f' one: filter="{filters[0]}"'
+        )
+    newest = _latest(found)
+    if newest is None:
+        wanted = f"{task} {metric}" + (f" with the filter {filter}" if filter else "")
+        known = sorted({one.metric for one in _of_task(version, task)})
+        others = f" (of {task} there is {', '.join(known[:5])})" if known else ""
+        raise _Missing(f"version {version.number} has no evidence of {wanted}{others}")
+    return newest
+
+
+def _of_task(version: VersionFact, task: str) -> list[EvidenceFact]:
+    return [one for one in version.evidence if one.task == task]
+
+
+def _latest(found: Iterable[EvidenceFact]) -> EvidenceFact | None:
+    return max(found, key=lambda one: one.id, default=None)
+
+
+def _name(one: EvidenceFact) -> str:
+    return f"{one.task} {one.metric}"
+
+
+def _measured(one: EvidenceFact) -> str:
+    error = "" if one.stderr is None else f" ± {_number(one.stderr)}"
+    return _number(one.value) + error + ("" if one.n is None else f", n={one.n:,}")
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else str(value)

@@ -1,0 +1,252 @@
+"""Conditions: expressions of CEL, whose calls of functions are read before anything is evaluated.
+
+Arguments are written out, so all evidence that a condition looks at is known in advance. CEL itself never
+calls a function: it gets an expression in which each call is a name (`call0`), and the values of these names.
+So a function cannot raise inside an expression, where `||` would hide it, and there is no way to loop.
+
+Arguments may be named, as in `vs="prod"`, which CEL has no syntax for.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adaptry.core.errors import Invalid
+from adaptry.core.gates.functions import FUNCTIONS, GateFunction, Parameter, Scalar
+from adaptry.core.suggestions import suggestion
+
+MAX_LENGTH = 1000
+"""Characters of a condition."""
+_MAX_CALLS = 20
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<text>"(?:[^"\\\n]|\\["'\\])*"|'(?:[^'\\\n]|\\["'\\])*')
+      | (?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.]))
+      | (?P<word>[A-Za-z_]\w*)
+      | (?P<sign>&&|\|\||[=!<>]=|[-+*/%<>!=().,?:\[\]])
+    )""",
+    re.VERBOSE,
+)
+_WORDS = frozenset({"true", "false", "in"})
+_CONVERSIONS = frozenset({"double", "int", "size"})
+_METHODS = frozenset({"startsWith", "endsWith", "contains"})
+_MACROS = frozenset({"all", "exists", "exists_one", "map", "filter", "has"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a function: its arguments by name, and the field of its result (None: it has none)."""
+
+    function: str
+    arguments: Mapping[str, Scalar]
+    field: str | None = None
+
+    def text(self, name: str) -> str:
+        """An argument that is a text."""
+        return str(self.arguments[name])
+
+    def optional(self, name: str) -> str | None:
+        found = self.arguments.get(name)
+        return None if found is None else str(found)
+
+    def number(self, name: str) -> float:
+        return float(self.arguments[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition as it was written, its calls, and its expression with a name for each: `call0`, `call1`."""
+
+    source: str
+    expression: str
+    calls: tuple[Call, ...]
+
+    @classmethod
+    def parse(cls, source: str) -> Condition:
+        """Raises `Invalid`, with the place and the nearest right word. CEL itself has not parsed it yet."""
+        if len(source) > MAX_LENGTH:
+            raise Invalid(f"a condition has at most {MAX_LENGTH:,} characters; this one has {len(source):,}")
+        parser = _Parser(_tokens(source))
+        expression = parser.expression()
+        if not parser.calls:
+            raise Invalid(
+                "a condition calls at least one function: " + ", ".join(f"{name}()" for name in FUNCTIONS)
+            )
+        return cls(source.strip(), expression, tuple(parser.calls))
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    column: int
+
+
+def _tokens(source: str) -> list[_Token]:
+    found: list[_Token] = []
+    position, end = 0, len(source.rstrip())
+    while position < end:
+        match = _TOKEN.match(source, position)
+        if match is None:
+            rest = source[position:].lstrip()
+            raise Invalid(f"cannot be read at column {end - len(rest.rstrip()) + 1}: {rest[:20]!a}")
+        kind = match.lastgroup or ""
+        found.append(_Token(kind, match[kind], match.start(kind) + 1))
+        position = match.end()
+    return found
+
+
+class _Parser:
+    """Replaces calls by names, and refuses every other word that is not CEL's."""
+
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens = tokens
+        self._position = 0
+        self.calls: list[Call] = []
+
+    def expression(self) -> str:
+        parts: list[str] = []
+        while (token := self._next()) is not None:
+            if token.kind != "word" or token.text in _WORDS:
+                if token.text == "=":
+                    raise Invalid(f"column {token.column}: = compares nothing; write ==")
+                parts.append(token.text)
+            elif parts and parts[-1] == ".":
+                parts.append(_method(token))
+            elif token.text in _CONVERSIONS and self._sees("("):
+                parts.append(token.text)
+            elif token.text in FUNCTIONS:
+                parts.append(self._call(token, FUNCTIONS[token.text]))
+            else:
+                raise Invalid(_unknown(token, self._sees("(")))
+        return " ".join(parts)
+
+    def _call(self, name: _Token, function: GateFunction) -> str:
+        self._expect("(", f"after {name.text}", function.usage(name.text))
+        given: list[tuple[_Token | None, Scalar]] = []
+        if not self._take(")"):
+            while True:
+                given.append(self._argument(name.text, function))
+                if self._take(")"):
+                    break
+                self._expect(",", f"between arguments of {name.text}", function.usage(name.text))
+        arguments = _bound(name, function, given)
+        field = self._field(name, function) if function.fields else None
+        if len(self.calls) == _MAX_CALLS:
+            raise Invalid(f"a condition has at most {_MAX_CALLS} calls")
+        self.calls.append(Call(name.text, arguments, field))
+        return f"call{len(self.calls) - 1}"
+
+    def _argument(self, called: str, function: GateFunction) -> tuple[_Token | None, Scalar]:
+        name = self._next()
+        if name is not None and name.kind == "word" and self._take("="):
+            return name, self._literal(self._next(), called)
+        del function
+        return None, self._literal(name, called)
+
+    def _literal(self, token: _Token | None, called: str) -> Scalar:
+        is_negative = token is not None and token.text == "-"
+        if is_negative:
+            token = self._next()
+        if token is not None and token.kind == "number":
+            return -float(token.text) if is_negative else float(token.text)
+        if token is not None and token.kind == "text" and not is_negative:
+            return str(ast.literal_eval(token.text))
+        where = f"column {token.column}" if token else "at the end"
+        raise Invalid(
+            f"{where}: arguments of {called} are texts in quotation marks or numbers, written out, not"
+            " computed"
+        )
+
+    def _field(self, name: _Token, function: GateFunction) -> str:
+        fields = " or ".join(f".{one}" for one in function.fields)
+        if not self._take("."):
+            raise Invalid(f"column {name.column}: {name.text}(…) needs {fields} behind it")
+        token = self._next()
+        if token is None or token.text not in function.fields:
+            text = token.text if token else ""
+            raise Invalid(
+                f"column {(token or name).column}: {name.text}(…) has no .{text[:40]} (it has {fields})"
+                + suggestion(text, function.fields)
+            )
+        return token.text
+
+    def _next(self) -> _Token | None:
+        if self._position == len(self._tokens):
+            return None
+        self._position += 1
+        return self._tokens[self._position - 1]
+
+    def _sees(self, text: str) -> bool:
+        return self._position < len(self._tokens) and self._tokens[self._position].text == text
+
+    def _take(self, text: str) -> bool:
+        is_there = self._sees(text)
+        self._position += is_there
+        return is_there
+
+    def _expect(self, text: str, where: str, usage: str) -> None:
+        if not self._take(text):
+            raise Invalid(f"{text!r} is missing {where}; write {usage}")
+
+
+def _bound(
+    called: _Token, function: GateFunction, given: list[tuple[_Token | None, Scalar]]
+) -> dict[str, Scalar]:
+    """The arguments by name. Raises `Invalid`."""
+    usage = function.usage(called.text)
+    by_name = {one.name: one for one in function.parameters}
+    bound: dict[str, Scalar] = {}
+    is_named = False
+    for position, (name, value) in enumerate(given):
+        is_named = is_named or name is not None
+        if name is None and is_named:
+            raise Invalid(f"{called.text}: arguments without a name come first; write {usage}")
+        if name is None and position >= len(function.parameters):
+            raise Invalid(f"{called.text} has too many arguments; write {usage}")
+        key = function.parameters[position].name if name is None else name.text
+        if key not in by_name:
+            raise Invalid(f"{called.text} has no argument {key[:40]}{suggestion(key, by_name)} ({usage})")
+        if key in bound:
+            raise Invalid(f"{called.text} has {key} twice")
+        bound[key] = _typed(called.text, by_name[key], value)
+    for parameter in function.parameters:
+        if parameter.name not in bound and parameter.default is not None:
+            bound[parameter.name] = parameter.default
+        elif parameter.name not in bound and not parameter.is_optional:
+            raise Invalid(f"{called.text} needs {parameter.name}; write {usage}")
+    return bound
+
+
+def _typed(called: str, parameter: Parameter, value: Scalar) -> Scalar:
+    if (parameter.type == "number") != isinstance(value, float):
+        kind = "a number" if parameter.type == "number" else "a text in quotation marks"
+        raise Invalid(f"{called}: {parameter.name} is {kind}, not {value!r}")
+    if parameter.name == "confidence" and not 0.5 <= float(value) < 1:
+        raise Invalid(f"{called}: confidence is at least 0.5 and less than 1, not {value}")
+    if parameter.name == "margin" and float(value) < 0:
+        raise Invalid(f"{called}: margin is how much worse is accepted, 0 or more, not {value}")
+    if isinstance(value, str) and not (value.strip() and value.isprintable() and len(value) <= 200):
+        raise Invalid(f"{called}: {parameter.name} is a text of 1 to 200 printable characters")
+    return value
+
+
+def _method(token: _Token) -> str:
+    if token.text in _METHODS:
+        return token.text
+    if token.text in _MACROS:
+        raise Invalid(f"column {token.column}: conditions have no macros such as {token.text}()")
+    raise Invalid(f"column {token.column}: unknown word .{token.text[:40]}{suggestion(token.text, _METHODS)}")
+
+
+def _unknown(token: _Token, is_call: bool) -> str:
+    if token.text in _MACROS and is_call:
+        return f"column {token.column}: conditions have no macros such as {token.text}()"
+    what = "function" if is_call else "word"
+    near = suggestion(token.text, FUNCTIONS, shown="{}()")
+    return f"column {token.column}: unknown {what} {token.text[:40]}{near}" + (
+        "" if near else f" (functions: {', '.join(FUNCTIONS)})"
+    )

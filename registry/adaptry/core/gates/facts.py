@@ -1,0 +1,129 @@
+"""What a decision about an alias is made from: the evidence, approvals and verdicts that its conditions name.
+
+The conditions and these facts alone give the decision, so it can be repeated years later. Files of samples
+are represented by their digest, and by what a comparison needs of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptry.core.digest import Digest
+from adaptry.core.evidence.values import Direction
+from adaptry.core.gates.expression import Call, Condition
+
+
+class Fact(BaseModel):
+    """Frozen, and compared by value."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class EvidenceFact(Fact):
+    """Evidence as `registry.evidence` has it; `id` is its number in the registry that decided."""
+
+    id: int
+    task: str | None = None
+    task_version: str | None = None
+    task_hash: str | None = None
+    metric: str
+    filter: str | None = None
+    value: float
+    stderr: float | None = None
+    n: int | None = None
+    direction: Direction = "unknown"
+    dataset: str | None = None
+    chat_template: str | None = None
+    format: str | None = None
+    file: Digest | None = None
+    samples: Digest | None = None
+
+    def differs_only_in_id(self, other: EvidenceFact) -> bool:
+        return self.model_copy(update={"id": other.id}) == other
+
+
+class VersionFact(Fact):
+    """A version, with the evidence of it that the conditions name: the newest of each kind."""
+
+    number: int
+    digest: Digest
+    state: str
+    evidence: tuple[EvidenceFact, ...] = ()
+
+
+class ComparedFact(Fact):
+    """The version that an alias points at, with which another is compared; None if it does not exist."""
+
+    vs: str
+    version: VersionFact | None = None
+
+
+class PairedFact(Fact):
+    """The differences of a metric between two versions, document by document: positive where the first is
+    better.
+
+    `gained` and `lost` count the documents in which only the first, or only the second, is right; they are
+    None unless every score is 0 or 1. With a `problem`, the documents cannot be paired.
+    """
+
+    vs: str
+    first: Digest
+    second: Digest
+    metric: str
+    filter: str | None = None
+    n: int = 0
+    mean: float = 0.0
+    deviation: float = 0.0
+    gained: int | None = None
+    lost: int | None = None
+    is_bounded: bool = False
+    problem: str | None = None
+
+
+class FitFact(Fact):
+    """The verdict of a runtime on the version: `as_trained` fits. `reason` says why it does not."""
+
+    runtime: str
+    outcome: str
+    reason: str = ""
+
+
+class ApprovalFact(Fact):
+    """Who of a group approved the move; `ignored` are approvals that do not count, each with the reason. With
+    a `problem`, nobody can approve here.
+    """
+
+    group: str
+    by: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+class GateFacts(Fact):
+    """Everything that the conditions of one decision look at."""
+
+    subject: VersionFact
+    compared: tuple[ComparedFact, ...] = ()
+    fits: tuple[FitFact, ...] = ()
+    approvals: tuple[ApprovalFact, ...] = ()
+    paired: tuple[PairedFact, ...] = ()
+
+    def version_at(self, vs: str) -> VersionFact | None:
+        return next((one.version for one in self.compared if one.vs == vs), None)
+
+    @property
+    def all_evidence(self) -> Iterator[tuple[VersionFact, EvidenceFact]]:
+        versions = (self.subject, *(one.version for one in self.compared if one.version))
+        return ((version, one) for version in versions for one in version.evidence)
+
+
+def split_metric(call: Call) -> tuple[str, str | None]:
+    """The metric and filter that a call names; `exact_match,strict-match`, as lm-eval writes it, is both."""
+    metric, _, filter = call.text("metric").partition(",")
+    return metric, call.optional("filter") or (filter or None)
+
+
+def calls_of(conditions: Iterable[Condition], *functions: str) -> tuple[Call, ...]:
+    return tuple(call for one in conditions for call in one.calls if call.function in functions)

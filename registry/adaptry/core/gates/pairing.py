@@ -1,0 +1,66 @@
+"""Two versions' scores of the same documents, as the few numbers that a comparison needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adaptry.core.gates.facts import EvidenceFact, PairedFact
+
+_TOLERANCE = 1e-3  # between the mean of the documents and the stated value
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredEvidence:
+    """Evidence, and the score of each document in its file of samples."""
+
+    evidence: EvidenceFact
+    scores: Mapping[str, float]
+
+
+def unpaired(vs: str, first: EvidenceFact, second: EvidenceFact, problem: str) -> PairedFact:
+    """Why the documents of two files of samples cannot be paired."""
+    assert first.samples is not None
+    assert second.samples is not None
+    return PairedFact(
+        vs=vs,
+        first=first.samples,
+        second=second.samples,
+        metric=first.metric,
+        filter=first.filter,
+        problem=problem,
+    )
+
+
+def pair(vs: str, first: ScoredEvidence, second: ScoredEvidence) -> PairedFact:
+    """The differences by document, positive where the first is better.
+
+    Both files must have the same documents, and their means must be the stated values: a metric that is not
+    the mean over documents cannot be compared by document.
+    """
+    one, two = first.evidence, second.evidence
+    if first.scores.keys() != second.scores.keys():
+        return unpaired(vs, one, two, "their files of samples have different documents")
+    if len(first.scores) < 2:
+        return unpaired(vs, one, two, "their files of samples have fewer than two documents of this metric")
+    for scored in (first, second):
+        mean = math.fsum(scored.scores.values()) / len(scored.scores)
+        if abs(mean - scored.evidence.value) > _TOLERANCE * max(1.0, abs(mean)):
+            return unpaired(vs, one, two, f"{one.metric} is not the mean over its documents")
+    sign = 1.0 if one.direction == "higher" else -1.0
+    differences = [sign * (score - second.scores[key]) for key, score in first.scores.items()]
+    n, mean = len(differences), math.fsum(differences) / len(differences)
+    scores = [*first.scores.values(), *second.scores.values()]
+    is_binary = all(score in (0.0, 1.0) for score in scores)
+    return unpaired(vs, one, two, "").model_copy(
+        update={
+            "problem": None,
+            "n": n,
+            "mean": mean,
+            "deviation": math.sqrt(math.fsum((one - mean) ** 2 for one in differences) / (n - 1)),
+            "gained": sum(one > 0 for one in differences) if is_binary else None,
+            "lost": sum(one < 0 for one in differences) if is_binary else None,
+            "is_bounded": all(0 <= score <= 1 for score in scores),
+        }
+    )

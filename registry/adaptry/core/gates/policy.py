@@ -1,0 +1,141 @@
+"""A policy: the conditions that hold for a version before an alias may move to it, written as YAML.
+
+    alias: prod
+    require:
+      - eval("gsm8k", "exact_match").value >= 0.70
+      - noninferior("gsm8k", "exact_match", vs="prod", margin=0.01)
+
+All conditions must hold. Who may move the alias is a matter of grants, and not of policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.gates.expression import Condition
+from adaptry.core.processes import yaml_reader
+from adaptry.core.refs import AdapterName, parse_alias
+from adaptry.core.suggestions import suggestion
+
+MAX_POLICY = 8 << 10
+"""Characters of a policy."""
+MAX_CONDITIONS = 50
+_FIELDS = ("alias", "require", "description")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyScope:
+    """What a policy is for: one adapter, or all adapters of a namespace (`name` is None)."""
+
+    namespace: str
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> PolicyScope:
+        """`acme` or `acme/tone`. Raises `InvalidRef`."""
+        if "/" in text:
+            adapter = AdapterName.parse(text)
+            return cls(adapter.namespace, adapter.name)
+        return cls(AdapterName.parse(f"{text}/x").namespace)
+
+    @property
+    def adapter(self) -> AdapterName | None:
+        return AdapterName.parse(str(self)) if self.name is not None else None
+
+    def __str__(self) -> str:
+        return self.namespace if self.name is None else f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The alias, and the conditions with their text as it was written."""
+
+    alias: str
+    conditions: tuple[Condition, ...]
+    description: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Policy:
+        """Raises `Invalid`, `InvalidRef`, with the line of what cannot be read."""
+        if len(text) > MAX_POLICY:
+            raise Invalid(f"a policy has at most {MAX_POLICY:,} characters; this one has {len(text):,}")
+        document = yaml_reader.loads(text, "the policy")
+        if not isinstance(document, dict):
+            raise Invalid("a policy is a map with `alias` and `require`; docs/gates.md has examples")
+        lines = _lines(text)
+        for field in document:
+            if field not in _FIELDS:
+                line = lines.fields.get(field, 1)
+                raise Invalid(
+                    f"line {line}: a policy has no {field[:60]!a}{suggestion(field, _FIELDS)}"
+                    f" (it has {', '.join(_FIELDS)})"
+                )
+        return cls(_alias(document), _conditions(document, lines), _description(document))
+
+
+def policy_digest(text: str) -> Digest:
+    """Of a policy's text, as it was set."""
+    return Digest.of(text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The lines, from 1, of a policy's fields and of its conditions."""
+
+    fields: dict[str, int]
+    conditions: tuple[int, ...]
+
+
+def _lines(text: str) -> _Lines:
+    """Of a text that was read before, and so is a short map without YAML aliases."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)
+    fields: dict[str, int] = {}
+    conditions: tuple[int, ...] = ()
+    for key, value in root.value:
+        fields[str(key.value)] = key.start_mark.line + 1
+        if key.value == "require" and isinstance(value, yaml.SequenceNode):
+            conditions = tuple(item.start_mark.line + 1 for item in value.value)
+    return _Lines(fields, conditions)
+
+
+def _alias(document: dict[str, Any]) -> str:
+    """(`Any`: YAML.)"""
+    alias = document.get("alias")
+    if not isinstance(alias, str):
+        raise Invalid("a policy names its alias, as in `alias: prod`")
+    return parse_alias(alias)
+
+
+def _description(document: dict[str, Any]) -> str:
+    """(`Any`: YAML.)"""
+    text = document.get("description", "")
+    if not isinstance(text, str):
+        raise Invalid("the description of a policy is a text")
+    return text
+
+
+def _conditions(document: dict[str, Any], lines: _Lines) -> tuple[Condition, ...]:
+    """(`Any`: YAML.)"""
+    required = document.get("require")
+    if not isinstance(required, list) or not required:
+        raise Invalid("a policy lists its conditions under `require:`, one a line, each behind a dash")
+    if len(required) > MAX_CONDITIONS:
+        raise Invalid(f"a policy has at most {MAX_CONDITIONS} conditions; this one has {len(required)}")
+    return tuple(_condition(text, line) for text, line in zip(required, lines.conditions, strict=True))
+
+
+def _condition(text: object, line: int) -> Condition:
+    if not isinstance(text, str):
+        raise Invalid(
+            f"line {line}: a condition is a text; put one with a colon or a leading ! in quotation marks"
+        )
+    try:
+        return Condition.parse(text)
+    except Invalid as error:
+        raise Invalid(f"line {line}: {error.message}, in the condition {text[:100]!a}") from None

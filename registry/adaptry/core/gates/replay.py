@@ -1,0 +1,58 @@
+"""Replays a decision: computes its results again from its record, and says where they differ."""
+
+from __future__ import annotations
+
+import json
+
+from adaptry.core.errors import Invalid
+from adaptry.core.gates import process
+from adaptry.core.gates.decision import PromotionDecision, verdict_of
+from adaptry.core.gates.evaluation import ConditionResult
+from adaptry.core.gates.facts import Fact
+from adaptry.core.gates.policy import Policy, policy_digest
+
+
+class ReplayResult(Fact):
+    """The results as computed now. `differences` says, in words, where they are not those of the record."""
+
+    results: tuple[ConditionResult, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def is_same(self) -> bool:
+        return not self.differences
+
+
+def replay(decision: PromotionDecision) -> ReplayResult:
+    """From the record alone. Raises `MissingDependency`, `Unavailable`, and `Invalid` for a policy that this
+    Adaptry cannot read.
+    """
+    differences = [
+        f"the text of the policy of {one.scope} is not the one of its digest"
+        for one in decision.policies
+        if policy_digest(one.text) != one.digest
+    ]
+    conditions = [one.source for policy in decision.policies for one in Policy.parse(policy.text).conditions]
+    if decision.condition is not None:
+        conditions.append(decision.condition.strip())
+    results = process.evaluate_in_child(conditions, decision.facts)
+    recorded = {one.condition: one for one in decision.results}
+    if len(results) != len(decision.results):
+        differences.append(f"{len(results)} conditions, where the record has {len(decision.results)}")
+    for one in results:
+        was = recorded.get(one.condition)
+        if was is None or was.outcome != one.outcome:
+            before = was.outcome if was is not None else "not there"
+            differences.append(f"{one.condition}: {one.outcome} now, {before} in the record: {one.reason}")
+    if decision.verdict in ("met", "not_met") and verdict_of(results) != decision.verdict:
+        differences.append(f"the decision is {verdict_of(results)} now, and {decision.verdict} in the record")
+    return ReplayResult(results=results, differences=tuple(differences))
+
+
+def parse_record(text: str) -> PromotionDecision:
+    """A record as `adaptry promotion show --json` prints it, or the decision in it. Raises `Invalid`."""
+    try:
+        document = json.loads(text)
+        return PromotionDecision.model_validate(document.get("decision", document))
+    except (ValueError, AttributeError) as error:
+        raise Invalid(f"not the record of a promotion: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,132 @@
+"""Policies in the catalog: rows that are only appended, the highest version of each in force."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, bindparam, or_
+from sqlalchemy import select as select_columns
+from sqlmodel import col, select
+
+from adaptry.core.gates.policy import PolicyScope, policy_digest
+from adaptry.core.identity import Visibility
+from adaptry.registry.policies import PolicyInfo
+from adaptry.storage.catalog.adapters import AdapterRecord, visibility_of
+from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.rows import AdapterRow, PolicyRow
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+
+_POLICIES = table_of(PolicyRow)
+_FOR_ALIAS = (
+    select_columns(_POLICIES)
+    .where(
+        _POLICIES.c.alias == bindparam("alias"),
+        or_(
+            _POLICIES.c.namespace == bindparam("namespace"),
+            _POLICIES.c.adapter_id == bindparam("adapter"),
+        ),
+    )
+    .order_by(_POLICIES.c.version)
+)
+
+
+class PolicyPlace(NamedTuple):
+    """A policy's scope, with its adapter; None for that of a namespace."""
+
+    scope: PolicyScope
+    adapter: AdapterRecord | None
+
+    @property
+    def namespace(self) -> str | None:
+        return self.scope.namespace if self.adapter is None else None
+
+    @property
+    def key(self) -> int | None:
+        return self.adapter.key if self.adapter else None
+
+
+class SeenPolicy(NamedTuple):
+    """A policy, and the data that decide who may see it."""
+
+    info: PolicyInfo
+    scope: PolicyScope
+    visibility: Visibility
+
+
+def in_force(tx: Reads, adapter: AdapterRecord, alias: str) -> tuple[PolicyInfo, ...]:
+    """The policies of an alias: that of the namespace, then that of the adapter."""
+    name = adapter.name
+    asked = {"alias": alias, "namespace": name.namespace, "adapter": adapter.key}
+    latest: dict[bool, Columns] = {row.adapter_id is None: row for row in run_select(tx, _FOR_ALIAS, asked)}
+    return tuple(
+        _info(latest[of_namespace], name.namespace if of_namespace else str(name))
+        for of_namespace in (True, False)
+        if of_namespace in latest and latest[of_namespace].text is not None
+    )
+
+
+def versions(tx: Transaction, place: PolicyPlace, alias: str) -> tuple[PolicyInfo, ...]:
+    """All versions of one policy, newest first."""
+    query = select(PolicyRow).where(_at(place), col(PolicyRow.alias) == alias)
+    rows = tx.exec(query.order_by(col(PolicyRow.version).desc()))
+    return tuple(_info(row, str(place.scope)) for row in rows)
+
+
+def append(
+    tx: Transaction, place: PolicyPlace, alias: str, text: str | None, at: datetime, by: str
+) -> PolicyInfo:
+    """The next version of a policy; without a text, its removal."""
+    was = versions(tx, place, alias)
+    row = PolicyRow(
+        namespace=place.namespace,
+        adapter_id=place.key,
+        alias=alias,
+        version=was[0].version + 1 if was else 1,
+        text=text,
+        set_at=at,
+        set_by=by,
+    )
+    tx.add(row)
+    tx.flush()
+    return _info(row, str(place.scope))
+
+
+def every_in_force(tx: Transaction) -> tuple[SeenPolicy, ...]:
+    """All policies, in order of scope and alias; there are as many as people have set."""
+    query = (
+        select(PolicyRow, AdapterRow)
+        .join(AdapterRow, col(AdapterRow.id) == col(PolicyRow.adapter_id), isouter=True)
+        .where(or_(col(PolicyRow.adapter_id).is_(None), col(AdapterRow.deleted_at).is_(None)))
+        .order_by(col(PolicyRow.version))
+    )
+    latest: dict[tuple[str, str], tuple[PolicyRow, AdapterRow | None]] = {}
+    for row, adapter in tx.exec(query):
+        latest[adapter.name if adapter else row.namespace or "", row.alias] = row, adapter
+    return tuple(
+        SeenPolicy(
+            _info(row, scope),
+            PolicyScope.parse(scope),
+            visibility_of(adapter.visibility) if adapter else "private",
+        )
+        for (scope, _), (row, adapter) in sorted(latest.items(), key=lambda item: item[0])
+        if row.text is not None
+    )
+
+
+def _at(place: PolicyPlace) -> ColumnElement[bool]:
+    if place.adapter is None:
+        return col(PolicyRow.namespace) == place.scope.namespace
+    return col(PolicyRow.adapter_id) == place.adapter.key
+
+
+def _info(row: PolicyRow | Columns, scope: str) -> PolicyInfo:
+    return PolicyInfo(
+        scope=scope,
+        alias=row.alias,
+        version=row.version,
+        digest=policy_digest(row.text or ""),
+        text=row.text,
+        set_at=row.set_at,
+        set_by=row.set_by,
+    )

@@ -1,0 +1,296 @@
+"""Decides whether an alias may move: gathers what its policies name, and evaluates them.
+
+`point_alias`, through which every move goes, calls `decide` in the transaction of the move. Evaluating takes
+a child process, so callers decide once before their transaction; a decision is kept by the digest of
+everything that it was made from, and in the transaction these facts are read again. If they are the same, so
+is the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from adaptry.adapters.adapter import open_content
+from adaptry.checks.runtimes import check_runtime, parse_runtime
+from adaptry.core import strictjson
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, CorruptData, Invalid, MissingDependency, NotFound
+from adaptry.core.gates import process
+from adaptry.core.gates.decision import PolicyFact, PromotionDecision, refusal, verdict_of
+from adaptry.core.gates.evaluation import find_evidence
+from adaptry.core.gates.expression import Call, Condition
+from adaptry.core.gates.facts import (
+    ApprovalFact,
+    ComparedFact,
+    EvidenceFact,
+    FitFact,
+    GateFacts,
+    PairedFact,
+    VersionFact,
+    calls_of,
+)
+from adaptry.core.gates.pairing import ScoredEvidence, pair, unpaired
+from adaptry.core.gates.policy import Policy, policy_digest
+from adaptry.core.identity import LOCAL
+from adaptry.core.refs import Number, Ref
+from adaptry.registry.aliases import AS_POLICIES_SAY, MoveRequest
+from adaptry.storage.catalog import (
+    aliases,
+    bases,
+    commits,
+    events,
+    evidence,
+    policies,
+    principals,
+    promotions,
+)
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.aliases import AliasTarget
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.versions import VersionRecord, to_record
+from adaptry.storage.local.blob_content import BlobContent
+from adaptry.storage.local.context import RegistryContext, require_sound
+
+_EVIDENCE_FIELDS = frozenset(EvidenceFact.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move of an alias from where it was found to a version, by somebody, and with what request. A
+    `policy`, as text, is tried in place of those in force.
+    """
+
+    adapter: AdapterRecord
+    alias: str
+    to: VersionRecord
+    found: AliasTarget | None
+    by: str
+    request: MoveRequest = AS_POLICIES_SAY
+    policy: str | None = None
+
+
+def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDecision | None:
+    """The decision of a move; None if nothing has to be decided.
+
+    Raises `Invalid` for a condition that cannot be read, `MissingDependency` without the extra `gates`, and
+    `Unavailable`.
+    """
+    found = _policies(tx, move)
+    if not found and move.request.condition is None:
+        return None
+    process.require_installed()
+    conditions = [one for policy in found for one in Policy.parse(policy.text).conditions]
+    if move.request.condition is not None:
+        conditions.append(Condition.parse(move.request.condition))
+        process.check_conditions([move.request.condition])
+    gathered = PromotionDecision(
+        name=move.adapter.name,
+        alias=move.alias,
+        number=move.to.number,
+        digest=move.to.digest,
+        was_number=move.found.number if move.found else None,
+        was_digest=move.found.digest if move.found else None,
+        generation=move.found.generation if move.found else None,
+        at=context.clock(),
+        by=move.by,
+        policies=found,
+        condition=move.request.condition,
+        reason=move.request.override,
+        verdict="not_met",
+        facts=_Gathering(context, tx, move, conditions).facts(),
+    )
+    key = Digest.of(strictjson.canonical(gathered.model_dump(mode="json", exclude={"at"})))
+    if kept := context.gate_decisions.get(key):
+        return kept.model_copy(update={"at": gathered.at})
+    decision = _evaluated(context, tx, move, conditions, gathered)
+    context.gate_decisions.put(key, decision)
+    return decision
+
+
+def _policies(tx: Transaction, move: Move) -> tuple[PolicyFact, ...]:
+    """Those in force, or the one to be tried. Raises `Invalid` if that cannot be read."""
+    if move.policy is not None:
+        process.check_conditions([one.source for one in Policy.parse(move.policy).conditions])
+        scope, digest = str(move.adapter.name), policy_digest(move.policy)
+        return (PolicyFact(scope=scope, version=0, digest=digest, text=move.policy),)
+    return tuple(
+        PolicyFact(scope=one.scope, version=one.version, digest=one.digest, text=one.text or "")
+        for one in policies.in_force(tx, move.adapter, move.alias)
+    )
+
+
+def obstacle(context: RegistryContext, tx: Transaction, move: Move) -> str | None:
+    """Why a move that was under way may not go on, in words; None if it may. Raises `Unavailable`."""
+    try:
+        decision = decide(context, tx, move)
+    except (Invalid, MissingDependency) as error:
+        return error.message
+    return None if decision is None or decision.is_allowed else refusal(decision)
+
+
+def _evaluated(
+    context: RegistryContext,
+    tx: Transaction,
+    move: Move,
+    conditions: Sequence[Condition],
+    gathered: PromotionDecision,
+) -> PromotionDecision:
+    facts = gathered.facts.model_copy(
+        update={
+            "fits": tuple(_fits(context, tx, move, conditions)),
+            "paired": tuple(_pairs(context, tx, conditions, gathered.facts)),
+        }
+    )
+    results = process.evaluate_in_child([one.source for one in conditions], facts)
+    verdict = verdict_of(results)
+    if verdict == "not_met" and move.request.override is not None:
+        verdict = "overridden"
+    elif verdict == "not_met" and move.request.condition is None and _is_rollback(tx, move):
+        verdict = "rollback"
+    reason = move.request.override if verdict == "overridden" else None
+    return gathered.model_copy(
+        update={"facts": facts, "results": results, "verdict": verdict, "reason": reason}
+    )
+
+
+def _is_rollback(tx: Transaction, move: Move) -> bool:
+    """Whether the version is the one before the last move of the alias: it goes back without conditions."""
+    last = events.last_of_alias(tx, move.adapter, move.alias)
+    return (
+        last is not None
+        and move.found is not None
+        and last.kind == "alias.moved"
+        and last.detail.get("to") == str(move.found.digest)
+        and last.detail.get("was") == str(move.to.digest)
+    )
+
+
+@dataclass(frozen=True)
+class _Gathering:
+    """Reads what the conditions name from the catalog."""
+
+    context: RegistryContext
+    tx: Transaction
+    move: Move
+    conditions: Sequence[Condition]
+
+    def facts(self) -> GateFacts:
+        compared = dict.fromkeys(
+            call.text("vs") for call in calls_of(self.conditions, "noninferior", "comparable")
+        )
+        groups = dict.fromkeys(call.text("group") for call in calls_of(self.conditions, "approvals"))
+        return GateFacts(
+            subject=self._version(self.move.to),
+            compared=tuple(ComparedFact(vs=vs, version=self._at(vs)) for vs in compared),
+            approvals=tuple(self._approvals(group) for group in groups),
+        )
+
+    def _at(self, vs: str) -> VersionFact | None:
+        target = aliases.find(self.tx, self.move.adapter, vs)
+        if target is None:
+            return None
+        ref = Ref(self.move.adapter.name, Number(target.number))
+        return self._version(to_record(self.context.resolve(self.tx, ref)))
+
+    def _version(self, version: VersionRecord) -> VersionFact:
+        tasks = {call.text("task") for call in calls_of(self.conditions, *_OF_TASKS)}
+        logged = {call.text("metric") for call in calls_of(self.conditions, "metric")}
+        found = evidence.newest_of_tasks(self.tx, version, tasks, logged) if tasks or logged else ()
+        return VersionFact(
+            number=version.number,
+            digest=version.digest,
+            state=version.state,
+            evidence=tuple(
+                EvidenceFact.model_validate(one.model_dump(include=set(_EVIDENCE_FIELDS))) for one in found
+            ),
+        )
+
+    def _approvals(self, group: str) -> ApprovalFact:
+        if self.context.identity.name == LOCAL.name:
+            return ApprovalFact(
+                group=group,
+                problem="nobody can approve in a registry that is opened as a folder, where users have no"
+                " names; promote through its server",
+            )
+        found = next((one for one in principals.groups(self.tx) if one.name == group), None)
+        if found is None:
+            return ApprovalFact(group=group, problem=f"there is no group {group}")
+        approved = promotions.approvers(self.tx, self.move.adapter, self.move.alias, self.move.to)
+        columns = self.context.resolve(self.tx, Ref(self.move.adapter.name, Number(self.move.to.number)))
+        ignored = {one: f"is not in {group}" for one in approved if one not in found.members}
+        ignored |= {columns.created_by: "pushed the version", self.move.by: "moves the alias"}
+        return ApprovalFact(
+            group=group,
+            by=tuple(one for one in approved if one not in ignored),
+            ignored=tuple(f"{one}, who {ignored[one]}" for one in approved if one in ignored),
+        )
+
+
+_OF_TASKS = ("eval", "has_metric", "noninferior", "comparable")
+
+
+def _fits(
+    context: RegistryContext, tx: Transaction, move: Move, conditions: Sequence[Condition]
+) -> Iterator[FitFact]:
+    """The verdicts of the runtimes that the conditions name."""
+    names = dict.fromkeys(call.text("runtime") for call in calls_of(conditions, "fits"))
+    if not names:
+        return
+    manifest = commits.tree(tx, move.adapter, move.to.digest)
+    if manifest is None:
+        raise NotFound(f"{move.adapter.name} has no revision {move.to.digest.brief}")
+    columns = context.resolve(tx, Ref(move.adapter.name, Number(move.to.number)))
+    base = bases.record(tx, Digest(columns.base_id)) if columns.base_id else None
+    adapter = open_content(BlobContent(context.blobs, manifest))
+    for name in names:
+        try:
+            found = check_runtime(adapter, parse_runtime(name), base)
+        except AdaptryError as error:
+            yield FitFact(runtime=name, outcome="unknown", reason=error.message)
+        else:
+            reason = found.findings[0].reason if found.findings else ""
+            yield FitFact(runtime=name, outcome=found.outcome, reason=reason)
+
+
+def _pairs(
+    context: RegistryContext, tx: Transaction, conditions: Sequence[Condition], facts: GateFacts
+) -> Iterator[PairedFact]:
+    """The comparisons by document, where both versions have samples."""
+    seen = set()
+    for call in calls_of(conditions, "noninferior"):
+        vs = call.text("vs")
+        first, second = _compared(call, facts)
+        if first is None or second is None or first.samples is None or second.samples is None:
+            continue
+        key = vs, first.samples, second.samples, first.metric, first.filter
+        if key not in seen:
+            seen.add(key)
+            yield _paired(context, tx, vs, first, second)
+
+
+def _compared(call: Call, facts: GateFacts) -> tuple[EvidenceFact | None, EvidenceFact | None]:
+    other = facts.version_at(call.text("vs"))
+    return find_evidence(call, facts.subject), find_evidence(call, other) if other else None
+
+
+def _paired(
+    context: RegistryContext, tx: Transaction, vs: str, first: EvidenceFact, second: EvidenceFact
+) -> PairedFact:
+    try:
+        return pair(vs, _scored(context, tx, first), _scored(context, tx, second))
+    except Invalid as error:
+        return unpaired(vs, first, second, error.message)
+
+
+def _scored(context: RegistryContext, tx: Transaction, one: EvidenceFact) -> ScoredEvidence:
+    """Raises `Invalid` if the file of samples is too large or malformed, and `CorruptData`."""
+    assert one.samples is not None
+    what = f"the samples of evidence {one.id}"
+    require_sound(tx, {what: one.samples})
+    if context.stored_size(one.samples, what) > process.MAX_SAMPLES:
+        raise Invalid(f"{what} are larger than {process.MAX_SAMPLES >> 20} MiB")
+    data = b"".join(context.blobs.chunks(one.samples))
+    if Digest.of(data) != one.samples:
+        raise CorruptData(f"{what} are damaged in the registry; `adaptry verify` says what else is")
+    return ScoredEvidence(one, process.read_scores(data, one.metric, one.filter))

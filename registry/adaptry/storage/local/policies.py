@@ -1,0 +1,230 @@
+"""The part of a local registry about policies of aliases, approvals, and decisions that were made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptry.core.access.conditions import Facts
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, NotFound, PermissionDenied, Unsupported
+from adaptry.core.gates import process
+from adaptry.core.gates.decision import PromotionDecision
+from adaptry.core.gates.facts import GateFacts, VersionFact
+from adaptry.core.gates.policy import Policy, PolicyScope
+from adaptry.core.identity import LOCAL
+from adaptry.core.lifecycle import require_alias_allowed
+from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
+from adaptry.registry.aliases import MoveRequest
+from adaptry.registry.policies import (
+    ApprovalInfo,
+    Policies,
+    PolicyInfo,
+    PolicyRequest,
+    PromotionInfo,
+    PromotionRecord,
+)
+from adaptry.registry.records import Page
+from adaptry.storage.catalog import aliases, cursors, policies, promotions
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.policies import PolicyPlace, SeenPolicy
+from adaptry.storage.catalog.versions import VersionRecord, to_record
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.gates import Move, decide
+
+
+@dataclass(frozen=True)
+class LocalPolicies(Policies):
+    """The policies of a local registry."""
+
+    context: RegistryContext
+
+    def set(self, request: PolicyRequest) -> PolicyInfo:
+        scope, policy = PolicyScope.parse(request.scope), Policy.parse(request.text)
+        with self.context.catalog.read() as tx:
+            self._managed(tx, scope, policy.alias)
+        process.check_conditions([one.source for one in policy.conditions])
+        with self.context.write() as tx:
+            place = self._managed(tx, scope, policy.alias)
+            was = next(iter(policies.versions(tx, place, policy.alias)), None)
+            if was is not None and was.text == request.text:
+                return was
+            now, by = self.context.clock(), self.context.identity.name
+            found = policies.append(tx, place, policy.alias, request.text, now, by)
+            self._record(tx, "policy.set", was, found)
+            return found
+
+    def list(self, scope: str | None = None) -> tuple[PolicyInfo, ...]:
+        wanted = PolicyScope.parse(scope) if scope is not None else None
+        with self.context.catalog.read() as tx:
+            if wanted is not None:
+                self._place(tx, wanted)
+            found = policies.every_in_force(tx)
+        return tuple(one.info for one in found if _concerns(one.scope, wanted) and self._sees(one, wanted))
+
+    def history(self, scope: str, alias: str) -> tuple[PolicyInfo, ...]:
+        wanted = PolicyScope.parse(scope)
+        with self.context.catalog.read() as tx:
+            return policies.versions(tx, self._place(tx, wanted), alias)
+
+    def remove(self, scope: str, alias: str) -> None:
+        wanted = PolicyScope.parse(scope)
+        with self.context.write() as tx:
+            place = self._managed(tx, wanted, alias)
+            was = next(iter(policies.versions(tx, place, alias)), None)
+            if was is None or was.text is None:
+                raise NotFound(f"{scope} has no policy for {alias[:80]!a}; `adaptry policy ls` shows all")
+            now, by = self.context.clock(), self.context.identity.name
+            self._record(tx, "policy.remove", was, policies.append(tx, place, alias, None, now, by))
+
+    def evaluate(
+        self,
+        name: AdapterName,
+        alias: str,
+        to: Digest,
+        *,
+        condition: str | None = None,
+        policy: str | None = None,
+    ) -> PromotionDecision:
+        parse_stored_alias(alias)
+        with self.context.catalog.read() as tx:
+            adapter = self.context.readable_adapter(tx, name)
+            target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
+            require_alias_allowed(alias, target.state, target.number)
+            found = aliases.find(tx, adapter, alias)
+            by = self.context.identity.name
+            move = Move(adapter, alias, target, found, by, MoveRequest(condition=condition), policy)
+            decision = decide(self.context, tx, move)
+            return decision or _without_conditions(move, self.context)
+
+    def approve(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
+        with self.context.write() as tx:
+            adapter, target = self._approved(tx, name, alias, to)
+            found = aliases.find(tx, adapter, alias)
+            if found is not None and found.digest == to:
+                raise Conflict(f"{name}@{alias} is at version {found.number} already")
+            require_alias_allowed(alias, target.state, target.number)
+            now, by = self.context.clock(), self.context.identity.name
+            info, is_new = promotions.approve(tx, adapter, alias, target, now, by)
+            if is_new:
+                after = {"version": target.number, "digest": target.digest, "generation": info.generation}
+                self.context.record(tx, "approval.give", _about(name, alias), after=after)
+            return info
+
+    def withdraw_approval(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
+        with self.context.write() as tx:
+            adapter, target = self._approved(tx, name, alias, to)
+            now, by = self.context.clock(), self.context.identity.name
+            info = promotions.withdraw_approval(tx, adapter, alias, target, now, by)
+            if info is None:
+                raise NotFound(f"{by} has not approved version {target.number} for {name}@{alias}")
+            before = {"version": target.number, "digest": target.digest, "generation": info.generation}
+            self.context.record(tx, "approval.withdraw", _about(name, alias), before=before)
+            return info
+
+    def approvals(self, name: AdapterName, alias: str) -> tuple[ApprovalInfo, ...]:
+        with self.context.catalog.read() as tx:
+            return promotions.approvals(tx, self.context.readable_adapter(tx, name), alias)
+
+    def promotions(
+        self, name: AdapterName, alias: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[PromotionInfo]:
+        cursors.check_limit(limit)
+        with self.context.catalog.read() as tx:
+            return promotions.page(tx, self.context.readable_adapter(tx, name), alias, cursor, limit)
+
+    def promotion(self, id: int) -> PromotionRecord:
+        with self.context.catalog.read() as tx:
+            found = promotions.find(tx, id)
+            if found is not None:
+                try:
+                    self.context.readable_adapter(tx, found.name)
+                except NotFound:
+                    found = None
+        if found is None:
+            raise NotFound(f"no promotion {id}; `adaptry promotion ls NAME` shows those of an adapter")
+        return found
+
+    def _approved(
+        self, tx: Transaction, name: AdapterName, alias: str, to: Digest
+    ) -> tuple[AdapterRecord, VersionRecord]:
+        """Raises `NotFound`, `PermissionDenied`, `Unsupported`."""
+        parse_stored_alias(alias)
+        adapter = self.context.writable_adapter(tx, name, "approve", alias=alias)
+        if self.context.identity.name == LOCAL.name:
+            raise Unsupported(
+                "nobody can approve in a registry that is opened as a folder, where users have no names;"
+                " approve through its server (--registry URL)"
+            )
+        return adapter, to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
+
+    def _place(self, tx: Transaction, scope: PolicyScope) -> PolicyPlace:
+        """Raises `NotFound` for an adapter, or a namespace, of which the caller may see nothing."""
+        if scope.adapter is not None:
+            return PolicyPlace(scope, self.context.readable_adapter(tx, scope.adapter))
+        if not self.context.identity.readable_names(scope.namespace):
+            raise NotFound(f"no namespace {scope}")
+        return PolicyPlace(scope, None)
+
+    def _managed(self, tx: Transaction, scope: PolicyScope, alias: str) -> PolicyPlace:
+        """Raises `NotFound`, `PermissionDenied` for callers who may not change policies there."""
+        parse_stored_alias(alias)
+        place = self._place(tx, scope)
+        identity, facts = self.context.identity, Facts(alias, None, self.context.clock())
+        if not identity.decide("policy.manage", scope.namespace, scope.name, facts).is_allowed:
+            raise PermissionDenied(
+                f"{identity.name} may not change policies of {scope} (policy.manage); ask an owner of"
+                f" {scope.namespace!r}"
+            )
+        return place
+
+    def _sees(self, policy: SeenPolicy, wanted: PolicyScope | None) -> bool:
+        identity, adapter = self.context.identity, policy.scope.adapter
+        if adapter is not None:
+            return identity.may_read(adapter, policy.visibility)
+        is_of_read_adapter = wanted is not None and wanted.name is not None
+        return is_of_read_adapter or bool(identity.readable_names(policy.scope.namespace))
+
+    def _record(self, tx: Transaction, action: str, was: PolicyInfo | None, now: PolicyInfo) -> None:
+        self.context.record(
+            tx,
+            action,
+            AuditTarget(now.scope, now.scope.partition("/")[0], now.alias),
+            before=_version_of(was) if was is not None and was.text is not None else None,
+            after=_version_of(now) if now.text is not None else None,
+        )
+
+
+def _concerns(scope: PolicyScope, wanted: PolicyScope | None) -> bool:
+    """Whether a policy is one of those that were asked for."""
+    if wanted is None:
+        return True
+    is_same_place = wanted.name is None or scope.name in (None, wanted.name)
+    return scope.namespace == wanted.namespace and is_same_place
+
+
+def _version_of(info: PolicyInfo) -> dict[str, object]:
+    return {"version": info.version, "digest": info.digest}
+
+
+def _about(name: AdapterName, alias: str) -> AuditTarget:
+    return AuditTarget(str(name), name.namespace, alias)
+
+
+def _without_conditions(move: Move, context: RegistryContext) -> PromotionDecision:
+    """The decision where there is nothing to decide."""
+    to, found = move.to, move.found
+    return PromotionDecision(
+        name=move.adapter.name,
+        alias=move.alias,
+        number=to.number,
+        digest=to.digest,
+        was_number=found.number if found else None,
+        was_digest=found.digest if found else None,
+        generation=found.generation if found else None,
+        at=context.clock(),
+        by=move.by,
+        verdict="met",
+        facts=GateFacts(subject=VersionFact(number=to.number, digest=to.digest, state=to.state)),
+    )

@@ -1,0 +1,303 @@
+"""Promises about policies: an alias moves only if their conditions are met, and each decision is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import CheckFailed, Conflict, Invalid, NotFound, PermissionDenied
+from adaptry.core.evidence.values import EvidenceFile, EvidenceValue
+from adaptry.core.identity import Identity
+from adaptry.core.refs import Ref
+from adaptry.operations.transfer import push
+from adaptry.registry.aliases import MoveRequest
+from adaptry.registry.evidence import WithdrawalRequest
+from adaptry.registry.interface import Registry
+from adaptry.registry.policies import PolicyRequest
+from adaptry.registry.records import PushOptions
+from adaptry.registry.rollouts import RolloutChange, RolloutPlan
+from adaptry.testing.contract.evidence import store
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
+
+GOOD_ENOUGH = 'alias: prod\nrequire:\n  - eval("gsm8k", "exact_match").value >= 0.70\n'
+NO_WORSE = 'noninferior("gsm8k", "exact_match", vs="prod", margin=0.01)'
+OWNER = Identity.with_role("olga", "owner", ("acme",))
+ANN, BOB = (Identity.with_role(name, "maintainer", ("acme",)) for name in ("ann", "bob"))
+
+
+def add_scores(registry: Registry, ref: Ref, scores: Sequence[float], task: str = "gsm8k") -> None:
+    """Evidence of a task with so many documents, and their scores in a file of samples."""
+    results, samples = f'{{"of": "{ref}", "scores": {list(scores)}}}'.encode(), samples_of(scores)
+    for data in (results, samples):
+        store(registry, data)
+    mean = sum(scores) / len(scores)
+    value = EvidenceValue(
+        task=task,
+        task_hash="9497",
+        metric="exact_match",
+        value=mean,
+        stderr=(mean * (1 - mean) / (len(scores) - 1)) ** 0.5,
+        n=len(scores),
+        direction="higher",
+        samples=Digest.of(samples),
+    )
+    registry.evidence.add(ref, EvidenceFile(digest=Digest.of(results), format="lm-eval", values=(value,)))
+
+
+def samples_of(scores: Sequence[float]) -> bytes:
+    """A file of samples as lm-eval writes it."""
+    documents = (
+        {"doc_hash": f"d{place}", "metrics": ["exact_match"], "exact_match": score}
+        for place, score in enumerate(scores)
+    )
+    return b"".join(json.dumps(one).encode() + b"\n" for one in documents)
+
+
+def right(count: int, of: int = 100) -> list[float]:
+    """The scores of documents of which the first `count` are right."""
+    return [1.0] * count + [0.0] * (of - count)
+
+
+def set_policy(registry: Registry, text: str, scope: str = "acme/tone") -> None:
+    registry.policies.set(PolicyRequest(scope=scope, text=text))
+
+
+def version(number: int) -> Ref:
+    return Ref.parse(f"acme/tone@{number}")
+
+
+class PoliciesContract(ContractFixtures):
+    """`policies`, and what they mean for `aliases.move`, pushes and rollouts."""
+
+    def test_a_policy_has_versions_and_that_of_the_namespace_applies_too(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        olga, ron = make_registry(OWNER), make_registry(RON)
+        set_policy(olga, GOOD_ENOUGH)
+        set_policy(olga, GOOD_ENOUGH)  # nothing changed, so this is no version
+        second = olga.policies.set(PolicyRequest(scope="acme/tone", text=GOOD_ENOUGH.replace("0.70", "0.8")))
+        assert (second.version, second.alias, second.set_by) == (2, "prod", "olga")
+        set_policy(olga, "alias: prod\nrequire: ['state() == \"active\"']\n", "acme")
+        assert [(one.scope, one.version) for one in ron.policies.list("acme/tone")] == [
+            ("acme", 1),
+            ("acme/tone", 2),
+        ]
+        olga.policies.remove("acme/tone", "prod")
+        assert [one.scope for one in ron.policies.list()] == ["acme"]
+        history = ron.policies.history("acme/tone", "prod")
+        assert [(one.version, one.text is None) for one in history] == [(3, True), (2, False), (1, False)]
+        with pytest.raises(NotFound, match="no policy"):
+            olga.policies.remove("acme/tone", "prod")
+
+    def test_only_managers_of_policies_change_them_and_strangers_see_none(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        push(make_registry(ADA), lora(), TONE)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        with pytest.raises(PermissionDenied, match=r"policy\.manage"):
+            set_policy(make_registry(ADA), GOOD_ENOUGH, "acme")
+        with pytest.raises(NotFound, match="no adapter acme/tone"):
+            set_policy(make_registry(EVE), GOOD_ENOUGH)
+        assert make_registry(EVE).policies.list() == ()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("alias: prod\nrequire:\n- apprvals('x') > 1\n", "line 3: .*did you mean approvals"),
+            ("alias: prod\nrequire:\n- metric('acc')\n", "gives 0.5, and a condition gives true or false"),
+            ("alias: prod\nrequire:\n- state() == 'active' &&\n", "not an expression of CEL"),
+        ],
+    )
+    def test_a_policy_that_cannot_be_read_is_refused_with_its_line(
+        self, registry: Registry, lora: MakeLora, text: str, message: str
+    ) -> None:
+        push(registry, lora(), TONE)
+        with pytest.raises(Invalid, match=message):
+            set_policy(registry, text)
+
+    def test_an_alias_moves_once_its_conditions_are_met_and_the_decision_is_kept(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        digest = push(ada, lora(), TONE).version.digest
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        with pytest.raises(CheckFailed, match=r"1 of 1 conditions is not met; .*no evidence of gsm8k"):
+            ada.aliases.move(TONE, "prod", digest, was=None)
+        add_scores(ada, version(1), right(65))
+        with pytest.raises(CheckFailed, match=r"gsm8k exact_match is 0.65 ± 0.0479\d, n=100"):
+            ada.aliases.move(TONE, "prod", digest, was=None)
+        ada.evidence.withdraw(
+            ada.evidence.list(version(1)).items[0].id, WithdrawalRequest(reason="the wrong template")
+        )
+        add_scores(ada, version(1), right(75))
+        moved = ada.aliases.move(TONE, "prod", digest, was=None)
+        (kept,) = make_registry(RON).policies.promotions(TONE, "prod").items
+        assert (kept.number, kept.verdict, kept.by, kept.generation) == (1, "met", "ada", moved.generation)
+        record = make_registry(RON).policies.promotion(kept.id)
+        assert [one.outcome for one in record.decision.results] == ["met"]
+        assert [one.value for _, one in record.decision.facts.all_evidence] == [0.75]
+        assert Digest.of(record.decision.content) == record.record
+        event = ada.adapters.history(TONE).items[0]
+        assert (event.detail["verdict"], event.detail["record"]) == ("met", str(record.record))
+
+    def test_versions_are_compared_document_by_document(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        first, second, third = (push(ada, lora(seed), TONE).version.digest for seed in (1, 2, 3))
+        ada.aliases.move(TONE, "prod", first, was=None)
+        comparable = 'comparable("gsm8k", vs="prod")'
+        set_policy(make_registry(OWNER), f"alias: prod\nrequire:\n- {NO_WORSE}\n- {comparable}\n")
+        add_scores(ada, version(1), right(350, of=500))
+        add_scores(ada, version(2), right(340, of=500))
+        add_scores(ada, version(3), right(351, of=500))
+        with pytest.raises(
+            CheckFailed, match=r"0.68 against 0.7 at prod .*paired, score test, 500 documents"
+        ):
+            ada.aliases.move(TONE, "prod", second, was=1)
+        assert ada.aliases.move(TONE, "prod", third, was=1).number == 3
+
+    def test_going_back_to_what_was_live_before_needs_no_conditions(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        first, second, third = (push(ada, lora(seed), TONE).version.digest for seed in (1, 2, 3))
+        ada.aliases.move(TONE, "prod", first, was=None)
+        ada.aliases.move(TONE, "prod", second, was=1)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        with pytest.raises(CheckFailed):
+            ada.aliases.move(TONE, "prod", third, was=2)
+        assert ada.policies.evaluate(TONE, "prod", first).verdict == "rollback"
+        assert ada.aliases.move(TONE, "prod", first, was=2).number == 1
+        assert [one.verdict for one in ada.policies.promotions(TONE).items] == ["rollback"]
+
+    def test_overriding_a_policy_takes_its_own_right_and_is_recorded_with_the_reason(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        digest = push(make_registry(ADA), lora(), TONE).version.digest
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        anyway = MoveRequest(override="the first version")
+        with pytest.raises(PermissionDenied, match=r"policy\.override"):
+            make_registry(ADA).aliases.move(TONE, "prod", digest, None, anyway)
+        make_registry(OWNER).aliases.move(TONE, "prod", digest, None, anyway)
+        event = make_registry(ADA).adapters.history(TONE).items[0]
+        assert (event.detail["verdict"], event.detail["reason"]) == ("overridden", "the first version")
+        (kept,) = make_registry(RON).policies.promotions(TONE).items
+        assert (kept.verdict, kept.reason, kept.by) == ("overridden", "the first version", "olga")
+
+    def test_a_move_may_bring_a_condition_of_its_own(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        digest = push(ada, lora(), TONE, options=PushOptions(metrics={"accuracy": 0.5})).version.digest
+        with pytest.raises(CheckFailed, match=r"accuracy is 0\.5"):
+            ada.aliases.move(TONE, "prod", digest, None, MoveRequest(condition='metric("accuracy") > 0.6'))
+        with pytest.raises(Invalid, match="unknown function metrics; did you mean metric"):
+            ada.aliases.move(TONE, "prod", digest, None, MoveRequest(condition='metrics("accuracy") > 0'))
+        ada.aliases.move(TONE, "prod", digest, None, MoveRequest(condition='metric("accuracy") > 0.4'))
+        assert ada.policies.promotions(TONE).items[0].verdict == "met"
+
+    def test_missing_evidence_is_never_true_whatever_stands_beside_it(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        digest = push(ada, lora(), TONE).version.digest
+        missing = 'eval("gsm8k", "exact_match").value < 0.5'
+        for condition in (
+            f'state() == "active" || {missing}',
+            f'{missing} || state() == "active"',
+            f"!({missing})",
+            f"!{NO_WORSE}",
+        ):
+            decision = ada.policies.evaluate(TONE, "prod", digest, condition=condition)
+            assert [one.outcome for one in decision.results] == ["unknown"], condition
+
+    def test_no_way_to_move_an_alias_passes_its_policy(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        first, second = (push(ada, lora(seed), TONE).version.digest for seed in (1, 2))
+        ada.aliases.move(TONE, "prod", first, was=None)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH, "acme")
+        with pytest.raises(CheckFailed, match="push without the alias"):
+            push(ada, lora(3), TONE, options=PushOptions(alias="prod"))
+        with pytest.raises(CheckFailed, match="not met"):
+            push(ada, lora(2), TONE, options=PushOptions(alias="prod"))
+        with pytest.raises(CheckFailed, match="not met"):
+            ada.rollouts.start(TONE, "prod", second, RolloutPlan())
+        assert [one.number for one in ada.versions.list(TONE).items] == [2, 1]
+        assert ada.aliases.list(TONE)[0].digest == first
+        assert ada.rollouts.list(TONE) == ()
+
+    def test_a_rollout_stops_where_its_conditions_are_no_longer_met(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        first, second = (push(ada, lora(seed), TONE).version.digest for seed in (1, 2))
+        ada.aliases.move(TONE, "prod", first, was=None)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        add_scores(ada, version(2), right(80))
+        started = ada.rollouts.start(TONE, "prod", second, RolloutPlan())
+        ada.evidence.withdraw(
+            ada.evidence.list(version(2)).items[0].id, WithdrawalRequest(reason="the wrong template")
+        )
+        stopped = ada.rollouts.change(TONE, "prod", RolloutChange(to="advance"), was=started.generation)
+        assert stopped.stage == "stopped"
+        assert "no evidence of gsm8k" in (stopped.reason or "")
+        assert ada.aliases.list(TONE)[0].digest == first
+
+    def test_members_of_a_group_approve_one_move_and_not_what_they_pushed_or_move_themselves(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora
+    ) -> None:
+        ann, bob = make_registry(ANN), make_registry(BOB)
+        first, second = (push(ann, lora(seed), TONE).version.digest for seed in (1, 2))
+        _make_group(registry, "release", ("ann", "bob", "cleo", "dan"))
+        set_policy(make_registry(OWNER), 'alias: prod\nrequire:\n- approvals("release") >= 2\n')
+        cleo, dan = (
+            make_registry(Identity.with_role(name, "maintainer", ("acme",))) for name in ("cleo", "dan")
+        )
+        for one in (ann, bob, cleo):
+            one.policies.approve(TONE, "prod", first)
+            one.policies.approve(TONE, "prod", first)  # again: nothing new
+        with pytest.raises(CheckFailed, match=r"1 approvals of release \(cleo\); not counted: ann, who"):
+            bob.aliases.move(TONE, "prod", first, was=None)
+        with pytest.raises(PermissionDenied, match="approve"):
+            make_registry(ADA).policies.approve(TONE, "prod", first)
+        assert dan.aliases.move(TONE, "prod", first, was=None).number == 1
+        with pytest.raises(Conflict, match="at version 1 already"):
+            bob.policies.approve(TONE, "prod", first)
+        assert {one.is_void for one in bob.policies.approvals(TONE, "prod")} == {True}
+        with pytest.raises(CheckFailed, match="0 approvals"):
+            dan.aliases.move(TONE, "prod", second, was=1)
+        bob.policies.approve(TONE, "prod", second)
+        assert bob.policies.withdraw_approval(TONE, "prod", second).is_void
+        with pytest.raises(NotFound, match="has not approved version 2"):
+            bob.policies.withdraw_approval(TONE, "prod", second)
+
+    def test_a_policy_follows_its_adapter_to_another_name_and_ends_with_it(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        olga = make_registry(OWNER)
+        push(olga, lora(), TONE)
+        set_policy(olga, GOOD_ENOUGH)
+        voice = type(TONE).parse("acme/voice")
+        olga.adapters.rename(TONE, voice)
+        assert [one.scope for one in olga.policies.list()] == ["acme/voice"]
+        olga.adapters.delete(voice)
+        assert olga.policies.list() == ()
+        push(olga, lora(), voice)
+        assert olga.policies.list("acme/voice") == ()
+
+
+def _make_group(registry: Registry, name: str, members: Sequence[str]) -> None:
+    """A group of users, each created unless they exist."""
+    known = {one.name for one in registry.principals.list()}
+    registry.principals.create_group(name)
+    for member in members:
+        if member not in known:
+            registry.principals.create("user", member)
+        registry.principals.set_membership(name, member, is_member=True)

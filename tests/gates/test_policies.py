@@ -1,0 +1,70 @@
+"""Policies as texts, and the decisions that they give."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptry.core.errors import Invalid
+from adaptry.core.gates.expression import Condition
+from adaptry.core.gates.policy import Policy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("alias: prod\nrequires: []\n", "line 2: .*did you mean require"),
+        ("alias: prod\nrequire:\n- apprvals('x') > 1\n", "line 3: .*did you mean approvals"),
+        ("alias: prod\nrequire:\n- eval('a', 'b') > 1\n", r"line 3: .*needs \.value or \.stderr or \.n"),
+        ("alias: prod\nrequire:\n- eval('a', 'b').valu > 1\n", "line 3: .*did you mean value"),
+        ("alias: prod\nrequire:\n- state() in [1].map(x, x)\n", "line 3: .*no macros such as map"),
+        ("alias: prod\nrequire:\n- {a: b}\n", "line 3: a condition is a text"),
+        ("alias: prod\n", "lists its conditions under `require:`"),
+        ("alias: latest\nrequire: ['fits(\"vllm\")']\n", "latest"),
+        ("require: ['fits(\"vllm\")']\n", "names its alias"),
+        ("- prod\n", "a policy is a map"),
+        ("alias: [\n", "not YAML"),
+        ("a: &x [b]\nc: *x\n", "YAML alias"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_refused_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        Policy.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fits(runtime)", "written out, not computed"),
+        ("fits('a') = true", "column 11: = compares nothing; write =="),
+        ("fits('a', 'b')", "too many arguments"),
+        ("fits()", "needs runtime"),
+        ("fits('a'", "is missing"),
+        ("fits(1)", "runtime is a text"),
+        ("noninferior('a', 'b', vz='p', margin=0.1)", "no argument vz; did you mean vs"),
+        ("noninferior('a', 'b', 'p', margin=-0.1)", "margin is how much worse"),
+        ("noninferior('a', 'b', 'p', 0.1, confidence=95)", "confidence is at least 0.5"),
+        ("noninferior(task='a', 'b', 'p', 0.1)", "without a name come first"),
+        ("fits('a') && fits('a') @ 1", "column 24"),
+        ("1 < 2", "calls at least one function"),
+        ("has(fits)", "no macros such as has"),
+        ("state().matches('a')", "unknown word .matches"),
+        ("state() == 'a' // 'b'", None),
+        ("fits('a')" + " " * 1000, "at most 1,000 characters"),
+        ("!" * 5 + "fits('vllm')", None),
+    ],
+)
+def test_a_condition_is_read_or_refused_with_the_place_and_the_right_form(
+    text: str, message: str | None
+) -> None:
+    if message is None:
+        Condition.parse(text)
+        return
+    with pytest.raises(Invalid, match=message):
+        Condition.parse(text)
+
+
+def test_arguments_may_be_named_and_texts_may_have_any_quotation_marks() -> None:
+    named = Condition.parse("""noninferior(metric='em', task="gsm8k", margin=0.01, vs='prod') && fits('v')""")
+    placed = Condition.parse('noninferior("gsm8k", "em", "prod", 0.01, 0.95) && fits("v")')
+    assert named.calls == placed.calls
+    assert named.expression == placed.expression == "call0 && call1"
