@@ -121,8 +121,9 @@ def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str
     yield f"INSERT INTO namespaces (name) {numbers(namespaces)} SELECT 'team-' || (id - 1) FROM ids"
     yield (
         "INSERT INTO adapters (id, name, namespace, description, tags, visibility, created_at, updated_at,"
-        f" next_number, downloads) {numbers(adapters)} SELECT id, {name}, 'team-' || (id % {namespaces}), '',"
-        f" '[]', 'private', '2026-01-01', '2026-01-01', {VERSIONS_PER_ADAPTER + 1}, 0 FROM ids"
+        f" next_number, downloads, version_count) {numbers(adapters)} SELECT id, {name},"
+        f" 'team-' || (id % {namespaces}), '', '[]', 'private', '2026-01-01', '2026-01-01',"
+        f" {VERSIONS_PER_ADAPTER + 1}, 0, {VERSIONS_PER_ADAPTER} FROM ids"
     )
     yield (
         "INSERT INTO versions (id, adapter_id, number, digest, state, created_at, created_by, method, rank,"

@@ -19,6 +19,7 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import search
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.term_windows import TermWindows
 from adaptry.storage.local import LocalRegistry, RegistryContext
 
 QUERIES = (
@@ -92,7 +93,11 @@ def main() -> None:
 def explain(catalog: Catalog, query: str) -> None:
     """The plan of the search's own statement (those before it look terms up)."""
     with catalog.read() as tx:
-        statement = search.statement(tx, ReadScope(None), query).limit(51)
+        plan = search.plan(tx, ReadScope(None), query)
+        if isinstance(plan, TermWindows):
+            print(f"{'':>12}windows of {len(plan.terms)} terms")
+            return
+        statement = plan.limit(51)
         dialect = tx.get_bind().dialect
         plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         how = "EXPLAIN QUERY PLAN" if dialect.name == "sqlite" else "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF)"

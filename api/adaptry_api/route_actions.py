@@ -80,6 +80,12 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "POST /api/v1/invitations": "invitation.create",
     "POST /api/v1/invitations/accept": "invitation.accept",
     "POST /api/v1/audit/exports": "audit.export",
+    "POST /api/v1/webhooks": "webhook.add",
+    "PATCH /api/v1/webhooks/{id}": "webhook.enable",
+    "DELETE /api/v1/webhooks/{id}": "webhook.remove",
+    "POST /api/v1/webhooks/{id}/test": "webhook.test",
+    "POST /api/v1/webhooks/{id}/secret": "webhook.rotate",
+    "POST /api/v1/webhooks/{id}/deliveries/{message}/redelivery": "webhook.redeliver",
     "POST /api/v1/authorize": READ,
     "POST /api/v1/authorize/ext-authz/{path:path}": READ,
     # Pages

@@ -33,7 +33,8 @@ class ServerSettings:
     `data`.
 
     `allow_outgoing` are the networks (CIDR blocks) to which the server may send requests of its own although
-    they are not public; `ca_bundle` is a file of certificates that it trusts there.
+    they are not public; `ca_bundle` is a file of certificates that it trusts there. With
+    `send_webhooks`, a server whose catalog is in `data` sends to webhooks; with PostgreSQL, runners do.
 
     With a `log_level`, each process of the server writes its log to stderr in `log_format`. Without one, it
     configures no logging, for programs that do so themselves.
@@ -65,6 +66,7 @@ class ServerSettings:
     signing_secret: Path | None = None
     spools: Path | None = None
     allow_outgoing: tuple[str, ...] = ()
+    send_webhooks: bool = True
     ca_bundle: str | None = None
     log_format: LogFormat = "text"
     log_level: LogLevel | None = None

@@ -12,7 +12,7 @@ import hmac
 import os
 import secrets
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from itsdangerous import BadData, URLSafeSerializer
 from pydantic import BaseModel, ConfigDict
@@ -29,7 +29,7 @@ _NOT_OURS = "this upload's grant was not issued by this server; start the upload
 class SignedStatement(BaseModel):
     """`by` is the hash of the token that it was requested with, `until` a Unix time in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     by: str
     until: int

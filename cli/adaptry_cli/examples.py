@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PAGES: Mapping[str, str] = {
-    "evidence": "evaluations",
+    "evidence": "evaluations", "open": "pages",
     "import": "from-a-hub", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
     "events": "events", "diff": "comparing", "similar": "comparing", "inspect": "formats", "check": "checks",
     "deprecate": "states", "yank": "states", "quarantine": "states", "revoke": "states", "recall": "states",
@@ -21,7 +21,7 @@ _PAGES: Mapping[str, str] = {
     "serve": "deploying", "uploads": "deploying", "migrate": "postgresql",
     "token": "permissions", "user": "permissions", "service-account": "permissions", "group": "permissions",
     "member": "permissions", "quota": "limits", "grant": "permissions", "access": "permissions",
-    "admin": "permissions", "audit": "audit",
+    "admin": "permissions", "audit": "audit", "webhook": "webhooks",
     "policy": "gates", "approve": "gates", "promotion": "gates",
     "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
     "publisher": "publishing", "issuer": "publishing",
@@ -332,6 +332,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry quota set acme/ci --principal --requests unlimited",
     ),
     "quota rm": ("adaptry quota rm acme",),
+    "webhook": ("adaptry webhook add acme https://ci.example.com/hook", "adaptry webhook ls"),
+    "webhook add": (
+        "adaptry webhook add acme https://ci.example.com/hook --event alias.moved --event 'version.*'",
+        "adaptry webhook add acme https://ci.example.com/hook --adapter 'tone-*'",
+    ),
+    "webhook ls": ("adaptry webhook ls acme",),
+    "webhook show": ("adaptry webhook show 3",),
+    "webhook rm": ("adaptry webhook rm 3",),
+    "webhook enable": ("adaptry webhook enable 3",),
+    "webhook disable": ("adaptry webhook disable 3",),
+    "webhook test": ("adaptry webhook test 3",),
+    "webhook rotate": ("adaptry webhook rotate 3 --overlap 48",),
+    "webhook deliveries": ("adaptry webhook deliveries 3 --limit 20",),
+    "webhook redeliver": ("adaptry webhook redeliver 3 msg_0123456789abcdef01234567",),
     "grant": (
         "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
         "adaptry grant ls --namespace acme",
@@ -386,6 +400,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "logout": ("adaptry logout https://registry.example.com",),
     "whoami": ("adaptry whoami",),
+    "open": ("adaptry open acme/tone@prod", "adaptry open acme/tone --print"),
     "completion": ("adaptry completion bash", "adaptry completion fish"),
 }
 """Lines as a user would type them."""

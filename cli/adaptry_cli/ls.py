@@ -7,12 +7,10 @@ import click
 from adaptry.core.refs import AdapterName
 from adaptry.operations.empty_adapter import no_version_message
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterInfo, Page, VersionInfo
 from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.listing_order import adapter_order, first_in_order, version_order
 from adaptry_cli.out import (
     collect_pages,
     json_option,
@@ -59,13 +57,9 @@ def _list_versions(
     registry: Registry, name: AdapterName, order: str | None, reverse: bool, limit: int, as_json: bool
 ) -> None:
     def page(cursor: str | None, count: int) -> Page[VersionInfo]:
-        return registry.versions.list(name, cursor, count)
+        return registry.versions.list(name, cursor, count, sort=order or "newest", reverse=reverse)
 
-    if order is None and not reverse:
-        versions = collect_pages(page, limit)
-    else:
-        key = version_order(order or "newest")
-        versions = first_in_order(iter_items(lambda cursor: page(cursor, 200)), key, reverse, limit)
+    versions = collect_pages(page, limit)
     print_versions(registry.bases, versions, as_json)
     if not versions:
         print_err(no_version_message(name))
@@ -75,13 +69,9 @@ def _list_adapters(
     registry: Registry, namespace: str | None, order: str | None, reverse: bool, limit: int, as_json: bool
 ) -> None:
     def page(cursor: str | None, count: int) -> Page[AdapterInfo]:
-        return registry.adapters.list(namespace, cursor, count)
+        return registry.adapters.list(namespace, cursor, count, sort=order or "name", reverse=reverse)
 
-    if order in (None, "name") and not reverse:
-        adapters = collect_pages(page, limit)
-    else:
-        key = adapter_order(order or "name")
-        adapters = first_in_order(iter_items(lambda cursor: page(cursor, 200)), key, reverse, limit)
+    adapters = collect_pages(page, limit)
     if as_json:
         print_json(adapters)
     elif adapters:

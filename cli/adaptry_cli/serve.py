@@ -69,7 +69,12 @@ def serve(
         ca_bundle=AdaptrySettings.from_env().ca_bundle,
         **options,
     )
-    with runner_process(folder, settings.catalog, settings.blobs) if is_working else contextlib.nullcontext():
+    runner = (
+        runner_process(folder, settings.catalog, settings.blobs, settings.allow_outgoing)
+        if is_working
+        else contextlib.nullcontext()
+    )
+    with runner:
         run(
             settings,
             host,

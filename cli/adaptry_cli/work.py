@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -89,6 +89,17 @@ from adaptry_cli.storage_options import storage_options
     metavar="SPAN",
     help="Delete the records and logs of jobs that ended longer ago than this; at least 2d.",
 )
+@click.option(
+    "--allow-outgoing",
+    "allowed",
+    multiple=True,
+    envvar="ADAPTRY_ALLOW_OUTGOING",
+    metavar="NETWORK",
+    help=(
+        "Let webhooks be sent to this network that is not public (CIDR block), also by plain http; may be"
+        " repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by spaces."
+    ),
+)
 @click.option("--once", is_flag=True, help="Stop when no job is queued or running.")
 @json_option
 @click.option("--until-eof", is_flag=True, help="Stop when standard input ends; for a parent process.")
@@ -104,20 +115,26 @@ def work(
     poll: float,
     remotes: tuple[str, ...],
     keep: timedelta,
+    allowed: tuple[str, ...],
     once: bool,
     until_eof: bool,
     as_json: bool,
 ) -> None:
-    """Run the registry's jobs on this machine.
+    """Run the registry's jobs on this machine, and send its webhooks.
 
     A runner accesses the registry's database and files directly, so it is trusted; each job has the rights of
     the person who submitted it. Start one on each machine. Every step of a job runs in its own process.
     """
+    from adaptry.core.outgoing.addresses import parse_network
+    from adaptry.core.settings import AdaptrySettings
+    from adaptry.core.telemetry import exporting_telemetry
     from adaptry.jobs.ipc import RegistryLocation
     from adaptry.jobs.runner import RunnerSettings, run_jobs
+    from adaptry.storage.webhooks.delivery import webhook_connector
 
     require_usage(keep >= timedelta(days=2), "--keep is at least 2d, because schedules look one day back")
     folder = folder_of(data, "a runner needs the registry's own folder")
+    networks = tuple(map(parse_network, allowed))
     settings = RunnerSettings(
         location=RegistryLocation(folder=str(folder.absolute()), catalog=catalog, blobs=blobs),
         devices=devices,
@@ -129,6 +146,7 @@ def work(
         once=once,
         keep=keep,
         remotes=dict(_remote(text) for text in remotes),
+        connector=None if once else webhook_connector(networks, AdaptrySettings.from_env().ca_bundle),
     )
     stop = threading.Event()
 
@@ -139,7 +157,8 @@ def work(
         signal.signal(number, request_stop)
     if until_eof:
         threading.Thread(target=_end_at_eof, args=(stop,), daemon=True).start()
-    run_jobs(settings, stop, lambda runner: _announce(runner, as_json))
+    with exporting_telemetry("adaptry-runner"):
+        run_jobs(settings, stop, lambda runner: _announce(runner, as_json))
     # Threads of the engine still wait for steps that were given up: they have nothing to save.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -147,7 +166,9 @@ def work(
 
 
 @contextlib.contextmanager
-def runner_process(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]:
+def runner_process(
+    data: Path, catalog: str | None, blobs: str | None, allow_outgoing: Sequence[str] = ()
+) -> Iterator[None]:
     """A runner in a process of its own for exactly as long as the block, however this process ends.
 
     Raises `MissingDependency`.
@@ -155,6 +176,7 @@ def runner_process(data: Path, catalog: str | None, blobs: str | None) -> Iterat
     if importlib.util.find_spec("dbos") is None:
         raise MissingDependency("running jobs needs dbos: pip install 'adaptry[jobs]'")
     words = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data), "--until-eof"]
+    words += [f"--allow-outgoing={network}" for network in allow_outgoing]
     environ = {name: value for name, value in os.environ.items() if name != "ADAPTRY_CATALOG_FILE"}
     # Not among the words, which everybody on the machine can read.
     environ |= {"ADAPTRY_CATALOG": catalog} if catalog else {}

@@ -44,6 +44,8 @@ _RANDOM = (
     (r'"subject_token": "[^"]*"', '"subject_token": "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwcyJ9.c2ln"'),
     (r"http://127\.0\.0\.1:[0-9]+", "https://token.actions.githubusercontent.com"),
     (r'"expires_in": [0-9]+', '"expires_in": 900'),
+    (r"whsec_[A-Za-z0-9+/]{43}=", "whsec_q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s="),
+    (r"msg_[0-9a-f]{24}", "msg_0123456789abcdef01234567"),
     (r"adaptry/audit/[0-9a-f]{16}", "adaptry/audit/0123456789abcdef"),
     (r'"request": "[0-9a-f]{16}"', '"request": "89abcdef01234567"'),
     (r'"leaf": "[0-9a-f]{64}"', f'"leaf": "{"ab" * 32}"'),
@@ -160,6 +162,7 @@ def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
     call("GET", f"{v1}/tokens")
     call("DELETE", f"{v1}/tokens/2")
     _people(call)
+    _webhooks(call)
     _audit(call)
     call("POST", f"{v1}/tokens/revoke", {"token": token.json["secret"]})
     call("GET", "/metrics")
@@ -197,6 +200,35 @@ def _people(call: Callable[..., RawResponse]) -> None:
     call("DELETE", f"{v1}/groups/ml-team")
 
 
+def _publishers(call: Callable[..., RawResponse]) -> None:
+    v1 = "/api/v1"
+    at = f"{v1}/adapters/acme/tone/publishers"
+    with running_issuer() as issuer:
+        trusted = {"name": "github", "url": issuer.url, "kind": "github", "audience": AUDIENCE}
+        call("POST", f"{v1}/issuers", trusted)
+        call("GET", f"{v1}/issuers")
+        rule = {"project_id": "1001", "owner_id": "77", "workflow": RELEASE, "branch": "main"}
+        added = call("POST", at, {"issuer": "github"} | rule)
+        call("GET", at)
+        call("POST", "/oauth/token", EXCHANGE | {"subject_token": issuer.token(), "resource": "acme/tone"})
+    call("DELETE", f"{at}/{added.json['id']}")
+    call("DELETE", f"{v1}/issuers/github")
+
+
+def _webhooks(call: Callable[..., RawResponse]) -> None:
+    v1 = "/api/v1/webhooks"
+    body = {"namespace": "acme", "url": "https://ci.example.com/hook", "kinds": ["alias.moved", "version.*"]}
+    id = call("POST", v1, body).json["webhook"]["id"]
+    call("GET", v1, query={"namespace": "acme"})
+    call("GET", f"{v1}/{id}")
+    message = call("POST", f"{v1}/{id}/test").json["message"]
+    call("GET", f"{v1}/{id}/deliveries")
+    call("POST", f"{v1}/{id}/deliveries/{message}/redelivery")
+    call("POST", f"{v1}/{id}/secret", {"hours": 24})
+    call("PATCH", f"{v1}/{id}", {"is_enabled": False})
+    call("DELETE", f"{v1}/{id}")
+
+
 def _policies(recorder: Recorder, server: Server, digest: str) -> None:
     call, v1 = recorder.call, "/api/v1"
     at = f"{v1}/adapters/acme/tone"
@@ -214,21 +246,6 @@ def _policies(recorder: Recorder, server: Server, digest: str) -> None:
     call("GET", f"{v1}/promotions/{moved['id']}")
     call("DELETE", f"{v1}/policies", query={"scope": "acme/tone", "alias": "staging"})
     aliases.remove(name, "staging", seen.generation)
-
-
-def _publishers(call: Callable[..., RawResponse]) -> None:
-    v1 = "/api/v1"
-    at = f"{v1}/adapters/acme/tone/publishers"
-    with running_issuer() as issuer:
-        trusted = {"name": "github", "url": issuer.url, "kind": "github", "audience": AUDIENCE}
-        call("POST", f"{v1}/issuers", trusted)
-        call("GET", f"{v1}/issuers")
-        rule = {"project_id": "1001", "owner_id": "77", "workflow": RELEASE, "branch": "main"}
-        added = call("POST", at, {"issuer": "github"} | rule)
-        call("GET", at)
-        call("POST", "/oauth/token", EXCHANGE | {"subject_token": issuer.token(), "resource": "acme/tone"})
-    call("DELETE", f"{at}/{added.json['id']}")
-    call("DELETE", f"{v1}/issuers/github")
 
 
 def _audit(call: Callable[..., RawResponse]) -> None:
@@ -444,7 +461,9 @@ def _scrub(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with running_server(ServerSettings(data=folder / "data", allow_outgoing=("127.0.0.0/8",))) as server:
+        allowed = ("127.0.0.0/8",)
+        settings = ServerSettings(data=folder / "data", allow_outgoing=allowed, send_webhooks=False)
+        with running_server(settings) as server:
             found = record(server, folder)
     EXAMPLES.write_text(json.dumps(dict(sorted(found.items())), indent=1, ensure_ascii=False) + "\n", "utf-8")
 

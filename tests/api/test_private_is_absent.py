@@ -29,6 +29,7 @@ from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.records import PushOptions
+from adaptry.registry.webhooks import WebhookRequest
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.app import create_app
@@ -49,6 +50,7 @@ STRANGERS: dict[str, Identity | None] = {
     "a pattern that only looks alike": Identity.with_role("pat", "admin", ("acme-*", "a?me-*")),
 }
 WITHOUT_TWIN = {
+    "/-/static/{tag}/{file}": "the files of the pages themselves, the same for everybody",
     "/xet/{upload}/v1/xorbs/default/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/v1/chunks/{kind}/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/shards": "the address has a grant that the server signed",
@@ -111,19 +113,21 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     registry.evidence.add(Ref(TONE), EvidenceFile(digest=results, format="lm-eval", values=values))
     measured = registry.evidence.list(Ref(TONE)).items[0].id
     registry.principals.create_group("hidden")
-    text = "alias: stage\nrequire:\n- state() == 'active'\n"
-    registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
-    promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
     issuer, audience = "https://ci.example", "https://registry.example"
     registry.publishers.add_issuer(IssuerRequest(name="hidden", url=issuer, kind="github", audience=audience))
     publisher = registry.publishers.add(
         TONE, PublisherRequest(issuer="hidden", project_id="1", owner_id="2", workflow="w.yml", branch="main")
     )
+    text = "alias: stage\nrequire:\n- state() == 'active'\n"
+    registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
+    promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
+    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://127.0.0.1:9/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
         "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",
+        "number": "1",
     }  # fmt: skip
     of_hub = version | {"revision": "main"}
     of_base = {"path": "config.json", "digest": str(digest), "revision": "main"}
@@ -147,6 +151,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "/promotions/{id}": [Twin(str(promotion), "999", {})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
         "/tokens/{id}": [Twin(str(token), "999", {})],
+        "/webhooks/{id}": [Twin(str(hook), "999", {"message": registry.webhooks.test(hook).message})],
         "/grants/{id}": [Twin(str(grant), "999", {})],
     }
 
@@ -186,6 +191,8 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/state": {"state": "revoked", "reason": "mine"},
         "/settings": {"private": False},
         "/withdrawal": {"reason": "mine"},
+        "/secret": {"hours": 1},
+        "/webhooks/{id}": {"is_enabled": False},
         "/evidence": {"digest": digest, "format": "lm-eval", "values": [{"metric": "m", "value": 1.0}]},
         "/rollouts": {"to": digest, "plan": {"steps": [10, 100]}},
     }
@@ -249,11 +256,15 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "uploads": lambda name: f"/api/v1/uploads?namespace={name.partition('/')[0]}",
     "access": lambda name: f"/api/v1/access?principal=root&action=read&ref={name}",
     "grants": lambda name: f"/api/v1/grants?namespace={name.partition('/')[0]}",
+    "webhooks": lambda name: f"/api/v1/webhooks?namespace={name.partition('/')[0]}",
     "quotas": lambda name: f"/api/v1/quotas?scope=namespace&name={name.partition('/')[0]}",
     "policies": lambda name: f"/api/v1/policies?scope={name}",
     "policy versions": lambda name: f"/api/v1/policies/history?scope={name}&alias=prod",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",
+    "home": lambda name: f"/?format=json&q=name:{name}",
+    "compare": lambda name: f"/-/compare?ref={name}&ref={name}@1",
+    "fleet": lambda name: "/-/fleet?format=json",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",
 }
 

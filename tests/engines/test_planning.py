@@ -129,7 +129,7 @@ def test_errors_count_since_a_version_is_served_and_not_from_before() -> None:
     assert failures.check_error_rate(place, RequestCounts(1002, 902)) is None
     assert failures.check_error_rate(place, RequestCounts(1100, 903)) is None
     assert failures.check_error_rate(place, RequestCounts(1100, 910)) == (
-        "10 of 100 requests to the engine ended in an error since it serves the version"
+        "10 of 100 requests to the engine have failed since it began to serve the version"
     )
     assert failures.check_error_rate(place, RequestCounts(5, 5)) is None
 

@@ -146,7 +146,7 @@ def test_a_llamacpp_that_others_started_again_answers_for_no_adapter_that_it_doe
     engine.stop()
     engine.start()
     status, reason = ask(scene)
-    assert (status, "the engine was started without acme/tone@" in reason) == (502, True)
+    assert (status, "the engine was restarted without acme/tone@" in reason) == (502, True)
     settle(worker)
     assert ask(scene) == (200, 1)
 

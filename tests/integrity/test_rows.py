@@ -54,6 +54,8 @@ UNKNOWABLE: dict[str, str] = {
     "issuers.*": ALONE + ": whom administrators trust is in no other place",
     "publishers.*": ALONE + ": which jobs may push is in no other place",
     "used_id_tokens.*": TRANSIENT,
+    "webhooks.*": ALONE,
+    "webhook_deliveries.*": TRANSIENT,
     "stored_use.scope": "a count of zero says nothing of anybody",
     "stored_use.name": "a count of zero says nothing of anybody",
     "commits.message": "what people wrote, kept once where it is no version's",

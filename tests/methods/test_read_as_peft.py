@@ -89,6 +89,12 @@ def with_a_rank_for_all_modules(files: Files) -> None:
     files.config["r"] *= 2
 
 
+def with_the_embedding_saved_too(files: Files) -> None:
+    name = "model.embed_tokens.weight"
+    files.config["modules_to_save"] = ["embed_tokens"]
+    files.tensors[PREFIX + name] = torch.randn(files.base[name].shape)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
@@ -110,6 +116,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pvera-plain-llama-fp32", with_a_wider_shared_matrix, True),
         ("vblora-plain-llama-fp32", of_another_number_of_vectors, True),
         ("lora-dora-llava-fp32", named_inside, False),
+        ("lora-tokens-llama-fp32", with_the_embedding_saved_too, True),
         ("vera-plain-gpt2-fp32", without_a_drawn_projection, False),
         ("pvera-plain-llama-fp32", without_a_drawn_projection, False),
         ("hira-plain-llama-fp32", with_a_rank_for_some_modules, False),

@@ -25,7 +25,9 @@ from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
+from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
+from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
@@ -90,6 +92,7 @@ def make_every_change(registry: Registry, folder: Path) -> Iterator[Step]:
     registry.adapters.delete(VOICE)
     yield "adapters.delete", (recorded("adapter.delete", "acme/voice"),)
     yield from _worker_changes(registry)
+    yield from _webhook_changes(registry)
     registry.audit.begin_export(AuditFilter(actor="ann"))
     yield "audit.begin_export", (recorded("audit.export", "audit", after={"actor": "ann"}),)
 
@@ -109,13 +112,13 @@ def _adapter_changes(registry: Registry) -> Iterator[Step]:
 
 
 def _version_changes(registry: Registry, folder: Path) -> Iterator[Step]:
-    first = push(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
+    first = push_file_by_file(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
     pushed = recorded("version.push", "acme/tone@1", after={"digest": str(first.digest)})
     yield "versions.put", (pushed,)
     options = PushOptions(metrics={"accuracy": 0.5})
     push(registry, open_dir(tiny_lora(folder / "two", seed=2)), TONE, options=options)
     metric = recorded("metric.log", "acme/tone@2", after={"accuracy": 0.5})
-    yield "versions.put", (recorded("version.push", "acme/tone@2"), metric)
+    yield "versions.put_with_files", (recorded("version.push", "acme/tone@2"), metric)
     registry.metrics.log(Ref.parse("acme/tone@1"), {"loss": 2.0})
     yield "metrics.log", (recorded("metric.log", "acme/tone@1", after={"loss": 2.0}),)
     results = b"{}"
@@ -257,13 +260,13 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     yield "quotas.set", (recorded("quota.set", "acme", after=limits),)
     registry.quotas.remove(QuotaSubject("namespace", "acme"))
     yield "quotas.remove", (recorded("quota.remove", "acme", limits),)
+    yield from _publisher_changes(registry)
     text = "alias: prod\nrequire:\n- state() == 'active'\n"
     policy = registry.policies.set(PolicyRequest(scope="acme", text=text))
     values = {"version": 1, "digest": str(policy.digest)}
     yield "policies.set", (recorded("policy.set", "acme@prod", after=values),)
     registry.policies.remove("acme", "prod")
     yield "policies.remove", (recorded("policy.remove", "acme@prod", values),)
-    yield from _publisher_changes(registry)
     token = registry.tokens.create(TokenRequest(name="laptop", principal="ann"))
     yield "tokens.create", (recorded("token.create", "ann", after={"name": "laptop", "token": token.id}),)
     registry.tokens.revoke(token.id)
@@ -305,6 +308,26 @@ def _worker_changes(registry: Registry) -> Iterator[Step]:
     yield "workers.forget", (recorded("worker.forget", "gpu-1"),)
 
 
+def _webhook_changes(registry: Registry) -> Iterator[Step]:
+    request = WebhookRequest(namespace="acme", url="https://ci.example.com/hook?key=1", kinds=("alias.*",))
+    hook = registry.webhooks.add(request).webhook.id
+    after = {"webhook": hook, "host": "ci.example.com", "kinds": "alias.*"}
+    yield "webhooks.add", (recorded("webhook.add", "acme", after=after),)
+    message = registry.webhooks.test(hook).message
+    of_message = {"webhook": hook, "message": message}
+    yield "webhooks.test", (recorded("webhook.test", "acme", after=of_message),)
+    registry.webhooks.redeliver(hook, message)
+    yield "webhooks.redeliver", (recorded("webhook.redeliver", "acme", after=of_message),)
+    registry.webhooks.rotate(hook, SecretRotation(hours=1))
+    yield "webhooks.rotate", (recorded("webhook.rotate", "acme", after={"webhook": hook}),)
+    registry.webhooks.set_enabled(hook, False)
+    yield "webhooks.set_enabled", (recorded("webhook.disable", "acme", after={"webhook": hook}),)
+    registry.webhooks.set_enabled(hook, True)
+    yield "webhooks.set_enabled", (recorded("webhook.enable", "acme", after={"webhook": hook}),)
+    registry.webhooks.remove(hook)
+    yield "webhooks.remove", (recorded("webhook.remove", "acme", {"webhook": hook}),)
+
+
 CHANGING = frozenset(
     {
         "adapters.create", "adapters.delete", "adapters.edit", "adapters.rename",
@@ -325,7 +348,9 @@ CHANGING = frozenset(
         "rollouts.change", "rollouts.start",
         "tokens.create", "tokens.revoke",
         "uploads.drop",
-        "versions.bind_base", "versions.put", "versions.set_state",
+        "webhooks.add", "webhooks.redeliver", "webhooks.remove", "webhooks.rotate", "webhooks.set_enabled",
+        "webhooks.test",
+        "versions.bind_base", "versions.put", "versions.put_with_files", "versions.set_state",
         "workers.forget", "workers.report",
     }
 )  # fmt: skip
@@ -347,7 +372,8 @@ READING = frozenset(
         "events.read",
         "evidence.files", "evidence.get", "evidence.list", "evidence.read_file",
         "files.has", "files.read",
-        "grants.explain", "grants.list", "grants.members",
+        "webhooks.deliveries", "webhooks.get", "webhooks.list",
+        "grants.authorize", "grants.explain", "grants.list", "grants.members",
         "jobs.get", "jobs.list", "jobs.log", "jobs.runners", "jobs.schedules",
         "metrics.list",
         "policies.approvals", "policies.evaluate", "policies.history", "policies.list",

@@ -46,12 +46,22 @@ _EVIDENCE = (
     *("harness", "harness_version", "harness_commit", "chat_template", "format", "file_digest"),
     *("samples_digest", "withdrawn_at", "withdrawn_by", "withdrawn_reason"),
 )
+_NEWER_TABLES = (
+    "policies", "approvals", "promotions", "webhook_deliveries", "webhooks",
+    "used_id_tokens", "publishers", "issuers",
+)  # fmt: skip
 
 
 def back_to_0018(database: sqlite3.Connection) -> None:
-    """Takes away what schemas 0019 (audit log) to 0025 (publishers) added."""
-    for table in ("policies", "approvals", "promotions", "used_id_tokens", "publishers", "issuers"):
+    """Takes away what schemas 0019 (the audit log), 0020 (quotas), 0021 (evidence), 0022 (lists of adapters)
+    and those after it added.
+    """
+    for table in _NEWER_TABLES:
         database.execute(f"DROP TABLE {table}")
+    orders = ("updated", "downloads", "versions")
+    for index in ("visible", *orders, *(f"namespace_{order}" for order in orders)):
+        database.execute(f"DROP INDEX ix_adapters_{index}")
+    database.execute("ALTER TABLE adapters DROP COLUMN version_count")
     for index in ("version", "task", "file", "logged"):
         database.execute(f"DROP INDEX ix_metric_values_{index}")
     for column in _EVIDENCE:

@@ -40,7 +40,13 @@ GLOBS = (("acme",), ("acme", "team-*"), ("*",), ("?*",), ("team-[0-9]",), ("*", 
 ROLES = ("reader", "writer", "admin", "worker")
 NAMES = ("ada", "ci of acme", "gpu/1", "local", "é")
 WRITES: tuple[Action, ...] = ("push", "evidence.add", "alias.move", "state.set", "delete", "job.run")
-NEW: tuple[Action, ...] = ("approve", "inference.authorize", "member.manage", "token.manage")
+NEW: tuple[Action, ...] = (
+    "approve",
+    "inference.authorize",
+    "member.manage",
+    "token.manage",
+    "webhook.manage",
+)
 
 
 @dataclass(frozen=True)

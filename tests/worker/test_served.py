@@ -248,7 +248,7 @@ def test_what_the_engine_itself_refuses_is_said(bench: Bench, publish: Publish) 
         bench.models.engine_client.refuses = second.digest.hex
         bench.registry.aliases.move(TONE, "prod", second.digest, seen_at.generation)
         await bench.look()
-        with pytest.raises(CheckFailed, match="vLLM does not load it: LoRA rank 32"):
+        with pytest.raises(CheckFailed, match="vLLM refuses to load it: LoRA rank 32"):
             await bench.ask("acme/tone@prod")
 
     asyncio.run(test())
@@ -302,7 +302,7 @@ def test_an_engine_whose_base_cannot_be_read_asks_to_be_told(
     publish()
     blind = Bench(Flapping(registry.context), tmp_path / "org-tiny.gguf", cache)
 
-    with pytest.raises(CheckFailed, match="ADAPTRY_BASE=NAME"):
+    with pytest.raises(CheckFailed, match="Set ADAPTRY_BASE to its name"):
         asyncio.run(blind.ask("acme/tone"))
 
 

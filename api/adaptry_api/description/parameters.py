@@ -25,6 +25,7 @@ PARAMETERS = {
     "metric": "Only those of this metric.",
     "part": "`file`, the file of results, or `samples`, the file with the value of each document.",
     "key": "A name, an id, or the first characters of an id.",
+    "sort": "The order of the items.",
     "limit": "Maximum number of items in the page.",
     "Idempotency-Key": "Any text, new for each new request; see “Repeating a request”.",
     "Upload-Offset": "Offset in the file of the body's first byte.",

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from adaptry_api.pages import adapter_page, adapter_parts, compare, home, sign_in, static_files
+from adaptry_api.pages import (
+    activity,
+    adapter_page,
+    adapter_parts,
+    compare,
+    fleet,
+    home,
+    reference,
+    sign_in,
+    static_files,
+)
 
 
 def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
-    return [
-        static_files.ROUTES,
-        sign_in.ROUTES,
-        adapter_parts.ROUTES,
-        compare.ROUTES,
-        home.ROUTES,
-        adapter_page.ROUTES,
-    ]
+    parts = [static_files.ROUTES, sign_in.ROUTES, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
+    return [*parts, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]

@@ -36,6 +36,7 @@ from adaptry_api.routes import (
     uploads,
     verdicts,
     versions,
+    webhooks,
     workers,
 )
 
@@ -71,5 +72,6 @@ def all_routes() -> list[APIRouter]:
         quotas.ROUTES,
         invitations.ROUTES,
         audit.ROUTES,
+        webhooks.ROUTES,
     ]
     return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]

@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
+from adaptry.registry.sort_keys import ADAPTER_SORT_KEYS
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.etags import IfMatch, etag_response, require_unchanged
 from adaptry_api.idempotency import IdempotentRegistry
-from adaptry_api.routes.parameters import Cursor, Limit, Name
+from adaptry_api.routes.parameters import Cursor, Limit, Name, Reverse
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/adapters", "adapters")
 ONE = "/{namespace}/{name}"
@@ -49,9 +50,15 @@ def list_adapters(
     namespace: Annotated[str | None, Query(max_length=96)] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
+    sort: Annotated[str, Query(max_length=96, json_schema_extra={"enum": [*ADAPTER_SORT_KEYS]})] = "name",
+    reverse: Reverse = False,
 ) -> Page[AdapterInfo]:
-    """List the adapters that the caller may read, by name."""
-    return registry.adapters.list(namespace, cursor, limit)
+    """List the adapters that the caller may read.
+
+    All orders but `name` begin with the most recently updated adapter, or with that of most downloads or
+    versions.
+    """
+    return registry.adapters.list(namespace, cursor, limit, sort=sort, reverse=reverse)
 
 
 @ROUTES.get(ONE, response_model=AdapterInfo)

@@ -43,3 +43,5 @@ Limit = Annotated[int, Query(json_schema_extra={"minimum": 1, "maximum": 200})]
 """The limits are described here and enforced by the registry, so that its error message is the same
 everywhere.
 """
+
+Reverse = Annotated[bool, Query(description="Reverse the order.")]

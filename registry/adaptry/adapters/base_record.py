@@ -10,7 +10,7 @@ This file holds the values; `adaptry.bases.fingerprinting` makes them from a che
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,7 +21,7 @@ Level = Literal["exact", "same_weights", "cast", "same_shapes", "different"]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
 
 class TensorShape(_Value):

@@ -6,7 +6,7 @@ replaces one of the base's, or as *unclaimed* (no rule of the method matches it)
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +23,7 @@ ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows", "norm"]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
 
 class ModuleSpec(_Value):

@@ -66,9 +66,9 @@ class ParameterNames:
 
     def __init__(self, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> None:
         """(`Any`: the base's facts are JSON.)"""
-        self.model_type = str(facts.get("model_type") or "")
+        self.model_type: str = str(facts.get("model_type") or "")
         parts = (part.get("model_type") for part in facts.values() if isinstance(part, Mapping))
-        self.is_converted = is_converted_on_load(
+        self.is_converted: bool = is_converted_on_load(
             [self.model_type, *(part for part in parts if isinstance(part, str))]
         )
         in_memory = {tensor.name: tensor for tensor in tensors_in_memory(tensors, self.model_type)}

@@ -23,7 +23,7 @@ class AdaptryError(Exception):
     def __init__(self, message: str, *, public_message: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.public_message = public_message or message
+        self.public_message: str = public_message or message
 
     def __reduce__(self) -> tuple[type[AdaptryError], tuple[str], dict[str, object]]:
         return type(self), (self.message,), vars(self)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -86,7 +86,7 @@ def check_tree(paths: Collection[str]) -> None:
 class FileEntry(BaseModel):
     """One file of a revision: its name, its size in bytes, its SHA-256."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     size: int = Field(ge=0, le=MAX_FILE)
@@ -96,7 +96,7 @@ class FileEntry(BaseModel):
 class BaseClaim(BaseModel):
     """The base that an adapter declares: its content id, if known, and its name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     id: Digest | None = None
     name: str | None = Field(default=None, max_length=512)
@@ -109,7 +109,7 @@ class Manifest(BaseModel):
     tree.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     schema_number: int = Field(default=SCHEMA, alias="schema")
     files: tuple[FileEntry, ...] = ()

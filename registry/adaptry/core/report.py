@@ -7,7 +7,7 @@ blocks.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,7 @@ Severity = Literal["blocks", "warns", "notes"]
 class Finding(BaseModel):
     """One result of a check. `code` is stable, `reason` says what and where, `remedy` says what to do."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     code: str
     severity: Severity
@@ -41,7 +41,7 @@ class Finding(BaseModel):
 class CheckReport(BaseModel):
     """All findings about an adapter. `base` is the name or id of the base that it was checked on, or None."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     findings: tuple[Finding, ...] = ()
     base: str | None = None

@@ -6,7 +6,7 @@ The process sends progress, log lines and, at its end, a result or a fault.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +14,7 @@ from adaptry.registry.job_types.records import JobFault
 
 
 class _IpcModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class RegistryLocation(_IpcModel):
@@ -27,7 +27,10 @@ class RegistryLocation(_IpcModel):
 
 
 class StepRequest(_IpcModel):
-    """One attempt (`turn`) at a step. `before`: earlier results; `remotes`: other registries by name."""
+    """One attempt (`turn`) at a step. `before`: earlier results; `remotes`: other registries by name.
+
+    `trace`: the headers of the runner's span.
+    """
 
     place: RegistryLocation
     job: str
@@ -41,6 +44,7 @@ class StepRequest(_IpcModel):
     device: str = "cpu"
     scratch: str
     remotes: dict[str, str] = {}
+    trace: dict[str, str] = {}
 
 
 class ShardStep(_IpcModel):

@@ -1,4 +1,5 @@
-"""`adaptry work`: a runner, one process that runs jobs; any number of runners share a registry.
+"""`adaptry work`: a runner, one process that runs jobs and sends to webhooks; any number of runners share a
+registry.
 
 It sends heartbeats, enqueues waiting jobs with the workflow engine, runs steps in processes as its capacity
 allows, kills those that are cancelled, and requeues the steps of runners that died.
@@ -12,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -21,6 +22,7 @@ from typing import Any
 
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.failpoints import reach
+from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.engine import WorkflowEngine, database_url
 from adaptry.jobs.ipc import RegistryLocation
@@ -34,6 +36,7 @@ from adaptry.registry.job_types.records import JobFault, JobInfo, RunnerInfo
 from adaptry.storage.catalog import jobs, runners, schedules
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import catalog_of, open_local
+from adaptry.storage.webhooks.sender import sending_webhooks
 
 KEEP = timedelta(days=30)
 _PURGE_INTERVAL = 600.0
@@ -49,7 +52,7 @@ class RunnerSettings:
     is open. Jobs that ended longer than `keep` ago are purged by any runner.
 
     `memory` is the limit in bytes for all its steps together; 0 is all of the machine's. Raises `Invalid` if
-    it is too little for any step.
+    it is too little for any step. `connector` sends messages to webhooks; None sends none.
     """
 
     location: RegistryLocation
@@ -62,6 +65,7 @@ class RunnerSettings:
     once: bool = False
     keep: timedelta = KEEP
     remotes: Mapping[str, str] = field(default_factory=dict)
+    connector: GuardedConnector | None = None
 
     def __post_init__(self) -> None:
         if 0 < self.memory < _LEAST:
@@ -100,8 +104,10 @@ def run_jobs(
         engine = WorkflowEngine(url, me.id, _callbacks(steps), queues, settings.concurrency, settings.poll)
         engine.launch()
         announce(me)
+        sending = sending_webhooks(catalog, settings.connector) if settings.connector else nullcontext()
         try:
-            _RunnerLoop(settings, me, steps, engine).run_until(stop)
+            with sending:
+                _RunnerLoop(settings, me, steps, engine).run_until(stop)
         finally:
             steps.kill_all()
             with catalog.write() as tx:

@@ -25,9 +25,19 @@ class Adapters(ABC):
 
     @abstractmethod
     def list(
-        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        namespace: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "name",
+        reverse: bool = False,
     ) -> Page[AdapterInfo]:
-        """Adapters in name order, of one namespace or of all that the caller may read."""
+        """Adapters of one namespace or of all that the caller may read, in an order (`sort_keys`). Raises
+        `Invalid` for an unknown sort key.
+
+        While adapters change, a later page may repeat or miss those whose place in the order changed.
+        """
 
     @abstractmethod
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:

@@ -1,4 +1,4 @@
-"""`Registry`: twenty roles, each a small interface; a function asks for the role that it needs.
+"""`Registry`: twenty-one roles, each a small interface; a function asks for the role that it needs.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass the
 same contract suite, errors included. All methods of all roles raise `Unavailable` when the store or server
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.tokens import Tokens
     from adaptry.registry.uploads import Uploads
     from adaptry.registry.versions import Versions
+    from adaptry.registry.webhooks import Webhooks
     from adaptry.registry.workers import Workers
 
 
@@ -60,6 +61,7 @@ class Registry(ABC):
     quotas: Quotas
     publishers: Publishers
     audit: AuditLog
+    webhooks: Webhooks
 
     @property
     def is_on_this_machine(self) -> bool:

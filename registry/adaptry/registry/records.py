@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Generic, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 class Value(BaseModel):
     """A frozen answer. Unknown fields are ignored, so that an older client reads a newer server."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     def __repr__(self) -> str:
         """The fields that are not empty, on one line, each cut short."""

@@ -58,8 +58,18 @@ class Versions(ABC):
         """Like `get`, with manifest, spec and report."""
 
     @abstractmethod
-    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        """Newest first. Raises `NotFound`."""
+    def list(
+        self,
+        name: AdapterName,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
+        """The versions of an adapter in an order (`sort_keys`). Raises `NotFound`, `Invalid` for an unknown
+        sort key.
+        """
 
     @abstractmethod
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:

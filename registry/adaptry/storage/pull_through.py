@@ -113,9 +113,19 @@ class _Versions(LocalVersions):
     def detail(self, ref: Ref) -> VersionDetail:
         return self.upstream.after_fetch(ref, lambda: super(_Versions, self).detail(ref))
 
-    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        ref = Ref(name, Latest())
-        return self.upstream.after_fetch(ref, lambda: super(_Versions, self).list(name, cursor, limit))
+    def list(
+        self,
+        name: AdapterName,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
+        return self.upstream.after_fetch(
+            Ref(name, Latest()),
+            lambda: super(_Versions, self).list(name, cursor, limit, sort=sort, reverse=reverse),
+        )
 
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         self.upstream.fetch_before_write(name, manifest)

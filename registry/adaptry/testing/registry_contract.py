@@ -26,6 +26,7 @@ from adaptry.testing.contract.search import SearchContract
 from adaptry.testing.contract.states import StatesContract
 from adaptry.testing.contract.tenants import TenantsContract
 from adaptry.testing.contract.uploads import UploadsContract
+from adaptry.testing.contract.webhooks import WebhooksContract
 from adaptry.testing.contract.workers import WorkersContract
 
 __all__ = ["RegistryContract"]
@@ -52,6 +53,7 @@ class RegistryContract(
     PoliciesContract,
     JobsContract,
     InferenceContract,
+    WebhooksContract,
     TenantsContract,
 ):
     """All promises of `Registry`, one test each."""

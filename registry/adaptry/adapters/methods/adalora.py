@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.row_change import by_rows
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=_scale,
     weight=_weight,
+    rows=by_rows(_weight, "B"),
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

@@ -17,6 +17,7 @@ from adaptry.adapters.methods.method import (
     common_number,
     trained_rank,
 )
+from adaptry.adapters.methods.row_change import RowChange, row_change
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,9 +40,20 @@ def _strengths(parts: ModuleTensors) -> Tensor:
 
 
 def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
+    return _scaled_up(parts) @ parts["A"] * parts["w_norm"].unsqueeze(0)
+
+
+def _scaled_up(parts: ModuleTensors) -> Tensor:
     import torch
 
-    return parts["B"] @ torch.diag_embed(_strengths(parts)) @ parts["A"] * parts["w_norm"].unsqueeze(0)
+    return parts["scaled_up"] if "scaled_up" in parts else parts["B"] @ torch.diag_embed(_strengths(parts))
+
+
+_weight = add_delta(_delta, rounding="twice")
+
+
+def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
+    return row_change(_weight, parts, shape, {"scaled_up": _scaled_up(parts)})
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
@@ -54,7 +66,8 @@ METHOD = Method(
     key_patterns={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
     module_size=_module_size,
     untrained_roles="w_norm",
-    weight=add_delta(_delta, rounding="twice"),
+    weight=_weight,
+    rows=_rows,
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.row_change import RowChange, by_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,13 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + (weight * _path(parts, "A", weight) + _path(parts, "B", weight))
 
 
+def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
+    """Of A and B: a product's left factor has a row for each output, and so has a matrix or a column."""
+    tall = [f"path.{path}.{role}" for path in "AB" for role in ("Xd", "X")]
+    is_short = [role for role in tall if role in parts and parts[role].shape[:1] != shape[:1]]
+    return by_rows(_weight, *(role for role in tall if role not in is_short))(parts, shape)
+
+
 def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     weight = parts.weight()
     if parts.orientation == "conv1d":
@@ -59,6 +67,7 @@ METHOD = Method(
     module_size=_module_size,
     untrained_roles=r"path\..+\.zeros",
     weight=_weight,
+    rows=_rows,
     bias=_bias,
     needs_base=True,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.row_change import by_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,5 +48,6 @@ METHOD = Method(
     key_patterns={rf"hira_{role}": role for role in ("A", "B", "embedding_A", "embedding_B")},
     module_size=_module_size,
     weight=_weight,
+    rows=by_rows(_weight, "B"),
     needs_base=True,
 )

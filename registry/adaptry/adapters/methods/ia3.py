@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
+from adaptry.adapters.methods.row_change import RowChange, by_rows
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
@@ -45,6 +46,8 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 
 
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
+    import torch
+
     scaling = parts["l"]
     scales_inputs = is_feedforward(parts.config, parts.module.path)
     if scaling.shape[0 if scales_inputs or parts.orientation == "conv" else 1] != 1:
@@ -56,7 +59,13 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
         scaling = scaling.T
     elif parts.orientation == "conv" and not scales_inputs:
         scaling = scaling.transpose(0, 1)
-    return (weight * scaling).to(weight.dtype)
+    wide = weight.to(torch.promote_types(weight.dtype, scaling.dtype))  # multiplying mixed dtypes is slow
+    return (wide * scaling).to(weight.dtype)
+
+
+def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
+    scales_inputs = is_feedforward(parts.config, parts.module.path)
+    return (by_rows(_weight) if scales_inputs else by_rows(_weight, "l"))(parts, shape)
 
 
 def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
@@ -71,6 +80,7 @@ METHOD = Method(
     key_patterns={"ia3_l": "l"},
     module_size=_module_size,
     weight=_weight,
+    rows=_rows,
     bias=_bias,
     mismatch=_mismatch,
     needs_base=True,

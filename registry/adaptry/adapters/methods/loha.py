@@ -15,6 +15,7 @@ from adaptry.adapters.methods.method import (
     common_number,
     trained_rank,
 )
+from adaptry.adapters.methods.row_change import by_rows
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -101,13 +102,16 @@ def _halves(parts: ModuleTensors) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+_weight = add_delta(_delta)
+
 METHOD = Method(
     name="loha",
     title="LoHa",
     key_patterns={rf"hada_{role}": role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     module_size=_module_size,
     scale=scale,
-    weight=add_delta(_delta),
+    weight=_weight,
+    rows=by_rows(_weight, "w1_a", "w2_a"),
     lora_form="exact",
     factors=_factors,
     mismatch=effective_conv_mismatch,

@@ -21,6 +21,7 @@ from adaptry.adapters.methods.method import (
     common_number,
     trained_rank,
 )
+from adaptry.adapters.methods.row_change import RowChange, is_matrix
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -113,6 +114,29 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     return (torch.kron(left, right.contiguous()) * parts.module.scale).reshape(shape)
 
 
+_weight = add_delta(_delta)
+
+
+def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
+    """Each row of w1 gives a unit of rows, one for each row of w2."""
+    if not is_matrix(parts, shape):
+        return None
+    left, right = _matrices(parts)
+    unit = len(right)
+    if right.dim() != 2 or (len(left) * unit, left.shape[1] * right.shape[1]) != shape:
+        return None
+
+    def apply(stored: Tensor, first: int) -> Tensor:
+        begin, inside = divmod(first, unit)
+        rows = {
+            "w1": left[begin : begin + max(1, len(stored) // unit)],
+            "w2": right[inside : inside + len(stored)],
+        }
+        return _weight(stored, parts.with_tensors(rows))
+
+    return RowChange(apply, unit=unit)
+
+
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """up [out, r] and down [r, in], the Kronecker products of the factors of w1 and w2, with r =
     rank(w1)·rank(w2).
@@ -141,7 +165,8 @@ METHOD = Method(
     key_patterns={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
     module_size=_module_size,
     scale=scale,
-    weight=add_delta(_delta),
+    weight=_weight,
+    rows=_rows,
     lora_form="exact",
     factors=_factors,
     mismatch=_mismatch,

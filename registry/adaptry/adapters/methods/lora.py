@@ -15,7 +15,7 @@ from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods import target_parameters
 from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
 from adaptry.adapters.methods.lora_config import LoraVariant, lora_variant, scale_of, unmergeable_reason
-from adaptry.adapters.methods.lora_merge import merge_bias, merge_weight
+from adaptry.adapters.methods.lora_merge import merge_bias, merge_rows, merge_weight
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, WeightSides
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 
@@ -157,6 +157,7 @@ METHOD = Method(
     key_patterns={},  # `describe` above recognises LoRA's forms
     module_size=lambda shapes, config: ModuleSize(0, 0, 0),
     weight=merge_weight,
+    rows=merge_rows,
     bias=merge_bias,
     changes_bias=lambda module: "B_bias" in module.tensors,
     lora_form="itself",

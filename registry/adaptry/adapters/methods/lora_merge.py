@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.lora_init import initial_weight
 from adaptry.adapters.methods.method import ModuleTensors
+from adaptry.adapters.methods.row_change import RowChange, by_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,14 @@ def merge_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     if _rounds_delta(parts):
         return start + delta.to(start.dtype)
     return (start.float() + delta).to(start.dtype)
+
+
+def merge_rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
+    """`merge_weight` by rows, unless the variant needs the whole weight or the whole of B."""
+    variant = lora_variant(parts.config)
+    if variant.removed or variant.is_bdlora:
+        return None
+    return by_rows(merge_weight, "B", "magnitude")(parts, shape)
 
 
 def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> Tensor:
@@ -135,8 +144,9 @@ def _dora(start: Tensor, delta: Tensor, parts: ModuleTensors) -> Tensor:
         factor = (magnitude / norm).view(-1, *[1] * (updated.ndim - 1))
         result: Tensor = factor * updated
         return result.to(start.dtype)
+    updated = start.to(torch.promote_types(start.dtype, delta.dtype)) + delta  # adding mixed dtypes is slow
     is_turned = parts.orientation in _TURNED
-    oriented = start.T + delta.T if is_turned else start + delta
+    oriented = start.T + delta.T if is_turned else updated
     factor = (magnitude / torch.linalg.norm(oriented, dim=1)).view(-1, 1)
-    result = (factor.T if is_turned else factor) * (start + delta)
+    result = (factor.T if is_turned else factor) * updated
     return result.to(start.dtype)

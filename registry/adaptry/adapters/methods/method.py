@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.methods.row_change import RowChangeFunction, factor_rows
 from adaptry.adapters.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ class ModuleTensors(Protocol):
         """The base's bias of the module [out], unchanged and in its stored dtype; None if it has none."""
         ...
 
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
+        """These arguments with other tensors for some roles, which need not be the file's."""
+        ...
+
     def weight(self) -> Tensor:
         """For a change of a bias: the base's weight of the module, unchanged and in its stored dtype."""
         ...
@@ -128,7 +133,8 @@ class Method:
     whatever the file contains. It ends such a sentence too. `shapes_in_model`: the shapes that PEFT gives
     tensors, by path (empty: shared) and role, if they depend on all adapted weights.
 
-    Changing weights: `weight` and `bias`: how it changes them. If both are None it cannot be merged, and
+    Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
+    rows, if it changes each row on its own. If both are None it cannot be merged, and
     `unmergeable_hint` says why, and what to do. `needs_base`: whether its change depends on the base's
     values. `lora_form`: how its updates can be written as a LoRA; "no" if there is no exact way.
     `lora_form_of_variant`: the same for configs that differ from this. `factors`: its update as factors of a
@@ -147,6 +153,7 @@ class Method:
     replaced: Mapping[str, ExtraKind] = field(default_factory=dict)
     scale: Callable[[AdapterConfig, ModuleSpec], float] = lambda config, module: 1.0
     weight: ChangeFunction | None = None
+    rows: RowChangeFunction | None = None
     bias: ChangeFunction | None = None
     changes_bias: Callable[[ModuleSpec], bool] = lambda module: True
     unmergeable_hint: str = ""
@@ -253,6 +260,11 @@ def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[i
         return (up @ down).T if is_turned else up @ down
 
     return delta
+
+
+def product_rows(factors: FactorsFunction) -> RowChangeFunction:
+    """The change `add_delta(factor_product(factors))` by rows."""
+    return factor_rows(factors, lambda stored: add_delta(factor_product(stored)))
 
 
 def common_number(*numbers: int) -> int:

@@ -20,6 +20,7 @@ from adaptry.adapters.methods.method import (
     common_number,
     trained_rank,
 )
+from adaptry.adapters.methods.row_change import RowChange, is_matrix, row_change
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -90,8 +91,16 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 def _column(parts: ModuleTensors, fan_out: int) -> Tensor:
     """The block [fan_out, r] that is repeated along the inputs."""
+    if "column" in parts:
+        return parts["column"]
     block = parts["block"]
     return block.T.repeat(fan_out // block.shape[1], 1)
+
+
+def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
+    if _form(parts.config) == "bat" or not is_matrix(parts, shape):
+        return None  # "bat" mixes the rows of a tile
+    return row_change(_weight, parts, shape, {"column": _column(parts, shape[0])})
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
@@ -108,6 +117,7 @@ METHOD = Method(
     key_patterns={"miss_block": "block"},
     module_size=_module_size,
     weight=_weight,
+    rows=_rows,
     mismatch=_mismatch,
     cannot_adapt=_cannot_adapt,
     lora_form="exact",

@@ -18,6 +18,7 @@ from adaptry.adapters.methods.method import (
     add_delta,
     common_number,
     factor_product,
+    product_rows,
 )
 from adaptry.adapters.methods.random_projections import is_projection_saved, projection_seed
 from adaptry.core.errors import InvalidWeights
@@ -90,6 +91,7 @@ METHOD = Method(
     module_size=_module_size,
     untrained_roles="[ABP]",
     weight=add_delta(factor_product(_factors)),
+    rows=product_rows(_factors),
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

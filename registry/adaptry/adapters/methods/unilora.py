@@ -17,6 +17,7 @@ from adaptry.adapters.methods.method import (
     add_delta,
     common_number,
     factor_product,
+    product_rows,
     trained_rank,
 )
 from adaptry.core.errors import InvalidWeights
@@ -73,6 +74,7 @@ METHOD = Method(
     module_size=_module_size,
     untrained_roles="[AB]_scales",
     weight=add_delta(factor_product(_factors)),
+    rows=product_rows(_factors),
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

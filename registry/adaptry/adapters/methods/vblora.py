@@ -17,6 +17,7 @@ from adaptry.adapters.methods.method import (
     add_delta,
     common_number,
     factor_product,
+    product_rows,
     trained_rank,
 )
 
@@ -77,6 +78,7 @@ METHOD = Method(
     shared={"vblora_vector_bank": "bank"},
     module_size=_module_size,
     weight=add_delta(factor_product(_factors)),
+    rows=product_rows(_factors),
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

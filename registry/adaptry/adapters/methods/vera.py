@@ -16,6 +16,7 @@ from adaptry.adapters.methods.method import (
     add_delta,
     common_number,
     factor_product,
+    product_rows,
     trained_rank,
 )
 from adaptry.adapters.methods.random_projections import (
@@ -100,6 +101,7 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         module_size=module_size,
         untrained_roles="[AB]",
         weight=add_delta(factor_product(factors)),
+        rows=product_rows(factors),
         required_shared=lambda config: ("A",) if is_projection_saved(config) else (),
         mismatch=_exceeds_shared_matrices,
         shapes_in_model=shapes_in_model,

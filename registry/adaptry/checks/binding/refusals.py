@@ -93,12 +93,16 @@ def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
 
 
 def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
-    """PEFT trains rows of a plain embedding only, and raises a TypeError for one that it adapts."""
+    """PEFT trains rows of a plain embedding only, and raises an error for one that it adapts (TypeError) or
+    saves whole (KeyError).
+    """
     if model.adapter.spec.method == "trainable_tokens":
         return
     for extra in _held(module_map):
         path = extra.extra.target.removesuffix(".weight")
-        if model.why_not(path) is None:
+        if model.adapter.config.is_saved(path):
+            yield f"the config saves {path} whole (modules_to_save) and also trains token rows of it"
+        elif model.why_not(path) is None:
             yield f"the config adapts {path} (target_modules) and also trains token rows of it"
 
 

@@ -111,7 +111,7 @@ class ModuleTargets:
         self._fields = config.fields
         self._method = method
         targets = config.fields.get("target_modules")
-        self.is_free = method in _NO_TARGETS
+        self.is_free: bool = method in _NO_TARGETS
         self._is_default = targets is None and not self.is_free
         self._targets = default_targets(method, model_type) if self._is_default else targets
         if method == "osf" and self._targets is None:

@@ -8,6 +8,7 @@ GPU that holds the whole model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,7 +27,7 @@ _RANKS = ("max_lora_rank", "lora_max_rank")
 class AdapterSize(BaseModel):
     """One adapter in a plan: the memory of its tensors in bytes, and whether it is served as trained."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str
     rank: int | None
@@ -40,7 +41,7 @@ class ServerPlan(BaseModel):
     last names.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     runtime: str
     flags: tuple[str, ...]

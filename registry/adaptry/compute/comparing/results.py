@@ -4,13 +4,15 @@ undefined.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from adaptry.core.display import format_count, html_table, short_repr
 
 
 class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
 
 class ModuleReport(_Figures):

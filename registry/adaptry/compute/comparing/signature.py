@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,7 +33,7 @@ class Signature(BaseModel):
     base64.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     layout: int = Field(default=SIGNATURE_LAYOUT, ge=SIGNATURE_LAYOUT, le=SIGNATURE_LAYOUT)
     norm: float = Field(ge=0, allow_inf_nan=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,7 +16,7 @@ class ConvertOptions(BaseModel):
     `whole_weights`: `none` leaves saved modules out. `other_base`: allow a base other than the adapter's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     rank: int | None = Field(default=None, ge=1, le=1 << 16)
     energy: float | None = Field(default=None, gt=0, le=1)

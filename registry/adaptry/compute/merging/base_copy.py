@@ -8,6 +8,7 @@ have uses, so the user must choose, and the choice is stored with its reason.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,7 +25,7 @@ _DTYPES: Mapping[str, Dtype] = {"float32": "F32", "float16": "F16", "bfloat16": 
 class BaseCopy(BaseModel):
     """The copy of the base that is merged into, and the reason as a sentence."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     kind: BaseCopyKind
     reason: str

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adaptry.adapters.methods.row_change import RowChange
 from adaptry.bases.module_map import ExtraTarget, TargetTensor
 from adaptry.compute.combining import get_combine_method
 from adaptry.compute.combining.combine import combine_deltas
@@ -17,6 +18,7 @@ from adaptry.compute.combining.plan import CombinePlan, PlannedSite, plan_combin
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite, site_of
 from adaptry.compute.merging.bound_input import BoundInput
+from adaptry.compute.merging.whole_changes import StoredWeight
 from adaptry.compute.recipes.combine import CombineRecipe
 from adaptry.compute.recipes.merge import RecipeInput
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -57,6 +59,9 @@ class CombinedChange:
         delta = made.with_unit_scale().dense() if isinstance(made, Factors) else made
         turned = delta.mT if self.orientation in _TURNED else delta
         return (stored.float() + turned.reshape(stored.shape)).to(stored.dtype)
+
+    def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.methods.row_change import RowChange
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import LogicalView, PackedWeight
-from adaptry.compute.merging.whole_changes import StreamedChange
+from adaptry.compute.merging.whole_changes import StoredWeight, StreamedChange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +74,9 @@ class SummedLoras:
         for update in self.updates:
             wide = StreamedChange(update, self.is_transposed).apply(wide, read_bias)
         return wide.to(stored.dtype)
+
+    def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
+        return None  # what was quantised is in memory as a whole
 
 
 def _from_four_bit(packed: PackedWeight, parts: Mapping[str, Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from adaptry.compute.merging.dense_change import merge_whole_tensor
+from adaptry.compute.merging.dense_change import merge_dense_tensor
 from adaptry.compute.merging.io import ShardReader, TensorSink
 from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
 from adaptry.compute.merging.layout import OutputTensor
@@ -184,7 +184,7 @@ def merge_tensor(
     values.
     """
     if tensor.is_whole:
-        merge_whole_tensor(tensor, sink, tally)
+        merge_dense_tensor(tensor, sink, tally)
         return
     rows, row_bytes = row_layout(tensor)
     kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])

@@ -62,8 +62,9 @@ class KernelChoice:
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
         uses_torch = is_streamed or any(tensor.is_whole for tensor in tensors)
         if uses_torch:
-            from adaptry.compute.tensors.torch_kernel import single_torch_threads
+            from adaptry.compute.tensors.torch_kernel import keep_freed_memory, single_torch_threads
 
+            keep_freed_memory()
             with single_torch_threads():
                 yield
         else:

@@ -51,8 +51,8 @@ class OutputWriter:
         work.
         """
         self.file = file
-        self.steps = deque(plan_writes(file, None if hashing else _KERNEL_COPY))
-        self.left = file.size
+        self.steps: deque[WriteOp] = deque(plan_writes(file, None if hashing else _KERNEL_COPY))
+        self.left: int = file.size
         self._shards = {name: checkpoint.folder / name for tensor in file.tensors for name in tensor.shards}
         self._open: dict[str, io.FileIO] = {}
         self._hash = hashlib.sha256() if hashing else None

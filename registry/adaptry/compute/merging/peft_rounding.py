@@ -10,10 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adaptry.adapters.methods.row_change import RowChange
 from adaptry.compute.merging.tensor_changes import TensorChanges
-from adaptry.compute.merging.whole_changes import StreamedChange, WholeChange, apply_changes
+from adaptry.compute.merging.whole_changes import (
+    StoredWeight,
+    StreamedChange,
+    WholeChange,
+    apply_changes,
+    changes_by_rows,
+    joined_rows,
+)
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from adaptry.compute.tensors.adapter_tensors import ReadBias
@@ -33,15 +42,36 @@ class RoundedInTurn:
         from adaptry.compute.tensors.dtypes import torch_dtype
 
         dtype = torch_dtype(self.dtype)
-
-        def read_cast_bias() -> Tensor | None:
-            bias = read_bias()
-            return None if bias is None else bias.to(dtype)
-
         weight = stored.to(dtype)
         for step in self.steps:
-            weight = apply_changes([step], weight, read_cast_bias)
+            weight = apply_changes([step], weight, _cast(read_bias, dtype))
         return weight
+
+    def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
+        from adaptry.compute.tensors.dtypes import torch_dtype
+
+        dtype = torch_dtype(self.dtype)
+        cast = StoredWeight(weight.shape, dtype)
+        steps = [changes_by_rows([step], cast, _cast(read_bias, dtype)) for step in self.steps]
+        in_turn = [step for step in steps if step is not None]
+        if len(in_turn) < len(steps):
+            return None
+
+        def apply(stored: Tensor, first: int) -> Tensor:
+            rows = stored.to(dtype)
+            for step in in_turn:
+                rows = step.apply(rows, first)
+            return rows
+
+        return joined_rows(in_turn, apply)
+
+
+def _cast(read_bias: ReadBias, dtype: torch.dtype) -> ReadBias:
+    def read_cast_bias() -> Tensor | None:
+        bias = read_bias()
+        return None if bias is None else bias.to(dtype)
+
+    return read_cast_bias
 
 
 def round_as_peft(changes: TensorChanges, source_dtype: str, dtype: str) -> TensorChanges:

@@ -6,7 +6,7 @@ Inputs are identified by digest, so that the result can be checked and reproduce
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
@@ -27,7 +27,7 @@ class MergedInput(BaseModel):
     tools store in the weights' file).
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     source: str
     weight: float
@@ -43,7 +43,7 @@ class MergeRecord(BaseModel):
     (None if it was not counted).
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     schema_number: int = 1
     recipe: MergeRecipe

@@ -100,6 +100,7 @@ class ChangeSet:
                     partial(merge_expert, expert=target.expert) if target.expert else method.weight,
                     entry.weight,
                     sides,
+                    None if target.expert else method.rows,
                 )
                 if target.is_plain:
                     update = LoraDelta(entry.adapter, target.module, target.module.scale)

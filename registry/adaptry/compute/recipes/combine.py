@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -15,7 +15,7 @@ class ModuleOverride(BaseModel):
     `weights` are by the input's source. What is not said is as in the recipe.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     match: str = Field(min_length=1, max_length=1024)
     method: str | None = None
@@ -33,7 +33,7 @@ class CombineRecipe(BaseModel):
     trained on top of the base and the inputs before it. `output`: a folder or a name in the registry.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     method: str = "linear"
     parameters: dict[str, Any] = {}  # checked against the method's table

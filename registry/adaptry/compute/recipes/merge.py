@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -30,7 +30,7 @@ DTYPE_NAMES: dict[str, Dtype] = {
 class RecipeInput(BaseModel):
     """One adapter of a merge, as the user named it, and its weight."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     weight: float = Field(default=1.0, allow_inf_nan=False)
@@ -47,7 +47,7 @@ class MergeRecipe(BaseModel):
     `rounding` (of a sum) is left out of the recipe's JSON where it is the default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     base: str
     inputs: tuple[RecipeInput, ...] = Field(min_length=1, max_length=64)

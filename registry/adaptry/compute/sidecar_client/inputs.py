@@ -5,6 +5,7 @@ processes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,7 +13,7 @@ from adaptry.core.digest import Digest
 
 
 class _Passed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelInputs(_Passed):

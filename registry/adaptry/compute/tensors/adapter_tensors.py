@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,7 +58,7 @@ class AdapterTensors:
         return self.adapter.config
 
     def __contains__(self, role: str) -> bool:
-        return role in self._names
+        return role in self._read or role in self._names
 
     def __getitem__(self, role: str) -> Tensor:
         """The tensor of a role, in its stored shape: floats as float32, as PEFT holds an adapter
@@ -69,6 +69,9 @@ class AdapterTensors:
             stored = as_tensor(self.adapter.tensor_bytes(name), self.adapter.tensors[name])
             self._read[role] = stored.float() if stored.is_floating_point() else stored
         return self._read[role]
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> AdapterTensors:
+        return replace(self, _read={**self._read, **tensors})
 
     def bias(self) -> Tensor | None:
         """The base's bias [out] of the module, in its stored dtype; None if it has none."""

@@ -87,6 +87,21 @@ def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[
         yield first, last - first
 
 
+def unit_blocks(rows: int, row_bytes: int, unit: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
+    """As `row_blocks`, of whole units of rows, or within a unit if that is larger than a block."""
+    if unit == 1:
+        yield from row_blocks(rows, row_bytes, block)
+        return
+    if unit * row_bytes > block:
+        for start in range(0, rows, unit):
+            for first, count in row_blocks(min(unit, rows - start), row_bytes, block):
+                yield start + first, count
+        return
+    step = max(block // (unit * row_bytes), -(-2 * THIN // unit)) * unit
+    for first in range(0, rows, step):
+        yield first, min(step, rows - first)
+
+
 def block_buffer_size(rows: int, row_bytes: int, block: int = BLOCK) -> int:
     """Bytes of the largest block of `row_blocks`."""
     return max(count for _, count in row_blocks(rows, row_bytes, block)) * row_bytes

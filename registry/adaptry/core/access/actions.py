@@ -20,6 +20,7 @@ Action = Literal[
     "policy.manage",
     "policy.override",
     "token.manage",
+    "webhook.manage",
     "admin",
 ]
 
@@ -39,5 +40,6 @@ ACTIONS: Mapping[Action, str] = {
     " revocation, read revoked files",
     "policy.override": "move an alias though conditions of its policy are not met, with a reason",
     "token.manage": "create service accounts of a namespace; create and revoke their tokens",
+    "webhook.manage": "add, change and remove the webhooks of a namespace, and see their deliveries",
     "admin": "on `*` only: every action everywhere, users, groups, bases, and what belongs to no namespace",
 }

@@ -6,7 +6,7 @@ None and is never guessed.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -41,7 +41,7 @@ class EvidenceValue(BaseModel):
     document, from which the number was computed.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     metric: Label
     value: float = Field(allow_inf_nan=False)
@@ -63,7 +63,7 @@ class EvidenceFile(BaseModel):
     `chat_template` is the hash that the program states of the template that it used.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     digest: Digest
     format: EvidenceFormat

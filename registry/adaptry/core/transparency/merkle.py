@@ -25,7 +25,7 @@ class Peaks:
 
     def __init__(self, size: int = 0, hashes: Iterable[bytes] = ()) -> None:
         self.size = size
-        self.hashes = list(hashes)
+        self.hashes: list[bytes] = list(hashes)
         assert len(self.hashes) == size.bit_count()
 
     def append(self, leaf: bytes) -> list[bytes]:

@@ -68,7 +68,7 @@ class Publisher:
             raise Invalid(f"a window must have at least 1 version, not {window}")
         if engines and cache is None:
             raise Invalid("engines load from a cache: pass cache=Cache(folder), a folder that they see too")
-        self.name = AdapterName.parse(name) if isinstance(name, str) else name
+        self.name: AdapterName = AdapterName.parse(name) if isinstance(name, str) else name
         self.alias, self.window, self.run = (
             parse_stored_alias(alias),
             window,

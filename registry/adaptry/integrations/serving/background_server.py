@@ -70,7 +70,7 @@ class _Connections:
         self._guard = threading.Lock()
 
     def begin(self) -> bool:
-        """Counts one more; False, with no effect, if there are as many as may be."""
+        """Counts one more. Returns False, with no effect, if the maximum is reached."""
         with self._guard:
             if self._count >= self._most:
                 return False
@@ -140,8 +140,8 @@ class _Ipv6Server(_Server):
 
 
 def close_gently(connection: socket.socket, seconds: float) -> None:
-    """Ends sending, and reads what still comes for up to `seconds`: a connection that is closed with unread
-    bytes is reset, and the client then loses the answer too."""
+    """Stops sending, and reads what still arrives for up to `seconds`: a connection that is closed with
+    unread bytes is reset, and the client then loses the answer too."""
     deadline = time.monotonic() + seconds
     connection.shutdown(socket.SHUT_WR)
     while (left := deadline - time.monotonic()) > 0:

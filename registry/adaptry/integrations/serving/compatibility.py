@@ -36,10 +36,10 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
         raise CheckFailed(
-            f"{ref} only says that it is for {named}, which is not known by content, so nobody knows whether"
-            " it fits what is served here; register the base once (adaptry base add FOLDER --name NAME), or"
-            " let this worker's token see it (adaptry base edit NAME --visibility internal), or say which"
-            f" registered base it is (adaptry base bind {ref} BASE), and ask again"
+            f"{ref} only declares that it is for {named}, which is not known by content, so it cannot be"
+            " compared with what is served here; register the base once (adaptry base add FOLDER --name"
+            " NAME), or let this worker's token see it (adaptry base edit NAME --visibility internal), or"
+            f" bind the version to a registered base (adaptry base bind {ref} BASE), then try again"
         )
     if version.base_id == base.id:
         return
@@ -49,8 +49,8 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
         raise CheckFailed(f"{ref} is for {named}, which this worker's token may not see") from None
     if found.level not in _SAME:
         raise CheckFailed(
-            f"{ref} was trained on {named}, and this engine serves another model: {found.evidence}. Ask a"
-            f" server of {named}"
+            f"{ref} was trained on {named}, and this engine serves another model: {found.evidence}. Send"
+            f" the request to a server of {named}"
         )
 
 

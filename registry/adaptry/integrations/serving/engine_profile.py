@@ -46,6 +46,6 @@ def _base(registry: Registry, info: EngineInfo, configured: str | None) -> BaseR
             continue
     reported = ", ".join(info.models[:3]) or "no model"
     raise NotFound(
-        f"the engine serves {reported}, which is no folder here and no base that the registry knows: say"
-        " which it is (--base NAME)"
+        f"the engine serves {reported}, which is neither a folder here nor a registered base: pass its name"
+        " (--base NAME)"
     )

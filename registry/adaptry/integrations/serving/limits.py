@@ -1,6 +1,6 @@
-"""Limits the requests that an engine's clients cause at the registry: a negative cache and a rate limiter.
+"""Limits the requests to the registry that an engine's clients cause: a negative cache and a rate limiter.
 
-Clients may ask an engine for any name, and each unknown one would be a request to the registry.
+Clients may request any name from an engine, and each unknown name would cause a request to the registry.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RateLimiter:
         self._tokens, self._at = min(tokens, self.per_second), now
         if self._tokens < 1:
             raise Unavailable(
-                "too many adapters that are not loaded are asked for at once; try again in a second, or ask"
-                " for the names that are served"
+                "too many adapters that are not loaded are requested at once; try again in a second, or"
+                " request names that are served"
             )
         self._tokens -= 1

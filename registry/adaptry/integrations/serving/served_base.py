@@ -29,8 +29,8 @@ def identify_served_base(
         return fingerprint(open_checkpoint(_folder(model, revision)))
     except (AdaptryError, OSError, ValueError) as error:
         raise CheckFailed(
-            f"the base that this engine serves cannot be told from {model}: {error}. Say which one it is, by"
-            " its name in the registry: ADAPTRY_BASE=NAME"
+            f"the base that this engine serves cannot be identified from {model}: {error}. Set"
+            " ADAPTRY_BASE to its name in the registry"
         ) from error
 
 

@@ -87,8 +87,8 @@ class AdaptryCallback(TrainerCallback):
     ) -> None:
         if release == "best" and best is None:
             raise Invalid("to release the best checkpoint, name its metric: best=('eval_loss', 'min')")
-        self.name = AdapterName.parse(name) if isinstance(name, str) else name
-        self.run = parse_run_name(run or new_run_name())
+        self.name: AdapterName = AdapterName.parse(name) if isinstance(name, str) else name
+        self.run: str = parse_run_name(run or new_run_name())
         self.released: str | None = None
         self._registry = registry if isinstance(registry, Registry) else connect(registry)
         self._retention = RetentionPolicy(keep_last, best)

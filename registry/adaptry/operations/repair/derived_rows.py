@@ -5,7 +5,7 @@ from __future__ import annotations
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.storage.catalog import folded_names, inspections, rebuild, stored_use
+from adaptry.storage.catalog import adapters, folded_names, inspections, rebuild, stored_use
 from adaptry.storage.catalog.rebuild import VersionSource
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.inspections import inspect_weights
@@ -25,6 +25,8 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
                 rebuild.index_version(tx, int(rest))
             case "metrics":
                 rebuild.summarise_metrics(tx, int(rest))
+            case "version-count":
+                adapters.recount_versions(tx, int(rest))
             case "folded":
                 folded_names.refold(tx)
             case "inspection":

@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 from adaptry.core.refs import AdapterName
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.http.connection import Connection, api_path
-from adaptry.registry.http.paths import idempotency_header, owner_path
+from adaptry.registry.http.paths import idempotency_header, owner_path, sort_query
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 
 
@@ -39,9 +39,20 @@ class HttpAdapters(Adapters):
         return self.server.request_value(_ADAPTER, "GET", owner_path(name))
 
     def list(
-        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        namespace: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "name",
+        reverse: bool = False,
     ) -> Page[AdapterInfo]:
-        query = {"namespace": namespace, "cursor": cursor, "limit": limit}
+        query = {
+            "namespace": namespace,
+            "cursor": cursor,
+            "limit": limit,
+            **sort_query(None if sort == "name" else sort, reverse),
+        }
         return self.server.request_value(_ADAPTERS, "GET", api_path("adapters"), query=query)
 
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:

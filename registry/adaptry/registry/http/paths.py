@@ -23,6 +23,11 @@ def version_path(ref: Ref, *parts: str) -> str:
     return owner_path(ref.name, "versions", format_selector(ref.selector), *parts)
 
 
+def sort_query(sort: str | None, reverse: bool) -> dict[str, object]:
+    """The parameters of an order, as far as it is not the default."""
+    return {"sort": sort, "reverse": True if reverse else None}
+
+
 def idempotency_header() -> dict[str, str]:
     """A new idempotency key for a call, with which it may be repeated: the server executes it once."""
     return {protocol.KEY_HEADER: secrets.token_hex(16)}

@@ -30,6 +30,7 @@ from adaptry.registry.http.rollouts import HttpRollouts
 from adaptry.registry.http.tokens import HttpTokens
 from adaptry.registry.http.uploads import HttpUploads
 from adaptry.registry.http.versions import HttpVersions
+from adaptry.registry.http.webhooks import HttpWebhooks
 from adaptry.registry.http.workers import HttpWorkers
 from adaptry.registry.interface import Registry
 
@@ -59,7 +60,7 @@ class HttpRegistry(Registry):
     def __init__(
         self, url: str, token: str | None = None, ca_bundle: str | None = None, proxy: str | None = None
     ) -> None:
-        self.url = check_url(url)
+        self.url: str = check_url(url)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise Invalid("the token has invalid characters; was something else copied with it?")
         self._server = Connection(self.url, token, open_pool(self.url, ca_bundle, proxy))
@@ -83,6 +84,7 @@ class HttpRegistry(Registry):
         self.quotas = HttpQuotas(self._server)
         self.publishers = HttpPublishers(self._server)
         self.audit = HttpAuditLog(self._server)
+        self.webhooks = HttpWebhooks(self._server)
 
     @property
     def is_on_this_machine(self) -> bool:

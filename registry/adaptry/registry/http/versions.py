@@ -16,7 +16,7 @@ from adaptry.core.manifest import SCHEMA
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry import protocol
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
-from adaptry.registry.http.paths import owner_path, version_path
+from adaptry.registry.http.paths import owner_path, sort_query, version_path
 from adaptry.registry.records import (
     Page,
     PushOptions,
@@ -69,8 +69,17 @@ class HttpVersions(Versions):
             )
         return VersionDetail.model_validate(document)
 
-    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        query = {"cursor": cursor, "limit": limit}
+    def list(
+        self,
+        name: AdapterName,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
+        order = sort_query(None if sort == "newest" else sort, reverse)
+        query = {"cursor": cursor, "limit": limit, **order}
         return self.server.request_value(_VERSIONS, "GET", owner_path(name, "versions"), query=query)
 
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:

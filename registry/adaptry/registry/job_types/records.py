@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +19,7 @@ GIB = 1 << 30
 class _JobValue(BaseModel):
     """A caller's input. Unknown fields are refused, so that no option is silently ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 Device = Literal["cpu", "cuda", "hpu", "mps", "npu", "xpu"]

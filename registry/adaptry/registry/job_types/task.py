@@ -21,7 +21,7 @@ class JobTask(BaseModel):
     together.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
     about: ClassVar[str]
 
     @property

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, func, or_, update
+from sqlalchemy import BindParameter, Select, bindparam, delete, exists, func, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -14,11 +15,11 @@ from adaptry.core.errors import Conflict
 from adaptry.core.identity import Visibility
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import AdapterEdit, AdapterInfo, Page
-from adaptry.storage.catalog import case_conflicts, cursors, stored_use, terms
-from adaptry.storage.catalog.access import ReadScope
+from adaptry.registry.records import AdapterEdit, AdapterInfo
+from adaptry.storage.catalog import case_conflicts, stored_use, terms
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.prepared_changes import change
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -42,13 +43,26 @@ _FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
     _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
 )
 _ROW = select_columns(_ADAPTERS).where(_ADAPTERS.c.id == bindparam("key"))
-_NEWEST_ACTIVE = func.max(_VERSIONS.c.number).filter(_VERSIONS.c.state.in_(LATEST))
-_SHOWN = (
-    select_columns(*_ADAPTERS.c, func.count(_VERSIONS.c.id).label("versions"), _NEWEST_ACTIVE.label("latest"))
-    .outerjoin_from(_ADAPTERS, _VERSIONS, _VERSIONS.c.adapter_id == _ADAPTERS.c.id)
-    .where(_ADAPTERS.c.id == bindparam("key"))
-    .group_by(_ADAPTERS.c.id)
+_COUNT_ON = (
+    _ADAPTERS.update()
+    .where(_ADAPTERS.c.id == bindparam("of_key"))
+    .values(
+        next_number=bindparam("next_number"),
+        updated_at=bindparam("updated_at"),
+        version_count=_ADAPTERS.c.version_count + 1,
+    )
 )
+_LATEST = (
+    select_columns(_VERSIONS.c.number)
+    .where(_VERSIONS.c.adapter_id == _ADAPTERS.c.id, _VERSIONS.c.state.in_(LATEST))
+    .order_by(_VERSIONS.c.number.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_SHOWN: Select[Any] = select_columns(*_ADAPTERS.c, _LATEST.label("latest"))
+_SHOWN_ONE = _SHOWN.where(_ADAPTERS.c.id == bindparam("key"))
+_KEYS: BindParameter[Any] = bindparam("keys", expanding=True)
+_SHOWN_MANY = _SHOWN.where(_ADAPTERS.c.id.in_(_KEYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +200,7 @@ def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
         tx.execute(delete(table).where(col(table.adapter_id) == adapter.key))
     _forget_moves(tx, adapter.key)
     row.deleted_at = row.updated_at = at
+    row.version_count = 0
     row.visibility, row.folded = "private", None
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(folded=None))
     tx.flush()
@@ -200,12 +215,15 @@ def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
 
 
 def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
-    """The requested number if it was never given, otherwise the next one. A number is given only once."""
-    row = _require(tx, adapter)
-    number = row.next_number
+    """The number of a version that is being added, which is counted: the requested one if it was never given,
+    otherwise the next. A number is given only once.
+    """
+    (row,) = run_select(tx, _ROW, {"key": adapter.key})
+    number: int = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
-    row.next_number, row.updated_at = max(row.next_number, number + 1), at
+    following = max(row.next_number, number + 1)
+    change(tx, _COUNT_ON, {"of_key": adapter.key, "next_number": following, "updated_at": at})
     return number
 
 
@@ -229,6 +247,12 @@ def _was_allocated(tx: Transaction, adapter: AdapterRecord, number: int) -> bool
     return bool(tx.exec(select(or_(was, has))).one())
 
 
+def recount_versions(tx: Transaction, key: int) -> None:
+    """Counts an adapter's versions again."""
+    count = select(func.count()).select_from(VersionRow).where(VersionRow.adapter_id == key)
+    tx.execute(update(AdapterRow).where(col(AdapterRow.id) == key).values(version_count=tx.exec(count).one()))
+
+
 def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
     tx.execute(
         update(AdapterRow)
@@ -244,43 +268,17 @@ def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
 
 
 def info(tx: Reads, adapter: AdapterRecord) -> AdapterInfo:
-    row = run_select(tx, _SHOWN, {"key": adapter.key})[0]
-    return _info(row, row.versions, row.latest)
+    return _info(run_select(tx, _SHOWN_ONE, {"key": adapter.key})[0])
 
 
-def page(
-    tx: Transaction, scope: ReadScope, namespace: str | None, cursor: str | None, limit: int
-) -> Page[AdapterInfo]:
-    """Adapters in name order."""
-    about = f"adapters {namespace or ''}"
-    query = select(AdapterRow).where(col(AdapterRow.deleted_at).is_(None)).order_by(AdapterRow.name)
-    seen = scope.adapter_condition()
-    if seen is not None:
-        query = query.where(seen)
-    if namespace is not None:
-        query = query.where(AdapterRow.namespace == namespace)
-    if cursor is not None:
-        query = query.where(AdapterRow.name > cursors.decode(cursor, about))
-    rows = tx.exec(query.limit(limit + 1)).all()
-    infos = _infos(tx, rows[:limit])
-    more = len(rows) > limit
-    return Page[AdapterInfo](items=infos, next=cursors.encode(str(infos[-1].name), about) if more else None)
+def infos(tx: Transaction, keys: Sequence[int]) -> tuple[AdapterInfo, ...]:
+    """The adapters with these keys, which must exist, in their order."""
+    tx.flush()
+    found = {row.id: row for row in tx.connection().execute(_SHOWN_MANY, {"keys": list(keys)})}
+    return tuple(_info(found[key]) for key in keys)
 
 
-def _infos(tx: Transaction, rows: Iterable[AdapterRow]) -> tuple[AdapterInfo, ...]:
-    rows = list(rows)
-    counts = {
-        key: (count, latest)
-        for key, count, latest in tx.exec(
-            select(VersionRow.adapter_id, func.count(), _NEWEST_ACTIVE)
-            .where(col(VersionRow.adapter_id).in_([row.id for row in rows]))
-            .group_by(col(VersionRow.adapter_id))
-        )
-    }
-    return tuple(_info(row, *counts.get(row.id or 0, (0, None))) for row in rows)
-
-
-def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> AdapterInfo:
+def _info(row: Columns) -> AdapterInfo:
     return AdapterInfo(
         name=AdapterName.parse(row.name),
         description=row.description,
@@ -288,8 +286,8 @@ def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> Adapt
         visibility=visibility_of(row.visibility),
         created_at=row.created_at,
         updated_at=row.updated_at,
-        versions=versions,
-        latest=latest,
+        versions=row.version_count,
+        latest=row.latest,
         downloads=row.downloads,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -48,6 +48,8 @@ Keys = Select[Any]
 """Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""
 
 _MOST_TERMS = 20
+_MOST_NAMES = 200
+_FEW = 4  # terms that are looked up one by one for each version
 _LARGEST, _LARGEST_LONG = 2**31 - 1, 2**62
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {  # columns in, SQL out: typed by SQLAlchemy as Any
     "=": operator.eq,
@@ -75,11 +77,15 @@ _PICKS = {
 
 @dataclass(frozen=True, slots=True)
 class SearchCondition:
-    """`lister` selects one column, keys of versions; None if nothing is better than reading all versions."""
+    """`lister` selects one column, keys of versions; None if nothing is better than reading all versions.
+
+    `terms`, if any, are several terms whose versions the lister selects; each has an ordered list.
+    """
 
     test: ColumnElement[bool]
     lister: Keys | None = None
     is_newest_first: bool = False
+    terms: tuple[int, ...] = ()
 
 
 def term_conditions(tx: Transaction, scope: ReadScope, parsed: Sequence[Term]) -> list[SearchCondition]:
@@ -97,17 +103,31 @@ def scope_conditions(tx: Transaction, scope: ReadScope) -> list[SearchCondition]
     """The condition that a version's adapter is visible; no condition for callers who see everything."""
     if scope.namespaces is None:
         return []
-    texts = [("visibility", "public"), *(("namespace", name) for name in scope.namespaces)]
-    keys = [
-        key
-        for field, text in texts
-        for key in tx.execute(select(col(TermRow.id)).where(_is(field), col(TermRow.text) == text)).scalars()
-    ]
-    return [_seen_by_name(scope, keys) if scope.names else _with_any(keys)]
+    is_public = and_(_is("visibility"), col(TermRow.text) == "public")
+    of_namespace = and_(_is("namespace"), col(TermRow.text).in_(scope.namespaces))
+    keys = list(tx.execute(select(col(TermRow.id)).where(or_(is_public, of_namespace))).scalars())
+    if scope.names:
+        named = and_(_is("name"), or_(*(is_among(col(TermRow.text), names) for names in scope.names)))
+        of_names = list(tx.execute(select(col(TermRow.id)).where(named).limit(_MOST_NAMES + 1)).scalars())
+        if len(of_names) > _MOST_NAMES:
+            return [_seen_by_name(scope, keys)]
+        keys += of_names
+    condition = _with_any(keys)
+    if len(keys) <= _FEW:
+        return [condition]
+    seen = scope.adapter_condition()
+    assert seen is not None
+    return [replace(condition, test=_of_adapter(seen))]
+
+
+def _of_adapter(seen: ColumnElement[bool]) -> ColumnElement[bool]:
+    return _some(AdapterRow, (col(AdapterRow.id) == col(VersionRow.adapter_id)) & seen)
 
 
 def _seen_by_name(scope: ReadScope, keys: Sequence[int]) -> SearchCondition:
-    """Versions of adapters that are public or in readable namespaces (the terms `keys`), or named."""
+    """Versions of adapters that are public or in readable namespaces (the terms `keys`), or named, by very
+    many names.
+    """
     seen = scope.adapter_condition()
     assert seen is not None
     named = select(col(AdapterRow.id)).where(
@@ -117,8 +137,7 @@ def _seen_by_name(scope: ReadScope, keys: Sequence[int]) -> SearchCondition:
         select(col(PostingRow.version_id).label("id")).where(col(PostingRow.term_id).in_(keys)),
         select(col(VersionRow.id).label("id")).where(col(VersionRow.adapter_id).in_(named)),
     ).subquery()
-    is_seen = _some(AdapterRow, (col(AdapterRow.id) == col(VersionRow.adapter_id)) & seen)
-    return SearchCondition(is_seen, select(both.c.id))
+    return SearchCondition(_of_adapter(seen), select(both.c.id))
 
 
 def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> list[SearchCondition]:
@@ -202,6 +221,7 @@ def _with_any(keys: Sequence[int]) -> SearchCondition:
         _some(PostingRow, of_version & has_term),
         select(col(PostingRow.version_id)).where(has_term),
         is_newest_first=len(keys) == 1,
+        terms=tuple(keys) if len(keys) > 1 else (),
     )
 
 

@@ -31,11 +31,11 @@ def decode(cursor: str, about: str) -> str:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
-        raise _foreign() from None
+        raise foreign() from None
     mark, place = text[:8], text[8:]
     # Unprintable characters: PostgreSQL refuses NUL in a text, and no listed name contains any of the others.
     if len(cursor) > _LONGEST or not place or not place.isprintable() or mark != _mark(place, about):
-        raise _foreign()
+        raise foreign()
     return place
 
 
@@ -49,7 +49,7 @@ def decode_number(cursor: str | None, about: str, largest: int = INTEGER) -> int
         return None
     place = decode(cursor, about)
     if not _NUMBER.fullmatch(place) or int(place) > largest:
-        raise _foreign()
+        raise foreign()
     return int(place)
 
 
@@ -59,7 +59,8 @@ def check_limit(limit: int) -> int:
     return limit
 
 
-def _foreign() -> Invalid:
+def foreign() -> Invalid:
+    """The error of a cursor that is malformed, or of another listing."""
     return Invalid("that cursor does not belong to this listing; begin again without one")
 
 

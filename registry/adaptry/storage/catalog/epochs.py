@@ -26,6 +26,7 @@ from adaptry.storage.catalog.rows import (
     TokenRow,
     UploadRow,
     VersionRow,
+    WebhookRow,
 )
 
 _LEAST = 1_000_000
@@ -69,7 +70,8 @@ def begin(
     """Begins a new epoch: generations above `above`, events after `after_event`, and `skip` skipped numbers
     of each adapter.
 
-    Tokens are revoked unless `keep_tokens`; open uploads are dropped, since backups do not contain their
+    Unless `keep_tokens`, tokens are revoked and webhooks disabled: the original may still be running, and a
+    copy must not send messages in its name. Open uploads are dropped, since backups do not contain their
     bytes.
     """
     was = current(tx)
@@ -89,6 +91,8 @@ def begin(
     _skip_events(tx, max(after_event, tx.exec(select(func.max(EventRow.seq))).one() or 0) + _EVENTS)
     if not keep_tokens:
         tx.execute(update(TokenRow).where(col(TokenRow.revoked_at).is_(None)).values(revoked_at=now))
+        restored = {"disabled_at": now, "disabled_reason": "the registry was restored from a backup"}
+        tx.execute(update(WebhookRow).where(col(WebhookRow.disabled_at).is_(None)).values(restored))
     tx.execute(delete(UploadRow).where(col(UploadRow.is_finished).is_(False)))
     # The audit log's key is in no backup: the next process that seals signs with the one that it has.
     tx.execute(update(AuditStateRow).values(key=None, holder=None))

@@ -23,6 +23,7 @@ from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_map, encode_map
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import AdapterRow, EventRow
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
@@ -77,17 +78,16 @@ def record(
     """
     texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
     name = str(adapter.name) if adapter else None
-    tx.add(
-        EventRow(
-            at=at,
-            by=by,
-            kind=kind,
-            adapter_id=adapter.key if adapter else None,
-            name=name,
-            number=number,
-            detail=encode_map(texts),
-        )
+    row = EventRow(
+        at=at,
+        by=by,
+        kind=kind,
+        adapter_id=adapter.key if adapter else None,
+        name=name,
+        number=number,
+        detail=encode_map(texts),
     )
+    insert_row(tx, row)
     tx.info[HAS_EVENTS] = True
     record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 
@@ -134,15 +134,15 @@ def newest(tx: Transaction) -> int:
     return tx.exec(select(func.max(EventRow.seq))).one() or 0
 
 
-def read_since(tx: Transaction, after: int) -> tuple[StoredEvent, ...]:
-    """The next events of all adapters, oldest first, at most `SPAN`."""
+def read_since(tx: Transaction, after: int, limit: int = SPAN) -> tuple[StoredEvent, ...]:
+    """The next events of all adapters, oldest first, at most `limit`."""
     columns = (*vars(EventRow)["__table__"].c, col(AdapterRow.name).label("of"), AdapterRow.visibility)
     query = (
         select(*columns)
         .join(AdapterRow, col(AdapterRow.id) == col(EventRow.adapter_id), isouter=True)
         .where(col(EventRow.seq) > after)
         .order_by(col(EventRow.seq))
-        .limit(SPAN)
+        .limit(limit)
     )
     return _with_bases(tx, [_stored_event(row) for row in tx.execute(query)])
 

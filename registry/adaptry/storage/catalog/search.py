@@ -3,12 +3,14 @@
 The cost must not grow with the number of versions. If fewer than `SELECTIVE` versions match a term, that term
 drives the query: its versions are listed from its index, and the other terms are tested on each. Without such
 a term, matches are dense, so a scan of the newest versions soon fills a page; the scan then follows the
-sparsest ordered list among the terms.
+sparsest ordered list among the terms. Versions that have one of several terms, such as the namespaces of a
+reader, are in several ordered lists; these are followed together, window by window (`term_windows`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlmodel import col
@@ -21,6 +23,7 @@ from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.conditions import Keys, SearchCondition
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostingRow, VersionRow
+from adaptry.storage.catalog.term_windows import TermWindows, term_windows
 from adaptry.storage.catalog.version_info import by_keys
 
 SELECTIVE = 2000
@@ -33,17 +36,20 @@ def search(tx: Transaction, scope: ReadScope, text: str, cursor: str | None, lim
         before = cursors.decode_number(cursor, about)
     except Invalid as error:
         raise InvalidQuery(error.message) from None
-    keys_found = statement(tx, scope, text)
-    if before is not None:
-        keys_found = keys_found.where(col(VersionRow.id) < before)
-    keys = tx.execute(keys_found.limit(limit + 1)).scalars().all()
+    found = plan(tx, scope, text)
+    if isinstance(found, TermWindows):
+        keys = found.first(tx, before, limit + 1)
+    else:
+        if before is not None:
+            found = found.where(col(VersionRow.id) < before)
+        keys = tx.execute(found.limit(limit + 1)).scalars().all()
     shown = keys[:limit]
     following = cursors.encode(shown[-1], about) if len(keys) > limit else None
     return Page[VersionInfo](items=by_keys(tx, shown), next=following)
 
 
-def statement(tx: Transaction, scope: ReadScope, text: str) -> Keys:
-    """Selects the keys of the matching visible versions, newest first. Raises `InvalidQuery`."""
+def plan(tx: Transaction, scope: ReadScope, text: str) -> Keys | TermWindows:
+    """How to find the keys of the matching visible versions, newest first. Raises `InvalidQuery`."""
     terms = query.parse(text)
     return _walk(
         tx,
@@ -53,11 +59,11 @@ def statement(tx: Transaction, scope: ReadScope, text: str) -> Keys:
     )
 
 
-def _walk(tx: Transaction, wanted: Sequence[SearchCondition]) -> Keys:
+def _walk(tx: Transaction, wanted: Sequence[SearchCondition]) -> Keys | TermWindows:
     """Keys of the matching versions, newest first, by the cheapest estimated plan."""
     key = col(VersionRow.id)
     statement = select(key).order_by(key.desc()).where(*(condition.test for condition in wanted))
-    sparsest: tuple[int, SearchCondition] | None = None
+    sparsest: tuple[int, SearchCondition, TermWindows | None] | None = None
     for condition in wanted:
         if condition.lister is None:
             continue
@@ -65,13 +71,22 @@ def _walk(tx: Transaction, wanted: Sequence[SearchCondition]) -> Keys:
         if reach is None:
             # As a list of keys: with a subquery, a planner may prefer to read all versions.
             return statement.where(key.in_(tx.execute(condition.lister).scalars().all()))
-        if condition.is_newest_first and (sparsest is None or reach < sparsest[0]):
-            sparsest = reach, condition
+        if condition.terms:
+            windows = term_windows(tx, condition.terms)
+            if windows is None:
+                continue
+            reach = windows.reach(SELECTIVE)
+        elif not condition.is_newest_first:
+            continue
+        if sparsest is None or reach < sparsest[0]:
+            sparsest = reach, condition, windows if condition.terms else None
     if sparsest is None:
         return statement
     listed = sparsest[1].lister
     assert listed is not None
     others = [condition.test for condition in wanted if condition is not sparsest[1]]
+    if sparsest[2] is not None:
+        return replace(sparsest[2], tests=tuple(others))
     return (
         listed.join(VersionRow, key == col(PostingRow.version_id))
         .where(*others)

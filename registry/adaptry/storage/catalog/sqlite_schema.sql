@@ -17,7 +17,7 @@ CREATE TABLE adapters (
 	updated_at DATETIME NOT NULL,
 	deleted_at DATETIME,
 	next_number INTEGER NOT NULL,
-	downloads INTEGER NOT NULL, moved_to INTEGER, folded VARCHAR,
+	downloads INTEGER NOT NULL, moved_to INTEGER, folded VARCHAR, version_count INTEGER DEFAULT '0' NOT NULL,
 	CONSTRAINT pk_adapters PRIMARY KEY (id),
 	CONSTRAINT uq_adapters_name UNIQUE (name)
 );
@@ -536,6 +536,86 @@ CREATE INDEX ix_metric_values_version ON metric_values (version_id, id);
 CREATE INDEX ix_metric_values_task ON metric_values (version_id, task, metric, id);
 CREATE INDEX ix_metric_values_file ON metric_values (version_id, file_digest) WHERE file_digest IS NOT NULL;
 CREATE INDEX ix_metric_values_logged ON metric_values (version_id, id) WHERE file_digest IS NULL;
+CREATE INDEX ix_adapters_visible ON adapters (visibility, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_updated ON adapters (visibility, updated_at DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_downloads ON adapters (visibility, downloads DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_versions ON adapters (visibility, version_count DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_updated ON adapters (namespace, visibility, updated_at DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_downloads ON adapters (namespace, visibility, downloads DESC, name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_adapters_namespace_versions ON adapters (namespace, visibility, version_count DESC, name) WHERE deleted_at IS NULL;
+CREATE TABLE issuers (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	name VARCHAR NOT NULL,
+	url VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	audience VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT uq_issuers_name UNIQUE (name),
+	CONSTRAINT uq_issuers_url UNIQUE (url)
+);
+CREATE TABLE publishers (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	issuer_id INTEGER NOT NULL,
+	principal_id INTEGER NOT NULL,
+	project_id VARCHAR NOT NULL,
+	owner_id VARCHAR NOT NULL,
+	workflow VARCHAR NOT NULL,
+	environment VARCHAR,
+	branch VARCHAR,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT fk_publishers_issuer_id FOREIGN KEY(issuer_id) REFERENCES issuers (id),
+	CONSTRAINT fk_publishers_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id)
+);
+CREATE INDEX ix_publishers_namespace_name ON publishers (namespace, name);
+CREATE INDEX ix_publishers_issuer_id ON publishers (issuer_id);
+CREATE TABLE used_id_tokens (
+	jti_sha256 VARCHAR NOT NULL,
+	expires_at DATETIME NOT NULL,
+	CONSTRAINT pk_used_id_tokens PRIMARY KEY (jti_sha256)
+);
+CREATE INDEX ix_used_id_tokens_expires_at ON used_id_tokens (expires_at);
+CREATE TABLE webhooks (
+	"by" VARCHAR NOT NULL,
+	rights TEXT NOT NULL,
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR NOT NULL,
+	url TEXT NOT NULL,
+	adapters VARCHAR NOT NULL,
+	kinds TEXT NOT NULL,
+	secret VARCHAR NOT NULL,
+	old_secret VARCHAR,
+	old_secret_until DATETIME,
+	cursor INTEGER NOT NULL,
+	failures INTEGER NOT NULL,
+	created_at DATETIME NOT NULL,
+	disabled_at DATETIME,
+	disabled_reason VARCHAR
+);
+CREATE INDEX ix_webhooks_namespace ON webhooks (namespace);
+CREATE TABLE webhook_deliveries (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	message VARCHAR NOT NULL,
+	webhook_id INTEGER NOT NULL,
+	event INTEGER,
+	kind VARCHAR NOT NULL,
+	state VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	due_at DATETIME NOT NULL,
+	attempts INTEGER NOT NULL,
+	tried_at DATETIME,
+	status INTEGER,
+	error VARCHAR,
+	milliseconds INTEGER,
+	CONSTRAINT fk_webhook_deliveries_webhook_id FOREIGN KEY(webhook_id) REFERENCES webhooks (id),
+	CONSTRAINT uq_webhook_deliveries_message UNIQUE (message)
+);
+CREATE INDEX ix_webhook_deliveries_due ON webhook_deliveries (webhook_id, due_at) WHERE state = 'pending';
+CREATE INDEX ix_webhook_deliveries_webhook ON webhook_deliveries (webhook_id, id);
+CREATE INDEX ix_webhook_deliveries_created_at ON webhook_deliveries (created_at);
 CREATE TABLE policies (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	namespace VARCHAR,
@@ -572,38 +652,3 @@ CREATE TABLE promotions (
 );
 CREATE INDEX ix_promotions_adapter ON promotions (adapter_id, id);
 CREATE INDEX ix_promotions_alias ON promotions (adapter_id, alias, id);
-CREATE TABLE issuers (
-	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-	name VARCHAR NOT NULL,
-	url VARCHAR NOT NULL,
-	kind VARCHAR NOT NULL,
-	audience VARCHAR NOT NULL,
-	created_at DATETIME NOT NULL,
-	created_by VARCHAR NOT NULL,
-	CONSTRAINT uq_issuers_name UNIQUE (name),
-	CONSTRAINT uq_issuers_url UNIQUE (url)
-);
-CREATE TABLE publishers (
-	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-	namespace VARCHAR NOT NULL,
-	name VARCHAR NOT NULL,
-	issuer_id INTEGER NOT NULL,
-	principal_id INTEGER NOT NULL,
-	project_id VARCHAR NOT NULL,
-	owner_id VARCHAR NOT NULL,
-	workflow VARCHAR NOT NULL,
-	environment VARCHAR,
-	branch VARCHAR,
-	created_at DATETIME NOT NULL,
-	created_by VARCHAR NOT NULL,
-	CONSTRAINT fk_publishers_issuer_id FOREIGN KEY(issuer_id) REFERENCES issuers (id),
-	CONSTRAINT fk_publishers_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id)
-);
-CREATE INDEX ix_publishers_namespace_name ON publishers (namespace, name);
-CREATE INDEX ix_publishers_issuer_id ON publishers (issuer_id);
-CREATE TABLE used_id_tokens (
-	jti_sha256 VARCHAR NOT NULL,
-	expires_at DATETIME NOT NULL,
-	CONSTRAINT pk_used_id_tokens PRIMARY KEY (jti_sha256)
-);
-CREATE INDEX ix_used_id_tokens_expires_at ON used_id_tokens (expires_at);

@@ -20,14 +20,15 @@ from adaptry.core.errors import CorruptData
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
-from adaptry.registry.records import BaseStatus, Page, VersionDetail, VersionInfo
-from adaptry.storage.catalog import adapters, commits, cursors, files, inspections, stored_use, terms
+from adaptry.registry.records import BaseStatus, VersionDetail
+from adaptry.storage.catalog import adapters, commits, files, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
-from adaptry.storage.catalog.version_info import Columns, by_key, by_keys, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, by_key, run_select, table_of
 
 _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
 _DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
@@ -84,18 +85,15 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
         weights="",
     )
     fill_derived(row, new)
-    tx.add(row)
-    tx.flush()
-    assert row.id is not None
+    row.id = insert_row(tx, row)
     stored_use.add_version(tx, adapter.name.namespace, by)
-    tx.add(
-        VersionDetailRow(
-            version_id=row.id,
-            spec=encode_model(new.spec),
-            report=encode_model(new.base_check.report),
-            forced=new.forced,
-        )
+    details = VersionDetailRow(
+        version_id=row.id,
+        spec=encode_model(new.spec),
+        report=encode_model(new.base_check.report),
+        forced=new.forced,
     )
+    insert_row(tx, details)
     terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, adapter.key)])
     return to_record(row)
 
@@ -226,19 +224,6 @@ def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
         forced=row.forced,
         inspection=inspections.summary(tx, declared.weights.values()),
     )
-
-
-def page(tx: Transaction, adapter: AdapterRecord, cursor: str | None, limit: int) -> Page[VersionInfo]:
-    """An adapter's versions, newest first."""
-    about = f"versions {adapter.key}"
-    before = cursors.decode_number(cursor, about)
-    query = select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == adapter.key)
-    if before is not None:
-        query = query.where(VersionRow.number < before)
-    rows = tx.exec(query.order_by(col(VersionRow.number).desc()).limit(limit + 1)).all()
-    shown = rows[:limit]
-    following = cursors.encode(shown[-1][1], about) if len(rows) > limit else None
-    return Page[VersionInfo](items=by_keys(tx, [key for key, _ in shown if key is not None]), next=following)
 
 
 def count_download(tx: Transaction, stored: VersionRecord) -> None:

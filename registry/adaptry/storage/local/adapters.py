@@ -11,7 +11,8 @@ from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.refs import AdapterName
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
-from adaptry.storage.catalog import adapters, aliases, commits, cursors, events, worker_reports
+from adaptry.registry.sort_keys import parse_adapter_sort
+from adaptry.storage.catalog import adapter_pages, adapters, aliases, commits, cursors, events, worker_reports
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.quotas import require_namespace_within
@@ -42,11 +43,18 @@ class LocalAdapters(Adapters):
             return adapters.info(tx, self.context.readable_adapter(tx, name))
 
     def list(
-        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        namespace: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "name",
+        reverse: bool = False,
     ) -> Page[AdapterInfo]:
         cursors.check_limit(limit)
+        listing = adapter_pages.Listing(namespace, parse_adapter_sort(sort), reverse)
         with self.context.catalog.read() as tx:
-            return adapters.page(tx, self.context.read_scope(tx), namespace, cursor, limit)
+            return adapter_pages.page(tx, self.context.read_scope(tx), listing, cursor, limit)
 
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         now = self.context.clock()

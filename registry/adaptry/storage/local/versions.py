@@ -17,9 +17,10 @@ from adaptry.registry.records import (
     VersionInfo,
 )
 from adaptry.registry.versions import Versions
-from adaptry.storage.catalog import adapters, cursors, versions
+from adaptry.storage.catalog import adapters, cursors, version_pages, versions
 from adaptry.storage.catalog.search import search
 from adaptry.storage.catalog.version_info import info
+from adaptry.storage.catalog.version_pages import VersionListing
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.context import RegistryContext
@@ -56,10 +57,19 @@ class LocalVersions(Versions):
             detail = versions.detail(tx, to_record(self.context.resolve(tx, ref)))
             return hide_base_in_detail(tx, self.context.read_scope(tx), detail)
 
-    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+    def list(
+        self,
+        name: AdapterName,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
         cursors.check_limit(limit)
+        listing = VersionListing(sort, reverse)
         with self.context.catalog.read() as tx:
-            page = versions.page(tx, self.context.readable_adapter(tx, name), cursor, limit)
+            page = version_pages.page(tx, self.context.readable_adapter(tx, name), listing, cursor, limit)
             return page.model_copy(update={"items": hide_bases(tx, self.context.read_scope(tx), page.items)})
 
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:

@@ -11,7 +11,8 @@ from adaptry.core.identity import ANONYMOUS
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, PushOptions
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import AdapterEdit, AdapterInfo, Page, PushOptions
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice")
@@ -163,6 +164,48 @@ class AdaptersContract(ContractFixtures):
         assert [info.name for info in (*first.items, *second.items)] == names
         assert second.next is None
         assert len(registry.adapters.list().items) == 6
+
+    def test_adapters_are_listed_in_every_order_page_by_page(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        for name, pushes, downloads in (("a", 1, 2), ("b", 2, 0), ("c", 0, 0), ("d", 2, 1)):
+            adapter = AdapterName.parse(f"acme/{name}")
+            registry.adapters.create(adapter, AdapterEdit())
+            for seed in range(pushes):
+                push(registry, lora(seed), adapter)
+            for _ in range(downloads):
+                registry.versions.count_download(Ref(adapter))
+        registry.adapters.edit(AdapterName.parse("acme/b"), AdapterEdit(description="new"))
+        registry.adapters.create(AdapterName.parse("other/z"), AdapterEdit())
+
+        def listed(sort: str, reverse: bool) -> str:
+            def page(cursor: str | None) -> Page[AdapterInfo]:
+                return registry.adapters.list("acme", cursor, 1, sort=sort, reverse=reverse)
+
+            return "".join(info.name.name for info in iter_items(page))
+
+        for sort, names in {
+            "name": "abcd",
+            "updated": "bdca",
+            "downloads": "adbc",
+            "versions": "bdac",
+        }.items():
+            assert listed(sort, False) == names
+            assert listed(sort, True) == names[::-1]
+        assert registry.adapters.list(sort="updated").items[0].name.namespace == "other"
+
+    def test_an_unknown_order_is_refused_with_those_that_exist(self, registry: Registry) -> None:
+        with pytest.raises(Invalid, match=r"unknown sort key 'update' \(one of: name, updated.*mean updated"):
+            registry.adapters.list(sort="update")
+
+    def test_a_cursor_continues_only_its_own_order(self, registry: Registry) -> None:
+        for name in "ab":
+            registry.adapters.create(AdapterName.parse(f"acme/{name}"), AdapterEdit())
+        cursor = registry.adapters.list(limit=1, sort="downloads").next
+        assert cursor is not None
+        for sort, reverse in (("name", False), ("downloads", True), ("versions", False)):
+            with pytest.raises(Invalid, match="cursor does not belong"):
+                registry.adapters.list(cursor=cursor, sort=sort, reverse=reverse)
 
     def test_a_page_of_no_or_too_many_items_is_refused(self, registry: Registry) -> None:
         for limit in (0, 201, -1):

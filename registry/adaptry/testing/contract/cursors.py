@@ -62,6 +62,23 @@ class CursorsContract(ContractFixtures):
                         ask(cursors.encode(place, taken[0]))
                 ask(cursors.encode(_LAST, taken[0]))  # the largest number is a place, though an empty one
 
+        for sort in ("updated", "downloads"):
+            for place in (
+                "acme/tone",
+                "1",
+                "1 ",
+                "x acme/tone",
+                "-1 acme/tone",
+                f"{2**31} acme/tone",
+                "٣ a/b",
+            ):
+                forged = cursors.encode(place, f"adapters  by {sort} 0")
+                with pytest.raises(Invalid, match="cursor"):
+                    registry.adapters.list(None, forged, sort=sort)
+        assert registry.adapters.list(
+            None, cursors.encode("0 a/b", "adapters  by downloads 0"), sort="downloads"
+        )
+
 
 def _is_taken(ask: List, cursor: str) -> bool:
     try:

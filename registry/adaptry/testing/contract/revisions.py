@@ -32,7 +32,8 @@ from adaptry.core.refs import ByDigest, Latest, Number, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, PushOptions
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import AdapterEdit, Page, PushOptions, VersionInfo
 from adaptry.registry.versions import MAX_SENT
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
@@ -298,6 +299,33 @@ class RevisionsContract(ContractFixtures):
         numbers = [item.number for page in (first, second, third) for item in page.items]
         assert numbers == [5, 4, 3, 2, 1]
         assert third.next is None
+
+    def test_versions_are_listed_in_every_order_page_by_page(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        for seed, (rank, accuracy) in enumerate(((4, 0.5), (8, None), (4, 0.9), (2, 0.5))):
+            metrics = {} if accuracy is None else {"accuracy": accuracy}
+            push(registry, lora(seed, rank=rank), TONE, options=PushOptions(metrics=metrics))
+        registry.versions.count_download(Ref.parse("acme/tone@3"))
+        expected = {
+            "newest": ([4, 3, 2, 1], [1, 2, 3, 4]),
+            "rank": ([2, 3, 1, 4], [4, 1, 3, 2]),
+            "downloads": ([3, 4, 2, 1], [1, 2, 4, 3]),
+            "metric.accuracy": ([3, 4, 1, 2], [1, 4, 3, 2]),  # a version without a value is the last
+            "metric.none": ([4, 3, 2, 1], [1, 2, 3, 4]),
+        }
+
+        def listed(sort: str, reverse: bool) -> list[int]:
+            def page(cursor: str | None) -> Page[VersionInfo]:
+                return registry.versions.list(TONE, cursor, 1, sort=sort, reverse=reverse)
+
+            return [info.number for info in iter_items(page)]
+
+        for sort, (forward, backward) in expected.items():
+            assert listed(sort, False) == forward
+            assert listed(sort, True) == backward
+        with pytest.raises(Invalid, match=r"unknown sort key 'metric\.' \(one of: newest, .*metric.NAME"):
+            registry.versions.list(TONE, sort="metric.")
 
     def test_downloads_are_counted(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adaptry.adapters.content import CHUNK
-from adaptry.compute.merging.dense_change import merge_whole_tensor
+from adaptry.compute.merging.dense_change import merge_dense_tensor
 from adaptry.compute.merging.io import ShardReader
 from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.value_tally import ValueTally
@@ -80,7 +80,7 @@ class _SpooledTensor:
             # The file is closed with its last reader.
             self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
             weakref.finalize(self, self.file.close)
-            merge_whole_tensor(tensor, _FileSink(self.file, base, tensor.offset), tally)
+            merge_dense_tensor(tensor, _FileSink(self.file, base, tensor.offset), tally)
         except OSError as error:
             raise write_error(error, folder) from error
         on_made(tally)

@@ -4,8 +4,8 @@
 evicted until the lease is released or the process ends. `Cache.hold` keeps it for an engine, which may read
 it again after that process has ended (`engine_holds`). The content of a digest never changes, so an engine
 that caches by path never serves an older version. One process downloads while the others wait; after a crash
-the next one resumes the partial download. A recalled version is not given out again, and deleted as soon as
-nothing may read it.
+the next one resumes the partial download. A recalled version is not given out again, and its files are
+deleted as soon as nothing may read them.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ class Cache:
     """The cache in the folder `root`, which is created. Safe for many threads, and `root` for many processes.
 
     `size` is the limit in bytes; None is no limit. Leased and held entries count towards it and are never
-    evicted, nor are stacks in use. An object holds one lease per digest, however often it is acquired; the
+    evicted, nor are stacks in use. A `Cache` has one lease per digest, however often it is acquired; the
     lease ends with `release`, `close`, or the process.
     """
 
     def __init__(self, root: Path | str, size: int | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root: Path = Path(root).expanduser().absolute()
         self.size = size
         self._retry = retry
         self._layout = CacheLayout(self.root)
         self._leases = CacheLeases(self._layout)
-        self.stacks = StackFolders(Evictor(self._layout, size))
+        self.stacks: StackFolders = StackFolders(Evictor(self._layout, size))
 
     def acquire(self, registry: Registry, ref: Ref | str, progress: Progress = no_progress) -> CachedAdapter:
         """Resolves `ref` with the registry (no stale alias), fetches it if needed, and leases it.
@@ -106,8 +106,8 @@ class Cache:
         self._remove_if_recalled(digest)
 
     def hold(self, digest: Digest, engine: EngineAddress, name: str) -> None:
-        """Keeps an entry for an engine that is about to load it under `name`, until `release_hold`: whatever
-        becomes of this process. Call it with a lease. Raises `StorageFull`, `Unavailable`."""
+        """Keeps an entry for an engine that is about to load it under `name`, until `release_hold`, even if
+        this process ends. The caller must have a lease. Raises `StorageFull`, `Unavailable`."""
         self._prepare()
         metadata = read_metadata(self._layout.entry_folder(digest))
         engine_holds.hold(
@@ -129,8 +129,8 @@ class Cache:
         return engine_holds.find(self._layout, digest)
 
     def forget_engine(self, address: str) -> tuple[Digest, ...]:
-        """Ends all holds of the engine at an address (`EngineHold.address`), which is gone. Returns the
-        versions."""
+        """Ends all holds of the engine at `address` (`EngineHold.address`), which no longer exists. Returns
+        the versions."""
         every = engine_holds.all_holds(self._layout)
         gone = [(digest, key) for digest, key, found in every if found.is_of(address)]
         for digest, key in gone:
@@ -159,8 +159,8 @@ class Cache:
 
     def recall(self, digest: Digest, reason: str) -> bool:
         """Refuses the digest until `readmit`, in every process and across restarts, and deletes the files; a
-        download under way stops. Files that another process leases or an engine holds are deleted when the
-        last of these lets go. Returns whether files were deleted."""
+        running download stops. Files that another process leases or an engine holds are deleted when the
+        last lease and hold have ended. Returns whether files were deleted."""
         self._prepare()
         was_here = False
         try:
@@ -179,7 +179,7 @@ class Cache:
         return recall_store.recall_reason(self._layout, digest)
 
     def has_files(self, digest: Digest) -> bool:
-        """Whether the files of a version are here, given out or not, or a stack with its weights."""
+        """Whether the files of a version are here, recalled or not, or a stack with its weights."""
         return self._layout.entry_folder(digest).is_dir() or self.stacks.has_part(digest)
 
     def entries(self) -> tuple[CacheEntry, ...]:
@@ -191,7 +191,8 @@ class Cache:
         return is_leased(self._layout, digest)
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until `size` bytes or only used ones remain. Returns those evicted, in order."""
+        """Evicts entries until `size` bytes or only entries in use remain. Returns the evicted ones, in
+        order."""
         self._prepare()
         return Evictor(self._layout, self.size).shrink(size)
 

@@ -1,9 +1,9 @@
-"""Holds: which engines may read an entry of the cache again, kept on disk for as long as they may.
+"""Holds: records on disk of the engines that may read an entry of the cache again.
 
-A lease ends with the process that has it. What an engine has loaded, it may read again long after that
-process has ended: vLLM loads an adapter that it evicted from its folder, and exits if the folder is gone. So
-a hold is written before an engine is given a version, and removed only when the engine no longer has it, or
-is known to be gone. One small file for each version and engine; an unreadable one counts.
+A lease ends with its process. But an engine may read the files of a loaded adapter again long after that
+process has ended: vLLM loads an evicted adapter from its folder again, and exits if the folder is gone. So a
+hold is written before an engine is given a version, and removed only when the engine no longer has it, or is
+known to be gone. Each version and engine has one small file; an unreadable file counts as a hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,9 +34,9 @@ _TRIES = 8
 @dataclass(frozen=True, slots=True)
 class EngineAddress:
     """An engine that loads from a cache. `reads_at_start`: it is started with a list of files, so it may read
-    them again after it was restarted, too.
+    them again after a restart, too.
 
-    Two containers may both call their engine `localhost`: such an address counts for one host only.
+    Two containers may both call their engine `localhost`, so such an address is valid on one host only.
     """
 
     engine: str
@@ -57,7 +57,7 @@ class EngineHold(BaseModel):
     """A version that an engine may read again: its label, and the names it was loaded under. `boot` is the
     boot of the machine, if the engine runs on this one."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     engine: str
     url: str
@@ -84,7 +84,7 @@ class EngineHold(BaseModel):
 
     @property
     def address(self) -> str:
-        """The engine's URL, with the host that it is on if the URL means that host: `http://… on gpu-1`."""
+        """The engine's URL; if it is a loopback address, followed by the host: `http://… on gpu-1`."""
         return f"{self.url} on {self.host}" if self.host else self.url
 
     @property
@@ -92,7 +92,7 @@ class EngineHold(BaseModel):
         return f"{self.engine} at {self.address}"
 
     def is_of(self, address: str) -> bool:
-        """Whether this is a hold of the engine at an address; one without a host means this host."""
+        """Whether this is a hold of the engine at `address`; an address without a host means this host."""
         is_here = self.host in (None, socket.gethostname())
         return address == self.address or (is_here and address == self.url)
 
@@ -118,7 +118,7 @@ def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: st
         try:
             _write(path, text)
             return
-        except FileNotFoundError as error:  # the folder was removed with its last hold, just now
+        except FileNotFoundError as error:  # another process has just removed the folder with its last hold
             if attempt == _TRIES - 1:
                 raise write_error(error, path) from error
         except OSError as error:
@@ -129,7 +129,7 @@ def release(layout: CacheLayout, digest: Digest, key: str) -> None:
     """Ends an engine's hold. No effect if there is none."""
     folder = layout.held_folder(digest)
     (folder / key).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # others are in it, or it is gone
+    with contextlib.suppress(OSError):  # other holds are in it, or it is gone
         folder.rmdir()
 
 
@@ -160,7 +160,7 @@ def _holds(folder: Path) -> Iterator[tuple[str, EngineHold]]:
 
 
 def _read(path: Path) -> EngineHold | None:
-    """None if there is no file. One that cannot be read is a hold of an unknown engine."""
+    """None if there is no file. A file that cannot be read counts as a hold of an unknown engine."""
     try:
         return EngineHold.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -195,7 +195,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _boot_id() -> str | None:
-    """An id that the machine has until it is restarted; None if the system has none."""
+    """An id that stays the same until the machine is restarted; None if the system has no such id."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

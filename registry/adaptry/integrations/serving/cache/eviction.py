@@ -25,14 +25,14 @@ from adaptry.integrations.serving.cache.space_users import space_users
 
 @dataclass(frozen=True, slots=True)
 class Evictor:
-    """Keeps a cache within `size` bytes; None is no limit but the disk's."""
+    """Keeps a cache within `size` bytes. If `size` is None, the disk is the only limit."""
 
     layout: CacheLayout
     size: int | None
 
     def reserve(self, partial: Path, metadata: EntryMetadata) -> None:
-        """Evicts what is needed for a version and creates its partial folder. Raises `StorageFull` if used
-        entries take up too much."""
+        """Evicts what is needed for a version and creates its partial folder. Raises `StorageFull` if entries
+        in use take up too much."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self._sweep()
             if self.size is not None and not partial.is_dir():
@@ -42,7 +42,7 @@ class Evictor:
 
     def reserve_stack(self, key: str, size: int) -> None:
         """Evicts what is needed for a stack of at most `size` bytes, which counts from now on. Raises
-        `StorageFull` if used entries take up too much."""
+        `StorageFull` if entries in use take up too much."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self._sweep()
             if self.size is not None:
@@ -50,7 +50,8 @@ class Evictor:
             self.layout.stacks.reserve(key, size)
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until `size` bytes or only used ones remain. Returns those evicted, in order."""
+        """Evicts entries until `size` bytes or only entries in use remain. Returns the evicted ones, in
+        order."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self._sweep()
             return tuple(self._evict(size))
@@ -63,13 +64,13 @@ class Evictor:
         left = self._size()
         if left + needed > self.size:
             raise StorageFull(
-                f"{needed:,} bytes do not fit into the cache in {self.layout.root}: it may take"
-                f" {self.size:,}, and {left:,} are in use{self.users_sentence()}; allow it more"
+                f"{needed:,} bytes do not fit into the cache in {self.layout.root}: its limit is"
+                f" {self.size:,}, and {left:,} are in use{self.users_sentence()}; raise the limit"
                 " (ADAPTRY_CACHE_SIZE), or serve fewer adapters at once"
             )
 
     def users_sentence(self) -> str:
-        """Who keeps entries from being evicted, in brackets."""
+        """The engines and processes that keep entries from being evicted, in brackets."""
         users = "; ".join(user.sentence() for user in space_users(self.layout))
         return f" ({users})" if users else ""
 
@@ -95,7 +96,7 @@ class Evictor:
         return sum(entry.size for entry in self.layout.entries()) + sum(self.layout.stacks.sizes())
 
     def _remove(self, entry: CacheEntry) -> bool:
-        """Removes an entry unless it is used. Returns whether it was removed."""
+        """Removes an entry unless it is in use. Returns whether it was removed."""
         folder = (
             self.layout.partial_folder(entry.digest)
             if entry.is_partial

@@ -1,13 +1,12 @@
 """The cache's layout on disk: one folder per digest, hidden while it is incomplete.
 
-    <digest>/adapter/…      exactly the manifest's files; the folder that an engine loads
-    <digest>/about.json     the entry's metadata: its version, and each file's stamps when it was verified
-    .<digest>.part/…        the same, during the download
-    .<digest>.lease         lock, shared by the processes that use the entry; a leased entry is not evicted
-    .<digest>.fill          lock, exclusive to the process that downloads the entry
-    .<digest>.held/<engine> an engine that may read the entry again; while there is one, the entry is kept
-    .<digest>.recalled      why the digest is recalled: refused while this exists, and removed once unused
-    stacks/…                adapters that were computed from several versions (`stack_layout`)
+<digest>/adapter/…      exactly the manifest's files; the folder that an engine loads <digest>/about.json
+the entry's metadata: its version, and each file's stamps when it was verified .<digest>.part/…        the
+same, during the download .<digest>.lease         lock, shared by the processes that use the entry; a leased
+entry is not evicted .<digest>.fill          lock, exclusive to the process that downloads the entry
+.<digest>.held/<engine> a hold: an engine that may read the entry again; held entries are kept
+.<digest>.recalled      why the digest is recalled: it is refused while this exists, and deleted once unused
+stacks/…                adapters that were computed from several versions (`stack_layout`)
 
 The modification time of `about.json` is the time of last use. A folder is published and discarded by a
 rename.
@@ -23,6 +22,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -42,7 +42,7 @@ class EntryMetadata(BaseModel):
     """The metadata of an entry. `stamps` are each file's size and change time (ns) when it was verified;
     while they are unchanged, the file is not hashed again."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     version: VersionInfo
     files: tuple[FileEntry, ...]
@@ -79,8 +79,8 @@ class CacheLayout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.eviction_lock = root / ".room"
-        self.stacks = StackLayout(root)
+        self.eviction_lock: Path = root / ".room"
+        self.stacks: StackLayout = StackLayout(root)
 
     def entry_folder(self, digest: Digest) -> Path:
         return self.root / digest.hex
@@ -133,7 +133,7 @@ class CacheLayout:
         lease = FileLock.try_exclusive(self.lease_file(digest))
         if lease is None:
             return False
-        if self.is_held(digest):  # holds are written by processes that have a lease, so none comes now
+        if self.is_held(digest):  # only processes with a lease write holds, so no further one can appear now
             lease.release()
             return False
         for folder in folders:
@@ -142,7 +142,7 @@ class CacheLayout:
         return True
 
     def sweep(self) -> None:
-        """Deletes leftovers of crashed `discard`s, and unused folders with no metadata readable by us."""
+        """Deletes leftovers of crashed `discard`s, and unused folders without readable metadata."""
         for name in _names(self.root):
             if name.endswith(".gone"):
                 shutil.rmtree(self.root / name, ignore_errors=True)
@@ -174,7 +174,7 @@ def last_used_at(folder: Path) -> float | None:
 
 
 def file_stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Each file under `folder/adapter` with its size and its ctime (which nobody can set)."""
+    """Each file under `folder/adapter` with its size and its ctime (which programs cannot set)."""
     root = folder / FILES
     for path in sorted(root.rglob("*")):
         if not path.is_dir() or path.is_symlink():

@@ -24,7 +24,7 @@ class CacheLeases:
 
     @contextlib.contextmanager
     def hold(self, digest: Digest) -> Iterator[Callable[[], None]]:
-        """Leases the digest for the block; if it calls the given function, until `release`."""
+        """Leases the digest for the block, or until `release` if the block calls the returned function."""
         with self._guard:
             if digest not in self._locks:
                 self._locks[digest] = FileLock.acquire_shared(self._layout.lease_file(digest))

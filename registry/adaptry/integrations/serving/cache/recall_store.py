@@ -34,6 +34,6 @@ def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
     """Raises `Withdrawn` if the version is recalled here."""
     if why := recall_reason(layout, version.digest):
         raise Withdrawn(
-            f"{version.label} was recalled on this machine ({why}); it is fetched again once"
-            f" that is taken back: adaptry cache readmit {version.digest}"
+            f"{version.label} was recalled on this machine ({why}); to allow it again:"
+            f" adaptry cache readmit {version.digest}"
         )

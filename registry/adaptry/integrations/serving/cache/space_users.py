@@ -1,4 +1,4 @@
-"""Who keeps entries from being evicted, and how much room that takes: engines, and processes with a lease."""
+"""Engines with holds and processes with leases, which keep entries from being evicted, and their sizes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PROCESSES = "processes that are running"
 
 @dataclass(frozen=True, slots=True)
 class SpaceUser:
-    """An engine (its `address`), or the running processes together (no `address`), with the entries they
-    use, and the sizes of their stacks of several."""
+    """An engine (its `address`), or the running processes together (no `address`), with the entries that they
+    use and the sizes of their stacks, in bytes."""
 
     who: str
     address: str | None
@@ -30,7 +30,7 @@ class SpaceUser:
         return sum(entry.size for entry in self.entries) + sum(self.stacks)
 
     def sentence(self) -> str:
-        """`vllm at http://localhost:8000 may read acme/tone@3 (120,000 bytes) again`, and what ends that."""
+        """`vllm at http://localhost:8000 may read acme/tone@3 again: 120,000 bytes`, and how to end that."""
         labels = [entry.version.label for entry in self.entries]
         shown = ", ".join(labels[:_SHOWN]) + (f" and {len(labels) - _SHOWN} more" if labels[_SHOWN:] else "")
         if self.address is None:
@@ -43,7 +43,7 @@ class SpaceUser:
 
 
 def space_users(layout: CacheLayout) -> tuple[SpaceUser, ...]:
-    """Those with the most bytes first. An entry that two use counts for both."""
+    """All users, the largest first. An entry with two users counts for both."""
     entries = {entry.digest: entry for entry in layout.entries()}
     engines: dict[str, tuple[str, list[CacheEntry]]] = {}
     held = set()

@@ -1,7 +1,7 @@
 """Stacks in a cache: made at their first use, and leased by the processes that use them.
 
-A stack stays while a process leases it, and counts towards the cache's size like a version. Afterwards it is
-deleted: it can be made again.
+A stack counts towards the cache's size like a version. When no process leases it any more, it is deleted,
+because it can be made again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WriteStack = Callable[[Path, Callable[[int], None]], None]
 
 
 class StackFolders:
-    """The stacks of a cache, within the size that `evictor` keeps. Safe for many threads, and the folder for
-    many processes."""
+    """The stacks of a cache, within the size that `evictor` keeps. Safe for many threads, and safe for many
+    processes that share the folder."""
 
     def __init__(self, evictor: Evictor) -> None:
         self._evictor = evictor
@@ -33,8 +33,8 @@ class StackFolders:
         self._leases: dict[str, FileLock] = {}
 
     def lease(self, key: str, parts: Sequence[Digest], write: WriteStack) -> Path:
-        """The folder of the stack, which `write` makes if it is not there; kept until `release`, which is due
-        after an error too. Raises what `write` raises; `StorageFull`, `Unavailable`."""
+        """The folder of the stack, which `write` makes if it is missing. The lease lasts until `release`,
+        which must be called after an error too. Raises what `write` raises; `StorageFull`, `Unavailable`."""
         self._lock_shared(key)
         filling = FileLock.acquire_exclusive(self._layout.fill_lock(key))
         try:

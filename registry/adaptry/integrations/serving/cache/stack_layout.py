@@ -1,10 +1,11 @@
-"""How stacks lie in a cache: adapters that were computed from several versions, in a folder by their parts.
+"""The layout of stacks in a cache: adapters computed from several versions, each in a folder named by its
+key.
 
 stacks/<key>/adapter    the files of the stack
 stacks/<key>/about.json the versions that it was made from, and each file's size and change time
 stacks/.<key>.lease     locked by each process that uses the stack
 stacks/.<key>.fill      locked by the process that makes it
-stacks/.<key>.size      the bytes that are reserved for it while it is being made
+stacks/.<key>.size      the bytes reserved for it while it is being made
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class StackLayout:
     """The stacks of the cache in `root`."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root / "stacks"
+        self.root: Path = root / "stacks"
 
     def folder(self, key: str) -> Path:
         return self.root / key
@@ -55,7 +56,7 @@ class StackLayout:
         (self.root / f".{key}{_RESERVED}").unlink(missing_ok=True)
 
     def read(self, key: str) -> StackMetadata | None:
-        """None if the stack is not there, or not whole."""
+        """The metadata; None if the stack is missing or incomplete."""
         with contextlib.suppress(OSError, ValidationError):
             return StackMetadata.model_validate_json((self.folder(key) / ABOUT).read_bytes())
         return None
@@ -82,7 +83,7 @@ class StackLayout:
             lease.remove()
 
     def sweep(self) -> None:
-        """Deletes what killed processes left: stacks, and what was reserved for some."""
+        """Deletes stacks and reservations that killed processes left."""
         self.discard_unused()
         for key, _ in list(self._reserved()):
             if filling := FileLock.try_exclusive(self.fill_lock(key)):

@@ -1,8 +1,8 @@
-"""NVIDIA Dynamo: a worker of it with vLLM, whose system port loads and unloads adapters by name.
+"""NVIDIA Dynamo: one of its vLLM workers, whose system port loads and unloads adapters by name.
 
-Written after its documentation and routes (`POST` and `GET /v1/loras`, `DELETE /v1/loras/NAME`, release 1.6),
-and not run. The listing has names without paths, so these come from the state file. Requests go to Dynamo's
-frontend and not to the system port, so a loaded adapter is not tested with a request.
+Written from its documentation and routes (`POST` and `GET /v1/loras`, `DELETE /v1/loras/NAME`, release 1.6),
+and not run. The listing has names without paths, so the paths come from the state file. Requests go to
+Dynamo's frontend and not to the system port, so a loaded adapter is not tested with a request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adaptry.integrations.serving.engines.http import EngineClient, EngineRespon
 class Dynamo(Engine):
     """A worker's system port."""
 
-    name = "vllm"  # whose rules decide what it serves
+    name = "vllm"  # its rules decide which adapters are served as trained
     can_be_proxied = False
     gap = "is refused while the adapter is unloaded and loaded again"
 
@@ -40,7 +40,7 @@ class Dynamo(Engine):
         return tuple(EngineAdapter(name, self._paths.get(name, "")) for name in names)
 
     def load(self, name: str, path: Path) -> None:
-        """Dynamo keeps what it has under a name, so another version needs `unload` first."""
+        """Dynamo keeps the adapter that a name already has, so another version needs `unload` first."""
         body = {"lora_name": name, "source": {"uri": f"file://{path}"}}
         require_success(_checked(self.client.post("/v1/loras", body, patience=600)), f"load {name}")
         self._paths[name] = str(path)
@@ -58,6 +58,6 @@ class Dynamo(Engine):
 
 
 def _checked(response: EngineResponse) -> EngineResponse:
-    """A failure that Dynamo answers with 200 and `"status": "error"`, as an error of the engine."""
+    """The response, as status 500 if Dynamo reports a failure with 200 and `"status": "error"`."""
     is_failed = response.is_ok and response.json.get("status") not in ("success", None)
     return EngineResponse(500, response.text) if is_failed else response

@@ -93,14 +93,14 @@ class Engine(ABC):
 
     def alias(self, name: str, target: str) -> None:
         """Makes `name` stand for the loaded adapter `target`, in one step. Only if `can_alias`."""
-        raise CheckFailed(f"{self.name} gives its adapters no further names")
+        raise CheckFailed(f"{self.name} cannot give an adapter a second name")
 
     def suspend(self, name: str) -> None:
         """Makes new requests for `name` wait for `alias` or `unload`. Only if `can_alias`."""
-        raise CheckFailed(f"{self.name} lets no requests wait")
+        raise CheckFailed(f"{self.name} cannot suspend requests")
 
     def end_suspensions(self, wanted: Collection[str]) -> None:
-        """Lets the requests go on that wait for names other than `wanted`."""
+        """Resumes the requests that wait for names other than `wanted`."""
         return
 
     def select_adapter(self, body: Mapping[str, object], name: str) -> dict[str, object]:
@@ -112,10 +112,10 @@ class Engine(ABC):
     ) -> dict[str, object]:
         """As `select_adapter`, for several adapters with their weights. Only if `can_stack`.
 
-        Raises `NotFound` for a name that is neither a loaded adapter nor, alone, the base; `Unavailable` and
-        `CheckFailed` if the engine does not answer, or has not what was loaded.
+        Raises `NotFound` for a name that is neither a loaded adapter nor, if it is the only one, the base;
+        `Unavailable` and `CheckFailed` if the engine does not answer, or no longer has what was loaded.
         """
-        raise CheckFailed(f"{self.name} answers a request with one adapter")
+        raise CheckFailed(f"{self.name} answers a request with one adapter only")
 
     @property
     def address(self) -> EngineAddress:
@@ -123,12 +123,13 @@ class Engine(ABC):
         return EngineAddress(self.name, self.client.url, reads_at_start=not self.is_unload_final)
 
     def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest] | None:
-        """The versions whose files the engine may read again, given those `loaded`; None if it cannot say."""
+        """The versions whose files the engine may read again, given those `loaded`; None if that is
+        unknown."""
         return frozenset(one.digest for one in loaded if one.digest is not None)
 
     def restart(self) -> None:
         """Restarts the engine with exactly the adapters it should have. Raises `CheckFailed` if it cannot."""
-        raise CheckFailed(f"{self.name} is not started anew by its worker")
+        raise CheckFailed(f"a worker does not restart {self.name}")
 
     def names_in_use(self) -> frozenset[str]:
         """The names with running requests, as far as the engine reports them."""
@@ -139,7 +140,7 @@ class Engine(ABC):
         return None
 
     def usage(self) -> Mapping[str, AdapterUsage]:
-        """What the loaded adapters have answered, by name, as far as it is known."""
+        """The usage of the loaded adapters by name, as far as it is known."""
         return {}
 
     def require_working(self, name: str) -> None:
@@ -156,17 +157,18 @@ class Engine(ABC):
 def require_success(response: EngineResponse, what: str) -> None:
     """Raises `CheckFailed` with the engine's message unless the response is OK."""
     if not response.is_ok:
-        raise CheckFailed(f"the engine would not {what}: {response.error_message}")
+        raise CheckFailed(f"the engine refused to {what}: {response.error_message}")
 
 
 def require_answer(response: EngineResponse, what: str) -> None:
-    """As `require_success`, for endpoints that all have. Raises `Unavailable` while it starts or stops."""
+    """As `require_success`, for endpoints that every engine of the kind has. Raises `Unavailable` while the
+    engine starts or stops."""
     if response.status >= 500:
         raise Unavailable(f"the engine cannot {what} now: {response.error_message}")
     if response.status == 404:
         raise CheckFailed(
-            f"what answers there does not {what}: is it another engine than was said, or is there more in its"
-            " address than http://host:port?"
+            f"the server at this address cannot {what}: is it another kind of engine, or does its address"
+            " have more than http://host:port?"
         )
     require_success(response, what)
 

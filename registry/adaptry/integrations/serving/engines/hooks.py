@@ -24,16 +24,17 @@ _EVERY = 0.2
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommands:
-    """`restart` restarts the engine; its ADAPTRY_ADAPTERS is the path of the file `listed`, with one adapter
-    file per line. `prepare` converts the folder `{folder}` to `{file}`: a file, or a folder that contains it,
-    as `adaptry export` writes."""
+    """`restart` restarts the engine, with ADAPTRY_ADAPTERS set to the path of `list_file`, which has one
+    adapter file per line. `prepare` converts the folder `{folder}` to `{file}`: a file, or a folder that
+    contains it, as `adaptry export` writes."""
 
     list_file: Path = Path()
     restart: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
 
     def write_adapter_list(self, files: Mapping[str, str]) -> None:
-        """Writes the list for the next run, given a restart command. Raises `StorageFull`, `Unavailable`."""
+        """Writes the list for the next start, if there is a restart command. Raises `StorageFull`,
+        `Unavailable`."""
         if not self.restart:
             return
         temporary = self.list_file.with_name(f".{self.list_file.name}.new")
@@ -49,7 +50,7 @@ class OperatorCommands:
         """Runs the command and waits until the engine answers. Raises `CheckFailed`, `Unavailable`."""
         if not self.restart:
             raise CheckFailed(
-                "this engine changes its adapters only when it is started anew: say how (--restart COMMAND)"
+                "this engine changes its adapters only at a restart: pass the command (--restart COMMAND)"
             )
         _run(self.restart, {"ADAPTRY_ADAPTERS": str(self.list_file)})
         until = time.monotonic() + _PATIENCE
@@ -67,14 +68,14 @@ class OperatorCommands:
             return file
         if not self.prepare:
             raise CheckFailed(
-                f"this engine takes {name} and no folder of PEFT's: say how it is made (--prepare COMMAND)"
+                f"this engine takes {name}, not PEFT's folder: pass a command that makes it (--prepare)"
             )
         temporary = folder.parent / f".{os.getpid()}.{name}"
         words = {"{folder}": str(folder), "{file}": str(temporary)}
         _run(tuple(words.get(word, word) for word in self.prepare), {})
         made = next(temporary.glob(f"*{file.suffix}"), temporary) if temporary.is_dir() else temporary
         if not made.is_file():
-            raise CheckFailed(f"{shlex.join(self.prepare)} made no {file.suffix} of {folder}")
+            raise CheckFailed(f"{shlex.join(self.prepare)} wrote no {file.suffix} file from {folder}")
         made.replace(file)
         shutil.rmtree(temporary, ignore_errors=True)
         return file

@@ -34,7 +34,7 @@ class EngineResponse:
 
     @property
     def json(self) -> Mapping[str, Any]:
-        """The body as a JSON object; empty if it is none. (`Any`: JSON.)"""
+        """The body as a JSON object; empty if it is not one. (`Any`: JSON.)"""
         try:
             found = strictjson.loads(self.text.encode(), _LIMITS, "the engine's answer")
         except Invalid:
@@ -61,7 +61,7 @@ class EngineClient:
 
     def __init__(self, url: str, key: str | None = None, ca_bundle: str | None = None) -> None:
         """Raises `Invalid` if `url` is malformed."""
-        self.url = check_url(url)
+        self.url: str = check_url(url)
         self._open_pool = pool_factory(self.url, ca_bundle, None)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 

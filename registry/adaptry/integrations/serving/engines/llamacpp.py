@@ -21,8 +21,8 @@ from adaptry.integrations.serving.engines.http import EngineClient, EngineRespon
 
 _FILE = "adapter.gguf"
 _LONGEST_STEP = 600.0
-"""Seconds that a request waits for the list of adapters: the server answers it between two of its steps, and
-a step with a long prompt takes long on a CPU."""
+"""Seconds that a request waits for the list of adapters: the server sends it between two of its steps, and a
+step with a long prompt takes long on a CPU."""
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=100_000)
 
 
@@ -61,7 +61,7 @@ class LlamaCpp(Engine):
         try:
             self.restart()
             if EngineAdapter(name, file) not in self.list_adapters():
-                raise CheckFailed(f"the engine was started anew and did not load {file}")
+                raise CheckFailed(f"the engine was restarted and did not load {file}")
         except CheckFailed:
             self._files = before
             raise
@@ -71,8 +71,8 @@ class LlamaCpp(Engine):
         self._files = {other: file for other, file in self._files.items() if other != name}
 
     def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest]:
-        """Those of all files that the server was started with, under a name or not: started again with the
-        same list, it reads them again."""
+        """The versions of all files that the server was started with, with or without a name: it reads them
+        again if it is restarted with the same list."""
         files = (EngineAdapter("", str(one.get("path"))) for one in self._server_adapters())
         return frozenset(one.digest for one in (*files, *loaded) if one.digest is not None)
 
@@ -104,7 +104,7 @@ class LlamaCpp(Engine):
                 number = numbers.get(files[name])
                 if number is None:
                     raise Unavailable(
-                        f"the engine was started without {name}, which is loaded again; try again"
+                        f"the engine was restarted without {name}, which is being loaded again; try again"
                     )
                 scales[number] += weight
             elif len(parts) > 1 or not self._is_base(name):
@@ -112,8 +112,8 @@ class LlamaCpp(Engine):
         return {**body, "lora": [{"id": number, "scale": scale} for number, scale in scales.items()]}
 
     def _numbers(self) -> dict[str, object]:
-        """The number of each file in the server. It is asked for each request: a server that others started
-        again ignores numbers that it does not have, and applies all adapters where a request names none."""
+        """The number of each file in the server. It is requested each time: a server that somebody else has
+        restarted ignores numbers that it does not have, and applies all adapters if a request names none."""
         adapters = self._server_adapters(_LONGEST_STEP)
         return {str(one.get("path")): one.get("id") for one in adapters}
 

@@ -36,7 +36,7 @@ class Lorax(Engine):
         self._since_restart: set[str] | None = None
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
-        require_answer(self.client.get("/health"), "say that it is well")
+        require_answer(self.client.get("/health"), "report its health")
         return tuple(EngineAdapter(name, path) for name, path in sorted(self._paths.items()))
 
     def load(self, name: str, path: Path) -> None:
@@ -50,7 +50,8 @@ class Lorax(Engine):
         self._paths.pop(name, None)
 
     def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest] | None:
-        """Those loaded since the restart; before one, the engine may have any that it was ever given."""
+        """The versions loaded since the last restart. None before the first one: the engine may still have
+        any version that it ever loaded."""
         if self._since_restart is None:
             return None
         files = (EngineAdapter("", path) for path in self._since_restart)

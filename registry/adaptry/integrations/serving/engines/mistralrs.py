@@ -12,7 +12,7 @@ from adaptry.integrations.serving.engines.http import EngineResponse
 
 
 class MistralRs(Engine):
-    """mistral.rs's HTTP server, where MISTRALRS_ALLOW_RUNTIME_LORA_UPDATING is set."""
+    """mistral.rs's HTTP server, started with MISTRALRS_ALLOW_RUNTIME_LORA_UPDATING."""
 
     name = "mistral.rs"
     can_replace = True

@@ -1,7 +1,7 @@
-"""SGLang: adapters by `/load_lora_adapter`.
+"""SGLang: adapters are loaded with `/load_lora_adapter`.
 
-Unloading does not revoke: a request that names the adapter makes it load again, from the path that it
-remembers. So a recall removes the files first; then the second load fails, and the request with it.
+After an unload, a request that names the adapter makes SGLang load it again, from the path that it remembers.
+So a recall deletes the files; then that load fails, and the request with it.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class Sglang(Engine):
         body = {"lora_name": name, "lora_path": str(path)}
         response = self.client.post("/load_lora_adapter", body)
         if not _is_done(response):
-            raise CheckFailed(f"the engine would not load {name}: {response.error_message}")
+            raise CheckFailed(f"the engine refused to load {name}: {response.error_message}")
 
     def unload(self, name: str) -> None:
         response = self.client.post("/unload_lora_adapter", {"lora_name": name})
         if not _is_done(response) and name in {one.name for one in self.list_adapters()}:
-            raise CheckFailed(f"the engine would not unload {name}: {response.error_message}")
+            raise CheckFailed(f"the engine refused to unload {name}: {response.error_message}")
 
     def send_test_request(self, name: str) -> EngineResponse:
         body = {"text": "a", "sampling_params": {"max_new_tokens": 1, "temperature": 0}, "lora_path": name}
         return self.client.post("/generate", body)
 
     def select_adapter(self, body: Mapping[str, object], name: str) -> dict[str, object]:
-        """`lora_path` names the adapter, with `model` free of colons: SGLang takes what follows one for an
+        """`lora_path` names the adapter. `model` gets no colon, because SGLang takes the text after it for an
         adapter's name (`base:adapter`)."""
         return {**body, "model": name.replace(":", "-"), "lora_path": name}
 

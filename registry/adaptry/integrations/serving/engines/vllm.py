@@ -28,8 +28,8 @@ _INFO = re.compile(r"^vllm:lora_requests_info\{([^}]*)\} (\S+)$", re.MULTILINE)
 _NAMES = re.compile(r'(?:running|waiting)_lora_adapters="([^"]*)"')
 
 _NO_UPDATES = (
-    "this vLLM loads no adapters while it runs: start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and"
-    " --enable-lora, and with one API server (--api-server-count 1), since vLLM refuses it with more"
+    "this vLLM cannot load adapters while it runs: start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and"
+    " --enable-lora, and with one API server (--api-server-count 1), because vLLM refuses this with more"
 )
 
 _PATIENCE = 5.0  # seconds
@@ -52,7 +52,7 @@ class Vllm(Engine):
             return
         if (
             response.status == 404 and response.error_message == "Not Found"
-        ):  # its framework's: no such address
+        ):  # from its web framework: there is no such route
             raise CheckFailed(_NO_UPDATES)
         require_success(response, f"load {name}")
 
@@ -86,7 +86,8 @@ class Vllm(Engine):
         while name in self.names_in_use():
             if time.monotonic() > until:
                 raise Conflict(
-                    f"requests that began with what {name} was are under way; it is loaded once they end"
+                    f"requests for the previous version of {name} are still running; the new one is loaded"
+                    " when they have ended"
                 )
             time.sleep(_EVERY)
             self._step()

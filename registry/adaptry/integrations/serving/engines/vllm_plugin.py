@@ -1,4 +1,4 @@
-"""Whether Adaptry's plugin serves the adapters of a vLLM: `adaptry follow` would fight with it over names."""
+"""Detects Adaptry's plugin in a vLLM: `adaptry follow` must not run beside it, since both would set names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def require_no_plugin(client: EngineClient) -> None:
     if not response.is_ok and PLUGIN_ANSWER in response.error_message:
         worker = response.error_message.partition(PLUGIN_ANSWER)[2].split()[0]
         raise Conflict(
-            f"Adaptry's plugin serves the adapters of this engine already, as the worker {worker}: it follows"
-            " aliases, reports and proves recalls itself, and two workers would fight over the names. Stop"
+            f"Adaptry's plugin already serves the adapters of this engine, as the worker {worker}: it follows"
+            " aliases, reports and proves recalls itself, and two workers would conflict over names. Stop"
             " this one, or start vLLM without the plugin (without ADAPTRY_URL)"
         )

@@ -1,8 +1,8 @@
-"""Refuses steps back: a registry that has an alias at a lower generation than was seen here is behind.
+"""Detects a registry that is behind: one that has an alias at a lower generation than was seen here.
 
-It is a replica that lags, or a copy restored from an old backup without `adaptry restore`. Generations are
-kept in the state file, so a restart forgets none. Only names that this worker has loaded are looked at: one
-request for each when it was loaded, and one for each change.
+Such a registry is a replica that lags, or a copy restored from an old backup without `adaptry restore`.
+Generations are in the state file, so they survive restarts. Only names that this worker has loaded are
+checked, with one request when a name is loaded and one for each change.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class AliasGenerations:
     """Why the registry's answer does not count, by name, after the last `current`."""
 
     def current(self, answered: Mapping[str, VersionInfo]) -> dict[str, VersionInfo]:
-        """What the refs mean: as the registry `answered`, but as before where it is behind. Raises as the
-        registry does."""
+        """What the refs mean: what the registry `answered`, or the previous meaning of refs for which it is
+        behind. Raises as the registry does."""
         before = self.state_file.state.meant
         refused: dict[str, str] = {}
         for name, version in answered.items():
@@ -39,7 +39,7 @@ class AliasGenerations:
         return {name: before[name] if name in refused else version for name, version in answered.items()}
 
     def _step_back(self, name: str, *, is_same: bool) -> str | None:
-        """Why the alias counts as behind; None if it does not. Notes its generation."""
+        """Why the registry is behind for the alias; None if it is not. Records the alias's generation."""
         state = self.state_file.state
         seen = state.generations.get(name)
         if (is_same and seen is not None) or (seen is None and name not in state.ours):

@@ -1,4 +1,4 @@
-"""Keeps the cache's holds equal to what an engine has: files go only after the engine has let go of them."""
+"""Keeps the cache's holds in step with what an engine has, so that no file is deleted that it may read."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from adaptry.integrations.serving.engines import Engine, EngineAdapter
 def release_unused(cache: Cache, engine: Engine, loaded: Sequence[EngineAdapter]) -> None:
     """Ends the leases and holds on versions that the engine no longer has, given the adapters `loaded` now.
 
-    A version keeps its hold while a request is under way with a name that it was loaded under, unless that
-    name is another version's by now. What the engine has without a hold, such as what an earlier worker
-    loaded, gets one. Raises `Unavailable` if the engine does not answer.
+    A version keeps its hold while a request uses a name that it was loaded under, unless that name already
+    belongs to another version. Versions that the engine has without a hold, such as those that an earlier
+    worker loaded, get one. Raises `Unavailable` if the engine does not answer.
     """
     readable = engine.readable_digests(loaded)
     listed = {one.name: one.digest for one in loaded}

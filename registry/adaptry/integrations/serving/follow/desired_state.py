@@ -45,7 +45,7 @@ class DesiredState:
         desired: list[DesiredAdapter] = []
         asked: set[ServedVersion] = set()
         for ref, version in self.state_file.state.meant.items():
-            # A withdrawn version has no fallback: nobody points at the version that was served before it.
+            # A withdrawn version has no fallback: no alias points at the version that was served before it.
             before = self.state_file.state.ours.get(ref) if self.is_usable(version) else None
             choices = [version, before]
             if turn := turn_of.get(ref):
@@ -76,7 +76,7 @@ class DesiredState:
         return version.state not in WITHDRAWN and version.digest not in self.recalls.withdrawn
 
     def _rollout_version(self, name: AdapterName, digest: Digest) -> VersionInfo | None:
-        """The version that a rollout deploys; None if the registry cannot be asked now."""
+        """The version that a rollout deploys; None if the registry does not answer now."""
         if digest not in self._rollout_versions:
             try:
                 self._rollout_versions[digest] = self.registry.versions.get(Ref.of_revision(name, digest))

@@ -1,9 +1,9 @@
-"""Executes the actions of a plan on an engine: fetch and check the files, load the adapter, send a test.
+"""Executes the actions of a plan on an engine: fetch and check the files, load the adapter, test it.
 
 If the engine cannot replace an adapter under its name, the new version is first loaded under a trial name
 beside the old one, provided a slot is free, and tested there. A version that the engine refuses therefore
-never replaces one that works. Behind the proxy every version is loaded under its trial name, and names are
-pointed at it.
+never replaces one that works. Behind the proxy every version is loaded under its trial name, and the public
+names are routed to it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def trial_name(version: VersionInfo) -> str:
 @dataclass(frozen=True, slots=True)
 class PlanExecutor:
     """Executes one action at a time. `engine_profile` is None while the registry is down: then only cached
-    versions are loaded, unchecked, because they were checked when they were first served."""
+    versions are loaded, without a check, because they were checked when they were first served."""
 
     registry: Registry
     engine: Engine
@@ -46,8 +46,8 @@ class PlanExecutor:
     log: Callable[[str], None]
 
     def apply(self, action: FollowAction, has_room: bool) -> None:
-        """Executes `action`. Raises `Unavailable` if the engine or the registry does not answer; otherwise
-        the error that the version was refused with."""
+        """Executes `action`. Raises `Unavailable` if the engine or the registry does not answer, and the
+        error with which a version was refused."""
         match action:
             case UnloadAction(actual):
                 self._unload(actual.served_as)
@@ -57,7 +57,7 @@ class PlanExecutor:
                 self.log(f"loaded {desired.served_as}: {version_label(desired.version)}")
             case SwapAction(desired, _):
                 self._swap(desired.served_as, desired.version, has_room)
-                self.log(f"{desired.served_as} is {version_label(desired.version)} now")
+                self.log(f"{desired.served_as} is now {version_label(desired.version)}")
 
     def _fetch_compatible(self, version: VersionInfo) -> Path:
         """Leases the verified files of a version, after checking that this engine serves it as trained."""
@@ -94,8 +94,8 @@ class PlanExecutor:
             raise
 
     def _record_loaded(self, name: str, version: VersionInfo, path: Path) -> None:
-        """Records on disk that the engine may have the version from now on, and the name as loaded; if that
-        fails, restores the state in memory and raises."""
+        """Records on disk that the engine may have the version from now on, and that the name is loaded. If
+        this fails, restores the state in memory and raises."""
         self.cache.hold(version.digest, self.engine.address, name)
         now = self.state_file.state
         ours, names = dict(now.ours), dict(now.names)

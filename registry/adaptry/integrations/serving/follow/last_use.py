@@ -1,4 +1,4 @@
-"""When each name was last used: as the engine's proxy counts it, else as of the passes that saw it in use."""
+"""The last use of each name: as the proxy counts it, else the time of the last pass that saw it in use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LastUse:
         self._seen: dict[str, float] = {}
 
     def observe(self) -> None:
-        """Looks at what is in use now. Raises `Unavailable`."""
+        """Records which names are in use now. Raises `Unavailable`."""
         self._seen |= dict.fromkeys(self._engine.names_in_use(), self._clock())
         for name, usage in self._engine.usage().items():
             self._seen[name] = max(usage.last_used, self._seen.get(name, 0.0))

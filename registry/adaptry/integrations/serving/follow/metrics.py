@@ -27,23 +27,27 @@ class WorkerMetrics(Collector):
         self._registry.register(self)
 
     def render(self) -> str:
-        """Everything, in Prometheus' text format 0.0.4."""
+        """All metrics, in Prometheus' text format 0.0.4."""
         return generate_latest(self._registry).decode()
 
     def collect(self) -> Iterator[Metric]:
         now = self.residency()
         yield from adapter_metrics(now.versions, now.engine)
         yield _gauge("adaptry_engine_up", "Whether the engine answered in the last pass.", now.is_engine_up)
-        yield _gauge("adaptry_registry_up", "Whether the registry answered last time.", now.is_registry_up)
+        yield _gauge(
+            "adaptry_registry_up", "Whether the registry answered its last request.", now.is_registry_up
+        )
         if now.registry_answered_at is not None:
             age = max(0.0, self._clock() - now.registry_answered_at)
-            yield _gauge("adaptry_registry_contact_age_seconds", "Time since the registry answered.", age)
+            yield _gauge(
+                "adaptry_registry_contact_age_seconds", "Time since the registry last answered.", age
+            )
         yield _gauge("adaptry_open_recalls", "Recalls that this worker has not proved yet.", now.open_recalls)
         yield _gauge("adaptry_unserved_names", "Names not served as they should be.", len(now.problems))
         yield _gauge("adaptry_slots_used", "Names that have an adapter loaded.", now.slots_used)
         if now.slots is not None:
             free = max(0, now.slots - now.slots_used)
-            yield _gauge("adaptry_slots_free", "Adapters that may still be loaded (--slots).", free)
+            yield _gauge("adaptry_slots_free", "Number of slots that are free (--slots).", free)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

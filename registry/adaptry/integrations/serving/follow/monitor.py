@@ -1,7 +1,8 @@
 """A worker's health and metrics over HTTP, for probes and Prometheus: `/healthz`, `/readyz`, `/metrics`.
 
 Live: the process answers. Ready: the engine answered in the last pass, and everything that can be served has
-been loaded since the worker's start. A registry that is away does not make it unready: the engine goes on.
+been loaded since the worker's start. Without the registry the worker stays ready, because the engine keeps
+serving.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ class _MonitorRequest(BaseHTTPRequestHandler):
             case "/metrics":
                 self._send(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
             case _:
-                self._send(404, "text/plain; charset=utf-8", "/healthz, /readyz and /metrics are here\n")
+                self._send(
+                    404,
+                    "text/plain; charset=utf-8",
+                    "not found: this server has /healthz, /readyz and /metrics\n",
+                )
 
     def _send(self, status: int, kind: str, text: str) -> None:
         data = text.encode()
@@ -61,5 +66,5 @@ class _MonitorRequest(BaseHTTPRequestHandler):
 def _why_unready(now: Residency) -> list[str]:
     reasons = [] if now.is_engine_up else ["the engine does not answer"]
     if not now.is_settled:
-        reasons.append("what the aliases say has not been loaded yet")
+        reasons.append("not all versions that the aliases point at have been loaded yet")
     return reasons

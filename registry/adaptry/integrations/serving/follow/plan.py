@@ -1,7 +1,7 @@
 """Plans the actions that lead from the actual to the desired adapters of an engine. Pure.
 
-There are never more adapters loaded than slots. A name that was never asked for takes no slot from another,
-unless it is pinned or preloaded; one that was, takes it from the one that was used least recently. Withdrawn
+There are never more adapters loaded than slots. A name that was never requested takes no slot from another,
+unless it is pinned or preloaded; a requested name takes the slot of the least recently used one. Withdrawn
 versions are unloaded first. New adapters are loaded before old ones are unloaded, as long as a slot is free.
 Adapters that others loaded stay, unless they are withdrawn.
 """
@@ -18,7 +18,7 @@ from adaptry.registry.records import VersionInfo
 @dataclass(frozen=True, slots=True)
 class DesiredAdapter:
     """A version that should be served under a name. Pinned names get a slot before all others, then preloaded
-    ones; of the rest, those that were last used (Unix time) most recently."""
+    ones, then the most recently used ones (`last_used` is a Unix time)."""
 
     served_as: str
     version: VersionInfo
@@ -67,7 +67,7 @@ FollowAction = LoadAction | SwapAction | UnloadAction
 
 @dataclass(frozen=True, slots=True)
 class FollowPlan:
-    """The actions in order, and the desired adapters that no slot is left for."""
+    """The actions in order, and the desired adapters for which no slot is left."""
 
     actions: tuple[FollowAction, ...]
     without_slot: tuple[DesiredAdapter, ...] = ()

@@ -49,14 +49,13 @@ _EVERY = 5.0  # seconds
 _PAUSE = 1.0
 _PATIENCE = 60.0
 _UNREACHABLE = (Unavailable, Unauthenticated)
-"""What a registry raises when it cannot be asked. An expired token counts too: it is no reason to unload."""
+"""Errors of a registry that cannot be reached. An expired token counts too: it is no reason to unload."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerDeps:
-    """What a reconciler depends on. `probe` asks the engine what it is, again after each outage; `inspect`
-    identifies its base and limits with the registry's help; `log` gets one line for each thing that
-    happens."""
+    """The dependencies of a reconciler. `probe` detects the kind of engine, again after each outage;
+    `inspect` identifies its base and limits with the registry's help; `log` gets one line for each event."""
 
     registry: Registry
     engine: Engine
@@ -132,8 +131,8 @@ class Reconciler:
         return is_done and not is_news and not self.is_registry_down
 
     def require_served(self) -> None:
-        """Raises `CheckFailed` if a desired version failed to load. An adapter that is left out for lack of a
-        slot is no failure."""
+        """Raises `CheckFailed` if a desired version failed to load. An adapter that is left out because no
+        slot is free is not a failure."""
         failed = [
             f"{name}: {reason}"
             for name, version in self._desired.all_targets(self._reply.turns)
@@ -170,7 +169,7 @@ class Reconciler:
 
     def _note_registry_down(self, error: AdaptryError) -> None:
         if not self.is_registry_down:
-            self._deps.log(f"{error.message}; what is loaded stays")
+            self._deps.log(f"{error.message}; loaded adapters stay loaded")
         self.is_registry_down, self.connection_error = True, error
 
     def _inspect_engine(self) -> None:
@@ -182,7 +181,7 @@ class Reconciler:
 
     def _converge_plan(self, loaded: Sequence[EngineAdapter]) -> FollowPlan:
         """Plans and reports until the registry knows of every planned load and its reply does not change the
-        plan. The registry therefore knows who has a version before that version is loaded."""
+        plan. So the registry knows which workers have a version before they load it."""
         for _ in range(_MAX_REPLANS):
             plan = self._plan(loaded)
             pending = _pending_loads(plan)
@@ -301,7 +300,7 @@ class Reconciler:
             self._report(loaded, dropped=dropped, without_slot=plan.without_slot)
             self._deps.log(
                 f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}:"
-                " it is refused here now"
+                " it is now refused here"
             )
 
     def _report(
@@ -360,8 +359,8 @@ def _confirmed_only(plan: FollowPlan, confirmed: set[ServedVersion]) -> FollowPl
 
 
 def run_forever(reconciler: Reconciler, stop: Event, every: float = _EVERY) -> None:
-    """Reconciles until `stop`. Waits for changes at most `every` seconds, so that an engine that restarted is
-    filled again within that time."""
+    """Reconciles until `stop`. Waits at most `every` seconds for changes, so that an engine that restarted
+    gets its adapters again within that time."""
     wait = 0.0
     while not stop.is_set():
         is_settled = reconciler.reconcile(wait)
@@ -384,6 +383,6 @@ def converge(reconciler: Reconciler, stop: Event, patience: float = _PATIENCE) -
             return
         if time.monotonic() > until:
             raise CheckFailed(
-                f"not all is as it should be after {patience:.0f} s; what is left to do was said above"
+                f"the engine does not have all desired adapters after {patience:.0f} s; the reasons are above"
             )
         stop.wait(_PAUSE)

@@ -62,7 +62,8 @@ class Reporter:
         return self._sender.reply
 
     def report(self, now: WorkerSnapshot) -> None:
-        """Sends the state, unless just reported with the lease still fresh. Raises as `Registry.report`."""
+        """Sends the state, unless it is unchanged and the lease is still fresh. Raises as
+        `Registry.report`."""
         engine_info, state = now.engine, self._state_file.state
         residents = None if now.loaded is None else self._residents(now.loaded, now.loading)
         report = build_report(
@@ -89,7 +90,7 @@ class Reporter:
     def _residents(
         self, loaded: Sequence[EngineAdapter], pending: Mapping[ServedVersion, VersionInfo]
     ) -> tuple[ResidentReport, ...]:
-        """The versions that are served, about to be loaded, or failed, each once per name."""
+        """The versions that are served, will be loaded, or failed, each once for each name."""
         failures, withdrawn = self._desired.backoff, self._desired.recalls.withdrawn
         names = {name: version.name for name, version in self._state_file.state.ours.items()}
         served = loaded_residents(loaded, names, self._served_since, self._desired.last_use.get, withdrawn)

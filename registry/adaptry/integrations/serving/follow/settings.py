@@ -9,8 +9,8 @@ from adaptry.integrations.serving.worker.status_report import WorkerIdentity
 
 @dataclass(frozen=True, slots=True)
 class FollowSettings:
-    """The worker's settings: its name, the refs to watch, those to preload or to pin, and how many adapters
-    may be loaded at once (`slots`)."""
+    """The worker's settings: its name, the refs to watch, to preload and to pin, and the maximum number of
+    loaded adapters (`slots`)."""
 
     name: str
     engine: str

@@ -1,7 +1,7 @@
-"""A client's connection to the proxy: limits of time and size, and answers of the proxy's own.
+"""A client's connection to the proxy: limits of time and size, and the proxy's own answers.
 
-A client that is slow, sends too much or does not read loses its connection: connections are limited, and
-others need them.
+A client that is slow, sends too much or does not read loses its connection, because the number of connections
+is limited and other clients need them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ClientConnection(BaseHTTPRequestHandler):
             self.refuse_unread(431, f"the head of the request has more than {_MAX_HEAD >> 10} KiB")
 
     def handle_expect_100(self) -> bool:
-        """The client is asked for the body once its size is known to be allowed."""
+        """Asks the client for the body only when its declared size was found to be allowed."""
         return True
 
     def end_headers(self) -> None:

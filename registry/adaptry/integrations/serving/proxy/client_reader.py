@@ -1,7 +1,7 @@
-"""Reads a client's bytes within a time and a size, so that a slow or endless client gives its thread back.
+"""Reads a client's bytes within limits of time and size, so that no slow or endless client keeps a thread.
 
-A socket's own timeout is for one read: a client that sends a byte now and then would keep a connection for
-ever. Here the deadline covers everything until the next `expect`.
+A socket's own timeout covers a single read: a client that sends a byte now and then would keep its connection
+forever. Here the deadline covers everything until the next `expect`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ClientReader(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
         if self._left <= 0:
-            raise TooLarge("the client sends more than it may")
+            raise TooLarge("the client sends more than is allowed")
         seconds = self._deadline - time.monotonic()
         if seconds <= 0:
             raise TimeoutError("the client is too slow")

@@ -1,7 +1,7 @@
-"""An engine behind the proxy: public names are routes, and versions are loaded under their digests' names.
+"""An engine behind the proxy: public names are routes, and versions are loaded under names with their digest.
 
-A version that a route leads to is listed under the public names only. One that no route leads to any more is
-listed under its own name until its requests have ended and it is unloaded.
+A version with routes is listed under their public names only. A version without any route is listed under its
+own name until its requests have ended and it is unloaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adaptry.integrations.serving.proxy.routes import RouteTable
 from adaptry.integrations.serving.worker.adapter_traffic import AdapterTraffic
 
 _DRAINING = 60.0
-"""Seconds that requests under way have before an engine is restarted that has to be."""
+"""Seconds that running requests have to end before an engine is restarted."""
 
 
 class ProxiedEngine(Engine):
@@ -71,16 +71,16 @@ class ProxiedEngine(Engine):
         self.routes.end_suspensions(wanted)
 
     def unload(self, name: str) -> None:
-        """Raises `Conflict` while requests use the adapter, or public names stand for it."""
+        """Raises `Conflict` while requests use the adapter, or other public names are routed to it."""
         targets = self.routes.targets()
         if name in targets:
             self.routes.remove(name)
         elif name in targets.values():
-            raise Conflict(f"other names stand for {name}")
+            raise Conflict(f"other names are routed to {name}")
         elif self.routes.retire(name):
             self._engine.unload(name)
         else:
-            raise Conflict(f"requests with {name} are under way; it is unloaded once they end")
+            raise Conflict(f"requests still use {name}; it is unloaded when they have ended")
 
     def send_test_request(self, name: str) -> EngineResponse:
         return self._engine.send_test_request(self.routes.targets().get(name, name))
@@ -117,7 +117,7 @@ class ProxiedEngine(Engine):
         return self.routes.paused(_DRAINING) if self._engine.loads_by_restart else nullcontext()
 
     def _restore_routes(self, loaded: dict[str, EngineAdapter]) -> None:
-        """After a restart of the worker, points public names at the versions that they stood for."""
+        """After a restart of the worker, routes public names to the same versions as before."""
         names, self._restorable = self._restorable, {}
         for name, path in names.items():
             wanted = EngineAdapter(name, path)
@@ -134,7 +134,7 @@ def _is_same(wanted: EngineAdapter, one: EngineAdapter) -> bool:
 
 
 def _is_version(wanted: EngineAdapter, one: EngineAdapter) -> bool:
-    """Whether an adapter was loaded from the path, or from a file that was made of it."""
+    """Whether an adapter was loaded from the path, or from a file that was converted from it."""
     return wanted.path == one.path or (wanted.digest is not None and wanted.digest == one.digest)
 
 

@@ -1,7 +1,7 @@
 """Reads the body of a client's request: a JSON object, within limits of size, time and memory.
 
-The name of the model is in the body, so a body is read as a whole before the engine gets any of it. A large
-one reserves its size first: all large bodies together take a fixed amount of memory.
+The name of the model is in the body, so the whole body is read before the engine gets any of it. Large bodies
+reserve their size first, since all of them together may take only a fixed amount of memory.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def read_body(
     source.expect(size, grace + size / _SLOWEST)
     data = buffered.read(size)
     if len(data) < size:
-        raise ConnectionAbortedError("the client left amid its request")
+        raise ConnectionAbortedError("the client disconnected during its request")
     body = strictjson.loads(data, _LIMITS, "the request")
     if not isinstance(body, dict):
-        raise Invalid("the request is no JSON object")
+        raise Invalid("the request is not a JSON object")
     return body

@@ -1,8 +1,8 @@
-"""The adapter that each public name stands for, and the adapters that running requests use.
+"""The adapter that each public name is routed to, and the adapters that running requests use.
 
 A request is counted in the same step in which its names are looked up. So once a name has moved, no request
-can begin with the previous adapter any more, and `retire` cannot take an adapter from a request that is about
-to begin.
+can begin with the previous adapter any more, and `retire` never removes an adapter that a request is about to
+use.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class RouteTable:
         self._is_paused = False
 
     def begin(self, models: Sequence[str], patience: float) -> tuple[str, ...]:
-        """Counts a request for `models`, and returns their targets: the request must `end` with those. A name
-        without a route is its own target. Waits up to `patience` seconds while a name is suspended, or all
-        are (`paused`).
+        """Counts a request for `models`, and returns their targets, with which the caller must call `end`. A
+        name without a route is its own target. Waits up to `patience` seconds while a name is suspended, or
+        all are (`paused`).
 
         Raises `Unavailable` if that lasts longer, `NotFound` if an adapter is being unloaded.
         """
@@ -42,7 +42,7 @@ class RouteTable:
             targets = tuple(self._targets.get(model, model) for model in models)
             for model, target in zip(models, targets, strict=True):
                 if target in self._retired:
-                    raise NotFound(f"{model} is not served any more")
+                    raise NotFound(f"{model} is no longer served")
             self._running.update(targets)
             return targets
 
@@ -54,8 +54,8 @@ class RouteTable:
 
     @contextmanager
     def paused(self, patience: float) -> Iterator[None]:
-        """Lets new requests wait while the block runs, which begins once those under way have ended, or after
-        `patience` seconds. One thread at a time."""
+        """Lets new requests wait while the block runs. The block begins when the running requests have ended,
+        or after `patience` seconds. For one thread at a time."""
         with self._changed:
             self._is_paused = True
         try:
@@ -67,7 +67,7 @@ class RouteTable:
                 self._changed.notify_all()
 
     def point(self, name: str, target: str) -> None:
-        """Requests for `name` go to `target` from now on; suspended ones go on."""
+        """Routes requests for `name` to `target` from now on, and resumes suspended ones."""
         with self._changed:
             self._targets[name] = target
             self._suspended.discard(name)
@@ -80,20 +80,20 @@ class RouteTable:
             self._changed.notify_all()
 
     def suspend(self, name: str) -> None:
-        """Takes the route of `name`, and makes new requests for it wait until it is pointed somewhere, or
+        """Removes the route of `name`, and makes new requests for it wait until the name gets a route or is
         removed."""
         with self._changed:
             self._targets.pop(name, None)
             self._suspended.add(name)
 
     def end_suspensions(self, wanted: Collection[str]) -> None:
-        """Lets the requests go on that wait for names other than `wanted`."""
+        """Resumes the requests that wait for names other than `wanted`."""
         with self._changed:
             self._suspended &= set(wanted)
             self._changed.notify_all()
 
     def retire(self, target: str) -> bool:
-        """Admits no further requests to `target`; False, with no effect, while requests use it."""
+        """Admits no further requests to `target`. Returns False, with no effect, while requests use it."""
         with self._changed:
             if self._running[target]:
                 return False
@@ -106,7 +106,7 @@ class RouteTable:
             self._retired.discard(target)
 
     def wait_until_idle(self, patience: float) -> bool:
-        """Waits up to `patience` seconds until no request is running; whether that is so."""
+        """Waits up to `patience` seconds until no request is running. Returns whether none is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._running, patience)
 

@@ -1,8 +1,8 @@
 """The proxy's HTTP server: passes requests for models on to the engine, streams included.
 
-Only requests to models are passed on, so clients cannot load or unload adapters through it. An API key is
-passed on to the engine as it came. A client that goes away ends its request in the engine. One that is slow
-loses its connection: connections are limited, and others need them.
+Only requests to models are passed on, so clients cannot load or unload adapters through the proxy. An API key
+is passed on unchanged. If a client disconnects, its request in the engine ends. A slow client loses its
+connection, because the number of connections is limited and other clients need them.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class ReverseProxy(BackgroundServer):
     ) -> None:
         """Raises `Invalid` if the address cannot be listened at."""
         self.engine = engine
-        self.upstream = Upstream(engine, ca_bundle)
-        self.large_bodies = LargeBodies()
-        self.is_stopping = False
+        self.upstream: Upstream = Upstream(engine, ca_bundle)
+        self.large_bodies: LargeBodies = LargeBodies()
+        self.is_stopping: bool = False
         handler = type("ProxyRequest", (_ProxyRequest,), {"front": self, "limits": limits})
         super().__init__(host, port, handler, limits.connections)
 
     def stop(self) -> None:
-        """Accepts no further connections, and gives the answers under way some time to end."""
+        """Accepts no further connections, and gives running answers some time to end."""
         self.is_stopping = True
         super().stop()
         self.engine.routes.wait_until_idle(_STOPPING)
@@ -86,10 +86,10 @@ class _ProxyRequest(ClientConnection):
 
     front: ClassVar[ReverseProxy]
     answered_by: str | None = None
-    """What a public name led to, in a header of the answer: not every engine's answers say it."""
+    """The adapter that answers, for a header of the answer: not every engine's answers name it."""
 
     def is_last_answer(self) -> bool:
-        """Idle connections are closed where others need them."""
+        """Also if the proxy stops, or if other clients need the connection."""
         return super().is_last_answer() or self.front.is_stopping or self.front.is_crowded
 
     def do_GET(self) -> None:  # noqa: N802  BaseHTTPRequestHandler calls it
@@ -123,7 +123,7 @@ class _ProxyRequest(ClientConnection):
                 self.refuse_unread(_status(error), error.message)
                 return
             except TimeoutError:
-                self.refuse_unread(408, "the request came too slowly")
+                self.refuse_unread(408, "the request arrived too slowly")
                 return
             model = body.get("model")
             if not isinstance(model, str) or len(model) > _LONGEST_NAME:
@@ -179,7 +179,7 @@ class _ProxyRequest(ClientConnection):
             return answer.status
 
     def _send_answer(self, answer: urllib3.BaseHTTPResponse, usage: UsageReader) -> None:
-        """Sends each part as soon as it comes. Raises `OSError` if client or engine goes away amid it."""
+        """Sends each part as soon as it arrives. Raises `OSError` if the client or the engine disconnects."""
         length = answer.headers.get("Content-Length")
         is_chunked = length is None and self.request_version != "HTTP/1.0"
         self.send_response(answer.status)
@@ -216,7 +216,7 @@ class _ProxyRequest(ClientConnection):
             return
         engine = self.front.engine
         for name, target in engine.routes.targets().items():
-            if target in cards or engine.can_stack:  # such an engine lists its base alone
+            if target in cards or engine.can_stack:  # such an engine lists only its base
                 listing["data"].append({**cards.get(target, {"object": "model"}), "id": name})
         self.send_json(status, listing)
 

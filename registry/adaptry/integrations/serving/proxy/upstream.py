@@ -1,4 +1,4 @@
-"""The engine as the proxy's requests reach it."""
+"""The connections of the proxy to the engine."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Upstream:
     def open(
         self, method: str, path: str, headers: HTTPHeaderDict, body: bytes | None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """The engine's answer, not read yet. Raises `Unavailable`. Each request has a connection of its own:
-        an engine may close an idle one at any moment; and closing it ends the request in the engine."""
+        """The engine's answer, not read yet. Raises `Unavailable`. Each request has its own connection: an
+        engine may close an idle one at any moment, and closing it ends the request in the engine."""
         with self._open_pool() as pool:
             answer = self._request(pool, method, path, headers, body)
             try:

@@ -15,8 +15,8 @@ _KINDS = ("prompt_tokens", "completion_tokens")
 
 @dataclass(slots=True)
 class UsageReader:
-    """Keeps the end of an answer, where engines put what it has used: in JSON, and in a stream's last
-    events if the request asks for it (`stream_options`)."""
+    """Keeps the end of an answer, where engines report its usage: in JSON, and in a stream's last events if
+    the request has the option (`stream_options`)."""
 
     _kept: deque[bytes] = field(default_factory=deque)
     _size: int = 0
@@ -28,7 +28,7 @@ class UsageReader:
             self._size -= len(self._kept.popleft())
 
     def tokens(self) -> Mapping[str, int]:
-        """The tokens that the answer reports, by kind; none if it does not report them."""
+        """The tokens that the answer reports, by kind; empty if it reports none."""
         found = _USAGE.findall(b"".join(self._kept))
         try:
             usage = json.loads(found[-1]) if found else {}

@@ -1,4 +1,4 @@
-"""What the versions in this vLLM have answered, and when each was last used."""
+"""Counts the answers of the versions in this vLLM, and records when each was last used."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from adaptry.integrations.serving.worker.loaded_version import LoadedVersion
 
 
 class AdapterUse:
-    """Counts finished requests by version, whatever names it is loaded under: each part of a stack counts.
-    `loaded` returns what is loaded or drains."""
+    """Counts finished requests by version, under whatever names it is loaded; each part of a stack counts.
+    `loaded` returns the adapters that are loaded or draining."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class AdapterUse:
                     self._traffic.record(key, request.status, request.tokens)
 
     def note_in_use(self, lora_ids: frozenset[int]) -> None:
-        """Notes which adapters have requests under way."""
+        """Records that the adapters with these ids have running requests."""
         for one in self._loaded():
             if one.lora_id in lora_ids:
                 self._note_use(one)
 
     def versions(self) -> tuple[LoadedVersion, ...]:
-        """Each version that is loaded or drains, once."""
+        """Each version that is loaded or draining, once."""
         last_used: dict[tuple[AdapterName, int, Digest], float | None] = {}
         for one in self._loaded():
             at = one.last_used.timestamp() if one.last_used else None

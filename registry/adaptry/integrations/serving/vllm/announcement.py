@@ -1,7 +1,7 @@
-"""What refs mean for this worker, reported to the registry before it is loaded.
+"""Resolves refs for this worker, and reports each version to the registry before it is loaded.
 
-The reply to the report can change what a ref means here: a recall, or a rollout that this worker takes part
-in. So the registry knows of every version that is served, and a withdrawn one is not loaded.
+The reply to a report can change what a ref means here: by a recall, or by a rollout that this worker takes
+part in. So the registry knows of every version that is served, and no withdrawn version is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adaptry.registry.workers import RolloutAssignment
 log = logging.getLogger("vllm.adaptry")
 
 _MAX_REPLANS = 4
-"""Looks at what a name means before it is loaded: the reply to a report can change that."""
+"""How often a name is looked up before it is loaded, since the reply to a report can change its meaning."""
 
 
 class LoadAnnouncer:
@@ -36,15 +36,15 @@ class LoadAnnouncer:
     async def announced(
         self, worker: VllmWorker, name: str, target: StackRef
     ) -> AsyncIterator[list[VersionInfo]]:
-        """What the target's parts mean for this worker, usable, and reported as about to be loaded under the
-        name while the block loads them."""
+        """The usable versions that the target's parts mean for this worker. While the block loads them, they
+        are reported as loading under the name."""
         async with contextlib.AsyncExitStack() as stack:
             parts = [self._announced_part(worker, name, ref) for ref in target.refs]
             yield [(await stack.enter_async_context(part)).version for part in parts]
 
     async def require_usable_parts(self, worker: VllmWorker, target: StackRef) -> None:
-        """Raises `Withdrawn` if a part is, before any part is reported: a proof of a recall, which asks for
-        the name, holds reports back until it is refused."""
+        """Raises `Withdrawn` if a part is withdrawn, before any part is reported. (A proof of a recall
+        requests the name, and delays reports until the request is refused.)"""
         for ref in target.refs:
             await self._look(worker, ref, None)
 
@@ -52,11 +52,11 @@ class LoadAnnouncer:
         try:
             await worker.run(self.lookup.last_known.save)
         except Unavailable as error:
-            log.warning("what names mean is not on the disk: %s", error.message)
+            log.warning("the meanings of names could not be saved: %s", error.message)
 
     @contextlib.asynccontextmanager
     async def _announced_part(self, worker: VllmWorker, name: str, ref: Ref) -> AsyncIterator[Resolution]:
-        """What the ref means now. The reply to the report can change that."""
+        """What the ref means now, reported as loading. The reply to the report can change it."""
         for _ in range(_MAX_REPLANS):
             turn = rollout_turn(worker, name, ref)
             resolution = await self._look(worker, ref, turn)
@@ -67,11 +67,11 @@ class LoadAnnouncer:
                     await self._remember(worker, ref if turn is None else version.revision_ref, resolution)
                     yield resolution
                     return
-        raise Unavailable(f"what {name} means changes all the time; ask again")
+        raise Unavailable(f"the meaning of {name} keeps changing; try again")
 
     async def _remember(self, worker: VllmWorker, ref: Ref, resolution: Resolution) -> None:
-        """Keeps what the registry said of the ref, on disk: only now, since it knows that the version is
-        loaded here."""
+        """Saves the meaning of the ref on disk. Only now, because the registry must know first that the
+        version is loaded here."""
         if resolution.known is None:
             version = resolution.version
             for each in (ref, version.revision_ref):
@@ -79,7 +79,7 @@ class LoadAnnouncer:
             await self.save_last_known(worker)
 
     async def _look(self, worker: VllmWorker, ref: Ref, turn: RolloutAssignment | None) -> Resolution:
-        """What the ref means, or the rollout's version. Raises `Withdrawn` if that is not to be served."""
+        """What the ref means, or the rollout's version. Raises `Withdrawn` if it may not be served."""
         resolution = await worker.run(self.lookup.look, ref)
         if turn is not None:
             resolution = await worker.run(self.lookup.look, Ref.of_revision(turn.name, turn.digest))
@@ -96,8 +96,8 @@ class LoadAnnouncer:
             )
         if recalled is not None:
             raise Withdrawn(
-                f"{version.label} was withdrawn, as this worker knows from the registry, which now answers"
-                " with an older state: is it a replica that lags, or a copy restored from an old backup?"
+                f"{version.label} was withdrawn: the registry said so earlier, and now answers with an older"
+                " state. Is it a replica that lags, or a copy restored from an old backup?"
             )
         return resolution
 
@@ -105,8 +105,8 @@ class LoadAnnouncer:
     async def _loading(
         self, worker: VllmWorker, name: str, ref: Ref, resolution: Resolution
     ) -> AsyncIterator[None]:
-        """Reports the load before the block. Raises `Unavailable` if the registry went away since the look
-        and did not know already that the version may be served here."""
+        """Reports the load before the block. Raises `Unavailable` if the registry has become unreachable
+        since the lookup and did not already know that the version may be served here."""
         version = resolution.version
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -116,10 +116,10 @@ class LoadAnnouncer:
             if resolution.known is None and not worker.is_accounted_for(name, version):
                 known = await worker.run(self.lookup.look, ref)
                 if known.known is None or known.version.digest != version.digest:
-                    raise Unavailable(f"the registry was away for a moment; ask for {name} again")
+                    raise Unavailable(f"the registry was briefly unreachable; request {name} again")
             yield
 
 
 def rollout_turn(worker: VllmWorker, name: str, ref: Ref) -> RolloutAssignment | None:
-    """The rollout that a name follows on this worker. Inside a stack no ref follows one."""
+    """The rollout that a name follows on this worker. Refs inside a stack follow none."""
     return worker.turn(ref) if name == str(ref) else None

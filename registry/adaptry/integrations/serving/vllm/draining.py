@@ -23,9 +23,9 @@ from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 @dataclass(slots=True)
 class ResolvedAdapter:
-    """What was loaded for a name that clients ask for: a version (`parts` has one), or several, stacked in
-    the folder of `stack_key`. `request`: its `LoRARequest`. `used_at` and `retired_at` are times of the
-    resolver's clock. (`Any`: vLLM's.)"""
+    """What was loaded for a requested name: one version (`parts` has one), or several, stacked in the folder
+    of `stack_key`. `request`: its `LoRARequest`. `used_at` and `retired_at` are times of the resolver's
+    clock. (`Any`: vLLM's.)"""
 
     name: str
     target: StackRef
@@ -78,7 +78,8 @@ class LeaseRefCounts:
             self.cache.stacks.release(key)
 
     def release_all(self, loaded: ResolvedAdapter) -> None:
-        """Releases what a loaded adapter uses: the stack first, which has the weights of its parts."""
+        """Releases all leases of a loaded adapter: first the stack, which contains the weights of its
+        parts."""
         if loaded.stack_key is not None:
             self.release_stack(loaded.stack_key)
         for digest in loaded.digests:

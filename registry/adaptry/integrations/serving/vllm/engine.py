@@ -1,8 +1,8 @@
 """Access to a resolver's vLLM: the API server's table of loaded adapters, its engine and limits.
 
 vLLM never resolves a loaded name again, and gives resolvers no way to unload one. So we find the object that
-called the resolver, once, and use attributes it has had since resolvers exist: the table of names, the
-counter of ids, and the engine client. A missing attribute raises an error when it is first needed.
+called the resolver, and use attributes that it has had since vLLM has resolvers: the table of names, the
+counter of ids, and the engine client. If an attribute is missing, an error is raised at the start.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _NEEDED = ("lora_requests", "lora_id_counter", "lora_resolver_lock", "engine_cli
 
 @dataclass(frozen=True, slots=True)
 class InProcessVllm:
-    """`models` is vLLM's `OpenAIServingModels`. (`Any`: vLLM's own types, wherever `Any` is said here.)"""
+    """`models` is vLLM's `OpenAIServingModels`. (Each `Any` here stands for a type of vLLM's.)"""
 
     models: Any
 
     @classmethod
     def current(cls) -> InProcessVllm:
-        """The one that awaits the coroutine that calls this. Raises `Unsupported` if it is unfamiliar."""
-        awaiting = sys._getframe(2)  # 1 is the coroutine that calls this; while it runs, 2 is who awaits it
+        """The vLLM that awaits the coroutine that calls this. Raises `Unsupported` for an unknown version."""
+        awaiting = sys._getframe(2)  # frame 1 is the coroutine that calls this; frame 2 is its awaiter
         return cls.of(awaiting.f_locals.get("self"))
 
     @classmethod
     def of(cls, models: Any) -> InProcessVllm:
-        """Raises `Unsupported` if `models` is unfamiliar."""
+        """Raises `Unsupported` if `models` lacks attributes that we need."""
         missing = [name for name in _NEEDED if not hasattr(models, name)]
         if missing:
             raise Unsupported(
-                f"this version of vLLM keeps its adapters another way (no {', '.join(missing)} where its"
-                " resolvers are asked): a moved alias would not be noticed, so nothing is served. Serve by"
+                f"this version of vLLM manages its adapters differently (no {', '.join(missing)} where its"
+                " resolvers are called): a moved alias would not be noticed, so nothing is served. Use"
                 " `adaptry follow` instead"
             )
         return cls(models)
 
     @property
     def loaded(self) -> MutableMapping[str, Any]:
-        """By the name that clients ask for, what it was loaded as."""
+        """The `LoRARequest` of each loaded name, by the name that clients request."""
         found: MutableMapping[str, Any] = self.models.lora_requests
         return found
 
@@ -57,7 +57,7 @@ class InProcessVllm:
 
     @property
     def served_name(self) -> str:
-        """What clients call the base."""
+        """The base's name in requests."""
         paths = getattr(self.models, "base_model_paths", None)
         return str(paths[0].name) if paths else self.model
 
@@ -67,7 +67,7 @@ class InProcessVllm:
         return revision if isinstance(revision, str) else None
 
     def runtime(self, version: str) -> Runtime:
-        """What runs, with the limits that it was started with."""
+        """The running engine, with the limits that it was started with."""
         config = getattr(getattr(self.models.engine_client, "vllm_config", None), "lora_config", None)
         options = {
             name: str(value)
@@ -88,26 +88,27 @@ class InProcessVllm:
         return slots if isinstance(slots, int) else None
 
     def is_resolving(self, name: str) -> bool:
-        """Whether a request waits for it to be loaded."""
+        """Whether a request waits until `name` is loaded."""
         return bool(self.models.lora_resolver_lock[name].locked())
 
     def new_id(self) -> int:
         return int(self.models.lora_id_counter.inc(1))
 
     async def load(self, request: Any) -> None:
-        """Into the engine; under no name yet. Raises `CheckFailed` with what the engine says."""
+        """Loads an adapter into the engine, without a name for clients. Raises `CheckFailed` with the
+        engine's message."""
         try:
             await self.models.engine_client.add_lora(request)
         except Exception as error:
-            raise CheckFailed(f"vLLM does not load it: {error}") from error
+            raise CheckFailed(f"vLLM refuses to load it: {error}") from error
 
     async def unload(self, number: int) -> None:
-        """Out of the engine. No request may be under way with it."""
+        """Unloads an adapter from the engine. No running request may use it."""
         await self.models.engine_client.remove_lora(number)
 
     async def find_refusal(self, name: str) -> BaseException | None:
-        """Asks vLLM for a name as a request would: what it is refused with; None if it is answered, or is
-        just not there."""
+        """Resolves a name as a request would. Returns the error with which it is refused; None if it is
+        resolved or simply unknown."""
         try:
             await self.models.resolve_lora(name)
         except Exception as error:  # noqa: BLE001  whatever a request is refused with is the answer
@@ -115,11 +116,11 @@ class InProcessVllm:
         return None
 
     def names_in_use(self) -> frozenset[str]:
-        """The names, as they were loaded, that requests are under way with."""
+        """The names of loaded adapters that running requests use."""
         return frozenset(request.lora_name for request in self._requests_in_use())
 
     def ids_in_use(self) -> frozenset[int]:
-        """The numbers of what requests are under way with."""
+        """The ids of adapters that running requests use."""
         return frozenset(request.lora_int_id for request in self._requests_in_use())
 
     def _requests_in_use(self) -> list[Any]:

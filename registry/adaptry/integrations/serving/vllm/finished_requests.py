@@ -1,8 +1,8 @@
-"""Requests with adapters as they end in vLLM's front end, with their status and tokens.
+"""Observes the end of requests with adapters in vLLM's front end: their status and tokens.
 
-vLLM's own metrics name adapters only while requests are under way, and count nothing for each of them. Its
-output processor, in the process where the plugin runs, ends every request; we call it, and look. A version
-of vLLM that ends requests another way is served as before, and its requests are not counted.
+vLLM's own metrics name adapters only while requests are running, and have no counters for each adapter. Its
+output processor, in the process where the plugin runs, ends every request, so we wrap two of its methods. If
+a version of vLLM ends requests in another way, it works as before, but its requests are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _NEEDED = ("request_states", "abort_requests", "_update_stats_from_finished")
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """`lora_id` is the adapter's number in the engine. `status` is as HTTP has it; 499: the client left."""
+    """`lora_id` is the adapter's id in the engine. `status` is an HTTP status; 499: the client
+    disconnected."""
 
     lora_id: int
     status: int
@@ -32,7 +33,7 @@ class FinishedRequest:
 
 def watch_finished(engine_client: Any, note: Callable[[FinishedRequest], None]) -> bool:
     """Calls `note` for each request with an adapter when it ends, on vLLM's event loop. Returns False if this
-    vLLM ends requests in a way that we do not know. (`Any`: vLLM's own types, everywhere here.)"""
+    vLLM ends requests in an unknown way. (Each `Any` here stands for a type of vLLM's.)"""
     processor: Any = getattr(engine_client, "output_processor", None)
     if not all(hasattr(processor, name) for name in _NEEDED):
         return False
@@ -47,7 +48,7 @@ def watch_finished(engine_client: Any, note: Callable[[FinishedRequest], None]) 
     @functools.wraps(abort)
     def abort_and_note(*asked: Any, **named: Any) -> Any:
         nonlocal is_aborting
-        if is_aborting:  # it calls itself for the parts of a request
+        if is_aborting:  # vLLM calls it recursively for the parts of a request
             return abort(*asked, **named)
         before, is_aborting = dict(processor.request_states), True
         try:
@@ -69,7 +70,7 @@ def _note(note: Callable[[FinishedRequest], None], state: Any, status: int) -> N
     try:
         note(FinishedRequest(lora.lora_int_id, status, _tokens(state)))
     except Exception:  # an error here would end vLLM's loop of answers
-        log.exception("a request is not counted")
+        log.exception("a request could not be counted")
 
 
 def _tokens(state: Any) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""What a ref means now: the registry's answer, or while it is away what it last said, for a limited time.
+"""Looks up what a ref means: the registry's answer, or for a limited time the last known one if it is away.
 
-Blocking: the resolver calls this on its own threads. After a call that failed, the registry counts as away
+Calls block, so the resolver makes them on its own threads. After a failed call, the registry counts as away
 until `probe` reaches it again, so that requests for known names do not wait for timeouts.
 """
 
@@ -20,7 +20,7 @@ from adaptry.registry.records import VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The version that a ref means. `known` is set if the registry did not say so now."""
+    """The version that a ref means. `known` is set if it comes from an earlier answer of the registry."""
 
     version: VersionInfo
     known: KnownMeaning | None = None
@@ -41,11 +41,11 @@ class RefLookup:
         return self._failure is not None
 
     def note_failure(self, error: AdaptryError) -> None:
-        """Notes that a call found the registry away, whoever made it."""
+        """Records that a call, made anywhere, found the registry away."""
         self._failure = error
 
     def probe(self) -> None:
-        """Asks the registry whether it answers, if it did not."""
+        """If the registry is away, tests whether it answers again."""
         if self._failure is not None:
             self._registry.events.read()
             self._failure = None
@@ -77,7 +77,7 @@ class RefLookup:
     def _last_meaning(self, ref: Ref, error: AdaptryError) -> Resolution:
         known = self.last_known.find(ref)
         if known is None:
-            self.last_known.reload()  # another worker of the machine may have learnt it
+            self.last_known.reload()  # another worker of the machine may know it
             known = self.last_known.find(ref)
         if known is None:
             raise type(error)(error.message)
@@ -88,7 +88,7 @@ class RefLookup:
         return Resolution(version, known)
 
     def _require_fresh(self, ref: Ref, known: KnownMeaning, error: AdaptryError) -> None:
-        """Raises `Unavailable` if what is known of the ref is too old."""
+        """Raises `Unavailable` if the last known meaning is too old."""
         if not self.last_known.is_fresh(known):
             raise Unavailable(
                 f"the registry last confirmed {ref} at {known.confirmed_at:%Y-%m-%d %H:%M} UTC; without the"

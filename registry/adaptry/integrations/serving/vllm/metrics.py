@@ -11,14 +11,14 @@ from adaptry.integrations.serving.vllm.resolver import AdapterResolver
 
 
 class ResolverMetrics:
-    """A collector of prometheus_client, which vLLM brings along."""
+    """A collector for prometheus_client, which vLLM depends on."""
 
     def __init__(self, resolver: AdapterResolver, engine: str) -> None:
         self._resolver = resolver
         self._engine = engine
 
     def collect(self) -> Iterator[Any]:
-        """(`Any`: prometheus_client is not there when types are checked.)"""
+        """The metrics. (`Any`: prometheus_client is not installed when types are checked.)"""
         from prometheus_client.core import GaugeMetricFamily
 
         from adaptry.integrations.serving.worker.adapter_metrics import adapter_metrics
@@ -33,7 +33,7 @@ class ResolverMetrics:
             ),
             (
                 "adaptry_oldest_meaning_seconds",
-                "Seconds since the registry last confirmed what a served name means, of the oldest one.",
+                "Seconds since the registry last confirmed the meaning of a served name; the largest one.",
                 resolver.oldest_meaning.total_seconds(),
             ),
             (

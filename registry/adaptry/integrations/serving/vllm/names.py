@@ -1,9 +1,9 @@
 """Adapter names in vLLM: the names that clients request, and the names that adapters are loaded under.
 
-If two adapters are loaded under one name, vLLM's engine dies once requests for both are in one batch (0.32:
-it tells them apart by name in one place, and by id in another). Loaded names therefore contain the digest
+If two adapters are loaded under one name, vLLM's engine ends when requests for both are in one batch (0.32
+distinguishes them by name in one place, and by id in another). Loaded names therefore contain the digest
 (`acme/tone@prod@sha256:0123456789ab`), and no name is used twice. Responses show the loaded name as their
-`model`. That of several adapters names each one's version:
+`model`. The name of several adapters has the version of each:
 `acme/tone@sha256:0123456789ab+acme/facts@sha256:abcdef012345=0.5`.
 """
 
@@ -18,8 +18,8 @@ from adaptry.core.refs import ByDigest
 from adaptry.core.stack_ref import StackPart, StackRef, weight_suffix
 
 PLUGIN_PROBE = "adaptry/plugin@who"
-"""A request for this model is refused by the plugin with the name of its worker, so that `adaptry follow`
-knows that it is there."""
+"""The plugin refuses a request for this model with the name of its worker, so that `adaptry follow` can
+detect it."""
 PLUGIN_ANSWER = "Adaptry's plugin serves the adapters of this engine, as the worker "
 
 _LOADED = re.compile(r"(?P<name>[^@]+)(?:@[^@]+)?@sha256:(?P<digest>[0-9a-f]{12,64})(?P<weight>=.*)?")
@@ -27,7 +27,7 @@ _TIME = re.compile(r"~\d+$")
 
 
 def parse_model_name(model: str) -> StackRef | None:
-    """What a request's `model` means; None if it is no ref. Loaded names are accepted too."""
+    """What a request's `model` means; None if it is not a ref. Loaded names are accepted too."""
     parts = _TIME.sub("", model).split("+")
     try:
         return StackRef.parse("+".join(map(_exact, parts)))

@@ -1,7 +1,7 @@
-"""Our resolver as vLLM has them: where our errors become answers that a caller can read.
+"""Our resolver as a plugin of vLLM, which turns our errors into answers with a status and a sentence.
 
-vLLM's own way to say that a resolver will not is "does not exist", or "found but could not be loaded"; what a
-resolver raises goes to the caller instead, with its sentence.
+If a resolver returns nothing, vLLM answers "does not exist" or "found but could not be loaded". An exception
+of a resolver reaches the caller instead, with its message.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LoraResolverPlugin(LoRAResolver):  # type: ignore[misc]  # vLLM is not the
         self._resolver = resolver
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
-        """A `LoRARequest`, or None for what is not ours. (`Any`: vLLM's own.)"""
+        """A `LoRARequest`, or None for names that are not ours. (`Any`: vLLM's own.)"""
         try:
             return await self._resolver.resolve(InProcessVllm.current(), lora_name)
         except AdaptryError as error:
@@ -52,7 +52,7 @@ class LoraResolverPlugin(LoRAResolver):  # type: ignore[misc]  # vLLM is not the
 
 
 def register_resolver() -> None:
-    """Again is no error. Raises `Invalid` for settings that make no sense."""
+    """Registers the resolver. Idempotent. Raises `Invalid` for invalid settings."""
     if _NAME in LoRAResolverRegistry.get_supported_resolvers():
         return
     settings = AdaptrySettings.from_env()
@@ -78,9 +78,9 @@ def register_resolver() -> None:
 
 
 def _start_with_server(resolver: AdapterResolver) -> None:
-    """Makes the resolver report from the start of vLLM's API server on. Where this version of vLLM starts
-    another way, it reports from the first request for an adapter on, before which it has nothing. vLLM does
-    not start if it has too few slots for the pinned names."""
+    """Makes the resolver report from the start of vLLM's API server on. If this version of vLLM starts in
+    another way, it reports from the first request for an adapter on; before that, nothing is loaded. vLLM
+    does not start if it has too few slots for the pinned names."""
     serving = sys.modules.get("vllm.entrypoints.openai.models.serving")
     kind = getattr(serving, "OpenAIServingModels", None)
     start = getattr(kind, "init_static_loras", None)
@@ -103,7 +103,8 @@ def _start_with_server(resolver: AdapterResolver) -> None:
 
 
 def _vllm_error(error: AdaptryError) -> Exception:
-    """What vLLM answers with a status and the sentence; versions without such an error answer 400."""
+    """The exception for which vLLM answers with a status and the message. Versions of vLLM without such an
+    exception answer 400."""
     graceful = getattr(exceptions, "GracefulHTTPError", None)
     if graceful is None:
         return ValueError(error.message)

@@ -1,7 +1,7 @@
 """Prepares versions for this vLLM: checks their base, fetches their files, stacks several, and checks that
 the engine serves them as trained.
 
-While the registry is away, a version is prepared from files that are whole on this machine, if it was found
+While the registry is away, a version is prepared if its complete files are on this machine and it was found
 to fit the base before.
 """
 
@@ -61,8 +61,8 @@ class AdapterPreparation:
         target: StackRef,
         versions: Sequence[VersionInfo],
     ) -> ResolvedAdapter:
-        """The request that makes vLLM load the versions of the target's parts under `name`. The caller owns
-        the leases on the folders, through the result.
+        """The request that makes vLLM load the versions of the target's parts under `name`. Through the
+        result, the caller owns the leases on the folders.
 
         Raises `CheckFailed` for another base, an adapter that this engine does not serve as trained, or a
         stack that would not be exact; `Unavailable` and `StorageFull`.
@@ -119,8 +119,8 @@ class AdapterPreparation:
             last_known.confirm(exact, version, profile.base.id)
 
     async def _make_room_for(self, vllm: InProcessVllm, writing: Awaitable[Written]) -> Written:
-        """If the cache is too full for what is to be written, an idle adapter goes, and the next try has its
-        room."""
+        """Runs `writing`. If the cache is full, unloads an idle adapter, so that the next attempt has its
+        space."""
         try:
             return await writing
         except StorageFull:
@@ -128,7 +128,7 @@ class AdapterPreparation:
             raise
 
     def _acquire(self, version: VersionInfo) -> CachedAdapter:
-        """The version's files: from the registry, or those that are here while it is away."""
+        """The version's files, from the registry; while it is away, those in the cache."""
         config, failure = self._config, None
         if not self._lookup.is_away:
             try:
@@ -140,7 +140,7 @@ class AdapterPreparation:
         if cached := config.cache.acquire_local(version.digest):
             return cached
         raise failure or Unavailable(
-            f"the registry is away, and the files of {version.label} are not whole on this machine"
+            f"the registry is away, and this machine does not have all files of {version.label}"
         )
 
     async def _profile_engine(self, vllm: InProcessVllm, worker: VllmWorker) -> EngineProfile:

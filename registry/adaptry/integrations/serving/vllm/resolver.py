@@ -1,10 +1,9 @@
 """Resolves the registry's adapters for this vLLM, and refreshes them afterwards.
 
 vLLM never resolves a loaded name again, so every resolved name is refreshed after each event in the registry,
-and periodically. If a name now means another version, that one is loaded and replaces the old one atomically;
-if the version may no longer be served, the name is removed, and requests for it get the reason. What is about
-to be loaded is reported first (`worker`). Everything runs on vLLM's event loop; blocking calls run on
-threads.
+and periodically. If a name now means another version, that one is loaded and replaces the old one atomically.
+If the version may no longer be served, the name is removed, and requests for it get the reason. Each load is
+reported before it begins (`worker`). Everything runs on vLLM's event loop; blocking calls run on threads.
 """
 
 from __future__ import annotations
@@ -49,11 +48,11 @@ from adaptry.integrations.serving.worker.last_known import LastKnown
 log = logging.getLogger("vllm.adaptry")
 
 _MAX_WAIT = 5.0
-"""Seconds without an event after which all names are refreshed anyway."""
+"""Seconds without an event after which all names are refreshed."""
 _MOST_PROBLEMS = 256
-_LONGEST_NAME = 256  # that a report can carry
+_LONGEST_NAME = 256  # the limit of reports
 _REFUSAL_SECONDS = 10.0
-"""How long a request that is to be refused may take."""
+"""The maximum duration of a request that should be refused."""
 
 
 class AdapterResolver:
@@ -69,10 +68,10 @@ class AdapterResolver:
         self._foreign: list[Any] = []
         self._leases = LeaseRefCounts(config.cache)
         self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
-        self.use = AdapterUse(
+        self.use: AdapterUse = AdapterUse(
             lambda: (*self._names.values(), *self._draining.adapters), config.clock, config.now
         )
-        """What the loaded versions have answered."""
+        """The usage of the loaded versions."""
         self._refresh_task: asyncio.Task[None] | None = None
         self._listener = EventListener(config.registry)
         self._worker: VllmWorker | None = None
@@ -85,7 +84,7 @@ class AdapterResolver:
             self.require_slots(vllm)
             self._worker = self._make_worker(vllm)
             if not watch_finished(vllm.models.engine_client, self.use.note_finished):
-                log.warning("this version of vLLM does not show how requests end: they are not counted")
+                log.warning("requests are not counted, because this version of vLLM ends them in another way")
             log.info("reporting to the registry as %s", self._worker.identity.name)
         self._start_refreshing(vllm)
         return self._worker
@@ -101,7 +100,7 @@ class AdapterResolver:
 
     @property
     def oldest_meaning(self) -> timedelta:
-        """How long ago the registry last confirmed what a served name means, of the oldest one."""
+        """The age of the oldest meaning of a served name: the time since the registry last confirmed it."""
         refs = (ref for loaded in self._names.values() for ref in loaded.target.refs)
         known = map(self.lookup.last_known.find, refs)
         return max((self.lookup.last_known.age(one) for one in known if one), default=timedelta())
@@ -113,7 +112,7 @@ class AdapterResolver:
 
     @functools.cached_property
     def lookup(self) -> RefLookup:
-        """Where names are looked up. Made when it is first used: it reads what was known last."""
+        """Looks names up. Created at its first use, because it reads the file of last known meanings."""
         config = self._config
         last_known = LastKnown(config.cache.root, config.known_as, config.max_age, config.now)
         return RefLookup(config.registry, config.cache, last_known)
@@ -149,7 +148,7 @@ class AdapterResolver:
         )
 
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
-        """The request that makes vLLM load an unknown name; None if it is no ref, or not in the registry.
+        """The request that makes vLLM load an unknown name; None if it is not a ref, or not in the registry.
 
         Raises the reason if the version may not be served; the refusal is cached for a few seconds.
         """
@@ -180,7 +179,8 @@ class AdapterResolver:
             raise
 
     async def _prepare_cold(self, vllm: InProcessVllm, name: str, target: StackRef) -> ResolvedAdapter:
-        """Prepares what the name means; if a rollout's version fails, what it means without the rollout."""
+        """Prepares what the name means. If a rollout's version fails, the meaning without the rollout is
+        used."""
         worker = self.start(vllm)
         if target.single is None:
             await self._announcer.require_usable_parts(worker, target)
@@ -193,7 +193,7 @@ class AdapterResolver:
                     raise
 
     def _note_turn_failure(self, worker: VllmWorker, target: StackRef, error: AdaptryError) -> bool:
-        """Stops the rollout that the target follows here; whether there is one."""
+        """Stops the rollout that the target follows here. Returns whether there is one."""
         return target.single is not None and worker.note_turn_failure(target.single, error)
 
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
@@ -225,7 +225,7 @@ class AdapterResolver:
         await keep_loaded(self._config.pin, self._names, vllm)
 
     async def _report(self, worker: VllmWorker) -> None:
-        """Reports, unless the registry is away; saves what names mean."""
+        """Reports, unless the registry is away; saves the meanings of names."""
         try:
             if not self.lookup.is_away:
                 await worker.report()
@@ -263,7 +263,7 @@ class AdapterResolver:
         turn = rollout_turn(worker, loaded.name, ref) if ref else None
         if ref and turn and turn.digest == loaded.digests[0]:
             label = loaded.parts[0].version.label
-            reason = f"vLLM does not have {label} any more, or did not load it; see its log"
+            reason = f"vLLM no longer has {label}, or did not load it; see its log"
             worker.note_turn_failure(ref, Conflict(reason))
 
     async def _load_newer(
@@ -311,7 +311,7 @@ class AdapterResolver:
         ]
         if idle:
             _, name = min(idle)
-            log.info("%s makes room in the cache", name)
+            log.info("%s is unloaded to make room in the cache", name)
             self._drain(vllm, name)
 
     def _drain(self, vllm: InProcessVllm, name: str) -> None:
@@ -319,7 +319,7 @@ class AdapterResolver:
         self._draining.add(self._names.pop(name))
 
     def _drain_withdrawn(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
-        """Takes the names from versions that the registry withdrew, whoever loaded them."""
+        """Removes the names of versions that the registry withdrew, also of those that others loaded."""
         for name, loaded in list(self._names.items()):
             if worker.withdrawn.keys() & set(loaded.digests) and vllm.loaded.get(name) is loaded.request:
                 self._drain(vllm, name)

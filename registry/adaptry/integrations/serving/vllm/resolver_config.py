@@ -12,18 +12,18 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.registry.interface import Registry
 
 MakeLoraRequest = Callable[[str, int, str], Any]
-"""Makes vLLM's `LoRARequest` from name, id and path. (`Any`: vLLM's own type, here.)"""
+"""Makes vLLM's `LoRARequest` from name, id and path. (`Any`: vLLM's own type.)"""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverConfig:
     """A resolver's dependencies and settings. `version` is vLLM's, `base` the configured base
-    (`identify_served_base`), `worker_name` the configured name of the worker. `known_as` stands for the
-    registry and the token: what one token may see is not served to the clients of another. `max_age` is how
-    long names are served as last known while the registry is away. `preload` are names that are loaded before
-    they are requested, and `pin` names that also stay in the engine. In seconds: `refresh_interval` is the
-    shortest time between two refreshes, `linger` how long a replaced adapter stays loaded, and `refusal_ttl`
-    how long a refusal is cached. `clock` returns seconds, `now` the time of day."""
+    (`identify_served_base`), `worker_name` the configured name of the worker. `known_as` identifies the
+    registry and the token, so that clients of one token get nothing that only another token may see.
+    `max_age` is how long names are served as last known while the registry is away. `preload` are names that
+    are loaded before they are requested, and `pin` names that also stay in the engine. In seconds:
+    `refresh_interval` is the shortest time between two refreshes, `linger` how long a replaced adapter stays
+    loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns seconds, `now` the time of day."""
 
     registry: Registry
     cache: Cache

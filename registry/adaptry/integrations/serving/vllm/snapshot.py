@@ -1,4 +1,4 @@
-"""What a vLLM has loaded, as its worker reports it: by whatever way it was loaded, with what is draining."""
+"""Lists what a vLLM has loaded, for its worker's report: loaded by anybody, and what is draining."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def take_snapshot(
 
 _FOREIGN = (
     "loaded through vLLM's HTTP interface, not by the plugin, so it does not follow the registry; if"
-    " `adaptry follow` did that, stop it: one engine has one worker"
+    " `adaptry follow` loaded it, stop that: one engine has one worker"
 )
 
 
@@ -63,12 +63,12 @@ def _is_alias(name: str, one: ResolvedAdapter) -> bool:
 
 
 def load_of(request: Any) -> EngineAdapter:
-    """A load by its own name. (`Any`: vLLM's `LoRARequest`.)"""
+    """The loaded adapter of a request, under its own name. (`Any`: vLLM's `LoRARequest`.)"""
     return EngineAdapter(str(request.lora_name), str(request.lora_path))
 
 
 def _loads(one: ResolvedAdapter) -> list[EngineAdapter]:
-    """The load, once for each version that is in it."""
+    """The loaded adapter, once for each version in it."""
     name = str(one.request.lora_name)
     return [EngineAdapter(name, str(part.path)) for part in one.parts]
 

@@ -1,7 +1,7 @@
-"""Makes one LoRA of several: the sum of their weighted updates, exactly, by putting the factors side by side.
+"""Makes one LoRA of several: exactly the sum of their weighted updates, with the factors side by side.
 
-Computed in vLLM's own process, which has torch, when such a name is first asked for; kept in the cache by the
-digests and weights of its parts.
+It is computed in vLLM's own process, which has torch, when such a name is first requested, and kept in the
+cache by the digests and weights of its parts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adaptry.integrations.serving.cache.cache import CachedAdapter
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Versions with their weights. A version that is there twice counts once, with the sum of its weights."""
+    """Versions with their weights. A version that occurs twice counts once, with the sum of its weights."""
 
     parts: tuple[CachedAdapter, ...]
     weights: Mapping[Digest, float]
@@ -45,7 +45,7 @@ class Stack:
 
     @property
     def key(self) -> str:
-        """The same for the same parts and weights, in any order."""
+        """Identifies the parts and weights, in any order."""
         parts = [[part.digest.hex, self.weights[part.digest]] for part in self.parts]
         return hashlib.sha256(strictjson.canonical([__version__, parts])).hexdigest()[:32]
 
@@ -69,8 +69,8 @@ class Stack:
         plan = plan_combination(CombineRecipe(inputs=inputs, uniform=True), parents)
         if plan.whole.names:
             raise CheckFailed(
-                f"one of {', '.join(part.version.label for part in self.parts)} saved whole weights"
-                f" ({plan.whole.names[0]}), of which there is no weighted sum; request it alone"
+                f"one of {', '.join(part.version.label for part in self.parts)} has whole weights"
+                f" ({plan.whole.names[0]}), which have no weighted sum; request that one alone"
             )
         reserve(plan.size)
         write_adapter_into(build_combined_adapter(plan), folder)

@@ -1,9 +1,8 @@
 """The worker in vLLM: reports to the registry what the engine has, and proves recalls.
 
-It says what is about to be loaded before it is loaded, and gets recalls and rollout assignments in return, as
-`adaptry follow` does. Blocking calls run on its own threads; a lock keeps reports and recalls in order. With
-a token that may not report, or a registry that takes no reports, adapters are served and nothing is proved:
-that is logged once.
+Like `adaptry follow`, it reports a version before it is loaded, and gets recalls and rollout assignments in
+return. Blocking calls run on its own threads; a lock keeps reports and recalls in order. If the token may not
+report, or the registry accepts no reports, adapters are served but nothing is proved; this is logged once.
 """
 
 from __future__ import annotations
@@ -48,19 +47,19 @@ from adaptry.registry.workers import DroppedAdapter, ReportReply, ResidentReport
 log = logging.getLogger("vllm.adaptry")
 
 _CANNOT_REPORT = (PermissionDenied, NotFound, Invalid, ProtocolMismatch)
-"""Answers to a report that the next one would get too."""
+"""Errors of a report that would be the same for the next one."""
 UNREACHABLE = (Unavailable, Unauthenticated, ProtocolMismatch)
-"""Errors that say nothing about an adapter: the registry does not answer, or not to this token."""
-_RETRY_SECONDS = 600.0  # before a registry that took no report is sent one again
+"""Errors that do not concern an adapter: the registry does not answer, or refuses this token."""
+_RETRY_SECONDS = 600.0  # after which a registry that accepts no reports is sent one again
 _THREADS = 16
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
-    """What the engine has: a resident for each name and version, each load by its own name (`loaded`), the
-    names of loads that requests use, the refs it is there to serve, and why names are not served. `seen` is
-    the newest event that was read."""
+    """The engine's state: a resident for each name and version, the loaded adapters under their own names
+    (`loaded`), the loaded names that running requests use, the aliases that are served (`refs`), and why
+    names are not served (`problems`). `seen` is the number of the newest event that was read."""
 
     residents: tuple[ResidentReport, ...] = ()
     loaded: tuple[EngineAdapter, ...] = ()
@@ -72,7 +71,7 @@ class EngineSnapshot:
 
 @dataclass(slots=True)
 class SnapshotEngine:
-    """The engine as a recall sees it: a snapshot, and requests for names, which vLLM answers or refuses."""
+    """The engine for a recall: a snapshot, and requests for names, which vLLM answers or refuses."""
 
     is_refused: Callable[[str], bool]
     is_unload_final: bool = True
@@ -106,7 +105,7 @@ class VllmWorker:
     ) -> None:
         """Raises `Conflict` if another engine of this machine reports as `name`; `Unavailable`."""
         self._claim = claim_name(cache.root, "vllm", name)
-        self.identity = WorkerIdentity(self._claim.name, "vllm", max_age=max_age)
+        self.identity: WorkerIdentity = WorkerIdentity(self._claim.name, "vllm", max_age=max_age)
         self._state_file = StateFile(self._claim.state_path)
         self._version, self._base = version, base[:256] if base else None
         self._snapshot = snapshot
@@ -128,11 +127,11 @@ class VllmWorker:
 
     @property
     def cannot_report(self) -> str | None:
-        """Why the registry takes no reports from this worker; None if it does."""
+        """Why the registry accepts no reports from this worker; None if it does."""
         return self._cannot_report
 
     def is_accounted_for(self, served_as: str, version: VersionInfo) -> bool:
-        """Whether the registry knows that the version may be served under the name, or takes no reports."""
+        """Whether the registry knows that the version may be served under the name, or accepts no reports."""
         return self._cannot_report is not None or (served_as, version.digest) in self._reported
 
     @property
@@ -141,7 +140,7 @@ class VllmWorker:
         return dict(self._recalls.withdrawn)
 
     def close(self) -> None:
-        """Gives the worker's name back, and ends its threads."""
+        """Releases the worker's name, and ends its threads."""
         self._threads.shutdown(wait=False)
         self._claim.lock.release()
 
@@ -183,14 +182,14 @@ class VllmWorker:
     async def loading(
         self, served_as: str, version: VersionInfo, is_away: Callable[[], bool]
     ) -> AsyncIterator[None]:
-        """Reports that the version is about to be loaded under the name, before the block loads it; later if
-        the registry `is_away`. Raises `Unavailable` if it does not answer."""
+        """Reports that the version will be loaded under the name, before the block loads it; if the registry
+        `is_away`, it is reported later. Raises `Unavailable` if it does not answer."""
         key = (served_as, version.digest)
         self._pending[key] = version
         try:
             if key not in self._reported and not is_away():
                 async with self._lock:
-                    # The one before us may have reported for us too, or found that the registry is away.
+                    # Whoever had the lock may have reported this too, or found that the registry is away.
                     if key not in self._reported and not is_away():
                         await self._report()
             yield
@@ -198,7 +197,7 @@ class VllmWorker:
             self._pending.pop(key, None)
 
     async def report(self) -> None:
-        """Sends the state if it changed, or the lease needs it. Raises `Unavailable`, `Unauthenticated`."""
+        """Sends the state if it changed or the lease ends soon. Raises `Unavailable`, `Unauthenticated`."""
         async with self._lock:
             await self._report()
 
@@ -217,7 +216,9 @@ class VllmWorker:
                 )
 
     def _confirm_dropped(self, loaded: Sequence[EngineAdapter]) -> tuple[DroppedAdapter, ...]:
-        for one in self.reply.withdrawn:  # what an earlier process had: its names are not known any more
+        for one in (
+            self.reply.withdrawn
+        ):  # an earlier process may have loaded it under names that are no longer known
             self._recalls.note_name(one.digest, str(Ref.of_revision(one.name, one.digest)))
         return self._recalls.confirm_dropped(self.reply.withdrawn, loaded)
 
@@ -243,7 +244,7 @@ class VllmWorker:
             self._note_cannot_report(error)
             return
         if self._cannot_report:
-            log.warning("the registry takes reports from %s again", self.identity.name)
+            log.warning("the registry accepts reports from %s again", self.identity.name)
             self._cannot_report = None
         if is_sent:
             self._reported = {(one.served_as, one.digest) for one in residents if one.condition != "failed"}
@@ -262,7 +263,7 @@ class VllmWorker:
         self._recalls.update({}, reply.withdrawn, now.loaded)
 
     def _all_residents(self, now: EngineSnapshot) -> tuple[ResidentReport, ...]:
-        """What is loaded, what is about to be, and what failed, each once per name and version."""
+        """What is loaded, what will be loaded, and what failed, each once for each name and version."""
         is_there = {(one.served_as, one.digest) for one in now.residents}
         loading = [
             (name, one, None)
@@ -288,8 +289,8 @@ class VllmWorker:
         self._ask_again_at = time.monotonic() + _RETRY_SECONDS
         if self._cannot_report is None:
             log.warning(
-                "%s cannot report to the registry, so what it serves is not known there, its recalls are not"
-                " proved, and it takes no part in rollouts: %s",
+                "%s cannot report to the registry, so the registry does not know what it serves, its recalls"
+                " are not proved, and it takes no part in rollouts: %s",
                 self.identity.name,
                 error.message,
             )

@@ -1,1 +1,1 @@
-"""What every worker shares, in vLLM or beside an engine: its report, its state file, recalls, retries."""
+"""Code shared by all workers, in vLLM or beside an engine: reports, the state file, recalls, retries."""

@@ -16,7 +16,7 @@ def adapter_metrics(versions: Iterable[LoadedVersion], engine: str) -> Iterator[
     loaded = GaugeMetricFamily("adaptry_adapter_loaded", "1 for each loaded version.", labels=_LABELS)
     last_used = GaugeMetricFamily(
         "adaptry_adapter_last_used_timestamp_seconds",
-        "When a request last used the version, as far as it is known.",
+        "Time of the version's last use, as far as it is known.",
         labels=_LABELS,
     )
     requests = CounterMetricFamily(
@@ -39,6 +39,6 @@ def adapter_metrics(versions: Iterable[LoadedVersion], engine: str) -> Iterator[
 
 
 def _labels(version: LoadedVersion, engine: str) -> tuple[str, ...]:
-    """`version` is empty for a version that others loaded: its digest says which it is."""
+    """The label values. `version` is empty if others loaded the version; its digest identifies it."""
     number = str(version.number) if version.number is not None else ""
     return version.adapter, number, version.digest.brief, engine

@@ -1,4 +1,4 @@
-"""Requests and tokens by adapter, as the proxy or the plugin sees them end."""
+"""Counts requests and tokens by adapter, when they end in the proxy or in vLLM's plugin."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from adaptry.integrations.serving.engines import AdapterUsage
 
 CLIENT_LEFT = 499
-"""The status of a request whose client went away, as other proxies count it; nobody is sent this."""
+"""The status under which a request is counted if its client disconnects, as in other proxies. It is never
+sent."""
 _MAX_NAMES = 4096
 
 
 class AdapterTraffic:
-    """Counts what the adapters of an engine have answered, by the engine's names, for the names that were
-    used most recently: clients may ask for any. Safe to use from any thread."""
+    """Counts answers and tokens by the engine's names for adapters. Only the most recently used names are
+    kept, because clients may send any name. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,6 +36,6 @@ class AdapterTraffic:
                 self._usage.popitem(last=False)
 
     def usage(self) -> Mapping[str, AdapterUsage]:
-        """What each adapter has answered so far."""
+        """The counts of each adapter so far."""
         with self._lock:
             return dict(self._usage)

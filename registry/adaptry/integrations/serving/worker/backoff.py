@@ -18,7 +18,7 @@ ServedVersion = tuple[str, Digest]
 
 _FIRST_PAUSE = 30.0
 _LONGEST_PAUSE = 900.0
-_MIN_ERRORS = 3  # with fewer errors, their rate is no evidence
+_MIN_ERRORS = 3  # fewer errors are no evidence, whatever their rate
 _MAX_ERROR_RATE = 0.05
 
 
@@ -32,7 +32,7 @@ class FailureRecord:
 
 
 class Backoff:
-    """Records failures and says when a version may be retried. `clock` returns seconds."""
+    """Records failures, and decides when a version may be retried. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -73,6 +73,6 @@ class Backoff:
         if errors < _MIN_ERRORS or errors <= _MAX_ERROR_RATE * requests:
             return None
         return (
-            f"{errors:.0f} of {requests:.0f} requests to the engine ended in"
-            " an error since it serves the version"
+            f"{errors:.0f} of {requests:.0f} requests to the engine have failed since it began to serve the"
+            " version"
         )

@@ -1,9 +1,9 @@
-"""What refs last meant, on disk: used while the registry is away, for a limited time.
+"""The last known meanings of refs, on disk: used for a limited time while the registry is away.
 
-One file for each registry and token in the cache's folder, shared by their workers: a worker that starts
-while the registry is away serves what another one knew. The file also keeps the highest generation seen of
-each alias, so that a registry that is behind (a replica that lags, a copy restored from an old backup) is
-noticed. A meaning is as old as the registry's last answer about it.
+The cache's folder has one file for each registry and token, shared by their workers: a worker that starts
+while the registry is away serves what another one knew. The file also has the highest generation seen of each
+alias, so that a registry that is behind (a replica that lags, a copy restored from an old backup) is noticed.
+The age of a meaning is the time since the registry last confirmed it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from adaptry.registry.records import VersionInfo
 
 _MOST = 4096
 _SAVE_EVERY = timedelta(minutes=1)
-"""How old a confirmation may be on the disk: names that are served are confirmed every few seconds."""
+"""How old a confirmation on the disk may become. Served names are confirmed every few seconds, which is too
+often for the disk."""
 _CLOCK_ERROR = timedelta(minutes=5)
-"""A confirmation further in the future than this says that the clock was wrong; it does not count."""
+"""A confirmation further in the future than this was made with a wrong clock; it does not count."""
 
 
 class KnownMeaning(BaseModel):
-    """What a ref meant, and when the registry last said so. `bases`: the bases that were served when the
-    version was found to fit them."""
+    """What a ref meant, and when the registry last confirmed it. `bases`: served bases that the version was
+    found to fit."""
 
     version: VersionInfo
     confirmed_at: datetime
@@ -62,12 +63,12 @@ class LastKnown:
         max_age: timedelta = timedelta(hours=24),
         now: Callable[[], datetime] = _now,
     ) -> None:
-        """Reads the file of a registry and a token, for which `known_as` stands. Unreadable, it counts as
+        """Reads the file of the registry and token that `known_as` identifies. An unreadable file counts as
         empty."""
         self.path = folder / f"known-{hashlib.sha256(known_as.encode()).hexdigest()[:16]}.json"
         self.max_age = max_age
         self._now = now
-        self._guard = threading.Lock()  # held for moments only: the event loop waits for it
+        self._guard = threading.Lock()  # held only briefly, because the event loop waits for it
         self._saving = threading.Lock()
         self._state = KnownMeanings()
         self._is_changed = False
@@ -92,7 +93,7 @@ class LastKnown:
             self._merge(found)
 
     def confirm(self, ref: Ref, version: VersionInfo, base: Digest | None = None) -> None:
-        """Notes that the registry just said that the ref means the version; `base` is one that it fits."""
+        """Records that the registry has just confirmed the meaning of the ref. The version fits `base`."""
         with self._guard:
             before = self._state.meanings.get(str(ref))
             is_same = before is not None and before.version.digest == version.digest
@@ -107,13 +108,14 @@ class LastKnown:
             self._shrink()
 
     def forget(self, ref: Ref) -> None:
-        """Notes that the ref means nothing any more."""
+        """Records that the ref has no meaning any more."""
         with self._guard:
             if self._state.meanings.pop(str(ref), None):
                 self._is_changed = True
 
     def require_current(self, ref: Ref, generation: int) -> None:
-        """Notes an alias's generation. Raises `Conflict` if a higher one was seen: the registry is behind."""
+        """Records an alias's generation. Raises `Conflict` if a higher one was seen: the registry is
+        behind."""
         with self._guard:
             seen = self._state.generations.get(str(ref), generation)
             if generation < seen:

@@ -1,4 +1,4 @@
-"""A version that an engine has loaded, with what is known of its use."""
+"""A version that an engine has loaded, and its use as far as it is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaptry.integrations.serving.engines import AdapterUsage
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
     """A version in an engine, under one name or several. `number` is None if the version was loaded by
-    others; `last_used` is a Unix time; `usage` is None if nobody counts it."""
+    others; `last_used` is a Unix time; `usage` is None if it is not counted."""
 
     adapter: str
     number: int | None

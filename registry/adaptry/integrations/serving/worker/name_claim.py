@@ -1,7 +1,7 @@
-"""Names of workers in engines: each living engine of a machine has one that no other has.
+"""Names of workers in engines, unique among the running engines of a machine.
 
-A name is held by a lock in the cache's folder for as long as the process lives, so an engine that starts
-again has the name, and the state file, of the one that ended.
+The process holds a lock on its name in the cache's folder until it ends. So an engine that restarts gets its
+previous name and state file again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def claim_name(folder: Path, engine: str, configured: str | None = None) -> Name
         claim = _try_claim(folder, configured)
         if claim is None:
             raise Conflict(
-                f"another engine on this machine reports as {configured}; give this one a name of its own"
+                f"another engine on this machine reports as {configured}; give this one another name"
                 " (ADAPTRY_WORKER)"
             )
         return claim
@@ -54,6 +54,7 @@ def _try_claim(folder: Path, name: str) -> NameClaim | None:
 
 
 def _default_name(folder: Path, engine: str) -> str:
-    """Caches of one machine are told apart by a digest of their folder: only their engines see the locks."""
+    """The name without a number. It has a digest of the cache's folder, since other caches have other
+    locks."""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60].strip("-._") or "host"
     return f"{host}-{engine}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"

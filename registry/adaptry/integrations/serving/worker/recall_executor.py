@@ -1,4 +1,4 @@
-"""Drops withdrawn versions and verifies it: unloads, deletes files, then sends a request to be refused.
+"""Drops withdrawn versions, and verifies that: unloads, deletes the files, sends a request that must fail.
 
 The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM
 exits if the files are gone). Once they are deleted, an engine that reloads an unloaded adapter from a path it
@@ -26,7 +26,7 @@ from adaptry.registry.workers import DroppedAdapter, RecallProof, Withdrawal
 
 
 class RecallEngine(Protocol):
-    """What a recall asks of an engine, as `Engine` answers it over HTTP."""
+    """The part of an engine that recalls use. `Engine` implements it over HTTP."""
 
     @property
     def is_unload_final(self) -> bool: ...
@@ -86,8 +86,8 @@ class RecallExecutor:
         return self._is_reversed_by(version)
 
     def _is_reversed_by(self, version: VersionInfo) -> bool:
-        """Whether the recall of a version is reversed by its state. Not by an older one than we know of (an
-        old backup, a replica that lags), nor by that of another adapter's version with the same files."""
+        """Whether the version's state reverses its recall. An older state than the known one (an old backup,
+        a replica that lags) does not, nor does that of another adapter's version with the same files."""
         known = self.state_file.state.recall_generations.get(version.digest, -1)
         return self.withdrawn.get(version.digest) == version.name and version.state_generation > known
 
@@ -98,8 +98,8 @@ class RecallExecutor:
     def _record(self, digest: Digest, name: AdapterName, reason: str, generation: int | None) -> None:
         state = self.state_file.state
         if digest not in self.withdrawn:
-            self.log(f"{reason}: it is dropped here")
-        if len(reason) >= len(self._reasons.get(digest, "")):  # the registry's own words say more
+            self.log(f"{reason}: it is being dropped here")
+        if len(reason) >= len(self._reasons.get(digest, "")):  # the registry's own sentence has more detail
             self._reasons[digest] = reason
         state.recalled[digest] = name
         if generation is not None:
@@ -120,7 +120,7 @@ class RecallExecutor:
         for digest in self.withdrawn:
             is_used = any(one.digest == digest for one in loaded) or self._names.get(digest, set()) & busy
             if not is_used and self.cache.recall_reason(digest) is None:
-                try:  # files that the engine, or another one, may still read stay until it lets go of them
+                try:  # files stay as long as this engine or another one may read them
                     self.cache.recall(digest, self._reasons.get(digest, "withdrawn"))
                 except Unavailable as error:  # not reported as dropped; the next pass tries again
                     self.log(error.message)
@@ -149,7 +149,8 @@ class RecallExecutor:
         return all(name in listed or self.engine.refuses(name) for name in names)
 
     def _ensure_restarted(self, digests: set[Digest]) -> bool:
-        """Restarts the engine unless it did so after these versions' files were deleted; whether it has."""
+        """Restarts the engine, unless it was restarted since these versions' files were deleted. Returns
+        whether it was."""
         if digests <= self._restarted:
             return True
         try:

@@ -21,15 +21,15 @@ class ReportSender:
     """Sends one worker's reports. `reply` is the registry's latest reply."""
 
     def __init__(self, registry: Registry, recalls: RecallExecutor) -> None:
-        self.reply = ReportReply(seq=0)
+        self.reply: ReportReply = ReportReply(seq=0)
         self._registry = registry
         self._recalls = recalls
         self._reported_at = 0.0
         self._last_report: object = None
 
     def send(self, report: WorkerReport) -> bool:
-        """Sends the report, unless the same was sent and holds for a while. Returns whether it was sent.
-        Raises as `Registry.workers.report`."""
+        """Sends the report, unless an identical one was sent and its lease is still fresh. Returns whether it
+        was sent. Raises as `Registry.workers.report`."""
         content = report.model_dump()
         is_fresh = time.monotonic() - self._reported_at < report.lease / 3
         if content == self._last_report and is_fresh and not (self.reply.withdrawn or self.reply.turns):

@@ -48,16 +48,16 @@ class StateFile:
     """The state file at `path`, created with the first save. Only one worker may write it."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the file. Unreadable, it counts as empty: the engine is asked anyway what it has loaded."""
+        """Reads the file. An unreadable file counts as empty, since the engine lists what it has loaded."""
         self.path = path
-        self.state = WorkerState()
+        self.state: WorkerState = WorkerState()
         with contextlib.suppress(FileNotFoundError, ValidationError, UnicodeDecodeError):
             self.state = WorkerState.model_validate_json(path.read_text(encoding="utf-8"))
         self._written = self.state.model_dump_json()
 
     def save_if_possible(self) -> None:
-        """As `save`, but a write error is ignored; the next save writes the same state. For steps that may
-        not fail because of the file."""
+        """As `save`, but ignores write errors; the next save writes the same state. For steps that must not
+        fail because of the file."""
         with contextlib.suppress(Unavailable):
             self.save()
 

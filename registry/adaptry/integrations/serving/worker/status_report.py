@@ -19,9 +19,9 @@ _MOST_TROUBLES = 256
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """What a worker reports of itself: its name, the kind of engine, how many adapters may be loaded at once
-    (`slots`), for how many seconds a report holds (`lease`), the engine's address, and for how many seconds
-    it serves last known versions without the registry (`max_age`)."""
+    """A worker's own data in a report: its name, the kind of engine, the maximum number of loaded adapters
+    (`slots`), the seconds for which a report is valid (`lease`), the engine's address, and the seconds for
+    which it serves last known versions without the registry (`max_age`)."""
 
     name: str
     engine: str
@@ -111,7 +111,7 @@ def build_report(
 
 
 def _adapter_of_name(served_as: str) -> AdapterName | None:
-    """The adapter of a name that another loaded, such as vLLM's resolver (`acme/tone@prod@sha256:…`)."""
+    """The adapter of a name that others loaded, such as vLLM's resolver (`acme/tone@prod@sha256:…`)."""
     try:
         return AdapterName.parse(served_as.partition("@")[0])
     except InvalidRef:

@@ -63,6 +63,7 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
             return
         name, namespace = row.name, row.name.partition("/")[0]
         yield from compare_values(name, "its namespace", row.namespace, namespace, "its name")
+        yield from guard_problems(name, partial(_version_count, tx, row))
         history = read_history(tx, key, name, shared.timeline)
         yield from guard_problems(name, partial(_numbering, tx, row, history, shared))
         yield from guard_problems(name, partial(_names_in_events, name, history))
@@ -80,6 +81,14 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
         yield from guard_problems(name, partial(evidence.problems, tx, row, history))
         yield from guard_problems(name, partial(promotions.problems, tx, row, history))
         yield from guard_problems(name, partial(search_index.problems, tx, row))
+
+
+def _version_count(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
+    count = select(func.count()).select_from(VersionRow).where(VersionRow.adapter_id == row.id)
+    for problem in compare_values(
+        row.name, "its number of versions", row.version_count, tx.exec(count).one(), "its rows"
+    ):
+        yield IntegrityProblem(problem.where, problem.reason, "derived", f"version-count:{row.id}")
 
 
 def _itself(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:

@@ -36,6 +36,7 @@ from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
 from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
@@ -93,6 +94,8 @@ __all__ = [
     "UsedIdTokenRow",
     "VersionDetailRow",
     "VersionRow",
+    "WebhookDeliveryRow",
+    "WebhookRow",
     "WeightsRow",
     "WorkerRow",
 ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index
-from sqlmodel import Field
+from sqlalchemy import Index, text
+from sqlmodel import Field, col
 
 from adaptry.storage.catalog.rows.row import Moment, Row
+
+EXISTS = text("deleted_at IS NULL")
+"""Written out, since a database uses a partial index only if a statement has the same text."""
 
 
 class NamespaceRow(Row, table=True):
@@ -23,11 +26,14 @@ class AdapterRow(Row, table=True):
     """An adapter, or the tombstone of a deleted one: its numbering continues if the name is used again.
 
     `moved_to` is the key of the adapter that had this name before it was renamed. `folded`: see
-    `catalog.case_conflicts`; a tombstone has none.
+    `catalog.case_conflicts`; a tombstone has none. `version_count`: its versions, in any state.
     """
 
     __tablename__ = "adapters"
-    __table_args__ = (Index("ix_adapters_folded", "folded", unique=True),)
+    __table_args__ = (
+        Index("ix_adapters_folded", "folded", unique=True),
+        Index("ix_adapters_visible", "visibility", "name", sqlite_where=EXISTS, postgresql_where=EXISTS),
+    )
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
     namespace: str = Field(index=True)
@@ -39,8 +45,26 @@ class AdapterRow(Row, table=True):
     deleted_at: datetime | None = Field(default=None, sa_type=Moment)
     next_number: int = 1
     downloads: int = 0
+    version_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     moved_to: int | None = Field(default=None, index=True)
     folded: str | None = None
+
+
+for _order, _value in {
+    "updated": col(AdapterRow.updated_at),
+    "downloads": col(AdapterRow.downloads),
+    "versions": col(AdapterRow.version_count),
+}.items():
+    # For pages of adapters, sorted as `adapter_pages` sorts them; of all namespaces, and of one.
+    _by = (col(AdapterRow.visibility), _value.desc(), col(AdapterRow.name))
+    Index(f"ix_adapters_{_order}", *_by, sqlite_where=EXISTS, postgresql_where=EXISTS)
+    Index(
+        f"ix_adapters_namespace_{_order}",
+        col(AdapterRow.namespace),
+        *_by,
+        sqlite_where=EXISTS,
+        postgresql_where=EXISTS,
+    )
 
 
 class AliasRow(Row, table=True):

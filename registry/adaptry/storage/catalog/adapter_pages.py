@@ -1,0 +1,212 @@
+"""Pages of adapters, in every order and for every reader; the cost does not grow with the number of adapters.
+
+What a reader sees consists of spans, each of which an index keeps together in the order of the listing: the
+public adapters, the private ones of a namespace. Each span gives its first entries, and the first of all
+these are the page. For a reader of very many namespaces, one index of all adapters is read instead, since a
+good part of it is visible. A grant on names with a prefix is the exception: except in name order, all its
+adapters are sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, literal, select, union
+from sqlmodel import col
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
+from adaptry.registry.records import AdapterInfo, Page
+from adaptry.registry.sort_keys import AdapterSortKey
+from adaptry.storage.catalog import adapters, cursors
+from adaptry.storage.catalog.access import ReadScope, is_among
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import AdapterRow
+from adaptry.storage.catalog.rows.adapters import EXISTS
+from adaptry.storage.catalog.version_info import table_of
+
+_A = table_of(AdapterRow)
+_MOST_SPANS = 50
+_COLUMNS = {
+    "name": _A.c.name,
+    "updated": _A.c.updated_at,
+    "downloads": _A.c.downloads,
+    "versions": _A.c.version_count,
+}
+_COUNT = bindparam("count", type_=_A.c.id.type)
+
+Entries = Select[Any]
+"""Selects keys of adapters with their name and the value of the order. (`Any`: typed by its columns.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The adapters of a namespace or of all, in an order; `reverse`: in the reverse order."""
+
+    namespace: str | None = None
+    sort: AdapterSortKey = "name"
+    reverse: bool = False
+
+    @property
+    def about(self) -> str:
+        """Identifies the listing in its cursors."""
+        order = "" if self.sort == "name" and not self.reverse else f" by {self.sort} {self.reverse:d}"
+        return f"adapters {self.namespace or ''}{order}"
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether its values descend; names with equal values are in the other direction."""
+        return (self.sort != "name") is not self.reverse
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The position of an adapter in a listing."""
+
+    value: object
+    name: str
+
+
+def page(
+    tx: Transaction, scope: ReadScope, listing: Listing, cursor: str | None, limit: int
+) -> Page[AdapterInfo]:
+    """Raises `Invalid` for a cursor of another listing."""
+    after = None if cursor is None else _decode(listing, cursor)
+    spans = list(_spans(scope, listing))
+    if len(spans) > _MOST_SPANS:
+        spans = list(_all_visible(scope, listing))
+    parts = [part for span in spans for part in _after(listing, span, after)]
+    statement = _first(listing, [_part(listing, part) for part in parts])
+    found = tx.connection().execute(statement, {"count": limit + 1}).all()
+    shown = found[:limit]
+    last = _Place(shown[-1].value, shown[-1].name) if len(found) > limit else None
+    return Page[AdapterInfo](
+        items=adapters.infos(tx, [row.id for row in shown]), next=last and _encode(listing, last)
+    )
+
+
+def _spans(scope: ReadScope, listing: Listing) -> Iterator[ColumnElement[bool]]:
+    """Conditions that together hold for exactly the visible adapters."""
+    if listing.sort == "name":
+        yield from _spans_of_names(scope, listing.namespace)
+        return
+    public, private = _A.c.visibility == "public", _A.c.visibility == "private"
+    namespace = listing.namespace
+    within = [] if namespace is None else [_A.c.namespace == namespace]
+    yield and_(*within, public)
+    if scope.namespaces is None or namespace in scope.namespaces:
+        yield and_(*within, private)
+        return
+    if namespace is None:
+        yield from (and_(_A.c.namespace == one, private) for one in scope.namespaces)
+    # Not `private`: a planner might then read all private adapters in order, instead of these names.
+    yield from (and_(names, _A.c.visibility != "public") for names in _named(scope, namespace))
+
+
+def _spans_of_names(scope: ReadScope, namespace: str | None) -> Iterator[ColumnElement[bool]]:
+    """The same, as ranges of names, which may overlap the public adapters."""
+    within = [] if namespace is None else [_of_namespace(namespace)]
+    if scope.namespaces is None or namespace in scope.namespaces:
+        yield and_(EXISTS, *within)
+        return
+    yield and_(_A.c.visibility == "public", *within)
+    if namespace is None:
+        yield from map(_of_namespace, scope.namespaces)
+    yield from _named(scope, namespace)
+
+
+def _named(scope: ReadScope, namespace: str | None) -> Iterator[ColumnElement[bool]]:
+    """The names outside the readable namespaces."""
+    return (
+        is_among(col(AdapterRow.name), names)
+        for names in scope.names
+        if namespace is None or names.startswith(f"{namespace}/")
+    )
+
+
+def _all_visible(scope: ReadScope, listing: Listing) -> Iterator[ColumnElement[bool]]:
+    """The visible adapters as parts of two indexes of all adapters."""
+    seen = scope.adapter_condition()
+    assert seen is not None and listing.namespace is None
+    if listing.sort == "name":
+        yield seen
+        return
+    yield from (and_(_A.c.visibility == one, seen) for one in ("public", "private"))
+
+
+def _of_namespace(namespace: str) -> ColumnElement[bool]:
+    return is_among(col(AdapterRow.name), f"{namespace}/*")
+
+
+def _after(
+    listing: Listing, span: ColumnElement[bool], place: _Place | None
+) -> Iterable[ColumnElement[bool]]:
+    """The entries of a span after a place: with the same value, and with later ones. Each is a range of an
+    index.
+    """
+    if place is None:
+        return [span]
+    value = _COLUMNS[listing.sort]
+    if listing.sort == "name":
+        return [and_(span, value < place.name if listing.is_descending else value > place.name)]
+    limit = literal(place.value, value.type)
+    later, beyond = (
+        (_A.c.name > place.name, value < limit)
+        if listing.is_descending
+        else (_A.c.name < place.name, value > limit)
+    )
+    return [and_(span, value == limit, later), and_(span, beyond)]
+
+
+def _part(listing: Listing, condition: ColumnElement[bool]) -> Entries:
+    value = _COLUMNS[listing.sort]
+    order = (
+        (value.desc() if listing.is_descending else value.asc(),)
+        if listing.sort == "name"
+        else (value.desc(), _A.c.name)
+        if listing.is_descending
+        else (value.asc(), _A.c.name.desc())
+    )
+    return (
+        select(_A.c.id, _A.c.name, value.label("value"))
+        .where(EXISTS, condition)
+        .order_by(*order)
+        .limit(_COUNT)
+    )
+
+
+def _first(listing: Listing, parts: Sequence[Entries]) -> Any:
+    """The first entries of all parts. (`Any`: one selection or several.)"""
+    if len(parts) == 1:
+        return parts[0]
+    # Not `union_all`: the names of two grants may overlap, and in name order the public adapters do.
+    every = union(*(select(part.subquery()) for part in parts)).subquery()
+    value, name = every.c.value, every.c.name
+    order = (value.desc(), name) if listing.is_descending else (value, name.desc())
+    return select(every).order_by(*order).limit(_COUNT)
+
+
+def _encode(listing: Listing, place: _Place) -> str:
+    if listing.sort == "name":
+        return cursors.encode(place.name, listing.about)
+    value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
+    return cursors.encode(f"{value} {place.name}", listing.about)
+
+
+def _decode(listing: Listing, cursor: str) -> _Place:
+    text = cursors.decode(cursor, listing.about)
+    if listing.sort == "name":
+        return _Place(text, text)
+    value, _, name = text.partition(" ")
+    try:
+        AdapterName.parse(name)
+        if listing.sort == "updated":
+            return _Place(datetime.fromisoformat(value).astimezone(UTC), name)
+        if not (value.isascii() and value.isdigit() and int(value) <= cursors.INTEGER):
+            raise ValueError(value)
+        return _Place(int(value), name)
+    except (Invalid, ValueError, OverflowError):
+        raise cursors.foreign() from None

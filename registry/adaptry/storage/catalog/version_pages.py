@@ -1,0 +1,86 @@
+"""Pages of an adapter's versions, in every order.
+
+Newest first follows an index. For every other order but the reverse, the versions of the adapter are sorted
+for each page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import select as select_columns
+from sqlmodel import col
+
+from adaptry.registry.records import Page, VersionInfo
+from adaptry.registry.sort_keys import parse_version_sort
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import MetricSummaryRow, VersionRow
+from adaptry.storage.catalog.version_info import by_keys
+
+_COLUMNS = {
+    "newest": col(VersionRow.number),
+    "downloads": col(VersionRow.downloads),
+    "rank": col(VersionRow.rank),
+    "size": col(VersionRow.size),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionListing:
+    """An order of an adapter's versions, as `sort_keys` names it."""
+
+    sort: str = "newest"
+    reverse: bool = False
+
+    def about(self, adapter: AdapterRecord) -> str:
+        """Identifies the listing in its cursors."""
+        order = "" if self == VersionListing() else f" by {self.sort} {self.reverse:d}"
+        return f"versions {adapter.key}{order}"
+
+
+def page(
+    tx: Transaction, adapter: AdapterRecord, listing: VersionListing, cursor: str | None, limit: int
+) -> Page[VersionInfo]:
+    """Raises `Invalid` for an unknown sort key, and for a cursor of another listing."""
+    about = listing.about(adapter)
+    last = cursors.decode_number(cursor, about)
+    column, metric = parse_version_sort(listing.sort)
+    value: Any = col(MetricSummaryRow.newest) if column is None else _COLUMNS[column]  # a column
+    query = select_columns(col(VersionRow.id), col(VersionRow.number), value.label("value")).where(
+        col(VersionRow.adapter_id) == adapter.key
+    )
+    if column is None:
+        of_version = col(MetricSummaryRow.version_id) == col(VersionRow.id)
+        query = query.outerjoin(MetricSummaryRow, and_(of_version, col(MetricSummaryRow.metric) == metric))
+    if last is not None:
+        place = tx.execute(query.where(col(VersionRow.number) == last)).first()
+        query = query.where(_is_after(listing, value, place.value if place else None, last))
+    rows = tx.execute(query.order_by(*_order(listing, value)).limit(limit + 1)).all()
+    shown = rows[:limit]
+    following = cursors.encode(shown[-1].number, about) if len(rows) > limit else None
+    return Page[VersionInfo](items=by_keys(tx, [row.id for row in shown]), next=following)
+
+
+def _order(listing: VersionListing, value: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
+    number = col(VersionRow.number).asc() if listing.reverse else col(VersionRow.number).desc()
+    if listing.sort == "newest":
+        return (number,)
+    return (value.asc() if listing.reverse else value.desc()).nulls_last(), number
+
+
+def _is_after(
+    listing: VersionListing, value: ColumnElement[Any], last: object, number: int
+) -> ColumnElement[bool]:
+    """Whether a version comes after the one with the value `last` and that number."""
+    numbers = col(VersionRow.number)
+    beyond = numbers > number if listing.reverse else numbers < number
+    if listing.sort == "newest":
+        return beyond
+    if last is None:
+        return and_(value.is_(None), beyond)
+    further = value > last if listing.reverse else value < last
+    return or_(further, and_(value == last, beyond), value.is_(None))

@@ -1,0 +1,254 @@
+"""Messages to webhooks in the catalog.
+
+The events are the outbox: they are written in the transaction of the change, numbered without gaps for
+readers, and never altered. A webhook's cursor says up to which of them messages were made. Whoever makes
+messages moves the cursor in the same transaction, from where it was seen: of two servers, one succeeds.
+
+Whoever sends a message claims it by moving the time from which others may: nobody else sends it before, and
+if the sender dies, somebody does afterwards, with the same id.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, insert, update
+from sqlmodel import col, select
+
+from adaptry.registry.events import NameFilter
+from adaptry.registry.records import Event, Page
+from adaptry.registry.webhooks import TEST_KIND, DeliveryState, WebhookDelivery, WebhookInfo
+from adaptry.storage.catalog import cursors, events, webhooks
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.events import StoredEvent
+from adaptry.storage.catalog.rows import WebhookDeliveryRow
+from adaptry.storage.catalog.webhooks import WebhookRecord
+
+_Row = WebhookDeliveryRow
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessages:
+    """Events that a webhook is to be sent, out of those after `was` and up to `cursor`."""
+
+    webhook: int
+    was: int
+    cursor: int
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimBounds:
+    """Nobody else sends a claimed message before `until`. One that was tried `most_tries` times, or was
+    created before `oldest`, fails."""
+
+    until: datetime
+    most_tries: int
+    oldest: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedDelivery:
+    """A message to send now. `event` is None for a test."""
+
+    id: int
+    message: str
+    attempt: int
+    created_at: datetime
+    webhook: WebhookRecord
+    event: Event | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a try; `retry_at` is set if there is another one."""
+
+    is_success: bool
+    tried_at: datetime
+    milliseconds: int
+    status: int | None = None
+    error: str | None = None
+    retry_at: datetime | None = None
+
+
+def find_new(tx: Transaction, now: datetime) -> list[NewMessages]:
+    """What is to be sent of the events that no messages were made of yet, at most `events.SPAN` each."""
+    newest = events.newest(tx)
+    read: dict[int, tuple[StoredEvent, ...]] = {}
+    found = []
+    for one in webhooks.enabled(tx, now):
+        if one.cursor >= newest:
+            continue
+        if one.cursor not in read:
+            read[one.cursor] = events.read_since(tx, one.cursor)
+        stored = read[one.cursor]
+        wanted = _wanted(tx, one, stored)
+        last = stored[-1].event.seq if stored else newest  # numbers are skipped at the start of an epoch
+        found.append(NewMessages(one.info.id, one.cursor, last, wanted))
+    return found
+
+
+def add_new(tx: Transaction, messages: NewMessages, now: datetime) -> bool:
+    """Adds the messages, unless somebody else has; whether it did."""
+    if not webhooks.advance(tx, messages.webhook, messages.was, messages.cursor):
+        return False
+    rows = [
+        {
+            "message": _new_id(),
+            "webhook_id": messages.webhook,
+            "event": event.seq,
+            "kind": event.kind,
+            "state": "pending",
+            "created_at": now,
+            "due_at": now,
+            "attempts": 0,
+        }
+        for event in messages.events
+    ]
+    if rows:
+        tx.execute(insert(_Row), rows)
+    return True
+
+
+def add_test(tx: Transaction, webhook: int, now: datetime) -> WebhookDelivery:
+    row = _Row(message=_new_id(), webhook_id=webhook, kind=TEST_KIND, created_at=now, due_at=now)
+    tx.add(row)
+    return _delivery(row)
+
+
+def next_due(tx: Transaction, webhook: int) -> datetime | None:
+    """When the webhook's next message may be sent."""
+    query = select(_Row.due_at).where(_Row.webhook_id == webhook, _Row.state == "pending")
+    return tx.exec(query.order_by(col(_Row.due_at)).limit(1)).first()
+
+
+def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> ClaimedDelivery | None:
+    """The webhook's next message; None if none is due.
+
+    On the way, messages fail that may not be tried again, and those about events that the owner may not read
+    any more are withheld.
+    """
+    record = webhooks.find(tx, webhook, now)
+    if record is None or record.info.disabled_at is not None:
+        return None
+    query = select(_Row).where(_Row.webhook_id == webhook, _Row.state == "pending", col(_Row.due_at) <= now)
+    for row in tx.exec(query.order_by(col(_Row.due_at), col(_Row.id))):
+        if row.attempts >= bounds.most_tries or row.created_at < bounds.oldest:
+            row.state = "failed"
+            continue
+        event = _readable_event(tx, record, row.event)
+        if event is None and row.event is not None:
+            row.state = "withheld"
+            continue
+        row.attempts, row.due_at = row.attempts + 1, bounds.until
+        assert row.id is not None
+        return ClaimedDelivery(row.id, row.message, row.attempts, row.created_at, record, event)
+    return None
+
+
+def store_outcome(tx: Transaction, claimed: ClaimedDelivery, outcome: Outcome) -> None:
+    """Does nothing for a message that was deleted, or sent again by hand, meanwhile."""
+    row = tx.get(_Row, claimed.id)
+    if row is None or row.attempts != claimed.attempt or row.state != "pending":
+        return
+    row.tried_at, row.milliseconds = outcome.tried_at, outcome.milliseconds
+    row.status, row.error = outcome.status, outcome.error
+    if outcome.is_success:
+        row.state = "delivered"
+    elif outcome.retry_at is None:
+        row.state = "failed"
+    else:
+        row.due_at = outcome.retry_at
+    webhooks.note_result(tx, row.webhook_id, is_success=outcome.is_success)
+
+
+def page(tx: Transaction, webhook: int, cursor: str | None, limit: int) -> Page[WebhookDelivery]:
+    """Newest first."""
+    about = f"deliveries {webhook}"
+    before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
+    query = select(_Row).where(_Row.webhook_id == webhook).order_by(col(_Row.id).desc())
+    if before is not None:
+        query = query.where(col(_Row.id) < before)
+    rows = tx.exec(query.limit(limit + 1)).all()
+    last = rows[limit - 1].id if len(rows) > limit else None
+    return Page[WebhookDelivery](
+        items=tuple(map(_delivery, rows[:limit])),
+        next=cursors.encode(last, about) if last is not None else None,
+    )
+
+
+def send_again(tx: Transaction, webhook: int, message: str, now: datetime) -> WebhookDelivery | None:
+    """Makes a message pending, with all tries; None if the webhook has none with that id."""
+    query = select(_Row).where(_Row.webhook_id == webhook, _Row.message == message)
+    row = tx.exec(query).first()
+    if row is None:
+        return None
+    row.state, row.created_at, row.due_at, row.attempts = "pending", now, now, 0
+    return _delivery(row)
+
+
+def fail_pending(tx: Transaction, webhook: int, reason: str) -> None:
+    """Of a webhook that was disabled."""
+    which = (col(_Row.webhook_id) == webhook, col(_Row.state) == "pending")
+    tx.execute(update(_Row).where(*which).values(state="failed", error=reason))
+
+
+def prune(tx: Transaction, before: datetime, limit: int) -> int:
+    """Deletes messages that were created before then; how many, at most `limit`."""
+    old = select(_Row.id).where(col(_Row.created_at) < before).order_by(col(_Row.created_at)).limit(limit)
+    ids = list(tx.exec(old))
+    if ids:
+        tx.execute(delete(_Row).where(col(_Row.id).in_(ids)))
+    return len(ids)
+
+
+def _wanted(tx: Transaction, webhook: WebhookRecord, stored: Iterable[StoredEvent]) -> tuple[Event, ...]:
+    """Those that the webhook asks for, as far as its owner may read them now."""
+    owner = webhooks.owner(tx, webhook.info.id)
+    if owner is None:
+        return ()
+    info = webhook.info
+    names = NameFilter((f"{info.namespace}/{info.adapters}",))
+    return tuple(
+        one.redacted_for(owner)
+        for one in stored
+        if one.name is not None
+        and _is_of_kind(info, one.event.kind)
+        and names.matches(one.event)
+        and one.is_visible_to(owner)
+    )
+
+
+def _readable_event(tx: Transaction, webhook: WebhookRecord, seq: int | None) -> Event | None:
+    if seq is None:
+        return None
+    stored = (one for one in events.read_since(tx, seq - 1, 1) if one.event.seq == seq)
+    return next(iter(_wanted(tx, webhook, stored)), None)
+
+
+def _is_of_kind(info: WebhookInfo, kind: str) -> bool:
+    return not info.kinds or kind in info.kinds or f"{kind.partition('.')[0]}.*" in info.kinds
+
+
+def _new_id() -> str:
+    return f"msg_{secrets.token_hex(12)}"
+
+
+def _delivery(row: WebhookDeliveryRow) -> WebhookDelivery:
+    state: DeliveryState = row.state  # type: ignore[assignment]  # a column holds what was stored
+    return WebhookDelivery(
+        message=row.message,
+        event=row.event,
+        kind=row.kind,
+        state=state,
+        created_at=row.created_at,
+        due_at=row.due_at if row.state == "pending" else None,
+        attempts=row.attempts,
+        tried_at=row.tried_at,
+        status=row.status,
+        error=row.error,
+        milliseconds=row.milliseconds,
+    )

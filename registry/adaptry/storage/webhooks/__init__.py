@@ -1,0 +1,1 @@
+"""Sending events to webhooks: messages, signatures, tries, and the sender's loop."""

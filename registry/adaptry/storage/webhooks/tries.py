@@ -1,0 +1,28 @@
+"""When a message is tried again: at most eight tries within a day, at growing intervals with a random part.
+
+Pure functions of values; the caller passes times and the random number.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+PAUSES = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 25200.0, 28800.0)
+"""Seconds between one try and the next: 22.6 hours together."""
+MOST_TRIES = len(PAUSES) + 1
+EXPIRY = timedelta(hours=24)
+GONE = 410
+"""The status with which a receiver says that it wants no more messages."""
+_JITTER = 0.85, 1.05
+
+
+def next_try(attempt: int, created_at: datetime, now: datetime, random: float) -> datetime | None:
+    """The time after try number `attempt` (from 1) failed; None if it was the last one.
+
+    `random` is from 0 to 1. All tries are within a day of `created_at`.
+    """
+    if attempt >= MOST_TRIES:
+        return None
+    low, high = _JITTER
+    at = now + timedelta(seconds=PAUSES[attempt - 1] * (low + (high - low) * random))
+    return at if at < created_at + EXPIRY else None
