@@ -35,9 +35,9 @@ def login(
 ) -> None:
     """Save a token for a server.
 
-    Asks for the token, or reads it from stdin or a file, or gets one that you approve in a browser. The token is tried first, then saved in a file that
-    only you can read. The code of an invitation (`adaptry user invite`) is exchanged for a token first. URL
-    is the server's address. Default: ADAPTRY_URL.
+    Asks for the token, or reads it from stdin or a file, or gets one that you approve in a browser. The token
+    is tried first, then saved in a file that only you can read. The code of an invitation (`adaptry user
+    invite`) is exchanged for a token first. URL is the server's address. Default: ADAPTRY_URL.
     """
     server = require_server(url)
     if sum((adapter is not None, token_file is not None, in_browser)) > 1:
