@@ -35,11 +35,13 @@ from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
 from adaptry.storage.webhooks.delivery import webhook_connector
 from adaptry.storage.webhooks.sender import sending_webhooks
+from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.denials import DenialRecorder
 from adaptry_api.domain_metrics import DomainMetrics
 from adaptry_api.draining import DrainState
+from adaptry_api.etags import TaggedAnswer
 from adaptry_api.event_stream import EventBroadcaster
 from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
@@ -77,6 +79,8 @@ class AppState:
             presign_uploads=settings.presign_uploads,
             is_serving=True,
         )
+        for role in Registry.__annotations__:
+            getattr(self._registry, role)  # imports it now, so that no request waits for that
         given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
@@ -90,6 +94,7 @@ class AppState:
         self._registry_of = lru_cache(maxsize=_IDENTITIES)(self._registry.on_behalf_of)
         self._sequencer, self._has_warned = Sequencer(self.catalog, context.log_key), False
         self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
+        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
@@ -98,7 +103,7 @@ class AppState:
         )
         self.issuer_keys = IssuerKeys(self.connector)
         context.note_token_use = self.authenticator.note_use
-        self._sends_webhooks = settings.catalog is None  # otherwise the runners do
+        self._sends_webhooks = settings.send_webhooks and settings.catalog is None
         self._webhook_connector = webhook_connector(
             tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
         )

@@ -99,16 +99,23 @@ async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Ident
 
 
 async def visitor(request: Request) -> Identity:
-    """The identity of the browser's session, or else of the request's token: the access rule of pages.
-
-    Raises `Unauthenticated`.
+    """The identity of the browser's session, or else of the request's token, looked up once per request: the
+    access rule of pages. Raises `Unauthenticated`.
     """
     known = getattr(request.state, "identity", None)
-    if known is None and "authorization" not in request.headers and has_session_cookie(request):
-        known = await to_thread.run_sync(session_identity, app_state_of(request), request)
+    if known is None:
+        known = request.state.identity = await visitor_now(request)
+    return cast(Identity, known)
+
+
+async def visitor_now(request: Request) -> Identity:
+    """The same, looked up again: for answers that go on for long. Raises `Unauthenticated`."""
+    state, shown = app_state_of(request), request.headers.get("authorization")
+    if shown is None and has_session_cookie(request):
+        known = await to_thread.run_sync(session_identity, state, request)
         if known is not None:
-            request.state.identity = known
-    return known or await identify(request)
+            return known
+    return await state.authenticator.identify(shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +174,8 @@ Visitor = Annotated[Identity, Depends(visitor)]
 VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 
 
-QuickAnswer = Callable[[Request, Registry], Awaitable[Response]]
-"""A function that answers a request from the registry that acts for its caller."""
+QuickAnswer = Callable[[Request, Identity], Awaitable[Response]]
+"""A function that answers a request of its caller."""
 _QUICK = "adaptry_quick_answer"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
@@ -202,7 +209,7 @@ class GuardedRoute(APIRoute):
         """Calls `answer` after the same checks as for any other request of this route."""
         identity = await admit(request)
         self._require_known_parameters(request)
-        return await answer(request, app_state_of(request).registry(identity))
+        return await answer(request, identity)
 
     def _require_known_parameters(self, request: Request) -> None:
         """Raises `Invalid` if the query has any other parameter."""

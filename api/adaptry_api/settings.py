@@ -47,7 +47,8 @@ class ServerSettings:
     `data`.
 
     `allow_outgoing` are the networks (CIDR blocks) to which the server may send requests of its own although
-    they are not public; `ca_bundle` is a file of certificates that it trusts there.
+    they are not public; `ca_bundle` is a file of certificates that it trusts there. With
+    `send_webhooks`, a server whose catalog is in `data` sends to webhooks; with PostgreSQL, runners do.
 
     `sso` is the identity provider at which users sign in with a browser.
 
@@ -82,6 +83,7 @@ class ServerSettings:
     spools: Path | None = None
     sso: SsoSettings | None = None
     allow_outgoing: tuple[str, ...] = ()
+    send_webhooks: bool = True
     ca_bundle: str | None = None
     log_format: LogFormat = "text"
     log_level: LogLevel | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PAGES: Mapping[str, str] = {
-    "evidence": "evaluations",
+    "evidence": "evaluations", "open": "pages",
     "import": "from-a-hub", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
     "events": "events", "diff": "comparing", "similar": "comparing", "inspect": "formats", "check": "checks",
     "deprecate": "states", "yank": "states", "quarantine": "states", "revoke": "states", "recall": "states",
@@ -398,6 +398,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "logout": ("adaptry logout https://registry.example.com",),
     "whoami": ("adaptry whoami",),
+    "open": ("adaptry open acme/tone@prod", "adaptry open acme/tone --print"),
     "completion": ("adaptry completion bash", "adaptry completion fish"),
 }
 """Lines as a user would type them."""

@@ -149,6 +149,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Run a registry": {
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "open": ("open:open_page", "Open an adapter's page in a browser."),
         "webhook": (
             "webhook:webhook",
             "Send a namespace's events to other systems, signed, and see what became of them.",

@@ -50,6 +50,7 @@ STRANGERS: dict[str, Identity | None] = {
     "a pattern that only looks alike": Identity.with_role("pat", "admin", ("acme-*", "a?me-*")),
 }
 WITHOUT_TWIN = {
+    "/-/static/{tag}/{file}": "the files of the pages themselves, the same for everybody",
     "/xet/{upload}/v1/xorbs/default/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/v1/chunks/{kind}/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/shards": "the address has a grant that the server signed",
@@ -122,10 +123,11 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
-    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/")).webhook.id
+    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://127.0.0.1:9/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
         "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",
+        "number": "1",
     }  # fmt: skip
     of_hub = version | {"revision": "main"}
     of_base = {"path": "config.json", "digest": str(digest), "revision": "main"}
@@ -260,6 +262,9 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "policy versions": lambda name: f"/api/v1/policies/history?scope={name}&alias=prod",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",
+    "home": lambda name: f"/?format=json&q=name:{name}",
+    "compare": lambda name: f"/-/compare?ref={name}&ref={name}@1",
+    "fleet": lambda name: "/-/fleet?format=json",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",
 }
 

@@ -41,6 +41,7 @@ WITHOUT_JSON = {
     "follow": "it prints no result",
     "completion": "a script",
     "audit export": "its result is JSON",
+    "open": "its result is one address",
 }
 
 

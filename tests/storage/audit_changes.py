@@ -28,6 +28,7 @@ from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
+from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
@@ -112,13 +113,13 @@ def _adapter_changes(registry: Registry) -> Iterator[Step]:
 
 
 def _version_changes(registry: Registry, folder: Path) -> Iterator[Step]:
-    first = push(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
+    first = push_file_by_file(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
     pushed = recorded("version.push", "acme/tone@1", after={"digest": str(first.digest)})
     yield "versions.put", (pushed,)
     options = PushOptions(metrics={"accuracy": 0.5})
     push(registry, open_dir(tiny_lora(folder / "two", seed=2)), TONE, options=options)
     metric = recorded("metric.log", "acme/tone@2", after={"accuracy": 0.5})
-    yield "versions.put", (recorded("version.push", "acme/tone@2"), metric)
+    yield "versions.put_with_files", (recorded("version.push", "acme/tone@2"), metric)
     registry.metrics.log(Ref.parse("acme/tone@1"), {"loss": 2.0})
     yield "metrics.log", (recorded("metric.log", "acme/tone@1", after={"loss": 2.0}),)
     results = b"{}"
@@ -363,7 +364,7 @@ CHANGING = frozenset(
         "uploads.drop",
         "webhooks.add", "webhooks.redeliver", "webhooks.remove", "webhooks.rotate", "webhooks.set_enabled",
         "webhooks.test",
-        "versions.bind_base", "versions.put", "versions.set_state",
+        "versions.bind_base", "versions.put", "versions.put_with_files", "versions.set_state",
         "workers.forget", "workers.report",
     }
 )  # fmt: skip

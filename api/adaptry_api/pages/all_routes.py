@@ -5,12 +5,15 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from adaptry_api.pages import (
+    activity,
     adapter_page,
     adapter_parts,
     compare,
     device,
+    fleet,
     home,
     provider_sign_in,
+    reference,
     sign_in,
     static_files,
 )
@@ -18,13 +21,6 @@ from adaptry_api.pages import (
 
 def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
-    return [
-        static_files.ROUTES,
-        sign_in.ROUTES,
-        provider_sign_in.ROUTES,
-        device.ROUTES,
-        adapter_parts.ROUTES,
-        compare.ROUTES,
-        home.ROUTES,
-        adapter_page.ROUTES,
-    ]
+    sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
+    parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
+    return [*parts, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]

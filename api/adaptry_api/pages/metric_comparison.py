@@ -2,7 +2,7 @@
 
 A difference counts as real if it is more than 1.96 times its own standard error, √(s₁² + s₂²): the usual test
 of two independent measurements at 95 %. Two versions measured on the same documents differ less by chance
-than that, so it may call a real difference uncertain, and not the other way round.
+than that, so it may call a real difference uncertain, but not a chance one real.
 """
 
 from __future__ import annotations

@@ -55,7 +55,12 @@ def render_html(
         "q": request.query_params.get("q", ""),
         "host": f"{request.url.scheme}://{request.headers.get('host', '')}",
     }
-    return HTMLResponse(_environment().get_template(template).render({**frame, **names}), status)
+    return HTMLResponse(render_text(template, {**frame, **names}), status)
+
+
+def render_text(template: str, names: Mapping[str, object]) -> str:
+    """What `template` makes of `names`: for parts that are no page of their own."""
+    return _environment().get_template(template).render(names)
 
 
 def render_error(request: Request, status: int, sentence: str) -> HTMLResponse:

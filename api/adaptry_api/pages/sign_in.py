@@ -14,6 +14,7 @@ from adaptry.core.errors import Invalid, Unauthenticated, Unsupported
 from adaptry.storage import sign_ins, tokens
 from adaptry_api.auth_policy import PUBLIC, app_state_of
 from adaptry_api.bodies import read_body
+from adaptry_api.denials import set_denial_reason
 from adaptry_api.envelope import PAGE_HEADERS
 from adaptry_api.pages.rendering import render_html
 from adaptry_api.pages.routing import PROVIDER_SIGN_IN, SIGN_IN, page_router
@@ -49,6 +50,7 @@ async def sign_in(request: Request) -> Response:
         by = tokens.hash_token(secret)
         await to_thread.run_sync(begin_session, state, request, response, by)
     except Unauthenticated as error:
+        set_denial_reason(request.scope, error)
         provider = _provider_url(request, following)
         names = {"next": following, "problem": error.public_message, "provider": provider}
         return render_html(request, "sign_in.html", names, 401)

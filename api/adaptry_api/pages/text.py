@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from urllib.parse import quote
 from adaptry.core.display import escape_controls, format_count, format_number, format_size
 from adaptry.core.refs import AdapterName
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STEPS = ((60, "s"), (3600, "min"), (86_400, "h"), (86_400 * 30, "d"))
 _SIZES = (1, 60, 3600, 86_400)
 
@@ -65,6 +67,12 @@ def plain_text(value: object) -> str:
     return escape_controls(str(value))
 
 
+def brief_text(value: object) -> str:
+    """The same, with numbers as people read them and digests cut to twelve digits."""
+    text = format_number(value) if isinstance(value, float) else plain_text(value)
+    return _DIGEST.sub(lambda found: found[0][: len("sha256:") + 12], text)
+
+
 FILTERS: Mapping[str, Callable[..., object]] = {
     "ago": relative_time,
     "exact": exact_time,
@@ -76,4 +84,5 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     "count": format_count,
     "adapter_url": adapter_url,
     "plain": plain_text,
+    "brief": brief_text,
 }

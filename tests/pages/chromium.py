@@ -1,0 +1,44 @@
+"""Debian's Chromium, driven by Playwright, and axe-core: what the browser tests and screenshots stand on."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
+
+AXE = Path(sys.prefix) / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+
+
+def chromium_path() -> str | None:
+    """The installed browser; None without one (Debian: `apt-get install chromium`)."""
+    return next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=list(_FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def serious_faults(page: Any) -> list[tuple[str, str]]:
+    """What axe-core finds on the page that is serious or critical, with the first place of each. (`Any`: a
+    Playwright page.)
+    """
+    page.evaluate(AXE.read_text() + ";0")
+    found = page.evaluate("axe.run().then(result => result.violations)")
+    return [
+        (one["id"], one["nodes"][0]["html"][:160])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]

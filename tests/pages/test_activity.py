@@ -1,0 +1,37 @@
+"""The activity page: the audit log for those who may read it, the events that one may see for others."""
+
+from __future__ import annotations
+
+from tests.pages.browser import Browser
+
+from adaptry_api.testing import Server
+
+
+def test_an_administrator_filters_the_audit_log(team: Server) -> None:
+    browser = Browser(team)
+    page = browser.get("/-/activity?action=alias.move&resource=acme/support-tone@prod&format=json").json
+    entries = page["entries"]["items"]
+    assert len(entries) == 3
+    assert {entry["action"] for entry in entries} == {"alias.move"}
+    text = browser.get("/-/activity?action=alias.move").body.decode()
+    assert "<option selected>alias.move</option>" in text
+
+
+def test_a_refused_sign_in_is_in_the_log(team: Server) -> None:
+    Browser(team, None).post("/-/sign-in", {"token": "adr_pat_wrong"})
+    entries = Browser(team).get("/-/activity?outcome=denied&format=json").json["entries"]["items"]
+    assert any("not a complete adaptry token" in (entry["reason"] or "") for entry in entries)
+
+
+def test_others_see_the_events_that_they_may_see_and_no_entry(team: Server) -> None:
+    reader = Browser(team, team.token("rita", "viewer", ("research",)))
+    page = reader.get("/-/activity?format=json").json
+    assert page["entries"] is None
+    assert {event["name"] for event in page["events"]} == {"research/legal-summaries"}
+    assert "acme" not in reader.get("/-/activity").body.decode()
+
+
+def test_a_filter_that_is_wrong_is_explained(team: Server) -> None:
+    browser = Browser(team)
+    for query in ("since=yesterday", "action=fly", "outcome=maybe"):
+        assert browser.get(f"/-/activity?{query}").status == 400, query

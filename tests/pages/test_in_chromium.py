@@ -1,0 +1,156 @@
+"""The pages in a real browser: signing in, keys, live updates, widths, light and dark, accessibility.
+
+Skipped where Chromium, Playwright or axe-core is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.pages.sample_registry import TONE
+
+from adaptry.registry.workers import WorkerReport
+from adaptry.storage import tokens
+from adaptry_api.sign_in_link import create_sign_in_code
+from adaptry_api.testing import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytest.importorskip("playwright", reason="Playwright is not installed")
+from tests.pages.chromium import AXE, chromium, chromium_path, serious_faults
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium_path() is None, reason="Chromium is not installed (apt-get install chromium)"
+    ),
+]
+ADDRESSES = (
+    "/",
+    "/?q=colour:red",
+    f"/{TONE}",
+    f"/{TONE}?version=3",
+    f"/-/compare?ref={TONE}@5&ref={TONE}@prod&ref={TONE}@2",
+    "/-/fleet",
+    "/-/activity",
+    "/acme/none",
+    "/-/sign-in",
+)
+LOOKS = ((360, "light"), (768, "dark"), (1440, "light"), (1440, "dark"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser, team: Server) -> Iterator[Page]:
+    """A page of somebody who is signed in, which must log nothing and ask no other host for anything."""
+    with browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce") as context:
+        opened = context.new_page()
+        said: list[str] = []
+        asked: list[str] = []
+        opened.on("console", lambda message: said.append(message.text))
+        opened.on("pageerror", lambda error: said.append(str(error)))
+        opened.on("request", lambda request: asked.append(request.url))
+        sign_in(opened, team)
+        yield opened
+        assert [text for text in said if "404" not in text and "400" not in text] == []
+        assert [url for url in asked if not url.startswith((team.url, "data:"))] == []
+
+
+def sign_in(page: Any, team: Server) -> None:
+    page.goto(f"{team.url}/-/sign-in")
+    page.get_by_label("Token").fill(team.admin)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{team.url}/")
+
+
+def test_a_sign_in_link_signs_in_once_and_leaves_no_code_in_the_history(
+    browser: Browser, team: Server
+) -> None:
+    code = create_sign_in_code(team.data, tokens.hash_token(team.admin))
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{team.url}/-/sign-in/link#{code}")
+        page.wait_for_url(f"{team.url}/")
+        assert page.get_by_role("heading", name="Newest versions").is_visible()
+        page.go_back()
+        assert code not in page.url
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{team.url}/-/sign-in/link#{code}")
+        page.get_by_text("used already").wait_for()
+
+
+def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_fleet(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("name:support-tone")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**q=name*")
+    page.get_by_role("link", name="acme/support-tone@5").first.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Live").wait_for()
+    page.get_by_role("button", name="Compare selected").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="What was measured").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("f")
+    page.get_by_role("heading", name="Recalls").wait_for()
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("dialog").is_visible()
+
+
+def test_parts_that_load_late_arrive_when_they_come_into_view(page: Page, team: Server) -> None:
+    page.goto(f"{team.url}/{TONE}")
+    page.get_by_role("heading", name="Fit to engines").scroll_into_view_if_needed()
+    page.get_by_text("Served as trained by").wait_for()
+    page.get_by_role("heading", name="Lineage").scroll_into_view_if_needed()
+    page.get_by_role("link", name="acme/support-sql@1").wait_for()
+
+
+def test_a_worker_that_reports_appears_on_the_open_fleet_page_by_itself(page: Page, team: Server) -> None:
+    page.goto(f"{team.url}/-/fleet")
+    page.get_by_role("heading", name="Workers").wait_for()
+    assert page.get_by_text("gpu-9").count() == 0
+    team.registry().workers.report(WorkerReport(worker="gpu-9", engine="sglang", residents=()))
+    page.get_by_text("gpu-9").wait_for()
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (make environment)")
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_page_is_accessible_and_fits_in_every_width_light_and_dark(
+    page: Page, team: Server, address: str
+) -> None:
+    page.goto(team.url + address)
+    for width, scheme in LOOKS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        is_wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+        assert not page.evaluate(is_wider), (width, scheme)
+        assert serious_faults(page) == [], (width, scheme)
+
+
+@pytest.mark.heavy
+def test_the_reference_shows_every_operation_under_the_strict_policy(page: Page, team: Server) -> None:
+    page.goto(f"{team.url}/-/docs")
+    page.get_by_role("link", name="adapters", exact=True).wait_for()
+    if AXE.exists():
+        assert serious_faults(page) == []
+
+
+def test_without_scripts_every_page_and_part_is_reached_by_links(browser: Browser, team: Server) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        sign_in(page, team)
+        page.goto(f"{team.url}/{TONE}")
+        page.get_by_role("link", name="Show the verdict of every engine").click()
+        assert page.get_by_text("Served as trained by").is_visible()
