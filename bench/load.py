@@ -4,8 +4,10 @@
 
 Tensors: `adaptry.load` of a version that is in no cache, of one that is, and of a folder, beside
 `safetensors.torch.load_file`; each then reads every byte, since a mapped file costs nothing until then. Into
-a model: `adaptry.load` beside `PeftModel.load_adapter`, as it comes and with `low_cpu_mem_usage`, and swapped
-in place of one that is there. The version is in an embedded registry. Times are medians.
+a model: `adaptry.load` beside `PeftModel.load_adapter`, as it comes and with `low_cpu_mem_usage`; and swapped
+in place of one that is there, beside PEFT's `hotswap_adapter` and beside the limit, which reads the file and
+copies it into the parameters, and checks nothing. The version is in an embedded registry. Rounds are
+interleaved; the median, the least and the most are shown, and the processor's time, since machines are busy.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 import peft
 import torch
 import transformers
+from peft.utils.hotswap import hotswap_adapter
 from safetensors.torch import load_file
 
 import adaptry
@@ -71,28 +74,61 @@ def models(registry: Any, folder: Path, place: Path, model: Any, rounds: int) ->
     """(`Any`: transformers is not typed.)"""
     cache = Cache(place / "warm")
     wrapped = peft.PeftModel.from_pretrained(model, folder, adapter_name="first")
+    parameters = dict(wrapped.named_parameters())
 
     def drop() -> None:
         if "second" in wrapped.peft_config:
             wrapped.delete_adapter("second")
 
-    peer = timed(lambda: wrapped.load_adapter(str(folder), "second"), rounds, drop)
-    show("PeftModel.load_adapter", peer, peer)
-    lean = timed(lambda: wrapped.load_adapter(str(folder), "second", low_cpu_mem_usage=True), rounds, drop)
-    show("  with low_cpu_mem_usage", lean, peer)
-    ours = timed(
-        lambda: adaptry.load("acme/tone", registry=registry, cache=cache, into=wrapped, name="second"),
-        rounds,
-        drop,
-    )
-    show("adaptry.load(into=model)", ours, peer)
-    swap = timed(
-        lambda: adaptry.load(
-            "acme/tone", registry=registry, cache=cache, into=wrapped, name="first", hotswap=True
+    def load(**options: Any) -> None:
+        adaptry.load("acme/tone", registry=registry, cache=cache, into=wrapped, **options)
+
+    @torch.no_grad()
+    def copy() -> None:
+        for name, value in load_file(folder / "adapter_model.safetensors").items():
+            parameters[name.replace(".weight", ".first.weight")].copy_(value)
+
+    loading = {
+        "PeftModel.load_adapter": lambda: wrapped.load_adapter(str(folder), "second"),
+        "  with low_cpu_mem_usage": lambda: wrapped.load_adapter(
+            str(folder), "second", low_cpu_mem_usage=True
         ),
-        rounds,
-    )
-    show("  with hotswap", swap, peer)
+        "adaptry.load(into=model)": lambda: load(name="second"),
+    }
+    swapping = {
+        "read and copy: the limit": copy,
+        "peft hotswap_adapter": lambda: hotswap_adapter(wrapped, str(folder), "first", torch_device="cpu"),
+        "adaptry.load(hotswap=True)": lambda: load(name="first", hotswap=True),
+        "  of a folder": lambda: adaptry.load(folder, into=wrapped, name="first", hotswap=True),
+    }
+    compare(loading, rounds, drop)
+    compare(swapping, rounds)
+
+
+def compare(
+    works: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
+) -> None:
+    """Times works in turn; ratios are to the first."""
+    walls: dict[str, list[float]] = {name: [] for name in works}
+    busy: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            before()
+            start, used = time.perf_counter(), time.process_time()
+            work()
+            if number:  # the first round warms up
+                walls[name].append(time.perf_counter() - start)
+                busy[name].append(time.process_time() - used)
+    before()
+    first = next(iter(works))
+    for name, taken in walls.items():
+        ratio = statistics.median(one / other for one, other in zip(taken, walls[first], strict=True))
+        milliseconds = " ".join(
+            f"{value * 1000:8.1f}" for value in (statistics.median(taken), min(taken), max(taken))
+        )
+        print(
+            f"{name:<30} {milliseconds} ms, {statistics.median(busy[name]) * 1000:7.1f} ms CPU {ratio:6.2f} x"
+        )
 
 
 def base(hidden: int, layers: int) -> Any:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from adaptry import __version__
+from adaptry.core import tracing
 from adaptry_api import auth_policy, cleanup, errors
 from adaptry_api.app_state import AppState
 from adaptry_api.cors import Cors
@@ -20,6 +21,7 @@ from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.quick_routes import QuickRoutes
+from adaptry_api.request_spans import RequestSpans
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 
@@ -40,6 +42,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             (state.sweep_uploads, cleanup.UPLOADS_EVERY),
             (state.store_token_uses, cleanup.TOKEN_USES_EVERY),
             (state.read_request_limits, cleanup.LIMITS_EVERY),
+            (state.confirm_users, cleanup.CONFIRM_EVERY),
             (state.store_denials, cleanup.AUDIT_EVERY),
             (state.seal_audit_log, cleanup.AUDIT_EVERY),
         )
@@ -71,6 +74,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
     if state.quick_reads.is_available:
         app.add_middleware(QuickRoutes, routes=app.routes)
     app.add_middleware(Envelope, counts=counts, denials=state.denials, hosts=settings.hosts)
+    if tracing.is_enabled():
+        app.add_middleware(RequestSpans)
     if origins:
         app.add_middleware(Cors, origins=origins)
     app.add_middleware(ForwardedHeaders, networks=networks_of(settings.proxies))

@@ -35,11 +35,13 @@ from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
 from adaptry.storage.webhooks.delivery import webhook_connector
 from adaptry.storage.webhooks.sender import sending_webhooks
+from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.denials import DenialRecorder
 from adaptry_api.domain_metrics import DomainMetrics
 from adaptry_api.draining import DrainState
+from adaptry_api.etags import TaggedAnswer
 from adaptry_api.event_stream import EventBroadcaster
 from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
@@ -49,6 +51,8 @@ from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
+from adaptry_api.sign_in.confirmation import confirm_users
+from adaptry_api.sign_in.provider import OpenIdProvider
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
 
@@ -75,6 +79,8 @@ class AppState:
             presign_uploads=settings.presign_uploads,
             is_serving=True,
         )
+        for role in Registry.__annotations__:
+            getattr(self._registry, role)  # imports it now, so that no request waits for that
         given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
@@ -88,6 +94,7 @@ class AppState:
         self._registry_of = lru_cache(maxsize=_IDENTITIES)(self._registry.on_behalf_of)
         self._sequencer, self._has_warned = Sequencer(self.catalog, context.log_key), False
         self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
+        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
@@ -96,7 +103,7 @@ class AppState:
         )
         self.issuer_keys = IssuerKeys(self.connector)
         context.note_token_use = self.authenticator.note_use
-        self._sends_webhooks = settings.catalog is None  # otherwise the runners do
+        self._sends_webhooks = settings.send_webhooks and settings.catalog is None
         self._webhook_connector = webhook_connector(
             tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
         )
@@ -117,6 +124,11 @@ class AppState:
         self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
         self.signer = GrantSigner(settings.data / "upload-secret", given)
         spools = settings.spools or settings.data / "spools"
+        self.openid_provider: OpenIdProvider | None = None
+        if settings.sso is not None:
+            self.openid_provider = OpenIdProvider(
+                settings.sso, self.connector, self.issuer_keys, lambda: self.signer.derived_key("refresh")
+            )
         self.spools = UploadSpools(spools)
         self.chunk_maps = ChunkMaps(spools / ".chunks")  # the rest is shared by all servers of a registry
         self.part_bytes = settings.part_bytes
@@ -150,6 +162,11 @@ class AppState:
         """Reads how many requests everybody may send; what other servers set is read every few seconds."""
         with self.catalog.read() as tx:
             self.request_limits.set_limits(quotas.every(tx))
+
+    def confirm_users(self) -> None:
+        """Asks the identity provider about users whom it has not confirmed for a while."""
+        if self.openid_provider is not None and confirm_users(self.catalog, self.openid_provider):
+            self.authenticator.clear_cache()
 
     def store_denials(self) -> None:
         """Puts the requests that were denied meanwhile into the audit log."""

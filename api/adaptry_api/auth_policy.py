@@ -174,8 +174,8 @@ Visitor = Annotated[Identity, Depends(visitor)]
 VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 
 
-QuickAnswer = Callable[[Request, Registry], Awaitable[Response]]
-"""A function that answers a request from the registry that acts for its caller."""
+QuickAnswer = Callable[[Request, Identity], Awaitable[Response]]
+"""A function that answers a request of its caller."""
 _QUICK = "adaptry_quick_answer"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
@@ -209,7 +209,7 @@ class GuardedRoute(APIRoute):
         """Calls `answer` after the same checks as for any other request of this route."""
         identity = await admit(request)
         self._require_known_parameters(request)
-        return await answer(request, app_state_of(request).registry(identity))
+        return await answer(request, identity)
 
     def _require_known_parameters(self, request: Request) -> None:
         """Raises `Invalid` if the query has any other parameter."""

@@ -6,7 +6,6 @@ It is plain ASGI, so that bodies stream through unchanged.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +18,7 @@ from adaptry.registry import protocol
 from adaptry_api import errors
 from adaptry_api.denials import DenialRecorder, set_denial_reason
 from adaptry_api.metrics import RequestMetrics
+from adaptry_api.request_ids import RequestIds
 from adaptry_api.request_log import RequestRecord, log_request
 
 LOG = logging.getLogger("adaptry.api")
@@ -48,6 +48,7 @@ class Envelope:
         self, app: ASGIApp, counts: RequestMetrics, denials: DenialRecorder, hosts: tuple[str, ...] = ()
     ) -> None:
         self.app = app
+        self._ids = RequestIds()
         self.denials = denials
         self.counts = counts
         self.hosts = frozenset(host.lower() for host in hosts)
@@ -56,7 +57,7 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
+        request_id = self._ids.next()
         scope.setdefault("state", {})["request_id"] = request_id
         current = REQUEST_ID.set(request_id)
         traffic = _Traffic(receive, send, request_id, scope["state"])

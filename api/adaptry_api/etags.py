@@ -21,14 +21,30 @@ IfNoneMatch = Annotated[
     str | None, Header(alias="If-None-Match", description="`*`: only if it does not exist yet.")
 ]
 
+_CACHE_CONTROL = "private, no-cache"
 _GENERATION = re.compile(r'"([0-9]{1,18})"')
+
+
+class TaggedAnswer:
+    """An answer about something that changes, encoded once: as JSON, and as 304 for who has it already."""
+
+    def __init__(self, value: BaseModel) -> None:
+        body = value.model_dump_json(by_alias=True).encode()
+        self._tag = _tag(body)
+        headers = {"ETag": self._tag, "Cache-Control": _CACHE_CONTROL}
+        self._full = Response(body, headers=headers, media_type="application/json")
+        self._unchanged = Response(status_code=304, headers=headers)
+
+    def response(self, request: Request) -> Response:
+        is_known = self._tag in request.headers.get("if-none-match", "")
+        return self._unchanged if is_known else self._full
 
 
 def etag_response(request: Request, value: BaseModel, etag: str | None = None) -> Response:
     """`value` as JSON, or 304 if the caller already has it."""
     body = value.model_dump_json(by_alias=True).encode()
     tag = f'"{etag}"' if etag else _tag(body)
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    headers = {"ETag": tag, "Cache-Control": _CACHE_CONTROL}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")

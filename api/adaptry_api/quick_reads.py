@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from adaptry.core import tracing
+
 Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
@@ -46,7 +48,7 @@ class QuickReads:
             self._start()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.put(_Read(read, loop, answer))
+        self._waiting.put(_Read(tracing.in_this_span(read), loop, answer))
         return await answer
 
     def close(self) -> None:

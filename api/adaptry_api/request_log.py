@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import re
 import sys
 import threading
+from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import IO, Literal, NamedTuple, get_args
 
@@ -27,6 +28,8 @@ LOG = logging.getLogger("adaptry.api.requests")
 _NAMES = ("adaptry", "uvicorn")
 _HIDDEN = "[hidden]"
 _MOST_WAITING = 10_000
+_AT_ONCE = 500
+_TOGETHER_SECONDS = 0.05
 _FLUSH_SECONDS = 2.0
 _SECRETS = (
     # A token or an invitation, however it is spelled, also cut off.
@@ -92,36 +95,63 @@ def redact(text: str) -> str:
 
 
 class _BackgroundHandler(logging.Handler):
-    """Hands records to `target` in a thread of its own, and leaves out what comes while too many wait."""
+    """Hands records to a thread of its own, and leaves out what comes while too many wait.
 
-    def __init__(self, target: logging.Handler) -> None:
+    The thread writes the lines of `_TOGETHER_SECONDS` at once: waking it for each line, and taking turns with
+    it at the interpreter, would cost a request more than its answer.
+    """
+
+    def __init__(self, target: logging.StreamHandler[IO[str]]) -> None:
         super().__init__()
         self._target = target
-        self._waiting: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_WAITING)
+        self._waiting: deque[logging.LogRecord | threading.Event] = deque()
+        self._wake, self._hurry = threading.Event(), threading.Event()
         self._left_out = 0
         threading.Thread(target=self._write, name="adaptry-log", daemon=True).start()
 
+    def createLock(self) -> None:  # noqa: N802
+        self.lock = None  # `emit` needs none, and is called for every request
+
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._waiting.put_nowait(record)
-        except queue.Full:
+        if len(self._waiting) >= _MOST_WAITING:
             self._left_out += 1
+            return
+        self._waiting.append(record)
+        if not self._wake.is_set():
+            self._wake.set()
 
     def flush(self) -> None:
         """Waits until everything is written, but not for long: perhaps nobody reads it."""
-        done = self._waiting.all_tasks_done
-        with done:
-            done.wait_for(lambda: not self._waiting.unfinished_tasks, _FLUSH_SECONDS)
+        written = threading.Event()
+        self._waiting.append(written)
+        self._hurry.set()
+        self._wake.set()
+        written.wait(_FLUSH_SECONDS)
 
     def _write(self) -> None:
         while True:
-            record = self._waiting.get()
-            self._target.handle(record)
-            if left_out := self._left_out:
-                self._left_out -= left_out
-                message = f"{left_out} lines are left out here: they came faster than they could be written"
-                self._target.handle(logging.LogRecord(LOG.name, logging.WARNING, "", 0, message, None, None))
-            self._waiting.task_done()
+            self._wake.wait()
+            self._hurry.wait(_TOGETHER_SECONDS)
+            self._hurry.clear()
+            self._wake.clear()
+            while self._waiting:
+                self._write_some([self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))])
+
+    def _write_some(self, waiting: Sequence[logging.LogRecord | threading.Event]) -> None:
+        records = [one for one in waiting if isinstance(one, logging.LogRecord)]
+        if left_out := self._left_out:
+            self._left_out -= left_out
+            message = f"{left_out} lines are left out here: they came faster than they could be written"
+            records.append(logging.LogRecord(LOG.name, logging.WARNING, "", 0, message, None, None))
+        if records:
+            try:
+                self._target.stream.write("".join(f"{self._target.format(one)}\n" for one in records))
+                self._target.flush()
+            except Exception:  # noqa: BLE001  (as every handler of `logging` does)
+                self._target.handleError(records[0])
+        for one in waiting:
+            if isinstance(one, threading.Event):
+                one.set()
 
 
 class _Line:

@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.processes.bounded import yield_to_this_process
+from adaptry.core.telemetry import start_from_environment
 from adaptry.storage.tokens import hash_token
 from adaptry_api import request_log
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
@@ -116,6 +117,7 @@ def _application(settings: ServerSettings) -> FastAPI:
     yield_to_this_process()
     if settings.log_level is not None:
         request_log.configure(settings.log_format, settings.log_level)
+    start_from_environment("adaptry-server")
     application = create_app(settings)
     gc.collect()
     # Otherwise each full garbage collection visits all code and routes, and blocks all requests for 90 ms.

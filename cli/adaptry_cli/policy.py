@@ -76,6 +76,8 @@ def set_(registry: Registry, scope: str, file: TextIO, as_json: bool) -> None:
 def show(registry: Registry, scope: str, alias: str, with_history: bool, as_json: bool) -> None:
     """Show the policy of an alias, as it was set."""
     versions = registry.policies.history(scope, alias)
+    if not versions:
+        raise NotFound(f"{scope} has no policy for {alias}; `adaptry policy ls` lists all")
     if with_history:
         _print_versions(versions, as_json)
         return

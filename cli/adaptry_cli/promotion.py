@@ -20,6 +20,7 @@ from adaptry_cli.times import exact_times_option, format_when
 
 if TYPE_CHECKING:
     from adaptry.core.gates.decision import PromotionDecision
+    from adaptry.core.gates.facts import EvidenceFact, VersionFact
 
 
 @group()
@@ -97,13 +98,7 @@ def show(registry: Registry, id: int, as_json: bool) -> None:
             ("when", f"{format_when(found.at)} by {found.by}"),
             ("record", str(found.record)),
             *(("policy", f"version {one.version} of {one.scope}, {one.digest}") for one in decision.policies),
-            *(
-                (
-                    "evidence",
-                    f"{one.id}: {one.task or ''} {one.metric} of version {version.number}, {one.file}",
-                )
-                for version, one in decision.facts.all_evidence
-            ),
+            *(("evidence", _evidence_line(*one)) for one in decision.facts.all_evidence),
         )
     )
     print_lines(condition_lines(decision.results))
@@ -147,6 +142,12 @@ def replay(
     if differences:
         raise CheckFailed(f"the decision is not confirmed: {len(differences)} differences")
     print_err("the same results" + (", and the registry has the same evidence" if with_evidence else ""))
+
+
+def _evidence_line(version: VersionFact, one: EvidenceFact) -> str:
+    what = " ".join(part for part in (one.task, one.metric, one.filter) if part)
+    file = f", {one.file}" if one.file is not None else ""
+    return f"{one.id}: {what} {one.value:g} of version {version.number}{file}"
 
 
 def _decision(registry: Registry, what: str) -> PromotionDecision:

@@ -127,6 +127,7 @@ def work(
     """
     from adaptry.core.outgoing.addresses import parse_network
     from adaptry.core.settings import AdaptrySettings
+    from adaptry.core.telemetry import exporting_telemetry
     from adaptry.jobs.ipc import RegistryLocation
     from adaptry.jobs.runner import RunnerSettings, run_jobs
     from adaptry.storage.webhooks.delivery import webhook_connector
@@ -156,7 +157,8 @@ def work(
         signal.signal(number, request_stop)
     if until_eof:
         threading.Thread(target=_end_at_eof, args=(stop,), daemon=True).start()
-    run_jobs(settings, stop, lambda runner: _announce(runner, as_json))
+    with exporting_telemetry("adaptry-runner"):
+        run_jobs(settings, stop, lambda runner: _announce(runner, as_json))
     # Threads of the engine still wait for steps that were given up: they have nothing to save.
     sys.stdout.flush()
     sys.stderr.flush()

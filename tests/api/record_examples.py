@@ -212,6 +212,12 @@ def _publishers(call: Callable[..., RawResponse]) -> None:
         call("GET", at)
         call("POST", "/oauth/token", EXCHANGE | {"subject_token": issuer.token(), "resource": "acme/tone"})
     call("DELETE", f"{at}/{added.json['id']}")
+    call("PUT", f"{v1}/sso/groups", {"claim": "ml-engineers", "group": "ml-team"})
+    call("GET", f"{v1}/sso/groups")
+    call("DELETE", f"{v1}/sso/groups", query={"claim": "ml-engineers"})
+    linked = {"user": "ann", "issuer": "https://login.example.com", "subject": "00u1"}
+    call("PUT", f"{v1}/sso/users", linked)
+    call("GET", f"{v1}/sso/users")
     call("DELETE", f"{v1}/issuers/github")
 
 
@@ -461,7 +467,9 @@ def _scrub(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with running_server(ServerSettings(data=folder / "data", allow_outgoing=("127.0.0.0/8",))) as server:
+        allowed = ("127.0.0.0/8",)
+        settings = ServerSettings(data=folder / "data", allow_outgoing=allowed, send_webhooks=False)
+        with running_server(settings) as server:
             found = record(server, folder)
     EXAMPLES.write_text(json.dumps(dict(sorted(found.items())), indent=1, ensure_ascii=False) + "\n", "utf-8")
 

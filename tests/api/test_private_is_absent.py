@@ -123,7 +123,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
     grant = registry.grants.list()[0].id
     token = registry.tokens.list()[0].id
-    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/")).webhook.id
+    hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://127.0.0.1:9/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),
         "id": str(publisher.id), "branch": "trial", "tag": "first", "path": "adapter_config.json",

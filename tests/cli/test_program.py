@@ -56,6 +56,25 @@ for command in {[*budgets]!r}:
         assert int(count) <= budget, line
 
 
+def test_a_command_on_a_folder_imports_the_roles_that_it_uses(home: Path) -> None:
+    """Counted, not timed."""
+    script = """
+import sys
+from adaptry_cli.main import main
+try:
+    main(["ls"])
+finally:
+    unused = ("adaptry.checks", "adaptry.registry.job_types", "adaptry.adapters.methods", "urllib3")
+    ours = sum(name.partition(".")[0] in ("adaptry", "adaptry_cli") for name in sys.modules)
+    print(ours, *(name for name in unused if name in sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    count, *unused = done.stderr.splitlines()[-1].split()
+    assert (done.returncode, unused) == (0, [])
+    assert int(count) <= 175
+
+
 def test_no_command_but_those_that_compute_imports_torch(out: Path, tmp_path: Path) -> None:
     script = """
 import sys

@@ -207,7 +207,7 @@ def test_it_runs_until_it_is_stopped_and_the_engine_keeps_what_it_has(
     assert "vllm has a gap where an alias moves" in worker.stderr.readline()
     assert "loaded acme/tone@prod: acme/tone@1" in worker.stderr.readline()
     scene.alias(scene.publish(2))
-    assert "acme/tone@prod is acme/tone@2 now" in worker.stderr.readline()
+    assert "acme/tone@prod is now acme/tone@2" in worker.stderr.readline()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert "stopped" in worker.stderr.read()

@@ -82,7 +82,7 @@ def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
     worker.reconcile(0.0)
 
     assert scene.serves(engine) == 1
-    assert "under way" in troubles(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
+    assert "still running" in troubles(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
     engine.let_go(number)
     settle(worker)
     assert scene.serves(engine, "acme/a@prod") == 2
@@ -183,8 +183,8 @@ def test_an_engine_of_another_kind_than_was_said_is_not_followed(scene: Scene, f
 def test_an_address_that_is_no_engines_is_refused(scene: Scene, follow: Follow) -> None:
     engine = scene.engine()
     for url in (f"{engine.url}/v1", scene.server.url):
-        assert "does not list its models" in follow(engine, "--url", url, code=1).stderr
-    assert "does not list its adapters" in follow(engine, "--engine", "llamacpp", code=1).stderr
+        assert "cannot list its models" in follow(engine, "--url", url, code=1).stderr
+    assert "cannot list its adapters" in follow(engine, "--engine", "llamacpp", code=1).stderr
 
 
 def test_an_engine_that_wants_its_key_is_asked_with_it(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from adaptry import open_dir
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobInfo, JobOrder
+from adaptry.registry.job_types.tasks import argument_names
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.contract.fixtures import ADA, EVE
@@ -35,9 +38,10 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         "gc": (EVERYWHERE, {"grace_hours": 24}),
         "replicate": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "mirror", "to": "acme/tone"}),
         "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
+        "lossy": (ADA, {"source": "acme/voice", "runtime": "vllm,max_lora_rank=1", "to": "acme/small"}),
         "elsewhere": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "unheard-of", "to": "acme/tone"}),
     }
-    kinds = {"stolen": "convert", "elsewhere": "replicate"}
+    kinds = {"stolen": "convert", "lossy": "export", "elsewhere": "replicate"}
     ids = {
         name: busy.on_behalf_of(who)
         .jobs.submit(JobOrder(kind=kinds.get(name, name), task=task, priority=9 if name == "verify" else 5))
@@ -52,7 +56,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     states = {name: job.state for name, job in jobs.items()}
     assert states == {
         **dict.fromkeys(["convert", "combine", "export", "fingerprint", "verify", "gc", "replicate"], "done"),
-        **dict.fromkeys(["stolen", "elsewhere"], "failed"),
+        **dict.fromkeys(["stolen", "lossy", "elsewhere"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
     assert [module.rank for module in busy.versions.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
@@ -72,7 +76,22 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     there.close()
     assert fault(jobs["stolen"]) == ("not_found", "no adapter acme/tone")
     assert fault(jobs["elsewhere"])[0] == "not_found"
+    assert "or allow it: max_error=" in fault(jobs["lossy"])[1], "a job has fields, not options"
     assert busy.jobs.runners() == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence", "expected"),
+    [
+        ("merge", "pass --other-base if you want it", "pass other_base=true if you want it"),
+        ("merge", "pass --base-copy original to merge", "pass base_copy=original to merge"),
+        ("convert", "pass --rank N, or --method svd", "pass rank=N, or --method svd"),
+        ("convert", "run `adaptry resize REF --rank 8`", "run `adaptry resize REF --rank 8`"),
+        ("unheard-of", "pass --rank N", "pass --rank N"),
+    ],
+)
+def test_a_sentence_to_who_submitted_a_job_names_fields(kind: str, sentence: str, expected: str) -> None:
+    assert argument_names(kind).in_sentence(sentence) == expected
 
 
 def result(job: JobInfo) -> dict[str, object]:

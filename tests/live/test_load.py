@@ -247,6 +247,55 @@ def test_what_is_saved_after_a_swap_is_what_was_swapped_in(
     assert torch.allclose(loaded_by_peft(base, tmp_path / "saved"), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kinds", [{"use_dora": True}, {"lora_bias": True}, {}], ids=str)
+def test_more_than_factors_is_swapped_and_modules_that_the_new_adapter_leaves_alone_are_as_in_the_base(
+    base: Path, model: Any, make: MakeAdapter, kinds: dict[str, Any]
+) -> None:
+    targets = ["q_proj", "v_proj"]
+    placed = adaptry.load(make(1, peft.LoraConfig(r=4, target_modules=targets, **kinds)), into=model)
+    fewer = targets if kinds.get("use_dora") else ["q_proj"]
+    second = make(2, peft.LoraConfig(r=4, target_modules=fewer, **kinds))
+
+    adaptry.load(second, into=placed.model, hotswap=True)
+
+    assert torch.allclose(answers(placed.model), loaded_by_peft(base, second), atol=1e-6)
+
+
+def test_only_the_adapter_of_that_name_is_swapped(base: Path, model: Any, make: MakeAdapter) -> None:
+    first, second, third = make(1), make(2), make(3)
+    placed = adaptry.load(first, into=model)
+    adaptry.load(second, into=placed.model, name="other")
+
+    adaptry.load(third, into=placed.model, name="other", hotswap=True)
+
+    assert torch.allclose(answers(placed.model), loaded_by_peft(base, first), atol=1e-6)
+    placed.model.set_adapter("other")
+    assert torch.allclose(answers(placed.model), loaded_by_peft(base, third), atol=1e-6)
+
+
+def test_a_merged_adapter_is_not_swapped(model: Any, make: MakeAdapter) -> None:
+    placed = adaptry.load(make(1), into=model)
+    placed.model.merge_adapter()
+    before = answers(placed.model)
+
+    with pytest.raises(Unsupported, match="unmerge_adapter"):
+        adaptry.load(make(2), into=placed.model, hotswap=True)
+
+    assert torch.equal(answers(placed.model), before)
+
+
+def test_magnitudes_that_a_swap_would_leave_are_refused(model: Any, make: MakeAdapter) -> None:
+    kinds = {"r": 4, "use_dora": True}
+    placed = adaptry.load(make(1, peft.LoraConfig(target_modules=["q_proj", "v_proj"], **kinds)), into=model)
+    before = answers(placed.model)
+
+    with pytest.raises(Unsupported, match="magnitudes"):
+        fewer = peft.LoraConfig(target_modules=["q_proj"], **kinds)
+        adaptry.load(make(2, fewer), into=placed.model, hotswap=True)
+
+    assert torch.equal(answers(placed.model), before)
+
+
 def test_what_a_swap_would_do_wrongly_is_refused(base: Path, model: Any, make: MakeAdapter) -> None:
     placed = adaptry.load(make(1), into=model)
     before = answers(placed.model)

@@ -25,8 +25,10 @@ from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
+from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
+from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
@@ -111,13 +113,13 @@ def _adapter_changes(registry: Registry) -> Iterator[Step]:
 
 
 def _version_changes(registry: Registry, folder: Path) -> Iterator[Step]:
-    first = push(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
+    first = push_file_by_file(registry, open_dir(tiny_lora(folder / "one", seed=1)), TONE).version
     pushed = recorded("version.push", "acme/tone@1", after={"digest": str(first.digest)})
     yield "versions.put", (pushed,)
     options = PushOptions(metrics={"accuracy": 0.5})
     push(registry, open_dir(tiny_lora(folder / "two", seed=2)), TONE, options=options)
     metric = recorded("metric.log", "acme/tone@2", after={"accuracy": 0.5})
-    yield "versions.put", (recorded("version.push", "acme/tone@2"), metric)
+    yield "versions.put_with_files", (recorded("version.push", "acme/tone@2"), metric)
     registry.metrics.log(Ref.parse("acme/tone@1"), {"loss": 2.0})
     yield "metrics.log", (recorded("metric.log", "acme/tone@1", after={"loss": 2.0}),)
     results = b"{}"
@@ -260,6 +262,7 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     registry.quotas.remove(QuotaSubject("namespace", "acme"))
     yield "quotas.remove", (recorded("quota.remove", "acme", limits),)
     yield from _publisher_changes(registry)
+    yield from _sso_changes(registry)
     text = "alias: prod\nrequire:\n- state() == 'active'\n"
     policy = registry.policies.set(PolicyRequest(scope="acme", text=text))
     values = {"version": 1, "digest": str(policy.digest)}
@@ -285,6 +288,17 @@ def _publisher_changes(registry: Registry) -> Iterator[Step]:
     yield "publishers.remove", (recorded("publisher.remove", "acme/tone", after),)
     roles.remove_issuer("ci")
     yield "publishers.remove_issuer", (recorded("issuer.remove", "ci", {"url": url}),)
+
+
+def _sso_changes(registry: Registry) -> Iterator[Step]:
+    registry.principals.create_group("staff")
+    yield "principals.create_group", (recorded("group.create", "staff"),)
+    registry.sso.map_group(ProviderGroupRequest(claim="all-staff", group="staff"))
+    yield "sso.map_group", (recorded("sso.map", "staff", after={"claim": "all-staff"}),)
+    registry.sso.unmap_group("all-staff")
+    yield "sso.unmap_group", (recorded("sso.unmap", "staff", {"claim": "all-staff"}),)
+    registry.sso.link_user(ExternalUserRequest(user="ann", issuer="https://login.example", subject="00u1"))
+    yield "sso.link_user", (recorded("sso.link", "ann", after={"subject": "00u1"}),)
 
 
 def _job_changes(registry: Registry) -> Iterator[Step]:
@@ -345,11 +359,12 @@ CHANGING = frozenset(
         "publishers.add", "publishers.add_issuer", "publishers.remove", "publishers.remove_issuer",
         "quotas.remove", "quotas.set",
         "rollouts.change", "rollouts.start",
+        "sso.link_user", "sso.map_group", "sso.unmap_group",
         "tokens.create", "tokens.revoke",
         "uploads.drop",
         "webhooks.add", "webhooks.redeliver", "webhooks.remove", "webhooks.rotate", "webhooks.set_enabled",
         "webhooks.test",
-        "versions.bind_base", "versions.put", "versions.set_state",
+        "versions.bind_base", "versions.put", "versions.put_with_files", "versions.set_state",
         "workers.forget", "workers.report",
     }
 )  # fmt: skip
@@ -381,6 +396,7 @@ READING = frozenset(
         "publishers.list", "publishers.list_issuers",
         "quotas.list", "quotas.require_room",
         "rollouts.list",
+        "sso.list_groups", "sso.list_users",
         "tokens.list",
         "uploads.list",
         "versions.detail", "versions.get", "versions.inspect_tensors", "versions.list", "versions.search",

@@ -302,7 +302,7 @@ def test_an_engine_whose_base_cannot_be_read_asks_to_be_told(
     publish()
     blind = Bench(Flapping(registry.context), tmp_path / "org-tiny.gguf", cache)
 
-    with pytest.raises(CheckFailed, match="ADAPTRY_BASE=NAME"):
+    with pytest.raises(CheckFailed, match="Set ADAPTRY_BASE to its name"):
         asyncio.run(blind.ask("acme/tone"))
 
 

@@ -35,8 +35,8 @@ ROUTES = hub_router()
 async def commit(
     request: Request, name: Name, revision: Revision, reader: CallersHubReader, create_pr: AsPullRequest = ""
 ) -> Response:
-    """The body is parsed as it arrives, with one small file in memory at a time. An incomplete body commits
-    nothing.
+    """The body is parsed as it arrives, with a few MiB of small files in memory at a time. An incomplete body
+    commits nothing.
     """
     refuse_pull_request(create_pr)
     size = content_length(request, MAX_BODY)

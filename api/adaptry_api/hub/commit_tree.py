@@ -5,7 +5,7 @@ A commit without a parent is applied to the branch's current head, and again if 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
@@ -30,7 +30,7 @@ from adaptry_api.hub.commit_ops import (
 from adaptry_api.hub.file_policy import AnnouncedFile, UploadFilter, nothing_stored_error
 from adaptry_api.hub.gitids import MAX_REGULAR_SIZE
 from adaptry_api.hub.refusals import STALE_BRANCH
-from adaptry_api.hub.uploads import store_file
+from adaptry_api.hub.uploads import store_small_files
 
 Tree = dict[str, tuple[int, Digest]]
 _TRIES = 5
@@ -186,6 +186,7 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
     held: dict[str, tuple[Digest, bytes]] = {}
     steps: list[TreeChange] = []
     present: set[Digest] = set()  # checkpoints share their tokenizers, and each look-up is a query
+    inline = _InlineFiles(registry, name)
     for operation in operations:
         match operation:
             case CommitHeader():
@@ -194,7 +195,7 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
                 data = operation.data
                 digest = Digest.of(data)
                 if digest not in present:
-                    store_file(registry, name, digest, len(data), _reader(data))
+                    inline.add(data)
                     present.add(digest)
                 steps.append(TreeFile(stored_path(path), digest, len(data)))
                 if path in CLAIM_FILES:
@@ -208,13 +209,31 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
                 steps.append(TreeFile(stored_path(path), operation.digest, size))
             case _:
                 steps.append(operation)
+    inline.store()
     if header is None:
         raise Invalid("the commit has no line with the key `header`")
     return _ParsedCommit(header, steps, dict(held.values()))
 
 
-def _reader(data: bytes) -> Callable[[int], Iterator[bytes]]:
-    return lambda start: iter((data[start:],))
+class _InlineFiles:
+    """Stores the small files of a commit, as many at a time as are held in memory."""
+
+    _MOST, _MOST_BYTES = 128, 4 << 20
+
+    def __init__(self, registry: Registry, name: AdapterName) -> None:
+        self._registry = registry
+        self._name = name
+        self._held: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        self._held.append(data)
+        if len(self._held) == self._MOST or sum(map(len, self._held)) >= self._MOST_BYTES:
+            self.store()
+
+    def store(self) -> None:
+        if self._held:
+            store_small_files(self._registry, self._name, self._held)
+            self._held = []
 
 
 def _changed(commits: Commits, name: AdapterName, before: Manifest, steps: Sequence[TreeChange]) -> Tree:

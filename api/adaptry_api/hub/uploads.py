@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -137,3 +137,17 @@ def store_file(
             if retry.is_exhausted(failures):
                 raise
         retry.wait(failures)
+
+
+def store_small_files(
+    registry: Registry, name: AdapterName, contents: Sequence[bytes], retry: RetryPolicy = BUSY_RETRIES
+) -> None:
+    """Stores small files of the adapter together. Raises the errors of `Uploads.put_all`."""
+    queued = 0.0
+    while True:
+        try:
+            registry.uploads.put_all(name, contents)
+        except Busy as busy:
+            queued = retry.wait_in_queue(busy, queued)
+        else:
+            return

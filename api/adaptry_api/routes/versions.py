@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import Query, Request, Response
 
+from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref, parse_selector
 from adaptry.registry import protocol
-from adaptry.registry.interface import Registry
 from adaptry.registry.records import Page, TensorInspection, VersionDetail, VersionInfo
 from adaptry.registry.sort_keys import VERSION_SORT_KEYS
 from adaptry_api.auth_policy import CallersRegistry, answered_quickly, app_state_of, guarded_router
-from adaptry_api.etags import etag_response
+from adaptry_api.etags import TaggedAnswer, etag_response
 from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef, Reverse
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")
@@ -37,12 +36,17 @@ def list_versions(
     return registry.versions.list(name, cursor, limit, sort=sort, reverse=reverse)
 
 
-async def _quick_version(request: Request, registry: Registry) -> Response:
-    given = request.path_params
-    ref = Ref(AdapterName.parse(f"{given['namespace']}/{given['name']}"), parse_selector(given["selector"]))
-    return etag_response(
-        request, await app_state_of(request).quick_reads.run(partial(registry.versions.get, ref))
-    )
+async def _quick_version(request: Request, identity: Identity) -> Response:
+    state, path = app_state_of(request), request.scope["path"]
+    commit = state.answers.look()
+    answer = state.answers.find(path, identity)
+    if answer is None:
+        given = request.path_params
+        name = AdapterName.parse(f"{given['namespace']}/{given['name']}")
+        ref, registry = Ref(name, parse_selector(given["selector"])), state.registry(identity)
+        answer = await state.quick_reads.run(lambda: TaggedAnswer(registry.versions.get(ref)))
+        state.answers.keep(path, identity, answer, commit)
+    return answer.response(request)
 
 
 @ROUTES.get(ONE, response_model=VersionInfo)

@@ -16,10 +16,13 @@ from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.core.digest import Digest
 
 _PIECE = 1 << 20
+_WORTH_THREADS = 1 << 20  # bytes
 
 
 def weights_digest(tensors: Mapping[str, TensorInfo], read: ReadAt) -> Digest:
-    """Reads every tensor once, on all cores (hashlib releases the interpreter lock)."""
+    """Reads every tensor once, on all cores if that pays off (hashlib releases the interpreter lock)."""
+    if sum(info.size for info in tensors.values()) < _WORTH_THREADS:
+        return combine_digests(tensors, {name: _tensor_digest(info, read) for name, info in tensors.items()})
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = dict(
             zip(tensors, pool.map(lambda info: _tensor_digest(info, read), tensors.values()), strict=True)

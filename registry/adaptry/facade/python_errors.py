@@ -11,20 +11,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from adaptry.core.errors import AdaptryError
+from adaptry.core.option_names import ArgumentNames
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _RENAMED = {"for": "engine", "force": "replace"}
 """Options whose argument has another name, unless the function has one of the option's name."""
-_COMMAND = re.compile(r"`adaptry [^`]*`|\badaptry [a-z][^;,()]*")
-_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: (?P<value>[\w./|-]*\w))?")
-_NO_VALUES = frozenset(("and", "as", "for", "if", "in", "instead", "of", "or", "to", "too", "which", "with"))
 
 
 def python_errors(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -66,26 +63,5 @@ def _with_notes(result: Any, function: Callable[..., object]) -> Any:
 def with_arguments(message: str, function: Callable[..., object]) -> str:
     """The message with the function's arguments in the place of options. (`...`: any function.)"""
     parameters = inspect.signature(function).parameters
-    parts, at = [], 0
-    for command in _COMMAND.finditer(message):
-        parts += [_replaced(message[at : command.start()], parameters), command[0]]
-        at = command.end()
-    return "".join([*parts, _replaced(message[at:], parameters)])
-
-
-def _replaced(text: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    return _OPTION.sub(lambda option: _argument(option, parameters), text)
-
-
-def _argument(option: re.Match[str], parameters: Mapping[str, inspect.Parameter]) -> str:
-    name = option[1].replace("-", "_")
-    name = name if name in parameters else _RENAMED.get(name, name)
-    value = option["value"]
-    if name not in parameters:
-        return option[0]
-    if isinstance(parameters[name].default, bool):
-        return f"{name}=True" + (f" {value}" if value else "")
-    if value is None or value in _NO_VALUES:
-        return f"{name}=…" + (f" {value}" if value else "")
-    is_placeholder = re.fullmatch(r"[A-Z|]+|[\d.]+", value)
-    return f"{name}={value}" if is_placeholder else f'{name}="{value}"'
+    flags = {name: isinstance(parameter.default, bool) for name, parameter in parameters.items()}
+    return ArgumentNames(flags, _RENAMED).in_sentence(message)

@@ -27,7 +27,10 @@ class RegistryLocation(_IpcModel):
 
 
 class StepRequest(_IpcModel):
-    """One attempt (`turn`) at a step. `before`: earlier results; `remotes`: other registries by name."""
+    """One attempt (`turn`) at a step. `before`: earlier results; `remotes`: other registries by name.
+
+    `trace`: the headers of the runner's span.
+    """
 
     place: RegistryLocation
     job: str
@@ -41,6 +44,7 @@ class StepRequest(_IpcModel):
     device: str = "cpu"
     scratch: str
     remotes: dict[str, str] = {}
+    trace: dict[str, str] = {}
 
 
 class ShardStep(_IpcModel):

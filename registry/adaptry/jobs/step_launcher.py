@@ -31,6 +31,7 @@ _PREFIXES = (
     "MKL_",
     "OMP_",
     "OPENBLAS_",
+    "OTEL_",
     "PG",
     "SSL_",
     "XDG_",

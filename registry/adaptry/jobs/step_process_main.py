@@ -15,13 +15,16 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
+from adaptry.core import tracing
 from adaptry.core.errors import AdaptryError
 from adaptry.core.failpoints import reach
+from adaptry.core.option_names import ArgumentNames
 from adaptry.core.request_id import REQUEST_ID
+from adaptry.core.telemetry import exporting_telemetry
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
 from adaptry.registry.job_types.records import JobFault
-from adaptry.registry.job_types.tasks import parse_task
+from adaptry.registry.job_types.tasks import argument_names, parse_task
 from adaptry.storage.catalog import job_steps
 from adaptry.storage.catalog.rights import decode_rights
 from adaptry.storage.connect import open_local
@@ -34,13 +37,17 @@ def main() -> None:
     pipe = _RunnerPipe(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what libraries print goes to the job's log
     request = StepRequest.model_validate_json(sys.stdin.readline())
+    pipe.names = argument_names(request.kind)
     threading.Thread(target=_exit_at_eof, daemon=True).start()
     try:
-        pipe.send(ChildMessage(what="outcome", outcome=_run_step(request, pipe)))
+        with exporting_telemetry("adaptry-job"), tracing.span("job step process", parent=request.trace):
+            outcome = _run_step(request, pipe)
+        pipe.send(ChildMessage(what="outcome", outcome=outcome))
     except AdaptryError as error:
         if error.public_message != error.message:
             pipe.send(ChildMessage(what="aside", text=error.message))
-        pipe.send(ChildMessage(what="fault", fault=JobFault(code=error.code, message=error.public_message)))
+        message = pipe.names.in_sentence(error.public_message)
+        pipe.send(ChildMessage(what="fault", fault=JobFault(code=error.code, message=message)))
     except Exception as error:  # noqa: BLE001  (any exception fails the job; its log has the traceback)
         pipe.log(traceback.format_exc())
         fault = JobFault(
@@ -75,9 +82,10 @@ def _run_step(request: StepRequest, pipe: _RunnerPipe) -> StepResult:
 
 
 class _RunnerPipe:
-    """Sends messages to the runner."""
+    """Sends messages to the runner. `names` are the fields that sentences name instead of options."""
 
     def __init__(self, out: TextIO) -> None:
+        self.names = ArgumentNames({})
         self._out = out
         self._lock = threading.Lock()
         self._progress_sent_at = 0.0
@@ -88,7 +96,7 @@ class _RunnerPipe:
             self._out.flush()
 
     def log(self, text: str) -> None:
-        self.send(ChildMessage(what="say", text=text))
+        self.send(ChildMessage(what="say", text=self.names.in_sentence(text)))
 
     def report_progress(self, text: str, done: int, total: int) -> None:
         now = time.monotonic()

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from adaptry.core import tracing
 from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.jobs.capacity import CapacityLimiter
@@ -131,10 +132,20 @@ class StepRunner:
                 scratch=folder,
                 remotes=dict(self.remotes),
             )
-            outcome = self._run_process(request)
+            outcome = self._run_traced(request)
         if isinstance(outcome, StepResult):
             return self._record_result(request, outcome)
         return outcome or dict(GONE)
+
+    def _run_traced(self, request: StepRequest) -> StepResult | _Failure | None:
+        """The same as `_run_process`, in a span that the process's own spans are part of."""
+        attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
+        with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
+            span.detail({"adaptry.job": request.job, "adaptry.job.turn": request.turn})
+            outcome = self._run_process(request.model_copy(update={"trace": tracing.headers()}))
+            if isinstance(outcome, _Failure):
+                span.set({"error.type": outcome.fault.code})
+            return outcome
 
     def _run_process(self, request: StepRequest) -> StepResult | _Failure | None:
         """Runs the process. Returns its result, or why it failed; None if the step was cancelled."""

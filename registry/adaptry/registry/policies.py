@@ -99,7 +99,7 @@ class Policies(ABC):
 
     @abstractmethod
     def history(self, scope: str, alias: str) -> tuple[PolicyInfo, ...]:
-        """All versions of a policy, newest first. Raises `NotFound` if there are none."""
+        """All versions of a policy, newest first. Raises `NotFound` for an absent or hidden adapter."""
 
     @abstractmethod
     def remove(self, scope: str, alias: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
 from adaptry.registry.files import Owner
 from adaptry.registry.records import Page, UploadInfo, UploadSession
 
@@ -35,6 +36,19 @@ class Uploads(ABC):
         """Verifies and publishes the file; repeating this has no effect. Raises `DigestMismatch` (then
         nothing is kept), and `Conflict` if bytes are missing.
         """
+
+    def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
+        """Stores several small files of an adapter; a registry on this machine waits for its disk only once
+        for all.
+
+        May be repeated. Raises `QuotaExceeded`, `Busy`, `Unavailable`, `StorageFull`, `PermissionDenied` and
+        `Conflict` as `open` does.
+        """
+        for data in contents:
+            session = self.open(owner, Digest.of(data), len(data))
+            if session.offset < len(data):
+                session = self.append(session, session.offset, [data[session.offset :]])
+            self.finish(session)
 
     @abstractmethod
     def list(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import base_conditions, names_read, repairs, scales, shared
+from adaptry.checks.runtimes import base_conditions, field_conditions, names_read, repairs, scales, shared
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.llamacpp_names import REMOVED_PARTS, first_alias
 from adaptry.checks.runtimes.name_readers import any_prefixes_of_models
@@ -36,7 +36,7 @@ LLAMACPP = RuntimeRules(
             "config_incomplete",
             "refuses",
             "no `lora_alpha` in the config",
-            when.field_missing("lora_alpha"),
+            field_conditions.field_missing("lora_alpha"),
             repairs.SAVE_AGAIN,
             f"{_ALPHA}: a KeyError",
         ),

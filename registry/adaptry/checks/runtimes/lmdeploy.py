@@ -5,13 +5,13 @@ from __future__ import annotations
 from adaptry.checks.runtimes import (
     base_conditions,
     config_conditions,
+    field_conditions,
     intrinsic_conditions,
     names_read,
     repairs,
     scales,
     shared,
 )
-from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.name_readers import one_prefix
 from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules, ServerNeeds
 
@@ -96,7 +96,7 @@ LMDEPLOY = RuntimeRules(
             "config_incomplete",
             "refuses",
             "no `target_modules` in the config, or `r` or `lora_alpha` as null",
-            when.fields_null(("target_modules",), ("r", "lora_alpha")),
+            field_conditions.fields_null(("target_modules",), ("r", "lora_alpha")),
             repairs.SAVE_AGAIN,
             f"{_ADD}; {_SCALE}",
         ),
@@ -136,7 +136,7 @@ LMDEPLOY = RuntimeRules(
             "method_misspelled",
             "refuses",
             "`peft_type` in lower case",
-            when.method_misspelled,
+            field_conditions.method_misspelled,
             repairs.SAVE_AGAIN,
             f"{_ADD}: a KeyError of PEFT's",
         ),
@@ -147,7 +147,7 @@ LMDEPLOY = RuntimeRules(
             "targets_text",
             "refuses",
             "`target_modules` as a text",
-            when.target_text(),
+            field_conditions.target_text(),
             repairs.LIST_TARGETS,
             _SCALE,
         ),

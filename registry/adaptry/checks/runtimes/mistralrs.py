@@ -5,6 +5,7 @@ from __future__ import annotations
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import (
     config_conditions,
+    field_conditions,
     layer_conditions,
     limits,
     names_read,
@@ -54,7 +55,7 @@ MISTRALRS = RuntimeRules(
             "field_refused",
             "refuses",
             "weight tying, MonteCLoRA, or `trainable_token_indices` even if the file has no rows",
-            when.field_set("ensure_weight_tying", "monteclora_config", "trainable_token_indices"),
+            field_conditions.field_set("ensure_weight_tying", "monteclora_config", "trainable_token_indices"),
             repairs.MERGE,
             _CONFIG,
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes import field_conditions, repairs, scales, shared
 from adaptry.checks.runtimes.rule import (
     CheckSubject,
     Condition,
@@ -55,7 +55,7 @@ OLLAMA = RuntimeRules(
             "alpha_fraction",
             "refuses",
             "a `lora_alpha` that is not a whole number",
-            when.fraction_of_alpha,
+            field_conditions.fraction_of_alpha,
             repairs.FOLD_UNIFORM,
             "convert: lora_alpha is a uint32",
         ),

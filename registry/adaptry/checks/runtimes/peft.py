@@ -6,7 +6,7 @@ On a known base the rules are those of `checks.binding`, which follows PEFT's st
 from __future__ import annotations
 
 from adaptry.adapters.key_layout import EXPERTS_EACH, EXPERTS_FUSED
-from adaptry.checks.runtimes import bound_conditions, intrinsic_conditions, repairs, shared
+from adaptry.checks.runtimes import bound_conditions, field_conditions, intrinsic_conditions, repairs, shared
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules
 
@@ -165,7 +165,7 @@ PEFT_ENGINE = RuntimeRules(
             "initialisation",
             "changes",
             "an initialisation that PEFT does not repeat at load (CorDA, LoRA-GA, LoftQ, PiSSA by iteration)",
-            when.initialised("corda", "lora_ga", "loftq", "pissa_niter"),
+            field_conditions.initialised("corda", "lora_ga", "loftq", "pissa_niter"),
             repairs.START_LOST,
             "peft/tuners/lora/layer.py · update_layer",
         ),

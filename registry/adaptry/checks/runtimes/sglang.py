@@ -7,6 +7,7 @@ from __future__ import annotations
 from adaptry.checks.runtimes import (
     base_conditions,
     config_conditions,
+    field_conditions,
     layer_conditions,
     limits,
     names_read,
@@ -196,7 +197,7 @@ SGLANG = RuntimeRules(
             "targets_text",
             "refuses",
             "`target_modules` as a pattern",
-            when.target_text("all", "all-linear"),
+            field_conditions.target_text("all", "all-linear"),
             repairs.LIST_TARGETS,
             "srt/lora/utils.py · get_normalized_target_modules",
         ),

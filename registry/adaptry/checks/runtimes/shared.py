@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import embedding_copies, names_read, repairs, shape_conditions
+from adaptry.checks.runtimes import embedding_copies, field_conditions, names_read, repairs, shape_conditions
 from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch, Effect, RuntimeRule
 from adaptry.checks.runtimes.runtime import Runtime
 
@@ -194,7 +194,10 @@ def starts_from_base(effect: Effect, source: str) -> RuntimeRule:
     initialises those in the usual way, except for LoftQ (peft/tuners/lora/layer.py · Embedding).
     """
     title = "an initialisation that removes part of the base (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
-    any_start, of_embeddings = when.initialised(*_STARTS_FROM_BASE), when.initialised("loftq")
+    any_start, of_embeddings = (
+        field_conditions.initialised(*_STARTS_FROM_BASE),
+        field_conditions.initialised("loftq"),
+    )
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         modules = subject.spec.modules
@@ -254,7 +257,7 @@ def needs_whole_config(source: str) -> RuntimeRule:
         "config_incomplete",
         "refuses",
         "no `r`, `lora_alpha` or `target_modules` in the config",
-        when.field_missing("r", "lora_alpha", "target_modules"),
+        field_conditions.field_missing("r", "lora_alpha", "target_modules"),
         repairs.SAVE_AGAIN,
         source,
     )

@@ -28,13 +28,13 @@ a finding without a repair; the error names the remedy. Features that an adapter
 engine (a trained head, biases, rows of an embedding) are merged into the base's weights, as a checkpoint.
 That is a folder, and not a version of an adapter.
 
-***The error of the result.** If both are plain LoRAs, ΔW of each module is computed from both files and
+**The error of the result.** If both are plain LoRAs, ΔW of each module is computed from both files and
 subtracted. The largest difference is reported; it is 0 for every repair that is called exact. (Factors that
 differ only by zeros are compared as factors, since ΔW is the same product.) If a repair is an approximation,
 the relative error ‖Δ − Δ'‖ / ‖Δ‖ is reported, and stored with a version as the metric `kept_energy`. `--rank`
 and `--energy` truncate an adapter that is not a LoRA; without them, one without a low rank is refused.
 
-***The largest allowed error.** Above a relative error of 0.1 nothing is written and the exit code is 1.
+**The largest allowed error.** Above a relative error of 0.1 nothing is written and the exit code is 1.
 `--max-error` sets another bound; with `--energy` the bound is the loss that this share implies, if that is
 larger; `--exact` refuses every change of a number. The error message names the smallest rank within the bound
 and the server's option for it. An error of 0.1 means that 99 % of the energy Σσ² is kept, as with `--energy

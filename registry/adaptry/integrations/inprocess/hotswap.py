@@ -1,30 +1,37 @@
 """Hotswap: replaces a loaded adapter's weights by another's, under the same name, in a possibly compiled
 model.
 
-PEFT copies the weights and the scale. Cases that it would silently do wrongly are refused first, and its
-config is updated to match the model, so that saving the model is correct.
+Everything is checked before anything is changed; then the weights are copied into the parameters that are
+there. Cases that PEFT's own hotswap would silently do wrongly are refused, and the model's config is updated,
+so that saving the model is correct.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import PEFT
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import CheckFailed, NotFound, Unsupported
 from adaptry.integrations.inprocess.fetch import FetchedFiles
+from adaptry.integrations.inprocess.tensors import LazyTensors
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch.nn import Module
+    from torch import Tensor
+    from torch.nn import Module, Parameter
 
 
 def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
     """The model, with the adapter in place of `name`. Modules that it does not change are as in the base.
 
-    Raises `NotFound` without an adapter of that name, `Unsupported` if PEFT cannot swap it, `CheckFailed` if
+    Raises `NotFound` without an adapter of that name, `Unsupported` if it cannot be swapped, `CheckFailed` if
     it does not fit; then the model is unchanged.
     """
+    import torch
     from peft import PeftConfig, PeftModel
     from peft.utils.hotswap import check_hotswap_configs_compatible
 
@@ -40,8 +47,11 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
         check_hotswap_configs_compatible(whole.peft_config[name], config)
     except ValueError as error:
         raise Unsupported(f"{files} cannot replace {name!r} in place: {error}") from error
-    _swapped(whole, files, name)
-    whole.peft_config[name] = _as_it_is(whole, name, config)
+    swaps = _planned(whole, files, name)
+    with torch.no_grad():
+        for swap in swaps:
+            _copied(swap, name)
+    whole.peft_config[name] = _as_it_is(swaps, name, config)
     return model  # type: ignore[return-value]  # a PeftModel, or compiled from one
 
 
@@ -61,47 +71,145 @@ def _require_plain(files: FetchedFiles) -> None:
         )
 
 
-def _swapped(model: Any, files: FetchedFiles, name: str) -> None:
-    """(`Any`: a PEFT model, perhaps compiled.)"""
-    from peft.utils.hotswap import hotswap_adapter
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """One layer of the model, what is copied into its parameters (none: zeros), and its new scale."""
 
-    _require_sides(model, files, name)
-    try:
-        hotswap_adapter(model, str(files.folder), adapter_name=name, torch_device=_device(model))
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise CheckFailed(f"PEFT does not swap {files} in: {error}") from error
+    layer: Any  # a LoRA layer of PEFT
+    tensors: Mapping[str, Tensor]
+    scale: float = 0.0
 
 
-def _require_sides(model: Any, files: FetchedFiles, name: str) -> None:
-    """PEFT compares shapes only during a swap, and writes narrower modules into wider ones."""
-    layers = {path: layer for path, layer in model.named_modules() if name in getattr(layer, "lora_A", ())}
-    for module in files.adapter.spec.modules:
+def _planned(model: Any, files: FetchedFiles, name: str) -> list[_Swap]:
+    """A swap for each layer with an adapter `name`. Nothing is changed yet; all that could go wrong is
+    checked.
+    """
+    layers = _layers_with(model, name)
+    _require_unmerged(layers, name)
+    adapter = files.adapter
+    stored = LazyTensors(files.folder / adapter.format.weights, adapter.tensors, "cpu", None)
+    swaps: list[_Swap] = []
+    left = dict(layers)
+    for module in adapter.spec.modules:
         if module.kind != "linear":
             raise Unsupported(
-                f"{files} changes {module.path} ({module.kind}); PEFT swaps linear layers in place"
+                f"{files} changes {module.path} ({module.kind}); only linear layers are swapped in place"
             )
-        layer = next((layers[path] for path in layers if f".{path}".endswith(f".{module.path}")), None)
+        layer = left.pop(module.path, None)
         if layer is None:
             raise CheckFailed(f"{files} changes {module.path}, which the adapter {name!r} does not")
-        sides = (layer.lora_A[name].in_features, layer.lora_B[name].out_features)
-        if sides != (module.fan_in, module.fan_out):
-            raise CheckFailed(
-                f"{files} has {module.path} from {module.fan_in} to {module.fan_out}, "
-                f"and the model from {sides[0]} to {sides[1]}"
+        tensors = {role: stored[tensor] for role, tensor in module.tensors.items()}
+        _require_fit(_parameters(layer, name), tensors, module, files)
+        swaps.append(_Swap(layer, tensors, module.scale))
+    for path, layer in left.items():
+        if "magnitude" in _parameters(layer, name):
+            raise Unsupported(
+                f"{files} does not change {path}, whose DoRA magnitudes would stay those of the old adapter"
+            )
+        swaps.append(_Swap(layer, {}))
+    return swaps
+
+
+def _layers_with(model: Any, name: str) -> dict[str, Any]:
+    """The LoRA layers with an adapter `name`, by their paths in the base.
+
+    PEFT lists the modules that it replaced, which is much faster than going through the whole model.
+    """
+    base = model.base_model
+    if model.peft_config[name].target_parameters:  # several layers may then wrap one module
+        modules: Iterable[tuple[str, Any]] = base.model.named_modules()
+    else:
+        modules = ((path, _submodule(base.model, path)) for path in base.targeted_module_names)
+    return {path: layer for path, layer in modules if _has_adapter(layer, name)}
+
+
+def _submodule(module: Any, path: str) -> Any:
+    for part in path.split("."):
+        module = module._modules.get(part)
+        if module is None:
+            return None
+    return module
+
+
+def _has_adapter(layer: Any, name: str) -> bool:
+    return any(name in getattr(layer, part, ()) for part in ("lora_A", "lora_embedding_A"))
+
+
+def _require_unmerged(layers: Mapping[str, Any], name: str) -> None:
+    for path, layer in layers.items():
+        if name in layer.merged_adapters:
+            raise Unsupported(
+                f"the adapter {name!r} is merged into {path}; call model.unmerge_adapter() before the swap"
             )
 
 
-def _device(model: Any) -> str:
-    return str(next(model.parameters()).device)
+def _parameters(layer: Any, name: str) -> dict[str, Parameter]:
+    """The parameters of the adapter `name` in a LoRA layer, by role."""
+    found: dict[str, Parameter] = {}
+    for role, part in (("A", "lora_A"), ("B", "lora_B"), ("magnitude", "lora_magnitude_vector")):
+        own = layer._modules[part]._modules.get(name) if part in layer._modules else None
+        if own is not None:
+            found[role] = own._parameters["weight"]
+            if role == "B" and own._parameters.get("bias") is not None:
+                found["B_bias"] = own._parameters["bias"]
+    for role in ("embedding_A", "embedding_B"):
+        if name in layer._modules.get(f"lora_{role}", ()):
+            found[role] = layer._modules[f"lora_{role}"][name]
+    return found
 
 
-def _as_it_is(model: Any, name: str, config: Any) -> Any:
+def _require_fit(
+    parameters: Mapping[str, Parameter],
+    tensors: Mapping[str, Tensor],
+    module: ModuleSpec,
+    files: FetchedFiles,
+) -> None:
+    """Raises `CheckFailed` unless the tensors have the parameters' shapes, except for the rank."""
+    if parameters.keys() != tensors.keys():
+        raise CheckFailed(
+            f"{files} has {', '.join(sorted(tensors))} of {module.path},"
+            f" and the model {', '.join(sorted(parameters))}"
+        )
+    sides = parameters["A"].shape[1], parameters["B"].shape[0]
+    if sides != (module.fan_in, module.fan_out):
+        raise CheckFailed(
+            f"{files} has {module.path} from {module.fan_in} to {module.fan_out}, "
+            f"and the model from {sides[0]} to {sides[1]}"
+        )
+    if any(parameters[role].shape != tensors[role].shape for role in tensors.keys() - {"A", "B"}):
+        raise CheckFailed(f"{files} has biases or magnitudes of {module.path} of another size")
+
+
+def _copied(swap: _Swap, name: str) -> None:
+    """Copies the tensors into the parameters. A smaller rank is filled with zeros; a larger one replaces the
+    parameters' memory.
+    """
+    for role, parameter in _parameters(swap.layer, name).items():
+        held, new = parameter.data, swap.tensors.get(role)
+        if new is None:
+            held.zero_()
+        elif held.shape == new.shape:
+            held.copy_(new)
+        elif all(map(int.__ge__, held.shape, new.shape)):
+            held.zero_()[tuple(map(slice, new.shape))].copy_(new)
+        else:
+            parameter.data = new.to(held.device, held.dtype, copy=True)
+    if swap.tensors:
+        _set_scale(swap.layer.scaling, name, swap.scale)
+
+
+def _set_scale(scaling: Any, name: str, scale: float) -> None:
+    """A compiled model's scale is a tensor (`prepare_model_for_compiled_hotswap`), which is kept."""
+    if isinstance(scaling[name], float | int):
+        if scaling[name] != scale:
+            scaling[name] = scale
+    else:
+        scaling[name].fill_(scale)
+
+
+def _as_it_is(swaps: Sequence[_Swap], name: str, config: Any) -> Any:
     """The new config, with the tensors' rank: they keep their size if the new adapter's are smaller."""
-    held = [
-        layer.lora_A[name].weight.shape[0]
-        for layer in model.modules()
-        if name in getattr(layer, "lora_A", ())
-    ]
+    held = [len(_parameters(swap.layer, name)["A"]) for swap in swaps]
     rank = max(held, default=config.r)
     if rank == config.r or config.rank_pattern or config.alpha_pattern:
         return config

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, ValidationError
 
 from adaptry.core.errors import Invalid
+from adaptry.core.option_names import ArgumentNames
 from adaptry.core.refs import AdapterName, split_weight
 from adaptry.registry.job_types.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, WeightedRefText
 from adaptry.registry.job_types.task import JobTask, reason_of
@@ -177,6 +178,13 @@ TASKS: Mapping[str, type[JobTask]] = {
     "gc": CollectTask,
     "replicate": ReplicateTask,
 }
+
+
+def argument_names(kind: str) -> ArgumentNames:
+    """The fields of a kind of job, for sentences that name options of the command line."""
+    fields = TASKS[kind].model_fields if kind in TASKS else {}
+    flags = {name: field.annotation is bool for name, field in fields.items()}
+    return ArgumentNames(flags, {"for": "runtime"}, quote="", true="true")
 
 
 def parse_task(kind: str, fields: Mapping[str, Any]) -> JobTask:

@@ -19,6 +19,7 @@ from adaptry.registry.records import AdapterEdit, AdapterInfo
 from adaptry.storage.catalog import case_conflicts, stored_use, terms
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.prepared_changes import change
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -42,6 +43,15 @@ _FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
     _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
 )
 _ROW = select_columns(_ADAPTERS).where(_ADAPTERS.c.id == bindparam("key"))
+_COUNT_ON = (
+    _ADAPTERS.update()
+    .where(_ADAPTERS.c.id == bindparam("of_key"))
+    .values(
+        next_number=bindparam("next_number"),
+        updated_at=bindparam("updated_at"),
+        version_count=_ADAPTERS.c.version_count + 1,
+    )
+)
 _LATEST = (
     select_columns(_VERSIONS.c.number)
     .where(_VERSIONS.c.adapter_id == _ADAPTERS.c.id, _VERSIONS.c.state.in_(LATEST))
@@ -205,12 +215,15 @@ def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
 
 
 def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
-    """The requested number if it was never given, otherwise the next one. A number is given only once."""
-    row = _require(tx, adapter)
-    number = row.next_number
+    """The number of a version that is being added, which is counted: the requested one if it was never given,
+    otherwise the next. A number is given only once.
+    """
+    (row,) = run_select(tx, _ROW, {"key": adapter.key})
+    number: int = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
-    row.next_number, row.updated_at = max(row.next_number, number + 1), at
+    following = max(row.next_number, number + 1)
+    change(tx, _COUNT_ON, {"of_key": adapter.key, "next_number": following, "updated_at": at})
     return number
 
 
@@ -232,12 +245,6 @@ def _was_allocated(tx: Transaction, adapter: AdapterRecord, number: int) -> bool
     was = exists().where(col(EventRow.adapter_id) == adapter.key, col(EventRow.number) == number)
     has = exists().where(col(VersionRow.adapter_id) == adapter.key, col(VersionRow.number) == number)
     return bool(tx.exec(select(or_(was, has))).one())
-
-
-def count_version(tx: Transaction, adapter: AdapterRecord) -> None:
-    """An adapter has one version more."""
-    row = _require(tx, adapter)
-    row.version_count += 1
 
 
 def recount_versions(tx: Transaction, key: int) -> None:

@@ -30,6 +30,7 @@ _ACCESS = (
     .outerjoin_from(_BASES, _NAMES, _NAMES.c.base_id == _BASES.c.id)
     .where(_BASES.c.id == bindparam("id"))
 )
+_NAMED = select_columns(_NAMES.c.base_id).where(_NAMES.c.name == bindparam("name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ class BaseAccess:
 
 def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
     """The ids of readable bases that match `key`: a name, an id or its beginning. At most two."""
-    named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
-    found = _seen(tx, scope, col(BaseRow.id).in_(named))
+    found = [Digest(row.base_id) for row in run_select(tx, _NAMED, {"name": key})]
+    if found and scope.namespaces is not None:
+        found = _seen(tx, scope, col(BaseRow.id).in_([one.hex for one in found]))
     if found:
-        return found
+        return found[:2]
     prefix = key.removeprefix("sha256:")
     if len(prefix) < 12 or not set(prefix) <= set("0123456789abcdef"):
         return []

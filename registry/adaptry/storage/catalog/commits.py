@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, exists, func, insert, literal, select, update
+from sqlalchemy import bindparam, delete, exists, func, literal, select, update
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
@@ -20,6 +20,7 @@ from adaptry.storage.catalog import cursors, damage
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -111,10 +112,7 @@ def add(
         at=at,
         carries=carries,
     )
-    tx.add(row)
-    tx.flush()
-    assert row.id is not None
-    return _record(run_select(tx, _BY_KEY, {"key": row.id})[0])
+    return _record(run_select(tx, _BY_KEY, {"key": insert_row(tx, row)})[0])
 
 
 def store_revision(tx: Transaction, manifest: Manifest) -> None:
@@ -128,7 +126,7 @@ def store_revision(tx: Transaction, manifest: Manifest) -> None:
         tx.execute(update(RevisionRow).where(_REVISIONS.c.digest == digest.hex).values(manifest=data))
         damage.clear_damage(tx, digest)
     else:
-        tx.execute(insert(RevisionRow).values(digest=digest.hex, manifest=data))
+        insert_row(tx, RevisionRow(digest=digest.hex, manifest=data))
 
 
 def find_by_ref(tx: Reads, adapter: AdapterRecord, name: str) -> CommitRecord | None:

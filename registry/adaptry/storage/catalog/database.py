@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel import Session
 
+from adaptry.core import tracing
 from adaptry.core.errors import Unavailable
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog import epochs, sqlite
@@ -45,6 +46,7 @@ class Catalog:
     def __init__(self, url: str, busy_timeout: float = 30.0) -> None:
         """Raises `ProtocolMismatch` (newer schema), `Unavailable` (cannot be opened, or is not durable)."""
         self._database = _opened(url, busy_timeout)
+        self._system = "postgresql" if is_postgres(url) else "sqlite"
         self.path = sqlite.path_of(url)
         """The SQLite file; None for PostgreSQL and in memory."""
         self.notifier = CommitNotifier(self._database.listen)
@@ -63,7 +65,12 @@ class Catalog:
     def read(self) -> Iterator[Transaction]:
         """A read-only transaction on a snapshot."""
         database = self._database
-        with database.read_context(), self._errors_translated(), _session(database.readers) as session:
+        with (
+            self._span("read"),
+            database.read_context(),
+            self._errors_translated(),
+            _session(database.readers) as session,
+        ):
             yield session
 
     @contextmanager
@@ -76,13 +83,20 @@ class Catalog:
             with self.read() as tx:
                 yield tx
             return
-        with readers.read() as reads:
+        with self._span("read"), readers.read() as reads:
             yield reads
 
     @property
     def has_prepared(self) -> bool:
         """Whether `read_prepared` is faster than `read`, and waits only for this machine's disk."""
         return self._database.prepared is not None
+
+    def last_commit(self) -> int | None:
+        """A number that is another one after each commit of any process, for one thread at a time; None if
+        that is not known without waiting.
+        """
+        readers = self._database.prepared
+        return readers.watch.last_commit() if readers else None
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
@@ -136,13 +150,19 @@ class Catalog:
     @contextmanager
     def _transaction(self, *, is_durable: bool) -> Iterator[Transaction]:
         database = self._database
-        with self._errors_translated(), database.write(is_durable) as session:
+        with self._span("write"), self._errors_translated(), database.write(is_durable) as session:
             yield session
             recording.write_pending(session)
             if HAS_EVENTS in session.info:
                 database.notify(session.connection())
         if HAS_EVENTS in session.info:
             self.notifier.notify()
+
+    def _span(self, operation: str) -> AbstractContextManager[tracing.Span]:
+        attributes = {"db.system.name": self._system, "db.operation.name": operation}
+        return tracing.span(
+            f"catalog {operation}", attributes, kind="client", seconds=tracing.DATABASE_SECONDS
+        )
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:

@@ -23,12 +23,14 @@ from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_map, encode_map
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import AdapterRow, EventRow
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
 """Kinds of events that readers get even if they may not see the base that the event mentions."""
 _OF_BASE = frozenset({"base", "base_status"})
 
+_MOVES = 50  # moves of aliases that are examined at once
 SPAN = 2000
 """Number of events examined at once."""
 
@@ -76,17 +78,16 @@ def record(
     """
     texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
     name = str(adapter.name) if adapter else None
-    tx.add(
-        EventRow(
-            at=at,
-            by=by,
-            kind=kind,
-            adapter_id=adapter.key if adapter else None,
-            name=name,
-            number=number,
-            detail=encode_map(texts),
-        )
+    row = EventRow(
+        at=at,
+        by=by,
+        kind=kind,
+        adapter_id=adapter.key if adapter else None,
+        name=name,
+        number=number,
+        detail=encode_map(texts),
     )
+    insert_row(tx, row)
     tx.info[HAS_EVENTS] = True
     record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 
@@ -111,12 +112,20 @@ def page(
 
 def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> Event | None:
     """The last move or removal of an alias; None if it never existed."""
-    query = select(EventRow).where(
-        col(EventRow.adapter_id) == adapter.key, col(EventRow.kind).in_(("alias.moved", "alias.removed"))
+    query = (
+        select(EventRow)
+        .where(
+            col(EventRow.adapter_id) == adapter.key, col(EventRow.kind).in_(("alias.moved", "alias.removed"))
+        )
+        .order_by(col(EventRow.seq).desc())
+        .limit(_MOVES)
     )
-    for row in tx.exec(query.order_by(col(EventRow.seq).desc()).execution_options(yield_per=50)):
-        if decode_map(row.detail).get("alias") == alias:
-            return _event(row)
+    rows = tx.exec(query).all()
+    while rows:
+        for row in rows:
+            if decode_map(row.detail).get("alias") == alias:
+                return _event(row)
+        rows = tx.exec(query.where(col(EventRow.seq) < rows[-1].seq)).all()
     return None
 
 

@@ -18,6 +18,7 @@ from adaptry.core.quotas import QuotaSubject
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import pending_deletes, stored_use
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import FileRow, UploadRow, WeightsRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -82,7 +83,7 @@ def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size
     """Makes the owner an owner of these bytes, so that sweeps keep them; the first sender pays for them."""
     found = _file(tx, owner, digest)
     if found is None:
-        tx.execute(_FILES.insert().values(owner=str(owner), digest=digest.hex, size=size, stored_by=by))
+        insert_row(tx, FileRow(owner=str(owner), digest=digest.hex, size=size, stored_by=by))
         stored_use.add_file(tx, str(owner), size, by)
     elif found.size != size or found.unneeded_since is not None:
         payer = found.stored_by
@@ -210,7 +211,7 @@ def find_weights_digest(tx: Reads, file: Digest) -> Digest | None:
 def store_weights_digest(tx: Transaction, file: Digest, weights: Digest) -> None:
     known = find_weights_digest(tx, file)
     if known is None:
-        tx.execute(_WEIGHTS.insert().values(file_digest=file.hex, weights_digest=weights.hex))
+        insert_row(tx, WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
     elif known != weights:
         tx.merge(WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
 

@@ -15,6 +15,7 @@ from adaptry.storage.catalog import case_conflicts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared_changes import change, insert_row
 from adaptry.storage.catalog.rows import CommitRow, MarkRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -25,6 +26,12 @@ _FOUND = (
     select_columns(_MARKS.c.name, _MARKS.c.kind, _MARKS.c.message, _COMMITS.c.digest)
     .join_from(_MARKS, _COMMITS, _COMMITS.c.id == _MARKS.c.commit_id)
     .where(_MARKS.c.adapter_id == bindparam("adapter"), _MARKS.c.name == bindparam("name"))
+)
+_MOVED = ("kind", "commit_id", "message", "set_at", "set_by")
+_MOVE = (
+    _MARKS.update()
+    .where(_MARKS.c.adapter_id == bindparam("of_adapter"), _MARKS.c.name == bindparam("of_name"))
+    .values({name: bindparam(name) for name in _MOVED})
 )
 
 
@@ -64,20 +71,20 @@ def put(
     message: str = "",
 ) -> GitRef:
     """Creates the branch or tag, or moves it to the commit."""
-    row = tx.get(MarkRow, (adapter.key, name))
-    if row is None:
-        row = MarkRow(
-            adapter_id=adapter.key,
-            name=name,
-            kind=kind,
-            commit_id=to.key,
-            set_at=at,
-            set_by=by,
-            folded=case_conflicts.fold(name),
-        )
-    row.kind, row.commit_id, row.message, row.set_at, row.set_by = kind, to.key, message, at, by
-    tx.add(row)
-    return _record(row, to.digest.hex)
+    row = MarkRow(
+        adapter_id=adapter.key,
+        name=name,
+        kind=kind,
+        commit_id=to.key,
+        message=message,
+        set_at=at,
+        set_by=by,
+        folded=case_conflicts.fold(name),
+    )
+    moved = {column: getattr(row, column) for column in _MOVED}
+    if not change(tx, _MOVE, {"of_adapter": adapter.key, "of_name": name, **moved}):
+        insert_row(tx, row)
+    return GitRef(name, kind, to.digest, message)
 
 
 def drop(tx: Transaction, adapter: AdapterRecord, name: str) -> None:

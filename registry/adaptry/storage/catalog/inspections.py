@@ -15,6 +15,7 @@ from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, Wei
 from adaptry.core.digest import Digest
 from adaptry.registry.records import InspectionSummary
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import InspectionRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -22,6 +23,8 @@ _INSPECTIONS = table_of(InspectionRow)
 _FOUND = select_columns(_INSPECTIONS).where(
     _INSPECTIONS.c.file_digest == bindparam("file"), _INSPECTIONS.c.inspection == INSPECTION
 )
+
+_ANY = select_columns(_INSPECTIONS.c.inspection).where(_INSPECTIONS.c.file_digest == bindparam("file"))
 
 
 def find(tx: Reads, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
@@ -40,7 +43,10 @@ def store(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
         norm=found.norm,
         statistics=_packed(found),
     )
-    tx.merge(row)
+    if run_select(tx, _ANY, {"file": file.hex}):
+        tx.merge(row)
+    else:
+        insert_row(tx, row)
 
 
 def files_inspected(tx: Transaction) -> frozenset[Digest]:

@@ -55,6 +55,7 @@ class PreparedReaders:
         self._translate_error = translate_error
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
+        self.watch = CommitWatch(path)
 
     @contextmanager
     def read(self) -> Iterator[PreparedReads]:
@@ -77,21 +78,15 @@ class PreparedReaders:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+        self.watch.close()
 
     def _take(self) -> sqlite3.Connection:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         with _translated(self._translate_error):
-            connection = sqlite3.connect(
-                f"file:{quote(self._path)}?mode=rw",  # does not create a missing file
-                uri=True,
-                timeout=self._busy_timeout,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            for pragma in ("query_only=ON", f"cache_size=-{_CACHE}"):
-                connection.execute(f"PRAGMA {pragma}")
+            connection = _connect(self._path, self._busy_timeout)
+            connection.execute(f"PRAGMA cache_size=-{_CACHE}")
         return connection
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
@@ -100,6 +95,45 @@ class PreparedReaders:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+class CommitWatch:
+    """Sees whether anybody has committed to the database at `path`, without waiting for a disk or a lock: it
+    reads the header of the log's index, which all processes share in memory.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def last_commit(self) -> int | None:
+        """A number that is another one after each commit, for one thread at a time; None if it cannot be read
+        now.
+        """
+        try:
+            if self._connection is None:
+                self._connection = _connect(self._path, timeout=0)
+            (number,) = self._connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return None
+        return int(number)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _connect(path: str, timeout: float) -> sqlite3.Connection:
+    """A connection to an existing file, which only reads."""
+    connection = sqlite3.connect(
+        f"file:{quote(path)}?mode=rw",  # does not create a missing file
+        uri=True,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA query_only=ON")
+    return connection
 
 
 def run_prepared(

@@ -18,6 +18,7 @@ from sqlmodel import col, select
 from adaptry.core.quotas import QuotaScope, QuotaSubject, StoredUse
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared_changes import change, insert_row
 from adaptry.storage.catalog.rows import AdapterRow, FileRow, StoredUseRow, UploadRow, VersionRow
 from adaptry.storage.catalog.version_info import run_select, table_of
 
@@ -132,9 +133,8 @@ def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
 
 def _add(tx: Transaction, who: QuotaSubject, size: int, versions: int) -> None:
     more = {"more_bytes": size, "more_versions": versions}
-    changed = tx.execute(_ADD, {"of_scope": who.scope, "of_name": who.name, **more})
-    if not changed.rowcount:  # type: ignore[attr-defined]  # a DML result has it
-        tx.execute(_USE.insert().values(scope=who.scope, name=who.name, bytes=size, versions=versions))
+    if not change(tx, _ADD, {"of_scope": who.scope, "of_name": who.name, **more}):
+        insert_row(tx, StoredUseRow(scope=who.scope, name=who.name, bytes=size, versions=versions))
 
 
 def _use_of(tx: Transaction, adapter: int, owners: tuple[str, ...]) -> Use:

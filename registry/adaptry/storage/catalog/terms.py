@@ -7,21 +7,28 @@ search reads only one ordered list. An edit of the adapter therefore rewrites te
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from sqlalchemy import and_, delete, insert, literal, or_
+from sqlalchemy import and_, bindparam, delete, insert, literal, or_
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.prepared_changes import insert_row, insert_values
 from adaptry.storage.catalog.rows import PostingRow, TermRow, VersionRow
+from adaptry.storage.catalog.version_info import run_select, table_of
 
 Terms = Iterable[tuple[str, str]]
 """Pairs of field and text."""
 
 _WORD = re.compile(r"[^\W_]+")
 _IDS_AT_ONCE = 400
+_TERMS, _POSTINGS = table_of(TermRow), table_of(PostingRow)
+_ONE = select_columns(_TERMS.c.id).where(
+    _TERMS.c.field == bindparam("field"), _TERMS.c.text == bindparam("text")
+)
 
 
 def words(text: str) -> Iterator[str]:
@@ -33,7 +40,7 @@ def add(tx: Transaction, version: int, terms: Terms) -> None:
     """Adds terms that a version does not have yet."""
     ids = _ids(tx, terms)
     if ids:
-        tx.execute(insert(PostingRow), [{"term_id": term, "version_id": version} for term in sorted(ids)])
+        insert_values(tx, _POSTINGS, [{"term_id": term, "version_id": version} for term in sorted(ids)])
 
 
 def remove(tx: Transaction, version: int, fields: Iterable[str], text: str | None = None) -> None:
@@ -67,6 +74,15 @@ def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) 
 def _ids(tx: Transaction, terms: Terms) -> set[int]:
     """The keys of terms; adds new ones."""
     wanted = sorted(set(terms))
+    found = _known(tx, wanted)
+    new = [TermRow(field=field, text=text) for field, text in wanted if (field, text) not in found]
+    return {*found.values(), *(insert_row(tx, row) for row in new)}
+
+
+def _known(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    if tx.connection().dialect.name == "sqlite":  # a look-up takes microseconds, and building a query longer
+        rows = {term: run_select(tx, _ONE, {"field": term[0], "text": term[1]}) for term in wanted}
+        return {term: some[0].id for term, some in rows.items() if some}
     found: dict[tuple[str, str], int] = {}
     for at in range(0, len(wanted), _IDS_AT_ONCE):
         by_field = groupby(wanted[at : at + _IDS_AT_ONCE], key=itemgetter(0))
@@ -76,7 +92,4 @@ def _ids(tx: Transaction, terms: Terms) -> set[int]:
         ]
         query = select(TermRow.field, TermRow.text, TermRow.id).where(or_(*any_of))
         found |= {(field, text): key for field, text, key in tx.exec(query) if key is not None}
-    new = [TermRow(field=field, text=text) for field, text in wanted if (field, text) not in found]
-    tx.add_all(new)
-    tx.flush()
-    return {*found.values(), *(row.id for row in new if row.id is not None)}
+    return found

@@ -26,6 +26,7 @@ from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.prepared_changes import insert_row
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, by_key, run_select, table_of
 
@@ -84,19 +85,15 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
         weights="",
     )
     fill_derived(row, new)
-    tx.add(row)
-    tx.flush()
-    assert row.id is not None
-    adapters.count_version(tx, adapter)
+    row.id = insert_row(tx, row)
     stored_use.add_version(tx, adapter.name.namespace, by)
-    tx.add(
-        VersionDetailRow(
-            version_id=row.id,
-            spec=encode_model(new.spec),
-            report=encode_model(new.base_check.report),
-            forced=new.forced,
-        )
+    details = VersionDetailRow(
+        version_id=row.id,
+        spec=encode_model(new.spec),
+        report=encode_model(new.base_check.report),
+        forced=new.forced,
     )
+    insert_row(tx, details)
     terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, adapter.key)])
     return to_record(row)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adaptry.checks import without_base
 from adaptry.core.report import CheckReport
 from adaptry.registry.records import VersionDetail, VersionInfo
 from adaptry.storage.catalog import declared_bases
@@ -35,6 +34,8 @@ def _hide_bases(
     hidden = declared_bases.hidden_bases(tx, scope, ids)
     if not hidden:
         return [(version, None) for version in versions]
+    from adaptry.checks import without_base  # all checks, which a registry without hidden bases does not need
+
     concerned = [version for version in versions if version.base_id in hidden]
     declared = declared_bases.declarations(tx, concerned)
     found: list[tuple[VersionInfo, CheckReport | None]] = []

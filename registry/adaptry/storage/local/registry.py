@@ -7,8 +7,10 @@ same folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from adaptry.core.display import shorten
 from adaptry.core.identity import Identity
@@ -17,59 +19,59 @@ from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import damage
 from adaptry.storage.catalog.damage import DamageSummary
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local.adapters import LocalAdapters
-from adaptry.storage.local.aliases import LocalAliases
-from adaptry.storage.local.audit_log import LocalAuditLog
-from adaptry.storage.local.bases import LocalBases
-from adaptry.storage.local.commits import LocalCommits
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.events import LocalEvents
-from adaptry.storage.local.evidence import LocalEvidence
-from adaptry.storage.local.files import LocalFiles
-from adaptry.storage.local.grants import LocalGrants
 from adaptry.storage.local.idempotency import IdempotencyKey
-from adaptry.storage.local.jobs import LocalJobs
-from adaptry.storage.local.metrics import LocalMetrics
-from adaptry.storage.local.policies import LocalPolicies
-from adaptry.storage.local.principals import LocalPrincipals
-from adaptry.storage.local.publishers import LocalPublishers
-from adaptry.storage.local.quotas import LocalQuotas
-from adaptry.storage.local.rollouts import LocalRollouts
-from adaptry.storage.local.tokens import LocalTokens
-from adaptry.storage.local.uploads import LocalUploads
-from adaptry.storage.local.versions import LocalVersions
-from adaptry.storage.local.webhooks import LocalWebhooks
-from adaptry.storage.local.workers import LocalWorkers
+
+if TYPE_CHECKING:
+    from adaptry.storage.local.bases import LocalBases
+
+_ROLES: Mapping[str, str] = {
+    "adapters": "adapters.LocalAdapters",
+    "files": "files.LocalFiles",
+    "uploads": "uploads.LocalUploads",
+    "versions": "versions.LocalVersions",
+    "aliases": "aliases.LocalAliases",
+    "metrics": "metrics.LocalMetrics",
+    "evidence": "evidence.LocalEvidence",
+    "bases": "bases.LocalBases",
+    "commits": "commits.LocalCommits",
+    "events": "events.LocalEvents",
+    "workers": "workers.LocalWorkers",
+    "rollouts": "rollouts.LocalRollouts",
+    "policies": "policies.LocalPolicies",
+    "jobs": "jobs.LocalJobs",
+    "principals": "principals.LocalPrincipals",
+    "grants": "grants.LocalGrants",
+    "tokens": "tokens.LocalTokens",
+    "audit": "audit_log.LocalAuditLog",
+    "quotas": "quotas.LocalQuotas",
+    "publishers": "publishers.LocalPublishers",
+    "sso": "sso.LocalSingleSignOn",
+    "webhooks": "webhooks.LocalWebhooks",
+}
+"""The module and class of each role."""
 
 
 class LocalRegistry(Registry):
-    """`LocalRegistry(RegistryContext(catalog, blobs, identity))`; `open_local` opens the one in a folder."""
+    """`LocalRegistry(RegistryContext(catalog, blobs, identity))`; `open_local` opens the one in a folder.
+
+    A role is imported when it is first used: most commands need one or two of them, and importing all
+    takes a third of a second.
+    """
 
     bases: LocalBases
 
     def __init__(self, context: RegistryContext) -> None:
         self.context = context
-        self.adapters = LocalAdapters(context)
-        self.files = LocalFiles(context)
-        self.uploads = LocalUploads(context)
-        self.versions = LocalVersions(context)
-        self.aliases = LocalAliases(context)
-        self.metrics = LocalMetrics(context)
-        self.evidence = LocalEvidence(context)
-        self.bases = LocalBases(context)
-        self.commits = LocalCommits(context)
-        self.events = LocalEvents(context)
-        self.workers = LocalWorkers(context)
-        self.rollouts = LocalRollouts(context)
-        self.policies = LocalPolicies(context)
-        self.jobs = LocalJobs(context)
-        self.principals = LocalPrincipals(context)
-        self.grants = LocalGrants(context)
-        self.tokens = LocalTokens(context)
-        self.audit = LocalAuditLog(context)
-        self.quotas = LocalQuotas(context)
-        self.publishers = LocalPublishers(context)
-        self.webhooks = LocalWebhooks(context)
+
+    def __getattr__(self, name: str) -> object:
+        """The role of that name, which is an attribute from then on."""
+        if name not in _ROLES:
+            raise AttributeError(f"a registry has no role {name!r}")
+        module, _, kind = _ROLES[name].partition(".")
+        role: object = getattr(import_module(f"adaptry.storage.local.{module}"), kind)(self.context)
+        setattr(self, name, role)
+        return role
 
     @property
     def catalog(self) -> Catalog:

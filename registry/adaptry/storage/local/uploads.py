@@ -7,7 +7,7 @@ is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,6 +38,7 @@ from adaptry.storage.local import abandoned_uploads
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.files import require_base_visible
 from adaptry.storage.local.quotas import QuotaRefusal, refuse_session
+from adaptry.storage.local.small_files import SmallFiles
 
 DIRECT = 8 << 20
 """Minimum size in bytes for presigned uploads: smaller files are faster through the server, with one request
@@ -151,6 +152,18 @@ class LocalUploads(Uploads):
                 files.add_owned(tx, session.owner, session.digest, session.size, session.created_by)
                 damage.clear_damage(tx, session.digest)
                 files.finish_session(tx, session.id, self.context.clock())
+
+    def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
+        sent = SmallFiles(self.context, owner, {Digest.of(data): data for data in contents})
+        with self.context.catalog.read() as tx:
+            self._require_writing(tx, owner)
+            lacking = sent.lacking(tx)
+        sent.store(lacking)
+        reach("uploads.after_publish")
+        with self.context.write() as tx:
+            self._require_writing(tx, owner)
+            sent.own(tx, lacking)
+            files.clear_unneeded(tx, owner, sent.data)
 
     def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50

@@ -82,6 +82,15 @@ class UploadsContract(ContractFixtures):
             registry.uploads.finish(session)
         assert not registry.files.has(TONE, DIGEST)
 
+    def test_small_files_are_stored_together_and_may_be_sent_again(self, make_registry: MakeRegistry) -> None:
+        ada, contents = make_registry(ADA), [b"", b"one", b"two", b"one"]
+        for _ in range(2):
+            ada.uploads.put_all(TONE, contents)
+        assert all(ada.files.has(TONE, Digest.of(data)) for data in contents)
+        for other in (EVE, RON, ANONYMOUS):
+            with pytest.raises((PermissionDenied, NotFound)):
+                make_registry(other).uploads.put_all(TONE, contents)
+
     def test_finishing_twice_is_finishing_once(self, registry: Registry) -> None:
         session = send(registry)
         registry.uploads.finish(session)

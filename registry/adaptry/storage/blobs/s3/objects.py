@@ -16,6 +16,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from adaptry.core import tracing
 from adaptry.core.errors import MissingDependency, NotFound, Unavailable
 from adaptry.storage.blobs.s3.location import S3Location
 
@@ -26,6 +27,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependency(f"blobs in a bucket need {error.name}: pip install 'adaptry[s3]'") from error
 
+from adaptry.storage.blobs.s3.call_spans import trace_calls
 from adaptry.storage.blobs.s3.errors import (
     http_status,
     reject_html,
@@ -78,6 +80,8 @@ class S3Objects:
                     response_checksum_validation="when_required",
                 ),
             )
+        if tracing.is_enabled():
+            trace_calls(client)
         client.meta.events.register("after-call.s3", reject_html)
         return client
 

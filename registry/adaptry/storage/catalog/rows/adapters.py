@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index, desc, text
-from sqlmodel import Field
+from sqlalchemy import Index, text
+from sqlmodel import Field, col
 
 from adaptry.storage.catalog.rows.row import Moment, Row
 
 EXISTS = text("deleted_at IS NULL")
 """Written out, since a database uses a partial index only if a statement has the same text."""
-
-
-def _listing(name: str, *columns: str) -> Index:
-    """An index for pages of adapters: those with the same first columns, sorted as `adapter_pages` sorts."""
-    *shared, value = columns
-    by = [value] if value == "name" else [desc(value), "name"]
-    return Index(f"ix_adapters_{name}", *shared, *by, sqlite_where=EXISTS, postgresql_where=EXISTS)
 
 
 class NamespaceRow(Row, table=True):
@@ -39,13 +32,7 @@ class AdapterRow(Row, table=True):
     __tablename__ = "adapters"
     __table_args__ = (
         Index("ix_adapters_folded", "folded", unique=True),
-        _listing("visible", "visibility", "name"),
-        _listing("updated", "visibility", "updated_at"),
-        _listing("downloads", "visibility", "downloads"),
-        _listing("versions", "visibility", "version_count"),
-        _listing("namespace_updated", "namespace", "visibility", "updated_at"),
-        _listing("namespace_downloads", "namespace", "visibility", "downloads"),
-        _listing("namespace_versions", "namespace", "visibility", "version_count"),
+        Index("ix_adapters_visible", "visibility", "name", sqlite_where=EXISTS, postgresql_where=EXISTS),
     )
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
@@ -61,6 +48,23 @@ class AdapterRow(Row, table=True):
     version_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     moved_to: int | None = Field(default=None, index=True)
     folded: str | None = None
+
+
+for _order, _value in {
+    "updated": col(AdapterRow.updated_at),
+    "downloads": col(AdapterRow.downloads),
+    "versions": col(AdapterRow.version_count),
+}.items():
+    # For pages of adapters, sorted as `adapter_pages` sorts them; of all namespaces, and of one.
+    _by = (col(AdapterRow.visibility), _value.desc(), col(AdapterRow.name))
+    Index(f"ix_adapters_{_order}", *_by, sqlite_where=EXISTS, postgresql_where=EXISTS)
+    Index(
+        f"ix_adapters_namespace_{_order}",
+        col(AdapterRow.namespace),
+        *_by,
+        sqlite_where=EXISTS,
+        postgresql_where=EXISTS,
+    )
 
 
 class AliasRow(Row, table=True):

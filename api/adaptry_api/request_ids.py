@@ -1,0 +1,24 @@
+"""Ids of requests: 16 random hexadecimal digits."""
+
+from __future__ import annotations
+
+import os
+
+_SIZE = 8
+_STOCK = 512 * _SIZE
+
+
+class RequestIds:
+    """Makes ids from a stock of random bytes: asking the system for each would let other threads have the
+    interpreter, and every request would wait to get it back. Only to be used on the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._stock = b""
+        self._at = 0
+
+    def next(self) -> str:
+        if self._at == len(self._stock):
+            self._stock, self._at = os.urandom(_STOCK), 0
+        self._at += _SIZE
+        return self._stock[self._at - _SIZE : self._at].hex()

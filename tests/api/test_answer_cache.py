@@ -1,0 +1,72 @@
+"""A version that is asked for again is answered from memory, exactly as it would be read now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptry.adapters.adapter import Adapter, open_dir
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.transfer import push
+from adaptry.registry.http import HttpRegistry
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.storage.connect import open_local
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.testing import Server
+
+TONE = AdapterName.parse("acme/tone")
+PROD = "/api/v1/adapters/acme/tone/versions/prod"
+
+
+def test_a_change_by_another_process_is_in_the_next_answer(
+    server: Server, registry: HttpRegistry, tone: Adapter, tmp_path: Path
+) -> None:
+    first = push(registry, tone, TONE, options=PushOptions(alias="prod")).version.digest
+    second = push(registry, open_dir(tiny_lora(tmp_path / "two", seed=2)), TONE).version.digest
+    other = open_local(server.data)
+    for move in range(1, 9):
+        for _ in range(3):
+            assert server.call("GET", PROD).json["number"] == 2 - move % 2
+        other.aliases.move(TONE, "prod", second if move % 2 else first, move)
+    other.versions.set_state(TONE, first, StateChange(state="revoked", reason="leaks"), 0)
+    assert server.call("GET", PROD).json["state"] == "revoked"
+    other.close()
+
+
+def test_an_answer_is_only_for_whoever_may_read_it(
+    server: Server, registry: HttpRegistry, tone: Adapter
+) -> None:
+    push(registry, tone, TONE, options=PushOptions(alias="prod"))
+    readers = {name: server.token(name, "reader", (name,)) for name in ("acme", "evil")}
+    statuses = {"acme": 200, "evil": 404}
+
+    def check() -> None:
+        for _ in range(2):
+            for name, token in readers.items():
+                assert server.call("GET", PROD, token=token).status == statuses[name]
+            assert server.call("GET", PROD).status == 200
+            assert server.call("GET", PROD, token=None).status == 401
+            assert server.call("GET", f"{PROD}?x=1").status == 400
+
+    check()
+    registry.adapters.edit(TONE, AdapterEdit(visibility="public"))
+    statuses["evil"] = 200
+    check()
+
+
+def test_what_the_caller_has_already_is_not_sent_again(
+    server: Server, registry: HttpRegistry, tone: Adapter
+) -> None:
+    push(registry, tone, TONE, options=PushOptions(alias="prod"))
+    tag = server.call("GET", PROD).headers["ETag"]
+    for _ in range(3):
+        again = server.call("GET", PROD, headers={"If-None-Match": tag})
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", tag)
+        assert server.call("GET", PROD, headers={"If-None-Match": '"other"'}).status == 200
+    registry.versions.count_download(Ref.parse("acme/tone@prod"))
+    assert server.call("GET", PROD, headers={"If-None-Match": tag}).status == 200
+
+
+def test_ids_of_requests_stay_different(server: Server) -> None:
+    seen = {server.call("GET", "/healthz", token=None).headers["Request-Id"] for _ in range(30)}
+    assert len(seen) == 30
+    assert all(len(one) == 16 for one in seen)
