@@ -50,7 +50,7 @@ def test_a_listing_is_sorted_by_what_was_asked_for(run, answer) -> None:
     assert names("--sort", "updated", "--limit", "1") == ["acme/a"]
     assert [one["number"] for one in answer("ls", "acme/a", "--sort", "metric.accuracy")] == [1, 2]
     assert [one["number"] for one in answer("ls", "acme/a", "--sort", "rank")] == [2, 1]
-    assert "showing the first 1 of 3" in run("ls", "--sort", "updated", "--limit", "1").stderr
+    assert "showing the first 1; --limit shows more" in run("ls", "--sort", "updated", "--limit", "1").stderr
 
 
 def test_versions_without_the_metric_come_last_either_way(run, answer) -> None:

@@ -95,11 +95,14 @@ class _ReadCatalog(Catalog):
         try_lock(held)
         self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
 
-    @contextmanager
-    def _transaction(self, *, is_durable: bool) -> Iterator[Transaction]:
+    def require_writable(self) -> None:
         if self._opened is None:
             self._opened = self._original()
             self._database, self.notifier = self._opened._database, self._opened.notifier
+
+    @contextmanager
+    def _transaction(self, *, is_durable: bool) -> Iterator[Transaction]:
+        self.require_writable()
         with super()._transaction(is_durable=is_durable) as session:
             yield session
 

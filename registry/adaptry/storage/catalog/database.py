@@ -115,6 +115,9 @@ class Catalog:
         with self._transaction(is_durable=False) as session:
             yield session
 
+    def require_writable(self) -> None:
+        """Raises `ReadOnly` where no change is possible: asked before bytes are stored that rows will name."""
+
     def schema(self) -> str:
         """The number of its schema, as `migrate` counts them."""
         with self._errors_translated(), self._database.readers.connect() as connection:

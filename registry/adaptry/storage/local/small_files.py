@@ -38,9 +38,10 @@ class SmallFiles:
         return found
 
     def store(self, lacking: dict[Digest, bytes]) -> None:
-        """Puts the bytes on the disk. Raises `StorageFull`."""
+        """Puts the bytes on the disk. Raises `StorageFull`, `ReadOnly`."""
         if not lacking:
             return
+        self.context.catalog.require_writable()
         self.context.upload_cleanup.run_once(self.context.catalog, self.context.blobs, self.context.clock())
         self.context.blobs.require_room(sum(map(len, lacking.values())))
         with self.context.catalog.read_prepared() as tx:
