@@ -42,6 +42,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             (state.sweep_uploads, cleanup.UPLOADS_EVERY),
             (state.store_token_uses, cleanup.TOKEN_USES_EVERY),
             (state.read_request_limits, cleanup.LIMITS_EVERY),
+            (state.confirm_users, cleanup.CONFIRM_EVERY),
             (state.store_denials, cleanup.AUDIT_EVERY),
             (state.seal_audit_log, cleanup.AUDIT_EVERY),
         )

@@ -51,6 +51,8 @@ from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
+from adaptry_api.sign_in.confirmation import confirm_users
+from adaptry_api.sign_in.provider import OpenIdProvider
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
 
@@ -122,6 +124,11 @@ class AppState:
         self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
         self.signer = GrantSigner(settings.data / "upload-secret", given)
         spools = settings.spools or settings.data / "spools"
+        self.openid_provider: OpenIdProvider | None = None
+        if settings.sso is not None:
+            self.openid_provider = OpenIdProvider(
+                settings.sso, self.connector, self.issuer_keys, lambda: self.signer.derived_key("refresh")
+            )
         self.spools = UploadSpools(spools)
         self.chunk_maps = ChunkMaps(spools / ".chunks")  # the rest is shared by all servers of a registry
         self.part_bytes = settings.part_bytes
@@ -155,6 +162,11 @@ class AppState:
         """Reads how many requests everybody may send; what other servers set is read every few seconds."""
         with self.catalog.read() as tx:
             self.request_limits.set_limits(quotas.every(tx))
+
+    def confirm_users(self) -> None:
+        """Asks the identity provider about users whom it has not confirmed for a while."""
+        if self.openid_provider is not None and confirm_users(self.catalog, self.openid_provider):
+            self.authenticator.clear_cache()
 
     def store_denials(self) -> None:
         """Puts the requests that were denied meanwhile into the audit log."""

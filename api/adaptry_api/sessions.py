@@ -56,14 +56,20 @@ def has_session_cookie(request: Request) -> bool:
     return _cookie(request) is not None
 
 
+def session_token(state: AppState, request: Request) -> str | None:
+    """The hash of the token of the request's session; None without one. The token may have ended."""
+    text = _cookie(request)
+    try:
+        return state.signer.verify(BrowserSession, text, time.time()).by if text is not None else None
+    except Unauthenticated:
+        return None
+
+
 def session_identity(state: AppState, request: Request) -> Identity | None:
     """The identity of the request's session now; None without a session, or if it has ended."""
-    text = _cookie(request)
-    if text is None:
-        return None
+    by = session_token(state, request)
     try:
-        session = state.signer.verify(BrowserSession, text, time.time())
-        return state.identity_of_token(session.by)
+        return state.identity_of_token(by) if by is not None else None
     except Unauthenticated:
         return None
 

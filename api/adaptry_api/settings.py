@@ -9,6 +9,20 @@ from adaptry_api.request_log import LogFormat, LogLevel
 
 
 @dataclass(frozen=True, slots=True)
+class SsoSettings:
+    """An OpenID provider, and this server as its client; without a `client_secret`, a public client.
+
+    `scopes` are requested in addition to `openid`; `groups_claim` is the claim that lists a user's groups.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret: str | None = field(default=None, repr=False)
+    scopes: tuple[str, ...] = ("profile", "email")
+    groups_claim: str = "groups"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """`data` is the registry's folder, and `catalog` the PostgreSQL database of its rows, if any.
 
@@ -35,6 +49,8 @@ class ServerSettings:
     `allow_outgoing` are the networks (CIDR blocks) to which the server may send requests of its own although
     they are not public; `ca_bundle` is a file of certificates that it trusts there. With
     `send_webhooks`, a server whose catalog is in `data` sends to webhooks; with PostgreSQL, runners do.
+
+    `sso` is the identity provider at which users sign in with a browser.
 
     With a `log_level`, each process of the server writes its log to stderr in `log_format`. Without one, it
     configures no logging, for programs that do so themselves.
@@ -65,6 +81,7 @@ class ServerSettings:
     admin_token: Path | None = None
     signing_secret: Path | None = None
     spools: Path | None = None
+    sso: SsoSettings | None = None
     allow_outgoing: tuple[str, ...] = ()
     send_webhooks: bool = True
     ca_bundle: str | None = None

@@ -75,6 +75,10 @@ class GrantSigner:
         """32 hex digits that only this server can compute for `parts`."""
         return hmac.digest(self._key(), "\0".join(("tag", "\n".join(parts))).encode(), "sha256").hex()[:32]
 
+    def derived_key(self, purpose: str) -> bytes:
+        """32 bytes that are the same on every server of a registry, for one purpose."""
+        return hmac.digest(self._key(), f"key\0{purpose}".encode(), "sha256")
+
     def _serializer(self, kind: type[SignedStatement]) -> URLSafeSerializer:
         """Signs with a salt for each kind of grant, so a grant of one kind is never accepted as another."""
         how = {"key_derivation": "hmac", "digest_method": hashlib.sha256}

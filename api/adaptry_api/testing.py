@@ -49,7 +49,7 @@ class Server:
     def __init__(self, url: str, data: Path, catalog: str | None = None) -> None:
         self.url = url
         self.data = data
-        self._catalog = open_local(data, catalog=catalog).catalog
+        self.catalog = open_local(data, catalog=catalog).catalog
         self.admin = self.token("root", "admin", ("*",))
         self._pool = urllib3.PoolManager(retries=False, timeout=30)
 
@@ -57,7 +57,7 @@ class Server:
         self, name: str, role: str, namespaces: tuple[str, ...], expires_at: datetime | None = None
     ) -> str:
         """A token, created on the server's registry as the command line does."""
-        return tokens.create_token(self._catalog, name, role, namespaces, expires_at)
+        return tokens.create_token(self.catalog, name, role, namespaces, expires_at)
 
     def token_of(self, identity: Identity) -> str:
         """A token for a principal with this identity."""
@@ -65,7 +65,7 @@ class Server:
             tuple(dict.fromkeys(one.permission for one in identity.grants)),
             tuple(dict.fromkeys(one.resource for one in identity.grants)),
         )
-        with self._catalog.write() as tx:
+        with self.catalog.write() as tx:
             now, by = datetime.now(UTC), LOCAL.name
             principal = principals.find(tx, identity.name)
             principal = principal or principals.insert(tx, "user", identity.name, None, now, by)
@@ -97,7 +97,7 @@ class Server:
 
     def close(self) -> None:
         self._pool.clear()
-        self._catalog.close()
+        self.catalog.close()
 
 
 def assert_problem(answer: RawResponse, status: int, code: str) -> None:

@@ -24,7 +24,7 @@ _PAGES: Mapping[str, str] = {
     "admin": "permissions", "audit": "audit", "webhook": "webhooks",
     "policy": "gates", "approve": "gates", "promotion": "gates",
     "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
-    "publisher": "publishing", "issuer": "publishing",
+    "publisher": "publishing", "issuer": "publishing", "sso": "signing-in",
 }  # fmt: skip
 """A command's page under docs/, by its first word; of all others it is cli.md."""
 
@@ -323,6 +323,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "publisher ls": ("adaptry publisher ls acme/tone",),
     "publisher rm": ("adaptry publisher rm acme/tone 1",),
+    "sso": ("adaptry sso map ml-engineers ml-team", "adaptry sso ls"),
+    "sso map": ("adaptry sso map ml-engineers ml-team",),
+    "sso ls": ("adaptry sso ls",),
+    "sso unmap": ("adaptry sso unmap ml-engineers",),
+    "sso link": ("adaptry sso link ann --issuer https://login.example.com --subject 00u1",),
+    "sso users": ("adaptry sso users",),
     "quota": ("adaptry quota set acme --bytes 500GB", "adaptry quota show acme"),
     "quota show": ("adaptry quota show acme", "adaptry quota show alice --principal"),
     "quota ls": ("adaptry quota ls",),

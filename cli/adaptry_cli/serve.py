@@ -23,6 +23,7 @@ from adaptry_cli.work import runner_process
 
 if TYPE_CHECKING:
     from adaptry_api.serve import ServerAddress
+    from adaptry_api.settings import SsoSettings
 
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
@@ -63,9 +64,16 @@ def serve(
     from adaptry_api.settings import ServerSettings
 
     folder = folder_of(data, "only a folder can be served")
+    sso = _sso(
+        options.pop("sso_issuer"),
+        options.pop("sso_client_id"),
+        options.pop("sso_scopes"),
+        options.pop("sso_groups_claim"),
+    )
     settings = ServerSettings(
         data=folder,
         upstream_token=secret_or_env("ADAPTRY_HUB_UPSTREAM_TOKEN"),
+        sso=sso,
         ca_bundle=AdaptrySettings.from_env().ca_bundle,
         **options,
     )
@@ -82,6 +90,19 @@ def serve(
             workers=workers,
             announce=lambda started: _announce(started, folder, as_json),
         )
+
+
+def _sso(issuer: str | None, client_id: str | None, scopes: str, groups_claim: str) -> SsoSettings | None:
+    """The identity provider. Raises `UsageError` for half of one."""
+    from adaptry.core.settings import secret_or_env
+    from adaptry_api.settings import SsoSettings
+
+    if (issuer is None) != (client_id is None):
+        raise click.UsageError("--sso-issuer and --sso-client-id go together")
+    if issuer is None or client_id is None:
+        return None
+    secret = secret_or_env("ADAPTRY_SSO_CLIENT_SECRET")
+    return SsoSettings(issuer, client_id, secret, tuple(scopes.split()), groups_claim)
 
 
 def _announce(started: ServerAddress, data: Path, as_json: bool) -> None:

@@ -86,6 +86,40 @@ _OPTIONS = (
         ),
     ),
     click.option(
+        "--sso-issuer",
+        envvar="ADAPTRY_SSO_ISSUER",
+        metavar="URL",
+        help="The OpenID provider at which users sign in with a browser; also ADAPTRY_SSO_ISSUER.",
+    ),
+    click.option(
+        "--sso-client-id",
+        envvar="ADAPTRY_SSO_CLIENT_ID",
+        metavar="TEXT",
+        help=(
+            "This server's name at the provider; also ADAPTRY_SSO_CLIENT_ID, and its secret in"
+            " ADAPTRY_SSO_CLIENT_SECRET or the file ADAPTRY_SSO_CLIENT_SECRET_FILE."
+        ),
+    ),
+    click.option(
+        "--sso-scopes",
+        envvar="ADAPTRY_SSO_SCOPES",
+        default="profile email",
+        metavar="TEXT",
+        show_default=True,
+        help=(
+            "Scopes to request beside openid, separated by spaces, such as one for groups and"
+            " offline_access; also ADAPTRY_SSO_SCOPES."
+        ),
+    ),
+    click.option(
+        "--sso-groups-claim",
+        envvar="ADAPTRY_SSO_GROUPS_CLAIM",
+        default="groups",
+        metavar="CLAIM",
+        show_default=True,
+        help="The claim that lists a user's groups; also ADAPTRY_SSO_GROUPS_CLAIM.",
+    ),
+    click.option(
         "--merged-cache",
         type=SIZE,
         default=0,

@@ -30,7 +30,9 @@ def rsa_key(name: str) -> RSAKey:
 
 
 class LocalIssuer:
-    """`token` signs; the keys in `published` are those that the world sees."""
+    """`token` signs; the keys in `published` are those that the world sees. `answers` are those to requests
+    that are posted, by their path: a document, or a status and a document.
+    """
 
     def __init__(self) -> None:
         self.url = self.name = ""
@@ -39,6 +41,9 @@ class LocalIssuer:
         self.is_away = False
         self.named: str | None = None
         self.requests: list[str] = []
+        self.answers: dict[str, Any] = {}
+        self.bodies: list[bytes] = []
+        self.authorizations: list[str | None] = []
 
     def rotate(self, key: RSAKey | ECKey, *, keep_old: bool = False) -> None:
         self.published = [*self.published, key] if keep_old else [key]
@@ -73,7 +78,12 @@ class LocalIssuer:
 
     def document(self, path: str) -> dict[str, Any] | None:
         if path == "/.well-known/openid-configuration":
-            return {"issuer": self.named or self.url, "jwks_uri": f"{self.url}/keys"}
+            return {
+                "issuer": self.named or self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+            }
         if path == "/keys":
             return {"keys": [key.as_dict(private=False) for key in self.published]}
         return None
@@ -87,8 +97,18 @@ def running_issuer() -> Iterator[LocalIssuer]:
         def do_GET(self) -> None:
             issuer.requests.append(self.path)
             found = issuer.document(self.path)
-            body = json.dumps(found).encode()
-            self.send_response(503 if issuer.is_away else 200 if found else 404)
+            self.answer(503 if issuer.is_away else 200 if found else 404, found)
+
+        def do_POST(self) -> None:
+            issuer.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            issuer.authorizations.append(self.headers["Authorization"])
+            found = issuer.answers[self.path]
+            status, document = found if isinstance(found, tuple) else (200, found)
+            self.answer(status, document)
+
+        def answer(self, status: int, document: object) -> None:
+            body = json.dumps(document).encode()
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

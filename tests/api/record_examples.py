@@ -212,6 +212,12 @@ def _publishers(call: Callable[..., RawResponse]) -> None:
         call("GET", at)
         call("POST", "/oauth/token", EXCHANGE | {"subject_token": issuer.token(), "resource": "acme/tone"})
     call("DELETE", f"{at}/{added.json['id']}")
+    call("PUT", f"{v1}/sso/groups", {"claim": "ml-engineers", "group": "ml-team"})
+    call("GET", f"{v1}/sso/groups")
+    call("DELETE", f"{v1}/sso/groups", query={"claim": "ml-engineers"})
+    linked = {"user": "ann", "issuer": "https://login.example.com", "subject": "00u1"}
+    call("PUT", f"{v1}/sso/users", linked)
+    call("GET", f"{v1}/sso/users")
     call("DELETE", f"{v1}/issuers/github")
 
 

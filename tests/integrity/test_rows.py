@@ -54,6 +54,8 @@ UNKNOWABLE: dict[str, str] = {
     "issuers.*": ALONE + ": whom administrators trust is in no other place",
     "publishers.*": ALONE + ": which jobs may push is in no other place",
     "used_id_tokens.*": TRANSIENT,
+    "external_users.*": "what an identity provider said, which says it again at the next sign-in",
+    "provider_groups.*": ALONE,
     "webhooks.*": ALONE,
     "webhook_deliveries.*": TRANSIENT,
     "stored_use.scope": "a count of zero says nothing of anybody",

@@ -25,6 +25,7 @@ from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
+from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
 from adaptry.testing.file_by_file import push_file_by_file
@@ -261,6 +262,7 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     registry.quotas.remove(QuotaSubject("namespace", "acme"))
     yield "quotas.remove", (recorded("quota.remove", "acme", limits),)
     yield from _publisher_changes(registry)
+    yield from _sso_changes(registry)
     text = "alias: prod\nrequire:\n- state() == 'active'\n"
     policy = registry.policies.set(PolicyRequest(scope="acme", text=text))
     values = {"version": 1, "digest": str(policy.digest)}
@@ -286,6 +288,17 @@ def _publisher_changes(registry: Registry) -> Iterator[Step]:
     yield "publishers.remove", (recorded("publisher.remove", "acme/tone", after),)
     roles.remove_issuer("ci")
     yield "publishers.remove_issuer", (recorded("issuer.remove", "ci", {"url": url}),)
+
+
+def _sso_changes(registry: Registry) -> Iterator[Step]:
+    registry.principals.create_group("staff")
+    yield "principals.create_group", (recorded("group.create", "staff"),)
+    registry.sso.map_group(ProviderGroupRequest(claim="all-staff", group="staff"))
+    yield "sso.map_group", (recorded("sso.map", "staff", after={"claim": "all-staff"}),)
+    registry.sso.unmap_group("all-staff")
+    yield "sso.unmap_group", (recorded("sso.unmap", "staff", {"claim": "all-staff"}),)
+    registry.sso.link_user(ExternalUserRequest(user="ann", issuer="https://login.example", subject="00u1"))
+    yield "sso.link_user", (recorded("sso.link", "ann", after={"subject": "00u1"}),)
 
 
 def _job_changes(registry: Registry) -> Iterator[Step]:
@@ -346,6 +359,7 @@ CHANGING = frozenset(
         "publishers.add", "publishers.add_issuer", "publishers.remove", "publishers.remove_issuer",
         "quotas.remove", "quotas.set",
         "rollouts.change", "rollouts.start",
+        "sso.link_user", "sso.map_group", "sso.unmap_group",
         "tokens.create", "tokens.revoke",
         "uploads.drop",
         "webhooks.add", "webhooks.redeliver", "webhooks.remove", "webhooks.rotate", "webhooks.set_enabled",
@@ -382,6 +396,7 @@ READING = frozenset(
         "publishers.list", "publishers.list_issuers",
         "quotas.list", "quotas.require_room",
         "rollouts.list",
+        "sso.list_groups", "sso.list_users",
         "tokens.list",
         "uploads.list",
         "versions.detail", "versions.get", "versions.inspect_tensors", "versions.list", "versions.search",

@@ -47,6 +47,7 @@ _EVIDENCE = (
     *("samples_digest", "withdrawn_at", "withdrawn_by", "withdrawn_reason"),
 )
 _NEWER_TABLES = (
+    "provider_groups", "external_users",
     "policies", "approvals", "promotions", "webhook_deliveries", "webhooks",
     "used_id_tokens", "publishers", "issuers",
 )  # fmt: skip
@@ -56,6 +57,8 @@ def back_to_0018(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0019 (the audit log), 0020 (quotas), 0021 (evidence), 0022 (lists of adapters)
     and those after it added.
     """
+    database.execute("DROP INDEX ix_tokens_external_id")
+    database.execute("ALTER TABLE tokens DROP COLUMN external_id")
     for table in _NEWER_TABLES:
         database.execute(f"DROP TABLE {table}")
     orders = ("updated", "downloads", "versions")

@@ -21,6 +21,7 @@ from adaptry.core.errors import CheckFailed, Conflict, CorruptData, InvalidBacku
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.registry.webhooks import WebhookRequest
 from adaptry.storage.backup import create, restore
 from adaptry.storage.backup.restoration import check
 from adaptry.storage.blobs.local import LocalBlobs
@@ -280,8 +281,9 @@ def test_a_restore_begins_another_epoch_each_time(folder: Path, tmp_path: Path) 
     assert len(epochs) == 3
 
 
-def test_tokens_are_revoked_unless_they_are_kept(folder: Path, tmp_path: Path) -> None:
+def test_tokens_are_revoked_and_webhooks_disabled_unless_they_are_kept(folder: Path, tmp_path: Path) -> None:
     with closing(filled(folder, tmp_path)) as registry:
+        registry.webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/hook"))
         secret = create_token(registry.catalog, "ada", "writer", ("acme",), None)
         create(registry, tmp_path / "backups")
     restore(tmp_path / "backups", tmp_path / "kept", keep_tokens=True)
@@ -293,6 +295,9 @@ def test_tokens_are_revoked_unless_they_are_kept(folder: Path, tmp_path: Path) -
         pytest.raises(Unauthenticated),
     ):
         identify(catalog, secret)
+    for name, reason in (("kept", None), ("revoked", "the registry was restored from a backup")):
+        with closing(open_local(tmp_path / name)) as opened:
+            assert [one.disabled_reason for one in opened.webhooks.list()] == [reason]
 
 
 def test_what_the_replaced_catalog_had_withdrawn_is_held_back(folder: Path, tmp_path: Path) -> None:

@@ -197,27 +197,23 @@ def test_a_reader_gets_what_may_be_read_in_the_order_of_the_listing(
         return list(
             iter_items(
                 lambda cursor: adapters.list(
-                    namespace, cursor, 3 if namespace else 60, sort=sort, reverse=reverse
+                    namespace, cursor, 3 if namespace else 100, sort=sort, reverse=reverse
                 )
             )
         )
 
-    values = {"updated": lambda info: info.updated_at, "downloads": lambda info: info.downloads}
-    for sort in ("name", "updated", "downloads"):
-        every = sorted(listed(LOCAL, None, "name", False), key=lambda info: str(info.name))
-        assert len(every) == SMALL
-        if sort != "name":
-            every.sort(key=values[sort], reverse=True)
-        for identity in (MIXED, MANY):
-            for namespace in (None, "team-30"):
-                for reverse in (False, True):
-                    expected = [
-                        info
-                        for info in (every[::-1] if reverse else every)
-                        if identity.may_read(info.name, info.visibility)
-                        and namespace in (None, info.name.namespace)
-                    ]
-                    assert listed(identity, namespace, sort, reverse) == expected
+    every = sorted(listed(LOCAL, None, "name", False), key=lambda info: str(info.name))
+    assert len(every) == SMALL
+    for sort, reverse in (("name", False), ("updated", True)):
+        if sort == "updated":
+            every.sort(key=lambda info: info.updated_at, reverse=True)
+        for identity, namespace in ((MIXED, None), (MIXED, "team-30"), (MANY, None)):
+            expected = [
+                info
+                for info in (every[::-1] if reverse else every)
+                if identity.may_read(info.name, info.visibility) and namespace in (None, info.name.namespace)
+            ]
+            assert listed(identity, namespace, sort, reverse) == expected
 
 
 def test_a_reader_finds_what_may_be_read(catalogs: list[Catalog], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ TAGS = {
     "bases": "Base models, known by content.",
     "quotas": "What namespaces and principals may store, and how many requests they may send.",
     "publishers": "CI jobs that push without a stored token, and the issuers of their ID tokens.",
-    "sign-in": "Tokens for CI jobs, as OAuth defines it.",
+    "sign-in": "Users and groups of an identity provider, and tokens for CI jobs, as OAuth defines them.",
     "events": "Changes in the registry, as they happen.",
     "workers": "Inference engines' reports of loaded adapters, and recalls.",
     "jobs": "Long work, such as merges, that runners do.",

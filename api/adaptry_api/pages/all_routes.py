@@ -11,6 +11,7 @@ from adaptry_api.pages import (
     compare,
     fleet,
     home,
+    provider_sign_in,
     reference,
     sign_in,
     static_files,
@@ -19,5 +20,6 @@ from adaptry_api.pages import (
 
 def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
-    parts = [static_files.ROUTES, sign_in.ROUTES, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
+    sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES]
+    parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
     return [*parts, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]

@@ -27,6 +27,7 @@ from adaptry_api.pages.rendering import render_error, wants_html
 from adaptry_api.pages.security import page_headers, require_known_host, require_same_origin
 
 SIGN_IN = "/-/sign-in"
+PROVIDER_SIGN_IN = f"{SIGN_IN}/provider"
 _READS = ("GET", "HEAD")
 _HEADERS = page_headers("same-origin")
 

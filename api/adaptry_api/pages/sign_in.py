@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from anyio import to_thread
 from fastapi import Query
@@ -11,15 +11,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from adaptry.core.errors import Invalid, Unauthenticated, Unsupported
-from adaptry.storage import tokens
+from adaptry.storage import sign_ins, tokens
 from adaptry_api.auth_policy import PUBLIC, app_state_of
 from adaptry_api.bodies import read_body
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.envelope import PAGE_HEADERS
 from adaptry_api.pages.rendering import render_html
-from adaptry_api.pages.routing import SIGN_IN, page_router
+from adaptry_api.pages.routing import PROVIDER_SIGN_IN, SIGN_IN, page_router
 from adaptry_api.pages.security import page_headers
-from adaptry_api.sessions import begin_session, end_session
+from adaptry_api.sessions import begin_session, end_session, session_token
 from adaptry_api.sign_in_link import SIGN_IN_LINK, redeem_sign_in_code
 
 ROUTES = page_router()
@@ -31,7 +31,11 @@ _Next = Annotated[str, Query(max_length=2048)]
 @ROUTES.get(SIGN_IN, dependencies=[PUBLIC])
 async def show_sign_in(request: Request, next: _Next = "/") -> Response:
     """The form for a token."""
-    return render_html(request, "sign_in.html", {"next": own_path(next), "problem": ""})
+    return render_html(
+        request,
+        "sign_in.html",
+        {"next": own_path(next), "problem": "", "provider": _provider_url(request, next)},
+    )
 
 
 @ROUTES.post(SIGN_IN, dependencies=[PUBLIC])
@@ -47,7 +51,8 @@ async def sign_in(request: Request) -> Response:
         await to_thread.run_sync(begin_session, state, request, response, by)
     except Unauthenticated as error:
         set_denial_reason(request.scope, error)
-        names = {"next": following, "problem": error.public_message}
+        provider = _provider_url(request, following)
+        names = {"next": following, "problem": error.public_message, "provider": provider}
         return render_html(request, "sign_in.html", names, 401)
     return response
 
@@ -71,8 +76,11 @@ async def redeem_sign_in_link(request: Request) -> Response:
 
 @ROUTES.post("/-/sign-out", dependencies=[PUBLIC])
 async def sign_out(request: Request) -> Response:
-    """Ends the browser's session."""
-    response = RedirectResponse(SIGN_IN, 303)
+    """Ends the browser's session, and the token that signing in at the identity provider made for it."""
+    state, response = app_state_of(request), RedirectResponse(SIGN_IN, 303)
+    by = session_token(state, request)
+    if by is not None:
+        await to_thread.run_sync(sign_ins.sign_out, state.catalog, by)
     end_session(request, response)
     return response
 
@@ -84,6 +92,13 @@ def own_path(text: str) -> str:
     """
     is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
     return text if is_own else "/"
+
+
+def _provider_url(request: Request, next: str) -> str | None:
+    """Where signing in at the identity provider begins; None on a server without one."""
+    if app_state_of(request).openid_provider is None:
+        return None
+    return f"{PROVIDER_SIGN_IN}?{urlencode({'next': own_path(next)})}"
 
 
 async def _read_form(request: Request) -> dict[str, str]:

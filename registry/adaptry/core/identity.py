@@ -30,7 +30,8 @@ class Identity:
     """A name for the records, the grants of a principal, and what the token in use is limited to.
 
     `principal` is the number of a stored principal, and `token` that of the token in use; the embedded
-    registry's user has neither.
+    registry's user has neither. `external` is the number of the user at an identity provider by whom a
+    session or token lives.
     An anonymous identity has no grants: it reads what is public, where the server lets it in at all.
     """
 
@@ -39,6 +40,7 @@ class Identity:
     limit: Limit | None = None
     principal: int | None = None
     token: int | None = None
+    external: int | None = None
 
     @classmethod
     def with_role(cls, name: str, role: str, resources: Iterable[str]) -> Self:

@@ -1,4 +1,4 @@
-"""`Registry`: twenty-one roles, each a small interface; a function asks for the role that it needs.
+"""`Registry`: twenty-two roles, each a small interface; a function asks for the role that it needs.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass the
 same contract suite, errors included. All methods of all roles raise `Unavailable` when the store or server
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.publishers import Publishers
     from adaptry.registry.quotas import Quotas
     from adaptry.registry.rollouts import Rollouts
+    from adaptry.registry.sso import SingleSignOn
     from adaptry.registry.tokens import Tokens
     from adaptry.registry.uploads import Uploads
     from adaptry.registry.versions import Versions
@@ -60,6 +61,7 @@ class Registry(ABC):
     tokens: Tokens
     quotas: Quotas
     publishers: Publishers
+    sso: SingleSignOn
     audit: AuditLog
     webhooks: Webhooks
 

@@ -18,7 +18,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain, count
 from typing import NamedTuple
 
@@ -35,6 +35,8 @@ from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.principals import PrincipalRecord
 from adaptry.storage.catalog.tokens import TokenRecord
 
+CONFIRMED_FOR = timedelta(hours=1)
+"""How long sessions and tokens of an external user are valid after the provider knew the user."""
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"adr_[a-z]{2,8}_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 _KIND = re.compile(r"[a-z]{2,8}")
@@ -90,16 +92,17 @@ def issue(
     by: str,
     *,
     kind: str | None = None,
+    external: int | None = None,
 ) -> IssuedToken:
-    """A token of a principal; its kind is by default that of their tokens. Raises `Invalid`, and `Conflict`
-    if they have or had one of that name.
+    """A token of a principal; its kind is by default that of their tokens. With `external`, it lives by that
+    external user. Raises `Invalid`, and `Conflict` if they have or had one of that name.
     """
     if name in kept.names(tx, principal.key):
         raise Conflict(
             f"{principal.info.name} already has a token {name!r} (`adaptry token ls`); choose another name"
         )
     kind = kind or ("wrk" if principal.info.kind == "worker" else "pat")
-    return _store(tx, new_secret(kind), principal, name, limit, expires_at, by)
+    return _store(tx, new_secret(kind), principal, name, limit, expires_at, by, external)
 
 
 def new_secret(kind: str) -> str:
@@ -178,11 +181,13 @@ def _store(
     limit: Limit | None,
     expires_at: datetime | None,
     by: str,
+    external: int | None = None,
 ) -> IssuedToken:
     check_name(name)
     now = datetime.now(UTC)
     kind = secret.split("_")[1]
-    token = kept.NewToken(hash_token(secret), secret[-4:], kind, principal.key, name, limit, expires_at)
+    digest, end = hash_token(secret), secret[-4:]
+    token = kept.NewToken(digest, end, kind, principal.key, name, limit, expires_at, external)
     return IssuedToken(kept.insert(tx, token, now, by), name, secret)
 
 
@@ -214,9 +219,18 @@ def _valid(tx: Reads, token: TokenRecord | None) -> Identity:
         raise Unauthenticated("that token is unknown or revoked; ask for a new one (`adaptry token create`)")
     if token.info.expires_at is not None and token.info.expires_at <= datetime.now(UTC):
         raise Unauthenticated("that token has expired; ask for a new one (`adaptry token create`)")
+    if token.external is not None and not is_confirmed(token.confirmed_at, datetime.now(UTC)):
+        raise Unauthenticated(
+            "the identity provider has not confirmed that token's user for an hour; sign in again"
+        )
     if token.is_disabled:
         raise Unauthenticated(f"{token.info.principal} is disabled; ask an administrator")
     return kept.identity_of(tx, token)
+
+
+def is_confirmed(at: datetime | None, now: datetime) -> bool:
+    """Whether an identity provider knew a user recently enough, at `at`."""
+    return at is not None and now - at < CONFIRMED_FOR
 
 
 def revoke_token(catalog: Catalog, id: int) -> None:

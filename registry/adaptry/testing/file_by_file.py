@@ -8,14 +8,16 @@ from adaptry.core.progress import no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_recognition import declared_base
 from adaptry.operations.transfer.files import hash_files, upload_missing
-from adaptry.operations.transfer.retry import DEFAULT_RETRY
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult
 
 
-def push_file_by_file(registry: Registry, adapter: Adapter, name: AdapterName) -> PushResult:
+def push_file_by_file(
+    registry: Registry, adapter: Adapter, name: AdapterName, retry: RetryPolicy = DEFAULT_RETRY
+) -> PushResult:
     """Raises as `push`."""
     files = hash_files(adapter.content, no_progress)
     manifest = Manifest.of(files, base=declared_base(adapter).claim)
-    upload_missing(registry, name, adapter.content, manifest, no_progress, DEFAULT_RETRY)
+    upload_missing(registry, name, adapter.content, manifest, no_progress, retry)
     return registry.versions.put(name, manifest.to_bytes(), PushOptions(reuse=True))

@@ -27,6 +27,7 @@ from adaptry.registry.http.principals import HttpPrincipals
 from adaptry.registry.http.publishers import HttpPublishers
 from adaptry.registry.http.quotas import HttpQuotas
 from adaptry.registry.http.rollouts import HttpRollouts
+from adaptry.registry.http.sso import HttpSingleSignOn
 from adaptry.registry.http.tokens import HttpTokens
 from adaptry.registry.http.uploads import HttpUploads
 from adaptry.registry.http.versions import HttpVersions
@@ -83,6 +84,7 @@ class HttpRegistry(Registry):
         self.tokens = HttpTokens(self._server)
         self.quotas = HttpQuotas(self._server)
         self.publishers = HttpPublishers(self._server)
+        self.sso = HttpSingleSignOn(self._server)
         self.audit = HttpAuditLog(self._server)
         self.webhooks = HttpWebhooks(self._server)
 

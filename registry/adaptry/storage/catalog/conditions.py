@@ -11,12 +11,13 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
     and_,
+    bindparam,
     exists,
     false,
     func,
@@ -43,9 +44,8 @@ from adaptry.storage.catalog.rows import (
     TermRow,
     VersionRow,
 )
-
-Keys = Select[Any]
-"""Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""
+from adaptry.storage.catalog.version_info import run_select
+from adaptry.storage.catalog.version_lists import Keys, VersionList
 
 _MOST_TERMS = 20
 _MOST_NAMES = 200
@@ -73,18 +73,22 @@ _PICKS = {
     "max": col(MetricSummaryRow.highest),
     "min": col(MetricSummaryRow.lowest),
 }
+_TERM = select(col(TermRow.id)).where(
+    col(TermRow.field) == bindparam("field"), col(TermRow.text) == bindparam("text")
+)
+_OF_TERM = select(col(PostingRow.version_id)).where(col(PostingRow.term_id) == bindparam("term"))
+_BASE_NAMED = select(col(BaseNameRow.base_id)).where(col(BaseNameRow.name) == bindparam("name"))
 
 
 @dataclass(frozen=True, slots=True)
 class SearchCondition:
-    """`lister` selects one column, keys of versions; None if nothing is better than reading all versions.
+    """`lister` lists the versions; None if nothing is better than reading all versions.
 
     `terms`, if any, are several terms whose versions the lister selects; each has an ordered list.
     """
 
     test: ColumnElement[bool]
-    lister: Keys | None = None
-    is_newest_first: bool = False
+    lister: VersionList | None = None
     terms: tuple[int, ...] = ()
 
 
@@ -137,7 +141,7 @@ def _seen_by_name(scope: ReadScope, keys: Sequence[int]) -> SearchCondition:
         select(col(PostingRow.version_id).label("id")).where(col(PostingRow.term_id).in_(keys)),
         select(col(VersionRow.id).label("id")).where(col(VersionRow.adapter_id).in_(named)),
     ).subquery()
-    return SearchCondition(_of_adapter(seen), select(both.c.id))
+    return SearchCondition(_of_adapter(seen), VersionList(select(both.c.id)))
 
 
 def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> list[SearchCondition]:
@@ -172,24 +176,24 @@ def _words(tx: Transaction, term: WordTerm) -> list[SearchCondition]:
 
 def _text(tx: Transaction, term: TextTerm, scope: ReadScope = EVERYTHING) -> SearchCondition:
     text = term.text.lower() if term.field == "method" else term.text
-    fits = col(TermRow.text) == text
-    if term.is_prefix:
-        fits = (col(TermRow.text) >= text) & (col(TermRow.text) < _after(text))
-    elif term.field == "base":
-        fits = or_(fits, col(TermRow.text).in_(_ids_of_base(tx, scope, text)))
+    if not term.is_prefix:
+        texts = [text, *(_ids_of_base(tx, scope, text) if term.field == "base" else ())]
+        found = [run_select(tx, _TERM, {"field": term.field, "text": one}) for one in texts]
+        return _with_any([row.id for rows in found for row in rows])
+    fits = (col(TermRow.text) >= text) & (col(TermRow.text) < _after(text))
     matching = select(col(TermRow.id)).where(_is(term.field), fits)
     keys = list(tx.execute(matching.limit(_MOST_TERMS + 1)).scalars())
     if len(keys) <= _MOST_TERMS:
         return _with_any([key for key in keys if key is not None])
     lister = select(col(PostingRow.version_id)).where(col(PostingRow.term_id).in_(matching))
-    return SearchCondition(_begins(term.field, text), lister)
+    return SearchCondition(_begins(term.field, text), VersionList(lister))
 
 
 def _revision(term: TextTerm) -> SearchCondition:
     """Versions of one revision, under any name; uses the digest column, not a term."""
     column, hex = col(VersionRow.digest), term.text.removeprefix("sha256:")
     holds = (column >= hex) & (column < _after(hex)) if term.is_prefix else column == hex
-    return SearchCondition(holds, select(col(VersionRow.id)).where(holds))
+    return SearchCondition(holds, VersionList(select(col(VersionRow.id)).where(holds)))
 
 
 def _begins(field: str, text: str) -> ColumnElement[bool]:
@@ -215,14 +219,13 @@ def _with_any(keys: Sequence[int]) -> SearchCondition:
     """Versions that have one of a few terms."""
     if not keys:
         return SearchCondition(false())
-    has_term = col(PostingRow.term_id).in_(keys) if len(keys) > 1 else col(PostingRow.term_id) == keys[0]
     of_version = col(PostingRow.version_id) == col(VersionRow.id)
-    return SearchCondition(
-        _some(PostingRow, of_version & has_term),
-        select(col(PostingRow.version_id)).where(has_term),
-        is_newest_first=len(keys) == 1,
-        terms=tuple(keys) if len(keys) > 1 else (),
-    )
+    if len(keys) == 1:
+        test = _some(PostingRow, of_version & (col(PostingRow.term_id) == keys[0]))
+        return SearchCondition(test, VersionList(_OF_TERM, {"term": keys[0]}, is_newest_first=True))
+    has_term = col(PostingRow.term_id).in_(keys)
+    lister = VersionList(select(col(PostingRow.version_id)).where(has_term))
+    return SearchCondition(_some(PostingRow, of_version & has_term), lister, tuple(keys))
 
 
 def _number(term: NumberTerm) -> SearchCondition:
@@ -233,7 +236,7 @@ def _number(term: NumberTerm) -> SearchCondition:
     # `+ 0` prevents the planner from using this column's index if we chose another index to drive the query.
     return SearchCondition(
         column.is_not(None) & compare(column + 0, whole),
-        select(col(VersionRow.id)).where(compare(column, whole)),
+        VersionList(_of_number(term.field, term.operator), {"value": whole}),
     )
 
 
@@ -257,7 +260,20 @@ def _metric(term: MetricTerm) -> SearchCondition:
     of_version = col(MetricSummaryRow.version_id) == col(VersionRow.id)
     return SearchCondition(
         _some(MetricSummaryRow, of_version & holds),
-        select(col(MetricSummaryRow.version_id)).where(holds),
+        VersionList(_of_metric(term.pick, term.operator), {"metric": term.metric, "value": term.value}),
+    )
+
+
+@cache
+def _of_number(field: str, operator: Operator) -> Keys:
+    return select(col(VersionRow.id)).where(_COMPARE[operator](_NUMBERS[field], bindparam("value")))
+
+
+@cache
+def _of_metric(pick: str, operator: Operator) -> Keys:
+    return select(col(MetricSummaryRow.version_id)).where(
+        col(MetricSummaryRow.metric) == bindparam("metric"),
+        _COMPARE[operator](_PICKS[pick], bindparam("value")),
     )
 
 
@@ -281,6 +297,8 @@ def _base_in_scope(scope: ReadScope, term: TextTerm) -> list[SearchCondition]:
 
 def _ids_of_base(tx: Transaction, scope: ReadScope, text: str) -> list[str]:
     """A base's name is replaced by its id, so that versions match whatever name they were pushed with."""
+    if scope.namespaces is None:
+        return [f"sha256:{row.base_id}" for row in run_select(tx, _BASE_NAMED, {"name": text})]
     named = select(col(BaseNameRow.base_id)).join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
     if (seen := scope.base_condition()) is not None:
         named = named.where(seen)

@@ -17,7 +17,7 @@ from adaptry.registry.access import GroupInfo, PrincipalInfo, PrincipalKind
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list
-from adaptry.storage.catalog.rows import GrantRow, GroupMemberRow, GroupRow, PrincipalRow
+from adaptry.storage.catalog.rows import GrantRow, GroupMemberRow, GroupRow, PrincipalRow, ProviderGroupRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
 _GRANTS, _GROUPS, _MEMBERS = table_of(GrantRow), table_of(GroupRow), table_of(GroupMemberRow)
@@ -113,6 +113,7 @@ def insert_group(tx: Transaction, name: str, now: datetime, by: str) -> GroupRec
 def delete_group(tx: Transaction, group: GroupRecord) -> None:
     """Deletes a group with its memberships and grants."""
     tx.execute(delete(GroupMemberRow).where(col(GroupMemberRow.group_id) == group.key))
+    tx.execute(delete(ProviderGroupRow).where(col(ProviderGroupRow.group_id) == group.key))
     tx.execute(delete(GrantRow).where(col(GrantRow.group_id) == group.key))
     tx.execute(delete(GroupRow).where(col(GroupRow.id) == group.key))
 

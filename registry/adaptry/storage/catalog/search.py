@@ -20,11 +20,12 @@ from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.storage.catalog import conditions, cursors
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.conditions import Keys, SearchCondition
+from adaptry.storage.catalog.conditions import SearchCondition
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostingRow, VersionRow
 from adaptry.storage.catalog.term_windows import TermWindows, term_windows
 from adaptry.storage.catalog.version_info import by_keys
+from adaptry.storage.catalog.version_lists import Keys
 
 SELECTIVE = 2000
 
@@ -67,16 +68,16 @@ def _walk(tx: Transaction, wanted: Sequence[SearchCondition]) -> Keys | TermWind
     for condition in wanted:
         if condition.lister is None:
             continue
-        reach = _reach(tx, condition.lister, condition.is_newest_first)
+        reach = condition.lister.reach(tx, SELECTIVE)
         if reach is None:
             # As a list of keys: with a subquery, a planner may prefer to read all versions.
-            return statement.where(key.in_(tx.execute(condition.lister).scalars().all()))
+            return statement.where(key.in_(condition.lister.read(tx)))
         if condition.terms:
             windows = term_windows(tx, condition.terms)
             if windows is None:
                 continue
             reach = windows.reach(SELECTIVE)
-        elif not condition.is_newest_first:
+        elif not condition.lister.is_newest_first:
             continue
         if sparsest is None or reach < sparsest[0]:
             sparsest = reach, condition, windows if condition.terms else None
@@ -88,16 +89,7 @@ def _walk(tx: Transaction, wanted: Sequence[SearchCondition]) -> Keys | TermWind
     if sparsest[2] is not None:
         return replace(sparsest[2], tests=tuple(others))
     return (
-        listed.join(VersionRow, key == col(PostingRow.version_id))
+        listed.keys.join(VersionRow, key == col(PostingRow.version_id))
         .where(*others)
         .order_by(col(PostingRow.version_id).desc())
     )
-
-
-def _reach(tx: Transaction, lister: Keys, is_newest_first: bool) -> int | None:
-    """None if the lister is selective; else the key of its `SELECTIVE`-th newest version (if it is ordered):
-    the smaller, the sparser.
-    """
-    if is_newest_first:
-        lister = lister.order_by(col(PostingRow.version_id).desc())
-    return tx.execute(lister.offset(SELECTIVE - 1).limit(1)).scalar()

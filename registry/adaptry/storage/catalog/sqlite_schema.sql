@@ -454,7 +454,7 @@ CREATE TABLE tokens (
 	created_by VARCHAR NOT NULL,
 	expires_at DATETIME,
 	revoked_at DATETIME,
-	last_used_at DATETIME,
+	last_used_at DATETIME, external_id INTEGER,
 	CONSTRAINT fk_tokens_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
 	CONSTRAINT uq_tokens_secret_sha256 UNIQUE (secret_sha256),
 	CONSTRAINT uq_tokens_principal_id_name UNIQUE (principal_id, name)
@@ -652,3 +652,28 @@ CREATE TABLE promotions (
 );
 CREATE INDEX ix_promotions_adapter ON promotions (adapter_id, id);
 CREATE INDEX ix_promotions_alias ON promotions (adapter_id, alias, id);
+CREATE TABLE external_users (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	issuer VARCHAR NOT NULL,
+	subject VARCHAR NOT NULL,
+	principal_id INTEGER NOT NULL,
+	refresh_token VARCHAR,
+	confirmed_at DATETIME,
+	ended_at DATETIME,
+	claimed_until DATETIME,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	CONSTRAINT fk_external_users_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
+	CONSTRAINT uq_external_users_issuer_subject UNIQUE (issuer, subject)
+);
+CREATE INDEX ix_external_users_principal_id ON external_users (principal_id);
+CREATE TABLE provider_groups (
+	claim VARCHAR NOT NULL,
+	group_id INTEGER NOT NULL,
+	set_at DATETIME NOT NULL,
+	set_by VARCHAR NOT NULL,
+	CONSTRAINT pk_provider_groups PRIMARY KEY (claim),
+	CONSTRAINT fk_provider_groups_group_id FOREIGN KEY(group_id) REFERENCES principal_groups (id)
+);
+CREATE INDEX ix_provider_groups_group_id ON provider_groups (group_id);
+CREATE INDEX ix_tokens_external_id ON tokens (external_id);

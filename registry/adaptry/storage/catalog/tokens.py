@@ -18,29 +18,36 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.principals import enabled_grants
-from adaptry.storage.catalog.rows import PrincipalRow, TokenRow
+from adaptry.storage.catalog.rows import ExternalUserRow, PrincipalRow, TokenRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
-_TOKENS, _PRINCIPALS = table_of(TokenRow), table_of(PrincipalRow)
+_TOKENS, _PRINCIPALS, _EXTERNAL = table_of(TokenRow), table_of(PrincipalRow), table_of(ExternalUserRow)
 _EVERY = (
     select_columns(
         *_TOKENS.c,
         _PRINCIPALS.c.name.label("principal"),
         _PRINCIPALS.c.disabled_at.label("principal_disabled_at"),
+        _EXTERNAL.c.confirmed_at,
     )
     .join(_PRINCIPALS, _PRINCIPALS.c.id == _TOKENS.c.principal_id)
+    .join(_EXTERNAL, _EXTERNAL.c.id == _TOKENS.c.external_id, isouter=True)
     .order_by(_TOKENS.c.id)
 )
 _FOUND = _EVERY.where(_TOKENS.c.secret_sha256 == bindparam("secret"))
 
 
 class TokenRecord(NamedTuple):
-    """A token, its principal's number, whether the principal is disabled, and the token's limits."""
+    """A token, its principal's number, whether the principal is disabled, and the token's limits.
+
+    `external` is the external user by whom the token lives, whom the provider last knew at `confirmed_at`.
+    """
 
     info: TokenInfo
     principal: int
     is_disabled: bool
     limit: Limit | None
+    external: int | None = None
+    confirmed_at: datetime | None = None
 
 
 class NewToken(NamedTuple):
@@ -53,6 +60,7 @@ class NewToken(NamedTuple):
     name: str
     limit: Limit | None
     expires_at: datetime | None
+    external: int | None = None
 
 
 def insert(tx: Transaction, token: NewToken, now: datetime, by: str) -> int:
@@ -69,6 +77,7 @@ def insert(tx: Transaction, token: NewToken, now: datetime, by: str) -> int:
         created_at=now,
         created_by=by,
         expires_at=token.expires_at,
+        external_id=token.external,
     )
     tx.add(row)
     tx.flush()
@@ -128,6 +137,15 @@ def delete_expired(tx: Transaction, principal: int, kind: str, before: datetime)
     )
 
 
+def revoke_of_external(tx: Transaction, external: int, at: datetime) -> None:
+    """Revokes every token that lives by an external user."""
+    ids = tx.exec(
+        select(TokenRow.id).where(TokenRow.external_id == external, col(TokenRow.revoked_at).is_(None))
+    )
+    for id in ids.all():
+        revoke(tx, id or 0, at)
+
+
 def record_use(tx: Transaction, used: Mapping[int, datetime]) -> None:
     """Stores when each token was last used; times earlier than the stored one change nothing."""
     for id, at in used.items():
@@ -138,7 +156,7 @@ def record_use(tx: Transaction, used: Mapping[int, datetime]) -> None:
 def identity_of(tx: Reads, token: TokenRecord) -> Identity:
     """The identity of a token of a principal that is not disabled."""
     grants = enabled_grants(tx, token.principal)
-    return Identity(token.info.principal, grants, token.limit, token.principal, token.info.id)
+    return Identity(token.info.principal, grants, token.limit, token.principal, token.info.id, token.external)
 
 
 def is_revoked(tx: Transaction, identity: Identity) -> bool:
@@ -196,4 +214,11 @@ def _record(row: Columns) -> TokenRecord:
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
     )
-    return TokenRecord(info, row.principal_id, row.principal_disabled_at is not None, _limit(row))
+    return TokenRecord(
+        info,
+        row.principal_id,
+        row.principal_disabled_at is not None,
+        _limit(row),
+        row.external_id,
+        row.confirmed_at,
+    )

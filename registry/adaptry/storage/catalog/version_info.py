@@ -9,13 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import (
-    BindParameter,
     CompoundSelect,
     Float,
     Row,
+    Select,
     Table,
     bindparam,
     exists,
@@ -83,10 +84,7 @@ def _beside(is_asked: Any) -> CompoundSelect[Any]:
     ).order_by("text")
 
 
-_KEYS: BindParameter[Any] = bindparam("keys", expanding=True)
-_BY_KEYS = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id.in_(_KEYS))
 _BY_KEY = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id == bindparam("key"))
-_BESIDE_MANY = _beside(lambda column: column.in_(_KEYS))
 _BESIDE_ONE = _beside(lambda column: column == bindparam("key"))
 
 
@@ -103,13 +101,28 @@ def by_key(tx: Reads, key: int) -> VersionInfo:
 
 def by_keys(tx: Transaction, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
     """Versions in the order of `keys`, in two statements."""
-    asked = {"keys": list(keys)}
-    tx.flush()
-    found = {columns.id: columns for columns in tx.connection().execute(_BY_KEYS, asked)}
+    if not keys:
+        return ()
+    size = next((size for size in _SIZES if size >= len(keys)), len(keys))
+    by_keys, beside_keys = _of_keys(size)
+    # The last key is repeated up to the size of a statement that is built already.
+    asked = {f"key_{at}": keys[min(at, len(keys) - 1)] for at in range(size)}
+    found = {columns.id: columns for columns in run_select(tx, by_keys, asked)}
     beside = defaultdict(list)
-    for row in tx.connection().execute(_BESIDE_MANY, asked):
+    for row in run_select(tx, beside_keys, asked):
         beside[row.version_id].append(row)
     return tuple(_info(found[key], beside[key]) for key in keys)
+
+
+_SIZES = (5, 20, 50, 100, 200)
+
+
+@lru_cache(maxsize=2 * len(_SIZES))
+def _of_keys(size: int) -> tuple[Select[Any], CompoundSelect[Any]]:
+    """Selects the versions with so many keys, and what is beside them. (`Any`: typed by their columns.)"""
+    keys = [bindparam(f"key_{at}", type_=_VERSIONS.c.id.type) for at in range(size)]
+    shown = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id.in_(keys))
+    return shown, _beside(lambda column: column.in_(keys))
 
 
 def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:

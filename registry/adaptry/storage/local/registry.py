@@ -46,6 +46,7 @@ _ROLES: Mapping[str, str] = {
     "audit": "audit_log.LocalAuditLog",
     "quotas": "quotas.LocalQuotas",
     "publishers": "publishers.LocalPublishers",
+    "sso": "sso.LocalSingleSignOn",
     "webhooks": "webhooks.LocalWebhooks",
 }
 """The module and class of each role."""

@@ -48,7 +48,8 @@ class LocalTokens(Tokens):
                 principal = managed_principal(self.context, tx, request.principal, what)
                 limit = self._within_namespace(principal.info, limit)
             tokens.require_able(principal)
-            issued = tokens.issue(tx, principal, request.name, limit, expires_at, by)
+            external = self.context.identity.external if principal.info.name == by else None
+            issued = tokens.issue(tx, principal, request.name, limit, expires_at, by, external=external)
             return _created(principal.info.name, issued, expires_at)
 
     def list(self) -> tuple[TokenInfo, ...]:

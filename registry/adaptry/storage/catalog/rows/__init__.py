@@ -34,6 +34,7 @@ from adaptry.storage.catalog.rows.principals import (
 from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
+from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
@@ -58,6 +59,7 @@ __all__ = [
     "DamagedRevisionRow",
     "EpochRow",
     "EventRow",
+    "ExternalUserRow",
     "FileRow",
     "GrantRow",
     "GroupMemberRow",
@@ -79,6 +81,7 @@ __all__ = [
     "PostingRow",
     "PrincipalRow",
     "PromotionRow",
+    "ProviderGroupRow",
     "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",

@@ -73,6 +73,8 @@ class TokenRow(Row, table=True):
     """A token of a principal, by the SHA-256 of its secret; the secret is not stored.
 
     `permissions` and `resources` are lists of texts, and None if the token does not limit them.
+    `external_id` is the external user who created it after signing in, by which it lives: a column without a
+    foreign key, which SQLite adds only to new tables.
     """
 
     __tablename__ = "tokens"
@@ -90,6 +92,7 @@ class TokenRow(Row, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=Moment)
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)
     last_used_at: datetime | None = Field(default=None, sa_type=Moment)
+    external_id: int | None = Field(default=None, index=True)
 
 
 class InvitationRow(Row, table=True):

@@ -1,0 +1,1 @@
+"""Signing in with a browser at an OpenID provider: code flow with PKCE, sessions, signing out."""

@@ -1,0 +1,32 @@
+"""Asks the identity provider again about users with sessions or tokens, so that those who left lose them.
+
+While the provider is away, nothing is renewed, and what is not confirmed for an hour is refused until it is.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from adaptry.core.errors import AdaptryError, Unauthenticated
+from adaptry.storage import sign_ins
+from adaptry.storage.catalog.database import Catalog
+from adaptry_api.sign_in.provider import OpenIdProvider
+
+LOG = logging.getLogger("adaptry.api")
+
+
+def confirm_users(catalog: Catalog, provider: OpenIdProvider) -> int:
+    """Asks about every user who was not confirmed for a while; returns how many sign-ins ended."""
+    ended = 0
+    for user in sign_ins.claim_due(catalog):
+        try:
+            if user.issuer != provider.issuer or user.refresh_token is None:
+                continue
+            sign_ins.confirm(catalog, user, provider.user_of_refresh(user.refresh_token, user.subject))
+        except Unauthenticated as error:
+            LOG.info("sign-ins of %s ended: %s", user.subject, error.message)
+            sign_ins.end(catalog, user)
+            ended += 1
+        except AdaptryError as error:
+            LOG.warning("cannot confirm %s: %s", user.subject, error.message)
+    return ended

@@ -1,0 +1,176 @@
+"""`OpenIdProvider`: the identity provider, of which this server is a client.
+
+Sources: OpenID Connect Core 1.0 §3.1 (code flow) and §12 (refresh); RFC 7636 (PKCE); RFC 9207 (the issuer in
+the answer); RFC 6749 §2.3.1 (a client's password).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from adaptry.core import strictjson
+from adaptry.core.errors import Invalid, Unauthenticated, Unavailable
+from adaptry.core.outgoing.connector import GuardedConnector, OutgoingResponse
+from adaptry.storage.sign_ins import ConfirmedUser
+from adaptry_api.oauth import id_tokens
+from adaptry_api.oauth.issuer_keys import IssuerKeys
+from adaptry_api.settings import SsoSettings
+
+_LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=20_000)
+_FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+_MOST_GROUPS = 2000
+Claims = Mapping[str, Any]
+"""(`Any`: JSON.)"""
+
+
+class OpenIdProvider:
+    """Exchanges codes and refresh tokens for users. `sealing_key` (32 bytes) seals what is stored of them.
+
+    All methods raise `Unavailable` if the provider does not answer.
+    """
+
+    def __init__(
+        self,
+        settings: SsoSettings,
+        connector: GuardedConnector,
+        keys: IssuerKeys,
+        sealing_key: Callable[[], bytes],
+    ) -> None:
+        self._settings, self._connector, self._keys = settings, connector, keys
+        self._sealing_key = sealing_key
+
+    @property
+    def issuer(self) -> str:
+        return self._settings.issuer
+
+    def authorization_url(self, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
+        """Where a browser goes to sign in."""
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
+        query = {
+            "response_type": "code",
+            "client_id": self._settings.client_id,
+            "redirect_uri": redirect_uri,
+            "scope": " ".join(dict.fromkeys(("openid", *self._settings.scopes))),
+            "state": state,
+            "nonce": nonce,
+            "code_challenge": challenge.decode(),
+            "code_challenge_method": "S256",
+        }
+        endpoint = self._keys.metadata_of(self.issuer).endpoint("authorization_endpoint")
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+
+    def user_of_code(self, code: str, redirect_uri: str, nonce: str, verifier: str) -> ConfirmedUser:
+        """The user who got this code. Raises `Unauthenticated` for a code that the provider does not accept,
+        and for an ID token that is not valid, or of another sign-in.
+        """
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier,
+        }
+        answer = self._token_answer(form)
+        claims = self._verified(answer)
+        if claims.get("nonce") != nonce:
+            raise Unauthenticated("the identity provider's answer belongs to another sign-in; sign in again")
+        return self._user(claims, answer, None)
+
+    def user_of_refresh(self, sealed: str, subject: str) -> ConfirmedUser:
+        """The user as the provider knows them now. Raises `Unauthenticated` if it does not any more."""
+        try:
+            refresh_token = self._fernet().decrypt(sealed.encode()).decode()
+        except InvalidToken as error:  # the server's secret was replaced
+            raise Unauthenticated("the stored refresh token cannot be opened") from error
+        answer = self._token_answer({"grant_type": "refresh_token", "refresh_token": refresh_token})
+        claims = self._verified(answer) if "id_token" in answer else self._user_info(answer)
+        if claims.get("sub") != subject:
+            raise Unauthenticated("the identity provider answered about another user")
+        return self._user(claims, answer, refresh_token)
+
+    def _token_answer(self, form: Mapping[str, str]) -> dict[str, Any]:
+        metadata = self._keys.metadata_of(self.issuer)
+        headers, sent = dict(_FORM), dict(form)
+        identifier, secret = self._settings.client_id, self._settings.client_secret
+        methods = metadata.document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        if secret is not None and "client_secret_basic" in methods:
+            pair = f"{quote(identifier, safe='')}:{quote(secret, safe='')}"
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        else:
+            sent |= {"client_id": identifier} | ({"client_secret": secret} if secret is not None else {})
+        url = metadata.endpoint("token_endpoint")
+        answer = self._connector.request("POST", url, body=urlencode(sent).encode(), headers=headers)
+        found = _document(answer)
+        if answer.status == 200:
+            return found
+        if found.get("error") == "invalid_grant":
+            raise Unauthenticated(
+                "the identity provider does not accept this sign-in any more; sign in again"
+            )
+        raise Unavailable(
+            f"the identity provider answered {answer.status} ({str(found.get('error'))[:80]})",
+            public_message="the identity provider refused this server; its administrator has the details",
+        )
+
+    def _verified(self, answer: Mapping[str, Any]) -> Claims:
+        text = answer.get("id_token")
+        if not isinstance(text, str):
+            raise Unauthenticated("the identity provider sent no ID token")
+        try:
+            token = id_tokens.read_unverified(text)
+            if token.issuer != self.issuer:
+                raise Invalid("the ID token is of another issuer")
+            keys = self._keys.keys_of(self.issuer, token.key_id)
+            return id_tokens.verify(token, keys, self._settings.client_id)
+        except Invalid as error:
+            raise Unauthenticated(f"the identity provider's answer is not valid: {error.message}") from error
+
+    def _user_info(self, answer: Mapping[str, Any]) -> Claims:
+        """The claims of the user whose access token is in the answer."""
+        url = self._keys.metadata_of(self.issuer).endpoint("userinfo_endpoint")
+        headers = {"Authorization": f"Bearer {answer.get('access_token')}", "Accept": "application/json"}
+        found = self._connector.request("GET", url, headers=headers)
+        if found.status in (401, 403):
+            raise Unauthenticated("the identity provider does not know the user any more")
+        if found.status != 200:
+            raise Unavailable(f"the identity provider answered {found.status} about a user")
+        return _document(found)
+
+    def _user(self, claims: Claims, answer: Mapping[str, Any], old_token: str | None) -> ConfirmedUser:
+        subject, name = claims.get("sub"), self._settings.groups_claim
+        if not isinstance(subject, str) or not 1 <= len(subject) <= 255:
+            raise Unauthenticated("the identity provider's answer names no user")
+        if name not in claims and "userinfo_endpoint" in self._keys.metadata_of(self.issuer).document:
+            info = self._user_info(answer)
+            if info.get("sub") != subject:
+                raise Unauthenticated("the identity provider answered about another user")
+            claims = {**info, **claims}
+        groups = claims.get(name)
+        listed = groups if isinstance(groups, list) else [groups]
+        refresh_token = answer.get("refresh_token") or old_token
+        proposals = (claims.get("preferred_username"), claims.get("email"), subject)
+        return ConfirmedUser(
+            self.issuer,
+            subject,
+            tuple(one for one in proposals if isinstance(one, str)),
+            frozenset(one for one in listed[:_MOST_GROUPS] if isinstance(one, str)),
+            self._fernet().encrypt(refresh_token.encode()).decode() if refresh_token else None,
+        )
+
+    def _fernet(self) -> Fernet:
+        return Fernet(base64.urlsafe_b64encode(self._sealing_key()))
+
+
+def _document(answer: OutgoingResponse) -> dict[str, Any]:
+    try:
+        found = strictjson.loads(answer.body, _LIMITS, "the identity provider's answer")
+    except Invalid as error:
+        raise Unavailable(f"the identity provider answered {answer.status}, without JSON") from error
+    if not isinstance(found, dict):
+        raise Unavailable("the identity provider's answer is not a JSON object")
+    return found

@@ -1,0 +1,151 @@
+"""Users and groups of an identity provider in the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import or_, update
+from sqlmodel import col, select
+
+from adaptry.registry.sso import ExternalUserInfo, ProviderGroupInfo
+from adaptry.storage.catalog import tokens
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.principals import GroupRecord
+from adaptry.storage.catalog.rows import (
+    ExternalUserRow,
+    GroupRow,
+    PrincipalRow,
+    ProviderGroupRow,
+)
+
+_CLAIM = timedelta(minutes=2)
+
+
+class ExternalUser(NamedTuple):
+    """A user of an identity provider: numbers here, and the sealed refresh token."""
+
+    key: int
+    issuer: str
+    subject: str
+    principal: int
+    refresh_token: str | None
+
+
+def find_external(tx: Transaction, issuer: str, subject: str) -> ExternalUser | None:
+    row = tx.exec(
+        select(ExternalUserRow).where(ExternalUserRow.issuer == issuer, ExternalUserRow.subject == subject)
+    ).first()
+    return _external(row) if row else None
+
+
+def insert_external(
+    tx: Transaction, issuer: str, subject: str, principal: int, now: datetime, by: str
+) -> ExternalUser:
+    row = ExternalUserRow(
+        issuer=issuer, subject=subject, principal_id=principal, created_at=now, created_by=by
+    )
+    tx.add(row)
+    tx.flush()
+    return _external(row)
+
+
+def confirm(tx: Transaction, user: ExternalUser, refresh_token: str | None, now: datetime) -> None:
+    """The provider knows the user now; `refresh_token` takes the place of the stored one."""
+    tx.execute(
+        update(ExternalUserRow)
+        .where(col(ExternalUserRow.id) == user.key)
+        .values(confirmed_at=now, ended_at=None, claimed_until=None, refresh_token=refresh_token)
+    )
+
+
+def end(tx: Transaction, user: ExternalUser, now: datetime) -> None:
+    """Revokes every token, and so ends every session, of a user whom the provider does not know any more."""
+    tx.execute(
+        update(ExternalUserRow)
+        .where(col(ExternalUserRow.id) == user.key)
+        .values(confirmed_at=None, ended_at=now, claimed_until=None, refresh_token=None)
+    )
+    tokens.revoke_of_external(tx, user.key, now)
+
+
+def claim_due(tx: Transaction, before: datetime, now: datetime, most: int) -> tuple[ExternalUser, ...]:
+    """Users whom the provider last knew before that time, and can be asked about; this caller asks now."""
+    rows = tx.exec(
+        select(ExternalUserRow)
+        .where(
+            col(ExternalUserRow.refresh_token).is_not(None),
+            col(ExternalUserRow.confirmed_at) < before,
+            or_(col(ExternalUserRow.claimed_until).is_(None), col(ExternalUserRow.claimed_until) < now),
+        )
+        .order_by(col(ExternalUserRow.confirmed_at))
+        .limit(most)
+    ).all()
+    for row in rows:
+        row.claimed_until = now + _CLAIM
+    tx.flush()
+    return tuple(map(_external, rows))
+
+
+def provider_groups(tx: Transaction) -> tuple[ProviderGroupInfo, ...]:
+    """All that are mapped, by claim."""
+    found = tx.exec(
+        select(ProviderGroupRow, GroupRow.name)
+        .join(GroupRow, col(GroupRow.id) == col(ProviderGroupRow.group_id))
+        .order_by(ProviderGroupRow.claim)
+    )
+    return tuple(
+        ProviderGroupInfo(claim=row.claim, group=name, set_at=row.set_at, set_by=row.set_by)
+        for row, name in found
+    )
+
+
+def mapped_groups(tx: Transaction) -> Sequence[tuple[str, GroupRecord]]:
+    """Each mapped claim, and the group that its members join."""
+    found = tx.exec(
+        select(ProviderGroupRow.claim, GroupRow.id, GroupRow.name)
+        .join(GroupRow, col(GroupRow.id) == col(ProviderGroupRow.group_id))
+        .order_by(ProviderGroupRow.claim)
+    )
+    return [(claim, GroupRecord(key or 0, name)) for claim, key, name in found]
+
+
+def map_group(tx: Transaction, claim: str, group: GroupRecord, now: datetime, by: str) -> None:
+    tx.merge(ProviderGroupRow(claim=claim, group_id=group.key, set_at=now, set_by=by))
+    tx.flush()
+
+
+def unmap_group(tx: Transaction, claim: str) -> bool:
+    """Whether it was mapped."""
+    row = tx.get(ProviderGroupRow, claim)
+    if row is None:
+        return False
+    tx.delete(row)
+    tx.flush()
+    return True
+
+
+def external_users(tx: Transaction, names: Collection[str] | None = None) -> tuple[ExternalUserInfo, ...]:
+    """All external users, by the names that they have here; with `names`, those of them."""
+    query = (
+        select(ExternalUserRow, PrincipalRow.name)
+        .join(PrincipalRow, col(PrincipalRow.id) == col(ExternalUserRow.principal_id))
+        .order_by(PrincipalRow.name, col(ExternalUserRow.id))
+    )
+    if names is not None:
+        query = query.where(col(PrincipalRow.name).in_(names))
+    return tuple(
+        ExternalUserInfo(
+            user=name,
+            issuer=row.issuer,
+            subject=row.subject,
+            confirmed_at=row.confirmed_at,
+            ended_at=row.ended_at,
+        )
+        for row, name in tx.exec(query)
+    )
+
+
+def _external(row: ExternalUserRow) -> ExternalUser:
+    return ExternalUser(row.id or 0, row.issuer, row.subject, row.principal_id, row.refresh_token)

@@ -1,0 +1,151 @@
+"""Signing in users whom an identity provider knows: their sessions, their groups, and their end.
+
+A session is a token of the kind `ses`, whose text nobody gets: the browser's cookie names its hash. Like all
+tokens made with it, it is valid while the provider confirms the user at least once an hour, for half a day at
+most. The provider's answers are verified before (`adaptry_api.sign_in`).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from adaptry.core.errors import PermissionDenied
+from adaptry.core.identity import Identity
+from adaptry.storage import tokens
+from adaptry.storage.catalog import principals, sign_ins
+from adaptry.storage.catalog import tokens as kept
+from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.principals import PrincipalRecord
+from adaptry.storage.catalog.sign_ins import ExternalUser
+
+KIND = "ses"
+LIFETIME = timedelta(hours=12)
+CONFIRM_AFTER = timedelta(minutes=20)
+"""Age at which a confirmation is renewed: three attempts before sessions stop working."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
+_RESERVED = frozenset({"local", "anonymous", "mirror", "server"})
+_AT_ONCE = 200
+_KEPT = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmedUser:
+    """A user as a provider's verified answer describes them; `names` are proposals for a name here, best
+    first. `refresh_token` is sealed.
+    """
+
+    issuer: str
+    subject: str
+    names: tuple[str, ...]
+    groups: frozenset[str]
+    refresh_token: str | None = None
+
+
+def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) -> str:
+    """The hash of the token of a new session. Creates the user at their first sign-in.
+
+    Raises `PermissionDenied` for somebody who is in no mapped group and was not linked, whose name belongs to
+    somebody else here, or who is disabled.
+    """
+    now = now or datetime.now(UTC)
+    with catalog.write() as tx:
+        external, principal = _admit(tx, user, now)
+        sign_ins.confirm(tx, external, user.refresh_token, now)
+        set_actor(tx, Identity(principal.info.name, principal=principal.key))
+        _join_groups(tx, principal, user.groups, now)
+        kept.delete_expired(tx, principal.key, KIND, now - _KEPT)
+        label, until = f"browser-{secrets.token_hex(6)}", now + LIFETIME
+        issued = tokens.issue(
+            tx, principal, label, None, until, principal.info.name, kind=KIND, external=external.key
+        )
+        facts = {"issuer": user.issuer, "subject": user.subject}
+        record(tx, "session.start", AuditTarget(principal.info.name), now, after=facts)
+    return tokens.hash_token(issued.secret)
+
+
+def sign_out(catalog: Catalog, token_sha256: str) -> None:
+    """Ends the session whose token has this hash. Other tokens, with which somebody began a session, stay."""
+    now = datetime.now(UTC)
+    with catalog.write() as tx:
+        found = kept.find(tx, token_sha256)
+        if found is None or found.info.kind != KIND or found.info.revoked_at is not None:
+            return
+        set_actor(tx, Identity(found.info.principal, principal=found.principal))
+        kept.revoke(tx, found.info.id, now)
+        record(tx, "session.end", AuditTarget(found.info.principal), now, after={"because": "signed out"})
+
+
+def claim_due(catalog: Catalog, now: datetime | None = None) -> tuple[ExternalUser, ...]:
+    """Users about whom the provider is to be asked again, by this caller alone for two minutes."""
+    now = now or datetime.now(UTC)
+    with catalog.write() as tx:
+        return sign_ins.claim_due(tx, now - CONFIRM_AFTER, now, _AT_ONCE)
+
+
+def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> None:
+    """The provider still knows the user, perhaps in other groups."""
+    now = datetime.now(UTC)
+    with catalog.write() as tx:
+        sign_ins.confirm(tx, external, user.refresh_token, now)
+        _join_groups(tx, principals.by_key(tx, external.principal), user.groups, now)
+
+
+def end(catalog: Catalog, external: ExternalUser) -> None:
+    """The provider does not know the user any more: all their sessions end, and the tokens made in them."""
+    now = datetime.now(UTC)
+    with catalog.write() as tx:
+        sign_ins.end(tx, external, now)
+        name = principals.by_key(tx, external.principal).info.name
+        reason = {"because": "the identity provider does not know the user any more"}
+        record(tx, "session.end", AuditTarget(name), now, after=reason)
+
+
+def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[ExternalUser, PrincipalRecord]:
+    """Who somebody is here. Raises `PermissionDenied`."""
+    external = sign_ins.find_external(tx, user.issuer, user.subject)
+    if external is not None:
+        principal = principals.by_key(tx, external.principal)
+        if principal.info.disabled_at is not None:
+            raise PermissionDenied(f"{principal.info.name} is disabled; ask an administrator")
+        return external, principal
+    if not any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):
+        raise PermissionDenied(
+            "you are in no group that may sign in; an administrator maps groups with `adaptry sso map`"
+        )
+    name = next((one for one in user.names if _NAME.fullmatch(one) and one not in _RESERVED), None)
+    if name is None:
+        raise PermissionDenied("the identity provider gave no name for you that a user can have here")
+    if principals.find(tx, name) is not None:
+        # The provider's users choose such names themselves in places, so a name is no proof.
+        raise PermissionDenied(
+            f"there is a user {name} already; an administrator makes you that user with: adaptry sso link"
+            f" {name} --issuer {user.issuer} --subject {user.subject}"
+        )
+    principal = principals.insert(tx, "user", name, None, now, name)
+    return sign_ins.insert_external(tx, user.issuer, user.subject, principal.key, now, name), principal
+
+
+def _join_groups(
+    tx: Transaction, principal: PrincipalRecord, claimed: Collection[str], now: datetime
+) -> None:
+    """Makes the user a member of the groups that their claims are mapped to, and of no other mapped group."""
+    mapped = sign_ins.mapped_groups(tx)
+    wanted = {group for claim, group in mapped if claim in claimed}
+    for group in sorted({group for _, group in mapped}):
+        is_member = group in wanted
+        if principals.set_membership(tx, group, principal, is_member):
+            action = "group.add" if is_member else "group.remove"
+            facts = {"principal": principal.info.name}
+            record(
+                tx,
+                action,
+                AuditTarget(group.name),
+                now,
+                before=None if is_member else facts,
+                after=facts if is_member else None,
+            )

@@ -1,0 +1,80 @@
+"""A browser as far as signing in needs one: cookies for each host, redirects one at a time, forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from http.cookies import SimpleCookie
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import urllib3
+
+
+@dataclass
+class Page:
+    """An answer: where it came from, and what it is."""
+
+    url: str
+    status: int
+    headers: urllib3.HTTPHeaderDict
+    text: str
+
+    @property
+    def next(self) -> str:
+        """Where a redirect leads."""
+        return urljoin(self.url, self.headers["Location"])
+
+
+@dataclass
+class Browser:
+    """`cookies` are kept by host and port."""
+
+    cookies: dict[str, dict[str, str]] = field(default_factory=dict)
+    pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False))
+
+    def get(self, url: str) -> Page:
+        return self.send("GET", url)
+
+    def post(self, url: str, form: dict[str, str], origin: str | None = None) -> Page:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.send(
+            "POST", url, urlencode(form).encode(), headers | ({"Origin": origin} if origin else {})
+        )
+
+    def send(
+        self, method: str, url: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Page:
+        jar = self.cookies.setdefault(urlsplit(url).netloc, {})
+        sent = dict(headers or {})
+        if jar:
+            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in jar.items())
+        answer = self.pool.request(method, url, body=body, headers=sent, redirect=False)
+        for line in answer.headers.getlist("set-cookie"):
+            for name, morsel in SimpleCookie(line).items():
+                if morsel["max-age"] == "0":
+                    jar.pop(name, None)
+                else:
+                    jar[name] = morsel.value
+        return Page(url, answer.status, answer.headers, answer.data.decode(errors="replace"))
+
+    def close(self) -> None:
+        self.pool.clear()
+
+
+class Form(HTMLParser):
+    """The first form of a page: its address, and its hidden fields."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self.url, self.fields, self.names = page.url, dict[str, str](), set[str]()
+        self.feed(page.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "form" and found.get("action"):
+            self.url = urljoin(self.url, found["action"] or "")
+        name = found.get("name")
+        if tag in ("input", "button") and name:
+            self.names.add(name)
+            if found.get("type") == "hidden":
+                self.fields[name] = found.get("value") or ""

@@ -1,0 +1,277 @@
+"""Signing in: what is refused of a provider's answers, and what a session's cookie may do."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from joserfc.jwk import ECKey
+
+from adaptry.registry.access import TokenRequest
+from adaptry.registry.audit_log import AuditFilter
+from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
+from adaptry.storage.catalog import tokens as kept
+from adaptry.storage.connect import open_local
+from adaptry_api.settings import ServerSettings, SsoSettings
+from adaptry_api.testing import Server, running_server
+
+from .browser import Browser, Page
+from .local_issuer import LocalIssuer, rsa_key, running_issuer
+
+CLIENT = "adaptry"
+
+
+@dataclass
+class Provider:
+    """A provider that answers a code as the test says; ID tokens are signed by its issuer."""
+
+    issuer: LocalIssuer
+    server: Server
+
+    def begin(self, browser: Browser, next: str = "/") -> dict[str, str]:
+        """What the provider is asked with."""
+        page = browser.get(f"{self.server.url}/-/sign-in/provider?{urlencode({'next': next})}")
+        assert page.status == 303, page.text
+        return {name: values[0] for name, values in parse_qs(urlsplit(page.next).query).items()}
+
+    def token(self, begun: dict[str, str], **claims: Any) -> str:
+        usual = {"aud": CLIENT, "sub": "00u1", "nonce": begun["nonce"], "groups": ["staff"]}
+        named = {"preferred_username": f"ann-{secrets.token_hex(4)}"}
+        return self.issuer.token(**(usual | named | claims))
+
+    def finish(self, browser: Browser, begun: dict[str, str], answer: Any, **changes: str) -> Page:
+        self.issuer.answers["/token"] = answer
+        query = urlencode({"code": "c", "state": begun["state"]} | changes)
+        return browser.get(f"{self.server.url}/-/sign-in/provider/callback?{query}")
+
+    def sign_in(self, browser: Browser, next: str = "/", **claims: Any) -> Page:
+        begun = self.begin(browser, next)
+        return self.finish(browser, begun, {"id_token": self.token(begun, **claims), "refresh_token": "r"})
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    with running_issuer() as issuer:
+        sso = SsoSettings(issuer.url, CLIENT, "s3cret")
+        settings = ServerSettings(
+            data=tmp_path_factory.mktemp("registry"), allow_outgoing=("127.0.0.0/8",), sso=sso
+        )
+        with running_server(settings) as server:
+            registry = server.registry()
+            registry.principals.create_group("everybody")
+            registry.sso.map_group(ProviderGroupRequest(claim="staff", group="everybody"))
+            yield Provider(issuer, server)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with closing(Browser()) as opened:
+        yield opened
+
+
+def test_the_provider_is_asked_with_pkce_state_and_nonce(provider: Provider, browser: Browser) -> None:
+    first, second = provider.begin(browser), provider.begin(browser)
+    assert (first["response_type"], first["code_challenge_method"]) == ("code", "S256")
+    assert first["redirect_uri"] == f"{provider.server.url}/-/sign-in/provider/callback"
+    for name in ("state", "nonce", "code_challenge"):
+        assert len(first[name]) >= 32 and first[name] != second[name]
+
+
+def test_the_verifier_and_the_clients_secret_are_sent_with_the_code(
+    provider: Provider, browser: Browser
+) -> None:
+    assert provider.sign_in(browser, sub="00pkce").status == 303
+    form = parse_qs(provider.issuer.bodies[-1].decode())
+    assert form["grant_type"] == ["authorization_code"] and len(form["code_verifier"][0]) >= 43
+    assert provider.issuer.authorizations[-1] == "Basic YWRhcHRyeTpzM2NyZXQ="
+
+
+def test_answers_that_are_not_of_this_provider_and_sign_in_are_refused(
+    provider: Provider, browser: Browser
+) -> None:
+    now = int(time.time())
+    for claims, sentence in (
+        ({"nonce": "another"}, "belongs to another sign-in"),
+        ({"nonce": None}, "belongs to another sign-in"),
+        ({"aud": "another"}, "must be for"),
+        ({"aud": [CLIENT, "another"]}, "must be for"),
+        ({"iss": "https://evil.example"}, "another issuer"),
+        ({"exp": now - 90}, "has expired"),
+        ({"iat": now + 90}, "not valid yet"),
+        ({"sub": None}, "names no user"),
+        ({"key": rsa_key("attacker"), "header": {"kid": provider.issuer.key.kid}}, "signature"),
+        ({"key": rsa_key("attacker")}, "a key that its issuer does not have"),
+    ):
+        page = provider.sign_in(browser, **claims)
+        assert page.status == 401 and sentence in page.text, (claims, page.text)
+    begun = provider.begin(browser)
+    _, body, _ = provider.token(begun).split(".")
+    unsigned = provider.finish(browser, begun, {"id_token": f"eyJhbGciOiJub25lIn0.{body}."})
+    assert unsigned.status == 401 and "accepted are RS256 and ES256" in unsigned.text
+    begun = provider.begin(browser)
+    assert provider.finish(browser, begun, {"access_token": "x"}).status == 401
+    begun = provider.begin(browser)
+    refused = provider.finish(browser, begun, (400, {"error": "invalid_grant"}))
+    assert refused.status == 401
+    assert "adaptry_session" not in browser.cookies[urlsplit(provider.server.url).netloc]
+
+
+def test_a_callback_of_another_browser_state_or_provider_is_refused(
+    provider: Provider, browser: Browser
+) -> None:
+    begun = provider.begin(browser)
+    answer = {"id_token": provider.token(begun)}
+    with closing(Browser()) as other:
+        assert provider.finish(other, begun, answer).status == 401
+    assert provider.finish(browser, begun | {"state": "x" * 32}, answer).status == 401
+    assert provider.finish(browser, begun, answer, iss="https://evil.example").status == 401
+    assert provider.finish(browser, begun, answer, error="access_denied").status == 401
+    assert provider.finish(browser, begun, answer, iss=provider.issuer.url).status == 303
+    assert provider.finish(browser, begun, answer).status == 401, "a callback works once"
+
+
+def test_new_keys_and_a_provider_that_is_away(provider: Provider, browser: Browser) -> None:
+    assert provider.sign_in(browser, sub="00keys").status == 303
+    provider.issuer.rotate(
+        ECKey.generate_key("P-256", {"kid": secrets.token_hex(4), "use": "sig"}, private=True)
+    )
+    assert provider.sign_in(browser, sub="00keys").status == 303
+    begun = provider.begin(browser)
+    away = provider.finish(browser, begun, (503, {}))
+    assert away.status == 503 and "Traceback" not in away.text
+    begun = provider.begin(browser)
+    assert provider.finish(browser, begun, (200, ["nonsense"])).status == 503
+
+
+def test_a_user_needs_a_mapped_group_or_a_link_and_takes_nobodys_name(
+    provider: Provider, browser: Browser
+) -> None:
+    registry = provider.server.registry()
+    nobody = provider.sign_in(browser, sub="00none", groups=["others"])
+    assert nobody.status == 403 and "in no group that may sign in" in nobody.text
+    taken = provider.sign_in(browser, sub="00root", preferred_username="root")
+    assert taken.status == 403 and "there is a user root already" in taken.text
+    reserved = provider.sign_in(browser, sub="local", preferred_username="local", email=None)
+    assert reserved.status == 403
+    registry.principals.create("user", "olga")
+    registry.sso.link_user(ExternalUserRequest(user="olga", issuer=provider.issuer.url, subject="00olga"))
+    assert provider.sign_in(browser, sub="00olga", groups=[], preferred_username="x").status == 303
+    assert "olga" in browser.get(f"{provider.server.url}/").text
+    registry.principals.set_disabled("olga", True)
+    assert provider.sign_in(browser, sub="00olga", groups=["staff"]).status == 403
+
+
+def test_groups_follow_the_claim_at_every_sign_in(provider: Provider, browser: Browser) -> None:
+    def members() -> tuple[str, ...]:
+        groups = provider.server.registry().principals.groups()
+        return next(one.members for one in groups if one.name == "everybody")
+
+    provider.sign_in(browser, sub="00gina", preferred_username="gina")
+    assert "gina" in members()
+    provider.sign_in(browser, sub="00gina", groups=[])
+    assert "gina" not in members()
+    provider.sign_in(browser, sub="00gina", groups="staff")
+    assert "gina" in members()
+
+
+def test_signing_out_ends_the_session_and_its_token(provider: Provider, browser: Browser) -> None:
+    url, home = provider.server.url, f"{provider.server.url}/"
+    provider.sign_in(browser, sub="00out")
+    jar = browser.cookies[urlsplit(url).netloc]
+    cookie = dict(jar)
+    assert browser.post(f"{url}/-/sign-out", {}, origin="https://evil.example").status == 403
+    assert browser.get(home).status == 200
+    assert browser.post(f"{url}/-/sign-out", {}, origin=url).status == 303
+    assert "adaptry_session" not in jar and browser.get(home).status != 200
+    jar.update(cookie)  # somebody kept a copy of the cookie
+    assert browser.get(home).status != 200
+
+
+def test_the_session_is_for_pages_only(provider: Provider, browser: Browser) -> None:
+    provider.sign_in(browser, sub="00rest")
+    assert browser.get(f"{provider.server.url}/").status == 200
+    assert browser.get(f"{provider.server.url}/api/v1/whoami").status == 401
+
+
+def test_the_sign_in_page_links_to_the_provider(provider: Provider, browser: Browser) -> None:
+    page = browser.get(f"{provider.server.url}/-/sign-in?next=/acme/tone")
+    assert '/-/sign-in/provider?next=%2Facme%2Ftone"' in page.text
+
+
+def test_the_cookie_over_https_is_bound_to_the_host(provider: Provider) -> None:
+    sso = SsoSettings(provider.issuer.url, CLIENT, "s3cret")
+    settings = ServerSettings(
+        data=provider.server.data, allow_outgoing=("127.0.0.0/8",), proxies=("127.0.0.1",), sso=sso
+    )
+    with running_server(settings) as server:
+        secure = server.call("GET", "/-/sign-in/provider", token=None, headers={"X-Forwarded-Proto": "https"})
+    cookie = secure.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-adaptry_sign_in=")
+    for part in ("HttpOnly", "Secure", "SameSite=lax", "Path=/"):
+        assert part in cookie
+    assert "Domain" not in cookie
+
+
+def test_a_session_and_its_tokens_stop_an_hour_after_the_last_confirmation(
+    provider: Provider, browser: Browser
+) -> None:
+    home = f"{provider.server.url}/"
+    provider.sign_in(browser, sub="00hour", preferred_username="henry")
+    made = derived_token(provider.server, "henry")
+    assert browser.get(home).status == 200
+    change = (
+        "UPDATE external_users SET confirmed_at = datetime('now', '-61 minutes') WHERE subject = '00hour'"
+    )
+    with closing(sqlite3.connect(provider.server.data / "catalog.sqlite")) as database, database:
+        database.execute(change)
+    assert browser.get(home).status != 200
+    refused = provider.server.call("GET", "/api/v1/whoami", token=made)
+    assert refused.status == 401 and "has not confirmed" in refused.json["detail"]
+    provider.sign_in(browser, sub="00hour")
+    assert provider.server.call("GET", "/api/v1/whoami", token=made).status == 200
+
+
+def test_the_refresh_token_is_not_stored_as_it_is(provider: Provider, browser: Browser) -> None:
+    provider.sign_in(browser, sub="00kept")
+    with closing(sqlite3.connect(provider.server.data / "catalog.sqlite")) as database:
+        stored = database.execute(
+            "SELECT refresh_token FROM external_users WHERE subject = '00kept'"
+        ).fetchone()[0]
+    assert len(stored) > 50 and stored != "r"
+
+
+def test_signing_in_and_out_is_in_the_audit_log(provider: Provider, browser: Browser) -> None:
+    provider.sign_in(browser, sub="00log", preferred_username="logan")
+    browser.post(f"{provider.server.url}/-/sign-out", {}, origin=provider.server.url)
+    entries = provider.server.registry().audit.list(AuditFilter(actor="logan"), None, 20).items
+    assert [one.action for one in entries if one.action.startswith("session.")] == [
+        "session.end",
+        "session.start",
+    ]
+
+
+def test_a_server_without_a_provider_has_no_sign_in(tmp_path: Any) -> None:
+    with running_server(ServerSettings(data=tmp_path)) as server:
+        assert server.call("GET", "/-/sign-in/provider", token=None).status == 404
+
+
+def derived_token(server: Server, user: str) -> str:
+    """A token that the user's session makes, which has its rights and its end."""
+    catalog = server.catalog
+    with catalog.read() as tx:
+        (session,) = [one for one in kept.every(tx) if one.principal == user and one.kind == "ses"]
+        record = kept.by_id(tx, session.id)
+        assert record is not None
+        identity = kept.identity_of(tx, record)
+    local = open_local(server.data, identity)
+    try:
+        return local.tokens.create(TokenRequest(name="laptop", principal=user)).secret
+    finally:
+        local.close()
