@@ -42,7 +42,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "policy ls": ("adaptry policy ls", "adaptry policy ls acme/tone"),
     "policy show": ("adaptry policy show acme/tone", "adaptry policy show acme --alias staging --history"),
     "policy rm": ("adaptry policy rm acme/tone",),
-    "policy set": ("adaptry policy set acme/tone policy.yaml", "adaptry policy set acme - < policy.yaml"),
+    "policy set": ("adaptry policy set acme/tone policy.yaml", "adaptry policy set acme policy.yaml"),
     "policy try": (
         "adaptry policy try acme/tone",
         "adaptry policy try acme/tone@3 --policy policy.yaml",

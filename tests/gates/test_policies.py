@@ -40,7 +40,7 @@ def test_a_policy_that_cannot_be_read_is_refused_with_its_line(text: str, messag
         ("fits()", "needs runtime"),
         ("fits('a'", "is missing"),
         ("fits(1)", "runtime is a text"),
-        ("noninferior('a', 'b', vz='p', margin=0.1)", "no argument vz; did you mean vs"),
+        ("noninferior('a', 'b', vs='p', margn=0.1)", "no argument margn; did you mean margin"),
         ("noninferior('a', 'b', 'p', margin=-0.1)", "margin is how much worse"),
         ("noninferior('a', 'b', 'p', 0.1, confidence=95)", "confidence is at least 0.5"),
         ("noninferior(task='a', 'b', 'p', 0.1)", "without a name come first"),

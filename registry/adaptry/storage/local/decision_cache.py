@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from adaptry.core.digest import Digest
-from adaptry.core.gates.decision import PromotionDecision
+
+if TYPE_CHECKING:  # most commands decide nothing
+    from adaptry.core.gates.decision import PromotionDecision
 
 _KEPT = 64
 
