@@ -42,6 +42,7 @@ KNOWN = (
     "0023",
     "0024",
     "0025",
+    "0026",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")
