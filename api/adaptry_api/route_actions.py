@@ -74,6 +74,8 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "DELETE /api/v1/issuers/{issuer}": "issuer.remove",
     f"POST {_ADAPTER}/publishers": "publisher.add",
     f"DELETE {_ADAPTER}/publishers/{{id}}": "publisher.remove",
+    "POST /oauth/device": READ,
+    "POST /-/device": "token.create",
     "POST /oauth/token": "publisher.exchange",
     "PUT /api/v1/sso/groups": "sso.map",
     "DELETE /api/v1/sso/groups": "sso.unmap",

@@ -6,15 +6,11 @@ which the Hub's client reads, is read too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import urllib3
-
 from adaptry.core.errors import Invalid, Unauthenticated, Unavailable
-from adaptry.core.http import open_pool
+from adaptry_cli.oauth_client import error_of, post, request
 
 _VARIABLES = ("ADAPTRY_ID_TOKEN", "HF_OIDC_ID_TOKEN")
 _REQUEST_URL, _REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
@@ -22,7 +18,6 @@ _EXCHANGE = {
     "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
     "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
 }
-_SECONDS = 30
 
 
 def job_token(
@@ -36,12 +31,10 @@ def job_token(
     id_token = next(filter(None, map(environ.get, _VARIABLES)), None)
     id_token = id_token or _of_github(server, environ, ca_bundle, proxy)
     body = {**_EXCHANGE, "subject_token": id_token, "resource": adapter}
-    status, answer = _request(
-        "POST", f"{server}/oauth/token", {"Content-Type": "application/json"}, ca_bundle, proxy, body
-    )
+    status, answer = post(f"{server}/oauth/token", body, ca_bundle, proxy)
     if status == 200 and isinstance(answer.get("access_token"), str):
         return str(answer["access_token"])
-    reason = answer.get("error_description") or answer.get("detail") or f"status {status}"
+    reason = error_of(status, answer)
     if status >= 500:
         raise Unavailable(f"{server} cannot exchange the ID token now: {reason}")
     raise Unauthenticated(f"{server} did not accept this job's ID token: {reason}")
@@ -57,34 +50,7 @@ def _of_github(server: str, environ: Mapping[str, str], ca_bundle: str | None, p
         )
     separator = "&" if urlsplit(url).query else "?"
     address = f"{url}{separator}{urlencode({'audience': server})}"
-    status, answer = _request("GET", address, {"Authorization": f"Bearer {secret}"}, ca_bundle, proxy)
+    status, answer = request("GET", address, {"Authorization": f"Bearer {secret}"}, ca_bundle, proxy)
     if status != 200 or not isinstance(answer.get("value"), str):
         raise Unavailable(f"GitHub Actions gave no ID token (status {status})")
     return str(answer["value"])
-
-
-def _request(
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    ca_bundle: str | None,
-    proxy: str | None,
-    body: Mapping[str, str] | None = None,
-) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of an answer. (`Any`: JSON.)"""
-    try:
-        with open_pool(url, ca_bundle, proxy) as pool:
-            answer = pool.request(
-                method,
-                url,
-                body=json.dumps(body).encode() if body else None,
-                headers=dict(headers),
-                timeout=_SECONDS,
-                redirect=False,
-            )
-        found = json.loads(answer.data)
-    except urllib3.exceptions.HTTPError as error:
-        raise Unavailable(f"cannot reach {urlsplit(url).hostname}: {error}") from error
-    except ValueError:
-        return answer.status, {}
-    return answer.status, found if isinstance(found, dict) else {}

@@ -39,6 +39,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry policy try acme/tone@3",
         "adaptry policy ls acme/tone",
     ),
+    "policy ls": ("adaptry policy ls", "adaptry policy ls acme/tone"),
+    "policy show": ("adaptry policy show acme/tone", "adaptry policy show acme --alias staging --history"),
+    "policy rm": ("adaptry policy rm acme/tone",),
     "policy set": ("adaptry policy set acme/tone policy.yaml", "adaptry policy set acme - < policy.yaml"),
     "policy try": (
         "adaptry policy try acme/tone",
@@ -50,6 +53,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry promotion show 12",
         "adaptry promotion replay 12",
     ),
+    "promotion ls": ("adaptry promotion ls acme/tone@prod",),
+    "promotion show": ("adaptry promotion show 12", "adaptry promotion show 12 --json"),
     "promotion replay": (
         "adaptry promotion replay 12",
         "adaptry promotion replay decision.json --evidence",
@@ -142,7 +147,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "alias rm": ("adaptry alias rm acme/tone@staging",),
     "alias ls": ("adaptry alias ls acme/tone",),
     "alias rewrites": ("adaptry alias rewrites 'acme/*@prod' --pool vllm | kubectl apply -f -",),
-    "promote": ("adaptry promote acme/tone@staging", "adaptry promote acme/tone@3 --to canary --was 2"),
+    "promote": (
+        "adaptry promote acme/tone@staging",
+        "adaptry promote acme/tone@3 --to canary --was 2",
+        "adaptry promote acme/tone@3 --if 'metric(\"accuracy\") > 0.9'",
+    ),
     "rollback": ("adaptry rollback acme/tone", "adaptry rollback acme/tone@staging"),
     "deprecate": ("adaptry deprecate acme/tone@1 --reason 'version 2 is better' --successor acme/tone@2",),
     "yank": ("adaptry yank acme/tone@1 --reason 'trained on the wrong data'",),
@@ -394,6 +403,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "login": (
         "adaptry login https://registry.example.com",
         "adaptry login https://registry.example.com --token-file ./token",
+        "adaptry login https://registry.example.com --browser",
     ),
     "logout": ("adaptry logout https://registry.example.com",),
     "whoami": ("adaptry whoami",),

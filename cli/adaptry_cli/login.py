@@ -28,18 +28,24 @@ _WHOLE = 4096  # characters of a token, and more
     metavar="NAMESPACE/NAME",
     help="In a CI job: log in with the job's ID token, to push to this adapter for 15 minutes.",
 )
+@click.option("--browser", "in_browser", is_flag=True, help="Sign in with a browser, on any machine.")
 @json_option
-def login(url: str | None, token_file: Path | None, adapter: str | None, as_json: bool) -> None:
+def login(
+    url: str | None, token_file: Path | None, adapter: str | None, in_browser: bool, as_json: bool
+) -> None:
     """Save a token for a server.
 
-    Asks for the token, or reads it from stdin or a file. The token is tried first, then saved in a file that
-    only you can read. The code of an invitation (`adaptry user invite`) is exchanged for a token first. URL
-    is the server's address. Default: ADAPTRY_URL.
+    Asks for the token, or reads it from stdin or a file, or gets one that you approve in a browser. The token
+    is tried first, then saved in a file that only you can read. The code of an invitation (`adaptry user
+    invite`) is exchanged for a token first. URL is the server's address. Default: ADAPTRY_URL.
     """
     server = require_server(url)
-    if adapter is not None and token_file is not None:
-        raise click.UsageError("--publish and --token-file exclude each other")
-    token = _read_token(token_file) if adapter is None else _job_token(server, adapter)
+    if sum((adapter is not None, token_file is not None, in_browser)) > 1:
+        raise click.UsageError("give one of --publish, --token-file and --browser")
+    if adapter is not None:
+        token = _job_token(server, adapter)
+    else:
+        token = _browser_token(server) if in_browser else _read_token(token_file)
     if token.startswith(credentials.INVITATION):
         token = _accept(server, token)
     identity = server_identity(server, token)
@@ -57,6 +63,14 @@ def _job_token(server: str, adapter: str) -> str:
 
     settings = settings_for(server)
     return job_token(server, adapter, os.environ, settings.ca_bundle, settings.proxy)
+
+
+def _browser_token(server: str) -> str:
+    """The token that a user approves in a browser. Raises `Unauthenticated`, `Unavailable`."""
+    from adaptry_cli.device_login import device_token
+
+    settings = settings_for(server)
+    return device_token(server, settings.ca_bundle, settings.proxy)
 
 
 def _accept(server: str, code: str) -> str:

@@ -46,6 +46,8 @@ _RANDOM = (
     (r'"expires_in": [0-9]+', '"expires_in": 900'),
     (r"whsec_[A-Za-z0-9+/]{43}=", "whsec_q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s="),
     (r"msg_[0-9a-f]{24}", "msg_0123456789abcdef01234567"),
+    (r'"device_code": "[^"]*"', '"device_code": "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s"'),
+    (r"[B-Z]{4}-[B-Z]{4}", "WDJB-MJHT"),
     (r"adaptry/audit/[0-9a-f]{16}", "adaptry/audit/0123456789abcdef"),
     (r'"request": "[0-9a-f]{16}"', '"request": "89abcdef01234567"'),
     (r'"leaf": "[0-9a-f]{64}"', f'"leaf": "{"ab" * 32}"'),
@@ -212,6 +214,7 @@ def _publishers(call: Callable[..., RawResponse]) -> None:
         call("GET", at)
         call("POST", "/oauth/token", EXCHANGE | {"subject_token": issuer.token(), "resource": "acme/tone"})
     call("DELETE", f"{at}/{added.json['id']}")
+    call("POST", "/oauth/device", {"client_id": "adaptry"})
     call("PUT", f"{v1}/sso/groups", {"claim": "ml-engineers", "group": "ml-team"})
     call("GET", f"{v1}/sso/groups")
     call("DELETE", f"{v1}/sso/groups", query={"claim": "ml-engineers"})

@@ -38,6 +38,7 @@ OPEN = {
     "/api/v1/tokens/revoke",
     "/api/v1/invitations/accept",
     "/oauth/token",
+    "/oauth/device",
     "/-/sign-in/provider",
     "/-/sign-in/provider/callback",
     "/-/sign-in",

@@ -14,6 +14,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
 
 
+@pytest.mark.slow
 def test_a_page_is_printed_and_opened_at_the_version_that_the_ref_means(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ finally:
 
 def test_daily_commands_import_no_more_of_adaptry_than_their_budget() -> None:
     """Counted, not timed. The imports of an embedded or remote registry come on top."""
-    budgets = {"ls": 58, "pull": 83, "push": 169}  # in this order: each imports what the one before does
+    budgets = {"ls": 58, "pull": 83, "push": 170}  # in this order: each imports what the one before does
     script = f"""
 import importlib, sys
 for command in {[*budgets]!r}:
@@ -72,7 +72,7 @@ finally:
 
     count, *unused = done.stderr.splitlines()[-1].split()
     assert (done.returncode, unused) == (0, [])
-    assert int(count) <= 175
+    assert int(count) <= 195
 
 
 def test_no_command_but_those_that_compute_imports_torch(out: Path, tmp_path: Path) -> None:

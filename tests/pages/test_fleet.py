@@ -69,6 +69,7 @@ def report(server: Server, version: VersionInfo, *, has_it: bool) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_stream_sends_the_part_again_when_a_recall_is_proved(
     recalled: tuple[Server, VersionInfo],
 ) -> None:
@@ -79,6 +80,7 @@ def test_the_stream_sends_the_part_again_when_a_recall_is_proved(
     assert "no worker serves it" in next(messages)
 
 
+@pytest.mark.slow
 def test_the_stream_ends_with_the_session(recalled: tuple[Server, VersionInfo]) -> None:
     server, _ = recalled
     secret = server.token("tess", "viewer", ("acme",))

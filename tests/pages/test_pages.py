@@ -61,6 +61,7 @@ def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -
     assert total < 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", PAGES)
 def test_every_link_of_a_page_leads_somewhere(team: Server, address: str) -> None:
     browser = Browser(team)

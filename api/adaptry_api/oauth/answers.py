@@ -26,6 +26,10 @@ OAuthErrorCode = Literal[
     "invalid_target",
     "unsupported_grant_type",
     "temporarily_unavailable",
+    "authorization_pending",
+    "slow_down",
+    "access_denied",
+    "expired_token",
 ]
 
 

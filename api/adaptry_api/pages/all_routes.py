@@ -9,6 +9,7 @@ from adaptry_api.pages import (
     adapter_page,
     adapter_parts,
     compare,
+    device,
     fleet,
     home,
     provider_sign_in,
@@ -20,6 +21,6 @@ from adaptry_api.pages import (
 
 def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
-    sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES]
+    sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
     parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
     return [*parts, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]

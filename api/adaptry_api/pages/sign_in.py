@@ -41,7 +41,7 @@ async def show_sign_in(request: Request, next: _Next = "/") -> Response:
 @ROUTES.post(SIGN_IN, dependencies=[PUBLIC])
 async def sign_in(request: Request) -> Response:
     """Begins a session for the token in the form, and goes on to where the person wanted to go."""
-    form = await _read_form(request)
+    form = await read_form(request)
     secret, following = form.get("token", "").strip(), own_path(form.get("next", "/"))
     state = app_state_of(request)
     response = RedirectResponse(following, 303)
@@ -67,7 +67,7 @@ async def show_sign_in_link(request: Request, next: _Next = "/") -> Response:
 @ROUTES.post(SIGN_IN_LINK, dependencies=[PUBLIC])
 async def redeem_sign_in_link(request: Request) -> Response:
     """Exchanges the code of a sign-in link for a session, once. Raises `Unauthenticated`."""
-    form = await _read_form(request)
+    form = await read_form(request)
     state, response = app_state_of(request), JSONResponse({})
     by = await to_thread.run_sync(redeem_sign_in_code, state.folder, form.get("code", ""))
     await to_thread.run_sync(begin_session, state, request, response, by)
@@ -101,7 +101,7 @@ def _provider_url(request: Request, next: str) -> str | None:
     return f"{PROVIDER_SIGN_IN}?{urlencode({'next': own_path(next)})}"
 
 
-async def _read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request) -> dict[str, str]:
     """The fields of a small form. Raises `Unsupported` for another body, `Invalid`, `TooLarge`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
         raise Unsupported(f"a form is sent as {_FORM}")

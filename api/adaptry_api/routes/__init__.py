@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from adaptry_api.hub.all_routes import hub_routes
-from adaptry_api.oauth import token_route
+from adaptry_api.oauth import device_route, token_route
 from adaptry_api.pages.all_routes import page_routes
 from adaptry_api.routes import (
     about,
@@ -76,4 +76,12 @@ def all_routes() -> list[APIRouter]:
         audit.ROUTES,
         webhooks.ROUTES,
     ]
-    return [*routers, about.AT_THE_ROOT, health.ROUTES, token_route.ROUTES, *hub_routes(), *page_routes()]
+    return [
+        *routers,
+        about.AT_THE_ROOT,
+        health.ROUTES,
+        token_route.ROUTES,
+        device_route.ROUTES,
+        *hub_routes(),
+        *page_routes(),
+    ]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.core.gates.expression import MAX_LENGTH
+from adaptry.core.gates import MAX_CONDITION
 from adaptry.registry import protocol
 from adaptry.registry.aliases import MoveRequest
 from adaptry.registry.records import AliasInfo
@@ -26,7 +26,7 @@ class AliasMoveRequest(BaseModel, extra="forbid"):
     """
 
     to: Digest
-    condition: str | None = Field(default=None, min_length=1, max_length=MAX_LENGTH)
+    condition: str | None = Field(default=None, min_length=1, max_length=MAX_CONDITION)
     override: str | None = Field(default=None, min_length=3, max_length=1024)
 
 

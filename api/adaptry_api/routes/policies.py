@@ -8,8 +8,8 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 
 from adaptry.core.digest import Digest
+from adaptry.core.gates import MAX_CONDITION
 from adaptry.core.gates.decision import PromotionDecision
-from adaptry.core.gates.expression import MAX_LENGTH
 from adaptry.registry import protocol
 from adaptry.registry.policies import (
     MAX_TEXT,
@@ -45,7 +45,7 @@ class EvaluationRequest(BaseModel, extra="forbid"):
     """
 
     to: Digest
-    condition: str | None = Field(default=None, min_length=1, max_length=MAX_LENGTH)
+    condition: str | None = Field(default=None, min_length=1, max_length=MAX_CONDITION)
     policy: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT)
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pydantic import Field
 
 from adaptry.core.digest import Digest
-from adaptry.core.gates.expression import MAX_LENGTH
+from adaptry.core.gates import MAX_CONDITION
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AliasInfo, Value
 
@@ -17,7 +17,7 @@ class MoveRequest(Value):
     with a reason.
     """
 
-    condition: str | None = Field(default=None, min_length=1, max_length=MAX_LENGTH)
+    condition: str | None = Field(default=None, min_length=1, max_length=MAX_CONDITION)
     override: str | None = Field(default=None, min_length=3, max_length=1024)
 
 

@@ -116,10 +116,10 @@ class Policies(ABC):
         policy: str | None = None,
     ) -> PromotionDecision:
         """What `aliases.move` would decide for the caller now, also with one more condition, or with the text
-        of a `policy` in place of those in force. Moves nothing.
+        of a `policy` in place of those in force, which take the right to move the alias. Moves nothing.
 
-        Raises `NotFound`, `Conflict` for a version that aliases may not name, `Invalid` for a condition or
-        policy that cannot be read, `MissingDependency`.
+        Raises `NotFound`, `PermissionDenied`, `Conflict` for a version that aliases may not name, `Invalid`
+        for a condition or policy that cannot be read, `MissingDependency`.
         """
 
     @abstractmethod

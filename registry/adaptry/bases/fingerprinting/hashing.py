@@ -1,9 +1,9 @@
 """Reads a whole base once and hashes it on all cores, at about the speed of SHA-256.
 
 Every weight and every file is a unit of work. Threads take units, largest first within a shard, and read them
-into a buffer that stays in a core's cache; hashlib releases the interpreter lock. Hashing mapped pages instead
-needs no copy, but took a quarter longer, since they come from memory. Shards are processed one after another,
-so that a file's bytes are still in memory when its tensors are read.
+into a buffer that stays in a core's cache; hashlib releases the interpreter lock. Hashing mapped pages needs
+no copy, but took a quarter longer, since they come from memory. Shards are processed one after another, so
+that a file's bytes are still in memory when its tensors are read.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.tensors.lowrank import Factors
+from adaptry.compute.tensors.torch_kernel import keep_freed_memory
 
 _ELEMENTS = 1 << 18  # of one update: a megabyte, several of which fit into a core's cache
 
@@ -74,6 +75,7 @@ def combine_rows(inputs: CombineInputs, prunes: Sequence[PruneFunction], fuse: F
     """Prunes the blocks of each update with its function of `prunes`, and fuses them; [..., out, in] in
     float32.
     """
+    keep_freed_memory()
     updates = rows_of(inputs)
     result = torch.empty(updates[0].shape)
     for member, rows in updates[0].row_blocks():

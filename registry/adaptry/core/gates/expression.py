@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adaptry.core.errors import Invalid
+from adaptry.core.gates import MAX_CONDITION
 from adaptry.core.gates.functions import FUNCTIONS, GateFunction, Parameter, Scalar
 from adaptry.core.suggestions import suggestion
 
-MAX_LENGTH = 1000
-"""Characters of a condition."""
 _MAX_CALLS = 20
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -67,8 +66,10 @@ class Condition:
     @classmethod
     def parse(cls, source: str) -> Condition:
         """Raises `Invalid`, with the place and the nearest right word. CEL itself has not parsed it yet."""
-        if len(source) > MAX_LENGTH:
-            raise Invalid(f"a condition has at most {MAX_LENGTH:,} characters; this one has {len(source):,}")
+        if len(source) > MAX_CONDITION:
+            raise Invalid(
+                f"a condition has at most {MAX_CONDITION:,} characters; this one has {len(source):,}"
+            )
         parser = _Parser(_tokens(source))
         expression = parser.expression()
         if not parser.calls:

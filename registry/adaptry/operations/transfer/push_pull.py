@@ -28,7 +28,6 @@ from adaptry.operations.transfer.files import (
 )
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.operations.transfer.revision_content import RevisionContent
-from adaptry.operations.transfer.revision_upload import send_revision
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import require_usable
@@ -69,6 +68,7 @@ def push(
     # Imported here, since they bring all methods and all checks, which a pull does not need.
     from adaptry.operations.base_recognition import RecognisedBase, recognise_base, unserved_reason
     from adaptry.operations.transfer.early_inspection import inspect_early
+    from adaptry.operations.transfer.revision_upload import send_revision
 
     name = AdapterName.parse(name) if isinstance(name, str) else name
     found = recognise_base(registry.bases, adapter, base)
@@ -140,6 +140,8 @@ def copy(
     Files are streamed between the two. Raises the errors of reading from one and pushing to the other, and
     `Withdrawn`.
     """
+    from adaptry.operations.transfer.revision_upload import send_revision  # which a pull does not need
+
     detail = source.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)
     name = AdapterName.parse(name) if isinstance(name, str) else name

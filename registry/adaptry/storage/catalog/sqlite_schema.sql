@@ -677,3 +677,18 @@ CREATE TABLE provider_groups (
 );
 CREATE INDEX ix_provider_groups_group_id ON provider_groups (group_id);
 CREATE INDEX ix_tokens_external_id ON tokens (external_id);
+CREATE TABLE device_sign_ins (
+	device_sha256 VARCHAR NOT NULL,
+	user_code VARCHAR NOT NULL,
+	expires_at DATETIME NOT NULL,
+	polled_at DATETIME,
+	decided_at DATETIME,
+	principal_id INTEGER,
+	external_id INTEGER,
+	token_until DATETIME,
+	CONSTRAINT pk_device_sign_ins PRIMARY KEY (device_sha256),
+	CONSTRAINT fk_device_sign_ins_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
+	CONSTRAINT fk_device_sign_ins_external_id FOREIGN KEY(external_id) REFERENCES external_users (id),
+	CONSTRAINT uq_device_sign_ins_user_code UNIQUE (user_code)
+);
+CREATE INDEX ix_device_sign_ins_expires_at ON device_sign_ins (expires_at);

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapters.adapter import open_content
+from adaptry.adapters.adapter import Adapter, open_content
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, CorruptData, Invalid, MissingDependency, NotFound
+from adaptry.core.errors import AdaptryError, CorruptData, Invalid, MissingDependency, NotFound, Unavailable
 from adaptry.core.gates import process
 from adaptry.core.gates.decision import PolicyFact, PromotionDecision, refusal, verdict_of
-from adaptry.core.gates.evaluation import find_evidence
+from adaptry.core.gates.evaluation import ConditionResult, find_evidence
 from adaptry.core.gates.expression import Call, Condition
 from adaptry.core.gates.facts import (
     ApprovalFact,
@@ -100,7 +101,8 @@ def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDe
         verdict="not_met",
         facts=_Gathering(context, tx, move, conditions).facts(),
     )
-    key = Digest.of(strictjson.canonical(gathered.model_dump(mode="json", exclude={"at"})))
+    facts = gathered.model_dump(mode="json", exclude={"at"})
+    key = Digest.of(strictjson.canonical([facts, _base_of(context, tx, move, conditions)]))
     if kept := context.gate_decisions.get(key):
         return kept.model_copy(update={"at": gathered.at})
     decision = _evaluated(context, tx, move, conditions, gathered)
@@ -136,17 +138,24 @@ def _evaluated(
     conditions: Sequence[Condition],
     gathered: PromotionDecision,
 ) -> PromotionDecision:
-    facts = gathered.facts.model_copy(
-        update={
-            "fits": tuple(_fits(context, tx, move, conditions)),
-            "paired": tuple(_pairs(context, tx, conditions, gathered.facts)),
-        }
-    )
-    results = process.evaluate_in_child([one.source for one in conditions], facts)
-    verdict = verdict_of(results)
+    is_rollback = move.request.condition is None and _is_rollback(tx, move)
+    facts = gathered.facts
+    results: tuple[ConditionResult, ...] = ()
+    try:
+        facts = gathered.facts.model_copy(
+            update={
+                "fits": tuple(_fits(context, tx, move, conditions)),
+                "paired": tuple(_pairs(context, tx, conditions, gathered.facts)),
+            }
+        )
+        results = process.evaluate_in_child([one.source for one in conditions], facts)
+    except (CorruptData, Invalid, Unavailable):
+        if not is_rollback:  # going back does not wait for anything
+            raise
+    verdict = verdict_of(results) if results else "not_met"
     if verdict == "not_met" and move.request.override is not None:
         verdict = "overridden"
-    elif verdict == "not_met" and move.request.condition is None and _is_rollback(tx, move):
+    elif verdict == "not_met" and is_rollback:
         verdict = "rollback"
     reason = move.request.override if verdict == "overridden" else None
     return gathered.model_copy(
@@ -240,17 +249,38 @@ def _fits(
     manifest = commits.tree(tx, move.adapter, move.to.digest)
     if manifest is None:
         raise NotFound(f"{move.adapter.name} has no revision {move.to.digest.brief}")
-    columns = context.resolve(tx, Ref(move.adapter.name, Number(move.to.number)))
-    base = bases.record(tx, Digest(columns.base_id)) if columns.base_id else None
+    base_id = _base_of(context, tx, move, conditions)
+    base = bases.record(tx, Digest(base_id)) if base_id is not None else None
     adapter = open_content(BlobContent(context.blobs, manifest))
     for name in names:
         try:
-            found = check_runtime(adapter, parse_runtime(name), base)
+            yield _fit(adapter, name, base)
         except AdaptryError as error:
             yield FitFact(runtime=name, outcome="unknown", reason=error.message)
-        else:
-            reason = found.findings[0].reason if found.findings else ""
-            yield FitFact(runtime=name, outcome=found.outcome, reason=reason)
+
+
+def _fit(adapter: Adapter, name: str, base: BaseRecord | None) -> FitFact:
+    """The verdict of a runtime. Readers of the decision may not see the base, so what is found only with its
+    record is given as a code. Raises `AdaptryError` for what is no runtime.
+    """
+    runtime = parse_runtime(name)
+    alone = check_runtime(adapter, runtime)
+    if alone.outcome != "as_trained" or base is None:
+        reason = alone.findings[0].reason if alone.findings else ""
+        return FitFact(runtime=name, outcome=alone.outcome, reason=reason)
+    found = check_runtime(adapter, runtime, base)
+    reason = f"{found.findings[0].code}, with its base" if found.findings else ""
+    return FitFact(runtime=name, outcome=found.outcome, reason=reason)
+
+
+def _base_of(
+    context: RegistryContext, tx: Transaction, move: Move, conditions: Sequence[Condition]
+) -> str | None:
+    """The base of the version, if a verdict depends on it; a version may be bound to another one later."""
+    if not calls_of(conditions, "fits"):
+        return None
+    columns = context.resolve(tx, Ref(move.adapter.name, Number(move.to.number)))
+    return str(columns.base_id) if columns.base_id else None
 
 
 def _pairs(

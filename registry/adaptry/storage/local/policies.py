@@ -90,6 +90,8 @@ class LocalPolicies(Policies):
         parse_stored_alias(alias)
         with self.context.catalog.read() as tx:
             adapter = self.context.readable_adapter(tx, name)
+            if condition is not None or policy is not None:
+                self.context.require("alias.move", name, alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             require_alias_allowed(alias, target.state, target.number)
             found = aliases.find(tx, adapter, alias)

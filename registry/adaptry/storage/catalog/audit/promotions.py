@@ -17,7 +17,7 @@ from adaptry.storage.catalog.rows import AdapterRow, PromotionRow
 
 def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     recorded = {
-        (one.detail["alias"], one.generation, one.detail["record"])
+        (one.detail["alias"], int(one.detail["generation"]), one.detail["record"])
         for one in history.of_kinds("alias.moved")
         if "record" in one.detail
     }

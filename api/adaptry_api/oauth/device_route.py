@@ -1,0 +1,60 @@
+"""`POST /oauth/device` (RFC 8628): a program asks for codes, which its user approves in a browser."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from adaptry.core.errors import Busy
+from adaptry.storage import device_sign_ins
+from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
+from adaptry_api.oauth.answers import NO_STORE, OAuthError, body_description, read_parameters, required
+
+ROUTES = guarded_router("/oauth", "sign-in")
+PAGE = "/-/device"
+
+
+class DeviceAuthorization(BaseModel):
+    """Codes for a program and its user; times are in seconds."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    interval: int
+    expires_in: int
+
+
+@ROUTES.post(
+    "/device",
+    dependencies=[PUBLIC],
+    response_class=JSONResponse,
+    response_model=DeviceAuthorization,
+    openapi_extra=body_description({"client_id": True}),
+)
+async def begin_device_sign_in(request: Request) -> Response:
+    """Begin to sign in a program without a browser of its own (RFC 8628).
+
+    Takes `client_id`, any text, as a form or as JSON. The user opens `verification_uri`, signs in, and
+    types `user_code`; meanwhile the program asks `POST /oauth/token` with `device_code` every `interval`
+    seconds.
+    """
+    try:
+        required(await read_parameters(request), "client_id")
+        codes = await to_thread.run_sync(device_sign_ins.begin, app_state_of(request).catalog)
+    except OAuthError as error:
+        return error.response
+    except Busy as error:
+        return OAuthError("temporarily_unavailable", error.message).response
+    page = f"{request.url.scheme}://{request.url.netloc}{PAGE}"
+    begun = DeviceAuthorization(
+        device_code=codes.device_code,
+        user_code=codes.user_code,
+        verification_uri=page,
+        verification_uri_complete=f"{page}?user_code={codes.user_code}",
+        interval=device_sign_ins.INTERVAL,
+        expires_in=int(device_sign_ins.LIFETIME.total_seconds()),
+    )
+    return JSONResponse(begun.model_dump(), headers=NO_STORE)

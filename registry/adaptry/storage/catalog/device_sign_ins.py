@@ -1,0 +1,87 @@
+"""Device sign-ins in the catalog, by the hash of the device code."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import delete, func, update
+from sqlmodel import col, select
+
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import DeviceSignInRow
+
+
+class DeviceSignIn(NamedTuple):
+    """A program that waits; `principal` is who approved it, if anybody."""
+
+    key: str
+    expires_at: datetime
+    polled_at: datetime | None
+    decided_at: datetime | None
+    principal: int | None
+    external: int | None
+    token_until: datetime | None
+
+
+class Approval(NamedTuple):
+    """Who approved a program, and until when its token may be valid."""
+
+    principal: int
+    external: int | None
+    token_until: datetime | None
+
+
+def count_waiting(tx: Transaction, now: datetime) -> int:
+    """How many there are; those that are over are deleted."""
+    tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.expires_at) <= now))
+    return int(tx.execute(select(func.count()).select_from(DeviceSignInRow)).scalar_one())
+
+
+def insert(tx: Transaction, device_sha256: str, user_code: str, expires_at: datetime) -> None:
+    tx.add(DeviceSignInRow(device_sha256=device_sha256, user_code=user_code, expires_at=expires_at))
+    tx.flush()
+
+
+def find(
+    tx: Transaction, *, device_sha256: str | None = None, user_code: str | None = None
+) -> DeviceSignIn | None:
+    """By one of the two codes."""
+    is_device = DeviceSignInRow.device_sha256 == device_sha256
+    which = is_device if device_sha256 is not None else DeviceSignInRow.user_code == user_code
+    row = tx.exec(select(DeviceSignInRow).where(which)).first()
+    if row is None:
+        return None
+    return DeviceSignIn(
+        row.device_sha256,
+        row.expires_at,
+        row.polled_at,
+        row.decided_at,
+        row.principal_id,
+        row.external_id,
+        row.token_until,
+    )
+
+
+def set_polled(tx: Transaction, device: DeviceSignIn, now: datetime) -> None:
+    tx.execute(
+        update(DeviceSignInRow).where(col(DeviceSignInRow.device_sha256) == device.key).values(polled_at=now)
+    )
+
+
+def set_decided(tx: Transaction, device: DeviceSignIn, approval: Approval | None, now: datetime) -> None:
+    """Approved, or denied with None."""
+    values: dict[str, object] = {"decided_at": now}
+    if approval is not None:
+        values |= {
+            "principal_id": approval.principal,
+            "external_id": approval.external,
+            "token_until": approval.token_until,
+        }
+    tx.execute(
+        update(DeviceSignInRow).where(col(DeviceSignInRow.device_sha256) == device.key).values(**values)
+    )
+
+
+def remove(tx: Transaction, device: DeviceSignIn) -> None:
+    tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.device_sha256) == device.key))

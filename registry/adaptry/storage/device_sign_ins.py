@@ -1,0 +1,105 @@
+"""Device sign-ins (RFC 8628): a program gets a token after its user approved it in a browser.
+
+The program waits with a long secret code, of which the hash is stored; the user types a short one, which is
+good for nothing without being signed in. A token is issued once, to the program that waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple
+
+from adaptry.core.errors import Busy, NotFound, PermissionDenied
+from adaptry.core.identity import Identity
+from adaptry.registry.access import CreatedToken
+from adaptry.storage import sign_ins, tokens
+from adaptry.storage.catalog import device_sign_ins as waiting
+from adaptry.storage.catalog import principals
+from adaptry.storage.catalog import tokens as kept
+from adaptry.storage.catalog.audit_log.recording import set_actor
+from adaptry.storage.catalog.database import Catalog, Transaction
+
+LIFETIME = timedelta(minutes=15)
+INTERVAL = 5
+"""Seconds between two questions of a program; one second less is tolerated."""
+TOKEN_LIFETIME = timedelta(days=30)
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so no words; RFC 8628 §6.1
+_MOST = 1000
+"""Programs that wait at once."""
+Waiting = Literal["authorization_pending", "slow_down", "access_denied", "expired_token"]
+
+
+class DeviceCodes(NamedTuple):
+    """The code that a program waits with, and the one that its user types."""
+
+    device_code: str
+    user_code: str
+
+
+def begin(catalog: Catalog, now: datetime | None = None) -> DeviceCodes:
+    """New codes, valid for 15 minutes. Raises `Busy` while too many programs wait."""
+    now = now or datetime.now(UTC)
+    letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
+    codes = DeviceCodes(secrets.token_urlsafe(32), f"{letters[:4]}-{letters[4:]}")
+    with catalog.write() as tx:
+        if waiting.count_waiting(tx, now) >= _MOST:
+            raise Busy("too many programs wait for their users to sign in; try again in a minute", 60.0)
+        waiting.insert(tx, _hash(codes.device_code), codes.user_code, now + LIFETIME)
+    return codes
+
+
+def decide(
+    catalog: Catalog, identity: Identity, user_code: str, is_approved: bool, now: datetime | None = None
+) -> None:
+    """Approves or denies the program that shows this code, for the signed-in user.
+
+    Raises `NotFound` for a code that no program waits with, `PermissionDenied` for somebody who may not
+    create tokens of their own.
+    """
+    now = now or datetime.now(UTC)
+    letters = "".join(one for one in user_code.upper() if one.isalpha())
+    with catalog.write() as tx:
+        own = kept.by_id(tx, identity.token) if identity.token is not None else None
+        if own is None or own.limit is not None:
+            raise PermissionDenied(
+                f"{identity.name} is signed in with a limited token, which creates no others"
+            )
+        found = waiting.find(tx, user_code=f"{letters[:4]}-{letters[4:]}")
+        if found is None or found.expires_at <= now or found.decided_at is not None:
+            raise NotFound("no program waits with that code; compare it with the one that the program shows")
+        until = None if own.info.kind == sign_ins.KIND else own.info.expires_at
+        approval = waiting.Approval(own.principal, own.external, until) if is_approved else None
+        waiting.set_decided(tx, found, approval, now)
+
+
+def poll(catalog: Catalog, device_code: str, now: datetime | None = None) -> CreatedToken | Waiting:
+    """The token, once, after the user approved; else what the program is to do."""
+    now = now or datetime.now(UTC)
+    with catalog.write() as tx:
+        found = waiting.find(tx, device_sha256=_hash(device_code))
+        if found is None or found.expires_at <= now:
+            return "expired_token"
+        if found.decided_at is None:
+            at, tolerated = found.polled_at, timedelta(seconds=INTERVAL - 1)
+            waiting.set_polled(tx, found, now)
+            return "slow_down" if at is not None and now - at < tolerated else "authorization_pending"
+        waiting.remove(tx, found)
+        if found.principal is None or principals.by_key(tx, found.principal).info.disabled_at is not None:
+            return "access_denied"
+        until = min(filter(None, (found.token_until, now + TOKEN_LIFETIME)))
+        return _issue(tx, found.principal, found.external, until)
+
+
+def _issue(tx: Transaction, principal: int, external: int | None, until: datetime) -> CreatedToken:
+    user = principals.by_key(tx, principal)
+    name = user.info.name
+    set_actor(tx, Identity(name, principal=principal))
+    label = f"device-{secrets.token_hex(6)}"
+    issued = tokens.issue(tx, user, label, None, until, name, external=external)
+    return CreatedToken(id=issued.id, principal=name, name=label, secret=issued.secret, expires_at=until)
+
+
+def _hash(device_code: str) -> str:
+    return hashlib.sha256(device_code.encode("utf-8", "surrogatepass")).hexdigest()
