@@ -43,6 +43,7 @@ KNOWN = (
     "0024",
     "0025",
     "0026",
+    "0027",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")
