@@ -116,7 +116,7 @@ class Catalog:
             yield session
 
     def require_writable(self) -> None:
-        """Raises `ReadOnly` where no change is possible: asked before bytes are stored that rows will name."""
+        """Raises `ReadOnly` if no change is possible: asked before bytes are stored that rows will name."""
 
     def schema(self) -> str:
         """The number of its schema, as `migrate` counts them."""
