@@ -96,7 +96,7 @@ def test_every_other_route_refuses_a_caller_without_a_token_or_with_a_bad_one(
         path = re.sub(r"\{[^}]+\}", "x", route.path)
         for method in route.methods or ():
             for token in (None, "", "adr_pat_nonsense", revoked, expired):
-                answer = server.call(method, path, token=token)
+                answer = server.call(method, path, token=token, headers={"Origin": server.url})
                 if not isinstance(route, HubRoute):  # which refuses in the Hub's own form
                     assert_problem(answer, 401, "unauthenticated")
                 assert answer.status == 401, (method, path, answer.body)

@@ -59,8 +59,9 @@ _ISSUED_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"
     ),
 )
 async def request_token(request: Request) -> Response:
-    """Exchange a CI job's ID token (RFC 8693), or a device code (RFC 8628), for a token.
+    """Exchange a CI job's ID token or a device code for a token.
 
+    The one is token exchange (RFC 8693), the other the device flow (RFC 8628).
     Parameters, as a form or as JSON, are `grant_type`, and for a device code `device_code`: until the user
     has approved the program, the error is `authorization_pending`. For an ID token they are
     `subject_token_type`, `subject_token` and `resource` (the adapter): the job must belong to one of the
