@@ -117,7 +117,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     },
     "Run jobs": {
         "jobs": ("jobs:jobs", "Submit long-running jobs, and follow their progress."),
-        "work": ("work:work", "Run the registry's jobs on this machine."),
+        "work": ("work:work", "Run the registry's jobs on this machine, and send its webhooks."),
         "runners": ("runners:runners", "List the runners: processes that run jobs."),
     },
     "Manage people and permissions": {
@@ -127,7 +127,10 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "service_account:service_account",
             "Create, list, disable and enable service accounts: programs that belong to a namespace.",
         ),
-        "publisher": ("publisher:publisher", "Let CI jobs push to an adapter without a stored token."),
+        "publisher": (
+            "publisher:publisher",
+            "Let jobs of a CI system push to an adapter without a stored token.",
+        ),
         "issuer": ("issuer:issuer", "Trust, list and remove issuers of ID tokens for CI jobs."),
         "sso": ("sso:sso", "Map groups and link users of the identity provider for signing in."),
         "group": ("group:group", "Create, list, fill and delete groups; administrators only."),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.core.report import Finding
-from adaptry.operations.promotion import ALIAS_MOVED
+from adaptry.registry.aliases import ALIAS_MOVED
 from adaptry.registry.commits import COMMIT_MADE
 from adaptry.registry.records import (
     AdapterInfo,

@@ -21,6 +21,7 @@ from adaptry.core.processes.bounded import ProcessFailed
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.drafts import push_draft
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.records import CommitNote
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry, context
@@ -31,6 +32,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
+ONCE_MORE = RetryPolicy(tries=2, first_wait=0.0)
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
 SPOILED = {KEY: ("F32", (16, 4), b"\x00\x00\xc0\x7f" * 64)}
 
@@ -100,7 +102,7 @@ def test_a_push_that_could_not_be_inspected_is_no_version_and_sends_nothing_twic
     with monkeypatch.context() as patched:
         patched.setattr(inspectors, "start_bounded", broken)
         with pytest.raises(Unavailable, match=r"could not be inspected.*try again"):
-            push(registry, adapter, TONE)
+            push(registry, adapter, TONE, retry=ONCE_MORE)
     assert registry.adapters.list().items == ()
     monkeypatch.setattr(LocalUploads, "append", lambda *_: pytest.fail("the files were kept"))
     assert push(registry, adapter, TONE).version.number == 1
@@ -113,7 +115,7 @@ def test_over_http_it_is_503_and_works_when_it_is_tried_again(
     with monkeypatch.context() as patched:
         patched.setattr(inspectors, "start_bounded", broken)
         with pytest.raises(Unavailable, match="could not be inspected"):
-            push(remote, adapter, TONE)
+            push(remote, adapter, TONE, retry=ONCE_MORE)
     assert push(remote, adapter, TONE).version.number == 1
 
 

@@ -46,7 +46,7 @@ def test_a_revoked_token_ends_its_sessions(team: Server) -> None:
     secret = team.token("tess", "viewer", ("acme",))
     browser = Browser(team, secret)
     assert browser.get("/").status == 200
-    tokens.revoke_own_token(team._catalog, secret)
+    tokens.revoke_own_token(team.catalog, secret)
     assert browser.get("/").status == 303
 
 

@@ -24,7 +24,7 @@ from adaptry import __version__
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData, RevisionNotFound, Unavailable
 from adaptry.core.files.disk_cache import DiskLruCache
-from adaptry.core.http import check_url, open_pool
+from adaptry.core.http import check_url, close_idle, open_pool
 
 _TRUSTED_SECONDS = 60.0
 _REMEMBERED = 1024
@@ -145,7 +145,7 @@ class UpstreamHub:
                 yield chunk
 
     def close(self) -> None:
-        self._pool.clear()
+        close_idle(self._pool)
 
     def _ask(self, id: str, revision: str) -> bytes | None:
         """The info as JSON; None if there is no such repository. Raises `RevisionNotFound`, `Unavailable`."""

@@ -95,3 +95,16 @@ def _proxy_from_environment(url: str) -> str | None:
         return None
     proxies = getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def close_idle(pools: urllib3.PoolManager) -> None:
+    """Closes the connections that no request uses; the next request opens new ones.
+
+    urllib3's own `clear` only drops the pools, whose connections then stay open until the garbage collector
+    comes: a pool in which a request was repeated is part of a cycle.
+    """
+    dropped = [pools.pools.get(key) for key in list(pools.pools.keys())]
+    pools.clear()
+    for pool in dropped:
+        if pool is not None:
+            pool.close()

@@ -14,7 +14,7 @@ from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lifecycle import STATE_RULES
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.adapters import Adapters
-from adaptry.registry.aliases import AS_POLICIES_SAY, Aliases, MoveRequest
+from adaptry.registry.aliases import ALIAS_MOVED, AS_POLICIES_SAY, Aliases, MoveRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
@@ -22,8 +22,6 @@ from adaptry.registry.versions import Versions
 
 PRODUCTION = "prod"
 """The alias that `promote` and `rollback` move unless another is named."""
-ALIAS_MOVED = "alias.moved"
-"""The kind of event for a move of an alias, with its new (`to`) and old version (`was`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ from adaptry.core.gates import MAX_CONDITION
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AliasInfo, Value
 
+ALIAS_MOVED = "alias.moved"
+"""The kind of event for a move of an alias, with its new (`to`) and old version (`was`)."""
+
 
 class MoveRequest(Value):
     """What a move asks for beyond the alias's policies: one more `condition`, or that they are overridden,

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.inspection.inspector import LARGE
 from adaptry.checks.weights import check_weights
 from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.report import CheckReport
@@ -20,14 +21,16 @@ from adaptry.registry.versions import MAX_SENT
 
 
 @contextmanager
-def inspect_early(registry: Registry, adapter: Adapter, *, is_forced: bool = False) -> Iterator[None]:
+def inspect_early(
+    registry: Registry, adapter: Adapter, *, is_one_request: bool = False, is_forced: bool = False
+) -> Iterator[None]:
     """Inspects while the block runs. Raises `CheckFailed` at its end if the registry would refuse the
     weights.
 
     Does nothing if the registry is on this machine or the push is forced, and where the registry's own
-    inspection is sooner done: for small files, and for large ones without numpy.
+    inspection is sooner done: for small files that `is_one_request` sends, and for large ones without numpy.
     """
-    if registry.is_on_this_machine or is_forced or not _is_worthwhile(adapter):
+    if registry.is_on_this_machine or is_forced or not _is_worthwhile(adapter, is_one_request):
         yield
         return
     with ThreadPoolExecutor(1, "first-look") as thread:
@@ -41,6 +44,8 @@ def inspect_early(registry: Registry, adapter: Adapter, *, is_forced: bool = Fal
         raise CheckFailed(report.sentence())
 
 
-def _is_worthwhile(adapter: Adapter) -> bool:
+def _is_worthwhile(adapter: Adapter, is_one_request: bool) -> bool:
     size = sum(adapter.content.sizes.values())
-    return size > MAX_SENT and importlib.util.find_spec("numpy") is not None
+    if is_one_request and size <= MAX_SENT:
+        return False
+    return size < LARGE or importlib.util.find_spec("numpy") is not None

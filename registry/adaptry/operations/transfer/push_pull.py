@@ -72,7 +72,7 @@ def push(
 
     name = AdapterName.parse(name) if isinstance(name, str) else name
     found = recognise_base(registry.bases, adapter, base)
-    with inspect_early(registry, adapter, is_forced=options.force_reason is not None):
+    with inspect_early(registry, adapter, is_one_request=True, is_forced=options.force_reason is not None):
         manifest = Manifest.of(
             hash_files(adapter.content, progress),
             base=found.claim,

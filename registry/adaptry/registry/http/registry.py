@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, TypeAdapter
 
 from adaptry.core.errors import Invalid
-from adaptry.core.http import check_url, open_pool
+from adaptry.core.http import check_url, close_idle, open_pool
 from adaptry.registry.access import CreatedToken
 from adaptry.registry.http.adapters import HttpAdapters
 from adaptry.registry.http.aliases import HttpAliases
@@ -95,7 +95,7 @@ class HttpRegistry(Registry):
 
     def close(self) -> None:
         """Closes idle connections; the next call opens new ones."""
-        self._server.pool.clear()
+        close_idle(self._server.pool)
 
     def __repr__(self) -> str:
         return f"HttpRegistry({self.url!r})"
