@@ -20,6 +20,7 @@ from adaptry.core.processes import json_check
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.records import PushOptions
+from adaptry.registry.webhooks import WebhookRequest
 from adaptry.storage.catalog import cursors
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT
@@ -59,7 +60,9 @@ def listings(server: Server) -> dict[str, Any]:
 
 def test_a_forged_cursor_is_400_on_every_listing(server: Server) -> None:
     job = server.registry().jobs.submit(JobOrder(kind="verify", task={})).id
+    hook = server.registry().webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/"))
     real = {
+        "id": hook.webhook.id,
         "namespace": "acme",
         "name": "tone",
         "branch": "main",
@@ -77,6 +80,8 @@ def test_a_forged_cursor_is_400_on_every_listing(server: Server) -> None:
         "jobs None",
         f"log {job}",
         "uploads ",
+        f"deliveries {hook.webhook.id}",
+        "promotions 1 None",
     ]
     abouts += [f"{kind} {key}" for kind in ("versions", "events", "commits", "tensors") for key in (1, 2)]
     found = listings(server)
