@@ -6,7 +6,7 @@ not passed on, but a version that was withdrawn upstream cannot be pushed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -130,6 +130,12 @@ class _Versions(LocalVersions):
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         self.upstream.fetch_before_write(name, manifest)
         return super().put(name, manifest, options)
+
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
+    ) -> PushResult:
+        self.upstream.fetch_before_write(name, manifest)
+        return super().put_with_files(name, manifest, options, files)
 
 
 @dataclass(frozen=True)
