@@ -102,6 +102,7 @@ class AppState:
             tuple(map(parse_network, settings.allow_outgoing)), ca_bundle=settings.ca_bundle
         )
         self.issuer_keys = IssuerKeys(self.connector)
+        self.provider_calls = anyio.CapacityLimiter(8)  # a slow provider leaves threads for everything else
         context.note_token_use = self.authenticator.note_use
         self._sends_webhooks = settings.send_webhooks and settings.catalog is None
         self._webhook_connector = webhook_connector(

@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio import to_thread
 
-from adaptry.core.errors import AdaptryError
-
 LOG = logging.getLogger("adaptry.api")
 
 SPOOLS_EVERY = 300.0
@@ -29,8 +27,8 @@ async def periodic_work(*tasks: tuple[Callable[[], object], float]) -> AsyncIter
         while True:
             try:
                 await to_thread.run_sync(task)
-            except (OSError, AdaptryError):
-                LOG.exception("a periodic task failed; it is tried again later")  # the server keeps running
+            except Exception:  # one task must not end the others
+                LOG.exception("a periodic task failed; it is tried again later")
             await anyio.sleep(seconds)
 
     async with anyio.create_task_group() as group:

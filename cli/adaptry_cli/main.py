@@ -131,7 +131,10 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "publisher:publisher",
             "Let jobs of a CI system push to an adapter without a stored token.",
         ),
-        "issuer": ("issuer:issuer", "Trust, list and remove issuers of ID tokens for CI jobs."),
+        "issuer": (
+            "issuer:issuer",
+            "Trust, list and remove issuers of ID tokens for CI jobs; administrators only.",
+        ),
         "sso": ("sso:sso", "Map groups and link users of the identity provider for signing in."),
         "group": ("group:group", "Create, list, fill and delete groups; administrators only."),
         "member": ("member:member", "Add, list and remove the members of a namespace."),

@@ -151,10 +151,10 @@ def assert_once(ground: Ground, rounds: int) -> None:
 
 def test_a_commit_that_is_cut_takes_effect_once(ground: Ground, tmp_path: Path) -> None:
     chance = random.Random(5)
-    for number in range(1, 13):
+    for number in range(1, 19):
         cut_round(ground, tmp_path, number, chance)
     assert ground.proxy.cuts >= 8
-    assert_once(ground, 12)
+    assert_once(ground, 18)
 
 
 @pytest.mark.heavy

@@ -265,10 +265,10 @@ def test_what_is_larger_than_the_cache_is_refused_and_nothing_goes_for_it(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 5 MiB, where this user may mount one."""
+    """A file system of 14 MiB, where this user may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(place)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small file system")
     yield place
@@ -283,7 +283,7 @@ def test_a_full_disk_is_said_and_costs_only_what_nobody_uses(
     cache.acquire(registry, "acme/tone@1")
     cache.close()
     cache.acquire(registry, "acme/tone@2")
-    (small_disk / "ballast").write_bytes(b"x" * (2 << 20))
+    (small_disk / "ballast").write_bytes(b"x" * (4 << 20))
 
     with pytest.raises(StorageFull, match="no space left"):
         cache.acquire(registry, "acme/large")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from fastapi import Request
+from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from adaptry.core import strictjson
@@ -46,6 +47,20 @@ class OAuthError(AdaptryError):
         return JSONResponse(
             {"error": self.error, "error_description": self.public_message}, status, headers=NO_STORE
         )
+
+
+class OAuthFailure(BaseModel):
+    """An error in OAuth's form."""
+
+    error: OAuthErrorCode
+    error_description: str
+
+
+OAUTH_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": OAuthFailure, "description": "The request is refused."},
+    503: {"model": OAuthFailure, "description": "The answer is not known now; try again later."},
+}
+"""OpenAPI's description of the errors that are not problems. (`Any`: FastAPI's own type.)"""
 
 
 async def read_parameters(request: Request) -> Mapping[str, str]:

@@ -10,7 +10,14 @@ from starlette.responses import JSONResponse, Response
 from adaptry.core.errors import Busy
 from adaptry.storage import device_sign_ins
 from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
-from adaptry_api.oauth.answers import NO_STORE, OAuthError, body_description, read_parameters, required
+from adaptry_api.oauth.answers import (
+    NO_STORE,
+    OAUTH_ERRORS,
+    OAuthError,
+    body_description,
+    read_parameters,
+    required,
+)
 
 ROUTES = guarded_router("/oauth", "sign-in")
 PAGE = "/-/device"
@@ -32,6 +39,7 @@ class DeviceAuthorization(BaseModel):
     dependencies=[PUBLIC],
     response_class=JSONResponse,
     response_model=DeviceAuthorization,
+    responses=OAUTH_ERRORS,
     openapi_extra=body_description({"client_id": True}),
 )
 async def begin_device_sign_in(request: Request) -> Response:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from joserfc.errors import JoseError
@@ -29,6 +30,9 @@ _WINDOW, _MOST = 60.0, 6
 """Seconds, and how many fetches of one provider begin in them."""
 _LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=5_000)
 _MIN_RSA_BITS = 2048
+_SLOW, _PAUSE = 1.0, 15.0
+"""Seconds: after a fetch that took so long and failed, callers are answered at once for a while, instead of
+waiting one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class _Provider:
     metadata: ProviderMetadata | None = None
     keys: KeySet | None = None
     fetched_at: float = 0.0
+    failed_at: float = -inf
     begun: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST))
 
 
@@ -93,6 +98,10 @@ class IssuerKeys:
 
     def _refresh(self, issuer: str, provider: _Provider, *, is_needed: bool) -> None:
         now = self._clock()
+        if now - provider.failed_at < _PAUSE:
+            if is_needed:
+                raise Unavailable(f"cannot fetch the keys of {issuer} now; try again in a moment")
+            return
         if len(provider.begun) == _MOST and now - provider.begun[0] < _WINDOW:
             if is_needed:
                 raise Unavailable(f"the keys of {issuer} were requested too often; try again in a minute")
@@ -102,6 +111,8 @@ class IssuerKeys:
             metadata = self._metadata(issuer)
             keys = self._keys(metadata)
         except AdaptryError as error:
+            if (ended := self._clock()) - now > _SLOW:
+                provider.failed_at = ended
             if is_needed:
                 raise Unavailable(
                     f"cannot fetch the keys of {issuer}: {error.message}",

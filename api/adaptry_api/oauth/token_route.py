@@ -17,7 +17,14 @@ from adaptry_api.app_state import AppState
 from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
 from adaptry_api.denials import mark_denied
 from adaptry_api.oauth import token_exchange
-from adaptry_api.oauth.answers import NO_STORE, OAuthError, body_description, read_parameters, required
+from adaptry_api.oauth.answers import (
+    NO_STORE,
+    OAUTH_ERRORS,
+    OAuthError,
+    body_description,
+    read_parameters,
+    required,
+)
 
 _DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _WAITING: Mapping[device_sign_ins.Waiting, str] = {
@@ -47,6 +54,7 @@ _ISSUED_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"
     dependencies=[PUBLIC],
     response_class=JSONResponse,
     response_model=OAuthToken,
+    responses=OAUTH_ERRORS,
     openapi_extra=body_description(
         {
             "grant_type": True,
@@ -76,7 +84,9 @@ async def request_token(request: Request) -> Response:
             return await _device_token(state, parameters)
         if grant != token_exchange.GRANT_TYPE:
             raise OAuthError("unsupported_grant_type", f"no grant type {grant[:80]!a}")
-        created = await to_thread.run_sync(token_exchange.exchange_token, state, parameters)
+        created = await to_thread.run_sync(
+            token_exchange.exchange_token, state, parameters, limiter=state.provider_calls
+        )
     except OAuthError as error:
         if error.error == "invalid_grant":
             mark_denied(request.scope, error)

@@ -42,7 +42,9 @@ class BegunSignIn(BaseModel, frozen=True):
 
 
 @ROUTES.get(PROVIDER_SIGN_IN, dependencies=[PUBLIC])
-def begin_provider_sign_in(request: Request, next: Annotated[str, Query(max_length=1024)] = "/") -> Response:
+async def begin_provider_sign_in(
+    request: Request, next: Annotated[str, Query(max_length=1024)] = "/"
+) -> Response:
     """Redirects to the identity provider."""
     provider = _provider(request)
     begun = BegunSignIn(
@@ -52,7 +54,14 @@ def begin_provider_sign_in(request: Request, next: Annotated[str, Query(max_leng
         next=own_path(next),
         until=int(time.time()) + _SECONDS,
     )
-    url = provider.authorization_url(_callback(request), begun.state, begun.nonce, begun.verifier)
+    url = await to_thread.run_sync(
+        provider.authorization_url,
+        _callback(request),
+        begun.state,
+        begun.nonce,
+        begun.verifier,
+        limiter=app_state_of(request).provider_calls,
+    )
     response = RedirectResponse(url, 303)
     _set_cookie(request, response, str(_serializer(request).dumps(begun.model_dump())), _SECONDS)
     return response
@@ -74,7 +83,7 @@ async def finish_provider_sign_in(
         user = provider.user_of_code(code, _callback(request), begun.nonce, begun.verifier)
         begin_session(app_state, request, response, sign_ins.sign_in(app_state.catalog, user))
 
-    await to_thread.run_sync(finish)
+    await to_thread.run_sync(finish, limiter=app_state.provider_calls)
     app_state.authenticator.clear_cache()  # groups may have changed
     _set_cookie(request, response, "", 0)
     return response

@@ -10,7 +10,7 @@ import logging
 from adaptry.core.errors import AdaptryError, Unauthenticated
 from adaptry.storage import sign_ins
 from adaptry.storage.catalog.database import Catalog
-from adaptry_api.sign_in.provider import OpenIdProvider
+from adaptry_api.sign_in.provider import OpenIdProvider, Unconfirmed
 
 LOG = logging.getLogger("adaptry.api")
 
@@ -18,7 +18,7 @@ LOG = logging.getLogger("adaptry.api")
 def confirm_users(catalog: Catalog, provider: OpenIdProvider) -> int:
     """Asks about every user who was not confirmed for a while; returns how many sign-ins ended."""
     ended = 0
-    for user in sign_ins.claim_due(catalog):
+    while (user := sign_ins.claim_due(catalog)) is not None:
         try:
             if user.issuer != provider.issuer or user.refresh_token is None:
                 continue
@@ -27,6 +27,10 @@ def confirm_users(catalog: Catalog, provider: OpenIdProvider) -> int:
             LOG.info("sign-ins of %s ended: %s", user.subject, error.message)
             sign_ins.end(catalog, user)
             ended += 1
+        except Unconfirmed as error:
+            LOG.warning("cannot confirm %s: %s", user.subject, error.message)
+            if error.refresh_token is not None:
+                sign_ins.keep_refresh_token(catalog, user, error.refresh_token)
         except AdaptryError as error:
             LOG.warning("cannot confirm %s: %s", user.subject, error.message)
     return ended

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from cryptography.fernet import Fernet, InvalidToken
 
 from adaptry.core import strictjson
-from adaptry.core.errors import Invalid, Unauthenticated, Unavailable
+from adaptry.core.errors import AdaptryError, Invalid, Unauthenticated, Unavailable
 from adaptry.core.outgoing.connector import GuardedConnector, OutgoingResponse
 from adaptry.storage.sign_ins import ConfirmedUser
 from adaptry_api.oauth import id_tokens
@@ -27,6 +27,16 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "applica
 _MOST_GROUPS = 2000
 Claims = Mapping[str, Any]
 """(`Any`: JSON.)"""
+
+
+class Unconfirmed(Unavailable):
+    """Whether the provider knows a user could not be found out; `refresh_token` (sealed) is for the next try,
+    if the provider replaced the old one.
+    """
+
+    def __init__(self, message: str, refresh_token: str | None = None) -> None:
+        super().__init__(message)
+        self.refresh_token = refresh_token
 
 
 class OpenIdProvider:
@@ -82,23 +92,32 @@ class OpenIdProvider:
         return self._user(claims, answer, None)
 
     def user_of_refresh(self, sealed: str, subject: str) -> ConfirmedUser:
-        """The user as the provider knows them now. Raises `Unauthenticated` if it does not any more."""
+        """The user as the provider knows them now.
+
+        Raises `Unauthenticated` if it does not know them any more, and `Unconfirmed` or `Unavailable` if that
+        could not be found out.
+        """
         try:
             refresh_token = self._fernet().decrypt(sealed.encode()).decode()
         except InvalidToken as error:  # the server's secret was replaced
-            raise Unauthenticated("the stored refresh token cannot be opened") from error
+            raise Unconfirmed("the stored refresh token cannot be opened") from error
         answer = self._token_answer({"grant_type": "refresh_token", "refresh_token": refresh_token})
-        claims = self._verified(answer) if "id_token" in answer else self._user_info(answer)
-        if claims.get("sub") != subject:
+        newest = _refresh_token(answer) or refresh_token
+        try:
+            claims = self._verified(answer) if "id_token" in answer else self._user_info(answer)
+            user = self._user(claims, answer, refresh_token)
+        except AdaptryError as error:
+            raise Unconfirmed(error.message, self._sealed(newest)) from error
+        if user.subject != subject:
             raise Unauthenticated("the identity provider answered about another user")
-        return self._user(claims, answer, refresh_token)
+        return user
 
     def _token_answer(self, form: Mapping[str, str]) -> dict[str, Any]:
         metadata = self._keys.metadata_of(self.issuer)
         headers, sent = dict(_FORM), dict(form)
         identifier, secret = self._settings.client_id, self._settings.client_secret
-        methods = metadata.document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        if secret is not None and "client_secret_basic" in methods:
+        methods = metadata.document.get("token_endpoint_auth_methods_supported")
+        if secret is not None and (not isinstance(methods, list) or "client_secret_basic" in methods):
             pair = f"{quote(identifier, safe='')}:{quote(secret, safe='')}"
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
@@ -152,15 +171,18 @@ class OpenIdProvider:
             claims = {**info, **claims}
         groups = claims.get(name)
         listed = groups if isinstance(groups, list) else [groups]
-        refresh_token = answer.get("refresh_token") or old_token
+        refresh_token = _refresh_token(answer) or old_token
         proposals = (claims.get("preferred_username"), claims.get("email"), subject)
         return ConfirmedUser(
             self.issuer,
             subject,
             tuple(one for one in proposals if isinstance(one, str)),
             frozenset(one for one in listed[:_MOST_GROUPS] if isinstance(one, str)),
-            self._fernet().encrypt(refresh_token.encode()).decode() if refresh_token else None,
+            self._sealed(refresh_token) if refresh_token else None,
         )
+
+    def _sealed(self, refresh_token: str) -> str:
+        return self._fernet().encrypt(refresh_token.encode()).decode()
 
     def _fernet(self) -> Fernet:
         return Fernet(base64.urlsafe_b64encode(self._sealing_key()))
@@ -174,3 +196,8 @@ def _document(answer: OutgoingResponse) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Unavailable("the identity provider's answer is not a JSON object")
     return found
+
+
+def _refresh_token(answer: Mapping[str, Any]) -> str | None:
+    found = answer.get("refresh_token")
+    return found if isinstance(found, str) and found else None

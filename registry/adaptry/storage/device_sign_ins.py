@@ -26,7 +26,7 @@ INTERVAL = 5
 """Seconds between two questions of a program; one second less is tolerated."""
 TOKEN_LIFETIME = timedelta(days=30)
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so no words; RFC 8628 §6.1
-_MOST = 1000
+_MOST = 10_000
 """Programs that wait at once."""
 Waiting = Literal["authorization_pending", "slow_down", "access_denied", "expired_token"]
 
@@ -77,6 +77,9 @@ def decide(
 def poll(catalog: Catalog, device_code: str, now: datetime | None = None) -> CreatedToken | Waiting:
     """The token, once, after the user approved; else what the program is to do."""
     now = now or datetime.now(UTC)
+    with catalog.read() as tx:  # anybody may ask; only programs that wait take a turn to write
+        if waiting.find(tx, device_sha256=_hash(device_code)) is None:
+            return "expired_token"
     with catalog.write() as tx:
         found = waiting.find(tx, device_sha256=_hash(device_code))
         if found is None or found.expires_at <= now:

@@ -29,7 +29,6 @@ CONFIRM_AFTER = timedelta(minutes=20)
 """Age at which a confirmation is renewed: three attempts before sessions stop working."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
 _RESERVED = frozenset({"local", "anonymous", "mirror", "server"})
-_AT_ONCE = 200
 _KEPT = timedelta(days=1)
 
 
@@ -80,25 +79,36 @@ def sign_out(catalog: Catalog, token_sha256: str) -> None:
         record(tx, "session.end", AuditTarget(found.info.principal), now, after={"because": "signed out"})
 
 
-def claim_due(catalog: Catalog, now: datetime | None = None) -> tuple[ExternalUser, ...]:
-    """Users about whom the provider is to be asked again, by this caller alone for two minutes."""
+def claim_due(catalog: Catalog, now: datetime | None = None) -> ExternalUser | None:
+    """The next user about whom the provider is to be asked again, by this caller alone for two minutes."""
     now = now or datetime.now(UTC)
     with catalog.write() as tx:
-        return sign_ins.claim_due(tx, now - CONFIRM_AFTER, now, _AT_ONCE)
+        return sign_ins.claim_due(tx, now - CONFIRM_AFTER, now)
 
 
 def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> None:
     """The provider still knows the user, perhaps in other groups."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
+        if not sign_ins.is_current(tx, external):
+            return
         sign_ins.confirm(tx, external, user.refresh_token, now)
         _join_groups(tx, principals.by_key(tx, external.principal), user.groups, now)
+
+
+def keep_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: str) -> None:
+    """Stores the token (sealed) with which the provider is asked next time."""
+    with catalog.write() as tx:
+        if sign_ins.is_current(tx, external):
+            sign_ins.set_refresh_token(tx, external, refresh_token)
 
 
 def end(catalog: Catalog, external: ExternalUser) -> None:
     """The provider does not know the user any more: all their sessions end, and the tokens made in them."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
+        if not sign_ins.is_current(tx, external):
+            return
         sign_ins.end(tx, external, now)
         name = principals.by_key(tx, external.principal).info.name
         reason = {"because": "the identity provider does not know the user any more"}

@@ -16,6 +16,7 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")  # which older versions of Python call global
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 
 
@@ -41,6 +42,8 @@ def is_public(address: Address) -> bool:
             return is_public(inner)
         if address in _SITE_LOCAL:  # deprecated, and still routed inside some networks
             return False
+    if isinstance(address, ipaddress.IPv4Address) and address in _PROTOCOLS:
+        return False
     is_special = address.is_multicast or address.is_reserved or address.is_unspecified
     return address.is_global and not is_special and not address.is_link_local
 

@@ -66,6 +66,11 @@ def in_force(tx: Reads, adapter: AdapterRecord, alias: str) -> tuple[PolicyInfo,
     )
 
 
+def has_own(tx: Transaction, adapter: AdapterRecord) -> bool:
+    """Whether an adapter has a policy in force of its own, beside its namespace's."""
+    return any(one.scope.adapter == adapter.name for one in every_in_force(tx))
+
+
 def versions(tx: Transaction, place: PolicyPlace, alias: str) -> tuple[PolicyInfo, ...]:
     """All versions of one policy, newest first."""
     query = select(PolicyRow).where(_at(place), col(PolicyRow.alias) == alias)

@@ -52,11 +52,22 @@ def insert_external(
 
 
 def confirm(tx: Transaction, user: ExternalUser, refresh_token: str | None, now: datetime) -> None:
-    """The provider knows the user now; `refresh_token` takes the place of the stored one."""
+    """The provider knows the user now; a `refresh_token` takes the place of the stored one."""
+    values: dict[str, object] = {"confirmed_at": now, "ended_at": None, "claimed_until": None}
+    if refresh_token is not None:
+        values["refresh_token"] = refresh_token
+    tx.execute(update(ExternalUserRow).where(col(ExternalUserRow.id) == user.key).values(values))
+
+
+def is_current(tx: Transaction, user: ExternalUser) -> bool:
+    """Whether the user has not signed in again, or been asked about, since `user` was read."""
+    now = find_external(tx, user.issuer, user.subject)
+    return now is not None and now.refresh_token == user.refresh_token
+
+
+def set_refresh_token(tx: Transaction, user: ExternalUser, refresh_token: str) -> None:
     tx.execute(
-        update(ExternalUserRow)
-        .where(col(ExternalUserRow.id) == user.key)
-        .values(confirmed_at=now, ended_at=None, claimed_until=None, refresh_token=refresh_token)
+        update(ExternalUserRow).where(col(ExternalUserRow.id) == user.key).values(refresh_token=refresh_token)
     )
 
 
@@ -70,9 +81,9 @@ def end(tx: Transaction, user: ExternalUser, now: datetime) -> None:
     tokens.revoke_of_external(tx, user.key, now)
 
 
-def claim_due(tx: Transaction, before: datetime, now: datetime, most: int) -> tuple[ExternalUser, ...]:
-    """Users whom the provider last knew before that time, and can be asked about; this caller asks now."""
-    rows = tx.exec(
+def claim_due(tx: Transaction, before: datetime, now: datetime) -> ExternalUser | None:
+    """A user whom the provider last knew before that time, and can be asked about; this caller asks now."""
+    row = tx.exec(
         select(ExternalUserRow)
         .where(
             col(ExternalUserRow.refresh_token).is_not(None),
@@ -80,12 +91,13 @@ def claim_due(tx: Transaction, before: datetime, now: datetime, most: int) -> tu
             or_(col(ExternalUserRow.claimed_until).is_(None), col(ExternalUserRow.claimed_until) < now),
         )
         .order_by(col(ExternalUserRow.confirmed_at))
-        .limit(most)
-    ).all()
-    for row in rows:
-        row.claimed_until = now + _CLAIM
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    row.claimed_until = now + _CLAIM
     tx.flush()
-    return tuple(map(_external, rows))
+    return _external(row)
 
 
 def provider_groups(tx: Transaction) -> tuple[ProviderGroupInfo, ...]:

@@ -18,7 +18,7 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.principals import enabled_grants
-from adaptry.storage.catalog.rows import ExternalUserRow, PrincipalRow, TokenRow
+from adaptry.storage.catalog.rows import DeviceSignInRow, ExternalUserRow, PrincipalRow, TokenRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
 _TOKENS, _PRINCIPALS, _EXTERNAL = table_of(TokenRow), table_of(PrincipalRow), table_of(ExternalUserRow)
@@ -121,6 +121,8 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
         return False
     tx.execute(update(TokenRow).where(col(TokenRow.id) == id).values(revoked_at=at))
     owner = tx.get_one(PrincipalRow, found.principal)
+    if found.info.kind != "ses":  # whoever had the token may have approved a program with it
+        tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.principal_id) == found.principal))
     was = {"token": id, "name": found.info.name, "expires_at": found.info.expires_at}
     record(tx, "token.revoke", AuditTarget(owner.name, owner.namespace), at, before=was)
     return True

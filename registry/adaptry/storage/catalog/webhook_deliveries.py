@@ -28,6 +28,7 @@ from adaptry.storage.catalog.rows import WebhookDeliveryRow
 from adaptry.storage.catalog.webhooks import WebhookRecord
 
 _Row = WebhookDeliveryRow
+_AT_ONCE = 100  # rows that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +136,20 @@ def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> 
     if record is None or record.info.disabled_at is not None:
         return None
     query = select(_Row).where(_Row.webhook_id == webhook, _Row.state == "pending", col(_Row.due_at) <= now)
-    for row in tx.exec(query.order_by(col(_Row.due_at), col(_Row.id))):
-        if row.attempts >= bounds.most_tries or row.created_at < bounds.oldest:
-            row.state = "failed"
-            continue
-        event = _readable_event(tx, record, row.event)
-        if event is None and row.event is not None:
-            row.state = "withheld"
-            continue
-        row.attempts, row.due_at = row.attempts + 1, bounds.until
-        assert row.id is not None
-        return ClaimedDelivery(row.id, row.message, row.attempts, row.created_at, record, event)
+    first = query.order_by(col(_Row.due_at), col(_Row.id)).limit(_AT_ONCE)
+    while rows := tx.exec(first).all():  # those that are passed over are pending no more
+        for row in rows:
+            if row.attempts >= bounds.most_tries or row.created_at < bounds.oldest:
+                row.state = "failed"
+                continue
+            event = _readable_event(tx, record, row.event)
+            if event is None and row.event is not None:
+                row.state = "withheld"
+                continue
+            row.attempts, row.due_at = row.attempts + 1, bounds.until
+            assert row.id is not None
+            return ClaimedDelivery(row.id, row.message, row.attempts, row.created_at, record, event)
+        tx.flush()
     return None
 
 

@@ -12,7 +12,16 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.registry.sort_keys import parse_adapter_sort
-from adaptry.storage.catalog import adapter_pages, adapters, aliases, commits, cursors, events, worker_reports
+from adaptry.storage.catalog import (
+    adapter_pages,
+    adapters,
+    aliases,
+    commits,
+    cursors,
+    events,
+    worker_reports,
+)
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.quotas import require_namespace_within
@@ -87,12 +96,14 @@ class LocalAdapters(Adapters):
                 raise PermissionDenied(
                     f"{self.context.identity.name} may not push to {to}, and so may not rename {name} to it"
                 )
+            self._require_policies_kept(tx, adapter)
             if adapters.find(tx, to):
                 raise Conflict(f"{to} is taken; choose another name")
             require_no_base(tx, to)
             renamed = adapters.rename(tx, adapter, to, now)
             if to.namespace != name.namespace:
                 require_namespace_within(self.context, tx, to.namespace)
+                self._require_aliases_brought(tx, renamed)
             events.record(
                 tx,
                 "adapter.renamed",
@@ -116,6 +127,7 @@ class LocalAdapters(Adapters):
         now = self.context.clock()
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, name, "delete")
+            self._require_policies_kept(tx, adapter)
             held = aliases.infos(tx, adapter)
             if held:
                 names = ", ".join(info.alias for info in held)
@@ -135,6 +147,25 @@ class LocalAdapters(Adapters):
             return events.page(
                 tx, self.context.identity, self.context.readable_adapter(tx, name), cursor, limit
             )
+
+    def _require_policies_kept(self, tx: Transaction, adapter: AdapterRecord) -> None:
+        """Raises `PermissionDenied` if the name would lose policies that the caller may not remove."""
+        from adaptry.storage.catalog import policies  # which only changes need
+
+        if policies.has_own(tx, adapter):
+            self.context.require("policy.manage", adapter.name)
+
+    def _require_aliases_brought(self, tx: Transaction, renamed: AdapterRecord) -> None:
+        """Raises `PermissionDenied` if a rename brings aliases into another namespace that the caller may not
+        make there, or past policies that nobody evaluates.
+        """
+
+        from adaptry.storage.catalog import policies  # which only changes need
+
+        for held in aliases.infos(tx, renamed):
+            self.context.require("alias.move", renamed.name, alias=held.alias)
+            if policies.in_force(tx, renamed, held.alias):
+                self.context.require("policy.override", renamed.name, alias=held.alias)
 
 
 def _actions_of(edit: AdapterEdit) -> tuple[Action, ...]:

@@ -19,7 +19,7 @@ from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide
+from adaptry.storage.local.gates import Move, decide, is_rollback
 
 _INFO = TypeAdapter(AliasInfo)
 
@@ -104,7 +104,7 @@ def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> AliasI
     decision = decide(context, tx, move)
     if decision is not None and not decision.is_allowed:
         raise CheckFailed(refusal(decision))
-    now = context.clock()
+    now, goes_back = context.clock(), is_rollback(tx, move)
     info = aliases.set_target(tx, adapter, alias, to, now, move.by)
     record = None
     if decision is not None:
@@ -126,6 +126,7 @@ def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> AliasI
             "verdict": decision.verdict if decision is not None else None,
             "reason": decision.reason if decision is not None else None,
             "record": record,
+            "is_rollback": goes_back or None,
         },
     )
     return info

@@ -17,7 +17,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Latest, Number, Selector
 from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
-from adaptry.storage.catalog import aliases, commits, cursors, events, git_refs, versions
+from adaptry.storage.catalog import aliases, commits, cursors, events, git_refs, policies, versions
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.commits import CommitRecord
@@ -117,6 +117,8 @@ class LocalCommits(Commits):
             raise Conflict(f"{adapter.name} already has a {taken.kind} {text}, at {taken.digest.short_id}")
         if aliases.find(tx, adapter, text):
             raise Conflict(f"{adapter.name} already has an alias {text}; choose another name for the {kind}")
+        if policies.in_force(tx, adapter, text):
+            raise Conflict(f"{text} is an alias with a policy; choose another name for the {kind}")
         if like := label_like(tx, adapter.key, text):
             raise Conflict(
                 f"the {kind} {text} differs only in capitals from {adapter.name}@{like}, which exists; write"
@@ -169,7 +171,7 @@ def _version(tx: Reads, adapter: AdapterRecord, selector: Selector) -> CommitRec
 
 def _named(tx: Reads, adapter: AdapterRecord, name: str, scope: str) -> CommitRecord | None:
     ref = git_refs.find(tx, adapter, name)
-    if ref:
+    if ref and not policies.in_force(tx, adapter, name):
         return commits.find_by_ref(tx, adapter, name) if scope in ("any", ref.kind) else None
     alias = aliases.find(tx, adapter, name) if scope != "tag" else None
     return commits.find_by_digest(tx, adapter, alias.digest.hex) if alias else None

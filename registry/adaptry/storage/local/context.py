@@ -147,9 +147,16 @@ class RegistryContext:
         return found
 
     def _at_git_ref(self, tx: Reads, adapter: AdapterRecord, label: str) -> Columns | None:
-        """The version at a branch or tag. Raises `NotFound` if its commit is not a version."""
+        """The version at a branch or tag, which never stands in for an alias with a policy.
+
+        Raises `NotFound` if its commit is not a version.
+        """
         commit = commits.find_by_ref(tx, adapter, label)
         if commit is None:
+            return None
+        from adaptry.storage.catalog import policies  # which no other ref needs
+
+        if policies.in_force(tx, adapter, label):
             return None
         if commit.info.number is None:
             raise NotFound(

@@ -138,7 +138,7 @@ def _evaluated(
     conditions: Sequence[Condition],
     gathered: PromotionDecision,
 ) -> PromotionDecision:
-    is_rollback = move.request.condition is None and _is_rollback(tx, move)
+    goes_back = move.request.condition is None and is_rollback(tx, move)
     facts = gathered.facts
     results: tuple[ConditionResult, ...] = ()
     try:
@@ -150,12 +150,12 @@ def _evaluated(
         )
         results = process.evaluate_in_child([one.source for one in conditions], facts)
     except (CorruptData, Invalid, Unavailable):
-        if not is_rollback:  # going back does not wait for anything
+        if not goes_back:  # going back does not wait for anything
             raise
     verdict = verdict_of(results) if results else "not_met"
     if verdict == "not_met" and move.request.override is not None:
         verdict = "overridden"
-    elif verdict == "not_met" and is_rollback:
+    elif verdict == "not_met" and goes_back:
         verdict = "rollback"
     reason = move.request.override if verdict == "overridden" else None
     return gathered.model_copy(
@@ -163,8 +163,11 @@ def _evaluated(
     )
 
 
-def _is_rollback(tx: Transaction, move: Move) -> bool:
-    """Whether the version is the one before the last move of the alias: it goes back without conditions."""
+def is_rollback(tx: Transaction, move: Move) -> bool:
+    """Whether the version is the one before the last move of the alias: it goes back without conditions.
+
+    Going forward again is a move like any other.
+    """
     last = events.last_of_alias(tx, move.adapter, move.alias)
     return (
         last is not None
@@ -172,6 +175,7 @@ def _is_rollback(tx: Transaction, move: Move) -> bool:
         and last.kind == "alias.moved"
         and last.detail.get("to") == str(move.found.digest)
         and last.detail.get("was") == str(move.to.digest)
+        and not last.detail.get("is_rollback")
     )
 
 

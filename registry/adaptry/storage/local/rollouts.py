@@ -170,7 +170,7 @@ class LocalRollouts(Rollouts):
         self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, by: str, step: int
     ) -> RolloutInfo:
         """Advances the rollout by a step; at 100 % the alias moves."""
-        move = self._move(tx, adapter, info.alias, self._target(tx, info), by)
+        move = self._move(tx, adapter, info.alias, self._target(tx, info), info.started_by)
         if reason := self._obstacle(tx, adapter, info) or obstacle(self.context, tx, move):
             return self._transition(tx, adapter, info, _Transition("stopped", info.step, by, reason))
         if info.steps[step] < 100:

@@ -90,10 +90,10 @@ class WebhookSender:
         now = self._clock()
         with self._catalog.read() as tx:
             found = webhook_deliveries.find_new(tx, now)
-        for messages in found:
-            with self._catalog.write() as tx:
-                webhook_deliveries.add_new(tx, messages, now)
         if found:
+            with self._catalog.write() as tx:
+                for messages in found:
+                    webhook_deliveries.add_new(tx, messages, now)
             return 0.0
         with self._catalog.read() as tx:
             listed = [one.info for one in webhooks.enabled(tx, now)]
