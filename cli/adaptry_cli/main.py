@@ -135,7 +135,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "issuer:issuer",
             "Trust, list and remove issuers of ID tokens for CI jobs; administrators only.",
         ),
-        "sso": ("sso:sso", "Map groups and link users of the identity provider for signing in."),
+        "sso": ("sso:sso", "Map groups of the identity provider, and link its users; administrators only."),
         "group": ("group:group", "Create, list, fill and delete groups; administrators only."),
         "member": ("member:member", "Add, list and remove the members of a namespace."),
         "quota": (

@@ -175,6 +175,18 @@ class PoliciesContract(ContractFixtures):
         assert ada.aliases.move(TONE, "prod", first, was=2).number == 1
         assert [one.verdict for one in ada.policies.promotions(TONE).items] == ["rollback"]
 
+    def test_going_forward_again_after_going_back_is_a_move_like_any_other(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        first, second = (push(ada, lora(seed), TONE).version.digest for seed in (1, 2))
+        ada.aliases.move(TONE, "prod", first, was=None)
+        ada.aliases.move(TONE, "prod", second, was=1)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        ada.aliases.move(TONE, "prod", first, was=2)
+        with pytest.raises(CheckFailed, match="not met"):
+            ada.aliases.move(TONE, "prod", second, was=3)
+
     def test_overriding_a_policy_takes_its_own_right_and_is_recorded_with_the_reason(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
@@ -232,6 +244,33 @@ class PoliciesContract(ContractFixtures):
         assert [one.number for one in ada.versions.list(TONE).items] == [2, 1]
         assert ada.aliases.list(TONE)[0].digest == first
         assert ada.rollouts.list(TONE) == ()
+
+    def test_no_branch_or_tag_stands_in_for_an_alias_with_a_policy(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        push(ada, lora(), TONE)
+        ada.commits.create_tag(TONE, "live")
+        assert ada.version("acme/tone@live").number == 1
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH.replace("prod", "live"))
+        with pytest.raises(NotFound, match="no version acme/tone@live"):
+            ada.version("acme/tone@live")
+        with pytest.raises(Conflict, match="alias with a policy"):
+            ada.commits.create_tag(TONE, "prod")
+        with pytest.raises(Conflict, match="alias with a policy"):
+            ada.commits.create_branch(TONE, "prod")
+
+    def test_no_rename_or_deletion_sheds_a_policy_without_the_right_to_manage_it(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ann = make_registry(ANN)
+        push(ann, lora(), TONE)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        with pytest.raises(PermissionDenied, match=r"policy\.manage"):
+            ann.adapters.rename(TONE, type(TONE).parse("acme/old"))
+        with pytest.raises(PermissionDenied, match=r"policy\.manage"):
+            ann.adapters.delete(TONE)
 
     def test_a_rollout_stops_where_its_conditions_are_no_longer_met(
         self, make_registry: MakeRegistry, lora: MakeLora
