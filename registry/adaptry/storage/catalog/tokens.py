@@ -121,7 +121,7 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
         return False
     tx.execute(update(TokenRow).where(col(TokenRow.id) == id).values(revoked_at=at))
     owner = tx.get_one(PrincipalRow, found.principal)
-    if found.info.kind != "ses":  # whoever had the token may have approved a program with it
+    if found.info.kind != "ses":  # its owner, or a thief, may have approved a program with it
         tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.principal_id) == found.principal))
     was = {"token": id, "name": found.info.name, "expires_at": found.info.expires_at}
     record(tx, "token.revoke", AuditTarget(owner.name, owner.namespace), at, before=was)
