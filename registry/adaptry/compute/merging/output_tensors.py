@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from adaptry.adapters.header import FLOATS, PLAIN_FLOATS
+from adaptry.adapters.header import FLOATS
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import PackedWeight
 from adaptry.compute.merging.dequantisation import SummedLoras
@@ -13,7 +13,6 @@ from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.peft_rounding import round_as_peft
 from adaptry.compute.merging.tensor_changes import ChangeSet, TensorChanges
 from adaptry.compute.recipes.merge import Dtype, Rounding
-from adaptry.core.errors import Unsupported
 
 PackedByPosition = Mapping[tuple[str, int], PackedWeight]
 """Quantised weights by the file and position of their codes, since replicated layers share names."""
@@ -26,14 +25,6 @@ class OutputOptions:
     dtype: Dtype | None
     rounding: Rounding
     packed: PackedByPosition
-
-
-def require_castable(checkpoint: HfCheckpoint, dtype: Dtype | None) -> None:
-    """Raises `Unsupported` if weights are to be cast to `dtype` and one of them has a special float dtype."""
-    floats = [(name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS]
-    odd = next(((name, own) for name, own in floats if own not in PLAIN_FLOATS), None)
-    if dtype and odd:
-        raise Unsupported(f"--dtype casts F32, F16 and BF16 weights; {odd[0]} is {odd[1]}")
 
 
 def output_tensors(

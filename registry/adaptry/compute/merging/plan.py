@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from adaptry.adapters.header import FLOATS, PLAIN_FLOATS
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import open_logical_view
@@ -17,13 +18,14 @@ from adaptry.compute.merging.bound_input import BoundInputs, bind_inputs
 from adaptry.compute.merging.combined_changes import MethodChoice, combine_changes
 from adaptry.compute.merging.dequantisation import dequantised_view
 from adaptry.compute.merging.layout import OutputFile, OutputTensor, plan_files
-from adaptry.compute.merging.output_tensors import OutputOptions, output_tensors, require_castable
+from adaptry.compute.merging.output_tensors import OutputOptions, output_tensors
 from adaptry.compute.merging.tensor_changes import ChangeSet
 from adaptry.compute.merging.tied_embeddings import TiedSides
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, seen_as_peft
 from adaptry.compute.recipes.merge import BaseCopyKind, Dtype, Rounding
 from adaptry.core.digest import Digest
 from adaptry.core.display import format_count, format_size, html_table, short_repr
+from adaptry.core.errors import Unsupported
 
 _UNTIED = (
     "the base ties its output head to its embeddings, but an adapter changes only one of them: the result has"
@@ -113,6 +115,8 @@ def plan_merge(
     if view.packed:
         checkpoint = dequantised_view(view, dtype_of_int8(view, dtype))
         notes += dtype_notes(view, dtype)
+    if dtype:
+        _require_castable(checkpoint, dtype)
     bound = bind_inputs(inputs, checkpoint, base, resize_vocab=resize_vocab, other_base=other_base)
     checkpoint, rows = bound.checkpoint, bound.rows
     wanted = _changes(bound, method, other_base)
@@ -120,7 +124,6 @@ def plan_merge(
     if method is not None:
         notes.append(f"combined by {method.method}, weight by weight, without truncation to a rank")
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in view.packed.values()}
-    require_castable(checkpoint, dtype)
     how = OutputOptions(dtype, rounding, packed)
     tensors = list(output_tensors(checkpoint, how, wanted, rows))
     files = plan_files(checkpoint.shards, tensors, max_shard_size, checkpoint.stem)
@@ -139,6 +142,14 @@ def plan_merge(
         chosen,
         rounding,
     )
+
+
+def _require_castable(checkpoint: HfCheckpoint, dtype: Dtype) -> None:
+    """Raises `Unsupported` if a weight that is to be cast to `dtype` has a special float dtype."""
+    floats = [(name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS]
+    odd = next(((name, own) for name, own in floats if own not in PLAIN_FLOATS), None)
+    if odd:
+        raise Unsupported(f"--dtype casts F32, F16 and BF16 weights; {odd[0]} is {odd[1]}")
 
 
 def _changes(bound: BoundInputs, method: MethodChoice | None, other_base: bool) -> ChangeSet:
