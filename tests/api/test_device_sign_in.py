@@ -87,6 +87,15 @@ def test_only_a_signed_in_user_approves_from_a_page_of_this_server(server: Serve
     )
 
 
+def test_an_approval_ends_with_the_token_that_gave_it(server: Server, browser: Browser) -> None:
+    begun = begin(server)
+    assert decide(browser, server, begun["user_code"]) == 200
+    for token in server.registry().tokens.list():
+        if token.principal == "ann" and token.revoked_at is None:
+            server.registry().tokens.revoke(token.id)
+    assert poll(server, begun["device_code"]).json["error"] == "expired_token"
+
+
 def test_a_limited_token_approves_no_program(server: Server) -> None:
     begun, limited = begin(server), server.token("ci", "writer", ("acme",))
     with closing(Browser()) as opened:

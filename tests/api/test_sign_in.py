@@ -17,9 +17,12 @@ from joserfc.jwk import ECKey
 from adaptry.registry.access import TokenRequest
 from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
+from adaptry.storage import sign_ins
 from adaptry.storage.catalog import tokens as kept
 from adaptry.storage.connect import open_local
+from adaptry_api.app_state import AppState
 from adaptry_api.settings import ServerSettings, SsoSettings
+from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.testing import Server, running_server
 
 from .browser import Browser, Page
@@ -236,6 +239,76 @@ def test_a_session_and_its_tokens_stop_an_hour_after_the_last_confirmation(
     assert refused.status == 401 and "has not confirmed" in refused.json["detail"]
     provider.sign_in(browser, sub="00hour")
     assert provider.server.call("GET", "/api/v1/whoami", token=made).status == 200
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"id_token": "not.a.token", "refresh_token": "newer"}, id="an answer that is not valid"),
+        pytest.param((503, {"error": "away"}), id="a provider that is away"),
+    ],
+)
+def test_a_failure_that_passes_ends_no_session(provider: Provider, browser: Browser, answer: Any) -> None:
+    subject = f"00pass{secrets.token_hex(3)}"
+    provider.sign_in(browser, sub=subject)
+    age(provider.server, subject)
+    provider.issuer.answers["/token"] = answer
+    assert confirm(provider) == 0
+    assert browser.get(f"{provider.server.url}/").status == 200
+    wake(provider.server, subject)
+    provider.issuer.answers["/token"] = (400, {"error": "invalid_grant"})
+    assert confirm(provider) == 1
+    assert browser.get(f"{provider.server.url}/").status != 200
+    expected = "newer" if isinstance(answer, dict) else "r"
+    asked = [body for body in provider.issuer.bodies if b"grant_type=refresh_token" in body]
+    assert f"refresh_token={expected}" in asked[-1].decode().split("&")
+
+
+def test_a_secret_that_was_replaced_ends_no_session(provider: Provider, browser: Browser) -> None:
+    provider.sign_in(browser, sub="00seal")
+    with closing(sqlite3.connect(provider.server.data / "catalog.sqlite")) as database, database:
+        database.execute("UPDATE external_users SET refresh_token = 'unreadable' WHERE subject = '00seal'")
+    age(provider.server, "00seal")
+    assert confirm(provider) == 0
+    assert browser.get(f"{provider.server.url}/").status == 200
+
+
+def test_an_answer_about_an_older_sign_in_ends_nothing(provider: Provider, browser: Browser) -> None:
+    provider.sign_in(browser, sub="00twice")
+    age(provider.server, "00twice")
+    older = sign_ins.claim_due(provider.server.catalog)
+    assert older is not None and older.subject == "00twice"
+    provider.sign_in(browser, sub="00twice")
+    sign_ins.end(provider.server.catalog, older)
+    assert browser.get(f"{provider.server.url}/").status == 200
+
+
+def age(server: Server, subject: str) -> None:
+    """Lets half an hour pass since the provider's last confirmation of this user, and of nobody else."""
+    with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
+        database.execute("UPDATE external_users SET claimed_until = '9999-01-01 00:00:00.000000'")
+        database.execute(
+            "UPDATE external_users SET confirmed_at = datetime('now', '-30 minutes'), claimed_until = NULL"
+            " WHERE subject = ?",
+            (subject,),
+        )
+
+
+def wake(server: Server, subject: str) -> None:
+    """Lets the two minutes pass in which nobody else asks about this user."""
+    with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
+        database.execute("UPDATE external_users SET claimed_until = NULL WHERE subject = ?", (subject,))
+
+
+def confirm(provider: Provider) -> int:
+    """What the server does every minute, now; by another server of the same registry."""
+    sso = SsoSettings(provider.issuer.url, CLIENT, "s3cret")
+    state = AppState(ServerSettings(data=provider.server.data, allow_outgoing=("127.0.0.0/8",), sso=sso))
+    try:
+        assert state.openid_provider is not None
+        return confirm_users(state.catalog, state.openid_provider)
+    finally:
+        state.close()
 
 
 def test_the_refresh_token_is_not_stored_as_it_is(provider: Provider, browser: Browser) -> None:
