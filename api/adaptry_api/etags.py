@@ -26,7 +26,7 @@ _GENERATION = re.compile(r'"([0-9]{1,18})"')
 
 
 class TaggedAnswer:
-    """An answer about something that changes, encoded once: as JSON, and as 304 for who has it already."""
+    """An answer about something that changes, encoded once: as JSON, and as 304 for a client that has it."""
 
     def __init__(self, value: BaseModel) -> None:
         body = value.model_dump_json(by_alias=True).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptry.core.errors import Invalid
-from adaptry.core.gates.expression import Condition
+from adaptry.core.gates.expression import PolicyCondition
 from adaptry.core.gates.policy import Policy
 
 
@@ -57,14 +57,16 @@ def test_a_condition_is_read_or_refused_with_the_place_and_the_right_form(
     text: str, message: str | None
 ) -> None:
     if message is None:
-        Condition.parse(text)
+        PolicyCondition.parse(text)
         return
     with pytest.raises(Invalid, match=message):
-        Condition.parse(text)
+        PolicyCondition.parse(text)
 
 
 def test_arguments_may_be_named_and_texts_may_have_any_quotation_marks() -> None:
-    named = Condition.parse("""noninferior(metric='em', task="gsm8k", margin=0.01, vs='prod') && fits('v')""")
-    placed = Condition.parse('noninferior("gsm8k", "em", "prod", 0.01, 0.95) && fits("v")')
+    named = PolicyCondition.parse(
+        """noninferior(metric='em', task="gsm8k", margin=0.01, vs='prod') && fits('v')"""
+    )
+    placed = PolicyCondition.parse('noninferior("gsm8k", "em", "prod", 0.01, 0.95) && fits("v")')
     assert named.calls == placed.calls
     assert named.expression == placed.expression == "call0 && call1"

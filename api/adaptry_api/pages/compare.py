@@ -24,7 +24,7 @@ from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionDetail
 from adaptry_api.auth_policy import VisitorsRegistry
-from adaptry_api.pages.metric_comparison import MetricRow, compare_metrics, intervals_of
+from adaptry_api.pages.metric_comparison import ComparedMetric, compare_metrics, intervals_of
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
 
@@ -51,7 +51,7 @@ class ComparePage(BaseModel):
     versions: tuple[VersionDetail, ...] = ()
     spec: tuple[ComparisonRow, ...] = ()
     config: tuple[ComparisonRow, ...] = ()
-    metrics: tuple[MetricRow, ...] = ()
+    metrics: tuple[ComparedMetric, ...] = ()
     provenance: tuple[ComparisonRow, ...] = ()
     without_config: tuple[str, ...] = ()
 

@@ -35,7 +35,7 @@ class MetricCell(BaseModel):
     verdict: Verdict | None = None
 
 
-class MetricRow(BaseModel):
+class ComparedMetric(BaseModel):
     """A metric of a task, with a cell for each version in their order."""
 
     task: str | None
@@ -53,7 +53,7 @@ class Interval(BaseModel):
     y: float
 
 
-def compare_metrics(measured: Sequence[Sequence[EvidenceInfo]]) -> tuple[MetricRow, ...]:
+def compare_metrics(measured: Sequence[Sequence[EvidenceInfo]]) -> tuple[ComparedMetric, ...]:
     """A row for each metric; `measured` has the evidence of each version, newest first. The newest value
     that was not withdrawn counts. Values at a training's steps are left out.
     """
@@ -68,10 +68,10 @@ def compare_metrics(measured: Sequence[Sequence[EvidenceInfo]]) -> tuple[MetricR
     return tuple(_row(key, [found.get(key) for found in newest]) for key in keys)
 
 
-def _row(key: tuple[str, str, str], values: Sequence[EvidenceInfo | None]) -> MetricRow:
+def _row(key: tuple[str, str, str], values: Sequence[EvidenceInfo | None]) -> ComparedMetric:
     task, metric, filter = key
     cells = [_cell(values[0], one, is_first=not place) for place, one in enumerate(values)]
-    return MetricRow(task=task or None, metric=metric, filter=filter or None, cells=tuple(cells))
+    return ComparedMetric(task=task or None, metric=metric, filter=filter or None, cells=tuple(cells))
 
 
 def _cell(first: EvidenceInfo | None, one: EvidenceInfo | None, *, is_first: bool) -> MetricCell:
@@ -95,7 +95,7 @@ def _sign(change: float, direction: Direction) -> Verdict:
     return "better" if (change > 0) == (direction == "higher") else "worse"
 
 
-def intervals_of(row: MetricRow) -> tuple[Interval | None, ...]:
+def intervals_of(row: ComparedMetric) -> tuple[Interval | None, ...]:
     """The row's values as a drawing, one below the other, on one scale."""
     spans = [
         (one.value, MIN_RATIO * (one.stderr or 0.0)) if (one := cell.evidence) else None for cell in row.cells

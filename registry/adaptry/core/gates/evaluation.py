@@ -14,7 +14,7 @@ from typing import Literal
 
 from adaptry.core.errors import Invalid
 from adaptry.core.gates import statistics
-from adaptry.core.gates.expression import Call, Condition
+from adaptry.core.gates.expression import Call, PolicyCondition
 from adaptry.core.gates.facts import EvidenceFact, Fact, GateFacts, VersionFact, split_metric
 from adaptry.core.gates.functions import FUNCTIONS, Scalar
 
@@ -33,11 +33,11 @@ class ConditionResult(Fact):
         return self.outcome == "met"
 
 
-def evaluate(conditions: Sequence[Condition], facts: GateFacts) -> tuple[ConditionResult, ...]:
+def evaluate(conditions: Sequence[PolicyCondition], facts: GateFacts) -> tuple[ConditionResult, ...]:
     return tuple(_evaluate(condition, facts) for condition in conditions)
 
 
-def check_types(condition: Condition) -> None:
+def check_types(condition: PolicyCondition) -> None:
     """Raises `Invalid` if CEL cannot parse or compute a condition, or it is not a yes or no."""
     examples: dict[str, Scalar] = {"number": 0.5, "text": "active", "yes or no": True}
     values = {
@@ -51,7 +51,7 @@ def check_types(condition: Condition) -> None:
         raise Invalid(found)
 
 
-def _evaluate(condition: Condition, facts: GateFacts) -> ConditionResult:
+def _evaluate(condition: PolicyCondition, facts: GateFacts) -> ConditionResult:
     values: dict[str, Scalar] = {}
     reasons: list[str] = []
     missing: list[str] = []
@@ -71,13 +71,13 @@ def _evaluate(condition: Condition, facts: GateFacts) -> ConditionResult:
     return _result(condition, "met" if computed else "not_met", reasons)
 
 
-def _result(condition: Condition, outcome: Outcome, reasons: Sequence[str]) -> ConditionResult:
+def _result(condition: PolicyCondition, outcome: Outcome, reasons: Sequence[str]) -> ConditionResult:
     return ConditionResult(
         condition=condition.source, outcome=outcome, reason="; ".join(dict.fromkeys(reasons))
     )
 
 
-def _compute(condition: Condition, values: Mapping[str, Scalar]) -> bool | str:
+def _compute(condition: PolicyCondition, values: Mapping[str, Scalar]) -> bool | str:
     """The value of the expression, or why it has none."""
     import cel
 

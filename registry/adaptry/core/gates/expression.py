@@ -56,7 +56,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class PolicyCondition:
     """A condition as it was written, its calls, and its expression with a name for each: `call0`, `call1`."""
 
     source: str
@@ -64,7 +64,7 @@ class Condition:
     calls: tuple[Call, ...]
 
     @classmethod
-    def parse(cls, source: str) -> Condition:
+    def parse(cls, source: str) -> PolicyCondition:
         """Raises `Invalid`, with the place and the nearest right word. CEL itself has not parsed it yet."""
         if len(source) > MAX_CONDITION:
             raise Invalid(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from adaptry.core.digest import Digest
 from adaptry.core.evidence.values import Direction
-from adaptry.core.gates.expression import Call, Condition
+from adaptry.core.gates.expression import Call, PolicyCondition
 
 
 class Fact(BaseModel):
@@ -125,5 +125,5 @@ def split_metric(call: Call) -> tuple[str, str | None]:
     return metric, call.optional("filter") or (filter or None)
 
 
-def calls_of(conditions: Iterable[Condition], *functions: str) -> tuple[Call, ...]:
+def calls_of(conditions: Iterable[PolicyCondition], *functions: str) -> tuple[Call, ...]:
     return tuple(call for one in conditions for call in one.calls if call.function in functions)

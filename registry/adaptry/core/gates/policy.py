@@ -17,7 +17,7 @@ import yaml
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
-from adaptry.core.gates.expression import Condition
+from adaptry.core.gates.expression import PolicyCondition
 from adaptry.core.processes import yaml_reader
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.core.suggestions import suggestion
@@ -56,7 +56,7 @@ class Policy:
     """The alias, and the conditions with their text as it was written."""
 
     alias: str
-    conditions: tuple[Condition, ...]
+    conditions: tuple[PolicyCondition, ...]
     description: str = ""
 
     @classmethod
@@ -120,7 +120,7 @@ def _description(document: dict[str, Any]) -> str:
     return text
 
 
-def _conditions(document: dict[str, Any], lines: _Lines) -> tuple[Condition, ...]:
+def _conditions(document: dict[str, Any], lines: _Lines) -> tuple[PolicyCondition, ...]:
     """(`Any`: YAML.)"""
     required = document.get("require")
     if not isinstance(required, list) or not required:
@@ -130,12 +130,12 @@ def _conditions(document: dict[str, Any], lines: _Lines) -> tuple[Condition, ...
     return tuple(_condition(text, line) for text, line in zip(required, lines.conditions, strict=True))
 
 
-def _condition(text: object, line: int) -> Condition:
+def _condition(text: object, line: int) -> PolicyCondition:
     if not isinstance(text, str):
         raise Invalid(
             f"line {line}: a condition is a text; put one with a colon or a leading ! in quotation marks"
         )
     try:
-        return Condition.parse(text)
+        return PolicyCondition.parse(text)
     except Invalid as error:
         raise Invalid(f"line {line}: {error.message}, in the condition {text[:100]!a}") from None

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from adaptry.core.errors import Invalid, MissingDependency, Unavailable
 from adaptry.core.evidence import lm_eval
 from adaptry.core.gates.evaluation import ConditionResult, check_types, evaluate
-from adaptry.core.gates.expression import Condition
+from adaptry.core.gates.expression import PolicyCondition
 from adaptry.core.gates.facts import GateFacts
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout
 from adaptry.core.processes.worker_pool import run_in_worker
@@ -83,14 +83,14 @@ def answer(data: bytes, what: str, *arguments: str) -> bytes:
 
 def _evaluate(data: bytes) -> bytes:
     request = json.loads(data)
-    conditions = [Condition.parse(text) for text in request["conditions"]]
+    conditions = [PolicyCondition.parse(text) for text in request["conditions"]]
     return _RESULTS.dump_json(evaluate(conditions, GateFacts.model_validate(request["facts"])))
 
 
 def _check(data: bytes) -> bytes:
     for text in json.loads(data):
         try:
-            check_types(Condition.parse(text))
+            check_types(PolicyCondition.parse(text))
         except Invalid as error:
             raise Invalid(f"{error.message}, in the condition {text[:100]!a}") from None
     return b""

@@ -20,7 +20,7 @@ from adaptry.core.errors import AdaptryError, CorruptData, Invalid, MissingDepen
 from adaptry.core.gates import process
 from adaptry.core.gates.decision import PolicyFact, PromotionDecision, refusal, verdict_of
 from adaptry.core.gates.evaluation import ConditionResult, find_evidence
-from adaptry.core.gates.expression import Call, Condition
+from adaptry.core.gates.expression import Call, PolicyCondition
 from adaptry.core.gates.facts import (
     ApprovalFact,
     ComparedFact,
@@ -83,7 +83,7 @@ def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDe
     process.require_installed()
     conditions = [one for policy in found for one in Policy.parse(policy.text).conditions]
     if move.request.condition is not None:
-        conditions.append(Condition.parse(move.request.condition))
+        conditions.append(PolicyCondition.parse(move.request.condition))
         process.check_conditions([move.request.condition])
     gathered = PromotionDecision(
         name=move.adapter.name,
@@ -135,7 +135,7 @@ def _evaluated(
     context: RegistryContext,
     tx: Transaction,
     move: Move,
-    conditions: Sequence[Condition],
+    conditions: Sequence[PolicyCondition],
     gathered: PromotionDecision,
 ) -> PromotionDecision:
     goes_back = move.request.condition is None and is_rollback(tx, move)
@@ -186,7 +186,7 @@ class _Gathering:
     context: RegistryContext
     tx: Transaction
     move: Move
-    conditions: Sequence[Condition]
+    conditions: Sequence[PolicyCondition]
 
     def facts(self) -> GateFacts:
         compared = dict.fromkeys(
@@ -244,7 +244,7 @@ _OF_TASKS = ("eval", "has_metric", "noninferior", "comparable")
 
 
 def _fits(
-    context: RegistryContext, tx: Transaction, move: Move, conditions: Sequence[Condition]
+    context: RegistryContext, tx: Transaction, move: Move, conditions: Sequence[PolicyCondition]
 ) -> Iterator[FitFact]:
     """The verdicts of the runtimes that the conditions name."""
     names = dict.fromkeys(call.text("runtime") for call in calls_of(conditions, "fits"))
@@ -278,7 +278,7 @@ def _fit(adapter: Adapter, name: str, base: BaseRecord | None) -> FitFact:
 
 
 def _base_of(
-    context: RegistryContext, tx: Transaction, move: Move, conditions: Sequence[Condition]
+    context: RegistryContext, tx: Transaction, move: Move, conditions: Sequence[PolicyCondition]
 ) -> str | None:
     """The base of the version, if a verdict depends on it; a version may be bound to another one later."""
     if not calls_of(conditions, "fits"):
@@ -288,7 +288,7 @@ def _base_of(
 
 
 def _pairs(
-    context: RegistryContext, tx: Transaction, conditions: Sequence[Condition], facts: GateFacts
+    context: RegistryContext, tx: Transaction, conditions: Sequence[PolicyCondition], facts: GateFacts
 ) -> Iterator[PairedFact]:
     """The comparisons by document, where both versions have samples."""
     seen = set()
