@@ -35,7 +35,8 @@ class LocalIssuer:
     """
 
     def __init__(self) -> None:
-        self.url = self.name = ""
+        self.name = f"local-{secrets.token_hex(8)}"
+        self.url = ""
         self.key: RSAKey | ECKey = rsa_key("first")
         self.published: list[RSAKey | ECKey] = [self.key]
         self.is_away = False
@@ -91,18 +92,20 @@ class LocalIssuer:
 
 @contextmanager
 def running_issuer() -> Iterator[LocalIssuer]:
+    """Its name is part of its address, since the port of one that is gone can be another's later."""
     issuer = LocalIssuer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            issuer.requests.append(self.path)
-            found = issuer.document(self.path)
+            path = self.path.removeprefix(f"/{issuer.name}")
+            issuer.requests.append(path)
+            found = issuer.document(path)
             self.answer(503 if issuer.is_away else 200 if found else 404, found)
 
         def do_POST(self) -> None:
             issuer.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             issuer.authorizations.append(self.headers["Authorization"])
-            found = issuer.answers[self.path]
+            found = issuer.answers[self.path.removeprefix(f"/{issuer.name}")]
             status, document = found if isinstance(found, tuple) else (200, found)
             self.answer(status, document)
 
@@ -117,8 +120,7 @@ def running_issuer() -> Iterator[LocalIssuer]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        issuer.url = f"http://127.0.0.1:{server.server_port}"
-        issuer.name = f"local-{server.server_port}"
+        issuer.url = f"http://127.0.0.1:{server.server_port}/{issuer.name}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         yield issuer

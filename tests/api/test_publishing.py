@@ -223,11 +223,11 @@ def test_one_issuer_cannot_speak_for_another(publishing: Server, issuer: LocalIs
         assert_refused(exchange(publishing, honest), "invalid_grant", "no publisher of acme/tone")
 
 
-def test_an_issuer_whose_metadata_names_another_is_not_believed(server: Server, issuer: LocalIssuer) -> None:
+def test_an_issuer_whose_metadata_names_another_is_not_believed(
+    publishing: Server, issuer: LocalIssuer
+) -> None:
     issuer.named = "https://token.actions.githubusercontent.com"
-    trust(server, issuer)
-    server.registry().publishers.add(TONE, rule(issuer))
-    answer = exchange(server, issuer.token())
+    answer = exchange(publishing, issuer.token())
     assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
 
 
