@@ -92,12 +92,26 @@ def test_a_grant_that_would_say_something_else_than_it_seems_is_refused(
         grant(permission, resource, *conditions)
 
 
+def test_a_role_with_a_condition_is_refused_because_it_includes_read() -> None:
+    with pytest.raises(Invalid, match="grant single actions instead of maintainer"):
+        grant("maintainer", "acme", "alias!=prod")
+
+
 def test_all_conditions_of_a_grant_must_hold() -> None:
     grants = [grant("viewer", "acme"), grant("alias.move", "acme", "alias!=prod", "before=2026-12-01T12:00Z")]
 
     assert is_allowed(grants, "alias.move", alias="stage", now=NOON.replace(hour=11))
     assert not is_allowed(grants, "alias.move", alias="prod", now=NOON.replace(hour=11))
     assert not is_allowed(grants, "alias.move", alias="stage", now=NOON)
+
+
+def test_a_grant_on_a_namespace_is_about_no_other() -> None:
+    grants = [grant("maintainer", "acme"), grant("viewer", "team-*")]
+
+    assert is_allowed(grants, "push", "acme/tone")
+    assert is_allowed(grants, "read", "team-7/tone")
+    assert not is_allowed(grants, "push", "acme-2/tone")
+    assert not is_allowed(grants, "read", "evil/tone")
 
 
 def test_a_grant_on_adapters_by_name_is_about_no_others() -> None:
@@ -162,6 +176,14 @@ def test_an_owner_gives_nothing_that_they_have_not(permission: str, resource: st
 
     with pytest.raises(PermissionDenied):
         require_delegation(owner, grant(permission, resource), Facts())
+
+
+def test_an_owner_of_many_namespaces_grants_in_one_at_a_time() -> None:
+    owner = Identity.with_role("olga", "owner", ("team-*",))
+    require_delegation(owner, grant("viewer", "team-7"), Facts())
+
+    with pytest.raises(PermissionDenied, match="more than one namespace"):
+        require_delegation(owner, grant("viewer", "team-*"), Facts())
 
 
 def test_a_maintainer_gives_nothing() -> None:
