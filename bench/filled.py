@@ -41,6 +41,8 @@ _POSTINGS = {
     ("tag", "seldom"): "id % {rare} = 11",
     ("word", "tone"): "id % 3 = 0",
     ("word", "unusual"): "id % {rare} = 13",
+    ("finding", "base_unknown"): "id % 3 = 1",
+    ("finding", "nan_weights"): "id % {rare} = 17",
     ("visibility", "private"): "1 = 1",
     ("state", "active"): "1 = 1",
 }
@@ -117,6 +119,10 @@ def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str
         return f"WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < {limit})"
 
     digest = "printf('%064x', id)" if is_sqlite else "lpad(to_hex(id), 64, '0')"
+    span = f"(id * 1000 / {count})"
+    day = f"datetime('2023-01-01', '+' || {span} || ' days')"
+    if not is_sqlite:
+        day = f"timestamptz '2023-01-01 00:00:00Z' + {span} * interval '1 day'"
     name = f"'team-' || (id % {namespaces}) || '/adapter-' || id"
     yield f"INSERT INTO namespaces (name) {numbers(namespaces)} SELECT 'team-' || (id - 1) FROM ids"
     yield (
@@ -128,9 +134,15 @@ def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str
     yield (
         "INSERT INTO versions (id, adapter_id, number, digest, state, created_at, created_by, method, rank,"
         f" targets, traits, parameters, size, weights, base_status, findings, downloads) {numbers(count)}"
-        f" SELECT id, 1 + (id - 1) % {adapters}, 1 + (id - 1) / {adapters}, {digest}, 'active', '2026-01-01',"
+        f" SELECT id, 1 + (id - 1) % {adapters}, 1 + (id - 1) / {adapters}, {digest}, 'active', {day},"
         f" 'bench', 'lora', CASE WHEN id % {rare} = 1 THEN 512 ELSE 4 << (id % 5) END, '[\"q_proj\","
         f" \"v_proj\"]', '[]', id % 1000000, id % 1000000000, {digest}, 'verified', 0, id % 100 FROM ids"
+    )
+    yield "UPDATE versions SET alpha = 8 + id % 3, findings = CASE WHEN id % 3 = 1 THEN 1 ELSE 0 END"
+    yield (
+        "INSERT INTO metric_values (version_id, metric, value, logged_at, logged_by, task) SELECT id,"
+        f" 'exact_match', {_RANDOM}, '2026-01-01', 'bench', CASE WHEN id % {rare} = 19 THEN 'seldom' ELSE"
+        " 'gsm8k' END FROM versions WHERE id % 2 = 1"
     )
     yield (
         "INSERT INTO metric_summaries (version_id, metric, newest, highest, lowest) SELECT id, 'accuracy',"

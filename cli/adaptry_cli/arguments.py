@@ -170,6 +170,8 @@ ALIAS = _WordParam(_aliases)
 VERSION = _WordParam(_versions)
 NAMESPACE = _WordParam(candidates.namespaces)
 ADAPTER_OR_NAMESPACE = _WordParam(candidates.names)
+QUERY = _WordParam(lambda ctx, typed: candidates.query_terms(typed))
+SEARCH_ORDER = _WordParam(lambda ctx, typed: candidates.search_orders(typed))
 FOLDER = click.Path(path_type=Path)
 
 

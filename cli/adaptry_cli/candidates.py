@@ -1,4 +1,5 @@
-"""What a half-typed word can become: adapters, versions and aliases behind an `@`, bases, methods, engines.
+"""What a half-typed word can become: adapters, versions and aliases behind an `@`, bases, methods, engines,
+fields of a query.
 
 A server has two seconds to answer. If it does not, or if there is an error, nothing is completed and no
 message is shown.
@@ -96,6 +97,27 @@ def engines(typed: str) -> list[str]:
     from adaptry.checks.runtimes import ENGINES
 
     return _beginning(typed, ENGINES)
+
+
+def query_terms(typed: str) -> list[str]:
+    """Fields of a query, also behind a `-` or a parenthesis; engines behind `fits:`."""
+    from adaptry.core.query_terms import DATE_FIELDS, DIGEST_FIELDS, HAS_FIELDS, NUMBER_FIELDS, TEXT_FIELDS
+
+    body = typed.lstrip("-(")
+    if body.startswith("fits:"):
+        found = [f"fits:{engine}" for engine in engines(body.removeprefix("fits:"))]
+    else:
+        named = [f"{field}:" for field in (*TEXT_FIELDS, *DIGEST_FIELDS, "fits")]
+        compared = [*NUMBER_FIELDS, *DATE_FIELDS, "metric.", "eval."]
+        found = _beginning(body, [*named, *compared, *(f"has:{field}" for field in HAS_FIELDS)])
+    return [typed.removesuffix(body) + word for word in found]
+
+
+def search_orders(typed: str) -> list[str]:
+    """Keys by which a search is sorted."""
+    from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
+
+    return _beginning(typed, (key.replace("NAME", "").replace("TASK.METRIC", "") for key in SEARCH_SORT_KEYS))
 
 
 def _beginning(typed: str, words: Iterable[str]) -> list[str]:

@@ -98,6 +98,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry search tone",
         "adaptry search 'base:org/model rank<=16 metric.accuracy>=0.9'",
         "adaptry search 'method:lora -tag:draft state:*'",
+        "adaptry search 'fits:vllm (alias:prod OR created>=7d)' --sort eval.gsm8k.exact_match",
     ),
     "show": ("adaptry show acme/tone", "adaptry show acme/tone@prod --json"),
     "history": ("adaptry history acme/tone", "adaptry history acme/tone --exact-times"),

@@ -7,6 +7,8 @@ import re
 import click
 
 from adaptry.registry.interface import Registry
+from adaptry.registry.records import Page, VersionInfo
+from adaptry_cli.arguments import QUERY, SEARCH_ORDER
 from adaptry_cli.command import Command, command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import (
@@ -20,40 +22,68 @@ from adaptry_cli.version_table import print_versions
 QUERY_HELP = """\b
 Terms of a query:
   WORD                 a word in the name, the description or a tag
-  FIELD:TEXT           name, namespace, base, method, module, trait, alias, tag, state, by;
-                       TEXT may end in *
+  FIELD:TEXT           name, namespace, base, method, module, trait, alias, tag, licence, state,
+                       by, finding, loaded (a worker or engine); TEXT may end in *
   FIELD:DIGEST         digest, parent; sha256:…, or its first digits and *
-  FIELD<=NUMBER        rank, size, parameters, version, downloads; also = != < > >=
+  FIELD<=NUMBER        rank, alpha, size, parameters, version, downloads, findings; also = != < > >=
+  FIELD>=DATE          created, updated (its adapter); 2026-01-31, 2026-01, or a span before now: 7d
   metric.NAME>=NUMBER  the newest value; max:metric.NAME and min:metric.NAME take the extremes
-  -TERM                excludes what TERM finds
+  eval.TASK.METRIC>=N  the newest evidence; eval.TASK.METRIC,FILTER for one of several filters
+  has:FIELD            alias, tag, trait, parent, finding, licence, rank, alpha, metric.NAME,
+                       eval.TASK, eval.TASK.METRIC
+  fits:ENGINE          an engine serves it as trained: fits:vllm@0.32,max_lora_rank=64
+  -TERM, -(…)          excludes what TERM or the group finds
+  A OR B, ( )          either; terms beside each other bind more: a b OR c is (a b) OR c
 
 Without a state: term, active and deprecated versions are found; state:* finds all."""
-_EXCLUDING = re.compile(r"-[^\W\d].|-\"")  # an option of one letter ends after it
+_EXCLUDING = re.compile(r"-[^\W\d].|-[\"(]")  # an option of one letter ends after it
+_MARK = "\0"  # no word of a command line contains it
 
 
 class _QueryCommand(Command):
-    """A command whose arguments are terms: `-method:lora` is a term that excludes, not an option."""
+    """A command whose arguments are terms: `-method:lora` is a term that excludes, not an option. Their
+    order matters, so such words are marked, and not moved behind a `--`.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
             return super().parse_args(ctx, args)
-        excluding = [word for word in args if _EXCLUDING.match(word)]
-        others = [word for word in args if not _EXCLUDING.match(word)]
-        return super().parse_args(ctx, [*others, "--", *excluding])
+        return super().parse_args(
+            ctx, [f"{_MARK}{word}" if _EXCLUDING.match(word) else word for word in args]
+        )
 
 
 @command(cls=_QueryCommand, epilog=QUERY_HELP)
-@click.argument("query", nargs=-1)
+@click.argument("query", nargs=-1, type=QUERY)
+@click.option(
+    "--sort",
+    metavar="KEY",
+    default="newest",
+    show_default=True,
+    type=SEARCH_ORDER,
+    help=(
+        "newest, name, created, updated, downloads, rank, alpha, size, metric.NAME or eval.TASK.METRIC. All"
+        " but names: the largest or newest first, versions without a value last."
+    ),
+)
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
 @limit_option
 @registry_option
 @json_option
-def search(registry: Registry, query: tuple[str, ...], limit: int, as_json: bool) -> None:
+def search(
+    registry: Registry, query: tuple[str, ...], sort: str, reverse: bool, limit: int, as_json: bool
+) -> None:
     """Find versions by base, method, rank, module, metric and more.
 
-    A version is found if all terms of the QUERY hold. The newest versions come first.
+    A version is found if all terms of the QUERY hold; OR and parentheses, which a shell needs quoted, combine
+    terms. The newest versions come first, unless --sort names another order.
     """
-    text = " ".join(query)
-    found = collect_pages(lambda cursor, many: registry.versions.search(text, cursor, many), limit)
+    text = " ".join(query).replace(_MARK, "")
+
+    def page(cursor: str | None, count: int) -> Page[VersionInfo]:
+        return registry.versions.search(text, cursor, count, sort=sort, reverse=reverse)
+
+    found = collect_pages(page, limit)
     print_versions(registry.bases, found, as_json)
     if not found:
         print_err("no version matches")

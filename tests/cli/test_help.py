@@ -125,6 +125,10 @@ COMPLETED = {
     "adaptry combine --method dare_l": ["dare_linear"],
     "adaptry export acme/tone --for llama": ["llama.cpp"],
     "adaptry ls ac": ["acme/tone"],
+    "adaptry search fin": ["finding:", "findings"],
+    "adaptry search has:me": ["metric"],
+    "adaptry search fits:vl": ["vllm"],
+    "adaptry search tone --sort upd": ["updated"],
 }
 
 

@@ -7,6 +7,7 @@ On SQLite the steps of its virtual machine are counted, on PostgreSQL the rows t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -22,6 +23,7 @@ from adaptry.storage.catalog import adapter_pages, search
 from adaptry.storage.catalog.access import read_scope
 from adaptry.storage.catalog.adapter_pages import Listing
 from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.search import SearchRequest
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.testing.postgres import PostgresServer
 
@@ -75,10 +77,10 @@ def fill(catalog: str, adapters: int) -> str:
             f" 'team-' || (id % {NAMESPACES}), '', '[]', {visibility}, '2026-01-01', {day}, {VERSIONS + 1},"
             f" id % 7, {VERSIONS} FROM ids",
             "INSERT INTO versions (id, adapter_id, number, digest, state, created_at, created_by, method,"
-            " weights, base_status, targets, traits, parameters, size, findings, downloads)"
+            " weights, base_status, targets, traits, parameters, size, findings, downloads, rank, alpha)"
             f" {numbers(adapters * VERSIONS)} SELECT id, 1 + (id - 1) % {adapters},"
-            f" 1 + (id - 1) / {adapters}, {digest}, 'active', '2026-01-01', 'ann', 'lora', {digest},"
-            " 'verified', '[]', '[]', 1, 1, 0, 0 FROM ids",
+            f" 1 + (id - 1) / {adapters}, {digest}, 'active', {day}, 'ann', 'lora', {digest},"
+            " 'verified', '[]', '[]', 1, id % 1000, id % 2, id % 3, 4 + 4 * (id % 5), 8 + id % 7 FROM ids",
             "INSERT INTO terms (id, field, text) VALUES (1, 'visibility', 'public'), (2, 'word', 'tone')",
             terms("namespace", 9, "'team-' || (id - 1)", NAMESPACES),
             terms("name", 999, adapter, adapters),
@@ -86,6 +88,8 @@ def fill(catalog: str, adapters: int) -> str:
             f"{posted} 2, id FROM versions WHERE (adapter_id / 40) % 10 = 3",
             f"{posted} 10 + adapter_id % {NAMESPACES}, id FROM versions",
             f"{posted} 999 + adapter_id, id FROM versions",
+            "INSERT INTO metric_values (version_id, metric, value, logged_at, logged_by, task) SELECT id,"
+            f" 'acc', (id % 10) / 10.0, {day}, 'ann', 'exam' FROM versions WHERE id % 2 = 0",
             "INSERT INTO metric_summaries (version_id, metric, newest, highest, lowest)"
             " SELECT id, 'accuracy', (adapter_id / 40) % 10 / 10.0, 0, 0 FROM versions",
         ):
@@ -167,17 +171,38 @@ def test_a_search_reads_as_much_in_a_large_registry(
     """(PostgreSQL reads a table of so few rows as a whole.)"""
     catalogs = [Catalog(url) for url in sqlite_catalogs]
     monkeypatch.setattr(search, "SELECTIVE", 20)  # so that the small registry has more of everything, too
-    for query in ("", "metric.accuracy>=0.9", "tone", "tone metric.accuracy>=0.3", "unknown", "-tone"):
-
-        def two_pages(tx: Transaction, query: str = query) -> None:
-            scope = read_scope(tx, identity)
-            page = search.search(tx, scope, query, None, 10)
-            search.search(tx, scope, query, page.next, 10)
-
-        small, large = (rows_read(catalog, two_pages) for catalog in catalogs)
-        assert large <= 2 * small + 2_000, (query, small, large)  # all versions: 30,000
+    monkeypatch.setattr(search, "MOST_TESTS", 400)  # so that rare matches are bounded
+    for query in QUERIES:
+        for sort in ("newest", SORTS[QUERIES.index(query) % len(SORTS)]):
+            check_flat(catalogs, identity, query, sort)
+    for sort in SORTS:
+        check_flat(catalogs, identity, "rank<=16", sort)
+        check_flat(catalogs, identity, "tone -tone", sort)
     for catalog in catalogs:
         catalog.close()
+
+
+QUERIES = (
+    *("", "metric.accuracy>=0.9", "tone", "tone metric.accuracy>=0.3", "unknown", "-tone"),
+    *("tone OR rank=4", "tone -tone", "(tone OR alpha>=14) findings>0", "-(rank=4 OR rank=8)"),
+    *("unknown OR digest:0000*", "created>=2026-01-20", "created<2026-01-05", "updated<2026-01-03"),
+    *("has:eval.exam", "eval.exam.acc>=0.8", "eval.exam.none>0", "has:alias", "loaded:*", "finding:none"),
+    *("has:rank size>=990", "namespace:team-7 OR namespace:team-11", "metric.accuracy<0 OR tone"),
+)
+SORTS = ("name", "created", "updated", "rank", "alpha", "size", "metric.accuracy", "eval.exam.acc")
+
+
+def check_flat(catalogs: list[Catalog], identity: Identity, query: str, sort: str) -> None:
+    """Asserts that two pages of a search cost about as much in the large registry."""
+    now = datetime(2026, 2, 1, tzinfo=UTC)
+
+    def two_pages(tx: Transaction) -> None:
+        scope = read_scope(tx, identity)
+        page = search.search(tx, scope, SearchRequest(query, None, 10, sort), now)
+        search.search(tx, scope, SearchRequest(query, page.next, 10, sort), now)
+
+    small, large = (rows_read(catalog, two_pages) for catalog in catalogs)
+    assert large <= 2 * small + 2_000, (query, sort, small, large)  # all versions: 30,000
 
 
 MIXED = reader("team-1", "team-2*", "team-30/adapter-1*", "team-30/adapter-30", "team-5/adapter-5")

@@ -9,9 +9,14 @@ from fastapi import Query
 from adaptry.core import query
 from adaptry.registry import protocol
 from adaptry.registry.records import Page, VersionInfo
+from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
-from adaptry_api.routes.parameters import Cursor, Limit
+from adaptry_api.routes.parameters import Cursor, Limit, Reverse
 
+_SORT = (
+    f"The order: {', '.join(f'`{key}`' for key in SEARCH_SORT_KEYS)}. All but `name` begin with the newest or"
+    " the largest values; versions without a value come last."
+)
 ROUTES = guarded_router(f"{protocol.PREFIX}/search", "search")
 
 
@@ -21,10 +26,16 @@ def search_versions(
     q: Annotated[str, Query(description=query.GRAMMAR)] = "",
     cursor: Cursor = None,
     limit: Limit = 50,
+    sort: Annotated[str, Query(max_length=512, description=_SORT)] = "newest",
+    reverse: Reverse = False,
 ) -> Page[VersionInfo]:
-    """Search versions, newest first.
+    """Search versions.
 
-    Without `q`, the result is all versions that the caller may read. A query is a list of conditions that
-    must all hold, such as `base:meta-llama/Llama-3.1-8B rank<=16 metric.accuracy>0.8`.
+    Without `q`, the result is all versions that the caller may read. Conditions beside each other must all
+    hold, such as `base:meta-llama/Llama-3.1-8B rank<=16 metric.accuracy>0.8`; `OR`, parentheses and `-`
+    combine them, such as `(alias:prod OR alias:canary) -tag:draft`.
+
+    A request reads a limited number of rows. Where few versions match, a page has fewer than `limit` items,
+    maybe none, and still a `next`: continue until there is none.
     """
-    return registry.versions.search(q, cursor, limit)
+    return registry.versions.search(q, cursor, limit, sort=sort, reverse=reverse)

@@ -103,6 +103,11 @@ class Spec(_Value):
         return max(self.ranks, default=None)
 
     @property
+    def alpha(self) -> float | None:
+        """The largest alpha; None for methods that have none."""
+        return max((module.alpha for module in self.modules if module.rank and module.alpha), default=None)
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """The last parts of the adapted modules' paths, sorted: `k_proj`, `q_proj`."""
         return tuple(sorted({module.path.rsplit(".", 1)[-1] for module in self.modules}))

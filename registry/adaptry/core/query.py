@@ -1,27 +1,34 @@
-"""The search language: words and `field:value` terms, all of which must hold.
+"""The search language: words and `field:value` terms, combined with `OR`, parentheses and `-`.
 
-    base:org/model method:lora rank<=16 module:q_proj metric.accuracy>=0.9 alias:prod tone
+    base:org/model method:lora rank<=16 (metric.accuracy>=0.9 OR eval.gsm8k.exact_match>=0.7) -tag:draft
 
-If a metric has several values, the newest counts; the prefixes `max:` and `min:` select the largest and the
-smallest. A `-` before a term negates it. Parsing returns a value, which `catalog.search` turns into SQL.
+Terms beside each other must all hold; `OR` binds less than that, and `-` (or `NOT`) more, so that `a b OR c`
+means `(a b) OR c`. `AND` may be written between terms. If a metric has several values, the newest counts; the
+prefixes `max:` and `min:` select the largest and the smallest. Parsing returns a value for
+`catalog.search`.
 """
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
 
 from adaptry.core.errors import InvalidQuery
-from adaptry.core.suggestions import suggestion
+from adaptry.core.query_terms import (
+    DATE_FIELDS,
+    DIGEST_FIELDS,
+    HAS_FIELDS,
+    NUMBER_FIELDS,
+    TEXT_FIELDS,
+    FitsTerm,
+    Term,
+    TextTerm,
+    is_relative,
+    parse_term,
+)
 
-Operator = Literal["=", "!=", "<", "<=", ">", ">="]
-Pick = Literal["newest", "max", "min"]
-
-TEXT_FIELDS = ("name", "namespace", "base", "method", "module", "trait", "alias", "tag", "state", "by")
-DIGEST_FIELDS = ("digest", "parent")
-NUMBER_FIELDS = ("rank", "size", "parameters", "version", "downloads")
 GRAMMAR = (
     "words to find in names, descriptions and tags; "
     + ", ".join(f"{field}:TEXT" for field in TEXT_FIELDS)
@@ -29,147 +36,196 @@ GRAMMAR = (
     + " and ".join(f"{field}:DIGEST" for field in DIGEST_FIELDS)
     + " (a revision's, or that of one it was made from: sha256:…, or its beginning and *); "
     + ", ".join(NUMBER_FIELDS)
-    + " and metric.NAME (or max:metric.NAME, min:metric.NAME) with = != < <= > >= and a number; "
-    "a - before a term excludes"
+    + ", metric.NAME (or max:metric.NAME, min:metric.NAME) and eval.TASK.METRIC with = != < <= > >= and a"
+    " number; "
+    + " and ".join(DATE_FIELDS)
+    + " with the same and a date (2026-01-31), or a span before now (7d); "
+    + ", ".join(f"has:{field}" for field in HAS_FIELDS)
+    + " (has:metric.NAME, has:eval.TASK.METRIC); fits:ENGINE; "
+    "OR and parentheses combine terms: terms beside each other all hold, and bind more than OR; "
+    "a - before a term or a group excludes"
 )
 MAX_LENGTH = 1024
 MAX_TERMS = 32
+MAX_DEPTH = 8
 
-_TERM = re.compile(r'-?(?:[^\s"]|"[^"]*")+')
-_METRIC = re.compile(r"(?:(max|min):)?metric\.([A-Za-z0-9][A-Za-z0-9_./-]{0,63}?)(<=|>=|!=|=|<|>|:)(.+)")
-_NUMBER = re.compile(rf"({'|'.join(NUMBER_FIELDS)})(<=|>=|!=|=|<|>|:)(.+)")
-_TEXT = re.compile(r"([A-Za-z_]+):(.*)", re.DOTALL)
-_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64}|[0-9a-f]{4,63}\*)")
-_SUFFIXES = {
-    "k": 1e3,
-    "m": 1e6,
-    "g": 1e9,
-    "kb": 1e3,
-    "mb": 1e6,
-    "gb": 1e9,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-}
+_TOKEN = re.compile(r'[()]|-(?=\()|-?(?:[^\s"()]|"[^"]*")+')
+_OPERATORS = ("OR", "AND", "NOT")
+_QUOTE = "quote a text that contains one"
+_CLOSED = f"a parenthesis is closed that was not opened; {_QUOTE}"
 
 
 @dataclass(frozen=True, slots=True)
-class WordTerm:
-    """A word in the adapter's name, its description or a tag."""
+class Not:
+    """What `part` does not find."""
 
-    text: str
-    negated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TextTerm:
-    """A field that must equal a text, or begin with it."""
-
-    field: str
-    text: str
-    is_prefix: bool = False
-    negated: bool = False
+    part: Node
 
 
 @dataclass(frozen=True, slots=True)
-class NumberTerm:
-    """A numeric field compared with a number."""
+class And:
+    """What all parts find; without parts, everything."""
 
-    field: str
-    operator: Operator
-    value: float
-    negated: bool = False
+    parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class MetricTerm:
-    """A metric compared with a number. `pick` says which of its values counts."""
+class Or:
+    """What any part finds."""
 
-    metric: str
-    operator: Operator
-    value: float
-    pick: Pick = "newest"
-    negated: bool = False
+    parts: tuple[Node, ...]
 
 
-Term = WordTerm | TextTerm | NumberTerm | MetricTerm
+Node = Term | Not | And | Or
 
 
-def parse(text: str) -> tuple[Term, ...]:
-    """The terms of a query; empty text matches all. Raises `InvalidQuery`, which names the wrong term."""
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parsed query: the conditions that must all hold, and how many terms they have. `is_relative`: it
+    depends on the present time.
+    """
+
+    parts: tuple[Node, ...] = ()
+    terms: int = 0
+    is_relative: bool = False
+
+    @property
+    def names_states(self) -> bool:
+        """Whether it finds versions by their state, so that none is left out by default."""
+        return any(
+            isinstance(term, TextTerm) and term.field == "state" and not is_negated
+            for term, is_negated in _terms(And(self.parts))
+        )
+
+
+def parse(text: str, now: datetime | None = None) -> Query:
+    """The conditions of a query; empty text matches all. Raises `InvalidQuery`, which names the wrong term.
+
+    `now` is the moment from which spans such as `7d` are counted.
+    """
     if len(text) > MAX_LENGTH:
         raise InvalidQuery(f"a query is at most {MAX_LENGTH} characters")
     if text.count('"') % 2:
         raise InvalidQuery(f"a quotation mark is not closed in {text!r}")
-    terms = tuple(_term(token) for token in _TERM.findall(text))
-    if len(terms) > MAX_TERMS:
-        raise InvalidQuery(f"a query has at most {MAX_TERMS} terms")
-    return terms
+    parser = _Parser(_TOKEN.findall(text), now or datetime.now(UTC))
+    root = parser.parse()
+    parts = root.parts if isinstance(root, And) else (root,)
+    _check_fits(parts)
+    return Query(parts, parser.terms, parser.is_relative)
 
 
-def _term(token: str) -> Term:
-    negated = token.startswith("-") and len(token) > 1
-    body = (token[1:] if negated else token).replace('"', "")
-    if match := _METRIC.fullmatch(body):
-        pick: Pick = "max" if match[1] == "max" else "min" if match[1] == "min" else "newest"
-        return MetricTerm(match[2], _operator(match[3]), _number(match[4], body), pick, negated)
-    if match := _NUMBER.fullmatch(body):
-        return NumberTerm(match[1], _operator(match[2]), _number(match[3], body), negated)
-    if match := _TEXT.fullmatch(body):
-        field, text = match[1], match[2]
-        if field in DIGEST_FIELDS:
-            return _digest(field, text, negated)
-        if field not in TEXT_FIELDS:
-            raise InvalidQuery(_unknown_field(field, token))
-        if not text.strip("*") and token != "state:*":
-            raise InvalidQuery(f"{field}: needs a text, as in {field}:something")
-        return TextTerm(field, text.rstrip("*"), text.endswith("*"), negated)
-    if re.search(r"[<>=]", body):
-        raise InvalidQuery(_cannot_compare(body, token))
-    return WordTerm(body, negated)
+def also(query: str, term: str) -> str:
+    """The query of what a query finds and a further term finds as well."""
+    if not query.strip():
+        return term
+    return f"({query}) {term}" if "OR" in query else f"{query} {term}"
 
 
-def _unknown_field(field: str, token: str) -> str:
-    known = (*TEXT_FIELDS, *DIGEST_FIELDS, *NUMBER_FIELDS, "metric")
-    near = suggestion(field, known) or f" (fields: {', '.join(known[:-1])}, metric.NAME)"
-    return f"unknown field {field!r} in {token[:80]!r}{near}"
+class _Parser:
+    """A recursive descent over the tokens."""
+
+    def __init__(self, tokens: list[str], now: datetime) -> None:
+        self._tokens, self._at, self._now, self._depth = tokens, 0, now, 0
+        self.terms, self.is_relative = 0, False
+
+    def parse(self) -> Node:
+        if not self._tokens:
+            return And(())
+        found = self._alternatives()
+        if self._next() is not None:
+            raise InvalidQuery(_CLOSED)
+        return found
+
+    def _alternatives(self) -> Node:
+        parts = [self._conjunction()]
+        while self._next() == "OR":
+            self._at += 1
+            parts.append(self._conjunction())
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
+
+    def _conjunction(self) -> Node:
+        parts = [self._factor()]
+        while (token := self._next()) is not None and token not in (")", "OR"):
+            if token == "AND":
+                self._at += 1
+            parts.append(self._factor())
+        if len(parts) == 1:
+            return parts[0]
+        return And(tuple(one for part in parts for one in (part.parts if isinstance(part, And) else (part,))))
+
+    def _factor(self) -> Node:
+        token = self._next()
+        if token is None or token in (")", "OR", "AND"):
+            raise InvalidQuery(self._missing(token))
+        self._at += 1
+        if token == "(":
+            return self._group()
+        if token in ("-", "NOT"):
+            return Not(self._nested())
+        if token.startswith("-") and len(token) > 1:
+            return Not(self._term(token[1:]))
+        return self._term(token)
+
+    def _nested(self) -> Node:
+        self._deeper()
+        found = self._factor()
+        self._depth -= 1
+        return found
+
+    def _group(self) -> Node:
+        self._deeper()
+        found = self._alternatives()
+        self._depth -= 1
+        if self._next() != ")":
+            raise InvalidQuery(f"a parenthesis is not closed; {_QUOTE}")
+        self._at += 1
+        return found
+
+    def _deeper(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise InvalidQuery(f"a query has at most {MAX_DEPTH} parentheses inside each other")
+
+    def _term(self, token: str) -> Term:
+        self.terms += 1
+        if self.terms > MAX_TERMS:
+            raise InvalidQuery(f"a query has at most {MAX_TERMS} terms")
+        self.is_relative = self.is_relative or is_relative(token)
+        return parse_term(token, self._now)
+
+    def _missing(self, token: str | None) -> str:
+        before = self._tokens[self._at - 1] if self._at else ""
+        if before == "(" and token == ")":
+            return f"parentheses are empty; {_QUOTE}"
+        if before == "-":
+            return "a - needs a term after it, as in -tag:draft"
+        word = token if token in _OPERATORS else before
+        if word in _OPERATORS:
+            return f'{word} needs a term on each side; quote it to search for the word: "{word}"'
+        return f"a parenthesis is not closed; {_QUOTE}" if token is None else _CLOSED
+
+    def _next(self) -> str | None:
+        return self._tokens[self._at] if self._at < len(self._tokens) else None
 
 
-def _cannot_compare(body: str, token: str) -> str:
-    """Why a term with `<`, `=` or `>` is none."""
-    name, operator, value = re.split(r"([<>=!]+)", body, maxsplit=1)
-    if name in (*TEXT_FIELDS, *DIGEST_FIELDS):
-        return f"{name} in {token[:80]!r} is a text: write {name}:{value[:40] or 'TEXT'}"
-    if name in NUMBER_FIELDS or name.startswith("metric."):
-        return f"{token[:80]!r} is not a comparison: write {name}{operator[:2]}NUMBER"
-    near = suggestion(name, NUMBER_FIELDS) or f" (fields: {', '.join(NUMBER_FIELDS)})"
-    return f"{name!r} in {token[:80]!r} is not a number{near}; a metric is written metric.{name}"
+def _terms(node: Node, is_negated: bool = False) -> Iterator[tuple[Term, bool]]:
+    """All terms of a node, and whether each is excluded."""
+    match node:
+        case Not(part):
+            yield from _terms(part, not is_negated)
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from _terms(part, is_negated)
+        case _:
+            yield node, is_negated
 
 
-def _digest(field: str, text: str, negated: bool) -> TextTerm:
-    """The term with its complete digest. Raises `InvalidQuery` for a malformed one, which would find
-    nothing.
-    """
-    match = _DIGEST.fullmatch(text.lower())
-    if not match:
-        raise InvalidQuery(
-            f"not a digest: {text[:80]!r} in {field}: (write {field}:sha256:<64 hex digits>,"
-            " or its first digits and *)"
-        )
-    return TextTerm(field, f"sha256:{match[1].rstrip('*')}", match[1].endswith("*"), negated)
-
-
-def _operator(text: str) -> Operator:
-    operators: dict[str, Operator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">=", "!=": "!="}
-    return operators.get(text, "=")
-
-
-def _number(text: str, where: str) -> float:
-    match = re.fullmatch(r"([-+0-9.eE]+)\s*([A-Za-z]*)", text)
-    try:
-        value = float(match[1]) * (_SUFFIXES[match[2].lower()] if match[2] else 1) if match else math.nan
-    except (ValueError, KeyError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise InvalidQuery(f"not a number: {text[:40]!r} in {where[:80]!r}")
-    return value
+def _check_fits(parts: tuple[Node, ...]) -> None:
+    """Verdicts are computed version by version, after everything else has narrowed the search."""
+    for part in parts:
+        plain = part.part if isinstance(part, Not) else part
+        if not isinstance(plain, FitsTerm) and any(isinstance(term, FitsTerm) for term, _ in _terms(part)):
+            raise InvalidQuery(
+                "fits: is computed for one version after another, so it cannot be inside OR or a group; move"
+                " it out of the parentheses, or search once for each engine"
+            )

@@ -15,7 +15,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SearchResult(Sequence[VersionInfo]):
-    """The versions that match a query, newest first. `has_more`: the limit cut the list."""
+    """The versions that match a query, in the order of the search. `has_more`: the limit cut the list."""
 
     query: str
     versions: tuple[VersionInfo, ...]
@@ -63,12 +63,14 @@ class SearchResult(Sequence[VersionInfo]):
         ]
 
 
-def search_versions(versions: Versions, query: str, limit: int) -> SearchResult:
-    """The first `limit` versions that match. Raises `InvalidQuery`."""
+def search_versions(
+    versions: Versions, query: str, limit: int, sort: str = "newest", reverse: bool = False
+) -> SearchResult:
+    """The first `limit` versions that match. Raises `InvalidQuery`, `Invalid` for an unknown sort key."""
     found: list[VersionInfo] = []
     cursor: str | None = None
     while len(found) < limit:
-        page = versions.search(query, cursor, min(_PAGE, limit - len(found)))
+        page = versions.search(query, cursor, min(_PAGE, limit - len(found)), sort=sort, reverse=reverse)
         found += page.items
         cursor = page.next
         if cursor is None:

@@ -1,4 +1,4 @@
-"""The orders of listings, as callers name them: `name`, `updated`, `metric.accuracy`.
+"""The orders of listings and searches, as callers name them: `name`, `updated`, `metric.accuracy`.
 
 All but `name` begin with the largest or newest. Adapters with equal values are in name order, versions with
 equal values newest first; versions without a value come last, in the reverse order too.
@@ -7,17 +7,33 @@ equal values newest first; versions without a value come last, in the reverse or
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from adaptry.core.errors import Invalid
+from adaptry.core.errors import Invalid, InvalidQuery
+from adaptry.core.query_terms import EvalName, parse_eval_name
 from adaptry.core.suggestions import suggestion
 
 AdapterSortKey = Literal["name", "updated", "downloads", "versions"]
 VersionColumn = Literal["newest", "downloads", "rank", "size"]
+SearchColumn = Literal["newest", "name", "created", "updated", "downloads", "rank", "alpha", "size"]
 
 ADAPTER_SORT_KEYS: tuple[AdapterSortKey, ...] = get_args(AdapterSortKey)
 VERSION_SORT_KEYS: tuple[str, ...] = (*get_args(VersionColumn), "metric.NAME")
-_METRIC = "metric."
+SEARCH_SORT_KEYS: tuple[str, ...] = (*get_args(SearchColumn), "metric.NAME", "eval.TASK.METRIC")
+_METRIC, _EVAL = "metric.", "eval."
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOrder:
+    """The order of a search: by a column, a logged metric, or the newest evidence of a task's metric.
+
+    `created` is when a version was pushed, `updated` when its adapter was last changed.
+    """
+
+    column: SearchColumn | None = None
+    metric: str | None = None
+    evaluation: EvalName | None = None
 
 
 def parse_adapter_sort(key: str) -> AdapterSortKey:
@@ -34,6 +50,20 @@ def parse_version_sort(key: str) -> tuple[VersionColumn, None] | tuple[None, str
     if key not in get_args(VersionColumn):
         raise _unknown(key, VERSION_SORT_KEYS)
     return cast(VersionColumn, key), None
+
+
+def parse_search_sort(key: str) -> SearchOrder:
+    """Raises `Invalid` for an unknown key."""
+    if key.startswith(_METRIC) and key != _METRIC:
+        return SearchOrder(metric=key.removeprefix(_METRIC))
+    if key.startswith(_EVAL):
+        try:
+            return SearchOrder(evaluation=parse_eval_name(key.removeprefix(_EVAL)))
+        except InvalidQuery as error:
+            raise Invalid(f"unknown sort key: {error.message}") from None
+    if key not in get_args(SearchColumn):
+        raise _unknown(key, SEARCH_SORT_KEYS)
+    return SearchOrder(cast(SearchColumn, key))
 
 
 def _unknown(key: str, known: Sequence[str]) -> Invalid:

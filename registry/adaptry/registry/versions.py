@@ -72,10 +72,20 @@ class Versions(ABC):
         """
 
     @abstractmethod
-    def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        """Versions that match (`query.GRAMMAR`), newest first. Raises `InvalidQuery`.
+    def search(
+        self,
+        query: str,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
+        """Versions that match (`query.GRAMMAR`), in an order (`sort_keys`). Raises `InvalidQuery`, and
+        `Invalid` for an unknown sort key.
 
-        Without a `state:` term, those that are active or deprecated.
+        Without a `state:` term, those that are active or deprecated. A request reads a limited number of
+        rows: where few versions match, a page has fewer than `limit`, maybe none, and still a `next`.
         """
 
     @abstractmethod

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, InvalidQuery, NotFound
 from adaptry.core.lifecycle import WITHDRAWN
-from adaptry.core.query import parse
+from adaptry.core.query import also, parse
 from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.apply import MIRRORED
 from adaptry.registry.adapters import Adapters
@@ -165,7 +165,9 @@ def _wanted(
     if selection.names:
         return found
     queries = (
-        [selection.query] if only is None else [f"{selection.query} name:{name}" for name in sorted(only)]
+        [selection.query]
+        if only is None
+        else [also(selection.query, f"name:{name}") for name in sorted(only)]
     )
     chosen = [version for query in queries for version in search_versions(source.versions, query)]
     if selection.parents:

@@ -82,8 +82,17 @@ class HttpVersions(Versions):
         query = {"cursor": cursor, "limit": limit, **order}
         return self.server.request_value(_VERSIONS, "GET", owner_path(name, "versions"), query=query)
 
-    def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        asked = {"q": query, "cursor": cursor, "limit": limit}
+    def search(
+        self,
+        query: str,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
+        order = sort_query(None if sort == "newest" else sort, reverse)
+        asked = {"q": query, "cursor": cursor, "limit": limit, **order}
         return self.server.request_value(_VERSIONS, "GET", api_path("search"), query=asked)
 
     def count_download(self, ref: Ref) -> None:

@@ -63,7 +63,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class AdapterPlace:
     """The position of an adapter in a listing."""
 
     value: object
@@ -75,17 +75,26 @@ def page(
 ) -> Page[AdapterInfo]:
     """Raises `Invalid` for a cursor of another listing."""
     after = None if cursor is None else _decode(listing, cursor)
+    found = entries(tx, scope, listing, after, limit + 1)
+    shown = found[:limit]
+    last = AdapterPlace(shown[-1].value, shown[-1].name) if len(found) > limit else None
+    return Page[AdapterInfo](
+        items=adapters.infos(tx, [row.id for row in shown]), next=last and _encode(listing, last)
+    )
+
+
+def entries(
+    tx: Transaction, scope: ReadScope, listing: Listing, after: AdapterPlace | None, count: int
+) -> Sequence[Any]:
+    """The next visible adapters after a place: their keys, names, values of the order, and numbers of
+    versions. (`Any`: rows.)
+    """
     spans = list(_spans(scope, listing))
     if len(spans) > _MOST_SPANS:
         spans = list(_all_visible(scope, listing))
     parts = [part for span in spans for part in _after(listing, span, after)]
     statement = _first(listing, [_part(listing, part) for part in parts])
-    found = tx.connection().execute(statement, {"count": limit + 1}).all()
-    shown = found[:limit]
-    last = _Place(shown[-1].value, shown[-1].name) if len(found) > limit else None
-    return Page[AdapterInfo](
-        items=adapters.infos(tx, [row.id for row in shown]), next=last and _encode(listing, last)
-    )
+    return tx.connection().execute(statement, {"count": count}).all()
 
 
 def _spans(scope: ReadScope, listing: Listing) -> Iterator[ColumnElement[bool]]:
@@ -142,7 +151,7 @@ def _of_namespace(namespace: str) -> ColumnElement[bool]:
 
 
 def _after(
-    listing: Listing, span: ColumnElement[bool], place: _Place | None
+    listing: Listing, span: ColumnElement[bool], place: AdapterPlace | None
 ) -> Iterable[ColumnElement[bool]]:
     """The entries of a span after a place: with the same value, and with later ones. Each is a range of an
     index.
@@ -171,7 +180,7 @@ def _part(listing: Listing, condition: ColumnElement[bool]) -> Entries:
         else (value.asc(), _A.c.name.desc())
     )
     return (
-        select(_A.c.id, _A.c.name, value.label("value"))
+        select(_A.c.id, _A.c.name, value.label("value"), _A.c.version_count)
         .where(EXISTS, condition)
         .order_by(*order)
         .limit(_COUNT)
@@ -189,24 +198,24 @@ def _first(listing: Listing, parts: Sequence[Entries]) -> Any:
     return select(every).order_by(*order).limit(_COUNT)
 
 
-def _encode(listing: Listing, place: _Place) -> str:
+def _encode(listing: Listing, place: AdapterPlace) -> str:
     if listing.sort == "name":
         return cursors.encode(place.name, listing.about)
     value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
     return cursors.encode(f"{value} {place.name}", listing.about)
 
 
-def _decode(listing: Listing, cursor: str) -> _Place:
+def _decode(listing: Listing, cursor: str) -> AdapterPlace:
     text = cursors.decode(cursor, listing.about)
     if listing.sort == "name":
-        return _Place(text, text)
+        return AdapterPlace(text, text)
     value, _, name = text.partition(" ")
     try:
         AdapterName.parse(name)
         if listing.sort == "updated":
-            return _Place(datetime.fromisoformat(value).astimezone(UTC), name)
+            return AdapterPlace(datetime.fromisoformat(value).astimezone(UTC), name)
         if not (value.isascii() and value.isdigit() and int(value) <= cursors.INTEGER):
             raise ValueError(value)
-        return _Place(int(value), name)
+        return AdapterPlace(int(value), name)
     except (Invalid, ValueError, OverflowError):
         raise cursors.foreign() from None

@@ -1,95 +1,165 @@
-"""Search: a query's terms as one ordered scan of versions, newest first.
+"""Search: the versions that meet a query's conditions, in an order, page by page.
 
-The cost must not grow with the number of versions. If fewer than `SELECTIVE` versions match a term, that term
-drives the query: its versions are listed from its index, and the other terms are tested on each. Without such
-a term, matches are dense, so a scan of the newest versions soon fills a page; the scan then follows the
-sparsest ordered list among the terms. Versions that have one of several terms, such as the namespaces of a
-reader, are in several ordered lists; these are followed together, window by window (`term_windows`).
+The cost must not grow with the number of versions. If fewer than `SELECTIVE` versions can meet a condition,
+these are listed from its index, and all conditions are tested on each. Otherwise a walk through an index of
+the order gives candidates, window by window, until a page is full. Without an order, that is the sparsest
+list among the terms; versions that have one of several terms, such as the namespaces of a reader, are in
+several lists, which are followed together (`term_windows`).
+
+Candidates may match rarely. So a request tests a limited number of them; then the page ends early, maybe
+without any version, and its cursor goes on from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from sqlalchemy import select
-from sqlmodel import col
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from adaptry.core import query
 from adaptry.core.errors import Invalid, InvalidQuery
+from adaptry.core.query import Not, Query
+from adaptry.core.query_terms import FitsTerm
 from adaptry.registry.records import Page, VersionInfo
-from adaptry.storage.catalog import conditions, cursors
+from adaptry.registry.sort_keys import parse_search_sort
+from adaptry.storage.catalog import search_places
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.conditions import SearchCondition
+from adaptry.storage.catalog.conditions import search_conditions
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.rows import PostingRow, VersionRow
-from adaptry.storage.catalog.term_windows import TermWindows, term_windows
+from adaptry.storage.catalog.search_condition import SearchCondition
+from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.search_plan import few_versions, matching, walk_of
+from adaptry.storage.catalog.search_walks import Walk
 from adaptry.storage.catalog.version_info import by_keys
-from adaptry.storage.catalog.version_lists import Keys
 
 SELECTIVE = 2000
+MOST_TESTS = 40_000
+"""The number of candidates that a request tests, times the conditions of each, but no fewer than four."""
+MOST_VERDICTS = 100
+"""The number of versions whose files a request reads, to compute whether an engine serves them."""
+MOST_SECONDS = 2.0
+"""For how long it does."""
+_WIDEST = 2000  # candidates tested by one statement
+
+Verdicts = Callable[[int], bool]
+"""Whether the version with that key has all verdicts that the query requires."""
 
 
-def search(tx: Transaction, scope: ReadScope, text: str, cursor: str | None, limit: int) -> Page[VersionInfo]:
-    """The matching visible versions. Raises `InvalidQuery`."""
-    about = f"search {text}"
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A query, its order, and the page."""
+
+    text: str
+    cursor: str | None
+    limit: int
+    sort: str = "newest"
+    reverse: bool = False
+
+    @property
+    def about(self) -> str:
+        """Identifies the search in its cursors."""
+        order = "" if (self.sort, self.reverse) == ("newest", False) else f" by {self.sort} {self.reverse:d}"
+        return f"search {self.text}{order}"
+
+
+def search(
+    tx: Transaction,
+    scope: ReadScope,
+    request: SearchRequest,
+    now: datetime,
+    verdicts: Callable[[Sequence[tuple[FitsTerm, bool]]], Verdicts] | None = None,
+) -> Page[VersionInfo]:
+    """The matching visible versions. `verdicts` gives the test of `fits:` terms (and whether each is
+    excluded). Raises `InvalidQuery`, `Invalid` for an unknown order.
+    """
+    ordering = Ordering(parse_search_sort(request.sort), request.reverse)
+    after, began = _after(request, ordering)
+    parsed = query.parse(request.text, began or now)
+    fits = _fits_of(parsed)
+    if fits and verdicts is None:
+        raise InvalidQuery("fits: cannot be used here")
+    conditions = search_conditions(tx, scope, parsed)
+    budget = _Budget(MOST_TESTS // max(4, parsed.terms))
+    test = verdicts(fits) if fits and verdicts else None
+    few = few_versions(tx, conditions, ordering, SELECTIVE)
+    if few is not None:  # which are tested already
+        shown, next = _page(tx, few, (), after, request.limit, budget, test)
+    else:
+        walk = walk_of(tx, scope, parsed, conditions, ordering, SELECTIVE)
+        shown, next = _page(tx, walk, conditions, after, request.limit, budget, test)
+    moment = (began or now) if parsed.is_relative else None
+    return Page[VersionInfo](
+        items=by_keys(tx, [place.key for place in shown]),
+        next=search_places.encode(next, moment, request.about) if next else None,
+    )
+
+
+def _after(request: SearchRequest, ordering: Ordering) -> tuple[Place | None, datetime | None]:
+    if request.cursor is None:
+        return None, None
     try:
-        before = cursors.decode_number(cursor, about)
+        return search_places.decode(request.cursor, ordering, request.about)
     except Invalid as error:
         raise InvalidQuery(error.message) from None
-    found = plan(tx, scope, text)
-    if isinstance(found, TermWindows):
-        keys = found.first(tx, before, limit + 1)
-    else:
-        if before is not None:
-            found = found.where(col(VersionRow.id) < before)
-        keys = tx.execute(found.limit(limit + 1)).scalars().all()
-    shown = keys[:limit]
-    following = cursors.encode(shown[-1], about) if len(keys) > limit else None
-    return Page[VersionInfo](items=by_keys(tx, shown), next=following)
 
 
-def plan(tx: Transaction, scope: ReadScope, text: str) -> Keys | TermWindows:
-    """How to find the keys of the matching visible versions, newest first. Raises `InvalidQuery`."""
-    terms = query.parse(text)
-    return _walk(
-        tx,
-        conditions.term_conditions(tx, scope, terms)
-        + conditions.state_conditions(terms)
-        + conditions.scope_conditions(tx, scope),
-    )
+def _fits_of(parsed: Query) -> list[tuple[FitsTerm, bool]]:
+    found: list[tuple[FitsTerm, bool]] = []
+    for part in parsed.parts:
+        plain = part.part if isinstance(part, Not) else part
+        if isinstance(plain, FitsTerm):
+            found.append((plain, isinstance(part, Not)))
+    return found
 
 
-def _walk(tx: Transaction, wanted: Sequence[SearchCondition]) -> Keys | TermWindows:
-    """Keys of the matching versions, newest first, by the cheapest estimated plan."""
-    key = col(VersionRow.id)
-    statement = select(key).order_by(key.desc()).where(*(condition.test for condition in wanted))
-    sparsest: tuple[int, SearchCondition, TermWindows | None] | None = None
-    for condition in wanted:
-        if condition.lister is None:
-            continue
-        reach = condition.lister.reach(tx, SELECTIVE)
-        if reach is None:
-            # As a list of keys: with a subquery, a planner may prefer to read all versions.
-            return statement.where(key.in_(condition.lister.read(tx)))
-        if condition.terms:
-            windows = term_windows(tx, condition.terms)
-            if windows is None:
+@dataclass(slots=True)
+class _Budget:
+    """What a request may still read: candidates, and verdicts until a moment."""
+
+    candidates: int
+    verdicts: int = MOST_VERDICTS
+    until: float = field(default_factory=lambda: time.monotonic() + MOST_SECONDS)
+
+    def take_verdict(self) -> bool:
+        """Whether there may be one more; the first one always may."""
+        if self.verdicts == 0 or (self.verdicts < MOST_VERDICTS and time.monotonic() > self.until):
+            return False
+        self.verdicts -= 1
+        return True
+
+
+def _page(
+    tx: Transaction,
+    walk: Walk,
+    conditions: Sequence[SearchCondition],
+    after: Place | None,
+    limit: int,
+    budget: _Budget,
+    verdict: Verdicts | None,
+) -> tuple[list[Place], Place | None]:
+    """The places of a page, and where the next one goes on."""
+    found: list[Place] = []
+    width = limit + 1
+    while True:
+        window = walk.window(tx, after, width)
+        keys = [place.key for place in window.places]
+        matches = set(matching(tx, keys, conditions) if conditions else keys)
+        for place in window.places:
+            if place.key not in matches:
                 continue
-            reach = windows.reach(SELECTIVE)
-        elif not condition.lister.is_newest_first:
-            continue
-        if sparsest is None or reach < sparsest[0]:
-            sparsest = reach, condition, windows if condition.terms else None
-    if sparsest is None:
-        return statement
-    listed = sparsest[1].lister
-    assert listed is not None
-    others = [condition.test for condition in wanted if condition is not sparsest[1]]
-    if sparsest[2] is not None:
-        return replace(sparsest[2], tests=tuple(others))
-    return (
-        listed.keys.join(VersionRow, key == col(PostingRow.version_id))
-        .where(*others)
-        .order_by(col(PostingRow.version_id).desc())
-    )
+            if verdict is not None:
+                if not budget.take_verdict():
+                    return found, after
+                if not verdict(place.key):
+                    after = place
+                    continue
+            if len(found) == limit:
+                return found, found[-1]
+            found.append(place)
+            after = place
+        after = window.next
+        budget.candidates -= max(window.read, 1)
+        if after is None or budget.candidates <= 0:
+            return found, after
+        width = min(width if len(matches) > width // 4 else 4 * width, _WIDEST, budget.candidates)

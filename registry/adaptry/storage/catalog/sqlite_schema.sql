@@ -46,7 +46,7 @@ CREATE TABLE versions (
 	base_name VARCHAR,
 	base_status VARCHAR NOT NULL,
 	findings INTEGER NOT NULL,
-	downloads INTEGER NOT NULL, state_generation INTEGER DEFAULT '0' NOT NULL, state_reason VARCHAR, state_successor VARCHAR, state_at DATETIME, state_by VARCHAR, bound_base VARCHAR,
+	downloads INTEGER NOT NULL, state_generation INTEGER DEFAULT '0' NOT NULL, state_reason VARCHAR, state_successor VARCHAR, state_at DATETIME, state_by VARCHAR, bound_base VARCHAR, alpha FLOAT,
 	CONSTRAINT fk_versions_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id),
 	CONSTRAINT fk_versions_digest FOREIGN KEY(digest) REFERENCES revisions (digest),
 	CONSTRAINT uq_versions_adapter_id_digest UNIQUE (adapter_id, digest),
@@ -55,11 +55,8 @@ CREATE TABLE versions (
 CREATE INDEX ix_versions_base ON versions (base_id, adapter_id);
 CREATE INDEX ix_versions_declared ON versions (base_name, base_status);
 CREATE INDEX ix_versions_digest ON versions (digest);
-CREATE INDEX ix_versions_downloads ON versions (downloads);
 CREATE INDEX ix_versions_number ON versions (number);
 CREATE INDEX ix_versions_parameters ON versions (parameters);
-CREATE INDEX ix_versions_rank ON versions (rank);
-CREATE INDEX ix_versions_size ON versions (size);
 CREATE TABLE version_details (
 	version_id INTEGER NOT NULL,
 	spec BLOB NOT NULL,
@@ -116,7 +113,6 @@ CREATE TABLE metric_summaries (
 );
 CREATE INDEX ix_metric_summaries_highest ON metric_summaries (metric, highest);
 CREATE INDEX ix_metric_summaries_lowest ON metric_summaries (metric, lowest);
-CREATE INDEX ix_metric_summaries_newest ON metric_summaries (metric, newest);
 CREATE TABLE events (
 	seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	at DATETIME NOT NULL,
@@ -692,3 +688,12 @@ CREATE TABLE device_sign_ins (
 	CONSTRAINT uq_device_sign_ins_user_code UNIQUE (user_code)
 );
 CREATE INDEX ix_device_sign_ins_expires_at ON device_sign_ins (expires_at);
+CREATE INDEX ix_versions_created_at ON versions (created_at, id);
+CREATE INDEX ix_versions_rank ON versions (rank, id);
+CREATE INDEX ix_versions_alpha ON versions (alpha, id);
+CREATE INDEX ix_versions_size ON versions (size, id);
+CREATE INDEX ix_versions_downloads ON versions (downloads, id);
+CREATE INDEX ix_versions_findings ON versions (findings, id);
+CREATE INDEX ix_metric_summaries_newest ON metric_summaries (metric, newest, version_id);
+CREATE INDEX ix_metric_values_measured ON metric_values (task, metric, value, version_id, id) WHERE task IS NOT NULL AND withdrawn_at IS NULL;
+CREATE INDEX ix_residents_loaded ON residents (version_id, worker_id) WHERE condition NOT IN ('failed', 'unloaded');

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlmodel import col
 
 from adaptry.storage.catalog.database import Transaction
@@ -24,14 +24,13 @@ _KEY, _LISTED = col(VersionRow.id), col(PostingRow.version_id)
 
 @dataclass(frozen=True, slots=True)
 class TermWindows:
-    """The versions that have one of `terms` and meet all `tests`. Of the `_SAMPLE` newest keys up to
+    """The versions that have one of `terms`. Of the `_SAMPLE` newest keys up to
     `newest`, `hits` have such a term.
     """
 
     terms: tuple[int, ...]
     newest: int
     hits: int
-    tests: tuple[ColumnElement[bool], ...] = ()
 
     def reach(self, count: int) -> int:
         """An estimate of the key of the `count`-th newest version."""
@@ -56,10 +55,8 @@ class TermWindows:
         return versions * _SAMPLE // max(self.hits, 1)
 
     def _window(self, tx: Transaction, low: int, high: int, count: int) -> Sequence[int]:
-        listed = (
-            select(_LISTED)
-            .join(VersionRow, _KEY == _LISTED)
-            .where(col(PostingRow.term_id).in_(self.terms), low <= _LISTED, high > _LISTED, *self.tests)
+        listed = select(_LISTED).where(
+            col(PostingRow.term_id).in_(self.terms), low <= _LISTED, high > _LISTED
         )
         return tx.execute(listed.distinct().order_by(_LISTED.desc()).limit(count)).scalars().all()
 

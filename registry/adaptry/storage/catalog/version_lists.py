@@ -36,9 +36,9 @@ class VersionList:
         """The statement with its values."""
         return self.statement.params(**self.values) if self.values else self.statement
 
-    def read(self, tx: Transaction) -> Sequence[int]:
-        """All keys."""
-        return self._run(tx, self.statement)
+    def few(self, tx: Transaction, most: int) -> Sequence[int] | None:
+        """All keys; None if there are `most` or more."""
+        return None if self.reach(tx, most) is not None else self._run(tx, self.statement)
 
     def reach(self, tx: Transaction, count: int) -> int | None:
         """The `count`-th key, the newest first if the list is ordered; None if there are fewer."""
@@ -50,6 +50,37 @@ class VersionList:
         if self.values:
             return [row[0] for row in run_select(tx, statement, self.values)]
         return tx.execute(statement).scalars().all()
+
+
+@dataclass(frozen=True, slots=True)
+class AnyList:
+    """The versions of several lists together."""
+
+    lists: tuple[KeyList, ...]
+
+    def few(self, tx: Transaction, most: int) -> Sequence[int] | None:
+        keys: set[int] = set()
+        for one in self.lists:
+            found = one.few(tx, most)
+            if found is None or len(keys := keys | set(found)) >= most:
+                return None
+        return list(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOfLists:
+    """The shortest of several lists, each of which has all versions that are searched for."""
+
+    lists: tuple[KeyList, ...]
+
+    def few(self, tx: Transaction, most: int) -> Sequence[int] | None:
+        for one in self.lists:
+            if (found := one.few(tx, most)) is not None:
+                return found
+        return None
+
+
+KeyList = VersionList | AnyList | OneOfLists
 
 
 @lru_cache(maxsize=128)

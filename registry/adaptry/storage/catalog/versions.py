@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,14 +95,15 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
         forced=new.forced,
     )
     insert_row(tx, details)
-    terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, adapter.key)])
+    own = _own_terms(row, new.manifest, new.base_check.report)
+    terms.add(tx, row.id, [*own, *adapters.own_terms(tx, adapter.key)])
     return to_record(row)
 
 
 def fill_derived(row: VersionRow, derived: Admission) -> None:
     """Sets the columns that follow from a version's files and its base."""
     spec, base_check = derived.spec, derived.base_check
-    row.method, row.rank, row.parameters = spec.method, spec.rank, spec.parameters
+    row.method, row.rank, row.alpha, row.parameters = spec.method, spec.rank, spec.alpha, spec.parameters
     row.targets, row.traits = encode_list(spec.targets), encode_list(spec.traits)
     row.size, row.weights = derived.manifest.size, derived.weights.hex
     row.base_id = base_check.base_id.hex if base_check.base_id else None
@@ -112,12 +114,23 @@ def fill_derived(row: VersionRow, derived: Admission) -> None:
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
     """The search terms of a version, derived from its rows. Raises `CorruptData`."""
     pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
-    own = _own_terms(row, manifest(tx, Digest(row.digest)))
+    own = _own_terms(row, manifest(tx, Digest(row.digest)), _report(tx, row))
     shared = adapters.own_terms(tx, row.adapter_id)
     return {*own, *shared, *(("alias", alias) for alias in tx.exec(pointing))}
 
 
-def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
+def _report(tx: Transaction, row: VersionRow) -> CheckReport:
+    """The stored report. Raises `CorruptData`."""
+    detail = tx.get(VersionDetailRow, row.id)
+    if detail is None:
+        return CheckReport()
+    try:
+        return decode_model(CheckReport, detail.report)
+    except (ValueError, zlib.error):
+        raise CorruptData(f"the check report of version {row.number} cannot be read") from None
+
+
+def _own_terms(row: VersionRow, manifest: Manifest, report: CheckReport) -> list[tuple[str, str]]:
     """The terms of a version itself, without those of its adapter and its aliases."""
     base_id = [f"sha256:{row.base_id}"] if row.base_id else []
     return [
@@ -128,7 +141,12 @@ def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
         *(("module", target) for target in decode_list(row.targets)),
         *(("trait", trait) for trait in decode_list(row.traits)),
         *(("parent", str(parent)) for parent in manifest.parents),
+        *_finding_terms(report),
     ]
+
+
+def _finding_terms(report: CheckReport) -> list[tuple[str, str]]:
+    return [("finding", code) for code in dict.fromkeys(found.code for found in report.findings)]
 
 
 def find_same_content(tx: Transaction, adapter: AdapterRecord, wanted: Manifest) -> Manifest | None:
@@ -181,8 +199,8 @@ def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:
         .where(col(VersionDetailRow.version_id) == key)
         .values(report=encode_model(base_check.report))
     )
-    terms.remove(tx, key, ["base"])
-    terms.add(tx, key, _base_terms(base_check))
+    terms.remove(tx, key, ["base", "finding"])
+    terms.add(tx, key, [*_base_terms(base_check), *_finding_terms(base_check.report)])
 
 
 def bound_base(tx: Transaction, key: int) -> Digest | None:
@@ -205,6 +223,8 @@ def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
         .where(col(VersionDetailRow.version_id) == key)
         .values(report=encode_model(report))
     )
+    terms.remove(tx, key, ["finding"])
+    terms.add(tx, key, _finding_terms(report))
 
 
 def manifest(tx: Transaction, digest: Digest) -> Manifest:

@@ -18,12 +18,13 @@ from adaptry.registry.records import (
 )
 from adaptry.registry.versions import Versions
 from adaptry.storage.catalog import adapters, cursors, version_pages, versions
-from adaptry.storage.catalog.search import search
+from adaptry.storage.catalog.search import SearchRequest, search
 from adaptry.storage.catalog.version_info import info
 from adaptry.storage.catalog.version_pages import VersionListing
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.fitting import fits_test
 from adaptry.storage.local.hidden_bases import hide_base_in_detail, hide_bases
 from adaptry.storage.local.inspections import inspect_tensors
 from adaptry.storage.local.revision_admission import RevisionAdmission
@@ -72,11 +73,20 @@ class LocalVersions(Versions):
             page = version_pages.page(tx, self.context.readable_adapter(tx, name), listing, cursor, limit)
             return page.model_copy(update={"items": hide_bases(tx, self.context.read_scope(tx), page.items)})
 
-    def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+    def search(
+        self,
+        query: str,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> Page[VersionInfo]:
         cursors.check_limit(limit)
         with self.context.catalog.read() as tx:
             scope = self.context.read_scope(tx)
-            page = search(tx, scope, query, cursor, limit)
+            request = SearchRequest(query, cursor, limit, sort, reverse)
+            page = search(tx, scope, request, self.context.clock(), fits_test(self.context, tx, scope))
             return page.model_copy(update={"items": hide_bases(tx, scope, page.items)})
 
     def count_download(self, ref: Ref) -> None:

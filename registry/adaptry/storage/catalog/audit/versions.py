@@ -153,6 +153,7 @@ def _derived(
     pairs = (
         ("its method", version.method, spec.method),
         ("its rank", version.rank, spec.rank),
+        ("its alpha", version.alpha, spec.alpha),
         ("its modules", version.targets, encode_list(spec.targets)),
         ("its traits", version.traits, encode_list(spec.traits)),
         ("its parameters", version.parameters, spec.parameters),

@@ -39,9 +39,10 @@ from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroup
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
-from adaptry.storage.catalog.rows.workers import ResidentRow, RolloutRow, WorkerRow
+from adaptry.storage.catalog.rows.workers import LOADED, ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
+    "LOADED",
     "WITHDRAWN",
     "AccountableRow",
     "AdapterRow",

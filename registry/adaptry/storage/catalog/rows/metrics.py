@@ -10,6 +10,7 @@ from sqlmodel import Field
 from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, LONG, Moment, Row
 
 HAS_FILE, IS_LOGGED = text("file_digest IS NOT NULL"), text("file_digest IS NULL")
+IN_FORCE = text("task IS NOT NULL AND withdrawn_at IS NULL")
 """Written out, since a database uses a partial index only if a statement has the same words."""
 
 
@@ -29,6 +30,12 @@ class MetricRow(Row, table=True):
             "file_digest",
             sqlite_where=HAS_FILE,
             postgresql_where=HAS_FILE,
+        ),
+        Index(
+            "ix_metric_values_measured",
+            *("task", "metric", "value", "version_id", "id"),
+            sqlite_where=IN_FORCE,
+            postgresql_where=IN_FORCE,
         ),
         Index(
             "ix_metric_values_logged",
@@ -72,7 +79,7 @@ class MetricSummaryRow(Row, table=True):
 
     __tablename__ = "metric_summaries"
     __table_args__ = (
-        Index("ix_metric_summaries_newest", "metric", "newest"),
+        Index("ix_metric_summaries_newest", "metric", "newest", "version_id"),
         Index("ix_metric_summaries_highest", "metric", "highest"),
         Index("ix_metric_summaries_lowest", "metric", "lowest"),
     )

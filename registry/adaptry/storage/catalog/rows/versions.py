@@ -13,6 +13,10 @@ WITHDRAWN = text("state IN ('quarantined', 'revoked')")
 """Written out, since a database uses a partial index only if a statement has the same text."""
 
 
+SORTED = ("created_at", "rank", "alpha", "size", "downloads", "findings")
+"""The columns by which versions are found and sorted; equal values are in the order of keys."""
+
+
 class RevisionRow(Row, table=True):
     """A manifest, byte for byte. It is one revision for all adapters."""
 
@@ -29,6 +33,7 @@ class VersionRow(Row, table=True):
         UniqueConstraint("adapter_id", "number"),
         UniqueConstraint("adapter_id", "digest"),
         Index("ix_versions_base", "base_id", "adapter_id"),
+        *(Index(f"ix_versions_{column}", column, "id") for column in SORTED),
         Index("ix_versions_declared", "base_name", "base_status"),
         Index("ix_versions_withdrawn", "weights", sqlite_where=WITHDRAWN, postgresql_where=WITHDRAWN),
         KEYS_GIVEN_ONCE,
@@ -46,18 +51,19 @@ class VersionRow(Row, table=True):
     created_at: datetime = Field(sa_type=Moment)
     created_by: str
     method: str
-    rank: int | None = Field(default=None, index=True)
+    rank: int | None = None
+    alpha: float | None = None
     targets: str = "[]"
     traits: str = "[]"
     parameters: int = Field(default=0, sa_type=BigInteger, index=True)
-    size: int = Field(default=0, sa_type=BigInteger, index=True)
+    size: int = Field(default=0, sa_type=BigInteger)
     weights: str
     base_id: str | None = None
     base_name: str | None = None
     base_status: str = "unknown"
     bound_base: str | None = None
     findings: int = 0
-    downloads: int = Field(default=0, index=True)
+    downloads: int = 0
 
 
 class VersionDetailRow(Row, table=True):

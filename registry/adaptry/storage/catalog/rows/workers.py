@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Index, Text, UniqueConstraint, text
 from sqlmodel import Field
 
 from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
+
+LOADED = text("condition NOT IN ('failed', 'unloaded')")
+"""Written out, since a database uses a partial index only if a statement has the same text."""
 
 
 class WorkerRow(Row, table=True):
@@ -43,7 +46,10 @@ class ResidentRow(Row, table=True):
     """A version that a worker has or had under a name: kept for a while as evidence for recalls."""
 
     __tablename__ = "residents"
-    __table_args__ = (Index("ix_residents_version", "version_id"),)
+    __table_args__ = (
+        Index("ix_residents_version", "version_id"),
+        Index("ix_residents_loaded", "version_id", "worker_id", sqlite_where=LOADED, postgresql_where=LOADED),
+    )
     worker_id: int = Field(primary_key=True, foreign_key="workers.id", ondelete="CASCADE")
     version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
     served_as: str = Field(primary_key=True)

@@ -1,0 +1,138 @@
+"""Positions in the order of a search, and cursors of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName
+from adaptry.registry.sort_keys import SearchOrder
+from adaptry.storage.catalog import cursors
+
+_KINDS = {
+    **dict.fromkeys(("rank", "downloads"), "integer"),
+    "size": "long",
+    "alpha": "float",
+    **dict.fromkeys(("created", "updated"), "time"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The position of a version: its key, its value in the order (None: it has none), and what decides among
+    equal values: the adapter's name and the version's number, or the key of a row of evidence.
+    """
+
+    key: int
+    value: Any = None  # a number or a time
+    name: str = ""
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """An order, and its direction. All but names begin with the largest or newest."""
+
+    order: SearchOrder
+    reverse: bool = False
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether its values descend; names with equal values are in the other direction."""
+        return (self.order.column != "name") is not self.reverse
+
+    @property
+    def kind(self) -> str:
+        """The type of its values."""
+        return _KINDS.get(self.order.column or "", "float" if self.order.column is None else "none")
+
+    def sorted(self, places: Iterable[Place]) -> list[Place]:
+        """Places in this order, those without a value last."""
+        given = list(places)
+        column = self.order.column
+        if column in ("name", "updated"):
+            given.sort(key=lambda place: place.number, reverse=not self.reverse)
+            given.sort(key=lambda place: place.name, reverse=self.reverse)
+            if column == "updated":
+                given.sort(key=lambda place: place.value, reverse=self.is_descending)
+            return given
+        valued = [place for place in given if place.value is not None]
+        valued.sort(key=lambda place: (place.value, place.key), reverse=self.is_descending)
+        others = [place for place in given if place.value is None]
+        return valued + sorted(others, key=lambda place: place.key, reverse=self.is_descending)
+
+    def after(self, places: Iterable[Place], place: Place | None) -> list[Place]:
+        """Those of the places that come after one, in this order."""
+        if place is None:
+            return self.sorted(places)
+        ordered = self.sorted([one for one in places if one.key != place.key] + [place])
+        return ordered[ordered.index(place) + 1 :]
+
+
+def encode(place: Place, now: datetime | None, about: str) -> str:
+    """The cursor of a place. `now`: the moment that the first page counted from, if the query does."""
+    if place == Place(place.key) and now is None:
+        return cursors.encode(place.key, about)
+    value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
+    said = [place.key, value, place.name, place.number, now.isoformat() if now else None]
+    return cursors.encode(json.dumps(said, separators=(",", ":")), about)
+
+
+def decode(cursor: str, ordering: Ordering, about: str) -> tuple[Place, datetime | None]:
+    """Raises `Invalid` for a text that is not a cursor of this search."""
+    text = cursors.decode(cursor, about)
+    if not text.startswith("["):
+        key = cursors.decode_number(cursor, about)
+        assert key is not None
+        if ordering.order.column != "newest" and ordering.kind in ("none", "time"):
+            raise cursors.foreign()
+        return Place(key), None
+    try:
+        key, value, name, number, now = json.loads(text)
+        place = Place(
+            _integer(key, cursors.INTEGER),
+            None if value is None else _value(value, ordering.kind),
+            name if name == "" else str(AdapterName.parse(name)),
+            _integer(number, cursors.BIG_INTEGER),
+        )
+        if ordering.order.column in ("name", "updated") and (
+            not place.name or (ordering.order.column == "updated") is (value is None)
+        ):
+            raise ValueError(text)
+        if ordering.order.column == "created" and value is None:
+            raise ValueError(text)
+        return place, None if now is None else _time(now)
+    except (Invalid, ValueError, TypeError, OverflowError, RecursionError):
+        raise cursors.foreign() from None
+
+
+def _value(value: object, kind: str) -> object:
+    match kind:
+        case "integer":
+            return _integer(value, cursors.INTEGER)
+        case "long":
+            return _integer(value, cursors.BIG_INTEGER)
+        case "time":
+            return _time(value)
+        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    raise ValueError(value)
+
+
+def _integer(value: object, largest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
+        raise ValueError(value)
+    return value
+
+
+def _time(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return datetime.fromisoformat(value).astimezone(UTC)

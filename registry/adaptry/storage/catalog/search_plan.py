@@ -1,0 +1,229 @@
+"""How a search finds its candidates: from a short list, or by a walk in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlmodel import col
+
+from adaptry.core.query import Query
+from adaptry.core.query_terms import (
+    DateTerm,
+    EvalName,
+    EvalTerm,
+    HasTerm,
+    MetricTerm,
+    NumberTerm,
+    TextTerm,
+)
+from adaptry.registry.sort_keys import SearchOrder
+from adaptry.storage.catalog.access import ReadScope
+from adaptry.storage.catalog.adapter_pages import Listing
+from adaptry.storage.catalog.adapter_walk import ByAdapter
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.evidence_walk import ByEvidence, newest_values
+from adaptry.storage.catalog.rows import AdapterRow, MetricRow, MetricSummaryRow, VersionRow
+from adaptry.storage.catalog.search_condition import SearchCondition, with_any_term
+from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.search_walks import (
+    ByColumn,
+    ByCreation,
+    ByKey,
+    ByMetric,
+    ByTerms,
+    FewVersions,
+    ThenOthers,
+    Walk,
+)
+from adaptry.storage.catalog.term_windows import term_windows
+from adaptry.storage.catalog.value_conditions import (
+    compared,
+    created_range,
+    has_measured,
+    has_metric,
+    number_range,
+)
+from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.version_lists import VersionList
+
+_SPARSE = 20  # of so many versions, less than one is in a sparse list
+_V = table_of(VersionRow).c
+_COLUMNS: Mapping[str, ColumnElement[Any]] = {  # columns of several types
+    "created": _V.created_at,
+    "downloads": _V.downloads,
+    "rank": _V.rank,
+    "alpha": _V.alpha,
+    "size": _V.size,
+}
+
+
+def few_versions(
+    tx: Transaction, conditions: Sequence[SearchCondition], ordering: Ordering, most: int
+) -> FewVersions | None:
+    """A condition's versions, if it has fewer than `most`."""
+    for condition in conditions:
+        if condition.lister is None:
+            continue
+        keys = condition.lister.few(tx, most)
+        if keys is not None:
+            return FewVersions(_places(tx, matching(tx, keys, conditions), ordering.order), ordering)
+    return None
+
+
+def matching(tx: Transaction, keys: Sequence[int], conditions: Sequence[SearchCondition]) -> Sequence[int]:
+    """Those of the versions that meet all conditions."""
+    if not keys:
+        return ()
+    statement = select(col(VersionRow.id)).where(col(VersionRow.id).in_(keys))
+    return tx.execute(statement.where(*(one.test for one in conditions))).scalars().all()
+
+
+def _places(tx: Transaction, keys: Sequence[int], order: SearchOrder) -> list[Place]:
+    """The places of versions in an order."""
+    if not keys or order.column == "newest":
+        return [Place(key) for key in keys]
+    of_keys = col(VersionRow.id).in_(keys)
+    if order.evaluation is not None:
+        values = newest_values(tx, order.evaluation, keys)
+        return [Place(key, *_valued(values.get(key))) for key in keys]
+    if order.metric is not None:
+        of_metric = col(MetricSummaryRow.version_id).in_(keys) & (
+            col(MetricSummaryRow.metric) == order.metric
+        )
+        found = tx.execute(
+            select(col(MetricSummaryRow.version_id), col(MetricSummaryRow.newest)).where(of_metric)
+        )
+        logged = {row.version_id: row.newest for row in found}
+        return [Place(key, logged.get(key)) for key in keys]
+    if order.column in ("name", "updated"):
+        statement = (
+            select(
+                col(VersionRow.id), col(VersionRow.number), col(AdapterRow.name), col(AdapterRow.updated_at)
+            )
+            .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
+            .where(of_keys)
+        )
+        return [
+            Place(row.id, row.updated_at if order.column == "updated" else None, row.name, row.number)
+            for row in tx.execute(statement)
+        ]
+    assert order.column is not None
+    by_column = select(col(VersionRow.id), _COLUMNS[order.column].label("value")).where(of_keys)
+    return [Place(row.id, row.value) for row in tx.execute(by_column)]
+
+
+def _valued(found: tuple[float, int] | None) -> tuple[float | None, str, int]:
+    return (found[0], "", found[1]) if found else (None, "", 0)
+
+
+def walk_of(
+    tx: Transaction,
+    scope: ReadScope,
+    query: Query,
+    conditions: Sequence[SearchCondition],
+    ordering: Ordering,
+    most: int,
+) -> Walk:
+    """The walk in an order."""
+    order = ordering.order
+    if order.evaluation is not None:
+        return _by_evidence(query, order.evaluation, ordering)
+    if order.metric is not None:
+        return _by_metric(query, order.metric, ordering)
+    if order.column in ("name", "updated"):
+        return _by_adapter(scope, query, ordering)
+    if order.column == "newest":
+        return _by_age(tx, conditions, ordering, most, tuple(_ranges(query, "created")))
+    assert order.column is not None
+    return ByColumn(_COLUMNS[order.column], ordering, tuple(_ranges(query, order.column)))
+
+
+def _by_evidence(query: Query, name: EvalName, ordering: Ordering) -> Walk:
+    terms = [one for one in query.parts if isinstance(one, EvalTerm) and one.name == name]
+    ranges = tuple(compared(one.operator, col(MetricRow.value), one.value) for one in terms)
+    has_value = None if terms else has_measured(name).test
+    return ThenOthers(ByEvidence(name, ordering, ranges), has_value, ordering)
+
+
+def _by_metric(query: Query, name: str, ordering: Ordering) -> Walk:
+    terms = [
+        one
+        for one in query.parts
+        if isinstance(one, MetricTerm) and one.metric == name and one.pick == "newest"
+    ]
+    ranges = tuple(compared(one.operator, col(MetricSummaryRow.newest), one.value) for one in terms)
+    is_required = bool(terms) or HasTerm("metric", name) in query.parts
+    has_value = None if is_required else has_metric(name).test
+    return ThenOthers(ByMetric(name, ordering, ranges), has_value, ordering)
+
+
+def _by_adapter(scope: ReadScope, query: Query, ordering: Ordering) -> Walk:
+    if ordering.order.column == "name":
+        return ByAdapter(scope, Listing(_namespace(query), "name", ordering.reverse), ordering)
+    periods = [
+        one
+        for one in query.parts
+        if isinstance(one, DateTerm) and one.field == "updated" and not one.is_outside
+    ]
+    since = max((one.since for one in periods if one.since), default=None)
+    until = min((one.until for one in periods if one.until), default=None)
+    return ByAdapter(scope, Listing(_namespace(query), "updated", ordering.reverse), ordering, since, until)
+
+
+def _ranges(query: Query, column: str) -> Iterator[ColumnElement[bool]]:
+    """Conditions of the query on the column of its order, from which the walk begins."""
+    for part in query.parts:
+        if isinstance(part, NumberTerm) and part.field == column and part.operator != "!=":
+            found = number_range(part)
+            if found is not None:
+                yield found
+        if isinstance(part, DateTerm) and part.field == column and not part.is_outside:
+            yield created_range(part)
+
+
+def _namespace(query: Query) -> str | None:
+    """The namespace that all matches are in, if the query names one."""
+    for part in query.parts:
+        if isinstance(part, TextTerm) and part.field == "namespace" and not part.is_prefix:
+            return part.text
+    return None
+
+
+def _by_age(
+    tx: Transaction,
+    conditions: Sequence[SearchCondition],
+    ordering: Ordering,
+    most: int,
+    created: tuple[ColumnElement[bool], ...],
+) -> Walk:
+    """The sparsest list among the terms; a period, unless a list is much sparser than all versions; or all
+    versions.
+    """
+    newest = tx.execute(select(func.max(col(VersionRow.id)))).scalar() or 0
+    sparsest: tuple[int, Walk] | None = None
+    for condition in conditions:
+        if not condition.terms:
+            continue
+        found = _sparse(tx, condition.terms, most, ordering.reverse)
+        if found is not None and (sparsest is None or found[0] < sparsest[0]):
+            sparsest = found
+    if created and (sparsest is None or newest - sparsest[0] < _SPARSE * most):
+        return ByCreation(ordering, created)
+    return sparsest[1] if sparsest else ByKey(oldest_first=ordering.reverse)
+
+
+def _sparse(
+    tx: Transaction, terms: tuple[int, ...], most: int, oldest_first: bool
+) -> tuple[int, Walk] | None:
+    """A walk through the versions with one of the terms, and an estimate of the key of its version number
+    `most`; None if so many have one that all may be read.
+    """
+    if len(terms) > 1:
+        windows = None if oldest_first else term_windows(tx, terms)
+        return (windows.reach(most), ByTerms(windows)) if windows else None
+    lister = with_any_term(terms).lister
+    assert isinstance(lister, VersionList)
+    reach = lister.reach(tx, most)
+    return reach or 0, ByKey(terms[0], oldest_first)

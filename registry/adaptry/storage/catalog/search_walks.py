@@ -1,0 +1,221 @@
+"""Walks through versions in the order of a search, window by window.
+
+A walk reads an index of its order, so that each window costs the same wherever it is, in a registry of any
+size. It gives candidates; `search` tests them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Select, bindparam, select
+from sqlmodel import col
+
+from adaptry.core.query_times import FIRST
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import MetricSummaryRow, PostingRow, VersionRow
+from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.term_windows import TermWindows
+from adaptry.storage.catalog.version_info import run_select, table_of
+
+_KEY = table_of(VersionRow).c.id
+_POSTINGS, _SUMMARIES = table_of(PostingRow), table_of(MetricSummaryRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The candidates of a part of a walk, how many rows were read for them, and the place from which the walk
+    goes on; None at its end.
+    """
+
+    places: Sequence[Place]
+    read: int
+    next: Place | None
+
+
+class Walk(Protocol):
+    """Reads candidates in an order."""
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        """The next candidates after a place, about `count`."""
+        ...
+
+
+def window_of(places: Sequence[Place], count: int) -> Window:
+    """The window of a statement that reads at most `count` places."""
+    return Window(places, len(places), places[-1] if len(places) >= count else None)
+
+
+@dataclass(frozen=True, slots=True)
+class FewVersions:
+    """Versions that are known one by one."""
+
+    places: Sequence[Place]
+    ordering: Ordering
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        return window_of(self.ordering.after(self.places, after)[:count], count)
+
+
+@dataclass(frozen=True, slots=True)
+class ByKey:
+    """All versions, or those with a term of the search index, by age."""
+
+    term: int | None = None
+    oldest_first: bool = False
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        start = after.key if after else 0 if self.oldest_first else 2**31 - 1
+        asked: dict[str, object] = {"start": start, "count": count}
+        if self.term is not None:
+            asked["term"] = self.term
+        rows = run_select(tx, _by_key(self.term is not None, self.oldest_first, after is None), asked)
+        return window_of([Place(row[0]) for row in rows], count)
+
+
+@lru_cache
+def _by_key(has_term: bool, oldest_first: bool, is_first: bool) -> Select[Any]:
+    """(`Any`: one column of keys.)"""
+    key = _POSTINGS.c.version_id if has_term else _KEY
+    statement = select(key) if not has_term else select(key).where(_POSTINGS.c.term_id == bindparam("term"))
+    start = bindparam("start", type_=_KEY.type)
+    compared = key > start if oldest_first else key <= start if is_first else key < start
+    order = key.asc() if oldest_first else key.desc()
+    return statement.where(compared).order_by(order).limit(bindparam("count", type_=_KEY.type))
+
+
+@dataclass(frozen=True, slots=True)
+class ByTerms:
+    """Versions with one of several terms, newest first."""
+
+    windows: TermWindows
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        keys = self.windows.first(tx, after.key if after else None, count)
+        return window_of([Place(key) for key in keys], count)
+
+
+@dataclass(frozen=True, slots=True)
+class ByColumn:
+    """Versions by a column of theirs; those without a value come last, by age. `ranges` are conditions on
+    the column itself.
+    """
+
+    column: ColumnElement[Any]
+    ordering: Ordering
+    ranges: tuple[ColumnElement[bool], ...] = ()
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        found: list[Place] = []
+        if after is None or after.value is not None:
+            for part in _parts(self.column, _KEY, after, self.ordering.is_descending):
+                found += self._read(tx, [self.column.is_not(None), *self.ranges, *part], count - len(found))
+                if len(found) >= count:
+                    return window_of(found, count)
+            after = None
+        if self.ranges:  # no version without a value is in a range
+            return Window(found, len(found), None)
+        after_key = [] if after is None else [_beyond(_KEY, after.key, self.ordering.is_descending)]
+        found += self._read(tx, [self.column.is_(None), *after_key], count - len(found))
+        return window_of(found, count)
+
+    def _read(self, tx: Transaction, where: Sequence[ColumnElement[bool]], count: int) -> list[Place]:
+        statement = select(_KEY, self.column.label("value")).where(*where)
+        order = _directed(self.ordering.is_descending, self.column, _KEY)
+        rows = tx.execute(statement.order_by(*order).limit(count)).all()
+        return [Place(row.id, row.value) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ByCreation:
+    """Versions that were created in periods, by age, as `ByKey` gives them."""
+
+    ordering: Ordering
+    ranges: tuple[ColumnElement[bool], ...]
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        if after is not None:
+            at = table_of(VersionRow).c.created_at
+            older = select(at).where(after.key >= _KEY).order_by(_KEY.desc()).limit(1)
+            after = Place(after.key, tx.execute(older).scalar() or FIRST)
+        walk = ByColumn(table_of(VersionRow).c.created_at, self.ordering, self.ranges)
+        return window_of([Place(one.key) for one in walk.window(tx, after, count).places], count)
+
+
+@dataclass(frozen=True, slots=True)
+class ByMetric:
+    """Versions by the newest value of a logged metric. `ranges` are conditions on it."""
+
+    metric: str
+    ordering: Ordering
+    ranges: tuple[ColumnElement[bool], ...] = ()
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        value, key = _SUMMARIES.c.newest, _SUMMARIES.c.version_id
+        found: list[Place] = []
+        for part in _parts(value, key, after, self.ordering.is_descending):
+            statement = select(key, value).where(_SUMMARIES.c.metric == self.metric, *self.ranges, *part)
+            order = _directed(self.ordering.is_descending, value, key)
+            rows = tx.execute(statement.order_by(*order).limit(count - len(found))).all()
+            found += [Place(row.version_id, row.newest) for row in rows]
+            if len(found) >= count:
+                break
+        return window_of(found, count)
+
+
+@dataclass(frozen=True, slots=True)
+class ThenOthers:
+    """Versions with a value in their order, and then those without, by age; not these if `has_value`, the
+    condition that tells them apart, is None.
+    """
+
+    valued: Walk
+    has_value: ColumnElement[bool] | None
+    ordering: Ordering
+
+    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+        if after is None or after.value is not None:
+            window = self.valued.window(tx, after, count)
+            if window.next is not None or self.has_value is None:
+                return window
+            return Window(window.places, window.read, self._before_others())
+        if self.has_value is None:
+            return Window((), 0, None)
+        window = ByKey(oldest_first=self.ordering.reverse).window(tx, after, count)
+        keys = [place.key for place in window.places]
+        with_value = set(
+            tx.execute(
+                select(col(VersionRow.id)).where(col(VersionRow.id).in_(keys), self.has_value)
+            ).scalars()
+        )
+        others = [place for place in window.places if place.key not in with_value]
+        return Window(others, window.read, window.next)
+
+    def _before_others(self) -> Place:
+        return Place(0 if self.ordering.reverse else 2**31 - 1)
+
+
+def _parts(
+    value: ColumnElement[Any], key: ColumnElement[int], after: Place | None, is_descending: bool
+) -> list[list[ColumnElement[bool]]]:
+    """Conditions on the versions after a place: those with the same value, and those beyond. Each is a range
+    of an index. (`Any`: a column.)
+    """
+    if after is None:
+        return [[]]
+    same = [value == after.value, _beyond(key, after.key, is_descending)]
+    return [same, [_beyond(value, after.value, is_descending)]]
+
+
+def _beyond(column: ColumnElement[Any], value: Any, is_descending: bool) -> ColumnElement[bool]:
+    """(`Any`: a column and a value of its type.)"""
+    found: ColumnElement[bool] = column < value if is_descending else column > value
+    return found
+
+
+def _directed(is_descending: bool, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    """(`Any`: columns.)"""
+    return [column.desc() if is_descending else column.asc() for column in columns]
