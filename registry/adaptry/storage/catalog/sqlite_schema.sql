@@ -685,10 +685,26 @@ CREATE TABLE device_sign_ins (
 	decided_at DATETIME,
 	principal_id INTEGER,
 	external_id INTEGER,
-	token_until DATETIME,
+	token_until DATETIME, client_id VARCHAR DEFAULT '' NOT NULL,
 	CONSTRAINT pk_device_sign_ins PRIMARY KEY (device_sha256),
 	CONSTRAINT fk_device_sign_ins_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
 	CONSTRAINT fk_device_sign_ins_external_id FOREIGN KEY(external_id) REFERENCES external_users (id),
 	CONSTRAINT uq_device_sign_ins_user_code UNIQUE (user_code)
 );
 CREATE INDEX ix_device_sign_ins_expires_at ON device_sign_ins (expires_at);
+CREATE TABLE refresh_tokens (
+	secret_sha256 VARCHAR NOT NULL,
+	family VARCHAR NOT NULL,
+	client_id VARCHAR NOT NULL,
+	token_id INTEGER NOT NULL,
+	created_at DATETIME NOT NULL,
+	expires_at DATETIME NOT NULL,
+	used_at DATETIME,
+	retry_until DATETIME,
+	token_until DATETIME,
+	CONSTRAINT pk_refresh_tokens PRIMARY KEY (secret_sha256),
+	CONSTRAINT fk_refresh_tokens_token_id FOREIGN KEY(token_id) REFERENCES tokens (id)
+);
+CREATE INDEX ix_refresh_tokens_family ON refresh_tokens (family);
+CREATE INDEX ix_refresh_tokens_token_id ON refresh_tokens (token_id);
+CREATE INDEX ix_refresh_tokens_expires_at ON refresh_tokens (expires_at);
