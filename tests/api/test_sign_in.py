@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.testing import Server, running_server
 
 from .browser import Browser, Page
-from .local_issuer import LocalIssuer, rsa_key, running_issuer
+from .local_issuer import HeldRequests, LocalIssuer, rsa_key, running_issuer
 
 CLIENT = "adaptry"
 
@@ -283,6 +284,28 @@ def test_an_answer_about_an_older_sign_in_ends_nothing(provider: Provider, brows
     provider.sign_in(browser, sub="00twice")
     sign_ins.end(provider.server.catalog, older)
     assert browser.get(f"{provider.server.url}/").status == 200
+
+
+def test_a_provider_that_does_not_answer_occupies_eight_threads_at_most(provider: Provider) -> None:
+    provider.issuer.held = held = HeldRequests()
+    browsers = [Browser() for _ in range(12)]
+    try:
+        begun = [provider.begin(one) for one in browsers]
+        with ThreadPoolExecutor(len(browsers)) as pool:
+            try:
+                for one, sign_in in zip(browsers, begun, strict=True):
+                    pool.submit(provider.finish, one, sign_in, {})
+                assert held.wait_until(8)
+                fresh = provider.server.token(f"reader-{secrets.token_hex(4)}", "reader", ("acme",))
+                assert provider.server.call("GET", "/api/v1/whoami", token=fresh).status == 200
+                assert held.most == 8
+            finally:
+                held.release()
+        assert held.most == 8
+    finally:
+        provider.issuer.held = None
+        for one in browsers:
+            one.close()
 
 
 def test_an_administrator_by_a_group_is_none_without_it(provider: Provider, browser: Browser) -> None:
