@@ -72,6 +72,7 @@ class LocalIssuer:
         self.bodies: list[bytes] = []
         self.authorizations: list[str | None] = []
         self.held: HeldRequests | None = None
+        self.user_info: dict[str, Any] | None = None
 
     def rotate(self, key: RSAKey | ECKey, *, keep_old: bool = False) -> None:
         self.published = [*self.published, key] if keep_old else [key]
@@ -105,8 +106,12 @@ class LocalIssuer:
         return jwt.encode(head, stated, signing, algorithms=["RS256", "ES256", "HS256", "RS512"])
 
     def document(self, path: str) -> dict[str, Any] | None:
+        if path == "/userinfo":
+            return self.user_info
         if path == "/.well-known/openid-configuration":
+            optional = {"userinfo_endpoint": f"{self.url}/userinfo"} if self.user_info is not None else {}
             return {
+                **optional,
                 "issuer": self.named or self.url,
                 "jwks_uri": f"{self.url}/keys",
                 "authorization_endpoint": f"{self.url}/authorize",

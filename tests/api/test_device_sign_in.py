@@ -98,6 +98,13 @@ def test_only_a_signed_in_user_approves_from_a_page_of_this_server(server: Serve
     )
 
 
+def test_a_program_of_a_disabled_user_gets_no_token(server: Server, browser: Browser) -> None:
+    begun = begin(server)
+    assert decide(browser, server, begun["user_code"]) == 200
+    server.registry().principals.set_disabled("ann", True)
+    assert poll(server, begun["device_code"]).json["error"] == "access_denied"
+
+
 def test_an_approval_ends_with_the_token_that_gave_it(server: Server, browser: Browser) -> None:
     begun = begin(server)
     assert decide(browser, server, begun["user_code"]) == 200

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from joserfc.jwk import RSAKey
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.outgoing.addresses import parse_network
 from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry_api.oauth.issuer_keys import IssuerKeys
 
-from .local_issuer import LocalIssuer, running_issuer
+from .local_issuer import LocalIssuer, rsa_key, running_issuer
 
 
 class Scene:
@@ -51,6 +53,20 @@ def test_after_a_slow_failure_nobody_waits_for_the_provider_for_a_quarter_of_a_m
     scene.passed += 15
     issuer.is_away = False
     assert scene.keys.keys_of(issuer.url, issuer.key.kid).keys
+
+
+@pytest.mark.filterwarnings("ignore:Key size should be")
+def test_keys_that_are_weak_or_not_for_signatures_are_not_used(issuer: LocalIssuer) -> None:
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    for key in (
+        RSAKey.import_key(weak, {"kid": "weak", "use": "sig"}),
+        RSAKey.import_key(rsa_key("first").as_dict(private=False) | {"kid": "other", "use": "enc"}),
+    ):
+        issuer.published = [key]
+        with pytest.raises(Unavailable, match="no RSA or P-256 key"):
+            Scene(issuer).keys.keys_of(issuer.url, None)
+        issuer.published = [key, rsa_key("first")]
+        assert [one.kid for one in Scene(issuer).keys.keys_of(issuer.url, None).keys] == ["first"]
 
 
 def test_after_a_failure_at_once_the_next_caller_tries_again(issuer: LocalIssuer) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -24,6 +25,7 @@ from adaptry.storage.catalog import tokens as kept
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry_api.app_state import AppState
+from adaptry_api.pages import provider_sign_in
 from adaptry_api.settings import ServerSettings, SsoSettings
 from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.testing import Server, running_server
@@ -284,6 +286,41 @@ def test_an_answer_about_an_older_sign_in_ends_nothing(provider: Provider, brows
     provider.sign_in(browser, sub="00twice")
     sign_ins.end(provider.server.catalog, older)
     assert browser.get(f"{provider.server.url}/").status == 200
+
+
+def test_a_sign_in_that_began_long_ago_is_not_finished(
+    provider: Provider, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_sign_in, "_SECONDS", -1)
+    begun = provider.begin(browser)
+    monkeypatch.undo()
+    page = provider.finish(browser, begun, {"id_token": provider.token(begun)})
+    assert page.status == 401 and "is over" in page.text
+
+
+def test_a_confirmation_about_another_user_ends_the_sign_in(provider: Provider, browser: Browser) -> None:
+    provider.sign_in(browser, sub="00mine")
+    age(provider.server, "00mine")
+    provider.issuer.answers["/token"] = {
+        "id_token": provider.issuer.token(aud=CLIENT, sub="00other", groups=["staff"])
+    }
+    assert confirm(provider) == 1
+    assert browser.get(f"{provider.server.url}/").status != 200
+
+
+def test_groups_of_another_user_are_not_taken(tmp_path: Path, browser: Browser) -> None:
+    with running_issuer() as issuer:
+        issuer.user_info = {"sub": "00other", "groups": ["staff"]}
+        sso = SsoSettings(issuer.url, CLIENT, "s3cret")
+        settings = ServerSettings(data=tmp_path, allow_outgoing=("127.0.0.0/8",), sso=sso)
+        with running_server(settings) as server:
+            server.registry().principals.create_group("everybody")
+            server.registry().sso.map_group(ProviderGroupRequest(claim="staff", group="everybody"))
+            provider = Provider(issuer, server)
+            refused = provider.sign_in(browser, sub="00mine", groups=None)
+            assert refused.status == 401 and "about another user" in refused.text
+            issuer.user_info = {"sub": "00mine", "groups": ["staff"]}
+            assert provider.sign_in(browser, sub="00mine", groups=None).status == 303
 
 
 def test_a_provider_that_does_not_answer_occupies_eight_threads_at_most(provider: Provider) -> None:
