@@ -404,7 +404,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "login": (
         "adaptry login https://registry.example.com",
         "adaptry login https://registry.example.com --token-file ./token",
-        "adaptry login https://registry.example.com --browser",
+        "adaptry login https://registry.example.com --with-token",
     ),
     "logout": ("adaptry logout https://registry.example.com",),
     "whoami": ("adaptry whoami",),

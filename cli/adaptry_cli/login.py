@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from adaptry.core import credentials
-from adaptry.core.errors import Invalid
+from adaptry.core.errors import Invalid, Unavailable
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.command import command
 from adaptry_cli.connection import require_server, settings_for
@@ -29,23 +29,32 @@ _WHOLE = 4096  # characters of a token, and more
     help="In a CI job: log in with the job's ID token, to push to this adapter for 15 minutes.",
 )
 @click.option("--browser", "in_browser", is_flag=True, help="Sign in with a browser, on any machine.")
+@click.option("--with-token", is_flag=True, help="Ask for the token, or read it from stdin.")
 @json_option
 def login(
-    url: str | None, token_file: Path | None, adapter: str | None, in_browser: bool, as_json: bool
+    url: str | None,
+    token_file: Path | None,
+    adapter: str | None,
+    in_browser: bool,
+    with_token: bool,
+    as_json: bool,
 ) -> None:
     """Save a token for a server.
 
-    Asks for the token, or reads it from stdin or a file, or gets one that you approve in a browser. The token
-    is tried first, then saved in a file that only you can read. The code of an invitation (`adaptry user
-    invite`) is exchanged for a token first. URL is the server's address. Default: ADAPTRY_URL.
+    In a terminal, prints an address and a code: open the address in a browser, here or on any other machine,
+    and approve the code. Elsewhere, reads the token from stdin. The token is tried first, then saved in a
+    file that only you can read. The code of an invitation (`adaptry user invite`), entered with --with-token,
+    is exchanged for a token first. URL is the server's address. Default: ADAPTRY_URL.
     """
     server = require_server(url)
-    if sum((adapter is not None, token_file is not None, in_browser)) > 1:
-        raise click.UsageError("give one of --publish, --token-file and --browser")
+    if sum((adapter is not None, token_file is not None, in_browser, with_token)) > 1:
+        raise click.UsageError("give one of --publish, --token-file, --browser and --with-token")
     if adapter is not None:
         token = _job_token(server, adapter)
+    elif in_browser or (token_file is None and not with_token and sys.stdin.isatty()):
+        token = _browser_token(server, is_required=in_browser) or _read_token(None)
     else:
-        token = _browser_token(server) if in_browser else _read_token(token_file)
+        token = _read_token(token_file)
     if token.startswith(credentials.INVITATION):
         token = _accept(server, token)
     identity = server_identity(server, token)
@@ -65,12 +74,19 @@ def _job_token(server: str, adapter: str) -> str:
     return job_token(server, adapter, os.environ, settings.ca_bundle, settings.proxy)
 
 
-def _browser_token(server: str) -> str:
-    """The token that a user approves in a browser. Raises `Unauthenticated`, `Unavailable`."""
-    from adaptry_cli.device_login import device_token
+def _browser_token(server: str, *, is_required: bool) -> str | None:
+    """The token that a user approves in a browser; unless it is required, None from a server that cannot
+    issue one. Raises `Unauthenticated`, `Unavailable`.
+    """
+    from adaptry_cli.device_login import begin_sign_in, wait_for_token
 
     settings = settings_for(server)
-    return device_token(server, settings.ca_bundle, settings.proxy)
+    begun = begin_sign_in(server, settings.ca_bundle, settings.proxy)
+    if begun is not None:
+        return wait_for_token(server, begun, settings.ca_bundle, settings.proxy)
+    if is_required:
+        raise Unavailable(f"{server} has no sign-in with a browser; log in with --with-token")
+    return None
 
 
 def _accept(server: str, code: str) -> str:
@@ -93,6 +109,8 @@ def _read_token(file: Path | None) -> str:
     else:
         text = sys.stdin.read(_WHOLE)
     token = text.strip()
+    if not token and file is None:
+        raise Invalid("no token on stdin; pass one, or sign in with a browser: adaptry login --browser")
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise Invalid(
             "not a token: a token is one word that begins with adr_, as `adaptry token create` printed it"

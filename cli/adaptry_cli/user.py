@@ -60,8 +60,8 @@ def invite(registry: Registry, name: str, hours: float, as_json: bool) -> None:
         return
     print_out(invited.code)
     print_err(
-        f"send this code to {invited.principal}, who runs `adaptry login URL` and enters it before"
-        f" {format_when(invited.expires_at)}; it works once"
+        f"send this code to {invited.principal}, who runs `adaptry login URL --with-token` and enters it"
+        f" before {format_when(invited.expires_at)}; it works once"
     )
 
 

@@ -29,6 +29,32 @@ def rsa_key(name: str) -> RSAKey:
     return RSAKey.generate_key(2048, {"kid": name, "use": "sig", "alg": "RS256"}, private=True)
 
 
+class HeldRequests:
+    """Requests that are posted, and get no answer until `release`. `most` is how many waited at once."""
+
+    def __init__(self) -> None:
+        self._changed, self._is_released = threading.Condition(), False
+        self._waiting = self.most = 0
+
+    def wait(self) -> None:
+        with self._changed:
+            self._waiting += 1
+            self.most = max(self.most, self._waiting)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_released)
+            self._waiting -= 1
+
+    def wait_until(self, count: int) -> bool:
+        """Whether so many wait at last."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.most >= count, timeout=30)
+
+    def release(self) -> None:
+        with self._changed:
+            self._is_released = True
+            self._changed.notify_all()
+
+
 class LocalIssuer:
     """`token` signs; the keys in `published` are those that the world sees. `answers` are those to requests
     that are posted, by their path: a document, or a status and a document.
@@ -45,6 +71,8 @@ class LocalIssuer:
         self.answers: dict[str, Any] = {}
         self.bodies: list[bytes] = []
         self.authorizations: list[str | None] = []
+        self.held: HeldRequests | None = None
+        self.user_info: dict[str, Any] | None = None
 
     def rotate(self, key: RSAKey | ECKey, *, keep_old: bool = False) -> None:
         self.published = [*self.published, key] if keep_old else [key]
@@ -78,8 +106,12 @@ class LocalIssuer:
         return jwt.encode(head, stated, signing, algorithms=["RS256", "ES256", "HS256", "RS512"])
 
     def document(self, path: str) -> dict[str, Any] | None:
+        if path == "/userinfo":
+            return self.user_info
         if path == "/.well-known/openid-configuration":
+            optional = {"userinfo_endpoint": f"{self.url}/userinfo"} if self.user_info is not None else {}
             return {
+                **optional,
                 "issuer": self.named or self.url,
                 "jwks_uri": f"{self.url}/keys",
                 "authorization_endpoint": f"{self.url}/authorize",
@@ -105,6 +137,8 @@ def running_issuer() -> Iterator[LocalIssuer]:
         def do_POST(self) -> None:
             issuer.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             issuer.authorizations.append(self.headers["Authorization"])
+            if issuer.held is not None:
+                issuer.held.wait()
             found = issuer.answers[self.path.removeprefix(f"/{issuer.name}")]
             status, document = found if isinstance(found, tuple) else (200, found)
             self.answer(status, document)

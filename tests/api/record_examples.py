@@ -42,7 +42,7 @@ _TIME = re.compile(r"\b20\d\d-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00)")
 _RANDOM = (
     (r"adr_([a-z]+)_[0-9A-Za-z]{38}", r"adr_\1_0123456789abcdef"),
     (r'"subject_token": "[^"]*"', '"subject_token": "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwcyJ9.c2ln"'),
-    (r"http://127\.0\.0\.1:[0-9]+", "https://token.actions.githubusercontent.com"),
+    (r"http://127\.0\.0\.1:[0-9]+(/local-[0-9a-f]{16})?", "https://token.actions.githubusercontent.com"),
     (r'"expires_in": [0-9]+', '"expires_in": 900'),
     (r"whsec_[A-Za-z0-9+/]{43}=", "whsec_q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s="),
     (r"msg_[0-9a-f]{24}", "msg_0123456789abcdef01234567"),

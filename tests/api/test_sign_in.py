@@ -6,27 +6,32 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from joserfc.jwk import ECKey
 
-from adaptry.registry.access import TokenRequest
+from adaptry.core.errors import PermissionDenied
+from adaptry.registry.access import GrantRequest, InvitationRequest, TokenRequest
 from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.storage import sign_ins
 from adaptry.storage.catalog import tokens as kept
 from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry_api.app_state import AppState
+from adaptry_api.pages import provider_sign_in
 from adaptry_api.settings import ServerSettings, SsoSettings
 from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.testing import Server, running_server
 
 from .browser import Browser, Page
-from .local_issuer import LocalIssuer, rsa_key, running_issuer
+from .local_issuer import HeldRequests, LocalIssuer, rsa_key, running_issuer
 
 CLIENT = "adaptry"
 
@@ -283,6 +288,121 @@ def test_an_answer_about_an_older_sign_in_ends_nothing(provider: Provider, brows
     assert browser.get(f"{provider.server.url}/").status == 200
 
 
+def test_a_sign_in_that_began_long_ago_is_not_finished(
+    provider: Provider, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_sign_in, "_SECONDS", -1)
+    begun = provider.begin(browser)
+    monkeypatch.undo()
+    page = provider.finish(browser, begun, {"id_token": provider.token(begun)})
+    assert page.status == 401 and "is over" in page.text
+
+
+def test_a_confirmation_about_another_user_ends_the_sign_in(provider: Provider, browser: Browser) -> None:
+    provider.sign_in(browser, sub="00mine")
+    age(provider.server, "00mine")
+    provider.issuer.answers["/token"] = {
+        "id_token": provider.issuer.token(aud=CLIENT, sub="00other", groups=["staff"])
+    }
+    assert confirm(provider) == 1
+    assert browser.get(f"{provider.server.url}/").status != 200
+
+
+def test_groups_of_another_user_are_not_taken(tmp_path: Path, browser: Browser) -> None:
+    with running_issuer() as issuer:
+        issuer.user_info = {"sub": "00other", "groups": ["staff"]}
+        sso = SsoSettings(issuer.url, CLIENT, "s3cret")
+        settings = ServerSettings(data=tmp_path, allow_outgoing=("127.0.0.0/8",), sso=sso)
+        with running_server(settings) as server:
+            server.registry().principals.create_group("everybody")
+            server.registry().sso.map_group(ProviderGroupRequest(claim="staff", group="everybody"))
+            provider = Provider(issuer, server)
+            refused = provider.sign_in(browser, sub="00mine", groups=None)
+            assert refused.status == 401 and "about another user" in refused.text
+            issuer.user_info = {"sub": "00mine", "groups": ["staff"]}
+            assert provider.sign_in(browser, sub="00mine", groups=None).status == 303
+
+
+def test_a_provider_that_does_not_answer_occupies_eight_threads_at_most(provider: Provider) -> None:
+    provider.issuer.held = held = HeldRequests()
+    browsers = [Browser() for _ in range(12)]
+    try:
+        begun = [provider.begin(one) for one in browsers]
+        with ThreadPoolExecutor(len(browsers)) as pool:
+            try:
+                for one, sign_in in zip(browsers, begun, strict=True):
+                    pool.submit(provider.finish, one, sign_in, {})
+                assert held.wait_until(8)
+                fresh = provider.server.token(f"reader-{secrets.token_hex(4)}", "reader", ("acme",))
+                assert provider.server.call("GET", "/api/v1/whoami", token=fresh).status == 200
+                assert held.most == 8
+            finally:
+                held.release()
+        assert held.most == 8
+    finally:
+        provider.issuer.held = None
+        for one in browsers:
+            one.close()
+
+
+def test_an_administrator_by_a_group_is_none_without_it(provider: Provider, browser: Browser) -> None:
+    name, subject = administrator(provider, browser)
+    local = as_signed_in(provider.server, name)
+    try:
+        own = local.tokens.create(TokenRequest(name="laptop", principal=name)).secret
+        narrowed = local.tokens.create(TokenRequest(name=name, role="admin", namespaces=("*",))).secret
+        with pytest.raises(PermissionDenied, match="signs in at the identity provider"):
+            local.principals.invite(InvitationRequest(name=name))
+    finally:
+        local.close()
+    assert administers(provider.server, own) and administers(provider.server, narrowed)
+    age(provider.server, subject)
+    provider.issuer.answers["/token"] = {
+        "id_token": provider.issuer.token(aud=CLIENT, sub=subject, groups=["staff"])
+    }
+    assert confirm(provider) == 0
+    provider.server.registry().principals.set_disabled(name, False)  # drops what the server remembers
+    assert not administers(provider.server, own) and not administers(provider.server, narrowed)
+    assert provider.server.call("GET", "/api/v1/whoami", token=own).status == 200, "still signed in"
+
+
+def test_an_administrator_who_left_loses_tokens_and_groups(provider: Provider, browser: Browser) -> None:
+    name, subject = administrator(provider, browser)
+    registry = provider.server.registry()
+    local = as_signed_in(provider.server, name)
+    try:
+        narrowed = local.tokens.create(TokenRequest(name=name, role="admin", namespaces=("*",))).secret
+    finally:
+        local.close()
+    given = registry.tokens.create(TokenRequest(name="given", principal=name)).secret
+    assert administers(provider.server, narrowed) and administers(provider.server, given)
+    age(provider.server, subject)
+    provider.issuer.answers["/token"] = (400, {"error": "invalid_grant"})
+    assert confirm(provider) == 1
+    registry.principals.set_disabled(name, False)
+    for token in (narrowed, given):
+        assert not administers(provider.server, token)
+    assert provider.server.call("GET", "/api/v1/whoami", token=narrowed).status == 401
+    assert name not in next(one.members for one in registry.principals.groups() if one.name == "wheel")
+
+
+def administrator(provider: Provider, browser: Browser) -> tuple[str, str]:
+    """Name and subject of a user who signed in, an administrator only by a group of the provider."""
+    registry = provider.server.registry()
+    if not any(one.name == "wheel" for one in registry.principals.groups()):
+        registry.principals.create_group("wheel")
+        registry.grants.add(GrantRequest(group="wheel", permission="admin", resource="*"))
+        registry.sso.map_group(ProviderGroupRequest(claim="root", group="wheel"))
+    name = f"adele-{secrets.token_hex(4)}"
+    page = provider.sign_in(browser, sub=f"00{name}", preferred_username=name, groups=["staff", "root"])
+    assert page.status == 303, page.text
+    return name, f"00{name}"
+
+
+def administers(server: Server, token: str) -> bool:
+    return server.call("GET", "/api/v1/sso/users", token=token).status == 200
+
+
 def age(server: Server, subject: str) -> None:
     """Lets half an hour pass since the provider's last confirmation of this user, and of nobody else."""
     with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
@@ -337,14 +457,19 @@ def test_a_server_without_a_provider_has_no_sign_in(tmp_path: Any) -> None:
 
 def derived_token(server: Server, user: str) -> str:
     """A token that the user's session makes, which has its rights and its end."""
+    local = as_signed_in(server, user)
+    try:
+        return local.tokens.create(TokenRequest(name="laptop", principal=user)).secret
+    finally:
+        local.close()
+
+
+def as_signed_in(server: Server, user: str) -> LocalRegistry:
+    """The registry with the identity of the user's only session."""
     catalog = server.catalog
     with catalog.read() as tx:
         (session,) = [one for one in kept.every(tx) if one.principal == user and one.kind == "ses"]
         record = kept.by_id(tx, session.id)
         assert record is not None
         identity = kept.identity_of(tx, record)
-    local = open_local(server.data, identity)
-    try:
-        return local.tokens.create(TokenRequest(name="laptop", principal=user)).secret
-    finally:
-        local.close()
+    return open_local(server.data, identity)

@@ -16,7 +16,7 @@ from canaille import create_app
 from canaille.app import models
 from canaille.backends import Backend
 from joserfc.jwk import RSAKey
-from tests.api.browser import Browser, Form, Page
+from tests.api.browser import Browser, Page, sign_in_at_provider
 from tests.api.test_sign_in import derived_token
 from werkzeug.serving import make_server
 
@@ -123,31 +123,10 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-def sign_in(browser: Browser, server: Server, next: str = "/acme") -> Page:
-    """The callback's answer, after everything that a person does at the provider."""
-    page = browser.get(f"{server.url}/-/sign-in/provider?next={next}")
-    for _ in range(12):
-        if page.status in (301, 302, 303, 307):
-            if page.next.startswith(f"{server.url}/-/sign-in/provider/callback"):
-                return browser.get(page.next)
-            page = browser.get(page.next)
-            continue
-        form = Form(page)
-        fields = dict(form.fields)
-        if "login" in form.names:
-            fields["login"] = "ada"
-        if "password" in form.names:
-            fields["password"] = "correct horse"
-        if "answer" in form.names:
-            fields["answer"] = "accept"
-        page = browser.post(form.url, fields)
-    raise AssertionError(page.text[:2000])
-
-
 def test_a_user_signs_in_joins_the_mapped_group_and_signs_out(
     server: Server, provider: Canaille, browser: Browser
 ) -> None:
-    answer = sign_in(browser, server)
+    answer = sign_in_at_provider(browser, server.url)
     assert (answer.status, answer.headers["Location"]) == (303, "/acme"), answer.text
     cookie = next(one for one in answer.headers.getlist("set-cookie") if one.startswith("adaptry_session="))
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie
@@ -170,7 +149,7 @@ def test_a_code_and_a_callback_are_used_once_in_the_browser_that_began(
         return real(url)
 
     browser.get = recording  # type: ignore[method-assign]
-    sign_in(browser, server)
+    sign_in_at_provider(browser, server.url)
     callback = next(url for url in seen if url.startswith(f"{server.url}/-/sign-in/provider/callback"))
     assert parse_qs(urlsplit(callback).query)["code"]
     assert real(callback).status == 401, "its cookie is gone"
@@ -181,7 +160,7 @@ def test_a_code_and_a_callback_are_used_once_in_the_browser_that_began(
 def test_somebody_who_left_loses_session_and_derived_tokens(
     server: Server, provider: Canaille, browser: Browser
 ) -> None:
-    sign_in(browser, server)
+    sign_in_at_provider(browser, server.url)
     made = derived_token(server, "ada@example.org")
     assert tokens.identify(server.catalog, made).name == "ada@example.org"
     provider.remove_ada()
@@ -195,7 +174,7 @@ def test_somebody_who_left_loses_session_and_derived_tokens(
 def test_somebody_who_is_still_there_is_confirmed(
     server: Server, provider: Canaille, browser: Browser
 ) -> None:
-    sign_in(browser, server)
+    sign_in_at_provider(browser, server.url)
     _age(server, minutes=30)
     assert _confirm(server, provider) == 0
     (user,) = server.registry().sso.list_users()

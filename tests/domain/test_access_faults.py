@@ -1,6 +1,6 @@
-"""The table of faults in access control (`tests.mutants.access`) fits the code as it is now.
+"""The tables of faults (`tests.mutants.access`, `tests.mutants.refusals`) fit the code as it is now.
 
-Whether each fault is caught takes minutes: `python -m tests.mutants.access` tries them all.
+Whether each fault is caught takes minutes: `python -m` and either name tries them all.
 """
 
 from __future__ import annotations
@@ -8,11 +8,18 @@ from __future__ import annotations
 import pytest
 from tests.mutants.access import FAULTS, AccessFault
 from tests.mutants.copy_of_tree import ROOT
+from tests.mutants.refusals import REFUSALS, page
 
 CONTRACT = ROOT / "registry/adaptry/testing/contract"  # whose tests every implementation inherits
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.check)
+def test_the_page_of_refusals_is_the_table() -> None:
+    assert (ROOT / "docs" / "refusals.md").read_text() == page(), (
+        "write it again: python -m tests.mutants.refusals --page > docs/refusals.md"
+    )
+
+
+@pytest.mark.parametrize("fault", (*FAULTS, *REFUSALS), ids=lambda fault: fault.check)
 def test_the_check_is_there_once_and_so_is_the_test_that_it_is_caught_by(fault: AccessFault) -> None:
     assert (ROOT / fault.file).read_text().count(fault.before) == 1
     file, *_, test = fault.test.split("::")

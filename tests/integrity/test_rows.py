@@ -57,6 +57,7 @@ UNKNOWABLE: dict[str, str] = {
     "external_users.*": "what an identity provider said, which says it again at the next sign-in",
     "provider_groups.*": ALONE,
     "device_sign_ins.*": TRANSIENT,
+    "refresh_tokens.*": TRANSIENT,
     "webhooks.*": ALONE,
     "webhook_deliveries.*": TRANSIENT,
     "stored_use.scope": "a count of zero says nothing of anybody",

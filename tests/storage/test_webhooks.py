@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from adaptry.core.failpoints import VARIABLE
@@ -24,6 +25,7 @@ from adaptry.registry.records import AdapterEdit
 from adaptry.registry.webhooks import CreatedSecret, SecretRotation, WebhookDelivery, WebhookRequest
 from adaptry.storage import tokens
 from adaptry.storage.catalog import webhook_deliveries
+from adaptry.storage.catalog.rows import WebhookDeliveryRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.webhooks.delivery import LEASE, webhook_connector
@@ -261,6 +263,23 @@ def test_a_receiver_gets_what_its_owner_may_read_when_it_is_sent(scene: Scene) -
         scene.send()
         assert len(receiver.messages) == 1
     assert [one.state for one in scene.log(made)] == ["withheld"]
+
+
+def test_a_message_is_sent_after_any_number_that_are_too_old(scene: Scene) -> None:
+    catalog = scene.registry.catalog
+    with receiving() as receiver:
+        made = scene.add(receiver.url)
+        with catalog.write() as tx:
+            for _ in range(205):  # more than twice as many as are looked at together
+                webhook_deliveries.add_test(tx, made.webhook.id, NOW)
+        scene.now += EXPIRY + timedelta(seconds=1)
+        with catalog.write() as tx:
+            last = webhook_deliveries.add_test(tx, made.webhook.id, scene.now).message
+        scene.send()
+        assert [message.headers["webhook-id"] for message in receiver.messages] == [last]
+    with catalog.read() as tx:
+        states = tx.exec(select(WebhookDeliveryRow.state)).all()
+    assert sorted(states) == ["delivered"] + ["failed"] * 205
 
 
 def test_a_receiver_gets_nothing_once_its_owners_token_is_revoked(scene: Scene) -> None:

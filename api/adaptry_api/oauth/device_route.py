@@ -21,6 +21,7 @@ from adaptry_api.oauth.answers import (
 
 ROUTES = guarded_router("/oauth", "sign-in")
 PAGE = "/-/device"
+_LONGEST = 200
 
 
 class DeviceAuthorization(BaseModel):
@@ -45,13 +46,13 @@ class DeviceAuthorization(BaseModel):
 async def begin_device_sign_in(request: Request) -> Response:
     """Begin to sign in a program without a browser of its own (RFC 8628).
 
-    Takes `client_id`, any text, as a form or as JSON. The user opens `verification_uri`, signs in, and
-    types `user_code`; meanwhile the program asks `POST /oauth/token` with `device_code` every `interval`
-    seconds.
+    Takes `client_id`, any name of at most 200 characters, as a form or as JSON. The user opens
+    `verification_uri`, signs in, and types `user_code`; meanwhile the program asks `POST /oauth/token` with
+    `device_code` every `interval` seconds.
     """
     try:
-        required(await read_parameters(request), "client_id")
-        codes = await to_thread.run_sync(device_sign_ins.begin, app_state_of(request).catalog)
+        client = _client_id(required(await read_parameters(request), "client_id"))
+        codes = await to_thread.run_sync(device_sign_ins.begin, app_state_of(request).catalog, client)
     except OAuthError as error:
         return error.response
     except Busy as error:
@@ -66,3 +67,10 @@ async def begin_device_sign_in(request: Request) -> Response:
         expires_in=int(device_sign_ins.LIFETIME.total_seconds()),
     )
     return JSONResponse(begun.model_dump(), headers=NO_STORE)
+
+
+def _client_id(text: str) -> str:
+    """Raises `OAuthError`."""
+    if len(text) > _LONGEST or not text.isprintable():
+        raise OAuthError("invalid_request", f"client_id is a name of at most {_LONGEST} printable characters")
+    return text

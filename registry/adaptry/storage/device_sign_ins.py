@@ -13,18 +13,16 @@ from typing import Literal, NamedTuple
 
 from adaptry.core.errors import Busy, NotFound, PermissionDenied
 from adaptry.core.identity import Identity
-from adaptry.registry.access import CreatedToken
-from adaptry.storage import sign_ins, tokens
+from adaptry.storage import refresh_tokens, sign_ins
 from adaptry.storage.catalog import device_sign_ins as waiting
 from adaptry.storage.catalog import principals
 from adaptry.storage.catalog import tokens as kept
-from adaptry.storage.catalog.audit_log.recording import set_actor
-from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.refresh_tokens import ProgramTokens
 
 LIFETIME = timedelta(minutes=15)
 INTERVAL = 5
 """Seconds between two questions of a program; one second less is tolerated."""
-TOKEN_LIFETIME = timedelta(days=30)
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so no words; RFC 8628 §6.1
 _MOST = 10_000
 """Programs that wait at once."""
@@ -38,15 +36,15 @@ class DeviceCodes(NamedTuple):
     user_code: str
 
 
-def begin(catalog: Catalog, now: datetime | None = None) -> DeviceCodes:
-    """New codes, valid for 15 minutes. Raises `Busy` while too many programs wait."""
+def begin(catalog: Catalog, client_id: str, now: datetime | None = None) -> DeviceCodes:
+    """New codes for the program `client_id`, for 15 minutes. Raises `Busy` while too many programs wait."""
     now = now or datetime.now(UTC)
     letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
     codes = DeviceCodes(secrets.token_urlsafe(32), f"{letters[:4]}-{letters[4:]}")
     with catalog.write() as tx:
         if waiting.count_waiting(tx, now) >= _MOST:
             raise Busy("too many programs wait for their users to sign in; try again in a minute", 60.0)
-        waiting.insert(tx, _hash(codes.device_code), codes.user_code, now + LIFETIME)
+        waiting.insert(tx, _hash(codes.device_code), codes.user_code, client_id, now + LIFETIME)
     return codes
 
 
@@ -74,8 +72,8 @@ def decide(
         waiting.set_decided(tx, found, approval, now)
 
 
-def poll(catalog: Catalog, device_code: str, now: datetime | None = None) -> CreatedToken | Waiting:
-    """The token, once, after the user approved; else what the program is to do."""
+def poll(catalog: Catalog, device_code: str, now: datetime | None = None) -> ProgramTokens | Waiting:
+    """The tokens, once, after the user approved; else what the program is to do."""
     now = now or datetime.now(UTC)
     with catalog.read() as tx:  # anybody may ask; only programs that wait take a turn to write
         if waiting.find(tx, device_sha256=_hash(device_code)) is None:
@@ -91,17 +89,9 @@ def poll(catalog: Catalog, device_code: str, now: datetime | None = None) -> Cre
         waiting.remove(tx, found)
         if found.principal is None or principals.by_key(tx, found.principal).info.disabled_at is not None:
             return "access_denied"
-        until = min(filter(None, (found.token_until, now + TOKEN_LIFETIME)))
-        return _issue(tx, found.principal, found.external, until)
-
-
-def _issue(tx: Transaction, principal: int, external: int | None, until: datetime) -> CreatedToken:
-    user = principals.by_key(tx, principal)
-    name = user.info.name
-    set_actor(tx, Identity(name, principal=principal))
-    label = f"device-{secrets.token_hex(6)}"
-    issued = tokens.issue(tx, user, label, None, until, name, external=external)
-    return CreatedToken(id=issued.id, principal=name, name=label, secret=issued.secret, expires_at=until)
+        return refresh_tokens.begin(
+            tx, found.principal, found.external, found.client_id, found.token_until, now
+        )
 
 
 def _hash(device_code: str) -> str:

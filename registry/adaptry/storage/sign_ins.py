@@ -104,15 +104,18 @@ def keep_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: 
 
 
 def end(catalog: Catalog, external: ExternalUser) -> None:
-    """The provider does not know the user any more: all their sessions end, and the tokens made in them."""
+    """The provider does not know the user any more: all their sessions end, and the tokens made in them; and
+    they leave the groups that they were in by its claims.
+    """
     now = datetime.now(UTC)
     with catalog.write() as tx:
         if not sign_ins.is_current(tx, external):
             return
         sign_ins.end(tx, external, now)
-        name = principals.by_key(tx, external.principal).info.name
+        principal = principals.by_key(tx, external.principal)
+        _join_groups(tx, principal, (), now)
         reason = {"because": "the identity provider does not know the user any more"}
-        record(tx, "session.end", AuditTarget(name), now, after=reason)
+        record(tx, "session.end", AuditTarget(principal.info.name), now, after=reason)
 
 
 def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[ExternalUser, PrincipalRecord]:

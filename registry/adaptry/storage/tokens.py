@@ -83,6 +83,24 @@ def issue_with_role(
     return _store_with_role(tx, new_secret(kind), name, role, resources, expires_at, by)
 
 
+def issue_narrowed_to_role(
+    tx: Transaction,
+    principal: PrincipalRecord,
+    role: str,
+    resources: Sequence[str],
+    expires_at: datetime | None,
+    external: int,
+) -> IssuedToken:
+    """A token that an external user creates for themselves, limited to the role as by `issue_with_role`.
+
+    It grants nothing: the user has the role only as long as the identity provider's groups give it. Raises
+    `Invalid`.
+    """
+    limit = _role_limit(role, resources)
+    name = free_name(tx, principal, principal.info.name)
+    return issue(tx, principal, name, limit, expires_at, principal.info.name, external=external)
+
+
 def issue(
     tx: Transaction,
     principal: PrincipalRecord,
@@ -141,12 +159,8 @@ def _store_with_role(
     expires_at: datetime | None,
     by: str,
 ) -> IssuedToken:
-    if role not in ROLES:
-        raise Invalid(f"no role {role[:40]!a} (one of: {', '.join(ROLES)})")
-    if not resources:
-        raise Invalid("a token is valid in at least one namespace, such as acme, team-* or *")
+    limit = _role_limit(role, resources)
     check_name(name)
-    limit = Limit((role,), tuple(map(Resource.parse, resources)))
     now = datetime.now(UTC)
     kind: PrincipalKind = "worker" if role == "worker" else "user"
     principal = principals.find(tx, name) or principals.insert(tx, kind, name, None, now, by)
@@ -157,6 +171,15 @@ def _store_with_role(
         if granted.created_at == now:
             record(tx, "grant.add", AuditTarget.of_grant(resource), now, after=facts, by=by)
     return _store(tx, secret, principal, free_name(tx, principal, name), limit, expires_at, by)
+
+
+def _role_limit(role: str, resources: Sequence[str]) -> Limit:
+    """Raises `Invalid`."""
+    if role not in ROLES:
+        raise Invalid(f"no role {role[:40]!a} (one of: {', '.join(ROLES)})")
+    if not resources:
+        raise Invalid("a token is valid in at least one namespace, such as acme, team-* or *")
+    return Limit((role,), tuple(map(Resource.parse, resources)))
 
 
 def require_able(principal: PrincipalRecord) -> None:

@@ -22,6 +22,7 @@ class DeviceSignIn(NamedTuple):
     principal: int | None
     external: int | None
     token_until: datetime | None
+    client_id: str
 
 
 class Approval(NamedTuple):
@@ -38,8 +39,12 @@ def count_waiting(tx: Transaction, now: datetime) -> int:
     return int(tx.execute(select(func.count()).select_from(DeviceSignInRow)).scalar_one())
 
 
-def insert(tx: Transaction, device_sha256: str, user_code: str, expires_at: datetime) -> None:
-    tx.add(DeviceSignInRow(device_sha256=device_sha256, user_code=user_code, expires_at=expires_at))
+def insert(tx: Transaction, device_sha256: str, user_code: str, client_id: str, expires_at: datetime) -> None:
+    tx.add(
+        DeviceSignInRow(
+            device_sha256=device_sha256, user_code=user_code, client_id=client_id, expires_at=expires_at
+        )
+    )
     tx.flush()
 
 
@@ -60,6 +65,7 @@ def find(
         row.principal_id,
         row.external_id,
         row.token_until,
+        row.client_id,
     )
 
 

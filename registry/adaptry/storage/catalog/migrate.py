@@ -45,6 +45,8 @@ KNOWN = (
     "0026",
     "0027",
     "0028",
+    "0029",
+    "0030",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")

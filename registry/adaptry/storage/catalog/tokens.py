@@ -14,6 +14,7 @@ from adaptry.core.access.grants import Limit
 from adaptry.core.access.resources import Resource
 from adaptry.core.identity import Identity
 from adaptry.registry.access import TokenInfo
+from adaptry.storage.catalog import refresh_tokens
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
@@ -115,7 +116,18 @@ def names(tx: Transaction, principal: int) -> frozenset[str]:
 
 
 def revoke(tx: Transaction, id: int, at: datetime) -> bool:
-    """Revokes a token; returns whether it existed and was valid."""
+    """Revokes a token, and every other token of a program that refreshes it; returns whether it existed and
+    was valid.
+    """
+    others = refresh_tokens.remove_family_of(tx, id) - {id}
+    is_revoked = revoke_alone(tx, id, at)
+    for other in sorted(others):
+        revoke_alone(tx, other, at)
+    return is_revoked
+
+
+def revoke_alone(tx: Transaction, id: int, at: datetime) -> bool:
+    """Revokes a token that a program has replaced; the program keeps its others."""
     found = by_id(tx, id)
     if found is None or found.info.revoked_at is not None:
         return False
@@ -126,6 +138,12 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
     was = {"token": id, "name": found.info.name, "expires_at": found.info.expires_at}
     record(tx, "token.revoke", AuditTarget(owner.name, owner.namespace), at, before=was)
     return True
+
+
+def shorten(tx: Transaction, id: int, until: datetime) -> None:
+    """Lets a token expire at that time, if it would later."""
+    is_later = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > until)
+    tx.execute(update(TokenRow).where(col(TokenRow.id) == id, is_later).values(expires_at=until))
 
 
 def delete_expired(tx: Transaction, principal: int, kind: str, before: datetime) -> None:

@@ -76,6 +76,11 @@ class LocalPrincipals(Principals):
 
     def invite(self, request: InvitationRequest) -> InvitationInfo:
         require_administrator(self.context, f"invite {request.name}")
+        if self.context.identity.external is not None and request.name == self.context.identity.name:
+            raise PermissionDenied(  # the token would outlive the provider's confirmation
+                f"{request.name} signs in at the identity provider; create a token instead:"
+                f" adaptry token create NAME --for {request.name}"
+            )
         with self.context.write() as tx:
             now, by = self.context.clock(), self.context.identity.name
             user = principals.find(tx, request.name)

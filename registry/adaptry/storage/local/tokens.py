@@ -32,10 +32,17 @@ class LocalTokens(Tokens):
             expires_at = self.context.clock() + timedelta(days=request.days)
         if request.role is not None:
             require_administrator(self.context, f"create a token of {request.name} with a role")
+            namespaces, external = request.namespaces or (), self.context.identity.external
             with self.context.write() as tx:
-                issued = tokens.issue_with_role(
-                    tx, request.name, request.role, request.namespaces or (), expires_at, by
-                )
+                if external is not None and request.name == by:
+                    own = existing_principal(tx, by)
+                    issued = tokens.issue_narrowed_to_role(
+                        tx, own, request.role, namespaces, expires_at, external
+                    )
+                else:
+                    issued = tokens.issue_with_role(
+                        tx, request.name, request.role, namespaces, expires_at, by
+                    )
                 return _created(request.name, issued, expires_at)
         assert request.principal is not None
         limit = _limit(request)

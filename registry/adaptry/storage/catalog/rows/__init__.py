@@ -15,7 +15,7 @@ from adaptry.storage.catalog.rows.audit_log import (
 from adaptry.storage.catalog.rows.bases import BaseFileRow, BaseNameRow, BaseRow
 from adaptry.storage.catalog.rows.commits import CommitRow, MarkRow
 from adaptry.storage.catalog.rows.damage import DamagedFileRow, DamagedRevisionRow
-from adaptry.storage.catalog.rows.devices import DeviceSignInRow
+from adaptry.storage.catalog.rows.devices import DeviceSignInRow, RefreshTokenRow
 from adaptry.storage.catalog.rows.epochs import EpochRow, RecallClaimRow
 from adaptry.storage.catalog.rows.events import AnswerRow, EventRow
 from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, WeightsRow
@@ -88,6 +88,7 @@ __all__ = [
     "PublisherRow",
     "QuotaRow",
     "RecallClaimRow",
+    "RefreshTokenRow",
     "ResidentRow",
     "RevisionRow",
     "RolloutRow",

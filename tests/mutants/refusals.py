@@ -1,0 +1,367 @@
+"""Each attack on signing in, publishing, outgoing requests and gateways: its answer, the check, and its test.
+
+    python -m tests.mutants.refusals --folder FOLDER
+    python -m tests.mutants.refusals --page > docs/refusals.md
+
+The first leaves out one check after another, and tries whether the named test fails then. The second writes
+the table for readers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from .access import AccessFault, try_faults
+
+ID_TOKENS = "api/adaptry_api/oauth/id_tokens.py"
+EXCHANGE = "api/adaptry_api/oauth/token_exchange.py"
+KEYS = "api/adaptry_api/oauth/issuer_keys.py"
+PROVIDER = "api/adaptry_api/sign_in/provider.py"
+CALLBACK = "api/adaptry_api/pages/provider_sign_in.py"
+PAGE_SECURITY = "api/adaptry_api/pages/security.py"
+ROUTE = "api/adaptry_api/routes/inference.py"
+JOBS = "registry/adaptry/core/access/ci_jobs.py"
+ADDRESSES = "registry/adaptry/core/outgoing/addresses.py"
+CONNECTOR = "registry/adaptry/core/outgoing/connector.py"
+URL = "registry/adaptry/core/outgoing/url.py"
+STORAGE = "registry/adaptry/storage/"
+CATALOG = "registry/adaptry/storage/catalog/"
+INFERENCE = "registry/adaptry/storage/local/inference.py"
+
+PUBLISHING = "tests/api/test_publishing.py::"
+ISSUERS = "tests/api/test_issuer_keys.py::"
+SIGN_IN = "tests/api/test_sign_in.py::"
+CANAILLE = "tests/api/test_sign_in_canaille.py::"
+DEVICE = "tests/api/test_device_sign_in.py::"
+REFRESH = "tests/storage/test_refresh_tokens.py::"
+OUTGOING = "tests/domain/test_outgoing.py::"
+CI_JOBS = "tests/domain/test_ci_jobs.py::"
+WEBHOOKS = "tests/storage/test_webhooks.py::"
+GATEWAY = "tests/api/test_gateway.py::"
+CONTRACT = "tests/contract/test_registry_local.py::TestInFiles::"
+PAGES = "tests/pages/test_signing_in.py::"
+
+WRONG = PUBLISHING + "test_a_token_of_another_job_time_or_audience_is_refused"
+ANSWERS = SIGN_IN + "test_answers_that_are_not_of_this_provider_and_sign_in_are_refused"
+CALLBACKS = SIGN_IN + "test_a_callback_of_another_browser_state_or_provider_is_refused"
+ADMITTED = SIGN_IN + "test_a_user_needs_a_mapped_group_or_a_link_and_takes_nobodys_name"
+GRANT = "400 `invalid_grant`"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(AccessFault):
+    """`check` is the attack, and `answer` what the attacker gets."""
+
+    answer: str
+    area: str
+
+
+def _area(area: str, *rows: tuple[str, str, str, str, str, str]) -> tuple[Refusal, ...]:
+    """Rows of attack, answer, file, text there, the text without the check, and test."""
+    return tuple(
+        Refusal(attack, file, before, after, test, answer, area)
+        for attack, answer, file, before, after, test in rows
+    )
+
+
+PUBLISH = _area(
+    "ID tokens of CI jobs",
+    ("signed with `none`, an HMAC, or another algorithm than RS256 and ES256", GRANT, ID_TOKENS,
+     "if algorithm not in ALGORITHMS:", "if False:",
+     PUBLISHING + "test_unsigned_tokens_and_those_signed_with_a_shared_secret_are_refused"),
+    ("claims changed after signing", GRANT, ID_TOKENS,
+     "claims = jwt.decode(token.text, matching[0], algorithms=ALGORITHMS).claims",
+     'claims = _part(token.text.split(".")[1])',
+     PUBLISHING + "test_changed_claims_are_refused"),
+    ("signed with a key that the token brings along (`jwk`, `jku`) or that its issuer does not have", GRANT,
+     ID_TOKENS, "matching = [key for key in keys.keys if token.key_id is None or key.kid == token.key_id]",
+     "matching = list(keys.keys)",
+     PUBLISHING + "test_a_key_that_the_token_brings_along_is_not_used"),
+    ("for another audience, or for several", GRANT, ID_TOKENS,
+     'if claims.get("aud") not in (audience, [audience]):', "if False:", WRONG),
+    ("expired", GRANT, ID_TOKENS, 'if claims["exp"] <= now - LEEWAY:', "if False:", WRONG),
+    ("not valid yet (`iat`, `nbf`)", GRANT, ID_TOKENS,
+     'if max(claims["iat"], claims.get("nbf", 0)) > now + LEEWAY:', "if False:", WRONG),
+    ("times that are no times: none, texts, `true`, 1e300", GRANT, ID_TOKENS,
+     "if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _LATEST:",
+     "if False:", WRONG),
+    ("without an id (`jti`)", GRANT, EXCHANGE, "if not isinstance(jti, str) or not jti:",
+     "if not isinstance(jti, str):", WRONG),
+    ("used before, also by many at once", GRANT, STORAGE + "publishing.py",
+     "if not publishers.use_id_token(tx, issuer.url, jti, expires_at + LEEWAY, now):",
+     "if not publishers.use_id_token(tx, issuer.url, jti, expires_at + LEEWAY, now) and False:",
+     PUBLISHING + "test_an_id_token_is_used_once_also_by_many_at_once"),
+    ("of a job that `pull_request_target` started", GRANT, JOBS, '{"pull_request_target", "workflow_run"}',
+     '{"workflow_run"}', WRONG),
+    ("of a job that `workflow_run` started", GRANT, JOBS, '{"pull_request_target", "workflow_run"}',
+     '{"pull_request_target"}', WRONG),
+    ("of a merge request's pipeline", GRANT, JOBS, '{"merge_request_event", "external_pull_request_event"}',
+     '{"external_pull_request_event"}',
+     CI_JOBS + "test_a_gitlab_job_that_may_run_foreign_code_is_refused"),
+    ("of another repository, with the same names", GRANT, JOBS,
+     "(job.project_id, job.owner_id, job.workflow) == (self.project_id, self.owner_id, self.workflow)",
+     "(job.owner_id, job.workflow) == (self.owner_id, self.workflow)", WRONG),
+    ("of another owner of the repository", GRANT, JOBS,
+     "(job.project_id, job.owner_id, job.workflow) == (self.project_id, self.owner_id, self.workflow)",
+     "(job.project_id, job.workflow) == (self.project_id, self.workflow)", WRONG),
+    ("of another workflow", GRANT, JOBS,
+     "(job.project_id, job.owner_id, job.workflow) == (self.project_id, self.owner_id, self.workflow)",
+     "(job.project_id, job.owner_id) == (self.project_id, self.owner_id)", WRONG),
+    ("of a workflow in another repository", GRANT, JOBS,
+     'place.startswith(f"{repository}/{_WORKFLOWS}") and ', "", WRONG),
+    ("of another branch", GRANT, JOBS, "            and self.branch in (None, job.branch)\n", "", WRONG),
+    ("of another environment", GRANT, JOBS,
+     "            and self.environment in (None, job.environment)\n", "",
+     CI_JOBS + "test_a_rule_matches_exactly_what_it_names"),
+    ("of a tag with the name of a branch", GRANT, JOBS,
+     "return ref.removeprefix(_BRANCH) if ref.startswith(_BRANCH) else None",
+     'return ref.rpartition("/")[2]', WRONG),
+    ("of a publisher whose account is disabled", GRANT, STORAGE + "publishing.py",
+     " or account.info.disabled_at is not None", "",
+     PUBLISHING + "test_a_disabled_account_stops_its_publisher"),
+    ("the job's token, used to create others", "403", STORAGE + "publishing.py",
+     'limit = Limit(("push",), (Resource(name.namespace, name.name),))', "limit = None",
+     PUBLISHING + "test_the_token_cannot_create_another"),
+    ("an issuer whose metadata names another", "503 `temporarily_unavailable`", KEYS,
+     'if document.get("issuer") != issuer:', "if False:",
+     PUBLISHING + "test_an_issuer_whose_metadata_names_another_is_not_believed"),
+    ("an issuer's RSA key of fewer than 2048 bits", "503 `temporarily_unavailable`", KEYS,
+     "return key if key.public_key.key_size >= _MIN_RSA_BITS else None", "return key",
+     ISSUERS + "test_keys_that_are_weak_or_not_for_signatures_are_not_used"),
+    ("an issuer's key for encryption", "503 `temporarily_unavailable`", KEYS,
+     ' or document.get("use", "sig") != "sig"', "",
+     ISSUERS + "test_keys_that_are_weak_or_not_for_signatures_are_not_used"),
+    ("a flood of tokens with invented key ids", GRANT + ", and six fetches a minute", KEYS,
+     "if len(provider.begun) == _MOST and now - provider.begun[0] < _WINDOW:", "if False:",
+     PUBLISHING + "test_invented_key_ids_cause_a_few_requests_only"),
+    ("waiting for an issuer that is slow and fails", "503 at once, for 15 s", KEYS,
+     "if now - provider.failed_at < _PAUSE:", "if False:",
+     ISSUERS + "test_after_a_slow_failure_nobody_waits_for_the_provider_for_a_quarter_of_a_minute"),
+)  # fmt: skip
+
+AT_A_PROVIDER = _area(
+    "Signing in at an identity provider",
+    ("the answer of another sign-in (`nonce`)", "401", PROVIDER, 'if claims.get("nonce") != nonce:',
+     "if False:", ANSWERS),
+    ("an ID token of another issuer", "401", PROVIDER, "if token.issuer != self.issuer:", "if False:",
+     ANSWERS),
+    ("a callback with another `state`", "401", CALLBACK, "if state != begun.state or (iss", "if (iss",
+     CALLBACKS),
+    ("a callback of another issuer (`iss`)", "401", CALLBACK,
+     " or (iss is not None and iss != provider.issuer)", "", CALLBACKS),
+    ("a sign-in that began more than ten minutes ago", "401", CALLBACK,
+     "if found is None or found.until <= time.time():", "if found is None:",
+     SIGN_IN + "test_a_sign_in_that_began_long_ago_is_not_finished"),
+    ("a stolen code, without the PKCE verifier", "refused by the provider, so 401", PROVIDER,
+     '            "code_verifier": verifier,\n', "",
+     SIGN_IN + "test_the_verifier_and_the_clients_secret_are_sent_with_the_code"),
+    ("a PKCE challenge that can be reversed (`plain`)", "never sent: S256", PROVIDER,
+     '"code_challenge_method": "S256"', '"code_challenge_method": "plain"',
+     SIGN_IN + "test_the_provider_is_asked_with_pkce_state_and_nonce"),
+    ("`next` that leads to another host", "ignored: `/`", "api/adaptry_api/pages/sign_in.py",
+     'is_own = text.startswith("/") and not text.startswith(("//", "/\\\\")) and text.isprintable()',
+     "is_own = True", PAGES + "test_signing_in_leads_to_no_other_site"),
+    ("a form of another site", "403", PAGE_SECURITY,
+     "if (site is None and origin is None) or site not in (None, \"same-origin\")"
+     " or origin not in (None, own):",
+     "if False:", PAGES + "test_forms_of_other_sites_are_refused"),
+    ("a user in no mapped group", "403", STORAGE + "sign_ins.py",
+     "if not any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):", "if False:", ADMITTED),
+    ("a user with the name of another user here", "403", STORAGE + "sign_ins.py",
+     "    if principals.find(tx, name) is not None:",
+     "    if (known := principals.find(tx, name)) is not None:\n"
+     "        return sign_ins.insert_external(tx, user.issuer, user.subject, known.key, now, name), known\n"
+     "    if False:", ADMITTED),
+    ("a user with a reserved name", "403", STORAGE + "sign_ins.py", " and one not in _RESERVED", "",
+     ADMITTED),
+    ("a disabled user", "403", STORAGE + "sign_ins.py",
+     "        if principal.info.disabled_at is not None:", "        if False:", ADMITTED),
+    ("a session, or a token made in one, an hour after the provider's last confirmation", "401",
+     STORAGE + "tokens.py",
+     "if token.external is not None and not is_confirmed(token.confirmed_at, datetime.now(UTC)):",
+     "if False:",
+     SIGN_IN + "test_a_session_and_its_tokens_stop_an_hour_after_the_last_confirmation"),
+    ("a token of a user who left the provider", "401: revoked", CATALOG + "sign_ins.py",
+     "    tokens.revoke_of_external(tx, user.key, now)\n", "",
+     CANAILLE + "test_somebody_who_left_loses_session_and_derived_tokens"),
+    ("an administrator's own token after their group's claim ended", "403", STORAGE + "local/tokens.py",
+     "if external is not None and request.name == by:", "if False:",
+     SIGN_IN + "test_an_administrator_by_a_group_is_none_without_it"),
+    ("an administrator's given token after they left the provider", "403", STORAGE + "sign_ins.py",
+     "        _join_groups(tx, principal, (), now)\n", "",
+     SIGN_IN + "test_an_administrator_who_left_loses_tokens_and_groups"),
+    ("an administrator of the provider who invites themselves", "403", STORAGE + "local/principals.py",
+     "if self.context.identity.external is not None and request.name == self.context.identity.name:",
+     "if False:", SIGN_IN + "test_an_administrator_by_a_group_is_none_without_it"),
+    ("a confirmation with another user's ID token", "the sign-in ends", PROVIDER,
+     "if user.subject != subject:", "if False:",
+     SIGN_IN + "test_a_confirmation_about_another_user_ends_the_sign_in"),
+    ("groups of another user (userinfo)", "401", PROVIDER, 'if info.get("sub") != subject:', "if False:",
+     SIGN_IN + "test_groups_of_another_user_are_not_taken"),
+    ("a copy of the cookie after signing out", "the sign-in page", STORAGE + "sign_ins.py",
+     "        kept.revoke(tx, found.info.id, now)\n", "",
+     SIGN_IN + "test_signing_out_ends_the_session_and_its_token"),
+)  # fmt: skip
+
+PROGRAMS = _area(
+    "Programs: device codes and refresh tokens",
+    ("a device code older than 15 minutes", "400 `expired_token`", STORAGE + "device_sign_ins.py",
+     "if found is None or found.expires_at <= now:\n            return",
+     "if found is None:\n            return",
+     DEVICE + "test_a_code_expires_after_a_quarter_of_an_hour"),
+    ("a device code that was used", "400 `expired_token`", STORAGE + "device_sign_ins.py",
+     "        waiting.remove(tx, found)\n", "",
+     DEVICE + "test_a_program_gets_one_token_after_its_user_approved_it"),
+    ("a program that asks all the time", "400 `slow_down`", STORAGE + "device_sign_ins.py",
+     'return "slow_down" if', 'return "authorization_pending" if',
+     DEVICE + "test_a_program_gets_one_token_after_its_user_approved_it"),
+    ("an approval with a limited token", "403", STORAGE + "device_sign_ins.py",
+     "if own is None or own.limit is not None:", "if own is None:",
+     DEVICE + "test_a_limited_token_approves_no_program"),
+    ("an approval whose token was revoked before the program asked", "400 `expired_token`",
+     CATALOG + "tokens.py",
+     "        tx.execute(delete(DeviceSignInRow)"
+     ".where(col(DeviceSignInRow.principal_id) == found.principal))\n",
+     "        pass\n", DEVICE + "test_an_approval_ends_with_the_token_that_gave_it"),
+    ("an approval of a user who was disabled before the program asked", "400 `access_denied`",
+     STORAGE + "device_sign_ins.py",
+     " or principals.by_key(tx, found.principal).info.disabled_at is not None", "",
+     DEVICE + "test_a_program_of_a_disabled_user_gets_no_token"),
+    ("a refresh token that was used before", GRANT + ", and the sign-in ends", CATALOG + "refresh_tokens.py",
+     "return self.used_at is None or (self.retry_until is not None and now < self.retry_until)",
+     "return True",
+     REFRESH + "test_a_refresh_token_that_is_used_again_ends_the_sign_in_for_both"),
+    ("a refresh token that is repeated after ten minutes", GRANT + ", and the sign-in ends",
+     CATALOG + "refresh_tokens.py", "(self.retry_until is not None and now < self.retry_until)",
+     "(self.retry_until is not None)",
+     REFRESH + "test_an_exchange_may_be_repeated_after_a_lost_answer_for_a_few_minutes"),
+    ("tokens of an answer that was replaced", "401, and the sign-in ends", CATALOG + "refresh_tokens.py",
+     "    tx.execute(update(RefreshTokenRow).where(*unused_others).values(used_at=now))\n", "",
+     REFRESH + "test_a_repetition_by_a_thief_is_found_when_the_program_refreshes"),
+    ("a refresh token of another program", GRANT, STORAGE + "refresh_tokens.py",
+     "found is None or found.client_id != client_id or", "found is None or",
+     REFRESH + "test_a_refresh_token_belongs_to_the_program_that_began"),
+    ("a refresh token that nobody used for 90 days", GRANT, STORAGE + "refresh_tokens.py",
+     " or _end(found) <= now", "", REFRESH + "test_an_unused_sign_in_is_over_after_ninety_days"),
+    ("a refresh token of a disabled user", GRANT, STORAGE + "refresh_tokens.py", "if owner.is_disabled:",
+     "if False:", REFRESH + "test_a_disabled_user_gets_no_token_and_the_old_one_is_not_used_up"),
+    ("a refresh token of a user whom the provider has not confirmed for an hour",
+     "503 `temporarily_unavailable`", STORAGE + "refresh_tokens.py",
+     "if owner.external is not None and not tokens.is_confirmed(owner.confirmed_at, now):", "if False:",
+     REFRESH + "test_the_provider_decides_about_refresh_tokens_as_about_access_tokens"),
+    ("tokens of a program of which one was revoked", "401", CATALOG + "tokens.py",
+     "    for other in sorted(others):\n        revoke_alone(tx, other, at)\n", "",
+     REFRESH + "test_revoking_an_access_token_ends_the_whole_sign_in"),
+    ("a program that refreshes all the time", "503 `temporarily_unavailable`", STORAGE + "refresh_tokens.py",
+     "if kept.count_issued(tx, found.family, now - _WINDOW) >= _MOST:", "if False:",
+     REFRESH + "test_a_program_that_refreshes_all_the_time_has_to_wait"),
+)  # fmt: skip
+
+OUTSIDE = _area(
+    "The server's own requests: keys, providers, webhooks",
+    ("a private, loopback or link-local address", "no connection", CONNECTOR, "if not is_public(address):",
+     "if False:", OUTGOING + "test_a_server_on_this_machine_gets_no_connection"),
+    ("such an address inside an IPv6 address", "no connection", ADDRESSES,
+     "        inner = _embedded(address)\n", "        inner = None\n",
+     OUTGOING + "test_no_address_of_the_servers_own_surroundings_is_public"),
+    ("a name with a public and a private address", "no connection", CONNECTOR,
+     "for address in addresses:\n            if is_inside",
+     "for address in addresses[:1]:\n            if is_inside",
+     OUTGOING + "test_one_private_address_among_several_refuses_the_name"),
+    ("a name that means another address at the second look-up", "looked up once", CONNECTOR,
+     "closing(_connect(addresses, where.port, deadline))",
+     "closing(_connect([where.host], where.port, deadline))",
+     OUTGOING + "test_a_name_is_resolved_once_and_its_meaning_cannot_change"),
+    ("a redirect", "not followed", CONNECTOR,
+     "                        return self._read(response, deadline)\n",
+     "                        found = self._read(response, deadline)\n"
+     "                        if found.status == 302:\n"
+     '                            return self.request("GET", found.headers["location"])\n'
+     "                        return found\n", OUTGOING + "test_a_redirect_is_returned_and_not_followed"),
+    ("plain http to a public address", "no connection", CONNECTOR, "            if not where.is_https:",
+     "            if False:", OUTGOING + "test_plain_http_is_refused_outside_allowed_networks"),
+    ("a certificate of another name", "no request", CONNECTOR,
+     "self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()",
+     "self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()\n"
+     "        self._tls.check_hostname = False", OUTGOING + "test_a_certificate_must_be_valid_for_the_name"),
+    ("an answer without end", "cut off", CONNECTOR, "if size > self._max_bytes:", "if False:",
+     OUTGOING + "test_an_answer_that_is_too_long_is_given_up"),
+    ("a URL with a password or a fragment", "400", URL,
+     "if parts.username is not None or parts.password is not None or parts.fragment:", "if False:",
+     OUTGOING + "test_other_urls_are_refused_before_anything_is_asked"),
+    ("a message to a webhook with another body, id or time", "the signature does not verify",
+     STORAGE + "webhooks/messages.py", 'signed = f"{message}.{timestamp}.".encode() + body', "signed = body",
+     WEBHOOKS + "test_while_a_secret_is_replaced_both_verify"),
+    ("a webhook in a private network", "no byte", STORAGE + "webhooks/delivery.py",
+     "return GuardedConnector(allowed,",
+     'return GuardedConnector((*allowed, __import__("ipaddress").ip_network("0.0.0.0/0")),',
+     WEBHOOKS + "test_a_private_address_gets_no_byte_unless_its_network_is_allowed"),
+    ("a webhook that redirects", "a failed try", STORAGE + "webhooks/delivery.py", "if 200 <= status < 300:",
+     "if 200 <= status < 400:", WEBHOOKS + "test_a_redirect_is_not_followed"),
+    ("a provider that does not answer", "occupies eight threads at most", "api/adaptry_api/app_state.py",
+     "self.provider_calls = anyio.CapacityLimiter(8)", "self.provider_calls = anyio.CapacityLimiter(40)",
+     SIGN_IN + "test_a_provider_that_does_not_answer_occupies_eight_threads_at_most"),
+)  # fmt: skip
+
+GATEWAYS = _area(
+    "Gateways: may the holder of this token use that model",
+    ("an unknown or expired token", "the same denial as for any other reason", INFERENCE,
+     "except (Unauthenticated, NotFound, Conflict):", "except (NotFound, Conflict):",
+     CONTRACT + "test_every_denial_is_the_same"),
+    ("an adapter that does not exist, or is private", "the same denial", INFERENCE,
+     "except (Unauthenticated, NotFound, Conflict):", "except (Unauthenticated, Conflict):",
+     CONTRACT + "test_every_denial_is_the_same"),
+    ("a composite model with one part that is not readable", "the same denial", INFERENCE,
+     "        for part in stack.parts:\n            version",
+     "        for part in stack.parts[:1]:\n            version",
+     CONTRACT + "test_a_stack_takes_the_right_to_every_part"),
+    ("a gateway of another namespace", "403", INFERENCE, "    _require_gateway(context, stack)\n", "",
+     CONTRACT + "test_a_gateway_asks_about_its_own_namespace_only"),
+    ("a gateway of another namespace, through Envoy", "the denial that everybody gets", ROUTE,
+     "raise PermissionDenied(error.message, public_message=_DENIED) from error", "raise",
+     GATEWAY + "test_a_request_that_a_proxy_passes_on_is_decided_by_the_model_in_its_body"),
+    ("a body with a second `Model`", "400", ROUTE,
+     'if any(key != "model" and key.casefold() == "model" for key in names):', "if False:",
+     GATEWAY + "test_a_request_without_exactly_one_model_does_not_pass"),
+)  # fmt: skip
+
+REFUSALS = (*PUBLISH, *AT_A_PROVIDER, *PROGRAMS, *OUTSIDE, *GATEWAYS)
+
+_HEAD = """# What is refused
+
+Each row is an attack on [publishing from CI](publishing.md), [signing in](signing-in.md),
+[webhooks](webhooks.md) or [gateways](gateways.md): the answer, and the test that makes the attack. The test
+must fail when the check is left out of the code: `python -m tests.mutants.refusals --folder FOLDER` leaves
+out one after another, and `python -m tests.mutants.refusals --page > docs/refusals.md` writes this page.
+"""
+
+
+def page() -> str:
+    """The table as a page of the documentation."""
+    parts = [_HEAD]
+    for area, rows in groupby(REFUSALS, lambda row: row.area):
+        lines = [f"| {row.check} | {row.answer} | `{row.test.rpartition('::')[2]}` |" for row in rows]
+        parts.append("\n".join((f"## {area}\n", "| attack | answer | test |", "|---|---|---|", *lines, "")))
+    return "\n".join(parts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants.refusals", description=(__doc__ or "").splitlines()[0]
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--folder", type=Path, help="Folder for the copy of the tree.")
+    what.add_argument("--page", action="store_true", help="Print the page for readers.")
+    asked = parser.parse_args()
+    if asked.page:
+        sys.stdout.write(page())
+        return 0
+    return try_faults(REFUSALS, asked.folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
