@@ -57,6 +57,8 @@ UNKNOWABLE: dict[str, str] = {
     "external_users.*": "what an identity provider said, which says it again at the next sign-in",
     "provider_groups.*": ALONE,
     "device_sign_ins.*": TRANSIENT,
+    "posted_files.*": "what programs posted, kept once; its content is compared with its digest when it"
+    " is read",
     "webhooks.*": ALONE,
     "webhook_deliveries.*": TRANSIENT,
     "stored_use.scope": "a count of zero says nothing of anybody",

@@ -44,6 +44,7 @@ KNOWN = (
     "0025",
     "0026",
     "0027",
+    "0029",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")

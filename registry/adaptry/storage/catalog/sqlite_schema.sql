@@ -692,3 +692,25 @@ CREATE TABLE device_sign_ins (
 	CONSTRAINT uq_device_sign_ins_user_code UNIQUE (user_code)
 );
 CREATE INDEX ix_device_sign_ins_expires_at ON device_sign_ins (expires_at);
+CREATE TABLE posted_files (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR NOT NULL,
+	path TEXT NOT NULL,
+	run VARCHAR NOT NULL,
+	task VARCHAR,
+	file_digest VARCHAR NOT NULL,
+	git_id VARCHAR NOT NULL,
+	size INTEGER NOT NULL,
+	content BLOB,
+	stored INTEGER NOT NULL,
+	posted_at DATETIME NOT NULL,
+	posted_by VARCHAR NOT NULL,
+	model VARCHAR,
+	adapter VARCHAR,
+	revision VARCHAR,
+	subject VARCHAR,
+	reason TEXT
+);
+CREATE INDEX ix_posted_files_posted_at ON posted_files (posted_at);
+CREATE INDEX ix_posted_files_run ON posted_files (namespace, posted_by, run);
+CREATE INDEX ix_posted_files_namespace ON posted_files (namespace, id);
