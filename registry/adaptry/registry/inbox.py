@@ -86,7 +86,8 @@ class Inbox(ABC):
         that it states, or keeps it apart. The same file again changes nothing.
 
         Raises `Invalid`, `Conflict` for samples without results, `NotFound` if it cannot be attached and the
-        caller may read nothing in the namespace, and `QuotaExceeded` if too much is kept apart there.
+        caller may read neither the namespace nor the adapter that it names, and `QuotaExceeded` if too much
+        is kept apart there.
         """
 
     @abstractmethod

@@ -160,7 +160,7 @@ class LocalInbox(Inbox):
             return posted_files.posted_file(posted_files.insert(tx, row, data if results is None else None))
 
     def _keep(self, row: PostedFileRow, data: bytes) -> PostedFile:
-        if not self.context.identity.readable_names(row.namespace):
+        if not self._may_keep(row):
             raise NotFound(
                 f"no namespace {row.namespace} that {row.posted_by} may read; pass"
                 f" hub_results_org=NAMESPACE to lm-eval"
@@ -174,6 +174,19 @@ class LocalInbox(Inbox):
             _require_room(tx, row.namespace, row.posted_by)
             self._record(tx, "results.keep", kept, {"reason": kept.reason})
             return posted_files.posted_file(kept)
+
+    def _may_keep(self, row: PostedFileRow) -> bool:
+        """Whether they may read the namespace, or the adapter in it that the results name."""
+        if self.context.identity.has_namespace(row.namespace):
+            return True
+        if row.adapter is None or not row.adapter.startswith(f"{row.namespace}/"):
+            return False
+        try:
+            with self.context.catalog.read() as tx:
+                self.context.readable_adapter(tx, AdapterName.parse(row.adapter))
+        except NotFound:
+            return False
+        return True
 
     def _add(
         self, name: AdapterName, version: VersionRecord, file: EvidenceFile, contents: Sequence[bytes]
