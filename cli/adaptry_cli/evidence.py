@@ -159,6 +159,75 @@ def withdraw(registry: Registry, id: int, reason: str, whole_file: bool, as_json
     print_done({"id": id, "withdrawn": done.withdrawn}, text, as_json)
 
 
+@evidence.command()
+@click.argument("namespace")
+@limit_option
+@registry_option
+@exact_times_option
+@json_option
+def inbox(registry: Registry, namespace: str, limit: int, as_json: bool) -> None:
+    """List posted results that belong to no version yet.
+
+    lm-eval pushes results to the data sets lm-eval-results and lm-eval-results-private of a namespace. Those
+    that do not state which version was measured, or whose poster may not add evidence to it, are kept apart.
+    """
+    found = collect_pages(lambda cursor, many: registry.inbox.list(namespace, cursor, many), limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(
+            ("id", "model", "revision", "samples", "posted", "who", "why"),
+            (
+                (
+                    str(one.id),
+                    one.model or "",
+                    (one.revision or "")[:12],
+                    str(one.samples),
+                    format_when(one.at),
+                    one.by,
+                    one.reason,
+                )
+                for one in found
+            ),
+            right=("id", "samples"),
+            cut=("model", "why"),
+            drop=("samples", "posted"),
+        )
+    else:
+        print_err(f"no results are kept apart in {namespace}")
+
+
+@evidence.command()
+@click.argument("id", metavar="ID", type=WholeNumber(1))
+@click.argument("ref", type=REF)
+@registry_option
+@json_option
+def attach(registry: Registry, id: int, ref: Ref, as_json: bool) -> None:
+    """Attach posted results that were kept apart to a version.
+
+    ID is in the first column of `adaptry evidence inbox`. Name the version that was measured. If the file
+    states another revision, it is refused.
+    """
+    added = registry.inbox.attach(id, ref)
+    if as_json:
+        print_json(added)
+    else:
+        print_err(f"added {format_count(added.added, 'value')} to {ref.name}@{added.number}")
+
+
+@evidence.command()
+@click.argument("id", metavar="ID", type=WholeNumber(1))
+@registry_option
+@json_option
+def discard(registry: Registry, id: int, as_json: bool) -> None:
+    """Delete posted results that were kept apart.
+
+    Their files of samples are deleted as well.
+    """
+    registry.inbox.discard(id)
+    print_done({"id": id}, f"discarded results {id}", as_json)
+
+
 def _cells(one: EvidenceInfo) -> tuple[str, ...]:
     return (
         str(one.id),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PAGES: Mapping[str, str] = {
-    "evidence": "evaluations", "open": "pages",
+    "evidence": "evaluations", "eval": "evaluations", "open": "pages",
     "import": "from-a-hub", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
     "events": "events", "diff": "comparing", "similar": "comparing", "inspect": "formats", "check": "checks",
     "deprecate": "states", "yank": "states", "quarantine": "states", "revoke": "states", "recall": "states",
@@ -126,11 +126,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "metrics": ("adaptry metrics log acme/tone@2 accuracy=0.93", "adaptry metrics show acme/tone@2"),
     "metrics log": ("adaptry metrics log acme/tone@2 accuracy=0.93 loss=0.21",),
     "metrics show": ("adaptry metrics show acme/tone@2",),
+    "eval": (
+        "adaptry eval acme/tone@prod --task gsm8k --limit 200",
+        "adaptry eval acme/tone@3 --task caps --include-path ./tasks --base ./SmolLM2",
+        "adaptry eval acme/tone@3 --task gsm8k --engine http://localhost:8000",
+        "adaptry eval acme/tone@3 --task gsm8k --dry-run",
+    ),
     "evidence": ("adaptry evidence add acme/tone@3 out", "adaptry evidence ls acme/tone@3"),
     "evidence add": (
         "adaptry evidence add acme/tone@3 out",
         "adaptry evidence add acme/tone@prod results_2026-11-28T10-00-00.json samples_*.jsonl",
     ),
+    "evidence attach": ("adaptry evidence attach 7 acme/tone@3",),
+    "evidence discard": ("adaptry evidence discard 7",),
+    "evidence inbox": ("adaptry evidence inbox acme", "adaptry evidence inbox acme --json"),
     "evidence ls": (
         "adaptry evidence ls acme/tone",
         "adaptry evidence ls acme/tone@prod --task gsm8k --json",

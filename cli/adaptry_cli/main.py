@@ -61,6 +61,10 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "delete": ("delete:delete", "Delete an adapter and all of its versions."),
         "metrics": ("metrics:metrics", "Log and show metrics of a version."),
         "evidence": ("evidence:evidence", "Add and show results of evaluations."),
+        "eval": (
+            "evaluation:eval_",
+            "Evaluate a version with lm-eval, and add the results to it as evidence.",
+        ),
         "alias": ("alias:alias", "Point aliases such as prod and staging at versions."),
         "policy": ("policy:policy", "Set and try the conditions for moves of an alias."),
         "approve": (

@@ -30,6 +30,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.protocol import join_parts
 from adaptry.registry.records import PushOptions
+from adaptry.testing.contract.inbox import RESULTS, lm_eval_results
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api import description
 from adaptry_api.settings import ServerSettings
@@ -384,6 +385,20 @@ def _evidence(recorder: Recorder, server: Server, at: str) -> None:
     recorder.call("GET", f"{by_id}/files")
     recorder.call("GET", f"{by_id}/files/file")
     recorder.call("POST", f"{by_id}/withdrawal", {"reason": "measured without the chat template"})
+    _posted_results(recorder)
+
+
+def _posted_results(recorder: Recorder) -> None:
+    at, data = "/api/v1/namespaces/acme/results", lm_eval_results("./out")
+    body = {"path": RESULTS, "content": base64.b64encode(data).decode()}
+    posted = recorder.call("POST", at, body).json["id"]
+    recorder.call("GET", at, query={"limit": "1"})
+    recorder.call("GET", f"{at}/own")
+    recorder.call("GET", f"/api/v1/results/{posted}")
+    recorder.call("GET", f"/api/v1/results/{posted}/file")
+    recorder.call("POST", f"/api/v1/results/{posted}/attachment", {"ref": "acme/tone@2"})
+    wrong = recorder.server.call("POST", at, body).json["id"]
+    recorder.call("DELETE", f"/api/v1/results/{wrong}")
 
 
 def _workers(recorder: Recorder, digest: str) -> None:

@@ -6,6 +6,7 @@ The routes are the application's own, so that a new one is tried too, or this fa
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.records import PushOptions
 from adaptry.registry.webhooks import WebhookRequest
 from adaptry.registry.workers import ResidentReport, WorkerReport
+from adaptry.testing.contract.inbox import RESULTS, lm_eval_results
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.app import create_app
 from adaptry_api.settings import ServerSettings
@@ -112,6 +114,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     values = (EvidenceValue(metric="accuracy", value=0.7),)
     registry.evidence.add(Ref(TONE), EvidenceFile(digest=results, format="lm-eval", values=values))
     measured = registry.evidence.list(Ref(TONE)).items[0].id
+    kept = registry.inbox.post("acme", RESULTS, lm_eval_results("./out")).id
     registry.principals.create_group("hidden")
     issuer, audience = "https://ci.example", "https://registry.example"
     registry.publishers.add_issuer(IssuerRequest(name="hidden", url=issuer, kind="github", audience=audience))
@@ -148,6 +151,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "{group}": [Twin("hidden", "absent", {})],
         "{issuer}": [Twin("hidden", "absent", {})],
         "/evidence/{id}": [Twin(str(measured), "999", {"part": "file"})],
+        "/results/{id}": [Twin(str(kept), "999", {})],
         "/promotions/{id}": [Twin(str(promotion), "999", {})],
         "/uploads/{id}": [Twin(upload.id, "0123456789abcdef" * 2, {})],
         "/tokens/{id}": [Twin(str(token), "999", {})],
@@ -193,6 +197,8 @@ def body_of(method: str, template: str, digest: str) -> object:
         "/withdrawal": {"reason": "mine"},
         "/secret": {"hours": 1},
         "/webhooks/{id}": {"is_enabled": False},
+        "/attachment": {"ref": "acme/tone"},
+        "/results": {"path": RESULTS, "content": base64.b64encode(lm_eval_results("./out")).decode()},
         "/evidence": {"digest": digest, "format": "lm-eval", "values": [{"metric": "m", "value": 1.0}]},
         "/rollouts": {"to": digest, "plan": {"steps": [10, 100]}},
     }

@@ -16,6 +16,11 @@ from adaptry.core.gates.statistics import independent_means, paired_means, paire
         # Lydersen and Laake, Statistics in Medicine 33 (2014), 2850-2875, table IV, Tango: -0.517 to -0.026.
         (21, 1, 7, 0.975, -0.517),
         (21, 7, 1, 0.975, 0.026),
+        # Complete response before and after consolidation therapy (Cavo et al., 2012): 59, 6, 16, 80
+        # patients. Fagerland, Lydersen and Laake, Statistical Analysis of Contingency Tables (2017), chapter
+        # 8: -0.1240 to -0.0054 in the tests of their R package contingencytables (tests/testthat/test-ch8.R).
+        (161, 6, 16, 0.975, -0.1240),
+        (161, 16, 6, 0.975, 0.0054),
     ],
 )
 def test_paired_proportions_have_tangos_published_interval(

@@ -58,6 +58,8 @@ UNKNOWABLE: dict[str, str] = {
     "provider_groups.*": ALONE,
     "device_sign_ins.*": TRANSIENT,
     "refresh_tokens.*": TRANSIENT,
+    "posted_files.*": "what programs posted, kept once; its content is compared with its digest when it"
+    " is read",
     "webhooks.*": ALONE,
     "webhook_deliveries.*": TRANSIENT,
     "stored_use.scope": "a count of zero says nothing of anybody",

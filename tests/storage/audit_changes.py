@@ -28,6 +28,7 @@ from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.registry.webhooks import SecretRotation, WebhookRequest
 from adaptry.registry.workers import WorkerReport
+from adaptry.testing.contract.inbox import RESULTS, lm_eval_results
 from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.samples import tiny_base, tiny_lora
 
@@ -134,6 +135,25 @@ def _version_changes(registry: Registry, folder: Path) -> Iterator[Step]:
     registry.evidence.withdraw(found.id, WithdrawalRequest(reason="another template"))
     withdrawn = recorded("evidence.withdraw", "acme/tone@1", after={"reason": "another template"})
     yield "evidence.withdraw", (withdrawn,)
+    yield from _inbox_changes(registry)
+
+
+def _inbox_changes(registry: Registry) -> Iterator[Step]:
+    kept = recorded("results.keep", "acme", after={"path": RESULTS})
+    id = registry.inbox.post("acme", RESULTS, lm_eval_results("./out")).id
+    yield "inbox.post", (kept,)
+    registry.inbox.attach(id, Ref.parse("acme/tone@1"))
+    yield (
+        "inbox.attach",
+        (
+            recorded("evidence.add", "acme/tone@1"),
+            recorded("results.attach", "acme", after={"version": "acme/tone@1"}),
+        ),
+    )
+    id = registry.inbox.post("acme", RESULTS, lm_eval_results("./out", value=0.25)).id
+    yield "inbox.post", (recorded("results.keep", "acme"),)
+    registry.inbox.discard(id)
+    yield "inbox.discard", (recorded("results.discard", "acme", after={"path": RESULTS}),)
 
 
 def _alias_changes(registry: Registry) -> Iterator[Step]:
@@ -350,6 +370,7 @@ CHANGING = frozenset(
         "commits.create_branch", "commits.create_tag", "commits.delete_branch", "commits.delete_tag",
         "commits.put", "commits.squash",
         "evidence.add", "evidence.withdraw",
+        "inbox.attach", "inbox.discard", "inbox.post",
         "grants.add", "grants.remove", "grants.set_accountable", "grants.set_member",
         "jobs.cancel", "jobs.retry", "jobs.schedule", "jobs.submit", "jobs.unschedule",
         "metrics.log",
@@ -386,6 +407,7 @@ READING = frozenset(
         "events.read",
         "evidence.files", "evidence.get", "evidence.list", "evidence.read_file",
         "files.has", "files.read",
+        "inbox.get", "inbox.list", "inbox.posted", "inbox.read",
         "webhooks.deliveries", "webhooks.get", "webhooks.list",
         "grants.authorize", "grants.explain", "grants.list", "grants.members",
         "jobs.get", "jobs.list", "jobs.log", "jobs.runners", "jobs.schedules",

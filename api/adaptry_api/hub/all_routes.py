@@ -24,6 +24,7 @@ from adaptry_api.hub import (
     refs,
     repos,
     resolve,
+    results_inbox,
     settings,
     super_squash,
     tag,
@@ -60,4 +61,5 @@ def hub_routes() -> list[APIRouter]:
         *revisions,
         *files,
         *namespaces,
+        results_inbox.ROUTES,
     ]

@@ -25,9 +25,6 @@ MAX_BODY = 256 << 20
 MAX_OPERATIONS = MAX_TREE
 """Maximum number of operations of a commit: as many as a branch may have files."""
 
-_LONGEST = MAX_INLINE * 4 // 3 + (64 << 10)
-_LIMITS = strictjson.JsonLimits(size=_LONGEST, nodes=100)
-
 
 class _Value(BaseModel):
     """The fields of a line; fields of other client versions are ignored."""
@@ -94,12 +91,15 @@ _KINDS: dict[str, type[Operation]] = {
 }
 
 
-def read_operations(pieces: Iterable[bytes]) -> Iterator[Operation]:
-    """The operations in the lines, in order. Raises `Invalid`, `TooLarge`."""
-    for number, line in enumerate(_lines(pieces), 1):
+def read_operations(pieces: Iterable[bytes], max_inline: int = MAX_INLINE) -> Iterator[Operation]:
+    """The operations in the lines, in order; a file in one has at most `max_inline` bytes. Raises `Invalid`,
+    `TooLarge`.
+    """
+    limits = strictjson.JsonLimits(size=max_inline * 4 // 3 + (64 << 10), nodes=100)
+    for number, line in enumerate(_lines(pieces, limits.size), 1):
         if number > MAX_OPERATIONS:
             raise TooLarge(f"a commit has at most {MAX_OPERATIONS} operations; make several commits")
-        document = strictjson.loads(line, _LIMITS, f"line {number} of the commit")
+        document = strictjson.loads(line, limits, f"line {number} of the commit")
         kind = _KINDS.get(str(document.get("key"))) if isinstance(document, dict) else None
         if kind is None:
             raise Invalid(f"line {number} of the commit has none of the keys {', '.join(_KINDS)}")
@@ -111,7 +111,7 @@ def read_operations(pieces: Iterable[bytes]) -> Iterator[Operation]:
             raise Invalid(f"line {number} of the commit: {where[:80]}: {first['msg']}") from None
 
 
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(pieces: Iterable[bytes], longest: int) -> Iterator[bytes]:
     """The lines that are not empty. Raises `TooLarge` before more than one line is in memory."""
     held: list[bytes] = []
     size = 0
@@ -124,9 +124,9 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 yield line
         held.append(rest)
         size += len(rest)
-        if size > _LONGEST:
+        if size > longest:
             raise TooLarge(
-                f"a file inside a commit has at most {MAX_INLINE >> 20} MiB; upload it as a large file"
+                f"a file inside a commit has at most {longest * 3 // 4 >> 20} MiB; upload it as a large file"
             )
     line = b"".join(held)
     if line.strip():

@@ -15,6 +15,7 @@ from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
 from adaptry_api.hub.addresses import adapter_name, origin, url_path_of
 from adaptry_api.hub.name_case import canonical_adapter
 from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.results_inbox import created, is_inbox
 from adaptry_api.hub.whoami import own_namespace
 
 ROUTES = hub_router()
@@ -35,6 +36,10 @@ class RepoRequest(BaseModel):
             raise Unsupported(
                 f"this registry stores only adapters, which are models, not a {self.type[:20]!a}"
             )
+        return self.joined_name(identity)
+
+    def joined_name(self, identity: Identity) -> str:
+        """The name with its namespace, by default the caller's own."""
         if "/" in self.name:
             return self.name
         return f"{self.organization or own_namespace(identity)}/{self.name}"
@@ -64,6 +69,8 @@ def create(
     request: Request, body: RepoCreateRequest, identity: Caller, registry: CallersRegistry
 ) -> Response:
     """Creates an adapter. If it exists, the 409 has its address, and clients with `exist_ok` go on."""
+    if body.type == "dataset" and is_inbox(data_set := body.joined_name(identity)):
+        return created(request, data_set)
     wanted = AdapterName.parse(body.full_name(identity))
     # For this protocol, names that differ only by case are equal; the answer has the existing spelling.
     name = canonical_adapter(app_state_of(request), identity, wanted)

@@ -4,38 +4,54 @@ from __future__ import annotations
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Label, Latest, parse_stored_alias
+from adaptry.core.validation import validated
 from adaptry.facade.arguments import RefLike, parse_ref
 from adaptry.facade.python_errors import python_errors
 from adaptry.facade.registries import RegistryLike, opened
 from adaptry.operations import promotion
 from adaptry.operations.promotion import PRODUCTION, AliasMoveResult
+from adaptry.registry.aliases import MoveRequest
 
 
 @python_errors
 def promote(
-    registry: RegistryLike, ref: RefLike, *, to: str = PRODUCTION, only_from: int | None = None
+    registry: RegistryLike,
+    ref: RefLike,
+    *,
+    to: str = PRODUCTION,
+    only_from: int | None = None,
+    condition: str | None = None,
+    override: str | None = None,
 ) -> AliasMoveResult:
-    """Points an alias at the version that `ref` means now.
+    """Points an alias at the version that `ref` means now, if its policies allow it.
 
         adaptry.promote(registry, "acme/tone@staging")  # to prod
         adaptry.promote(registry, "acme/tone@2", to="staging")
+        adaptry.promote(registry, "acme/tone@3", condition='eval("gsm8k", "exact_match").value >= 0.7')
 
     Args:
         registry: An open registry, a server's URL, or a folder.
         ref: The version, as in `"acme/tone@3"`, or what `push` or `search` returned.
         to: The alias to move; a new one is created.
         only_from: The number of the version that the alias must be at now (0: the alias must not exist).
+        condition: One more condition in the language of policies, also if the alias has no policy.
+        override: A reason to move the alias although its conditions are not met; it needs
+            `policy.override`.
 
     Raises:
         NotFound: there is no such version.
+        CheckFailed: a condition is not met; the message has each of them.
+        Invalid: a malformed condition.
+        MissingDependency: the registry evaluates conditions without the extra `gates`.
         Conflict: the alias is not at `only_from`, someone else moved it meanwhile, or the version's state
             does not allow aliases.
         InvalidRef: a malformed ref or alias.
         PermissionDenied, Unauthenticated, Unavailable.
     """
     wanted = parse_ref(ref)
+    request = validated(MoveRequest, None, condition=condition, override=override)
     with opened(registry) as changed:
-        return promotion.promote(changed, wanted, to, only_from=only_from)
+        return promotion.promote(changed, wanted, to, only_from=only_from, request=request)
 
 
 @python_errors

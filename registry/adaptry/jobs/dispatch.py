@@ -19,6 +19,7 @@ HANDLERS: Mapping[str, str] = {
     "combine": "derive_jobs:combine",
     "convert": "derive_jobs:convert",
     "export": "derive_jobs:export",
+    "evaluate": "evaluation_jobs:evaluate",
     "fingerprint": "maintenance_jobs:fingerprint",
     "verify": "maintenance_jobs:verify",
     "gc": "maintenance_jobs:collect",

@@ -1,4 +1,4 @@
-"""`Registry`: twenty-two roles, each a small interface; a function asks for the role that it needs.
+"""`Registry`: twenty-three roles, each a small interface; a function asks for the role that it needs.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass the
 same contract suite, errors included. All methods of all roles raise `Unavailable` when the store or server
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.evidence import Evidence
     from adaptry.registry.files import Files
     from adaptry.registry.grants import Grants
+    from adaptry.registry.inbox import Inbox
     from adaptry.registry.jobs import Jobs
     from adaptry.registry.metrics import Metrics
     from adaptry.registry.policies import Policies
@@ -49,6 +50,7 @@ class Registry(ABC):
     aliases: Aliases
     metrics: Metrics
     evidence: Evidence
+    inbox: Inbox
     bases: Bases
     commits: Commits
     events: Events

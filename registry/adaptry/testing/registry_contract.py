@@ -16,6 +16,7 @@ from adaptry.testing.contract.commits import CommitsContract
 from adaptry.testing.contract.cursors import CursorsContract
 from adaptry.testing.contract.events import EventsContract
 from adaptry.testing.contract.evidence import EvidenceContract
+from adaptry.testing.contract.inbox import InboxContract
 from adaptry.testing.contract.inference import InferenceContract
 from adaptry.testing.contract.inspections import InspectionsContract
 from adaptry.testing.contract.jobs import JobsContract
@@ -50,6 +51,7 @@ class RegistryContract(
     BaseVisibilityContract,
     EventsContract,
     EvidenceContract,
+    InboxContract,
     PoliciesContract,
     JobsContract,
     InferenceContract,

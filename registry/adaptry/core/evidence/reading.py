@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry.core import strictjson
+from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
-from adaptry.core.evidence.values import MAX_TEXT, MAX_VALUES, EvidenceFormat, EvidenceValue
+from adaptry.core.evidence.values import MAX_TEXT, MAX_VALUES, EvidenceFile, EvidenceFormat, EvidenceValue
 from adaptry.core.validation import validated
 
 MAX_FILE = 32 << 20
@@ -35,6 +36,18 @@ class ResultsReading:
     harness_commit: str | None = None
     chat_template: str | None = None
     revision: str = ""
+
+    def evidence_file(self, digest: Digest) -> EvidenceFile:
+        """The file as it is added to a version; `digest` is that of its bytes."""
+        return EvidenceFile(
+            digest=digest,
+            format=self.format,
+            harness=self.harness,
+            harness_version=self.harness_version,
+            harness_commit=self.harness_commit,
+            chat_template=self.chat_template,
+            values=self.values,
+        )
 
 
 def read_json(data: bytes, what: str) -> Mapping[str, Any]:

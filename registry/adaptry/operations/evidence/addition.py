@@ -69,15 +69,7 @@ def prepare_evidence(files: ResultFiles) -> PreparedEvidence:
             stored[name] = samples[task] = _checked_samples(content, name)
     read = read_results(data, files.results.absolute(), samples)
     used = {value.samples for value in read.values}
-    file = EvidenceFile(
-        digest=stored[files.results.name],
-        format=read.format,
-        harness=read.harness,
-        harness_version=read.harness_version,
-        harness_commit=read.harness_commit,
-        chat_template=read.chat_template,
-        values=read.values,
-    )
+    file = read.evidence_file(stored[files.results.name])
     kept = {name: digest for name, digest in stored.items() if digest in used or names[name] is None}
     return PreparedEvidence(content, kept, file, read.revision)
 

@@ -19,6 +19,7 @@ from adaptry.registry.http.events import HttpEvents
 from adaptry.registry.http.evidence import HttpEvidence
 from adaptry.registry.http.files import HttpFiles
 from adaptry.registry.http.grants import HttpGrants
+from adaptry.registry.http.inbox import HttpInbox
 from adaptry.registry.http.jobs import HttpJobs
 from adaptry.registry.http.metrics import HttpMetrics
 from adaptry.registry.http.policies import HttpPolicies
@@ -72,6 +73,7 @@ class HttpRegistry(Registry):
         self.aliases = HttpAliases(self._server)
         self.metrics = HttpMetrics(self._server)
         self.evidence = HttpEvidence(self._server)
+        self.inbox = HttpInbox(self._server)
         self.bases = HttpBases(self._server)
         self.commits = HttpCommits(self._server)
         self.events = HttpEvents(self._server)

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError
 
 from adaptry.core.errors import Invalid
 from adaptry.core.option_names import ArgumentNames
-from adaptry.core.refs import AdapterName, split_weight
+from adaptry.core.refs import AdapterName, Ref, split_weight
+from adaptry.registry.job_types.evaluation import EvaluationOptions
 from adaptry.registry.job_types.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, WeightedRefText
 from adaptry.registry.job_types.task import JobTask, reason_of
 
@@ -130,6 +131,22 @@ class ExportTask(_FromOne):
     max_error: float | None = Field(default=None, ge=0, le=1)
 
 
+class EvaluateTask(EvaluationOptions, JobTask):
+    """`adaptry eval` of a version whose base is stored: the results become evidence."""
+
+    about: ClassVar[str] = "Evaluate a version with lm-eval, and add the results to it as evidence."
+    ref: RefText
+    base: BaseKey | None = None
+
+    @property
+    def namespace(self) -> str:
+        return Ref.parse(self.ref).name.namespace
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        return (self.ref,)
+
+
 class FingerprintBaseTask(JobTask):
     """`adaptry base add --full`, of a base that is known: digests over every weight, as evidence."""
 
@@ -173,6 +190,7 @@ TASKS: Mapping[str, type[JobTask]] = {
     "combine": CombineTask,
     "convert": ConvertTask,
     "export": ExportTask,
+    "evaluate": EvaluateTask,
     "fingerprint": FingerprintBaseTask,
     "verify": VerifyTask,
     "gc": CollectTask,

@@ -681,7 +681,7 @@ CREATE TABLE device_sign_ins (
 	decided_at DATETIME,
 	principal_id INTEGER,
 	external_id INTEGER,
-	token_until DATETIME,
+	token_until DATETIME, client_id VARCHAR DEFAULT '' NOT NULL,
 	CONSTRAINT pk_device_sign_ins PRIMARY KEY (device_sha256),
 	CONSTRAINT fk_device_sign_ins_principal_id FOREIGN KEY(principal_id) REFERENCES principals (id),
 	CONSTRAINT fk_device_sign_ins_external_id FOREIGN KEY(external_id) REFERENCES external_users (id),
@@ -697,3 +697,41 @@ CREATE INDEX ix_versions_findings ON versions (findings, id);
 CREATE INDEX ix_metric_summaries_newest ON metric_summaries (metric, newest, version_id);
 CREATE INDEX ix_metric_values_measured ON metric_values (task, metric, value, version_id, id) WHERE task IS NOT NULL AND withdrawn_at IS NULL;
 CREATE INDEX ix_residents_loaded ON residents (version_id, worker_id) WHERE condition NOT IN ('failed', 'unloaded');
+CREATE TABLE posted_files (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	namespace VARCHAR NOT NULL,
+	path TEXT NOT NULL,
+	run VARCHAR NOT NULL,
+	task VARCHAR,
+	file_digest VARCHAR NOT NULL,
+	git_id VARCHAR NOT NULL,
+	size INTEGER NOT NULL,
+	content BLOB,
+	stored INTEGER NOT NULL,
+	posted_at DATETIME NOT NULL,
+	posted_by VARCHAR NOT NULL,
+	model VARCHAR,
+	adapter VARCHAR,
+	revision VARCHAR,
+	subject VARCHAR,
+	reason TEXT
+);
+CREATE INDEX ix_posted_files_posted_at ON posted_files (posted_at);
+CREATE INDEX ix_posted_files_run ON posted_files (namespace, posted_by, run);
+CREATE INDEX ix_posted_files_namespace ON posted_files (namespace, id);
+CREATE TABLE refresh_tokens (
+	secret_sha256 VARCHAR NOT NULL,
+	family VARCHAR NOT NULL,
+	client_id VARCHAR NOT NULL,
+	token_id INTEGER NOT NULL,
+	created_at DATETIME NOT NULL,
+	expires_at DATETIME NOT NULL,
+	used_at DATETIME,
+	retry_until DATETIME,
+	token_until DATETIME,
+	CONSTRAINT pk_refresh_tokens PRIMARY KEY (secret_sha256),
+	CONSTRAINT fk_refresh_tokens_token_id FOREIGN KEY(token_id) REFERENCES tokens (id)
+);
+CREATE INDEX ix_refresh_tokens_family ON refresh_tokens (family);
+CREATE INDEX ix_refresh_tokens_token_id ON refresh_tokens (token_id);
+CREATE INDEX ix_refresh_tokens_expires_at ON refresh_tokens (expires_at);

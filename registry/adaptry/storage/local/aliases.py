@@ -19,7 +19,7 @@ from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide, is_rollback
+from adaptry.storage.local.gates import Move, decide, is_rollback, write_decided
 
 _INFO = TypeAdapter(AliasInfo)
 
@@ -45,9 +45,12 @@ class LocalAliases(Aliases):
         parse_stored_alias(alias)
         with self.context.catalog.read() as tx:
             decide(self.context, tx, self._requested(tx, name, alias, to, request))
-        with self.context.write() as tx:
+
+        def make(tx: Transaction) -> AliasInfo:
             move = self._requested(tx, name, alias, to, request)
             return self.context.run_once(tx, _INFO, lambda: self._move(tx, move, was))
+
+        return write_decided(self.context, make)
 
     def _requested(
         self, tx: Transaction, name: AdapterName, alias: str, to: Digest, request: MoveRequest

@@ -1,15 +1,16 @@
 """Decides whether an alias may move: gathers what its policies name, and evaluates them.
 
 `point_alias`, through which every move goes, calls `decide` in the transaction of the move. Evaluating takes
-a child process, so callers decide once before their transaction; a decision is kept by the digest of
-everything that it was made from, and in the transaction these facts are read again. If they are the same, so
-is the decision.
+a child process, for which nobody should wait: a decision is kept by the digest of everything that it was made
+from, and `write_decided` runs a transaction that finds none for its facts again, after it was evaluated
+outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
@@ -34,6 +35,7 @@ from adaptry.core.gates.facts import (
 from adaptry.core.gates.pairing import ScoredEvidence, pair, unpaired
 from adaptry.core.gates.policy import Policy, policy_digest
 from adaptry.core.identity import LOCAL
+from adaptry.core.manifest import Manifest
 from adaptry.core.refs import Number, Ref
 from adaptry.registry.aliases import AS_POLICIES_SAY, MoveRequest
 from adaptry.storage.catalog import (
@@ -53,6 +55,9 @@ from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_sound
 
+Result = TypeVar("Result")
+_KNOWN = "adaptry_known_decisions"  # of a transaction of `write_decided`
+_TRIES = 8
 _EVIDENCE_FIELDS = frozenset(EvidenceFact.model_fields)
 
 
@@ -71,12 +76,78 @@ class Move:
     policy: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Everything that a decision is made from, read in one transaction. `key` is its digest. `manifest` and
+    `base` are those of the version, if a verdict of an engine is needed.
+    """
+
+    key: Digest
+    gathered: PromotionDecision
+    conditions: tuple[PolicyCondition, ...]
+    condition: str | None
+    override: str | None
+    goes_back: bool
+    manifest: Manifest | None
+    base: BaseRecord | None
+
+
+class _NotEvaluated(Exception):
+    """A transaction of `write_decided` needs a decision that is not known yet."""
+
+    def __init__(self, question: _Question) -> None:
+        super().__init__(str(question.key))
+        self.question = question
+
+
+def write_decided(
+    context: RegistryContext, action: Callable[[Transaction], Result], *, is_durable: bool = True
+) -> Result:
+    """The result of `action` in a transaction, in which no condition is evaluated: if a decision is missing,
+    nothing is changed, and `action` runs again once it is evaluated. It must not change anything else.
+
+    Raises `Unavailable` if what the conditions look at changes all the time.
+    """
+    known: dict[Digest, PromotionDecision | AdaptryError] = {}
+    for _ in range(_TRIES):
+        try:
+            with context.write(is_durable=is_durable) as tx:
+                tx.info[_KNOWN] = known
+                return action(tx)
+        except _NotEvaluated as missing:
+            known[missing.question.key] = _outcome(context, missing.question)
+    raise Unavailable("the evidence and approvals of this move change all the time; try again")
+
+
+def _outcome(context: RegistryContext, question: _Question) -> PromotionDecision | AdaptryError:
+    """An error is kept as well, since `action` may handle it."""
+    try:
+        return _evaluated(context, question)
+    except AdaptryError as error:
+        return error
+
+
 def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDecision | None:
     """The decision of a move; None if nothing has to be decided.
 
     Raises `Invalid` for a condition that cannot be read, `MissingDependency` without the extra `gates`, and
     `Unavailable`.
     """
+    question = _question(context, tx, move)
+    if question is None:
+        return None
+    known: dict[Digest, PromotionDecision | AdaptryError] | None = tx.info.get(_KNOWN)
+    found = context.gate_decisions.get(question.key) or (known or {}).get(question.key)
+    if found is None:
+        if known is not None:
+            raise _NotEvaluated(question)
+        found = _evaluated(context, question)
+    if isinstance(found, AdaptryError):
+        raise found
+    return found.model_copy(update={"at": question.gathered.at})
+
+
+def _question(context: RegistryContext, tx: Transaction, move: Move) -> _Question | None:
     found = _policies(tx, move)
     if not found and move.request.condition is None:
         return None
@@ -84,7 +155,6 @@ def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDe
     conditions = [one for policy in found for one in Policy.parse(policy.text).conditions]
     if move.request.condition is not None:
         conditions.append(PolicyCondition.parse(move.request.condition))
-        process.check_conditions([move.request.condition])
     gathered = PromotionDecision(
         name=move.adapter.name,
         alias=move.alias,
@@ -102,12 +172,22 @@ def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDe
         facts=_Gathering(context, tx, move, conditions).facts(),
     )
     facts = gathered.model_dump(mode="json", exclude={"at"})
-    key = Digest.of(strictjson.canonical([facts, _base_of(context, tx, move, conditions)]))
-    if kept := context.gate_decisions.get(key):
-        return kept.model_copy(update={"at": gathered.at})
-    decision = _evaluated(context, tx, move, conditions, gathered)
-    context.gate_decisions.put(key, decision)
-    return decision
+    base_id = _base_of(context, tx, move, conditions)
+    manifest = None
+    if calls_of(conditions, "fits"):
+        manifest = commits.tree(tx, move.adapter, move.to.digest)
+        if manifest is None:
+            raise NotFound(f"{move.adapter.name} has no revision {move.to.digest.brief}")
+    return _Question(
+        key=Digest.of(strictjson.canonical([facts, base_id])),
+        gathered=gathered,
+        conditions=tuple(conditions),
+        condition=move.request.condition,
+        override=move.request.override,
+        goes_back=move.request.condition is None and is_rollback(tx, move),
+        manifest=manifest,
+        base=bases.record(tx, Digest(base_id)) if base_id is not None else None,
+    )
 
 
 def _policies(tx: Transaction, move: Move) -> tuple[PolicyFact, ...]:
@@ -131,36 +211,34 @@ def obstacle(context: RegistryContext, tx: Transaction, move: Move) -> str | Non
     return None if decision is None or decision.is_allowed else refusal(decision)
 
 
-def _evaluated(
-    context: RegistryContext,
-    tx: Transaction,
-    move: Move,
-    conditions: Sequence[PolicyCondition],
-    gathered: PromotionDecision,
-) -> PromotionDecision:
-    goes_back = move.request.condition is None and is_rollback(tx, move)
-    facts = gathered.facts
+def _evaluated(context: RegistryContext, question: _Question) -> PromotionDecision:
+    """Evaluates the conditions, and keeps the decision."""
+    facts, conditions = question.gathered.facts, question.conditions
     results: tuple[ConditionResult, ...] = ()
+    if question.condition is not None:
+        process.check_conditions([question.condition])
     try:
-        facts = gathered.facts.model_copy(
+        facts = facts.model_copy(
             update={
-                "fits": tuple(_fits(context, tx, move, conditions)),
-                "paired": tuple(_pairs(context, tx, conditions, gathered.facts)),
+                "fits": tuple(_fits(context, question)),
+                "paired": tuple(_pairs(context, conditions, facts)),
             }
         )
         results = process.evaluate_in_child([one.source for one in conditions], facts)
     except (CorruptData, Invalid, Unavailable):
-        if not goes_back:  # going back does not wait for anything
+        if not question.goes_back:  # going back does not wait for anything
             raise
     verdict = verdict_of(results) if results else "not_met"
-    if verdict == "not_met" and move.request.override is not None:
+    if verdict == "not_met" and question.override is not None:
         verdict = "overridden"
-    elif verdict == "not_met" and goes_back:
+    elif verdict == "not_met" and question.goes_back:
         verdict = "rollback"
-    reason = move.request.override if verdict == "overridden" else None
-    return gathered.model_copy(
+    reason = question.override if verdict == "overridden" else None
+    decision = question.gathered.model_copy(
         update={"facts": facts, "results": results, "verdict": verdict, "reason": reason}
     )
+    context.gate_decisions.put(question.key, decision)
+    return decision
 
 
 def is_rollback(tx: Transaction, move: Move) -> bool:
@@ -243,22 +321,15 @@ class _Gathering:
 _OF_TASKS = ("eval", "has_metric", "noninferior", "comparable")
 
 
-def _fits(
-    context: RegistryContext, tx: Transaction, move: Move, conditions: Sequence[PolicyCondition]
-) -> Iterator[FitFact]:
+def _fits(context: RegistryContext, question: _Question) -> Iterator[FitFact]:
     """The verdicts of the runtimes that the conditions name."""
-    names = dict.fromkeys(call.text("runtime") for call in calls_of(conditions, "fits"))
-    if not names:
+    names = dict.fromkeys(call.text("runtime") for call in calls_of(question.conditions, "fits"))
+    if question.manifest is None:
         return
-    manifest = commits.tree(tx, move.adapter, move.to.digest)
-    if manifest is None:
-        raise NotFound(f"{move.adapter.name} has no revision {move.to.digest.brief}")
-    base_id = _base_of(context, tx, move, conditions)
-    base = bases.record(tx, Digest(base_id)) if base_id is not None else None
-    adapter = open_content(BlobContent(context.blobs, manifest))
+    adapter = open_content(BlobContent(context.blobs, question.manifest))
     for name in names:
         try:
-            yield _fit(adapter, name, base)
+            yield _fit(adapter, name, question.base)
         except AdaptryError as error:
             yield FitFact(runtime=name, outcome="unknown", reason=error.message)
 
@@ -288,7 +359,7 @@ def _base_of(
 
 
 def _pairs(
-    context: RegistryContext, tx: Transaction, conditions: Sequence[PolicyCondition], facts: GateFacts
+    context: RegistryContext, conditions: Sequence[PolicyCondition], facts: GateFacts
 ) -> Iterator[PairedFact]:
     """The comparisons by document, where both versions have samples."""
     seen = set()
@@ -300,7 +371,7 @@ def _pairs(
         key = vs, first.samples, second.samples, first.metric, first.filter
         if key not in seen:
             seen.add(key)
-            yield _paired(context, tx, vs, first, second)
+            yield _paired(context, vs, first, second)
 
 
 def _compared(call: Call, facts: GateFacts) -> tuple[EvidenceFact | None, EvidenceFact | None]:
@@ -308,20 +379,19 @@ def _compared(call: Call, facts: GateFacts) -> tuple[EvidenceFact | None, Eviden
     return find_evidence(call, facts.subject), find_evidence(call, other) if other else None
 
 
-def _paired(
-    context: RegistryContext, tx: Transaction, vs: str, first: EvidenceFact, second: EvidenceFact
-) -> PairedFact:
+def _paired(context: RegistryContext, vs: str, first: EvidenceFact, second: EvidenceFact) -> PairedFact:
     try:
-        return pair(vs, _scored(context, tx, first), _scored(context, tx, second))
+        return pair(vs, _scored(context, first), _scored(context, second))
     except Invalid as error:
         return unpaired(vs, first, second, error.message)
 
 
-def _scored(context: RegistryContext, tx: Transaction, one: EvidenceFact) -> ScoredEvidence:
+def _scored(context: RegistryContext, one: EvidenceFact) -> ScoredEvidence:
     """Raises `Invalid` if the file of samples is too large or malformed, and `CorruptData`."""
     assert one.samples is not None
     what = f"the samples of evidence {one.id}"
-    require_sound(tx, {what: one.samples})
+    with context.catalog.read() as tx:
+        require_sound(tx, {what: one.samples})
     if context.stored_size(one.samples, what) > process.MAX_SAMPLES:
         raise Invalid(f"{what} are larger than {process.MAX_SAMPLES >> 20} MiB")
     data = b"".join(context.blobs.chunks(one.samples))

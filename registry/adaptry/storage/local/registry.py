@@ -33,6 +33,7 @@ _ROLES: Mapping[str, str] = {
     "aliases": "aliases.LocalAliases",
     "metrics": "metrics.LocalMetrics",
     "evidence": "evidence.LocalEvidence",
+    "inbox": "inbox.LocalInbox",
     "bases": "bases.LocalBases",
     "commits": "commits.LocalCommits",
     "events": "events.LocalEvents",

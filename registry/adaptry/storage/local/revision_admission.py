@@ -53,7 +53,7 @@ from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
-from adaptry.storage.local.gates import Move
+from adaptry.storage.local.gates import Move, write_decided
 from adaptry.storage.local.hidden_bases import hide_base_in_detail
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.metrics import check_metrics
@@ -158,7 +158,8 @@ class RevisionAdmission:
     ) -> PushResult:
         """Makes the version visible, with its metrics, alias and event. Raises `StaleState`."""
         reach("revisions.before_rows")
-        with self.context.write() as tx:
+
+        def commit(tx: Transaction) -> PushResult:
             adapter = self._pushable(tx, name, options)
 
             def go_on() -> PushResult:
@@ -166,8 +167,15 @@ class RevisionAdmission:
                     sent.own(tx, lacking)
                 return self._number(tx, adapter, name, declared, derived, options)
 
-            pushed = self.context.run_once(tx, _PUSHED, go_on)
+            made = self.context.run_once(tx, _PUSHED, go_on)
             reach("revisions.before_commit")
+            return made
+
+        if options.alias is None:
+            with self.context.write() as tx:
+                pushed = commit(tx)
+        else:
+            pushed = write_decided(self.context, commit)
         reach("revisions.after_commit")
         return pushed
 

@@ -29,7 +29,7 @@ from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.catalog.workers import WorkerRecord
 from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide, obstacle
+from adaptry.storage.local.gates import Move, decide, obstacle, write_decided
 
 _EVENTS: Mapping[RolloutStage, str] = {
     "running": "rollout.advanced",
@@ -68,10 +68,13 @@ class LocalRollouts(Rollouts):
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             decide(self.context, tx, self._move(tx, adapter, alias, target, self.context.identity.name))
-        with self.context.write() as tx:
+
+        def begin(tx: Transaction) -> RolloutInfo:
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             return self.context.run_once(tx, _INFO, lambda: self._start(tx, adapter, alias, target, plan))
+
+        return write_decided(self.context, begin)
 
     def _start(
         self, tx: Transaction, adapter: AdapterRecord, alias: str, target: VersionRecord, plan: RolloutPlan
@@ -103,26 +106,30 @@ class LocalRollouts(Rollouts):
             return rollouts.of_adapter(tx, self.context.readable_adapter(tx, name))
 
     def change(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
-        with self.context.write() as tx:
-            adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
-            info = rollouts.running(tx, adapter, parse_stored_alias(alias))
-            if info is None:
-                raise NotFound(
-                    f"{name}@{alias} has no rollout; `adaptry rollout status {name}` shows earlier ones"
-                )
-            if info.generation != was:
-                raise Conflict(
-                    f"the rollout of {name}@{alias} is at {info.percent} % (generation {info.generation}),"
-                    f" not as you saw it (generation {was}); look again and retry"
-                )
-            if change.to == "abort":
-                return self._transition(
-                    tx,
-                    adapter,
-                    info,
-                    _Transition("aborted", info.step, self.context.identity.name, change.reason),
-                )
-            return self._advance(tx, adapter, info, self.context.identity.name, info.step + 1)
+        return write_decided(self.context, lambda tx: self._change(tx, name, alias, change, was))
+
+    def _change(
+        self, tx: Transaction, name: AdapterName, alias: str, change: RolloutChange, was: int
+    ) -> RolloutInfo:
+        adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
+        info = rollouts.running(tx, adapter, parse_stored_alias(alias))
+        if info is None:
+            raise NotFound(
+                f"{name}@{alias} has no rollout; `adaptry rollout status {name}` shows earlier ones"
+            )
+        if info.generation != was:
+            raise Conflict(
+                f"the rollout of {name}@{alias} is at {info.percent} % (generation {info.generation}),"
+                f" not as you saw it (generation {was}); look again and retry"
+            )
+        if change.to == "abort":
+            return self._transition(
+                tx,
+                adapter,
+                info,
+                _Transition("aborted", info.step, self.context.identity.name, change.reason),
+            )
+        return self._advance(tx, adapter, info, self.context.identity.name, info.step + 1)
 
     def assignments(
         self, tx: Transaction, worker: WorkerRecord, names: Collection[str], failed: Failures

@@ -27,6 +27,7 @@ from adaptry.storage.catalog.worker_reports import ReportedVersion, VersionKey
 from adaptry.storage.catalog.workers import WorkerRecord
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
+from adaptry.storage.local.gates import write_decided
 from adaptry.storage.local.rollouts import LocalRollouts
 
 
@@ -45,8 +46,7 @@ class LocalWorkers(Workers):
         with self.context.catalog.read() as tx:
             is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)
         # A worker's sign of life need not be on the disk before the reply.
-        with self.context.write(is_durable=False) if is_renewal else self.context.write() as tx:
-            return self._take(tx, report)
+        return write_decided(self.context, lambda tx: self._take(tx, report), is_durable=not is_renewal)
 
     def _take(self, tx: Transaction, report: WorkerReport) -> ReportReply:
         now = self.context.clock()

@@ -19,6 +19,7 @@ from adaptry.storage.catalog.rows.devices import DeviceSignInRow, RefreshTokenRo
 from adaptry.storage.catalog.rows.epochs import EpochRow, RecallClaimRow
 from adaptry.storage.catalog.rows.events import AnswerRow, EventRow
 from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, WeightsRow
+from adaptry.storage.catalog.rows.inbox import PostedFileRow
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
 from adaptry.storage.catalog.rows.metrics import MetricRow, MetricSummaryRow
@@ -81,6 +82,7 @@ __all__ = [
     "Moment",
     "NamespaceRow",
     "PolicyRow",
+    "PostedFileRow",
     "PostingRow",
     "PrincipalRow",
     "PromotionRow",

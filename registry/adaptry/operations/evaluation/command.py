@@ -1,0 +1,88 @@
+"""The command line of lm-evaluation-harness that evaluates one version, planned before anything is fetched.
+
+The adapter is in a folder that is named like its ref, so that the files which lm-eval writes state the
+version that was measured.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref
+from adaptry.registry.job_types.evaluation import EvaluationOptions
+
+OUTPUT = "results"
+"""The folder in which lm-eval writes."""
+_SEPARATORS = frozenset(",='\"")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedModel:
+    """A version (a ref by digest) on its base with PEFT, or as a running engine serves it under a name.
+
+    `base` is a folder or a name on the Hub; an engine's tokenizer is read from it.
+    """
+
+    ref: Ref
+    base: str
+    device: str = "cpu"
+    engine: str | None = None
+    served_as: str | None = None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """`--model` and what belongs to it. Raises `Invalid` for a path that lm-eval would split."""
+        if self.engine is None:
+            given = {"pretrained": self.base, "peft": str(self.ref)}
+            return ("--model", "hf", "--model_args", _joined(given), "--device", self.device)
+        given = {
+            "model": self.served_as or str(self.ref),
+            "base_url": f"{self.engine.rstrip('/').removesuffix('/v1')}/v1/completions",
+            "tokenizer": self.base,
+            "tokenizer_backend": "huggingface",
+            "tokenized_requests": "False",
+        }
+        return ("--model", "local-completions", "--model_args", _joined(given))
+
+
+def lm_eval_arguments(
+    model: EvaluatedModel, options: EvaluationOptions, include_path: str | None = None
+) -> list[str]:
+    """What follows `lm_eval`. Raises `Invalid`."""
+    arguments = ["run", *model.arguments, "--tasks", ",".join(options.tasks)]
+    arguments += ["--batch_size", str(options.batch_size), "--output_path", OUTPUT, "--log_samples"]
+    if options.limit is not None:
+        arguments += ["--limit", str(options.limit)]
+    if options.num_fewshot is not None:
+        arguments += ["--num_fewshot", str(options.num_fewshot)]
+    if options.apply_chat_template:
+        arguments.append("--apply_chat_template")
+    if include_path is not None:
+        arguments += ["--include_path", include_path]
+    return arguments
+
+
+def shell_lines(model: EvaluatedModel, arguments: Sequence[str], server: str | None) -> tuple[str, ...]:
+    """The same evaluation as lines for a shell: fetch the version, and evaluate it.
+
+    With a server, lm-eval itself pushes the results to it; otherwise, a third line adds them.
+    """
+    ref = shlex.quote(str(model.ref))
+    fetch = () if model.engine else (f"adaptry pull {ref} --to {ref}",)
+    if server is None:
+        return (*fetch, shlex.join(["lm_eval", *arguments]), f"adaptry evidence add {ref} {OUTPUT}")
+    push = f"hub_results_org={model.ref.name.namespace},push_results_to_hub=True,push_samples_to_hub=True"
+    words = ["lm_eval", *arguments, "--hf_hub_log_args", f"{push},public_repo=False"]
+    return (*fetch, f"HF_ENDPOINT={shlex.quote(server)} HF_TOKEN=$ADAPTRY_TOKEN {shlex.join(words)}")
+
+
+def _joined(arguments: dict[str, str]) -> str:
+    for value in arguments.values():
+        if _SEPARATORS & set(value):
+            raise Invalid(
+                f"lm-eval takes no comma, equals sign or quote in {value!r}; use another path or name"
+            )
+    return ",".join(f"{key}={value}" for key, value in arguments.items())

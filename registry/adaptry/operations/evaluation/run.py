@@ -1,0 +1,102 @@
+"""Evaluates a version with lm-evaluation-harness, in a process of its own, and adds the results as evidence.
+
+The version is fetched by its digest and the results are added to the same digest, wherever an alias moves
+meanwhile. lm-eval is the module of this Python, or else the program on the PATH.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from adaptry.core.errors import Invalid, MissingDependency, NotFound, Unavailable
+from adaptry.core.progress import Progress, no_progress
+from adaptry.operations.evaluation.command import OUTPUT, EvaluatedModel, lm_eval_arguments
+from adaptry.operations.evidence.addition import add_evidence
+from adaptry.operations.transfer import pull
+from adaptry.registry.evidence import EvidenceAddition
+from adaptry.registry.interface import Registry
+from adaptry.registry.job_types.evaluation import EvaluationOptions
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.state_warnings import require_usable
+
+_KEPT_BACK = ("ADAPTRY_", "AWS_", "PG")
+"""Beginnings of environment variables that lm-eval does not get: those with the registry's secrets."""
+_TAIL = 3000
+"""Bytes of lm-eval's messages that an error shows."""
+
+
+def lm_eval_program() -> list[str]:
+    """How lm-eval is started. Raises `MissingDependency`, with the command that installs it."""
+    if find_spec("lm_eval") is not None:
+        return [sys.executable, "-m", "lm_eval"]
+    if found := shutil.which("lm_eval"):
+        return [found]
+    raise MissingDependency(
+        "lm-eval is neither installed here nor on the PATH; install it with: pip install 'adaptry[eval]'"
+    )
+
+
+def evaluated_model(
+    version: VersionInfo, base: str | None, *, device: str = "cpu", engine: str | None = None,
+    served_as: str | None = None,
+) -> EvaluatedModel:  # fmt: skip
+    """The version as it is evaluated; its base is the declared one, unless another place of it is given.
+
+    Raises `Withdrawn`, and `NotFound` if the version names no base.
+    """
+    require_usable(version)
+    place = base or version.base_name
+    if place is None:
+        raise NotFound(f"{version.label} names no base; pass the folder that it lies in: --base DIR")
+    return EvaluatedModel(version.revision_ref, place, device, engine, served_as)
+
+
+def evaluate(
+    registry: Registry,
+    model: EvaluatedModel,
+    options: EvaluationOptions,
+    folder: Path,
+    *,
+    include_path: Path | None = None,
+    messages: IO[bytes] | None = None,
+    progress: Progress = no_progress,
+) -> tuple[EvidenceAddition, ...]:
+    """Fetches the version into `folder`, which is empty, evaluates it there, and adds the results.
+
+    lm-eval's output goes to `messages`, or to the end of the error's message. Raises `MissingDependency`,
+    `Invalid`, `Unavailable` if lm-eval fails, and as `pull` and `add_evidence`.
+    """
+    program = lm_eval_program()
+    arguments = lm_eval_arguments(model, options, str(include_path.absolute()) if include_path else None)
+    if model.engine is None:
+        pull(registry, model.ref, folder / str(model.ref), progress=progress)
+    _run([*program, *arguments], folder, messages)
+    return add_evidence(registry, model.ref, [folder / OUTPUT], progress=progress)
+
+
+def _run(words: Sequence[str], folder: Path, messages: IO[bytes] | None) -> None:
+    log = folder / "lm_eval.log"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
+    try:
+        with log.open("wb") as kept:
+            done = subprocess.run(
+                words,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=messages or kept,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+    except OSError as error:
+        raise Unavailable(f"lm-eval could not be started: {error.strerror}") from error
+    if done.returncode:
+        said = "" if messages else log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
+        raise Invalid(f"lm-eval failed (exit status {done.returncode}){': ' + said if said else ''}")

@@ -1,0 +1,121 @@
+"""The role of a registry that takes results which evaluation programs post, and keeps apart what it cannot
+attach.
+
+A file of results that states the version it measured, posted by a caller who may add evidence to it, becomes
+evidence of that version at once. Others are kept apart, in the namespace to which they were posted, until
+somebody with the right attaches or discards them. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import datetime
+
+from pydantic import Field
+
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.registry.access import AccessRequest
+from adaptry.registry.evidence import EvidenceAddition
+from adaptry.registry.records import Page, Value
+
+MOST_FILES = 1000
+MOST_FILES_OF_ONE = 200
+"""Files that are kept apart in a namespace, and those of them that one principal posted."""
+MOST_BYTES = 64 << 20
+MOST_BYTES_OF_ONE = 16 << 20
+"""Bytes that these have when they are compressed."""
+
+
+class PostRequest(AccessRequest):
+    """A file that lm-eval wrote: its path, which ends with its name, and its bytes in base64."""
+
+    path: str = Field(min_length=1, max_length=1024)
+    content: str
+
+
+class AttachRequest(AccessRequest):
+    """The version that was measured, as in `acme/tone@3`."""
+
+    ref: str = Field(min_length=1, max_length=512)
+
+
+class PostedFile(Value):
+    """A file that the caller posted. `git_id` is its id in git; `reason` says why it is kept apart, and is
+    None if it became evidence of `adapter` at `revision`.
+    """
+
+    id: int
+    path: str
+    file: Digest
+    git_id: str
+    size: int
+    at: datetime
+    adapter: AdapterName | None = None
+    revision: str | None = None
+    reason: str | None = None
+
+
+class KeptResults(Value):
+    """Results that are kept apart. `model`, `adapter` and `revision` are what the file states; `samples`
+    counts the files of samples that belong to it.
+    """
+
+    id: int
+    namespace: str
+    path: str
+    file: Digest
+    size: int
+    at: datetime
+    by: str
+    model: str | None = None
+    adapter: AdapterName | None = None
+    revision: str | None = None
+    samples: int = 0
+    reason: str
+
+
+class Inbox(ABC):
+    """Posted results. Those that are kept apart are visible to who posted them, and to holders of
+    `evidence.add` in the whole namespace; for others they do not exist.
+    """
+
+    @abstractmethod
+    def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
+        """Adds a file of results, or of samples of results that the caller posted before, to the version
+        that it states, or keeps it apart. The same file again changes nothing.
+
+        Raises `Invalid`, `Conflict` for samples without results, `NotFound` if it cannot be attached and the
+        caller may read neither the namespace nor the adapter that it names, and `QuotaExceeded` if too much
+        is kept apart there.
+        """
+
+    @abstractmethod
+    def posted(self, namespace: str) -> tuple[PostedFile, ...]:
+        """What the caller posted there, newest first: everything that is kept apart, and what became evidence
+        within the last day.
+        """
+
+    @abstractmethod
+    def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
+        """The results that are kept apart, newest first."""
+
+    @abstractmethod
+    def get(self, id: int) -> KeptResults:
+        """Raises `NotFound`."""
+
+    @abstractmethod
+    def read(self, id: int) -> bytes:
+        """The bytes of a posted file of results. Raises `NotFound`."""
+
+    @abstractmethod
+    def attach(self, id: int, ref: Ref) -> EvidenceAddition:
+        """Adds results that are kept apart, and their samples, to a version as evidence.
+
+        Raises `NotFound`, `PermissionDenied` without `evidence.add` on the adapter, and `Conflict` if the
+        file states another revision.
+        """
+
+    @abstractmethod
+    def discard(self, id: int) -> None:
+        """Deletes results that are kept apart, and their samples. Raises `NotFound`."""

@@ -1,0 +1,317 @@
+"""The part of a local registry that takes posted results: attached to the version they state, or kept
+apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from adaptry.core.access.conditions import Facts
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, Invalid, NotFound, QuotaExceeded
+from adaptry.core.evidence.posted_file import PostedReading, check_posted_path, read_posted
+from adaptry.core.evidence.values import EvidenceFile
+from adaptry.core.refs import AdapterName, ByDigest, Number, Ref
+from adaptry.registry.evidence import EvidenceAddition
+from adaptry.registry.inbox import (
+    MOST_BYTES,
+    MOST_BYTES_OF_ONE,
+    MOST_FILES,
+    MOST_FILES_OF_ONE,
+    Inbox,
+    KeptResults,
+    PostedFile,
+)
+from adaptry.registry.records import Page
+from adaptry.storage.catalog import commits, cursors, posted_files
+from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rows import PostedFileRow
+from adaptry.storage.catalog.versions import VersionRecord, to_record
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.evidence import LocalEvidence
+from adaptry.storage.local.uploads import LocalUploads
+
+_NO_REVISION = (
+    "the file does not state which version was measured; lm-eval states it if the adapter's folder is"
+    " named by its"
+    " digest, as `adaptry eval REF --dry-run` prints"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Destination:
+    """The version that posted results are evidence of, or why they are kept apart."""
+
+    version: VersionRecord | None = None
+    name: AdapterName | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LocalInbox(Inbox):
+    """The posted results of a local registry."""
+
+    context: RegistryContext
+
+    def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
+        namespace, path = _namespace(namespace), check_posted_path(path)
+        reading = read_posted(path.rpartition("/")[2], data)
+        by, file = self.context.identity.name, Digest.of(data)
+        with self.context.catalog.read() as tx:
+            if known := posted_files.find_same(tx, namespace, by, reading.run, file):
+                return posted_files.posted_file(known)
+            results = None
+            if not reading.is_results:
+                results = _results_of(tx, namespace, by, reading, path)
+            adapter, revision = (results.adapter, results.revision) if results else _stated(reading)
+            to = self._destination(tx, adapter, revision)
+        row = PostedFileRow(
+            namespace=namespace,
+            path=path,
+            run=reading.run,
+            task=reading.task,
+            file_digest=file.hex,
+            git_id=_git_id(data),
+            size=len(data),
+            stored=0,
+            posted_at=self.context.clock(),
+            posted_by=by,
+            model=results.model if results else reading.model,
+            adapter=adapter,
+            revision=revision,
+        )
+        if to.version is None or (results is not None and results.reason is not None):
+            row.reason = results.reason if results and results.reason else to.reason
+            return self._keep(row, data)
+        return self._attach_at_once(row, data, reading, results, to)
+
+    def posted(self, namespace: str) -> tuple[PostedFile, ...]:
+        namespace = _namespace(namespace)
+        with self.context.catalog.read() as tx:
+            return posted_files.posted_by(tx, namespace, self.context.identity.name, 2 * MOST_FILES_OF_ONE)
+
+    def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
+        cursors.check_limit(limit)
+        namespace = _namespace(namespace)
+        by = None if self._manages(namespace) else self.context.identity.name
+        with self.context.catalog.read() as tx:
+            return posted_files.page(tx, namespace, by, cursor, limit)
+
+    def get(self, id: int) -> KeptResults:
+        with self.context.catalog.read() as tx:
+            return posted_files.kept_results(tx, self._kept(tx, id))
+
+    def read(self, id: int) -> bytes:
+        with self.context.catalog.read() as tx:
+            row = posted_files.find(tx, id)
+            data = posted_files.content(row) if row is not None and self._sees(row) else None
+        if data is None:
+            raise _no_results(id)
+        return data
+
+    def attach(self, id: int, ref: Ref) -> EvidenceAddition:
+        with self.context.catalog.read() as tx:
+            row = self._kept(tx, id)
+            version = to_record(self.context.resolve(tx, ref))
+            if row.revision and not self._is_stated(tx, ref.name, row.revision, version):
+                raise Conflict(
+                    f"{row.path} states that it measured revision {row.revision[:12]}, but"
+                    f" {ref.name}@{version.number}"
+                    f" is {version.digest.brief}; name the version that was measured"
+                )
+            rows = [row, *posted_files.kept_samples(tx, row)]
+            found = {one.task: _content(one) for one in rows}
+        reading = read_posted(row.path.rpartition("/")[2], found[None])
+        samples: dict[str | None, Digest] = {task: Digest.of(data) for task, data in found.items() if task}
+        addition = self._add(ref.name, version, _with_samples(reading, samples), list(found.values()))
+        with self.context.write() as tx:
+            posted_files.remove(tx, rows)
+            self._record(tx, "results.attach", row, {"version": f"{ref.name}@{version.number}"})
+        return addition
+
+    def discard(self, id: int) -> None:
+        with self.context.write() as tx:
+            row = self._kept(tx, id)
+            posted_files.remove(tx, [row, *posted_files.kept_samples(tx, row)])
+            self._record(tx, "results.discard", row, {})
+
+    def _attach_at_once(
+        self,
+        row: PostedFileRow,
+        data: bytes,
+        reading: PostedReading,
+        results: PostedFileRow | None,
+        to: _Destination,
+    ) -> PostedFile:
+        assert to.version is not None
+        assert to.name is not None
+        if results is None:
+            file = _with_samples(reading, {})
+        else:
+            of_run = read_posted(results.path.rpartition("/")[2], _content(results))
+            file = _with_samples(of_run, {reading.task: Digest.of(data)}, only=reading.task)
+        self._add(to.name, to.version, file, [data])
+        row.subject, row.adapter = to.version.digest.hex, str(to.name)
+        with self.context.write() as tx:
+            posted_files.expire_receipts(tx, row.namespace, row.posted_by, row.posted_at)
+            return posted_files.posted_file(posted_files.insert(tx, row, data if results is None else None))
+
+    def _keep(self, row: PostedFileRow, data: bytes) -> PostedFile:
+        if not self._may_keep(row):
+            raise NotFound(
+                f"no namespace {row.namespace} that {row.posted_by} may read; pass"
+                f" hub_results_org=NAMESPACE to lm-eval"
+            )
+        with self.context.write() as tx:
+            if known := posted_files.find_same(
+                tx, row.namespace, row.posted_by, row.run, Digest(row.file_digest)
+            ):
+                return posted_files.posted_file(known)
+            kept = posted_files.insert(tx, row, data)
+            _require_room(tx, row.namespace, row.posted_by)
+            self._record(tx, "results.keep", kept, {"reason": kept.reason})
+            return posted_files.posted_file(kept)
+
+    def _may_keep(self, row: PostedFileRow) -> bool:
+        """Whether they may read the namespace, or the adapter in it that the results name."""
+        if self.context.identity.has_namespace(row.namespace):
+            return True
+        if row.adapter is None or not row.adapter.startswith(f"{row.namespace}/"):
+            return False
+        try:
+            with self.context.catalog.read() as tx:
+                self.context.readable_adapter(tx, AdapterName.parse(row.adapter))
+        except NotFound:
+            return False
+        return True
+
+    def _add(
+        self, name: AdapterName, version: VersionRecord, file: EvidenceFile, contents: Sequence[bytes]
+    ) -> EvidenceAddition:
+        """Stores the files that the evidence names, then adds it."""
+        uploads = LocalUploads(self.context)
+        for data in contents:
+            if (digest := Digest.of(data)) in file.stored_files:
+                upload = uploads.open(name, digest, len(data))
+                uploads.finish(uploads.append(upload, upload.offset, [data[upload.offset :]]))
+        return LocalEvidence(self.context).add(Ref.of_revision(name, version.digest), file)
+
+    def _destination(self, tx: Transaction, adapter: str | None, revision: str | None) -> _Destination:
+        if adapter is None or revision is None:
+            return _Destination(reason=_NO_REVISION)
+        name, by = AdapterName.parse(adapter), self.context.identity.name
+        try:
+            self.context.readable_adapter(tx, name)
+        except NotFound:
+            return _Destination(reason=f"there is no adapter {name} that {by} may read")
+        if not self.context.may("evidence.add", name):
+            return _Destination(reason=f"{by} may not add evidence to {name}")
+        version = self._version(tx, name, revision)
+        if version is None:
+            return _Destination(reason=f"{name} has no version of revision {revision[:12]}")
+        return _Destination(version, name)
+
+    def _version(self, tx: Transaction, name: AdapterName, revision: str) -> VersionRecord | None:
+        """The version of a revision, or that whose weights a commit has."""
+        try:
+            return to_record(self.context.resolve(tx, Ref(name, ByDigest(revision))))
+        except (NotFound, Conflict):
+            commit = self._commit_version(tx, name, revision)
+            return None if commit is None else to_record(self.context.resolve(tx, Ref(name, Number(commit))))
+
+    def _commit_version(self, tx: Transaction, name: AdapterName, revision: str) -> int | None:
+        try:
+            found = commits.find_by_digest(tx, self.context.readable_adapter(tx, name), revision)
+        except Conflict:
+            return None
+        return found.info.carries if found else None
+
+    def _is_stated(self, tx: Transaction, name: AdapterName, revision: str, version: VersionRecord) -> bool:
+        return version.digest.hex.startswith(revision) or (
+            self._commit_version(tx, name, revision) == version.number
+        )
+
+    def _kept(self, tx: Transaction, id: int) -> PostedFileRow:
+        row = posted_files.find(tx, id)
+        if row is None or row.reason is None or row.task is not None or not self._sees(row):
+            raise _no_results(id)
+        return row
+
+    def _sees(self, row: PostedFileRow) -> bool:
+        return row.posted_by == self.context.identity.name or self._manages(row.namespace)
+
+    def _manages(self, namespace: str) -> bool:
+        return self.context.identity.may_in("evidence.add", namespace, Facts(now=self.context.clock()))
+
+    def _record(self, tx: Transaction, action: str, row: PostedFileRow, after: Mapping[str, object]) -> None:
+        about = {"path": row.path, "file": f"sha256:{row.file_digest}", "posted_by": row.posted_by}
+        self.context.record(tx, action, AuditTarget(row.namespace, row.namespace), after=about | dict(after))
+
+
+def _git_id(data: bytes) -> str:
+    """The id that git gives these bytes: clients of the Hub do not send a file again that has it."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _namespace(text: str) -> str:
+    """Raises `InvalidRef`."""
+    return AdapterName.parse(f"{text}/x").namespace
+
+
+def _no_results(id: int) -> NotFound:
+    return NotFound(
+        f"no results {id} that are kept apart; `adaptry evidence inbox NAMESPACE` lists those of a namespace"
+    )
+
+
+def _results_of(tx: Transaction, namespace: str, by: str, reading: PostedReading, path: str) -> PostedFileRow:
+    row = posted_files.results_of_run(tx, namespace, by, reading.run)
+    if row is None:
+        raise Conflict(
+            f"{path} has the values of single documents; post results_{reading.run}.json of the same run"
+            f" first"
+        )
+    return row
+
+
+def _stated(reading: PostedReading) -> tuple[str | None, str | None]:
+    return (str(reading.adapter) if reading.adapter else None), reading.revision
+
+
+def _content(row: PostedFileRow) -> bytes:
+    data = posted_files.content(row)
+    assert data is not None
+    return data
+
+
+def _with_samples(
+    reading: PostedReading,
+    samples: Mapping[str | None, Digest],
+    only: str | None = None,
+) -> EvidenceFile:
+    """The values of a file of results, each with its task's samples; with `only`, those of that task."""
+    assert reading.file is not None
+    values = tuple(
+        value.model_copy(update={"samples": samples.get(value.task)})
+        for value in reading.file.values
+        if only is None or value.task == only
+    )
+    if not values:
+        raise Invalid(f"the results of this run have no values of the task {only}")
+    return reading.file.model_copy(update={"values": values})
+
+
+def _require_room(tx: Transaction, namespace: str, by: str) -> None:
+    """Raises `QuotaExceeded` if too much is kept apart, this file included."""
+    for of, files, size in ((by, MOST_FILES_OF_ONE, MOST_BYTES_OF_ONE), (None, MOST_FILES, MOST_BYTES)):
+        count, stored = posted_files.kept_use(tx, namespace, of)
+        if count > files or stored > size:
+            who = f"of {by} " if of else ""
+            raise QuotaExceeded(
+                f"{files:,} files or {size >> 20} MiB {who}are kept apart in {namespace}, the most;"
+                f" attach or discard"
+                f" some: adaptry evidence inbox {namespace}"
+            )
