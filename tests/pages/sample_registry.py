@@ -14,6 +14,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange, VersionInfo
 from adaptry.registry.rollouts import RolloutPlan
 from adaptry.registry.workers import ResidentReport, WorkerReport
@@ -23,6 +24,13 @@ TONE = AdapterName.parse("acme/support-tone")
 SQL = AdapterName.parse("acme/sql-writer")
 LEGAL = AdapterName.parse("research/legal-summaries")
 BASE = "org/small-llama"
+POLICY = """alias: prod
+require:
+  - eval("support_qa", "acc").value >= 0.81
+  - noninferior("support_qa", "acc", vs="prod", margin=0.01)
+  - fits("vllm@0.33,max_lora_rank=64")
+  - approvals("release") >= 2
+"""
 CARD = """---
 license: apache-2.0
 tags: [support]
@@ -93,6 +101,8 @@ def fill(registry: Registry, folder: Path, image: bytes | None = None) -> None:
         parents=(four.digest, _version(registry, SQL, 2).digest),
         recipe=recipe,
     )
+    registry.principals.create_group("release")
+    registry.policies.set(PolicyRequest(scope=str(TONE), text=POLICY))
 
 
 def _push(

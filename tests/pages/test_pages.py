@@ -33,6 +33,9 @@ PAGES = (
     f"/{TONE}?version=3",
     f"/{LEGAL}",
     f"/-/compare?ref={TONE}@5&ref={TONE}@4",
+    f"/-/adapters/{TONE}/5/promote",
+    f"/-/aliases/{TONE}/prod",
+    f"/-/aliases/{TONE}/prod/rollback",
     "/-/fleet",
     "/-/activity",
 )
@@ -65,10 +68,10 @@ def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -
 @pytest.mark.parametrize("address", PAGES)
 def test_every_link_of_a_page_leads_somewhere(team: Server, address: str) -> None:
     browser = Browser(team)
-    for link in links_of(browser.get(address)):
+    page = browser.get(address)
+    posted = set(re.findall(r'action="([^"]+)" method="post"', page.body.decode()))
+    for link in links_of(page) - posted:
         address = link.replace("&amp;", "&")
-        if address == "/-/sign-out":
-            continue
         assert browser.get(address).status == 200, address
 
 
