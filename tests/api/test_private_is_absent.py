@@ -262,6 +262,8 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "policy versions": lambda name: f"/api/v1/policies/history?scope={name}&alias=prod",
     "bases": lambda name: f"/api/v1/bases/find?key={name}",
     "models": lambda name: f"/api/models?search={name}",
+    "base page": lambda name: f"/-/base?format=json&key={name}",
+    "base copies": lambda name: f"/-/base/copies?format=json&key={name}",
     "home": lambda name: f"/?format=json&q=name:{name}",
     "compare": lambda name: f"/-/compare?ref={name}&ref={name}@1",
     "fleet": lambda name: "/-/fleet?format=json",

@@ -56,6 +56,9 @@ Answers customers in the voice of the support team: short, friendly, **no promis
 def fill(registry: Registry, folder: Path, image: bytes | None = None) -> None:
     """Pushes adapters, moves aliases, recalls a version, and reports workers."""
     register_base(registry, open_checkpoint(tiny_base(folder / "base", vocab=64)), (BASE,), store=True)
+    register_base(
+        registry, open_checkpoint(tiny_base(folder / "tuned", vocab=64, seed=7)), ("org/small-llama-tuned",)
+    )
     scores = (0.712, 0.764, 0.751, 0.803, 0.821)
     for number, score in enumerate(scores, 1):
         rank = 8 if number < 4 else 16

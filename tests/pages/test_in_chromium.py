@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.pages.sample_registry import TONE
+from tests.pages.sample_registry import BASE, TONE
 
 from adaptry.registry.workers import WorkerReport
 from adaptry.storage import tokens
@@ -37,6 +37,7 @@ ADDRESSES = (
     f"/-/adapters/{TONE}/5/promote",
     f"/-/aliases/{TONE}/prod",
     f"/-/aliases/{TONE}/prod/rollback",
+    f"/-/base?key={BASE}",
     "/-/fleet",
     "/-/activity",
     "/acme/none",

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine, event
 from starlette.routing import Match
 from tests.pages.browser import Browser, links_of
-from tests.pages.sample_registry import LEGAL, TONE
+from tests.pages.sample_registry import BASE, LEGAL, TONE
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName
@@ -36,10 +36,12 @@ PAGES = (
     f"/-/adapters/{TONE}/5/promote",
     f"/-/aliases/{TONE}/prod",
     f"/-/aliases/{TONE}/prod/rollback",
+    f"/-/base?key={BASE}",
+    "/-/bases",
     "/-/fleet",
     "/-/activity",
 )
-PARTS = (f"/-/adapters/{TONE}/4/fit", f"/-/adapters/{TONE}/4/lineage")
+PARTS = (f"/-/adapters/{TONE}/4/fit", f"/-/adapters/{TONE}/4/lineage", f"/-/base/copies?key={BASE}")
 
 
 @pytest.mark.parametrize("address", [*PAGES, "/-/docs", "/-/sign-in", "/acme/none", *PARTS])

@@ -27,7 +27,7 @@ from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import alias_address, version_address
 from adaptry_api.pages.card import render_card
 from adaptry_api.pages.event_sentences import remarkable
-from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions
+from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions, step_table
 from adaptry_api.pages.module_groups import module_groups
 from adaptry_api.pages.promotion_page import rights_of
 from adaptry_api.pages.rendering import render, wants_html
@@ -46,7 +46,8 @@ _LIVE = 8
 class AdapterPage(BaseModel):
     """An adapter, a page of its versions, and `shown`, one of them in full.
 
-    `residents` are workers that have or had a version that an alias names. `history` are the newest events.
+    `evidence` is the newest; if it `has_older_evidence`, the rest is in the REST interface. `residents` are
+    workers that have or had a version that an alias names. `history` are the newest events.
     """
 
     adapter: AdapterInfo
@@ -54,6 +55,7 @@ class AdapterPage(BaseModel):
     versions: Page[VersionInfo]
     shown: VersionDetail | None = None
     evidence: tuple[EvidenceInfo, ...] = ()
+    has_older_evidence: bool = False
     residents: tuple[ResidentInfo, ...] = ()
     rollouts: tuple[RolloutInfo, ...] = ()
     history: tuple[Event, ...] = ()
@@ -89,13 +91,15 @@ def _adapter_page(
     if number is None:
         return AdapterPage(adapter=adapter, versions=versions, history=_history(registry, name))
     ref = Ref.parse(f"{name}@{number}")
+    evidence = registry.evidence.list(ref, limit=_EVIDENCE)
     live = {alias.number for alias in aliases[:_LIVE]} | {number}
     return AdapterPage(
         adapter=adapter,
         aliases=aliases,
         versions=versions,
         shown=registry.versions.detail(ref),
-        evidence=registry.evidence.list(ref, limit=_EVIDENCE).items,
+        evidence=evidence.items,
+        has_older_evidence=evidence.next is not None,
         residents=tuple(
             resident
             for one in sorted(live)
@@ -139,6 +143,7 @@ def _names(request: Request, registry: Registry, visitor: Identity, page: Adapte
         "modules": module_groups(shown.spec),
         "version_charts": charts_over_versions(page.versions.items),
         "step_charts": charts_over_steps(page.evidence),
+        "steps": step_table(page.evidence),
         "measured": [one for one in page.evidence if one.step is None],
         "loaded": [one for one in page.residents if one.may_be_served],
         "running": next((one for one in page.rollouts if one.stage == "running"), None),

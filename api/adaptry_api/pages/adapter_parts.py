@@ -16,6 +16,7 @@ from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.bases import base_record_or_none
 from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.pages.adapter_addresses import VERSION_ADDRESS, NumberedRef
+from adaptry_api.pages.lineage_graph import lineage_graph
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
 
@@ -58,7 +59,7 @@ def show_lineage(request: Request, ref: NumberedRef, registry: VisitorsRegistry)
         ancestors=ancestor_tree(registry, ref, _MOST_RELATIVES),
         descendants=descendant_tree(registry, ref, _MOST_RELATIVES),
     )
-    return render(request, "lineage.html", part, {})
+    return render(request, "lineage.html", part, {"graph": lineage_graph(part.ancestors, part.descendants)})
 
 
 @ROUTES.get(f"{VERSION_ADDRESS}/images/{{path:path}}", response_model=None)

@@ -19,7 +19,7 @@ document.addEventListener("click", async (event) => {
 });
 
 /* Keys: `/` search, `?` help, `g` and a letter go to a page. */
-const pages = { h: "/", f: "/-/fleet", a: "/-/activity", d: "/-/docs" };
+const pages = { h: "/", b: "/-/bases", f: "/-/fleet", a: "/-/activity", d: "/-/docs" };
 let isGoing = false;
 
 document.addEventListener("keydown", (event) => {
