@@ -265,6 +265,8 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "base page": lambda name: f"/-/base?format=json&key={name}",
     "base copies": lambda name: f"/-/base/copies?format=json&key={name}",
     "home": lambda name: f"/?format=json&q=name:{name}",
+    "facets": lambda name: f"/-/facets?format=json&q=name:{name}",
+    "completion": lambda name: f"/-/complete?q=name:{name}",
     "compare": lambda name: f"/-/compare?ref={name}&ref={name}@1",
     "fleet": lambda name: "/-/fleet?format=json",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",

@@ -112,6 +112,15 @@ def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_f
     assert not page.get_by_role("dialog").is_visible()
 
 
+def test_typing_a_query_offers_what_the_last_word_can_become(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("method:lora name:")
+    page.wait_for_function(
+        "[...document.querySelectorAll('#queries option')].some("
+        "one => one.value === 'method:lora name:acme/sql-writer')"
+    )
+
+
 def test_parts_that_load_late_arrive_when_they_come_into_view(page: Page, team: Server) -> None:
     page.goto(f"{team.url}/{TONE}")
     page.get_by_role("heading", name="Fit to engines").scroll_into_view_if_needed()

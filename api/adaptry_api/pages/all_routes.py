@@ -12,6 +12,7 @@ from adaptry_api.pages import (
     base_pages,
     compare,
     device,
+    facets,
     fleet,
     home,
     promotion_actions,
@@ -28,4 +29,12 @@ def page_routes() -> list[APIRouter]:
     sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
     parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
     moves = [promotion_page.ROUTES, promotion_actions.ROUTES, alias_history.ROUTES, base_pages.ROUTES]
-    return [*parts, *moves, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]
+    return [
+        *parts,
+        *moves,
+        activity.ROUTES,
+        reference.ROUTES,
+        facets.ROUTES,
+        home.ROUTES,
+        adapter_page.ROUTES,
+    ]
