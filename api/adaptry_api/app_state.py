@@ -48,6 +48,7 @@ from adaptry_api.hub.upload_spool import UploadSpools
 from adaptry_api.hub.upstream import UpstreamHub
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
 from adaptry_api.oauth.issuer_keys import IssuerKeys
+from adaptry_api.pages.facet_counts import FacetCounter
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
@@ -85,6 +86,7 @@ class AppState:
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
         self.denials = DenialRecorder()
+        self.facet_counter = FacetCounter()
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:
             self._registry = PullThroughRegistry(

@@ -11,6 +11,7 @@ READ = "request.make"
 """The action of every request that only reads."""
 
 _ADAPTER = "/api/v1/adapters/{namespace}/{name}"
+_ALIAS_PAGE = "/-/aliases/{namespace}/{name}/{alias}"
 _MODEL = "/api/models/{namespace}/{name}"
 _LFS = "/{namespace}/{name}.git/info/lfs/objects"
 _INBOXES = tuple(
@@ -82,6 +83,11 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     f"DELETE {_ADAPTER}/publishers/{{id}}": "publisher.remove",
     "POST /oauth/device": READ,
     "POST /-/device": "token.create",
+    f"POST {_ALIAS_PAGE}/promote": "alias.move",
+    f"POST {_ALIAS_PAGE}/override": "alias.move",
+    f"POST {_ALIAS_PAGE}/rollback": "alias.move",
+    f"POST {_ALIAS_PAGE}/approve": "approval.give",
+    f"POST {_ALIAS_PAGE}/withdraw": "approval.withdraw",
     "POST /oauth/token": "publisher.exchange",
     "PUT /api/v1/sso/groups": "sso.map",
     "DELETE /api/v1/sso/groups": "sso.unmap",

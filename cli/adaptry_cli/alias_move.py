@@ -38,7 +38,8 @@ def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_
 
 def print_decision(registry: Registry, promotion: int) -> None:
     """The conditions that decided a move, and what else is to be known of it."""
-    from adaptry_cli.decision_output import condition_lines, verdict_sentence
+    from adaptry.core.gates.decision import verdict_sentence
+    from adaptry_cli.decision_output import condition_lines
 
     decision = registry.policies.promotion(promotion).decision
     for line in condition_lines(decision.results):

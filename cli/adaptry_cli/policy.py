@@ -146,7 +146,8 @@ def try_(
     With a version (acme/tone@3), shows each condition, and exits with 1 if the alias would not move. With a
     name alone, shows the newest ten versions, one a line.
     """
-    from adaptry_cli.decision_output import condition_lines, verdict_sentence
+    from adaptry.core.gates.decision import verdict_sentence
+    from adaptry_cli.decision_output import condition_lines
 
     text = file.read() if file is not None else None
     if isinstance(ref.selector, Latest):

@@ -14,6 +14,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange, VersionInfo
 from adaptry.registry.rollouts import RolloutPlan
 from adaptry.registry.workers import ResidentReport, WorkerReport
@@ -23,6 +24,13 @@ TONE = AdapterName.parse("acme/support-tone")
 SQL = AdapterName.parse("acme/sql-writer")
 LEGAL = AdapterName.parse("research/legal-summaries")
 BASE = "org/small-llama"
+POLICY = """alias: prod
+require:
+  - eval("support_qa", "acc").value >= 0.81
+  - noninferior("support_qa", "acc", vs="prod", margin=0.01)
+  - fits("vllm@0.33,max_lora_rank=64")
+  - approvals("release") >= 2
+"""
 CARD = """---
 license: apache-2.0
 tags: [support]
@@ -48,6 +56,9 @@ Answers customers in the voice of the support team: short, friendly, **no promis
 def fill(registry: Registry, folder: Path, image: bytes | None = None) -> None:
     """Pushes adapters, moves aliases, recalls a version, and reports workers."""
     register_base(registry, open_checkpoint(tiny_base(folder / "base", vocab=64)), (BASE,), store=True)
+    register_base(
+        registry, open_checkpoint(tiny_base(folder / "tuned", vocab=64, seed=7)), ("org/small-llama-tuned",)
+    )
     scores = (0.712, 0.764, 0.751, 0.803, 0.821)
     for number, score in enumerate(scores, 1):
         rank = 8 if number < 4 else 16
@@ -93,6 +104,8 @@ def fill(registry: Registry, folder: Path, image: bytes | None = None) -> None:
         parents=(four.digest, _version(registry, SQL, 2).digest),
         recipe=recipe,
     )
+    registry.principals.create_group("release")
+    registry.policies.set(PolicyRequest(scope=str(TONE), text=POLICY))
 
 
 def _push(

@@ -22,6 +22,7 @@ SHOTS = (
     ("adapter", f"/{TONE}", 1280, 1010, "light"),
     ("adapter-narrow", f"/{TONE}?version=3", 390, 844, "dark"),
     ("compare", f"/-/compare?ref={TONE}@prod&ref={TONE}@5&ref={TONE}@1", 1280, 900, "light"),
+    ("promote", f"/-/adapters/{TONE}/5/promote", 1000, 900, "light"),
     ("fleet", "/-/fleet", 1280, 880, "dark"),
 )
 """Name, address, width, height and colour scheme of each."""

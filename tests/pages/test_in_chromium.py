@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.pages.sample_registry import TONE
+from tests.pages.sample_registry import BASE, TONE
 
 from adaptry.registry.workers import WorkerReport
 from adaptry.storage import tokens
@@ -34,6 +34,10 @@ ADDRESSES = (
     f"/{TONE}",
     f"/{TONE}?version=3",
     f"/-/compare?ref={TONE}@5&ref={TONE}@prod&ref={TONE}@2",
+    f"/-/adapters/{TONE}/5/promote",
+    f"/-/aliases/{TONE}/prod",
+    f"/-/aliases/{TONE}/prod/rollback",
+    f"/-/base?key={BASE}",
     "/-/fleet",
     "/-/activity",
     "/acme/none",
@@ -106,6 +110,15 @@ def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_f
     assert page.get_by_role("dialog").is_visible()
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").is_visible()
+
+
+def test_typing_a_query_offers_what_the_last_word_can_become(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("method:lora name:")
+    page.wait_for_function(
+        "[...document.querySelectorAll('#queries option')].some("
+        "one => one.value === 'method:lora name:acme/sql-writer')"
+    )
 
 
 def test_parts_that_load_late_arrive_when_they_come_into_view(page: Page, team: Server) -> None:

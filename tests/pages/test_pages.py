@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine, event
 from starlette.routing import Match
 from tests.pages.browser import Browser, links_of
-from tests.pages.sample_registry import LEGAL, TONE
+from tests.pages.sample_registry import BASE, LEGAL, TONE
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName
@@ -33,10 +33,15 @@ PAGES = (
     f"/{TONE}?version=3",
     f"/{LEGAL}",
     f"/-/compare?ref={TONE}@5&ref={TONE}@4",
+    f"/-/adapters/{TONE}/5/promote",
+    f"/-/aliases/{TONE}/prod",
+    f"/-/aliases/{TONE}/prod/rollback",
+    f"/-/base?key={BASE}",
+    "/-/bases",
     "/-/fleet",
     "/-/activity",
 )
-PARTS = (f"/-/adapters/{TONE}/4/fit", f"/-/adapters/{TONE}/4/lineage")
+PARTS = (f"/-/adapters/{TONE}/4/fit", f"/-/adapters/{TONE}/4/lineage", f"/-/base/copies?key={BASE}")
 
 
 @pytest.mark.parametrize("address", [*PAGES, "/-/docs", "/-/sign-in", "/acme/none", *PARTS])
@@ -65,10 +70,10 @@ def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -
 @pytest.mark.parametrize("address", PAGES)
 def test_every_link_of_a_page_leads_somewhere(team: Server, address: str) -> None:
     browser = Browser(team)
-    for link in links_of(browser.get(address)):
+    page = browser.get(address)
+    posted = set(re.findall(r'action="([^"]+)" method="post"', page.body.decode()))
+    for link in links_of(page) - posted:
         address = link.replace("&amp;", "&")
-        if address == "/-/sign-out":
-            continue
         assert browser.get(address).status == 200, address
 
 

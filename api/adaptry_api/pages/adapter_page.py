@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from adaptry.core.errors import CorruptData, NotFound, Withdrawn
+from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.evidence import EvidenceInfo
@@ -21,12 +22,14 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, AliasInfo, Event, Page, VersionDetail, VersionInfo
 from adaptry.registry.rollouts import RolloutInfo
 from adaptry.registry.workers import ResidentInfo
-from adaptry_api.auth_policy import VisitorsRegistry
+from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.hub.addresses import Name
+from adaptry_api.pages.adapter_addresses import alias_address, version_address
 from adaptry_api.pages.card import render_card
 from adaptry_api.pages.event_sentences import remarkable
-from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions
+from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions, step_table
 from adaptry_api.pages.module_groups import module_groups
+from adaptry_api.pages.promotion_page import rights_of
 from adaptry_api.pages.rendering import render, wants_html
 from adaptry_api.pages.routing import AdapterRoute, page_router
 from adaptry_api.pages.snippets import snippets_for
@@ -43,7 +46,8 @@ _LIVE = 8
 class AdapterPage(BaseModel):
     """An adapter, a page of its versions, and `shown`, one of them in full.
 
-    `residents` are workers that have or had a version that an alias names. `history` are the newest events.
+    `evidence` is the newest; if it `has_older_evidence`, the rest is in the REST interface. `residents` are
+    workers that have or had a version that an alias names. `history` are the newest events.
     """
 
     adapter: AdapterInfo
@@ -51,6 +55,7 @@ class AdapterPage(BaseModel):
     versions: Page[VersionInfo]
     shown: VersionDetail | None = None
     evidence: tuple[EvidenceInfo, ...] = ()
+    has_older_evidence: bool = False
     residents: tuple[ResidentInfo, ...] = ()
     rollouts: tuple[RolloutInfo, ...] = ()
     history: tuple[Event, ...] = ()
@@ -61,6 +66,7 @@ def show_adapter(
     request: Request,
     name: Name,
     registry: VisitorsRegistry,
+    visitor: Visitor,
     version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     format: Annotated[str | None, Query(max_length=8)] = None,
@@ -72,7 +78,7 @@ def show_adapter(
     page = _adapter_page(registry, name, version, cursor)
     if not wants_html(request):
         return render(request, "adapter.html", page, {})
-    return render(request, "adapter.html", page, _names(request, registry, page))
+    return render(request, "adapter.html", page, _names(request, registry, visitor, page))
 
 
 def _adapter_page(
@@ -85,13 +91,15 @@ def _adapter_page(
     if number is None:
         return AdapterPage(adapter=adapter, versions=versions, history=_history(registry, name))
     ref = Ref.parse(f"{name}@{number}")
+    evidence = registry.evidence.list(ref, limit=_EVIDENCE)
     live = {alias.number for alias in aliases[:_LIVE]} | {number}
     return AdapterPage(
         adapter=adapter,
         aliases=aliases,
         versions=versions,
         shown=registry.versions.detail(ref),
-        evidence=registry.evidence.list(ref, limit=_EVIDENCE).items,
+        evidence=evidence.items,
+        has_older_evidence=evidence.next is not None,
         residents=tuple(
             resident
             for one in sorted(live)
@@ -115,27 +123,38 @@ def _number_to_show(
     return production or adapter.latest or newest
 
 
-def _names(request: Request, registry: Registry, page: AdapterPage) -> dict[str, object]:
+def _names(request: Request, registry: Registry, visitor: Identity, page: AdapterPage) -> dict[str, object]:
     """What the template shows beside the page's own values."""
     shown, name = page.shown, page.adapter.name
     if shown is None:
         return {}
+    movable = _movable(visitor, name, page.aliases)
     on_shown = [alias.alias for alias in page.aliases if alias.number == shown.version.number]
     selector = PRODUCTION if PRODUCTION in on_shown else (on_shown or [str(shown.version.number)])[0]
     host = f"{request.url.scheme}://{request.headers.get('host', '')}"
     return {
         "ref": f"{name}@{selector}",
-        "part": f"/-/adapters/{name}/{shown.version.number}",
+        "part": version_address(name, shown.version.number),
+        "alias_address": alias_address,
+        "movable": movable,
+        "may_act": bool(movable) or rights_of(visitor, name, PRODUCTION).approve,
         "card": _card(registry, shown),
         "snippets": snippets_for(host, name, selector, shown.version.base_name),
         "modules": module_groups(shown.spec),
         "version_charts": charts_over_versions(page.versions.items),
         "step_charts": charts_over_steps(page.evidence),
+        "steps": step_table(page.evidence),
         "measured": [one for one in page.evidence if one.step is None],
         "loaded": [one for one in page.residents if one.may_be_served],
         "running": next((one for one in page.rollouts if one.stage == "running"), None),
         "metric_names": list(dict.fromkeys(each for one in page.versions.items for each in one.metrics))[:3],
     }
+
+
+def _movable(visitor: Identity, name: AdapterName, aliases: tuple[AliasInfo, ...]) -> frozenset[str]:
+    """The aliases that the visitor may move, of those that exist and the usual one."""
+    known = {PRODUCTION, *(one.alias for one in aliases)}
+    return frozenset(alias for alias in known if rights_of(visitor, name, alias).move)
 
 
 def _card(registry: Registry, shown: VersionDetail) -> str | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from anyio import to_thread
-from fastapi import Depends, Request
+from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -13,26 +11,18 @@ from adaptry.adapters.adapter import open_content
 from adaptry.adapters.images import is_image
 from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_all_runtimes
 from adaptry.core.errors import NotFound
-from adaptry.core.refs import Ref
 from adaptry.operations.lineage import LineageNode, ancestor_tree, descendant_tree
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.bases import base_record_or_none
 from adaptry_api.auth_policy import VisitorsRegistry
-from adaptry_api.hub.addresses import Name
+from adaptry_api.pages.adapter_addresses import VERSION_ADDRESS, NumberedRef
+from adaptry_api.pages.lineage_graph import lineage_graph
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
 
 ROUTES = page_router()
-_ONE = "/-/adapters/{namespace}/{name}/{number}"
 _MOST_RELATIVES = 30
 _IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
-
-
-async def _ref(name: Name, number: str) -> Ref:
-    return Ref.parse(f"{name}@{number}")
-
-
-NumberedRef = Annotated[Ref, Depends(_ref)]
 
 
 class FitPart(BaseModel):
@@ -50,7 +40,7 @@ class LineagePart(BaseModel):
     descendants: LineageNode
 
 
-@ROUTES.get(f"{_ONE}/fit", response_model=None)
+@ROUTES.get(f"{VERSION_ADDRESS}/fit", response_model=None)
 def show_fit(request: Request, ref: NumberedRef, registry: VisitorsRegistry) -> Response:
     """The verdict of every engine, with the reason and the command that repairs it."""
     detail = registry.versions.detail(ref)
@@ -61,7 +51,7 @@ def show_fit(request: Request, ref: NumberedRef, registry: VisitorsRegistry) -> 
     return render(request, "fit.html", part, {"titles": titles, "has_base": base is not None})
 
 
-@ROUTES.get(f"{_ONE}/lineage", response_model=None)
+@ROUTES.get(f"{VERSION_ADDRESS}/lineage", response_model=None)
 def show_lineage(request: Request, ref: NumberedRef, registry: VisitorsRegistry) -> Response:
     """What the version was made from, and what was made from it."""
     part = LineagePart(
@@ -69,10 +59,10 @@ def show_lineage(request: Request, ref: NumberedRef, registry: VisitorsRegistry)
         ancestors=ancestor_tree(registry, ref, _MOST_RELATIVES),
         descendants=descendant_tree(registry, ref, _MOST_RELATIVES),
     )
-    return render(request, "lineage.html", part, {})
+    return render(request, "lineage.html", part, {"graph": lineage_graph(part.ancestors, part.descendants)})
 
 
-@ROUTES.get(f"{_ONE}/images/{{path:path}}", response_model=None)
+@ROUTES.get(f"{VERSION_ADDRESS}/images/{{path:path}}", response_model=None)
 async def show_image(ref: NumberedRef, path: str, registry: VisitorsRegistry) -> Response:
     """An image of the README. Other files are downloaded, never shown: see the REST interface."""
 

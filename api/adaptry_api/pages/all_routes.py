@@ -8,10 +8,15 @@ from adaptry_api.pages import (
     activity,
     adapter_page,
     adapter_parts,
+    alias_history,
+    base_pages,
     compare,
     device,
+    facets,
     fleet,
     home,
+    promotion_actions,
+    promotion_page,
     provider_sign_in,
     reference,
     sign_in,
@@ -23,4 +28,13 @@ def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
     sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
     parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
-    return [*parts, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]
+    moves = [promotion_page.ROUTES, promotion_actions.ROUTES, alias_history.ROUTES, base_pages.ROUTES]
+    return [
+        *parts,
+        *moves,
+        activity.ROUTES,
+        reference.ROUTES,
+        facets.ROUTES,
+        home.ROUTES,
+        adapter_page.ROUTES,
+    ]

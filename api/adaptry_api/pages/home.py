@@ -1,7 +1,7 @@
 """The first page: search over all versions, with what is in production and what changed lately beside it.
 
 Facets and sorting look at the newest matches only, 200 at most, and the page says so; so the page costs the
-same however many versions there are.
+same however many versions there are. Where there are more, a part that loads late counts up to 10,000.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event, Page, VersionInfo
 from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.pages.event_sentences import recent_events
+from adaptry_api.pages.facet_counts import Facet, facets_of
+from adaptry_api.pages.facets import FACETS
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.version_csv import csv_response
@@ -30,23 +32,7 @@ ROUTES = page_router()
 _ON_A_PAGE = 25
 _EXAMINED = 200
 _BESIDE = 8
-_FACET_VALUES = 6
 _SORTS = ("newest", "name", "size", "rank")
-
-
-class FacetValue(BaseModel):
-    """A value of a field, how many of the examined versions have it, and the query that adds it."""
-
-    value: str
-    count: int
-    q: str
-
-
-class Facet(BaseModel):
-    """The most frequent values of a field."""
-
-    field: str
-    values: tuple[FacetValue, ...]
 
 
 class HomePage(BaseModel):
@@ -87,6 +73,8 @@ def show_home(
     names = {
         "here": lambda **changes: _address(q, sort, changes),
         "sorts": [*_SORTS, *(f"metric.{name}" for name in _metrics(page.versions.items)[:4])],
+        "address": lambda found: _address(found, sort, {}),
+        "counted": f"{FACETS}?{urlencode({'q': q})}",
         "grammar": query.GRAMMAR,
     }
     return render(request, "home.html", page, names, status)
@@ -108,42 +96,10 @@ def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage
         versions=shown,
         examined=len(examined.items),
         is_all=examined.next is None,
-        facets=tuple(_facets(q, examined.items)),
+        facets=facets_of(q, examined.items),
         live=registry.versions.search(f"alias:{PRODUCTION}", None, _BESIDE).items if is_first else (),
         recent=recent_events(registry.events, _BESIDE) if is_first else (),
     )
-
-
-_FIELDS: dict[str, Callable[[VersionInfo], Iterable[str]]] = {
-    "namespace": lambda version: (version.name.namespace,),
-    "base": lambda version: (version.base_name,) if version.base_name else (),
-    "method": lambda version: (version.method,),
-    "trait": lambda version: version.traits,
-    "alias": lambda version: version.aliases,
-    "state": lambda version: (version.state,),
-}
-
-
-def _facets(q: str, versions: Iterable[VersionInfo]) -> Iterable[Facet]:
-    """Fields that narrow the result: those of which the versions have more than one value."""
-    versions = tuple(versions)
-    for field, values_of in _FIELDS.items():
-        counts = Counter(value for version in versions for value in values_of(version))
-        narrowing = {value: count for value, count in counts.items() if count < len(versions)}
-        if not narrowing:
-            continue
-        most = sorted(narrowing.items(), key=lambda one: (-one[1], one[0]))[:_FACET_VALUES]
-        yield Facet(
-            field=field,
-            values=tuple(
-                FacetValue(value=value, count=count, q=f"{q} {_term(field, value)}".strip())
-                for value, count in most
-            ),
-        )
-
-
-def _term(field: str, value: str) -> str:
-    return f'{field}:"{value}"' if " " in value else f"{field}:{value}"
 
 
 def _sorted(versions: Iterable[VersionInfo], sort: str) -> list[VersionInfo]:

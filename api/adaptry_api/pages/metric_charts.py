@@ -72,6 +72,33 @@ def charts_over_steps(evidence: Iterable[EvidenceInfo]) -> tuple[Chart, ...]:
     return _charts(series)
 
 
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """The values of a training at one step, in the order of the table's metrics; None where there is none."""
+
+    step: int
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTable:
+    """The numbers of the charts over steps: a column for each metric, the first steps first."""
+
+    metrics: tuple[str, ...]
+    rows: tuple[StepRow, ...]
+
+
+def step_table(evidence: Iterable[EvidenceInfo]) -> StepTable:
+    """Of several values of one metric at one step, the newest counts; `evidence` has the newest first."""
+    values: dict[int, dict[str, float]] = defaultdict(dict)
+    for one in evidence:
+        if one.step is not None and one.withdrawn is None:
+            values[one.step].setdefault(one.metric, one.value)
+    metrics = tuple(sorted({metric for found in values.values() for metric in found}))
+    rows = (StepRow(step, tuple(values[step].get(metric) for metric in metrics)) for step in sorted(values))
+    return StepTable(metrics, tuple(rows))
+
+
 def _charts(series: dict[str, list[tuple[float, str, float, str]]]) -> tuple[Chart, ...]:
     return tuple(_chart(name, points[-_MOST_POINTS:]) for name, points in series.items() if len(points) > 1)[
         :_MOST_CHARTS

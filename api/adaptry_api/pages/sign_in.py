@@ -101,11 +101,11 @@ def _provider_url(request: Request, next: str) -> str | None:
     return f"{PROVIDER_SIGN_IN}?{urlencode({'next': own_path(next)})}"
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, largest: int = _LARGEST) -> dict[str, str]:
     """The fields of a small form. Raises `Unsupported` for another body, `Invalid`, `TooLarge`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
         raise Unsupported(f"a form is sent as {_FORM}")
-    body = await read_body(request, _LARGEST)
+    body = await read_body(request, largest)
     try:
         fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=8)
     except ValueError:

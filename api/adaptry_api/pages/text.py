@@ -27,6 +27,15 @@ def relative_time(moment: datetime, now: datetime | None = None) -> str:
     return f"{moment:%Y-%m-%d}"
 
 
+def duration(end: datetime, start: datetime) -> str:
+    """`40 s`, `3 h`, `12 d`: how long something was, in whole units."""
+    seconds = max(0, int((end - start).total_seconds()))
+    for (below, unit), size in zip(_STEPS, _SIZES, strict=True):
+        if seconds < below:
+            return f"{seconds // size} {unit}"
+    return f"{seconds // 86_400} d"
+
+
 def exact_time(moment: datetime) -> str:
     """`2026-11-28 16:43:37 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -75,6 +84,7 @@ def brief_text(value: object) -> str:
 
 FILTERS: Mapping[str, Callable[..., object]] = {
     "ago": relative_time,
+    "duration": duration,
     "exact": exact_time,
     "machine": machine_time,
     "digest": short_digest,

@@ -6,7 +6,7 @@ name from anywhere, any other only on the machine that registered it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -77,11 +77,18 @@ def find_matches(bases: Bases, checkpoint: HfCheckpoint) -> tuple[BaseMatch, ...
 
 def find_record_matches(bases: Bases, record: BaseRecord) -> tuple[BaseMatch, ...]:
     """Like `find_matches`, for a base record."""
-    found = [
-        BaseMatch(base=info, match=match_bases(record, bases.record(info.id)))
-        for info in _candidates(bases, record)
-    ]
-    alike = [candidate for candidate in found if candidate.match.level != "different"]
+    return in_match_order(iter_matches(bases, record))
+
+
+def iter_matches(bases: Bases, record: BaseRecord) -> Iterator[BaseMatch]:
+    """The known bases that may be like `record`, each compared when it is taken: for callers with a limit."""
+    for info in _candidates(bases, record):
+        yield BaseMatch(base=info, match=match_bases(record, bases.record(info.id)))
+
+
+def in_match_order(matches: Iterable[BaseMatch]) -> tuple[BaseMatch, ...]:
+    """Those that are alike, best match first."""
+    alike = [candidate for candidate in matches if candidate.match.level != "different"]
     return tuple(sorted(alike, key=lambda candidate: _STRENGTH[candidate.match.level]))
 
 

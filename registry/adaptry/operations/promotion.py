@@ -66,12 +66,16 @@ def promote(
     return AliasMoveResult(moved, found.number if found else None)
 
 
-def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResult:
-    """Points `alias` back at its version before the last move; a second rollback undoes the first.
+@dataclass(frozen=True, slots=True)
+class RollbackTarget:
+    """The alias as it was found, and the version before its last move."""
 
-    Raises `NotFound` if there is no such alias or it never moved, `Conflict` if it moved in the meantime, or
-    if that version was withdrawn: then the message names the last one before it that an alias may point at.
-    """
+    alias: AliasInfo
+    version: VersionInfo
+
+
+def find_rollback(registry: Registry, name: AdapterName, alias: str) -> RollbackTarget:
+    """Where `rollback` would move an alias now. Raises what `rollback` raises."""
     found = current_alias(registry.aliases, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
@@ -81,12 +85,21 @@ def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResu
         raise NotFound(f"{name}@{alias} has only ever pointed at version {found.number}")
     if last.detail.get("to") != str(found.digest):
         raise Conflict(f"{name}@{alias} was moved at the same time; look again and retry")
-    before = Digest.parse(last.detail["was"])
-    version = registry.versions.get(Ref.of_revision(name, before))
+    version = registry.versions.get(Ref.of_revision(name, Digest.parse(last.detail["was"])))
     if not STATE_RULES[version.state].allows_aliases:
         raise Conflict(_withdrawn(registry.versions, name, alias, version, moves))
-    moved = registry.aliases.move(name, alias, before, found.generation)
-    return AliasMoveResult(moved, found.number)
+    return RollbackTarget(found, version)
+
+
+def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResult:
+    """Points `alias` back at its version before the last move; a second rollback undoes the first.
+
+    Raises `NotFound` if there is no such alias or it never moved, `Conflict` if it moved in the meantime, or
+    if that version was withdrawn: then the message names the last one before it that an alias may point at.
+    """
+    target = find_rollback(registry, name, alias)
+    moved = registry.aliases.move(name, alias, target.version.digest, target.alias.generation)
+    return AliasMoveResult(moved, target.alias.number)
 
 
 def _withdrawn(

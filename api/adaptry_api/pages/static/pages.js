@@ -19,7 +19,7 @@ document.addEventListener("click", async (event) => {
 });
 
 /* Keys: `/` search, `?` help, `g` and a letter go to a page. */
-const pages = { h: "/", f: "/-/fleet", a: "/-/activity", d: "/-/docs" };
+const pages = { h: "/", b: "/-/bases", f: "/-/fleet", a: "/-/activity", d: "/-/docs" };
 let isGoing = false;
 
 document.addEventListener("keydown", (event) => {
@@ -42,3 +42,26 @@ document.addEventListener("keydown", (event) => {
   }
   isGoing = event.key === "g";
 });
+
+/* Completion of the query: the browser's own list, filled with what the last word can become. */
+const search = document.getElementById("search");
+const queries = document.createElement("datalist");
+queries.id = "queries";
+let typing = 0;
+
+async function complete() {
+  const typed = search.value;
+  const answer = await fetch(`/-/complete?q=${encodeURIComponent(typed)}`, { headers: { Accept: "application/json" } });
+  if (!answer.ok || search.value !== typed) return;
+  const { queries: found } = await answer.json();
+  queries.replaceChildren(...found.map((one) => new Option(one, one)));
+}
+
+if (search) {
+  search.after(queries);
+  search.setAttribute("list", "queries");
+  search.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => complete().catch(() => queries.replaceChildren()), 200);
+  });
+}

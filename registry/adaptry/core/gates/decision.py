@@ -81,5 +81,25 @@ def refusal(decision: PromotionDecision) -> str:
     return head + "".join(f"; {one.condition}: {one.reason}" for one in decision.unmet)
 
 
+def verdict_sentence(decision: PromotionDecision) -> str:
+    """What the decision means, in one line."""
+    target = f"{decision.name}@{decision.alias}"
+    met = f"{len(decision.results) - len(decision.unmet)} of {len(decision.results)} conditions are met"
+    match decision.verdict:
+        case "met" if not decision.is_gated:
+            return f"{target} has no policy, so nothing keeps it from version {decision.number}"
+        case "met":
+            return f"{target} may move to version {decision.number}: {met}"
+        case "overridden":
+            return f"{target} moves to version {decision.number} although only {met}: {decision.reason}"
+        case "rollback":
+            return (
+                f"{target} may go back to version {decision.number}, where it was before; only {met}, and"
+                " going back needs none"
+            )
+        case "not_met":
+            return f"{target} does not move to version {decision.number}: only {met}"
+
+
 def verdict_of(results: Iterable[ConditionResult]) -> Verdict:
     return "met" if all(one.is_met for one in results) else "not_met"

@@ -1,0 +1,213 @@
+"""The promotion dialog: what keeps an alias from a version, who approved the move, and what it would change.
+
+It is a page of its own, which the adapter's page shows as a dialog where scripts run. Everything on it is
+for the alias as it is now: the forms carry its generation, so nobody moves an alias that has moved since.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from adaptry.core.access.conditions import Facts
+from adaptry.core.errors import Conflict, Invalid, MissingDependency, Unavailable
+from adaptry.core.gates.decision import PromotionDecision, verdict_sentence
+from adaptry.core.gates.facts import ApprovalFact
+from adaptry.core.identity import Identity
+from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
+from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import ALIAS_MOVED
+from adaptry.registry.interface import Registry
+from adaptry.registry.policies import ApprovalInfo
+from adaptry.registry.records import AliasInfo, Event, VersionInfo
+from adaptry.registry.rollouts import RolloutInfo
+from adaptry.registry.state_warnings import state_warning
+from adaptry.registry.workers import ResidentInfo
+from adaptry_api.auth_policy import Visitor, VisitorsRegistry
+from adaptry_api.pages.adapter_addresses import (
+    VERSION_ADDRESS,
+    NumberedRef,
+    alias_address,
+    version_address,
+)
+from adaptry_api.pages.rendering import render, wants_html
+from adaptry_api.pages.routing import page_router
+
+ROUTES = page_router()
+PROMOTE = f"{VERSION_ADDRESS}/promote"
+_NEEDED = re.compile(r"approvals\(\s*(?:group\s*=\s*)?[\"']([^\"']+)[\"']\s*\)\s*(>=|>|==)\s*(\d{1,4})")
+_EXAMINED = 200
+
+
+class PromotionRights(BaseModel):
+    """What the visitor may do here, whatever the conditions say."""
+
+    move: bool = False
+    override: bool = False
+    approve: bool = False
+
+
+class PromotionPage(BaseModel):
+    """A move of `alias` to `version` that has not been made, and what decides it.
+
+    `current` is the alias now, None if it does not exist. `decision` is what `aliases.move` would decide for
+    the visitor; None if that cannot be decided, with the reason in `obstacle`. `approvals` are those of this
+    move, withdrawn and void ones left out. `workers` have the version that the alias is at now, and `loaded`
+    have the new one. After an action that was refused, `problem` says why, and `meanwhile` lists the moves of
+    the alias since the visitor looked, newest first.
+    """
+
+    version: VersionInfo
+    alias: str
+    current: AliasInfo | None = None
+    aliases: tuple[AliasInfo, ...] = ()
+    decision: PromotionDecision | None = None
+    obstacle: str | None = None
+    approvals: tuple[ApprovalInfo, ...] = ()
+    workers: tuple[ResidentInfo, ...] = ()
+    loaded: tuple[ResidentInfo, ...] = ()
+    rollout: RolloutInfo | None = None
+    may: PromotionRights
+    warning: str | None = None
+    problem: str | None = None
+    meanwhile: tuple[Event, ...] = ()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the alias is at the version already."""
+        return self.current is not None and self.current.digest == self.version.digest
+
+    @property
+    def is_allowed(self) -> bool:
+        return self.decision is not None and self.decision.is_allowed and not self.is_there
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalCount:
+    """The approvals of a group that count, and how many are needed; None if no condition is as simple as
+    `approvals("release") >= 2`.
+    """
+
+    fact: ApprovalFact
+    needed: int | None
+
+
+@ROUTES.get(PROMOTE, response_model=None)
+def show_promotion(
+    request: Request,
+    ref: NumberedRef,
+    registry: VisitorsRegistry,
+    visitor: Visitor,
+    alias: Annotated[str, Query(max_length=128)] = PRODUCTION,
+) -> Response:
+    """What would happen if the alias moved to the version."""
+    return render_promotion(request, promotion_page(registry, visitor, ref, parse_stored_alias(alias)))
+
+
+def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) -> PromotionPage:
+    """Raises `NotFound`."""
+    version, aliases = registry.versions.get(ref), registry.aliases.list(ref.name)
+    current = next((one for one in aliases if one.alias == alias), None)
+    decision, obstacle = _decision(registry, version, alias)
+    return PromotionPage(
+        version=version,
+        alias=alias,
+        current=current,
+        aliases=aliases,
+        decision=decision,
+        obstacle=obstacle,
+        approvals=tuple(
+            one
+            for one in registry.policies.approvals(ref.name, alias)
+            if one.digest == version.digest and not one.is_void and one.withdrawn_at is None
+        ),
+        workers=may_serve(registry, ref.name, current.number) if current else (),
+        loaded=may_serve(registry, ref.name, version.number),
+        rollout=next(
+            (
+                one
+                for one in registry.rollouts.list(ref.name)
+                if one.alias == alias and one.stage == "running"
+            ),
+            None,
+        ),
+        may=rights_of(visitor, ref.name, alias),
+        warning=state_warning(version),
+    )
+
+
+def rights_of(visitor: Identity, name: AdapterName, alias: str) -> PromotionRights:
+    """What they may do with the alias; the registry decides again when they do it."""
+    facts = Facts(alias, None, datetime.now(UTC))
+    return PromotionRights(
+        move=visitor.may("alias.move", name, facts),
+        override=visitor.may("policy.override", name, facts),
+        approve=visitor.may("approve", name, facts),
+    )
+
+
+def render_promotion(request: Request, page: PromotionPage, status: int = 200) -> Response:
+    if not wants_html(request):
+        return render(request, "promotion.html", page, {}, status)
+    names = {
+        "address": f"{version_address(page.version.name, page.version.number)}/promote",
+        "actions": alias_address(page.version.name, page.alias),
+        "verdict": verdict_sentence(page.decision) if page.decision else "",
+        "counts": tuple(approval_counts(page.decision)) if page.decision else (),
+        "served_as": f"{page.version.name}@{page.alias}",
+        "generation": page.current.generation if page.current else "",
+    }
+    return render(request, "promotion.html", page, names, status)
+
+
+def moves_since(
+    registry: Registry, name: AdapterName, alias: str, generation: int | None
+) -> tuple[Event, ...]:
+    """The moves and removals of an alias after `generation` (None: all), newest first, among the newest
+    events of its adapter.
+    """
+    events = registry.adapters.history(name, None, _EXAMINED).items
+    return tuple(
+        event
+        for event in events
+        if event.kind in (ALIAS_MOVED, "alias.removed")
+        and event.detail.get("alias") == alias
+        and int(event.detail.get("generation", "0")) > (generation or 0)
+    )
+
+
+def approval_counts(decision: PromotionDecision) -> Iterator[ApprovalCount]:
+    """A count for each group that a condition names."""
+    for fact in decision.facts.approvals:
+        yield ApprovalCount(fact, _needed(fact.group, (one.condition for one in decision.results)))
+
+
+def _needed(group: str, conditions: Iterable[str]) -> int | None:
+    found = [
+        int(match[3]) + (match[2] == ">")
+        for match in map(_NEEDED.fullmatch, (text.strip() for text in conditions))
+        if match and match[1] == group
+    ]
+    return max(found, default=None)
+
+
+def _decision(
+    registry: Registry, version: VersionInfo, alias: str
+) -> tuple[PromotionDecision | None, str | None]:
+    try:
+        return registry.policies.evaluate(version.name, alias, version.digest), None
+    except (Conflict, Invalid, MissingDependency, Unavailable) as error:
+        return None, error.public_message
+
+
+def may_serve(registry: Registry, name: AdapterName, number: int) -> tuple[ResidentInfo, ...]:
+    """The workers that may serve a version."""
+    found = registry.workers.residents(Ref.parse(f"{name}@{number}"))
+    return tuple(one for one in found if one.may_be_served)
