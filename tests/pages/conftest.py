@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.pages.sample_registry import fill
+from tests.pages.sample_registry import fill, fill_settings
 
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
@@ -39,6 +39,7 @@ def _filled(folder: Path, catalog: str | None = None) -> Iterator[Server]:
     settings = ServerSettings(data=folder / "data", catalog=catalog)
     with ExitStack() as at_the_end, running_server(settings, at_the_end.callback) as server:
         fill(server.registry(), folder)
+        fill_settings(server.registry())
         yield server
 
 

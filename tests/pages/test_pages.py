@@ -35,6 +35,22 @@ PAGES = (
     f"/-/compare?ref={TONE}@5&ref={TONE}@4",
     "/-/fleet",
     "/-/activity",
+    "/-/jobs",
+    "/-/settings",
+    "/-/settings/tokens",
+    "/-/settings/users",
+    "/-/settings/groups",
+    "/-/settings/issuers",
+    "/-/settings/limits",
+    "/-/settings/namespaces/acme/members",
+    "/-/settings/namespaces/acme/members?confirm=remove&who=tom",
+    "/-/settings/namespaces/acme/service-accounts",
+    "/-/settings/namespaces/acme/policies",
+    "/-/settings/namespaces/acme/webhooks",
+    "/-/settings/namespaces/acme/webhooks/1",
+    "/-/settings/namespaces/acme/limits",
+    f"/-/settings/adapters/{TONE}/policies?history=prod",
+    f"/-/settings/adapters/{TONE}/publishers",
 )
 PARTS = (f"/-/adapters/{TONE}/4/fit", f"/-/adapters/{TONE}/4/lineage")
 
@@ -62,13 +78,10 @@ def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", PAGES)
-def test_every_link_of_a_page_leads_somewhere(team: Server, address: str) -> None:
+def test_every_link_of_a_page_leads_somewhere(team: Server) -> None:
     browser = Browser(team)
-    for link in links_of(browser.get(address)):
-        address = link.replace("&amp;", "&")
-        if address == "/-/sign-out":
-            continue
+    links = {link.replace("&amp;", "&") for address in PAGES for link in links_of(browser.get(address))}
+    for address in links - {"/-/sign-out"}:
         assert browser.get(address).status == 200, address
 
 

@@ -12,15 +12,18 @@ from adaptry_api.pages import (
     device,
     fleet,
     home,
+    jobs,
     provider_sign_in,
     reference,
     sign_in,
     static_files,
 )
+from adaptry_api.pages.settings import routes as settings
 
 
 def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
     sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
     parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
+    parts += [settings.OVERVIEW, settings.ROUTES, jobs.ROUTES]
     return [*parts, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]

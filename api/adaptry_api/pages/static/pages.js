@@ -19,7 +19,7 @@ document.addEventListener("click", async (event) => {
 });
 
 /* Keys: `/` search, `?` help, `g` and a letter go to a page. */
-const pages = { h: "/", f: "/-/fleet", a: "/-/activity", d: "/-/docs" };
+const pages = { h: "/", f: "/-/fleet", j: "/-/jobs", a: "/-/activity", d: "/-/docs", s: "/-/settings" };
 let isGoing = false;
 
 document.addEventListener("keydown", (event) => {
@@ -41,4 +41,13 @@ document.addEventListener("keydown", (event) => {
     if (help && !help.open) help.showModal();
   }
   isGoing = event.key === "g";
+});
+
+/* A confirmation, which the server sends open, becomes modal: the keyboard stays in it, and Escape cancels. */
+document.addEventListener("DOMContentLoaded", () => {
+  const dialog = document.querySelector("dialog[data-modal][open]");
+  if (!dialog) return;
+  dialog.close();
+  dialog.showModal();
+  dialog.addEventListener("cancel", () => location.assign(dialog.dataset.modal));
 });
