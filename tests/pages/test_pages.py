@@ -36,6 +36,8 @@ PAGES = (
     "/-/fleet",
     "/-/activity",
     "/-/jobs",
+    "/-/combine",
+    f"/-/combine?ref={TONE}@4&ref={TONE}@5&method=ties",
     "/-/settings",
     "/-/settings/tokens",
     "/-/settings/users",

@@ -8,6 +8,7 @@ from adaptry_api.pages import (
     activity,
     adapter_page,
     adapter_parts,
+    combine,
     compare,
     device,
     fleet,
@@ -25,5 +26,5 @@ def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
     sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
     parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
-    parts += [settings.OVERVIEW, settings.ROUTES, jobs.ROUTES]
+    parts += [settings.OVERVIEW, settings.ROUTES, jobs.ROUTES, combine.ROUTES]
     return [*parts, activity.ROUTES, reference.ROUTES, home.ROUTES, adapter_page.ROUTES]
