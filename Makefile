@@ -65,6 +65,7 @@ BARE_lmdeploy := 'lmdeploy==0.18.0'
 # MLflow's model registry, which bench/catalog.py measures beside ours.
 NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
 
+CHROMIUM := chromium fonts-dejavu-core
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
@@ -87,10 +88,10 @@ test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT="not slow and not heavy"
 
-test-slow: $(FOR_TESTS) .venvs/oci/tried ## the tests with servers of PostgreSQL and S3, many processes, crashes
+test-slow: $(FOR_TESTS) .venvs/oci/tried .venvs/chromium ## the tests with servers of PostgreSQL and S3, many processes, crashes
 	@$(MAKE) --no-print-directory pytest SELECT="slow and not heavy"
 
-test-all: $(FOR_TESTS) environments .venvs/oci/tried ## everything: also what needs the network, a trained model or minutes
+test-all: $(FOR_TESTS) environments .venvs/oci/tried .venvs/chromium ## everything: also what needs the network, a trained model or minutes
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
@@ -165,6 +166,16 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 	  echo "installing $(CEPH) (apt-get; a minute)"; \
 	  apt-get install --yes --quiet=2 --no-install-recommends $(CEPH) >/dev/null 2>&1 || \
 	  echo "  ceph: $(CEPH) could not be installed with apt-get, so its tests are skipped"; }
+
+# The browser that shows the pages comes with the system too, since Playwright's own is on no registry of packages. Without a font,
+# text is boxes.
+.PHONY: .venvs/chromium
+.venvs/chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	  echo "installing $(CHROMIUM) (apt-get; a few seconds)"; \
+	  apt-get install --yes --quiet=2 --no-install-recommends $(CHROMIUM) >/dev/null 2>&1 || \
+	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends $(CHROMIUM) >/dev/null 2>&1; } || \
+	  echo "  chromium: $(CHROMIUM) could not be installed with apt-get (as root, on Debian), so the tests in a browser are skipped"; }
 
 # A registry of container images and the tool that copies them are no Python packages either. Debian's are unpacked here, which
 # needs no right to install anything.

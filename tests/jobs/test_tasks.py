@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
+from adaptry.core.errors import NotFound
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
+from adaptry.registry.job_types.preview import CombinationPreview
 from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.registry.job_types.tasks import argument_names
 from adaptry.storage.connect import open_local
@@ -33,6 +35,10 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         "convert": (ADA, {"source": "acme/tone@1", "to": "acme/plain", "rank": 2}),
         "export": (ADA, {"source": "acme/rooted", "runtime": "sglang", "to": "acme/rooted-sglang"}),
         "combine": (ADA, {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both", "method": "ties"}),
+        "preview": (
+            ADA,
+            {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both-previewed", "method": "ties"},
+        ),
         "fingerprint": (EVERYWHERE, {"base": "org/tiny"}),
         "verify": (EVERYWHERE, {}),
         "gc": (EVERYWHERE, {"grace_hours": 24}),
@@ -55,7 +61,9 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     jobs = {name: busy.jobs.get(id) for name, id in ids.items()}
     states = {name: job.state for name, job in jobs.items()}
     assert states == {
-        **dict.fromkeys(["convert", "combine", "export", "fingerprint", "verify", "gc", "replicate"], "done"),
+        **dict.fromkeys(
+            ["convert", "combine", "preview", "export", "fingerprint", "verify", "gc", "replicate"], "done"
+        ),
         **dict.fromkeys(["stolen", "lossy", "elsewhere"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
@@ -63,6 +71,13 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     exported = result(jobs["export"])
     assert (exported["version"], exported["repairs"]) == ("acme/rooted-sglang@1", ["fold"])
     assert len(busy.versions.detail(Ref.parse("acme/both")).manifest.parents) == 2
+    seen = CombinationPreview.model_validate(result(jobs["preview"]))
+    assert (seen.inputs, seen.total) == (("acme/tone@1", "acme/voice@1"), 4)
+    assert seen.conflict is not None
+    assert 0 < seen.conflict < 1
+    assert all(module.inputs == 2 and module.column_overlap is not None for module in seen.modules)
+    with pytest.raises(NotFound):
+        busy.versions.get(Ref.parse("acme/both-previewed"))
     assert busy.bases.get("org/tiny").roots is not None
     assert result(jobs["verify"])["problems"] == 0
     # Ada may not see the private base, and `verify` checks with every base in sight.

@@ -1,27 +1,45 @@
-"""A server with the sample registry, shared by the tests that only look at it."""
+"""Servers with the sample registry, shared by the tests that only look at it: embedded and on PostgreSQL."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.pages.sample_registry import fill
+from tests.pages.sample_registry import fill, fill_settings
 
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
+if TYPE_CHECKING:
+    from adaptry.testing.postgres import PostgresServer
+
 
 @pytest.fixture(scope="session")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("team")
-    with (
-        ExitStack() as at_the_end,
-        running_server(ServerSettings(data=folder / "data"), at_the_end.callback) as server,
-    ):
+def embedded_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with _filled(tmp_path_factory.mktemp("team")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def team(embedded_team: Server) -> Server:
+    return embedded_team
+
+
+@pytest.fixture(scope="session")
+def team_on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Server]:
+    with _filled(tmp_path_factory.mktemp("team"), postgres.database()) as server:
+        yield server
+
+
+@contextmanager
+def _filled(folder: Path, catalog: str | None = None) -> Iterator[Server]:
+    settings = ServerSettings(data=folder / "data", catalog=catalog)
+    with ExitStack() as at_the_end, running_server(settings, at_the_end.callback) as server:
         fill(server.registry(), folder)
+        fill_settings(server.registry())
         yield server
 
 

@@ -13,10 +13,14 @@ from adaptry.core.evidence.values import EvidenceFile, EvidenceValue
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
+from adaptry.registry.access import GrantRequest, MemberChange, TokenRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.policies import PolicyRequest
+from adaptry.registry.publishers import IssuerRequest, PublisherRequest
+from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange, VersionInfo
 from adaptry.registry.rollouts import RolloutPlan
+from adaptry.registry.webhooks import WebhookRequest
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.testing.samples import tiny_base, tiny_lora
 
@@ -106,6 +110,50 @@ def fill(registry: Registry, folder: Path, image: bytes | None = None) -> None:
     )
     registry.principals.create_group("release")
     registry.policies.set(PolicyRequest(scope=str(TONE), text=POLICY))
+
+
+def fill_settings(registry: Registry) -> None:
+    """People, service accounts, a policy, a webhook that is disabled, a publisher and limits:
+    what the settings of `acme` show. For an administrator's registry.
+    """
+    for name in ("mia", "tom", "lena"):
+        registry.principals.create("user", name)
+    for name in ("mia", "lena"):
+        registry.principals.set_membership("release", name, True)
+    for member in ({"principal": "mia", "role": "owner"}, {"principal": "tom", "role": "contributor"}):
+        registry.grants.set_member("acme", MemberChange.model_validate(member))
+    registry.grants.set_member("acme", MemberChange(group="release", role="maintainer"))
+    registry.grants.set_accountable("acme", "mia")
+    registry.principals.create("service-account", "acme/nightly")
+    registry.grants.add(
+        GrantRequest(
+            principal="acme/nightly", permission="alias.move", resource=str(TONE), conditions=("alias!=prod",)
+        )
+    )
+    registry.tokens.create(TokenRequest(name="pipeline", principal="acme/nightly"))
+    made = registry.webhooks.add(
+        WebhookRequest(namespace="acme", url="https://hooks.example.org/adapters", kinds=("alias.moved",))
+    )
+    registry.webhooks.set_enabled(made.webhook.id, False)
+    registry.publishers.add_issuer(
+        IssuerRequest(
+            name="github",
+            url="https://token.actions.githubusercontent.com",
+            kind="github",
+            audience="https://adapters.example.org",
+        )
+    )
+    registry.publishers.add(
+        TONE,
+        PublisherRequest(
+            issuer="github",
+            project_id="483920184",
+            owner_id="9919",
+            workflow=".github/workflows/release.yml",
+            environment="release",
+        ),
+    )
+    registry.quotas.set(QuotaRequest(scope="namespace", name="acme", bytes=200 * 10**9, versions=10_000))
 
 
 def _push(

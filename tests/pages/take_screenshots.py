@@ -11,12 +11,16 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 from tests.pages.chromium import chromium
-from tests.pages.sample_registry import TONE, fill
+from tests.pages.sample_registry import SQL, TONE, fill, fill_settings
 
+from adaptry.registry.job_types.records import JobOrder
+from adaptry.testing.runners import RunnerProcess
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
+COMBINE = f"/-/combine?ref={TONE}@4&weight=0.7&ref={SQL}@2&weight=0.3&method=ties&to=acme/support-sql"
+POLICY = f"/-/settings/adapters/{TONE}/policies"
 SHOTS = (
     ("home", "/", 1280, 860, "light"),
     ("adapter", f"/{TONE}", 1280, 1010, "light"),
@@ -24,6 +28,10 @@ SHOTS = (
     ("compare", f"/-/compare?ref={TONE}@prod&ref={TONE}@5&ref={TONE}@1", 1280, 900, "light"),
     ("promote", f"/-/adapters/{TONE}/5/promote", 1000, 900, "light"),
     ("fleet", "/-/fleet", 1280, 880, "dark"),
+    ("policy", POLICY, 1280, 760, "light"),
+    ("members", "/-/settings/namespaces/acme/members", 1280, 860, "light"),
+    ("combine", COMBINE, 1280, 1180, "light"),
+    ("jobs", "/-/jobs", 1280, 560, "dark"),
 )
 """Name, address, width, height and colour scheme of each."""
 
@@ -54,10 +62,24 @@ def take(server: Server, into: Path) -> None:
                 page.get_by_role("button", name="Sign in").click()
                 page.wait_for_url(f"{server.url}/")
                 page.goto(server.url + address, wait_until="load")
+                if address == POLICY:
+                    page.get_by_role("textbox", name="Version").fill("5")
+                    page.get_by_role("button", name="Try").click()
+                    page.get_by_role("heading", name="to version 5").wait_for()
                 picture = Image.open(io.BytesIO(page.screenshot()))
                 picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
                     into / f"{name}.png", optimize=True
                 )
+
+
+def run_jobs(server: Server) -> None:
+    """Previews and makes a combination with a real runner; one more job waits."""
+    inputs = [f"{TONE}@4=0.7", f"{SQL}@2=0.3"]
+    task = {"inputs": inputs, "method": "ties", "to": "acme/support-sql"}
+    for kind in ("preview", "combine"):
+        server.registry().jobs.submit(JobOrder(kind=kind, task=task))
+    assert RunnerProcess(server.data, "--once").wait() == 0
+    server.registry().jobs.submit(JobOrder(kind="verify", task={"read_bytes": True}))
 
 
 if __name__ == "__main__":
@@ -65,4 +87,6 @@ if __name__ == "__main__":
         place = Path(folder)
         with running_server(ServerSettings(data=place / "data")) as started:
             fill(started.registry(), place, loss_curve())
+            fill_settings(started.registry())
+            run_jobs(started)
             take(started, IMAGES)

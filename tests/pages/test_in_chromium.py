@@ -52,6 +52,14 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
+@pytest.fixture(params=["embedded", "postgres"])
+def team(request: pytest.FixtureRequest) -> Server:
+    """The sample registry, once embedded and once on PostgreSQL."""
+    name = "team_on_postgres" if request.param == "postgres" else "embedded_team"
+    server: Server = request.getfixturevalue(name)
+    return server
+
+
 @pytest.fixture
 def page(browser: Browser, team: Server) -> Iterator[Page]:
     """A page of somebody who is signed in, which must log nothing and ask no other host for anything."""

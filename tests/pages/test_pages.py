@@ -40,6 +40,24 @@ PAGES = (
     "/-/bases",
     "/-/fleet",
     "/-/activity",
+    "/-/jobs",
+    "/-/combine",
+    f"/-/combine?ref={TONE}@4&ref={TONE}@5&method=ties",
+    "/-/settings",
+    "/-/settings/tokens",
+    "/-/settings/users",
+    "/-/settings/groups",
+    "/-/settings/issuers",
+    "/-/settings/limits",
+    "/-/settings/namespaces/acme/members",
+    "/-/settings/namespaces/acme/members?confirm=remove&who=tom",
+    "/-/settings/namespaces/acme/service-accounts",
+    "/-/settings/namespaces/acme/policies",
+    "/-/settings/namespaces/acme/webhooks",
+    "/-/settings/namespaces/acme/webhooks/1",
+    "/-/settings/namespaces/acme/limits",
+    f"/-/settings/adapters/{TONE}/policies?history=prod",
+    f"/-/settings/adapters/{TONE}/publishers",
 )
 PARTS = (f"/-/adapters/{TONE}/4/fit", f"/-/adapters/{TONE}/4/lineage", f"/-/base/copies?key={BASE}")
 
@@ -67,13 +85,14 @@ def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", PAGES)
-def test_every_link_of_a_page_leads_somewhere(team: Server, address: str) -> None:
+def test_every_link_of_a_page_leads_somewhere(team: Server) -> None:
     browser = Browser(team)
-    page = browser.get(address)
-    posted = set(re.findall(r'action="([^"]+)" method="post"', page.body.decode()))
-    for link in links_of(page) - posted:
-        address = link.replace("&amp;", "&")
+    pages = [browser.get(address) for address in PAGES]
+    posted = {
+        form for page in pages for form in re.findall(r'action="([^"]+)" method="post"', page.body.decode())
+    }
+    links = {link.replace("&amp;", "&") for page in pages for link in links_of(page) - posted}
+    for address in links - {"/-/sign-out"}:
         assert browser.get(address).status == 200, address
 
 

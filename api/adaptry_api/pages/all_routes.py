@@ -10,11 +10,13 @@ from adaptry_api.pages import (
     adapter_parts,
     alias_history,
     base_pages,
+    combine,
     compare,
     device,
     facets,
     fleet,
     home,
+    jobs,
     promotion_actions,
     promotion_page,
     provider_sign_in,
@@ -22,12 +24,14 @@ from adaptry_api.pages import (
     sign_in,
     static_files,
 )
+from adaptry_api.pages.settings import routes as settings
 
 
 def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
     sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
     parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
+    parts += [settings.OVERVIEW, settings.ROUTES, jobs.ROUTES, combine.ROUTES]
     moves = [promotion_page.ROUTES, promotion_actions.ROUTES, alias_history.ROUTES, base_pages.ROUTES]
     return [
         *parts,

@@ -101,13 +101,15 @@ def _provider_url(request: Request, next: str) -> str | None:
     return f"{PROVIDER_SIGN_IN}?{urlencode({'next': own_path(next)})}"
 
 
-async def read_form(request: Request, largest: int = _LARGEST) -> dict[str, str]:
-    """The fields of a small form. Raises `Unsupported` for another body, `Invalid`, `TooLarge`."""
+async def read_form(request: Request, largest: int = _LARGEST, most_fields: int = 8) -> dict[str, str]:
+    """The fields of a form of at most `largest` bytes. Raises `Unsupported` for another body, `Invalid`,
+    `TooLarge`.
+    """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
         raise Unsupported(f"a form is sent as {_FORM}")
     body = await read_body(request, largest)
     try:
-        fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=8)
+        fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=most_fields)
     except ValueError:
         raise Invalid("the form has too many fields") from None
     return {name: values[0] for name, values in fields.items()}

@@ -82,6 +82,11 @@ def brief_text(value: object) -> str:
     return _DIGEST.sub(lambda found: found[0][: len("sha256:") + 12], text)
 
 
+def pair(value: str) -> tuple[str, str]:
+    """A value of a choice whose text is the value itself."""
+    return value, value
+
+
 FILTERS: Mapping[str, Callable[..., object]] = {
     "ago": relative_time,
     "duration": duration,
@@ -95,4 +100,5 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     "adapter_url": adapter_url,
     "plain": plain_text,
     "brief": brief_text,
+    "pair": pair,
 }

@@ -17,6 +17,7 @@ from adaptry.registry.job_types.task import JobTask
 HANDLERS: Mapping[str, str] = {
     "merge": "merge_jobs",
     "combine": "derive_jobs:combine",
+    "preview": "preview_jobs:preview",
     "convert": "derive_jobs:convert",
     "export": "derive_jobs:export",
     "evaluate": "evaluation_jobs:evaluate",

@@ -19,7 +19,9 @@ document.addEventListener("click", async (event) => {
 });
 
 /* Keys: `/` search, `?` help, `g` and a letter go to a page. */
-const pages = { h: "/", b: "/-/bases", f: "/-/fleet", a: "/-/activity", d: "/-/docs" };
+const pages = {
+  h: "/", b: "/-/bases", f: "/-/fleet", j: "/-/jobs", a: "/-/activity", d: "/-/docs", s: "/-/settings",
+};
 let isGoing = false;
 
 document.addEventListener("keydown", (event) => {
@@ -65,3 +67,11 @@ if (search) {
     typing = setTimeout(() => complete().catch(() => queries.replaceChildren()), 200);
   });
 }
+/* A confirmation, which the server sends open, becomes modal: the keyboard stays in it, and Escape cancels. */
+document.addEventListener("DOMContentLoaded", () => {
+  const dialog = document.querySelector("dialog[data-modal][open]");
+  if (!dialog) return;
+  dialog.close();
+  dialog.showModal();
+  dialog.addEventListener("cancel", () => location.assign(dialog.dataset.modal));
+});

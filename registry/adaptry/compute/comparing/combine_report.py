@@ -43,7 +43,7 @@ def build_combine_report(
     of factors.
     """
     made = open_adapter_deltas(result)
-    held, notes = _comparable(parents)
+    held, notes = comparable(parents)
     kept = _kept_by_module(outcome)
     sites = sorted({*made.modules, *(site for each in held for site in each.modules)}, key=lambda s: s.key)
     size = sum(each.parent.adapter.spec.size for each in (made, *held))
@@ -63,7 +63,8 @@ class _SiteReport:
     signs: SignConflict | None
 
 
-def _comparable(parents: Sequence[ParentAdapter]) -> tuple[list[AdapterDeltas], list[str]]:
+def comparable(parents: Sequence[ParentAdapter]) -> tuple[list[AdapterDeltas], list[str]]:
+    """The updates of those that are sums of factors, and a note about each other one."""
     held, notes = [], []
     for parent in parents:
         try:
@@ -92,7 +93,7 @@ def _measured(
     products = [inner_product(result, update) if result and update else 0.0 for update in updates]
     several = there if len(there := [update for update in updates if update]) > 1 else []
     found = measure_sign_conflict(several) if several else None
-    columns, rows = _mean_overlaps([subspaces(update) for update in several])
+    columns, rows = mean_overlaps([subspaces(update) for update in several])
     largest = max((each for each in norms if each), default=0.0)
     told = ModuleReport(
         module=site.key,
@@ -111,7 +112,8 @@ def _measured(
     return _SiteReport(told, products, found)
 
 
-def _mean_overlaps(found: Sequence[Subspaces]) -> tuple[float | None, float | None]:
+def mean_overlaps(found: Sequence[Subspaces]) -> tuple[float | None, float | None]:
+    """The overlaps of column and row spaces, as the mean over pairs."""
     pairs = [pair for one, other in combinations(found, 2) if (pair := subspace_overlaps(one, other))]
     return aggregate.mean(columns for columns, _ in pairs), aggregate.mean(rows for _, rows in pairs)
 

@@ -62,6 +62,28 @@ class CombineReport(_Figures):
     notes: tuple[str, ...] = ()
 
 
+class ParentsModule(_Figures):
+    """One module of several adapters, with fields as in `ModuleReport`."""
+
+    module: str
+    norms: tuple[float | None, ...]
+    conflict: float | None = None
+    column_overlap: float | None = None
+    row_overlap: float | None = None
+
+
+class ParentsReport(_Figures):
+    """Adapters compared with one another: over all modules as in `CombineReport`, and for each module."""
+
+    parents: tuple[str, ...]
+    norms: tuple[float, ...]
+    conflict: float | None
+    column_overlap: float | None
+    row_overlap: float | None
+    modules: tuple[ParentsModule, ...]
+    notes: tuple[str, ...] = ()
+
+
 class ModuleDistance(_Figures):
     """One module of two adapters. `distance` is ‖Δ_a − Δ_b‖ / ‖Δ_a‖ (None: the first has no update there),
     `ratio` is ‖Δ_b‖ / ‖Δ_a‖; other fields as in `ModuleReport`. A rank of 0 means that the adapter has no

@@ -12,6 +12,7 @@ from adaptry.core.option_names import ArgumentNames
 from adaptry.core.refs import AdapterName, Ref, split_weight
 from adaptry.registry.job_types.evaluation import EvaluationOptions
 from adaptry.registry.job_types.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, WeightedRefText
+from adaptry.registry.job_types.preview import MethodChoice, ParameterChoice
 from adaptry.registry.job_types.task import JobTask, reason_of
 
 if TYPE_CHECKING:
@@ -114,6 +115,12 @@ class CombineTask(_FromSeveral):
         return CombineRecipe(inputs=self.weighted_inputs(), **self.model_dump(exclude={"inputs", "to"}))
 
 
+class PreviewTask(CombineTask):
+    """`adaptry combine --dry-run`, and how the inputs agree; nothing is made."""
+
+    about: ClassVar[str] = "Find out what a combination would be: its plan, sign conflicts and overlaps."
+
+
 class ConvertTask(_FromOne):
     """`adaptry convert`: an adapter of any method as a plain LoRA, as a version of `to`."""
 
@@ -188,6 +195,7 @@ class ReplicateTask(JobTask):
 TASKS: Mapping[str, type[JobTask]] = {
     "merge": MergeTask,
     "combine": CombineTask,
+    "preview": PreviewTask,
     "convert": ConvertTask,
     "export": ExportTask,
     "evaluate": EvaluateTask,
@@ -203,6 +211,25 @@ def argument_names(kind: str) -> ArgumentNames:
     fields = TASKS[kind].model_fields if kind in TASKS else {}
     flags = {name: field.annotation is bool for name, field in fields.items()}
     return ArgumentNames(flags, {"for": "runtime"}, quote="", true="true")
+
+
+def combine_methods() -> tuple[MethodChoice, ...]:
+    """The methods of a combination with their parameters."""
+    from adaptry.compute.combining import COMBINE_METHODS
+
+    return tuple(
+        MethodChoice(
+            name=method.name,
+            title=method.title,
+            inputs=method.inputs,
+            uses_weights=method.uses_weights,
+            parameters={
+                name: ParameterChoice(one.default, one.about, one.low, one.high, one.choices)
+                for name, one in method.parameters.items()
+            },
+        )
+        for method in COMBINE_METHODS.values()
+    )
 
 
 def parse_task(kind: str, fields: Mapping[str, Any]) -> JobTask:

@@ -1,0 +1,79 @@
+"""The part of a page that changes, as server-sent events: sent again whenever what it shows has changed.
+
+What it shows need not make events, such as workers' reports and the progress of jobs. So the part is
+computed again every few seconds, and at once after an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from anyio import sleep, to_thread
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import Response, StreamingResponse
+
+from adaptry.core.errors import AdaptryError
+from adaptry.core.identity import Identity
+from adaptry.registry.events import NameFilter
+from adaptry.registry.interface import Registry
+from adaptry_api.auth_policy import app_state_of, visitor_now
+from adaptry_api.pages.rendering import render_text
+from adaptry_api.routes.events import STREAM
+
+OVER = "event: over\ndata: over\n\n"
+"""The message after which a page does not connect again (`hx-sse:close="over"`)."""
+_PAUSE = 1.0
+"""Fewest seconds between two looks of a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivePart:
+    """`look` computes the value that `template` shows as `page`, again after `every` seconds at the latest.
+    `is_over` says of a value that no other follows.
+    """
+
+    template: str
+    look: Callable[[Registry, Identity], BaseModel]
+    every: float = 4.0
+    is_over: Callable[[BaseModel], bool] = lambda _: False
+
+
+def stream_part(request: Request, part: LivePart) -> Response:
+    """The answer that a page's part connects to."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_changes(request, part), media_type=STREAM, headers=headers)
+
+
+async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
+    """Ends when the visitor leaves, the session ends, or the server stops; browsers connect again."""
+    state = app_state_of(request)
+
+    async def identify() -> Identity:
+        return await visitor_now(request)
+
+    shown, after = "", None
+    yield "retry: 3000\n\n"
+    while not state.draining.has_begun:
+        try:
+            identity = await identify()
+            value = await to_thread.run_sync(part.look, state.registry(identity), identity)
+            if (now := value.model_dump_json()) != shown:
+                shown = now
+                yield _message(render_text(part.template, {"page": value}))
+            else:
+                yield ": unchanged\n\n"
+            if part.is_over(value):
+                yield OVER
+                return
+            await sleep(_PAUSE)
+            news = await state.event_broadcaster.next_events(identify, after, 1, part.every, NameFilter(()))
+        except AdaptryError:
+            return
+        after = news.seq
+
+
+def _message(text: str) -> str:
+    """A server-sent event of lines."""
+    return "".join(f"data: {line}\n" for line in text.splitlines() if line.strip()) + "\n"

@@ -1,0 +1,128 @@
+"""Members of a namespace with their roles, who is accountable for it, and the other grants in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from pydantic import BaseModel
+
+from adaptry.core.access.actions import ACTIONS
+from adaptry.core.access.roles import MEMBER_ROLES
+from adaptry.core.errors import Invalid
+from adaptry.registry.access import GrantInfo, GrantRequest, MemberChange, NamespaceMembers
+from adaptry_api.pages.settings.fields import optional_text, receiver_of, text_of
+from adaptry_api.pages.settings.place import OF_NAMESPACE, Visit, whole_number
+from adaptry_api.pages.settings.section import Confirmation, Fields, Section
+
+_MOST = 200
+
+
+class MembersPage(BaseModel):
+    """`grants` are those about the namespace that make nobody a member; only for those who manage them."""
+
+    members: NamespaceMembers
+    grants: tuple[GrantInfo, ...] = ()
+    may_manage: bool = False
+
+
+def _read(visit: Visit) -> MembersPage:
+    namespace = visit.place.namespace
+    members = visit.registry.grants.members(namespace)
+    if not visit.identity.may_in("member.manage", namespace):
+        return MembersPage(members=members)
+    known = {one.id for one in members.members}
+    others = tuple(one for one in visit.registry.grants.list(namespace) if one.id not in known)
+    return MembersPage(members=members, grants=others[:_MOST], may_manage=True)
+
+
+def _receiver(fields: Fields) -> dict[str, str]:
+    kind, name = fields.get("kind", "principal"), text_of(fields, "who")
+    if kind not in ("principal", "group"):
+        raise Invalid("choose whether it is a principal or a group")
+    return {kind: name}
+
+
+def _set(visit: Visit, fields: Fields) -> None:
+    change = MemberChange.model_validate({**_receiver(fields), "role": text_of(fields, "role")})
+    visit.registry.grants.set_member(visit.place.namespace, change)
+
+
+def _remove(visit: Visit, fields: Fields) -> None:
+    change = MemberChange.model_validate({**_receiver(fields), "role": None})
+    visit.registry.grants.set_member(visit.place.namespace, change)
+
+
+def _set_accountable(visit: Visit, fields: Fields) -> None:
+    visit.registry.grants.set_accountable(visit.place.namespace, optional_text(fields, "accountable"))
+
+
+def _grant(visit: Visit, fields: Fields) -> None:
+    conditions = tuple(line.strip() for line in fields.get("conditions", "").splitlines() if line.strip())
+    request = GrantRequest.model_validate(
+        {
+            **_receiver(fields),
+            "permission": text_of(fields, "permission"),
+            "resource": text_of(fields, "resource"),
+            "conditions": conditions,
+        }
+    )
+    visit.registry.grants.add(request)
+
+
+def _take_back(visit: Visit, fields: Fields) -> None:
+    visit.registry.grants.remove(whole_number(fields.get("id", "")))
+
+
+def _confirm_removing(value: BaseModel, fields: Fields) -> Confirmation | None:
+    page = cast(MembersPage, value)
+    for one in page.members.members:
+        if fields.get("who") == (one.principal or one.group):
+            text = f"The role {one.permission} in all of {page.members.namespace} ends within five seconds."
+            return Confirmation(f"Remove {receiver_of(one)} from the members?", text, "Remove the member")
+    return None
+
+
+def _confirm_taking_back(value: BaseModel, fields: Fields) -> Confirmation | None:
+    for one in cast(MembersPage, value).grants:
+        if str(one.id) == fields.get("id"):
+            text = f"{receiver_of(one)} has {one.permission} on {one.resource} until then."
+            return Confirmation("Take back this grant?", text, "Take back the grant")
+    return None
+
+
+def _table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    page = cast(MembersPage, value)
+    columns = ("id", "principal", "group", "permission", "resource", "conditions", "created_at", "created_by")
+    return columns, (
+        (
+            one.id, one.principal, one.group, one.permission, one.resource, "; ".join(one.conditions),
+            one.created_at, one.created_by,
+        )
+        for one in (*page.members.members, *page.grants)
+    )  # fmt: skip
+
+
+MEMBERS = Section(
+    title="Members",
+    address=f"{OF_NAMESPACE}/members",
+    template="settings_members.html",
+    read=_read,
+    actions={
+        "set": _set,
+        "remove": _remove,
+        "accountable": _set_accountable,
+        "grant": _grant,
+        "take-back": _take_back,
+    },
+    done={
+        "set": "The role is set.",
+        "remove": "The member is removed.",
+        "accountable": "The accountable user is set.",
+        "grant": "The grant is made.",
+        "take-back": "The grant is taken back.",
+    },
+    confirms={"remove": _confirm_removing, "take-back": _confirm_taking_back},
+    table=_table,
+    names=lambda _: {"roles": MEMBER_ROLES, "permissions": (*MEMBER_ROLES, *ACTIONS)},
+)

@@ -1,0 +1,78 @@
+"""The list of sections beside every settings page: those that the visitor may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adaptry.core.identity import Identity
+from adaptry.core.refs import AdapterName
+from adaptry_api.pages.settings.place import SETTINGS, Place
+
+
+@dataclass(frozen=True, slots=True)
+class SectionGroup:
+    """Sections about one thing: addresses and titles."""
+
+    title: str
+    links: tuple[tuple[str, str], ...]
+
+
+def sections_for(identity: Identity, place: Place) -> tuple[SectionGroup, ...]:
+    """Those of the place, then those of the namespace around it, of the visitor, and of the registry."""
+    found = []
+    if place.adapter:
+        found.append(SectionGroup(str(place.adapter), tuple(_of_adapter(identity, place))))
+    if place.namespace:
+        around = Place(place.namespace)
+        found.append(SectionGroup(place.namespace, tuple(_of_namespace(identity, around))))
+    found.append(SectionGroup("You", tuple(_of_person(identity))))
+    if identity.may_administer:
+        links = (
+            ("users", "Users"),
+            ("groups", "Groups"),
+            ("issuers", "Trusted issuers"),
+            ("limits", "Limits"),
+        )
+        found.append(SectionGroup("Registry", tuple((f"{SETTINGS}/{part}", title) for part, title in links)))
+    return tuple(one for one in found if one.links)
+
+
+def may_manage_publishers(identity: Identity, name: AdapterName) -> bool:
+    """As `Publishers` says."""
+    in_namespace = all(
+        identity.may_in(action, name.namespace) for action in ("token.manage", "member.manage")
+    )
+    return in_namespace and identity.may("push", name)
+
+
+def has_settings(identity: Identity, namespace: str) -> bool:
+    """Whether any section of the namespace is open to the visitor."""
+    return any(True for _ in _of_namespace(identity, Place(namespace)))
+
+
+def _of_person(identity: Identity) -> Iterator[tuple[str, str]]:
+    if identity.principal is not None:
+        yield f"{SETTINGS}/tokens", "Tokens"
+
+
+def _of_namespace(identity: Identity, place: Place) -> Iterator[tuple[str, str]]:
+    namespace = place.namespace
+    if identity.has_namespace(namespace):
+        yield f"{place.address}/members", "Members"
+    if identity.may_in("token.manage", namespace):
+        yield f"{place.address}/service-accounts", "Service accounts"
+    if identity.has_namespace(namespace):
+        yield f"{place.address}/policies", "Policies"
+    if identity.may_in("webhook.manage", namespace):
+        yield f"{place.address}/webhooks", "Webhooks"
+    if identity.has_namespace(namespace):
+        yield f"{place.address}/limits", "Limits"
+
+
+def _of_adapter(identity: Identity, place: Place) -> Iterator[tuple[str, str]]:
+    assert place.adapter is not None
+    if identity.may_read(place.adapter, "private"):
+        yield f"{place.address}/policies", "Policies"
+    if may_manage_publishers(identity, place.adapter):
+        yield f"{place.address}/publishers", "Trusted publishers"

@@ -1,0 +1,149 @@
+"""Users and groups of the registry: create, invite, disable; and who is in a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from pydantic import BaseModel
+
+from adaptry.registry.access import (
+    GroupInfo,
+    GroupRequest,
+    InvitationRequest,
+    MembershipChange,
+    PrincipalInfo,
+    PrincipalRequest,
+)
+from adaptry_api.pages.settings.fields import days_of, text_of
+from adaptry_api.pages.settings.place import SETTINGS, Visit
+from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+
+_MOST = 500
+
+
+class UsersPage(BaseModel):
+    """Users and workers in name order, at most 500, those whose name contains `q`. `total` counts all."""
+
+    q: str = ""
+    principals: tuple[PrincipalInfo, ...]
+    total: int
+
+
+class GroupsPage(BaseModel):
+    """Groups in name order; to others than administrators, those that they are in."""
+
+    groups: tuple[GroupInfo, ...]
+
+
+def _users(visit: Visit) -> UsersPage:
+    q = visit.query.get("q", "").strip()
+    found = [
+        one for one in visit.registry.principals.list() if one.kind != "service-account" and q in one.name
+    ]
+    return UsersPage(q=q, principals=tuple(found[:_MOST]), total=len(found))
+
+
+def _create(visit: Visit, fields: Fields) -> None:
+    asked = PrincipalRequest.model_validate({name: text_of(fields, name) for name in ("kind", "name")})
+    visit.registry.principals.create(asked.kind, asked.name)
+
+
+def _invite(visit: Visit, fields: Fields) -> Shown:
+    asked = InvitationRequest(name=text_of(fields, "name"), hours=days_of(fields, "hours"))
+    made = visit.registry.principals.invite(asked)
+    what = f"The invitation of {made.principal}"
+    return Shown(made, {"secret": {"what": what, "text": made.code, "until": made.expires_at}})
+
+
+def _disable(visit: Visit, fields: Fields) -> None:
+    visit.registry.principals.set_disabled(text_of(fields, "name"), True)
+
+
+def _enable(visit: Visit, fields: Fields) -> None:
+    visit.registry.principals.set_disabled(text_of(fields, "name"), False)
+
+
+def _confirm_disabling(value: BaseModel, fields: Fields) -> Confirmation | None:
+    for one in cast(UsersPage, value).principals:
+        if one.name == fields.get("name") and one.disabled_at is None:
+            text = "All of their tokens are refused within five seconds, until they are enabled again."
+            return Confirmation(f"Disable {one.name}?", text, f"Disable the {one.kind}")
+    return None
+
+
+def _users_table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    columns = ("name", "kind", "created_at", "created_by", "disabled_at")
+    return columns, (
+        [getattr(one, column) for column in columns] for one in cast(UsersPage, value).principals
+    )
+
+
+def _groups(visit: Visit) -> GroupsPage:
+    return GroupsPage(groups=visit.registry.principals.groups())
+
+
+def _create_group(visit: Visit, fields: Fields) -> None:
+    visit.registry.principals.create_group(GroupRequest(name=text_of(fields, "name")).name)
+
+
+def _delete_group(visit: Visit, fields: Fields) -> None:
+    visit.registry.principals.delete_group(text_of(fields, "group"))
+
+
+def _put_in(visit: Visit, fields: Fields) -> None:
+    _set_membership(visit, fields, True)
+
+
+def _take_out(visit: Visit, fields: Fields) -> None:
+    _set_membership(visit, fields, False)
+
+
+def _set_membership(visit: Visit, fields: Fields, is_member: bool) -> None:
+    change = MembershipChange(principal=text_of(fields, "principal"), is_member=is_member)
+    visit.registry.principals.set_membership(text_of(fields, "group"), change.principal, is_member)
+
+
+def _confirm_deleting(value: BaseModel, fields: Fields) -> Confirmation | None:
+    for one in cast(GroupsPage, value).groups:
+        if one.name == fields.get("group"):
+            text = "Everything that is granted to the group ends too. Its members stay users."
+            return Confirmation(f"Delete the group {one.name}?", text, "Delete the group")
+    return None
+
+
+def _groups_table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    return ("group", "principal"), (
+        (group.name, member) for group in cast(GroupsPage, value).groups for member in group.members or ("",)
+    )
+
+
+USERS = Section(
+    title="Users",
+    address=f"{SETTINGS}/users",
+    template="settings_users.html",
+    read=_users,
+    actions={"create": _create, "invite": _invite, "disable": _disable, "enable": _enable},
+    done={
+        "create": "The principal is created. It may do nothing until it gets a role, and a token.",
+        "disable": "The principal is disabled.",
+        "enable": "The principal is enabled.",
+    },
+    confirms={"disable": _confirm_disabling},
+    table=_users_table,
+)
+GROUPS = Section(
+    title="Groups",
+    address=f"{SETTINGS}/groups",
+    template="settings_groups.html",
+    read=_groups,
+    actions={"create": _create_group, "delete": _delete_group, "add": _put_in, "remove": _take_out},
+    done={
+        "create": "The group is created.",
+        "delete": "The group is deleted.",
+        "add": "The principal is in the group.",
+        "remove": "The principal is no longer in the group.",
+    },
+    confirms={"delete": _confirm_deleting},
+    table=_groups_table,
+)

@@ -1,0 +1,72 @@
+"""What a settings page is about: the whole registry, a namespace, or an adapter; and the person who looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.requests import Request
+
+from adaptry.core.errors import InvalidRef, NotFound
+from adaptry.core.identity import Identity
+from adaptry.core.refs import AdapterName
+from adaptry.registry.interface import Registry
+
+SETTINGS = "/-/settings"
+OF_NAMESPACE = f"{SETTINGS}/namespaces/{{namespace}}"
+OF_ADAPTER = f"{SETTINGS}/adapters/{{namespace}}/{{name}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Without a namespace, the registry. `adapter` is in `namespace`."""
+
+    namespace: str = ""
+    adapter: AdapterName | None = None
+
+    @classmethod
+    def of(cls, request: Request) -> Place:
+        """The one that the address names. Raises `NotFound` for names that nothing can have."""
+        namespace, name = (request.path_params.get(key, "") for key in ("namespace", "name"))
+        if not namespace:
+            return cls()
+        try:
+            parsed = AdapterName.parse(f"{namespace}/{name or 'x'}")
+        except InvalidRef as error:
+            raise NotFound(error.message) from None
+        return cls(namespace, parsed if name else None)
+
+    @property
+    def scope(self) -> str:
+        """As policies name it."""
+        return str(self.adapter) if self.adapter else self.namespace
+
+    @property
+    def address(self) -> str:
+        if self.adapter:
+            return f"{SETTINGS}/adapters/{quote(str(self.adapter))}"
+        return f"{SETTINGS}/namespaces/{quote(self.namespace)}" if self.namespace else SETTINGS
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request for a section: the registry with the visitor's rights, the place, and the address's query."""
+
+    registry: Registry
+    identity: Identity
+    place: Place
+    query: Mapping[str, str]
+    numbers: Mapping[str, str]
+    """Parameters of the path beyond the place, such as a webhook's id."""
+
+    def number(self, name: str) -> int:
+        """Raises `NotFound` for what is no number."""
+        return whole_number(self.numbers.get(name, ""))
+
+
+def whole_number(text: str) -> int:
+    """The id of something. Raises `NotFound` for what cannot be one."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise NotFound("there is no such entry; it may have been removed meanwhile: load the page again")
+    return int(text)

@@ -1,0 +1,113 @@
+"""Policies of a namespace or an adapter: those in force, their history, a new one, and a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from pydantic import BaseModel
+
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import Ref
+from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.policies import PolicyInfo, PolicyRequest
+from adaptry_api.pages.settings.fields import text_of
+from adaptry_api.pages.settings.place import OF_ADAPTER, OF_NAMESPACE, Visit
+from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+
+_MOST = 100
+_HISTORY = 20
+EXAMPLE = """alias: prod
+require:
+  - metric("accuracy") >= 0.8
+  - fits("vllm")
+"""
+
+
+class PoliciesPage(BaseModel):
+    """The policies in force in the place, and the newest versions of the one that the address names."""
+
+    scope: str
+    policies: tuple[PolicyInfo, ...]
+    history: tuple[PolicyInfo, ...] = ()
+    may_manage: bool = False
+
+    @property
+    def draft(self) -> str:
+        """The text that an editor begins with: of the first policy that is the place's own."""
+        return next((one.text for one in self.policies if one.scope == self.scope and one.text), "")
+
+
+def _read(visit: Visit) -> PoliciesPage:
+    scope, alias = visit.place.scope, visit.query.get("history", "")
+    found = visit.registry.policies.list(scope)
+    history = visit.registry.policies.history(scope, alias)[:_HISTORY] if alias else ()
+    return PoliciesPage(scope=scope, policies=found[:_MOST], history=history, may_manage=_may_manage(visit))
+
+
+def _may_manage(visit: Visit) -> bool:
+    adapter = visit.place.adapter
+    if adapter is not None:
+        return visit.identity.may("policy.manage", adapter)
+    return visit.identity.may_in("policy.manage", visit.place.namespace)
+
+
+def _set(visit: Visit, fields: Fields) -> None:
+    text = fields.get("text", "").replace("\r\n", "\n")
+    if not text.strip():
+        raise Invalid("write the policy first: an alias, and what it requires")
+    visit.registry.policies.set(PolicyRequest(scope=visit.place.scope, text=text))
+
+
+def _try(visit: Visit, fields: Fields) -> Shown:
+    """What would be decided now about a version, with the text in the form, or else those in force."""
+    written = text_of(fields, "version")
+    adapter = visit.place.adapter
+    ref = Ref.parse(f"{adapter}@{written}" if adapter and "/" not in written else written)
+    if ref.name.namespace != visit.place.namespace or adapter not in (None, ref.name):
+        raise Invalid(f"{ref} is not in {visit.place.scope}; name a version that the policy is about")
+    digest = visit.registry.versions.get(ref).digest
+    text = fields.get("text", "").replace("\r\n", "\n")
+    decision = visit.registry.policies.evaluate(
+        ref.name, text_of(fields, "alias"), digest, policy=text if text.strip() else None
+    )
+    return Shown(decision, {"decision": decision, "is_typed": bool(text.strip())})
+
+
+def _remove(visit: Visit, fields: Fields) -> None:
+    visit.registry.policies.remove(visit.place.scope, text_of(fields, "alias"))
+
+
+def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
+    page = cast(PoliciesPage, value)
+    for one in page.policies:
+        if one.scope == page.scope and one.alias == fields.get("alias"):
+            text = "The alias moves without its conditions from then on. Its versions stay in the history."
+            return Confirmation(
+                f"Remove the policy of {one.scope} for {one.alias}?", text, "Remove the policy"
+            )
+    return None
+
+
+def _table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    columns = ("scope", "alias", "version", "digest", "set_at", "set_by", "text")
+    page = cast(PoliciesPage, value)
+    return columns, ([getattr(one, column) for column in columns] for one in (page.history or page.policies))
+
+
+def _section(address: str) -> Section:
+    return Section(
+        title="Policies",
+        address=f"{address}/policies",
+        template="settings_policies.html",
+        read=_read,
+        actions={"set": _set, "try": _try, "remove": _remove},
+        done={"set": "The policy is in force.", "remove": "The policy is removed."},
+        confirms={"remove": _confirm},
+        table=_table,
+        names=lambda _: {"decision": None, "is_typed": False, "example": EXAMPLE, "production": PRODUCTION},
+    )
+
+
+POLICIES = _section(OF_NAMESPACE)
+ADAPTER_POLICIES = _section(OF_ADAPTER)

@@ -1,0 +1,175 @@
+"""A section of the settings as a value, and the routes that it makes: GET for the page, POST for its forms.
+
+A form names its action in the field `do`. After an action that succeeded, the browser is sent back to the
+page; an error is shown beside the form, with what was typed. A secret is in the answer to its form, and
+nowhere else. What deletes or ends something is confirmed first: `?confirm=` shows the page with a dialog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ValidationError
+from starlette.responses import RedirectResponse, Response
+
+from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.registry.job_types.task import reason_of
+from adaptry_api.auth_policy import Visitor, VisitorsRegistry
+from adaptry_api.denials import set_denial_reason
+from adaptry_api.errors import status_of
+from adaptry_api.pages.rendering import render, wants_html
+from adaptry_api.pages.settings.navigation import sections_for
+from adaptry_api.pages.settings.place import Place, Visit
+from adaptry_api.pages.sign_in import read_form
+from adaptry_api.pages.text_csv import csv_file
+
+Fields = Mapping[str, str]
+_LARGEST_FORM = 64 << 10
+_MOST_FIELDS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an action leads to instead of the way back to the page: names for the template, such as a secret,
+    which is shown once. `value` is the same as JSON.
+    """
+
+    value: BaseModel
+    names: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The dialog before an action: a question, what follows from it, and the word on the button."""
+
+    title: str
+    text: str
+    button: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """The form that was sent: its action, what was typed, and what went wrong, if anything."""
+
+    do: str
+    fields: Fields
+    problem: str = ""
+
+
+Read = Callable[[Visit], BaseModel]
+Action = Callable[[Visit, Fields], Shown | str | None]
+"""What it gives: something to show, the address of another page to go to, or nothing: back to the page."""
+Confirm = Callable[[BaseModel, Fields], Confirmation | None]
+Table = Callable[[BaseModel], tuple[Sequence[str], Iterable[Sequence[object]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """`done` has a sentence for each action that succeeded, and `confirms` a dialog for each that needs one,
+    made from the page's value and the fields of the action; None if there is no such thing on the page.
+    """
+
+    title: str
+    address: str
+    template: str
+    read: Read
+    actions: Mapping[str, Action] = field(default_factory=dict)
+    done: Mapping[str, str] = field(default_factory=dict)
+    confirms: Mapping[str, Confirm] = field(default_factory=dict)
+    table: Table | None = None
+    names: Callable[[Visit], Mapping[str, object]] = lambda _: {}
+
+    def show(
+        self,
+        request: Request,
+        visit: Visit,
+        typed: Typed | None = None,
+        shown: Mapping[str, object] | None = None,
+        status: int = 200,
+    ) -> Response:
+        """The page, as HTML, JSON or CSV."""
+        value = self.read(visit)
+        if self.table is not None and visit.query.get("format") == "csv":
+            columns, rows = self.table(value)
+            return csv_file(f"{self.title.lower().replace(' ', '-')}.csv", columns, rows)
+        names = {
+            "section": self,
+            "place": visit.place,
+            "here": request.scope["path"],
+            "groups": sections_for(visit.identity, visit.place),
+            "typed": typed,
+            "done": self.done.get(visit.query.get("done", "")) if typed is None else None,
+            "confirmation": self._confirmation(value, visit),
+            "secret": None,
+            **self.names(visit),
+            **(shown or {}),
+        }
+        return render(request, self.template, value, names, status)
+
+    def act(self, request: Request, visit: Visit, fields: Fields) -> Response:
+        """Does what a form says. Raises `Invalid` for an action that the section does not have."""
+        do = fields.get("do", "")
+        action = self.actions.get(do)
+        if action is None:
+            raise Invalid("the form names no action of this page; load the page again")
+        try:
+            shown = _call(action, visit, fields)
+        except AdaptryError as error:
+            if not wants_html(request):
+                raise
+            set_denial_reason(request.scope, error)
+            typed = Typed(do, fields, error.public_message)
+            return self.show(request, visit, typed, status=status_of(error))
+        if shown is None:
+            return RedirectResponse(f"{request.scope['path']}?done={do}", 303)
+        if isinstance(shown, str):
+            return RedirectResponse(shown, 303)
+        if not wants_html(request):
+            return Response(shown.value.model_dump_json(by_alias=True), media_type="application/json")
+        return self.show(request, visit, typed=Typed(do, fields), shown=shown.names)
+
+    def _confirmation(self, value: BaseModel, visit: Visit) -> Mapping[str, object] | None:
+        confirm = self.confirms.get(do := visit.query.get("confirm", ""))
+        found = confirm(value, visit.query) if confirm else None
+        if found is None:
+            return None
+        fields = {name: text for name, text in visit.query.items() if name not in ("confirm", "format")}
+        return {"dialog": found, "do": do, "fields": fields}
+
+
+def add_sections(router: APIRouter, sections: Iterable[Section]) -> None:
+    """Adds the routes of each."""
+    for section in sections:
+        _add(router, section)
+
+
+def _add(router: APIRouter, section: Section) -> None:
+    def show(request: Request, registry: VisitorsRegistry, identity: Visitor) -> Response:
+        return section.show(request, _visit(request, registry, identity))
+
+    async def change(request: Request, registry: VisitorsRegistry, identity: Visitor) -> Response:
+        fields = await read_form(request, _LARGEST_FORM, _MOST_FIELDS)
+        visit = _visit(request, registry, identity)
+        return await to_thread.run_sync(section.act, request, visit, fields)
+
+    router.add_api_route(section.address, show, methods=["GET"], response_model=None)
+    if section.actions:
+        router.add_api_route(section.address, change, methods=["POST"], response_model=None)
+
+
+def _visit(request: Request, registry: VisitorsRegistry, identity: Visitor) -> Visit:
+    numbers = {name: str(text) for name, text in request.path_params.items() if name == "id"}
+    query = {name: text[:1024] for name, text in request.query_params.items()}
+    return Visit(registry, identity, Place.of(request), query, numbers)
+
+
+def _call(action: Action, visit: Visit, fields: Fields) -> Shown | str | None:
+    """Raises `Invalid` in place of pydantic's error."""
+    try:
+        return action(visit, fields)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
+        raise Invalid(f"{where}: {reason_of(error)}" if where else reason_of(error)) from None
