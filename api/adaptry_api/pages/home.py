@@ -1,7 +1,7 @@
 """The first page: search over all versions, with what is in production and what changed lately beside it.
 
-Facets and sorting look at the newest matches only, 200 at most, and the page says so; so the page costs the
-same however many versions there are.
+Facets look at the newest matches only, 200 at most, and the page says so; so the page costs the same however
+many versions there are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from adaptry.core import query
-from adaptry.core.errors import InvalidQuery
+from adaptry.core.errors import Invalid
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event, Page, VersionInfo
@@ -80,7 +80,7 @@ def show_home(
     status = 200
     try:
         page = _home(registry, q.strip(), sort, cursor)
-    except InvalidQuery as error:
+    except Invalid as error:
         page, status = HomePage(q=q, sort=sort, versions=Page(items=()), problem=error.message), 400
     if format == "csv":
         return csv_response("versions.csv", page.versions.items)
@@ -95,12 +95,10 @@ def show_home(
 def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
     examined = registry.versions.search(q, None, _EXAMINED)
     shown: Page[VersionInfo]
-    if sort != "newest":
-        shown = Page(items=tuple(_sorted(examined.items, sort)), next=None)
-    elif cursor is None and len(examined.items) <= _ON_A_PAGE:
+    if sort == "newest" and cursor is None and len(examined.items) <= _ON_A_PAGE:
         shown = examined
     else:
-        shown = registry.versions.search(q, cursor, _ON_A_PAGE)
+        shown = registry.versions.search(q, cursor, _ON_A_PAGE, sort=sort)
     is_first = not q and cursor is None
     return HomePage(
         q=q,
@@ -136,32 +134,14 @@ def _facets(q: str, versions: Iterable[VersionInfo]) -> Iterable[Facet]:
         yield Facet(
             field=field,
             values=tuple(
-                FacetValue(value=value, count=count, q=f"{q} {_term(field, value)}".strip())
+                FacetValue(value=value, count=count, q=query.also(q, _term(field, value)))
                 for value, count in most
             ),
         )
 
 
 def _term(field: str, value: str) -> str:
-    return f'{field}:"{value}"' if " " in value else f"{field}:{value}"
-
-
-def _sorted(versions: Iterable[VersionInfo], sort: str) -> list[VersionInfo]:
-    """Sorted by one key, the versions without a value last. An unknown key keeps the order."""
-    if sort == "name":
-        return sorted(versions, key=lambda version: (version.name, -version.number))
-    values: dict[str, Callable[[VersionInfo], float | None]] = {
-        "size": lambda version: version.size,
-        "rank": lambda version: version.rank,
-    }
-    metric = sort.removeprefix("metric.")
-    value_of = values.get(sort)
-
-    def key(version: VersionInfo) -> tuple[bool, float]:
-        value = value_of(version) if value_of else version.metrics.get(metric)
-        return value is None, -(value or 0)
-
-    return sorted(versions, key=key)
+    return f'{field}:"{value}"' if set(value) & set(" ()") else f"{field}:{value}"
 
 
 def _metrics(versions: Iterable[VersionInfo]) -> list[str]:
