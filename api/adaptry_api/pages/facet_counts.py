@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import BaseModel
 
+from adaptry.core import query
 from adaptry.core.identity import Identity
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
@@ -136,7 +137,7 @@ def _narrowing(q: str, counts: dict[str, Counter[str]], examined: int) -> Iterat
         yield Facet(
             field=field,
             values=tuple(
-                FacetValue(value=value, count=count, q=f"{q} {query_term(field, value)}".strip())
+                FacetValue(value=value, count=count, q=query.also(q, query_term(field, value)))
                 for value, count in most
             ),
         )
@@ -144,4 +145,4 @@ def _narrowing(q: str, counts: dict[str, Counter[str]], examined: int) -> Iterat
 
 def query_term(field: str, value: str) -> str:
     """A term of the search language."""
-    return f'{field}:"{value}"' if " " in value else f"{field}:{value}"
+    return f'{field}:"{value}"' if set(value) & set(" ()") else f"{field}:{value}"

@@ -13,6 +13,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.core import query
 from adaptry.core.errors import InvalidQuery
 from adaptry.core.lifecycle import STATE_RULES
+from adaptry.core.query_terms import DATE_FIELDS, DIGEST_FIELDS, NUMBER_FIELDS, TEXT_FIELDS
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry, app_state_of
@@ -55,7 +56,7 @@ def completions(versions: Versions, q: str) -> list[str]:
         return []
     sign, body = ("-", typed[1:]) if typed.startswith("-") else ("", typed)
     field, colon, begun = body.partition(":")
-    is_value = bool(colon) and field in query.TEXT_FIELDS
+    is_value = bool(colon) and field in TEXT_FIELDS
     found = _terms(versions, head, field, begun) if is_value else _fields(versions, head, body)
     offered = dict.fromkeys(f"{head} {sign}{one}".strip() for one in found)
     return [one for one in offered if one != q][:_OFFERED]
@@ -68,8 +69,8 @@ def _terms(versions: Versions, head: str, field: str, begun: str) -> Iterator[st
 
 def _fields(versions: Versions, head: str, body: str) -> Iterator[str]:
     """Beginnings of terms. Metrics are those of the matches."""
-    known = [f"{field}:" for field in (*query.TEXT_FIELDS, *query.DIGEST_FIELDS)]
-    known += [f"{field}>=" for field in query.NUMBER_FIELDS]
+    known = [f"{field}:" for field in (*TEXT_FIELDS, *DIGEST_FIELDS, "fits", "has")]
+    known += [f"{field}>=" for field in (*NUMBER_FIELDS, *DATE_FIELDS)]
     if body.startswith("m"):
         known += (f"metric.{name}>=" for one in _matches(versions, head) for name in one.metrics)
     return (one for one in known if one.startswith(body))

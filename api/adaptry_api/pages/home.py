@@ -1,13 +1,13 @@
 """The first page: search over all versions, with what is in production and what changed lately beside it.
 
-Facets and sorting look at the newest matches only, 200 at most, and the page says so; so the page costs the
-same however many versions there are. Where there are more, a part that loads late counts up to 10,000.
+Facets look at the newest matches only, 200 at most, and the page says so; so the page costs the same however
+many versions there are. Where there are more, a part that loads late counts up to 10,000.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from adaptry.core import query
-from adaptry.core.errors import InvalidQuery
+from adaptry.core.errors import Invalid
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event, Page, VersionInfo
@@ -66,7 +66,7 @@ def show_home(
     status = 200
     try:
         page = _home(registry, q.strip(), sort, cursor)
-    except InvalidQuery as error:
+    except Invalid as error:
         page, status = HomePage(q=q, sort=sort, versions=Page(items=()), problem=error.message), 400
     if format == "csv":
         return csv_response("versions.csv", page.versions.items)
@@ -83,12 +83,10 @@ def show_home(
 def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
     examined = registry.versions.search(q, None, _EXAMINED)
     shown: Page[VersionInfo]
-    if sort != "newest":
-        shown = Page(items=tuple(_sorted(examined.items, sort)), next=None)
-    elif cursor is None and len(examined.items) <= _ON_A_PAGE:
+    if sort == "newest" and cursor is None and len(examined.items) <= _ON_A_PAGE:
         shown = examined
     else:
-        shown = registry.versions.search(q, cursor, _ON_A_PAGE)
+        shown = registry.versions.search(q, cursor, _ON_A_PAGE, sort=sort)
     is_first = not q and cursor is None
     return HomePage(
         q=q,
@@ -100,24 +98,6 @@ def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage
         live=registry.versions.search(f"alias:{PRODUCTION}", None, _BESIDE).items if is_first else (),
         recent=recent_events(registry.events, _BESIDE) if is_first else (),
     )
-
-
-def _sorted(versions: Iterable[VersionInfo], sort: str) -> list[VersionInfo]:
-    """Sorted by one key, the versions without a value last. An unknown key keeps the order."""
-    if sort == "name":
-        return sorted(versions, key=lambda version: (version.name, -version.number))
-    values: dict[str, Callable[[VersionInfo], float | None]] = {
-        "size": lambda version: version.size,
-        "rank": lambda version: version.rank,
-    }
-    metric = sort.removeprefix("metric.")
-    value_of = values.get(sort)
-
-    def key(version: VersionInfo) -> tuple[bool, float]:
-        value = value_of(version) if value_of else version.metrics.get(metric)
-        return value is None, -(value or 0)
-
-    return sorted(versions, key=key)
 
 
 def _metrics(versions: Iterable[VersionInfo]) -> list[str]:

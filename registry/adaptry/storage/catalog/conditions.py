@@ -25,7 +25,7 @@ from adaptry.core.query_terms import (
     TextTerm,
     WordTerm,
 )
-from adaptry.storage.catalog import text_conditions, value_conditions
+from adaptry.storage.catalog import finding_conditions, text_conditions, value_conditions
 from adaptry.storage.catalog.access import ReadScope, is_among
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
@@ -110,10 +110,14 @@ def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> SearchCondition:
             return text_conditions.word(tx, term)
         case TextTerm(field="state", text=""):
             return SearchCondition(true())
+        case TextTerm(field="finding"):
+            return finding_conditions.finding(tx, scope, term)
         case TextTerm():
             return text_conditions.text(tx, scope, term)
         case NumberTerm(field="findings"):
-            return all_of([value_conditions.number(term), *text_conditions.base_is_seen(scope)])
+            return finding_conditions.count(tx, scope, term)
+        case HasTerm(field="finding"):
+            return finding_conditions.finding(tx, scope, TextTerm("finding", "", is_prefix=True))
         case NumberTerm():
             return value_conditions.number(term)
         case DateTerm():
@@ -129,7 +133,7 @@ def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> SearchCondition:
         case HasTerm(field="rank" | "alpha"):
             return value_conditions.has_number(term.field)
         case HasTerm():
-            return text_conditions.any_text(tx, scope, term.field)
+            return text_conditions.any_text(tx, term.field)
         case FitsTerm():
             return SearchCondition(true())  # tested version by version, after all others
 

@@ -56,8 +56,6 @@ def text(tx: Transaction, scope: ReadScope, term: TextTerm) -> SearchCondition:
         case "base":
             named = _indexed(tx, "base", term.text, term.is_prefix, scope)
             return all_of([named, *_base_in_scope(scope, term)])
-        case "finding":
-            return all_of([_indexed(tx, "finding", term.text, term.is_prefix), *base_is_seen(scope)])
         case "licence":
             return _indexed(tx, "tag", _LICENCE_TAG + term.text.lower(), term.is_prefix)
         case "method":
@@ -67,23 +65,11 @@ def text(tx: Transaction, scope: ReadScope, term: TextTerm) -> SearchCondition:
     return _indexed(tx, term.field, term.text, term.is_prefix)
 
 
-def any_text(tx: Transaction, scope: ReadScope, field: str) -> SearchCondition:
+def any_text(tx: Transaction, field: str) -> SearchCondition:
     """Versions that have any text of a field."""
     if field == "licence":
         return _indexed(tx, "tag", _LICENCE_TAG, is_prefix=True)
-    seen = base_is_seen(scope) if field == "finding" else []
-    return all_of([_indexed(tx, field, "", is_prefix=True), *seen])
-
-
-def base_is_seen(scope: ReadScope) -> list[SearchCondition]:
-    """The condition that the reader sees the base of a version, which is checked on it; a version that
-    declares none has none to see.
-    """
-    seen = scope.base_condition()
-    if seen is None:
-        return []
-    hidden = select(col(BaseRow.id)).where(not_(seen))
-    return [SearchCondition(or_(col(VersionRow.base_id).is_(None), col(VersionRow.base_id).not_in(hidden)))]
+    return _indexed(tx, field, "", is_prefix=True)
 
 
 def _indexed(
@@ -160,12 +146,13 @@ def _base_in_scope(scope: ReadScope, term: TextTerm) -> list[SearchCondition]:
     """The condition that a version may be found by its base: the reader sees the base, or the version itself
     declares this name.
     """
-    seen = base_is_seen(scope)
-    if not seen:
+    seen = scope.base_condition()
+    if seen is None:
         return []
     name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would match nothing
     says = (name >= term.text) & (name < after(term.text)) if term.is_prefix else name == term.text
-    return [SearchCondition(or_(says, seen[0].test))]
+    unknown = col(VersionRow.base_id).not_in(select(col(BaseRow.id)).where(not_(seen)))
+    return [SearchCondition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
 
 
 def _ids_of_base(tx: Transaction, scope: ReadScope, text: str) -> list[str]:

@@ -131,6 +131,21 @@ class BaseVisibilityContract(ContractFixtures):
         assert found == {"org/tiny": 1, "org/again": 0, str(hidden.id): 0}
         assert len(registry.versions.search("base:org/again").items) == 1
 
+    def test_a_search_by_findings_tells_no_more_of_a_base_out_of_sight_than_a_version_shows(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
+    ) -> None:
+        push(registry, lora(), TONE)
+        theirs = make_registry(ADA)
+        shown = theirs.versions.get(Ref(TONE)).findings
+        for query, count in {
+            "finding:base_unknown": (0, 1),
+            "-finding:base_unknown": (1, 0),
+            "has:finding": (len(registry.versions.detail(Ref(TONE)).report.findings) > 0, 1),
+            f"findings={shown}": (registry.versions.get(Ref(TONE)).findings == shown, 1),
+        }.items():
+            found = tuple(len(one.versions.search(query).items) for one in (registry, theirs))
+            assert found == count, query
+
     def test_history_and_feed_do_not_tell_of_a_base_that_came_out_of_sight(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:

@@ -12,6 +12,7 @@ from adaptry.core.errors import Invalid, InvalidQuery, NotFound, PermissionDenie
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
@@ -65,6 +66,23 @@ FINDS = {
     "voice-over": ["voice-over@1"],
     "-dubbing": ["tone@2", "tone@1"],
     "base:org/tiny rank<=8 module:q_proj metric.accuracy>=0.9 method:lora": ["tone@2"],
+    "tag:speech OR rank=4": ["voice-over@1", "tone@1"],
+    "rank=8 tag:speech OR alias:prod": ["tone@1"],
+    "rank=8 (tag:speech OR alias:prod OR version>1)": ["tone@2"],
+    "-(tag:speech OR rank=4)": ["tone@2"],
+    "NOT tag:speech AND NOT rank=4": ["tone@2"],
+    "alpha>=1": ["voice-over@1", "tone@2", "tone@1"],
+    "has:metric.accuracy": ["tone@2", "tone@1"],
+    "has:alias OR has:tag": ["voice-over@1", "tone@1"],
+    "has:eval": [],
+    "finding:base_unknown": ["voice-over@1", "tone@2", "tone@1"],
+    "finding:shape_mismatch": [],
+    "findings>0": ["voice-over@1", "tone@2", "tone@1"],
+    "created>=1d": ["voice-over@1", "tone@2", "tone@1"],
+    "created<2020-06 OR updated<2020": [],
+    "fits:vllm,max_lora_rank=8": ["tone@2", "tone@1"],
+    "-fits:vllm,max_lora_rank=8": ["voice-over@1"],
+    "loaded:*": [],
     "size>1gb": [],
     "parameters>=1": ["voice-over@1", "tone@2", "tone@1"],
 }
@@ -87,11 +105,50 @@ class SearchContract(ContractFixtures):
         [
             *("colour:red", "rank<=many", "rank<>3", 'base:"org', "metric.x>=", "tag:", "x" * 1025),
             *("digest:prod", "digest:", "parent:abc*", "parent:sha256:0123456789ab", "digest:" + "0" * 65),
+            *("(tone", "tone)", "()", "tone OR", "AND tone", "NOT", "-", "created=7d", "created>=2026-13"),
+            *("eval.gsm8k>=0.5", "metric.accuracy", "has:colour", "fits:", "fits:vlm", "fits:vllm OR tone"),
+            *("(" * 200 + "tone" + ")" * 200, "created>=99999999d", "updated>=9999-99"),
         ],
     )
     def test_a_query_that_does_not_parse_says_why(self, registry: Registry, query: str) -> None:
         with pytest.raises(InvalidQuery):
             registry.versions.search(query)
+
+    @pytest.mark.parametrize(
+        ("query", "nearest"),
+        [
+            ("lisence:mit", "licence"),
+            ("creatd>=2026-01-01", "created"),
+            ("modul:q_proj", "module"),
+            ("has:metrics", "has:metric"),
+            ("fits:vlm", "vllm"),
+        ],
+    )
+    def test_an_unknown_field_is_an_error_that_names_the_nearest(
+        self, registry: Registry, query: str, nearest: str
+    ) -> None:
+        with pytest.raises(InvalidQuery, match=f"did you mean {nearest}"):
+            registry.versions.search(f"rank<=8 OR ({query} tone)" if "fits" not in query else query)
+
+    def test_versions_are_found_in_the_order_that_is_named(self, registry: Registry, lora: MakeLora) -> None:
+        shelf(registry, lora)
+
+        def ordered(sort: str, reverse: bool = False) -> list[str]:
+            found = iter_items(
+                lambda cursor: registry.versions.search("", cursor, 2, sort=sort, reverse=reverse)
+            )
+            return [f"{item.name.name}@{item.number}" for item in found]
+
+        assert ordered("rank") == ordered("size") == ["voice-over@1", "tone@2", "tone@1"]
+        assert ordered("rank", reverse=True) == ["tone@1", "tone@2", "voice-over@1"]
+        assert ordered("name") == ["tone@2", "tone@1", "voice-over@1"]
+        assert ordered("metric.accuracy") == ["tone@2", "tone@1", "voice-over@1"]
+        assert ordered("metric.accuracy", reverse=True) == ["tone@1", "tone@2", "voice-over@1"]
+        with pytest.raises(Invalid, match="sort key"):
+            registry.versions.search("", sort="colour")
+        cursor = registry.versions.search("", limit=1, sort="rank").next
+        with pytest.raises(InvalidQuery, match="cursor"):
+            registry.versions.search("", cursor, sort="size")
 
     def test_a_revision_is_found_by_digest_under_every_name_it_has(
         self, registry: Registry, lora: MakeLora
