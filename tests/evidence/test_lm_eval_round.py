@@ -74,7 +74,7 @@ class Round:
         tools = [str(TOOL / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = {
             **os.environ,
-            "ADAPTRY_REGISTRY": self.server.url,
+            "ADAPTRY_URL": self.server.url,
             "ADAPTRY_TOKEN": self.token(who),
             "PATH": os.pathsep.join(tools),
             "OMP_NUM_THREADS": "1",  # threads that wait for each other are slow on a busy machine
@@ -120,14 +120,8 @@ def trained(folder: Path) -> Iterator[Round]:
         register_base(registry, open_checkpoint(base), (model.BASE,))
         few = replace(task, held_out=task.held_out[:1])  # lm-eval measures, and not the demo
         for label, steps in (("little", 1), ("enough", 20)):
-            shape = training.LoraTraining(
-                rank=8,
-                alpha=16,
-                targets=("q_proj", "v_proj"),
-                steps=steps,
-                layers=tuple(range(22, 30)),
-                seed=1,
-            )
+            layers = tuple(range(22, 30))
+            shape = training.LoraTraining(8, 16, ("q_proj", "v_proj"), steps, layers, seed=1)
             made = training.train(base, few, folder / label, shape, label, lambda *_: None, 0.0)
             push(registry, open_dir(made.folder), TONE)
         yield Round(server, folder)
@@ -150,7 +144,7 @@ def _evaluate_by_hand(round_: Round, ref: str) -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "adaptry_cli", "eval", ref, *options, "--dry-run"],
         cwd=round_.folder,
-        env={**os.environ, "ADAPTRY_REGISTRY": round_.server.url, "ADAPTRY_TOKEN": round_.server.admin},
+        env={**os.environ, "ADAPTRY_URL": round_.server.url, "ADAPTRY_TOKEN": round_.server.admin},
         capture_output=True,
         text=True,
         check=True,

@@ -354,7 +354,7 @@ def test_a_promotion_takes_one_more_condition_or_a_reason_to_override_it(
     registry: adaptry.Registry, name: str, lora: MakeLora
 ) -> None:
     adaptry.push(registry, lora(), name, metrics={"accuracy": 0.5})
-    with pytest.raises(adaptry.errors.CheckFailed, match="accuracy is 0.5"):
+    with pytest.raises(adaptry.errors.CheckFailed, match=r"accuracy is 0\.5"):
         adaptry.promote(registry, name, condition='metric("accuracy") > 0.6')
     with pytest.raises(adaptry.errors.Invalid, match="condition"):
         adaptry.promote(registry, name, condition="")
