@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -51,16 +51,29 @@ def _passing(
     counted = Counter(map(tuple, random.multinomial(n, cells, size=draws).tolist()))
     passed = [0, 0]
     for counts, times in counted.items():
-        for place, bound in enumerate(_bounds(n, *counts[:3])):
-            passed[place] += times * (bound > -margin)
+        gained, lost, right = counts[:3]
+        passed[0] += times * (lost <= _most_lost(n, gained, margin))
+        passed[1] += times * (_unpaired_bound(n, gained, lost, right) > -margin)
     return passed[0] / draws, passed[1] / draws
 
 
-def _bounds(n: int, gained: int, lost: int, both: int) -> Iterator[float]:
-    yield statistics.paired_proportions(n, gained, lost, CONFIDENCE).bound
+@cache
+def _most_lost(n: int, gained: int, margin: float) -> int:
+    """The most documents that may be right only in the baseline, if `gained` are right only in the other
+    version; -1 if it never passes. The bound falls as this number rises, so it is found by bisection.
+    """
+    low, high = -1, n - gained + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        bound = statistics.paired_proportions(n, gained, middle, CONFIDENCE).bound
+        low, high = (middle, high) if bound > -margin else (low, middle)
+    return low
+
+
+def _unpaired_bound(n: int, gained: int, lost: int, both: int) -> float:
     first, second = (both + gained) / n, (both + lost) / n
     errors = tuple(math.sqrt(mean * (1 - mean) / (n - 1)) for mean in (first, second))
-    yield statistics.independent_means(first - second, (errors[0], errors[1]), (n, n), CONFIDENCE).bound
+    return statistics.independent_means(first - second, (errors[0], errors[1]), (n, n), CONFIDENCE).bound
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,11 +26,12 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
 TOOL = Path(__file__).parents[2] / ".venvs" / "lm-eval"
+CHOICES, DOCUMENTS = 4, 24
 TONE = AdapterName.parse("acme/tone")
 POLICY = """\
 alias: prod
 require:
-  - eval("package", "acc").value >= 0.45
+  - eval("package", "acc").value >= 0.6
   - approvals("release") >= 2
 """
 STRICTER = """\
@@ -73,9 +74,10 @@ class Round:
         tools = [str(TOOL / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = {
             **os.environ,
-            "ADAPTRY_REGISTRY": self.server.url,
+            "ADAPTRY_URL": self.server.url,
             "ADAPTRY_TOKEN": self.token(who),
             "PATH": os.pathsep.join(tools),
+            "OMP_NUM_THREADS": "1",  # threads that wait for each other are slow on a busy machine
             "HF_HOME": str(self.folder / "hf"),
             "XDG_CACHE_HOME": str(self.folder / "cache"),
         }
@@ -99,13 +101,15 @@ def trained(folder: Path) -> Iterator[Round]:
 
     base = model.checkpoint(folder / "base")
     task = tasks.package()
+    choices = task.choices[:CHOICES]
+    measured = [one for one in task.held_out if one.completion in choices]
     rows = (
         {
             "prompt": one.prompt,
-            "choices": [choice.strip() for choice in task.choices],
-            "answer": task.choices.index(one.completion),
+            "choices": [choice.strip() for choice in choices],
+            "answer": choices.index(one.completion),
         }
-        for one in task.held_out
+        for one in measured[: DOCUMENTS // 2] + measured[-DOCUMENTS // 2 :]
     )
     (folder / "tasks").mkdir()
     (folder / "tasks" / "package.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -114,9 +118,11 @@ def trained(folder: Path) -> Iterator[Round]:
     with running_server(ServerSettings(data=folder / "data")) as server:
         registry = server.registry()
         register_base(registry, open_checkpoint(base), (model.BASE,))
-        for label, steps in (("little", 1), ("enough", 28)):
-            shape = training.LoraTraining(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=steps, seed=1)
-            made = training.train(base, task, folder / label, shape, label, lambda *_: None, 0.0)
+        few = replace(task, held_out=task.held_out[:1])  # lm-eval measures, and not the demo
+        for label, steps in (("little", 1), ("enough", 20)):
+            layers = tuple(range(22, 30))
+            shape = training.LoraTraining(8, 16, ("q_proj", "v_proj"), steps, layers, seed=1)
+            made = training.train(base, few, folder / label, shape, label, lambda *_: None, 0.0)
             push(registry, open_dir(made.folder), TONE)
         yield Round(server, folder)
 
@@ -126,7 +132,7 @@ def test_lm_eval_unmodified_decides_a_promotion_that_a_second_registry_replays(t
         _evaluate_by_hand(round_, "acme/tone@1")
         _evaluate_by_command(round_, "acme/tone@2")
         worse, better = (_accuracy(round_.server, number) for number in (1, 2))
-        assert worse < 0.45 <= better
+        assert worse < 0.6 <= better
         _promote_the_better_one(round_, worse)
         _refuse_the_worse_one(round_, worse, better)
         _replay_elsewhere(round_, tmp_path)
@@ -138,7 +144,7 @@ def _evaluate_by_hand(round_: Round, ref: str) -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "adaptry_cli", "eval", ref, *options, "--dry-run"],
         cwd=round_.folder,
-        env={**os.environ, "ADAPTRY_REGISTRY": round_.server.url, "ADAPTRY_TOKEN": round_.server.admin},
+        env={**os.environ, "ADAPTRY_URL": round_.server.url, "ADAPTRY_TOKEN": round_.server.admin},
         capture_output=True,
         text=True,
         check=True,
@@ -150,7 +156,7 @@ def _evaluate_by_hand(round_: Round, ref: str) -> None:
     round_.shell(["bash", "-ec", printed], "ada")
     assert round_.server.registry().inbox.list("acme").items == ()
     newest = round_.server.registry().evidence.list(Ref.parse(ref)).items[0]
-    assert (newest.by, newest.n, newest.samples is not None) == ("ada", 64, True)
+    assert (newest.by, newest.n, newest.samples is not None) == ("ada", DOCUMENTS, True)
 
 
 def _evaluate_by_command(round_: Round, ref: str) -> None:
@@ -171,7 +177,7 @@ def _promote_the_better_one(round_: Round, worse: float) -> None:
         registry.principals.set_membership("release", who, is_member=True)
     round_.run("policy", "set", "acme/tone", "policy.yaml")
     refused = round_.run("promote", "acme/tone@1", who="ada", code=1)
-    assert 'not met  eval("package", "acc").value >= 0.45' in refused
+    assert 'not met  eval("package", "acc").value >= 0.6' in refused
     assert f"{worse:.4g}"[:5] in refused
     assert "not met  approvals" in round_.run("promote", "acme/tone@2", who="ada", code=1)
     for who in ("bob", "cleo"):
@@ -184,7 +190,7 @@ def _refuse_the_worse_one(round_: Round, worse: float, better: float) -> None:
     round_.run("policy", "set", "acme/tone", "stricter.yaml")
     refused = round_.run("promote", "acme/tone@1", who="ada", code=1)
     assert f"package acc: {worse:.4g} against {better:.4g} at prod (version 2)" in refused
-    assert "paired, score test, 64 documents" in refused
+    assert f"paired, score test, {DOCUMENTS} documents" in refused
     assert 'met      comparable("package", vs="prod")' in refused
 
 

@@ -348,3 +348,17 @@ def test_a_server_gets_the_token_that_a_login_stored(
     assert adaptry.push(server.url, lora(), name).version.number == 1
     with pytest.raises(adaptry.errors.Unauthenticated):
         adaptry.connect(server.url, token="adr_pat_wrong").version(name)
+
+
+def test_a_promotion_takes_one_more_condition_or_a_reason_to_override_it(
+    registry: adaptry.Registry, name: str, lora: MakeLora
+) -> None:
+    adaptry.push(registry, lora(), name, metrics={"accuracy": 0.5})
+    with pytest.raises(adaptry.errors.CheckFailed, match=r"accuracy is 0\.5"):
+        adaptry.promote(registry, name, condition='metric("accuracy") > 0.6')
+    with pytest.raises(adaptry.errors.Invalid, match="condition"):
+        adaptry.promote(registry, name, condition="")
+    assert adaptry.promote(registry, name, condition='metric("accuracy") > 0.4').alias.number == 1
+    adaptry.push(registry, lora(seed=2), name, metrics={"accuracy": 0.5})
+    forced = adaptry.promote(registry, name, condition='metric("accuracy") > 0.6', override="the first")
+    assert forced.alias.number == 2

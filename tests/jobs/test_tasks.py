@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.preview import CombinationPreview
 from adaptry.registry.job_types.records import JobInfo, JobOrder
-from adaptry.registry.job_types.tasks import argument_names
+from adaptry.registry.job_types.tasks import argument_names, parse_task
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.contract.fixtures import ADA, EVE
@@ -46,6 +46,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
         "lossy": (ADA, {"source": "acme/voice", "runtime": "vllm,max_lora_rank=1", "to": "acme/small"}),
         "elsewhere": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "unheard-of", "to": "acme/tone"}),
+        "evaluate": (EVERYWHERE, {"ref": "acme/tone@1", "tasks": ["gsm8k"], "limit": 2}),
     }
     kinds = {"stolen": "convert", "lossy": "export", "elsewhere": "replicate"}
     ids = {
@@ -64,7 +65,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         **dict.fromkeys(
             ["convert", "combine", "preview", "export", "fingerprint", "verify", "gc", "replicate"], "done"
         ),
-        **dict.fromkeys(["stolen", "lossy", "elsewhere"], "failed"),
+        **dict.fromkeys(["stolen", "lossy", "elsewhere", "evaluate"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
     assert [module.rank for module in busy.versions.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
@@ -91,6 +92,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     there.close()
     assert fault(jobs["stolen"]) == ("not_found", "no adapter acme/tone")
     assert fault(jobs["elsewhere"])[0] == "not_found"
+    assert "pip install 'adaptry[eval]'" in fault(jobs["evaluate"])[1]  # these tests have no lm-eval
     assert "or allow it: max_error=" in fault(jobs["lossy"])[1], "a job has fields, not options"
     assert busy.jobs.runners() == ()
 
@@ -107,6 +109,22 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
 )
 def test_a_sentence_to_who_submitted_a_job_names_fields(kind: str, sentence: str, expected: str) -> None:
     assert argument_names(kind).in_sentence(sentence) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"tasks": ["gsm8k,arc"]}, "tasks"),
+        ({"tasks": ["../task.yaml"]}, "tasks"),
+        ({"tasks": []}, "tasks"),
+        ({"tasks": ["gsm8k"], "limit": 0}, "limit"),
+        ({"tasks": ["gsm8k"], "base": "./base"}, "not a folder"),
+        ({"tasks": ["gsm8k"], "include_path": "/etc"}, "include_path"),
+    ],
+)
+def test_an_evaluation_takes_names_and_no_paths(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(Invalid, match=says):
+        parse_task("evaluate", {"ref": "acme/tone@1", **fields})
 
 
 def result(job: JobInfo) -> dict[str, object]:

@@ -73,8 +73,8 @@ def evaluate(
     lm-eval's output goes to `messages`, or to the end of the error's message. Raises `MissingDependency`,
     `Invalid`, `Unavailable` if lm-eval fails, and as `pull` and `add_evidence`.
     """
-    program = lm_eval_program()
     arguments = lm_eval_arguments(model, options, str(include_path.absolute()) if include_path else None)
+    program = lm_eval_program()
     if model.engine is None:
         pull(registry, model.ref, folder / str(model.ref), progress=progress)
     _run([*program, *arguments], folder, messages)
