@@ -12,6 +12,7 @@ import pytest
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
+from adaptry_api import cleanup
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
@@ -27,6 +28,16 @@ def start(tmp_path: Path, at_the_end: ExitStack) -> Iterator[Callable[..., Serve
             )
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def confirmed_by_tests_only() -> Iterator[None]:
+    """Servers that start now ask the identity provider about nobody by themselves, as they do each minute: a
+    test that lets time pass would race with them.
+    """
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(cleanup, "CONFIRM_EVERY", 86_400.0)
+        yield
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ class Provider:
 
 
 @pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+def provider(tmp_path_factory: pytest.TempPathFactory, confirmed_by_tests_only: None) -> Iterator[Provider]:
     with running_issuer() as issuer:
         sso = SsoSettings(issuer.url, CLIENT, "s3cret")
         settings = ServerSettings(

@@ -107,7 +107,7 @@ def provider() -> Iterator[Canaille]:
 
 
 @pytest.fixture
-def server(start: Callable[..., Server], provider: Canaille) -> Server:
+def server(start: Callable[..., Server], provider: Canaille, confirmed_by_tests_only: None) -> Server:
     sso = SsoSettings(provider.url, CLIENT, SECRET, ("profile", "email", "groups"))
     server = start(allow_outgoing=("127.0.0.0/8",), sso=sso)
     provider.redirect_to(server)

@@ -97,7 +97,9 @@ def provider(tmp_path: Path) -> Iterator[CertifiedProvider]:
 
 
 @pytest.fixture
-def server(start: Callable[..., Server], provider: CertifiedProvider) -> Server:
+def server(
+    start: Callable[..., Server], provider: CertifiedProvider, confirmed_by_tests_only: None
+) -> Server:
     server = start(allow_outgoing=("127.0.0.0/8",), sso=provider.settings)
     provider.redirect_uri = f"{server.url}/-/sign-in/provider/callback"
     provider.apply()

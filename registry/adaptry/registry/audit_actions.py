@@ -67,7 +67,7 @@ ACTIONS: Mapping[str, str] = {
     "rollout.stop": "a rollout stopped by itself",
     "schedule.delete": "a schedule of jobs was deleted",
     "schedule.set": "a schedule of jobs was created or changed",
-    "session.end": "a user signed out, or the identity provider does not know the user any more",
+    "session.end": "a user signed out or is unknown to the provider, or a refresh token was used twice",
     "session.start": "a user signed in at the identity provider",
     "sso.link": "a user of the identity provider was linked to a user here",
     "sso.map": "members of a group of the identity provider join a group here",
