@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 from tests.pages.chromium import chromium
-from tests.pages.sample_registry import TONE, fill
+from tests.pages.sample_registry import BASE, TONE, fill
 
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
@@ -22,7 +22,8 @@ SHOTS = (
     ("adapter", f"/{TONE}", 1280, 1010, "light"),
     ("adapter-narrow", f"/{TONE}?version=3", 390, 844, "dark"),
     ("compare", f"/-/compare?ref={TONE}@prod&ref={TONE}@5&ref={TONE}@1", 1280, 900, "light"),
-    ("promote", f"/-/adapters/{TONE}/5/promote", 1000, 900, "light"),
+    ("promote", f"/-/adapters/{TONE}/5/promote", 1000, 1010, "light"),
+    ("base", f"/-/base?key={BASE}", 1280, 780, "light"),
     ("fleet", "/-/fleet", 1280, 880, "dark"),
 )
 """Name, address, width, height and colour scheme of each."""
