@@ -109,11 +109,12 @@ def test_an_override_needs_a_reason_and_its_own_right_and_is_kept_with_the_move(
     nameless = olga.post(f"{scene.alias}/override", scene.fields(3, reason=" "))
     assert (nameless.status, scene.prod[0]) == (400, 1)
     assert "3 to 1024 characters" in nameless.body.decode()
-    reason = "the benchmark is broken — 測試 " + "ж" * 900  # long, and longer as forms encode it
+    reason = "<script>alert(1)</script> 測試 " + "ж" * 900  # long, and longer as forms encode it
     assert olga.post(f"{scene.alias}/override", scene.fields(3, reason=reason)).status == 303
     assert scene.prod[0] == 3
     move = olga.get(f"{scene.alias}?format=json").json["moves"][0]
     assert (move["verdict"], move["reason"]) == ("overridden", reason)
+    assert "<script>alert" not in olga.get(scene.alias).body.decode()
 
 
 @pytest.mark.parametrize("action", ["promote", "override", "approve"])

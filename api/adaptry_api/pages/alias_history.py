@@ -24,7 +24,7 @@ from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.errors import status_of
 from adaptry_api.hub.addresses import Name
-from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address
+from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address, promotion_address
 from adaptry_api.pages.promotion_actions import Form
 from adaptry_api.pages.promotion_page import (
     PromotionRights,
@@ -130,7 +130,9 @@ def roll_back_on_page(
 
 def _render(request: Request, template: str, page: AliasPage, status: int = 200) -> Response:
     address = alias_address(page.name, page.alias)
-    return render(request, template, page, {"address": address}, status)
+    return render(
+        request, template, page, {"address": address, "promotion_address": promotion_address}, status
+    )
 
 
 def _alias_page(
