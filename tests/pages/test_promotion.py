@@ -11,6 +11,9 @@ from sqlalchemy import Engine, event
 from tests.pages.browser import Browser
 from tests.pages.promotion_scene import PromotionScene, make_scene
 
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import Ref
+from adaptry.operations.promotion import find_rollback
 from adaptry.registry.records import StateChange
 from adaptry_api.pages.promotion_page import approval_counts
 from adaptry_api.settings import ServerSettings
@@ -156,6 +159,18 @@ def test_an_alias_that_never_moved_has_no_rollback_and_the_page_says_so(untouche
     text = untouched.person("olga").get(f"{untouched.alias}/rollback").body.decode()
     assert "only ever pointed at version 1" in text
     assert "<form" not in text[text.index("<main") : text.index("</main")]
+
+
+def test_looking_for_the_last_move_stops_after_so_many_events(scene: PromotionScene) -> None:
+    olga = scene.person("olga")
+    olga.post(f"{scene.alias}/override", scene.fields(3, reason="a demonstration"))
+    registry, three = scene.server.registry(), scene.versions[2]
+    for step in range(4):
+        registry.metrics.log(Ref.of_revision(scene.name, three.digest), {"loss": float(step)})
+    assert find_rollback(registry, scene.name, "prod").version.number == 1
+    assert find_rollback(registry, scene.name, "prod", 100).version.number == 1
+    with pytest.raises(NotFound, match="not among the newest 3 events"):
+        find_rollback(registry, scene.name, "prod", 3)
 
 
 def test_a_reader_sees_the_conditions_and_no_button(untouched: PromotionScene) -> None:

@@ -115,7 +115,7 @@ def roll_back_on_page(
 ) -> Response:
     """Moves the alias back, if it is where the visitor saw it and would go where the form says."""
     try:
-        target = find_rollback(registry, name, alias)
+        target = find_rollback(registry, name, alias, _EVENTS * _PAGES)
         if (target.version.number, target.alias.generation) != (form.number, form.generation):
             raise Conflict(f"{name}@{alias} has moved since you opened this page")
         registry.aliases.move(name, alias, target.version.digest, form.generation)
@@ -156,7 +156,7 @@ def _alias_page(
 
 def _back(registry: Registry, name: AdapterName, alias: str) -> tuple[VersionInfo | None, str | None]:
     try:
-        return find_rollback(registry, name, alias).version, None
+        return find_rollback(registry, name, alias, _EVENTS * _PAGES).version, None
     except (Conflict, NotFound) as error:
         return None, error.public_message
 
