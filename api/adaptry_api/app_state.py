@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -86,6 +87,7 @@ class AppState:
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
         self.denials = DenialRecorder()
+        self._storing_denials = threading.Lock()
         self.facet_counter = FacetCounter()
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:
@@ -172,10 +174,13 @@ class AppState:
             self.authenticator.clear_cache()
 
     def store_denials(self) -> None:
-        """Puts the requests that were denied meanwhile into the audit log."""
-        if denied := self.denials.take():
-            with self.catalog.write() as tx:
-                insert_entries(tx, denied)
+        """Puts the requests that were denied meanwhile into the audit log. Afterwards they are there, also if
+        another thread took them first.
+        """
+        with self._storing_denials:
+            if denied := self.denials.take():
+                with self.catalog.write() as tx:
+                    insert_entries(tx, denied)
 
     def seal_audit_log(self) -> None:
         """Seals what the audit log got since the last time, unless another server of the registry does."""

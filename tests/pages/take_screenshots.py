@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 from tests.pages.chromium import chromium
-from tests.pages.sample_registry import SQL, TONE, fill, fill_settings
+from tests.pages.sample_registry import BASE, SQL, TONE, fill, fill_settings
+
 
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.testing.runners import RunnerProcess
@@ -26,7 +27,8 @@ SHOTS = (
     ("adapter", f"/{TONE}", 1280, 1010, "light"),
     ("adapter-narrow", f"/{TONE}?version=3", 390, 844, "dark"),
     ("compare", f"/-/compare?ref={TONE}@prod&ref={TONE}@5&ref={TONE}@1", 1280, 900, "light"),
-    ("promote", f"/-/adapters/{TONE}/5/promote", 1000, 900, "light"),
+    ("promote", f"/-/adapters/{TONE}/5/promote", 1000, 1010, "light"),
+    ("base", f"/-/base?key={BASE}", 1280, 780, "light"),
     ("fleet", "/-/fleet", 1280, 880, "dark"),
     ("policy", POLICY, 1280, 760, "light"),
     ("members", "/-/settings/namespaces/acme/members", 1280, 860, "light"),

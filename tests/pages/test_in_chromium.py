@@ -123,10 +123,8 @@ def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_f
 def test_typing_a_query_offers_what_the_last_word_can_become(page: Page) -> None:
     page.keyboard.press("/")
     page.keyboard.type("method:lora name:")
-    page.wait_for_function(
-        "[...document.querySelectorAll('#queries option')].some("
-        "one => one.value === 'method:lora name:acme/sql-writer')"
-    )
+    offered = page.locator("#queries option[value='method:lora name:acme/sql-writer']")
+    offered.wait_for(state="attached")
 
 
 def test_parts_that_load_late_arrive_when_they_come_into_view(page: Page, team: Server) -> None:

@@ -24,7 +24,7 @@ from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.errors import status_of
 from adaptry_api.hub.addresses import Name
-from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address
+from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address, promotion_address
 from adaptry_api.pages.promotion_actions import Form
 from adaptry_api.pages.promotion_page import (
     PromotionRights,
@@ -115,7 +115,7 @@ def roll_back_on_page(
 ) -> Response:
     """Moves the alias back, if it is where the visitor saw it and would go where the form says."""
     try:
-        target = find_rollback(registry, name, alias)
+        target = find_rollback(registry, name, alias, _EVENTS * _PAGES)
         if (target.version.number, target.alias.generation) != (form.number, form.generation):
             raise Conflict(f"{name}@{alias} has moved since you opened this page")
         registry.aliases.move(name, alias, target.version.digest, form.generation)
@@ -130,7 +130,9 @@ def roll_back_on_page(
 
 def _render(request: Request, template: str, page: AliasPage, status: int = 200) -> Response:
     address = alias_address(page.name, page.alias)
-    return render(request, template, page, {"address": address}, status)
+    return render(
+        request, template, page, {"address": address, "promotion_address": promotion_address}, status
+    )
 
 
 def _alias_page(
@@ -154,7 +156,7 @@ def _alias_page(
 
 def _back(registry: Registry, name: AdapterName, alias: str) -> tuple[VersionInfo | None, str | None]:
     try:
-        return find_rollback(registry, name, alias).version, None
+        return find_rollback(registry, name, alias, _EVENTS * _PAGES).version, None
     except (Conflict, NotFound) as error:
         return None, error.public_message
 

@@ -53,7 +53,7 @@ async def read_promotion_form(request: Request) -> PromotionForm:
     """Raises `Unsupported`, `Invalid`, `TooLarge`."""
     fields = await read_form(request, _LARGEST)
     number = _whole(fields, "number")
-    if number is None:
+    if number is None or not 0 < number < 2**31:
         raise Invalid("the form names no version; open the page again")
     return PromotionForm(number, _whole(fields, "generation"), fields.get("reason", "").strip())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from adaptry.core.digest import Digest
 from adaptry.core.display import short_repr
@@ -74,20 +75,31 @@ class RollbackTarget:
     version: VersionInfo
 
 
-def find_rollback(registry: Registry, name: AdapterName, alias: str) -> RollbackTarget:
-    """Where `rollback` would move an alias now. Raises what `rollback` raises."""
+def find_rollback(
+    registry: Registry, name: AdapterName, alias: str, most: int | None = None
+) -> RollbackTarget:
+    """Where `rollback` would move an alias now. Raises what `rollback` raises.
+
+    With `most`, reads at most so many events of the adapter, and of its versions; raises `NotFound` if the
+    last move is not among them.
+    """
     found = current_alias(registry.aliases, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
-    moves = _moves(registry.adapters, name, alias)
+    moves = _moves(registry.adapters, name, alias, most)
     last = next(moves, None)
+    if last is None and most is not None:
+        raise NotFound(
+            f"the last move of {name}@{alias} is not among the newest {most:,} events of {name}; `adaptry"
+            f" rollback {name}@{alias}` looks further back"
+        )
     if last is None or "was" not in last.detail:
         raise NotFound(f"{name}@{alias} has only ever pointed at version {found.number}")
     if last.detail.get("to") != str(found.digest):
         raise Conflict(f"{name}@{alias} was moved at the same time; look again and retry")
     version = registry.versions.get(Ref.of_revision(name, Digest.parse(last.detail["was"])))
     if not STATE_RULES[version.state].allows_aliases:
-        raise Conflict(_withdrawn(registry.versions, name, alias, version, moves))
+        raise Conflict(_withdrawn(registry.versions, name, alias, version, moves, most))
     return RollbackTarget(found, version)
 
 
@@ -103,7 +115,12 @@ def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResu
 
 
 def _withdrawn(
-    versions: Versions, name: AdapterName, alias: str, version: VersionInfo, earlier: Iterator[Event]
+    versions: Versions,
+    name: AdapterName,
+    alias: str,
+    version: VersionInfo,
+    earlier: Iterator[Event],
+    most: int | None,
 ) -> str:
     """Why an alias cannot go back to a version, and the version to move it to instead: the last one before
     that the alias was at, else the newest active one with a smaller number.
@@ -112,7 +129,7 @@ def _withdrawn(
     good = next(_usable_targets(versions, name, earlier), None) or next(
         (
             one
-            for one in iter_items(lambda cursor: versions.list(name, cursor, 200))
+            for one in islice(iter_items(lambda cursor: versions.list(name, cursor, 200)), most)
             if one.number < version.number and one.state == "active"
         ),
         None,
@@ -139,9 +156,9 @@ def current_alias(aliases: Aliases, name: AdapterName, alias: str) -> AliasInfo 
     return next((found for found in aliases.list(name) if found.alias == alias), None)
 
 
-def _moves(adapters: Adapters, name: AdapterName, alias: str) -> Iterator[Event]:
-    """The moves of an alias, newest first."""
-    history = iter_items(lambda cursor: adapters.history(name, cursor, 200))
+def _moves(adapters: Adapters, name: AdapterName, alias: str, most: int | None = None) -> Iterator[Event]:
+    """The moves of an alias among the newest `most` events of its adapter, newest first."""
+    history = islice(iter_items(lambda cursor: adapters.history(name, cursor, 200)), most)
     return (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias)
 
 
