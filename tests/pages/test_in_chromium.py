@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.pages.sample_registry import BASE, TONE
 
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.workers import WorkerReport
 from adaptry.storage import tokens
+from adaptry.storage.catalog import jobs
 from adaptry_api.sign_in_link import create_sign_in_code
 from adaptry_api.testing import Server
 
@@ -40,6 +42,22 @@ ADDRESSES = (
     f"/-/base?key={BASE}",
     "/-/fleet",
     "/-/activity",
+    "/-/jobs",
+    f"/-/combine?ref={TONE}@4&weight=0.7&ref={TONE}@5&weight=0.3&method=ties",
+    "/-/settings",
+    "/-/settings/tokens",
+    "/-/settings/users",
+    "/-/settings/groups",
+    "/-/settings/issuers",
+    "/-/settings/limits",
+    "/-/settings/namespaces/acme/members?confirm=remove&who=tom",
+    "/-/settings/namespaces/acme/service-accounts",
+    "/-/settings/namespaces/acme/policies",
+    "/-/settings/namespaces/acme/webhooks",
+    "/-/settings/namespaces/acme/webhooks/1",
+    "/-/settings/namespaces/acme/limits",
+    f"/-/settings/adapters/{TONE}/policies?history=prod",
+    f"/-/settings/adapters/{TONE}/publishers",
     "/acme/none",
     "/-/sign-in",
 )
@@ -143,6 +161,58 @@ def test_a_worker_that_reports_appears_on_the_open_fleet_page_by_itself(page: Pa
     page.get_by_text("gpu-9").wait_for()
 
 
+def test_the_keyboard_alone_makes_a_token_and_revokes_it_after_a_question(page: Page, team: Server) -> None:
+    page.keyboard.press("g")
+    page.keyboard.press("s")
+    page.get_by_role("link", name="Tokens", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("textbox", name="Name", exact=True).focus()
+    page.keyboard.type("by keyboard")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Copy this now").wait_for()
+    secret = page.get_by_role("region", name="the secret").inner_text()
+    assert secret.startswith("adr_")
+    page.get_by_role("link", name="Revoke the token by keyboard").focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Revoke the token by keyboard")
+    dialog.wait_for()
+    assert dialog.evaluate("dialog => dialog.matches(':modal')")
+    assert dialog.get_by_role("link", name="Cancel").evaluate("link => link === document.activeElement")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    page.get_by_role("link", name="Revoke the token by keyboard").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Revoke the token").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("The token is revoked.").wait_for()
+    assert secret not in page.content()
+
+
+def test_a_job_s_log_grows_on_its_open_page_until_it_is_cancelled(page: Page, team: Server) -> None:
+    inputs = [f"{TONE}@4", f"{TONE}@5"]
+    order = JobOrder(kind="combine", task={"inputs": inputs, "to": "acme/in-chromium"})
+    job = team.registry().jobs.submit(order)
+    page.goto(f"{team.url}/-/jobs/{job.id}")
+    page.get_by_text("The job waits for a runner.").wait_for()
+    with team.catalog.write() as tx:
+        jobs.append_log(tx, job.id, "start", ["reading the first adapter"], job.submitted_at)
+    page.get_by_text("reading the first adapter").wait_for()
+    page.get_by_role("link", name="Cancel the job").click()
+    page.get_by_role("button", name="Cancel the job").click()
+    page.get_by_role("button", name="Retry").wait_for()
+    assert team.registry().jobs.get(job.id).state == "cancelled"
+
+
+def test_two_versions_chosen_on_an_adapter_s_page_become_a_recipe(page: Page, team: Server) -> None:
+    page.goto(f"{team.url}/{TONE}")
+    page.get_by_role("button", name="Combine selected").click()
+    page.get_by_role("heading", name="Recipe").wait_for()
+    page.get_by_label("Method").select_option("ties")
+    page.get_by_role("button", name="Update").click()
+    page.wait_for_url("**method=ties**")
+    assert "method: ties" in page.get_by_role("region", name="the recipe", exact=True).inner_text()
+
+
 @pytest.mark.heavy
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (make environment)")
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -173,3 +243,7 @@ def test_without_scripts_every_page_and_part_is_reached_by_links(browser: Browse
         page.goto(f"{team.url}/{TONE}")
         page.get_by_role("link", name="Show the verdict of every engine").click()
         assert page.get_by_text("Served as trained by").is_visible()
+        page.goto(f"{team.url}/-/settings/namespaces/acme/members")
+        page.get_by_role("link", name="Remove tom").click()
+        page.get_by_role("dialog").get_by_role("link", name="Cancel").click()
+        assert page.get_by_role("link", name="Remove tom").is_visible()
