@@ -23,10 +23,10 @@ from adaptry.core.report import CheckReport
 from adaptry.registry.records import BaseStatus, VersionDetail
 from adaptry.storage.catalog import adapters, commits, files, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
-from adaptry.storage.catalog.prepared_changes import insert_row
+from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, by_key, run_select, table_of
 
@@ -34,6 +34,18 @@ _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
 _DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
 _MANIFEST = select_columns(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
 _MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
+_VERSIONS = table_of(VersionRow)
+_ROW = select_columns(_VERSIONS).where(_VERSIONS.c.id == bindparam("key"))
+_SAME_WEIGHTS = (
+    select_columns(_VERSIONS.c.digest)
+    .where(
+        _VERSIONS.c.adapter_id == bindparam("adapter"),
+        _VERSIONS.c.weights == bindparam("weights"),
+        _VERSIONS.c.state.in_(("active", "deprecated")),
+    )
+    .order_by(_VERSIONS.c.number.desc())
+    .limit(_MOST_ALIKE)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,40 +85,44 @@ class Admission:
 
 def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:
     """Admits a version and numbers it."""
-    digest = new.manifest.digest
-    commits.store_revision(tx, new.manifest)
-    row = VersionRow(
-        adapter_id=adapter.key,
-        number=adapters.allocate_number(tx, adapter, at, new.number),
-        digest=digest.hex,
-        created_at=at,
-        created_by=by,
-        method="",
-        weights="",
-    )
-    fill_derived(row, new)
-    row.id = insert_row(tx, row)
+    digest = commits.store_revision(tx, new.manifest)
+    number = adapters.allocate_number(tx, adapter, at, new.number)
+    own = {"adapter_id": adapter.key, "number": number, "digest": digest.hex}
+    key = insert_new(tx, VersionRow, {**own, "created_at": at, "created_by": by, **_derived_columns(new)})
     stored_use.add_version(tx, adapter.name.namespace, by)
-    details = VersionDetailRow(
-        version_id=row.id,
-        spec=encode_model(new.spec),
-        report=encode_model(new.base_check.report),
-        forced=new.forced,
-    )
-    insert_row(tx, details)
-    terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, adapter.key)])
+    details = {
+        "version_id": key,
+        "spec": encode_model(new.spec),
+        "report": encode_model(new.base_check.report),
+        "forced": new.forced,
+    }
+    insert_new(tx, VersionDetailRow, details)
+    (row,) = run_select(tx, _ROW, {"key": key})
+    terms.add(tx, key, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, adapter.key)])
     return to_record(row)
 
 
 def fill_derived(row: VersionRow, derived: Admission) -> None:
     """Sets the columns that follow from a version's files and its base."""
+    for name, value in _derived_columns(derived).items():
+        setattr(row, name, value)
+
+
+def _derived_columns(derived: Admission) -> dict[str, object]:
     spec, base_check = derived.spec, derived.base_check
-    row.method, row.rank, row.parameters = spec.method, spec.rank, spec.parameters
-    row.targets, row.traits = encode_list(spec.targets), encode_list(spec.traits)
-    row.size, row.weights = derived.manifest.size, derived.weights.hex
-    row.base_id = base_check.base_id.hex if base_check.base_id else None
-    row.base_name, row.base_status = base_check.base_name, base_check.status
-    row.findings = len(base_check.report.findings)
+    return {
+        "method": spec.method,
+        "rank": spec.rank,
+        "parameters": spec.parameters,
+        "targets": encode_list(spec.targets),
+        "traits": encode_list(spec.traits),
+        "size": derived.manifest.size,
+        "weights": derived.weights.hex,
+        "base_id": base_check.base_id.hex if base_check.base_id else None,
+        "base_name": base_check.base_name,
+        "base_status": base_check.status,
+        "findings": len(base_check.report.findings),
+    }
 
 
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
@@ -117,7 +133,7 @@ def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
     return {*own, *shared, *(("alias", alias) for alias in tx.exec(pointing))}
 
 
-def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
+def _own_terms(row: VersionRow | Columns, manifest: Manifest) -> list[tuple[str, str]]:
     """The terms of a version itself, without those of its adapter and its aliases."""
     base_id = [f"sha256:{row.base_id}"] if row.base_id else []
     return [
@@ -131,7 +147,7 @@ def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def find_same_content(tx: Transaction, adapter: AdapterRecord, wanted: Manifest) -> Manifest | None:
+def find_same_content(tx: Reads, adapter: AdapterRecord, wanted: Manifest) -> Manifest | None:
     """The manifest of the newest usable version with the same files and base, whatever its other
     declarations.
     """
@@ -140,19 +156,9 @@ def find_same_content(tx: Transaction, adapter: AdapterRecord, wanted: Manifest)
     weights = files.find_weights_digest(tx, entry.sha256) if entry else None
     if weights is None:
         return None
-    query = (
-        select(VersionRow.digest)
-        .where(
-            VersionRow.adapter_id == adapter.key,
-            VersionRow.weights == weights.hex,
-            col(VersionRow.state).in_(("active", "deprecated")),
-        )
-        .order_by(col(VersionRow.number).desc())
-        .limit(_MOST_ALIKE)
-    )
-    for digest in tx.exec(query).all():
+    for row in run_select(tx, _SAME_WEIGHTS, {"adapter": adapter.key, "weights": weights.hex}):
         with contextlib.suppress(CorruptData):  # a push of the same files may repair it
-            one = manifest(tx, Digest(digest))
+            one = manifest(tx, Digest(row.digest))
             if one.files == wanted.files and _same_base(one, wanted):
                 return one
     return None
@@ -207,7 +213,7 @@ def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
     )
 
 
-def manifest(tx: Transaction, digest: Digest) -> Manifest:
+def manifest(tx: Reads, digest: Digest) -> Manifest:
     """The manifest of a revision of a version or commit. Raises `CorruptData`."""
     (row,) = run_select(tx, _MANIFEST, {"digest": digest.hex})
     return stored_manifest(digest, row.manifest)
@@ -224,6 +230,12 @@ def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
         forced=row.forced,
         inspection=inspections.summary(tx, declared.weights.values()),
     )
+
+
+def report(tx: Reads, stored: VersionRecord) -> CheckReport:
+    """The report of the version's checks."""
+    (row,) = run_select(tx, _DETAIL, {"key": stored.key})
+    return decode_model(CheckReport, row.report)
 
 
 def count_download(tx: Transaction, stored: VersionRecord) -> None:

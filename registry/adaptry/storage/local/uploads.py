@@ -158,6 +158,9 @@ class LocalUploads(Uploads):
         with self.context.catalog.read() as tx:
             self._require_writing(tx, owner)
             lacking = sent.lacking(tx)
+            is_new = adapters.find(tx, owner) is None
+        if is_new:
+            sent.require_free_name()
         sent.store(lacking)
         reach("uploads.after_publish")
         with self.context.write() as tx:
