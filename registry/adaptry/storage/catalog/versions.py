@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import bindparam, update
 from sqlalchemy import select as select_columns
@@ -33,9 +33,9 @@ from adaptry.storage.catalog.version_info import Columns, by_key, run_select, ta
 _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
 _DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
 _MANIFEST = select_columns(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
+_INDEXED = ("method", "state", "created_by", "base_id", "base_name", "targets", "traits")
 _MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
 _VERSIONS = table_of(VersionRow)
-_ROW = select_columns(_VERSIONS).where(_VERSIONS.c.id == bindparam("key"))
 _SAME_WEIGHTS = (
     select_columns(_VERSIONS.c.digest)
     .where(
@@ -87,8 +87,16 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
     """Admits a version and numbers it."""
     digest = commits.store_revision(tx, new.manifest)
     number = adapters.allocate_number(tx, adapter, at, new.number)
-    own = {"adapter_id": adapter.key, "number": number, "digest": digest.hex}
-    key = insert_new(tx, VersionRow, {**own, "created_at": at, "created_by": by, **_derived_columns(new)})
+    columns = {
+        "adapter_id": adapter.key,
+        "number": number,
+        "digest": digest.hex,
+        "state": "active",
+        "created_at": at,
+        "created_by": by,
+        **_derived_columns(new),
+    }
+    key = insert_new(tx, VersionRow, columns)
     stored_use.add_version(tx, adapter.name.namespace, by)
     details = {
         "version_id": key,
@@ -97,9 +105,8 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
         "forced": new.forced,
     }
     insert_new(tx, VersionDetailRow, details)
-    (row,) = run_select(tx, _ROW, {"key": key})
-    terms.add(tx, key, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, adapter.key)])
-    return to_record(row)
+    terms.add(tx, key, [*_own_terms(columns, new.manifest), *adapters.own_terms(tx, adapter.key)])
+    return VersionRecord(key, number, digest, "active")
 
 
 def fill_derived(row: VersionRow, derived: Admission) -> None:
@@ -128,21 +135,24 @@ def _derived_columns(derived: Admission) -> dict[str, object]:
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
     """The search terms of a version, derived from its rows. Raises `CorruptData`."""
     pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
-    own = _own_terms(row, manifest(tx, Digest(row.digest)))
+    columns = {name: getattr(row, name) for name in _INDEXED}
+    own = _own_terms(columns, manifest(tx, Digest(row.digest)))
     shared = adapters.own_terms(tx, row.adapter_id)
     return {*own, *shared, *(("alias", alias) for alias in tx.exec(pointing))}
 
 
-def _own_terms(row: VersionRow | Columns, manifest: Manifest) -> list[tuple[str, str]]:
-    """The terms of a version itself, without those of its adapter and its aliases."""
-    base_id = [f"sha256:{row.base_id}"] if row.base_id else []
+def _own_terms(columns: Mapping[str, Any], manifest: Manifest) -> list[tuple[str, str]]:
+    """The terms of a version itself, without those of its adapter and its aliases. (`Any`: columns of many
+    types; those of `_INDEXED` are read.)
+    """
+    base_id = [f"sha256:{columns['base_id']}"] if columns["base_id"] else []
     return [
-        ("method", row.method),
-        ("state", row.state),
-        ("by", row.created_by),
-        *(("base", text) for text in [*([row.base_name] if row.base_name else []), *base_id]),
-        *(("module", target) for target in decode_list(row.targets)),
-        *(("trait", trait) for trait in decode_list(row.traits)),
+        ("method", columns["method"]),
+        ("state", columns["state"]),
+        ("by", columns["created_by"]),
+        *(("base", text) for text in [*([columns["base_name"]] if columns["base_name"] else []), *base_id]),
+        *(("module", target) for target in decode_list(columns["targets"])),
+        *(("trait", trait) for trait in decode_list(columns["traits"])),
         *(("parent", str(parent)) for parent in manifest.parents),
     ]
 

@@ -101,9 +101,9 @@ class RevisionAdmission:
                 is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
                 if not is_known:
                     require_version(self.context, tx, name.namespace)
+                if sent and adapter is None:
+                    sent.require_free_name(tx)
                 lacking = sent.lacking(tx) if sent else {}
-            if sent and adapter is None:
-                sent.require_free_name()
             derived = None if is_known else self.derive(name, declared, options, sent)
             if sent:
                 sent.store(lacking)
@@ -152,9 +152,10 @@ class RevisionAdmission:
         return admission, base
 
     def _base(self, declared: Manifest, written: str | None) -> tuple[ResolvedBase, BaseRecord | None]:
-        with self.context.catalog.read_prepared() as reads:
-            if unregistered := find_unregistered(reads, declared, written):
-                return unregistered, None
+        if self.context.catalog.has_prepared:
+            with self.context.catalog.read_prepared() as reads:
+                if unregistered := find_unregistered(reads, declared, written):
+                    return unregistered, None
         with self.context.catalog.read() as tx:
             base = find_base(tx, self.context.read_scope(tx), declared, written)
             return base, bases.record(tx, base.id) if base.id else None
