@@ -24,12 +24,13 @@ class _Kept(NamedTuple, Generic[Answer]):
 
 
 class AnswerCache(Generic[Answer]):
-    """`watch` gives a number that changes with every commit; None if it is unknown now. Only to be used on
-    the event loop.
+    """At most `most` answers. `watch` gives a number that changes with every commit; None if it is unknown
+    now. Only to be used on the event loop.
     """
 
-    def __init__(self, watch: Callable[[], int | None]) -> None:
+    def __init__(self, watch: Callable[[], int | None], most: int = _MOST) -> None:
         self._watch = watch
+        self._most = most
         self._commit: int | None = None
         self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
 
@@ -50,6 +51,6 @@ class AnswerCache(Generic[Answer]):
         """Keeps an answer that was read after `look` gave `commit`, unless the catalog was seen to change."""
         if commit is None or commit != self._commit:
             return
-        if len(self._kept) >= _MOST:
+        if len(self._kept) >= self._most:
             self._kept.clear()
         self._kept[path, id(identity)] = _Kept(identity, answer)

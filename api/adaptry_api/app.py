@@ -10,12 +10,15 @@ from fastapi import FastAPI
 from adaptry import __version__
 from adaptry.core import tracing
 from adaptry_api import auth_policy, cleanup, errors
+from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState
 from adaptry_api.cors import Cors
 from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
+from adaptry_api.hub import kept_snapshots
 from adaptry_api.hub.addresses import RawPathRouting
 from adaptry_api.hub.computed_cache import HubCaches
+from adaptry_api.hub.snapshots import Snapshot
 from adaptry_api.hub.unsupported import unsupported_response
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
@@ -66,6 +69,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.adaptry = state
     app.state.counts = counts
     app.state.hub_caches = HubCaches()
+    app.state.hub_snapshots = AnswerCache[Snapshot](state.catalog.last_commit, kept_snapshots.MOST)
     for router in all_routes():
         # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes

@@ -14,6 +14,7 @@ from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Server
 
 TONE = AdapterName.parse("acme/tone")
+CONFIG = "/acme/tone/resolve/main/adapter_config.json"
 PROD = "/api/v1/adapters/acme/tone/versions/prod"
 
 
@@ -70,3 +71,35 @@ def test_ids_of_requests_stay_different(server: Server) -> None:
     seen = {server.call("GET", "/healthz", token=None).headers["Request-Id"] for _ in range(30)}
     assert len(seen) == 30
     assert all(len(one) == 16 for one in seen)
+
+
+def test_a_hub_client_is_answered_as_of_the_last_change_of_any_process(
+    server: Server, registry: HttpRegistry, tone: Adapter, tmp_path: Path
+) -> None:
+    pushed = push(registry, tone, TONE).version
+    reader, other = server.token("acme", "reader", ("acme",)), open_local(server.data)
+    for seed in (2, 3, 4):
+        for _ in range(3):
+            found = server.call("HEAD", CONFIG, token=reader)
+            assert (found.status, found.headers["X-Repo-Commit"]) == (200, pushed.digest.hex[:40])
+            assert server.call("GET", "/api/models/acme/tone").json["sha"] == pushed.digest.hex[:40]
+        pushed = push(other, open_dir(tiny_lora(tmp_path / str(seed), seed=seed)), TONE).version
+    assert server.call("HEAD", CONFIG, token=reader).status == 200
+    other.versions.set_state(TONE, pushed.digest, StateChange(state="quarantined", reason="leaks"), 0)
+    for method in ("HEAD", "GET"):
+        assert server.call(method, CONFIG, token=reader).status == 403
+    other.adapters.delete(TONE)
+    assert server.call("HEAD", CONFIG).status == 404
+    other.close()
+
+
+def test_a_hub_client_gets_nothing_that_was_kept_for_another(
+    server: Server, registry: HttpRegistry, tone: Adapter
+) -> None:
+    push(registry, tone, TONE)
+    stranger = server.token("evil", "reader", ("evil",))
+    for _ in range(2):
+        assert server.call("GET", CONFIG).status == 200
+        assert server.call("GET", "/acme/tone/resolve/main/no.txt").status == 404
+        assert server.call("GET", CONFIG, token=stranger).status == 404
+        assert server.call("GET", CONFIG, token=None).status == 401

@@ -2,13 +2,15 @@
 
 python pushing.py REGISTRY NAME FOLDER…
 
-With `FILE_BY_FILE` in the environment, each is pushed as a large adapter is.
+With `FILE_BY_FILE` in the environment, each is pushed as a large adapter is; with `TOGETHER`, so many are
+pushed at once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import NotFound
@@ -22,9 +24,13 @@ from adaptry.testing.file_by_file import push_file_by_file
 
 def main(registry: str, name: str, *folders: str) -> None:
     opened = open_local(registry)
-    for folder in folders:
-        pushed = push_until_done(opened, folder, name)
-        print(pushed.version.number, pushed.version.digest, flush=True)
+
+    def push_and_tell(folder: str) -> None:
+        pushed = push_until_done(opened, folder, name).version
+        print(f"{pushed.number} {pushed.digest}\n", end="", flush=True)
+
+    with ThreadPoolExecutor(int(os.environ.get("TOGETHER", "1"))) as pool:
+        list(pool.map(push_and_tell, folders))
 
 
 def push_until_done(registry: LocalRegistry, folder: str, name: str, tries: int = 50) -> PushResult:

@@ -8,17 +8,18 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import CheckFailed, NotFound
 from adaptry.core.failpoints import NAMES, WITH_FILES
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
-from adaptry.registry.records import AdapterEdit
+from adaptry.registry.records import AdapterEdit, StateChange
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
@@ -90,13 +91,14 @@ def test_a_commit_killed_anywhere_moves_the_branch_with_its_version_or_does_neit
     registry.close()
 
 
+@pytest.mark.parametrize("together", [1, 4])
 def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
-    folder: Path, loras: Callable[[int], list[Path]], start: Start
+    together: int, folder: Path, loras: Callable[[int], list[Path]], start: Start
 ) -> None:
     folders = loras(12)
     acknowledged: dict[int, Digest] = {}
     for round_ in range(3):
-        with start(str(TONE), folders[round_ * 4 :]) as process:
+        with start(str(TONE), folders[round_ * 4 :], TOGETHER=str(together)) as process:
             assert process.stdout is not None
             for _ in range(random.randint(1, 4)):
                 number, digest = process.stdout.readline().split()
@@ -112,6 +114,43 @@ def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
         assert version.number == number
         for entry in registry.versions.detail(Ref.of_revision(TONE, digest)).manifest.files:
             assert Digest.of_chunks(registry.files.read(TONE, digest, entry.path)) == entry.sha256
+
+
+@pytest.mark.parametrize("place", ["blobs.after_rename", "revisions.before_rows", "revisions.before_commit"])
+def test_pushes_killed_while_they_wait_for_each_other_are_there_whole_or_not_at_all(
+    place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start
+) -> None:
+    folders = loras(6)
+    with start(str(TONE), folders, ADAPTRY_FAILPOINT=place, TOGETHER="6") as process:
+        acknowledged = [line.split() for line in process.communicate()[0].splitlines()]
+        assert process.returncode == -signal.SIGKILL
+    registry = open_local(folder)
+    assert verify(registry.catalog, registry.blobs) == ()
+    for number, digest in acknowledged:
+        found = registry.versions.get(Ref.of_revision(TONE, Digest.parse(digest)))
+        assert found.number == int(number)
+    numbers = {push(registry, open_dir(lora), TONE).version.number for lora in folders}
+    assert numbers == set(range(1, 7))
+    assert list(registry.blobs.stagings()) == []
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_refused_push_does_not_spoil_those_that_are_committed_with_it(
+    folder: Path, loras: Callable[[int], list[Path]]
+) -> None:
+    revoked, *others = loras(6)
+    registry = open_local(folder)
+    digest = push(registry, open_dir(revoked), TONE).version.digest
+    registry.versions.set_state(TONE, digest, StateChange(state="revoked", reason="leaks"), 0)
+    with ThreadPoolExecutor(6) as pool:
+        refused = pool.submit(push, registry, open_dir(revoked), AdapterName.parse("acme/copy"))
+        pushed = [pool.submit(push, registry, open_dir(lora), TONE) for lora in others]
+    with pytest.raises(CheckFailed, match="these are the weights of"):
+        refused.result()
+    assert sorted(one.result().version.number for one in pushed) == [2, 3, 4, 5, 6]
+    with pytest.raises(NotFound):
+        registry.adapters.get(AdapterName.parse("acme/copy"))
+    assert verify(registry.catalog, registry.blobs) == ()
 
 
 def test_processes_that_push_at_once_get_different_numbers(

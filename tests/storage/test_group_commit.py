@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from adaptry.core.errors import Unavailable
 from adaptry.storage.catalog.group_commit import GroupCommit
+from adaptry.storage.catalog.prepared import sqlite_driver
 
 Change = Callable[[Session], None]
 
@@ -83,6 +84,15 @@ def inserts(id: int, *, words: str = "INSERT", of: int | None = None) -> Change:
     return lambda session: session.execute(statement, {"id": id, "of": of}) and None
 
 
+def inserts_prepared(id: int) -> Change:
+    def change(session: Session) -> None:
+        driver = sqlite_driver(session)
+        assert driver is not None
+        driver.execute("INSERT INTO items (id) VALUES (?)", (id,))
+
+    return change
+
+
 def test_writers_that_wait_are_committed_together(writers: Writers) -> None:
     for done in writers.together(*map(inserts, range(8))):
         done.result()
@@ -147,6 +157,29 @@ def test_what_one_writer_raises_undoes_its_changes_only(writers: Writers) -> Non
     with pytest.raises(KeyError):
         two.result()
     assert (writers.items, writers.commits) == ([1, 3], 1)
+
+
+@pytest.mark.parametrize("fails_by", [KeyError, IntegrityError])
+def test_what_prepared_statements_changed_is_undone_with_their_writer(
+    writers: Writers, fails_by: type[Exception]
+) -> None:
+    def fails(session: Session) -> None:
+        inserts_prepared(2)(session)
+        if fails_by is KeyError:
+            raise KeyError("no")
+        inserts(1)(session)
+
+    def mixed(session: Session) -> None:
+        inserts_prepared(3)(session)
+        inserts(4)(session)
+        inserts_prepared(5)(session)
+
+    one, two, three, four = writers.together(inserts(1), fails, mixed, inserts_prepared(6))
+    for done in (one, three, four):
+        done.result()
+    with pytest.raises(fails_by):
+        two.result()
+    assert (writers.items, writers.commits) == ([1, 3, 4, 5, 6], 1)
 
 
 def test_no_writer_returns_as_if_it_were_committed_when_the_commit_fails(writers: Writers) -> None:

@@ -58,11 +58,12 @@ class AdapterRepository(Repository):
             commit.id,
             tuple(repository_file(entry, read, self._reader.caches) for entry in files),
             read,
-            lambda: self._about(commit, files),
+            lambda: self._about(commit, files, carried()),
             lambda: state_warnings(carried()),
             lambda: last_commits(registry.commits, name, revision),
             lambda path: self._count(path, commit, files),
             require_available=lambda: self._require_given(carried()),
+            depends_on_catalog=True,
         )
 
     def _require_given(self, version: VersionInfo | None) -> None:
@@ -88,12 +89,14 @@ class AdapterRepository(Repository):
     def details(self, revision: str) -> RepositoryDetails:
         """The same as the snapshot's, without reading the list of files. Raises `RevisionNotFound`."""
         commit = self._reader.registry.commits.get(self.info.name, revision)
-        return self._about(commit, self._files(commit))
+        return self._about(commit, self._files(commit), self._carried(commit))
 
-    def _about(self, commit: CommitInfo, files: tuple[FileEntry, ...]) -> RepositoryDetails:
+    def _about(
+        self, commit: CommitInfo, files: tuple[FileEntry, ...], version: VersionInfo | None
+    ) -> RepositoryDetails:
         entries = {entry.path: entry for entry in files}
         card = card_of(entries, self._reading(commit), self._reader.caches)
-        return adapter_details(self.info, entries, card, self._carried(commit), commit)
+        return adapter_details(self.info, entries, card, version, commit)
 
     def _reading(self, commit: CommitInfo) -> Read:
         def read(path: str, start: int) -> Iterator[bytes]:

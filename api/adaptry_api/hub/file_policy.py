@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.folder_listing import exclusion_reason
 from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, detect_format, is_adapter_file
@@ -21,6 +20,9 @@ from adaptry.core.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.core.manifest import MAX_DEPTH, MAX_FILE, MAX_PATH, check_path, is_too_deep
 from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.gitignore import is_ignored
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Skipped without a warning: they matter only to git."""

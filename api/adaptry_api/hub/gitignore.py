@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import accumulate, chain, islice
+from typing import TYPE_CHECKING
 
 import re2
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from adaptry.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 MAX_RULES = 300
 _LONGEST = 255
@@ -25,6 +28,8 @@ def parse_gitignore(text: str) -> GitIgnoreSpec:
     """The patterns in `text`; at most `MAX_RULES`, without those that git skips too. Raises `Invalid` if the
     patterns together exceed the memory limit.
     """
+    from pathspec import GitIgnoreSpec
+
     lines = (line for line in text.splitlines() if len(line) <= _LONGEST)
     patterns = islice(chain.from_iterable(map(_patterns, lines)), MAX_RULES)
     try:
@@ -46,6 +51,8 @@ def is_ignored(path: str, ignored: GitIgnoreSpec) -> bool:
 
 def _patterns(line: str) -> Sequence[GitIgnoreSpecPattern]:
     """The pattern in a line; none for a comment or a pattern that `pathspec`, `re` or RE2 cannot read."""
+    from pathspec import GitIgnoreSpec
+
     try:
         read = GitIgnoreSpec.from_lines([line], backend="re2").patterns
     except (ValueError, re.error, re2.error):

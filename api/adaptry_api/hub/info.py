@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Query, Response
 from starlette.responses import JSONResponse
 
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision
+from adaptry_api.hub.kept_snapshots import FindSnapshot
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repo_lookup import Repository
-from adaptry_api.hub.repo_types import FindRepository
 from adaptry_api.hub.snapshots import RepositoryDetails, Snapshot
 from adaptry_api.hub.tree_entries import format_time, sibling_json
 from adaptry_api.hub.warnings import add_warnings
@@ -25,25 +25,25 @@ Truth = Annotated[bool, Query()]
 """Newer clients write `true`, older ones `True`; FastAPI accepts both."""
 
 
-def latest(
-    find: FindRepository,
+async def latest(
+    find: FindSnapshot,
     blobs: Truth = False,
     securityStatus: Truth = False,  # noqa: N803  the protocol's spelling
     expand: Expand = [],  # noqa: B006  never changed
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
-    return _answer(find(), "main", blobs, securityStatus, [*expand, *brackets])
+    return await find.use("main", partial(_answer, blobs, securityStatus, [*expand, *brackets]))
 
 
-def at_revision(
-    find: FindRepository,
+async def at_revision(
+    find: FindSnapshot,
     revision: Revision,
     blobs: Truth = False,
     securityStatus: Truth = False,  # noqa: N803
     expand: Expand = [],  # noqa: B006
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
-    return _answer(find(), revision, blobs, securityStatus, [*expand, *brackets])
+    return await find.use(revision, partial(_answer, blobs, securityStatus, [*expand, *brackets]))
 
 
 for _at in (MODELS, ONE_WORD):
@@ -96,12 +96,9 @@ def select_fields(body: dict[str, Any], expand: Collection[str]) -> dict[str, An
     return {key: body[key] for key in ("_id", "id", *expand) if key in body} if expand else body
 
 
-def _answer(
-    repository: Repository, revision: str, blobs: bool, security: bool, expand: list[str]
-) -> Response:
-    snapshot = repository.snapshot(revision)
+def _answer(blobs: bool, security: bool, expand: list[str], snapshot: Snapshot) -> Response:
     body = repo_info_json(
-        repository.id, snapshot.details(), snapshot, with_blobs=blobs, with_security=security
+        snapshot.repository, snapshot.details(), snapshot, with_blobs=blobs, with_security=security
     )
     response = JSONResponse(select_fields(body, expand))
     add_warnings(response, "state", snapshot.warnings())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Response
-from pathspec import GitIgnoreSpec
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -32,6 +31,9 @@ from adaptry_api.hub.uploads import (
     require_writer,
 )
 from adaptry_api.hub.warnings import add_warnings, left_out_warnings
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 ROUTES = hub_router()
 

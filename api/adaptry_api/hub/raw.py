@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
 from fastapi import Request, Response
 
 from adaptry.core.digest import Digest
@@ -10,18 +9,18 @@ from adaptry_api.auth_policy import app_state_of
 from adaptry_api.downloads import bytes_response
 from adaptry_api.hub import gitids
 from adaptry_api.hub.addresses import Path, Revision
+from adaptry_api.hub.kept_snapshots import FindSnapshot
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repo_types import FindRepository
-from adaptry_api.hub.resolve import look_up_file, resolve
+from adaptry_api.hub.resolve import resolve
 
 ROUTES = hub_router()
 ONE_WORD_ROUTES = hub_router()
 """For repositories with one-word names. `all_routes` puts them after `ROUTES` of both `raw` and `resolve`."""
 
 
-async def raw(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:
+async def raw(request: Request, find: FindSnapshot, revision: Revision, path: Path) -> Response:
     """Sends the file, or its Git LFS pointer if it is large."""
-    snapshot, file, _ = await to_thread.run_sync(look_up_file, find, revision, path)
+    snapshot, file, _ = await find.file(revision, path)
     if file.sha256 is None:
         return await resolve(request, find, revision, path)
     pointer = gitids.pointer(Digest(file.sha256), file.size)

@@ -5,22 +5,20 @@ A client caches a file under its `ETag` and the commit that the revision named a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
-from anyio import to_thread
 from fastapi import Request, Response
 from starlette.background import BackgroundTask
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, FileMissing
+from adaptry.core.errors import AdaptryError
 from adaptry_api.auth_policy import app_state_of
 from adaptry_api.downloads import bytes_response
 from adaptry_api.hub.addresses import Path, Revision
-from adaptry_api.hub.refusals import HubNotFound, hub_router
-from adaptry_api.hub.repo_lookup import Repository
-from adaptry_api.hub.repo_types import FindRepository
-from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
+from adaptry_api.hub.kept_snapshots import FindSnapshot
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.snapshots import Snapshot
 from adaptry_api.hub.warnings import add_warnings
 from adaptry_api.redirects import redirect_to_bucket
 
@@ -29,8 +27,8 @@ ONE_WORD_ROUTES = hub_router()
 """For repositories with one-word names. `all_routes` puts them after `ROUTES` of both `raw` and `resolve`."""
 
 
-async def resolve(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:
-    snapshot, file, warnings = await to_thread.run_sync(look_up_file, find, revision, path)
+async def resolve(request: Request, find: FindSnapshot, revision: Revision, path: Path) -> Response:
+    snapshot, file, warnings = await find.file(revision, path)
     headers = {
         "ETag": f'"{file.etag}"',
         "X-Repo-Commit": snapshot.commit,
@@ -61,15 +59,3 @@ ONE_WORD_ROUTES.add_api_route("/{word}/resolve/{revision}/{path:path}", resolve,
 def _count_download(snapshot: Snapshot, path: str) -> None:
     with suppress(AdaptryError):  # the bytes are sent; one missing download in the counts does no harm
         snapshot.count_download(path)
-
-
-def look_up_file(
-    find: Callable[[], Repository], revision: str, path: str
-) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
-    snapshot = find().snapshot(revision)
-    snapshot.require_available()
-    try:
-        file = snapshot.file(path)
-    except FileMissing as error:
-        raise HubNotFound("EntryNotFound", error.message, snapshot.commit) from None
-    return snapshot, file, snapshot.warnings()

@@ -55,7 +55,8 @@ class Snapshot:
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
     `warnings` are sent with each download; `last_commits` gives, by path, the last commit that changed a
     file; `versions.count_download` is called for each file that was sent. `is_remote`: the bytes are not on
-    this machine's disk, so reads may be slow.
+    this machine's disk, so reads may be slow. `depends_on_catalog`: only on that, so the snapshot may be used
+    until something in it changes; what `require_available` and `warnings` read is read once.
     """
 
     repository: str
@@ -68,6 +69,7 @@ class Snapshot:
     count_download: Callable[[str], None] = lambda path: None
     is_remote: bool = False
     require_available: Callable[[], None] = lambda: None
+    depends_on_catalog: bool = False
 
     def file(self, path: str) -> RepositoryFile:
         """Raises `FileMissing`."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Final
-
-import nh3
-from markdown_it import MarkdownIt
+from typing import TYPE_CHECKING, Final
 
 from adaptry.core.readme_head import README_HEAD
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 MAX_CARD: Final = 256 << 10
 """Most bytes of a README that are rendered."""
@@ -28,6 +28,8 @@ def render_card(readme: bytes, images: Mapping[str, str]) -> str:
 
     `images` maps paths of the version's files to addresses. Headings are two levels down, below the page's.
     """
+    import nh3  # which a server without readers of pages never needs
+
     text = readme[:MAX_CARD].decode("utf-8", "replace")
     head = README_HEAD.match(text)
     tokens = _markdown().parse(text[head.end() :] if head else text)
@@ -52,4 +54,6 @@ def render_card(readme: bytes, images: Mapping[str, str]) -> str:
 
 @cache
 def _markdown() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.content import Content
-from adaptry.adapters.header import read_header
+from adaptry.adapters.header import SafetensorsHeader, read_header
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.result import WeightsInspection
 
@@ -21,9 +21,17 @@ def inspect_content(
     }
 
 
-def inspect_file(inspector: Inspector, content: Content, path: str, tenant: str = "") -> WeightsInspection:
-    """Inspects one file. Raises `InvalidWeights`, and what `Inspector.inspect` raises."""
-    header = read_header(content.reader(path), content.sizes[path], path)
+def inspect_file(
+    inspector: Inspector,
+    content: Content,
+    path: str,
+    tenant: str = "",
+    header: SafetensorsHeader | None = None,
+) -> WeightsInspection:
+    """Inspects one file, whose `header` may have been read. Raises `InvalidWeights`, and what
+    `Inspector.inspect` raises.
+    """
+    header = header or read_header(content.reader(path), content.sizes[path], path)
     with content.descriptor(path) as descriptor:
         if descriptor is not None:
             return inspector.inspect(header.tensors, descriptor, tenant)

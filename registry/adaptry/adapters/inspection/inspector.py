@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import select
 import socket
 import subprocess
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -127,12 +129,17 @@ class _EndedBefore(Exception):
     """A child of the pool had already ended by itself before it read the request."""
 
 
+class _Overdue(Exception):
+    """A child has not answered within its time."""
+
+
 class _Child:
     """One process and its pipes; used by one thread at a time."""
 
     def __init__(self) -> None:
         self._limits = ProcessLimits(_LIFETIME, _MEMORY, _LONGEST_ANSWER)
         self._has_answered = False
+        self._deadline = 0.0
         try:
             self._socket, theirs = socket.socketpair()
         except OSError as error:
@@ -160,20 +167,19 @@ class _Child:
         listed = [(info.dtype, info.size) for info in tensors.values()]
         document = {"seconds": seconds, "numpy": numpy, "start": start, "tensors": listed}
         request = json.dumps(document).encode()
-        watch = threading.Timer(60 + seconds * _WALL_FACTOR, self._process.kill)
-        watch.daemon = True
-        watch.start()
+        self._deadline = time.monotonic() + 60 + seconds * _WALL_FACTOR
         try:
             files = [source] if isinstance(source, int) else []
             socket.send_fds(self._socket, [len(request).to_bytes(4, "big")], files)
-            self._socket.sendall(request)
+            self._send_piece(request)
             if not isinstance(source, int):
                 self._send(source(start), size)
             answer = self._answer()
         except (BrokenPipeError, ConnectionResetError):
             answer = None
-        finally:
-            watch.cancel()
+        except _Overdue:
+            self._process.kill()
+            answer = None
         if answer is None:
             raise self._failure(seconds)
         self._has_answered = True
@@ -192,19 +198,47 @@ class _Child:
     def _send(self, chunks: Iterable[bytes], size: int) -> None:
         sent = 0
         for chunk in chunks:
-            self._socket.sendall(chunk)
+            self._send_piece(chunk)
             sent += len(chunk)
         if sent != size:
             raise CorruptData(f"a weights file ended after {sent:,} of {size:,} bytes of its tensors")
 
+    def _send_piece(self, piece: bytes) -> None:
+        self._socket.settimeout(self._remaining())
+        try:
+            self._socket.sendall(piece)
+        except TimeoutError:
+            raise _Overdue from None
+
     def _answer(self) -> bytes | None:
         """The answer, or None if the process ended first."""
-        assert self._process.stdout
-        length = int.from_bytes(self._process.stdout.read(4), "big")
+        length = int.from_bytes(self._received(4), "big")
         if not 0 < length <= _LONGEST_ANSWER:
             return None
-        answer = self._process.stdout.read(length)
+        answer = self._received(length)
         return answer if len(answer) == length else None
+
+    def _received(self, length: int) -> bytes:
+        """The next bytes of the answer; fewer if the process ended."""
+        assert self._process.stdout
+        source = self._process.stdout.fileno()
+        ready = select.poll()
+        ready.register(source, select.POLLIN)
+        received = bytearray()
+        while len(received) < length:
+            if not ready.poll(self._remaining() * 1000):
+                raise _Overdue
+            piece = os.read(source, length - len(received))
+            if not piece:
+                break
+            received += piece
+        return bytes(received)
+
+    def _remaining(self) -> float:
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise _Overdue
+        return seconds
 
     def _failure(self, seconds: float) -> Exception:
         self._wait_for_end()

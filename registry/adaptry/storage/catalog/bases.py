@@ -52,9 +52,19 @@ def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
     if found:
         return found[:2]
     prefix = key.removeprefix("sha256:")
-    if len(prefix) < 12 or not set(prefix) <= set("0123456789abcdef"):
+    if not _is_beginning_of_id(key):
         return []
     return _seen(tx, scope, (col(BaseRow.id) >= prefix) & (col(BaseRow.id) < prefix + "g"))
+
+
+def is_unknown(tx: Reads, key: str) -> bool:
+    """Whether no base is registered under that name, and `key` is not the beginning of an id."""
+    return not _is_beginning_of_id(key) and not run_select(tx, _NAMED, {"name": key})
+
+
+def _is_beginning_of_id(key: str) -> bool:
+    prefix = key.removeprefix("sha256:")
+    return len(prefix) >= 12 and set(prefix) <= set("0123456789abcdef")
 
 
 def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:

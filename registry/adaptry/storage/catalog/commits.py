@@ -20,7 +20,7 @@ from adaptry.storage.catalog import cursors, damage
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
-from adaptry.storage.catalog.prepared_changes import insert_row
+from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -100,33 +100,51 @@ def add(
     parent: CommitRecord | None,
 ) -> CommitRecord:
     """Appends a commit; does not move the branch (`git_refs.put` does)."""
-    store_revision(tx, manifest)
-    row = CommitRow(
-        adapter_id=adapter.key,
-        digest=manifest.digest.hex,
-        branch=branch,
-        parent_id=parent.key if parent else None,
-        title=note.title,
-        message=note.message,
-        author=by,
-        at=at,
-        carries=carries,
+    return add_stored(
+        tx, adapter, branch, store_revision(tx, manifest), note, carries, at=at, by=by, parent=parent
     )
-    return _record(run_select(tx, _BY_KEY, {"key": insert_row(tx, row)})[0])
 
 
-def store_revision(tx: Transaction, manifest: Manifest) -> None:
-    """Stores a manifest, byte for byte, once. If its row is damaged, this repairs it."""
+def add_stored(
+    tx: Transaction,
+    adapter: AdapterRecord,
+    branch: str,
+    digest: Digest,
+    note: CommitNote,
+    carries: int | None,
+    *,
+    at: datetime,
+    by: str,
+    parent: CommitRecord | None,
+) -> CommitRecord:
+    """The same for a revision that is stored."""
+    values = {
+        "adapter_id": adapter.key,
+        "digest": digest.hex,
+        "branch": branch,
+        "parent_id": parent.key if parent else None,
+        "title": note.title,
+        "message": note.message,
+        "author": by,
+        "at": at,
+        "carries": carries,
+    }
+    return _record(run_select(tx, _BY_KEY, {"key": insert_new(tx, CommitRow, values)})[0])
+
+
+def store_revision(tx: Transaction, manifest: Manifest) -> Digest:
+    """Stores a manifest, byte for byte, once; returns its digest. If its row is damaged, this repairs it."""
     data = manifest.to_bytes()
     digest = Digest.of(data)
     stored = run_select(tx, _MANIFEST, {"digest": digest.hex})
     if stored and stored[0].manifest == data:
-        return
+        return digest
     if stored:
         tx.execute(update(RevisionRow).where(_REVISIONS.c.digest == digest.hex).values(manifest=data))
         damage.clear_damage(tx, digest)
     else:
-        insert_row(tx, RevisionRow(digest=digest.hex, manifest=data))
+        insert_new(tx, RevisionRow, {"digest": digest.hex, "manifest": data})
+    return digest
 
 
 def find_by_ref(tx: Reads, adapter: AdapterRecord, name: str) -> CommitRecord | None:

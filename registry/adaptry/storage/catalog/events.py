@@ -23,7 +23,7 @@ from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_map, encode_map
-from adaptry.storage.catalog.prepared_changes import insert_row
+from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import AdapterRow, EventRow
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
@@ -78,16 +78,16 @@ def record(
     """
     texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
     name = str(adapter.name) if adapter else None
-    row = EventRow(
-        at=at,
-        by=by,
-        kind=kind,
-        adapter_id=adapter.key if adapter else None,
-        name=name,
-        number=number,
-        detail=encode_map(texts),
-    )
-    insert_row(tx, row)
+    values = {
+        "at": at,
+        "by": by,
+        "kind": kind,
+        "adapter_id": adapter.key if adapter else None,
+        "name": name,
+        "number": number,
+        "detail": encode_map(texts),
+    }
+    insert_new(tx, EventRow, values)
     tx.info[HAS_EVENTS] = True
     record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 

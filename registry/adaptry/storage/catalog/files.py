@@ -18,7 +18,7 @@ from adaptry.core.quotas import QuotaSubject
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import pending_deletes, stored_use
 from adaptry.storage.catalog.database import Reads, Transaction
-from adaptry.storage.catalog.prepared_changes import insert_row
+from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import FileRow, UploadRow, WeightsRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -83,7 +83,7 @@ def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size
     """Makes the owner an owner of these bytes, so that sweeps keep them; the first sender pays for them."""
     found = _file(tx, owner, digest)
     if found is None:
-        insert_row(tx, FileRow(owner=str(owner), digest=digest.hex, size=size, stored_by=by))
+        insert_new(tx, FileRow, {"owner": str(owner), "digest": digest.hex, "size": size, "stored_by": by})
         stored_use.add_file(tx, str(owner), size, by)
     elif found.size != size or found.unneeded_since is not None:
         payer = found.stored_by
@@ -105,15 +105,21 @@ def is_unneeded(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> bool:
     return row is not None and row.unneeded_since is not None
 
 
-def clear_unneeded(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]) -> None:
-    """Removes the marks of files that the owner needs, so that no running sweep deletes them."""
-    marked = [digest.hex for digest in digests if is_unneeded(tx, owner, digest)]
+def clear_unneeded(
+    tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]
+) -> dict[Digest, int]:
+    """Removes the marks of files that the owner needs, so that no running sweep deletes them. Returns the
+    files among them that it has, with their sizes.
+    """
+    found = {digest: row for digest in digests if (row := _file(tx, owner, digest)) is not None}
+    marked = [digest.hex for digest, row in found.items() if row.unneeded_since is not None]
     if marked:
         tx.execute(
             update(FileRow)
             .where(col(FileRow.owner) == str(owner), col(FileRow.digest).in_(marked))
             .values(unneeded_since=None)
         )
+    return {digest: row.size for digest, row in found.items()}
 
 
 def open_session(
@@ -211,7 +217,7 @@ def find_weights_digest(tx: Reads, file: Digest) -> Digest | None:
 def store_weights_digest(tx: Transaction, file: Digest, weights: Digest) -> None:
     known = find_weights_digest(tx, file)
     if known is None:
-        insert_row(tx, WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
+        insert_new(tx, WeightsRow, {"file_digest": file.hex, "weights_digest": weights.hex})
     elif known != weights:
         tx.merge(WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
 

@@ -15,7 +15,7 @@ from adaptry.storage.catalog import case_conflicts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Reads, Transaction
-from adaptry.storage.catalog.prepared_changes import change, insert_row
+from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.rows import CommitRow, MarkRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -71,19 +71,10 @@ def put(
     message: str = "",
 ) -> GitRef:
     """Creates the branch or tag, or moves it to the commit."""
-    row = MarkRow(
-        adapter_id=adapter.key,
-        name=name,
-        kind=kind,
-        commit_id=to.key,
-        message=message,
-        set_at=at,
-        set_by=by,
-        folded=case_conflicts.fold(name),
-    )
-    moved = {column: getattr(row, column) for column in _MOVED}
+    moved = {"kind": kind, "commit_id": to.key, "message": message, "set_at": at, "set_by": by}
     if not change(tx, _MOVE, {"of_adapter": adapter.key, "of_name": name, **moved}):
-        insert_row(tx, row)
+        key = {"adapter_id": adapter.key, "name": name, "folded": case_conflicts.fold(name)}
+        insert_new(tx, MarkRow, {**key, **moved})
     return GitRef(name, kind, to.digest, message)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import bindparam, delete
 from sqlalchemy import select as select_columns
@@ -15,7 +16,7 @@ from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, Wei
 from adaptry.core.digest import Digest
 from adaptry.registry.records import InspectionSummary
 from adaptry.storage.catalog.database import Reads, Transaction
-from adaptry.storage.catalog.prepared_changes import insert_row
+from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import InspectionRow
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
@@ -34,19 +35,19 @@ def find(tx: Reads, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
 
 
 def store(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
-    row = InspectionRow(
-        file_digest=file.hex,
-        inspection=INSPECTION,
-        tensors=len(found.tensors),
-        nan=found.nan,
-        infinite=found.infinite,
-        norm=found.norm,
-        statistics=_packed(found),
-    )
+    values: dict[str, Any] = {
+        "file_digest": file.hex,
+        "inspection": INSPECTION,
+        "tensors": len(found.tensors),
+        "nan": found.nan,
+        "infinite": found.infinite,
+        "norm": found.norm,
+        "statistics": _packed(found),
+    }
     if run_select(tx, _ANY, {"file": file.hex}):
-        tx.merge(row)
+        tx.merge(InspectionRow(**values))
     else:
-        insert_row(tx, row)
+        insert_new(tx, InspectionRow, values)
 
 
 def files_inspected(tx: Transaction) -> frozenset[Digest]:

@@ -15,12 +15,13 @@ from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.rows import FileRow, LeavingRow, Moment, UploadRow
 from adaptry.storage.catalog.version_info import run_select, table_of
 
 _LEAVING = table_of(LeavingRow)
 _MARK = select_columns(_LEAVING.c.going_since).where(_LEAVING.c.digest == bindparam("digest"))
+_NOW = select_columns(func.current_timestamp(type_=Moment()).label("now"))
 
 LAPSES = timedelta(seconds=120)
 """Time after which a deletion counts as abandoned: by its own clock, a process stops long before."""
@@ -53,7 +54,7 @@ def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
         tx.execute(delete(LeavingRow).where(col(LeavingRow.digest) == digest.hex))
 
 
-def is_deleting(tx: Transaction, digest: Digest) -> bool:
+def is_deleting(tx: Reads, digest: Digest) -> bool:
     """Whether a sweep is currently deleting these bytes."""
     return any(
         row.going_since is not None and row.going_since > _now(tx) - LAPSES
@@ -103,9 +104,10 @@ def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime)
     tx.execute(update(LeavingRow).where(*mine).values(going_since=None))
 
 
-def _now(tx: Transaction) -> datetime:
+def _now(tx: Reads) -> datetime:
     """The time by the database's clock, the only one that all servers share."""
-    now: datetime = tx.execute(select_columns(func.current_timestamp(type_=Moment()))).scalar_one()
+    (row,) = run_select(tx, _NOW, {})
+    now: datetime = row.now
     return now
 
 

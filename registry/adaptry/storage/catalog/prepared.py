@@ -18,11 +18,13 @@ from urllib.parse import quote
 
 from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.dialects.sqlite import dialect
+from sqlmodel import Session
 
 from adaptry.core.errors import AdaptryError
 
 _DIALECT = dialect()
 _CACHE = 2000  # KiB of the database kept by each connection; the system keeps the rest
+_DRIVER = "adaptry_driver"  # in the `info` of a session
 _KEPT = 4  # connections kept for later; more are opened if more threads read at once
 ErrorTranslator = Callable[[BaseException], AdaptryError | None]
 Query = Select[Any] | CompoundSelect[Any]
@@ -134,6 +136,21 @@ def _connect(path: str, timeout: float) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA query_only=ON")
     return connection
+
+
+def sqlite_driver(tx: Session) -> sqlite3.Connection | None:
+    """SQLite's own connection of a transaction, which has all changes of its session; None on PostgreSQL."""
+    tx.flush()
+    known: sqlite3.Connection | None = tx.info.get(_DRIVER)
+    if known is not None:
+        return known
+    driver = tx.connection().connection.dbapi_connection
+    return driver if isinstance(driver, sqlite3.Connection) else None
+
+
+def set_driver(tx: Session, driver: sqlite3.Connection) -> None:
+    """Looks it up once for all statements of a session that ends with its transaction."""
+    tx.info[_DRIVER] = driver
 
 
 def run_prepared(

@@ -16,6 +16,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.prepared import sqlite_driver
 from adaptry.storage.catalog.prepared_changes import insert_row, insert_values
 from adaptry.storage.catalog.rows import PostingRow, TermRow, VersionRow
 from adaptry.storage.catalog.version_info import run_select, table_of
@@ -26,8 +27,14 @@ Terms = Iterable[tuple[str, str]]
 _WORD = re.compile(r"[^\W_]+")
 _IDS_AT_ONCE = 400
 _TERMS, _POSTINGS = table_of(TermRow), table_of(PostingRow)
-_ONE = select_columns(_TERMS.c.id).where(
-    _TERMS.c.field == bindparam("field"), _TERMS.c.text == bindparam("text")
+_AT_ONCE = 16  # terms in one prepared statement, as many as most versions have
+_SOME = select_columns(_TERMS.c.id, _TERMS.c.field, _TERMS.c.text).where(
+    or_(
+        *(
+            and_(_TERMS.c.field == bindparam(f"field_{number}"), _TERMS.c.text == bindparam(f"text_{number}"))
+            for number in range(_AT_ONCE)
+        )
+    )
 )
 
 
@@ -80,9 +87,8 @@ def _ids(tx: Transaction, terms: Terms) -> set[int]:
 
 
 def _known(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    if tx.connection().dialect.name == "sqlite":  # a look-up takes microseconds, and building a query longer
-        rows = {term: run_select(tx, _ONE, {"field": term[0], "text": term[1]}) for term in wanted}
-        return {term: some[0].id for term, some in rows.items() if some}
+    if sqlite_driver(tx) is not None:  # a look-up takes microseconds, and building a query longer
+        return _known_prepared(tx, wanted)
     found: dict[tuple[str, str], int] = {}
     for at in range(0, len(wanted), _IDS_AT_ONCE):
         by_field = groupby(wanted[at : at + _IDS_AT_ONCE], key=itemgetter(0))
@@ -92,4 +98,16 @@ def _known(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str
         ]
         query = select(TermRow.field, TermRow.text, TermRow.id).where(or_(*any_of))
         found |= {(field, text): key for field, text, key in tx.exec(query) if key is not None}
+    return found
+
+
+def _known_prepared(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for at in range(0, len(wanted), _AT_ONCE):
+        some = wanted[at : at + _AT_ONCE]
+        # The last term is repeated up to the size of the statement.
+        asked = {}
+        for number in range(_AT_ONCE):
+            asked[f"field_{number}"], asked[f"text_{number}"] = some[min(number, len(some) - 1)]
+        found |= {(row.field, row.text): row.id for row in run_select(tx, _SOME, asked)}
     return found

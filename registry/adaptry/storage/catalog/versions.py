@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import bindparam, update
 from sqlalchemy import select as select_columns
@@ -24,17 +24,29 @@ from adaptry.core.report import CheckReport
 from adaptry.registry.records import BaseStatus, VersionDetail
 from adaptry.storage.catalog import adapters, commits, files, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
-from adaptry.storage.catalog.prepared_changes import insert_row
+from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, by_key, run_select, table_of
 
 _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
 _DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
 _MANIFEST = select_columns(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
+_INDEXED = ("method", "state", "created_by", "base_id", "base_name", "targets", "traits")
 _MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
+_VERSIONS = table_of(VersionRow)
+_SAME_WEIGHTS = (
+    select_columns(_VERSIONS.c.digest)
+    .where(
+        _VERSIONS.c.adapter_id == bindparam("adapter"),
+        _VERSIONS.c.weights == bindparam("weights"),
+        _VERSIONS.c.state.in_(("active", "deprecated")),
+    )
+    .order_by(_VERSIONS.c.number.desc())
+    .limit(_MOST_ALIKE)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,47 +86,63 @@ class Admission:
 
 def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:
     """Admits a version and numbers it."""
-    digest = new.manifest.digest
-    commits.store_revision(tx, new.manifest)
-    row = VersionRow(
-        adapter_id=adapter.key,
-        number=adapters.allocate_number(tx, adapter, at, new.number),
-        digest=digest.hex,
-        created_at=at,
-        created_by=by,
-        method="",
-        weights="",
-    )
-    fill_derived(row, new)
-    row.id = insert_row(tx, row)
+    digest = commits.store_revision(tx, new.manifest)
+    number = adapters.allocate_number(tx, adapter, at, new.number)
+    columns = {
+        "adapter_id": adapter.key,
+        "number": number,
+        "digest": digest.hex,
+        "state": "active",
+        "created_at": at,
+        "created_by": by,
+        **_derived_columns(new),
+    }
+    key = insert_new(tx, VersionRow, columns)
     stored_use.add_version(tx, adapter.name.namespace, by)
-    details = VersionDetailRow(
-        version_id=row.id,
-        spec=encode_model(new.spec),
-        report=encode_model(new.base_check.report),
-        forced=new.forced,
+    details = {
+        "version_id": key,
+        "spec": encode_model(new.spec),
+        "report": encode_model(new.base_check.report),
+        "forced": new.forced,
+    }
+    insert_new(tx, VersionDetailRow, details)
+    terms.add(
+        tx,
+        key,
+        [*_own_terms(columns, new.manifest, new.base_check.report), *adapters.own_terms(tx, adapter.key)],
     )
-    insert_row(tx, details)
-    own = _own_terms(row, new.manifest, new.base_check.report)
-    terms.add(tx, row.id, [*own, *adapters.own_terms(tx, adapter.key)])
-    return to_record(row)
+    return VersionRecord(key, number, digest, "active")
 
 
 def fill_derived(row: VersionRow, derived: Admission) -> None:
     """Sets the columns that follow from a version's files and its base."""
+    for name, value in _derived_columns(derived).items():
+        setattr(row, name, value)
+
+
+def _derived_columns(derived: Admission) -> dict[str, object]:
     spec, base_check = derived.spec, derived.base_check
-    row.method, row.rank, row.alpha, row.parameters = spec.method, spec.rank, spec.alpha, spec.parameters
-    row.targets, row.traits = encode_list(spec.targets), encode_list(spec.traits)
-    row.size, row.weights = derived.manifest.size, derived.weights.hex
-    row.base_id = base_check.base_id.hex if base_check.base_id else None
-    row.base_name, row.base_status = base_check.base_name, base_check.status
-    row.findings = len(base_check.report.findings)
+    return {
+        "method": spec.method,
+        "rank": spec.rank,
+        "alpha": spec.alpha,
+        "parameters": spec.parameters,
+        "targets": encode_list(spec.targets),
+        "traits": encode_list(spec.traits),
+        "size": derived.manifest.size,
+        "weights": derived.weights.hex,
+        "base_id": base_check.base_id.hex if base_check.base_id else None,
+        "base_name": base_check.base_name,
+        "base_status": base_check.status,
+        "findings": len(base_check.report.findings),
+    }
 
 
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
     """The search terms of a version, derived from its rows. Raises `CorruptData`."""
     pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
-    own = _own_terms(row, manifest(tx, Digest(row.digest)), _report(tx, row))
+    columns = {name: getattr(row, name) for name in _INDEXED}
+    own = _own_terms(columns, manifest(tx, Digest(row.digest)), _report(tx, row))
     shared = adapters.own_terms(tx, row.adapter_id)
     return {*own, *shared, *(("alias", alias) for alias in tx.exec(pointing))}
 
@@ -130,16 +158,18 @@ def _report(tx: Transaction, row: VersionRow) -> CheckReport:
         raise CorruptData(f"the check report of version {row.number} cannot be read") from None
 
 
-def _own_terms(row: VersionRow, manifest: Manifest, report: CheckReport) -> list[tuple[str, str]]:
-    """The terms of a version itself, without those of its adapter and its aliases."""
-    base_id = [f"sha256:{row.base_id}"] if row.base_id else []
+def _own_terms(columns: Mapping[str, Any], manifest: Manifest, report: CheckReport) -> list[tuple[str, str]]:
+    """The terms of a version itself, without those of its adapter and its aliases. (`Any`: columns of many
+    types; those of `_INDEXED` are read.)
+    """
+    base_id = [f"sha256:{columns['base_id']}"] if columns["base_id"] else []
     return [
-        ("method", row.method),
-        ("state", row.state),
-        ("by", row.created_by),
-        *(("base", text) for text in [*([row.base_name] if row.base_name else []), *base_id]),
-        *(("module", target) for target in decode_list(row.targets)),
-        *(("trait", trait) for trait in decode_list(row.traits)),
+        ("method", columns["method"]),
+        ("state", columns["state"]),
+        ("by", columns["created_by"]),
+        *(("base", text) for text in [*([columns["base_name"]] if columns["base_name"] else []), *base_id]),
+        *(("module", target) for target in decode_list(columns["targets"])),
+        *(("trait", trait) for trait in decode_list(columns["traits"])),
         *(("parent", str(parent)) for parent in manifest.parents),
         *_finding_terms(report),
     ]
@@ -149,7 +179,7 @@ def _finding_terms(report: CheckReport) -> list[tuple[str, str]]:
     return [("finding", code) for code in dict.fromkeys(found.code for found in report.findings)]
 
 
-def find_same_content(tx: Transaction, adapter: AdapterRecord, wanted: Manifest) -> Manifest | None:
+def find_same_content(tx: Reads, adapter: AdapterRecord, wanted: Manifest) -> Manifest | None:
     """The manifest of the newest usable version with the same files and base, whatever its other
     declarations.
     """
@@ -158,19 +188,9 @@ def find_same_content(tx: Transaction, adapter: AdapterRecord, wanted: Manifest)
     weights = files.find_weights_digest(tx, entry.sha256) if entry else None
     if weights is None:
         return None
-    query = (
-        select(VersionRow.digest)
-        .where(
-            VersionRow.adapter_id == adapter.key,
-            VersionRow.weights == weights.hex,
-            col(VersionRow.state).in_(("active", "deprecated")),
-        )
-        .order_by(col(VersionRow.number).desc())
-        .limit(_MOST_ALIKE)
-    )
-    for digest in tx.exec(query).all():
+    for row in run_select(tx, _SAME_WEIGHTS, {"adapter": adapter.key, "weights": weights.hex}):
         with contextlib.suppress(CorruptData):  # a push of the same files may repair it
-            one = manifest(tx, Digest(digest))
+            one = manifest(tx, Digest(row.digest))
             if one.files == wanted.files and _same_base(one, wanted):
                 return one
     return None
@@ -227,7 +247,7 @@ def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
     terms.add(tx, key, _finding_terms(report))
 
 
-def manifest(tx: Transaction, digest: Digest) -> Manifest:
+def manifest(tx: Reads, digest: Digest) -> Manifest:
     """The manifest of a revision of a version or commit. Raises `CorruptData`."""
     (row,) = run_select(tx, _MANIFEST, {"digest": digest.hex})
     return stored_manifest(digest, row.manifest)
@@ -244,6 +264,12 @@ def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
         forced=row.forced,
         inspection=inspections.summary(tx, declared.weights.values()),
     )
+
+
+def report(tx: Reads, stored: VersionRecord) -> CheckReport:
+    """The report of the version's checks."""
+    (row,) = run_select(tx, _DETAIL, {"key": stored.key})
+    return decode_model(CheckReport, row.report)
 
 
 def count_download(tx: Transaction, stored: VersionRecord) -> None:

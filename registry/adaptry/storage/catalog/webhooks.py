@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, func
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.identity import Identity
 from adaptry.registry.webhooks import WebhookInfo, WebhookRequest
 from adaptry.storage.catalog import events, tokens
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.rights import current_rights, encode_rights
 from adaptry.storage.catalog.rows import WebhookDeliveryRow, WebhookRow
+from adaptry.storage.catalog.version_info import run_select, table_of
+
+_WEBHOOKS = table_of(WebhookRow)
+_ENABLED = select_columns(_WEBHOOKS.c.id).where(_WEBHOOKS.c.disabled_at.is_(None)).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,10 @@ def enabled(tx: Transaction, now: datetime) -> tuple[WebhookRecord, ...]:
     """Those that get messages; healthy ones first."""
     query = select(WebhookRow).where(col(WebhookRow.disabled_at).is_(None))
     return tuple(_record(row, now) for row in tx.exec(query.order_by(col(WebhookRow.failures))))
+
+
+def is_any_enabled(tx: Reads) -> bool:
+    return bool(run_select(tx, _ENABLED, {}))
 
 
 def count(tx: Transaction, namespace: str) -> int:

@@ -22,7 +22,7 @@ from adaptry.registry.records import BaseStatus
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, files, inspections
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.versions import BaseCheck
 from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
 
@@ -69,19 +69,31 @@ def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: st
 
     An unknown id stays a claim, and the name in the config is not used for it.
     """
-    claim = manifest.base
-    claimed_id = claim.id if claim else None
-    claimed_name = claim.name if claim and (claim.name or claim.id) else written
+    claimed = _claimed(manifest, written)
+    claimed_id, claimed_name = claimed.claimed_id, claimed.claimed_name
     key = str(claimed_id) if claimed_id else claimed_name
     found = bases.find(tx, scope, key) if key else []
     if len(found) != 1:
-        return ResolvedBase(claimed_id, claimed_name)
+        return claimed
     names = bases.names(tx, found[0])
     name = claimed_name if claimed_name in names else next(iter(names), None)
     others = tuple(other for other in names if other != name)
     if written and written not in names and _is_same_model(tx, scope, found[0], written):
         others = (*others, written)
     return ResolvedBase(claimed_id, claimed_name, found[0], name, others)
+
+
+def find_unregistered(tx: Reads, manifest: Manifest, written: str | None) -> ResolvedBase | None:
+    """The same as `find_base`, if no base is registered under the claimed name; None if one may be."""
+    claimed = _claimed(manifest, written)
+    key = str(claimed.claimed_id) if claimed.claimed_id else claimed.claimed_name
+    return claimed if key is None or bases.is_unknown(tx, key) else None
+
+
+def _claimed(manifest: Manifest, written: str | None) -> ResolvedBase:
+    claim = manifest.base
+    claimed_id = claim.id if claim else None
+    return ResolvedBase(claimed_id, claim.name if claim and (claim.name or claim.id) else written)
 
 
 def find_bound_base(tx: Transaction, id: Digest, manifest: Manifest, written: str | None) -> ResolvedBase:

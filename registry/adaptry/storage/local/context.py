@@ -217,9 +217,17 @@ class RegistryContext:
         Raises `CorruptData` if they are lost or known to be damaged.
         """
         with self.catalog.read_prepared() as tx:
-            reason = damage.damage_reason(tx, digest)
+            self.require_undamaged(tx, digest, what)
+        return self.sound_chunks(digest, start, what)
+
+    def require_undamaged(self, tx: Reads, digest: Digest, what: str) -> None:
+        """Raises `CorruptData` if stored bytes are known to be damaged."""
+        reason = damage.damage_reason(tx, digest)
         if reason is not None:
             raise _damaged(what, reason)
+
+    def sound_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
+        """The same as `stored_chunks`, for bytes that are not known to be damaged."""
         try:
             return self.blobs.chunks(digest, start)
         except NotFound as error:
@@ -235,10 +243,13 @@ class RegistryContext:
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
         """The same as `Commits.tree`."""
         with self.catalog.read_prepared() as tx:
-            adapter = self.readable_adapter(tx, name)
-            tree = commits.tree(tx, adapter, revision)
+            return self.tree_of(tx, self.readable_adapter(tx, name), revision)
+
+    def tree_of(self, tx: Reads, adapter: AdapterRecord, revision: Digest) -> Manifest:
+        """The same for an adapter that may be read."""
+        tree = commits.tree(tx, adapter, revision)
         if tree is None:
-            raise RevisionNotFound(f"{name} has no revision {revision.brief}")
+            raise RevisionNotFound(f"{adapter.name} has no revision {revision.brief}")
         return tree
 
     def _seen(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:

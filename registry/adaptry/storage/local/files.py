@@ -11,6 +11,7 @@ from adaptry.core.identity import require_read
 from adaptry.core.lifecycle import may_read_files
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import Files, Owner
+from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import withdrawn_error
 from adaptry.storage.catalog import adapters, bases, damage, files, states
 from adaptry.storage.catalog.database import Transaction
@@ -38,16 +39,18 @@ class LocalFiles(Files):
         return is_owned and self._stored_size(digest) == size
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        file = self.context.tree(name, revision).file(path)
-        if file is None:
-            raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
-        self._require_given(name, revision)
-        check_start(start, file.size, path)
-        return self.context.stored_chunks(file.sha256, start, f"{path} of {name}@{revision.brief}")
-
-    def _require_given(self, name: AdapterName, revision: Digest) -> None:
+        what = f"{path} of {name}@{revision.brief}"
         with self.context.catalog.read_prepared() as tx:
-            held = states.find_withdrawn_revision(tx, self.context.readable_adapter(tx, name), revision)
+            adapter = self.context.readable_adapter(tx, name)
+            file = self.context.tree_of(tx, adapter, revision).file(path)
+            if file is None:
+                raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
+            self._require_given(name, states.find_withdrawn_revision(tx, adapter, revision))
+            check_start(start, file.size, path)
+            self.context.require_undamaged(tx, file.sha256, what)
+        return self.context.sound_chunks(file.sha256, start, what)
+
+    def _require_given(self, name: AdapterName, held: VersionInfo | None) -> None:
         if held and not may_read_files(self.context.identity, name, held.state, self.context.clock()):
             raise withdrawn_error(held)
 

@@ -26,6 +26,14 @@ def hide_base_in_detail(tx: Transaction, scope: ReadScope, detail: VersionDetail
     return detail.model_copy(update={"version": version, "report": report or detail.report})
 
 
+def hide_base_in_report(
+    tx: Transaction, scope: ReadScope, version: VersionInfo, report: CheckReport
+) -> tuple[VersionInfo, CheckReport]:
+    """The same for a version and the report that is stored."""
+    shown, other = _hide_bases(tx, scope, [version])[0]
+    return shown, other or report
+
+
 def _hide_bases(
     tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo]
 ) -> list[tuple[VersionInfo, CheckReport | None]]:

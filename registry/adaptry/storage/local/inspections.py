@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from adaptry.adapters.content import Content
+from adaptry.adapters.header import SafetensorsHeader
 from adaptry.adapters.inspection.files import inspect_file
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
@@ -22,12 +23,20 @@ from adaptry.storage.catalog.versions import VersionRecord
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_sound
 
+Headers = Mapping[str, SafetensorsHeader]
+"""Headers of weights files, by path."""
+_NONE_READ: Headers = {}
+
 
 def inspect_weights(
-    context: RegistryContext, name: AdapterName, tree: Manifest, paths: Iterable[str] | None = None
+    context: RegistryContext,
+    name: AdapterName,
+    tree: Manifest,
+    paths: Iterable[str] | None = None,
+    headers: Headers = _NONE_READ,
 ) -> Mapping[str, WeightsInspection]:
     """The results for the weights files of `tree` (or those at `paths`), by path; uninspected files are
-    inspected now.
+    inspected now. `headers` are those that were read.
 
     Raises `Unavailable` if one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
     """
@@ -37,7 +46,7 @@ def inspect_weights(
         lacking = {path: digest for path, digest in wanted.items() if digest not in known}
         if lacking:
             require_sound(tx, lacking)
-    found = _inspect(context, name, BlobContent(context.blobs, tree), lacking)
+    found = _inspect(context, name, BlobContent(context.blobs, tree), lacking, headers)
     if found:
         with context.write(is_durable=False) as tx:
             for digest, inspection in found.items():
@@ -46,7 +55,7 @@ def inspect_weights(
 
 
 def inspect_sent(
-    context: RegistryContext, name: AdapterName, tree: Manifest, content: Content
+    context: RegistryContext, name: AdapterName, tree: Manifest, content: Content, headers: Headers
 ) -> tuple[Mapping[str, WeightsInspection], Mapping[Digest, WeightsInspection]]:
     """The same for files that are not stored yet; and the results that are new, for the caller to store with
     them.
@@ -55,17 +64,21 @@ def inspect_sent(
     with context.catalog.read_prepared() as tx:
         known = inspections.find(tx, set(wanted.values()))
     lacking = {path: digest for path, digest in wanted.items() if digest not in known}
-    found = _inspect(context, name, content, lacking)
+    found = _inspect(context, name, content, lacking, headers)
     return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}, found
 
 
 def _inspect(
-    context: RegistryContext, name: AdapterName, content: Content, lacking: Mapping[str, Digest]
+    context: RegistryContext,
+    name: AdapterName,
+    content: Content,
+    lacking: Mapping[str, Digest],
+    headers: Headers,
 ) -> dict[Digest, WeightsInspection]:
     found: dict[Digest, WeightsInspection] = {}
     for path, digest in lacking.items():
         if digest not in found:
-            found[digest] = inspect_file(context.inspector, content, path, name.namespace)
+            found[digest] = inspect_file(context.inspector, content, path, name.namespace, headers.get(path))
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import detect_format
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import weights_findings
@@ -40,11 +41,13 @@ from adaptry.storage.catalog import (
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import find
+from adaptry.storage.catalog.version_info import by_key
 from adaptry.storage.catalog.versions import Admission, VersionRecord
 from adaptry.storage.local.admission import (
     ResolvedBase,
     check_against_base,
     find_base,
+    find_unregistered,
     open_checked,
     open_stored,
     weights_digest,
@@ -54,7 +57,7 @@ from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.gates import Move, write_decided
-from adaptry.storage.local.hidden_bases import hide_base_in_detail
+from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.metrics import check_metrics
 from adaptry.storage.local.quotas import require_version
@@ -91,13 +94,15 @@ class RevisionAdmission:
         self.context.require("push", name)
         sent = SentFiles.verified(self.context, name, declared, contents) if contents is not None else None
         for _ in range(TRIES):
-            with self.context.catalog.read() as tx:
+            with self.context.catalog.read_prepared() as tx:
                 adapter = self._pushable(tx, name, options)
                 if adapter is not None and options.reuse:
                     declared = versions.find_same_content(tx, adapter, declared) or declared
                 is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
                 if not is_known:
                     require_version(self.context, tx, name.namespace)
+                if sent and adapter is None:
+                    sent.require_free_name(tx)
                 lacking = sent.lacking(tx) if sent else {}
             derived = None if is_known else self.derive(name, declared, options, sent)
             if sent:
@@ -119,9 +124,7 @@ class RevisionAdmission:
                 require_files(tx, name, declared)
                 require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
             adapter = open_stored(self.context.blobs, declared)
-        with self.context.catalog.read() as tx:
-            base = find_base(tx, self.context.read_scope(tx), declared, adapter.spec.base_name)
-            record = bases.record(tx, base.id) if base.id else None
+        base, record = self._base(declared, adapter.spec.base_name)
         if record is None and self.context.require_known_base:
             raise CheckFailed(
                 "this registry accepts only adapters of registered bases, and"
@@ -129,10 +132,11 @@ class RevisionAdmission:
                 " base add DIR --name …`)"
             )
         inspected: Mapping[Digest, WeightsInspection] = {}
+        headers = {adapter.format.weights: adapter.header}
         if sent:
-            found, inspected = inspect_sent(self.context, name, declared, sent.content)
+            found, inspected = inspect_sent(self.context, name, declared, sent.content, headers)
         else:
-            found = inspect_weights(self.context, name, declared)
+            found = inspect_weights(self.context, name, declared, headers=headers)
         weights = weights_findings(adapter.spec, found)
         base_check = check_against_base(adapter, base, record, weights)
         forced = options.force_reason if base_check.report.is_blocked else None
@@ -146,6 +150,15 @@ class RevisionAdmission:
         digest = weights_digest(self.context.catalog, declared, adapter)
         admission = Admission(declared, adapter.spec, digest, base_check, forced, options.number, inspected)
         return admission, base
+
+    def _base(self, declared: Manifest, written: str | None) -> tuple[ResolvedBase, BaseRecord | None]:
+        if self.context.catalog.has_prepared:
+            with self.context.catalog.read_prepared() as reads:
+                if unregistered := find_unregistered(reads, declared, written):
+                    return unregistered, None
+        with self.context.catalog.read() as tx:
+            base = find_base(tx, self.context.read_scope(tx), declared, written)
+            return base, bases.record(tx, base.id) if base.id else None
 
     def _commit(
         self,
@@ -188,24 +201,24 @@ class RevisionAdmission:
         derived: tuple[Admission, ResolvedBase] | None,
         options: PushOptions,
     ) -> PushResult:
+        scope = self.context.read_scope(tx)
         stored = known_version(tx, adapter, declared.digest) if adapter else None
         is_new = stored is None
-        commits.store_revision(tx, declared)
         if stored is None:
-            if (
-                derived is None
-                or find_base(tx, self.context.read_scope(tx), declared, derived[0].spec.base_name)
-                != derived[1]
-            ):
+            if derived is None or find_base(tx, scope, declared, derived[0].spec.base_name) != derived[1]:
                 raise StaleState
             adapter = adapter or self.context.create_adapter_record(tx, name, AdapterEdit())
             stored = self.insert(tx, adapter, derived[0])
+            report = derived[0].base_check.report
+        else:
+            commits.store_revision(tx, declared)  # which repairs a damaged one
+            report = versions.report(tx, stored)
         assert adapter is not None
         self._attach(tx, adapter, stored, options)
-        detail = hide_base_in_detail(tx, self.context.read_scope(tx), versions.detail(tx, stored))
-        return PushResult(version=detail.version, is_new=is_new, report=detail.report)
+        version, report = hide_base_in_report(tx, scope, by_key(tx, stored.key), report)
+        return PushResult(version=version, is_new=is_new, report=report)
 
-    def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
+    def _pushable(self, tx: Reads, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
         """The adapter, or None for one that the push creates. Raises `NotFound`, `PermissionDenied`."""
         self.context.require("push", name)
         if options.metrics:
@@ -240,8 +253,8 @@ class RevisionAdmission:
         made = summarise_recipe(admission.manifest.recipe)
         said = note or CommitNote(title=f"Version {stored.number}", message=made)
         parent = commits.find_by_ref(tx, adapter, MAIN)
-        commit = commits.add(
-            tx, adapter, MAIN, admission.manifest, said, stored.number, at=now, by=by, parent=parent
+        commit = commits.add_stored(
+            tx, adapter, MAIN, stored.digest, said, stored.number, at=now, by=by, parent=parent
         )
         git_refs.put(tx, adapter, MAIN, "branch", commit, now, by)
         if recall_claims.find(tx, adapter.name, stored.digest):
@@ -270,7 +283,7 @@ class RevisionAdmission:
     ) -> None:
         """Stores the metrics and alias of a push, without repeating an earlier attempt of the same push."""
         now, by = self.context.clock(), self.context.identity.name
-        have = metrics.newest(tx, stored)
+        have = metrics.newest(tx, stored) if options.metrics else {}
         fresh = {name: value for name, value in options.metrics.items() if have.get(name) != value}
         if fresh:
             metrics.append(tx, stored, fresh, now, by)
@@ -289,20 +302,23 @@ class RevisionAdmission:
                     ) from None
 
 
-def known_version(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> VersionRecord | None:
+def known_version(tx: Reads, adapter: AdapterRecord, digest: Digest) -> VersionRecord | None:
     """The version of a revision, if there is one."""
     return find(tx, adapter, ByDigest(digest.hex))
 
 
 def claim_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
     """The same as `require_files`, in the transaction of the commit: from then on the files are needed."""
-    require_files(tx, name, manifest)
-    files.clear_unneeded(tx, name, [entry.sha256 for entry in manifest.files])
+    have = files.clear_unneeded(tx, name, [entry.sha256 for entry in manifest.files])
+    _require_all(have, name, manifest)
 
 
 def require_files(tx: Reads, name: AdapterName, manifest: Manifest) -> None:
     """Raises `NotFound` naming the missing files, `InvalidManifest` for a file of another size."""
-    have = files.sizes(tx, name, [entry.sha256 for entry in manifest.files])
+    _require_all(files.sizes(tx, name, [entry.sha256 for entry in manifest.files]), name, manifest)
+
+
+def _require_all(have: Mapping[Digest, int], name: AdapterName, manifest: Manifest) -> None:
     missing = [entry.path for entry in manifest.files if entry.sha256 not in have]
     if missing:
         raise NotFound(f"{name} has no bytes yet for {', '.join(missing)}; upload them, then push again")

@@ -12,7 +12,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import adapters, damage, files, pending_deletes
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.quotas import require_bytes
 
@@ -25,16 +26,22 @@ class SmallFiles:
     name: AdapterName
     data: dict[Digest, bytes]
 
-    def lacking(self, tx: Transaction) -> dict[Digest, bytes]:
-        """The files that are not stored for the adapter, or damaged. Raises `QuotaExceeded`, `Busy`,
-        `Conflict` and `Unavailable` if they may not be.
+    def require_free_name(self, tx: Reads) -> None:
+        """Raises `Conflict` if the adapter, which does not exist, may not have its name."""
+        if isinstance(tx, PreparedReads):
+            with self.context.catalog.read() as session:
+                self.require_free_name(session)
+            return
+        adapters.require_distinct_name(tx, self.name)
+        require_no_base(tx, self.name)
+
+    def lacking(self, tx: Reads) -> dict[Digest, bytes]:
+        """The files that are not stored for the adapter, or damaged. Raises `QuotaExceeded`, `Busy` and
+        `Unavailable` if they may not be.
         """
-        if adapters.find(tx, self.name) is None:
-            adapters.require_distinct_name(tx, self.name)
-            require_no_base(tx, self.name)
         owned = files.sizes(tx, self.name, self.data)
         found = {digest: data for digest, data in self.data.items() if not self._is_sound(tx, owned, digest)}
-        self._require_room(tx, found)
+        self._require_room(tx, found, owned)
         return found
 
     def store(self, lacking: dict[Digest, bytes]) -> None:
@@ -52,7 +59,7 @@ class SmallFiles:
 
     def own(self, tx: Transaction, lacking: dict[Digest, bytes]) -> None:
         """Makes the adapter the owner of the stored bytes. Raises `Unavailable` if a sweep deleted them."""
-        self._require_room(tx, lacking)
+        self._require_room(tx, lacking, files.sizes(tx, self.name, lacking))
         for digest, data in lacking.items():
             # They had no owner until now. A sweep begins to delete in a transaction: from here on, none does.
             if not self.context.blobs.original.has(digest):
@@ -60,16 +67,15 @@ class SmallFiles:
             files.add_owned(tx, self.name, digest, len(data), self.context.identity.name)
             damage.clear_damage(tx, digest)
 
-    def _require_room(self, tx: Transaction, lacking: dict[Digest, bytes]) -> None:
+    def _require_room(self, tx: Reads, lacking: dict[Digest, bytes], owned: dict[Digest, int]) -> None:
         if not lacking:
             return
-        owned = files.sizes(tx, self.name, lacking)
         new = sum(len(data) for digest, data in lacking.items() if digest not in owned)
         require_bytes(self.context, tx, self.name.namespace, new)
         if any(pending_deletes.is_deleting(tx, digest) for digest in lacking):
             raise _deleting()
 
-    def _is_sound(self, tx: Transaction, owned: dict[Digest, int], digest: Digest) -> bool:
+    def _is_sound(self, tx: Reads, owned: dict[Digest, int], digest: Digest) -> bool:
         if digest not in owned or damage.damage_reason(tx, digest) is not None:
             return False
         try:

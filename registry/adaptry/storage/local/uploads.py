@@ -157,6 +157,8 @@ class LocalUploads(Uploads):
         sent = SmallFiles(self.context, owner, {Digest.of(data): data for data in contents})
         with self.context.catalog.read() as tx:
             self._require_writing(tx, owner)
+            if adapters.find(tx, owner) is None:
+                sent.require_free_name(tx)
             lacking = sent.lacking(tx)
         sent.store(lacking)
         reach("uploads.after_publish")

@@ -87,6 +87,10 @@ class WebhookSender:
 
     def run_round(self) -> float:
         """Makes messages of new events, and starts what is due. The seconds until something else is due."""
+        if self._catalog.has_prepared:  # every commit with events comes here
+            with self._catalog.read_prepared() as reads:
+                if not webhooks.is_any_enabled(reads):
+                    return _POLL
         now = self._clock()
         with self._catalog.read() as tx:
             found = webhook_deliveries.find_new(tx, now)
