@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from tests.pages.chromium import chromium
 from tests.pages.sample_registry import BASE, SQL, TONE, fill, fill_settings
 
-
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.testing.runners import RunnerProcess
 from adaptry_api.settings import ServerSettings
