@@ -60,6 +60,9 @@ def test_a_term_that_excludes_is_not_an_option(run, answer) -> None:
     assert found("--limit", "5", "-tag:fr") == ["acme/lone"]
     assert found("-tag:fr", "method:lora", "--limit", "5") == ["acme/lone"]
     assert found("-lone") == ["acme/tone"]
+    assert found("-tag:fr", "OR", "-lone") == ["acme/lone", "acme/tone"]
+    assert found("-(tag:fr", "OR", "lone)") == []
+    assert found("tag:fr OR lone", "--sort", "name", "--reverse") == ["acme/tone", "acme/lone"]
     assert run("search", "--", "-lone").stdout == run("search", "-lone").stdout
     assert "Usage" in run("search", "--help").stdout
     run("search", "--limt", "5", code=2)

@@ -53,10 +53,27 @@ _NEWER_TABLES = (
 )  # fmt: skip
 
 
+def _back_to_0027(database: sqlite3.Connection) -> None:
+    """Takes away what schema 0028 (queries) added."""
+    columns = ("created_at", "rank", "alpha", "size", "downloads", "findings")
+    for index in (
+        *(f"ix_versions_{column}" for column in columns),
+        *("ix_metric_summaries_newest", "ix_metric_values_measured", "ix_residents_loaded"),
+    ):
+        database.execute(f"DROP INDEX {index}")
+    for column in ("rank", "size", "downloads"):
+        database.execute(f"CREATE INDEX ix_versions_{column} ON versions ({column})")
+    database.execute("CREATE INDEX ix_metric_summaries_newest ON metric_summaries (metric, newest)")
+    database.execute("ALTER TABLE versions DROP COLUMN alpha")
+    database.execute("DELETE FROM postings WHERE term_id IN (SELECT id FROM terms WHERE field = 'finding')")
+    database.execute("DELETE FROM terms WHERE field = 'finding'")
+
+
 def back_to_0018(database: sqlite3.Connection) -> None:
     """Takes away what schemas 0019 (the audit log), 0020 (quotas), 0021 (evidence), 0022 (lists of adapters)
     and those after it added.
     """
+    _back_to_0027(database)
     database.execute("DROP INDEX ix_tokens_external_id")
     database.execute("ALTER TABLE tokens DROP COLUMN external_id")
     for table in _NEWER_TABLES:

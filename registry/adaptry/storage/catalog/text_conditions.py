@@ -90,7 +90,11 @@ def _indexed(
         .join(PostingRow, col(PostingRow.term_id) == col(TermRow.id))
         .where(matching)
     )
-    return SearchCondition(_has_text(field, text), VersionList(lister))
+    within: tuple[int, ...] = ()
+    if field == "name" and "/" in text:  # all in one namespace, which has a list in the order of keys
+        of_namespace = {"field": "namespace", "text": text.partition("/")[0]}
+        within = tuple(row.id for row in run_select(tx, _TERM, of_namespace))
+    return SearchCondition(_has_text(field, text), VersionList(lister), within)
 
 
 def _begins_with(text: str) -> list[ColumnElement[bool]]:
