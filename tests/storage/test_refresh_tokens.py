@@ -30,7 +30,7 @@ NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def catalog(request: pytest.FixtureRequest) -> Iterator[Catalog]:
     is_postgres = request.param == "postgres"
     opened = Catalog(request.getfixturevalue("postgres").database() if is_postgres else "sqlite://")
