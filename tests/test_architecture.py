@@ -79,6 +79,16 @@ def test_the_server_is_made_without_torch() -> None:
     assert modules_after("import adaptry_api.app").isdisjoint(("torch", "numpy", "transformers", "peft"))
 
 
+def test_a_recipe_is_composed_and_checked_without_torch() -> None:
+    recipe = "{'inputs': ['acme/tone', 'acme/style'], 'method': 'ties', 'to': 'acme/both'}"
+    composed = f"""
+from adaptry.registry.job_types import tasks
+tasks.combine_methods()
+tasks.parse_task('combine', {recipe})
+"""
+    assert modules_after(composed).isdisjoint(("torch", "numpy", "transformers", "peft"))
+
+
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "manager", "service", "handler", "misc"])
 def test_no_file_is_named_for_having_no_name(word: str) -> None:
     assert [path for path in SOURCES if re.search(rf"(^|_){word}s?$", path.stem)] == []

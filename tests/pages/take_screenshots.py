@@ -31,7 +31,7 @@ SHOTS = (
     ("fleet", "/-/fleet", 1280, 880, "dark"),
     ("policy", POLICY, 1280, 760, "light"),
     ("members", "/-/settings/namespaces/acme/members", 1280, 860, "light"),
-    ("combine", COMBINE, 1280, 1180, "light"),
+    ("combine", COMBINE, 1280, 1560, "light"),
     ("jobs", "/-/jobs", 1280, 560, "dark"),
 )
 """Name, address, width, height and colour scheme of each."""
