@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TURNED = ("conv1d", "embedding")
-_GIVE_BASE = "pass its base with --base (a folder, or the name of a registered base)"
+_GIVE_BASE = "pass the base with --base (a folder, or the name of a registered base)"
 
 
 @dataclass(frozen=True, slots=True)

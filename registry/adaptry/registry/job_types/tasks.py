@@ -180,11 +180,15 @@ TASKS: Mapping[str, type[JobTask]] = {
 }
 
 
+_SET_BASE = "record the version's base with `adaptry base bind REF BASE` and submit the job again"
+"""A job takes the base from the version's record, so it has no field for it."""
+
+
 def argument_names(kind: str) -> ArgumentNames:
     """The fields of a kind of job, for sentences that name options of the command line."""
     fields = TASKS[kind].model_fields if kind in TASKS else {}
     flags = {name: field.annotation is bool for name, field in fields.items()}
-    return ArgumentNames(flags, {"for": "runtime"}, quote="", true="true")
+    return ArgumentNames(flags, {"for": "runtime"}, quote="", true="true", set_base=_SET_BASE)
 
 
 def parse_task(kind: str, fields: Mapping[str, Any]) -> JobTask:
