@@ -1,7 +1,7 @@
 """Code shared by the commands about people and permissions: opening the registry, and tables.
 
-They work on a server's registry as on the folder that it serves. In the folder, whoever may open it is an
-administrator.
+They work on a server's registry and on the folder that it serves. In the folder, every user who can open it
+is an administrator.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def login(
     """
     server = require_server(url)
     if sum((adapter is not None, token_file is not None, in_browser)) > 1:
-        raise click.UsageError("give one of --publish, --token-file and --browser")
+        raise click.UsageError("pass only one of --publish, --token-file and --browser")
     if adapter is not None:
         token = _job_token(server, adapter)
     else:

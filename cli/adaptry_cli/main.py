@@ -65,9 +65,9 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "policy": ("policy:policy", "Set and try the conditions for moves of an alias."),
         "approve": (
             "approve:approve",
-            "Approve that an alias (prod) moves from where it is now to a version.",
+            "Approve the move of an alias (prod) from its current version to another.",
         ),
-        "promotion": ("promotion:promotion", "List, show and replay decisions of moves."),
+        "promotion": ("promotion:promotion", "List, show and replay the decisions of gated moves."),
         "promote": ("promote:promote", "Move an alias (prod) to a version."),
         "rollback": ("rollback:rollback", "Move an alias back to the version it was at before."),
     },
@@ -158,7 +158,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "open": ("open:open_page", "Open an adapter's page in a browser."),
         "webhook": (
             "webhook:webhook",
-            "Send a namespace's events to other systems, signed, and see what became of them.",
+            "Send a namespace's events to other systems, signed, and see the deliveries.",
         ),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
