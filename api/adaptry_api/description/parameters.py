@@ -18,7 +18,7 @@ PARAMETERS = {
     "principal": "The name of a user, a service account or a worker.",
     "issuer": "An issuer's name.",
     "kind": "Only those of this kind.",
-    "id": "The id from the answer that created it.",
+    "id": "The id from the response that created it.",
     "state": "Only those in this state.",
     "scope": "`namespace` or `principal`.",
     "task": "Only those of this task.",
