@@ -160,7 +160,7 @@ class AppState:
             tokens.record_use(self.catalog, used)
 
     def read_request_limits(self) -> None:
-        """Reads how many requests everybody may send; what other servers set is read every few seconds."""
+        """Reads the request limits of all names, every few seconds, since other servers may change them."""
         with self.catalog.read() as tx:
             self.request_limits.set_limits(quotas.every(tx))
 

@@ -77,7 +77,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "quarantine": ("quarantine:quarantine", "Withhold a version's files while it is investigated."),
         "revoke": (
             "revoke:revoke",
-            "Recall a version: nobody can pull its files any more, and engines unload it.",
+            "Recall a version: its files can no longer be pulled, and engines unload it.",
         ),
         "restore": ("restore:restore", "Make a version active again, or restore a registry from a backup."),
     },
@@ -167,7 +167,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         ),
         "verify": ("verify:verify", "Look for damage in the registry."),
         "mend": ("mend:mend", "Repair what `adaptry verify` finds."),
-        "gc": ("gc:gc", "Delete files that no version needs any more."),
+        "gc": ("gc:gc", "Delete files that no version needs."),
         "migrate": (
             "migrate:migrate",
             "Update the schema of a registry's catalog, or move the catalog into PostgreSQL.",

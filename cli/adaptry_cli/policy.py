@@ -171,9 +171,7 @@ def try_(
 def rm(registry: Registry, scope: str, alias: str, as_json: bool) -> None:
     """Remove the policy of an alias; its versions stay in the history."""
     registry.policies.remove(scope, alias)
-    print_done(
-        {"scope": scope, "alias": alias}, f"{scope}@{alias} has no policy of its own any more", as_json
-    )
+    print_done({"scope": scope, "alias": alias}, f"{scope}@{alias} no longer has its own policy", as_json)
 
 
 def _try_all(

@@ -178,7 +178,7 @@ def runner_process(
     words = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data), "--until-eof"]
     words += [f"--allow-outgoing={network}" for network in allow_outgoing]
     environ = {name: value for name, value in os.environ.items() if name != "ADAPTRY_CATALOG_FILE"}
-    # Not among the words, which everybody on the machine can read.
+    # Not on the command line, which every user of the machine can read.
     environ |= {"ADAPTRY_CATALOG": catalog} if catalog else {}
     environ |= {"ADAPTRY_BLOBS": blobs} if blobs else {}
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environ)

@@ -54,7 +54,7 @@ class QuotaLimits:
 
 @dataclass(frozen=True, slots=True)
 class StoredUse:
-    """What somebody stores: bytes of files, and versions; and what open uploads have `reserved`."""
+    """The use of a name: bytes of files, and versions; and the bytes that open uploads have `reserved`."""
 
     bytes: int = 0
     versions: int = 0

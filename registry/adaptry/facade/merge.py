@@ -186,6 +186,6 @@ def merge(
 
 
 def _recipe_base(base: BaseLike) -> str:
-    """The base as recipes name it: a path that nobody can take for a name, or the name."""
+    """The base as recipes name it: an unambiguous path, or the name."""
     named = parse_base(base)
     return str(named.absolute()) if isinstance(named, Path) else named

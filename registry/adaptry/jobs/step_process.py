@@ -73,7 +73,7 @@ class StepProcess:
         return outcome
 
     def cancel(self) -> None:
-        """Kills the process without warning: nothing that it does can change the registry any more."""
+        """Kills the process at once; it cannot change the registry afterwards."""
         self.is_cancelled = True
         self.process.kill()
 

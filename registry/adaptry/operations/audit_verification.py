@@ -1,7 +1,7 @@
 """Exports and verifies an audit log: of a registry, or exported to a file, also against an older checkpoint.
 
 Every entry's line must have the hash that it was sealed with, and the hashes the root of every signed
-checkpoint. With a checkpoint that somebody kept elsewhere, nobody who has the registry and its key can
+checkpoint. With a checkpoint that was kept elsewhere, even an attacker with the registry and its key cannot
 rewrite what it covers.
 """
 
@@ -58,7 +58,7 @@ class _Note:
 def verify_log(audit: AuditLog, key: VerifierKey | None = None, older: str | None = None) -> AuditReport:
     """Verifies the log of a registry. `older` is a checkpoint that was saved before.
 
-    Raises `PermissionDenied` to everybody but administrators, `Invalid` for a malformed checkpoint.
+    Raises `PermissionDenied` if the caller is not an administrator, `Invalid` for a malformed checkpoint.
     """
     newest = audit.checkpoint()
     key = key or (VerifierKey.parse(newest.key) if newest.key else None)

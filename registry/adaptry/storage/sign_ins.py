@@ -1,4 +1,4 @@
-"""Signing in users whom an identity provider knows: their sessions, their groups, and their end.
+"""Signs in users of an identity provider: their sessions, their groups, and the end of both.
 
 A session is a token of the kind `ses`, whose text nobody gets: the browser's cookie names its hash. Like all
 tokens made with it, it is valid while the provider confirms the user at least once an hour, for half a day at
@@ -48,8 +48,8 @@ class ConfirmedUser:
 def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) -> str:
     """The hash of the token of a new session. Creates the user at their first sign-in.
 
-    Raises `PermissionDenied` for somebody who is in no mapped group and was not linked, whose name belongs to
-    somebody else here, or who is disabled.
+    Raises `PermissionDenied` if the user is in no mapped group and was not linked, has the name of another
+    user here, or is disabled.
     """
     now = now or datetime.now(UTC)
     with catalog.write() as tx:
@@ -68,7 +68,7 @@ def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) 
 
 
 def sign_out(catalog: Catalog, token_sha256: str) -> None:
-    """Ends the session whose token has this hash. Other tokens, with which somebody began a session, stay."""
+    """Ends the session whose token has this hash. A token that was used to begin a session stays valid."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
         found = kept.find(tx, token_sha256)
@@ -87,7 +87,7 @@ def claim_due(catalog: Catalog, now: datetime | None = None) -> ExternalUser | N
 
 
 def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> None:
-    """The provider still knows the user, perhaps in other groups."""
+    """The provider confirmed the user: extends the sessions, and updates the groups."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
         if not sign_ins.is_current(tx, external):
@@ -104,19 +104,19 @@ def keep_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: 
 
 
 def end(catalog: Catalog, external: ExternalUser) -> None:
-    """The provider does not know the user any more: all their sessions end, and the tokens made in them."""
+    """The provider refused to confirm the user: ends all sessions, and revokes the tokens created in them."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
         if not sign_ins.is_current(tx, external):
             return
         sign_ins.end(tx, external, now)
         name = principals.by_key(tx, external.principal).info.name
-        reason = {"because": "the identity provider does not know the user any more"}
+        reason = {"because": "the identity provider no longer confirms the user"}
         record(tx, "session.end", AuditTarget(name), now, after=reason)
 
 
 def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[ExternalUser, PrincipalRecord]:
-    """Who somebody is here. Raises `PermissionDenied`."""
+    """The user of the registry for a user of the provider. Raises `PermissionDenied`."""
     external = sign_ins.find_external(tx, user.issuer, user.subject)
     if external is not None:
         principal = principals.by_key(tx, external.principal)

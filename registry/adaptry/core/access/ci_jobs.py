@@ -108,7 +108,7 @@ def _refuse(claims: Claims, trigger: str, refused: frozenset[str]) -> None:
     found = _text(claims, trigger)
     if found in refused:
         raise Invalid(
-            f"jobs that {found} starts may not publish: they can run code that was proposed from outside; use"
+            f"jobs that {found} starts may not publish: they can run code that outsiders propose; use"
             " push, release or workflow_dispatch"
         )
 

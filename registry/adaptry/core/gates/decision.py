@@ -15,7 +15,7 @@ from adaptry.core.gates.facts import Fact, GateFacts
 from adaptry.core.refs import AdapterName
 
 Verdict = Literal["met", "not_met", "overridden", "rollback"]
-"""Why an alias moved: its conditions are met, or somebody overrode them with a reason, or it went back to the
+"""Why an alias moved: its conditions are met, or a user overrode them with a reason, or it went back to the
 version before the last move, which needs no conditions. `not_met`: it did not move.
 """
 

@@ -184,7 +184,7 @@ def _bound(
         )
     if first.stderr == 0 or second.stderr == 0:
         raise _Missing(
-            f"a standard error of 0 says nothing of other documents; add the samples of {_name(first)}"
+            f"a standard error of 0 is not meaningful; add the samples of {_name(first)}"
             " (lm_eval --log_samples)"
         )
     found = statistics.independent_means(

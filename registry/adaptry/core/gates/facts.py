@@ -92,7 +92,7 @@ class FitFact(Fact):
 
 class ApprovalFact(Fact):
     """Who of a group approved the move; `ignored` are approvals that do not count, each with the reason. With
-    a `problem`, nobody can approve here.
+    a `problem`, approvals are not possible here.
     """
 
     group: str

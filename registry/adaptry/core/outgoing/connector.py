@@ -1,4 +1,4 @@
-"""`GuardedConnector`: one request to an address that somebody else chose, within limits of size and time.
+"""`GuardedConnector`: one request to an address that another party chose, within limits of size and time.
 
 The name is resolved once, every address that it has must be allowed, and the connection goes to an address
 that was resolved: a name that changes its meaning in between (DNS rebinding) changes nothing. There are no

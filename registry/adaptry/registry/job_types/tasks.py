@@ -150,7 +150,7 @@ class VerifyTask(JobTask):
 class CollectTask(JobTask):
     """`adaptry gc`: marks unused files, and deletes those that were marked `grace_hours` ago."""
 
-    about: ClassVar[str] = "Delete files that no version needs any more."
+    about: ClassVar[str] = "Delete files that no version needs."
     grace_hours: float = Field(default=24, ge=0, le=24 * 3650)
     dry_run: bool = False
 

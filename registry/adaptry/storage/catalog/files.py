@@ -152,7 +152,7 @@ def reserved_bytes(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> in
 
 
 def sessions_idle_since(tx: Transaction, who: QuotaSubject, before: datetime) -> list[UploadSessionRecord]:
-    """The open sessions in a namespace, or of a principal, that nobody has used since `before`, the longest
+    """The open sessions in a namespace, or of a principal, that were not used since `before`, the longest
     idle first.
     """
     query = select(UploadRow).where(

@@ -86,7 +86,9 @@ def _moved_aliases(tx: Transaction, most: int) -> list[MovedAlias]:
 
 
 def _loaded(tx: Transaction, most: int) -> list[tuple[str, int]]:
-    """Of workers that nobody declared gone. Ten thousand workers have as many rows, whatever is stored."""
+    """How many workers serve each version, without those that were declared gone. Ten thousand workers have
+    as many rows, however many versions are stored.
+    """
     workers = func.count(func.distinct(ResidentRow.worker_id))
     query = (
         select(VersionRow.digest, workers)

@@ -93,7 +93,7 @@ def recounted(tx: Transaction, adapter: int, *owners: str) -> Iterator[None]:
 
 
 def computed(tx: Transaction) -> Use:
-    """What everybody uses, by the rows of files and versions. Takes a second for each million."""
+    """The use of all names, counted from the rows of files and versions. Takes a second for each million."""
     return _sum(
         tx.exec(
             select(FileRow.owner, FileRow.stored_by, func.sum(FileRow.size)).group_by(

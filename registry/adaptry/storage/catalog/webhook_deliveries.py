@@ -93,7 +93,7 @@ def find_new(tx: Transaction, now: datetime) -> list[NewMessages]:
 
 
 def add_new(tx: Transaction, messages: NewMessages, now: datetime) -> bool:
-    """Adds the messages, unless somebody else has; whether it did."""
+    """Adds the messages unless another process has; returns whether it did."""
     if not webhooks.advance(tx, messages.webhook, messages.was, messages.cursor):
         return False
     rows = [
@@ -210,7 +210,7 @@ def prune(tx: Transaction, before: datetime, limit: int) -> int:
 
 
 def _wanted(tx: Transaction, webhook: WebhookRecord, stored: Iterable[StoredEvent]) -> tuple[Event, ...]:
-    """Those that the webhook asks for, as far as its owner may read them now."""
+    """The events that the webhook selects and its owner may read now."""
     owner = webhooks.owner(tx, webhook.info.id)
     if owner is None:
         return ()

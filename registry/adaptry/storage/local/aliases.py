@@ -137,7 +137,7 @@ def _require_seen(name: AdapterName, alias: str, found: AliasTarget | None, was:
     if generation == was:
         return
     if found is None:
-        raise Conflict(f"{name}@{alias} does not exist (any more); look again and retry")
+        raise Conflict(f"{name}@{alias} does not exist, or no longer exists; look again and retry")
     seen = f"generation {was}" if was is not None else "absent"
     raise Conflict(
         f"{name}@{alias} is version {found.number} ({found.digest.brief}, generation {found.generation}), "

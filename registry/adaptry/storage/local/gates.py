@@ -58,7 +58,7 @@ _EVIDENCE_FIELDS = frozenset(EvidenceFact.model_fields)
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A move of an alias from where it was found to a version, by somebody, and with what request. A
+    """A move of an alias from its current version to another, its actor, and the request's conditions. A
     `policy`, as text, is tried in place of those in force.
     """
 
@@ -223,7 +223,7 @@ class _Gathering:
         if self.context.identity.name == LOCAL.name:
             return ApprovalFact(
                 group=group,
-                problem="nobody can approve in a registry that is opened as a folder, where users have no"
+                problem="approvals are not possible in a registry that is opened as a folder, which has no"
                 " names; promote through its server",
             )
         found = next((one for one in principals.groups(self.tx) if one.name == group), None)

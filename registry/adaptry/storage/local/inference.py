@@ -40,7 +40,7 @@ def _require_gateway(context: RegistryContext, stack: StackRef) -> None:
         name = part.ref.name
         if not gateway.may("inference.authorize", name, Facts(now=context.clock())):
             raise PermissionDenied(
-                f"{gateway.name} may not ask who uses adapters of {name.namespace!r} (inference.authorize);"
+                f"{gateway.name} may not authorize requests in {name.namespace!r} (inference.authorize);"
                 f" ask an owner of {name.namespace!r}"
             )
 

@@ -156,7 +156,7 @@ class LocalPolicies(Policies):
         adapter = self.context.writable_adapter(tx, name, "approve", alias=alias)
         if self.context.identity.name == LOCAL.name:
             raise Unsupported(
-                "nobody can approve in a registry that is opened as a folder, where users have no names;"
+                "approvals are not possible in a registry that is opened as a folder, which has no users;"
                 " approve through its server (--registry URL)"
             )
         return adapter, to_record(self.context.resolve(tx, Ref.of_revision(name, to)))

@@ -147,7 +147,7 @@ def _target(principal: PrincipalInfo) -> AuditTarget:
 def require_administrator(context: RegistryContext, what: str) -> None:
     """Raises `PermissionDenied`."""
     if not context.identity.may_administer:
-        raise PermissionDenied(f"{context.identity.name} may not {what[:200]}; it takes an administrator")
+        raise PermissionDenied(f"{context.identity.name} may not {what[:200]}; it requires an administrator")
 
 
 def managed_principal(context: RegistryContext, tx: Transaction, name: str, what: str) -> PrincipalRecord:
@@ -176,7 +176,7 @@ def require_administrator_left(tx: Transaction, could_administer: bool) -> None:
     """Raises `Conflict` if a change removes the last administrator."""
     if could_administer and not grants.has_administrator(tx):
         raise Conflict(
-            "nobody would be left to administer the registry; make somebody else an administrator first:"
+            "the registry would have no administrator left; make another user an administrator first:"
             " adaptry grant add NAME admin '*'"
         )
 

@@ -23,7 +23,9 @@ from adaptry.storage.webhooks.tries import EXPIRY, GONE, MOST_TRIES, next_try
 _SECONDS = 5.0  # for a try, from looking the name up to the end of the answer
 _ANSWER_BYTES = 64 << 10
 LEASE = timedelta(seconds=60)
-"""After this time, somebody else may send what its sender has not reported on: it must have died."""
+"""After this time, another process may send a message whose sender has not reported a result: it must have
+died.
+"""
 _SENDER = Identity("server")
 
 

@@ -1,6 +1,6 @@
-"""Records acts in the transaction of the change, without a lock: rows that nobody else writes to.
+"""Records entries in the transaction of the change, without a lock: each process inserts its own rows.
 
-`RegistryContext.write` states for whom a transaction is; a transaction without that is by somebody who opened
+`RegistryContext.write` states the actor of a transaction; a transaction without one is by a user who opened
 the catalog itself. The entries of a transaction are inserted together, at its end.
 """
 
@@ -60,7 +60,7 @@ def record(
     after: Values | None = None,
     by: str | None = None,
 ) -> None:
-    """Records an allowed act. `by` is who caused it, where that is somebody else than the caller."""
+    """Records an allowed action. `by` is its actor, if that is not the caller."""
     identity: Identity = tx.info.get(_ACTOR, LOCAL)
     row = entry_values(identity, action, target, at, REQUEST_ID.get(), by=by, before=before, after=after)
     tx.info.setdefault(_PENDING, []).append(row)

@@ -72,7 +72,7 @@ class Sequencer:
         the lease. One that seals once, and need not wait (`waits_for_lease` is False), takes no lease; it may
         stop after `most` entries.
 
-        Raises `Conflict` where the log was signed with another key, `CorruptData` where somebody altered what
+        Raises `Conflict` if the log was signed with another key, `CorruptData` if somebody altered what
         the next number depends on, `Unavailable`.
         """
         sealed = 0

@@ -1,4 +1,4 @@
-"""Rows of device sign-ins: programs that wait until somebody approves them in a browser."""
+"""Rows of device sign-ins: programs that wait for an approval in a browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adaptry.storage.catalog.rows.row import Moment, Row
 class DeviceSignInRow(Row, table=True):
     """A program that waits, by the SHA-256 of its device code, and the code that its user types.
 
-    Once somebody has decided, `decided_at` is set; `principal_id` is theirs if they approved. `token_until`
+    After the decision, `decided_at` is set; `principal_id` is the approving user's. `token_until`
     is when the token expires at the latest.
     """
 
