@@ -47,7 +47,7 @@ def test_commands_and_options_of_other_programs_stay_as_they_are(message: str) -
 
 
 def test_the_notes_of_a_result_name_arguments_too(tmp_path: Path) -> None:
-    made = adaptry.export(tiny_lora(tmp_path / "out"), engine="vllm", to=tmp_path / "for-vllm").made
+    made = adaptry.export(tiny_lora(tmp_path / "out"), engine="vllm", to=tmp_path / "for-vllm").result
     assert made.notes[0].endswith(
         "were not compared with it: pass the base with base=… (a folder, or the name of a registered base)"
     )

@@ -88,14 +88,14 @@ def verify_export(path: Path, key: VerifierKey | None = None, older: str | None 
     return check.report(None, notes[-1].checkpoint.size)
 
 
-def write_export(audit: AuditLog, where: AuditFilter, write: Callable[[str], object]) -> int:
+def write_export(audit: AuditLog, filters: AuditFilter, write: Callable[[str], object]) -> int:
     """Writes entries a line each, and after the whole log its checkpoints; returns how many entries.
 
     The log records the export. Raises `PermissionDenied`, `Invalid`.
     """
-    newest = audit.begin_export(where)
-    if not where.is_everything or newest.note is None:
-        return _write_pages(audit, where, write)
+    newest = audit.begin_export(filters)
+    if not filters.is_everything or newest.note is None:
+        return _write_pages(audit, filters, write)
     last = LogCheckpoint.parse(newest.note)
     count = 0
     for line in _sealed_lines(audit):

@@ -120,7 +120,7 @@ class AuditLog(ABC):
     @abstractmethod
     def list(
         self,
-        where: AuditFilter,
+        filters: AuditFilter,
         cursor: str | None = None,
         limit: int = 50,
         *,
@@ -129,7 +129,7 @@ class AuditLog(ABC):
         """Entries by their time, newest first, sealed or not. Raises `Invalid` for an unknown action."""
 
     @abstractmethod
-    def begin_export(self, where: AuditFilter) -> AuditCheckpoint:
+    def begin_export(self, filters: AuditFilter) -> AuditCheckpoint:
         """Records the caller's export of these entries, seals all entries, and returns the newest
         checkpoint.
         """

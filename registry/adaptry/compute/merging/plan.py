@@ -156,8 +156,8 @@ def _changes(bound: BoundInputs, method: MethodChoice | None, other_base: bool) 
     """The changes of all inputs: each its own for a weighted sum, or those that the method makes of them."""
     wanted = ChangeSet(bound.checkpoint, TiedSides(bound.checkpoint))
     if method is None:
-        for own in bound.each:
+        for own in bound.inputs:
             wanted.add(own)
     else:
-        wanted.add_combined(bound.each, combine_changes(method, bound.each, other_base))
+        wanted.add_combined(bound.inputs, combine_changes(method, bound.inputs, other_base))
     return wanted

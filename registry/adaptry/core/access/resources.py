@@ -67,9 +67,9 @@ def matches(name: str, names: str) -> bool:
     return name.startswith(names[:-1]) if names.endswith("*") else name == names
 
 
-def common_names(one: str, other: str) -> str | None:
+def common_names(first: str, second: str) -> str | None:
     """The names that are in both; None if there are none."""
-    for narrow, wide in ((one, other), (other, one)):
+    for narrow, wide in ((first, second), (second, first)):
         if wide.endswith("*") and narrow.startswith(wide[:-1]):
             return narrow
-    return one if one == other else None
+    return first if first == second else None

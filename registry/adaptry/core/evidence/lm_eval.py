@@ -51,7 +51,7 @@ def is_results(document: Mapping[str, Any]) -> bool:
 
 
 def read_results(
-    document: Mapping[str, Any], what: str, samples: Mapping[str, Digest] | None = None
+    document: Mapping[str, Any], label: str, samples: Mapping[str, Digest] | None = None
 ) -> ResultsReading:
     """Reads a file of results; `samples` are the files of samples by task. (`Any`: JSON.)
 
@@ -65,7 +65,7 @@ def read_results(
     config = mapping(document.get("config"))
     return ResultsReading(
         format="lm-eval",
-        values=require_values(values, what),
+        values=require_values(values, label),
         harness="lm-eval",
         harness_version=text(document.get("lm_eval_version")),
         harness_commit=text(document.get("git_hash")),
@@ -122,22 +122,22 @@ class DocumentScore:
     scores: Mapping[str, float]
 
 
-def read_samples(lines: Iterable[bytes], what: str) -> Iterator[DocumentScore]:
+def read_samples(lines: Iterable[bytes], label: str) -> Iterator[DocumentScore]:
     """Reads a file of samples line by line. Raises `Invalid` with the number of the line."""
     for position, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
-            raise Invalid(f"line {position} of {what} is longer than {MAX_LINE >> 20} MiB")
+            raise Invalid(f"line {position} of {label} is longer than {MAX_LINE >> 20} MiB")
         if not line.strip():
             continue
         try:
             document = json.loads(line, parse_constant=lambda name: None)
         except (ValueError, RecursionError):
-            raise Invalid(f"line {position} of {what} is not JSON") from None
+            raise Invalid(f"line {position} of {label} is not JSON") from None
         if not isinstance(document, dict) or not isinstance(document.get("metrics"), list):
-            raise Invalid(f"line {position} of {what} is not a document of lm-evaluation-harness")
+            raise Invalid(f"line {position} of {label} is not a document of lm-evaluation-harness")
         key = text(document.get("doc_hash")) or text(document.get("doc_id"))
         if key is None:
-            raise Invalid(f"line {position} of {what} has neither doc_hash nor doc_id")
+            raise Invalid(f"line {position} of {label} has neither doc_hash nor doc_id")
         scores = {
             name: value
             for name in document["metrics"]

@@ -37,11 +37,11 @@ class ResultsReading:
     revision: str = ""
 
 
-def read_json(data: bytes, what: str) -> Mapping[str, Any]:
+def read_json(data: bytes, label: str) -> Mapping[str, Any]:
     """The object in a JSON file. (`Any`: JSON.) Raises `Invalid`."""
-    document = strictjson.loads(data, _LIMITS, what, allow_nan=True)
+    document = strictjson.loads(data, _LIMITS, label, allow_nan=True)
     if not isinstance(document, dict):
-        raise Invalid(f"{what} is not a JSON object")
+        raise Invalid(f"{label} is not a JSON object")
     return document
 
 
@@ -84,13 +84,13 @@ def measured(**fields: object) -> EvidenceValue:
     return validated(EvidenceValue, None, **fields)
 
 
-def require_values(values: Iterable[EvidenceValue], what: str) -> tuple[EvidenceValue, ...]:
+def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[EvidenceValue, ...]:
     """Raises `Invalid` if there are none, or too many."""
     found = tuple(dict.fromkeys(values))
     if not found:
-        raise Invalid(f"{what} has no finite number that a metric is")
+        raise Invalid(f"{label} has no finite number that a metric is")
     if len(found) > MAX_VALUES:
-        raise Invalid(f"{what} has {len(found):,} values; at most {MAX_VALUES:,} of a file are evidence")
+        raise Invalid(f"{label} has {len(found):,} values; at most {MAX_VALUES:,} of a file are evidence")
     return found
 
 

@@ -247,7 +247,7 @@ def _unknown(token: _Token, is_call: bool) -> str:
     if token.text in _MACROS and is_call:
         return f"column {token.column}: conditions have no macros such as {token.text}()"
     what = "function" if is_call else "word"
-    near = suggestion(token.text, FUNCTIONS, shown="{}()")
+    near = suggestion(token.text, FUNCTIONS, template="{}()")
     return f"column {token.column}: unknown {what} {token.text[:40]}{near}" + (
         "" if near else f" (functions: {', '.join(FUNCTIONS)})"
     )

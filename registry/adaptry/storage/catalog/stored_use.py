@@ -53,13 +53,13 @@ def namespace_of(owner: str) -> QuotaSubject:
     return QuotaSubject("namespace", BASES if is_base else AdapterName.parse(owner).namespace)
 
 
-def find(tx: Reads, who: QuotaSubject) -> StoredUse:
+def find(tx: Reads, subject: QuotaSubject) -> StoredUse:
     """What they store now, and what their open uploads have reserved: each file once, however often it is
     being sent.
     """
-    asked = {"of_scope": who.scope, "of_name": who.name}
+    asked = {"of_scope": subject.scope, "of_name": subject.name}
     rows = run_select(tx, _FIND, asked)
-    uploads = run_select(tx, _OPEN_IN[who.scope], {"of_name": who.name})  # type: ignore[arg-type]
+    uploads = run_select(tx, _OPEN_IN[subject.scope], {"of_name": subject.name})  # type: ignore[arg-type]
     reserved = {(row.owner, row.digest): int(row.size) for row in uploads}
     stored, versions = (rows[0].bytes, rows[0].versions) if rows else (0, 0)
     return StoredUse(stored, versions, sum(reserved.values()), len(uploads))

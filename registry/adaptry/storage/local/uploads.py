@@ -72,7 +72,7 @@ class LocalUploads(Uploads):
             return False
         direct_from = DIRECT if self.context.presign_uploads else None
         return abandoned_uploads.drop_abandoned(
-            self.context.catalog, self.context.blobs, refused.who, self.context.clock(), direct_from
+            self.context.catalog, self.context.blobs, refused.subject, self.context.clock(), direct_from
         )
 
     def _opened(self, owner: Owner, digest: Digest, size: int) -> UploadSessionRecord | QuotaRefusal:

@@ -33,34 +33,34 @@ _action, _namespace = col(AuditEntryRow.action), col(AuditEntryRow.namespace)
 def page(
     tx: Transaction,
     namespaces: Sequence[str] | None,
-    where: AuditFilter,
+    filters: AuditFilter,
     cursor: str | None,
     limit: int,
     oldest_first: bool,
 ) -> Page[AuditEntry]:
     """What the readers of these namespaces, or of everything (None), see of what they ask for."""
-    found = [tx.exec(query).all() for query in queries(namespaces, where, cursor, limit, oldest_first)]
+    found = [tx.exec(query).all() for query in queries(namespaces, filters, cursor, limit, oldest_first)]
     merged = heapq.merge(*found, key=lambda row: (row.at, row.id), reverse=not oldest_first)
     rows = list(islice(_distinct(merged), limit + 1))
     last = rows[limit - 1] if len(rows) > limit else None
     return Page[AuditEntry](
         items=tuple(map(entry_of, rows[:limit])),
-        next=cursors.encode(f"{format_time(last.at)} {last.id}", _about(where, oldest_first))
+        next=cursors.encode(f"{format_time(last.at)} {last.id}", _about(filters, oldest_first))
         if last
         else None,
     )
 
 
 def queries(
-    namespaces: Sequence[str] | None, where: AuditFilter, cursor: str | None, limit: int, oldest_first: bool
+    namespaces: Sequence[str] | None, filters: AuditFilter, cursor: str | None, limit: int, oldest_first: bool
 ) -> list[SelectOfScalar[AuditEntryRow]]:
     """The queries whose merged rows are a page, one more than `limit` of each. Raises `Invalid`."""
-    shared = [*_time_conditions(where), *_plain_conditions(where)]
+    shared = [*_time_conditions(filters), *_plain_conditions(filters)]
     if cursor is not None:
-        shared.append(_beyond(cursors.decode(cursor, _about(where, oldest_first)), oldest_first))
+        shared.append(_beyond(cursors.decode(cursor, _about(filters, oldest_first)), oldest_first))
     found = (
         select(AuditEntryRow).where(*shared, *conditions).limit(limit + 1)
-        for conditions in _alternatives(namespaces, where)
+        for conditions in _alternatives(namespaces, filters)
     )
     if oldest_first:
         return [query.order_by(_at, _id) for query in found]
