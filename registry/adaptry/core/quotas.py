@@ -1,4 +1,4 @@
-"""Quotas: how much a namespace or a principal may store, and how often it may ask. Pure values and rules.
+"""Quotas: limits of storage and requests for namespaces and principals. Pure values and rules.
 
 A limit is a number, or None where nothing is set. What is set for a name counts before what is set for every
 name (`EVERY`), and that before the built-in limits. `UNLIMITED` lifts a limit that is set for every name.
@@ -23,7 +23,7 @@ RESERVED_SECONDS = 30.0
 
 
 class QuotaSubject(NamedTuple):
-    """Whose limit and whose use it is."""
+    """The namespace or principal that a limit applies to."""
 
     scope: QuotaScope
     name: str
@@ -33,7 +33,7 @@ class QuotaSubject(NamedTuple):
 
     @property
     def arguments(self) -> str:
-        """As `adaptry quota` takes it."""
+        """The arguments of `adaptry quota` for this name."""
         return self.name if self.scope == "namespace" else f"{self.name} --principal"
 
 
@@ -47,7 +47,7 @@ class QuotaLimits:
     requests: int | None = None
 
     def or_else(self, other: QuotaLimits) -> QuotaLimits:
-        """These limits, and those of `other` where nothing is set."""
+        """These limits, with those of `other` where none is set."""
         pairs = ((getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
         return QuotaLimits(*(ours if ours is not None else theirs for ours, theirs in pairs))
 

@@ -80,7 +80,7 @@ def sign_out(catalog: Catalog, token_sha256: str) -> None:
 
 
 def claim_due(catalog: Catalog, now: datetime | None = None) -> ExternalUser | None:
-    """The next user about whom the provider is to be asked again, by this caller alone for two minutes."""
+    """Claims the next user to confirm with the provider; no other caller gets the user for two minutes."""
     now = now or datetime.now(UTC)
     with catalog.write() as tx:
         return sign_ins.claim_due(tx, now - CONFIRM_AFTER, now)
@@ -97,7 +97,7 @@ def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> No
 
 
 def keep_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: str) -> None:
-    """Stores the token (sealed) with which the provider is asked next time."""
+    """Stores the sealed token for the next confirmation."""
     with catalog.write() as tx:
         if sign_ins.is_current(tx, external):
             sign_ins.set_refresh_token(tx, external, refresh_token)

@@ -1,4 +1,4 @@
-"""Which reader a file is for: by its name, and for other JSON files by what is in it."""
+"""Selects the reader for a results file: by name, and for other JSON files by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results as the Hub has them: `.eval_results/*.yaml`, and `model-index` at the head of a README."""
+"""Results in the Hub's formats: `.eval_results/*.yaml`, and `model-index` in the head of a README."""
 
 from __future__ import annotations
 

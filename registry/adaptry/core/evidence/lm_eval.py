@@ -147,7 +147,9 @@ def read_samples(lines: Iterable[bytes], label: str) -> Iterator[DocumentScore]:
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a file that comes in pieces. One that is too long comes cut, and its reader refuses it."""
+    """The lines of a file that arrives in chunks. A line that is too long is cut, and its reader refuses
+    it.
+    """
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""What a reader makes of a file of results: values, and what the file states about the whole run.
+"""The result of reading a results file: its values, and facts about the whole run.
 
 Readers are pure functions of bytes. They take what programs write, unmodified; a malformed file is `Invalid`
 with a sentence, and the size of what is read is limited.
@@ -56,7 +56,7 @@ def mappings(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 def number(value: object) -> float | None:
-    """The value if it is a finite number, else None; `true` is no number."""
+    """The value if it is a finite number, else None; `true` is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,7 +1,8 @@
-"""What training and experiment trackers write: `trainer_state.json`, MLflow's metric files, W&B's summary.
+"""Readers for training and experiment trackers: `trainer_state.json`, MLflow's metric files, W&B's summary.
 
 Histories become curves: a value for each step. A long curve keeps evenly chosen points, the last among them;
-the stored file has all of them. Bookkeeping (rates, run times, counters) is no evidence and is left out.
+the stored file has all of them. Bookkeeping values (rates, run times, counters) are not evidence and are left
+out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Evidence as it is added: the numbers that one file of results has, and how they were measured.
+"""Evidence to add: the numbers in one results file, and how they were measured.
 
 A file is added unmodified and stored; its numbers become `EvidenceValue`s. What a file does not state stays
 None and is never guessed.

@@ -1,4 +1,4 @@
-"""What a decision about an alias is made from: the evidence, approvals and verdicts that its conditions name.
+"""The facts behind a decision about an alias: the evidence, approvals and verdicts that its conditions name.
 
 The conditions and these facts alone give the decision, so it can be repeated years later. Files of samples
 are represented by their digest, and by what a comparison needs of them.

@@ -33,7 +33,7 @@ class OutgoingRefused(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class OutgoingResponse:
-    """An answer, of any status. The names of headers are in lower case."""
+    """A response with any status. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -87,7 +87,7 @@ class GuardedConnector:
             ) from error
 
     def _resolve(self, where: OutgoingUrl, deadline: float) -> list[Address]:
-        """Raises `OutgoingRefused` if any address of the host is not allowed: which one is used is chance."""
+        """Raises `OutgoingRefused` if any address of the host is not allowed: any of them may be used."""
         addresses = _look_up(where, deadline)
         for address in addresses:
             if is_inside(address, self._allowed):
@@ -154,7 +154,7 @@ def _connect(addresses: Sequence[Address], port: int, deadline: float) -> socket
 
 @contextmanager
 def _ended_at(opened: socket.socket, deadline: float) -> Iterator[None]:
-    """Cuts the connection at the deadline: a timeout of a socket is one of each call, not of all together."""
+    """Closes the connection at the deadline: a socket's timeout applies to each call, not to all together."""
     held = opened.dup()  # TLS takes the other one over
 
     def cut() -> None:

@@ -1,4 +1,4 @@
-"""What is live now, in figures for monitoring. Each query reads at most `most` rows by an index, or counts.
+"""Figures of the current state, for monitoring. Each query reads at most `most` rows by an index, or counts.
 
 Nothing here depends on how many versions there are: those are counted by `stored_use`.
 """
@@ -37,7 +37,7 @@ class MovedAlias(NamedTuple):
 
 
 class OpenRollout(NamedTuple):
-    """A rollout that is not over, and the step that it is at."""
+    """A running rollout and its current step."""
 
     adapter: str
     alias: str
@@ -46,7 +46,7 @@ class OpenRollout(NamedTuple):
 
 
 class LiveFigures(NamedTuple):
-    """`loaded` is the number of workers by a version's digest; `used` is who stores, bytes and versions."""
+    """`loaded` is the number of workers by version digest; `used` is bytes and versions by name."""
 
     versions: int
     aliases: int

@@ -21,12 +21,12 @@ _EVERY = select_columns(_QUOTAS).order_by(_QUOTAS.c.scope, _QUOTAS.c.name)
 
 
 def own(tx: Reads, subject: QuotaSubject) -> QuotaLimits | None:
-    """What is set for this very name; None if nothing is."""
+    """The limits set for exactly this name; None if there are none."""
     return _by_name(tx, subject).get(subject.name)
 
 
 def effective(tx: Reads, subject: QuotaSubject) -> QuotaLimits:
-    """What is set for the name, else for every name."""
+    """The limits set for the name, else those for every name."""
     found = _by_name(tx, subject)
     return found.get(subject.name, QuotaLimits()).or_else(found.get(EVERY, QuotaLimits()))
 
@@ -53,7 +53,7 @@ def put(tx: Transaction, subject: QuotaSubject, limits: QuotaLimits, at: datetim
 
 
 def remove(tx: Transaction, subject: QuotaSubject) -> None:
-    """Takes back what is set for the name."""
+    """Removes the limits of the name."""
     tx.execute(
         delete(QuotaRow).where(col(QuotaRow.scope) == subject.scope, col(QuotaRow.name) == subject.name)
     )

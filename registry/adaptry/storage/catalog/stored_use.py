@@ -1,4 +1,4 @@
-"""What namespaces and principals store: counters, changed in the transaction of each change.
+"""Storage use of namespaces and principals: counters, updated in each change's own transaction.
 
 A namespace pays for every file of each of its adapters, once for each adapter that has it, even if others
 have the same bytes; a principal pays for the files that it sent, and for the versions that it pushed. So
@@ -66,7 +66,7 @@ def find(tx: Reads, subject: QuotaSubject) -> StoredUse:
 
 
 def add_file(tx: Transaction, owner: str, size: int, by: str | None) -> None:
-    """An owner has a file more (with a negative size: less), which `by` sent."""
+    """Adds a file that `by` sent to an owner's use (a negative size removes it)."""
     _add(tx, namespace_of(owner), size, 0)
     if by is not None:
         _add(tx, QuotaSubject("principal", by), size, 0)

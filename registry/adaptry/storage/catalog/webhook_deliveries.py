@@ -33,7 +33,7 @@ _AT_ONCE = 100  # rows that are looked at together
 
 @dataclass(frozen=True, slots=True)
 class NewMessages:
-    """Events that a webhook is to be sent, out of those after `was` and up to `cursor`."""
+    """The events after `was` and up to `cursor` that a webhook is to be sent."""
 
     webhook: int
     was: int
@@ -76,7 +76,7 @@ class Outcome:
 
 
 def find_new(tx: Transaction, now: datetime) -> list[NewMessages]:
-    """What is to be sent of the events that no messages were made of yet, at most `events.SPAN` each."""
+    """New messages for the events that have none yet, of at most `events.SPAN` events for each webhook."""
     newest = events.newest(tx)
     read: dict[int, tuple[StoredEvent, ...]] = {}
     found = []
@@ -129,8 +129,8 @@ def next_due(tx: Transaction, webhook: int) -> datetime | None:
 def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> ClaimedDelivery | None:
     """The webhook's next message; None if none is due.
 
-    On the way, messages fail that may not be tried again, and those about events that the owner may not read
-    any more are withheld.
+    On the way, messages fail that may not be tried again, and those about events that the owner may no
+    longer read are withheld.
     """
     record = webhooks.find(tx, webhook, now)
     if record is None or record.info.disabled_at is not None:

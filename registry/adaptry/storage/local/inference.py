@@ -1,4 +1,5 @@
-"""Rights at inference: may the holder of a token use a model, asked by a gateway that has another token.
+"""Authorization of inference requests: whether the holder of a token may use a model, for a gateway with its
+own token.
 
 The token's rights are looked up for each question, so that a right that is taken away is gone when the
 gateway asks again. Neither errors nor the audit log contain the token.

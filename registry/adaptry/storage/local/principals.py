@@ -166,7 +166,7 @@ def managed_principal(context: RegistryContext, tx: Transaction, name: str, what
 
 
 def require_in_namespace(context: RegistryContext, action: Action, namespace: str) -> None:
-    """Raises `PermissionDenied` for those without `action` in the whole namespace."""
+    """Raises `PermissionDenied` if the caller lacks `action` in the whole namespace."""
     decision = context.identity.decide(action, namespace, None, Facts(now=context.clock()))
     if not decision.is_allowed:
         raise PermissionDenied(f"{context.identity.name} may not do this in {namespace!r}: {decision.reason}")

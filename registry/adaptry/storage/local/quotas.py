@@ -1,4 +1,4 @@
-"""The part of a local registry about quotas: what is set, and whether there is room.
+"""The part of a local registry about quotas: their limits, and whether there is room.
 
 Limits hold for stored principals. Whoever works in the registry's own folder is not limited, but for the
 number of uploads that a namespace has open; what they store counts all the same.
@@ -39,7 +39,7 @@ _NO_LIMITS = QuotaLimits()
 
 
 class QuotaRefusal(NamedTuple):
-    """Whose limit is reached, and the error that says so."""
+    """The name whose limit is reached, and the error."""
 
     subject: QuotaSubject
     error: AdaptryError
@@ -137,7 +137,7 @@ def require_bytes(context: RegistryContext, tx: Reads, namespace: str, size: int
 
 
 def require_namespace_within(context: RegistryContext, tx: Transaction, namespace: str) -> None:
-    """Raises `QuotaExceeded` where the namespace holds more than it may, after something was moved to it."""
+    """Raises `QuotaExceeded` if the namespace exceeds its limits after an adapter was moved to it."""
     for subject, limits in _limited(context, tx, namespace):
         if subject.scope == "namespace":
             use = stored_use.find(tx, subject)
@@ -147,7 +147,7 @@ def require_namespace_within(context: RegistryContext, tx: Transaction, namespac
 def _limited(
     context: RegistryContext, tx: Reads, namespace: str
 ) -> Iterator[tuple[QuotaSubject, QuotaLimits]]:
-    """The namespace and the caller, as far as they are limited."""
+    """The namespace and the caller, if they are limited, with their limits."""
     identity = context.identity
     place = QuotaSubject("namespace", namespace)
     if identity.principal is None:
@@ -160,7 +160,7 @@ def _limited(
 
 
 def _without(tx: Transaction, use: StoredUse, owner: Owner, digest: Digest) -> StoredUse:
-    """The use, without what another session has reserved for the same bytes."""
+    """The use, without the bytes that another session has reserved for the same file."""
     reserved = files.reserved_bytes(tx, owner, digest)
     return StoredUse(use.bytes, use.versions, max(0, use.reserved - reserved), use.uploads)
 

@@ -1,4 +1,5 @@
-"""The sender: one thread that makes messages of new events, and one thread for each webhook with some due.
+"""The sender: one thread that creates messages for new events, and one thread for each webhook with messages
+due.
 
 So a receiver that is slow or dead only delays its own messages. At most 64 webhooks are served at once, and
 at most half of them are ones whose last try failed. Any number of processes may run a sender on one catalog.
@@ -50,7 +51,7 @@ def sending_webhooks(
 
 
 class WebhookSender:
-    """`run` works until `stop`; `run_round` is one look at what there is to do."""
+    """`run` works until `stop`; `run_round` is one pass."""
 
     def __init__(
         self, catalog: Catalog, connector: GuardedConnector, clock: Callable[[], datetime] = utc_now
@@ -81,12 +82,14 @@ class WebhookSender:
             thread.join()
 
     def stop(self) -> None:
-        """Lets tries under way end, which takes a few seconds at most."""
+        """Waits for deliveries in flight, a few seconds at most."""
         self._is_stopping.set()
         self._catalog.notifier.notify()
 
     def run_round(self) -> float:
-        """Makes messages of new events, and starts what is due. The seconds until something else is due."""
+        """Creates messages for new events, and starts due deliveries. Returns the seconds until the next is
+        due.
+        """
         now = self._clock()
         with self._catalog.read() as tx:
             found = webhook_deliveries.find_new(tx, now)
@@ -105,7 +108,7 @@ class WebhookSender:
         return min([_POLL, *later])
 
     def wait_until_idle(self) -> None:
-        """Returns when nothing is being sent."""
+        """Returns when no message is being sent."""
         for thread in self._threads():
             thread.join()
 
@@ -123,7 +126,7 @@ class WebhookSender:
             thread.start()
 
     def _deliver(self, webhook: int) -> None:
-        """Sends what is due to one webhook, one message after the other."""
+        """Sends one webhook's due messages, one after the other."""
         try:
             while not self._is_stopping.is_set():
                 if not deliver_next(self._catalog, self._connector, webhook, self._clock):

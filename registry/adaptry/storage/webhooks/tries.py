@@ -1,4 +1,4 @@
-"""When a message is tried again: at most eight tries within a day, at growing intervals with a random part.
+"""The retry schedule of messages: at most eight attempts within a day, at growing intervals with jitter.
 
 Pure functions of values; the caller passes times and the random number.
 """

@@ -1,4 +1,4 @@
-"""An entry as it lies in a row, and as it is read."""
+"""Converts between audit entries and their rows."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def page(
     limit: int,
     oldest_first: bool,
 ) -> Page[AuditEntry]:
-    """What the readers of these namespaces, or of everything (None), see of what they ask for."""
+    """The entries that match the filters, for readers of these namespaces, or of everything (None)."""
     found = [tx.exec(query).all() for query in queries(namespaces, filters, cursor, limit, oldest_first)]
     merged = heapq.merge(*found, key=lambda row: (row.at, row.id), reverse=not oldest_first)
     rows = list(islice(_distinct(merged), limit + 1))
@@ -68,7 +68,7 @@ def queries(
 
 
 def sealed(tx: Transaction, start: int, limit: int) -> tuple[AuditEntry, ...]:
-    """Sealed entries in the order of their numbers. Raises `CorruptData` for a time that is none."""
+    """Sealed entries in the order of their numbers. Raises `CorruptData` for a malformed time."""
     query = select(AuditEntryRow).where(_seq >= start).order_by(_seq).limit(limit)
     try:
         return tuple(map(entry_of, tx.exec(query)))
@@ -135,7 +135,7 @@ def _wanted(where: AuditFilter) -> list[list[Condition]]:
 
 
 def _actions(text: str) -> list[str]:
-    """The actions that a filter means. Raises `Invalid` for one that is not in the table."""
+    """The actions that a filter selects. Raises `Invalid` for an unknown action."""
     scope = text.removesuffix("*")
     found = [text] if text in ACTIONS else [one for one in ACTIONS if one.startswith(scope)]
     if not found or (text not in ACTIONS and not text.endswith(".*")):
@@ -158,7 +158,7 @@ def _plain_conditions(where: AuditFilter) -> list[Condition]:
 
 
 def _beyond(place: str, oldest_first: bool) -> Condition:
-    """After the entry at which the last page ended. Raises `Invalid` for a place that is none."""
+    """Selects entries after the last page's end. Raises `Invalid` for a malformed cursor."""
     time, _, id = place.partition(" ")
     try:
         at = datetime.fromisoformat(time)

@@ -33,7 +33,7 @@ Values = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class AuditTarget:
-    """What an act is about; `namespace` is the one whose owners may read of it."""
+    """The target of an action; owners of `namespace` may read the entry."""
 
     resource: str
     namespace: str | None = None
@@ -41,12 +41,12 @@ class AuditTarget:
 
     @classmethod
     def of_grant(cls, resource: Resource) -> Self:
-        """What a grant is about, in its namespace if that is a single one."""
+        """The target of a grant, in its namespace if there is a single one."""
         return cls(str(resource), resource.namespaces if resource.is_one_namespace else None)
 
 
 def set_actor(tx: Session, identity: Identity) -> None:
-    """Whatever this transaction records is done by them."""
+    """Sets the actor of the entries that this transaction records."""
     tx.info[_ACTOR] = identity
 
 
@@ -67,7 +67,7 @@ def record(
 
 
 def write_pending(tx: Session) -> None:
-    """Inserts what the transaction has recorded; the catalog calls this before every commit."""
+    """Inserts the transaction's entries; the catalog calls this before every commit."""
     if pending := tx.info.pop(_PENDING, None):
         insert_values(tx, _ENTRIES, pending)
 
