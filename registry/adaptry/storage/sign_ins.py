@@ -1,8 +1,8 @@
 """Signs in users of an identity provider: their sessions, their groups, and the end of both.
 
-A session is a token of the kind `ses`, whose text nobody gets: the browser's cookie names its hash. Like all
-tokens made with it, it is valid while the provider confirms the user at least once an hour, for half a day at
-most. The provider's answers are verified before (`adaptry_api.sign_in`).
+A session is a token of the kind `ses`, whose text is never handed out: the browser's cookie has its hash.
+Like all tokens made with it, it is valid while the provider confirms the user at least once an hour, for half
+a day at most. The provider's answers are verified before (`adaptry_api.sign_in`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEPT = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedUser:
-    """A user as a provider's verified answer describes them; `names` are proposals for a name here, best
+    """A user as described by a provider's verified response; `names` are proposals for the name here, best
     first. `refresh_token` is sealed.
     """
 

@@ -1,8 +1,8 @@
 """CI jobs: reads the job from the claims of an ID token, and finds its publisher.
 
-Only what cannot change hands is trusted: the numbers of a repository and of its owner, never their names,
-which others may register after a rename. Jobs that run code from outside the repository, with the rights of
-the repository, are refused altogether.
+Only claims that cannot pass to others are trusted: the numbers of a repository and of its owner, never their
+names, which others may register after a rename. Jobs that run code from outside the repository, with the
+rights of the repository, are refused altogether.
 
 Sources: GitHub, "OpenID Connect reference"; GitLab, "ID token authentication".
 """

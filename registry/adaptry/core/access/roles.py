@@ -1,7 +1,7 @@
 """Roles: named sets of actions, in one table.
 
-A namespace's members have one of `MEMBER_ROLES`. `reader`, `writer` and `admin` are what tokens were made
-with before there were members, and mean what they meant.
+A namespace's members have one of `MEMBER_ROLES`. `reader`, `writer` and `admin` are the roles of tokens from
+versions without members, and have their old meaning.
 """
 
 from __future__ import annotations

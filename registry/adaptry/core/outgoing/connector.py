@@ -63,11 +63,10 @@ class GuardedConnector:
     def request(
         self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> OutgoingResponse:
-        """Sends a request; answers of every status are returned, redirects too.
-
-        Raises `Invalid` for a URL that is none, `OutgoingRefused`, and `Unavailable` if there is no complete
-        answer in time. Public messages contain neither addresses nor reasons, which would let strangers
-        explore the server's network.
+        """Sends a request; returns responses of any status, including redirects. Raises `Invalid` for a
+        malformed URL, `OutgoingRefused`, and `Unavailable` if there is no complete response in time. Public
+        messages contain neither addresses nor reasons, which would let strangers explore the server's
+        network.
         """
         where, deadline = OutgoingUrl.parse(url), time.monotonic() + self._seconds
         addresses = self._resolve(where, deadline)

@@ -54,7 +54,7 @@ def namespace_of(owner: str) -> QuotaSubject:
 
 
 def find(tx: Reads, subject: QuotaSubject) -> StoredUse:
-    """What they store now, and what their open uploads have reserved: each file once, however often it is
+    """The use of a name, and the bytes reserved by its open uploads: each file once, however often it is
     being sent.
     """
     asked = {"of_scope": subject.scope, "of_name": subject.name}

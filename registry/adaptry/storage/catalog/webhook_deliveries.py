@@ -1,11 +1,12 @@
 """Messages to webhooks in the catalog.
 
 The events are the outbox: they are written in the transaction of the change, numbered without gaps for
-readers, and never altered. A webhook's cursor says up to which of them messages were made. Whoever makes
-messages moves the cursor in the same transaction, from where it was seen: of two servers, one succeeds.
+readers, and never altered. A webhook's cursor is the last event for which messages were created. A process
+that creates messages moves the cursor in the same transaction, by compare-and-swap: of two servers, one
+succeeds.
 
-Whoever sends a message claims it by moving the time from which others may: nobody else sends it before, and
-if the sender dies, somebody does afterwards, with the same id.
+A sender claims a message by moving its due time: until then, no other process sends it. If the sender dies,
+another process sends the message afterwards, with the same id.
 """
 
 from __future__ import annotations

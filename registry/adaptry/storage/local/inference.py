@@ -1,8 +1,8 @@
 """Authorization of inference requests: whether the holder of a token may use a model, for a gateway with its
 own token.
 
-The token's rights are looked up for each question, so that a right that is taken away is gone when the
-gateway asks again. Neither errors nor the audit log contain the token.
+The token's rights are looked up for each check, so a removed right ends with the gateway's next check.
+Neither errors nor the audit log contain the token.
 """
 
 from __future__ import annotations

@@ -38,8 +38,9 @@ def utc_now() -> datetime:
 def sending_webhooks(
     catalog: Catalog, connector: GuardedConnector, clock: Callable[[], datetime] = utc_now
 ) -> Iterator[None]:
-    """A sender for as long as the block. What is being sent when it ends is sent again later if no outcome
-    is stored in time: with the same id."""
+    """Runs a sender during the block. A message in flight at its end is sent again later, with the same id,
+    if no outcome was stored in time.
+    """
     sender = WebhookSender(catalog, connector, clock)
     thread = threading.Thread(target=sender.run, name="adaptry-webhooks", daemon=True)
     thread.start()

@@ -68,9 +68,9 @@ class Sequencer:
         self._holder = holder or secrets.token_hex(8)
 
     def run(self, now: datetime, *, waits_for_lease: bool = True, most: int | None = None) -> int:
-        """Seals what waits, and signs. Returns how many entries were sealed: none while another process holds
-        the lease. One that seals once, and need not wait (`waits_for_lease` is False), takes no lease; it may
-        stop after `most` entries.
+        """Seals pending entries, and signs. Returns how many entries were sealed: none while another process
+        holds the lease. With `waits_for_lease` False, seals once and takes no lease; it may stop after `most`
+        entries.
 
         Raises `Conflict` if the log was signed with another key, `CorruptData` if somebody altered what
         the next number depends on, `Unavailable`.
@@ -122,9 +122,7 @@ class Sequencer:
             return len(unsealed)
 
     def _sign(self, now: datetime) -> None:
-        """Signs the log as it is sealed. Losing this in a power cut loses nothing: the next sequencer signs
-        the same.
-        """
+        """Signs the sealed log. If a power cut loses the signature, the next sequencer signs the same."""
         with self._catalog.read() as tx:
             row = _state_row(tx)
             peaks = _peaks(row)
