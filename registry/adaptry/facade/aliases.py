@@ -15,7 +15,7 @@ from adaptry.operations.promotion import PRODUCTION, AliasMoveResult
 def promote(
     registry: RegistryLike, ref: RefLike, *, to: str = PRODUCTION, only_from: int | None = None
 ) -> AliasMoveResult:
-    """Points an alias at the version that `ref` means now.
+    """Points an alias at the version that `ref` selects now.
 
         adaptry.promote(registry, "acme/tone@staging")  # to prod
         adaptry.promote(registry, "acme/tone@2", to="staging")
@@ -28,8 +28,8 @@ def promote(
 
     Raises:
         NotFound: there is no such version.
-        Conflict: the alias is not at `only_from`, someone else moved it meanwhile, or the version's state
-            does not allow aliases.
+        Conflict: the alias is not at `only_from`, someone else moved it in the meantime, or the version's
+            state does not allow aliases.
         InvalidRef: a malformed ref or alias.
         PermissionDenied, Unauthenticated, Unavailable.
     """
@@ -50,7 +50,7 @@ def rollback(registry: RegistryLike, ref: RefLike) -> AliasMoveResult:
 
     Raises:
         NotFound: there is no such alias, or it never moved.
-        Conflict: the alias moved meanwhile, or the earlier version's state does not allow aliases.
+        Conflict: the alias was moved in the meantime, or the earlier version's state does not allow aliases.
         Invalid: `ref` names a version, not an alias.
         PermissionDenied, Unauthenticated, Unavailable.
     """

@@ -28,9 +28,9 @@ def revoke(
 
     Raises:
         NotFound: there is no such version.
-        Invalid: `ref` is a bare name, whose meaning the recall itself would change; or the reason is too
+        Invalid: `ref` is a bare name, whose target the recall itself would change; or the reason is too
             short.
-        Conflict: someone else changed the state meanwhile, or the successor does not exist.
+        Conflict: someone else changed the state in the meantime, or the successor does not exist.
         PermissionDenied, Unauthenticated, Unavailable.
     """
     wanted = parse_ref(ref)
