@@ -179,7 +179,7 @@ class AppState:
         """Seals what the audit log got since the last time, unless another server of the registry does."""
         try:
             self._sequencer.run(datetime.now(UTC))
-        except (Conflict, CorruptData) as error:  # once a second, until somebody does something about it
+        except (Conflict, CorruptData) as error:  # logged once a second until it is fixed
             if not self._has_warned:
                 LOG.error("%s", error.message)
             self._has_warned = True

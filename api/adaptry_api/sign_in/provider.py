@@ -94,7 +94,7 @@ class OpenIdProvider:
     def user_of_refresh(self, sealed: str, subject: str) -> ConfirmedUser:
         """The user as the provider knows them now.
 
-        Raises `Unauthenticated` if it does not know them any more, and `Unconfirmed` or `Unavailable` if that
+        Raises `Unauthenticated` if it no longer confirms the user, and `Unconfirmed` or `Unavailable` if that
         could not be found out.
         """
         try:

@@ -101,7 +101,7 @@ def _forward_stderr(stream: IO[str], log: Callable[[str], None]) -> None:
 
 
 def _close_quietly(stream: IO[str]) -> None:
-    with contextlib.suppress(OSError):  # unsent input has no reader any more
+    with contextlib.suppress(OSError):  # no process reads the unsent input
         stream.close()
 
 

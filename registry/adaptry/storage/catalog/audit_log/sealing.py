@@ -72,7 +72,7 @@ class Sequencer:
         holds the lease. With `waits_for_lease` False, seals once and takes no lease; it may stop after `most`
         entries.
 
-        Raises `Conflict` if the log was signed with another key, `CorruptData` if somebody altered what
+        Raises `Conflict` if the log was signed with another key, `CorruptData` if entries were altered that
         the next number depends on, `Unavailable`.
         """
         sealed = 0
