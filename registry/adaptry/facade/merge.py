@@ -179,10 +179,12 @@ def merge(
     with lazily_opened(registry) as connected, shown_progress(progress) as bars:
         opened = open_merge(connected, recipe, sources, warn=warn, progress=bars)
         if to is None:
-            return plan_recipe(recipe, opened.checkpoint, opened.sources, opened.found)
+            return plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
         target = Path(to).expanduser()
         how = MergeOptions(device, kernel, hashing=hashing)
-        record = merge_recipe(recipe, opened.checkpoint, opened.sources, target, how, bars, opened.found)
+        record = merge_recipe(
+            recipe, opened.checkpoint, opened.sources, target, how, bars, opened.base_evidence
+        )
     return MergeResult(target, record)
 
 

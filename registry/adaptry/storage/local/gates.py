@@ -65,7 +65,7 @@ class Move:
     adapter: AdapterRecord
     alias: str
     to: VersionRecord
-    found: AliasTarget | None
+    current: AliasTarget | None
     by: str
     request: MoveRequest = AS_POLICIES_SAY
     policy: str | None = None
@@ -90,9 +90,9 @@ def decide(context: RegistryContext, tx: Transaction, move: Move) -> PromotionDe
         alias=move.alias,
         number=move.to.number,
         digest=move.to.digest,
-        was_number=move.found.number if move.found else None,
-        was_digest=move.found.digest if move.found else None,
-        generation=move.found.generation if move.found else None,
+        was_number=move.current.number if move.current else None,
+        was_digest=move.current.digest if move.current else None,
+        generation=move.current.generation if move.current else None,
         at=context.clock(),
         by=move.by,
         policies=found,
@@ -171,9 +171,9 @@ def is_rollback(tx: Transaction, move: Move) -> bool:
     last = events.last_of_alias(tx, move.adapter, move.alias)
     return (
         last is not None
-        and move.found is not None
+        and move.current is not None
         and last.kind == "alias.moved"
-        and last.detail.get("to") == str(move.found.digest)
+        and last.detail.get("to") == str(move.current.digest)
         and last.detail.get("was") == str(move.to.digest)
         and not last.detail.get("is_rollback")
     )

@@ -216,7 +216,7 @@ def _about(name: AdapterName, alias: str) -> AuditTarget:
 
 def _without_conditions(move: Move, context: RegistryContext) -> PromotionDecision:
     """The decision if there are no conditions."""
-    to, found = move.to, move.found
+    to, found = move.to, move.current
     return PromotionDecision(
         name=move.adapter.name,
         alias=move.alias,
