@@ -23,7 +23,7 @@ PARAMETERS = {
     "scope": "`namespace` or `principal`.",
     "task": "Only those of this task.",
     "metric": "Only those of this metric.",
-    "part": "`file`, the file of results, or `samples`, the file with the value of each document.",
+    "part": "`file`, the results file, or `samples`, the file with the value of each document.",
     "key": "A name, an id, or the first characters of an id.",
     "sort": "The order of the items.",
     "limit": "Maximum number of items in the page.",

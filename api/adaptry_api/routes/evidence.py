@@ -89,7 +89,7 @@ def get_evidence(id: int, registry: CallersRegistry) -> EvidenceInfo:
 def list_evidence_files(id: int, registry: CallersRegistry) -> tuple[FileEntry, ...]:
     """List the stored files of a value.
 
-    `file` is the file of results that it was read from. `samples` has the value of each document.
+    `file` is the results file that it was read from. `samples` has the value of each document.
     """
     return registry.evidence.files(id)
 

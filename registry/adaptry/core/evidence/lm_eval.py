@@ -34,7 +34,7 @@ MAX_LINE = 8 << 20
 
 
 def results_time(name: str) -> str | None:
-    """The time in the name of a file of results; None for another file."""
+    """The time in the name of a results file; None for another file."""
     match = _RESULTS.fullmatch(name)
     return match["time"] if match else None
 
@@ -53,7 +53,7 @@ def is_results(document: Mapping[str, Any]) -> bool:
 def read_results(
     document: Mapping[str, Any], label: str, samples: Mapping[str, Digest] | None = None
 ) -> ResultsReading:
-    """Reads a file of results; `samples` are the files of samples by task. (`Any`: JSON.)
+    """Reads a results file; `samples` are the files of samples by task. (`Any`: JSON.)
 
     Raises `Invalid`.
     """

@@ -17,13 +17,13 @@ from adaptry.core.evidence.values import MAX_TEXT, MAX_VALUES, EvidenceFormat, E
 from adaptry.core.validation import validated
 
 MAX_FILE = 32 << 20
-"""Bytes of a file of results."""
+"""Bytes of a results file."""
 _LIMITS = strictjson.JsonLimits(size=MAX_FILE, depth=64, nodes=2_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class ResultsReading:
-    """A file of results as it was read.
+    """A results file as it was read.
 
     `revision` is the commit or digest of the adapter that the file states, empty if it states none.
     """

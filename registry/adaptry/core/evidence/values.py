@@ -58,7 +58,7 @@ class EvidenceValue(BaseModel):
 
 
 class EvidenceFile(BaseModel):
-    """A file of results: its digest, its format, the program that wrote it, and its values.
+    """A results file: its digest, its format, the program that wrote it, and its values.
 
     `chat_template` is the hash that the program states of the template that it used.
     """

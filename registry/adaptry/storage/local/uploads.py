@@ -251,7 +251,7 @@ class LocalUploads(Uploads):
             return
         is_known = adapters.find(tx, owner) is not None
         if is_known and self.context.may("evidence.add", owner):
-            return  # a file of results; one that no evidence names is swept
+            return  # a results file; one that no evidence names is swept
         self.context.require("push", owner)
         if not is_known:  # refused now, before the bytes of the push are sent
             adapters.require_distinct_name(tx, owner)
