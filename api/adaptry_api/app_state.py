@@ -164,7 +164,7 @@ class AppState:
             tokens.record_use(self.catalog, used)
 
     def read_request_limits(self) -> None:
-        """Reads how many requests everybody may send; what other servers set is read every few seconds."""
+        """Reads the request limits of all names, every few seconds, since other servers may change them."""
         with self.catalog.read() as tx:
             self.request_limits.set_limits(quotas.every(tx))
 
@@ -186,7 +186,7 @@ class AppState:
         """Seals what the audit log got since the last time, unless another server of the registry does."""
         try:
             self._sequencer.run(datetime.now(UTC))
-        except (Conflict, CorruptData) as error:  # once a second, until somebody does something about it
+        except (Conflict, CorruptData) as error:  # logged once a second until it is fixed
             if not self._has_warned:
                 LOG.error("%s", error.message)
             self._has_warned = True

@@ -80,7 +80,7 @@ async def gateway(
         str | None, Header(alias=GATEWAY_HEADER, max_length=512, description="The gateway's own token.")
     ] = None,
 ) -> Identity:
-    """The identity of a gateway, which passes on somebody's request with their `Authorization` and adds a
+    """The identity of a gateway, which forwards a user's request with the user's `Authorization` and adds a
     token of its own in another header. Raises `Unauthenticated`, `TooManyRequests`.
     """
     state = app_state_of(request)
@@ -94,7 +94,9 @@ async def gateway(
 async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Identity:
     """The identity, if it is an administrator's. Raises `PermissionDenied` otherwise."""
     if not identity.may_administer:
-        raise PermissionDenied(f"{identity.name} may not do this; it takes an admin token for all namespaces")
+        raise PermissionDenied(
+            f"{identity.name} may not do this; it requires an admin token for all namespaces"
+        )
     return identity
 
 

@@ -232,4 +232,4 @@ def _require_type(request: Request, kind: str | None) -> None:
     if kind is not None and sent != kind:
         raise Unsupported(f"the body must be {kind}" + (f", not {sent[:80]!r}" if sent else ""))
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Unsupported("the body must not be compressed; send it as it is")
+        raise Unsupported("the body must not be compressed; send it uncompressed")

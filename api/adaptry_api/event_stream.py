@@ -108,7 +108,9 @@ class EventBroadcaster:
             waiting.wake()
 
     async def close(self) -> None:
-        """Returns when no thread reads the catalog any more, so that it can be closed, or after a timeout."""
+        """Returns when no thread reads the catalog any longer, so that it can be closed, or after a
+        timeout.
+        """
         if not self._reading:
             return
         self._is_closed = True

@@ -67,7 +67,7 @@ class QuickReads:
     def _serve(self) -> None:
         while reads := self._next():
             outcomes = [_outcome(read) for read in reads]
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, so no caller waits
                 reads[0].loop.call_soon_threadsafe(_settle, outcomes)
 
     def _next(self) -> list[_Read]:

@@ -35,9 +35,9 @@ class RequestLimits:
         self._limits = {who: one.requests for who, one in limits.items() if one.requests is not None}
 
     def admit(self, identity: Identity, namespace: str | None) -> None:
-        """Counts a request of somebody, about a namespace if its address names one. Raises `TooManyRequests`.
+        """Counts a principal's request, and the namespace that its address names. Raises `TooManyRequests`.
 
-        A namespace is only charged for its members, so that nobody else can use up its requests.
+        A namespace is charged only for requests of its members, so that others cannot use up its limit.
         """
         if not self._limits:
             return

@@ -48,7 +48,7 @@ class UploadSlots:
                     held.append(limiter)
             if len(held) < 2:
                 raise Busy(
-                    "this server is receiving as many uploads as it can at once; try again in a moment"
+                    "this server is already receiving its maximum number of uploads; try again in a moment"
                 )
             yield self._threads
         finally:

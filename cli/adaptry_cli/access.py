@@ -1,4 +1,4 @@
-"""`adaptry access explain`: why somebody may do something, or may not."""
+"""`adaptry access explain`: why a principal may or may not do something."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adaptry admin`: getting back into a registry, and replacing a lost key, on its own machine."""
+"""`adaptry admin`: recover access to a registry, or replace its audit key, on its own machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def admin() -> None:
 def recover(user: str, namespace: str | None, data: Path | None, catalog: str | None, as_json: bool) -> None:
     """Make USER an administrator, or the owner of a namespace, and print a token that is valid for a day.
 
-    For the day when nobody can administer the registry any more. USER is created if missing, and enabled if
+    Use this when nobody can administer the registry any longer. USER is created if missing, and enabled if
     disabled. The events and the audit log of the registry record it.
     """
     from adaptry.storage.maintenance.recovery import recover_access
@@ -52,11 +52,11 @@ def recover(user: str, namespace: str | None, data: Path | None, catalog: str | 
 @catalog_option
 @json_option
 def replace_audit_key(data: Path | None, catalog: str | None, as_json: bool) -> None:
-    """Let the audit log be signed with another key, for the day when its key is lost.
+    """Replace the audit log's signing key, if it was lost.
 
-    The next process that seals the log signs with the key that it has, and makes one if it has none. The log
-    records this. Old checkpoints stay valid under the old key; those who verify the log from outside need the
-    new one.
+    The next process that seals the log signs with its own key, and creates one if it has none. The log
+    records the replacement. Old checkpoints stay valid under the old key; outside auditors need the new
+    public key.
     """
     from adaptry.storage.maintenance.recovery import replace_log_key
 

@@ -1,7 +1,7 @@
 """Code shared by the commands about people and permissions: opening the registry, and tables.
 
-They work on a server's registry as on the folder that it serves. In the folder, whoever may open it is an
-administrator.
+They work on a server's registry and on the folder that it serves. In the folder, every user who can open it
+is an administrator.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def subject(name: str, is_group: bool) -> Subject:
     return validate_options(Subject, **{"group" if is_group else "principal": name})
 
 
-def print_principals(found: Iterable[PrincipalInfo]) -> None:
+def print_principals(principals: Iterable[PrincipalInfo]) -> None:
     print_table(
         ("name", "kind", "created", "by", "disabled"),
         (
@@ -77,12 +77,12 @@ def print_principals(found: Iterable[PrincipalInfo]) -> None:
                 one.created_by,
                 format_when(one.disabled_at) if one.disabled_at else "",
             )
-            for one in found
+            for one in principals
         ),
     )
 
 
-def print_grants(found: Iterable[GrantInfo]) -> None:
+def print_grants(grants: Iterable[GrantInfo]) -> None:
     print_table(
         ("id", "to", "permission", "resource", "if", "granted", "by"),
         (
@@ -95,7 +95,7 @@ def print_grants(found: Iterable[GrantInfo]) -> None:
                 format_when(one.created_at),
                 one.created_by,
             )
-            for one in found
+            for one in grants
         ),
         right=("id",),
     )

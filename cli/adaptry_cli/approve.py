@@ -1,4 +1,4 @@
-"""`adaptry approve`: consent that an alias moves to a version."""
+"""`adaptry approve`: approve the move of an alias to a version."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from adaptry_cli.times import exact_times_option, format_when
 def approve(
     registry: Registry, ref: Ref, alias: str, is_withdrawn: bool, is_list: bool, as_json: bool
 ) -> None:
-    """Approve that an alias (prod) moves from where it is now to a version.
+    """Approve the move of an alias (prod) from its current version to another.
 
     The approval is for exactly this version, and is void once the alias has moved. Policies count approvals
-    with approvals("GROUP"). Those of whoever pushed the version, or moves the alias, do not count.
+    with approvals("GROUP"). Approvals by the user who pushed the version or moves the alias do not count.
     """
     require_usage(not (is_withdrawn and is_list), "--withdraw and --list exclude each other")
     if is_list:

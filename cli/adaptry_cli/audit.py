@@ -1,4 +1,4 @@
-"""`adaptry audit`: who did what, who was denied it, and whether the record of that was altered."""
+"""`adaptry audit`: show, export and verify the audit log."""
 
 from __future__ import annotations
 
@@ -37,26 +37,28 @@ from adaptry_cli.times import exact_times_option, format_when
 def audit() -> None:
     """Show, export and verify the audit log.
 
-    It records every change, and every request that was denied. Administrators read all of it, owners what is
-    about their namespaces. docs/audit.md lists the actions.
+    It records every change, and every denied request. Administrators see all entries, owners those about
+    their namespaces. docs/audit.md lists the actions.
     """
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds options that choose entries, and passes `wanted`. (`Any`: each command has its arguments.)"""
 
-    @click.option("--actor", metavar="NAME", help="Only acts of this principal.")
+    @click.option("--actor", metavar="NAME", help="Only entries with this actor.")
     @click.option(
         "--action", metavar="ACTION", help="Only this action, or all of a scope: alias.move, 'token.*'."
     )
     @click.option(
         "--resource",
         metavar="REF",
-        help="Only what is about this namespace, adapter, alias (acme/tone@prod) or principal.",
+        help="Only entries about this namespace, adapter, alias (acme/tone@prod) or principal.",
     )
-    @click.option("--since", type=POINT_IN_TIME, help="Only acts since then: a time, or 24h, 7d ago.")
-    @click.option("--until", type=POINT_IN_TIME, help="Only acts before then: a time, or 24h, 7d ago.")
-    @click.option("--denied/--allowed", default=None, help="Only denied acts, or only allowed ones.")
+    @click.option("--since", type=POINT_IN_TIME, help="Only entries since this time, or since 24h or 7d ago.")
+    @click.option(
+        "--until", type=POINT_IN_TIME, help="Only entries before this time, or before 24h or 7d ago."
+    )
+    @click.option("--denied/--allowed", default=None, help="Only denied actions, or only allowed ones.")
     @functools.wraps(command)
     def chosen(
         *args: Any,
@@ -126,11 +128,11 @@ def ls(registry: Registry, wanted: AuditFilter, limit: int, as_json: bool) -> No
 )
 @administered_registry
 def export(registry: Registry, wanted: AuditFilter, to: Path | None) -> None:
-    """Export entries of the audit log as JSON, one a line.
+    """Export entries of the audit log as JSON, one per line.
 
-    Without options that choose entries, this is the whole log, and the last lines are its signed
-    checkpoints: `adaptry audit verify --file FILE` verifies it anywhere. With such options, it is the entries
-    alone, oldest first. The log records the export.
+    Without filters, exports the whole log, whose last lines are its signed checkpoints: `adaptry audit verify
+    --file FILE` verifies it anywhere. With filters, exports only the matching entries, oldest first. The log
+    records the export.
     """
     require_usage(to is None or not to.exists(), f"{to} exists already; name another file")
     target = sys.stdout.buffer if to is None else to.open("xb")  # UTF-8 everywhere
@@ -158,7 +160,7 @@ def export(registry: Registry, wanted: AuditFilter, to: Path | None) -> None:
 def checkpoint(registry: Registry, to: Path | None, as_json: bool) -> None:
     """Print the newest signed checkpoint of the audit log.
 
-    Keep it where nobody who administers the registry can change it: `adaptry audit verify --older FILE` then
+    Keep it where the registry's administrators cannot change it: `adaptry audit verify --older FILE` then
     proves that nothing before it was rewritten. It is a note in the form of C2SP tlog-checkpoint; --json also
     shows the key that verifies it.
     """
@@ -185,9 +187,9 @@ def checkpoint(registry: Registry, to: Path | None, as_json: bool) -> None:
 @click.option(
     "--older",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A checkpoint that was saved before; the log must begin with what it covers.",
+    help="A checkpoint saved earlier; the log must begin with the entries that it covers.",
 )
-@click.option("--key", metavar="KEY", help="The log's public key, as you know it; by default the registry's.")
+@click.option("--key", metavar="KEY", help="The log's public key. Default: the registry's.")
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry whose log is verified.")
 @click.pass_context
 @json_option
@@ -201,7 +203,7 @@ def verify(
 ) -> None:
     """Verify that the audit log was not altered.
 
-    Every entry must have the hash that it was sealed with, and all of them the roots of the signed
+    Every entry must match the hash it was sealed with, and all of them together the roots of the signed
     checkpoints. Names entries that were changed, removed or inserted; the exit code is 1 if there are any.
     """
     known = VerifierKey.parse(key) if key is not None else None
@@ -237,7 +239,7 @@ def _summary(report: AuditReport) -> str:
     if report.older is not None:
         parts.append(f"older checkpoint {report.older}")
     if report.unsealed:
-        parts.append(f"{_entries(report.unsealed)} not sealed yet, which nothing protects")
+        parts.append(f"{_entries(report.unsealed)} not sealed yet, and therefore not protected")
     if report.key is None and report.checkpoint is not None:
         parts.append("signatures not verified: pass --key")
     return "; ".join(parts)

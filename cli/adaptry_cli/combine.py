@@ -243,7 +243,7 @@ def _print_methods(as_json: bool) -> None:
                     "title": each.title,
                     "source": each.source,
                     "parameters": {
-                        name: {"default": parameter.default, "about": parameter.about}
+                        name: {"default": parameter.default, "about": parameter.description}
                         for name, parameter in each.parameters.items()
                     },
                 }

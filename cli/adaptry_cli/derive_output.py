@@ -109,7 +109,7 @@ def open_named_parent(
     progress: Progress,
     base: Callable[[], BaseRecord | None] | None = None,
 ) -> ParentAdapter:
-    """An adapter that an argument names, its weights at hand; a folder keeps the label that was typed.
+    """An adapter that an argument names, with its weights available; a folder keeps the label that was typed.
 
     `base`: the base that the call names, for commands that also take a GGUF file, whose names need one.
     Raises `NotFound`, `Invalid…`.

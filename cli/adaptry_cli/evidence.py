@@ -1,4 +1,4 @@
-"""`adaptry evidence`: what was measured of a version, from unmodified files of results."""
+"""`adaptry evidence`: what was measured of a version, from unmodified results files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def evidence() -> None:
 @registry_option
 @json_option
 def add(registry: Registry, ref: Ref, files: tuple[Path, ...], as_json: bool) -> None:
-    """Add files of results to a version, unmodified.
+    """Add results files to a version, unmodified.
 
     FILE is a file that lm-eval, transformers, TRL, Inspect, MLflow or W&B wrote, a file of .eval_results, a
     README with a model-index, or a folder with such files. Pass the samples_*.jsonl of lm-eval together with
@@ -109,7 +109,7 @@ def ls(registry: Registry, ref: Ref, task: str | None, metric: str | None, limit
 
 @evidence.command()
 @click.argument("id", metavar="ID", type=WholeNumber(1))
-@click.option("--file-to", metavar="FILE", type=click.Path(path_type=Path), help="Write the file of results.")
+@click.option("--file-to", metavar="FILE", type=click.Path(path_type=Path), help="Write the results file.")
 @click.option(
     "--samples-to",
     metavar="FILE",

@@ -161,7 +161,7 @@ def export(
         _print_plan(plan, as_json)
         return
     digest = str(output.pushed.version.digest) if output.pushed else None
-    _print_export(output.made, output.location, digest, as_json)
+    _print_export(output.result, output.location, digest, as_json)
 
 
 def _setting(

@@ -28,7 +28,7 @@ from adaptry_cli.out import format_count, format_size, json_option, print_answer
 @cleanup_registry_option
 @json_option
 def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> None:
-    """Delete files that no version needs any more.
+    """Delete files that no version needs.
 
     These are files of deleted adapters and of interrupted pushes. An unused file is first marked, and deleted
     by a run after the grace period if it is still unused. Pushes may continue. Works in the registry's

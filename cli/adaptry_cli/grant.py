@@ -1,4 +1,4 @@
-"""`adaptry grant`: what somebody may do beyond a role in a namespace."""
+"""`adaptry grant`: grants of single actions and roles, beyond a member's role."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def add(
 ) -> None:
     """Grant NAME a role or an action on the resources GLOB.
 
-    GLOB is `acme`, `team-*`, `acme/tone`, `acme/tone-*` or `*`. Every action also needs read there.
-    Every alias but prod: adaptry grant add NAME alias.move acme --if alias!=prod
+    GLOB is `acme`, `team-*`, `acme/tone`, `acme/tone-*` or `*`. Every action also needs `read` there.
+    To allow every alias but prod: adaptry grant add NAME alias.move acme --if alias!=prod
     """
     who = subject(name, is_group)
     request = validate_options(
@@ -65,12 +65,12 @@ def add(
 
 
 @grant.command()
-@click.option("--namespace", metavar="NAME", help="Only grants about this namespace by name.")
+@click.option("--namespace", metavar="NAME", help="Only grants that name this namespace.")
 @click.option("--of", "principal", metavar="NAME", help="Only grants to this principal.")
 @administered_registry
 @json_option
 def ls(registry: Registry, namespace: str | None, principal: str | None, as_json: bool) -> None:
-    """List grants, roles of members included."""
+    """List grants, including members' roles."""
     found = registry.grants.list(namespace, principal)
     if as_json:
         print_json(found)
@@ -83,6 +83,6 @@ def ls(registry: Registry, namespace: str | None, principal: str | None, as_json
 @administered_registry
 @json_option
 def rm(registry: Registry, id: int, as_json: bool) -> None:
-    """Take a grant back, by the id that `grant ls` shows. Running servers obey within five seconds."""
+    """Remove a grant, by the id that `grant ls` shows. Servers apply this within five seconds."""
     registry.grants.remove(id)
-    print_done({"revoked": id}, f"grant {id} is taken back", as_json)
+    print_done({"revoked": id}, f"removed grant {id}", as_json)

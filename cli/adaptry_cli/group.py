@@ -33,7 +33,7 @@ def create(registry: Registry, name: str, as_json: bool) -> None:
 @administered_registry
 @json_option
 def ls(registry: Registry, as_json: bool) -> None:
-    """List groups with their members: all for administrators, else one's own."""
+    """List groups with their members: all for administrators, otherwise your own."""
     found = registry.principals.groups()
     if as_json:
         print_json(found)
@@ -47,7 +47,7 @@ def ls(registry: Registry, as_json: bool) -> None:
 @administered_registry
 @json_option
 def add(registry: Registry, group: str, name: str, as_json: bool) -> None:
-    """Put NAME into a group."""
+    """Add NAME to a group."""
     registry.principals.set_membership(group, name, True)
     print_done({"group": group, "added": name}, f"{name} is in the group {group}", as_json)
 
@@ -58,7 +58,7 @@ def add(registry: Registry, group: str, name: str, as_json: bool) -> None:
 @administered_registry
 @json_option
 def rm(registry: Registry, group: str, name: str, as_json: bool) -> None:
-    """Take NAME out of a group. Running servers obey within five seconds."""
+    """Remove NAME from a group. Servers apply this within five seconds."""
     registry.principals.set_membership(group, name, False)
     print_done({"group": group, "removed": name}, f"{name} is no longer in the group {group}", as_json)
 
@@ -68,6 +68,6 @@ def rm(registry: Registry, group: str, name: str, as_json: bool) -> None:
 @administered_registry
 @json_option
 def delete(registry: Registry, name: str, as_json: bool) -> None:
-    """Delete a group, with everything that is granted to it."""
+    """Delete a group and its grants."""
     registry.principals.delete_group(name)
-    print_done({"deleted": name}, f"deleted the group {name} and what was granted to it", as_json)
+    print_done({"deleted": name}, f"deleted the group {name} and its grants", as_json)

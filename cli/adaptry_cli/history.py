@@ -29,7 +29,7 @@ from adaptry_cli.version_text import detail_text
 def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) -> None:
     """Show what happened to an adapter.
 
-    Lists pushes, moves of aliases, metrics and edits, each with who and when; newest first.
+    Lists pushes, moves of aliases, metrics and edits, each with its author and time; newest first.
     """
     events = collect_pages(lambda cursor, many: registry.adapters.history(name, cursor, many), limit)
     if as_json:

@@ -78,12 +78,12 @@ def ls(registry: Registry, as_json: bool) -> None:
 def rm(registry: Registry, name: str, as_json: bool) -> None:
     """Stop trusting an issuer that no publisher uses."""
     registry.publishers.remove_issuer(name)
-    print_done({"name": name}, f"the issuer {name} is not trusted any more", as_json)
+    print_done({"name": name}, f"the issuer {name} is no longer trusted", as_json)
 
 
 def _address(registry: Registry) -> str:
-    """The address of the server. Raises `Invalid` in a registry's folder, which has none."""
+    """The server's address. Raises `Invalid` in a registry's folder, which has no address."""
     url = getattr(registry, "url", None)
     if not isinstance(url, str):
-        raise Invalid("give --audience: the address of this registry, as its jobs use it")
+        raise Invalid("pass --audience: the address of this registry, as its jobs use it")
     return url

@@ -52,7 +52,7 @@ def watched_jobs(registry: Registry, ids: Sequence[str]) -> tuple[JobInfo, ...]:
 def watch(
     registry: Registry, ids: Sequence[str], as_json: bool, pause: Callable[[], None]
 ) -> tuple[JobInfo, ...]:
-    """Shows jobs until none of them is open any more; gives them as they ended."""
+    """Shows jobs until all of them have ended; returns them as they ended."""
     jobs = watched_jobs(registry, ids)
     if not jobs:
         print_err("no job is queued or running")

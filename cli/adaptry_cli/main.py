@@ -69,9 +69,9 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "policy": ("policy:policy", "Set and try the conditions for moves of an alias."),
         "approve": (
             "approve:approve",
-            "Approve that an alias (prod) moves from where it is now to a version.",
+            "Approve the move of an alias (prod) from its current version to another.",
         ),
-        "promotion": ("promotion:promotion", "List, show and replay decisions of moves."),
+        "promotion": ("promotion:promotion", "List, show and replay the decisions of gated moves."),
         "promote": ("promote:promote", "Move an alias (prod) to a version."),
         "rollback": ("rollback:rollback", "Move an alias back to the version it was at before."),
     },
@@ -81,7 +81,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "quarantine": ("quarantine:quarantine", "Withhold a version's files while it is investigated."),
         "revoke": (
             "revoke:revoke",
-            "Recall a version: nobody can pull its files any more, and engines unload it.",
+            "Recall a version: its files can no longer be pulled, and engines unload it.",
         ),
         "restore": ("restore:restore", "Make a version active again, or restore a registry from a backup."),
     },
@@ -162,7 +162,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "open": ("open:open_page", "Open an adapter's page in a browser."),
         "webhook": (
             "webhook:webhook",
-            "Send a namespace's events to other systems, signed, and see what became of them.",
+            "Send a namespace's events to other systems, signed, and see the deliveries.",
         ),
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
@@ -171,7 +171,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         ),
         "verify": ("verify:verify", "Look for damage in the registry."),
         "mend": ("mend:mend", "Repair what `adaptry verify` finds."),
-        "gc": ("gc:gc", "Delete files that no version needs any more."),
+        "gc": ("gc:gc", "Delete files that no version needs."),
         "migrate": (
             "migrate:migrate",
             "Update the schema of a registry's catalog, or move the catalog into PostgreSQL.",

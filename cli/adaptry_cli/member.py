@@ -1,4 +1,4 @@
-"""`adaptry member`: who has which role in a namespace, and who is accountable for it."""
+"""`adaptry member`: the members of a namespace with their roles, and its accountable user."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def ls(registry: Registry, namespace: str, as_json: bool) -> None:
 @member.command("set")
 @click.argument("namespace")
 @subject_options
-@click.option("--role", type=click.Choice(MEMBER_ROLES), required=True, help="What they may do there.")
+@click.option("--role", type=click.Choice(MEMBER_ROLES), required=True, help="Their role in the namespace.")
 @administered_registry
 @json_option
 def set_(registry: Registry, namespace: str, name: str, is_group: bool, role: str, as_json: bool) -> None:
-    """Give NAME a role in a namespace: add a member, or change one's role."""
+    """Add NAME to a namespace with a role, or change a member's role."""
     who = subject(name, is_group)
     change = validate_options(MemberChange, **who.model_dump(), role=role)
     registry.grants.set_member(namespace, change)
@@ -57,9 +57,9 @@ def set_(registry: Registry, namespace: str, name: str, is_group: bool, role: st
 @administered_registry
 @json_option
 def rm(registry: Registry, namespace: str, name: str, is_group: bool, as_json: bool) -> None:
-    """Remove NAME from a namespace. Running servers obey within five seconds.
+    """Remove NAME from a namespace. Servers apply this within five seconds.
 
-    What they have through a group or a single grant stays: `adaptry access explain` shows it.
+    Rights through a group or a single grant stay: `adaptry access explain` shows them.
     """
     who = subject(name, is_group)
     registry.grants.set_member(namespace, MemberChange(principal=who.principal, group=who.group, role=None))
@@ -73,13 +73,13 @@ def rm(registry: Registry, namespace: str, name: str, is_group: bool, as_json: b
 @member.command()
 @click.argument("namespace")
 @click.argument("name", required=False)
-@click.option("--nobody", is_flag=True, help="Name nobody.")
+@click.option("--nobody", is_flag=True, help="Clear the accountable user.")
 @administered_registry
 @json_option
 def accountable(registry: Registry, namespace: str, name: str | None, nobody: bool, as_json: bool) -> None:
     """Name the user who is accountable for a namespace. This gives them no rights."""
     if (name is None) != nobody:
-        raise click.UsageError("give either the user's NAME or --nobody")
+        raise click.UsageError("pass either the user's NAME or --nobody")
     registry.grants.set_accountable(namespace, name)
     print_done(
         {"namespace": namespace, "accountable": name},

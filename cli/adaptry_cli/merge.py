@@ -104,10 +104,12 @@ def merge(
         named = [parse_named(entry.source) for entry in recipe.inputs]
         opened = open_merge(connected, recipe, named, warn=warn, progress=bars)
         if dry_run:
-            plan = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.found)
+            plan = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
         else:
             how = MergeOptions(device, kernel, hashing=not no_hash)
-            record = carry_out(recipe, opened.checkpoint, opened.sources, output, how, bars, opened.found)
+            record = carry_out(
+                recipe, opened.checkpoint, opened.sources, output, how, bars, opened.base_evidence
+            )
     if dry_run:
         _print_plan(plan, as_json)
     else:

@@ -66,7 +66,7 @@ def _hint_of_ref(registry: Registry, ref: Ref) -> str:
             aliases = [one.alias for one in registry.aliases.list(ref.name)]
             if label in aliases or not aliases:
                 return ""
-            near = suggestion(label, aliases, shown=f"{ref.name}@{{}}")
+            near = suggestion(label, aliases, template=f"{ref.name}@{{}}")
             return near or f" (aliases: {', '.join(aliases)})"
         case Number(number):
             newest = registry.versions.list(ref.name, None, 1).items

@@ -40,7 +40,7 @@ def policy() -> None:
 
     A policy is for one adapter (acme/tone) or for all adapters of a namespace (acme); where both exist, both
     apply. Evaluating one needs the extra gates where the registry runs: pip install 'adaptry[gates]'.
-    docs/gates.md lists what conditions can say.
+    docs/gates.md explains how to write conditions.
     """
 
 
@@ -141,10 +141,10 @@ def try_(
     condition: str | None,
     as_json: bool,
 ) -> None:
-    """Show what would be promoted now, and why not; move nothing.
+    """Show whether versions meet the policies now; move nothing.
 
     With a version (acme/tone@3), shows each condition, and exits with 1 if the alias would not move. With a
-    name alone, shows the newest ten versions, one a line.
+    name alone, shows the newest ten versions, one per line.
     """
     from adaptry.core.gates.decision import verdict_sentence
     from adaptry_cli.decision_output import condition_lines
@@ -172,9 +172,7 @@ def try_(
 def rm(registry: Registry, scope: str, alias: str, as_json: bool) -> None:
     """Remove the policy of an alias; its versions stay in the history."""
     registry.policies.remove(scope, alias)
-    print_done(
-        {"scope": scope, "alias": alias}, f"{scope}@{alias} has no policy of its own any more", as_json
-    )
+    print_done({"scope": scope, "alias": alias}, f"{scope}@{alias} no longer has its own policy", as_json)
 
 
 def _try_all(

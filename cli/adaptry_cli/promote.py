@@ -33,12 +33,12 @@ from adaptry_cli.out import json_option
     "--if",
     "condition",
     metavar="EXPR",
-    help="Move the alias only if this condition is met, beside those of its policies.",
+    help="Move the alias only if this condition is met, in addition to its policies.",
 )
 @click.option(
     "--override",
     metavar="REASON",
-    help="Move the alias although conditions are not met. Takes the right policy.override.",
+    help="Move the alias although conditions are not met. Requires the right policy.override.",
 )
 @registry_option
 @json_option

@@ -1,4 +1,4 @@
-"""`adaptry promotion`: the decisions of moves that conditions decided, shown and replayed."""
+"""`adaptry promotion`: show and replay the decisions of gated moves."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @group()
 def promotion() -> None:
-    """List, show and replay decisions of moves.
+    """List, show and replay the decisions of gated moves.
 
-    A decision is kept for every move of an alias that has a policy, with the policy, the evidence and the
+    The registry records a decision for every move of an alias with a policy: the policy, the evidence and the
     results.
     """
 
@@ -122,7 +122,7 @@ def replay(
 ) -> None:
     """Compute a decision again from its record, and exit with 1 if the results differ.
 
-    FILE is what `promotion show --json` printed, perhaps from another registry. Needs the extra gates.
+    FILE is the output of `promotion show --json`, also from another registry. Needs the extra gates.
     """
     from adaptry.core.gates.replay import replay as replay_record
     from adaptry.operations.gates.evidence_check import missing_evidence

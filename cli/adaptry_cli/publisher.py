@@ -65,7 +65,7 @@ def add(
 ) -> None:
     """Let the jobs of a workflow push to an adapter.
 
-    Give --environment, --branch, or both. The adapter need not exist: the first job may create it.
+    Pass --environment, --branch, or both. The adapter need not exist: the first job may create it.
     """
     request = validate_options(
         PublisherRequest,
@@ -122,4 +122,4 @@ def ls(registry: Registry, name: str, as_json: bool) -> None:
 def rm(registry: Registry, name: str, id: int, as_json: bool) -> None:
     """Remove a publisher. Tokens of its jobs are refused within five seconds."""
     registry.publishers.remove(AdapterName.parse(name), id)
-    print_done({"adapter": name, "id": id}, f"publisher {id} of {name} may not push any more", as_json)
+    print_done({"adapter": name, "id": id}, f"publisher {id} of {name} may no longer push", as_json)

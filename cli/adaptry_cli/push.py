@@ -64,8 +64,8 @@ def push(
 
     DIR is a folder that PEFT's save_pretrained wrote, such as ./out. hf:ORG/NAME, or hf:ORG/NAME@REVISION, is
     an adapter on a hub. Prints the version and its digest. Pushing identical files returns the existing
-    version. Files that do not belong to an adapter (optimizer state, pickles) are left out and listed. Files
-    of results (trainer_state.json, results_*.json of lm-eval) become evidence of the version.
+    version. Files that do not belong to an adapter (optimizer state, pickles) are left out and listed.
+    Results files (trainer_state.json, results_*.json of lm-eval) become evidence of the version.
     """
     require_usage(
         force == (reason is not None), "--force and --reason TEXT go together: the reason is stored"

@@ -1,4 +1,4 @@
-"""`adaptry quota`: how much a namespace or a principal may store, and how often it may ask."""
+"""`adaptry quota`: limits of storage and requests for namespaces and principals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_LIMIT = "unlimited"
 
 
 class _Unlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
-    """What another type takes, or `unlimited`. (`Any`: click's own.)"""
+    """A parameter type that also accepts `unlimited`. (`Any`: click's own.)"""
 
     def __init__(self, limited: click.ParamType) -> None:  # type: ignore[type-arg]  # as above
         self.limited, self.name = limited, limited.name
@@ -35,8 +35,8 @@ class _Unlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable si
 def quota() -> None:
     """Show and set limits of storage and requests for namespaces and principals.
 
-    Limits hold for users of a server, not for work in the registry's own folder. docs/limits.md shows
-    who pays for what.
+    Limits apply to users of a server, not to work in the registry's own folder. docs/limits.md explains what
+    counts for whom.
     """
 
 
@@ -65,7 +65,7 @@ def show(registry: Registry, name: str, is_principal: bool, as_json: bool) -> No
 @administered_registry
 @json_option
 def ls(registry: Registry, as_json: bool) -> None:
-    """List the quotas that are set; for others than administrators, their own."""
+    """List the quotas that are set: all for administrators, otherwise your own."""
     found = registry.quotas.list()
     if as_json:
         print_json(found)
@@ -93,12 +93,12 @@ def set_(
 ) -> None:
     """Set limits of a namespace or a principal; other limits of NAME stay.
 
-    The NAME '*' sets the limits of all that have none of their own; `unlimited` lifts such a limit.
+    The NAME '*' sets the limits of all names without their own; `unlimited` exempts a name from such a limit.
     """
     given = {"bytes": size, "versions": versions, "uploads": uploads, "requests": requests}
     changes = {key: value for key, value in given.items() if value is not None}
     if not changes:
-        raise click.UsageError("give one or more of --bytes, --versions, --uploads, --requests")
+        raise click.UsageError("pass at least one of --bytes, --versions, --uploads and --requests")
     who = _subject(name, is_principal)
     (now,) = registry.quotas.list(who)
     kept = {key: getattr(now, key) for key in now.own}
@@ -118,7 +118,7 @@ def rm(registry: Registry, name: str, is_principal: bool, as_json: bool) -> None
     """Remove the limits that were set for NAME; the defaults apply again."""
     who = _subject(name, is_principal)
     registry.quotas.remove(who)
-    print_done({"scope": who.scope, "name": who.name}, f"no limit is set for {_words(who)} any more", as_json)
+    print_done({"scope": who.scope, "name": who.name}, f"removed the limits of {_words(who)}", as_json)
 
 
 def _subject(name: str, is_principal: bool) -> QuotaSubject:

@@ -99,9 +99,8 @@ def _print_status(found: RecallStatus) -> None:
         print_err(f"declared gone, without proof: {format_count(len(declared), 'worker')}")
     if unknown := {one.worker for one in found.lines if one.outcome == "unknown"}:
         print_err(
-            f"{', '.join(sorted(unknown)[:5])} may still serve it: no report arrives. A worker that"
-            " reports again"
-            " is told to drop the version. If its engine is gone: adaptry workers gone WORKER --reason TEXT"
+            f"{', '.join(sorted(unknown)[:5])} may still serve it: no report arrives. A worker that reports"
+            " again gets the recall. If its engine is gone: adaptry workers gone WORKER --reason TEXT"
         )
 
 

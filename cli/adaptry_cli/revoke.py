@@ -11,7 +11,7 @@ from adaptry_cli.state_change import set_state, state_options
 @command()
 @state_options
 def revoke(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
-    """Recall a version: nobody can pull its files any more, and engines unload it.
+    """Recall a version: its files can no longer be pulled, and engines unload it.
 
     The same weights cannot be pushed again in its namespace. Only administrators can read or restore the
     version.

@@ -204,9 +204,7 @@ def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None)
             continue
         return (info.names[0] if info.names else str(info.id)), connected().bases.record(info.id)
     served_names = ", ".join(names[:3]) or "no model"
-    raise NotFound(
-        f"the engine serves {served_names}, which the registry does not know as a base; pass --base NAME"
-    )
+    raise NotFound(f"the engine serves {served_names}, which is not a registered base; pass --base NAME")
 
 
 def _newest(connected: RegistryOpener, base: str, limit: int) -> Iterator[OpenedAdapter]:

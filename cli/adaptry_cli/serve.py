@@ -51,9 +51,10 @@ def serve(
 ) -> None:
     """Serve the registry over HTTP.
 
-    Prints the address when the server is ready, and the command that logs in with the administrator's token.
-    To a terminal it also prints a link that signs a browser on this machine in, once, within a minute.
-    Every caller needs a token; the first start writes an administrator's to a file in the registry's folder.
+    When the server is ready, prints its address, and the command that logs in with the administrator's token.
+    On a terminal, it also prints a link that signs in a browser on this machine; it works once, within a
+    minute. Every caller needs a token; the first start writes an administrator's to a file in the registry's
+    folder.
     """
     # (`Any`: each of the options has its field's type.)
     try:
@@ -93,12 +94,12 @@ def serve(
 
 
 def _sso(issuer: str | None, client_id: str | None, scopes: str, groups_claim: str) -> SsoSettings | None:
-    """The identity provider. Raises `UsageError` for half of one."""
+    """The identity provider. Raises `UsageError` if only one of its two options is passed."""
     from adaptry.core.settings import secret_or_env
     from adaptry_api.settings import SsoSettings
 
     if (issuer is None) != (client_id is None):
-        raise click.UsageError("--sso-issuer and --sso-client-id go together")
+        raise click.UsageError("pass --sso-issuer and --sso-client-id together")
     if issuer is None or client_id is None:
         return None
     secret = secret_or_env("ADAPTRY_SSO_CLIENT_SECRET")

@@ -80,23 +80,22 @@ _OPTIONS = (
         metavar="NETWORK",
         callback=_networks,
         help=(
-            "Let the server send requests of its own, such as for an issuer's keys, to this network that is"
-            " not public (CIDR block), also by plain http; may be repeated. Also ADAPTRY_ALLOW_OUTGOING,"
-            " separated by spaces."
+            "Allow the server's own requests, such as for an issuer's keys, to this private network (CIDR"
+            " block), also by plain http; may be repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by spaces."
         ),
     ),
     click.option(
         "--sso-issuer",
         envvar="ADAPTRY_SSO_ISSUER",
         metavar="URL",
-        help="The OpenID provider at which users sign in with a browser; also ADAPTRY_SSO_ISSUER.",
+        help="The OpenID provider through which users sign in with a browser; also ADAPTRY_SSO_ISSUER.",
     ),
     click.option(
         "--sso-client-id",
         envvar="ADAPTRY_SSO_CLIENT_ID",
         metavar="TEXT",
         help=(
-            "This server's name at the provider; also ADAPTRY_SSO_CLIENT_ID, and its secret in"
+            "This server's client id at the provider; also ADAPTRY_SSO_CLIENT_ID, and its secret in"
             " ADAPTRY_SSO_CLIENT_SECRET or the file ADAPTRY_SSO_CLIENT_SECRET_FILE."
         ),
     ),

@@ -23,7 +23,7 @@ def service_account() -> None:
 @administered_registry
 @json_option
 def create(registry: Registry, name: str, as_json: bool) -> None:
-    """Create a service account, which may do nothing yet: see `adaptry member set`."""
+    """Create a service account without rights; `adaptry member set` grants some."""
     created = registry.principals.create("service-account", name)
     if as_json:
         print_json(created)
@@ -48,7 +48,7 @@ def ls(registry: Registry, as_json: bool) -> None:
 @administered_registry
 @json_option
 def disable(registry: Registry, name: str, as_json: bool) -> None:
-    """Disable a service account: within five seconds, none of its tokens is valid."""
+    """Disable a service account: within five seconds, its tokens are refused."""
     registry.principals.set_disabled(name, True)
     print_done(
         {"name": name, "is_disabled": True},

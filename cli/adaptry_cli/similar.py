@@ -1,4 +1,4 @@
-"""`adaptry similar`: adapters that are nearly the same as one."""
+"""`adaptry similar`: find adapters that are nearly the same."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def similar(
 
 
 def _base_of(connected: RegistryOpener, subject: Source, parent: ParentAdapter) -> str:
-    """The base to look among: the version's, else the one that the config names."""
+    """The base whose adapters are searched: the version's, else the one that the config names."""
     if isinstance(subject, Ref):
         version = connected().versions.get(subject)
         if version.base_id or version.base_name:

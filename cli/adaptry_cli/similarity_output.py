@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 _OVER_ALL = "all modules"
 
 
-def print_distance(found: AdapterDistance, top: int) -> None:
+def print_distance(distance: AdapterDistance, top: int) -> None:
     """Over all modules, then the farthest ones."""
-    over_all = (found.distance, found.cosine, found.ratio)
-    shared = (found.conflict, found.column_overlap, found.row_overlap)
+    over_all = (distance.distance, distance.cosine, distance.ratio)
+    shared = (distance.conflict, distance.column_overlap, distance.row_overlap)
     rows = [(_OVER_ALL, *map(_text, over_all), "", *map(_text, shared))]
-    rows += [_distance_row(module) for module in found.modules[:top]]
+    rows += [_distance_row(module) for module in distance.modules[:top]]
     columns = ("module", "distance", "cosine", "norm ratio", "ranks", *_SHARED)
     print_table(
         columns,
@@ -27,8 +27,8 @@ def print_distance(found: AdapterDistance, top: int) -> None:
         cut=("module",),
         drop=("row overlap", "column overlap", "ranks", "norm ratio"),
     )
-    _tell_left_out(len(found.modules), top)
-    for note in found.notes:
+    _tell_left_out(len(distance.modules), top)
+    for note in distance.notes:
         print_err(f"note: {note}")
 
 

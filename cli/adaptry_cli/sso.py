@@ -1,4 +1,4 @@
-"""`adaptry sso`: groups and users of the identity provider at which people sign in."""
+"""`adaptry sso`: groups and users of the identity provider."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from adaptry_cli.times import format_when
 def sso() -> None:
     """Map groups of the identity provider, and link its users; administrators only.
 
-    Members of a mapped group may sign in, and join the group here at every sign-in. What the group may do is
-    granted with `adaptry member set` and `adaptry grant add`.
+    Members of a mapped group may sign in, and are added to the group here at every sign-in. To grant the
+    group rights, use `adaptry member set` and `adaptry grant add`.
     """
 
 
@@ -29,7 +29,7 @@ def sso() -> None:
 @administered_registry
 @json_option
 def map_(registry: Registry, claim: str, group: str, as_json: bool) -> None:
-    """Let members of a group of the provider, as its claim names it, join the existing GROUP."""
+    """Map a group of the provider, named as in its claim, to the existing GROUP."""
     mapped = registry.sso.map_group(validate_options(ProviderGroupRequest, claim=claim, group=group))
     if as_json:
         print_json(mapped)
@@ -57,9 +57,9 @@ def ls(registry: Registry, as_json: bool) -> None:
 @administered_registry
 @json_option
 def unmap(registry: Registry, claim: str, as_json: bool) -> None:
-    """Remove a mapping. Members stay in the group until `adaptry group remove`."""
+    """Remove a mapping. Members stay in the group until `adaptry group rm`."""
     registry.sso.unmap_group(claim)
-    print_done({"claim": claim}, f"members of {claim} join no group any more", as_json)
+    print_done({"claim": claim}, f"{claim} is no longer mapped to a group", as_json)
 
 
 @sso.command()
@@ -82,7 +82,7 @@ def link(registry: Registry, user: str, issuer: str, subject: str, as_json: bool
 @administered_registry
 @json_option
 def users(registry: Registry, as_json: bool) -> None:
-    """List everybody who is linked or has signed in."""
+    """List the users who are linked or have signed in."""
     found = registry.sso.list_users()
     if as_json:
         print_json(found)

@@ -1,7 +1,7 @@
 """Tables and lists of facts on stdout, laid out for the terminal; complete and unwrapped into pipes.
 
 On a narrow terminal, texts that a table names as `cut` end in an ellipsis, then the columns named in `drop`
-are left out, the first of them first, and a line on stderr names them. A number is shown whole or not at all.
+are left out, the first of them first, and a line on stderr names them. Numbers are never cut.
 Colour marks what needs attention (`styles.py`).
 """
 

@@ -22,14 +22,17 @@ _HUB = "hf_"
 def token() -> None:
     """Create, list and revoke tokens.
 
-    Works on a server, and on the folder that `adaptry serve` serves, on its machine, also while it runs.
+    Works against a server, and on its machine in the folder that it serves, even while it runs.
     """
 
 
 @token.command()
 @click.argument("name")
 @click.option(
-    "--for", "principal", metavar="NAME", help="Whose token it is; then NAME is only the token's name."
+    "--for",
+    "principal",
+    metavar="NAME",
+    help="The principal of the token; the argument NAME is then only a label.",
 )
 @click.option(
     "--only",
@@ -39,7 +42,11 @@ def token() -> None:
     help="With --for: limit the token to this; may be repeated.",
 )
 @click.option(
-    "--on", "resources", multiple=True, metavar="GLOB", help="With --for: limit it to these; may be repeated."
+    "--on",
+    "resources",
+    multiple=True,
+    metavar="GLOB",
+    help="With --for: limit the token to these resources; may be repeated.",
 )
 @click.option(
     "--role",
@@ -47,7 +54,11 @@ def token() -> None:
     help="Without --for: the role to grant to the user NAME, who is created if missing.  [default: reader]",
 )
 @click.option(
-    "--namespace", "namespaces", multiple=True, metavar="GLOB", help="Where to grant it; may be repeated."
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    metavar="GLOB",
+    help="Without --for: the namespaces in which to grant the role; may be repeated.",
 )
 @click.option(
     "--days",
@@ -78,24 +89,24 @@ def create(
 ) -> None:
     """Create a token, and print it. It cannot be shown again.
 
-    A token is a credential of a user, a service account or a worker, and can do no more than they can.
-    With --for, it is theirs, and --only and --on narrow it. Administrators may give --namespace instead: then
-    NAME is the person or program that will use the token. The user NAME (with the role worker: the worker) is
-    created if missing and granted the role there, and the token is limited to that. The history shows the
-    user with every change made with the token. The token is valid with and without the prefix `hf_`.
+    A token is a credential of a user, a service account or a worker, and has at most their rights. --for
+    names this principal, and --only and --on limit the token further. Administrators may pass --namespace
+    instead: then NAME is the principal. The user NAME (with --role worker: the worker) is created if missing
+    and granted the role in the namespace, and the token is limited to that. The history names the principal
+    of every change made with the token. The token is valid with and without the prefix `hf_`.
     """
     if principal is None:
         require_usage(
             bool(namespaces),
-            "give --for NAME, whose token it is, or --namespace GLOB (acme, team-*, or * for all): where to"
-            " grant the role to the user",
+            "pass --for NAME, the token's principal, or --namespace GLOB (acme, team-*, or * for all), where"
+            " the role is granted to the user",
         )
-        require_usage(not permissions and not resources, "--only and --on go with --for")
+        require_usage(not permissions and not resources, "--only and --on need --for")
         request = validate_options(
             TokenRequest, name=name, role=role or "reader", namespaces=namespaces, days=days
         )
     else:
-        require_usage(role is None and not namespaces, "--role and --namespace do not go with --for")
+        require_usage(role is None and not namespaces, "pass either --for, or --role and --namespace")
         request = validate_options(
             TokenRequest,
             name=name,
@@ -124,7 +135,7 @@ def _print_created(created: CreatedToken, secret: str, as_json: bool) -> None:
 @administered_registry
 @json_option
 def ls(registry: Registry, as_json: bool) -> None:
-    """List tokens, without their secrets: all for administrators, else one's own."""
+    """List tokens, without their secrets: all for administrators, otherwise your own."""
     found = registry.tokens.list()
     if as_json:
         print_json(found)

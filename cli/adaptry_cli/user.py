@@ -29,12 +29,12 @@ def user() -> None:
 @administered_registry
 @json_option
 def create(registry: Registry, name: str, worker: bool, as_json: bool) -> None:
-    """Create a user, who may do nothing yet: see `adaptry member set` and `adaptry grant add`."""
+    """Create a user without rights; `adaptry member set` and `adaptry grant add` grant some."""
     created = registry.principals.create("worker" if worker else "user", name)
     if as_json:
         print_json(created)
         return
-    print_err(f"created the {created.kind} {created.name}, who may do nothing yet")
+    print_err(f"created the {created.kind} {created.name}, without rights yet")
 
 
 @user.command()
@@ -50,7 +50,7 @@ def create(registry: Registry, name: str, worker: bool, as_json: bool) -> None:
 @administered_registry
 @json_option
 def invite(registry: Registry, name: str, hours: float, as_json: bool) -> None:
-    """Invite a user, who is created if missing: print a code for their first `adaptry login`.
+    """Invite a user: print a code for their first `adaptry login`; the user is created if missing.
 
     The code works once. A new invitation replaces those before it.
     """
@@ -69,7 +69,7 @@ def invite(registry: Registry, name: str, hours: float, as_json: bool) -> None:
 @administered_registry
 @json_option
 def ls(registry: Registry, as_json: bool) -> None:
-    """List users and workers: all for administrators, else oneself."""
+    """List users and workers: all for administrators, otherwise yourself."""
     found = tuple(one for one in registry.principals.list() if one.kind != "service-account")
     if as_json:
         print_json(found)
@@ -82,7 +82,7 @@ def ls(registry: Registry, as_json: bool) -> None:
 @administered_registry
 @json_option
 def disable(registry: Registry, name: str, as_json: bool) -> None:
-    """Disable a user: within five seconds, none of their tokens is valid, and their jobs and schedules stop.
+    """Disable a user: within five seconds, their tokens are refused, and their jobs and schedules stop.
 
     A user is never deleted, so that the name in the history stays theirs.
     """

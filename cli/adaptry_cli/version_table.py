@@ -12,13 +12,13 @@ from adaptry_cli.tables import print_table
 from adaptry_cli.version_text import base_text
 
 
-def print_versions(bases: Bases, found: list[VersionInfo], as_json: bool) -> None:
+def print_versions(bases: Bases, versions: list[VersionInfo], as_json: bool) -> None:
     if as_json:
-        print_json(found)
-    elif found:
+        print_json(versions)
+    elif versions:
         print_table(
             ("version", "state", "aliases", "metrics", "method", "rank", "modules", "base", "findings"),
-            map(_version_row, with_base_names(bases, found)),
+            map(_version_row, with_base_names(bases, versions)),
             right=("rank", "findings"),
             cut=("aliases", "modules", "base", "metrics"),
             drop=("modules", "base", "method", "rank", "findings", "metrics", "aliases"),

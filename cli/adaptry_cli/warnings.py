@@ -14,5 +14,5 @@ def print_state_warning(version: VersionInfo) -> None:
 
 
 def warn(sentence: str) -> None:
-    """Prints a warning to whoever runs the command."""
+    """Prints a warning to the user of the command."""
     print_err(f"warning: {sentence}")

@@ -1,4 +1,4 @@
-"""`adaptry webhook`: tell other systems of a namespace's events."""
+"""`adaptry webhook`: send a namespace's events to other systems."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOOK_SECONDS = 0.2
 
 @group()
 def webhook() -> None:
-    """Send a namespace's events to other systems, signed, and see what became of them.
+    """Send a namespace's events to other systems, signed, and see the deliveries.
 
     docs/webhooks.md shows what a receiver gets and how it verifies it.
     """
@@ -51,16 +51,16 @@ def webhook() -> None:
     default="*",
     show_default=True,
     metavar="GLOB",
-    help="Only events about adapters of this name, without the namespace.",
+    help="Only events about adapters whose name, without the namespace, matches.",
 )
 @administered_registry
 @json_option
 def add(
     registry: Registry, namespace: str, url: str, kinds: tuple[str, ...], adapters: str, as_json: bool
 ) -> None:
-    """Send the events of NAMESPACE to URL from now on, as far as you may read them.
+    """Send the events of NAMESPACE that you may read to URL, from now on.
 
-    Prints the secret that messages are signed with; it is not shown again.
+    Prints the signing secret, which is not shown again.
     """
     request = validate_options(WebhookRequest, namespace=namespace, url=url, kinds=kinds, adapters=adapters)
     created = registry.webhooks.add(request)
@@ -108,7 +108,7 @@ def rm(registry: Registry, id: int, as_json: bool) -> None:
 @administered_registry
 @json_option
 def enable(registry: Registry, id: int, as_json: bool) -> None:
-    """Send the events from now on to a webhook that was disabled."""
+    """Enable a disabled webhook: it is sent events from now on."""
     _print_webhook(registry.webhooks.set_enabled(id, True), as_json)
 
 
@@ -117,7 +117,7 @@ def enable(registry: Registry, id: int, as_json: bool) -> None:
 @administered_registry
 @json_option
 def disable(registry: Registry, id: int, as_json: bool) -> None:
-    """Send nothing more to a webhook until it is enabled; events in between are not sent later."""
+    """Disable a webhook until it is enabled again; events in between are not sent later."""
     _print_webhook(registry.webhooks.set_enabled(id, False), as_json)
 
 
@@ -126,9 +126,9 @@ def disable(registry: Registry, id: int, as_json: bool) -> None:
 @administered_registry
 @json_option
 def test(registry: Registry, id: int, as_json: bool) -> None:
-    """Send a message that tries a webhook, and show what the receiver answered.
+    """Send a test message to a webhook, and show the receiver's response.
 
-    A running server or runner sends it, within 15 seconds.
+    A running server or runner sends it within 15 seconds.
     """
     made = registry.webhooks.test(id)
     deadline = time.monotonic() + _ANSWER_SECONDS
@@ -153,7 +153,7 @@ def test(registry: Registry, id: int, as_json: bool) -> None:
     default=24.0,
     show_default=True,
     metavar="HOURS",
-    help="How long the old secret signs, too.",
+    help="How long messages are also signed with the old secret.",
 )
 @administered_registry
 @json_option
@@ -177,7 +177,7 @@ def rotate(registry: Registry, id: int, overlap: float, as_json: bool) -> None:
 @exact_times_option
 @json_option
 def deliveries(registry: Registry, id: int, limit: int, as_json: bool) -> None:
-    """List the messages to a webhook, newest first, with the result of the last try of each."""
+    """List the messages to a webhook, newest first, with the result of each one's last attempt."""
     found = collect_pages(lambda cursor, count: registry.webhooks.deliveries(id, cursor, count), limit)
     if as_json:
         print_json(found)
@@ -258,7 +258,7 @@ def _result(one: WebhookDelivery) -> str:
         case "delivered":
             return f"delivered{took}"
         case "withheld":
-            return "withheld: the owner may not read it any more"
+            return "withheld: the owner may no longer read it"
         case "failed":
             return f"failed: {one.error or 'not sent within a day'}"
     return f"{one.error}; tried again at {format_when(one.due_at)}" if one.error and one.due_at else "pending"

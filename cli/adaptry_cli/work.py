@@ -96,7 +96,7 @@ from adaptry_cli.storage_options import storage_options
     envvar="ADAPTRY_ALLOW_OUTGOING",
     metavar="NETWORK",
     help=(
-        "Let webhooks be sent to this network that is not public (CIDR block), also by plain http; may be"
+        "Allow webhooks to this private network (CIDR block), also by plain http; may be"
         " repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by spaces."
     ),
 )
@@ -178,7 +178,7 @@ def runner_process(
     words = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data), "--until-eof"]
     words += [f"--allow-outgoing={network}" for network in allow_outgoing]
     environ = {name: value for name, value in os.environ.items() if name != "ADAPTRY_CATALOG_FILE"}
-    # Not among the words, which everybody on the machine can read.
+    # Not on the command line, which every user of the machine can read.
     environ |= {"ADAPTRY_CATALOG": catalog} if catalog else {}
     environ |= {"ADAPTRY_BLOBS": blobs} if blobs else {}
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environ)

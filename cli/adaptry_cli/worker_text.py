@@ -15,43 +15,44 @@ def format_silence(reported_at: datetime) -> str:
     return f"no report for {_format_span((datetime.now(UTC) - reported_at).total_seconds())}"
 
 
-def state_word(one: WorkerInfo) -> str:
+def state_word(worker: WorkerInfo) -> str:
     """One word for a table: `unknown` for a worker whose last report no longer holds."""
-    if one.gone:
+    if worker.gone:
         return "declared gone"
-    if one.is_lost:
+    if worker.is_lost:
         return "unknown"
-    return _reported_state(one)
+    return _reported_state(worker)
 
 
-def state_text(one: WorkerInfo) -> str:
+def state_text(worker: WorkerInfo) -> str:
     """`serving`, or what is known instead: `unknown: no report for 3 min; last: serving`."""
-    if one.gone:
-        return f"declared gone by {one.gone.by}, {format_when(one.gone.at)} ({one.gone.reason})"
-    if one.is_lost:
-        return f"unknown: {format_silence(one.reported_at)}; last: {_reported_state(one)}"
-    return _reported_state(one)
+    if worker.gone:
+        return f"declared gone by {worker.gone.by}, {format_when(worker.gone.at)} ({worker.gone.reason})"
+    if worker.is_lost:
+        return f"unknown: {format_silence(worker.reported_at)}; last: {_reported_state(worker)}"
+    return _reported_state(worker)
 
 
-def offline_text(one: WorkerInfo) -> str | None:
+def offline_text(worker: WorkerInfo) -> str | None:
     """Until when a worker serves without the registry; None if it did not say."""
-    if one.max_age is None:
+    if worker.max_age is None:
         return None
-    span = _format_span(one.max_age)
-    if not one.is_lost:
+    span = _format_span(worker.max_age)
+    if not worker.is_lost:
         return f"while it cannot reach the registry, it serves the last known versions for {span}"
-    until = one.reported_at + timedelta(seconds=one.max_age)
+    until = worker.reported_at + timedelta(seconds=worker.max_age)
     return f"may serve the versions of its last report until {format_when(until)} ({span} after the report)"
 
 
-def resident_text(one: ResidentInfo, is_current: bool = True) -> str:
+def resident_text(resident: ResidentInfo, is_current: bool = True) -> str:
     """`acme/tone@3, serving since 2026-11-26 04:00, last used …`; `last reported as serving` where the report
     is not current."""
-    used = f", last used {format_when(one.last_used)}" if one.last_used else ""
-    reason = f": {one.reason}" if one.reason else ""
-    state = "" if one.state == "active" else f" ({one.state})"
-    condition = one.condition if is_current else f"last reported as {one.condition}"
-    return f"{one.name}@{one.number}{state}, {condition} since {format_when(one.since)}{used}{reason}"
+    used = f", last used {format_when(resident.last_used)}" if resident.last_used else ""
+    reason = f": {resident.reason}" if resident.reason else ""
+    state = "" if resident.state == "active" else f" ({resident.state})"
+    condition = resident.condition if is_current else f"last reported as {resident.condition}"
+    since = format_when(resident.since)
+    return f"{resident.name}@{resident.number}{state}, {condition} since {since}{used}{reason}"
 
 
 def served_text(residents: tuple[ResidentInfo, ...]) -> str:

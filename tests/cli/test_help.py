@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 def every_command(
     command: click.Command = main, parent: click.Context | None = None, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
-    context = click.Context(command, parent=parent, info_name=path[-1] if path else "adaptry")
+    name = path[-1] if path else "adaptry"
+    context = click.Context(command, parent=parent, info_name=name, **main.context_settings)
     if path:
         yield " ".join(path), command, context
     if isinstance(command, click.Group):
@@ -55,7 +56,9 @@ def test_every_command_has_examples_that_parse_and_a_page_that_is_there() -> Non
             length = 2 if " ".join(words[:2]) in by_path else 1
             assert " ".join(words[:length]).startswith(path), example
             command = by_path[" ".join(words[:length])]
-            _, extra, _ = command.make_parser(click.Context(command)).parse_args(words[length:])
+            # click keeps a command's help option: without the program's settings, later tests would see it.
+            context = click.Context(command, **main.context_settings)
+            _, extra, _ = command.make_parser(context).parse_args(words[length:])
             assert extra == [], example
 
 

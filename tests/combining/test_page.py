@@ -21,4 +21,6 @@ def test_every_way_says_where_it_comes_from_and_what_it_takes() -> None:
         assert combination.name == name
         assert combination.source and combination.title
         for parameter in combination.parameters.values():
-            assert parameter.about and parameter.check_value(name, parameter.default) == parameter.default
+            assert (
+                parameter.description and parameter.check_value(name, parameter.default) == parameter.default
+            )

@@ -1,4 +1,4 @@
-"""Files of results are read as programs write them; what is malformed or too large is a sentence."""
+"""Results files are read as programs write them; what is malformed or too large is a sentence."""
 
 from __future__ import annotations
 
@@ -177,8 +177,8 @@ def test_metrics_of_experiment_trackers_are_read() -> None:
         (b"[]", "trainer_state.json", "trainer_state.json is not a JSON object"),
         (b'{"log_history": 3}', "trainer_state.json", "has no log_history"),
         (b'{"log_history": [{"loss": NaN}]}', "trainer_state.json", "no finite number"),
-        (b"{}", "config.json", "not a file of results that can be read"),
-        (b"1 2 3", "notes.txt", "not a file of results that can be read"),
+        (b"{}", "config.json", "not a supported results file"),
+        (b"1 2 3", "notes.txt", "not a supported results file"),
         (b"one two\n", "metrics/loss", "line 1 of loss is not a time"),
         (b"1 2 99999999999999999999\n", "metrics/loss", "no finite number|step"),
         (b"value: 1\n", "x.yaml", "is not a list of results"),

@@ -86,7 +86,7 @@ def test_what_is_one_weight_with_a_module_is_filled_with_zeros(
     tmp_path: Path, base: Path, targets: tuple[str, ...], added: set[str]
 ) -> None:
     lora = tiny_lora(tmp_path / "lora", targets=targets)
-    with pytest.raises(CheckFailed, match="pass --base"):
+    with pytest.raises(CheckFailed, match="pass the base with --base"):
         exported(lora, "sglang", tmp_path / "no")
     made = exported(lora, "sglang", tmp_path / "out", base)
     assert made.repairs == ("parts",)

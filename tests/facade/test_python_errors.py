@@ -47,8 +47,10 @@ def test_commands_and_options_of_other_programs_stay_as_they_are(message: str) -
 
 
 def test_the_notes_of_a_result_name_arguments_too(tmp_path: Path) -> None:
-    made = adaptry.export(tiny_lora(tmp_path / "out"), engine="vllm", to=tmp_path / "for-vllm").made
-    assert made.notes[0].endswith("were not compared with it: pass base=NAME|DIR")
+    made = adaptry.export(tiny_lora(tmp_path / "out"), engine="vllm", to=tmp_path / "for-vllm").result
+    assert made.notes[0].endswith(
+        "were not compared with it: pass the base with base=… (a folder, or the name of a registered base)"
+    )
 
 
 def test_a_refused_pull_and_a_refused_export_name_the_argument_to_pass(tmp_path: Path) -> None:
@@ -64,5 +66,5 @@ def test_a_refused_pull_and_a_refused_export_name_the_argument_to_pass(tmp_path:
 
     with pytest.raises(adaptry.errors.AdaptryError) as unwritten:
         adaptry.export(adapter, engine="llama.cpp", to=tmp_path / "written")
-    assert 'pass base=NAME (a registered base) or base="./DIR"' in str(unwritten.value)
+    assert "pass the base with base=… (a folder, of which only headers" in str(unwritten.value)
     assert "--" not in str(unwritten.value)

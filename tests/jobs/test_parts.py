@@ -235,7 +235,7 @@ def test_every_kind_says_what_it_is_and_where_it_is_done() -> None:
     from adaptry.jobs.dispatch import HANDLERS
 
     assert HANDLERS.keys() == TASKS.keys()
-    assert all(task.about.endswith(".") for task in TASKS.values())
+    assert all(task.summary.endswith(".") for task in TASKS.values())
 
 
 def begun(registry: LocalRegistry, job: str, runner: str) -> int:

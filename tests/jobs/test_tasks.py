@@ -18,7 +18,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.contract.fixtures import ADA, EVE
 from adaptry.testing.runners import RunnerProcess
-from adaptry.testing.samples import tiny_lora
+from adaptry.testing.samples import random_tensor, tiny_lora
 
 EVERYWHERE = Identity.with_role("ops", "admin", ("*",))
 
@@ -30,6 +30,17 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     push(
         busy, open_dir(tiny_lora(tmp_path / "rooted", config={"use_rslora": True}, hidden=32)), "acme/rooted"
     )
+    magnitudes = {
+        f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_magnitude_vector": random_tensor(
+            (32,), layer
+        )
+        for layer in range(2)
+        for name in ("q_proj", "v_proj")
+    }
+    dora = tiny_lora(
+        tmp_path / "dora", config={"use_dora": True}, hidden=32, base_name="org/unknown", extra=magnitudes
+    )
+    push(busy, open_dir(dora), "acme/dora")
     mirror = tmp_path / "mirror"
     asked = {
         "convert": (ADA, {"source": "acme/tone@1", "to": "acme/plain", "rank": 2}),
@@ -43,12 +54,13 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         "verify": (EVERYWHERE, {}),
         "gc": (EVERYWHERE, {"grace_hours": 24}),
         "replicate": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "mirror", "to": "acme/tone"}),
+        "baseless": (ADA, {"source": "acme/dora", "to": "acme/plain-dora"}),
         "stolen": (EVE, {"source": "acme/tone@1", "to": "evil/tone"}),
         "lossy": (ADA, {"source": "acme/voice", "runtime": "vllm,max_lora_rank=1", "to": "acme/small"}),
         "elsewhere": (EVERYWHERE, {"ref": "acme/tone@1", "remote": "unheard-of", "to": "acme/tone"}),
         "evaluate": (EVERYWHERE, {"ref": "acme/tone@1", "tasks": ["gsm8k"], "limit": 2}),
     }
-    kinds = {"stolen": "convert", "lossy": "export", "elsewhere": "replicate"}
+    kinds = {"baseless": "convert", "stolen": "convert", "lossy": "export", "elsewhere": "replicate"}
     ids = {
         name: busy.on_behalf_of(who)
         .jobs.submit(JobOrder(kind=kinds.get(name, name), task=task, priority=9 if name == "verify" else 5))
@@ -94,6 +106,9 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     assert fault(jobs["elsewhere"])[0] == "not_found"
     assert "pip install 'adaptry[eval]'" in fault(jobs["evaluate"])[1]  # these tests have no lm-eval
     assert "or allow it: max_error=" in fault(jobs["lossy"])[1], "a job has fields, not options"
+    assert fault(jobs["baseless"])[1].endswith(
+        "record the version's base with `adaptry base bind REF BASE` and submit the job again"
+    ), "a job takes the base from the version"
     assert busy.jobs.runners() == ()
 
 
@@ -103,6 +118,13 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         ("merge", "pass --other-base if you want it", "pass other_base=true if you want it"),
         ("merge", "pass --base-copy original to merge", "pass base_copy=original to merge"),
         ("convert", "pass --rank N, or --method svd", "pass rank=N, or --method svd"),
+        (
+            "convert",
+            "pass the base with --base (a folder), or --drop-bias to leave them out",
+            "record the version's base with `adaptry base bind REF BASE` and submit the job again,"
+            " or drop_bias=true to leave them out",
+        ),
+        ("merge", "pass the base with --base (a folder)", "pass the base with base=… (a folder)"),
         ("convert", "run `adaptry resize REF --rank 8`", "run `adaptry resize REF --rank 8`"),
         ("unheard-of", "pass --rank N", "pass --rank N"),
     ],

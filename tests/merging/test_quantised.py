@@ -74,7 +74,7 @@ def merged(
         MergeSource(WeightedAdapter(open_dir(path), 1.0, f"./{path.name}", known)) for path in adapters
     ]
     asked = MergeRecipe(base="./base", inputs=inputs, **recipe)
-    return merge(asked, open_checkpoint(base), sources, base.parent / "merged", found=found)
+    return merge(asked, open_checkpoint(base), sources, base.parent / "merged", base_evidence=found)
 
 
 def refusal(base: Path, adapter: Path, known: BaseRecord | None = None, **recipe: Any) -> AdaptryError:

@@ -257,7 +257,7 @@ def test_a_base_written_to_meanwhile_is_another_model(
     computing.close()
     other = ComputeClient(tmp_path / "work")
     try:
-        with pytest.raises(Conflict, match="ask for it again"):
+        with pytest.raises(Conflict, match="request it again"):
             whole(other, made_of, model, "config.json")
     finally:
         other.close()

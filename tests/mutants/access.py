@@ -247,7 +247,7 @@ FAULTS = (
     ),
     AccessFault(
         "open uploads reserve their bytes", "registry/adaptry/core/quotas.py",
-        "use.bytes + use.reserved + wanted <= limit", "use.bytes + wanted <= limit",
+        "use.bytes + use.reserved + requested <= limit", "use.bytes + requested <= limit",
         QUOTAS + "test_an_open_upload_reserves_its_bytes_and_gives_them_back_when_it_is_dropped",
     ),
     AccessFault(

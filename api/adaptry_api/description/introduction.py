@@ -24,24 +24,24 @@ TAGS = {
     "versions": "Versions of an adapter, selected by number, alias or digest.",
     "revisions": "Pushing versions, their manifests and their states.",
     "files": "The files of a revision.",
-    "uploads": "Uploading files, before a push refers to them.",
+    "uploads": "Uploading the files of a push, before it.",
     "aliases": "Aliases: names such as `prod` that move from version to version.",
     "metrics": "Metrics of a version.",
-    "evidence": "Measurements of a version, with the files of results.",
+    "evidence": "Measurements of a version, with their results files.",
     "rollouts": "Moving an alias step by step, on a few workers first.",
-    "commits": "Commits, branches and tags: how the Hub's clients see an adapter.",
-    "bases": "Base models, known by content.",
+    "commits": "Commits, branches and tags: an adapter's history, as clients of the Hub see it.",
+    "bases": "Base models, identified by content.",
     "quotas": "What namespaces and principals may store, and how many requests they may send.",
     "publishers": "CI jobs that push without a stored token, and the issuers of their ID tokens.",
     "sign-in": "Users and groups of an identity provider, and tokens for CI jobs, as OAuth defines them.",
     "events": "Changes in the registry, as they happen.",
     "workers": "Inference engines' reports of loaded adapters, and recalls.",
-    "jobs": "Long work, such as merges, that runners do.",
+    "jobs": "Long-running work, such as merges, which runners carry out.",
     "tokens": "Tokens: credentials of principals.",
     "principals": "Users, service accounts, workers and groups.",
     "access": "Grants, members of namespaces, and explanations of access decisions.",
     "audit": "The audit log: changes and denied requests, with proofs that nothing was rewritten.",
-    "health": "For monitoring.",
+    "health": "Health checks and metrics, for monitoring.",
 }
 
 _TEXT = """
@@ -49,9 +49,9 @@ A registry for PEFT adapters: it stores and checks versions, and keeps aliases t
 
 ## Authentication
 
-Send a token as `Authorization: Bearer <token>`. `adaptry token create` makes one. A token can do what the
-grants of its principal allow, within its limits. Anything that its holder may not read is answered with 404,
-as if it did not exist.
+Send a token as `Authorization: Bearer <token>`. `adaptry token create` creates one. A token has its
+principal's rights, within its own limits. Requests for anything that the caller may not read get 404, as if
+it did not exist.
 
 ## Names and refs
 
@@ -77,17 +77,18 @@ page. The last page has no `next`.
 ## Concurrent changes
 
 The `ETag` of an alias, a rollout or a version's state is its generation. Send it as `If-Match` with the
-change. If somebody else has changed it in the meantime, the answer is 409 or 412 and nothing changes.
+change. If someone else has changed the object in the meantime, the response is 409 or 412, and nothing
+changes.
 
 ## Repeating a request
 
-Requests that create something take an `{key}` header. For a day, the same request with the same key gets
-the same answer, marked `{replay}: true`, and is not carried out twice.
+Requests that create something accept an `{key}` header. For a day, the same request with the same key gets
+the same response, marked `{replay}: true`, and is not carried out twice.
 
 ## Errors
 
 Every error is `application/problem+json` (RFC 9457). `code` does not change between releases; `detail` is a
-sentence for people. With 429 and 503, `Retry-After` says how many seconds to wait.
+sentence for people. With 429 and 503, `Retry-After` is the number of seconds to wait.
 
 | status | code | meaning |
 |---|---|---|
@@ -95,8 +96,8 @@ sentence for people. With 429 and 503, `Retry-After` says how many seconds to wa
 
 ## Versions
 
-The server sends `{api}: {number}`, the version of this interface, with every answer. New fields may appear in
-answers; ignore those that you do not know. Unknown fields in requests are refused.
+The server sends `{api}: {number}`, the version of this interface, with every response. New fields may appear
+in responses; ignore those that you do not know. Unknown fields in requests are refused.
 """
 
 

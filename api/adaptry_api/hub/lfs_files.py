@@ -50,7 +50,7 @@ def delete(name: Name, identity: Caller, registry: CallersRegistry) -> None:
     require_writer(registry, identity, name)
     raise Unsupported(
         f"single files of {name} cannot be deleted: a version keeps its files permanently. Delete a branch or"
-        " the adapter instead (delete_branch, delete_repo); files that nothing refers to any more are then"
+        " the adapter instead (delete_branch, delete_repo); files that nothing refers to are then"
         " collected (`adaptry gc`)"
     )
 

@@ -79,8 +79,9 @@ class MergedRepository(Repository):
 
     def _absent(self, revision: str) -> RevisionNotFound:
         return RevisionNotFound(
-            f"{self.id} has no commit {revision[:12]} any more: the server computes other bytes now (another"
-            f" release, another base folder). Give a version of {self.info.name} as the revision, such as v1"
+            f"{self.id} no longer has the commit {revision[:12]}: the server now computes other bytes"
+            " (another release, another base folder). Pass a version of"
+            f" {self.info.name} as the revision, such as v1"
         )
 
     def _about(self, merged: _Merged, commit: CommitInfo) -> RepositoryDetails:

@@ -200,7 +200,9 @@ def _parsed(data: bytes) -> UpstreamHubInfo:
     try:
         return UpstreamHubInfo.model_validate(json.loads(data))
     except (ValidationError, ValueError, RecursionError) as error:
-        raise Unavailable("the hub behind this one sent an answer that is not the Hub's protocol") from error
+        raise Unavailable(
+            "the hub behind this one sent a response that does not follow the Hub's protocol"
+        ) from error
 
 
 def _checked(chunks: Iterator[bytes], file: UpstreamHubFile) -> Iterator[bytes]:

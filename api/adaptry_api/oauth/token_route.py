@@ -32,7 +32,7 @@ _DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _REFRESH: Final = "refresh_token"
 _WAITING: Mapping[device_sign_ins.Waiting, str] = {
     "authorization_pending": "the user has not approved the program yet",
-    "slow_down": "the program asks too often",
+    "slow_down": "the program polls too often",
     "access_denied": "the user denied the program",
     "expired_token": "the code is unknown, used or expired; sign in again",
 }

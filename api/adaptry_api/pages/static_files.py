@@ -61,7 +61,7 @@ def static_url(name: str) -> str:
 
 @ROUTES.get("/-/static/{tag}/{file}", dependencies=[PUBLIC])
 async def get_static_file(request: Request, tag: str, file: str) -> Response:
-    """A file of the pages, which is the same for everybody."""
+    """A static file of the pages, which is the same for all callers."""
     found = static_files().get(file)
     if found is None or found.tag != tag:
         raise NotFound("the pages have no such file; reload the page")

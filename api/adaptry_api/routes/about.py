@@ -25,7 +25,7 @@ class ServerLimits(BaseModel):
 
 
 class Whoami(BaseModel):
-    """The caller, as the registry knows them."""
+    """The caller's identity in the registry."""
 
     identity: str
     role: str

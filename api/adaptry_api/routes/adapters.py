@@ -1,4 +1,4 @@
-"""Adapters: lines of versions."""
+"""Adapters: named series of versions."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def list_adapters(
 ) -> Page[AdapterInfo]:
     """List the adapters that the caller may read.
 
-    All orders but `name` begin with the most recently updated adapter, or with that of most downloads or
-    versions.
+    The other orders begin with the most recently updated adapter, or with the one that has the most
+    downloads or versions.
     """
     return registry.adapters.list(namespace, cursor, limit, sort=sort, reverse=reverse)
 
@@ -97,7 +97,7 @@ def delete_adapter(name: Name, registry: CallersRegistry, if_match: IfMatch = No
 def rename_adapter(name: Name, body: AdapterRenameRequest, registry: CallersRegistry) -> AdapterInfo:
     """Rename an adapter.
 
-    Its versions, aliases and history go with it.
+    Its versions, aliases and history move with it.
     """
     return registry.adapters.rename(name, body.to)
 

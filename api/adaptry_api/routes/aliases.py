@@ -21,8 +21,8 @@ ONE = "/{alias}"
 
 
 class AliasMoveRequest(BaseModel, extra="forbid"):
-    """The revision for the alias to name. `condition` holds beyond those of its policies; `override` is the
-    reason why they are overridden.
+    """The revision that the alias is to name. `condition` applies in addition to its policies; `override` is
+    the reason for overriding them.
     """
 
     to: Digest
@@ -59,11 +59,11 @@ def move_alias(
 ) -> AliasInfo:
     """Move an alias to another version, or create it.
 
-    The conditions of its policies must be met, otherwise the answer is 422 with each that is not. `override`
-    takes the right `policy.override`.
+    The conditions of its policies must be met, otherwise the response is 422 and lists those that are not.
+    `override` requires the right `policy.override`.
 
-    `If-Match: "<generation>"` is required, or `If-None-Match: *` for a new alias. If somebody else has moved
-    the alias since, the answer is 409 and nothing changes.
+    `If-Match: "<generation>"` is required, or `If-None-Match: *` for a new alias. If someone else has moved
+    the alias since, the response is 409 and nothing changes.
     """
     request = MoveRequest(condition=body.condition, override=body.override)
     moved = registry.aliases.move(name, alias, body.to, was, request)

@@ -53,8 +53,8 @@ def list_audit_entries(
 ) -> Page[AuditEntry]:
     """List entries of the audit log, newest first.
 
-    Administrators see all, holders of `member.manage` in a namespace what is about that namespace. An entry
-    without `seq` is not sealed yet.
+    Administrators see all entries, holders of `member.manage` in a namespace those about that namespace. An
+    entry without `seq` is not sealed yet.
     """
     app_state_of(request).store_denials()
     where = AuditFilter(
@@ -67,7 +67,7 @@ def list_audit_entries(
 def export_audit_log(request: Request, registry: CallersRegistry, body: AuditFilter) -> AuditCheckpoint:
     """Begin an export of the audit log.
 
-    The log records it. All entries are sealed first; the answer is the checkpoint that covers them.
+    The log records the export. All entries are sealed first; the response is the checkpoint that covers them.
     """
     app_state_of(request).store_denials()
     return registry.audit.begin_export(body)
@@ -85,7 +85,8 @@ def list_sealed_entries(
 def get_audit_checkpoint(request: Request, registry: CallersRegistry) -> AuditCheckpoint:
     """Get the newest signed checkpoint.
 
-    A note as c2sp.org/tlog-checkpoint defines it, the key that verifies it, and how many entries wait.
+    A note as defined by c2sp.org/tlog-checkpoint, the key that verifies it, and the number of unsealed
+    entries.
     """
     app_state_of(request).store_denials()
     return registry.audit.checkpoint()
@@ -97,7 +98,7 @@ def list_audit_checkpoints(
 ) -> CheckpointNotes:
     """List signed checkpoints, smallest first.
 
-    Those of more than `after` entries. Administrators only.
+    Only checkpoints with more than `after` entries. Administrators only.
     """
     return registry.audit.checkpoints(after, limit)
 
@@ -112,6 +113,6 @@ def prove_inclusion(registry: CallersRegistry, seq: _Seq, size: _Size) -> AuditP
 def prove_consistency(registry: CallersRegistry, old: _Size, size: _Size) -> AuditProof:
     """Prove that the log of `size` entries begins with that of `old` entries.
 
-    The proof is one of consistency, as RFC 6962 defines it.
+    This is a consistency proof as defined by RFC 6962.
     """
     return registry.audit.prove_consistency(old, size)

@@ -82,7 +82,7 @@ def find_base(
 def list_bases_of_architecture(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
     """List the base models that share an architecture.
 
-    They have tensors of the same names and shapes. `digest` is the architecture's, from a base's record.
+    They have tensors of the same names and shapes. `digest` is the architecture's digest, from a base record.
     """
     return registry.bases.of_architecture(digest)
 
@@ -114,7 +114,7 @@ async def download_base_file(
 ) -> Response:
     """Download a file of a stored base model, or one range of its bytes.
 
-    The answer may redirect to the bucket that holds the file.
+    The response may redirect to the bucket that holds the file.
     """
 
     def find_file() -> FileEntry:

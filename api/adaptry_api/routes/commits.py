@@ -62,7 +62,7 @@ def list_commits(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[CommitInfo]:
-    """List a commit and those before it, newest first."""
+    """List a commit and its ancestors, newest first."""
     return registry.commits.list(name, revision, cursor, limit)
 
 
@@ -78,8 +78,8 @@ def create_commit(
 ) -> CommitResult:
     """Add a commit to a branch.
 
-    The answer is 201 for a new commit, and 200 if the branch is at this revision already. With `parent`, the
-    commit is added only if the branch is still at that commit.
+    The response is 201 for a new commit, and 200 if the branch is at this revision already. With `parent`,
+    the commit is added only if the branch is still at that commit.
     """
     committed = registry.commits.put(name, body.branch, body.manifest, body.note, body.parent)
     response.status_code = 201 if committed.is_new else 200
@@ -124,5 +124,5 @@ def delete_tag(name: Name, tag: str, registry: CallersRegistry) -> None:
 
 @ROUTES.get("/moved")
 def get_current_name(name: Name, registry: CallersRegistry) -> CurrentAdapterName:
-    """Get the name that an adapter has now, after it was renamed."""
+    """Get the current name of a renamed adapter."""
     return CurrentAdapterName(to=registry.adapters.renamed_to(name))

@@ -52,10 +52,10 @@ async def list_events(
 ) -> Response | EventBatch:
     """List events, oldest first, or stream them.
 
-    They are about the adapters that the caller may read. Pass the answer's `seq` as `after` to get the next
-    events; `wait` makes the request wait for one. With `Accept: text/event-stream` the answer is a stream of
-    server-sent events, each with its number as `id`. It ends only when the caller disconnects, the token
-    expires or the server stops.
+    The events are about adapters that the caller may read. Pass the response's `seq` as `after` to get the
+    next events; `wait` makes the request wait for one. With `Accept: text/event-stream`, the response is a
+    stream of server-sent events, each with its number as `id`. It ends only when the caller disconnects, the
+    token expires or the server stops.
     """
     state, shown = app_state_of(request), request.headers.get("authorization")
 

@@ -1,4 +1,4 @@
-"""Evidence: what was measured of a version. It is appended, and withdrawn with a reason."""
+"""Evidence: measurements of a version. They are appended, and withdrawn with a reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EvidenceValueRequest(EvidenceValue, extra="forbid"):
 
 
 class EvidenceFileRequest(EvidenceFile, extra="forbid"):
-    """A file of results that was uploaded for the adapter, and the values in it."""
+    """A results file that was uploaded for the adapter, and the values in it."""
 
     values: tuple[EvidenceValueRequest, ...] = Field(min_length=1, max_length=MAX_VALUES)
 
@@ -53,9 +53,9 @@ class EvidenceWithdrawalRequest(WithdrawalRequest, extra="forbid"):
 def add_evidence(
     ref: PathRef, body: EvidenceFileRequest, response: Response, registry: IdempotentRegistry
 ) -> EvidenceAddition:
-    """Add the values of a file of results to a version.
+    """Add the values of a results file to a version.
 
-    Upload the file first, as for a push. The answer is 201 if values were added, and 200 if the version has
+    Upload the file first, as for a push. The response is 201 if values were added, and 200 if the version has
     all of them already.
     """
     added = registry.evidence.add(ref, body)
@@ -72,7 +72,7 @@ def list_evidence(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[EvidenceInfo]:
-    """List what was measured of a version, newest first.
+    """List the measurements of a version, newest first.
 
     Logged metrics are in the list, too. Withdrawn evidence has `withdrawn`, with the reason.
     """
@@ -89,7 +89,7 @@ def get_evidence(id: int, registry: CallersRegistry) -> EvidenceInfo:
 def list_evidence_files(id: int, registry: CallersRegistry) -> tuple[FileEntry, ...]:
     """List the stored files of a value.
 
-    `file` is the file of results that it was read from. `samples` has the value of each document.
+    `file` is the results file that it was read from. `samples` has the value of each document.
     """
     return registry.evidence.files(id)
 
@@ -119,6 +119,6 @@ def withdraw_evidence(
 ) -> WithdrawalResult:
     """Withdraw evidence, with a reason.
 
-    It stays in the list, marked. With `whole_file`, all values of the same file are withdrawn.
+    It stays in the list, marked as withdrawn. With `whole_file`, all values of the same file are withdrawn.
     """
     return registry.evidence.withdraw(id, body)

@@ -25,7 +25,7 @@ async def download_file(
 ) -> Response:
     """Download a file of a revision, or one range of its bytes.
 
-    The answer may redirect to the bucket that holds the file.
+    The response may redirect to the bucket that holds the file.
     """
 
     def find() -> FileEntry:

@@ -37,7 +37,7 @@ def list_grants(
 ) -> tuple[GrantInfo, ...]:
     """List grants, oldest first.
 
-    Administrators list all grants, holders of `member.manage` those about their namespace, everybody else
+    Administrators see all grants, holders of `member.manage` those about their namespace, and other callers
     their own.
     """
     return registry.grants.list(namespace, principal)
@@ -70,7 +70,7 @@ def remove_grant(
 def list_members(registry: CallersRegistry, namespace: Namespace) -> NamespaceMembers:
     """List a namespace's members.
 
-    The list has their roles, and the user who is accountable for the namespace.
+    The response has their roles, and the user who is accountable for the namespace.
     """
     return registry.grants.members(namespace)
 
@@ -113,7 +113,7 @@ def explain_access(
 ) -> AccessDecision:
     """Explain whether a principal may do something, and which grant decides.
 
-    Callers may ask about themselves; administrators and holders of `member.manage` also about others.
+    Callers may check their own access; administrators and holders of `member.manage` also that of others.
     """
     question = AccessQuestion(principal=principal, action=action, ref=ref, state=state)
     return registry.grants.explain(question)

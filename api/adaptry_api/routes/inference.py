@@ -1,4 +1,4 @@
-"""Rights at inference: a gateway in front of an engine asks whether somebody may use a model.
+"""Authorization of inference requests, for gateways in front of engines.
 
 There are two forms: a question as JSON, and Envoy's `ext_authz` over HTTP, which passes on the request.
 Denials are alike, whatever the reason.
@@ -43,7 +43,7 @@ def authorize_inference(
     For gateways, with a token that has `inference.authorize` on each adapter of the model. `model` is a ref,
     or several with weights (`acme/tone+acme/facts=0.5`): the holder must be allowed to read each. Denials are
     the same for unknown tokens, for models that do not exist, and for those that are private or withdrawn.
-    The answer may be reused for as long as `Cache-Control` says, at most five seconds.
+    The response may be cached for as long as `Cache-Control` says, at most five seconds.
     """
     decision = registry.grants.authorize(body)
     response.headers.update(_REUSE)
@@ -88,6 +88,6 @@ def _model(document: object) -> str:
 
 
 def _token(request: Request) -> SecretStr:
-    """The token of the request's sender; one that nobody has if there is none."""
+    """The token of the request's sender; an invalid one if there is none."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return SecretStr(token.strip()[:LONGEST_TOKEN] if scheme.lower() == "bearer" else "")

@@ -14,10 +14,10 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/invitations", "tokens")
 
 @ROUTES.post("", status_code=201)
 def invite_user(registry: CallersRegistry, body: InvitationRequest) -> InvitationInfo:
-    """Invite a user, who is created if missing.
+    """Invite a user; the user is created if missing.
 
-    The answer holds a code that the user exchanges for a first token (`adaptry login`). It is valid once, for
-    some hours, and earlier codes of the user are not valid any more. Takes an administrator.
+    The response has a code that the user exchanges for a first token (`adaptry login`). It is valid once, for
+    some hours, and the user's earlier codes are no longer valid. Requires an administrator.
     """
     return registry.principals.invite(body)
 
@@ -26,7 +26,7 @@ def invite_user(registry: CallersRegistry, body: InvitationRequest) -> Invitatio
 def accept_invitation(request: Request, body: InvitationAnswer) -> CreatedToken:
     """Exchange the code of an invitation for a token.
 
-    Anybody who has the code may call this, without a token of their own; it works once. The answer holds the
+    Anyone who has the code may call this, without a token; the code works once. The response has the
     token's text, which cannot be shown again.
     """
     return invitations.accept(app_state_of(request).catalog, body.code.strip(), body.name)

@@ -22,7 +22,7 @@ JobId = Annotated[str, Path(max_length=64)]
 def submit_job(body: JobOrder, registry: IdempotentRegistry) -> JobInfo:
     """Submit a job, which runs with the caller's rights.
 
-    It waits until a runner is free.
+    The job waits until a runner is free.
     """
     return registry.jobs.submit(body)
 

@@ -40,8 +40,8 @@ class PolicySetRequest(PolicyRequest, extra="forbid"):
 
 
 class EvaluationRequest(BaseModel, extra="forbid"):
-    """The version that the alias would move to, one more condition, and a policy to try in place of those in
-    force.
+    """The version that the alias would move to, an additional condition, and a policy to try instead of those
+    in force.
     """
 
     to: Digest
@@ -53,7 +53,8 @@ class EvaluationRequest(BaseModel, extra="forbid"):
 def list_policies(registry: CallersRegistry, scope: Scope | None = None) -> tuple[PolicyInfo, ...]:
     """List the policies in force.
 
-    Of an adapter, those of its namespace too, since both apply; of a namespace, those of its adapters too.
+    For an adapter, the list includes its namespace's policies, since both apply; for a namespace, those of
+    its adapters.
     """
     return registry.policies.list(scope)
 
@@ -77,7 +78,7 @@ def remove_policy(registry: CallersRegistry, scope: Scope, alias: AliasName) -> 
 def list_policy_versions(registry: CallersRegistry, scope: Scope, alias: AliasName) -> tuple[PolicyInfo, ...]:
     """List all versions of a policy, newest first.
 
-    One without `text` is a removal.
+    A version without `text` is a removal.
     """
     return registry.policies.history(scope, alias)
 
@@ -88,20 +89,20 @@ def evaluate_policy(
 ) -> PromotionDecision:
     """Evaluate the conditions of a move, without making it.
 
-    The answer has each condition with its reason, and everything that it was decided from.
+    The response has each condition with its reason, and everything that it was decided from.
     """
     return registry.policies.evaluate(name, alias, body.to, condition=body.condition, policy=body.policy)
 
 
 @OF_ALIAS.get("/approvals")
 def list_approvals(name: Name, alias: str, registry: CallersRegistry) -> tuple[ApprovalInfo, ...]:
-    """List the latest approvals for an alias, newest first, void ones too."""
+    """List the latest approvals for an alias, including void ones, newest first."""
     return registry.policies.approvals(name, alias)
 
 
 @OF_ALIAS.put("/approvals/{revision}")
 def approve_move(name: Name, alias: str, revision: Revision, registry: CallersRegistry) -> ApprovalInfo:
-    """Approve that an alias moves from where it is now to a version.
+    """Approve the move of an alias from its current version to another.
 
     The approval is void once the alias has moved.
     """
@@ -122,11 +123,11 @@ def list_promotions(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[PromotionInfo]:
-    """List the moves that were decided by conditions, newest first."""
+    """List the moves of gated aliases with their decisions, newest first."""
     return registry.policies.promotions(name, alias, cursor, limit)
 
 
 @PROMOTION.get("/{id}")
 def get_promotion(id: int, registry: CallersRegistry) -> PromotionRecord:
-    """Get a move, and everything that it was decided from."""
+    """Get a move with its decision, and all values that were used."""
     return registry.policies.promotion(id)

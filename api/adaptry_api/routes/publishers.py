@@ -17,7 +17,7 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/publ
 
 @ISSUERS.post("", status_code=201)
 def add_issuer(registry: CallersRegistry, body: IssuerRequest) -> IssuerInfo:
-    """Trust an issuer of ID tokens for CI jobs. Takes an administrator."""
+    """Trust an issuer of ID tokens for CI jobs. Requires an administrator."""
     return registry.publishers.add_issuer(body)
 
 
@@ -29,7 +29,7 @@ def list_issuers(registry: CallersRegistry) -> tuple[IssuerInfo, ...]:
 
 @ISSUERS.delete("/{issuer}", status_code=204)
 def remove_issuer(registry: CallersRegistry, issuer: str) -> None:
-    """Stop trusting an issuer that no publisher uses. Takes an administrator."""
+    """Stop trusting an issuer that no publisher uses. Requires an administrator."""
     registry.publishers.remove_issuer(issuer)
 
 
@@ -37,8 +37,8 @@ def remove_issuer(registry: CallersRegistry, issuer: str) -> None:
 def add_publisher(registry: CallersRegistry, name: Name, body: PublisherRequest) -> PublisherInfo:
     """Let CI jobs push to an adapter, which need not exist yet.
 
-    Takes `token.manage` and `member.manage` in the namespace, and `push` on the adapter. A job exchanges its
-    ID token for a token at `POST /oauth/token`.
+    Requires `token.manage` and `member.manage` in the namespace, and `push` on the adapter. A job exchanges
+    its ID token for a token at `POST /oauth/token`.
     """
     return registry.publishers.add(name, body)
 

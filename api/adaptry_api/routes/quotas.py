@@ -24,10 +24,10 @@ def list_quotas(
         str | None, Query(min_length=1, max_length=193, description="The namespace or principal.")
     ] = None,
 ) -> tuple[QuotaInfo, ...]:
-    """List quotas, with what is used of them.
+    """List quotas and their use.
 
-    With a scope and a name, that one: members of a namespace see its quota, everybody sees their own, and
-    administrators see all. Without, administrators get all that are set, and others their own.
+    With a scope and a name, returns that quota, to members of the namespace, to the principal itself and to
+    administrators. Otherwise, administrators get all quotas that are set, and others their own.
     """
     if (scope is None) != (name is None):
         raise Invalid("scope and name go together; send both or neither")
@@ -39,8 +39,8 @@ def list_quotas(
 def set_quota(request: Request, registry: CallersRegistry, body: QuotaRequest) -> QuotaInfo:
     """Set the limits of a namespace or a principal.
 
-    They replace those that were set for the name; the name `*` stands for all that have none of their own.
-    Takes an administrator. What is stored already stays.
+    They replace the limits that were set for the name; the name `*` stands for all names without their own.
+    Requires an administrator. Stored files stay.
     """
     changed = registry.quotas.set(body)
     app_state_of(request).read_request_limits()

@@ -61,7 +61,7 @@ def push_version(
 ) -> PushResult:
     """Push a version whose files have been uploaded.
 
-    The answer is 201 for a new version, and 200 if the adapter has this revision already.
+    The response is 201 for a new version, and 200 if the adapter has this revision already.
     """
     pushed = registry.versions.put(name, body.manifest, body.options)
     response.status_code = 201 if pushed.is_new else 200
@@ -74,10 +74,10 @@ async def push_version_with_files(
 ) -> PushResult:
     """Push a version of at most 8 MiB together with its files, in one request.
 
-    The body has several parts, each after its length in four bytes (big-endian): the JSON document that
-    `POST /adapters/{namespace}/{name}/revisions` takes, then the bytes of each file, in the manifest's order.
-    Nothing is stored unless the version is admitted. The request may be repeated: the answer is 201 for a new
-    version, and 200 if the adapter has this revision already.
+    The body has several parts, each after its length in four bytes (big-endian): the JSON document that `POST
+    /adapters/{namespace}/{name}/revisions` takes, then the bytes of each file, in the manifest's order.
+    Nothing is stored unless the version is admitted. The request may be repeated: the response is 201 for a
+    new version, and 200 if the adapter has this revision already.
     """
     state = app_state_of(request)
     async with state.uploads.slot(identity.namespaces) as threads:
@@ -119,7 +119,8 @@ def bind_version_base(
 ) -> VersionInfo:
     """Bind a version to the registered base that it was trained on.
 
-    This is for versions that declare their base by a name or path only. They become servable if they fit it.
+    This is for versions that declare their base only by a name or path. They become servable if they fit the
+    base.
     """
     return registry.versions.bind_base(name, revision, body.base).version
 

@@ -50,5 +50,5 @@ def set_schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersReg
 def delete_schedule(
     schedule: ScheduleName, registry: CallersRegistry, namespace: ScheduleNamespace = None
 ) -> None:
-    """Delete a schedule; jobs already submitted go on."""
+    """Delete a schedule; jobs that were already submitted continue."""
     registry.jobs.unschedule(schedule, namespace)

@@ -1,4 +1,4 @@
-"""Groups and users of the identity provider at which people sign in."""
+"""Groups and users of the identity provider."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/sso", "sign-in")
 
 @ROUTES.put("/groups")
 def map_provider_group(registry: CallersRegistry, body: ProviderGroupRequest) -> ProviderGroupInfo:
-    """Let members of a group of the identity provider join a group here.
+    """Map a group of the identity provider to a group here.
 
-    They join or leave it at every sign-in. Takes the place of an earlier mapping of the claim. Takes an
-    administrator.
+    Its members join or leave the group at every sign-in. This replaces an earlier mapping of the claim.
+    Requires an administrator.
     """
     return registry.sso.map_group(body)
 
@@ -32,7 +32,7 @@ def map_provider_group(registry: CallersRegistry, body: ProviderGroupRequest) ->
 def list_provider_groups(registry: CallersRegistry) -> tuple[ProviderGroupInfo, ...]:
     """List the mapped groups of the identity provider.
 
-    Takes an administrator.
+    Requires an administrator.
     """
     return registry.sso.list_groups()
 
@@ -47,7 +47,7 @@ def unmap_provider_group(
 ) -> None:
     """Remove the mapping of a group.
 
-    Its members stay in the group here. Takes an administrator.
+    Its members stay in the group here. Requires an administrator.
     """
     registry.sso.unmap_group(claim)
     app_state_of(request).authenticator.clear_cache()
@@ -57,15 +57,15 @@ def unmap_provider_group(
 def link_external_user(registry: CallersRegistry, body: ExternalUserRequest) -> ExternalUserInfo:
     """Let a user of the identity provider sign in as an existing user.
 
-    Takes an administrator.
+    Requires an administrator.
     """
     return registry.sso.link_user(body)
 
 
 @ROUTES.get("/users")
 def list_external_users(registry: CallersRegistry) -> tuple[ExternalUserInfo, ...]:
-    """List everybody who is linked or has signed in.
+    """List the users who are linked or have signed in.
 
-    Takes an administrator.
+    Requires an administrator.
     """
     return registry.sso.list_users()

@@ -1,4 +1,4 @@
-"""Tokens: creating, listing and revoking them; anybody who finds a leaked token can revoke it."""
+"""Tokens: creating, listing and revoking them; anyone who finds a leaked token can revoke it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class LeakedTokenRequest(BaseModel, extra="forbid"):
 def create_token(request: Request, registry: CallersRegistry, body: TokenRequest) -> CreatedToken:
     """Create a token.
 
-    Administrators create tokens for everybody, holders of `token.manage` for the service accounts of their
-    namespace, and everybody for themselves. The answer holds the token's text, which is not stored and cannot
+    Administrators can create tokens for everyone, holders of `token.manage` for the service accounts of their
+    namespace, and all users for themselves. The response has the token's text, which is not stored and cannot
     be shown again.
     """
     created = registry.tokens.create(body)
@@ -59,7 +59,7 @@ def revoke_token(
 def report_leaked_token(request: Request, body: LeakedTokenRequest) -> Response:
     """Revoke a leaked token.
 
-    Anybody who found a token may call this, without a token of their own. The answer is always the same, so
+    Anyone who finds a token may call this, without a token of their own. The response is always the same, so
     that it does not reveal whether the text was a token.
     """
     tokens.revoke_own_token(app_state_of(request).catalog, body.token)

@@ -48,14 +48,16 @@ class UploadFinishRequest(BaseModel, extra="forbid"):
 
 
 class BlobPresence(BaseModel):
-    """Whether this adapter or base has the bytes; the answer does not reveal whether another one has them."""
+    """Whether this adapter or base has the bytes; the response does not reveal whether another one has
+    them.
+    """
 
     is_here: bool
 
 
 @ROUTES.get(f"{OF_ADAPTER}/blobs/{{digest}}")
 def has_adapter_blob(name: Name, digest: Blob, registry: CallersRegistry) -> BlobPresence:
-    """Ask whether an adapter has a file with this digest already.
+    """Check whether an adapter already has a file with this digest.
 
     If it has, the file need not be uploaded again.
     """
@@ -64,7 +66,7 @@ def has_adapter_blob(name: Name, digest: Blob, registry: CallersRegistry) -> Blo
 
 @ROUTES.get(f"{OF_BASE}/blobs/{{digest}}")
 def has_base_blob(base: BaseId, digest: Blob, registry: CallersRegistry) -> BlobPresence:
-    """Ask whether a base has a file with this digest already."""
+    """Check whether a base already has a file with this digest."""
     return BlobPresence(is_here=registry.files.has(base, digest))
 
 
@@ -82,7 +84,7 @@ def open_adapter_upload(name: Name, body: UploadOpenRequest, registry: CallersRe
 def open_base_upload(base: BaseId, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
     """Open an upload of a file for a base.
 
-    It continues as an upload for an adapter does.
+    The next steps are the same as for an adapter.
     """
     return _open(registry.uploads, base, body)
 

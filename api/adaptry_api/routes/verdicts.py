@@ -43,7 +43,7 @@ def get_runtime_verdicts(
 ) -> Response:
     """Get the verdict of each inference engine on a version.
 
-    A verdict says whether the engine serves the adapter as it was trained, serves it changed, or refuses it,
+    A verdict is whether the engine serves the adapter as it was trained, serves it changed, or refuses it,
     and why. The server computes verdicts from the files' headers and the config; no engine runs.
     """
     asked = [parse_runtime(text) for text in runtime or ()]

@@ -81,6 +81,6 @@ def list_version_tensors(
 def count_download(ref: PathRef, registry: CallersRegistry) -> None:
     """Count a download of a version.
 
-    Clients that fetch files from a cache or a bucket call this, so that the count stays true.
+    Clients that fetch files from a cache or a bucket call this, so that the count stays right.
     """
     registry.versions.count_download(ref)

@@ -1,4 +1,4 @@
-"""Webhooks: what is sent where, and the log of it."""
+"""Webhooks, and the log of their deliveries."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Message = Annotated[str, Path(max_length=64, description="The message's `webhook
 
 @ROUTES.post("", status_code=201)
 def add_webhook(registry: CallersRegistry, body: WebhookRequest) -> CreatedSecret:
-    """Add a webhook, which is sent a namespace's events.
+    """Add a webhook that is sent a namespace's events.
 
-    It requires `webhook.manage` in the namespace, and is sent what the caller may read, now and later. The
+    Requires `webhook.manage` in the namespace. The webhook is sent only events that the caller may read. The
     answer has the secret that messages are signed with, which is not shown again.
     """
     return registry.webhooks.add(body)
@@ -56,7 +56,7 @@ def get_webhook(registry: CallersRegistry, id: Id) -> WebhookInfo:
 def enable_webhook(registry: CallersRegistry, id: Id, body: WebhookChange) -> WebhookInfo:
     """Disable a webhook, or enable it again.
 
-    An enabled webhook is sent the events from then on, not those that it missed.
+    After it is enabled, a webhook is sent new events, not those that it missed.
     """
     return registry.webhooks.set_enabled(id, body.is_enabled)
 
@@ -69,9 +69,9 @@ def remove_webhook(registry: CallersRegistry, id: Id) -> None:
 
 @ROUTES.post(f"{ONE}/test", status_code=202)
 def test_webhook(registry: CallersRegistry, id: Id) -> WebhookDelivery:
-    """Send a message that tries a webhook, once.
+    """Send a test message to a webhook, once.
 
-    The list of messages shows what the receiver answered.
+    The list of messages shows the receiver's response.
     """
     return registry.webhooks.test(id)
 
@@ -80,7 +80,7 @@ def test_webhook(registry: CallersRegistry, id: Id) -> WebhookDelivery:
 def rotate_webhook_secret(registry: CallersRegistry, id: Id, body: SecretRotation) -> CreatedSecret:
     """Replace a webhook's secret.
 
-    Messages are signed with both for some hours, so that receivers can change over.
+    Messages are signed with both secrets for some hours, so that receivers can switch.
     """
     return registry.webhooks.rotate(id, body)
 
@@ -91,7 +91,7 @@ def list_webhook_deliveries(
 ) -> Page[WebhookDelivery]:
     """List the messages to a webhook, newest first.
 
-    Each comes with the result of its last try.
+    Each has the result of its last attempt.
     """
     return registry.webhooks.deliveries(id, cursor, limit)
 

@@ -38,7 +38,7 @@ class WorkerGoneBody(WorkerGoneRequest, extra="forbid"):
 def report_worker(body: WorkerReportRequest, registry: CallersRegistry) -> ReportReply:
     """Report what a worker's engine has loaded.
 
-    The answer lists what to unload, and the versions that a rollout assigns to this worker. It requires a
+    The response lists what to unload, and the versions that a rollout assigns to this worker. Requires a
     token with the role `worker`, or an administrator's. Sending the same report again changes nothing.
     """
     return registry.workers.report(body)
@@ -46,13 +46,13 @@ def report_worker(body: WorkerReportRequest, registry: CallersRegistry) -> Repor
 
 @ROUTES.get("/workers")
 def list_workers(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[WorkerInfo]:
-    """List the workers and what each last reported."""
+    """List the workers with each one's last report."""
     return registry.workers.list(cursor, limit)
 
 
 @ROUTES.get(ONE, response_model=WorkerInfo)
 def get_worker(request: Request, worker: str, registry: CallersRegistry, owner: Owner = None) -> Response:
-    """Get a worker and what it last reported."""
+    """Get a worker with its last report."""
     return etag_response(request, registry.workers.get(worker, owner))
 
 
@@ -79,5 +79,5 @@ def forget_worker(worker: str, registry: CallersRegistry, owner: Owner = None) -
 
 @ROUTES.get("/adapters/{namespace}/{name}/versions/{selector}/residents")
 def list_residents(ref: PathRef, registry: CallersRegistry) -> tuple[ResidentInfo, ...]:
-    """List the workers that have, or had, a version loaded."""
+    """List the workers that have or had a version loaded."""
     return registry.workers.residents(ref)

@@ -94,7 +94,7 @@ class OpenIdProvider:
     def user_of_refresh(self, sealed: str, subject: str) -> ConfirmedUser:
         """The user as the provider knows them now.
 
-        Raises `Unauthenticated` if it does not know them any more, and `Unconfirmed` or `Unavailable` if that
+        Raises `Unauthenticated` if it no longer confirms the user, and `Unconfirmed` or `Unavailable` if that
         could not be found out.
         """
         try:
@@ -128,9 +128,7 @@ class OpenIdProvider:
         if answer.status == 200:
             return found
         if found.get("error") == "invalid_grant":
-            raise Unauthenticated(
-                "the identity provider does not accept this sign-in any more; sign in again"
-            )
+            raise Unauthenticated("the identity provider no longer accepts this sign-in; sign in again")
         raise Unavailable(
             f"the identity provider answered {answer.status} ({str(found.get('error'))[:80]})",
             public_message="the identity provider refused this server; its administrator has the details",
@@ -155,7 +153,7 @@ class OpenIdProvider:
         headers = {"Authorization": f"Bearer {answer.get('access_token')}", "Accept": "application/json"}
         found = self._connector.request("GET", url, headers=headers)
         if found.status in (401, 403):
-            raise Unauthenticated("the identity provider does not know the user any more")
+            raise Unauthenticated("the identity provider no longer confirms the user")
         if found.status != 200:
             raise Unavailable(f"the identity provider answered {found.status} about a user")
         return _document(found)

@@ -99,7 +99,7 @@ def open_dir(folder: Path | str) -> Adapter:
     """Opens the adapter in a folder: its config and the headers of its weights. No weights are read.
 
     Args:
-        folder: What PEFT's `save_pretrained` wrote, or another tool whose files are read.
+        folder: A folder that PEFT's `save_pretrained` wrote, or another supported tool.
 
     Raises:
         NotFound: there is no adapter in the folder.

@@ -3,7 +3,7 @@
 The **id** is cheap (headers and 16 short reads per tensor). It does not depend on sharding, key order, file
 metadata or a task model's prefix on names. Two models with one id have the same shapes, the same parameters
 that shapes cannot show (heads, rope), the same dtypes, and equal weights at all sampled places. Digests over
-all weights (`Roots`) are further evidence, added once somebody has read the whole model.
+all weights (`Roots`) are further evidence, added once the whole model has been read.
 
 This file holds the values; `adaptry.bases.fingerprinting` makes them from a checkpoint and compares them.
 """

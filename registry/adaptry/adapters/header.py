@@ -78,66 +78,66 @@ class SafetensorsHeader:
 
 
 def read_header(
-    read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS
+    read: ReadAt, size: int, label: str, limits: HeaderLimits = ADAPTER_LIMITS
 ) -> SafetensorsHeader:
     """Reads the header of a safetensors file of `size` bytes.
 
-    Offsets in the result count from the beginning of the file. Raises `InvalidWeights`, naming `what` and the
+    Offsets in the result count from the beginning of the file. Raises `InvalidWeights`, with `label` and the
     reason, and `Unavailable` if the header is long and no process can be started to read it.
     """
     if size < 10:
-        raise InvalidWeights(f"{what} is {size} bytes, too short to be a safetensors file")
+        raise InvalidWeights(f"{label} is {size} bytes, too short to be a safetensors file")
     prefix = read(0, 64 if size >= 64 else size)
     if prefix.startswith(b"version https://git-lfs"):
         raise InvalidWeights(
-            f"{what} is a Git LFS pointer, not the weights: run `git lfs pull` and push again"
+            f"{label} is a Git LFS pointer, not the weights: run `git lfs pull` and push again"
         )
     length = int.from_bytes(prefix[:8], "little")
     if length > limits.size:
         raise InvalidWeights(
-            f"{what} declares a header of {length:,} bytes (at most {limits.size:,}):"
+            f"{label} declares a header of {length:,} bytes (at most {limits.size:,}):"
             " it is not safetensors, or an attack"
         )
     if length < 2 or 8 + length > size:
         raise InvalidWeights(
-            f"{what} is truncated or not safetensors: a header of {length:,} bytes in a file of {size:,}"
+            f"{label} is truncated or not safetensors: a header of {length:,} bytes in a file of {size:,}"
         )
     raw = read(8, length)
     if len(raw) != length:
-        raise InvalidWeights(f"{what} ended inside its header; is it still being written?")
-    return parse_header(raw, size, what, limits)
+        raise InvalidWeights(f"{label} ended inside its header; is it still being written?")
+    return parse_header(raw, size, label, limits)
 
 
 def parse_header(
-    raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS
+    raw: bytes, size: int, label: str, limits: HeaderLimits = ADAPTER_LIMITS
 ) -> SafetensorsHeader:
     """Like `read_header`, from the header's bytes; `size` is that of the whole file."""
     if len(raw) <= _LARGEST_HERE:
-        return parse_in_process(raw, size, what, limits)
+        return parse_in_process(raw, size, label, limits)
     from adaptry.adapters.header_process import parse_in_child
 
-    return parse_in_child(raw, size, what, limits)
+    return parse_in_child(raw, size, label, limits)
 
 
-def parse_in_process(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
+def parse_in_process(raw: bytes, size: int, label: str, limits: HeaderLimits) -> SafetensorsHeader:
     """Like `parse_header`, but always in this process."""
     if not raw.startswith(b"{"):
-        raise InvalidWeights(f"{what}: the header does not begin with '{{'")
+        raise InvalidWeights(f"{label}: the header does not begin with '{{'")
     try:
         document = strictjson.loads(
             raw.rstrip(b" "),
             strictjson.JsonLimits(size=limits.size, depth=3, nodes=limits.tensors * 9 + 10_000),
-            f"{what}'s header",
+            f"{label}'s header",
         )
     except Invalid as error:
         raise InvalidWeights(error.message) from None
-    metadata = _metadata(document.pop("__metadata__", None), what)
+    metadata = _metadata(document.pop("__metadata__", None), label)
     if len(document) > limits.tensors:
-        raise InvalidWeights(f"{what} has {len(document):,} tensors; at most {limits.tensors:,} are read")
+        raise InvalidWeights(f"{label} has {len(document):,} tensors; at most {limits.tensors:,} are read")
     start = 8 + len(raw)
-    infos = {name: _tensor(name, entry, start, size, what) for name, entry in document.items()}
+    infos = {name: _tensor(name, entry, start, size, label) for name, entry in document.items()}
     ordered = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].end)))
-    _check_tiling(ordered, start, size, what)
+    _check_tiling(ordered, start, size, label)
     return SafetensorsHeader(ordered, metadata, start, raw)
 
 

@@ -25,20 +25,20 @@ _REFUSED, _READ = b"!", b"="
 _SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
 
 
-def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
+def parse_in_child(raw: bytes, size: int, label: str, limits: HeaderLimits) -> SafetensorsHeader:
     """Like `parse_header`. Raises `Unavailable` if no process can be started, or it crashed."""
     mib = len(raw) // _MIB + 1
     bounds = ProcessLimits(
         4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB, answer=2 * len(raw) + 128 * limits.tensors
     )
-    arguments = [str(size), what, str(limits.size), str(limits.tensors)]
+    arguments = [str(size), label, str(limits.size), str(limits.tensors)]
     try:
         with _SLOTS.acquire("headers of more than 32 KiB"):
             answered = run_in_worker("adaptry.adapters.header_process", raw, bounds, arguments)
     except ProcessTimeout:
-        raise InvalidWeights(f"{what}'s header takes more than {bounds.seconds:.0f} s to read") from None
+        raise InvalidWeights(f"{label}'s header takes more than {bounds.seconds:.0f} s to read") from None
     except ProcessFailed as error:
-        raise Unavailable(f"{what}'s header could not be read: {error}") from error
+        raise Unavailable(f"{label}'s header could not be read: {error}") from error
     if answered.startswith(_REFUSED):
         raise InvalidWeights(answered[1:].decode())
     tensors, metadata = _unpacked(answered, 8 + len(raw))

@@ -121,10 +121,10 @@ def side_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def list_shard_names(present: Set[str], folder: Path, what: str, stem: str = "model") -> list[str]:
+def list_shard_names(present: Set[str], folder: Path, label: str, stem: str = "model") -> list[str]:
     """The names of a checkpoint's weights files among the files `present`; an index is read from `folder`.
 
-    Raises what `open_checkpoint` raises, naming the checkpoint `what`.
+    Raises what `open_checkpoint` raises, naming the checkpoint `label`.
     """
     single = f"{stem}.safetensors"
     index = f"{single}.index.json"
@@ -147,10 +147,10 @@ def list_shard_names(present: Set[str], folder: Path, what: str, stem: str = "mo
         return names
     if any(name.endswith((".bin", ".gguf")) for name in present):
         raise Unsupported(
-            f"{what} has no safetensors weights; convert once with transformers: "
+            f"{label} has no safetensors weights; convert once with transformers: "
             "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)"
         )
-    raise NotFound(f"{what} has no {single}")
+    raise NotFound(f"{label} has no {single}")
 
 
 def _read_shard(path: Path) -> SafetensorsHeader:

@@ -34,16 +34,16 @@ def check_weights(adapter: Adapter) -> list[Finding]:
         return weights_findings(adapter.spec, inspect_content(inspector, adapter.content))
 
 
-def weights_findings(spec: Spec, found: Mapping[str, WeightsInspection]) -> list[Finding]:
+def weights_findings(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> list[Finding]:
     """Findings about an adapter, from the inspection of its weights files by path."""
-    tensors = [item for inspection in found.values() for item in inspection.tensors.items()]
+    tensors = [item for inspection in inspections.values() for item in inspection.tensors.items()]
     zero = {name for name, tensor in tensors if tensor.is_zero}
-    return [*not_finite_findings(found), *_untrained(spec, zero)]
+    return [*not_finite_findings(inspections), *_untrained(spec, zero)]
 
 
-def not_finite_findings(found: Mapping[str, WeightsInspection]) -> Iterator[Finding]:
+def not_finite_findings(inspections: Mapping[str, WeightsInspection]) -> Iterator[Finding]:
     """Findings about NaN and infinity in any weights files."""
-    tensors = [item for inspection in found.values() for item in inspection.tensors.items()]
+    tensors = [item for inspection in inspections.values() for item in inspection.tensors.items()]
     if nan := [name for name, tensor in tensors if tensor.nan]:
         yield build_finding(
             "weights_nan",

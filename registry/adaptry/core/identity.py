@@ -22,7 +22,7 @@ from adaptry.core.refs import AdapterName
 
 Visibility = Literal["private", "public"]
 BaseVisibility = Literal["private", "internal", "public"]
-"""As an adapter's, with one more: an `internal` base is read by everybody who may read any namespace."""
+"""As for adapters, and `internal`: readable by every principal who may read any namespace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,6 @@ def require_change_allowed(
     """
     if was == "revoked" and to != "revoked" and not identity.may("policy.manage", name, Facts(now=now)):
         raise PermissionDenied(
-            f"{name}@{number} is revoked, and {identity.name} may not take that back (policy.manage); "
+            f"{name}@{number} is revoked, and {identity.name} may not undo that (policy.manage); "
             f"ask an owner of {name.namespace!r}"
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 _COMMAND = re.compile(r"`adaptry [^`]*`|\badaptry [a-z][^;,()]*")
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: (?P<value>[\w./|-]*\w))?")
+_PASS_BASE = re.compile(r"pass the base with --base(?: \([^)]*\))?")
 _NO_VALUES = frozenset(("and", "as", "for", "if", "in", "instead", "of", "or", "to", "too", "which", "with"))
 
 
@@ -20,16 +21,20 @@ _NO_VALUES = frozenset(("and", "as", "for", "if", "in", "instead", "of", "or", "
 class ArgumentNames:
     """The arguments of a function, or the fields of a job. `arguments`: by name, whether it is true or false.
     `renamed`: options whose argument has another name. `quote` is put around values that are text, and `true`
-    is how a set flag is written.
+    is how a set flag is written. `set_base` replaces the remedy "pass the base with --base" for callers that
+    cannot pass a base.
     """
 
     arguments: Mapping[str, bool]
     renamed: Mapping[str, str] = field(default_factory=dict)
     quote: str = '"'
     true: str = "True"
+    set_base: str | None = None
 
     def in_sentence(self, sentence: str) -> str:
         """The sentence with arguments in the place of options."""
+        if self.set_base is not None and "base" not in self.arguments:
+            sentence = _PASS_BASE.sub(self.set_base, sentence)
         parts, at = [], 0
         for command in _COMMAND.finditer(sentence):
             parts += [_OPTION.sub(self._argument, sentence[at : command.start()]), command[0]]

@@ -24,23 +24,23 @@ _MAX_VALUES = 20_000
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same result, ten times as fast
 
 
-def loads_in_process(text: str, what: str) -> Any:
-    """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, with `what` and the line."""
+def loads_in_process(text: str, label: str) -> Any:
+    """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, with `label` and the line."""
     depth = values = 0
     try:
         for event in yaml.parse(text, _LOADER):
             if isinstance(event, yaml.AliasEvent):
-                raise Invalid(f"{what} has a YAML alias (*{event.anchor}); write out what it stands for")
+                raise Invalid(f"{label} has a YAML alias (*{event.anchor}); write out what it stands for")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             values += isinstance(event, yaml.NodeEvent)
             if depth > _MAX_DEPTH:
-                raise Invalid(f"{what} is nested deeper than {_MAX_DEPTH} levels")
+                raise Invalid(f"{label} is nested deeper than {_MAX_DEPTH} levels")
             if values > _MAX_VALUES:
-                raise Invalid(f"{what} has more than {_MAX_VALUES:,} values")
+                raise Invalid(f"{label} has more than {_MAX_VALUES:,} values")
         return _plain(yaml.load(text, _LOADER))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise Invalid(f"{what} is not YAML: {' '.join(str(error).split())[:300]}") from None
+        raise Invalid(f"{label} is not YAML: {' '.join(str(error).split())[:300]}") from None
 
 
 def _plain(value: Any) -> Any:

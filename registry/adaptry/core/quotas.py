@@ -1,4 +1,4 @@
-"""Quotas: how much a namespace or a principal may store, and how often it may ask. Pure values and rules.
+"""Quotas: limits of storage and requests for namespaces and principals. Pure values and rules.
 
 A limit is a number, or None where nothing is set. What is set for a name counts before what is set for every
 name (`EVERY`), and that before the built-in limits. `UNLIMITED` lifts a limit that is set for every name.
@@ -23,7 +23,7 @@ RESERVED_SECONDS = 30.0
 
 
 class QuotaSubject(NamedTuple):
-    """Whose limit and whose use it is."""
+    """The namespace or principal that a limit applies to."""
 
     scope: QuotaScope
     name: str
@@ -33,7 +33,7 @@ class QuotaSubject(NamedTuple):
 
     @property
     def arguments(self) -> str:
-        """As `adaptry quota` takes it."""
+        """The arguments of `adaptry quota` for this name."""
         return self.name if self.scope == "namespace" else f"{self.name} --principal"
 
 
@@ -47,14 +47,14 @@ class QuotaLimits:
     requests: int | None = None
 
     def or_else(self, other: QuotaLimits) -> QuotaLimits:
-        """These limits, and those of `other` where nothing is set."""
+        """These limits, with those of `other` where none is set."""
         pairs = ((getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
         return QuotaLimits(*(ours if ours is not None else theirs for ours, theirs in pairs))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredUse:
-    """What somebody stores: bytes of files, and versions; and what open uploads have `reserved`."""
+    """The use of a name: bytes of files, and versions; and the bytes that open uploads have `reserved`."""
 
     bytes: int = 0
     versions: int = 0
@@ -62,47 +62,53 @@ class StoredUse:
     uploads: int = 0
 
 
-def refuse_bytes(who: QuotaSubject, use: StoredUse, wanted: int, limits: QuotaLimits) -> AdaptryError | None:
-    """Why `wanted` more bytes may not be stored; None if they may.
+def refuse_bytes(
+    subject: QuotaSubject, use: StoredUse, requested: int, limits: QuotaLimits
+) -> AdaptryError | None:
+    """Why `requested` more bytes may not be stored; None if they may.
 
     It is `Busy` if they would fit but for what open uploads have reserved: some of that may come free.
     """
     limit = limits.bytes
-    if limit is None or limit >= UNLIMITED or use.bytes + use.reserved + wanted <= limit:
+    if limit is None or limit >= UNLIMITED or use.bytes + use.reserved + requested <= limit:
         return None
-    if use.bytes + wanted <= limit:
+    if use.bytes + requested <= limit:
         return Busy(
-            f"{who} may store {format_size(limit)}, and open uploads have reserved the rest; try again when"
-            " they have finished (`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)",
+            f"{subject} may store {format_size(limit)}, and open uploads have reserved the rest; try again"
+            " when they have finished (`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)",
             RESERVED_SECONDS,
         )
     return QuotaExceeded(
-        f"{who} may store {format_size(limit)} and has {max(0, limit - use.bytes):,} bytes left, but"
-        f" {wanted:,} are needed; delete what is no longer needed (`adaptry delete NAME`), or ask an"
-        f" administrator for more (`adaptry quota set {who.arguments} --bytes SIZE`)"
+        f"{subject} may store {format_size(limit)} and has {max(0, limit - use.bytes):,} bytes left, but"
+        f" {requested:,} are needed; delete what is no longer needed (`adaptry delete NAME`), or ask an"
+        f" administrator for more (`adaptry quota set {subject.arguments} --bytes SIZE`)"
     )
 
 
 def refuse_versions(
-    who: QuotaSubject, use: StoredUse, wanted: int, limits: QuotaLimits
+    subject: QuotaSubject, use: StoredUse, requested: int, limits: QuotaLimits
 ) -> AdaptryError | None:
-    """Why there may not be `wanted` more versions; None if there may."""
+    """Why there may not be `requested` more versions; None if there may."""
     limit = limits.versions
-    if limit is None or use.versions + wanted <= limit:
+    if limit is None or use.versions + requested <= limit:
         return None
     return QuotaExceeded(
-        f"{who} has {use.versions:,} versions and may have {limit:,}; delete adapters that are no longer"
+        f"{subject} has {use.versions:,} versions and may have {limit:,}; delete adapters that are no longer"
         " needed (`adaptry delete NAME`), or ask an administrator for more (`adaptry quota set"
-        f" {who.arguments} --versions N`)"
+        f" {subject.arguments} --versions N`)"
     )
 
 
-def refuse_upload(who: QuotaSubject, use: StoredUse, limits: QuotaLimits) -> AdaptryError | None:
+def refuse_upload(subject: QuotaSubject, use: StoredUse, limits: QuotaLimits) -> AdaptryError | None:
     """Why no upload may be opened now; None if one may."""
     limit = limits.uploads
     if limit is None or use.uploads < limit:
         return None
-    holder = f"uploads are open in {who.name}" if who.scope == "namespace" else f"uploads of {who} are open"
+    holder = (
+        f"uploads are open in {subject.name}"
+        if subject.scope == "namespace"
+        else f"uploads of {subject} are open"
+    )
     return Busy(
         f"{use.uploads} {holder} already; try again when some have finished (`adaptry uploads ls` shows them,"
         " `adaptry uploads rm` drops one)"

@@ -60,7 +60,7 @@ MERGED = ".merged"
 name may end with this suffix.
 """
 
-# Windows reserves these device names with any extension, so nobody there could pull into such a folder.
+# Windows reserves these device names with any extension, so no user there could pull into such a folder.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -31,32 +31,32 @@ class JsonLimits:
     nodes: int = 10_000
 
 
-def loads(data: bytes, limits: JsonLimits, what: str, *, allow_nan: bool = False) -> Any:
+def loads(data: bytes, limits: JsonLimits, label: str, *, allow_nan: bool = False) -> Any:
     """The document in `data`. (`Any`: JSON has no type until a model gives it one.)
 
     With `allow_nan`, NaN and Infinity become None; programs that train and evaluate write them.
 
-    Raises `Invalid`, naming `what`, if the document exceeds a limit, is not UTF-8, or has a byte-order mark,
+    Raises `Invalid`, naming `label`, if the document exceeds a limit, is not UTF-8, or has a byte-order mark,
     duplicate keys, NaN or Infinity, overlong numbers, lone surrogates or trailing bytes.
     """
     if len(data) > limits.size:
-        raise Invalid(f"{what} is {len(data):,} bytes; at most {limits.size:,} are read")
+        raise Invalid(f"{label} is {len(data):,} bytes; at most {limits.size:,} are read")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Invalid(f"{what} is not UTF-8 text (byte {error.start})") from None
-    _check_structure(text, limits, what)
+        raise Invalid(f"{label} is not UTF-8 text (byte {error.start})") from None
+    _check_structure(text, limits, label)
     try:
         return json.loads(
             text,
-            object_pairs_hook=lambda pairs: _unique(pairs, what),
-            parse_constant=lambda name: None if allow_nan else _refuse_constant(name, what),
-            parse_int=lambda digits: _integer(digits, what),
-            parse_float=lambda digits: _real(digits, what),
+            object_pairs_hook=lambda pairs: _unique(pairs, label),
+            parse_constant=lambda name: None if allow_nan else _refuse_constant(name, label),
+            parse_int=lambda digits: _integer(digits, label),
+            parse_float=lambda digits: _real(digits, label),
         )
     except json.JSONDecodeError as error:
         raise Invalid(
-            f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+            f"{label} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
 
 

@@ -53,7 +53,7 @@ class Tracer(Protocol):
         """
 
     def headers(self) -> dict[str, str]:
-        """The headers that make what somebody else does a part of the current span."""
+        """The headers that make another program's work a part of the current span."""
 
 
 class _NoSpan:

@@ -66,7 +66,7 @@ def rollback(registry: RegistryLike, ref: RefLike) -> AliasMoveResult:
 
     Raises:
         NotFound: there is no such alias, or it never moved.
-        Conflict: the alias moved meanwhile, or the earlier version's state does not allow aliases.
+        Conflict: the alias was moved in the meantime, or the earlier version's state does not allow aliases.
         Invalid: `ref` names a version, not an alias.
         PermissionDenied, Unauthenticated, Unavailable.
     """

@@ -29,7 +29,7 @@ def check(
 ) -> CheckResult:
     """Checks an adapter: alone, against its base, or for an engine.
 
-    Headers and configs are read, so it takes no time; weights only with `weights`.
+    Only headers and configs are read, so it is quick; `weights` also reads the weights.
 
         found = adaptry.check("./out", base="./base", engines="vllm@0.33,max_lora_rank=64")
         if found.is_blocked:

@@ -103,8 +103,8 @@ def combine(
 ) -> DerivedResult | CombinePlan:
     """Combines adapters of one base into one LoRA, by one of twenty methods (docs/combining.md lists them).
 
-    Ranks and modules may differ; where an adapter changes nothing, its update counts as 0. A version that is
-    made records its parents and recipe, and the same recipe gives the same version.
+    Ranks and modules may differ; a module that an adapter does not change counts as 0. A resulting version
+    records its parents and recipe, and the same recipe gives the same version.
 
         adaptry.combine(
             {"acme/tone": 1, "acme/facts": 0.5}, method="ties", rank=16, to="acme/both", registry=registry
@@ -114,19 +114,19 @@ def combine(
         inputs: Adapters, or a mapping from adapters to their weights (finite numbers, 1 if not given). Each
             is a folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
             `Adapter` that is open.
-        to: A name in the registry, or a folder. None: nothing is made, and the plan is returned.
+        to: A name in the registry, or a folder. None: nothing is written, and the plan is returned.
         method: `linear`, `svd`, `ties`, `dare_linear`, …
         parameters: The method's parameters, as in `{"density": 0.3}`.
-        rank: Brings every module to this rank.
-        energy: Or to the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
-        uniform: The same rank for every module, filled with zeros, for engines that want one.
+        rank: Reduces every module to this rank.
+        energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
+        uniform: The same rank for every module, padded with zeros, for engines that need that.
         dtype: The dtype of the factors; everything is computed in float32 or more.
         seed: For methods that draw random numbers.
-        whole_weights: Whose saved modules come along if several adapters have some: that input's name, or
+        whole_weights: The input whose saved modules are kept if several inputs have some: its name, or
             `"none"`.
-        base: The base of inputs whose base no registry knows: a folder, a name or an id.
-        other_base: Also combines adapters that are known to be of different bases.
-        metrics, alias, force_reason: As in `push`, for the version that is made.
+        base: The base of inputs whose base is not registered: a folder, a name or an id.
+        other_base: Allows adapters that were trained on different bases.
+        metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
@@ -134,9 +134,9 @@ def combine(
     Raises:
         NotFound: there is no such folder, version or base.
         Invalid: an unknown method or parameter; `rank` and `energy` together.
-        CheckFailed: adapters that do not go together, or a result that does not fit the base.
-        Unsupported: an adapter that is no sum of factors.
-        Conflict: the folder `to` holds something else.
+        CheckFailed: adapters that cannot be combined, or a result that does not fit the base.
+        Unsupported: an adapter that is not a sum of factors.
+        Conflict: the folder `to` contains something else.
         MissingDependency: torch is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """
@@ -215,20 +215,20 @@ def stack(
 ) -> DerivedResult | CombinePlan:
     """Stacks adapters of one base into one LoRA that acts as all of them together.
 
-    Exactly the weighted sum of their updates, by putting the factors side by side: the rank of a module is
-    the sum of the ranks there.
+    The result is exactly the weighted sum of their updates: the factors are put side by side, and a module's
+    rank is the sum of its ranks in the inputs.
 
         adaptry.stack({"acme/tone@prod": 1, "acme/facts": 0.5}, to="acme/both", registry=registry)
 
     Args:
         inputs: Adapters, or a mapping from adapters to their weights, as in `combine`.
-        to: A name in the registry, or a folder. None: nothing is made, and the plan is returned.
-        in_sequence: Each adapter was trained on top of the base and those before it.
-        own_ranks: Each module keeps its own rank (smaller; not for every engine). Otherwise all get one rank,
-            filled with zeros.
+        to: A name in the registry, or a folder. None: nothing is written, and the plan is returned.
+        in_sequence: Each adapter was trained on top of the base and the adapters before it.
+        own_ranks: Each module keeps its own rank (smaller; not for every engine). Otherwise all modules get
+            one rank, padded with zeros.
         dtype: The dtype of the factors.
         whole_weights, base, other_base: As in `combine`.
-        metrics, alias, force_reason: As in `push`, for the version that is made.
+        metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.

@@ -38,8 +38,8 @@ def compare(
     Raises:
         NotFound: there is no such folder or version.
         InvalidConfig, InvalidWeights: the files cannot be read as an adapter.
-        Unsupported: with `weights`, an adapter that is no sum of factors.
-        CheckFailed: with `weights`, modules of different shapes: the adapters are not of one base.
+        Unsupported: with `weights`, an adapter that is not a sum of factors.
+        CheckFailed: with `weights`, modules of different shapes: the adapters have different bases.
         MissingDependency: with `weights`, torch is not installed.
         Withdrawn, Unauthenticated, Unavailable.
     """

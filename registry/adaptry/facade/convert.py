@@ -51,10 +51,10 @@ def convert(
     registry: RegistryLike | None = None,
     progress: ShowProgress = True,
 ) -> DerivedResult:
-    """Makes a plain LoRA of an adapter of any method, or rewrites its file in another layout.
+    """Converts an adapter of any method to a plain LoRA, or rewrites its file in another layout.
 
     A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, torchtune, llama.cpp) is
-    brought into PEFT's layout, and no number changes. Methods that are exactly a LoRA become one exactly; for
+    rewritten in PEFT's layout without changing a number. Methods that equal a LoRA are converted exactly; for
     all others, the nearest LoRA is computed, and its error is measured (docs/converting.md).
 
         made = adaptry.convert("./loha", to="acme/as-lora", rank=16, registry=registry)
@@ -64,27 +64,27 @@ def convert(
         source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
             `Adapter` that is open.
         to: A name in the registry, or a folder.
-        base: The base it is for: a folder, a name or an id. None: the one that the registry knows.
-        layout: Rewrites the file as this version of transformers names its modules, and changes no weights.
-            Only `base` and the arguments about the result go with it.
-        rank: Brings every update to this rank at most.
-        energy: Or to the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
-        uniform: The same rank for every module, filled with zeros.
-        dtype: The dtype of the factors. None: as they are, or float32 where they are computed.
-        drop_bias: Leaves out the biases that the adapter changes.
+        base: The adapter's base: a folder, a name or an id. None: the registered one.
+        layout: Only rewrites the file with the module names of this version of transformers, without changing
+            weights. Can be combined only with `base` and the arguments about the result.
+        rank: The maximum rank of every update.
+        energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
+        uniform: The same rank for every module, padded with zeros.
+        dtype: The dtype of the factors. None: unchanged, or float32 if they are computed.
+        drop_bias: Leaves out biases that the adapter changes.
         whole_weights: `"none"` leaves saved modules out.
-        part: Which part of a pipeline to take from another tool's file: `unet`, `text_encoder`, …
-        other_base: Also on another base than the adapter is known to be for.
-        metrics, alias, force_reason: As in `push`, for the version that is made.
+        part: The part of a pipeline to convert from another tool's file: `unet`, `text_encoder`, …
+        other_base: Allows another base than the adapter's own.
+        metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
 
     Raises:
         NotFound: there is no such folder, version or base.
-        Invalid: arguments that do not go together, or a base that is needed and not known.
-        Unsupported, CheckFailed: what no LoRA can hold, or what does not fit the base.
-        Conflict: the folder `to` holds something else.
+        Invalid: arguments that exclude each other, or a base that is needed and unknown.
+        Unsupported, CheckFailed: an adapter that no LoRA can represent, or that does not fit the base.
+        Conflict: the folder `to` contains something else.
         MissingDependency: torch is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """
@@ -170,7 +170,7 @@ def resize(
     registry: RegistryLike | None = None,
     progress: ShowProgress = True,
 ) -> DerivedResult | RankPlan:
-    """Brings a LoRA to another rank: each module gets the nearest update of its new rank.
+    """Changes the rank of a LoRA: each module gets the nearest update of its new rank.
 
         print(adaptry.resize("acme/tone", registry=registry))  # what each rank would keep
         adaptry.resize("acme/tone", allowed=[8, 16, 32], energy=0.99, to="acme/tone-small", registry=registry)
@@ -178,16 +178,16 @@ def resize(
     Args:
         source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
             `Adapter` that is open.
-        to: A name in the registry, or a folder. None: nothing is made, and what each rank would keep is
-            returned.
-        rank: Brings every module to this rank at most.
-        energy: Or to the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
-        allowed: The ranks that a server takes. All modules get one: the smallest that keeps `energy` (else
-            everything), or the largest.
-        uniform: The same rank for every module, filled with zeros.
+        to: A name in the registry, or a folder. None: nothing is written, and the share that each rank would
+            keep is returned.
+        rank: The maximum rank of every module.
+        energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
+        allowed: The ranks that a server accepts. All modules get the same one: the smallest that keeps
+            `energy` (default: everything), or the largest if none does.
+        uniform: The same rank for every module, padded with zeros.
         dtype: The dtype of the factors; singular values are computed in float64.
         whole_weights: `"none"` leaves saved modules out.
-        metrics, alias, force_reason: As in `push`, for the version that is made.
+        metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
@@ -196,7 +196,7 @@ def resize(
         NotFound: there is no such folder or version.
         Invalid: neither or several of `rank`, `energy` and `allowed`.
         Unsupported, CheckFailed: the adapter is not exactly a sum of factors.
-        Conflict: the folder `to` holds something else.
+        Conflict: the folder `to` contains something else.
         MissingDependency: torch is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """

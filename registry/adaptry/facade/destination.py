@@ -27,7 +27,9 @@ SENTENCES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A folder or a name, what goes along with a version, and whether an adapter in a folder is replaced."""
+    """A folder or a name, the arguments about a resulting version, and whether an adapter in a folder is
+    replaced.
+    """
 
     place: Path | AdapterName
     options: PushOptions
@@ -54,7 +56,7 @@ def parse_destination(
     force_reason: str | None,
     replace: bool,
 ) -> Destination:
-    """Raises `Invalid` where something goes along that does not suit the place, `InvalidRef`."""
+    """Raises `Invalid` for arguments that do not suit the destination, and `InvalidRef`."""
     if isinstance(to, str) and is_folder_path(to):
         to = Path(to)
     if isinstance(to, Path):

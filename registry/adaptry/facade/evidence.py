@@ -1,4 +1,4 @@
-"""`add_evidence` and `evidence`: what was measured of a version."""
+"""`add_evidence` and `evidence`: measurements of a version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_evidence(
     *,
     progress: ShowProgress = True,
 ) -> tuple[EvidenceAddition, ...]:
-    """Adds files of results to a version, unmodified. The same file again adds nothing.
+    """Adds results files to a version, unmodified. Adding the same file again has no effect.
 
         adaptry.add_evidence(registry, "acme/tone@3", "out/results_2026-11-28T10-00-00.json")
 
@@ -34,7 +34,7 @@ def add_evidence(
     Raises:
         NotFound: there is no such version or file.
         Invalid: a file cannot be read as results; the message has the place.
-        Conflict: a file states that it measured another revision.
+        Conflict: a file states that another revision was measured.
         PermissionDenied, Unauthenticated, Unavailable, StorageFull.
     """
     wanted = parse_ref(ref)
@@ -46,7 +46,7 @@ def add_evidence(
 def evidence(
     registry: RegistryLike, ref: RefLike, *, task: str | None = None, metric: str | None = None
 ) -> tuple[EvidenceInfo, ...]:
-    """What was measured of a version, newest first; logged metrics are among it.
+    """Returns the measurements of a version, newest first, including logged metrics.
 
         for found in adaptry.evidence(registry, "acme/tone@prod", task="gsm8k"):
             print(found.metric, found.value, found.stderr, found.n)

@@ -101,8 +101,8 @@ def export(
 ) -> ExportOutput | ExportPlan:
     """Writes an adapter as an engine needs it, repaired so that it is served as it was trained.
 
-    What the engine would get wrong decides the repairs. How near the result is to what was trained is
-    measured; an export that would be further away than `max_error` is refused (docs/exporting.md).
+    The engine's verdict determines the repairs. The error of the result is measured; if it exceeds
+    `max_error`, the export is refused (docs/exporting.md).
 
         adaptry.export("acme/tone@prod", engine="llama.cpp", to="./tone-gguf", registry=registry)
 
@@ -113,15 +113,15 @@ def export(
             the plan is returned.
         engine: The engine, with its version and limits: `"vllm@0.33,max_lora_rank=64"`.
         format: The files to write, as in `"gguf"`. None: the engine's.
-        base: The base it is for: a folder, a name or an id. None: the one that the registry knows.
-        rank: What is no LoRA becomes one of this rank at most.
-        energy: Or of the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
-        dtype: The dtype of computed numbers, such as those of a conversion.
-        exact: Refuses whatever would change a number of the update.
+        base: The adapter's base: a folder, a name or an id. None: the registered one.
+        rank: The maximum rank when another method is converted to a LoRA.
+        energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
+        dtype: The dtype of computed tensors, such as those of a conversion.
+        exact: Refuses repairs that would change a number of the update.
         max_error: The largest relative error ‖ΔW − ΔW'‖ / ‖ΔW‖ (0 to 1). None: 0.1.
-        part: Which part of a pipeline the adapter is of, as in `unet`.
-        other_base: Also on another base than the adapter is known to be for.
-        metrics, alias, force_reason: As in `push`, for the version that is made.
+        part: The part of a pipeline that the adapter belongs to, as in `unet`.
+        other_base: Allows another base than the adapter's own.
+        metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
@@ -129,9 +129,9 @@ def export(
     Raises:
         NotFound: there is no such folder, version or base.
         Invalid: neither `engine` nor `format`, an unknown one, or `rank` and `energy` together.
-        CheckFailed: the engine cannot be given what was trained, or a base is needed and not known.
-        Unsupported: a format that cannot hold this adapter.
-        Conflict: the folder `to` holds something else.
+        CheckFailed: the engine cannot serve the adapter as trained, or a base is needed and unknown.
+        Unsupported: a format that cannot represent this adapter.
+        Conflict: the folder `to` contains something else.
         MissingDependency: torch, or the package that writes the format, is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """

@@ -1,4 +1,4 @@
-"""`lineage`: what a version was made from, or what was made from it."""
+"""`lineage`: a version's ancestors or descendants."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from adaptry.operations.lineage import LineageNode, ancestor_tree, descendant_tr
 
 
 def lineage(registry: RegistryLike, ref: RefLike, *, descendants: bool = False) -> LineageNode:
-    """The tree of what a version was made from: its parents, theirs, and so on, with the recipe of each.
+    """Returns the tree of a version's ancestors: its parents, their parents, and so on, with the recipe of
+    each.
 
         print(adaptry.lineage(registry, "acme/both"))
 
     Args:
         registry: An open registry, a server's URL, or a folder.
         ref: The version, as in `"acme/both@1"`, or what `push` or `search` returned.
-        descendants: Shows what was made from the version instead.
+        descendants: Returns the versions that were made from it instead.
 
     Raises:
         NotFound: there is no such version.

@@ -117,8 +117,8 @@ def merge(
 ) -> MergeResult | MergePlan:
     """Merges adapters into their base's weights, giving a checkpoint that transformers loads.
 
-    W + Σ weight · scale · B·A, computed in float32 and rounded once to the dtype of each weight. Whatever
-    does not fit fails before a weight is read; memory holds one weight at a time.
+    W + Σ weight · scale · B·A, computed in float32 and rounded once to the dtype of each weight. Anything
+    that does not fit fails before a weight is read; one weight at a time is in memory.
 
         adaptry.merge("acme/tone@prod", base="./base", to="./merged", registry=registry)
         print(adaptry.merge({"./out": 0.5, "./other": 1.0}, base="./base"))  # the plan
@@ -130,18 +130,19 @@ def merge(
         base: The base to merge into: a folder, or a registered base's name or id.
         to: The folder to write, which must be empty or absent. None: nothing is written, and the plan is
             returned.
-        method: How several are combined: `linear` (the weighted sum), or a method of `combine`.
+        method: The method to combine several adapters: `linear` (the weighted sum), or another method of
+            `combine`.
         parameters: The method's parameters, as in `{"density": 0.3}`.
         dtype: The dtype of all weights. None: each weight keeps its own.
         seed: For methods that draw random numbers.
         rounding: `float32` rounds the sum once; `peft` rounds as PEFT does, after each adapter.
         max_shard_size: The largest weights file, in bytes. None: the base's files stay as they are.
-        other_base: Also merges into another model than an adapter is known to be for, if the shapes fit.
-        resize_vocab: Also takes embeddings with more rows than the base's.
-        base_copy: Which copy to merge into, where the base or the one trained on is quantised.
+        other_base: Allows merging into another base than the adapter's own, if the shapes fit.
+        resize_vocab: Allows embeddings with more rows than the base's.
+        base_copy: Which copy to merge into, if the base or the one trained on is quantised.
         device: Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`.
         kernel: The CPU code to use; the results are the same.
-        hashing: Whether the record gets the SHA-256 of each written file.
+        hashing: Whether the record has the SHA-256 of each written file.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
 
@@ -178,14 +179,16 @@ def merge(
     with lazily_opened(registry) as connected, shown_progress(progress) as bars:
         opened = open_merge(connected, recipe, sources, warn=warn, progress=bars)
         if to is None:
-            return plan_recipe(recipe, opened.checkpoint, opened.sources, opened.found)
+            return plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
         target = Path(to).expanduser()
         how = MergeOptions(device, kernel, hashing=hashing)
-        record = merge_recipe(recipe, opened.checkpoint, opened.sources, target, how, bars, opened.found)
+        record = merge_recipe(
+            recipe, opened.checkpoint, opened.sources, target, how, bars, opened.base_evidence
+        )
     return MergeResult(target, record)
 
 
 def _recipe_base(base: BaseLike) -> str:
-    """The base as recipes name it: a path that nobody can take for a name, or the name."""
+    """The base as recipes name it: an unambiguous path, or the name."""
     named = parse_base(base)
     return str(named.absolute()) if isinstance(named, Path) else named

@@ -18,18 +18,18 @@ from adaptry.facade.docstrings import docstring_markdown
 
 _HEAD = """# Python
 
-This page is written by `python -m adaptry.facade > docs/python.md`, from the docstrings; a test says when it
-is out of date. [In code](in-code.md) shows how the functions are used, and [the
+This page is generated from the docstrings by `python -m adaptry.facade > docs/python.md`; a test fails when
+it is out of date. [In code](in-code.md) shows how to use the functions, and [the
 notebook](../examples/notebook/adaptry.ipynb) walks through them.
 
 Importing `adaptry` loads nothing else; torch and other libraries are imported by the functions that need
-them. Functions that work on a registry take it first: an open one, a server's URL, or a folder. Functions
-that also work on folders take it as `registry=`, and need none for folders. Whatever a function opens, it
-closes.
+them. Functions that work on a registry take it as their first argument: an open registry, a server's URL, or
+a folder. Functions that also work on adapters in folders take it as `registry=`, and do not need it for
+folders. Each function closes what it opens.
 
-In a notebook, values show themselves as tables. While files are transferred or weights computed, bars show
-how far it is; `progress=False` shows none. What a caller should know, such as that a version is deprecated,
-is logged as a warning of the logger `adaptry`.
+In a notebook, results are shown as tables. Transfers and computations show progress bars; `progress=False`
+turns them off. Messages that a caller should see, such as that a version is deprecated, are logged as
+warnings of the logger `adaptry`.
 """
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "Registries": ("connect",),

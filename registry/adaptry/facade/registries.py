@@ -18,7 +18,7 @@ RegistryLike: TypeAlias = Registry | Path | str
 
 
 def connect(where: Path | str | None = None, *, token: str | None = None, create: bool = True) -> Registry:
-    """Opens a registry: the server at a URL, or the folder that holds one.
+    """Opens a registry: a server's URL, or a folder.
 
     The result is a context manager, and may be used by many threads:
 
@@ -33,10 +33,10 @@ def connect(where: Path | str | None = None, *, token: str | None = None, create
 
     Raises:
         Invalid: `where` is neither a URL nor a folder, or the token is malformed.
-        NotFound: the folder holds no registry, and `create` is False.
+        NotFound: the folder has no registry, and `create` is False.
         Unavailable: the folder or its database cannot be used. (A server is first contacted by the first
             call.)
-        ProtocolMismatch: a newer Adaptry made this registry.
+        ProtocolMismatch: the registry was created by a newer Adaptry.
     """
     from adaptry.storage.connect import connect as open_registry
 

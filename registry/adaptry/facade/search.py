@@ -1,4 +1,4 @@
-"""`search`: versions by what they are."""
+"""`search`: finds versions by their properties."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _SENTENCES = {"reason": "a reason has 3 to 1024 characters: someone who reads it
 def revoke(
     registry: RegistryLike, ref: RefLike, *, reason: str, successor: RefLike | None = None
 ) -> StateChangeResult:
-    """Recalls a version: its files are given to nobody any more, and workers remove it.
+    """Recalls a version: its files can no longer be pulled, and workers unload it.
 
         adaptry.revoke(registry, "acme/tone@2", reason="leaks names", successor="acme/tone@3")
 
@@ -28,9 +28,9 @@ def revoke(
 
     Raises:
         NotFound: there is no such version.
-        Invalid: `ref` is a bare name, whose meaning the recall itself would change; or the reason is too
+        Invalid: `ref` is a bare name, whose target the recall itself would change; or the reason is too
             short.
-        Conflict: someone else changed the state meanwhile, or the successor does not exist.
+        Conflict: someone else changed the state in the meantime, or the successor does not exist.
         PermissionDenied, Unauthenticated, Unavailable.
     """
     wanted = parse_ref(ref)

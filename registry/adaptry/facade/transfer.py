@@ -47,8 +47,8 @@ def push(
 ) -> PushResult:
     """Pushes an adapter as the next version of `name`.
 
-    Pushing identical files returns the existing version (`is_new` is False). Files of results that lie in the
-    folder (`trainer_state.json`, lm-eval's `results_….json`) become evidence of the version.
+    Pushing identical files returns the existing version (`is_new` is False). Results files in the folder
+    (`trainer_state.json`, lm-eval's `results_….json`) become evidence of the version.
 
         pushed = adaptry.push(registry, "out", "acme/tone", metrics={"accuracy": 0.91})
         print(pushed.version.label)
@@ -59,15 +59,15 @@ def push(
         source: The folder that PEFT's `save_pretrained` wrote, an adapter on a hub (`"hf:org/name"`, or
             `"hf:org/name@revision"`), or an `Adapter` that is open.
         name: The adapter's name, as in `"acme/tone"`. A new one is created, private.
-        metrics: Numbers that are kept with the version, at most 64.
+        metrics: Numbers that are stored with the version, at most 64.
         alias: An alias to point at the version, as in `"staging"`.
         description: What the adapter is for; replaces the adapter's description.
         tags: Replaces the adapter's tags: at most 64, each without blanks and commas.
-        base: The model it was trained on: a name, an id or a folder. None: the one that its config leads to.
+        base: The model it was trained on: a name, an id or a folder. None: the one that its config names.
         parents: The versions that it was made from.
-        provenance: Facts about its making, as in `{"commit": "9f2c1e"}`. With parents or provenance,
+        provenance: Facts about its origin, as in `{"commit": "9f2c1e"}`. With parents or provenance,
             identical files are a new version unless these are identical too.
-        force_reason: Pushes although the checks refuse the adapter; the reason is kept with the version.
+        force_reason: Pushes although the checks refuse the adapter; the reason is stored with the version.
         progress: False shows no bars.
 
     Raises:
@@ -76,7 +76,7 @@ def push(
         Unsupported: a pickle, or another file that is not accepted.
         InvalidConfig, InvalidWeights: a malformed file.
         Invalid: a malformed name, metric, alias or tag.
-        Conflict: the config's path leads to several bases.
+        Conflict: the config's path matches several bases.
         PermissionDenied, Unauthenticated, Unavailable, StorageFull.
     """
     to = parse_name(name)
@@ -117,7 +117,8 @@ def pull(
     include_withdrawn: bool = False,
     progress: ShowProgress = True,
 ) -> VersionInfo:
-    """Writes the adapter that `ref` means now into `folder`, which then holds exactly its files, verified.
+    """Writes the files of the version that `ref` selects now into `folder`, which then has exactly these
+    files, verified.
 
     The folder appears complete or not at all; a folder that has exactly these files stays unchanged. A
     warning is logged for a version that is deprecated or yanked.
@@ -134,9 +135,9 @@ def pull(
 
     Raises:
         NotFound: there is no such version, or you may not see it.
-        Conflict: the folder holds something else.
+        Conflict: the folder contains something else.
         Withdrawn: the version is quarantined or revoked.
-        DigestMismatch: the bytes that arrived are not the version's.
+        DigestMismatch: the received bytes are not the version's.
         Unauthenticated, Unavailable, StorageFull.
     """
     wanted = parse_ref(ref)

@@ -1,4 +1,6 @@
-"""Sentences that a caller should know and need not act on: they go to the log `adaptry`, as warnings."""
+"""Messages that a caller should see but need not act on: they are logged as warnings of the logger
+`adaptry`.
+"""
 
 from __future__ import annotations
 

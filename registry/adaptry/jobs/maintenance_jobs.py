@@ -47,7 +47,7 @@ def replicate(task: ReplicateTask, context: JobContext) -> StepResult:
     address = context.remotes.get(task.remote)
     if address is None:
         raise NotFound(
-            f"this runner knows no registry called {task.remote!r}: tell it with `adaptry work --remote "
+            f"this runner has no registry called {task.remote!r}: configure it with `adaptry work --remote "
             f"{task.remote}=URL`"
         )
     destination = connect(address)

@@ -26,8 +26,9 @@ def job_queue(queue: str) -> str:
 
 
 def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
-    """The smallest size is everybody's: a small machine does small steps one at a time. `devices` are those
-    beside the processor, which every machine has."""
+    """Every runner accepts the smallest size: a small machine runs small steps one at a time. `devices` are
+    those beside the processor, which every machine has.
+    """
     sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
     return tuple(
         _name(device, tag, size) for device in (None, *devices) for tag in (None, *tags) for size in sizes

@@ -107,11 +107,11 @@ def new_interpreter(environ: Mapping[str, str]) -> LaunchedProcess:
         raise Unavailable(f"cannot start the process for a step of a job: {error}") from error
 
 
-def step_environment(own: Mapping[str, str]) -> dict[str, str]:
+def step_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables that locate installed software and open the stores; no other secrets of the runner."""
     return {
         name: value
-        for name, value in own.items()
+        for name, value in variables.items()
         if (name in _PASSED_VARIABLES or name.startswith(_PREFIXES)) and name != "ADAPTRY_TOKEN"
     }
 

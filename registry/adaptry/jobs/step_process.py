@@ -73,7 +73,7 @@ class StepProcess:
         return outcome
 
     def cancel(self) -> None:
-        """Kills the process without warning: nothing that it does can change the registry any more."""
+        """Kills the process at once; it cannot change the registry afterwards."""
         self.is_cancelled = True
         self.process.kill()
 
@@ -101,7 +101,7 @@ def _forward_stderr(stream: IO[str], log: Callable[[str], None]) -> None:
 
 
 def _close_quietly(stream: IO[str]) -> None:
-    with contextlib.suppress(OSError):  # unsent input has no reader any more
+    with contextlib.suppress(OSError):  # no process reads the unsent input
         stream.close()
 
 

@@ -98,7 +98,7 @@ class StepRunner:
             largest.process.kill()
 
     def kill_all(self) -> None:
-        """Kills every process; no result of a running step is recorded any more."""
+        """Kills every process; the results of running steps are not recorded."""
         self.stopping.set()
         with self.lock:
             for child in self.children:

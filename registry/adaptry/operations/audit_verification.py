@@ -1,7 +1,7 @@
 """Exports and verifies an audit log: of a registry, or exported to a file, also against an older checkpoint.
 
 Every entry's line must have the hash that it was sealed with, and the hashes the root of every signed
-checkpoint. With a checkpoint that somebody kept elsewhere, nobody who has the registry and its key can
+checkpoint. With a checkpoint that was kept elsewhere, even an attacker with the registry and its key cannot
 rewrite what it covers.
 """
 
@@ -58,7 +58,7 @@ class _Note:
 def verify_log(audit: AuditLog, key: VerifierKey | None = None, older: str | None = None) -> AuditReport:
     """Verifies the log of a registry. `older` is a checkpoint that was saved before.
 
-    Raises `PermissionDenied` to everybody but administrators, `Invalid` for a malformed checkpoint.
+    Raises `PermissionDenied` if the caller is not an administrator, `Invalid` for a malformed checkpoint.
     """
     newest = audit.checkpoint()
     key = key or (VerifierKey.parse(newest.key) if newest.key else None)
@@ -88,14 +88,14 @@ def verify_export(path: Path, key: VerifierKey | None = None, older: str | None 
     return check.report(None, notes[-1].checkpoint.size)
 
 
-def write_export(audit: AuditLog, where: AuditFilter, write: Callable[[str], object]) -> int:
+def write_export(audit: AuditLog, filters: AuditFilter, write: Callable[[str], object]) -> int:
     """Writes entries a line each, and after the whole log its checkpoints; returns how many entries.
 
     The log records the export. Raises `PermissionDenied`, `Invalid`.
     """
-    newest = audit.begin_export(where)
-    if not where.is_everything or newest.note is None:
-        return _write_pages(audit, where, write)
+    newest = audit.begin_export(filters)
+    if not filters.is_everything or newest.note is None:
+        return _write_pages(audit, filters, write)
     last = LogCheckpoint.parse(newest.note)
     count = 0
     for line in _sealed_lines(audit):

@@ -36,23 +36,23 @@ class ExportOutput:
     """
 
     location: str
-    made: ExportResult
+    result: ExportResult
     pushed: PushResult | None = None
     folder: Path | None = None
 
     def __repr__(self) -> str:
-        return short_repr(self, self.location, self.made.format, self._repairs())
+        return short_repr(self, self.location, self.result.format, self._repairs())
 
     def _repr_html_(self) -> str:
         facts = [
-            ("format", self.made.format),
-            ("repairs", ", ".join(self.made.repairs) or "none"),
-            ("relative error", format_number(self.made.equality.error or 0.0)),
+            ("format", self.result.format),
+            ("repairs", ", ".join(self.result.repairs) or "none"),
+            ("relative error", format_number(self.result.equality.error or 0.0)),
         ]
-        return html_facts(self.location, facts, self.made.notes)
+        return html_facts(self.location, facts, self.result.notes)
 
     def _repairs(self) -> str:
-        return f"repairs {', '.join(self.made.repairs)}" if self.made.repairs else "no repairs"
+        return f"repairs {', '.join(self.result.repairs)}" if self.result.repairs else "no repairs"
 
 
 def export_version(

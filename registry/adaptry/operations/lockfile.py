@@ -54,25 +54,25 @@ class LockFile(_Value):
     pins: tuple[PinnedRef, ...]
 
     @classmethod
-    def parse(cls, data: bytes, where: str) -> LockFile:
+    def parse(cls, data: bytes, label: str) -> LockFile:
         """Parses a lock file. Raises `Invalid`, or `ProtocolMismatch` for one that a newer Adaptry wrote."""
-        document = strictjson.loads(data, _LIMITS, where)
+        document = strictjson.loads(data, _LIMITS, label)
         schema = document.get("lock") if isinstance(document, dict) else None
         if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
             raise ProtocolMismatch(
-                f"{where} has schema {schema}, but this Adaptry reads schema {SCHEMA}: upgrade adaptry"
+                f"{label} has schema {schema}, but this Adaptry reads schema {SCHEMA}: upgrade adaptry"
             )
         if schema != SCHEMA or isinstance(schema, bool):
-            raise Invalid(f"{where} is not a lock file; `adaptry lock REF… -o {where}` writes one")
+            raise Invalid(f"{label} is not a lock file; `adaptry lock REF… -o {label}` writes one")
         try:
             found = cls.model_validate(document)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise Invalid(f"{where} is not a lock file: {place}: {first['msg']}") from None
+            raise Invalid(f"{label} is not a lock file: {place}: {first['msg']}") from None
         for pin in found.pins:
             if Ref.parse(pin.ref).name != pin.name:
-                raise Invalid(f"{where}: the pin of {pin.ref} names another adapter, {pin.name}")
+                raise Invalid(f"{label}: the pin of {pin.ref} names another adapter, {pin.name}")
         return found
 
     def to_text(self) -> str:

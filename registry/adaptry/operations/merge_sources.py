@@ -29,7 +29,7 @@ class OpenedMerge:
 
     checkpoint: HfCheckpoint
     sources: tuple[MergeSource, ...]
-    found: str
+    base_evidence: str
 
 
 def open_merge(

@@ -1,4 +1,4 @@
-"""Values about access: principals, groups, grants and tokens as a registry answers them, and requests."""
+"""Values about access: principals, groups, grants and tokens as a registry returns them, and requests."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class AccessDecision(Value):
 
 
 class TokenInfo(Value):
-    """A token as listed: whose it is, what it is limited to, and its last four characters to recognise it.
+    """A token as listed: its principal and limits, and its last four characters to recognise it.
 
-    `permissions` are roles and actions; None, of these or of the resources, is no limit. `last_used_at` is
-    right to a minute or so.
+    `permissions` are roles and actions; None for these or for `resources` is no limit. `last_used_at` is
+    accurate to about a minute.
     """
 
     id: int
@@ -120,9 +120,9 @@ class AccessRequest(BaseModel):
 class TokenRequest(AccessRequest):
     """A new token, valid for `days` (None: until it is revoked).
 
-    With `principal`: a token of theirs, called `name`, limited to `permissions` and `resources` if given.
-    With `role` and `namespaces` instead, which only administrators may: a token of the user or worker `name`,
-    who is created if missing and granted that role there; the token is limited to it.
+    With `principal`: a token of that principal, called `name`, limited to `permissions` and `resources` if
+    given. With `role` and `namespaces` instead, for administrators: a token of the user or worker `name`, who
+    is created if missing and granted the role in these namespaces; the token is limited to it.
     """
 
     name: str = Field(min_length=1, max_length=96)
@@ -145,7 +145,7 @@ class TokenRequest(AccessRequest):
 
 
 class InvitationRequest(AccessRequest):
-    """An invitation of a user, who is created if missing. It is valid for `hours`, once."""
+    """An invitation of a user; the user is created if missing. It is valid once, for `hours`."""
 
     name: PrincipalName
     hours: float = Field(default=24, gt=0, le=24 * 14)
@@ -179,7 +179,7 @@ class GroupRequest(AccessRequest):
 
 
 class MembershipChange(AccessRequest):
-    """Puts a principal into a group, or takes it out."""
+    """Adds a principal to a group, or removes it."""
 
     principal: PrincipalName
     is_member: bool
@@ -194,7 +194,7 @@ class Subject(AccessRequest):
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if (self.principal is None) == (self.group is None):
-            raise ValueError("give either a principal or a group")
+            raise ValueError("pass either a principal or a group")
         return self
 
     def __str__(self) -> str:
@@ -210,20 +210,20 @@ class GrantRequest(Subject):
 
 
 class MemberChange(Subject):
-    """The role that a member of a namespace has from now on; None is no role in it."""
+    """The new role of a member of a namespace; None removes the member."""
 
     role: Literal["viewer", "contributor", "maintainer", "owner"] | None
 
 
 class AccountableChange(AccessRequest):
-    """The user who is accountable for a namespace; None is nobody."""
+    """The user who is accountable for a namespace; None clears it."""
 
     principal: PrincipalName | None
 
 
 class AccessQuestion(AccessRequest):
     """Whether `principal` may do `action` to an adapter (`acme/tone`), to one of its aliases or versions
-    (`acme/tone@prod`), or in a namespace (`acme`). `state` is the one that a version is to get.
+    (`acme/tone@prod`), or in a namespace (`acme`). `state` is a version's new state, for `state.set`.
     """
 
     principal: PrincipalName

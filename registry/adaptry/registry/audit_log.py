@@ -1,4 +1,4 @@
-"""The role of a registry that has an audit log: who did what, and who was denied it, in order and for good.
+"""The audit log role: an append-only record of changes and denied requests.
 
 An entry is *sealed* when it has a number and its hash is a leaf of the log's Merkle tree (RFC 6962). Signed
 checkpoints state the tree's size and root. An entry's line is what is exported and what is hashed.
@@ -18,16 +18,16 @@ from adaptry.registry.records import Page, Value
 
 Outcome = Literal["allowed", "denied"]
 Details = Mapping[str, str | int | float | bool | None]
-"""What changed, as far as it fits: at most 32 values, texts of at most 300 characters."""
+"""The changed values: at most 32, with texts of at most 300 characters."""
 
 MAX_SEALED = 1000
-"""The most sealed entries that one call returns."""
+"""Maximum number of sealed entries that a call returns."""
 
 
 class AuditEntry(Value):
-    """One act. `seq` is its number in the log, None until it is sealed; `leaf` the stored hash, in hex.
+    """An entry. `seq` is its number in the log, None until it is sealed; `leaf` the stored hash, in hex.
 
-    `token` is the id of the token in use and `limit` what it is narrowed to. `resource` is an adapter,
+    `token` is the id of the token that was used, and `limit` the token's limits. `resource` is an adapter,
     a namespace, a principal or a base; `selector` its alias or version.
     """
 
@@ -64,10 +64,11 @@ class AuditEntry(Value):
 
 
 class AuditFilter(Value):
-    """Which entries are wanted; None is all.
+    """Selects entries; None selects all.
 
-    `action` is one, such as `alias.move`, or all of a scope, such as `alias.*`. `resource` is a namespace, an
-    adapter, one of its aliases (`acme/tone@prod`), or a principal. `since` is included, `until` is not.
+    `action` is an action, such as `alias.move`, or all actions of a scope, such as `alias.*`. `resource` is a
+    namespace, an adapter, one of its aliases (`acme/tone@prod`), or a principal. `since` is inclusive,
+    `until` exclusive.
     """
 
     actor: str | None = Field(default=None, max_length=193)
@@ -83,8 +84,8 @@ class AuditFilter(Value):
 
 
 class AuditCheckpoint(Value):
-    """The newest signed checkpoint: a note (C2SP tlog-checkpoint), the key to verify it with, and how many
-    entries wait to be sealed. Both texts are None where nothing was sealed yet.
+    """The newest signed checkpoint: a note (C2SP tlog-checkpoint), the key that verifies it, and the number
+    of unsealed entries. Note and key are None if nothing was sealed yet.
     """
 
     note: str | None
@@ -111,15 +112,15 @@ class CheckpointNotes(Value):
 
 
 class AuditLog(ABC):
-    """Administrators read all of it, holders of `member.manage` in a namespace what is about that namespace.
+    """Administrators read all entries, holders of `member.manage` in a namespace those about that namespace.
 
-    What one may not read is absent. All methods raise `PermissionDenied` to everybody else.
+    Other entries are left out. All methods raise `PermissionDenied` for other callers.
     """
 
     @abstractmethod
     def list(
         self,
-        where: AuditFilter,
+        filters: AuditFilter,
         cursor: str | None = None,
         limit: int = 50,
         *,
@@ -128,8 +129,10 @@ class AuditLog(ABC):
         """Entries by their time, newest first, sealed or not. Raises `Invalid` for an unknown action."""
 
     @abstractmethod
-    def begin_export(self, where: AuditFilter) -> AuditCheckpoint:
-        """Records that the caller exports these entries, seals all, and returns the newest checkpoint."""
+    def begin_export(self, filters: AuditFilter) -> AuditCheckpoint:
+        """Records the caller's export of these entries, seals all entries, and returns the newest
+        checkpoint.
+        """
 
     @abstractmethod
     def sealed(self, start: int, limit: int = MAX_SEALED) -> SealedEntries:
@@ -145,11 +148,11 @@ class AuditLog(ABC):
 
     @abstractmethod
     def prove_inclusion(self, seq: int, size: int) -> AuditProof:
-        """That entry `seq` is in the log of the first `size` entries. Raises `NotFound`."""
+        """Proves that entry `seq` is in the log of the first `size` entries. Raises `NotFound`."""
 
     @abstractmethod
     def prove_consistency(self, old: int, size: int) -> AuditProof:
-        """That the log of `size` entries begins with that of `old` entries. Raises `NotFound`."""
+        """Proves that the log of `size` entries begins with the log of `old` entries. Raises `NotFound`."""
 
 
 def format_time(at: datetime) -> str:

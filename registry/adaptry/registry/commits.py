@@ -41,7 +41,7 @@ class Commits(ABC):
 
     @abstractmethod
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        """The tree of any commit of the adapter, including commits that no branch reaches any more.
+        """The tree of any commit of the adapter, including commits that no branch reaches.
         `Files.read` reads the files.
 
         Raises `NotFound`, `RevisionNotFound`.

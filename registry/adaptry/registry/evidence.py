@@ -21,7 +21,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import Page, Value
 
 EvidencePart = Literal["file", "samples"]
-"""Of the stored files of evidence: the file of results, or the one with the value of each document."""
+"""Of the stored files of evidence: the results file, or the one with the value of each document."""
 
 
 class EvidenceWithdrawal(Value):

@@ -1,5 +1,5 @@
-"""The role of a registry that knows who may do what: grants, members of namespaces, and explanations; and
-for gateways in front of engines, who may use an adapter.
+"""The grants role: grants, members of namespaces, explanations of access, and authorization of inference
+requests for gateways.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from adaptry.registry.inference import InferenceDecision, InferenceRequest
 class Grants(ABC):
     """Callers get `PermissionDenied` for objects that they may not administer, whether these exist or not.
 
-    Without being an administrator, a caller grants and takes back only what is in one namespace, where they
-    have `member.manage` and every action that is granted. A change takes effect within five seconds.
+    Callers who are not administrators add and remove grants only within a namespace in which they have
+    `member.manage` and every action of the grant. A change takes effect within five seconds.
     """
 
     @abstractmethod
     def add(self, request: GrantRequest) -> GrantInfo:
-        """Granting the same again answers with the grant that is there.
+        """Adds a grant, or returns the existing one that is the same.
 
         Raises `Invalid`, `NotFound` (the principal, the group), `PermissionDenied`.
         """
@@ -39,33 +39,37 @@ class Grants(ABC):
 
     @abstractmethod
     def remove(self, id: int) -> None:
-        """Raises `NotFound`, `PermissionDenied`, and `Conflict` where nobody would be left to administer."""
+        """Removes a grant. Raises `NotFound`, `PermissionDenied`, and `Conflict` if no administrator would be
+        left.
+        """
 
     @abstractmethod
     def members(self, namespace: str) -> NamespaceMembers:
-        """For everybody who may read all of the namespace. Raises `PermissionDenied`."""
+        """For every caller who may read the whole namespace. Raises `PermissionDenied`."""
 
     @abstractmethod
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
-        """Raises `NotFound` (also for removing somebody who is no member), `PermissionDenied`, `Invalid`."""
+        """Sets or removes a member's role. Raises `NotFound` (also if the member to remove is none),
+        `PermissionDenied`, `Invalid`.
+        """
 
     @abstractmethod
     def set_accountable(self, namespace: str, principal: str | None) -> NamespaceMembers:
-        """Takes `member.manage`. Raises `NotFound`, `PermissionDenied`, `Invalid` for one that is no user."""
+        """Requires `member.manage`. Raises `NotFound`, `PermissionDenied`, `Invalid` if it is not a user."""
 
     @abstractmethod
     def explain(self, question: AccessQuestion) -> AccessDecision:
         """For the caller; for others, if the caller is an administrator or has `member.manage` in the
         namespace.
 
-        It says what grants allow, whether there is such an adapter or not. Raises `Invalid`, `InvalidRef`,
+        The result depends only on grants, whether the adapter exists or not. Raises `Invalid`, `InvalidRef`,
         `NotFound` (no such principal), `PermissionDenied`.
         """
 
     @abstractmethod
     def authorize(self, request: InferenceRequest) -> InferenceDecision:
         """Whether the holder of a token may use a model; for callers with `inference.authorize` on each of
-        its adapters. It counts as a use of the token.
+        its adapters. The check counts as a use of the token.
 
-        Every denial is the same. Raises `InvalidRef`, `PermissionDenied` (the caller may not ask).
+        Every denial is the same. Raises `InvalidRef`, `PermissionDenied` (the caller lacks the right).
         """

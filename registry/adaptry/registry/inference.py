@@ -1,4 +1,4 @@
-"""Values about rights at inference: what a gateway asks about a request for a model, and the answer."""
+"""Values for authorizing inference requests: a gateway's request, and the decision."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from adaptry.registry.access import AccessRequest
 from adaptry.registry.records import Value
 
 MAX_AGE: Final = 5
-"""Seconds for which an answer may be reused. A right that is taken away ends within them."""
+"""Seconds for which a decision may be cached. A removed right ends within this time."""
 LONGEST_TOKEN: Final = 512
 LONGEST_MODEL: Final = 2048
 
 
 class InferenceRequest(AccessRequest):
-    """The token that came with somebody's request to an engine, and the `model` that they want to use.
+    """The token sent with a request to an engine, and the `model` that the request names.
 
     `model` is a ref (`acme/tone@prod`), or several with weights, whose updates are added up:
     `acme/tone+acme/facts=0.5`. The token never appears in the value's text.
@@ -29,7 +29,7 @@ class InferenceRequest(AccessRequest):
 
 
 class AuthorizedPart(Value):
-    """A version that may be used, and what its update is multiplied with."""
+    """A version that may be used, and the weight of its update."""
 
     name: AdapterName
     number: int
@@ -40,8 +40,8 @@ class AuthorizedPart(Value):
 class InferenceDecision(Value):
     """Whether the holder of the token may use all parts of the model, for the next `max_age` seconds.
 
-    A denial says nothing else: it is the same for an unknown token, for what does not exist, for what is
-    private, and for a version that was withdrawn.
+    A denial gives no reason: it is the same for an unknown token, an adapter that does not exist or is
+    private, and a withdrawn version.
     """
 
     is_allowed: bool

@@ -73,7 +73,7 @@ class Registry(ABC):
         return True
 
     def version(self, ref: Ref | str) -> VersionInfo:
-        """The version that `ref` means now, as in `"acme/tone@prod"`. Raises `InvalidRef`, `NotFound`, or
+        """The version that `ref` selects now, as in `"acme/tone@prod"`. Raises `InvalidRef`, `NotFound`, or
         `Conflict` for an ambiguous digest prefix.
         """
         return self.versions.get(Ref.parse(ref) if isinstance(ref, str) else ref)

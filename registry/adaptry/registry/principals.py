@@ -8,40 +8,40 @@ from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest
 
 
 class Principals(ABC):
-    """Principals are named by their names. They are disabled, never deleted, so that no name is reused."""
+    """Principals are identified by name. They are disabled, never deleted, so that no name is reused."""
 
     @abstractmethod
     def create(self, kind: PrincipalKind, name: str) -> PrincipalInfo:
-        """Service accounts, named `NAMESPACE/NAME`, take `token.manage` in the namespace; others an
-        administrator.
+        """Creates a principal. Service accounts, named `NAMESPACE/NAME`, require `token.manage` in the
+        namespace; others require an administrator.
 
         Raises `Invalid` for a bad name, `Conflict` if it is taken, `PermissionDenied`.
         """
 
     @abstractmethod
     def list(self, kind: PrincipalKind | None = None) -> tuple[PrincipalInfo, ...]:
-        """In name order: all, for administrators; for others, themselves and the service accounts of
-        namespaces whose tokens they manage.
+        """By name. Administrators get all; others get themselves, and the service accounts of namespaces
+        whose tokens they manage.
         """
 
     @abstractmethod
     def set_disabled(self, name: str, is_disabled: bool) -> PrincipalInfo:
-        """Within five seconds, a disabled principal may do nothing and none of its tokens is valid.
+        """Disables or enables a principal. The tokens of a disabled one are refused within five seconds.
 
-        Raises `NotFound`, `PermissionDenied`, `Conflict` where nobody would be left to administer.
+        Raises `NotFound`, `PermissionDenied`, `Conflict` if no administrator would be left.
         """
 
     @abstractmethod
     def invite(self, request: InvitationRequest) -> InvitationInfo:
-        """Invites a user, who is created if missing; earlier invitations of theirs are no longer valid.
+        """Invites a user, and creates the user if missing; earlier invitations of the user become invalid.
 
         Raises `Invalid` for a bad name or one of a service account or worker, `Conflict` for a disabled user,
-        `PermissionDenied` to others than administrators.
+        and `PermissionDenied` if the caller is not an administrator.
         """
 
     @abstractmethod
     def groups(self) -> tuple[GroupInfo, ...]:
-        """All, in name order, for administrators; for others, those that they are in."""
+        """By name. Administrators get all groups; others get those that they are in."""
 
     @abstractmethod
     def create_group(self, name: str) -> GroupInfo:
@@ -49,8 +49,8 @@ class Principals(ABC):
 
     @abstractmethod
     def delete_group(self, name: str) -> None:
-        """With everything that is granted to it. Raises `NotFound`, `PermissionDenied`, and `Conflict` where
-        nobody would be left to administer.
+        """Deletes a group and its grants. Raises `NotFound`, `PermissionDenied`, and `Conflict` if no
+        administrator would be left.
         """
 
     @abstractmethod

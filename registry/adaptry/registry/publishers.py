@@ -1,7 +1,7 @@
-"""The role of a registry that lets CI jobs publish without a stored token: issuers and publishers.
+"""The publishers role: lets CI jobs push without a stored token.
 
-An issuer is a provider of ID tokens that the registry trusts. A publisher names the jobs of one that may push
-to one adapter; each publisher acts as a service account of its own.
+An issuer is a trusted provider of ID tokens. A publisher names the jobs of an issuer that may push to one
+adapter; each publisher acts as its own service account.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Ref = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class IssuerInfo(Value):
-    """A provider of ID tokens at `url`, for `audience` exactly, with the claims of `kind`."""
+    """A provider of ID tokens at `url`, for exactly `audience`, with the claims of `kind`."""
 
     name: str
     url: str
@@ -81,19 +81,19 @@ class PublisherRequest(AccessRequest):
 
 
 class Publishers(ABC):
-    """Administrators manage issuers. Who has `token.manage` and `member.manage` in a namespace, and may push
-    to the adapter, manages its publishers.
+    """Administrators manage issuers. An adapter's publishers are managed by principals who have
+    `token.manage` and `member.manage` in its namespace and may push to it.
     """
 
     @abstractmethod
     def add_issuer(self, request: IssuerRequest) -> IssuerInfo:
-        """Raises `Invalid` for a URL that is none, `Conflict` (the name or the URL is used),
+        """Trusts an issuer. Raises `Invalid` for a malformed URL, `Conflict` (the name or the URL is used),
         `PermissionDenied`.
         """
 
     @abstractmethod
     def list_issuers(self) -> tuple[IssuerInfo, ...]:
-        """In name order, for everybody who may read anything. Raises `PermissionDenied`."""
+        """By name, for every caller who may read anything. Raises `PermissionDenied`."""
 
     @abstractmethod
     def remove_issuer(self, name: str) -> None:
@@ -101,7 +101,8 @@ class Publishers(ABC):
 
     @abstractmethod
     def add(self, name: AdapterName, request: PublisherRequest) -> PublisherInfo:
-        """The adapter need not exist: a job may create it. Adding the same again answers with what is there.
+        """Adds a publisher. The adapter need not exist: a job may create it. Adding the same publisher again
+        returns the existing one.
 
         Raises `NotFound` (no such issuer), `Conflict` (the adapter has too many), `PermissionDenied`,
         whether the adapter exists or not.

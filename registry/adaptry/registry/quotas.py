@@ -1,4 +1,4 @@
-"""The role of a registry that limits what namespaces and principals store, and how often they ask."""
+"""The quotas role: limits of storage and requests for namespaces and principals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class QuotaInfo(Value):
     """The limits of a namespace or a principal, and what it uses of them.
 
     `own` names the limits that are set for this name; the other limits are defaults. None is no limit.
-    `reserved` are the bytes that open uploads may still bring.
+    `reserved` is the bytes that open uploads may still add.
     """
 
     scope: QuotaScope
@@ -37,10 +37,10 @@ class QuotaInfo(Value):
 
 
 class QuotaRequest(AccessRequest):
-    """The limits of a name from now on, in place of those that were set for it.
+    """The new limits of a name, which replace those that were set for it.
 
-    The name `*` is every name of the scope that has no limit of its own. None is not set; 2⁵³-1 lifts the
-    limit that every name has. `requests` are those of a minute.
+    The name `*` stands for every name of the scope without its own limit. None is not set; 2⁵³-1 exempts a
+    name from the limit of every name. `requests` is per minute.
     """
 
     scope: QuotaScope
@@ -52,7 +52,7 @@ class QuotaRequest(AccessRequest):
 
 
 class Quotas(ABC):
-    """Administrators set limits; members of a namespace see its limits, and everybody sees their own."""
+    """Administrators set limits; members of a namespace see its limits, and all principals see their own."""
 
     @abstractmethod
     def list(self, subject: QuotaSubject | None = None) -> tuple[QuotaInfo, ...]:

@@ -1,4 +1,4 @@
-"""The role of a registry whose users sign in at an identity provider: their groups, and who they are here."""
+"""The single sign-on role: maps an identity provider's groups and users to those of the registry."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ProviderGroupRequest(AccessRequest):
 
 
 class ExternalUserInfo(Value):
-    """A user of an identity provider, and the user that they are here.
+    """A user of an identity provider, linked to a user of the registry.
 
-    `confirmed_at` is when the provider last knew them, and `ended_at` when it did not any more.
+    `confirmed_at` is when the provider last confirmed the user, `ended_at` when it first refused to.
     """
 
     user: str
@@ -52,12 +52,12 @@ class ExternalUserRequest(AccessRequest):
 
 
 class SingleSignOn(ABC):
-    """Administrators only: `PermissionDenied` for all others."""
+    """For administrators. Others get `PermissionDenied`."""
 
     @abstractmethod
     def map_group(self, request: ProviderGroupRequest) -> ProviderGroupInfo:
-        """At every sign-in, users join the group or leave it, by their claim. Takes the place of an earlier
-        mapping of the claim. Raises `NotFound` (no such group).
+        """Maps a claim to a group: at every sign-in, users join or leave the group by their claim. Replaces
+        an earlier mapping of the claim. Raises `NotFound` (no such group).
         """
 
     @abstractmethod
@@ -70,11 +70,11 @@ class SingleSignOn(ABC):
 
     @abstractmethod
     def link_user(self, request: ExternalUserRequest) -> ExternalUserInfo:
-        """Lets somebody sign in as a user who exists already.
+        """Lets a user of the provider sign in as an existing user.
 
-        Raises `NotFound` (no such user), `Invalid` (not a user), `Conflict` (they are somebody else already).
+        Raises `NotFound` (no such user), `Invalid` (not a user), `Conflict` (linked to another user already).
         """
 
     @abstractmethod
     def list_users(self) -> tuple[ExternalUserInfo, ...]:
-        """Everybody who is linked or has signed in, by name."""
+        """The users who are linked or have signed in, by name."""

@@ -11,12 +11,12 @@ from adaptry.registry.records import TensorInspection
 
 
 def list_tensors(
-    found: Mapping[str, WeightsInspection], start: int = 0, count: int | None = None
+    inspections: Mapping[str, WeightsInspection], start: int = 0, count: int | None = None
 ) -> Iterator[TensorInspection]:
     """The tensors of inspected files, by path, in the order of the bytes: all, or `count` from `start` on."""
     every = (
         (path, name, tensor)
-        for path, inspection in found.items()
+        for path, inspection in inspections.items()
         for name, tensor in inspection.tensors.items()
     )
     first = min(start, sys.maxsize)  # a forged start may be larger than islice takes

@@ -9,7 +9,7 @@ from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
 
 class Tokens(ABC):
     """Administrators manage every token, holders of `token.manage` those of a namespace's service accounts,
-    and everybody their own.
+    and all principals their own.
     """
 
     @abstractmethod

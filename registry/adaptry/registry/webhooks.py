@@ -1,7 +1,7 @@
-"""The role of a registry that tells other systems of events: webhooks, and the log of their deliveries.
+"""The webhooks role: sends events to other systems, and logs the deliveries.
 
-A webhook is sent what its owner, who added it, may read of one namespace. Messages are signed as Standard
-Webhooks describes (https://www.standardwebhooks.com), and their bodies are CloudEvents 1.0.
+A webhook is sent the events of one namespace that its owner, who added it, may read. Messages are signed as
+Standard Webhooks describes (https://www.standardwebhooks.com), and their bodies are CloudEvents 1.0.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from adaptry.registry.access import AccessRequest
 from adaptry.registry.records import Page, Value
 
 MOST_WEBHOOKS = 20
-"""Webhooks that a namespace has at most."""
+"""Maximum number of webhooks of a namespace."""
 TEST_KIND = "webhook.tested"
-"""The kind of the message that tries a webhook; no event of the registry has it."""
+"""The kind of a test message; no event of the registry has it."""
 DeliveryState = Literal["pending", "delivered", "failed", "withheld"]
 Kind = Annotated[str, Field(pattern=r"^[a-z]{1,32}\.([a-z_]{1,32}|\*)$")]
 
@@ -37,20 +37,20 @@ class WebhookRequest(AccessRequest):
 
 
 class WebhookChange(AccessRequest):
-    """Stops the deliveries to a webhook, or starts them again with the events from now on."""
+    """Disables a webhook, or enables it again for new events."""
 
     is_enabled: bool
 
 
 class SecretRotation(AccessRequest):
-    """The old secret also signs for `hours` from now on."""
+    """Rotates the secret; messages are also signed with the old one for `hours`."""
 
     hours: float = Field(default=24, ge=0, le=24 * 30)
 
 
 class WebhookInfo(Value):
-    """A webhook. `failures` counts the tries since one succeeded; `old_secret_until` is set while two
-    secrets sign.
+    """A webhook. `failures` counts the failed attempts since the last success; `old_secret_until` is set
+    while messages are signed with two secrets.
     """
 
     id: int
@@ -74,11 +74,11 @@ class CreatedSecret(Value):
 
 
 class WebhookDelivery(Value):
-    """A message to a webhook: `message` is its `webhook-id`, the same at each try.
+    """A message to a webhook: `message` is its `webhook-id`, the same at each attempt.
 
     `event` is the number of the event, None for a test. A `pending` one is tried again at `due_at`; a
-    `withheld` one is about an event that the owner may not read any more. `status`, `error` and
-    `milliseconds` are those of the last try.
+    `withheld` one is about an event that the owner may no longer read. `status`, `error` and `milliseconds`
+    are those of the last attempt.
     """
 
     message: str
@@ -95,7 +95,7 @@ class WebhookDelivery(Value):
 
 
 class Webhooks(ABC):
-    """For holders of `webhook.manage` in the namespace; to everybody else, a webhook does not exist."""
+    """For holders of `webhook.manage` in the namespace; for other callers, a webhook does not exist."""
 
     @abstractmethod
     def add(self, request: WebhookRequest) -> CreatedSecret:
@@ -123,7 +123,9 @@ class Webhooks(ABC):
 
     @abstractmethod
     def rotate(self, id: int, rotation: SecretRotation) -> CreatedSecret:
-        """A new secret. An old one that still signs is replaced by the current one. Raises `NotFound`."""
+        """Replaces the secret. The current secret becomes the old one, instead of any earlier one. Raises
+        `NotFound`.
+        """
 
     @abstractmethod
     def deliveries(self, id: int, cursor: str | None = None, limit: int = 50) -> Page[WebhookDelivery]:

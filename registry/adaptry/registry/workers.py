@@ -22,10 +22,12 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import Page, Value
 
 Condition = Literal["loading", "serving", "draining", "failed", "unloaded"]
-"""`unloaded` is for the registry to say: what a worker no longer reports. A `failed` one was never served."""
+"""Only the registry sets `unloaded`: the worker no longer reports the version. A `failed` one was never
+served.
+"""
 
 ENDED: frozenset[Condition] = frozenset({"failed", "unloaded"})
-"""Conditions in which no request is answered with the version."""
+"""Conditions in which the version serves no request."""
 
 WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$")]
 Short = Annotated[str, Field(max_length=256)]
@@ -33,7 +35,7 @@ Sentence = Annotated[str, Field(max_length=2048)]
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """A worker's clock and zone are its own; at the ends of the calendar a moment has no other zone."""
+    """The moment in UTC, whatever the worker's zone. Raises `ValueError` if UTC cannot express it."""
     try:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError as error:
@@ -84,8 +86,8 @@ class RecallProof(Value):
 
 
 class ForgottenRecall(Value):
-    """A version that was `state` (revoked, quarantined) before the registry was restored; `source` is who
-    knew.
+    """A version that was `state` (revoked, quarantined) before the registry was restored; `source` is the
+    worker that proved it.
     """
 
     name: AdapterName
@@ -96,13 +98,13 @@ class ForgottenRecall(Value):
 
 
 class WorkerReport(Value):
-    """Everything about a worker now. `residents` is None where its engine does not answer: what was known
-    stays.
+    """A worker's full status. `residents` is None if its engine does not answer; the last known ones then
+    stay.
 
-    `seen` is the newest event that it has acted upon; `lease` is for how many seconds the report holds;
-    `names` are those that it is there to serve (`acme/tone@prod`), whether it has them yet or not. `recalled`
-    is sent once to each new epoch. `max_age`: for how many seconds it serves what names last meant while it
-    cannot reach the registry; None if it only keeps what is loaded.
+    `seen` is the newest event that it has applied; `lease` is how many seconds the report is valid; `names`
+    are the names that it should serve (`acme/tone@prod`), loaded or not. `recalled` is sent once to each new
+    epoch. `max_age` is how many seconds it serves names by their last known versions while it cannot reach
+    the registry; None if it only keeps what is loaded.
     """
 
     worker: WorkerName
@@ -134,7 +136,7 @@ class Withdrawal(Value):
 
 
 class RolloutAssignment(Value):
-    """A rollout that it is the worker's turn to follow: the version to serve instead of the alias's."""
+    """A rollout that includes the worker: the version to serve instead of the alias's."""
 
     name: AdapterName
     alias: str
@@ -145,7 +147,7 @@ class RolloutAssignment(Value):
 class ReportReply(Value):
     """The reply to a worker's report: the newest event, the versions to drop, and the rollouts to follow.
 
-    `unknown` are versions of its report that are not there, or not to be seen; nothing is kept of them.
+    `unknown` are reported versions that do not exist or that the worker may not read; they are not recorded.
     """
 
     seq: int
@@ -156,7 +158,7 @@ class ReportReply(Value):
 
 
 class WorkerGoneRequest(Value):
-    """Why a worker is declared gone: how it is known that its engine answers nobody any more."""
+    """Why a worker is declared gone: the evidence that its engine no longer serves requests."""
 
     reason: str = Field(min_length=3, max_length=1024)
 
@@ -170,8 +172,8 @@ class GoneDeclaration(Value):
 
 
 class ResidentInfo(Value):
-    """A version on a worker of that `owner`. Where the worker `is_lost`, the rest is what it said last, at
-    `reported_at`."""
+    """A version on a worker of that `owner`. If the worker `is_lost`, the other fields are from its last
+    report, at `reported_at`."""
 
     worker: str
     owner: str = ""
@@ -192,12 +194,12 @@ class ResidentInfo(Value):
 
     @property
     def may_be_served(self) -> bool:
-        """Whether a request may still be answered with it, as far as anyone knows."""
+        """Whether the version may still serve requests, as far as the registry knows."""
         return self.condition not in ENDED and self.gone is None
 
 
 class WorkerInfo(Value):
-    """A worker as it was heard of last. `owner` is whose token it reports with, and nobody else can."""
+    """A worker with its last report. `owner` is the principal whose token it reports with."""
 
     worker: str
     owner: str
@@ -225,7 +227,7 @@ class Workers(ABC):
 
     @abstractmethod
     def report(self, report: WorkerReport) -> ReportReply:
-        """Takes the report of the caller's worker of that name. Raises `PermissionDenied` without a worker's
+        """Stores the report of the caller's worker of that name. Raises `PermissionDenied` without a worker's
         or an admin's token.
 
         A worker belongs to the token that reports it: others may have workers of the same name.
@@ -233,30 +235,30 @@ class Workers(ABC):
 
     @abstractmethod
     def get(self, name: str, owner: str | None = None) -> WorkerInfo:
-        """The worker of that name that `owner` has; without one, the caller's own, else the only one that the
-        caller sees.
+        """The worker of that name that belongs to `owner`. Without an owner: the caller's own, else the only
+        one that the caller may see.
 
-        Raises `NotFound`, `Conflict` where several owners have one of that name.
+        Raises `NotFound`, `Conflict` if several owners have a worker of that name.
         """
 
     @abstractmethod
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
-        """In the order of names and owners, each with what it has that the caller may read."""
+        """By name and owner, each with those of its versions that the caller may read."""
 
     @abstractmethod
     def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:
-        """Records that a worker's engine is gone, found as by `get`; what it had stays on record. Its next
-        report ends the declaration. Raises as `get`; `PermissionDenied`: its owner and administrators may;
-        `Conflict` while its last report holds.
+        """Declares that a worker's engine is gone (found as by `get`); its versions stay on record. Its next
+        report ends the declaration. For its owner and administrators. Raises as `get`, `PermissionDenied`,
+        and `Conflict` while its last report is valid.
         """
 
     @abstractmethod
     def forget(self, name: str, owner: str | None = None) -> None:
-        """Deletes the record of a worker, found as by `get`. Raises as `get`; `PermissionDenied`: its owner
-        and administrators may; `Conflict` for one that may serve something and was not declared gone, and for
-        one that had a withdrawn version and did not drop it: that recall needs the record.
+        """Deletes the record of a worker (found as by `get`). For its owner and administrators. Raises as
+        `get`, `PermissionDenied`, and `Conflict` if the worker may serve something and was not declared gone,
+        or had a withdrawn version and did not drop it: that recall needs the record.
         """
 
     @abstractmethod
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
-        """Every worker that has or had the version, in the order of their names. Raises `NotFound`."""
+        """The workers that have or had the version, by name. Raises `NotFound`."""

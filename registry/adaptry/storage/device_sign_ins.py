@@ -53,7 +53,7 @@ def decide(
 ) -> None:
     """Approves or denies the program that shows this code, for the signed-in user.
 
-    Raises `NotFound` for a code that no program waits with, `PermissionDenied` for somebody who may not
+    Raises `NotFound` for an unknown code, `PermissionDenied` for a user who may not
     create tokens of their own.
     """
     now = now or datetime.now(UTC)

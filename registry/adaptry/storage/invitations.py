@@ -1,7 +1,7 @@
 """Invitations: codes that a user exchanges once, within hours, for a first token.
 
 A code is spelled as a token of the kind `inv`, so that whatever finds tokens in a leak finds it too. Only its
-hash is stored. Whether the caller may invite is not asked here.
+hash is stored. Whether the caller may invite is not checked here.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
         return
     if next(store.digests(), None) is not None and _is_untouched(catalog):
         raise Conflict(
-            "the place for blobs has files that the catalog does not know: they belong to another registry,"
-            " and would be deleted as garbage; name a prefix that is empty, or that registry's catalog"
+            "the blob store has files that are not in the catalog: they belong to another registry,"
+            " and would be deleted as garbage; pass an empty prefix, or that registry's catalog"
             " (--catalog, ADAPTRY_CATALOG)"
         )
 

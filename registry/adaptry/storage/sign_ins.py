@@ -1,8 +1,8 @@
-"""Signing in users whom an identity provider knows: their sessions, their groups, and their end.
+"""Signs in users of an identity provider: their sessions, their groups, and the end of both.
 
-A session is a token of the kind `ses`, whose text nobody gets: the browser's cookie names its hash. Like all
-tokens made with it, it is valid while the provider confirms the user at least once an hour, for half a day at
-most. The provider's answers are verified before (`adaptry_api.sign_in`).
+A session is a token of the kind `ses`, whose text is never handed out: the browser's cookie has its hash.
+Like all tokens made with it, it is valid while the provider confirms the user at least once an hour, for half
+a day at most. The provider's answers are verified before (`adaptry_api.sign_in`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEPT = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedUser:
-    """A user as a provider's verified answer describes them; `names` are proposals for a name here, best
+    """A user as described by a provider's verified response; `names` are proposals for the name here, best
     first. `refresh_token` is sealed.
     """
 
@@ -48,8 +48,8 @@ class ConfirmedUser:
 def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) -> str:
     """The hash of the token of a new session. Creates the user at their first sign-in.
 
-    Raises `PermissionDenied` for somebody who is in no mapped group and was not linked, whose name belongs to
-    somebody else here, or who is disabled.
+    Raises `PermissionDenied` if the user is in no mapped group and was not linked, has the name of another
+    user here, or is disabled.
     """
     now = now or datetime.now(UTC)
     with catalog.write() as tx:
@@ -68,7 +68,7 @@ def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) 
 
 
 def sign_out(catalog: Catalog, token_sha256: str) -> None:
-    """Ends the session whose token has this hash. Other tokens, with which somebody began a session, stay."""
+    """Ends the session whose token has this hash. A token that was used to begin a session stays valid."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
         found = kept.find(tx, token_sha256)
@@ -80,14 +80,14 @@ def sign_out(catalog: Catalog, token_sha256: str) -> None:
 
 
 def claim_due(catalog: Catalog, now: datetime | None = None) -> ExternalUser | None:
-    """The next user about whom the provider is to be asked again, by this caller alone for two minutes."""
+    """Claims the next user to confirm with the provider; no other caller gets the user for two minutes."""
     now = now or datetime.now(UTC)
     with catalog.write() as tx:
         return sign_ins.claim_due(tx, now - CONFIRM_AFTER, now)
 
 
 def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> None:
-    """The provider still knows the user, perhaps in other groups."""
+    """The provider confirmed the user: extends the sessions, and updates the groups."""
     now = datetime.now(UTC)
     with catalog.write() as tx:
         if not sign_ins.is_current(tx, external):
@@ -97,7 +97,7 @@ def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> No
 
 
 def keep_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: str) -> None:
-    """Stores the token (sealed) with which the provider is asked next time."""
+    """Stores the sealed token for the next confirmation."""
     with catalog.write() as tx:
         if sign_ins.is_current(tx, external):
             sign_ins.set_refresh_token(tx, external, refresh_token)
@@ -119,7 +119,7 @@ def end(catalog: Catalog, external: ExternalUser) -> None:
 
 
 def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[ExternalUser, PrincipalRecord]:
-    """Who somebody is here. Raises `PermissionDenied`."""
+    """The user of the registry for a user of the provider. Raises `PermissionDenied`."""
     external = sign_ins.find_external(tx, user.issuer, user.subject)
     if external is not None:
         principal = principals.by_key(tx, external.principal)

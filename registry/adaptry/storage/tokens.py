@@ -112,8 +112,9 @@ def issue(
     kind: str | None = None,
     external: int | None = None,
 ) -> IssuedToken:
-    """A token of a principal; its kind is by default that of their tokens. With `external`, it lives by that
-    external user. Raises `Invalid`, and `Conflict` if they have or had one of that name.
+    """Creates a token of a principal, by default of the principal's kind. With `external`, the token is valid
+    only while that external user is confirmed. Raises `Invalid`, and `Conflict` if they have or had one of
+    that name.
     """
     if name in kept.names(tx, principal.key):
         raise Conflict(
@@ -252,7 +253,7 @@ def _valid(tx: Reads, token: TokenRecord | None) -> Identity:
 
 
 def is_confirmed(at: datetime | None, now: datetime) -> bool:
-    """Whether an identity provider knew a user recently enough, at `at`."""
+    """Whether an identity provider confirmed a user recently enough, at `at`."""
     return at is not None and now - at < CONFIRMED_FOR
 
 
@@ -277,7 +278,7 @@ def list_tokens(catalog: Catalog) -> tuple[TokenInfo, ...]:
 
 
 def record_use(catalog: Catalog, used: Mapping[int, datetime]) -> None:
-    """Stores when tokens were used last, by their ids."""
+    """Stores the times of last use, by token id."""
     with catalog.write_nondurable() as tx:
         kept.record_use(tx, used)
 

@@ -163,5 +163,5 @@ class _Cluster:
             words = [str(word) for word in command]
             process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder)
         ends.callback(process.wait)
-        ends.callback(process.kill)  # its data is not needed any more
+        ends.callback(process.kill)  # its data is no longer needed
         return process

@@ -66,7 +66,7 @@ def run_seaweed(weed: Path, folder: Path) -> Iterator[Seaweed]:
         found.make_bucket()
         yield found
     finally:
-        server.kill()  # its data is not needed any more, and a clean stop takes seconds
+        server.kill()  # its data is no longer needed, and a clean stop takes seconds
         server.wait()
         for left in (path for port in every for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
             left.unlink()  # it writes them there whatever its options

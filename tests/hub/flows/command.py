@@ -66,7 +66,7 @@ def a_download_that_changed_on_the_way(world: World) -> None:
 
     assert PROXY is not None
     if VERSION < (1, 1):
-        raise ClientCannot("has no `hf cache verify`, and compares nothing but sizes")
+        raise ClientCannot("has no `hf cache verify`, and compares only sizes")
     name = world.pushed(folder="large")
     PROXY.flip_in_downloads_over = 2 << 20
     file = world.api().hf_hub_download(name, WEIGHTS)

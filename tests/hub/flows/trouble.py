@@ -26,5 +26,5 @@ def a_cut_connection(world: World) -> None:
     assert PROXY.cuts == 0, "nothing was cut"
     assert sha256(Path(file).read_bytes()) == sha256(world.bytes("large"))
     if not PROXY.ranges:
-        raise ClientCannot("begins again after a cut, where others go on")
+        raise ClientCannot("starts again after a cut, where others resume")
     assert int(PROXY.ranges[0].removeprefix("bytes=").rstrip("-")) >= _TEN_MB

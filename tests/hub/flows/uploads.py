@@ -114,4 +114,4 @@ def an_upload_that_is_cut(world: World) -> None:
     assert PROXY.cuts == 0, "nothing was cut"
     assert sha256(world.down(name)) == sha256(file.read_bytes())
     if given_up:
-        raise ClientCannot("gives up where an upload is cut, which succeeds when it is called again")
+        raise ClientCannot("gives up if an upload is cut; the next call succeeds")

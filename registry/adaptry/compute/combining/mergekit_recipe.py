@@ -62,27 +62,27 @@ def is_mergekit(document: Mapping[str, object]) -> bool:
     return "merge_method" in document
 
 
-def translate_mergekit(document: Mapping[str, Any], what: str) -> dict[str, Any]:
+def translate_mergekit(document: Mapping[str, Any], label: str) -> dict[str, Any]:
     """Our recipe's document. (`Any`: YAML.) Raises `Invalid`, `Unsupported`."""
     if "slices" in document or "modules" in document:
         raise Unsupported(
-            f"{what} assembles a model from slices, which adapters cannot do; list whole adapters under"
+            f"{label} assembles a model from slices, which adapters cannot do; list whole adapters under"
             " models:"
             f" ({_PAGE})"
         )
     if unknown := sorted(document.keys() - _READ - _WITHOUT_EFFECT):
-        raise Invalid(f"{what}: mergekit has no key {unknown[0][:80]!r}{suggestion(unknown[0], _READ)}")
-    sources = _sources(document, what)
-    method = _method(str(document["merge_method"]), list(sources), what)
-    shared = _mapping(document.get("parameters"), f"{what}: parameters")
+        raise Invalid(f"{label}: mergekit has no key {unknown[0][:80]!r}{suggestion(unknown[0], _READ)}")
+    sources = _sources(document, label)
+    method = _method(str(document["merge_method"]), list(sources), label)
+    shared = _mapping(document.get("parameters"), f"{label}: parameters")
     settings = {source: {**shared, **given} for source, given in sources.items()}
     weights = {
-        source: _number(given.get("weight", 1.0), f"{what}: weight of {source}")
+        source: _number(given.get("weight", 1.0), f"{label}: weight of {source}")
         for source, given in settings.items()
     }
-    parameters = _parameters(method, settings, what)
+    parameters = _parameters(method, settings, label)
     if method.name == "linear":
-        weights = _linear_weights(method, weights, parameters, settings, what)
+        weights = _linear_weights(method, weights, parameters, settings, label)
         parameters = {}
     recipe: dict[str, Any] = {
         "method": method.name,

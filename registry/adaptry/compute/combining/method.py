@@ -30,7 +30,7 @@ class MethodParameter:
     """A number or word that a method takes: default, bounds or choices, and description."""
 
     default: Number
-    about: str
+    description: str
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()

@@ -151,9 +151,8 @@ def _section(method: CombineMethod) -> Iterator[str]:
         yield "| parameter | default | values | description |"
         yield "|---|---|---|---|"
         for name, parameter in method.parameters.items():
-            yield (
-                f"| `{name}` | {_word(parameter.default)} | {_taken(parameter)} | {_cell(parameter.about)} |"
-            )
+            default, accepted = _word(parameter.default), _taken(parameter)
+            yield f"| `{name}` | {default} | {accepted} | {_cell(parameter.description)} |"
     if method.differences:
         yield ""
         yield method.differences

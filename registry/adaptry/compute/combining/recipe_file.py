@@ -34,7 +34,7 @@ def read_recipe(path: Path, show: Callable[[str], object] = lambda text: None) -
     return parse_recipe(document, str(path))
 
 
-def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
+def parse_yaml(data: bytes, label: str) -> dict[str, Any]:
     """Parses a mapping. (`Any`: YAML has no type until a model gives it one.) Raises `Invalid`.
 
     Aliases are refused, since a few of them can expand to a document of any size.
@@ -42,23 +42,23 @@ def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
     import yaml
 
     if len(data) > MAX_SIZE:
-        raise Invalid(f"the recipe {what} is {len(data):,} bytes; at most {MAX_SIZE:,} are read")
+        raise Invalid(f"the recipe {label} is {len(data):,} bytes; at most {MAX_SIZE:,} are read")
     try:
         node = yaml.compose(data, yaml.SafeLoader)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, yaml.SafeLoader)):
             raise Invalid(
-                f"the recipe {what} has a YAML alias (*name), which recipes cannot use; write it out"
+                f"the recipe {label} has a YAML alias (*name), which recipes cannot use; write it out"
             )
-        _check_unique(node, what)
+        _check_unique(node, label)
         document = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Invalid(f"the recipe {what} is not YAML: {' '.join(str(error).split())[:300]}") from None
+        raise Invalid(f"the recipe {label} is not YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise Invalid(f"the recipe {what} is not a mapping (method: …, inputs: […])")
+        raise Invalid(f"the recipe {label} is not a mapping (method: …, inputs: […])")
     return document
 
 
-def parse_recipe(document: dict[str, Any], what: str) -> CombineRecipe:
+def parse_recipe(document: dict[str, Any], label: str) -> CombineRecipe:
     """A document's recipe; an input may be written `source=weight`. Raises `Invalid` with the field."""
     inputs = document.get("inputs")
     if isinstance(inputs, list):
@@ -71,7 +71,7 @@ def parse_recipe(document: dict[str, Any], what: str) -> CombineRecipe:
         first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     said = _SAID.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
-    raise Invalid(f"the recipe {what}: {where + ': ' if where else ''}{said}")
+    raise Invalid(f"the recipe {label}: {where + ': ' if where else ''}{said}")
 
 
 _KEYS = ", ".join(CombineRecipe.model_fields)

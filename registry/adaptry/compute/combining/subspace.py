@@ -29,10 +29,10 @@ def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
     return {
         "merge": MethodParameter(default, "how the aligned updates are combined", choices=tuple(_INNER)),
         "density": replace(
-            CHANCE, about="share of the elements that are kept, or the probability (all but linear)"
+            CHANCE, description="share of the elements that are kept, or the probability (all but linear)"
         ),
-        "sign": replace(SIGN, about=f"{SIGN.about} (ties, dare_ties)"),
-        "divide": replace(DIVIDE, about=f"{DIVIDE.about} (ties, dare_ties)"),
+        "sign": replace(SIGN, description=f"{SIGN.description} (ties, dare_ties)"),
+        "divide": replace(DIVIDE, description=f"{DIVIDE.description} (ties, dare_ties)"),
     }
 
 

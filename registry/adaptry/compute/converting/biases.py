@@ -77,8 +77,8 @@ def bias_deltas(
         return None
     if base is None or base.checkpoint is None:
         raise CheckFailed(
-            f"{parent.label} changes biases, which are computed from the base's: pass its base with --base,"
-            " or --drop-bias to leave them out"
+            f"{parent.label} changes biases, which are computed from the base's: pass the base with"
+            " --base, or --drop-bias to leave them out"
         )
     method = METHODS[parent.adapter.spec.method]
     found = tuple(changed for changed in changes if changed.bias and method.changes_bias(changed.module))

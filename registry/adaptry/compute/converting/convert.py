@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _ALONE = (
-    "without a base, every module is assumed to be a Linear: if one is a convolution, pass the base (--base)"
+    "without a base, every module is assumed to be a Linear: if one is a convolution, pass the base with"
+    " --base"
 )
 
 

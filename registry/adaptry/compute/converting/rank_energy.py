@@ -52,26 +52,26 @@ def compute_spectra(updates: AdapterDeltas) -> tuple[Spectrum, ...]:
     return tuple(found)
 
 
-def rank_point(found: Sequence[Spectrum], rank: int) -> RankPoint:
+def rank_point(spectra: Sequence[Spectrum], rank: int) -> RankPoint:
     """The share that `rank` keeps."""
-    total = sum(each.energy for each in found)
-    kept = sum(sum(each.squares[:rank]) for each in found) / total if total else 1.0
-    worst = min(found, key=lambda each: each.kept(rank))
+    total = sum(each.energy for each in spectra)
+    kept = sum(sum(each.squares[:rank]) for each in spectra) / total if total else 1.0
+    worst = min(spectra, key=lambda each: each.kept(rank))
     return RankPoint(rank, kept, worst.module, worst.kept(rank))
 
 
-def rank_curve(found: Sequence[Spectrum]) -> tuple[RankPoint, ...]:
+def rank_curve(spectra: Sequence[Spectrum]) -> tuple[RankPoint, ...]:
     """The points at 1, 2, 4, … and at the adapter's largest rank."""
-    most = max(len(each.squares) for each in found)
+    most = max(len(each.squares) for each in spectra)
     ranks = [1 << step for step in range(most.bit_length()) if 1 << step < most]
-    return tuple(rank_point(found, rank) for rank in (*ranks, most))
+    return tuple(rank_point(spectra, rank) for rank in (*ranks, most))
 
 
 def smallest_allowed_rank(
-    found: Sequence[Spectrum], allowed: Sequence[int], energy: float = 1.0
+    spectra: Sequence[Spectrum], allowed: Sequence[int], energy: float = 1.0
 ) -> RankPoint:
     """The smallest allowed rank that keeps this share over all modules; if none does, the largest allowed."""
-    points = [rank_point(found, rank) for rank in sorted(set(allowed))]
+    points = [rank_point(spectra, rank) for rank in sorted(set(allowed))]
     enough = (each for each in points if each.kept >= energy - 1e-12)
     return next(enough, points[-1])
 

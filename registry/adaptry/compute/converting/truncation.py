@@ -45,10 +45,10 @@ def truncate_dense(update: Tensor, limit: RankLimit) -> Factors:
     return found.truncate(limit.rank_for(found.values))
 
 
-def measure_dense_error(own: Tensor, made: Factors) -> Mapping[str, float]:
+def measure_dense_error(exact: Tensor, approximation: Factors) -> Mapping[str, float]:
     """Like `rounding.measure_error`, compared with a dense update [out, in] in float32; sums in float64."""
-    difference = torch.addmm(own, made.with_unit_scale().up, made.down, alpha=-1.0)
-    return {"energy": _square(own), "lost": _square(difference), "rank": float(made.rank)}
+    difference = torch.addmm(exact, approximation.with_unit_scale().up, approximation.down, alpha=-1.0)
+    return {"energy": _square(exact), "lost": _square(difference), "rank": float(approximation.rank)}
 
 
 def _square(matrix: Tensor) -> float:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TURNED = ("conv1d", "embedding")
-_GIVE_BASE = "pass its base with --base (a folder, or the name of a registered base)"
+_GIVE_BASE = "pass the base with --base (a folder, or the name of a registered base)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
     adapter, label = parent.adapter, parent.label
     if base.checkpoint is not None:
         entry = WeightedAdapter(adapter, 1.0, label)  # the base was already checked
-        inputs = bind_inputs([entry], base.checkpoint, base.record, resize_vocab=True)
-        return inputs.each[0].module_map
+        bound_inputs = bind_inputs([entry], base.checkpoint, base.record, resize_vocab=True)
+        return bound_inputs.inputs[0].module_map
     bound = bind(adapter, base.record)
     module_map = bound.module_map
     if module_map.missing:

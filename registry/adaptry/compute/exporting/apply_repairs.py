@@ -115,7 +115,10 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
 def _unknown_base(options: ExportOptions) -> tuple[str, ...]:
     if options.record is not None:
         return ()
-    return ("its base is unknown, so names and shapes were not compared with it: pass --base NAME|DIR",)
+    return (
+        "its base is unknown, so names and shapes were not compared with it: pass the base with --base (a"
+        " folder, or the name of a registered base)",
+    )
 
 
 def _check_exact(original: ParentAdapter, found: Equality, options: ExportOptions) -> None:

@@ -19,16 +19,18 @@ DEFAULT_MAX_ERROR = 0.1
 """This keeps 99 % of the update's energy Σσ²: the norm of the loss is a tenth of the update's."""
 
 
-def check_error(original: ParentAdapter, found: Equality, runtime: Runtime, options: ExportOptions) -> None:
+def check_error(
+    original: ParentAdapter, equality: Equality, runtime: Runtime, options: ExportOptions
+) -> None:
     """Raises `CheckFailed`, with remedies, if the error exceeds the bound."""
     bound = error_bound(options)
-    if found.error <= bound * (1 + 1e-6):  # tolerance for rounding
+    if equality.error <= bound * (1 + 1e-6):  # tolerance for rounding
         return
     ways = [*_larger_ranks(original, runtime, bound), "merge it instead (--format checkpoint)"]
-    allowed = math.ceil(found.error * 100) / 100
+    allowed = math.ceil(equality.error * 100) / 100
     raise CheckFailed(
         f"{original.label} for {runtime} differs from the trained adapter by a relative error of"
-        f" {found.error:.3g}, but at most {bound:.3g} is allowed: {'; '.join(ways)}; or allow it:"
+        f" {equality.error:.3g}, but at most {bound:.3g} is allowed: {'; '.join(ways)}; or allow it:"
         f" --max-error {allowed:g}"
     )
 

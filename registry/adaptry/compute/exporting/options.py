@@ -45,9 +45,8 @@ class ExportOptions:
         """
         if self.record is None:
             raise CheckFailed(
-                f"{what} needs the base: pass --base NAME (a registered base) or --base ./DIR, from which"
-                " headers"
-                " and config are read"
+                f"{what} needs the base: pass the base with --base (a folder, of which only headers and"
+                " config are read, or the name of a registered base)"
             )
         return self.record
 
@@ -55,8 +54,8 @@ class ExportOptions:
         """The base's files. Raises `CheckFailed` if they are not found, and what opening them raises."""
         if self.open_weights is None:
             raise CheckFailed(
-                f"{what} needs the base's weights: pass --base ./DIR,"
-                " or the name of a base whose weights are on this machine"
+                f"{what} needs the base's weights: pass the base with --base (a folder, or the name of a"
+                " base whose weights are on this machine)"
             )
         return self.open_weights()
 

@@ -20,43 +20,49 @@ def round_factors(update: Factors, dtype: str) -> Factors:
     return Factors(whole.up.to(to).float(), whole.down.to(to).float())
 
 
-def measure_error(own: Factors, made: Factors) -> Mapping[str, float]:
-    """The figures of a module that should be `own`. Equal factors, including the scale, have no loss."""
-    folded = own.with_unit_scale()
-    if made.scale == folded.scale and made.up.equal(folded.up) and made.down.equal(folded.down):
-        return {"energy": inner_product(own, own), "lost": 0.0, "rank": float(made.rank)}
-    difference = concatenate([own.double(), made.double().scaled_by(-1.0)])
+def measure_error(exact: Factors, approximation: Factors) -> Mapping[str, float]:
+    """The figures of a module that should be `exact`. Equal factors, including the scale, have no loss."""
+    folded = exact.with_unit_scale()
+    if (
+        approximation.scale == folded.scale
+        and approximation.up.equal(folded.up)
+        and approximation.down.equal(folded.down)
+    ):
+        return {"energy": inner_product(exact, exact), "lost": 0.0, "rank": float(approximation.rank)}
+    difference = concatenate([exact.double(), approximation.double().scaled_by(-1.0)])
     lost = max(0.0, inner_product(difference, difference))
-    return {"energy": inner_product(own, own), "lost": lost, "rank": float(made.rank)}
+    return {"energy": inner_product(exact, exact), "lost": lost, "rank": float(approximation.rank)}
 
 
-def add_rounding_error(figures: Mapping[str, float], own: Factors, made: Factors) -> Mapping[str, float]:
-    """The `figures` of `own`, plus the loss from rounding it to `made`.
+def add_rounding_error(
+    figures: Mapping[str, float], exact: Factors, approximation: Factors
+) -> Mapping[str, float]:
+    """The `figures` of `exact`, plus the loss from rounding it to `approximation`.
 
     The truncated part is orthogonal to the kept part, so the two losses add up, to first order in the
     rounding.
     """
-    if made.up.equal(own.up) and made.down.equal(own.down):
+    if approximation.up.equal(exact.up) and approximation.down.equal(exact.down):
         return figures
-    found = measure_error(own, made)
+    found = measure_error(exact, approximation)
     return {**found, **figures, "lost": figures.get("lost", 0.0) + found["lost"]}
 
 
-def check_values(update: Delta, what: str) -> Delta:
+def check_values(update: Delta, label: str) -> Delta:
     """`update` as read from a file. Raises `InvalidWeights` if it has NaN or infinity."""
     if not _is_finite(update):
         raise InvalidWeights(
-            f"{what} has NaN or infinite values, so it cannot be used:"
+            f"{label} has NaN or infinite values, so it cannot be used:"
             " the training diverged, or the file is damaged"
         )
     return update
 
 
-def check_fits(made: Factors | Tensor, where: str, dtype: str) -> None:
+def check_fits(result: Factors | Tensor, label: str, dtype: str) -> None:
     """Raises `CheckFailed` if a computed update exceeds the range of `dtype`."""
-    if not _is_finite(made):
+    if not _is_finite(result):
         raise CheckFailed(
-            f"the result at {where} is too large for {dtype}: choose smaller weights"
+            f"the result at {label} is too large for {dtype}: choose smaller weights"
             + ("" if dtype == "F32" else ", or --dtype float32 (or bfloat16)")
         )
 

@@ -32,9 +32,12 @@ class BaseCopy(BaseModel):
 
 
 def choose_copy(
-    view: LogicalView, inputs: Sequence[WeightedAdapter], requested: BaseCopyKind | None, found: str = ""
+    view: LogicalView,
+    inputs: Sequence[WeightedAdapter],
+    requested: BaseCopyKind | None,
+    base_evidence: str = "",
 ) -> tuple[BaseCopy | None, list[str]]:
-    """The copy to merge into, and notes; None if nothing is quantised. `found` says how this base was
+    """The copy to merge into, and notes; None if nothing is quantised. `base_evidence` says how this base was
     identified as the original of the named one, if it was.
 
     Raises `CheckFailed` if several copies are possible and `requested` does not choose one, or chooses a
@@ -52,8 +55,8 @@ def choose_copy(
             " quantization_config from the config"
         )
     trained = [(entry.label, why) for entry in inputs if (why := _why_quantised(entry))]
-    if found and not trained:
-        return BaseCopy(kind="original", reason=f"{found}, as --base-copy original asks"), []
+    if base_evidence and not trained:
+        return BaseCopy(kind="original", reason=f"{base_evidence}, as --base-copy original asks"), []
     if not trained:
         unneeded = f"--base-copy {requested} has no effect: no base is known to be quantised"
         return None, [unneeded] if requested else []
@@ -63,7 +66,7 @@ def choose_copy(
             f"{label} was trained on a quantised copy ({why}) and is merged into the original, as --base-copy"
             " original requires: the result differs from the trained model by the rounding of that copy"
         )
-        return BaseCopy(kind="original", reason=reason), [found] if found else []
+        return BaseCopy(kind="original", reason=reason), [base_evidence] if base_evidence else []
     if requested == "dequantised":
         raise CheckFailed(
             f"--base-copy dequantised needs the quantised copy that {label} was trained on ({why}), and"

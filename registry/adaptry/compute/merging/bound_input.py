@@ -68,18 +68,18 @@ class BoundInput:
 class BoundInputs:
     """All inputs of a merge, in their order, and the base with the layers that they replicate."""
 
-    each: tuple[BoundInput, ...]
+    inputs: tuple[BoundInput, ...]
     checkpoint: HfCheckpoint
 
     @property
     def rows(self) -> RowCounts:
         """The rows of the tensors that grow."""
-        return {tensor: count for own in self.each for tensor, count in own.rows.items()}
+        return {tensor: count for own in self.inputs for tensor, count in own.rows.items()}
 
     @property
     def notes(self) -> Iterator[str]:
         """The notes of all inputs."""
-        for own in self.each:
+        for own in self.inputs:
             yield from own.notes
             if own.rows:
                 rows = max(own.rows.values())

@@ -53,17 +53,17 @@ def merge(
     target: Path,
     options: MergeOptions = MergeOptions(),
     progress: Progress = no_progress,
-    found: str = "",
+    base_evidence: str = "",
 ) -> MergeRecord:
     """Writes the merged checkpoint to `target`, including `adaptry_merge.json`.
 
-    `found` is as in `plan_recipe`. Nothing is written unless everything fits. Raises what `plan_merge`
-    raises, `MissingDependency` (no torch), `Conflict` (something is at `target`), `InvalidWeights` (a file
-    that became shorter since), `CheckFailed` (values that became infinite or NaN), `StorageFull`,
-    `Unavailable`.
+    `base_evidence` is as in `plan_recipe`. Nothing is written unless everything fits. Raises what
+    `plan_merge` raises, `MissingDependency` (no torch), `Conflict` (something is at `target`),
+    `InvalidWeights` (a file that became shorter since), `CheckFailed` (values that became infinite or NaN),
+    `StorageFull`, `Unavailable`.
     """
     _check_new(target)
-    decided = plan_recipe(recipe, checkpoint, sources, found)
+    decided = plan_recipe(recipe, checkpoint, sources, base_evidence)
     kernels = choose_kernels(options.device, options.kernel)
     kernels.check(decided.changed_tensors)
     for source in sources:
@@ -84,10 +84,10 @@ def merge(
 
 
 def plan_recipe(
-    recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], found: str = ""
+    recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], base_evidence: str = ""
 ) -> MergePlan:
-    """The plan of a recipe whose base and inputs are open. `found` says how the base was identified as the
-    original of the one that the recipe names, if it was
+    """The plan of a recipe whose base and inputs are open. `base_evidence` says how the base was identified
+    as the original of the one that the recipe names, if it was
     (`adaptry.operations.quantised_variants.open_original`).
     """
     return plan_merge(
@@ -99,7 +99,7 @@ def plan_recipe(
         resize_vocab=recipe.resize_vocab,
         base_copy=recipe.base_copy,
         rounding=recipe.rounding,
-        found=found,
+        base_evidence=base_evidence,
         method=None
         if recipe.method == "linear"
         else MethodChoice(recipe.method, recipe.parameters, recipe.seed),

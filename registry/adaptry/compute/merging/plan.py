@@ -92,20 +92,20 @@ def plan_merge(
     other_base: bool = False,
     resize_vocab: bool = False,
     base_copy: BaseCopyKind | None = None,
-    found: str = "",
+    base_evidence: str = "",
     method: MethodChoice | None = None,
     rounding: Rounding = "float32",
 ) -> MergePlan:
     """Plans the merge of `inputs` into `checkpoint`, as their weighted sum or by another `method`.
 
     `other_base` allows a base other than an input's, if the shapes fit. `resize_vocab` allows an input with a
-    larger vocabulary. `base_copy` chooses the copy, if one is quantised. `found` says how the base was
-    identified as the original of the named one. `rounding`: see `peft_rounding`. Raises `Unsupported` (a
+    larger vocabulary. `base_copy` chooses the copy, if one is quantised. `base_evidence` says how the base
+    was identified as the original of the named one. `rounding`: see `peft_rounding`. Raises `Unsupported` (a
     method or variant that cannot be merged, a base that cannot be dequantised here) and `CheckFailed`
     (modules or shapes that do not fit, no chosen copy); each error names what, where and the remedy.
     """
     view = open_logical_view(checkpoint)
-    chosen, notes = choose_copy(view, inputs, base_copy, found)
+    chosen, notes = choose_copy(view, inputs, base_copy, base_evidence)
     if chosen:
         notes.insert(0, chosen.reason)
     base = fingerprint(checkpoint)
@@ -156,8 +156,8 @@ def _changes(bound: BoundInputs, method: MethodChoice | None, other_base: bool) 
     """The changes of all inputs: each its own for a weighted sum, or those that the method makes of them."""
     wanted = ChangeSet(bound.checkpoint, TiedSides(bound.checkpoint))
     if method is None:
-        for own in bound.each:
+        for own in bound.inputs:
             wanted.add(own)
     else:
-        wanted.add_combined(bound.each, combine_changes(method, bound.each, other_base))
+        wanted.add_combined(bound.inputs, combine_changes(method, bound.inputs, other_base))
     return wanted

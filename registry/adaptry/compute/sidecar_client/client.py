@@ -66,9 +66,7 @@ class ComputeClient:
         `StorageFull`.
         """
         if not self._streams.acquire(blocking=False):
-            raise Unavailable(
-                "as many merged files are being read as this server computes at once; try again"
-            )
+            raise Unavailable("the server is already computing its maximum number of merged files; try again")
         deaths = 0
         try:
             while deaths < _DEATHS:
@@ -117,7 +115,7 @@ class ComputeClient:
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             control, process = self._ensure_process()
-            # If it is dying, nobody reads the other end, and reading ours raises an error.
+            # If the process is dying, writing fails, and reading the response raises an error.
             with contextlib.suppress(OSError):
                 socket.send_fds(control, [b"?"], [theirs.fileno()])
         return ours, process

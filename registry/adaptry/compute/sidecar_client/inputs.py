@@ -34,7 +34,7 @@ class ModelInputs(_Passed):
 
 
 class MergedFile(_Passed):
-    """`sha256` is None until somebody has seen all of a weights file; `tag` names its bytes before that.
+    """`sha256` is None until a weights file has been read completely; `tag` names its bytes before that.
     `blob_id` is what git calls a file beside the weights.
     """
 

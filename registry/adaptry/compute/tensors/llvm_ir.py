@@ -188,7 +188,7 @@ def _source(dtype: str, rows: int) -> str:
 def is_supported(dtype: str) -> bool:
     """Whether this processor does the loop's steps itself.
 
-    Where it does not (an x86 without fma or f16c), LLVM would call library functions that nobody has linked.
+    Where it does not (an x86 without fma or f16c), LLVM would call library functions that are not linked.
     """
     machine = platform.machine().lower()
     if machine in ("aarch64", "arm64"):

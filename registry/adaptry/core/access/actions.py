@@ -1,4 +1,4 @@
-"""The actions that somebody can be granted, each with what it covers."""
+"""The actions that can be granted, each with what it covers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""CI jobs: what the claims of a provider's ID token say of the job that runs, and which publisher that is.
+"""CI jobs: reads the job from the claims of an ID token, and finds its publisher.
 
-Only what cannot change hands is trusted: the numbers of a repository and of its owner, never their names,
-which others may register after a rename. Jobs that run code from outside the repository, with the rights of
-the repository, are refused altogether.
+Only claims that cannot pass to others are trusted: the numbers of a repository and of its owner, never their
+names, which others may register after a rename. Jobs that run code from outside the repository, with the
+rights of the repository, are refused altogether.
 
 Sources: GitHub, "OpenID Connect reference"; GitLab, "ID token authentication".
 """
@@ -108,7 +108,7 @@ def _refuse(claims: Claims, trigger: str, refused: frozenset[str]) -> None:
     found = _text(claims, trigger)
     if found in refused:
         raise Invalid(
-            f"jobs that {found} starts may not publish: they can run code that was proposed from outside; use"
+            f"jobs that {found} starts may not publish: they can run code that outsiders propose; use"
             " push, release or workflow_dispatch"
         )
 
@@ -126,7 +126,7 @@ def _optional(claims: Claims, name: str) -> str | None:
 
 
 def _number(claims: Claims, name: str) -> str:
-    """A number, which providers send as text."""
+    """A number; providers send it as text."""
     found = _text(claims, name)
     if not (found.isascii() and found.isdigit()):
         raise Invalid(f"the claim {name} of the ID token is not a number")

@@ -1,8 +1,8 @@
 """Conditions of a grant: a closed set of comparisons of the alias, the new state, and the time.
 
-Written `alias=stage,canary`, `alias!=prod`, `state=deprecated`, `state!=revoked`,
-`before=2026-12-31T18:00Z` or `after=…`. All conditions of a grant must hold. A comparison with something that
-the action has not is false.
+Written `alias=stage,canary`, `alias!=prod`, `state=deprecated`, `state!=revoked`, `before=2026-12-31T18:00Z`
+or `after=…`. All conditions of a grant must hold. A comparison with a value that the action does not have is
+false.
 """
 
 from __future__ import annotations

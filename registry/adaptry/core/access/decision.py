@@ -1,8 +1,8 @@
-"""The decision whether somebody may do something: one pure function of values.
+"""The access decision: a pure function of grants, a token's limit, an action and a target.
 
-There are no denials: what no grant allows is refused. A token only narrows. Every action also needs `read` on
-the same resource, so that nothing is changed by people from whom it is hidden; but for
-`inference.authorize`, which changes nothing, and whose answers are about what somebody else may read.
+There are no deny rules: an action that no grant allows is refused. A token only narrows its principal's
+grants. Every action also needs `read` on the same resource, so that hidden objects cannot be changed. The
+exception is `inference.authorize`, which changes nothing and checks the rights of another principal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules for granting: nobody gives or takes away more rights than they have themselves."""
+"""Rules for granting: a principal gives or removes at most the rights that it has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adaptry.core.identity import Identity
 
 
 def require_delegation(identity: Identity, grant: Grant, facts: Facts) -> None:
-    """Raises `PermissionDenied` for those who may neither make nor remove such a grant.
+    """Raises `PermissionDenied` if the caller may neither add nor remove such a grant.
 
     Administrators may. Others may within one namespace in which they have `member.manage` and every action of
     the grant.
@@ -20,14 +20,13 @@ def require_delegation(identity: Identity, grant: Grant, facts: Facts) -> None:
     resource = grant.resource
     if not resource.is_one_namespace:
         raise PermissionDenied(
-            f"{identity.name} may not grant anything on {resource}, which is more than one namespace; ask an"
-            " administrator"
+            f"{identity.name} may not grant anything on {resource}, which covers more than one namespace; ask"
+            " an administrator"
         )
     needed: list[Action] = ["member.manage", *sorted(grant.actions)]
     for action in needed:
         decision = identity.decide(action, resource.namespaces, None, facts)
         if not decision.is_allowed:
             raise PermissionDenied(
-                f"{identity.name} may not grant or take away {grant.permission} on {resource}:"
-                f" {decision.reason}"
+                f"{identity.name} may not grant or remove {grant.permission} on {resource}: {decision.reason}"
             )

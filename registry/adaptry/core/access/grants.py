@@ -1,4 +1,4 @@
-"""Grants and limits: what a principal may do, and how far a token narrows that."""
+"""Grants, which give a principal rights, and limits, which narrow a token's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Grant:
         return self.resource.is_everything and "admin" in self.actions
 
     def allows(self, action: Action, namespace: str, name: str | None) -> bool:
-        """Whether it is about this, its conditions aside."""
+        """Whether the grant covers the action on the target, regardless of its conditions."""
         return self.is_administration or (action in self.actions and self.resource.covers(namespace, name))
 
     def holds(self, facts: Facts) -> bool:
@@ -75,7 +75,7 @@ class Limit:
 
 
 def check_permission(permission: str) -> str:
-    """Raises `Invalid` for what is neither a role nor an action."""
+    """Raises `Invalid` if the text is neither a role nor an action."""
     if not actions_of(permission):
         raise Invalid(
             f"neither a role nor an action: {permission[:40]!a} (roles: {', '.join(ROLES)};"
@@ -85,7 +85,7 @@ def check_permission(permission: str) -> str:
 
 
 def check_grant(grant: Grant) -> Grant:
-    """Raises `Invalid` for a permission that is none, and conditions that it cannot have."""
+    """Raises `Invalid` if the permission does not exist or cannot have these conditions."""
     check_permission(grant.permission)
     if grant.conditions and grant.permission in ROLES:
         raise Invalid(

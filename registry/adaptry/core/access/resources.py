@@ -1,4 +1,4 @@
-"""Resources: which adapters a grant or a token is about, as text with globs.
+"""Resources: the adapters that a grant or a token covers, as text with globs.
 
 `*` is everything. `acme`, `team-*` are namespaces; `acme/tone` is one adapter and `acme/tone-*` all whose
 names begin so. The part behind the slash has no other globs, so that SQL selects by it as this module does.
@@ -45,17 +45,19 @@ class Resource:
 
     @property
     def is_one_namespace(self) -> bool:
-        """Whether all of it is in a single namespace, `namespaces`."""
+        """Whether the resource is in a single namespace, `namespaces`."""
         return _GLOB.search(self.namespaces) is None
 
     def covers(self, namespace: str, name: str | None) -> bool:
-        """Whether it includes an adapter; with `name` None, whether it includes the whole namespace."""
+        """Whether the resource includes an adapter; with `name` None, whether it includes the whole
+        namespace.
+        """
         if not fnmatchcase(namespace, self.namespaces):
             return False
         return self.names == ALL_NAMES or (name is not None and matches(name, self.names))
 
     def contains(self, other: Resource) -> bool:
-        """Whether it certainly includes all of `other`."""
+        """Whether the resource certainly includes all of `other`."""
         names = self.names == ALL_NAMES or common_names(self.names, other.names) == other.names
         if self.namespaces in ("*", other.namespaces):
             return names
@@ -67,9 +69,9 @@ def matches(name: str, names: str) -> bool:
     return name.startswith(names[:-1]) if names.endswith("*") else name == names
 
 
-def common_names(one: str, other: str) -> str | None:
-    """The names that are in both; None if there are none."""
-    for narrow, wide in ((one, other), (other, one)):
+def common_names(first: str, second: str) -> str | None:
+    """The names in both resources; None if there are none."""
+    for narrow, wide in ((first, second), (second, first)):
         if wide.endswith("*") and narrow.startswith(wide[:-1]):
             return narrow
-    return one if one == other else None
+    return first if first == second else None

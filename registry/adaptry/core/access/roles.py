@@ -1,7 +1,7 @@
-"""Roles: named sets of actions. The only table of them.
+"""Roles: named sets of actions, in one table.
 
-A namespace's members have one of `MEMBER_ROLES`. `reader`, `writer` and `admin` are what tokens were made
-with before there were members, and mean what they meant.
+A namespace's members have one of `MEMBER_ROLES`. `reader`, `writer` and `admin` are the roles of tokens from
+versions without members, and have their old meaning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEMBER_ROLES = ("viewer", "contributor", "maintainer", "owner")
 
 
 def actions_of(permission: str) -> Actions:
-    """The actions that a role or a single action allows; none for an unknown text."""
+    """The actions that a role or a single action allows; empty for an unknown text."""
     if permission in ROLES:
         return ROLES[permission]
     return frozenset({cast(Action, permission)}) if permission in ACTIONS else frozenset()

@@ -1,4 +1,4 @@
-"""Which reader a file is for: by its name, and for other JSON files by what is in it."""
+"""Selects the reader for a results file: by name, and for other JSON files by content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ACCEPTED = (
 
 
 def read_results(data: bytes, path: PurePath, samples: Mapping[str, Digest] | None = None) -> ResultsReading:
-    """Reads a file of results of any kind; `samples`: files of samples of the same run, by task.
+    """Reads a results file of any kind; `samples`: files of samples of the same run, by task.
 
     Raises `Invalid`, `Unavailable` (a process for parsing).
     """
@@ -38,7 +38,7 @@ def read_results(data: bytes, path: PurePath, samples: Mapping[str, Digest] | No
         folder = max(index for index, part in enumerate(path.parts[:-1]) if part == _MLFLOW)
         metric = "/".join(path.parts[folder + 1 :])
         return trackers.read_mlflow_metric(data, name, metric)
-    raise Invalid(f"{name} is not a file of results that can be read (accepted: {_ACCEPTED})")
+    raise Invalid(f"{name} is not a supported results file (accepted: {_ACCEPTED})")
 
 
 def _read_json_file(data: bytes, name: str, samples: Mapping[str, Digest] | None) -> ResultsReading:
@@ -51,4 +51,4 @@ def _read_json_file(data: bytes, name: str, samples: Mapping[str, Digest] | None
         return inspect_log.read_log(document, name)
     if "log_history" in document:
         return trackers.read_trainer_state(document, name)
-    raise Invalid(f"{name} is not a file of results that can be read (accepted: {_ACCEPTED})")
+    raise Invalid(f"{name} is not a supported results file (accepted: {_ACCEPTED})")

@@ -1,4 +1,4 @@
-"""Results as the Hub has them: `.eval_results/*.yaml`, and `model-index` at the head of a README."""
+"""Results in the Hub's formats: `.eval_results/*.yaml`, and `model-index` in the head of a README."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from adaptry.core.readme_head import README_HEAD
 _MAX_YAML = 64 << 10
 
 
-def read_eval_results(data: bytes, what: str) -> ResultsReading:
+def read_eval_results(data: bytes, label: str) -> ResultsReading:
     """Reads a file of `.eval_results/`. Raises `Invalid`, `Unavailable` (`yaml_reader`)."""
-    document = yaml_reader.loads(_decoded(data, what), what)
+    document = yaml_reader.loads(_decoded(data, label), label)
     if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
-        raise Invalid(f"{what} is not a list of results (- dataset: {{id: …, task_id: …}}, value: …)")
+        raise Invalid(f"{label} is not a list of results (- dataset: {{id: …, task_id: …}}, value: …)")
     values = [value for item in document if (value := _eval_result(item)) is not None]
-    return ResultsReading(format="eval-results", values=require_values(values, what))
+    return ResultsReading(format="eval-results", values=require_values(values, label))
 
 
-def read_model_index(data: bytes, what: str) -> ResultsReading | None:
+def read_model_index(data: bytes, label: str) -> ResultsReading | None:
     """Reads the `model-index` of a README; None if it has no results. Raises as `read_eval_results`."""
-    match = README_HEAD.match(_decoded(data, what, limit=None))
+    match = README_HEAD.match(_decoded(data, label, limit=None))
     if match is None or "model-index" not in match[2]:
         return None
     if len(match[2]) > _MAX_YAML:
-        raise Invalid(f"the head of {what} is longer than {_MAX_YAML >> 10} KiB")
-    head = mapping(yaml_reader.loads(match[2], f"the head of {what}"))
+        raise Invalid(f"the head of {label} is longer than {_MAX_YAML >> 10} KiB")
+    head = mapping(yaml_reader.loads(match[2], f"the head of {label}"))
     values = list(_indexed(head.get("model-index")))
-    return ResultsReading(format="model-index", values=require_values(values, what)) if values else None
+    return ResultsReading(format="model-index", values=require_values(values, label)) if values else None
 
 
 def _eval_result(item: Mapping[str, Any]) -> EvidenceValue | None:

@@ -26,14 +26,16 @@ def is_log(document: Mapping[str, Any]) -> bool:
     return {"eval", "status"} <= document.keys()
 
 
-def read_log(document: Mapping[str, Any], what: str) -> ResultsReading:
+def read_log(document: Mapping[str, Any], label: str) -> ResultsReading:
     """Reads a log. (`Any`: JSON.) Raises `Invalid`."""
     if document["status"] != "success":
-        raise Invalid(f"{what} is the log of an evaluation that did not succeed ({text(document['status'])})")
+        raise Invalid(
+            f"{label} is the log of an evaluation that did not succeed ({text(document['status'])})"
+        )
     run = mapping(document["eval"])
     return ResultsReading(
         format="inspect",
-        values=require_values(_scores(run, mapping(document.get("results"))), what),
+        values=require_values(_scores(run, mapping(document.get("results"))), label),
         harness="inspect_ai",
         harness_version=text(mapping(run.get("packages")).get("inspect_ai")),
         harness_commit=text(mapping(run.get("revision")).get("commit")),

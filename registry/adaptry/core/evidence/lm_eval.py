@@ -34,7 +34,7 @@ MAX_LINE = 8 << 20
 
 
 def results_time(name: str) -> str | None:
-    """The time in the name of a file of results; None for another file."""
+    """The time in the name of a results file; None for another file."""
     match = _RESULTS.fullmatch(name)
     return match["time"] if match else None
 
@@ -51,9 +51,9 @@ def is_results(document: Mapping[str, Any]) -> bool:
 
 
 def read_results(
-    document: Mapping[str, Any], what: str, samples: Mapping[str, Digest] | None = None
+    document: Mapping[str, Any], label: str, samples: Mapping[str, Digest] | None = None
 ) -> ResultsReading:
-    """Reads a file of results; `samples` are the files of samples by task. (`Any`: JSON.)
+    """Reads a results file; `samples` are the files of samples by task. (`Any`: JSON.)
 
     Raises `Invalid`.
     """
@@ -65,7 +65,7 @@ def read_results(
     config = mapping(document.get("config"))
     return ResultsReading(
         format="lm-eval",
-        values=require_values(values, what),
+        values=require_values(values, label),
         harness="lm-eval",
         harness_version=text(document.get("lm_eval_version")),
         harness_commit=text(document.get("git_hash")),
@@ -122,22 +122,22 @@ class DocumentScore:
     scores: Mapping[str, float]
 
 
-def read_samples(lines: Iterable[bytes], what: str) -> Iterator[DocumentScore]:
+def read_samples(lines: Iterable[bytes], label: str) -> Iterator[DocumentScore]:
     """Reads a file of samples line by line. Raises `Invalid` with the number of the line."""
     for position, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
-            raise Invalid(f"line {position} of {what} is longer than {MAX_LINE >> 20} MiB")
+            raise Invalid(f"line {position} of {label} is longer than {MAX_LINE >> 20} MiB")
         if not line.strip():
             continue
         try:
             document = json.loads(line, parse_constant=lambda name: None)
         except (ValueError, RecursionError):
-            raise Invalid(f"line {position} of {what} is not JSON") from None
+            raise Invalid(f"line {position} of {label} is not JSON") from None
         if not isinstance(document, dict) or not isinstance(document.get("metrics"), list):
-            raise Invalid(f"line {position} of {what} is not a document of lm-evaluation-harness")
+            raise Invalid(f"line {position} of {label} is not a document of lm-evaluation-harness")
         key = text(document.get("doc_hash")) or text(document.get("doc_id"))
         if key is None:
-            raise Invalid(f"line {position} of {what} has neither doc_hash nor doc_id")
+            raise Invalid(f"line {position} of {label} has neither doc_hash nor doc_id")
         scores = {
             name: value
             for name in document["metrics"]
@@ -147,7 +147,9 @@ def read_samples(lines: Iterable[bytes], what: str) -> Iterator[DocumentScore]:
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a file that comes in pieces. One that is too long comes cut, and its reader refuses it."""
+    """The lines of a file that arrives in chunks. A line that is too long is cut, and its reader refuses
+    it.
+    """
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""What a reader makes of a file of results: values, and what the file states about the whole run.
+"""The result of reading a results file: its values, and facts about the whole run.
 
 Readers are pure functions of bytes. They take what programs write, unmodified; a malformed file is `Invalid`
 with a sentence, and the size of what is read is limited.
@@ -18,13 +18,13 @@ from adaptry.core.evidence.values import MAX_TEXT, MAX_VALUES, EvidenceFile, Evi
 from adaptry.core.validation import validated
 
 MAX_FILE = 32 << 20
-"""Bytes of a file of results."""
+"""Bytes of a results file."""
 _LIMITS = strictjson.JsonLimits(size=MAX_FILE, depth=64, nodes=2_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class ResultsReading:
-    """A file of results as it was read.
+    """A results file as it was read.
 
     `revision` is the commit or digest of the adapter that the file states, empty if it states none.
     """
@@ -50,11 +50,11 @@ class ResultsReading:
         )
 
 
-def read_json(data: bytes, what: str) -> Mapping[str, Any]:
+def read_json(data: bytes, label: str) -> Mapping[str, Any]:
     """The object in a JSON file. (`Any`: JSON.) Raises `Invalid`."""
-    document = strictjson.loads(data, _LIMITS, what, allow_nan=True)
+    document = strictjson.loads(data, _LIMITS, label, allow_nan=True)
     if not isinstance(document, dict):
-        raise Invalid(f"{what} is not a JSON object")
+        raise Invalid(f"{label} is not a JSON object")
     return document
 
 
@@ -69,7 +69,7 @@ def mappings(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 def number(value: object) -> float | None:
-    """The value if it is a finite number, else None; `true` is no number."""
+    """The value if it is a finite number, else None; `true` is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -97,13 +97,13 @@ def measured(**fields: object) -> EvidenceValue:
     return validated(EvidenceValue, None, **fields)
 
 
-def require_values(values: Iterable[EvidenceValue], what: str) -> tuple[EvidenceValue, ...]:
+def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[EvidenceValue, ...]:
     """Raises `Invalid` if there are none, or too many."""
     found = tuple(dict.fromkeys(values))
     if not found:
-        raise Invalid(f"{what} has no finite number that a metric is")
+        raise Invalid(f"{label} has no finite number that a metric is")
     if len(found) > MAX_VALUES:
-        raise Invalid(f"{what} has {len(found):,} values; at most {MAX_VALUES:,} of a file are evidence")
+        raise Invalid(f"{label} has {len(found):,} values; at most {MAX_VALUES:,} of a file are evidence")
     return found
 
 

@@ -1,7 +1,8 @@
-"""What training and experiment trackers write: `trainer_state.json`, MLflow's metric files, W&B's summary.
+"""Readers for training and experiment trackers: `trainer_state.json`, MLflow's metric files, W&B's summary.
 
 Histories become curves: a value for each step. A long curve keeps evenly chosen points, the last among them;
-the stored file has all of them. Bookkeeping (rates, run times, counters) is no evidence and is left out.
+the stored file has all of them. Bookkeeping values (rates, run times, counters) are not evidence and are left
+out.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ _MLFLOW_LINE = re.compile(r"(?P<time>-?\d+) (?P<value>\S+)(?: (?P<step>-?\d+))?(
 _MAX_LINES = 1_000_000
 
 
-def read_trainer_state(document: Mapping[str, Any], what: str) -> ResultsReading:
+def read_trainer_state(document: Mapping[str, Any], label: str) -> ResultsReading:
     """Reads the `trainer_state.json` of transformers or TRL. (`Any`: JSON.) Raises `Invalid`."""
     if not isinstance(document.get("log_history"), list):
-        raise Invalid(f"{what} has no log_history; is it the trainer_state.json of a transformers Trainer?")
+        raise Invalid(f"{label} has no log_history; is it the trainer_state.json of a transformers Trainer?")
     points = curves(_history(document["log_history"]))
-    return ResultsReading(format="trainer-state", values=require_values(points, what), harness="transformers")
+    return ResultsReading(
+        format="trainer-state", values=require_values(points, label), harness="transformers"
+    )
 
 
 def _history(log: Any) -> Iterator[EvidenceValue]:
@@ -51,10 +54,10 @@ def _history(log: Any) -> Iterator[EvidenceValue]:
                 yield _point(metric, value, step)
 
 
-def read_mlflow_metric(data: bytes, what: str, metric: str) -> ResultsReading:
+def read_mlflow_metric(data: bytes, label: str, metric: str) -> ResultsReading:
     """Reads a file of an MLflow run's `metrics` folder: lines of time, value and step. Raises `Invalid`."""
     points: list[EvidenceValue] = []
-    for position, line in enumerate(_lines(data, what), 1):
+    for position, line in enumerate(_lines(data, label), 1):
         match = _MLFLOW_LINE.fullmatch(line)
         value = None
         try:
@@ -63,14 +66,14 @@ def read_mlflow_metric(data: bytes, what: str, metric: str) -> ResultsReading:
             match = None
         if match is None:
             raise Invalid(
-                f"line {position} of {what} is not a time, a value and a step, as MLflow writes them"
+                f"line {position} of {label} is not a time, a value and a step, as MLflow writes them"
             )
         if value is not None:
             points.append(_point(metric, value, count(int(match["step"] or 0))))
-    return ResultsReading(format="mlflow", values=require_values(curves(points), what), harness="mlflow")
+    return ResultsReading(format="mlflow", values=require_values(curves(points), label), harness="mlflow")
 
 
-def read_wandb_summary(document: Mapping[str, Any], what: str) -> ResultsReading:
+def read_wandb_summary(document: Mapping[str, Any], label: str) -> ResultsReading:
     """Reads a `wandb-summary.json`: the last value of everything that was logged. (`Any`: JSON.)
 
     Raises `Invalid`.
@@ -84,7 +87,7 @@ def read_wandb_summary(document: Mapping[str, Any], what: str) -> ResultsReading
         and (metric := text(name)) is not None
         and not _BOOKKEEPING.fullmatch(metric.rpartition("/")[2])
     ]
-    return ResultsReading(format="wandb-summary", values=require_values(values, what), harness="wandb")
+    return ResultsReading(format="wandb-summary", values=require_values(values, label), harness="wandb")
 
 
 def _point(metric: str, value: float, step: int | None) -> EvidenceValue:

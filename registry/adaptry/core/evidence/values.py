@@ -1,4 +1,4 @@
-"""Evidence as it is added: the numbers that one file of results has, and how they were measured.
+"""Evidence to add: the numbers in one results file, and how they were measured.
 
 A file is added unmodified and stored; its numbers become `EvidenceValue`s. What a file does not state stays
 None and is never guessed.
@@ -58,7 +58,7 @@ class EvidenceValue(BaseModel):
 
 
 class EvidenceFile(BaseModel):
-    """A file of results: its digest, its format, the program that wrote it, and its values.
+    """A results file: its digest, its format, the program that wrote it, and its values.
 
     `chat_template` is the hash that the program states of the template that it used.
     """

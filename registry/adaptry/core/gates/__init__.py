@@ -1,4 +1,4 @@
-"""Conditions for moves of aliases. This file has what commands need that evaluate none."""
+"""Conditions for moves of aliases. This file has what commands need without evaluating conditions."""
 
 MAX_CONDITION = 1000
 """Characters of a condition."""

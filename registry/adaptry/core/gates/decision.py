@@ -15,13 +15,13 @@ from adaptry.core.gates.facts import Fact, GateFacts
 from adaptry.core.refs import AdapterName
 
 Verdict = Literal["met", "not_met", "overridden", "rollback"]
-"""Why an alias moved: its conditions are met, or somebody overrode them with a reason, or it went back to the
+"""Why an alias moved: its conditions are met, or a user overrode them with a reason, or it went back to the
 version before the last move, which needs no conditions. `not_met`: it did not move.
 """
 
 
 class PolicyFact(Fact):
-    """A policy as it was at the decision: whose it is, its version and its text."""
+    """A policy at the time of the decision: its scope, version and text."""
 
     scope: str
     version: int
@@ -30,7 +30,7 @@ class PolicyFact(Fact):
 
 
 class PromotionDecision(Fact):
-    """Whether an alias may move to a version, and everything that this was decided from.
+    """Whether an alias may move to a version, with all inputs of the decision.
 
     `generation` and `was_number` are the alias's before the move, None if it did not exist. `condition` is
     that of a request (`promote --if`), and `reason` that of an override.
@@ -58,12 +58,12 @@ class PromotionDecision(Fact):
 
     @property
     def is_gated(self) -> bool:
-        """Whether there was anything to decide."""
+        """Whether there were any conditions."""
         return bool(self.policies) or self.condition is not None
 
     @property
     def content(self) -> bytes:
-        """The canonical bytes of the record, whose digest the event of the move has."""
+        """The canonical bytes of the record; the move's event has their digest."""
         return strictjson.canonical(self.model_dump(mode="json"))
 
     @property

@@ -1,4 +1,4 @@
-"""Decides conditions from facts: met, not met, or unknown because evidence is missing; never true then.
+"""Evaluates conditions from facts: met, not met, or unknown because evidence is missing, which is never true.
 
 Every call of every condition is computed first. A call that lacks evidence makes its whole condition unknown,
 whatever the rest of the expression says. CEL then computes the expression from the values of the calls. Needs
@@ -22,7 +22,7 @@ Outcome = Literal["met", "not_met", "unknown"]
 
 
 class ConditionResult(Fact):
-    """A condition as it was written, whether it is met, and why, with the numbers, in words."""
+    """A condition as written, whether it is met, and a sentence with the reason and the numbers."""
 
     condition: str
     outcome: Outcome
@@ -38,7 +38,7 @@ def evaluate(conditions: Sequence[PolicyCondition], facts: GateFacts) -> tuple[C
 
 
 def check_types(condition: PolicyCondition) -> None:
-    """Raises `Invalid` if CEL cannot parse or compute a condition, or it is not a yes or no."""
+    """Raises `Invalid` if CEL cannot parse or compute a condition, or its result is not a boolean."""
     examples: dict[str, Scalar] = {"number": 0.5, "text": "active", "yes or no": True}
     values = {
         f"call{place}": examples[FUNCTIONS[one.function].gives] for place, one in enumerate(condition.calls)
@@ -78,7 +78,7 @@ def _result(condition: PolicyCondition, outcome: Outcome, reasons: Sequence[str]
 
 
 def _compute(condition: PolicyCondition, values: Mapping[str, Scalar]) -> bool | str:
-    """The value of the expression, or why it has none."""
+    """The value of the expression, or the reason why it has none."""
     import cel
 
     context = cel.Context()
@@ -99,7 +99,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _Missing(Exception):
-    """What is not known, in words."""
+    """A sentence about what is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _bound(
         )
     if first.stderr == 0 or second.stderr == 0:
         raise _Missing(
-            f"a standard error of 0 says nothing of other documents; add the samples of {_name(first)}"
+            f"a standard error of 0 is not meaningful; add the samples of {_name(first)}"
             " (lm_eval --log_samples)"
         )
     found = statistics.independent_means(
@@ -213,7 +213,7 @@ def _comparable(call: Call, facts: GateFacts) -> _Found:
 
 
 def _differences(one: EvidenceFact, two: EvidenceFact, vs: str) -> list[str]:
-    """In what the measurements differ. Raises `_Missing` if that is not known."""
+    """How the measurements differ. Raises `_Missing` if that is unknown."""
     if one.task_hash and two.task_hash:
         tasks = ("task hash", one.task_hash, two.task_hash)
     elif one.task_version and two.task_version:
@@ -286,7 +286,7 @@ def _version_at(facts: GateFacts, vs: str) -> VersionFact:
 
 
 def find_evidence(call: Call, version: VersionFact) -> EvidenceFact | None:
-    """The evidence that a call looks at; None if there is none, or several filters are possible."""
+    """The evidence that a call selects; None if there is none, or if several filters match."""
     try:
         return _newest(call, version)
     except _Missing:

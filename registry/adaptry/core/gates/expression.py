@@ -1,4 +1,4 @@
-"""Conditions: expressions of CEL, whose calls of functions are read before anything is evaluated.
+"""Conditions: CEL expressions, whose function calls are read before anything is evaluated.
 
 Arguments are written out, so all evidence that a condition looks at is known in advance. CEL itself never
 calls a function: it gets an expression in which each call is a name (`call0`), and the values of these names.
@@ -57,7 +57,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class PolicyCondition:
-    """A condition as it was written, its calls, and its expression with a name for each: `call0`, `call1`."""
+    """A condition as written, its calls, and its expression with a name for each call: `call0`, `call1`."""
 
     source: str
     expression: str
@@ -101,7 +101,7 @@ def _tokens(source: str) -> list[_Token]:
 
 
 class _Parser:
-    """Replaces calls by names, and refuses every other word that is not CEL's."""
+    """Replaces calls by names, and refuses every other identifier that CEL does not define."""
 
     def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
@@ -247,7 +247,7 @@ def _unknown(token: _Token, is_call: bool) -> str:
     if token.text in _MACROS and is_call:
         return f"column {token.column}: conditions have no macros such as {token.text}()"
     what = "function" if is_call else "word"
-    near = suggestion(token.text, FUNCTIONS, shown="{}()")
+    near = suggestion(token.text, FUNCTIONS, template="{}()")
     return f"column {token.column}: unknown {what} {token.text[:40]}{near}" + (
         "" if near else f" (functions: {', '.join(FUNCTIONS)})"
     )

@@ -1,4 +1,4 @@
-"""What a decision about an alias is made from: the evidence, approvals and verdicts that its conditions name.
+"""The facts behind a decision about an alias: the evidence, approvals and verdicts that its conditions name.
 
 The conditions and these facts alone give the decision, so it can be repeated years later. Files of samples
 are represented by their digest, and by what a comparison needs of them.
@@ -92,7 +92,7 @@ class FitFact(Fact):
 
 class ApprovalFact(Fact):
     """Who of a group approved the move; `ignored` are approvals that do not count, each with the reason. With
-    a `problem`, nobody can approve here.
+    a `problem`, approvals are not possible here.
     """
 
     group: str

@@ -124,7 +124,7 @@ def _conditions(document: dict[str, Any], lines: _Lines) -> tuple[PolicyConditio
     """(`Any`: YAML.)"""
     required = document.get("require")
     if not isinstance(required, list) or not required:
-        raise Invalid("a policy lists its conditions under `require:`, one a line, each behind a dash")
+        raise Invalid("a policy lists its conditions under `require:`, one per line, each after a dash")
     if len(required) > MAX_CONDITIONS:
         raise Invalid(f"a policy has at most {MAX_CONDITIONS} conditions; this one has {len(required)}")
     return tuple(_condition(text, line) for text, line in zip(required, lines.conditions, strict=True))

@@ -1,6 +1,6 @@
 """Evaluates conditions and reads files of samples in a child process with limits.
 
-Both are texts that somebody sent. CEL has no limit on time and holds the interpreter's lock, and a file of
+Both come from clients. CEL has no time limit and holds the interpreter's lock, and a file of
 samples may be large. Needs the extra `gates`, without which nothing that has a condition is decided.
 """
 

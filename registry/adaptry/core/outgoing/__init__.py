@@ -1,1 +1,1 @@
-"""Requests that the server itself sends to addresses that somebody else chose, within limits."""
+"""The server's own requests to addresses that others chose, within limits."""

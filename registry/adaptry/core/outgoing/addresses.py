@@ -1,7 +1,7 @@
 """Which addresses the server itself may connect to: public ones, and networks that its operator allows.
 
-A name that anybody may enter could mean the server's own machine, its neighbours, or a cloud's metadata
-service (server-side request forgery), so the rule looks at the resolved address, never at the name.
+A name that any user may enter could resolve to the server's own machine, its neighbours, or a cloud's
+metadata service (server-side request forgery), so the rule checks the resolved address, never the name.
 """
 
 from __future__ import annotations

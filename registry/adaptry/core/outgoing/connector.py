@@ -1,4 +1,4 @@
-"""`GuardedConnector`: one request to an address that somebody else chose, within limits of size and time.
+"""`GuardedConnector`: one request to an address that another party chose, within limits of size and time.
 
 The name is resolved once, every address that it has must be allowed, and the connection goes to an address
 that was resolved: a name that changes its meaning in between (DNS rebinding) changes nothing. There are no
@@ -33,7 +33,7 @@ class OutgoingRefused(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class OutgoingResponse:
-    """An answer, of any status. The names of headers are in lower case."""
+    """A response with any status. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -63,11 +63,10 @@ class GuardedConnector:
     def request(
         self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> OutgoingResponse:
-        """Sends a request; answers of every status are returned, redirects too.
-
-        Raises `Invalid` for a URL that is none, `OutgoingRefused`, and `Unavailable` if there is no complete
-        answer in time. Public messages contain neither addresses nor reasons, which would let strangers
-        explore the server's network.
+        """Sends a request; returns responses of any status, including redirects. Raises `Invalid` for a
+        malformed URL, `OutgoingRefused`, and `Unavailable` if there is no complete response in time. Public
+        messages contain neither addresses nor reasons, which would let strangers explore the server's
+        network.
         """
         where, deadline = OutgoingUrl.parse(url), time.monotonic() + self._seconds
         addresses = self._resolve(where, deadline)
@@ -87,7 +86,7 @@ class GuardedConnector:
             ) from error
 
     def _resolve(self, where: OutgoingUrl, deadline: float) -> list[Address]:
-        """Raises `OutgoingRefused` if any address of the host is not allowed: which one is used is chance."""
+        """Raises `OutgoingRefused` if any address of the host is not allowed: any of them may be used."""
         addresses = _look_up(where, deadline)
         for address in addresses:
             if is_inside(address, self._allowed):
@@ -154,7 +153,7 @@ def _connect(addresses: Sequence[Address], port: int, deadline: float) -> socket
 
 @contextmanager
 def _ended_at(opened: socket.socket, deadline: float) -> Iterator[None]:
-    """Cuts the connection at the deadline: a timeout of a socket is one of each call, not of all together."""
+    """Closes the connection at the deadline: a socket's timeout applies to each call, not to all together."""
     held = opened.dup()  # TLS takes the other one over
 
     def cut() -> None:

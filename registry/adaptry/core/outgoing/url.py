@@ -1,4 +1,4 @@
-"""URLs that the server may be asked to send requests to, by their form alone."""
+"""Parses URLs that the server sends requests to; checks only their form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VISIBLE = re.compile(r"[!-~]{1,2048}")
 
 @dataclass(frozen=True, slots=True)
 class OutgoingUrl:
-    """A URL that a request can be sent to; nothing is known of its host yet."""
+    """A URL that a request can be sent to; its host is not resolved yet."""
 
     text: str
     is_https: bool

@@ -23,21 +23,21 @@ twice as long.
 
 
 def loads_in_child(
-    data: bytes, limits: strictjson.JsonLimits, what: str, checker: str = "adaptry.core.processes.json_check"
+    data: bytes, limits: strictjson.JsonLimits, label: str, checker: str = "adaptry.core.processes.json_check"
 ) -> Any:
     """Like `strictjson.loads`. Raises `Unavailable` if no process can start, or it crashed. (`Any`: JSON.)
 
     `checker` is the module whose `answer` checks the document; it may be stricter than `answer` here.
     """
     mib = len(data) // _MIB + 1
-    arguments = [str(limits.size), str(limits.depth), str(limits.nodes), what]
+    arguments = [str(limits.size), str(limits.depth), str(limits.nodes), label]
     bounds = ProcessLimits(4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB)
     try:
         refusal = run_in_worker(checker, data, bounds, arguments)
     except ProcessTimeout:
-        raise Invalid(f"{what} takes more than {bounds.seconds:.0f} s to read") from None
+        raise Invalid(f"{label} takes more than {bounds.seconds:.0f} s to read") from None
     except ProcessFailed as error:
-        raise Unavailable(f"{what} could not be read: {error}") from error
+        raise Unavailable(f"{label} could not be read: {error}") from error
     if refusal:
         raise Invalid(refusal.decode())
     if limits.nodes <= _FEW:

@@ -20,22 +20,22 @@ _SLOTS = ProcessSlots(running=2, waiting=6)
 _REFUSED, _READ = b"!", b"="
 
 
-def loads(text: str, what: str) -> Any:
+def loads(text: str, label: str) -> Any:
     """Like `plain_yaml.loads_in_process`. (`Any`: YAML has no type.)
 
     Raises `Invalid`, and `Unavailable` if no process can be started, it crashed, or too many callers wait for
     one.
     """
     if len(text) <= SHORT:
-        return loads_in_process(text, what)
+        return loads_in_process(text, label)
     data = text.encode("utf-8", "surrogatepass")
     try:
         with _SLOTS.acquire("long YAML texts"):
-            answered = run_in_worker("adaptry.core.processes.yaml_reader", data, _BOUNDS, [what])
+            answered = run_in_worker("adaptry.core.processes.yaml_reader", data, _BOUNDS, [label])
     except ProcessTimeout:
-        raise Invalid(f"{what} takes more than {_BOUNDS.seconds:.0f} s to read") from None
+        raise Invalid(f"{label} takes more than {_BOUNDS.seconds:.0f} s to read") from None
     except ProcessFailed as error:
-        raise Unavailable(f"{what} could not be read: {error}") from error
+        raise Unavailable(f"{label} could not be read: {error}") from error
     if answered.startswith(_REFUSED):
         raise Invalid(answered[1:].decode())
     return json.loads(answered[1:])

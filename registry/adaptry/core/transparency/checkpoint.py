@@ -1,7 +1,7 @@
 """Checkpoints of a log, as signed notes: c2sp.org/tlog-checkpoint and c2sp.org/signed-note.
 
 A checkpoint says that a log has so many entries, and the root of the Merkle tree over them. Its key has the
-log's name. Whoever has an old one can prove that what it covers was not rewritten since.
+log's name. Anyone with an old checkpoint can prove that the entries it covers were not rewritten.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LogCheckpoint:
 
     @classmethod
     def parse(cls, note: str) -> Self:
-        """The checkpoint in a note, whose signatures are not looked at. Raises `Invalid`."""
+        """The checkpoint in a note, without verifying its signatures. Raises `Invalid`."""
         body, _ = _split_note(note)
         origin, size, root, *_ = *body.split("\n"), "", "", ""
         decoded = _decode_base64(root)
@@ -93,7 +93,7 @@ class LogCheckpoint:
 
 
 def _split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
-    """The text that is signed, and who signed with which bytes. Raises `Invalid`."""
+    """The signed text, and the signatures by key name. Raises `Invalid`."""
     body, gap, rest = note[:LONGEST].rpartition("\n\n")
     found = [_SIGNATURE.fullmatch(line) for line in rest.splitlines()]
     signatures = [(one[1], _decode_base64(one[2]) or b"") for one in found if one]

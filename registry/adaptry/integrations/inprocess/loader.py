@@ -70,15 +70,15 @@ def load(
     Args:
         source: The version, as in `"acme/tone@prod"` or what `push` or `search` returned; or a folder (a
             `Path`, or text that begins with `./`, `../`, `/` or `~`).
-        into: A transformers or PEFT model, on whatever device. None: return tensors.
+        into: A transformers or PEFT model, on any device. None: return tensors.
         registry: An open registry, a server's URL, or a folder. None: the configured one, as in `connect`.
-        device: Without `into`: where tensors are made.
+        device: Without `into`: the device of the tensors.
         dtype: Without `into`: the dtype of floating-point tensors. None: as stored.
-        name: With `into`: what the adapter is called in the model.
+        name: With `into`: the adapter's name in the model.
         hotswap: With `into`: replaces the weights of the loaded adapter called `name` in place.
         trainable: With `into`: loads the adapter for further training.
-        any_base: With `into`: also into another base than the version's. Otherwise, the files that the model
-            was read from are compared with the version's base by content.
+        any_base: With `into`: allows a model of another base than the version's. Otherwise, the files that
+            the model was read from are compared with the version's base by content.
         cache: Where files are kept by digest. None: the user's worker cache.
 
     Returns:
@@ -90,12 +90,12 @@ def load(
     Raises:
         NotFound: there is no such version or folder.
         Withdrawn: the version is quarantined or revoked.
-        CheckFailed: another base, or tensors that fit nothing in the model.
+        CheckFailed: another base, or tensors that match nothing in the model.
         Conflict: the name is taken.
         DigestMismatch, Invalid, Unsupported, Unauthenticated, Unavailable.
         MissingDependency: torch or PEFT is not installed.
 
-    After an error, the model is as it was.
+    After an error, the model is unchanged.
     """
     if into is None:
         _require("torch", "adaptry[torch]")

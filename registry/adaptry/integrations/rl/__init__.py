@@ -3,7 +3,7 @@
 engines = [Vllm(EngineClient(url))]
 publisher = Publisher(registry, "acme/policy", window=4, engines=engines, cache=Cache(folder))
 published = publisher.publish(model, step=10, metrics={"reward": 0.3})
-publisher.drain()                     # no engine answers from an older version any more
+publisher.drain()                     # no engine serves an older version
 sample(model=published.model)         # the model name to request
 """
 

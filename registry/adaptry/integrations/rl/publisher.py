@@ -2,7 +2,7 @@
 window.
 
 Each version has the previous one as its parent, and the step in its provenance. Versions older than the
-window are yanked: they are not found by name any more, only by digest.
+window are yanked: they are no longer found by name, only by digest.
 """
 
 from __future__ import annotations

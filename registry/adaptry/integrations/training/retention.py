@@ -28,23 +28,23 @@ class RetentionPolicy:
 
 
 def best_checkpoint(
-    found: Sequence[TrainingCheckpoint], best: BestMetric | None
+    checkpoints: Sequence[TrainingCheckpoint], best: BestMetric | None
 ) -> TrainingCheckpoint | None:
     """The best measured checkpoint, the earliest of equals; None if none was measured."""
     if best is None:
         return None
     metric, sense = best
-    measured = [each for each in found if metric in each.metrics]
+    measured = [each for each in checkpoints if metric in each.metrics]
     choose = min if sense == "min" else max
     return choose(measured, key=lambda each: each.metrics[metric], default=None)
 
 
 def expired_checkpoints(
-    found: Sequence[TrainingCheckpoint], policy: RetentionPolicy
+    checkpoints: Sequence[TrainingCheckpoint], policy: RetentionPolicy
 ) -> tuple[TrainingCheckpoint, ...]:
     """The checkpoints of a run that the policy does not keep, oldest first."""
     if policy.last is None:
         return ()
-    by_step = sorted(found, key=lambda each: each.step)
+    by_step = sorted(checkpoints, key=lambda each: each.step)
     best = best_checkpoint(by_step, policy.best)
     return tuple(each for each in by_step[: -policy.last] if each != best)

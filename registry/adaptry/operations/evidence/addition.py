@@ -1,4 +1,4 @@
-"""Adds files of results to a version as evidence: read all, then upload and add one after another."""
+"""Adds results files to a version as evidence: read all, then upload and add one after another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_SAMPLES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class PreparedEvidence:
-    """A file of results that was read: its content, where its stored files are in it, and its values."""
+    """A results file that was read: its content, where its stored files are in it, and its values."""
 
     content: Content
     stored: dict[str, Digest]
@@ -44,7 +44,7 @@ def add_evidence(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> tuple[EvidenceAddition, ...]:
-    """Adds files of results, and those in folders, as evidence of the version that `ref` means now.
+    """Adds results files, and those in folders, as evidence of the version that `ref` means now.
 
     All files are read before the first is sent. Raises `NotFound`, `Invalid` for a file that cannot be read,
     `Conflict` for one that states another revision, and as `upload` and `evidence.add`.
@@ -57,7 +57,7 @@ def add_evidence(
 
 
 def prepare_evidence(files: ResultFiles) -> PreparedEvidence:
-    """Reads a file of results, and checks its files of samples. Raises `NotFound`, `Invalid`."""
+    """Reads a results file, and checks its files of samples. Raises `NotFound`, `Invalid`."""
     names: dict[str, str | None] = {path.name: task for task, path in files.samples.items()}
     names[files.results.name] = None
     content = FolderContent(files.results.parent, list(names))
@@ -81,7 +81,7 @@ def _expanded(paths: Sequence[Path]) -> Iterator[Path]:
         elif found := find_result_files(path, below=True):
             yield from found
         else:
-            raise NotFound(f"{path} has no files of results")
+            raise NotFound(f"{path} has no results files")
 
 
 def _checked_samples(content: Content, name: str) -> Digest:

@@ -1,4 +1,4 @@
-"""Takes the files of results that lie in a pushed folder as evidence of the new version.
+"""Adds the results files in a pushed folder as evidence of the new version.
 
 A file that cannot be read or sent does not undo the push: it is named, with the reason.
 """

@@ -1,4 +1,4 @@
-"""The files of results that lie in a folder, and which files of samples belong to which results.
+"""Finds results files in a folder, and the sample files of each.
 
 Only names are looked at, and the head of a README: a push looks here each time, and reads nothing more where
 there are none.
@@ -23,14 +23,14 @@ _HEAD = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class ResultFiles:
-    """A file of results, and the files of samples of the same run by task."""
+    """A results file, and the files of samples of the same run by task."""
 
     results: Path
     samples: dict[str, Path]
 
 
 def find_result_files(folder: Path, *, below: bool = False) -> list[Path]:
-    """The files of results in a folder, in order; with `below`, also those of its folders, as lm-eval makes
+    """The results files in a folder, in order; with `below`, also those of its folders, as lm-eval makes
     one for each model.
     """
     patterns = (*_NAMES, *(f"*/{name}" for name in _NAMES[:2] if below))
@@ -44,7 +44,7 @@ def find_result_files(folder: Path, *, below: bool = False) -> list[Path]:
 
 
 def group_by_run(paths: Iterable[Path]) -> tuple[ResultFiles, ...]:
-    """Each file of results with its files of samples. Raises `Invalid` for samples without results."""
+    """Each results file with its files of samples. Raises `Invalid` for samples without results."""
     from adaptry.core.errors import Invalid
     from adaptry.core.evidence.lm_eval import results_time, samples_of
 

@@ -150,7 +150,7 @@ def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
         raise NotFound(f"{what} does not exist at {hub.endpoint}, or {whose}") from error
     except errors.HfHubHTTPError as error:
         if error.response.status_code == _WHO:
-            raise Unauthenticated(f"{hub.endpoint} does not know this token (HF_TOKEN)") from error
+            raise Unauthenticated(f"{hub.endpoint} does not accept this token (HF_TOKEN)") from error
         raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error
     except _of_the_network() as error:
         raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error

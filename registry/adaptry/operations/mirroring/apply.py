@@ -157,13 +157,13 @@ def copy_missing_metrics(metrics: Metrics, ref: Ref, wanted: Iterable[MetricValu
     return sum(map(len, rounds))
 
 
-def missing_metrics(here: Iterable[MetricInfo], there: Iterable[MetricValue]) -> Mapping[str, list[float]]:
+def missing_metrics(local: Iterable[MetricInfo], source: Iterable[MetricValue]) -> Mapping[str, list[float]]:
     """By metric, the values that follow the common ones. A metric whose existing values differ is skipped."""
     have: dict[str, list[float]] = defaultdict(list)
-    for one in here:
+    for one in local:
         have[one.metric].append(one.value)
     want: dict[str, list[float]] = defaultdict(list)
-    for metric, value in there:
+    for metric, value in source:
         want[metric].append(value)
     return {
         metric: values[len(have[metric]) :]
@@ -186,39 +186,39 @@ def _change_state(
     return versions.set_state(here.name, here.digest, alone, here.state_generation)
 
 
-def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
+def has_forgotten_recall(local: VersionInfo, source: VersionSnapshot) -> bool:
     """Whether following the source would lift its recall, without a later decision there; a pure function.
 
     A source that was restored from a backup older than the recall looks like this, and so does a bundle.
     Compares the clocks of both registries: if they disagree by more than the time between recall and
     decision, the recall stays, which is the safe side.
     """
-    if here.state not in WITHDRAWN or here.standing is None or not here.standing.reason.startswith(_MARK):
+    if local.state not in WITHDRAWN or local.standing is None or not local.standing.reason.startswith(_MARK):
         return False
-    if _STATES.index(there.state) >= _STATES.index(here.state):
+    if _STATES.index(source.state) >= _STATES.index(local.state):
         return False
-    return there.decided_at is None or there.decided_at < here.standing.at
+    return source.decided_at is None or source.decided_at < local.standing.at
 
 
-def plan_state_change(here: VersionInfo, there: VersionSnapshot) -> StateChange | None:
+def plan_state_change(local: VersionInfo, source: VersionSnapshot) -> StateChange | None:
     """The state change to make here, or None; a pure function. A decision made here stays, unless the
     source's is stricter; so does a recall that the source has forgotten."""
-    if has_forgotten_recall(here, there):
+    if has_forgotten_recall(local, source):
         return None
-    current = here.standing.reason if here.standing else ""
-    is_ours = here.state == "active" or current.startswith(_MARK)
-    if there.state == "active":
-        if here.state == "active" or not is_ours:
+    current = local.standing.reason if local.standing else ""
+    is_ours = local.state == "active" or current.startswith(_MARK)
+    if source.state == "active":
+        if local.state == "active" or not is_ours:
             return None
         return StateChange(state="active", reason=_mark("it is active again"))
-    if here.state == there.state and (
-        not is_ours or current.startswith(_mark(there.reason or "no reason given"))
+    if local.state == source.state and (
+        not is_ours or current.startswith(_mark(source.reason or "no reason given"))
     ):
         return None
-    if not is_ours and _STATES.index(there.state) <= _STATES.index(here.state):
+    if not is_ours and _STATES.index(source.state) <= _STATES.index(local.state):
         return None
     return StateChange(
-        state=there.state, reason=_mark(there.reason or "no reason given"), successor=there.successor
+        state=source.state, reason=_mark(source.reason or "no reason given"), successor=source.successor
     )
 
 

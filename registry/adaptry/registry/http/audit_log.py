@@ -34,13 +34,13 @@ class HttpAuditLog(AuditLog):
 
     def list(
         self,
-        where: AuditFilter,
+        filters: AuditFilter,
         cursor: str | None = None,
         limit: int = 50,
         *,
         oldest_first: bool = False,
     ) -> Page[AuditEntry]:
-        wanted = where.model_dump(mode="json", exclude_none=True)
+        wanted = filters.model_dump(mode="json", exclude_none=True)
         query = {
             **{key: str(value).lower() if value in (True, False) else value for key, value in wanted.items()},
             "cursor": cursor,
@@ -49,8 +49,8 @@ class HttpAuditLog(AuditLog):
         }
         return self.server.request_value(_PAGE, "GET", api_path("audit"), query=query)
 
-    def begin_export(self, where: AuditFilter) -> AuditCheckpoint:
-        body = where.model_dump(mode="json", exclude_none=True)
+    def begin_export(self, filters: AuditFilter) -> AuditCheckpoint:
+        body = filters.model_dump(mode="json", exclude_none=True)
         return self.server.request_value(_CHECKPOINT, "POST", api_path("audit", "exports"), body=body)
 
     def sealed(self, start: int, limit: int = MAX_SEALED) -> SealedEntries:

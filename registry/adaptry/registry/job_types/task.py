@@ -15,14 +15,14 @@ from adaptry.core.errors import Invalid
 
 
 class JobTask(BaseModel):
-    """A task. `about` is its line of help.
+    """A task. `summary` is its line of help.
 
     Invalid tasks are refused at submission, and not hours later by a runner: `check` validates fields
     together.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-    about: ClassVar[str]
+    summary: ClassVar[str]
 
     @property
     def namespace(self) -> str:

@@ -76,7 +76,7 @@ class _FromOne(JobTask):
 class MergeTask(_FromSeveral):
     """`adaptry merge`, whose result is stored as a new base with the name `to`."""
 
-    about: ClassVar[str] = (
+    summary: ClassVar[str] = (
         "Merge adapters into a base, one part for each file of weights; the result is a stored base."
     )
     base: BaseKey
@@ -97,7 +97,7 @@ class MergeTask(_FromSeveral):
 class CombineTask(_FromSeveral):
     """`adaptry combine`: one adapter out of several, as a version of `to`."""
 
-    about: ClassVar[str] = "Combine adapters of one base into one adapter."
+    summary: ClassVar[str] = "Combine adapters of one base into one adapter."
     to: AdapterName
     rank: int | None = Field(default=None, ge=1, le=1 << 16)
     energy: float | None = Field(default=None, gt=0, le=1)
@@ -124,7 +124,7 @@ class PreviewTask(CombineTask):
 class ConvertTask(_FromOne):
     """`adaptry convert`: an adapter of any method as a plain LoRA, as a version of `to`."""
 
-    about: ClassVar[str] = "Convert an adapter of any method to a plain LoRA."
+    summary: ClassVar[str] = "Convert an adapter of any method to a plain LoRA."
     uniform: bool = False
     drop_bias: bool = False
 
@@ -132,7 +132,7 @@ class ConvertTask(_FromOne):
 class ExportTask(_FromOne):
     """`adaptry export --for`: an adapter repaired for an engine, as a version of `to`."""
 
-    about: ClassVar[str] = "Repair an adapter for an engine that would not serve it as trained."
+    summary: ClassVar[str] = "Repair an adapter for an engine that would not serve it as trained."
     runtime: RuntimeText
     exact: bool = False
     max_error: float | None = Field(default=None, ge=0, le=1)
@@ -157,14 +157,14 @@ class EvaluateTask(EvaluationOptions, JobTask):
 class FingerprintBaseTask(JobTask):
     """`adaptry base add --full`, of a base that is known: digests over every weight, as evidence."""
 
-    about: ClassVar[str] = "Read every weight of a base and store its full digests as evidence."
+    summary: ClassVar[str] = "Read every weight of a base and store its full digests as evidence."
     base: BaseKey
 
 
 class VerifyTask(JobTask):
     """Verification of all stored rows and files."""
 
-    about: ClassVar[str] = "Find rows and files that have changed since they were stored."
+    summary: ClassVar[str] = "Find rows and files that have changed since they were stored."
     read_bytes: bool = True
 
     def is_negative(self, result: Mapping[str, Any]) -> bool:
@@ -174,7 +174,7 @@ class VerifyTask(JobTask):
 class CollectTask(JobTask):
     """`adaptry gc`: marks unused files, and deletes those that were marked `grace_hours` ago."""
 
-    about: ClassVar[str] = "Delete files that no version needs any more."
+    summary: ClassVar[str] = "Delete files that no version needs."
     grace_hours: float = Field(default=24, ge=0, le=24 * 3650)
     dry_run: bool = False
 
@@ -182,7 +182,7 @@ class CollectTask(JobTask):
 class ReplicateTask(JobTask):
     """`adaptry copy` of a version to one of the other registries that the runner is configured with."""
 
-    about: ClassVar[str] = "Copy a version to another registry, by the name in the runners' configuration."
+    summary: ClassVar[str] = "Copy a version to another registry, by the name in the runners' configuration."
     ref: RefText
     remote: str = Field(min_length=1, max_length=64)
     to: AdapterName
@@ -206,11 +206,15 @@ TASKS: Mapping[str, type[JobTask]] = {
 }
 
 
+_SET_BASE = "record the version's base with `adaptry base bind REF BASE` and submit the job again"
+"""A job takes the base from the version's record, so it has no field for it."""
+
+
 def argument_names(kind: str) -> ArgumentNames:
     """The fields of a kind of job, for sentences that name options of the command line."""
     fields = TASKS[kind].model_fields if kind in TASKS else {}
     flags = {name: field.annotation is bool for name, field in fields.items()}
-    return ArgumentNames(flags, {"for": "runtime"}, quote="", true="true")
+    return ArgumentNames(flags, {"for": "runtime"}, quote="", true="true", set_base=_SET_BASE)
 
 
 def combine_methods() -> tuple[MethodChoice, ...]:

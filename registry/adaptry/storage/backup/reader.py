@@ -64,19 +64,19 @@ class _File(Backup):
 
 
 @contextmanager
-def open_backup(place: Path, snapshot: str | None = None) -> Iterator[Backup]:
+def open_backup(path: Path, snapshot: str | None = None) -> Iterator[Backup]:
     """The backup in a `.tar`, or in a folder: the newest there, or the one called `snapshot`.
 
     Raises `NotFound`, `InvalidBackup`, `ProtocolMismatch`, `Unavailable` if it cannot be read.
     """
     try:
-        if place.is_file():
-            with place.open("rb") as file:
+        if path.is_file():
+            with path.open("rb") as file:
                 yield _File(file)
             return
-        yield _Folder(place, _snapshot_in(place, snapshot))
+        yield _Folder(path, _snapshot_in(path, snapshot))
     except OSError as error:
-        raise Unavailable(f"cannot read {error.filename or place}: {error.strerror or error}") from error
+        raise Unavailable(f"cannot read {error.filename or path}: {error.strerror or error}") from error
 
 
 def snapshots(folder: Path) -> tuple[str, ...]:

@@ -53,11 +53,11 @@ class RestoreResult:
     held_back: tuple[str, ...] = ()
 
 
-def check(place: Path, snapshot: str | None = None, progress: Progress = no_progress) -> BackupIndex:
+def check(path: Path, snapshot: str | None = None, progress: Progress = no_progress) -> BackupIndex:
     """Reads a backup from end to end without restoring it. Raises the errors of `restore`."""
     with (
         tempfile.TemporaryDirectory(prefix="adaptry-backup-") as work,
-        open_backup(place, snapshot) as backup,
+        open_backup(path, snapshot) as backup,
     ):
         catalog = _take_catalog(backup, Path(work))
         for digest, size, chunks in _files(backup, catalog, progress):
@@ -68,7 +68,7 @@ def check(place: Path, snapshot: str | None = None, progress: Progress = no_prog
 
 
 def restore(
-    place: Path,
+    path: Path,
     folder: Path,
     *,
     snapshot: str | None = None,
@@ -88,7 +88,7 @@ def restore(
     """
     folder = folder.absolute()
     _require_place(folder, replace)
-    with open_backup(place, snapshot) as backup, private_folder(folder, "restore") as part:
+    with open_backup(path, snapshot) as backup, private_folder(folder, "restore") as part:
         catalog = _take_catalog(backup, part)
         store = LocalBlobs(part / _BLOBS)
         for digest, size, chunks in _files(backup, catalog, progress):

@@ -43,7 +43,7 @@ def append(
 
 
 def content_digest(rows: Sequence[MetricRow]) -> Digest:
-    """Of everything that was measured, in the order of the rows: an event has it, and an audit compares."""
+    """The digest of all measured values, in the order of the rows; an event records it for an audit."""
     return Digest.of(strictjson.canonical([[getattr(row, name) for name in CONTENT] for row in rows]))
 
 
@@ -119,7 +119,7 @@ def standing_of_file(tx: Transaction, version: int, file: Digest) -> list[int]:
 
 
 def files_of_adapter(tx: Transaction, adapter: str) -> Iterator[str]:
-    """The digests of all files that evidence of the adapter has, withdrawn or not."""
+    """The digests of all files of the adapter's evidence, withdrawn or not."""
     for column in (MetricRow.file_digest, MetricRow.samples_digest):
         query = (
             select(column)
@@ -153,7 +153,7 @@ def _of_file(version: int, file: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def _measured(row: MetricRow) -> tuple[object, ...]:
-    """What was measured, without the base, which may be bound later."""
+    """The measured value, without the base, which may be bound later."""
     return tuple(getattr(row, name) for name in CONTENT if name != "base_id")
 
 

@@ -157,12 +157,15 @@ def reserved_bytes(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> in
     return int(row.size or 0)
 
 
-def sessions_idle_since(tx: Transaction, who: QuotaSubject, before: datetime) -> list[UploadSessionRecord]:
-    """The open sessions in a namespace, or of a principal, that nobody has used since `before`, the longest
+def sessions_idle_since(
+    tx: Transaction, subject: QuotaSubject, before: datetime
+) -> list[UploadSessionRecord]:
+    """The open sessions in a namespace, or of a principal, that were not used since `before`, the longest
     idle first.
     """
     query = select(UploadRow).where(
-        (col(UploadRow.tenant) if who.scope == "namespace" else col(UploadRow.created_by)) == who.name,
+        (col(UploadRow.tenant) if subject.scope == "namespace" else col(UploadRow.created_by))
+        == subject.name,
         col(UploadRow.is_finished).is_(False),
         col(UploadRow.touched_at) < before,
     )

@@ -91,24 +91,24 @@ def unowned_revisions(tx: Transaction, after: str, limit: int) -> list[UnownedRe
     ]
 
 
-def mark_unneeded(tx: Transaction, found: Sequence[OwnedFile], at: datetime) -> None:
+def mark_unneeded(tx: Transaction, garbage: Sequence[OwnedFile], at: datetime) -> None:
     """Marks those files that are not marked yet."""
-    for file in found:
+    for file in garbage:
         tx.execute(update(FileRow).where(*_row(file)).values(unneeded_since=at))
 
 
-def unmark_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> None:
-    for file in found:
+def unmark_unneeded(tx: Transaction, garbage: Sequence[OwnedFile]) -> None:
+    for file in garbage:
         tx.execute(update(FileRow).where(*_row(file)).values(unneeded_since=None))
 
 
-def delete_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> int:
+def delete_unneeded(tx: Transaction, garbage: Sequence[OwnedFile]) -> int:
     """Deletes the rows of these files, if they still have the seen mark; returns how many were deleted.
 
     Bytes without an owner are then marked for deletion, with the time of that mark.
     """
     taken = 0
-    for file in found:
+    for file in garbage:
         # The result of a DML statement has a row count.
         if tx.execute(delete(FileRow).where(*_row(file))).rowcount:  # type: ignore[attr-defined]
             taken += 1

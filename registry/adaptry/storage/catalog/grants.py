@@ -22,14 +22,14 @@ Holder = PrincipalRecord | GroupRecord
 
 
 class GrantRecord(NamedTuple):
-    """A grant, and who has it."""
+    """A grant and its holder."""
 
     grant: Grant
     info: GrantInfo
 
 
 def add(tx: Transaction, holder: Holder, grant: Grant, now: datetime, by: str) -> GrantRecord:
-    """Adds the grant; returns the existing one if they already have it."""
+    """Adds the grant, or returns the existing one that is the same."""
     found = tx.exec(select(GrantRow.id).where(*_same(holder, grant))).first()
     if found is None:
         row = GrantRow(
@@ -79,7 +79,7 @@ def remove(tx: Transaction, ids: Sequence[int]) -> None:
 
 
 def has_administrator(tx: Transaction) -> bool:
-    """Whether anybody who is not disabled may administer everything."""
+    """Whether an enabled principal may administer everything."""
     is_administration = (
         (col(GrantRow.namespace) == "*")
         & (col(GrantRow.names) == ALL_NAMES)

@@ -66,7 +66,7 @@ def require_current(tx: Transaction, id: str, step: str, attempt: int) -> None:
         )
     if tokens.is_revoked(tx, submitter_of(tx, job)):
         raise Conflict(
-            f"job {id} has no rights any more: the token of {job.by} was revoked, or {job.by} disabled;"
+            f"job {id} no longer has any rights: the token of {job.by} was revoked, or {job.by} was disabled;"
             " nothing was changed"
         )
 

@@ -1,4 +1,4 @@
-"""What is live now, in figures for monitoring. Each query reads at most `most` rows by an index, or counts.
+"""Figures of the current state, for monitoring. Each query reads at most `most` rows by an index, or counts.
 
 Nothing here depends on how many versions there are: those are counted by `stored_use`.
 """
@@ -37,7 +37,7 @@ class MovedAlias(NamedTuple):
 
 
 class OpenRollout(NamedTuple):
-    """A rollout that is not over, and the step that it is at."""
+    """A running rollout and its current step."""
 
     adapter: str
     alias: str
@@ -46,7 +46,7 @@ class OpenRollout(NamedTuple):
 
 
 class LiveFigures(NamedTuple):
-    """`loaded` is the number of workers by a version's digest; `used` is who stores, bytes and versions."""
+    """`loaded` is the number of workers by version digest; `used` is bytes and versions by name."""
 
     versions: int
     aliases: int
@@ -86,7 +86,9 @@ def _moved_aliases(tx: Transaction, most: int) -> list[MovedAlias]:
 
 
 def _loaded(tx: Transaction, most: int) -> list[tuple[str, int]]:
-    """Of workers that nobody declared gone. Ten thousand workers have as many rows, whatever is stored."""
+    """How many workers serve each version, without those that were declared gone. Ten thousand workers have
+    as many rows, however many versions are stored.
+    """
     workers = func.count(func.distinct(ResidentRow.worker_id))
     query = (
         select(VersionRow.digest, workers)

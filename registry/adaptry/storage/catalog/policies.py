@@ -67,7 +67,7 @@ def in_force(tx: Reads, adapter: AdapterRecord, alias: str) -> tuple[PolicyInfo,
 
 
 def has_own(tx: Transaction, adapter: AdapterRecord) -> bool:
-    """Whether an adapter has a policy in force of its own, beside its namespace's."""
+    """Whether an adapter has its own policy in force, in addition to its namespace's."""
     return any(one.scope.adapter == adapter.name for one in every_in_force(tx))
 
 
@@ -98,7 +98,7 @@ def append(
 
 
 def every_in_force(tx: Transaction) -> tuple[SeenPolicy, ...]:
-    """All policies, in order of scope and alias; there are as many as people have set."""
+    """All policies, by scope and alias. Their number is limited by what users have set."""
     query = (
         select(PolicyRow, AdapterRow)
         .join(AdapterRow, col(AdapterRow.id) == col(PolicyRow.adapter_id), isouter=True)

@@ -84,7 +84,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         raise MissingDependency(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
     event.listen(engine, "connect", _check)
     event.listen(engine, "begin", partial(_begin, busy_timeout))
-    # Each statement sees committed data, and nobody else commits while the lock is held.
+    # Each statement sees committed data, and no other process commits while the lock is held.
     writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
     return DatabaseDialect(
         readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),

@@ -65,7 +65,7 @@ def withdraw_approval(
 
 
 def approvers(tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord) -> tuple[str, ...]:
-    """Who approves the move of an alias from where it is now to a version, in order of their names."""
+    """The principals who approve the move of an alias from its current version to another, by name."""
     query = select(ApprovalRow.approved_by).where(
         ApprovalRow.adapter_id == adapter.key,
         ApprovalRow.alias == alias,

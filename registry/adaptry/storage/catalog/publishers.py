@@ -27,7 +27,7 @@ class IssuerRecord(NamedTuple):
 
 
 class PublisherRecord(NamedTuple):
-    """A publisher, the jobs that it stands for, and the number of its service account."""
+    """A publisher, the jobs that it allows, and the number of its service account."""
 
     info: PublisherInfo
     rule: PublisherRule

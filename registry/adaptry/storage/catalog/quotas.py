@@ -20,15 +20,15 @@ _FIND = select_columns(_QUOTAS).where(
 _EVERY = select_columns(_QUOTAS).order_by(_QUOTAS.c.scope, _QUOTAS.c.name)
 
 
-def own(tx: Reads, who: QuotaSubject) -> QuotaLimits | None:
-    """What is set for this very name; None if nothing is."""
-    return _by_name(tx, who).get(who.name)
+def own(tx: Reads, subject: QuotaSubject) -> QuotaLimits | None:
+    """The limits set for exactly this name; None if there are none."""
+    return _by_name(tx, subject).get(subject.name)
 
 
-def effective(tx: Reads, who: QuotaSubject) -> QuotaLimits:
-    """What is set for the name, else for every name."""
-    found = _by_name(tx, who)
-    return found.get(who.name, QuotaLimits()).or_else(found.get(EVERY, QuotaLimits()))
+def effective(tx: Reads, subject: QuotaSubject) -> QuotaLimits:
+    """The limits set for the name, else those for every name."""
+    found = _by_name(tx, subject)
+    return found.get(subject.name, QuotaLimits()).or_else(found.get(EVERY, QuotaLimits()))
 
 
 def every(tx: Reads) -> dict[QuotaSubject, QuotaLimits]:
@@ -36,12 +36,12 @@ def every(tx: Reads) -> dict[QuotaSubject, QuotaLimits]:
     return {QuotaSubject(row.scope, row.name): _limits(row) for row in run_select(tx, _EVERY, {})}
 
 
-def put(tx: Transaction, who: QuotaSubject, limits: QuotaLimits, at: datetime, by: str) -> None:
+def put(tx: Transaction, subject: QuotaSubject, limits: QuotaLimits, at: datetime, by: str) -> None:
     """Sets these limits for a name, in place of those that were set."""
     tx.merge(
         QuotaRow(
-            scope=who.scope,
-            name=who.name,
+            scope=subject.scope,
+            name=subject.name,
             bytes=limits.bytes,
             versions=limits.versions,
             uploads=limits.uploads,
@@ -52,9 +52,11 @@ def put(tx: Transaction, who: QuotaSubject, limits: QuotaLimits, at: datetime, b
     )
 
 
-def remove(tx: Transaction, who: QuotaSubject) -> None:
-    """Takes back what is set for the name."""
-    tx.execute(delete(QuotaRow).where(col(QuotaRow.scope) == who.scope, col(QuotaRow.name) == who.name))
+def remove(tx: Transaction, subject: QuotaSubject) -> None:
+    """Removes the limits of the name."""
+    tx.execute(
+        delete(QuotaRow).where(col(QuotaRow.scope) == subject.scope, col(QuotaRow.name) == subject.name)
+    )
 
 
 def _by_name(tx: Reads, who: QuotaSubject) -> dict[str, QuotaLimits]:

@@ -52,7 +52,7 @@ def insert_external(
 
 
 def confirm(tx: Transaction, user: ExternalUser, refresh_token: str | None, now: datetime) -> None:
-    """The provider knows the user now; a `refresh_token` takes the place of the stored one."""
+    """Records a confirmation by the provider; a `refresh_token` replaces the stored one."""
     values: dict[str, object] = {"confirmed_at": now, "ended_at": None, "claimed_until": None}
     if refresh_token is not None:
         values["refresh_token"] = refresh_token
@@ -72,7 +72,7 @@ def set_refresh_token(tx: Transaction, user: ExternalUser, refresh_token: str) -
 
 
 def end(tx: Transaction, user: ExternalUser, now: datetime) -> None:
-    """Revokes every token, and so ends every session, of a user whom the provider does not know any more."""
+    """Revokes every token, and so ends every session, of a user whom the provider no longer confirms."""
     tx.execute(
         update(ExternalUserRow)
         .where(col(ExternalUserRow.id) == user.key)
@@ -82,7 +82,7 @@ def end(tx: Transaction, user: ExternalUser, now: datetime) -> None:
 
 
 def claim_due(tx: Transaction, before: datetime, now: datetime) -> ExternalUser | None:
-    """A user whom the provider last knew before that time, and can be asked about; this caller asks now."""
+    """Claims a user who was last confirmed before that time and has a refresh token, for confirmation now."""
     row = tx.exec(
         select(ExternalUserRow)
         .where(

@@ -1,4 +1,4 @@
-"""What namespaces and principals store: counters, changed in the transaction of each change.
+"""Storage use of namespaces and principals: counters, updated in each change's own transaction.
 
 A namespace pays for every file of each of its adapters, once for each adapter that has it, even if others
 have the same bytes; a principal pays for the files that it sent, and for the versions that it pushed. So
@@ -53,20 +53,20 @@ def namespace_of(owner: str) -> QuotaSubject:
     return QuotaSubject("namespace", BASES if is_base else AdapterName.parse(owner).namespace)
 
 
-def find(tx: Reads, who: QuotaSubject) -> StoredUse:
-    """What they store now, and what their open uploads have reserved: each file once, however often it is
+def find(tx: Reads, subject: QuotaSubject) -> StoredUse:
+    """The use of a name, and the bytes reserved by its open uploads: each file once, however often it is
     being sent.
     """
-    asked = {"of_scope": who.scope, "of_name": who.name}
+    asked = {"of_scope": subject.scope, "of_name": subject.name}
     rows = run_select(tx, _FIND, asked)
-    uploads = run_select(tx, _OPEN_IN[who.scope], {"of_name": who.name})  # type: ignore[arg-type]
+    uploads = run_select(tx, _OPEN_IN[subject.scope], {"of_name": subject.name})  # type: ignore[arg-type]
     reserved = {(row.owner, row.digest): int(row.size) for row in uploads}
     stored, versions = (rows[0].bytes, rows[0].versions) if rows else (0, 0)
     return StoredUse(stored, versions, sum(reserved.values()), len(uploads))
 
 
 def add_file(tx: Transaction, owner: str, size: int, by: str | None) -> None:
-    """An owner has a file more (with a negative size: less), which `by` sent."""
+    """Adds a file that `by` sent to an owner's use (a negative size removes it)."""
     _add(tx, namespace_of(owner), size, 0)
     if by is not None:
         _add(tx, QuotaSubject("principal", by), size, 0)
@@ -93,7 +93,7 @@ def recounted(tx: Transaction, adapter: int, *owners: str) -> Iterator[None]:
 
 
 def computed(tx: Transaction) -> Use:
-    """What everybody uses, by the rows of files and versions. Takes a second for each million."""
+    """The use of all names, counted from the rows of files and versions. Takes a second for each million."""
     return _sum(
         tx.exec(
             select(FileRow.owner, FileRow.stored_by, func.sum(FileRow.size)).group_by(

@@ -1,11 +1,12 @@
 """Messages to webhooks in the catalog.
 
 The events are the outbox: they are written in the transaction of the change, numbered without gaps for
-readers, and never altered. A webhook's cursor says up to which of them messages were made. Whoever makes
-messages moves the cursor in the same transaction, from where it was seen: of two servers, one succeeds.
+readers, and never altered. A webhook's cursor is the last event for which messages were created. A process
+that creates messages moves the cursor in the same transaction, by compare-and-swap: of two servers, one
+succeeds.
 
-Whoever sends a message claims it by moving the time from which others may: nobody else sends it before, and
-if the sender dies, somebody does afterwards, with the same id.
+A sender claims a message by moving its due time: until then, no other process sends it. If the sender dies,
+another process sends the message afterwards, with the same id.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _AT_ONCE = 100  # rows that are looked at together
 
 @dataclass(frozen=True, slots=True)
 class NewMessages:
-    """Events that a webhook is to be sent, out of those after `was` and up to `cursor`."""
+    """The events after `was` and up to `cursor` that a webhook is to be sent."""
 
     webhook: int
     was: int
@@ -76,7 +77,7 @@ class Outcome:
 
 
 def find_new(tx: Transaction, now: datetime) -> list[NewMessages]:
-    """What is to be sent of the events that no messages were made of yet, at most `events.SPAN` each."""
+    """New messages for the events that have none yet, of at most `events.SPAN` events for each webhook."""
     newest = events.newest(tx)
     read: dict[int, tuple[StoredEvent, ...]] = {}
     found = []
@@ -93,7 +94,7 @@ def find_new(tx: Transaction, now: datetime) -> list[NewMessages]:
 
 
 def add_new(tx: Transaction, messages: NewMessages, now: datetime) -> bool:
-    """Adds the messages, unless somebody else has; whether it did."""
+    """Adds the messages unless another process has; returns whether it did."""
     if not webhooks.advance(tx, messages.webhook, messages.was, messages.cursor):
         return False
     rows = [
@@ -129,8 +130,8 @@ def next_due(tx: Transaction, webhook: int) -> datetime | None:
 def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> ClaimedDelivery | None:
     """The webhook's next message; None if none is due.
 
-    On the way, messages fail that may not be tried again, and those about events that the owner may not read
-    any more are withheld.
+    On the way, messages fail that may not be tried again, and those about events that the owner may no
+    longer read are withheld.
     """
     record = webhooks.find(tx, webhook, now)
     if record is None or record.info.disabled_at is not None:
@@ -210,7 +211,7 @@ def prune(tx: Transaction, before: datetime, limit: int) -> int:
 
 
 def _wanted(tx: Transaction, webhook: WebhookRecord, stored: Iterable[StoredEvent]) -> tuple[Event, ...]:
-    """Those that the webhook asks for, as far as its owner may read them now."""
+    """The events that the webhook selects and its owner may read now."""
     owner = webhooks.owner(tx, webhook.info.id)
     if owner is None:
         return ()

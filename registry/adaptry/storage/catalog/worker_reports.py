@@ -76,14 +76,14 @@ def replace(
     tx: Transaction,
     worker: WorkerRecord,
     residents: Sequence[ResidentReport],
-    found: Mapping[VersionKey, ReportedVersion],
+    reported: Mapping[VersionKey, ReportedVersion],
     now: datetime,
 ) -> None:
     """Updates the worker's rows to its report; versions that it does not report become unloaded."""
     rows = _rows(tx, worker)
     said: set[_Key] = set()
     for one in residents:
-        version = found.get((one.name, one.digest))
+        version = reported.get((one.name, one.digest))
         if version is None:
             continue
         key = (version.version_key, one.served_as)
@@ -124,11 +124,11 @@ def drop(
     tx: Transaction,
     worker: WorkerRecord,
     dropped: Iterable[DroppedAdapter],
-    found: Mapping[VersionKey, ReportedVersion],
+    reported: Mapping[VersionKey, ReportedVersion],
     now: datetime,
 ) -> None:
     """Records the versions that the worker has dropped, except those that it still reports."""
-    versions = {known.version_key for one in dropped if (known := found.get((one.name, one.digest)))}
+    versions = {known.version_key for one in dropped if (known := reported.get((one.name, one.digest)))}
     for (key, _), row in _rows(tx, worker).items():
         if key in versions and row.condition in ENDED:
             row.dropped_at = row.dropped_at or now

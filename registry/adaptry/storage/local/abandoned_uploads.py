@@ -26,7 +26,7 @@ kB/s.
 
 
 def drop_abandoned(
-    catalog: Catalog, blobs: BlobStore, who: QuotaSubject, now: datetime, direct_from: int | None
+    catalog: Catalog, blobs: BlobStore, subject: QuotaSubject, now: datetime, direct_from: int | None
 ) -> bool:
     """Drops the longest idle of the abandoned sessions in a namespace, or of a principal; False if none is.
 
@@ -34,7 +34,7 @@ def drop_abandoned(
     beside other processes: the staging is locked, and its row checked again, before either is deleted.
     """
     with catalog.read() as tx:
-        idle = files.sessions_idle_since(tx, who, now - IDLE)
+        idle = files.sessions_idle_since(tx, subject, now - IDLE)
     for session in idle:
         is_direct = direct_from is not None and session.size >= direct_from
         with suppress(Conflict):  # another process holds it

@@ -49,7 +49,7 @@ def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
 
 
 def open_checked(content: Content) -> Adapter:
-    """The adapter in files that somebody sent. Raises the errors of `open_content`, and `Unsupported`."""
+    """The adapter in uploaded files. Raises the errors of `open_content`, and `Unsupported`."""
     check_first_bytes(content)
     return open_content(content)
 

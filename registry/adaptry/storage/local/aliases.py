@@ -64,7 +64,7 @@ class LocalAliases(Aliases):
         return Move(adapter, alias, target, found, self.context.identity.name, request)
 
     def _move(self, tx: Transaction, move: Move, was: int | None) -> AliasInfo:
-        _require_seen(move.adapter.name, move.alias, move.found, was)
+        _require_seen(move.adapter.name, move.alias, move.current, was)
         return point_alias(self.context, tx, move)
 
     def remove(self, name: AdapterName, alias: str, was: int) -> None:
@@ -93,7 +93,7 @@ def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> AliasI
     Raises `Conflict` for a version that aliases may not name, `InvalidRef` for a new alias with a name that
     git refuses, `CheckFailed` if conditions are not met, and the errors of `gates.decide`.
     """
-    adapter, alias, to, found = move.adapter, move.alias, move.to, move.found
+    adapter, alias, to, found = move.adapter, move.alias, move.to, move.current
     require_alias_allowed(alias, to.state, to.number)
     if found is None:
         parse_alias(alias)
@@ -140,7 +140,7 @@ def _require_seen(name: AdapterName, alias: str, found: AliasTarget | None, was:
     if generation == was:
         return
     if found is None:
-        raise Conflict(f"{name}@{alias} does not exist (any more); look again and retry")
+        raise Conflict(f"{name}@{alias} does not exist, or no longer exists; look again and retry")
     seen = f"generation {was}" if was is not None else "absent"
     raise Conflict(
         f"{name}@{alias} is version {found.number} ({found.digest.brief}, generation {found.generation}), "

@@ -56,7 +56,7 @@ class LocalAuditLog(AuditLog):
 
     def list(
         self,
-        where: AuditFilter,
+        filters: AuditFilter,
         cursor: str | None = None,
         limit: int = 50,
         *,
@@ -65,10 +65,10 @@ class LocalAuditLog(AuditLog):
         cursors.check_limit(limit)
         self._seal_if_possible(_SEALED_BY_LISTING)
         with self.context.catalog.read() as tx:
-            return reading.page(tx, self._namespaces(tx), where, cursor, limit, oldest_first)
+            return reading.page(tx, self._namespaces(tx), filters, cursor, limit, oldest_first)
 
-    def begin_export(self, where: AuditFilter) -> AuditCheckpoint:
-        facts = where.model_dump(mode="json", exclude_none=True)
+    def begin_export(self, filters: AuditFilter) -> AuditCheckpoint:
+        facts = filters.model_dump(mode="json", exclude_none=True)
         with self.context.write() as tx:
             self._namespaces(tx)
             self.context.record(tx, "audit.export", AuditTarget("audit"), after=facts)

@@ -71,8 +71,8 @@ class LocalBases(Bases):
 
     def adopt(self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]) -> BaseInfo:
         """Registers, names and stores a base that was computed on this machine and whose files are already
-        stored, in one transaction, so that nobody sees it incomplete. Only for processes beside the stores:
-        remote callers may not declare their contents.
+        stored, in one transaction, so that no reader sees it incomplete. Only for processes with direct
+        access to the stores: remote callers may not declare what a store has.
 
         Raises the errors of `bases.put` and `bases.store`.
         """

@@ -46,7 +46,7 @@ class LocalEvidence(Evidence):
             stored = files.sizes(tx, ref.name, file.stored_files)
             if missing := file.stored_files - stored.keys():
                 raise Conflict(
-                    f"{min(missing).brief} is not among the files of {ref.name}; upload the files of results"
+                    f"{min(missing).brief} is not among the files of {ref.name}; upload the results files"
                     " before their values are added"
                 )
             files.clear_unneeded(tx, ref.name, file.stored_files)

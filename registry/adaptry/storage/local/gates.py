@@ -63,14 +63,14 @@ _EVIDENCE_FIELDS = frozenset(EvidenceFact.model_fields)
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A move of an alias from where it was found to a version, by somebody, and with what request. A
+    """A move of an alias from its current version to another, its actor, and the request's conditions. A
     `policy`, as text, is tried in place of those in force.
     """
 
     adapter: AdapterRecord
     alias: str
     to: VersionRecord
-    found: AliasTarget | None
+    current: AliasTarget | None
     by: str
     request: MoveRequest = AS_POLICIES_SAY
     policy: str | None = None
@@ -160,9 +160,9 @@ def _question(context: RegistryContext, tx: Transaction, move: Move) -> _Questio
         alias=move.alias,
         number=move.to.number,
         digest=move.to.digest,
-        was_number=move.found.number if move.found else None,
-        was_digest=move.found.digest if move.found else None,
-        generation=move.found.generation if move.found else None,
+        was_number=move.current.number if move.current else None,
+        was_digest=move.current.digest if move.current else None,
+        generation=move.current.generation if move.current else None,
         at=context.clock(),
         by=move.by,
         policies=found,
@@ -249,9 +249,9 @@ def is_rollback(tx: Transaction, move: Move) -> bool:
     last = events.last_of_alias(tx, move.adapter, move.alias)
     return (
         last is not None
-        and move.found is not None
+        and move.current is not None
         and last.kind == "alias.moved"
-        and last.detail.get("to") == str(move.found.digest)
+        and last.detail.get("to") == str(move.current.digest)
         and last.detail.get("was") == str(move.to.digest)
         and not last.detail.get("is_rollback")
     )
@@ -301,7 +301,7 @@ class _Gathering:
         if self.context.identity.name == LOCAL.name:
             return ApprovalFact(
                 group=group,
-                problem="nobody can approve in a registry that is opened as a folder, where users have no"
+                problem="approvals are not possible in a registry that is opened as a folder, which has no"
                 " names; promote through its server",
             )
         found = next((one for one in principals.groups(self.tx) if one.name == group), None)

@@ -38,7 +38,7 @@ class IdempotencyKey:
     def run(
         self,
         tx: Transaction,
-        who: str,
+        principal: str,
         now: datetime,
         kind: TypeAdapter[Answer],
         action: Callable[[], Answer],
@@ -47,11 +47,11 @@ class IdempotencyKey:
         the key was used with another request.
         """
         since = now - KEPT
-        stored = idempotency.find(tx, who, self.key, since)
+        stored = idempotency.find(tx, principal, self.key, since)
         if stored is None:
             answer = action()
             text = kind.dump_json(answer).decode()
-            idempotency.store(tx, who, self.key, StoredResponse(self.request, text), now, since)
+            idempotency.store(tx, principal, self.key, StoredResponse(self.request, text), now, since)
             return answer
         if stored.request != self.request:
             raise Conflict(

@@ -1,7 +1,8 @@
-"""Rights at inference: may the holder of a token use a model, asked by a gateway that has another token.
+"""Authorization of inference requests: whether the holder of a token may use a model, for a gateway with its
+own token.
 
-The token's rights are looked up for each question, so that a right that is taken away is gone when the
-gateway asks again. Neither errors nor the audit log contain the token.
+The token's rights are looked up for each check, so a removed right ends with the gateway's next check.
+Neither errors nor the audit log contain the token.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _require_gateway(context: RegistryContext, stack: StackRef) -> None:
         name = part.ref.name
         if not gateway.may("inference.authorize", name, Facts(now=context.clock())):
             raise PermissionDenied(
-                f"{gateway.name} may not ask who uses adapters of {name.namespace!r} (inference.authorize);"
+                f"{gateway.name} may not authorize requests in {name.namespace!r} (inference.authorize);"
                 f" ask an owner of {name.namespace!r}"
             )
 

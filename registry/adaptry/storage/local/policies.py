@@ -156,13 +156,13 @@ class LocalPolicies(Policies):
         adapter = self.context.writable_adapter(tx, name, "approve", alias=alias)
         if self.context.identity.name == LOCAL.name:
             raise Unsupported(
-                "nobody can approve in a registry that is opened as a folder, where users have no names;"
+                "approvals are not possible in a registry that is opened as a folder, which has no users;"
                 " approve through its server (--registry URL)"
             )
         return adapter, to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
 
     def _place(self, tx: Transaction, scope: PolicyScope) -> PolicyPlace:
-        """Raises `NotFound` for an adapter, or a namespace, of which the caller may see nothing."""
+        """Raises `NotFound` for an adapter or namespace that the caller may not see."""
         if scope.adapter is not None:
             return PolicyPlace(scope, self.context.readable_adapter(tx, scope.adapter))
         if not self.context.identity.readable_names(scope.namespace):
@@ -199,7 +199,7 @@ class LocalPolicies(Policies):
 
 
 def _concerns(scope: PolicyScope, wanted: PolicyScope | None) -> bool:
-    """Whether a policy is one of those that were asked for."""
+    """Whether a policy is among those requested."""
     if wanted is None:
         return True
     is_same_place = wanted.name is None or scope.name in (None, wanted.name)
@@ -215,8 +215,8 @@ def _about(name: AdapterName, alias: str) -> AuditTarget:
 
 
 def _without_conditions(move: Move, context: RegistryContext) -> PromotionDecision:
-    """The decision where there is nothing to decide."""
-    to, found = move.to, move.found
+    """The decision if there are no conditions."""
+    to, found = move.to, move.current
     return PromotionDecision(
         name=move.adapter.name,
         alias=move.alias,

@@ -152,7 +152,7 @@ def _target(principal: PrincipalInfo) -> AuditTarget:
 def require_administrator(context: RegistryContext, what: str) -> None:
     """Raises `PermissionDenied`."""
     if not context.identity.may_administer:
-        raise PermissionDenied(f"{context.identity.name} may not {what[:200]}; it takes an administrator")
+        raise PermissionDenied(f"{context.identity.name} may not {what[:200]}; it requires an administrator")
 
 
 def managed_principal(context: RegistryContext, tx: Transaction, name: str, what: str) -> PrincipalRecord:
@@ -171,7 +171,7 @@ def managed_principal(context: RegistryContext, tx: Transaction, name: str, what
 
 
 def require_in_namespace(context: RegistryContext, action: Action, namespace: str) -> None:
-    """Raises `PermissionDenied` for those without `action` in the whole namespace."""
+    """Raises `PermissionDenied` if the caller lacks `action` in the whole namespace."""
     decision = context.identity.decide(action, namespace, None, Facts(now=context.clock()))
     if not decision.is_allowed:
         raise PermissionDenied(f"{context.identity.name} may not do this in {namespace!r}: {decision.reason}")
@@ -181,7 +181,7 @@ def require_administrator_left(tx: Transaction, could_administer: bool) -> None:
     """Raises `Conflict` if a change removes the last administrator."""
     if could_administer and not grants.has_administrator(tx):
         raise Conflict(
-            "nobody would be left to administer the registry; make somebody else an administrator first:"
+            "the registry would have no administrator left; make another user an administrator first:"
             " adaptry grant add NAME admin '*'"
         )
 

@@ -56,7 +56,9 @@ class LocalPublishers(Publishers):
     def list_issuers(self) -> tuple[IssuerInfo, ...]:
         identity = self.context.identity
         if not (identity.is_member or identity.may_administer):
-            raise PermissionDenied(f"{identity.name} may not list issuers; log in as somebody who may read")
+            raise PermissionDenied(
+                f"{identity.name} may not list issuers; log in with a token that may read something"
+            )
         with self.context.catalog.read() as tx:
             return publishers.issuers(tx)
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about quotas: what is set, and whether there is room.
+"""The part of a local registry about quotas: their limits, and whether there is room.
 
 Limits hold for stored principals. Whoever works in the registry's own folder is not limited, but for the
 number of uploads that a namespace has open; what they store counts all the same.
@@ -39,9 +39,9 @@ _NO_LIMITS = QuotaLimits()
 
 
 class QuotaRefusal(NamedTuple):
-    """Whose limit is reached, and the error that says so."""
+    """The name whose limit is reached, and the error."""
 
-    who: QuotaSubject
+    subject: QuotaSubject
     error: AdaptryError
 
 
@@ -84,8 +84,8 @@ class LocalQuotas(Quotas):
 
     def require_room(self, name: AdapterName, size: int) -> None:
         with self.context.catalog.read() as tx:
-            for who, limits in _limited(self.context, tx, name.namespace):
-                _raise_if(refuse_bytes(who, stored_use.find(tx, who), size, limits))
+            for subject, limits in _limited(self.context, tx, name.namespace):
+                _raise_if(refuse_bytes(subject, stored_use.find(tx, subject), size, limits))
 
     def _require_seeing(self, tx: Transaction, subject: QuotaSubject) -> None:
         identity = self.context.identity
@@ -112,55 +112,55 @@ def refuse_session(
 ) -> QuotaRefusal | None:
     """Why the caller may open no upload of these bytes; None if they may."""
     is_owned = bool(files.sizes(tx, owner, [digest]))
-    for who, limits in _limited(context, tx, files.tenant_of(owner)):
-        use = stored_use.find(tx, who)
-        error = refuse_upload(who, use, limits)
+    for subject, limits in _limited(context, tx, files.tenant_of(owner)):
+        use = stored_use.find(tx, subject)
+        error = refuse_upload(subject, use, limits)
         if error is None and not is_owned:
-            error = refuse_bytes(who, _without(tx, use, owner, digest), size, limits)
+            error = refuse_bytes(subject, _without(tx, use, owner, digest), size, limits)
         if error is not None:
-            return QuotaRefusal(who, error)
+            return QuotaRefusal(subject, error)
     return None
 
 
 def require_version(context: RegistryContext, tx: Reads, namespace: str) -> None:
     """Raises `QuotaExceeded` if the caller may push no new version to the namespace."""
-    for who, limits in _limited(context, tx, namespace):
+    for subject, limits in _limited(context, tx, namespace):
         if limits.versions is not None:
-            _raise_if(refuse_versions(who, stored_use.find(tx, who), 1, limits))
+            _raise_if(refuse_versions(subject, stored_use.find(tx, subject), 1, limits))
 
 
 def require_bytes(context: RegistryContext, tx: Reads, namespace: str, size: int) -> None:
     """Raises `QuotaExceeded` or `Busy` if the caller may not store `size` more bytes in the namespace."""
-    for who, limits in _limited(context, tx, namespace):
+    for subject, limits in _limited(context, tx, namespace):
         if limits.bytes is not None:
-            _raise_if(refuse_bytes(who, stored_use.find(tx, who), size, limits))
+            _raise_if(refuse_bytes(subject, stored_use.find(tx, subject), size, limits))
 
 
 def require_namespace_within(context: RegistryContext, tx: Transaction, namespace: str) -> None:
-    """Raises `QuotaExceeded` where the namespace holds more than it may, after something was moved to it."""
-    for who, limits in _limited(context, tx, namespace):
-        if who.scope == "namespace":
-            use = stored_use.find(tx, who)
-            _raise_if(refuse_bytes(who, use, 0, limits) or refuse_versions(who, use, 0, limits))
+    """Raises `QuotaExceeded` if the namespace exceeds its limits after an adapter was moved to it."""
+    for subject, limits in _limited(context, tx, namespace):
+        if subject.scope == "namespace":
+            use = stored_use.find(tx, subject)
+            _raise_if(refuse_bytes(subject, use, 0, limits) or refuse_versions(subject, use, 0, limits))
 
 
 def _limited(
     context: RegistryContext, tx: Reads, namespace: str
 ) -> Iterator[tuple[QuotaSubject, QuotaLimits]]:
-    """The namespace and the caller, as far as they are limited."""
+    """The namespace and the caller, if they are limited, with their limits."""
     identity = context.identity
     place = QuotaSubject("namespace", namespace)
     if identity.principal is None:
         yield place, _BUILT_IN["namespace"]
         return
-    for who in (place, QuotaSubject("principal", identity.name)):
-        limits = quotas.effective(tx, who).or_else(_BUILT_IN[who.scope])
+    for subject in (place, QuotaSubject("principal", identity.name)):
+        limits = quotas.effective(tx, subject).or_else(_BUILT_IN[subject.scope])
         if limits != _NO_LIMITS:
-            yield who, limits
+            yield subject, limits
 
 
 def _without(tx: Transaction, use: StoredUse, owner: Owner, digest: Digest) -> StoredUse:
-    """The use, without what another session has reserved for the same bytes."""
+    """The use, without the bytes that another session has reserved for the same file."""
     reserved = files.reserved_bytes(tx, owner, digest)
     return StoredUse(use.bytes, use.versions, max(0, use.reserved - reserved), use.uploads)
 
@@ -175,14 +175,14 @@ def _require_name(tx: Transaction, subject: QuotaSubject) -> None:
         existing_principal(tx, subject.name)
 
 
-def _info(tx: Transaction, who: QuotaSubject) -> QuotaInfo:
-    own = quotas.own(tx, who) or _NO_LIMITS
-    limits = quotas.effective(tx, who).or_else(_BUILT_IN[who.scope])
-    use = StoredUse() if who.name == EVERY else stored_use.find(tx, who)
+def _info(tx: Transaction, subject: QuotaSubject) -> QuotaInfo:
+    own = quotas.own(tx, subject) or _NO_LIMITS
+    limits = quotas.effective(tx, subject).or_else(_BUILT_IN[subject.scope])
+    use = StoredUse() if subject.name == EVERY else stored_use.find(tx, subject)
     return QuotaInfo.model_validate(
         {
-            "scope": who.scope,
-            "name": who.name,
+            "scope": subject.scope,
+            "name": subject.name,
             "own": [one.name for one in fields(own) if getattr(own, one.name) is not None],
             **{one.name: getattr(limits, one.name) for one in fields(limits)},
             "used_bytes": use.bytes,

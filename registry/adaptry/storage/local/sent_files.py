@@ -1,6 +1,6 @@
 """The files of a small push, which come with its manifest.
 
-They are checked in memory, so bytes that are not admitted are never stored, and count against nobody.
+They are checked in memory, so bytes that are not admitted are never stored, and count against no quota.
 """
 
 from __future__ import annotations

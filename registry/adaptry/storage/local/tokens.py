@@ -80,7 +80,7 @@ class LocalTokens(Tokens):
                 raise _no_such_token(id)
 
     def _manages(self, principal: PrincipalInfo) -> bool:
-        """Whether the caller manages the tokens of somebody else."""
+        """Whether the caller manages the tokens of another principal."""
         identity = self.context.identity
         if identity.may_administer:
             return True

@@ -72,7 +72,7 @@ class LocalUploads(Uploads):
             return False
         direct_from = DIRECT if self.context.presign_uploads else None
         return abandoned_uploads.drop_abandoned(
-            self.context.catalog, self.context.blobs, refused.who, self.context.clock(), direct_from
+            self.context.catalog, self.context.blobs, refused.subject, self.context.clock(), direct_from
         )
 
     def _opened(self, owner: Owner, digest: Digest, size: int) -> UploadSessionRecord | QuotaRefusal:
@@ -253,7 +253,7 @@ class LocalUploads(Uploads):
             return
         is_known = adapters.find(tx, owner) is not None
         if is_known and self.context.may("evidence.add", owner):
-            return  # a file of results; one that no evidence names is swept
+            return  # a results file; one that no evidence names is swept
         self.context.require("push", owner)
         if not is_known:  # refused now, before the bytes of the push are sent
             adapters.require_distinct_name(tx, owner)

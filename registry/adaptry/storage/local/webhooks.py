@@ -127,7 +127,7 @@ class LocalWebhooks(Webhooks):
             return found
 
     def _managed(self, tx: Transaction, id: int) -> WebhookInfo:
-        """Raises `NotFound`, with the same message for a webhook of somebody else."""
+        """Raises `NotFound`, with the same message for a webhook that the caller does not manage."""
         found = webhooks.find(tx, id, self.context.clock()) if 0 < id <= _LARGEST else None
         if found is None or not self._manages(found.info):
             raise NotFound(f"no webhook {id}; `adaptry webhook ls` shows those that you manage")

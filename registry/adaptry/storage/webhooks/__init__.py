@@ -1,1 +1,1 @@
-"""Sending events to webhooks: messages, signatures, tries, and the sender's loop."""
+"""Sends events to webhooks: messages, signatures, retries, and the sender's loop."""

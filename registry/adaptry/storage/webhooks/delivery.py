@@ -1,4 +1,4 @@
-"""One try of one message: claimed, sent, and its outcome stored."""
+"""One delivery attempt: claims a message, sends it, and stores the outcome."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ from adaptry.storage.webhooks.tries import EXPIRY, GONE, MOST_TRIES, next_try
 _SECONDS = 5.0  # for a try, from looking the name up to the end of the answer
 _ANSWER_BYTES = 64 << 10
 LEASE = timedelta(seconds=60)
-"""After this time, somebody else may send what its sender has not reported on: it must have died."""
+"""After this time, another process may send a message whose sender has not reported a result: it must have
+died.
+"""
 _SENDER = Identity("server")
 
 
 def webhook_connector(allowed: Sequence[Network], ca_bundle: str | None) -> GuardedConnector:
-    """A connector for tries; `allowed` are networks that may be sent to although they are not public."""
+    """The connector for deliveries; `allowed` are private networks that may be sent to."""
     return GuardedConnector(allowed, seconds=_SECONDS, max_bytes=_ANSWER_BYTES, ca_bundle=ca_bundle)
 
 
 def deliver_next(
     catalog: Catalog, connector: GuardedConnector, webhook: int, clock: Callable[[], datetime]
 ) -> bool:
-    """Tries the webhook's next message; whether there was one. Its failures are outcomes, not errors."""
+    """Sends the webhook's next message; returns whether there was one. Failures are outcomes, not errors."""
     now = clock()
     bounds = ClaimBounds(until=now + LEASE, most_tries=MOST_TRIES, oldest=now - EXPIRY)
     with catalog.write_nondurable() as tx:
@@ -80,7 +82,7 @@ def _send(connector: GuardedConnector, claimed: ClaimedDelivery, clock: Callable
 
 
 def _complaint(status: int) -> str | None:
-    """What is wrong with an answer of that status; None if it accepts the message."""
+    """The reason why a response status is a failure; None if the receiver accepted the message."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:

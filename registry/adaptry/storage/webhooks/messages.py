@@ -30,7 +30,7 @@ def new_secret() -> str:
 
 
 def body_of(claimed: ClaimedDelivery) -> bytes:
-    """The same bytes at each try, as long as the reader's rights are the same."""
+    """The body of a message: the same bytes at each attempt, as long as the owner's rights do not change."""
     event = claimed.event
     # `Any`: JSON.
     document: dict[str, Any] = {
@@ -48,7 +48,7 @@ def body_of(claimed: ClaimedDelivery) -> bytes:
 
 
 def headers_of(message: str, at: datetime, body: bytes, signing_secrets: Sequence[str]) -> dict[str, str]:
-    """The headers of a try at that time, with a signature for each secret."""
+    """The headers of an attempt at that time, with a signature for each secret."""
     timestamp = str(int(at.timestamp()))
     signed = f"{message}.{timestamp}.".encode() + body
     return {

@@ -1,4 +1,5 @@
-"""The sender: one thread that makes messages of new events, and one thread for each webhook with some due.
+"""The sender: one thread that creates messages for new events, and one thread for each webhook with messages
+due.
 
 So a receiver that is slow or dead only delays its own messages. At most 64 webhooks are served at once, and
 at most half of them are ones whose last try failed. Any number of processes may run a sender on one catalog.
@@ -37,8 +38,9 @@ def utc_now() -> datetime:
 def sending_webhooks(
     catalog: Catalog, connector: GuardedConnector, clock: Callable[[], datetime] = utc_now
 ) -> Iterator[None]:
-    """A sender for as long as the block. What is being sent when it ends is sent again later if no outcome
-    is stored in time: with the same id."""
+    """Runs a sender during the block. A message in flight at its end is sent again later, with the same id,
+    if no outcome was stored in time.
+    """
     sender = WebhookSender(catalog, connector, clock)
     thread = threading.Thread(target=sender.run, name="adaptry-webhooks", daemon=True)
     thread.start()
@@ -50,7 +52,7 @@ def sending_webhooks(
 
 
 class WebhookSender:
-    """`run` works until `stop`; `run_round` is one look at what there is to do."""
+    """`run` works until `stop`; `run_round` is one pass."""
 
     def __init__(
         self, catalog: Catalog, connector: GuardedConnector, clock: Callable[[], datetime] = utc_now
@@ -81,7 +83,7 @@ class WebhookSender:
             thread.join()
 
     def stop(self) -> None:
-        """Lets tries under way end, which takes a few seconds at most."""
+        """Waits for deliveries in flight, a few seconds at most."""
         self._is_stopping.set()
         self._catalog.notifier.notify()
 
@@ -109,7 +111,7 @@ class WebhookSender:
         return min([_POLL, *later])
 
     def wait_until_idle(self) -> None:
-        """Returns when nothing is being sent."""
+        """Returns when no message is being sent."""
         for thread in self._threads():
             thread.join()
 
@@ -127,7 +129,7 @@ class WebhookSender:
             thread.start()
 
     def _deliver(self, webhook: int) -> None:
-        """Sends what is due to one webhook, one message after the other."""
+        """Sends one webhook's due messages, one after the other."""
         try:
             while not self._is_stopping.is_set():
                 if not deliver_next(self._catalog, self._connector, webhook, self._clock):

@@ -1,4 +1,4 @@
-"""When a message is tried again: at most eight tries within a day, at growing intervals with a random part.
+"""The retry schedule of messages: at most eight attempts within a day, at growing intervals with jitter.
 
 Pure functions of values; the caller passes times and the random number.
 """
@@ -17,9 +17,9 @@ _JITTER = 0.85, 1.05
 
 
 def next_try(attempt: int, created_at: datetime, now: datetime, random: float) -> datetime | None:
-    """The time after try number `attempt` (from 1) failed; None if it was the last one.
+    """When to try again after attempt number `attempt` (from 1) failed; None if it was the last.
 
-    `random` is from 0 to 1. All tries are within a day of `created_at`.
+    `random` is from 0 to 1. All attempts are within a day of `created_at`.
     """
     if attempt >= MOST_TRIES:
         return None

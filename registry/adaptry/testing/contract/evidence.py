@@ -156,7 +156,7 @@ class EvidenceContract(ContractFixtures):
         ada = make_registry(ADA)
         push(ada, lora(), TONE)
         store(ada, RESULTS)
-        with pytest.raises(Conflict, match="upload the files of results"):
+        with pytest.raises(Conflict, match="upload the results files"):
             ada.evidence.add(Ref(TONE), FILE)
         assert ada.evidence.list(Ref(TONE)).items == ()
 

@@ -85,7 +85,7 @@ class InferenceContract(ContractFixtures):
     ) -> None:
         push(make_registry(LOCAL), lora(), AdapterName.parse("evil/tone"))
         for model in ("evil/tone", "acme/tone+evil/tone", "evil/absent"):
-            with pytest.raises(PermissionDenied, match=r"gate may not ask who uses adapters of 'evil'"):
+            with pytest.raises(PermissionDenied, match=r"gate may not authorize requests in 'evil'"):
                 ask(make_registry(GATEWAY), zoe, model)
         with pytest.raises(PermissionDenied, match=r"inference\.authorize"):  # a member without that right
             ask(make_registry(ADA), zoe, "acme/tone")

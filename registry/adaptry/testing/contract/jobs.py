@@ -156,18 +156,18 @@ class JobsContract(ContractFixtures):
         eve.jobs.schedule("nightly", "0 1 * * *", evil)  # before anybody else thinks of the name
         ada.jobs.schedule("nightly", "0 3 * * *", CONVERT)
         assert [one.cron for one in ada.jobs.schedules()] == ["0 3 * * *"]
-        everybody = make_registry(LOCAL)
-        assert [(one.namespace, one.name) for one in everybody.jobs.schedules()] == [
+        operator = make_registry(LOCAL)
+        assert [(one.namespace, one.name) for one in operator.jobs.schedules()] == [
             ("acme", "nightly"),
             ("evil", "nightly"),
         ]
         with pytest.raises(Conflict, match="several namespaces have a schedule nightly: acme, evil"):
-            everybody.jobs.unschedule("nightly")
+            operator.jobs.unschedule("nightly")
         ada.jobs.unschedule("nightly")
         with pytest.raises(NotFound):
             ada.jobs.unschedule("nightly", "evil")
-        everybody.jobs.unschedule("nightly", "evil")
-        assert everybody.jobs.schedules() == ()
+        operator.jobs.unschedule("nightly", "evil")
+        assert operator.jobs.schedules() == ()
 
     def test_a_schedule_that_never_comes_is_refused(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)

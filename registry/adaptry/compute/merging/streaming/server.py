@@ -42,7 +42,7 @@ class ComputeServer:
         self._open = ModelPool(self._assembled)
 
     def serve(self, channel: socket.socket) -> None:
-        """One request, read from the channel. Raises nothing: errors are answers too, or nobody listens."""
+        """Handles one request, read from the channel. Raises nothing: errors are sent as responses."""
         try:
             with channel:
                 kind, payload = framing.receive(channel)
@@ -99,7 +99,7 @@ class ComputeServer:
         self, channel: socket.socket, model: VirtualCheckpoint, request: ComputeRequest, name: str
     ) -> None:
         if model.identity != request.identity:
-            raise Conflict("the merged model is made of other files now; ask for it again")
+            raise Conflict("the merged model now consists of other files; request it again")
         size = model.sizes.get(name)
         if size is None:
             raise NotFound(f"the merged model has no file {name[:80]!a}")

@@ -61,7 +61,7 @@ class TensorSpool:
 
 
 class _SpooledTensor:
-    """One tensor, for as long as somebody keeps it."""
+    """One tensor, for as long as a reference to it is kept."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -20,7 +20,7 @@ class SpaceUser:
     """An engine (its `address`), or the running processes together (no `address`), with the entries that they
     use and the sizes of their stacks, in bytes."""
 
-    who: str
+    name: str
     address: str | None
     entries: tuple[CacheEntry, ...]
     stacks: tuple[int, ...] = ()
@@ -35,10 +35,10 @@ class SpaceUser:
         shown = ", ".join(labels[:_SHOWN]) + (f" and {len(labels) - _SHOWN} more" if labels[_SHOWN:] else "")
         if self.address is None:
             stacks = [format_count(len(self.stacks), "stack")] if self.stacks else []
-            return f"{self.who} use {' and '.join(filter(None, [shown, *stacks]))}: {self.size:,} bytes"
+            return f"{self.name} use {' and '.join(filter(None, [shown, *stacks]))}: {self.size:,} bytes"
         return (
-            f"{self.who} may read {shown} again: {self.size:,} bytes, until it has unloaded them or, if it is"
-            f" gone, `adaptry cache gc --engine-gone {shlex.quote(self.address)}`"
+            f"{self.name} may read {shown} again: {self.size:,} bytes, until it has unloaded them or, if it"
+            f" is gone, `adaptry cache gc --engine-gone {shlex.quote(self.address)}`"
         )
 
 
@@ -57,7 +57,7 @@ def space_users(layout: CacheLayout) -> tuple[SpaceUser, ...]:
     )
     stacks = layout.stacks.sizes()
     users += [SpaceUser(_PROCESSES, None, leased, stacks)] if leased or stacks else []
-    return tuple(sorted(users, key=lambda user: (-user.size, user.who)))
+    return tuple(sorted(users, key=lambda user: (-user.size, user.name)))
 
 
 def is_leased(layout: CacheLayout, digest: Digest) -> bool:

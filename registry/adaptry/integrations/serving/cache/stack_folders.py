@@ -1,6 +1,6 @@
 """Stacks in a cache: made at their first use, and leased by the processes that use them.
 
-A stack counts towards the cache's size like a version. When no process leases it any more, it is deleted,
+A stack counts towards the cache's size like a version. When no process leases it, it is deleted,
 because it can be made again.
 """
 

@@ -112,7 +112,7 @@ class LlamaCpp(Engine):
         return {**body, "lora": [{"id": number, "scale": scale} for number, scale in scales.items()]}
 
     def _numbers(self) -> dict[str, object]:
-        """The number of each file in the server. It is requested each time: a server that somebody else has
+        """The number of each file in the server. It is requested each time: a server that another process has
         restarted ignores numbers that it does not have, and applies all adapters if a request names none."""
         adapters = self._server_adapters(_LONGEST_STEP)
         return {str(one.get("path")): one.get("id") for one in adapters}

@@ -50,8 +50,8 @@ class AliasGenerations:
         if seen is not None and found < seen:
             return (
                 f"the registry is behind: it has {name} at generation {found}, and {seen} was seen here. Is"
-                " it a replica that lags, or a copy restored from an old backup? If it was set up anew, stop"
-                f" this worker and remove {self.state_file.path}"
+                " it a replica that lags, or a copy restored from an old backup? If it was set up again,"
+                f" stop this worker and remove {self.state_file.path}"
             )
         state.generations[name] = found
         return None

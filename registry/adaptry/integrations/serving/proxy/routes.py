@@ -1,7 +1,7 @@
 """The adapter that each public name is routed to, and the adapters that running requests use.
 
 A request is counted in the same step in which its names are looked up. So once a name has moved, no request
-can begin with the previous adapter any more, and `retire` never removes an adapter that a request is about to
+can begin with the previous adapter, and `retire` never removes an adapter that a request is about to
 use.
 """
 

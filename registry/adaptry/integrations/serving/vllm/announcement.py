@@ -96,7 +96,7 @@ class LoadAnnouncer:
             )
         if recalled is not None:
             raise Withdrawn(
-                f"{version.label} was withdrawn: the registry said so earlier, and now answers with an older"
+                f"{version.label} was withdrawn: the registry reported that earlier, and now returns an older"
                 " state. Is it a replica that lags, or a copy restored from an old backup?"
             )
         return resolution

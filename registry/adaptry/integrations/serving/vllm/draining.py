@@ -104,7 +104,7 @@ class DrainingAdapters:
         return tuple(self._draining)
 
     async def unload_drained(self, vllm: InProcessVllm) -> None:
-        """Unloads the adapters that no request can use any more."""
+        """Unloads the adapters that no request can use."""
         in_use, now = vllm.ids_in_use(), self.clock()
         drained = [
             loaded

@@ -108,7 +108,7 @@ class LastKnown:
             self._shrink()
 
     def forget(self, ref: Ref) -> None:
-        """Records that the ref has no meaning any more."""
+        """Records that the ref no longer selects a version."""
         with self._guard:
             if self._state.meanings.pop(str(ref), None):
                 self._is_changed = True

@@ -87,7 +87,7 @@ def _meaning(error: ClientError, location: S3Location) -> AdaptryError:
     status, code = http_status(error), s3_error_code(error)
     if code == "NoSuchBucket":
         return Unavailable(
-            f"there is no bucket {location.bucket}; create it, or name another place for blobs",
+            f"there is no bucket {location.bucket}; create it, or pass another location for blobs",
             public_message=_AWAY,
         )
     if status == 404:

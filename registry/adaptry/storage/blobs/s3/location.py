@@ -46,7 +46,7 @@ class S3Location:
         prefix = parts.path.strip("/")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc):
-            raise Invalid(f"not a place for blobs: {_shown(url)!r} ({_FORM})")
+            raise Invalid(f"not a location for blobs: {_shown(url)!r} ({_FORM})")
         if prefix and not _PREFIX.fullmatch(prefix):
             raise Invalid(
                 f"not a prefix of keys: {prefix[:200]!r} (letters, digits and !_.*'()- between slashes)"

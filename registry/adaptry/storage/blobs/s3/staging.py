@@ -104,7 +104,7 @@ class StagedObjects(StagedBlob):
             self._objects.delete(gone)
 
     def _begun(self, one: StagedSegment) -> bytes | bytearray:
-        """Drops a segment with bytes that are not wanted any more; it may not have been sent."""
+        """Drops a segment whose bytes are no longer needed; it may not have been sent."""
         return self._sending.unsent.get(one.name) or self._read(one.start, one.size)
 
     def _read(self, start: int, length: int) -> bytes:

@@ -272,7 +272,7 @@ def _is_upload(row: Mapping[str, Any]) -> bool:
 
 
 def _is_measurement(row: Mapping[str, Any]) -> bool:
-    """A logged metric has nothing that only a file of results states."""
+    """A logged metric has nothing that only a results file states."""
     withdrawal = [row[f"withdrawn_{name}"] is None for name in ("at", "by", "reason")]
     if len(set(withdrawal)) != 1:
         return False

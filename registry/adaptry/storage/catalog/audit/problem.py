@@ -51,7 +51,9 @@ class IntegrityProblem:
         return self.kind != "outdated"
 
 
-def guard_problems(where: str, look: Callable[[], Iterable[IntegrityProblem]]) -> Iterator[IntegrityProblem]:
+def guard_problems(
+    location: str, look: Callable[[], Iterable[IntegrityProblem]]
+) -> Iterator[IntegrityProblem]:
     """The problems that `look` finds; unreadable values are a problem too. Raises `Unavailable`."""
     try:
         yield from look()
@@ -59,15 +61,15 @@ def guard_problems(where: str, look: Callable[[], Iterable[IntegrityProblem]]) -
         raise
     except UNREADABLE as error:
         said = error.message if isinstance(error, AdaptryError) else f"{type(error).__name__}: {error}"
-        yield IntegrityProblem(where, f"cannot be read: {said[:300]}")
+        yield IntegrityProblem(location, f"cannot be read: {said[:300]}")
 
 
 def compare_values(
-    where: str, name: str, found: object, expected: object, source: str
+    location: str, name: str, actual: object, expected: object, source: str
 ) -> Iterator[IntegrityProblem]:
     """A problem if a stored value differs from the one that `source` gives."""
-    if found != expected:
-        yield IntegrityProblem(where, f"{name} is {_short(found)}, but {source} gives {_short(expected)}")
+    if actual != expected:
+        yield IntegrityProblem(location, f"{name} is {_short(actual)}, but {source} gives {_short(expected)}")
 
 
 def _short(value: object) -> str:

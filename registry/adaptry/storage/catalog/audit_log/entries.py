@@ -1,4 +1,4 @@
-"""An entry as it lies in a row, and as it is read."""
+"""Converts between audit entries and their rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adaptry.storage.catalog.rows import AuditEntryRow
 
 
 def entry_of(row: AuditEntryRow) -> AuditEntry:
-    """The entry of a row. One that somebody has made unreadable is an entry all the same, so that it stops
+    """The entry of a row. An unreadable row is an entry too, so that it stops
     neither the sequencer nor a listing, and is found to be changed.
     """
     columns: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""What the audit log records of a change that also has an event."""
+"""The audit entries of changes that also have an event."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def record_event(
     detail: Mapping[str, object],
     before: Mapping[str, object] | None,
 ) -> None:
-    """Records the act behind an event. Its details are how things are now, apart from `was` and `was_…`."""
+    """Records the action behind an event. The event's details are the new values, except `was` and
+    `was_…`.
+    """
     changed = _CHANGED.get(kind.partition(".")[0], "was")
     was: dict[str, object] = {**(before or {})}
     now: dict[str, object] = {}

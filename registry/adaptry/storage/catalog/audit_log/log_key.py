@@ -16,8 +16,8 @@ KEY_FILE = "audit-key"
 
 
 class LogKey:
-    """`secret` is what all servers of a registry share; without one, the seed is in the file at `path` (mode
-    0600), which the first to need it makes. Without either, it is in memory.
+    """`secret` is shared by all servers of a registry. Without one, the seed is in the file at `path` (mode
+    0600), which is created on first use. Without either, the seed is in memory.
     """
 
     def __init__(self, path: Path | None = None, secret: bytes | None = None) -> None:
@@ -25,7 +25,7 @@ class LogKey:
         self._seed = hmac.digest(secret, _PURPOSE, "sha256") if secret is not None else None
 
     def seed(self) -> bytes:
-        """Raises `Unavailable` where none can be kept."""
+        """The seed. Raises `Unavailable` if it cannot be stored."""
         if self._seed is None:
             self._seed = (
                 secrets.token_bytes(ed25519.SEED_BYTES) if self._path is None else _stored(self._path)
@@ -39,7 +39,7 @@ class LogKey:
 
     @property
     def is_made(self) -> bool:
-        """Whether asking for the seed makes no new one."""
+        """Whether the seed exists, so that reading it creates none."""
         return self._seed is not None or (self._path is not None and self._path.exists())
 
 
@@ -56,7 +56,7 @@ def _stored(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Puts a whole file in place, unless another process was faster."""
+    """Creates a complete file, unless another process has created it first."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -33,34 +33,34 @@ _action, _namespace = col(AuditEntryRow.action), col(AuditEntryRow.namespace)
 def page(
     tx: Transaction,
     namespaces: Sequence[str] | None,
-    where: AuditFilter,
+    filters: AuditFilter,
     cursor: str | None,
     limit: int,
     oldest_first: bool,
 ) -> Page[AuditEntry]:
-    """What the readers of these namespaces, or of everything (None), see of what they ask for."""
-    found = [tx.exec(query).all() for query in queries(namespaces, where, cursor, limit, oldest_first)]
+    """The entries that match the filters, for readers of these namespaces, or of everything (None)."""
+    found = [tx.exec(query).all() for query in queries(namespaces, filters, cursor, limit, oldest_first)]
     merged = heapq.merge(*found, key=lambda row: (row.at, row.id), reverse=not oldest_first)
     rows = list(islice(_distinct(merged), limit + 1))
     last = rows[limit - 1] if len(rows) > limit else None
     return Page[AuditEntry](
         items=tuple(map(entry_of, rows[:limit])),
-        next=cursors.encode(f"{format_time(last.at)} {last.id}", _about(where, oldest_first))
+        next=cursors.encode(f"{format_time(last.at)} {last.id}", _about(filters, oldest_first))
         if last
         else None,
     )
 
 
 def queries(
-    namespaces: Sequence[str] | None, where: AuditFilter, cursor: str | None, limit: int, oldest_first: bool
+    namespaces: Sequence[str] | None, filters: AuditFilter, cursor: str | None, limit: int, oldest_first: bool
 ) -> list[SelectOfScalar[AuditEntryRow]]:
     """The queries whose merged rows are a page, one more than `limit` of each. Raises `Invalid`."""
-    shared = [*_time_conditions(where), *_plain_conditions(where)]
+    shared = [*_time_conditions(filters), *_plain_conditions(filters)]
     if cursor is not None:
-        shared.append(_beyond(cursors.decode(cursor, _about(where, oldest_first)), oldest_first))
+        shared.append(_beyond(cursors.decode(cursor, _about(filters, oldest_first)), oldest_first))
     found = (
         select(AuditEntryRow).where(*shared, *conditions).limit(limit + 1)
-        for conditions in _alternatives(namespaces, where)
+        for conditions in _alternatives(namespaces, filters)
     )
     if oldest_first:
         return [query.order_by(_at, _id) for query in found]
@@ -68,7 +68,7 @@ def queries(
 
 
 def sealed(tx: Transaction, start: int, limit: int) -> tuple[AuditEntry, ...]:
-    """Sealed entries in the order of their numbers. Raises `CorruptData` for a time that is none."""
+    """Sealed entries in the order of their numbers. Raises `CorruptData` for a malformed time."""
     query = select(AuditEntryRow).where(_seq >= start).order_by(_seq).limit(limit)
     try:
         return tuple(map(entry_of, tx.exec(query)))
@@ -135,7 +135,7 @@ def _wanted(where: AuditFilter) -> list[list[Condition]]:
 
 
 def _actions(text: str) -> list[str]:
-    """The actions that a filter means. Raises `Invalid` for one that is not in the table."""
+    """The actions that a filter selects. Raises `Invalid` for an unknown action."""
     scope = text.removesuffix("*")
     found = [text] if text in ACTIONS else [one for one in ACTIONS if one.startswith(scope)]
     if not found or (text not in ACTIONS and not text.endswith(".*")):
@@ -158,7 +158,7 @@ def _plain_conditions(where: AuditFilter) -> list[Condition]:
 
 
 def _beyond(place: str, oldest_first: bool) -> Condition:
-    """After the entry at which the last page ended. Raises `Invalid` for a place that is none."""
+    """Selects entries after the last page's end. Raises `Invalid` for a malformed cursor."""
     time, _, id = place.partition(" ")
     try:
         at = datetime.fromisoformat(time)

@@ -1,6 +1,6 @@
-"""Records acts in the transaction of the change, without a lock: rows that nobody else writes to.
+"""Records entries in the transaction of the change, without a lock: each process inserts its own rows.
 
-`RegistryContext.write` states for whom a transaction is; a transaction without that is by somebody who opened
+`RegistryContext.write` states the actor of a transaction; a transaction without one is by a user who opened
 the catalog itself. The entries of a transaction are inserted together, at its end.
 """
 
@@ -33,7 +33,7 @@ Values = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class AuditTarget:
-    """What an act is about; `namespace` is the one whose owners may read of it."""
+    """The target of an action; owners of `namespace` may read the entry."""
 
     resource: str
     namespace: str | None = None
@@ -41,12 +41,12 @@ class AuditTarget:
 
     @classmethod
     def of_grant(cls, resource: Resource) -> Self:
-        """What a grant is about, in its namespace if that is a single one."""
+        """The target of a grant, in its namespace if there is a single one."""
         return cls(str(resource), resource.namespaces if resource.is_one_namespace else None)
 
 
 def set_actor(tx: Session, identity: Identity) -> None:
-    """Whatever this transaction records is done by them."""
+    """Sets the actor of the entries that this transaction records."""
     tx.info[_ACTOR] = identity
 
 
@@ -60,14 +60,14 @@ def record(
     after: Values | None = None,
     by: str | None = None,
 ) -> None:
-    """Records an allowed act. `by` is who caused it, where that is somebody else than the caller."""
+    """Records an allowed action. `by` is its actor, if that is not the caller."""
     identity: Identity = tx.info.get(_ACTOR, LOCAL)
     row = entry_values(identity, action, target, at, REQUEST_ID.get(), by=by, before=before, after=after)
     tx.info.setdefault(_PENDING, []).append(row)
 
 
 def write_pending(tx: Session) -> None:
-    """Inserts what the transaction has recorded; the catalog calls this before every commit."""
+    """Inserts the transaction's entries; the catalog calls this before every commit."""
     if pending := tx.info.pop(_PENDING, None):
         insert_values(tx, _ENTRIES, pending)
 

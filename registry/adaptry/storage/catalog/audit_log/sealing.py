@@ -1,4 +1,4 @@
-"""The sequencer: gives entries their place in the log, and signs checkpoints of it.
+"""The sequencer: numbers the entries of the log, and signs its checkpoints.
 
 An entry is sealed when it has a number and the hash of its line. Whatever is committed without a number is
 sealed next, so that a transaction that commits late, with an earlier key, is never passed over; gaps among
@@ -42,7 +42,7 @@ _SEAL = (
 
 
 class LogState(NamedTuple):
-    """How far a log is sealed and signed, whether entries wait, and who seals."""
+    """How far a log is sealed and signed, whether entries are unsealed, and which process seals."""
 
     size: int
     signed: int
@@ -51,7 +51,7 @@ class LogState(NamedTuple):
 
     @property
     def key(self) -> str | None:
-        """The public key that it is signed with."""
+        """The public key that the log is signed with."""
         return self.row.key if self.row else None
 
     def is_free_for(self, holder: str, now: datetime) -> bool:
@@ -68,11 +68,11 @@ class Sequencer:
         self._holder = holder or secrets.token_hex(8)
 
     def run(self, now: datetime, *, waits_for_lease: bool = True, most: int | None = None) -> int:
-        """Seals what waits, and signs. Returns how many entries were sealed: none while another process holds
-        the lease. One that seals once, and need not wait (`waits_for_lease` is False), takes no lease; it may
-        stop after `most` entries.
+        """Seals pending entries, and signs. Returns how many entries were sealed: none while another process
+        holds the lease. With `waits_for_lease` False, seals once and takes no lease; it may stop after `most`
+        entries.
 
-        Raises `Conflict` where the log was signed with another key, `CorruptData` where somebody altered what
+        Raises `Conflict` if the log was signed with another key, `CorruptData` if entries were altered that
         the next number depends on, `Unavailable`.
         """
         sealed = 0
@@ -94,7 +94,7 @@ class Sequencer:
 
     @property
     def has_its_key(self) -> bool:
-        """Whether this process has the key that the log is signed with, or the log has none yet."""
+        """Whether this process has the key that the log is signed with, or the log is unsigned."""
         with self._catalog.read() as tx:
             state = log_state(tx)
         if state.key is None:
@@ -103,7 +103,7 @@ class Sequencer:
         return self._key.is_made and state.key == str(self._verifier(origin))
 
     def _seal(self, now: datetime, waits_for_lease: bool) -> int:
-        """Seals one batch. None is sealed where another process holds the lease."""
+        """Seals one batch; nothing if another process holds the lease."""
         try:
             return self._seal_batch(now, waits_for_lease)
         except IntegrityError as error:
@@ -122,9 +122,7 @@ class Sequencer:
             return len(unsealed)
 
     def _sign(self, now: datetime) -> None:
-        """Signs the log as it is sealed. Losing this in a power cut loses nothing: the next sequencer signs
-        the same.
-        """
+        """Signs the sealed log. If a power cut loses the signature, the next sequencer signs the same."""
         with self._catalog.read() as tx:
             row = _state_row(tx)
             peaks = _peaks(row)
@@ -137,7 +135,7 @@ class Sequencer:
                 tx.add(AuditCheckpointRow(size=peaks.size, note=note, at=now))
 
     def _checked_key(self, row: AuditStateRow) -> str:
-        """This process's public key. Raises `Conflict` where the log is signed with another."""
+        """This process's public key. Raises `Conflict` if the log is signed with another."""
         key = str(self._verifier(row.origin))
         if row.key not in (None, key):
             raise Conflict(
@@ -162,7 +160,7 @@ def log_state(tx: Transaction) -> LogState:
 
 
 def replace_key(tx: Transaction, now: datetime) -> None:
-    """The next process that seals the log signs it with the key that it has. The log records this."""
+    """Lets the next process that seals the log sign with its own key. The log records the replacement."""
     row = _state_row(tx)
     record(tx, "audit.replace_key", AuditTarget("audit"), now, before={"key": row.key})
     row.key, row.holder = None, None

@@ -13,7 +13,7 @@ from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 class ExternalUserRow(Row, table=True):
     """A user of an identity provider, and the user that they are here.
 
-    `confirmed_at` is when the provider last knew them; `ended_at` when it did not any more. `refresh_token`
+    `confirmed_at` is when the provider last confirmed the user; `ended_at` when it refused. `refresh_token`
     is sealed by the server. `claimed_until` keeps servers from asking the provider at the same time.
     """
 

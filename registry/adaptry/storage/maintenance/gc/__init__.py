@@ -1,4 +1,4 @@
-"""Garbage collection: removes files that no version has any more, or never had, and their bytes.
+"""Garbage collection: removes files that no version needs, and their bytes.
 
 A sweep first marks garbage. Garbage that it finds again a grace period after its mark is deleted: rows, then
 bytes. A transaction that needs a marked file again removes the mark, so no needed file is deleted, whatever

@@ -57,9 +57,7 @@ def _compare(
     except Unavailable:
         return
     except AdaptryError as error:
-        yield IntegrityProblem(
-            where, f"its file cannot be inspected any more: {error.message}", "derived", key
-        )
+        yield IntegrityProblem(where, f"its file can no longer be inspected: {error.message}", "derived", key)
         return
     if not _is_same(known, found):
         yield IntegrityProblem(where, "its values are not those of the tensors in the file", "derived", key)
