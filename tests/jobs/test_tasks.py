@@ -77,7 +77,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         **dict.fromkeys(
             ["convert", "combine", "preview", "export", "fingerprint", "verify", "gc", "replicate"], "done"
         ),
-        **dict.fromkeys(["stolen", "lossy", "elsewhere", "evaluate"], "failed"),
+        **dict.fromkeys(["baseless", "stolen", "lossy", "elsewhere", "evaluate"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
     assert [module.rank for module in busy.versions.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4

@@ -56,7 +56,7 @@ ACTIONS: Mapping[str, str] = {
     "recall.remember": "a worker proved a recall that the restored registry had forgotten",
     "registry.restore": "the registry was restored from a backup",
     "registry.sweep": "files that no version needs were deleted",
-    "request.make": "a request was denied that belongs to no other action",
+    "request.make": "a denied request that no other action covers",
     "results.attach": "posted results that were kept apart became evidence of a version",
     "results.discard": "posted results that were kept apart were deleted",
     "results.keep": "a posted file of results was kept apart",

@@ -87,15 +87,15 @@ def verdict_sentence(decision: PromotionDecision) -> str:
     met = f"{len(decision.results) - len(decision.unmet)} of {len(decision.results)} conditions are met"
     match decision.verdict:
         case "met" if not decision.is_gated:
-            return f"{target} has no policy, so nothing keeps it from version {decision.number}"
+            return f"{target} has no policy, so version {decision.number} is allowed"
         case "met":
             return f"{target} may move to version {decision.number}: {met}"
         case "overridden":
             return f"{target} moves to version {decision.number} although only {met}: {decision.reason}"
         case "rollback":
             return (
-                f"{target} may go back to version {decision.number}, where it was before; only {met}, and"
-                " going back needs none"
+                f"{target} may go back to version {decision.number}, its previous version; only {met}, but"
+                " a rollback needs none"
             )
         case "not_met":
             return f"{target} does not move to version {decision.number}: only {met}"

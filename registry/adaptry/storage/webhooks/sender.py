@@ -88,7 +88,9 @@ class WebhookSender:
         self._catalog.notifier.notify()
 
     def run_round(self) -> float:
-        """Makes messages of new events, and starts what is due. The seconds until something else is due."""
+        """Creates messages for new events, and starts due deliveries. Returns the seconds until the next is
+        due.
+        """
         if self._catalog.has_prepared:  # every commit with events comes here
             with self._catalog.read_prepared() as reads:
                 if not webhooks.is_any_enabled(reads):
