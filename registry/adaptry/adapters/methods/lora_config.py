@@ -154,11 +154,13 @@ def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
     `InvalidConfig` for a value that is not a valid rank or number, and `Unavailable` if patterns could not be
     matched now.
     """
-    rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, config.rank())}).rank()
-    alpha = config.number("lora_alpha", 8)
-    alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
-        "lora_alpha", alpha
-    )
+    rank, alpha = config.rank(), config.number("lora_alpha", 8)
+    if config.fields.get("rank_pattern"):
+        rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, rank)}).rank()
+    if config.fields.get("alpha_pattern"):
+        alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
+            "lora_alpha", alpha
+        )
     return (alpha / math.sqrt(rank) if config.flag("use_rslora") else alpha / rank), alpha, rank
 
 
