@@ -126,6 +126,87 @@ def test_a_second_adapter_joins_the_first(base: Path, model: Any, make: MakeAdap
         adaptry.load(first, into=placed.model, name="second")
 
 
+PLAIN = {
+    "plain": peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+    "another rank": peft.LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"]),
+    "rslora and dropout": peft.LoraConfig(
+        r=4, use_rslora=True, lora_dropout=0.25, target_modules=["q_proj", "v_proj"]
+    ),
+    "another start": peft.LoraConfig(r=4, init_lora_weights="gaussian", target_modules=["q_proj", "v_proj"]),
+    "some of the layers": peft.LoraConfig(r=4, target_modules=["layers.1.self_attn.q_proj", "v_proj"]),
+}
+OTHERS = {
+    "more layers": peft.LoraConfig(r=4, target_modules=["q_proj", "k_proj"]),
+    "dora": peft.LoraConfig(r=4, use_dora=True, target_modules=["q_proj", "v_proj"]),
+    "a bias": peft.LoraConfig(r=4, lora_bias=True, target_modules=["q_proj", "v_proj"]),
+    "a pattern of ranks": peft.LoraConfig(
+        r=4, rank_pattern={"layers.1.self_attn.q_proj": 2}, target_modules=["q_proj", "v_proj"]
+    ),
+    "an expression": peft.LoraConfig(r=4, target_modules=r".*self_attn\.(q|v)_proj"),
+    "a head": peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+    "embeddings": peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        *((config, torch.float32) for config in [*PLAIN.values(), *OTHERS.values()]),
+        (PLAIN["plain"], torch.bfloat16),
+    ],
+    ids=[*PLAIN, *OTHERS, "half precision"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's, of both models alike
+def test_a_second_adapter_is_placed_as_by_pefts_own_loading(
+    base: Path, make: MakeAdapter, config: peft.LoraConfig, kind: torch.dtype
+) -> None:
+    first, second = make(1), make(2, config)
+    ours, theirs = (with_first(base, first, kind) for _ in range(2))
+
+    seed = torch.get_rng_state()
+    adaptry.load(second, into=ours, name="the-second")
+    is_drawn = not torch.equal(torch.get_rng_state(), seed)
+    theirs.load_adapter(str(second), "the-second", torch_device="cpu")
+
+    assert state(ours) == state(theirs)
+    assert is_drawn is not (config in PLAIN.values())  # no weights are drawn that are then overwritten
+    ours.set_adapter("the-second")
+    theirs.set_adapter("the-second")
+    assert torch.equal(answers(ours), answers(theirs))
+    ours.delete_adapter("the-second")
+    theirs.delete_adapter("the-second")
+    assert state(ours) == state(theirs)
+
+
+def with_first(base: Path, first: Path, kind: torch.dtype) -> peft.PeftModel:
+    """A model in training, with an adapter and a parameter of the base that is trained too."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=kind)
+    wrapped = peft.PeftModel.from_pretrained(model, first, is_trainable=True)
+    wrapped.get_base_model().lm_head.weight.requires_grad_(True)
+    return wrapped.train()
+
+
+def state(model: peft.PeftModel) -> dict[str, object]:
+    """All that loading can change in a model."""
+    found: dict[str, object] = {
+        "configs": {name: config.to_dict() for name, config in model.peft_config.items()},
+        "active": model.active_adapters,
+        "targets": model.base_model.targeted_module_names,
+    }
+    for path, module in model.named_modules():
+        values = {
+            name: value
+            for name, value in vars(module).items()
+            if isinstance(value, bool | int | float | str | list | dict) and not name.endswith("_hooks")
+        }
+        skipped = {"_parameters", "_modules", "_buffers", "config", "kwargs", "lora_variant", "peft_config"}
+        found[path] = repr((type(module), {name: values[name] for name in sorted(values.keys() - skipped)}))
+    for name, value in model.named_parameters():
+        about = (value.dtype, value.shape, value.stride(), value.requires_grad, type(value))
+        found[f"{name}="] = repr((*about, value.tolist()))
+    return found
+
+
 @pytest.mark.parametrize("name", ["default", "second"])
 def test_a_model_that_is_wrapped_is_not_wrapped_again(
     base: Path, model: Any, make: MakeAdapter, name: str

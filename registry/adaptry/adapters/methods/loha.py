@@ -72,7 +72,7 @@ def _product(parts: ModuleTensors) -> Tensor:
         ]
     else:
         halves = [parts[f"w{n}_a"] @ parts[f"w{n}_b"] for n in (1, 2)]
-    return halves[0] * halves[1] * parts.module.scale
+    return halves[0].mul_(halves[1]).mul_(parts.module.scale)
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:

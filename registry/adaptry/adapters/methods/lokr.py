@@ -111,7 +111,7 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     left, right = _matrices(parts)
     if right.dim() == 4:
         left = left[:, :, None, None]
-    return (torch.kron(left, right.contiguous()) * parts.module.scale).reshape(shape)
+    return torch.kron(left, right.contiguous()).mul_(parts.module.scale).reshape(shape)
 
 
 _weight = add_delta(_delta)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.extras import extra_traits
@@ -134,17 +135,27 @@ class LoraVariant:
 def lora_variant(config: AdapterConfig) -> LoraVariant:
     """Raises `InvalidConfig` for a number of blocks that is none."""
     init, settings = config.fields.get("init_lora_weights"), config.fields.get("use_bdlora")
+    variant = _unblocked(
+        init.lower() if isinstance(init, str) else "",
+        config.flag("use_dora"),
+        config.flag("lora_bias"),
+        bool(config.fields.get("kasa_config")),
+    )
+    if not settings:
+        return variant
     blocks = AdapterConfig(settings if isinstance(settings, dict) else {})
-    return LoraVariant(
-        initialisation=init.lower() if isinstance(init, str) else "",
-        is_dora=config.flag("use_dora"),
-        has_bias=config.flag("lora_bias"),
-        is_kasa=bool(config.fields.get("kasa_config")),
-        is_bdlora=bool(settings),
+    return replace(
+        variant,
+        is_bdlora=True,
         block_count=blocks.rank("nblocks", 1),
         blocks_of_a=tuple(blocks.names("target_modules_bd_a")),
         blocks_of_b=tuple(blocks.names("target_modules_bd_b")),
     )
+
+
+@lru_cache(maxsize=16)  # a merge asks for it at every block of rows
+def _unblocked(initialisation: str, is_dora: bool, has_bias: bool, is_kasa: bool) -> LoraVariant:
+    return LoraVariant(initialisation, is_dora, has_bias, is_kasa)
 
 
 def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
@@ -154,11 +165,13 @@ def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
     `InvalidConfig` for a value that is not a valid rank or number, and `Unavailable` if patterns could not be
     matched now.
     """
-    rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, config.rank())}).rank()
-    alpha = config.number("lora_alpha", 8)
-    alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
-        "lora_alpha", alpha
-    )
+    rank, alpha = config.rank(), config.number("lora_alpha", 8)
+    if config.fields.get("rank_pattern"):
+        rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, rank)}).rank()
+    if config.fields.get("alpha_pattern"):
+        alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
+            "lora_alpha", alpha
+        )
     return (alpha / math.sqrt(rank) if config.flag("use_rslora") else alpha / rank), alpha, rank
 
 

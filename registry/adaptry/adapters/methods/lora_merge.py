@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.lora_init import initial_weight
-from adaptry.adapters.methods.method import ModuleTensors
+from adaptry.adapters.methods.method import ModuleTensors, added
 from adaptry.adapters.methods.row_change import RowChange, by_rows
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def merge_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
         start = start + delta.to(start.dtype)
     if _rounds_delta(parts):
         return start + delta.to(start.dtype)
-    return (start.float() + delta).to(start.dtype)
+    return added(start, delta).to(start.dtype)
 
 
 def merge_rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
@@ -86,7 +86,7 @@ def _delta(parts: ModuleTensors, weight: Tensor) -> Tensor:
         case "conv1d":
             return _product(parts).T * scale
         case _:
-            return _product(parts) * scale
+            return _product(parts).mul_(scale)
 
 
 def _product(parts: ModuleTensors) -> Tensor:
@@ -144,9 +144,10 @@ def _dora(start: Tensor, delta: Tensor, parts: ModuleTensors) -> Tensor:
         factor = (magnitude / norm).view(-1, *[1] * (updated.ndim - 1))
         result: Tensor = factor * updated
         return result.to(start.dtype)
-    updated = start.to(torch.promote_types(start.dtype, delta.dtype)) + delta  # adding mixed dtypes is slow
     is_turned = parts.orientation in _TURNED
-    oriented = start.T + delta.T if is_turned else updated
-    factor = (magnitude / torch.linalg.norm(oriented, dim=1)).view(-1, 1)
-    result = (factor.T if is_turned else factor) * updated
-    return result.to(start.dtype)
+    oriented = start.T + delta.T if is_turned else None
+    updated = added(
+        start, delta, torch.promote_types(start.dtype, delta.dtype)
+    )  # adding mixed dtypes is slow
+    factor = (magnitude / torch.linalg.norm(updated if oriented is None else oriented, dim=1)).view(-1, 1)
+    return updated.mul_(factor.T if is_turned else factor).to(start.dtype)

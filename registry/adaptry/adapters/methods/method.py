@@ -246,9 +246,17 @@ def add_delta(
         update = delta(parts, tuple(weight.shape))
         if rounding == "twice":
             return weight + update.to(weight.dtype)
-        return (weight.float() + update).to(weight.dtype)
+        return added(weight, update).to(weight.dtype)
 
     return change
+
+
+def added(weight: Tensor, update: Tensor, kind: dtype | None = None) -> Tensor:
+    """`weight` as float32, or `kind`, plus `update`: a new tensor, in the memory of the conversion."""
+    wide = weight.float() if kind is None else weight.to(kind)
+    if wide is weight or update.dtype != wide.dtype or update.shape != wide.shape:
+        return wide + update
+    return wide.add_(update)
 
 
 def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[int, ...]], Tensor]:

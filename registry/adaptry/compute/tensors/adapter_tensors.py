@@ -51,19 +51,22 @@ class AdapterTensors:
     read_bias: ReadBias = lambda: None
     sides: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
-    _read: dict[str, Tensor] = field(default_factory=dict)
+    _given: Mapping[str, Tensor] = field(default_factory=dict)
+    _read: dict[str, Tensor] = field(default_factory=dict)  # shared by the copies of `with_tensors`
 
     @property
     def config(self) -> AdapterConfig:
         return self.adapter.config
 
     def __contains__(self, role: str) -> bool:
-        return role in self._read or role in self._names
+        return role in self._given or role in self._names
 
     def __getitem__(self, role: str) -> Tensor:
         """The tensor of a role, in its stored shape: floats as float32, as PEFT holds an adapter
         (`autocast_adapter_dtype`), integers unchanged. Raises `KeyError` for a role that the module lacks.
         """
+        if role in self._given:
+            return self._given[role]
         if role not in self._read:
             name = self._names[role]
             stored = as_tensor(self.adapter.tensor_bytes(name), self.adapter.tensors[name])
@@ -71,7 +74,7 @@ class AdapterTensors:
         return self._read[role]
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> AdapterTensors:
-        return replace(self, _read={**self._read, **tensors})
+        return replace(self, _given={**self._given, **tensors})
 
     def bias(self) -> Tensor | None:
         """The base's bias [out] of the module, in its stored dtype; None if it has none."""

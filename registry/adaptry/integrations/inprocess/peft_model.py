@@ -1,5 +1,5 @@
-"""Puts an adapter into a PEFT model by PEFT itself, checked before and after: weights that fit nothing are an
-error.
+"""Puts an adapter into a PEFT model, checked before and after: weights that fit nothing are an error. PEFT
+itself does it, except for a plain LoRA beside others.
 
 PEFT only warns about keys that match nothing, and the model then answers like its base. Here that raises
 `CheckFailed`, and the model is unchanged.
@@ -16,6 +16,7 @@ from adaptry.adapters.formats import PEFT
 from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, Unsupported
 from adaptry.integrations.inprocess.fetch import FetchedFiles
+from adaptry.integrations.inprocess.lora_placement import lora_placement
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -47,9 +48,15 @@ def add_adapter(model: Module, files: FetchedFiles, name: str, trainable: bool) 
 
     adapter = files.adapter
     _require_peft(adapter, files)
-    _require_modules(model, adapter, files)
     if not isinstance(model, PeftModel):
+        _require_modules(model, adapter, files)
         return _wrapped(model, files, name, trainable)
+    if name not in model.peft_config and not trainable:
+        placement = lora_placement(model, files, name)
+        if placement is not None:
+            placement.apply(name)
+            return model
+    _require_modules(model, adapter, files)
     if name in model.peft_config:
         raise Conflict(
             f"the model has an adapter {name!r}; choose another name, or pass hotswap=True to replace it"

@@ -128,7 +128,7 @@ def _publishers(tx: Transaction, *which: ColumnElement[bool] | bool) -> tuple[Pu
 
 
 def _issuer(row: IssuerRow) -> IssuerRecord:
-    return IssuerRecord(row.id or 0, IssuerInfo.model_validate(row.model_dump()))
+    return IssuerRecord(row.id or 0, IssuerInfo.model_validate(row, from_attributes=True))
 
 
 def _publisher(row: PublisherRow, issuer: str, account: str) -> PublisherRecord:

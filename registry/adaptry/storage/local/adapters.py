@@ -19,12 +19,10 @@ from adaptry.storage.catalog import (
     commits,
     cursors,
     events,
-    worker_reports,
 )
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext, require_no_base
-from adaptry.storage.local.quotas import require_namespace_within
 
 _INFO = TypeAdapter(AdapterInfo)
 
@@ -102,6 +100,8 @@ class LocalAdapters(Adapters):
             require_no_base(tx, to)
             renamed = adapters.rename(tx, adapter, to, now)
             if to.namespace != name.namespace:
+                from adaptry.storage.local.quotas import require_namespace_within  # not for a listing
+
                 require_namespace_within(self.context, tx, to.namespace)
                 self._require_aliases_brought(tx, renamed)
             events.record(
@@ -124,6 +124,8 @@ class LocalAdapters(Adapters):
         )
 
     def delete(self, name: AdapterName) -> None:
+        from adaptry.storage.catalog import worker_reports  # not for a listing
+
         now = self.context.clock()
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, name, "delete")
