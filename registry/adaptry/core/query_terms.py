@@ -195,7 +195,7 @@ def _has(text: str, token: str) -> HasTerm:
     field = _SPELLINGS.get(field, field)
     if field not in HAS_FIELDS or (name and field not in ("metric", "eval")) or text.endswith("."):
         shown = ", ".join(f"has:{one}" for one in HAS_FIELDS)
-        near = suggestion(field, HAS_FIELDS, shown="has:{}") or (
+        near = suggestion(field, HAS_FIELDS, template="has:{}") or (
             f" (one of: {shown}, has:metric.NAME, has:eval.TASK, has:eval.TASK.METRIC)"
         )
         raise InvalidQuery(f"unknown field {text[:80]!r} in {token[:80]!r}{near}")

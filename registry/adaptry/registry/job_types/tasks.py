@@ -228,7 +228,7 @@ def combine_methods() -> tuple[MethodChoice, ...]:
             inputs=method.inputs,
             uses_weights=method.uses_weights,
             parameters={
-                name: ParameterChoice(one.default, one.about, one.low, one.high, one.choices)
+                name: ParameterChoice(one.default, one.description, one.low, one.high, one.choices)
                 for name, one in method.parameters.items()
             },
         )
