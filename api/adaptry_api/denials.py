@@ -30,6 +30,7 @@ _REASON = "denied_because"  # in the state of a request
 _IS_HIDDEN = "denied_as_absent"
 _HIDDEN = "the adapter is private, so the answer was 404"
 _IS_DENIED = "denied_by_grant"
+_FORM_ACTION = "form_action"
 _DENIED = frozenset({401, 403})
 _SERVER = Identity("server")
 
@@ -39,6 +40,11 @@ def set_denial_reason(scope: Scope, error: AdaptryError) -> None:
     state = scope.setdefault("state", {})
     state[_REASON] = error.public_message
     state[_IS_HIDDEN] = isinstance(error, NotFound) and error.is_hidden
+
+
+def set_form_action(scope: Scope, action: str) -> None:
+    """Keeps which of a page's forms was sent, by its field `do`."""
+    scope.setdefault("state", {})[_FORM_ACTION] = action
 
 
 def mark_denied(scope: Scope, error: AdaptryError) -> None:
@@ -68,7 +74,8 @@ class DenialRecorder:
         if status == 401 and is_look and not any(name == b"authorization" for name, _ in scope["headers"]):
             return
         identity = state.get("identity") or ANONYMOUS
-        action = action_of(scope["method"], getattr(scope.get("route"), "path", ""))
+        path = getattr(scope.get("route"), "path", "")
+        action = action_of(scope["method"], path, state.get(_FORM_ACTION, ""))
         reason = _HIDDEN if status == 404 else str(state.get(_REASON, "the request was refused"))
         now = self._clock()
         with self._lock:

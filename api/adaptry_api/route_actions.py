@@ -18,6 +18,54 @@ _INBOXES = tuple(
     f"/api/datasets/{{namespace}}/{name}" for name in ("lm-eval-results", "lm-eval-results-private")
 )
 
+_SETTINGS = "/-/settings"
+_OF_NAMESPACE = f"{_SETTINGS}/namespaces/{{namespace}}"
+_OF_ADAPTER = f"{_SETTINGS}/adapters/{{namespace}}/{{name}}"
+_TOKENS = {"create": "token.create", "revoke": "token.revoke"}
+_PRINCIPALS = {
+    "create": "principal.create",
+    "disable": "principal.disable",
+    "enable": "principal.enable",
+}
+_POLICIES = {"set": "policy.set", "try": READ, "remove": "policy.remove"}
+_LIMITS = {"set": "quota.set", "remove": "quota.remove"}
+
+FORM_ACTIONS: Mapping[str, Mapping[str, str]] = {
+    "/-/combine": {"preview": "job.submit", "run": "job.submit"},
+    "/-/jobs/{id}": {"cancel": "job.cancel", "retry": "job.retry"},
+    f"{_SETTINGS}/tokens": _TOKENS,
+    f"{_SETTINGS}/users": {**_PRINCIPALS, "invite": "invitation.create"},
+    f"{_SETTINGS}/groups": {
+        "create": "group.create",
+        "delete": "group.delete",
+        "add": "group.add",
+        "remove": "group.remove",
+    },
+    f"{_SETTINGS}/issuers": {"add": "issuer.add", "remove": "issuer.remove"},
+    f"{_SETTINGS}/limits": _LIMITS,
+    f"{_OF_NAMESPACE}/limits": _LIMITS,
+    f"{_OF_NAMESPACE}/members": {
+        "set": "member.set",
+        "remove": "member.set",
+        "accountable": "member.account",
+        "grant": "grant.add",
+        "take-back": "grant.remove",
+    },
+    f"{_OF_NAMESPACE}/service-accounts": {
+        **_PRINCIPALS,
+        "create-token": "token.create",
+        "revoke": "token.revoke",
+    },
+    f"{_OF_NAMESPACE}/policies": _POLICIES,
+    f"{_OF_ADAPTER}/policies": _POLICIES,
+    f"{_OF_ADAPTER}/publishers": {"add": "publisher.add", "remove": "publisher.remove"},
+    f"{_OF_NAMESPACE}/webhooks": {"add": "webhook.add"},
+    f"{_OF_NAMESPACE}/webhooks/{{id}}": {
+        name: f"webhook.{name}" for name in ("enable", "disable", "test", "rotate", "redeliver", "remove")
+    },
+}
+"""The actions of pages whose forms name one in the field `do`."""
+
 ROUTE_ACTIONS: Mapping[str, str] = {
     "POST /api/v1/tokens": "token.create",
     "DELETE /api/v1/tokens/{id}": "token.revoke",
@@ -136,10 +184,14 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     f"POST {_MODEL}/super-squash/{{revision}}": "branch.squash",
     f"POST {_MODEL}/lfs-files/batch": READ,
     **{f"POST {one}/preupload/{{revision}}": READ for one in _INBOXES},
+    **{f"POST {one}/paths-info/{{revision}}": READ for one in _INBOXES},
     **{f"POST {one}/commit/{{revision}}": "results.keep" for one in _INBOXES},
+    **{f"POST {path}": READ for path in FORM_ACTIONS},
 }
 
 
-def action_of(method: str, path: str) -> str:
-    """The action of a route, by its template."""
+def action_of(method: str, path: str, form_action: str = "") -> str:
+    """The action of a route, by its template, and by the form's field `do` where a page has several forms."""
+    if method == "POST" and form_action in (actions := FORM_ACTIONS.get(path, {})):
+        return actions[form_action]
     return ROUTE_ACTIONS.get(f"{method} {path}", READ)

@@ -17,7 +17,8 @@ from adaptry.registry.audit_actions import ACTIONS
 from adaptry.registry.audit_log import AuditEntry, AuditFilter
 from adaptry.registry.records import AdapterEdit
 from adaptry_api.denials import MOST, MOST_OF_ONE, WINDOW, DenialRecorder
-from adaptry_api.route_actions import ROUTE_ACTIONS
+from adaptry_api.pages.settings.routes import SECTIONS
+from adaptry_api.route_actions import FORM_ACTIONS, ROUTE_ACTIONS
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
@@ -47,6 +48,23 @@ def test_every_changing_route_has_an_action() -> None:
     }
     assert set(ROUTE_ACTIONS) == changing
     assert set(ROUTE_ACTIONS.values()) <= set(ACTIONS)
+
+
+def test_every_form_of_a_page_has_an_action() -> None:
+    for section in SECTIONS:
+        assert set(section.actions) == set(FORM_ACTIONS.get(section.address, ())), section.address
+    assert {action for forms in FORM_ACTIONS.values() for action in forms.values()} <= {*ACTIONS}
+
+
+def test_a_denied_form_is_recorded_under_the_action_that_it_names(server: Server) -> None:
+    token = server.token("pia", "contributor", ("acme",))
+    body = b"do=set&who=pia&kind=principal&role=owner"
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+    answer = server.call("POST", "/-/settings/namespaces/acme/members", body, token=token, headers=headers)
+
+    assert answer.status == 403, answer.body
+    (entry,) = denied_by(server, "pia")
+    assert (entry.action, entry.what, entry.namespace) == ("member.set", "acme", "acme")
 
 
 def test_a_denied_change_is_recorded_with_its_reason_and_request(server: Server) -> None:

@@ -39,6 +39,7 @@ OPEN = {
     "/api/v1/invitations/accept",
     "/oauth/token",
     "/oauth/device",
+    "/api/validate-yaml",
     "/-/sign-in/provider",
     "/-/sign-in/provider/callback",
     "/-/sign-in",

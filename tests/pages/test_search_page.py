@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from bench.filled import fill
 from tests.pages.browser import Browser
 
 from adaptry.core.identity import LOCAL, Identity
@@ -17,12 +18,14 @@ from adaptry_api.pages.facet_counts import FacetCounter, count_facets
 from adaptry_api.pages.facets import completions
 from adaptry_api.testing import Server
 
+FILLED = Path(__file__).parents[2] / "bench" / "filled.py"
+
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
     """A registry with 1,200 versions, of which 240 have the tag `checked`."""
     url = f"sqlite:///{tmp_path_factory.mktemp('many') / 'catalog.db'}"
-    fill(url, 1_200)
+    runpy.run_path(str(FILLED))["fill"](url, 1_200)
     with LocalRegistry(RegistryContext(Catalog(url), MemoryBlobs())) as registry:
         yield registry
 

@@ -126,7 +126,7 @@ def test_an_error_is_beside_its_form_and_what_was_typed_is_kept(server: Server) 
         (f"{ACME}/policies", {"do": "set", "text": ""}, "write the policy"),
         (f"{ACME}/policies", {"do": "try", "version": "other/tone@1", "alias": "prod"}, "not in acme"),
         ("/-/settings/groups", {"do": "add", "group": "none", "principal": "root"}, "none"),
-        ("/-/settings/users", {"do": "disable", "name": "root"}, "administer"),
+        ("/-/settings/users", {"do": "disable", "name": "root"}, "administrator left"),
         ("/-/settings/users", {"do": "invite", "name": "a b", "hours": "2"}, "a b"),
         ("/-/settings/issuers", {"do": "add", "name": "x", "url": "http//", "kind": "github"}, "audience"),
     ],

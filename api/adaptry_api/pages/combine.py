@@ -23,7 +23,7 @@ from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.registry.job_types.tasks import combine_methods, parse_task
 from adaptry.registry.records import VersionDetail, VersionInfo
 from adaptry_api.auth_policy import VisitorsRegistry
-from adaptry_api.denials import set_denial_reason
+from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
 from adaptry_api.pages.combine_form import MOST, CombineForm, recipe_yaml
 from adaptry_api.pages.jobs import job_address
@@ -80,6 +80,7 @@ def show_combination(
 async def submit_combination(request: Request, registry: VisitorsRegistry) -> Response:
     """Submits the recipe that the address says, as a preview or to make it."""
     do = (await read_form(request)).get("do", "")
+    set_form_action(request.scope, do)
     return await to_thread.run_sync(_submit, request, registry, do)
 
 

@@ -18,7 +18,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobInfo, JobState, LogLine, RunnerInfo
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
-from adaptry_api.denials import set_denial_reason
+from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
 from adaptry_api.pages.live import LivePart, stream_part
 from adaptry_api.pages.rendering import render, wants_html
@@ -128,6 +128,7 @@ def show_job(request: Request, id: _Id, registry: VisitorsRegistry, identity: Vi
 async def change_job(request: Request, id: _Id, registry: VisitorsRegistry, identity: Visitor) -> Response:
     """Cancels or retries a job."""
     do = (await read_form(request)).get("do", "")
+    set_form_action(request.scope, do)
     return await to_thread.run_sync(_change, request, id, registry, identity, do)
 
 

@@ -104,8 +104,8 @@ def keep_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: 
 
 
 def end(catalog: Catalog, external: ExternalUser) -> None:
-    """The provider does not know the user any more: all their sessions end, and the tokens made in them; and
-    they leave the groups that they were in by its claims.
+    """The provider refused to confirm the user: ends all sessions, revokes the tokens created in them, and
+    removes the user from the groups that its claims gave.
     """
     now = datetime.now(UTC)
     with catalog.write() as tx:
@@ -114,7 +114,7 @@ def end(catalog: Catalog, external: ExternalUser) -> None:
         sign_ins.end(tx, external, now)
         principal = principals.by_key(tx, external.principal)
         _join_groups(tx, principal, (), now)
-        reason = {"because": "the identity provider does not know the user any more"}
+        reason = {"because": "the identity provider no longer confirms the user"}
         record(tx, "session.end", AuditTarget(principal.info.name), now, after=reason)
 
 

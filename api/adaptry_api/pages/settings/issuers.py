@@ -39,7 +39,7 @@ def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in cast(IssuersPage, value).issuers:
         if one.name == fields.get("name"):
             return Confirmation(
-                f"Remove the issuer {one.name}?", f"No ID token of {one.url} is accepted any more.", "Remove"
+                f"Remove the issuer {one.name}?", f"ID tokens of {one.url} are no longer accepted.", "Remove"
             )
     return None
 

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.registry.job_types.task import reason_of
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
-from adaptry_api.denials import set_denial_reason
+from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
 from adaptry_api.pages.rendering import render, wants_html
 from adaptry_api.pages.settings.navigation import sections_for
@@ -112,6 +112,7 @@ class Section:
     def act(self, request: Request, visit: Visit, fields: Fields) -> Response:
         """Does what a form says. Raises `Invalid` for an action that the section does not have."""
         do = fields.get("do", "")
+        set_form_action(request.scope, do)
         action = self.actions.get(do)
         if action is None:
             raise Invalid("the form names no action of this page; load the page again")
