@@ -146,6 +146,7 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
         "/like/{digest}": [Twin(str(base.id), other, {})],
         "{namespace}": [Twin("acme", "nope", {})],
         "{job}": [Twin(job, "job-0123456789abcdef", {})],
+        "/jobs/{id}": [Twin(job, "job-0123456789abcdef", {})],
         "{schedule}": [Twin("nightly", "weekly7", {})],
         "{worker}": [Twin("gpu-7", "gpu-8", {})],
         "{group}": [Twin("hidden", "absent", {})],

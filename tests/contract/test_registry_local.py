@@ -33,6 +33,7 @@ class TestOnPostgres(RegistryContract):
 
     @pytest.fixture
     def make_registry(self, postgres: PostgresServer) -> Iterator[MakeRegistry]:
-        registry = LocalRegistry(RegistryContext(Catalog(postgres.database()), MemoryBlobs()))
-        yield registry.on_behalf_of
-        registry.close()
+        with postgres.temporary_database() as url:
+            registry = LocalRegistry(RegistryContext(Catalog(url), MemoryBlobs()))
+            yield registry.on_behalf_of
+            registry.close()

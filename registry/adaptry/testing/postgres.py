@@ -92,6 +92,13 @@ class PostgresServer:
     def database(self) -> str:
         return self.url(self.create_migrated())
 
+    @contextmanager
+    def temporary_database(self) -> Iterator[str]:
+        """The same until the block ends: each takes 12 MB, and a suite uses hundreds."""
+        name = self.create_migrated()
+        yield self.url(name)
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
 
 @contextmanager
 def postgres_server(

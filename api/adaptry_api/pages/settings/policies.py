@@ -7,7 +7,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from adaptry.core.errors import Invalid
+from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import Ref
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.policies import PolicyInfo, PolicyRequest
@@ -39,6 +39,8 @@ class PoliciesPage(BaseModel):
 
 
 def _read(visit: Visit) -> PoliciesPage:
+    if visit.place.adapter is None and not visit.identity.may_in("read", visit.place.namespace):
+        raise NotFound(f"no namespace {visit.place.namespace}")
     scope, alias = visit.place.scope, visit.query.get("history", "")
     found = visit.registry.policies.list(scope)
     history = visit.registry.policies.history(scope, alias)[:_HISTORY] if alias else ()

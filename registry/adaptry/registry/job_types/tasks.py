@@ -118,7 +118,7 @@ class CombineTask(_FromSeveral):
 class PreviewTask(CombineTask):
     """`adaptry combine --dry-run`, and how the inputs agree; nothing is made."""
 
-    about: ClassVar[str] = "Find out what a combination would be: its plan, sign conflicts and overlaps."
+    summary: ClassVar[str] = "Find out what a combination would be: its plan, sign conflicts and overlaps."
 
 
 class ConvertTask(_FromOne):
@@ -141,7 +141,7 @@ class ExportTask(_FromOne):
 class EvaluateTask(EvaluationOptions, JobTask):
     """`adaptry eval` of a version whose base is stored: the results become evidence."""
 
-    about: ClassVar[str] = "Evaluate a version with lm-eval, and add the results to it as evidence."
+    summary: ClassVar[str] = "Evaluate a version with lm-eval, and add the results to it as evidence."
     ref: RefText
     base: BaseKey | None = None
 

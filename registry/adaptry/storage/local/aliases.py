@@ -19,7 +19,7 @@ from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide, is_rollback, write_decided
+from adaptry.storage.local.gates import Move, decide, is_rollback, read_decided, write_decided
 
 _INFO = TypeAdapter(AliasInfo)
 
@@ -43,8 +43,10 @@ class LocalAliases(Aliases):
         request: MoveRequest = AS_POLICIES_SAY,
     ) -> AliasInfo:
         parse_stored_alias(alias)
-        with self.context.catalog.read() as tx:
-            decide(self.context, tx, self._requested(tx, name, alias, to, request))
+        read_decided(
+            self.context,
+            lambda tx: decide(self.context, tx, self._requested(tx, name, alias, to, request)),
+        )
 
         def make(tx: Transaction) -> AliasInfo:
             move = self._requested(tx, name, alias, to, request)

@@ -9,6 +9,7 @@ outside.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -108,10 +109,23 @@ def write_decided(
 
     Raises `Unavailable` if what the conditions look at changes all the time.
     """
+    return _decided(context, lambda: context.write(is_durable=is_durable), action)
+
+
+def read_decided(context: RegistryContext, action: Callable[[Transaction], Result]) -> Result:
+    """The same in a transaction that only reads."""
+    return _decided(context, context.catalog.read, action)
+
+
+def _decided(
+    context: RegistryContext,
+    begin: Callable[[], AbstractContextManager[Transaction]],
+    action: Callable[[Transaction], Result],
+) -> Result:
     known: dict[Digest, PromotionDecision | AdaptryError] = {}
     for _ in range(_TRIES):
         try:
-            with context.write(is_durable=is_durable) as tx:
+            with begin() as tx:
                 tx.info[_KNOWN] = known
                 return action(tx)
         except _NotEvaluated as missing:

@@ -31,7 +31,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.policies import PolicyPlace, SeenPolicy
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide
+from adaptry.storage.local.gates import Move, decide, read_decided
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ class LocalPolicies(Policies):
         policy: str | None = None,
     ) -> PromotionDecision:
         parse_stored_alias(alias)
-        with self.context.catalog.read() as tx:
+
+        def decided(tx: Transaction) -> PromotionDecision:
             adapter = self.context.readable_adapter(tx, name)
             if condition is not None or policy is not None:
                 self.context.require("alias.move", name, alias=alias)
@@ -99,6 +100,8 @@ class LocalPolicies(Policies):
             move = Move(adapter, alias, target, found, by, MoveRequest(condition=condition), policy)
             decision = decide(self.context, tx, move)
             return decision or _without_conditions(move, self.context)
+
+        return read_decided(self.context, decided)
 
     def approve(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
         with self.context.write() as tx:

@@ -29,7 +29,7 @@ from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.catalog.workers import WorkerRecord
 from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide, obstacle, write_decided
+from adaptry.storage.local.gates import Move, decide, obstacle, read_decided, write_decided
 
 _EVENTS: Mapping[RolloutStage, str] = {
     "running": "rollout.advanced",
@@ -64,10 +64,13 @@ class LocalRollouts(Rollouts):
 
     def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         parse_stored_alias(alias)
-        with self.context.catalog.read() as tx:  # so that the transaction need not wait for the evaluation
+
+        def look(tx: Transaction) -> None:
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             decide(self.context, tx, self._move(tx, adapter, alias, target, self.context.identity.name))
+
+        read_decided(self.context, look)  # so that no other writer waits for the evaluation
 
         def begin(tx: Transaction) -> RolloutInfo:
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
