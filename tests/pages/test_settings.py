@@ -289,6 +289,34 @@ def test_a_confirmation_names_what_exists_and_nothing_else(team: Server) -> None
     assert f"Revoke the token {made['name']} of {made['principal']}?" in asked
 
 
+def test_a_confirmation_does_nothing_but_what_it_says(people: Server) -> None:
+    browser = Browser(people)
+    grant = "do=grant&permission=admin&resource=*&role=owner&id=1"
+    asked = browser.get(f"{MEMBERS}?{grant}&confirm=remove&who=tom&kind=principal")
+    assert _sent(asked.body.decode()) == {"do": "remove", "who": "tom", "kind": "principal"}
+    token = browser.get(f"{TOKENS}?format=json").json["tokens"][0]["id"]
+    asked = browser.get(f"{TOKENS}?do=create&name=x&days=30&confirm=revoke&id={token}")
+    assert _sent(asked.body.decode()) == {"do": "revoke", "id": str(token)}
+
+
+def test_a_confirmation_distinguishes_a_user_and_a_group_of_one_name(people: Server) -> None:
+    browser, registry = Browser(people), people.registry()
+    registry.principals.create_group("tom")
+    registry.grants.set_member("acme", MemberChange(group="tom", role="viewer"))
+    for kind, what in (("principal", "Remove tom from"), ("group", "Remove group tom from")):
+        asked = browser.get(f"{MEMBERS}?confirm=remove&who=tom&kind={kind}").body.decode()
+        assert what in asked
+        assert _sent(asked) == {"do": "remove", "who": "tom", "kind": kind}
+    assert "<dialog class" not in browser.get(f"{MEMBERS}?confirm=remove&who=mia&kind=group").body.decode()
+
+
+def _sent(page: str) -> dict[str, str]:
+    """What the form of the page's dialog sends, of several values of a field the first."""
+    dialog = page.partition("<dialog class")[2].partition("</dialog>")[0]
+    found = re.findall(r'<(?:input|button)[^>]* name="([^"]+)" value="([^"]*)"', dialog)
+    return dict(reversed(found))
+
+
 @pytest.mark.slow
 def test_a_webhook_is_added_tested_and_its_message_sent_again(start: Callable[..., Server]) -> None:
     server = start(allow_outgoing=("127.0.0.0/8",))

@@ -20,6 +20,7 @@ from adaptry import open_dir
 from adaptry.core.errors import CheckFailed, Conflict, CorruptData, InvalidBackup, NotFound, Unauthenticated
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
+from adaptry.registry.access import InvitationRequest
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.registry.webhooks import WebhookRequest
 from adaptry.storage.backup import create, restore
@@ -27,6 +28,7 @@ from adaptry.storage.backup.restoration import check
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import open_local
+from adaptry.storage.invitations import accept
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.maintenance.integrity import verify
@@ -285,16 +287,18 @@ def test_tokens_are_revoked_and_webhooks_disabled_unless_they_are_kept(folder: P
     with closing(filled(folder, tmp_path)) as registry:
         registry.webhooks.add(WebhookRequest(namespace="acme", url="https://ci.example.com/hook"))
         secret = create_token(registry.catalog, "ada", "writer", ("acme",), None)
+        code = registry.principals.invite(InvitationRequest(name="ada")).code
         create(registry, tmp_path / "backups")
     restore(tmp_path / "backups", tmp_path / "kept", keep_tokens=True)
     restore(tmp_path / "backups", tmp_path / "revoked")
     with closing(Catalog.open(tmp_path / "kept" / "catalog.sqlite")) as catalog:
         assert identify(catalog, secret).name == "ada"
-    with (
-        closing(Catalog.open(tmp_path / "revoked" / "catalog.sqlite")) as catalog,
-        pytest.raises(Unauthenticated),
-    ):
-        identify(catalog, secret)
+        assert accept(catalog, code, "first").principal == "ada"
+    with closing(Catalog.open(tmp_path / "revoked" / "catalog.sqlite")) as catalog:
+        with pytest.raises(Unauthenticated):
+            identify(catalog, secret)
+        with pytest.raises(Unauthenticated):
+            accept(catalog, code, "first")
     for name, reason in (("kept", None), ("revoked", "the registry was restored from a backup")):
         with closing(open_local(tmp_path / name)) as opened:
             assert [one.disabled_reason for one in opened.webhooks.list()] == [reason]

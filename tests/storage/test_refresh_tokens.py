@@ -11,7 +11,7 @@ import pytest
 
 from adaptry.core.errors import Busy, Unauthenticated, Unavailable
 from adaptry.storage import device_sign_ins, sign_ins, tokens
-from adaptry.storage.catalog import principals
+from adaptry.storage.catalog import epochs, principals
 from adaptry.storage.catalog import tokens as kept
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.refresh_tokens import (
@@ -42,15 +42,22 @@ def approved(
     catalog: Catalog, until: datetime | None = None, external: int | None = None, user: str = "ann"
 ) -> ProgramTokens:
     """The tokens of a program that `user` approved with a token that is valid until then."""
+    found = device_sign_ins.poll(catalog, approved_and_waiting(catalog, until, external, user), NOW)
+    assert isinstance(found, ProgramTokens)
+    return found
+
+
+def approved_and_waiting(
+    catalog: Catalog, until: datetime | None = None, external: int | None = None, user: str = "ann"
+) -> str:
+    """The device code of such a program, which has not fetched its tokens yet."""
     with catalog.write() as tx:
         ann = principals.find(tx, user) or principals.insert(tx, "user", user, None, NOW, "root")
         name = secrets.token_hex(4)
         web = tokens.issue(tx, ann, name, None, until, "root", external=external).secret
     codes = device_sign_ins.begin(catalog, CLIENT, NOW)
     device_sign_ins.decide(catalog, tokens.identify(catalog, web), codes.user_code, True, NOW)
-    found = device_sign_ins.poll(catalog, codes.device_code, NOW)
-    assert isinstance(found, ProgramTokens)
-    return found
+    return codes.device_code
 
 
 def works(catalog: Catalog, secret: str) -> bool:
@@ -134,6 +141,50 @@ def test_revoking_one_program_leaves_the_others(catalog: Catalog) -> None:
     laptop, desktop = approved(catalog), approved(catalog)
     tokens.revoke_token(catalog, laptop.access.id)
     assert works(catalog, refresh(catalog, desktop.refresh_token, CLIENT, NOW).access.secret)
+
+
+def test_a_reported_refresh_token_ends_its_sign_in_and_no_other(catalog: Catalog) -> None:
+    leaked, other = approved(catalog), approved(catalog)
+    following = refresh(catalog, leaked.refresh_token, CLIENT, NOW)
+    tokens.revoke_own_token(catalog, leaked.refresh_token)
+    for one in (leaked, following):
+        assert not works(catalog, one.access.secret)
+        with pytest.raises(Unauthenticated, match="unknown, expired or revoked"):
+            refresh(catalog, one.refresh_token, CLIENT, NOW)
+    assert works(catalog, refresh(catalog, other.refresh_token, CLIENT, NOW).access.secret)
+
+
+def test_a_restore_that_revokes_tokens_signs_programs_out(catalog: Catalog) -> None:
+    signed_in, waiting = approved(catalog), approved_and_waiting(catalog)
+    with catalog.write() as tx:
+        epochs.begin(tx, NOW, keep_tokens=False)
+    assert not works(catalog, signed_in.access.secret)
+    with pytest.raises(Unauthenticated, match="unknown, expired or revoked"):
+        refresh(catalog, signed_in.refresh_token, CLIENT, NOW)
+    assert device_sign_ins.poll(catalog, waiting, NOW) == "expired_token"
+
+
+def test_a_restore_that_keeps_tokens_leaves_programs_signed_in(catalog: Catalog) -> None:
+    signed_in, waiting = approved(catalog), approved_and_waiting(catalog)
+    with catalog.write() as tx:
+        epochs.begin(tx, NOW, keep_tokens=True)
+    assert works(catalog, refresh(catalog, signed_in.refresh_token, CLIENT, NOW).access.secret)
+    assert isinstance(device_sign_ins.poll(catalog, waiting, NOW), ProgramTokens)
+
+
+def test_a_revoked_access_token_is_not_refreshed(catalog: Catalog) -> None:
+    first = approved(catalog)
+    with catalog.write() as tx:
+        kept.revoke_alone(tx, first.access.id, NOW)
+    with pytest.raises(Unauthenticated, match="unknown, expired or revoked"):
+        refresh(catalog, first.refresh_token, CLIENT, NOW)
+
+
+def test_a_repeated_exchange_leaves_the_users_other_programs_waiting(catalog: Catalog) -> None:
+    first, waiting = approved(catalog), approved_and_waiting(catalog)
+    for _ in range(2):
+        refresh(catalog, first.refresh_token, CLIENT, NOW)
+    assert isinstance(device_sign_ins.poll(catalog, waiting, NOW), ProgramTokens)
 
 
 def test_a_disabled_user_gets_no_token_and_the_old_one_is_not_used_up(catalog: Catalog) -> None:

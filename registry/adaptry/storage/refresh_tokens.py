@@ -90,6 +90,8 @@ def refresh(catalog: Catalog, secret: str, client_id: str, now: datetime | None 
 
 def _require_valid(tx: Transaction, found: kept.RefreshToken, owner: TokenRecord, now: datetime) -> None:
     """Raises `Unauthenticated`, `Unavailable` or `Busy`, all without consequences for the refresh token."""
+    if owner.info.revoked_at is not None:
+        raise Unauthenticated(_REFUSED)
     if owner.is_disabled:
         raise Unauthenticated(f"{owner.info.principal} is disabled; ask an administrator")
     if owner.external is not None and not tokens.is_confirmed(owner.confirmed_at, now):

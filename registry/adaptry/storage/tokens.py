@@ -28,7 +28,7 @@ from adaptry.core.access.roles import ROLES
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unauthenticated
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.registry.access import PrincipalKind, TokenInfo
-from adaptry.storage.catalog import grants, principals
+from adaptry.storage.catalog import grants, principals, refresh_tokens
 from adaptry.storage.catalog import tokens as kept
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
@@ -265,10 +265,15 @@ def revoke_token(catalog: Catalog, id: int) -> None:
 
 
 def revoke_own_token(catalog: Catalog, secret: str) -> None:
-    """Revokes a leaked token; does nothing if the text is not a token."""
+    """Revokes a leaked token, or the program's sign-in to which a leaked refresh token belongs; does nothing
+    if the text is neither.
+    """
+    digest = hash_token(secret)
     with catalog.write() as tx:
-        token = kept.find(tx, hash_token(secret))
-        kept.revoke(tx, token.info.id if token else 0, datetime.now(UTC))
+        if (token := kept.find(tx, digest)) is not None:
+            kept.revoke(tx, token.info.id, datetime.now(UTC))
+        elif (refresh := refresh_tokens.find(tx, digest)) is not None:
+            kept.revoke(tx, refresh.token, datetime.now(UTC))
 
 
 def list_tokens(catalog: Catalog) -> tuple[TokenInfo, ...]:

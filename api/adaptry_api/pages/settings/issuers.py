@@ -38,9 +38,8 @@ def _remove(visit: Visit, fields: Fields) -> None:
 def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in cast(IssuersPage, value).issuers:
         if one.name == fields.get("name"):
-            return Confirmation(
-                f"Remove the issuer {one.name}?", f"ID tokens of {one.url} are no longer accepted.", "Remove"
-            )
+            text = f"ID tokens of {one.url} are no longer accepted."
+            return Confirmation(f"Remove the issuer {one.name}?", text, "Remove", {"name": one.name})
     return None
 
 

@@ -63,6 +63,7 @@ def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
                 f"Remove the limits of {what}?",
                 "Those that every name of the scope has apply instead.",
                 "Remove",
+                {"scope": one.scope, "name": one.name},
             )
     return None
 

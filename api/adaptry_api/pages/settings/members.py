@@ -77,9 +77,11 @@ def _take_back(visit: Visit, fields: Fields) -> None:
 def _confirm_removing(value: BaseModel, fields: Fields) -> Confirmation | None:
     page = cast(MembersPage, value)
     for one in page.members.members:
-        if fields.get("who") == (one.principal or one.group):
+        kind, who = ("group", one.group) if one.group else ("principal", one.principal)
+        if who and (fields.get("kind", "principal"), fields.get("who")) == (kind, who):
             text = f"The role {one.permission} in all of {page.members.namespace} ends within five seconds."
-            return Confirmation(f"Remove {receiver_of(one)} from the members?", text, "Remove the member")
+            title, sent = f"Remove {receiver_of(one)} from the members?", {"kind": kind, "who": who}
+            return Confirmation(title, text, "Remove the member", sent)
     return None
 
 
@@ -87,7 +89,8 @@ def _confirm_taking_back(value: BaseModel, fields: Fields) -> Confirmation | Non
     for one in cast(MembersPage, value).grants:
         if str(one.id) == fields.get("id"):
             text = f"{receiver_of(one)} has {one.permission} on {one.resource} until then."
-            return Confirmation("Take back this grant?", text, "Take back the grant")
+            sent = {"id": str(one.id)}
+            return Confirmation("Take back this grant?", text, "Take back the grant", sent)
     return None
 
 

@@ -68,7 +68,8 @@ def _confirm_disabling(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in cast(UsersPage, value).principals:
         if one.name == fields.get("name") and one.disabled_at is None:
             text = "All of their tokens are refused within five seconds, until they are enabled again."
-            return Confirmation(f"Disable {one.name}?", text, f"Disable the {one.kind}")
+            sent = {"name": one.name}
+            return Confirmation(f"Disable {one.name}?", text, f"Disable the {one.kind}", sent)
     return None
 
 
@@ -108,7 +109,8 @@ def _confirm_deleting(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in cast(GroupsPage, value).groups:
         if one.name == fields.get("group"):
             text = "Everything that is granted to the group ends too. Its members stay users."
-            return Confirmation(f"Delete the group {one.name}?", text, "Delete the group")
+            sent = {"group": one.name}
+            return Confirmation(f"Delete the group {one.name}?", text, "Delete the group", sent)
     return None
 
 

@@ -85,9 +85,8 @@ def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in page.policies:
         if one.scope == page.scope and one.alias == fields.get("alias"):
             text = "The alias moves without its conditions from then on. Its versions stay in the history."
-            return Confirmation(
-                f"Remove the policy of {one.scope} for {one.alias}?", text, "Remove the policy"
-            )
+            title = f"Remove the policy of {one.scope} for {one.alias}?"
+            return Confirmation(title, text, "Remove the policy", {"alias": one.alias})
     return None
 
 

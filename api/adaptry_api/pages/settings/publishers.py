@@ -50,10 +50,11 @@ def _remove(visit: Visit, fields: Fields) -> None:
 def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in cast(PublishersPage, value).publishers:
         if str(one.id) == fields.get("id"):
-            text = f"Jobs of {one.workflow} in the project {one.project_id} can no longer push here. Tokens"
-            return Confirmation(
-                "Remove this publisher?", f"{text} that they hold are refused within five seconds.", "Remove"
+            text = (
+                f"Jobs of {one.workflow} in the project {one.project_id} can no longer push here. Tokens that"
+                " they hold are refused within five seconds."
             )
+            return Confirmation("Remove this publisher?", text, "Remove", {"id": str(one.id)})
     return None
 
 

@@ -43,11 +43,15 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """The dialog before an action: a question, what follows from it, and the word on the button."""
+    """The dialog before an action: a question, what follows from it, and the word on the button.
+
+    Its form sends `fields`: only what the dialog names, since anybody may have written the address.
+    """
 
     title: str
     text: str
     button: str
+    fields: Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +141,7 @@ class Section:
         found = confirm(value, visit.query) if confirm else None
         if found is None:
             return None
-        fields = {name: text for name, text in visit.query.items() if name not in ("confirm", "format")}
-        return {"dialog": found, "do": do, "fields": fields}
+        return {"dialog": found, "do": do}
 
 
 def add_sections(router: APIRouter, sections: Iterable[Section]) -> None:

@@ -72,7 +72,8 @@ def _confirm_disabling(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in cast(ServiceAccountsPage, value).accounts:
         if one.name == fields.get("account") and one.disabled_at is None:
             text = "Its tokens are refused within five seconds, until it is enabled again."
-            return Confirmation(f"Disable {one.name}?", text, "Disable the account")
+            sent = {"account": one.name}
+            return Confirmation(f"Disable {one.name}?", text, "Disable the account", sent)
     return None
 
 

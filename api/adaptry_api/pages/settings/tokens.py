@@ -61,7 +61,8 @@ def confirm_revoking(tokens: Iterable[TokenInfo], fields: Fields) -> Confirmatio
                 f"It ends in {one.last_four}. Programs and browser sessions that use it are refused within"
                 " five seconds. This cannot be undone."
             )
-            return Confirmation(f"Revoke the token {one.name} of {one.principal}?", text, "Revoke the token")
+            title = f"Revoke the token {one.name} of {one.principal}?"
+            return Confirmation(title, text, "Revoke the token", {"id": str(one.id)})
     return None
 
 

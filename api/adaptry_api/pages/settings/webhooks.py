@@ -110,6 +110,7 @@ def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
         f"Remove the webhook {page.webhook.id}?",
         f"Nothing more is sent to {page.webhook.url}, and the log of its deliveries is deleted.",
         "Remove the webhook",
+        {},
     )
 
 

@@ -20,8 +20,11 @@ from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
     AuditStateRow,
+    DeviceSignInRow,
     EpochRow,
     EventRow,
+    InvitationRow,
+    RefreshTokenRow,
     RolloutRow,
     TokenRow,
     UploadRow,
@@ -70,9 +73,9 @@ def begin(
     """Begins a new epoch: generations above `above`, events after `after_event`, and `skip` skipped numbers
     of each adapter.
 
-    Unless `keep_tokens`, tokens are revoked and webhooks disabled: the original may still be running, and a
-    copy must not send messages in its name. Open uploads are dropped, since backups do not contain their
-    bytes.
+    Unless `keep_tokens`, tokens are revoked, programs are signed out, invitations end, and webhooks are
+    disabled: the original may still be running, and a copy must not send messages in its name. Open uploads
+    are dropped, since backups do not contain their bytes.
     """
     was = current(tx)
     # By the clock, since the same backup may be restored twice: the floor is above the old generations as
@@ -91,6 +94,9 @@ def begin(
     _skip_events(tx, max(after_event, tx.exec(select(func.max(EventRow.seq))).one() or 0) + _EVENTS)
     if not keep_tokens:
         tx.execute(update(TokenRow).where(col(TokenRow.revoked_at).is_(None)).values(revoked_at=now))
+        tx.execute(delete(RefreshTokenRow))
+        tx.execute(delete(DeviceSignInRow))
+        tx.execute(update(InvitationRow).where(col(InvitationRow.ended_at).is_(None)).values(ended_at=now))
         restored = {"disabled_at": now, "disabled_reason": "the registry was restored from a backup"}
         tx.execute(update(WebhookRow).where(col(WebhookRow.disabled_at).is_(None)).values(restored))
     tx.execute(delete(UploadRow).where(col(UploadRow.is_finished).is_(False)))

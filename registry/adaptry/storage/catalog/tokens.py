@@ -117,13 +117,22 @@ def names(tx: Transaction, principal: int) -> frozenset[str]:
 
 def revoke(tx: Transaction, id: int, at: datetime) -> bool:
     """Revokes a token, and every other token of a program that refreshes it; returns whether it existed and
-    was valid.
+    was valid. Programs that wait, although the token's user approved them, get nothing.
     """
     others = refresh_tokens.remove_family_of(tx, id) - {id}
     is_revoked = revoke_alone(tx, id, at)
     for other in sorted(others):
         revoke_alone(tx, other, at)
+    if is_revoked or others:
+        _end_approvals(tx, id)
     return is_revoked
+
+
+def _end_approvals(tx: Transaction, id: int) -> None:
+    """Whoever had the token may have approved a program with it; nobody approves one with a session's."""
+    found = by_id(tx, id)
+    if found is not None and found.info.kind != "ses":
+        tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.principal_id) == found.principal))
 
 
 def revoke_alone(tx: Transaction, id: int, at: datetime) -> bool:
@@ -133,8 +142,6 @@ def revoke_alone(tx: Transaction, id: int, at: datetime) -> bool:
         return False
     tx.execute(update(TokenRow).where(col(TokenRow.id) == id).values(revoked_at=at))
     owner = tx.get_one(PrincipalRow, found.principal)
-    if found.info.kind != "ses":  # its owner, or a thief, may have approved a program with it
-        tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.principal_id) == found.principal))
     was = {"token": id, "name": found.info.name, "expires_at": found.info.expires_at}
     record(tx, "token.revoke", AuditTarget(owner.name, owner.namespace), at, before=was)
     return True
