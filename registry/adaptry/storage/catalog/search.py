@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from adaptry.core import query
 from adaptry.core.errors import Invalid, InvalidQuery
@@ -26,9 +27,10 @@ from adaptry.registry.sort_keys import parse_search_sort
 from adaptry.storage.catalog import search_places
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.conditions import search_conditions
+from adaptry.storage.catalog.cursor_seal import CursorSeal
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.search_condition import SearchCondition
-from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.search_places import Ordering, Place, SealMaker
 from adaptry.storage.catalog.search_plan import few_versions, matching, walk_of
 from adaptry.storage.catalog.search_walks import Walk
 from adaptry.storage.catalog.version_info import by_keys
@@ -74,7 +76,8 @@ def search(
     excluded). Raises `InvalidQuery`, `Invalid` for an unknown order.
     """
     ordering = Ordering(parse_search_sort(request.sort), request.reverse)
-    after, began = _after(request, ordering)
+    seal = None if scope.namespaces is None else partial(CursorSeal, tx)
+    after, began = _after(request, ordering, seal)
     parsed = query.parse(request.text, began or now)
     fits = _fits_of(parsed)
     if fits and verdicts is None:
@@ -91,15 +94,17 @@ def search(
     moment = (began or now) if parsed.is_relative else None
     return Page[VersionInfo](
         items=by_keys(tx, [place.key for place in shown]),
-        next=search_places.encode(next, moment, request.about) if next else None,
+        next=search_places.encode(next, moment, request.about, seal) if next else None,
     )
 
 
-def _after(request: SearchRequest, ordering: Ordering) -> tuple[Place | None, datetime | None]:
+def _after(
+    request: SearchRequest, ordering: Ordering, seal: SealMaker | None
+) -> tuple[Place | None, datetime | None]:
     if request.cursor is None:
         return None, None
     try:
-        return search_places.decode(request.cursor, ordering, request.about)
+        return search_places.decode(request.cursor, ordering, request.about, seal)
     except Invalid as error:
         raise InvalidQuery(error.message) from None
 

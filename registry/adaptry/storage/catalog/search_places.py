@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,9 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
 from adaptry.registry.sort_keys import SearchOrder
 from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.cursor_seal import CursorSeal
 
+SealMaker = Callable[[], CursorSeal]
 _KINDS = {
     **dict.fromkeys(("rank", "downloads"), "integer"),
     "size": "long",
@@ -74,18 +76,25 @@ class Ordering:
         return ordered[ordered.index(place) + 1 :]
 
 
-def encode(place: Place, now: datetime | None, about: str) -> str:
-    """The cursor of a place. `now`: the moment that the first page counted from, if the query does."""
+def encode(place: Place, now: datetime | None, about: str, seal: SealMaker | None = None) -> str:
+    """The cursor of a place. `now`: the moment that the first page counted from, if the query does. With a
+    seal, nothing but the key of a version can be read from it.
+    """
     if place == Place(place.key) and now is None:
         return cursors.encode(place.key, about)
     value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
     said = [place.key, value, place.name, place.number, now.isoformat() if now else None]
-    return cursors.encode(json.dumps(said, separators=(",", ":")), about)
+    text = json.dumps(said, separators=(",", ":"))
+    return cursors.encode(seal().seal(text, about) if seal else text, about)
 
 
-def decode(cursor: str, ordering: Ordering, about: str) -> tuple[Place, datetime | None]:
+def decode(
+    cursor: str, ordering: Ordering, about: str, seal: SealMaker | None = None
+) -> tuple[Place, datetime | None]:
     """Raises `Invalid` for a text that is not a cursor of this search."""
     text = cursors.decode(cursor, about)
+    if seal and not text.isdecimal():
+        text = seal().open(text, about)
     if not text.startswith("["):
         key = cursors.decode_number(cursor, about)
         assert key is not None

@@ -1,0 +1,48 @@
+"""Seals positions of a search for readers who may not see every version.
+
+A page of a search may end at a version that was not tested yet, so its position in an order, such as the
+value of a metric, can be of a version that the reader may not see. Nor may a reader make a position up, and
+learn from where the search goes on. AES-SIV (RFC 5297) by a key of the catalog, so that every server process
+opens what another has sealed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+
+from adaptry.core.errors import MissingDependency
+from adaptry.storage.catalog import cursors, epochs
+from adaptry.storage.catalog.database import Transaction
+
+_MARK = "~"
+
+
+class CursorSeal:
+    """`about` identifies the search: a position of one search cannot be opened in another."""
+
+    def __init__(self, tx: Transaction) -> None:
+        """Raises `MissingDependency` without the package cryptography, which the extra `server` has."""
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+        except ImportError:
+            raise MissingDependency(
+                "searching with limited rights needs the package cryptography: pip install 'adaptry[server]'"
+            ) from None
+        secret = bytes.fromhex(epochs.current(tx).secret)
+        self._cipher = AESSIV(hashlib.blake2b(b"search cursors", key=secret, digest_size=64).digest())
+
+    def seal(self, text: str, about: str) -> str:
+        sealed = self._cipher.encrypt(text.encode(), [about.encode("utf-8", "surrogatepass")])
+        return _MARK + base64.urlsafe_b64encode(sealed).decode()
+
+    def open(self, text: str, about: str) -> str:
+        """Raises `Invalid` for a text that was not sealed here for this search."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            sealed = base64.b64decode(text.removeprefix(_MARK), altchars=b"-_", validate=True)
+            return self._cipher.decrypt(sealed, [about.encode("utf-8", "surrogatepass")]).decode()
+        except (binascii.Error, ValueError, InvalidTag):
+            raise cursors.foreign() from None
