@@ -53,7 +53,7 @@ def test_what_lm_eval_pushes_becomes_evidence_and_can_be_read_back(server: Serve
         f"{flat}/samples_gsm8k_{TIME}.jsonl",
     ]
     assert read == model
-    assert "left out: notes.txt (only results" in said
+    assert "/notes.txt (only results" in said
     found = server.registry().evidence.list(Ref.parse(TONE), task="gsm8k").items
     assert [one.samples is not None for one in found] == [True, False]
     assert server.registry().inbox.list("acme").items == ()
