@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -18,7 +18,7 @@ from anyio import to_thread
 from fastapi import Depends, Query, Request, Response
 from starlette.responses import JSONResponse
 
-from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.core.errors import AdaptryError, Invalid, TooLarge
 from adaptry.core.evidence import lm_eval
 from adaptry.core.evidence.posted_file import MAX_RESULTS, MAX_SAMPLES
 from adaptry.registry.inbox import PostedFile
@@ -28,17 +28,21 @@ from adaptry_api.bodies import stream_body
 from adaptry_api.downloads import bytes_response
 from adaptry_api.hub.addresses import Path, origin
 from adaptry_api.hub.commit_ops import CommitHeader, InlineFile, read_operations
+from adaptry_api.hub.file_policy import shorten_names
 from adaptry_api.hub.info import repo_info_json
 from adaptry_api.hub.preupload import PreuploadRequest
 from adaptry_api.hub.refusals import HubNotFound, hub_router
 from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapshot
 from adaptry_api.hub.tree_entries import entries_at, folder_entries
 from adaptry_api.hub.uploads import content_length, require_length
-from adaptry_api.hub.warnings import add_warnings
+from adaptry_api.hub.warnings import add_warnings, left_out_warnings
 
 INBOXES = ("lm-eval-results", "lm-eval-results-private")
 MAX_BODY = 96 << 20
 """Bytes of a commit: several files, in base64."""
+MAX_FILES = 64
+"""Files of results in a commit. Each is parsed in a child process."""
+_MOST_REASONS = 4
 _CARD = "README.md"
 _NEVER = datetime(2026, 1, 1, tzinfo=UTC)
 ROUTES = hub_router()
@@ -95,7 +99,7 @@ def preupload(registry: CallersRegistry, namespace: Namespace, body: PreuploadRe
         known = there.get(_listed(file.path))
         answers.append(entry | ({"oid": known} if known else {}))
     response = JSONResponse({"files": answers})
-    add_warnings(response, "left-out", [f"{path}: {why}" for path, why in refused.items()])
+    add_warnings(response, "left-out", left_out_warnings(refused))
     return response
 
 
@@ -111,13 +115,12 @@ async def commit(
 
     async with app_state_of(request).uploads.slot((namespace,)) as threads:
         posted = await stream_body(request, take, threads, None)
-    kept = [f"{file.path} is kept apart: {file.reason}" for file in posted if file.reason]
     found = "".join(str(file.file) for file in posted).encode()
     id = hashlib.sha1(found, usedforsecurity=False).hexdigest()
     repository = str(request.scope["path"]).removeprefix("/api").rpartition("/commit/")[0]
     url = f"{origin(request)}{repository}/commit/{id}"
     response = JSONResponse({"success": True, "commitOid": id, "commitUrl": url, "hookOutput": ""})
-    add_warnings(response, "kept-apart", kept)
+    add_warnings(response, "kept-apart", _kept_warnings(posted))
     return response
 
 
@@ -195,8 +198,31 @@ def _refusal(path: str, size: int) -> str | None:
     return None
 
 
+def _kept_warnings(posted: Iterable[PostedFile]) -> list[str]:
+    """A text for each reason. The last of many counts the others, because clients and proxies take few
+    headers.
+    """
+    kept: dict[str, list[str]] = {}
+    for file in posted:
+        if file.reason:
+            kept.setdefault(file.reason, []).append(file.path)
+    texts = [
+        f"{shorten_names(paths)} {'is' if len(paths) == 1 else 'are'} kept apart: {reason}"
+        for reason, paths in kept.items()
+    ]
+    more = sum(map(len, list(kept.values())[_MOST_REASONS:]))
+    others = (
+        [f"{more} more files are kept apart for other reasons; see adaptry evidence inbox"] if more else []
+    )
+    return texts[:_MOST_REASONS] + others
+
+
 def _posted(registry: Registry, namespace: str, operations: Iterator[object]) -> Iterator[PostedFile]:
-    """Posts the files of a commit, results before samples."""
+    """Posts the files of a commit, results before samples.
+
+    Raises `Invalid` and `TooLarge` before any is posted, if the commit itself cannot be taken.
+    """
+    results: list[InlineFile] = []
     samples: list[InlineFile] = []
     for operation in operations:
         match operation:
@@ -207,8 +233,13 @@ def _posted(registry: Registry, namespace: str, operations: Iterator[object]) ->
             case InlineFile(path=path) if lm_eval.samples_of(path.rpartition("/")[2]):
                 samples.append(operation)
             case InlineFile():
-                yield registry.inbox.post(namespace, operation.path, operation.data)
+                results.append(operation)
             case _:
                 raise Invalid("this data set takes files of results in a commit, and nothing else")
-    for one in samples:
+        if len(results) + len(samples) > MAX_FILES:
+            raise TooLarge(
+                f"a commit to this data set has at most {MAX_FILES} files of results; pass an empty folder to"
+                " lm-eval (--output_path), or make several commits"
+            )
+    for one in (*results, *samples):
         yield registry.inbox.post(namespace, one.path, one.data)

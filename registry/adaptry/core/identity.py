@@ -92,6 +92,17 @@ class Identity:
         return any(self.has_namespace(owner) for owner in owners)
 
     @property
+    def is_anonymous(self) -> bool:
+        """Whether it is nobody's: neither a stored principal nor anybody with a grant."""
+        return self.principal is None and not self.grants
+
+    def within_limit(self, action: Action, namespace: str) -> frozenset[str]:
+        """The names in the namespace, as in `Resource.names`, on which the token's limit allows the action,
+        whatever the grants allow.
+        """
+        return frozenset((ALL_NAMES,)) if self.limit is None else self.limit.names_in(action, namespace)
+
+    @property
     def is_member(self) -> bool:
         """Whether they may read anything that is not public."""
         return bool(self._reading) and bool(self.limit is None or self.limit.resources != ())

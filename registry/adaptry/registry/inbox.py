@@ -77,7 +77,8 @@ class KeptResults(Value):
 
 class Inbox(ABC):
     """Posted results. Those that are kept apart are visible to who posted them, and to holders of
-    `evidence.add` in the whole namespace; for others they do not exist.
+    `evidence.add` in the whole namespace; for others they do not exist. A token with a limit sees what was
+    posted in a namespace, or of an adapter in it, within its limit. Anonymous callers post and see nothing.
     """
 
     @abstractmethod
@@ -85,9 +86,10 @@ class Inbox(ABC):
         """Adds a file of results, or of samples of results that the caller posted before, to the version
         that it states, or keeps it apart. The same file again changes nothing.
 
-        Raises `Invalid`, `Conflict` for samples without results, `NotFound` if it cannot be attached and the
-        caller may read neither the namespace nor the adapter that it names, and `QuotaExceeded` if too much
-        is kept apart there.
+        Raises `Unauthenticated` for anonymous callers, `Invalid`, `Conflict` for samples without results or
+        whose results became evidence to which the caller may add no longer, `NotFound` if it cannot be
+        attached and the caller may read neither the namespace nor the adapter that it names, and
+        `QuotaExceeded` if too much is kept apart there.
         """
 
     @abstractmethod
@@ -118,4 +120,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def discard(self, id: int) -> None:
-        """Deletes results that are kept apart, and their samples. Raises `NotFound`."""
+        """Deletes results that are kept apart, and their samples.
+
+        Raises `NotFound`, and `PermissionDenied` if the caller's token has a limit without `evidence.add`.
+        """

@@ -11,7 +11,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.testing.contract.inbox import DOCUMENTS, TIME, lm_eval_results
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.testing import Server
+from adaptry_api.testing import RawResponse, Server
 
 from .clients import run_client
 from .pushed import TONE, lines
@@ -53,7 +53,7 @@ def test_what_lm_eval_pushes_becomes_evidence_and_can_be_read_back(server: Serve
         f"{flat}/samples_gsm8k_{TIME}.jsonl",
     ]
     assert read == model
-    assert "notes.txt: only results" in said
+    assert "/notes.txt (only results" in said
     found = server.registry().evidence.list(Ref.parse(TONE), task="gsm8k").items
     assert [one.samples is not None for one in found] == [True, False]
     assert server.registry().inbox.list("acme").items == ()
@@ -99,6 +99,43 @@ def test_a_commit_takes_nothing_but_results(server: Server) -> None:
         answer = server.call("POST", commit, body, headers=ndjson)
         assert answer.status in (400, 409), answer.body
     assert server.registry().inbox.posted("acme") == ()
+
+
+def test_many_files_with_one_reason_are_one_warning(server: Server) -> None:
+    files = [{"path": f"out/notes-{at}.txt", "size": 1} for at in range(256)]
+    answer = server.call("POST", f"/api/datasets/{INBOX}/preupload/main", {"files": files})
+    assert all(one["shouldIgnore"] for one in answer.json["files"])
+    assert "out/notes-0.txt" in (said := answer.headers["X-HF-Warning"])
+    assert "more (only results" in said
+
+
+def test_a_commit_of_many_files_is_answered_with_few_warnings(server: Server) -> None:
+    models = ["./out"] * 3 + [f"acme/none-{at}@{'0' * 64}" for at in range(9)]
+    body = lines({f"{at}/results_{TIME}.json": _results(model, at) for at, model in enumerate(models)})
+    answer = _commit(server, body)
+    assert answer.status == 200
+    said = answer.headers.get_all("X-HF-Warning", [])
+    assert len(said) == 5
+    assert f"0/results_{TIME}.json, 1/results_{TIME}.json" in said[0]
+    assert "are kept apart: the file does not state" in said[0]
+    assert "6 more files are kept apart for other reasons" in said[-1]
+
+
+def test_a_commit_of_too_many_files_posts_none(server: Server) -> None:
+    body = lines({f"{at}/results_{TIME}.json": _results("./out", at) for at in range(65)})
+    answer = _commit(server, body)
+    assert answer.status == 413
+    assert b"at most 64 files of results" in answer.body
+    assert server.registry().inbox.posted("acme") == ()
+
+
+def _results(model: str, at: int) -> bytes:
+    return lm_eval_results(model, value=at / 128)
+
+
+def _commit(server: Server, body: bytes) -> RawResponse:
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    return server.call("POST", f"/api/datasets/{INBOX}/commit/main", body, headers=ndjson)
 
 
 def test_no_other_data_set_exists(server: Server) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from adaptry.core.access.actions import ACTIONS, Action
 from adaptry.core.access.conditions import Condition, Facts
-from adaptry.core.access.resources import Resource
+from adaptry.core.access.resources import ALL_NAMES, Resource
 from adaptry.core.access.roles import ROLES, Actions, actions_of
 from adaptry.core.errors import Invalid
 
@@ -62,6 +63,14 @@ class Limit:
         if not self.allows_somewhere(action):
             return False
         return self.resources is None or any(one.covers(namespace, name) for one in self.resources)
+
+    def names_in(self, action: Action, namespace: str) -> frozenset[str]:
+        """The names in the namespace, as in `Resource.names`, on which it allows the action."""
+        if not self.allows_somewhere(action):
+            return frozenset()
+        if self.resources is None:
+            return frozenset((ALL_NAMES,))
+        return frozenset(one.names for one in self.resources if fnmatchcase(namespace, one.namespaces))
 
     def allows_somewhere(self, action: Action) -> bool:
         if self.permissions is None or action == "read":

@@ -85,6 +85,16 @@ def find(tx: Reads, name: AdapterName) -> AdapterRecord | None:
     return AdapterRecord(found[0].id, name, visibility_of(found[0].visibility)) if found else None
 
 
+def has_public(tx: Transaction, namespace: str) -> bool:
+    """Whether the namespace has a public adapter."""
+    query = select(AdapterRow.id).where(
+        AdapterRow.namespace == namespace,
+        AdapterRow.visibility == "public",
+        col(AdapterRow.deleted_at).is_(None),
+    )
+    return tx.exec(query.limit(1)).first() is not None
+
+
 def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
     """Raises `Conflict` if a name differs from another only in case; `renamed`: the name it replaces."""
     if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:

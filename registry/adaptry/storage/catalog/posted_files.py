@@ -5,19 +5,22 @@ evidence.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import ColumnElement, delete, func
-from sqlalchemy.orm import defer
+from sqlalchemy import ColumnElement, delete, false, func, or_
+from sqlalchemy.orm import Mapped, defer
 from sqlmodel import col, select
 
+from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
 from adaptry.core.refs import AdapterName
 from adaptry.registry.inbox import MOST_FILES_OF_ONE, KeptResults, PostedFile
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.access import is_among
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostedFileRow
 
@@ -63,14 +66,23 @@ def results_of_run(tx: Transaction, namespace: str, by: str, run: str) -> Posted
     return tx.exec(query.order_by(col(PostedFileRow.id).desc())).first()
 
 
-def kept_samples(tx: Transaction, results: PostedFileRow) -> Sequence[PostedFileRow]:
-    """The files of samples that are kept apart with results; of a task's, the newest."""
-    query = select(PostedFileRow).where(
-        *_of_run(results.namespace, results.posted_by, results.run),
-        col(PostedFileRow.task).is_not(None),
-        _IS_KEPT,
+def has_kept_results(tx: Transaction, namespace: str, by: str, run: str) -> bool:
+    """Whether results of a run are kept apart."""
+    query = select(PostedFileRow.id).where(
+        *_of_run(namespace, by, run), col(PostedFileRow.task).is_(None), _IS_KEPT
     )
-    newest = {row.task: row for row in tx.exec(query.order_by(col(PostedFileRow.id)))}
+    return tx.exec(query.limit(1)).first() is not None
+
+
+def kept_samples(tx: Transaction, results: PostedFileRow) -> Sequence[PostedFileRow]:
+    """The files of samples that are kept apart with results, without their bytes; of a task's, the newest."""
+    query = (
+        select(PostedFileRow)
+        .where(*_kept_samples_of(results))
+        .order_by(col(PostedFileRow.id))
+        .options(defer(col(PostedFileRow.content)))  # type: ignore[arg-type]  # a column, for mypy a value
+    )
+    newest = {row.task: row for row in tx.exec(query)}
     return list(newest.values())
 
 
@@ -97,9 +109,16 @@ def posted_by(tx: Transaction, namespace: str, by: str, limit: int) -> tuple[Pos
 
 
 def page(
-    tx: Transaction, namespace: str, by: str | None, cursor: str | None, limit: int
+    tx: Transaction,
+    namespace: str,
+    by: str | None,
+    cursor: str | None,
+    limit: int,
+    names: Collection[str] = (ALL_NAMES,),
 ) -> Page[KeptResults]:
-    """The results that are kept apart, newest first: all, or those that `by` posted."""
+    """The results that are kept apart, newest first: all, or those that `by` posted; with `names`, as in
+    `Resource.names`, those that state one of these adapters of the namespace.
+    """
     about = f"kept results {namespace} {by!r}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = (
@@ -110,6 +129,10 @@ def page(
     )
     if by is not None:
         query = query.where(PostedFileRow.posted_by == by)
+    if ALL_NAMES not in names:
+        adapter = cast("Mapped[str]", col(PostedFileRow.adapter))
+        stated = (is_among(adapter, f"{namespace}/{one}") for one in names)
+        query = query.where(or_(false(), *stated))
     if before is not None:
         query = query.where(col(PostedFileRow.id) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
@@ -119,9 +142,10 @@ def page(
     )
 
 
-def remove(tx: Transaction, rows: Sequence[PostedFileRow]) -> None:
-    ids = [row.id for row in rows]
-    tx.execute(delete(PostedFileRow).where(col(PostedFileRow.id).in_(ids)))
+def remove(tx: Transaction, results: PostedFileRow) -> None:
+    """Deletes results, and all samples that are kept apart with them: those that newer ones replace too."""
+    tx.execute(delete(PostedFileRow).where(col(PostedFileRow.id) == results.id))
+    tx.execute(delete(PostedFileRow).where(*_kept_samples_of(results)))
 
 
 def expire_receipts(tx: Transaction, namespace: str, by: str, now: datetime) -> None:
@@ -180,10 +204,13 @@ def _of_run(namespace: str, by: str, run: str) -> tuple[ColumnElement[bool], ...
     )
 
 
+def _kept_samples_of(results: PostedFileRow) -> tuple[ColumnElement[bool], ...]:
+    run = _of_run(results.namespace, results.posted_by, results.run)
+    return (*run, col(PostedFileRow.task).is_not(None), _IS_KEPT)
+
+
 def _count_samples(tx: Transaction, row: PostedFileRow) -> int:
-    query = select(func.count(func.distinct(PostedFileRow.task))).where(
-        *_of_run(row.namespace, row.posted_by, row.run), col(PostedFileRow.task).is_not(None), _IS_KEPT
-    )
+    query = select(func.count(func.distinct(PostedFileRow.task))).where(*_kept_samples_of(row))
     return tx.exec(query).one()
 
 

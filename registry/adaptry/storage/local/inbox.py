@@ -5,12 +5,15 @@ apart.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from adaptry.core.access.actions import Action
 from adaptry.core.access.conditions import Facts
+from adaptry.core.access.resources import ALL_NAMES, matches
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Invalid, NotFound, QuotaExceeded
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, QuotaExceeded, Unauthenticated
 from adaptry.core.evidence.posted_file import PostedReading, check_posted_path, read_posted
 from adaptry.core.evidence.values import EvidenceFile
 from adaptry.core.refs import AdapterName, ByDigest, Number, Ref
@@ -25,7 +28,7 @@ from adaptry.registry.inbox import (
     PostedFile,
 )
 from adaptry.registry.records import Page
-from adaptry.storage.catalog import commits, cursors, posted_files
+from adaptry.storage.catalog import adapters, commits, cursors, posted_files
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostedFileRow
@@ -58,6 +61,7 @@ class LocalInbox(Inbox):
 
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
         namespace, path = _namespace(namespace), check_posted_path(path)
+        self._require_posting(namespace)
         reading = read_posted(path.rpartition("/")[2], data)
         by, file = self.context.identity.name, Digest.of(data)
         with self.context.catalog.read() as tx:
@@ -89,16 +93,21 @@ class LocalInbox(Inbox):
         return self._attach_at_once(row, data, reading, results, to)
 
     def posted(self, namespace: str) -> tuple[PostedFile, ...]:
-        namespace = _namespace(namespace)
+        namespace, identity = _namespace(namespace), self.context.identity
+        if identity.is_anonymous:
+            return ()
         with self.context.catalog.read() as tx:
-            return posted_files.posted_by(tx, namespace, self.context.identity.name, 2 * MOST_FILES_OF_ONE)
+            found = posted_files.posted_by(tx, namespace, identity.name, 2 * MOST_FILES_OF_ONE)
+        return tuple(one for one in found if self._is_within_limit("read", namespace, one.adapter))
 
     def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
         cursors.check_limit(limit)
         namespace = _namespace(namespace)
-        by = None if self._manages(namespace) else self.context.identity.name
+        identity = self.context.identity
+        by = None if self._manages(namespace) else identity.name
+        names = frozenset[str]() if identity.is_anonymous else identity.within_limit("read", namespace)
         with self.context.catalog.read() as tx:
-            return posted_files.page(tx, namespace, by, cursor, limit)
+            return posted_files.page(tx, namespace, by, cursor, limit, names)
 
     def get(self, id: int) -> KeptResults:
         with self.context.catalog.read() as tx:
@@ -116,6 +125,7 @@ class LocalInbox(Inbox):
         with self.context.catalog.read() as tx:
             row = self._kept(tx, id)
             version = to_record(self.context.resolve(tx, ref))
+            self.context.require("evidence.add", ref.name)
             if row.revision and not self._is_stated(tx, ref.name, row.revision, version):
                 raise Conflict(
                     f"{row.path} states that it measured revision {row.revision[:12]}, but"
@@ -123,19 +133,25 @@ class LocalInbox(Inbox):
                     f" is {version.digest.brief}; name the version that was measured"
                 )
             rows = [row, *posted_files.kept_samples(tx, row)]
-            found = {one.task: _content(one) for one in rows}
-        reading = read_posted(row.path.rpartition("/")[2], found[None])
-        samples: dict[str | None, Digest] = {task: Digest.of(data) for task, data in found.items() if task}
-        addition = self._add(ref.name, version, _with_samples(reading, samples), list(found.values()))
+            results = _content(row)
+        reading = read_posted(row.path.rpartition("/")[2], results)
+        samples: dict[str | None, Digest] = {one.task: Digest(one.file_digest) for one in rows if one.task}
+        contents = {Digest(one.file_digest): partial(self._stored, one) for one in rows}
+        addition = self._add(ref.name, version, _with_samples(reading, samples), contents)
         with self.context.write() as tx:
-            posted_files.remove(tx, rows)
+            posted_files.remove(tx, row)
             self._record(tx, "results.attach", row, {"version": f"{ref.name}@{version.number}"})
         return addition
 
     def discard(self, id: int) -> None:
         with self.context.write() as tx:
             row = self._kept(tx, id)
-            posted_files.remove(tx, [row, *posted_files.kept_samples(tx, row)])
+            if not self._is_within_limit("evidence.add", row.namespace, row.adapter):
+                raise PermissionDenied(
+                    f"this token may not discard results {id}: it is limited, and evidence.add in"
+                    f" {row.namespace} is not among what it allows; use another token"
+                )
+            posted_files.remove(tx, row)
             self._record(tx, "results.discard", row, {})
 
     def _attach_at_once(
@@ -153,7 +169,7 @@ class LocalInbox(Inbox):
         else:
             of_run = read_posted(results.path.rpartition("/")[2], _content(results))
             file = _with_samples(of_run, {reading.task: Digest.of(data)}, only=reading.task)
-        self._add(to.name, to.version, file, [data])
+        self._add(to.name, to.version, file, {Digest.of(data): lambda: data})
         row.subject, row.adapter = to.version.digest.hex, str(to.name)
         with self.context.write() as tx:
             posted_files.expire_receipts(tx, row.namespace, row.posted_by, row.posted_at)
@@ -161,15 +177,17 @@ class LocalInbox(Inbox):
 
     def _keep(self, row: PostedFileRow, data: bytes) -> PostedFile:
         if not self._may_keep(row):
-            raise NotFound(
-                f"no namespace {row.namespace} that {row.posted_by} may read; pass"
-                f" hub_results_org=NAMESPACE to lm-eval"
-            )
+            raise _no_namespace(row.namespace, row.posted_by)
         with self.context.write() as tx:
             if known := posted_files.find_same(
                 tx, row.namespace, row.posted_by, row.run, Digest(row.file_digest)
             ):
                 return posted_files.posted_file(known)
+            if row.task and not posted_files.has_kept_results(tx, row.namespace, row.posted_by, row.run):
+                raise Conflict(
+                    f"{row.path} has the values of single documents, of results that are not kept apart; it"
+                    f" cannot be attached to them: {row.reason}"
+                )
             kept = posted_files.insert(tx, row, data)
             _require_room(tx, row.namespace, row.posted_by)
             self._record(tx, "results.keep", kept, {"reason": kept.reason})
@@ -181,6 +199,8 @@ class LocalInbox(Inbox):
             return True
         if row.adapter is None or not row.adapter.startswith(f"{row.namespace}/"):
             return False
+        if not self._is_within_limit("read", row.namespace, row.adapter):
+            return False
         try:
             with self.context.catalog.read() as tx:
                 self.context.readable_adapter(tx, AdapterName.parse(row.adapter))
@@ -188,13 +208,40 @@ class LocalInbox(Inbox):
             return False
         return True
 
+    def _require_posting(self, namespace: str) -> None:
+        """Called before a file is parsed. Raises `Unauthenticated`, and `NotFound` if the caller may neither
+        add evidence to anything nor read anything in the namespace.
+        """
+        identity = self.context.identity
+        if identity.is_anonymous:
+            raise Unauthenticated("results are posted with a token: set HF_TOKEN, or run `adaptry login`")
+        if identity.may_somewhere("evidence.add") or identity.readable_names(namespace):
+            return
+        with self.context.catalog.read() as tx:
+            if not adapters.has_public(tx, namespace):
+                raise _no_namespace(namespace, identity.name)
+
+    def _stored(self, row: PostedFileRow) -> bytes:
+        """The bytes of a row that was read without them. Raises `NotFound` if it was deleted since."""
+        with self.context.catalog.read() as tx:
+            found = posted_files.find(tx, row.id or 0)
+            data = posted_files.content(found) if found else None
+        if data is None:
+            raise NotFound(f"{row.path} was attached or discarded at the same time")
+        return data
+
     def _add(
-        self, name: AdapterName, version: VersionRecord, file: EvidenceFile, contents: Sequence[bytes]
+        self,
+        name: AdapterName,
+        version: VersionRecord,
+        file: EvidenceFile,
+        contents: Mapping[Digest, Callable[[], bytes]],
     ) -> EvidenceAddition:
-        """Stores the files that the evidence names, then adds it."""
+        """Stores the files that the evidence names, one after the other, then adds it."""
         uploads = LocalUploads(self.context)
-        for data in contents:
-            if (digest := Digest.of(data)) in file.stored_files:
+        for digest, read in contents.items():
+            if digest in file.stored_files:
+                data = read()
                 upload = uploads.open(name, digest, len(data))
                 uploads.finish(uploads.append(upload, upload.offset, [data[upload.offset :]]))
         return LocalEvidence(self.context).add(Ref.of_revision(name, version.digest), file)
@@ -241,7 +288,19 @@ class LocalInbox(Inbox):
         return row
 
     def _sees(self, row: PostedFileRow) -> bool:
-        return row.posted_by == self.context.identity.name or self._manages(row.namespace)
+        if self._manages(row.namespace):
+            return True
+        identity = self.context.identity
+        is_own = row.posted_by == identity.name and not identity.is_anonymous
+        return is_own and self._is_within_limit("read", row.namespace, row.adapter)
+
+    def _is_within_limit(self, action: Action, namespace: str, adapter: str | AdapterName | None) -> bool:
+        """Whether the token's limit allows it in the whole namespace, or on the adapter in it that a file
+        states.
+        """
+        names = self.context.identity.within_limit(action, namespace)
+        stated_in, _, name = str(adapter or "").partition("/")
+        return ALL_NAMES in names or (stated_in == namespace and any(matches(name, one) for one in names))
 
     def _manages(self, namespace: str) -> bool:
         return self.context.identity.may_in("evidence.add", namespace, Facts(now=self.context.clock()))
@@ -259,6 +318,10 @@ def _git_id(data: bytes) -> str:
 def _namespace(text: str) -> str:
     """Raises `InvalidRef`."""
     return AdapterName.parse(f"{text}/x").namespace
+
+
+def _no_namespace(namespace: str, by: str) -> NotFound:
+    return NotFound(f"no namespace {namespace} that {by} may read; pass hub_results_org=NAMESPACE to lm-eval")
 
 
 def _no_results(id: int) -> NotFound:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from adaptry.core.access.grants import Limit
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, Unauthenticated
+from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 TIME = "2026-11-28T10-00-00.123456"
@@ -33,6 +37,12 @@ def lm_eval_results(model: str, revision: str = "", value: float = 0.5) -> bytes
         "model_name": model,
     }
     return json.dumps(document).encode()
+
+
+def _limited(name: str, permission: str, *resources: str) -> Identity:
+    """Somebody with these rights, whose token is limited to them."""
+    found = Identity.with_role(name, permission, resources)
+    return replace(found, limit=Limit((permission,), tuple(grant.resource for grant in found.grants)))
 
 
 class InboxContract(ContractFixtures):
@@ -122,6 +132,8 @@ class InboxContract(ContractFixtures):
         kept = ron.inbox.post("acme", RESULTS, lm_eval_results(f"acme/tone@{first.digest}")).id
         with pytest.raises(Conflict, match="states that it measured revision"):
             ada.inbox.attach(kept, Ref.parse("acme/tone@2"))
+        with pytest.raises(PermissionDenied):  # the right comes before anything that the file states
+            ron.inbox.attach(kept, Ref.parse("acme/tone@2"))
         unstated = ada.inbox.post("acme", RESULTS, lm_eval_results("./out")).id
         assert ada.inbox.attach(unstated, Ref.parse("acme/tone@2")).number == 2
 
@@ -180,6 +192,95 @@ class InboxContract(ContractFixtures):
         assert second.next is None
         with pytest.raises(Invalid, match="does not belong to this listing"):
             ada.inbox.list("acme", "forged", 2)
+
+    def test_samples_that_newer_ones_replace_are_gone_with_the_results(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        push(ada, lora(1), TONE)
+        newer, of_other = DOCUMENTS * 2, SAMPLES.replace("gsm8k", "unmeasured")
+        for end in (lambda id: ada.inbox.attach(id, Ref(TONE)), ada.inbox.discard):
+            kept = ada.inbox.post("acme", RESULTS, lm_eval_results("./out")).id
+            for path, data in ((SAMPLES, DOCUMENTS), (SAMPLES, newer), (of_other, DOCUMENTS * 3)):
+                ada.inbox.post("acme", path, data)
+            end(kept)
+            assert ada.inbox.posted("acme") == ()
+        assert ada.evidence.list(Ref(TONE), task="gsm8k").items[0].samples == Digest.of(newer)
+
+    def test_results_of_the_same_run_stay_when_others_are_discarded(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        ada = make_registry(ADA)
+        first, second = (
+            ada.inbox.post("acme", RESULTS, lm_eval_results("./out", value=at / 8)).id for at in range(2)
+        )
+        ada.inbox.discard(first)
+        assert [one.id for one in ada.inbox.list("acme").items] == [second]
+
+    def test_samples_are_not_kept_without_results_that_are_kept(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        version = push(ada, lora(1), TONE).version
+        ada.inbox.post("acme", RESULTS, lm_eval_results(f"acme/tone@{version.digest}"))
+        ada.adapters.delete(TONE)
+        with pytest.raises(Conflict, match="no adapter acme/tone"):
+            ada.inbox.post("acme", SAMPLES, DOCUMENTS)
+
+    def test_the_anonymous_post_nothing_and_see_nothing(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada, nobody = make_registry(ADA), make_registry(ANONYMOUS)
+        version = push(ada, lora(1), TONE).version
+        ada.adapters.edit(TONE, AdapterEdit(visibility="public"))
+        for data in (lm_eval_results(f"acme/tone@{version.digest}"), b"unread"):
+            with pytest.raises(Unauthenticated, match="posted with a token"):
+                nobody.inbox.post("acme", RESULTS, data)
+        assert ada.inbox.list("acme").items == nobody.inbox.list("acme").items == ()
+        assert nobody.inbox.posted("acme") == ()
+
+    def test_a_file_for_a_namespace_that_is_hidden_is_refused_unread(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        make_registry(ADA).adapters.create(TONE, AdapterEdit())
+        stranger = make_registry(Identity.with_role("sam", "reader", ("evil",)))
+        for namespace in ("acme", "nowhere"):
+            with pytest.raises(NotFound, match=f"no namespace {namespace} that sam may read"):
+                stranger.inbox.post(namespace, RESULTS, b"unread")
+
+    def test_a_limited_token_sees_what_was_posted_within_its_limit(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        push(make_registry(ADA), lora(1), TONE)
+        ron = make_registry(RON)
+        ids = {
+            model: ron.inbox.post("acme", RESULTS, lm_eval_results(model)).id
+            for model in ("./out", "acme/tone", "evil/tone")
+        }
+
+        def seen(*resources: str) -> set[int]:
+            limited = make_registry(_limited("ron", "reader", *resources))
+            listed = {one.id for one in limited.inbox.list("acme").items}
+            assert {one.id for one in limited.inbox.posted("acme")} == listed
+            for id in set(ids.values()) - listed:
+                for ask in (limited.inbox.get, limited.inbox.read, limited.inbox.discard):
+                    with pytest.raises(NotFound):
+                        ask(id)
+            return listed
+
+        assert seen("evil") == seen("acme/other") == set()
+        assert seen("acme/tone") == seen("acme/to*") == {ids["acme/tone"]}
+        assert seen("acme") == set(ids.values())
+
+    def test_a_limited_token_discards_only_with_the_right_to_add_evidence(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        ron = make_registry(RON)
+        kept = ron.inbox.post("acme", RESULTS, lm_eval_results("./out")).id
+        with pytest.raises(PermissionDenied, match="this token may not discard"):
+            make_registry(_limited("ron", "reader", "acme")).inbox.discard(kept)
+        make_registry(_limited("ron", "evidence.add", "acme")).inbox.discard(kept)
+        assert ron.inbox.list("acme").items == ()
 
     @pytest.mark.parametrize(
         ("path", "data", "says"),
