@@ -4,6 +4,9 @@ way the search takes, on SQLite and PostgreSQL.
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -187,6 +190,38 @@ def test_a_forged_place_in_an_order_is_refused(kind: str, request: pytest.Fixtur
         ):
             with pytest.raises(InvalidQuery, match="cursor"):
                 registry.versions.search("", cursors.encode(place, f"search  by {sort} 0"), sort=sort)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_cursor_tells_a_reader_nothing_of_what_is_hidden(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that ends before anything was found goes on from a version that was not tested."""
+    from adaptry.storage.catalog import cursors
+
+    registry: LocalRegistry = request.getfixturevalue(f"{kind}_library")[0]
+    reader = registry.on_behalf_of(READER)
+    monkeypatch.setattr(search, "SELECTIVE", 1)
+    monkeypatch.setattr(search, "MOST_TESTS", 4)
+    query, about = "-(rank>=0 OR -rank>=0)", "search -(rank>=0 OR -rank>=0) by size 0"
+    told = cursors.decode(registry.versions.search(query, None, 1, sort="size").next or "", about)
+    assert json.loads(told)[1] > 0
+    sealed = cursors.decode(reader.versions.search(query, None, 1, sort="size").next or "", about)
+    assert re.fullmatch(r"~[\w=-]+", sealed)
+    assert str(json.loads(told)[1]).encode() not in base64.urlsafe_b64decode(sealed[1:])
+    assert reader.versions.search(query, cursors.encode(sealed, about), 1, sort="size").items == ()
+    for forged in (told, f"~{sealed[2:]}", "~", "~~", "~\xe9"):
+        with pytest.raises(InvalidQuery, match="cursor"):
+            reader.versions.search(query, cursors.encode(forged, about), 1, sort="size")
+    with pytest.raises(InvalidQuery, match="cursor"):
+        reader.versions.search(query, cursors.encode(sealed, f"{about[:-1]}1"), 1, sort="size", reverse=True)
+
+
+def test_the_last_character_of_all_may_end_a_prefix(sqlite_library: Library) -> None:
+    registry = sqlite_library[0]
+    for prefix in ("\U0010ffff", "a\U0010ffff", "\ud7ff"):
+        for field in ("tag", "loaded"):
+            assert registry.versions.search(f"{field}:{prefix}*", None, 1).items == ()
 
 
 def test_a_span_counts_from_the_first_page(sqlite_library: Library) -> None:

@@ -171,8 +171,8 @@ def _ids_of_base(tx: Transaction, scope: ReadScope, text: str) -> list[str]:
 
 
 def after(prefix: str) -> str:
-    """The first text that no longer begins with `prefix`. Surrogates, which no text has, are passed over; after
-    the last character of all, the character before it counts up.
+    """The first text that no longer begins with `prefix`. Surrogates, which no text has, are passed over;
+    after the last character of all, the character before it counts up.
     """
     kept = prefix.rstrip("\U0010ffff")
     following = ord(kept[-1]) + 1 if kept else 0x10FFFF
