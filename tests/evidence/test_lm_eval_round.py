@@ -78,6 +78,7 @@ class Round:
             "ADAPTRY_TOKEN": self.token(who),
             "PATH": os.pathsep.join(tools),
             "OMP_NUM_THREADS": "1",  # threads that wait for each other are slow on a busy machine
+            "HF_HUB_OFFLINE": "0",  # the hub is the server here
             "HF_HOME": str(self.folder / "hf"),
             "XDG_CACHE_HOME": str(self.folder / "cache"),
         }
