@@ -11,7 +11,7 @@ import yaml
 from starlette.datastructures import QueryParams
 
 from adaptry.core.errors import Invalid
-from adaptry.registry.job_types.preview import MethodChoice, ParameterChoice
+from adaptry.registry.job_types.preview import MethodDescription, ParameterChoice
 from adaptry.registry.job_types.tasks import combine_methods
 
 MOST = 8
@@ -54,7 +54,7 @@ class CombineForm:
         )
 
     @property
-    def choice(self) -> MethodChoice:
+    def choice(self) -> MethodDescription:
         """Raises `Invalid`."""
         for one in combine_methods():
             if one.name == self.method:

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from adaptry.core.access.ci_jobs import IssuerKind
 from adaptry.registry.publishers import IssuerInfo, IssuerRequest
 from adaptry_api.pages.settings.fields import text_of
-from adaptry_api.pages.settings.place import SETTINGS, Visit
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section
+from adaptry_api.pages.settings.subject import SETTINGS, Visit
 
 
 class IssuersPage(BaseModel):

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from adaptry.core.quotas import QuotaScope, QuotaSubject
 from adaptry.registry.quotas import QuotaInfo, QuotaRequest
 from adaptry_api.pages.settings.fields import bytes_of, count_of, text_of
-from adaptry_api.pages.settings.place import OF_NAMESPACE, SETTINGS, Visit
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section
+from adaptry_api.pages.settings.subject import OF_NAMESPACE, SETTINGS, Visit
 
 
 class LimitsPage(BaseModel):

@@ -12,8 +12,8 @@ from adaptry.core.access.roles import MEMBER_ROLES
 from adaptry.core.errors import Invalid
 from adaptry.registry.access import GrantInfo, GrantRequest, MemberChange, NamespaceMembers
 from adaptry_api.pages.settings.fields import optional_text, receiver_of, text_of
-from adaptry_api.pages.settings.place import OF_NAMESPACE, Visit, whole_number
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section
+from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit, whole_number
 
 _MOST = 200
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
-from adaptry_api.pages.settings.place import SETTINGS, Place
+from adaptry_api.pages.settings.subject import SETTINGS, SettingsSubject
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,13 @@ class SectionGroup:
     links: tuple[tuple[str, str], ...]
 
 
-def sections_for(identity: Identity, place: Place) -> tuple[SectionGroup, ...]:
+def sections_for(identity: Identity, place: SettingsSubject) -> tuple[SectionGroup, ...]:
     """Those of the place, then those of the namespace around it, of the visitor, and of the registry."""
     found = []
     if place.adapter:
         found.append(SectionGroup(str(place.adapter), tuple(_of_adapter(identity, place))))
     if place.namespace:
-        around = Place(place.namespace)
+        around = SettingsSubject(place.namespace)
         found.append(SectionGroup(place.namespace, tuple(_of_namespace(identity, around))))
     found.append(SectionGroup("You", tuple(_of_person(identity))))
     if identity.may_administer:
@@ -48,7 +48,7 @@ def may_manage_publishers(identity: Identity, name: AdapterName) -> bool:
 
 def has_settings(identity: Identity, namespace: str) -> bool:
     """Whether any section of the namespace is open to the visitor."""
-    return any(True for _ in _of_namespace(identity, Place(namespace)))
+    return any(True for _ in _of_namespace(identity, SettingsSubject(namespace)))
 
 
 def _of_person(identity: Identity) -> Iterator[tuple[str, str]]:
@@ -56,7 +56,7 @@ def _of_person(identity: Identity) -> Iterator[tuple[str, str]]:
         yield f"{SETTINGS}/tokens", "Tokens"
 
 
-def _of_namespace(identity: Identity, place: Place) -> Iterator[tuple[str, str]]:
+def _of_namespace(identity: Identity, place: SettingsSubject) -> Iterator[tuple[str, str]]:
     namespace = place.namespace
     if identity.has_namespace(namespace):
         yield f"{place.address}/members", "Members"
@@ -70,7 +70,7 @@ def _of_namespace(identity: Identity, place: Place) -> Iterator[tuple[str, str]]
         yield f"{place.address}/limits", "Limits"
 
 
-def _of_adapter(identity: Identity, place: Place) -> Iterator[tuple[str, str]]:
+def _of_adapter(identity: Identity, place: SettingsSubject) -> Iterator[tuple[str, str]]:
     assert place.adapter is not None
     if identity.may_read(place.adapter, "private"):
         yield f"{place.address}/policies", "Policies"

@@ -15,7 +15,7 @@ from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.settings.navigation import has_settings, sections_for
-from adaptry_api.pages.settings.place import SETTINGS, Place
+from adaptry_api.pages.settings.subject import SETTINGS, SettingsSubject
 
 ROUTES = page_router()
 _EXAMINED = 200
@@ -37,7 +37,7 @@ def show_overview(
 ) -> Response:
     """The visitor's rights and namespaces; or, with the form's `namespace`, the way to its settings."""
     if namespace.strip():
-        place = Place(namespace.strip()[:96])
+        place = SettingsSubject(namespace.strip()[:96])
         groups = sections_for(identity, place)
         return RedirectResponse(groups[0].links[0][0] if groups else SETTINGS, 303)
     page = OverviewPage(
@@ -48,8 +48,8 @@ def show_overview(
     )
     names = {
         "section": None,
-        "groups": sections_for(identity, Place()),
-        "first_of": lambda name: sections_for(identity, Place(name))[0].links[0][0],
+        "groups": sections_for(identity, SettingsSubject()),
+        "first_of": lambda name: sections_for(identity, SettingsSubject(name))[0].links[0][0],
     }
     return render(request, "settings_overview.html", page, names)
 

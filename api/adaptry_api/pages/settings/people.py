@@ -16,8 +16,8 @@ from adaptry.registry.access import (
     PrincipalRequest,
 )
 from adaptry_api.pages.settings.fields import days_of, text_of
-from adaptry_api.pages.settings.place import SETTINGS, Visit
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.subject import SETTINGS, Visit
 
 _MOST = 500
 

@@ -12,8 +12,8 @@ from adaptry.core.refs import Ref
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.policies import PolicyInfo, PolicyRequest
 from adaptry_api.pages.settings.fields import text_of
-from adaptry_api.pages.settings.place import OF_ADAPTER, OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.subject import OF_ADAPTER, OF_NAMESPACE, Visit
 
 _MOST = 100
 _HISTORY = 20

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from adaptry.core.refs import AdapterName
 from adaptry.registry.publishers import IssuerInfo, PublisherInfo, PublisherRequest
 from adaptry_api.pages.settings.fields import optional_text, text_of
-from adaptry_api.pages.settings.place import OF_ADAPTER, Visit, whole_number
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section
+from adaptry_api.pages.settings.subject import OF_ADAPTER, Visit, whole_number
 
 
 class PublishersPage(BaseModel):

@@ -22,7 +22,7 @@ from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
 from adaptry_api.pages.rendering import render, wants_html
 from adaptry_api.pages.settings.navigation import sections_for
-from adaptry_api.pages.settings.place import Place, Visit
+from adaptry_api.pages.settings.subject import SettingsSubject, Visit
 from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
 
@@ -167,7 +167,7 @@ def _add(router: APIRouter, section: Section) -> None:
 def _visit(request: Request, registry: VisitorsRegistry, identity: Visitor) -> Visit:
     numbers = {name: str(text) for name, text in request.path_params.items() if name == "id"}
     query = {name: text[:1024] for name, text in request.query_params.items()}
-    return Visit(registry, identity, Place.of(request), query, numbers)
+    return Visit(registry, identity, SettingsSubject.of(request), query, numbers)
 
 
 def _call(action: Action, visit: Visit, fields: Fields) -> Shown | str | None:

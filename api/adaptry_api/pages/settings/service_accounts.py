@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from adaptry.core.errors import Invalid, PermissionDenied
 from adaptry.registry.access import PrincipalInfo, TokenInfo
 from adaptry_api.pages.settings.fields import text_of
-from adaptry_api.pages.settings.place import OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.tokens import confirm_revoking, create_token, revoke_token, token_names
 
 

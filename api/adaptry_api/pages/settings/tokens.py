@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from adaptry.core.access.roles import ROLES
 from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
 from adaptry_api.pages.settings.fields import days_of, optional_text, text_of, words_of
-from adaptry_api.pages.settings.place import SETTINGS, Visit, whole_number
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.subject import SETTINGS, Visit, whole_number
 
 _MOST = 200
 

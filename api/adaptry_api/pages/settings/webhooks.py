@@ -17,8 +17,8 @@ from adaptry.registry.webhooks import (
     WebhookRequest,
 )
 from adaptry_api.pages.settings.fields import days_of, text_of, words_of
-from adaptry_api.pages.settings.place import OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit
 
 _DELIVERIES = 50
 

@@ -60,7 +60,7 @@ class ParameterChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class MethodChoice:
+class MethodDescription:
     """A method of combining, and the least and most adapters that it takes."""
 
     name: str

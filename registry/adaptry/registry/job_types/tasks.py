@@ -12,7 +12,7 @@ from adaptry.core.option_names import ArgumentNames
 from adaptry.core.refs import AdapterName, Ref, split_weight
 from adaptry.registry.job_types.evaluation import EvaluationOptions
 from adaptry.registry.job_types.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, WeightedRefText
-from adaptry.registry.job_types.preview import MethodChoice, ParameterChoice
+from adaptry.registry.job_types.preview import MethodDescription, ParameterChoice
 from adaptry.registry.job_types.task import JobTask, reason_of
 
 if TYPE_CHECKING:
@@ -217,12 +217,12 @@ def argument_names(kind: str) -> ArgumentNames:
     return ArgumentNames(flags, {"for": "runtime"}, quote="", true="true", set_base=_SET_BASE)
 
 
-def combine_methods() -> tuple[MethodChoice, ...]:
+def combine_methods() -> tuple[MethodDescription, ...]:
     """The methods of a combination with their parameters."""
     from adaptry.compute.combining import COMBINE_METHODS
 
     return tuple(
-        MethodChoice(
+        MethodDescription(
             name=method.name,
             title=method.title,
             inputs=method.inputs,

@@ -19,14 +19,14 @@ OF_ADAPTER = f"{SETTINGS}/adapters/{{namespace}}/{{name}}"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SettingsSubject:
     """Without a namespace, the registry. `adapter` is in `namespace`."""
 
     namespace: str = ""
     adapter: AdapterName | None = None
 
     @classmethod
-    def of(cls, request: Request) -> Place:
+    def of(cls, request: Request) -> SettingsSubject:
         """The one that the address names. Raises `NotFound` for names that nothing can have."""
         namespace, name = (request.path_params.get(key, "") for key in ("namespace", "name"))
         if not namespace:
@@ -55,7 +55,7 @@ class Visit:
 
     registry: Registry
     identity: Identity
-    place: Place
+    place: SettingsSubject
     query: Mapping[str, str]
     numbers: Mapping[str, str]
     """Parameters of the path beyond the place, such as a webhook's id."""
