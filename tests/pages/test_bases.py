@@ -60,7 +60,8 @@ def test_pages_of_bases_read_the_database_a_bounded_number_of_times(team: Server
     statements: list[str] = []
 
     def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        statements.append(statement)
+        if "audit_" not in statement:  # the server seals its audit log meanwhile
+            statements.append(statement)
 
     for address, most in ((PAGE, 30), ("/-/bases", 12), (f"/-/base/copies?key={BASE}", 20)):
         browser.get(address)  # fills caches of the process

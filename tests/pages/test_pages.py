@@ -288,7 +288,8 @@ def test_a_page_reads_the_database_a_bounded_number_of_times(team: Server, addre
     statements: list[str] = []
 
     def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        statements.append(statement)
+        if "audit_" not in statement:  # the server seals its audit log meanwhile
+            statements.append(statement)
 
     browser.get(address)  # fills caches of the process
     event.listen(Engine, "before_cursor_execute", count)

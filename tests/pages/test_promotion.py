@@ -260,7 +260,8 @@ def test_a_page_about_a_move_reads_the_database_a_bounded_number_of_times(untouc
     statements: list[str] = []
 
     def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        statements.append(statement)
+        if "audit_" not in statement:  # the server seals its audit log meanwhile
+            statements.append(statement)
 
     for address, most in (
         (untouched.promotion(2), 45),
