@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -19,14 +20,17 @@ from adaptry.core.errors import MissingDependency
 from adaptry.core.refs import AdapterName
 from adaptry.core.telemetry import OpenTelemetryTracer, start_from_environment
 from adaptry.operations.transfer import push
-from adaptry_api.testing import Server
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import running_server
 
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{CALLER}-b7ad6b7169203331-01"
 
 
 class Collected:
-    """What this process exports, in memory."""
+    """What this process exports, in memory. A request's span ends after its response was sent, so the tests
+    read spans when their server has stopped.
+    """
 
     def __init__(self) -> None:
         self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
@@ -61,14 +65,14 @@ def collected() -> Iterator[Collected]:
 
 
 def test_a_request_and_its_database_calls_are_one_trace_with_the_caller(
-    collected: Collected, start: Callable[..., Server], tone: Adapter
+    collected: Collected, tmp_path: Path, tone: Adapter
 ) -> None:
-    server = start()
-    push(server.registry(), tone, AdapterName.parse("acme/tone"))
-    address = "/api/v1/adapters/acme/tone/versions/1"
-    answer = server.call("GET", address, headers={"traceparent": TRACEPARENT})
-    missing = server.call("GET", "/api/v1/adapters/acme/none", headers={"traceparent": TRACEPARENT})
-    server.call("GET", "/healthz")
+    with running_server(ServerSettings(data=tmp_path)) as server:
+        push(server.registry(), tone, AdapterName.parse("acme/tone"))
+        address = "/api/v1/adapters/acme/tone/versions/1"
+        answer = server.call("GET", address, headers={"traceparent": TRACEPARENT})
+        missing = server.call("GET", "/api/v1/adapters/acme/none", headers={"traceparent": TRACEPARENT})
+        server.call("GET", "/healthz")
 
     by_name = {one.name: one for one in collected.of_trace(CALLER)}
     request = by_name["GET /api/v1/adapters/{namespace}/{name}/versions/{selector}"]
@@ -88,10 +92,10 @@ def test_a_request_and_its_database_calls_are_one_trace_with_the_caller(
 
 
 def test_calls_of_a_bucket_are_part_of_the_request_that_makes_them(
-    collected: Collected, start: Callable[..., Server], tone: Adapter, s3_place: str
+    collected: Collected, tmp_path: Path, tone: Adapter, s3_place: str
 ) -> None:
-    server = start(blobs=s3_place)
-    push(server.registry(), tone, AdapterName.parse("acme/tone"))
+    with running_server(ServerSettings(data=tmp_path, blobs=s3_place)) as server:
+        push(server.registry(), tone, AdapterName.parse("acme/tone"))
 
     spans = collected.spans()
     servers = {
@@ -110,13 +114,11 @@ def _is_child(one: ReadableSpan, of: ReadableSpan) -> bool:
     return one.parent.span_id == of.context.span_id
 
 
-def test_traces_name_no_tenant_and_no_token(
-    collected: Collected, start: Callable[..., Server], tone: Adapter
-) -> None:
-    server = start()
-    push(server.registry(), tone, AdapterName.parse("acme/tone"))
-    server.call("GET", f"/api/v1/adapters/acme/none?grant={server.admin}", token=server.admin)
-    server.call("GET", "/acme/nothing/at/all")
+def test_traces_name_no_tenant_and_no_token(collected: Collected, tmp_path: Path, tone: Adapter) -> None:
+    with running_server(ServerSettings(data=tmp_path)) as server:
+        push(server.registry(), tone, AdapterName.parse("acme/tone"))
+        server.call("GET", f"/api/v1/adapters/acme/none?grant={server.admin}", token=server.admin)
+        server.call("GET", "/acme/nothing/at/all")
 
     spans = collected.spans()
     said = " ".join(
