@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.mark.expression import Expression
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from adaptry.storage.local import LocalRegistry
@@ -28,6 +29,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 os.environ.pop("COLUMNS", None)
+
+# Each run tries properties on the same examples, and takes its time: what fails, fails because of a change.
+# `--hypothesis-profile=search` draws others, and ten times as many where a test does not say how many.
+_ON_ANY_MACHINE = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeated", _ON_ANY_MACHINE, derandomize=True)
+settings.register_profile("search", _ON_ANY_MACHINE, max_examples=1000, print_blob=True)
+settings.load_profile("repeated")
 
 SLOW = (
     "tests/api/hub",
