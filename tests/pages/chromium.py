@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 AXE = Path(sys.prefix) / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+_PATIENCE = 60_000  # milliseconds, for a busy machine
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 
 
@@ -29,6 +30,20 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def new_page(browser: Browser, **options: Any) -> Iterator[Page]:
+    """A page with cookies of its own, closed after the block. (`Any`: Playwright's options of a context.)"""
+    with browser.new_context(**options) as context:
+        context.set_default_timeout(_PATIENCE)
+        yield context.new_page()
+
+
+def wait_for_heading(page: Page, name: str) -> None:
+    """Waits for a page with this heading, and for its scripts, without which keys and dialogs do nothing."""
+    page.get_by_role("heading", name=name).wait_for()
+    page.wait_for_load_state()
 
 
 def serious_faults(page: Any) -> list[tuple[str, str]]:

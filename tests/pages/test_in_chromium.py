@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
-from tests.pages.chromium import AXE, chromium, chromium_path, serious_faults
+from tests.pages.chromium import AXE, chromium, chromium_path, new_page, serious_faults, wait_for_heading
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,8 +81,7 @@ def team(request: pytest.FixtureRequest) -> Server:
 @pytest.fixture
 def page(browser: Browser, team: Server) -> Iterator[Page]:
     """A page of somebody who is signed in, which must log nothing and ask no other host for anything."""
-    with browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce") as context:
-        opened = context.new_page()
+    with new_page(browser, viewport={"width": 1440, "height": 900}, reduced_motion="reduce") as opened:
         said: list[str] = []
         asked: list[str] = []
         opened.on("console", lambda message: said.append(message.text))
@@ -105,15 +104,13 @@ def test_a_sign_in_link_signs_in_once_and_leaves_no_code_in_the_history(
     browser: Browser, team: Server
 ) -> None:
     code = create_sign_in_code(team.data, tokens.hash_token(team.admin))
-    with browser.new_context() as context:
-        page = context.new_page()
+    with new_page(browser) as page:
         page.goto(f"{team.url}/-/sign-in/link#{code}")
         page.wait_for_url(f"{team.url}/")
-        assert page.get_by_role("heading", name="Newest versions").is_visible()
+        wait_for_heading(page, "Newest versions")
         page.go_back()
         assert code not in page.url
-    with browser.new_context() as context:
-        page = context.new_page()
+    with new_page(browser) as page:
         page.goto(f"{team.url}/-/sign-in/link#{code}")
         page.get_by_text("used already").wait_for()
 
@@ -125,13 +122,13 @@ def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_f
     page.wait_for_url("**q=name*")
     page.get_by_role("link", name="acme/support-tone@5").first.focus()
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="Live").wait_for()
+    wait_for_heading(page, "Live")
     page.get_by_role("button", name="Compare selected").focus()
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="What was measured").wait_for()
+    wait_for_heading(page, "What was measured")
     page.keyboard.press("g")
     page.keyboard.press("f")
-    page.get_by_role("heading", name="Recalls").wait_for()
+    wait_for_heading(page, "Recalls")
     page.keyboard.press("?")
     assert page.get_by_role("dialog").is_visible()
     page.keyboard.press("Escape")
@@ -169,19 +166,23 @@ def test_the_keyboard_alone_makes_a_token_and_revokes_it_after_a_question(page: 
     page.get_by_role("textbox", name="Name", exact=True).focus()
     page.keyboard.type("by keyboard")
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="Copy this now").wait_for()
+    wait_for_heading(page, "Copy this now")
     secret = page.get_by_role("region", name="the secret").inner_text()
     assert secret.startswith("adr_")
     page.get_by_role("link", name="Revoke the token by keyboard").focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="Revoke the token by keyboard")
     dialog.wait_for()
+    page.wait_for_load_state()
     assert dialog.evaluate("dialog => dialog.matches(':modal')")
     assert dialog.get_by_role("link", name="Cancel").evaluate("link => link === document.activeElement")
-    page.keyboard.press("Escape")
-    dialog.wait_for(state="hidden")
+    with page.expect_navigation():
+        page.keyboard.press("Escape")
+    assert not dialog.is_visible()
     page.get_by_role("link", name="Revoke the token by keyboard").focus()
     page.keyboard.press("Enter")
+    dialog.wait_for()
+    page.wait_for_load_state()
     page.get_by_role("button", name="Revoke the token").focus()
     page.keyboard.press("Enter")
     page.get_by_text("The token is revoked.").wait_for()
@@ -237,13 +238,13 @@ def test_the_reference_shows_every_operation_under_the_strict_policy(page: Page,
 
 
 def test_without_scripts_every_page_and_part_is_reached_by_links(browser: Browser, team: Server) -> None:
-    with browser.new_context(java_script_enabled=False) as context:
-        page = context.new_page()
+    with new_page(browser, java_script_enabled=False) as page:
         sign_in(page, team)
         page.goto(f"{team.url}/{TONE}")
         page.get_by_role("link", name="Show the verdict of every engine").click()
-        assert page.get_by_text("Served as trained by").is_visible()
+        page.get_by_text("Served as trained by").wait_for()
         page.goto(f"{team.url}/-/settings/namespaces/acme/members")
         page.get_by_role("link", name="Remove tom").click()
         page.get_by_role("dialog").get_by_role("link", name="Cancel").click()
-        assert page.get_by_role("link", name="Remove tom").is_visible()
+        page.get_by_role("dialog").wait_for(state="detached")
+        page.get_by_role("link", name="Remove tom").wait_for()

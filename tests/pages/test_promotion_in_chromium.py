@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
-from tests.pages.chromium import AXE, chromium, chromium_path, serious_faults
+from tests.pages.chromium import AXE, chromium, chromium_path, new_page, serious_faults, wait_for_heading
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,14 +56,13 @@ def sign_in(page: Page, scene: PromotionScene, name: str, role: str = "owner") -
     page.goto(f"{scene.server.url}/-/sign-in?next=/{scene.name}%3Fversion%3D3")
     page.get_by_label("Token").fill(scene.server.token(name, role, (scene.name.namespace,)))
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("heading", name="Live").wait_for()
+    wait_for_heading(page, "Live")
 
 
 @pytest.fixture
 def page(browser: Browser, scene: PromotionScene) -> Iterator[Page]:
     """The adapter's page in the browser of an owner, which must log nothing but refused requests."""
-    with browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce") as context:
-        opened = context.new_page()
+    with new_page(browser, viewport={"width": 1440, "height": 900}, reduced_motion="reduce") as opened:
         said: list[str] = []
         opened.on("console", lambda message: said.append(message.text))
         opened.on("pageerror", lambda error: said.append(str(error)))
@@ -136,11 +135,10 @@ def test_the_dialog_is_accessible_and_fits_on_a_phone_in_the_dark(page: Page) ->
 def test_without_scripts_the_dialog_is_a_page_that_moves_the_alias(
     browser: Browser, scene: PromotionScene
 ) -> None:
-    with browser.new_context(java_script_enabled=False) as context:
-        page = context.new_page()
+    with new_page(browser, java_script_enabled=False) as page:
         sign_in(page, scene, "olga")
         page.get_by_role("link", name="Promote version 3").click()
         page.get_by_label("Alias").fill("staging")
         page.get_by_role("button", name="Show").click()
         page.get_by_role("button", name="Move staging to version 3").click()
-        assert page.get_by_role("heading", name="tone@staging").is_visible()
+        page.get_by_role("heading", name="tone@staging").wait_for()
