@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,13 @@ class Server:
             sent.setdefault("Content-Type", "application/json")
         response = self._pool.request(method, self.url + path, body=body, headers=sent, redirect=False)
         return RawResponse(response.status, response.headers, response.data)
+
+    def metrics_with(self, text: str, *, token: str | None = "admin") -> str:
+        """`/metrics`, once it has the text: a request is counted after it was answered."""
+        end = time.monotonic() + 60
+        while text not in (found := self.call("GET", "/metrics", token=token).body.decode()):
+            assert time.monotonic() < end, found
+        return found
 
     def close(self) -> None:
         self._pool.clear()

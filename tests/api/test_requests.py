@@ -148,7 +148,7 @@ def test_health_readiness_and_counts_name_no_tenant(server: Server, tone: Adapte
     push(server.registry(), tone, "acme/secret-project")
     assert server.call("GET", "/healthz", token=None).body == b"ok\n"
     assert server.call("GET", "/readyz", token=None).body == b"ready\n"
-    text = server.call("GET", "/metrics", token=None).body.decode()
+    text = server.metrics_with('route="/readyz",status="200"', token=None)
     assert 'adaptry_requests_total{method="GET",route="/healthz",status="200"} 1.0\n' in text
     assert 'route="/api/v1/adapters/{namespace}/{name}/revisions/with-files",status="201"' in text
     received = re.search(r"^adaptry_received_bytes_total (\S+)$", text, re.MULTILINE)
