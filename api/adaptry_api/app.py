@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+import anyio
 from fastapi import FastAPI
 
 from adaptry import __version__
@@ -24,6 +25,7 @@ from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.quick_routes import QuickRoutes
+from adaptry_api.request_sharing import share_requests
 from adaptry_api.request_spans import RequestSpans
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
@@ -50,9 +52,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
             (state.seal_audit_log, cleanup.AUDIT_EVERY),
         )
         with state.draining.delay_sigterm(settings.notice), state.sending_webhooks():
-            async with cleanup.periodic_work(*tasks):
+            async with cleanup.periodic_work(*tasks), anyio.create_task_group() as group:
+                charge = state.catalog.charge_requests
+                group.start_soon(share_requests, state.request_limits, charge, counts.record_share)
                 yield {DRAINING: state.draining}
                 await state.event_broadcaster.close()
+                group.cancel_scope.cancel()
         state.close()
 
     app = FastAPI(

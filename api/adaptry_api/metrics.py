@@ -37,6 +37,12 @@ class RequestMetrics:
         self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._received = Counter("adaptry_received_bytes", "Bytes of requests' bodies.", registry=every)
         self._sent = Counter("adaptry_sent_bytes", "Bytes of answers' bodies.", registry=every)
+        self._shares = Counter(
+            "adaptry_request_limit_shares",
+            "How often this process shared counts of requests with the registry's other processes.",
+            ("result",),
+            registry=every,
+        )
 
     def record(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
         """One request that is over: its route's template, and the bytes of its bodies."""
@@ -49,6 +55,10 @@ class RequestMetrics:
         duration.observe(seconds)
         self._received.inc(received)
         self._sent.inc(sent)
+
+    def record_share(self, is_done: bool) -> None:
+        """One try to share counts of requests with other processes."""
+        self._shares.labels("done" if is_done else "failed").inc()
 
     def render(self) -> str:
         """Everything, in Prometheus' text format 0.0.4."""

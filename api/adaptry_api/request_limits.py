@@ -1,8 +1,13 @@
-"""How many requests a minute a principal or a namespace may send to this server process.
+"""How many requests a minute a principal or a namespace may send to a registry.
 
-Each process counts for itself, in memory, on the event loop: there is no lock, and nothing is asked of the
-catalog. Somebody who was quiet may send a minute's requests at once; they come back evenly. The arithmetic is
-the generic cell rate algorithm (ITU-T I.371): one number for each name, the time at which it would be idle.
+Each process decides by itself, in memory, on the event loop: no request waits for a lock, the disk or the
+database. Somebody who was quiet may send a minute's requests at once; they come back evenly. The arithmetic
+is the generic cell rate algorithm (ITU-T I.371): one number for each name, the time at which it would be
+idle.
+
+Processes of one registry learn of each other's requests afterwards (`request_sharing`). A name is `due` when
+it has sent this process 1/32 of its limit that the others do not know of; fewer in a minute are never shared,
+so that a name that sends few requests causes no write.
 """
 
 from __future__ import annotations
@@ -11,15 +16,32 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
 
 from adaptry.core.errors import TooManyRequests
 from adaptry.core.identity import Identity
 from adaptry.core.quotas import EVERY, UNLIMITED, QuotaLimits, QuotaSubject
+from adaptry.storage.catalog.request_use import MOST, RequestCharge
 
 _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds that sums of intervals may differ by
+_UNSHARED = 32  # a process keeps this fraction of a limit to itself
 _REMEMBERED = 1 << 14
 """Names whose requests are counted; the one with the oldest request is forgotten first, and starts again."""
+
+
+@dataclass(slots=True)
+class _Count:
+    """The requests of a name: all are paid for at `idle_at`. Other processes do not know of the last
+    `unshared` ones, which began at `since`; `sent` of them are on their way there.
+    """
+
+    idle_at: float
+    since: float
+    unshared: int = 0
+    sent: int = 0
+    sent_at: float = 0.0
 
 
 class RequestLimits:
@@ -28,7 +50,10 @@ class RequestLimits:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._limits: Mapping[QuotaSubject, int] = {}
-        self._idle_at: OrderedDict[QuotaSubject, float] = OrderedDict()
+        self._counts: OrderedDict[QuotaSubject, _Count] = OrderedDict()
+        self._due: dict[QuotaSubject, None] = {}
+        self.on_due: Callable[[], object] = lambda: None
+        """Called when there is a charge to take."""
 
     def set_limits(self, limits: Mapping[QuotaSubject, QuotaLimits]) -> None:
         """What is set, as the catalog has it; may be called by any thread."""
@@ -50,20 +75,58 @@ class RequestLimits:
         if (limit := self._limit(place)) < UNLIMITED and identity.readable_names(namespace):
             self._count(place, limit)
 
+    def take_charges(self) -> list[RequestCharge]:
+        """What other processes should know by now. It stays due until `note_shared`."""
+        now, charges = self._clock(), []
+        for who in list(islice(self._due, MOST)):
+            count = self._counts[who]
+            count.sent, count.sent_at = count.unshared, now
+            charges.append(RequestCharge(who, now - count.since, count.sent * _MINUTE / self._limit(who)))
+        return charges
+
+    def note_shared(self, ahead: Mapping[QuotaSubject, float]) -> None:
+        """The charges that were taken last are shared; all requests of each name, those to other processes
+        too, are paid for in so many seconds.
+        """
+        now = self._clock()
+        for who, seconds in ahead.items():
+            self._due.pop(who, None)
+            if (count := self._counts.get(who)) is None:
+                continue
+            limit = self._limit(who)
+            count.unshared, count.since, count.sent = count.unshared - count.sent, count.sent_at, 0
+            count.idle_at = max(count.idle_at, now + seconds + count.unshared * _MINUTE / limit)
+            self._note_due(who, count, limit)
+
     def _limit(self, who: QuotaSubject) -> int:
         return self._limits.get(who, self._limits.get(QuotaSubject(who.scope, EVERY), UNLIMITED))
 
     def _count(self, who: QuotaSubject, limit: int) -> None:
         now, interval = self._clock(), _MINUTE / limit
-        idle_at = max(self._idle_at.pop(who, now), now)
+        count = self._counts.get(who)
+        if count is None:
+            count = self._counts[who] = _Count(now, now)
+        self._counts.move_to_end(who)
+        idle_at = max(count.idle_at, now)
         wait = idle_at + interval - now - _MINUTE
         is_over = wait > _ROUNDING
-        self._idle_at[who] = idle_at if is_over else idle_at + interval
-        if len(self._idle_at) > _REMEMBERED:
-            self._idle_at.popitem(last=False)
+        if not is_over:
+            count.idle_at = idle_at + interval
+            if now - count.since > _MINUTE and who not in self._due:
+                count.unshared, count.since = 0, now
+            count.unshared += 1
+            self._note_due(who, count, limit)
+        if len(self._counts) > _REMEMBERED:
+            forgotten, _ = self._counts.popitem(last=False)
+            self._due.pop(forgotten, None)
         if is_over:
             raise TooManyRequests(
                 f"{who} may send {limit:,} requests a minute; wait {math.ceil(wait)} s and try again, or ask"
                 f" an administrator for more (`adaptry quota set {who.arguments} --requests N`)",
                 wait,
             )
+
+    def _note_due(self, who: QuotaSubject, count: _Count, limit: int) -> None:
+        if count.unshared >= max(1, limit // _UNSHARED) and who not in self._due:
+            self._due[who] = None
+            self.on_due()

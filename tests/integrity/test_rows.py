@@ -58,6 +58,7 @@ UNKNOWABLE: dict[str, str] = {
     "provider_groups.*": ALONE,
     "device_sign_ins.*": TRANSIENT,
     "refresh_tokens.*": TRANSIENT,
+    "request_use.*": TRANSIENT,
     "posted_files.*": "what programs posted, kept once; its content is compared with its digest when it"
     " is read",
     "webhooks.*": ALONE,

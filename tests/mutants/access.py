@@ -24,6 +24,7 @@ GUARD = "tests/api/test_guard.py::"
 PEOPLE = "tests/api/test_permissions.py::"
 QUOTAS = "tests/storage/test_quotas.py::"
 REQUESTS = "tests/api/test_request_limits.py::"
+SHARED = "tests/api/test_request_sharing.py::"
 INVITED = "tests/api/test_invitations.py::"
 CONTRACT = "tests/contract/test_registry_local.py::TestInFiles::"
 CAPITALS = "tests/api/hub/test_any_case.py::"
@@ -264,6 +265,21 @@ FAULTS = (
         "only members use up a namespace's requests", "api/adaptry_api/request_limits.py",
         "< UNLIMITED and identity.readable_names(namespace):", "< UNLIMITED:",
         REQUESTS + "test_a_namespaces_requests_are_those_of_its_members_so_that_nobody_else_can_use_them_up",
+    ),
+    AccessFault(
+        "processes learn of each other's requests", "api/adaptry_api/request_limits.py",
+        "count.idle_at = max(count.idle_at, now + seconds + ", "(",
+        SHARED + "test_what_one_process_admitted_counts_in_the_others",
+    ),
+    AccessFault(
+        "a flood at many processes is shared", "api/adaptry_api/request_limits.py",
+        "if count.unshared >= max(1, limit // _UNSHARED) and who", "if count.unshared >= limit and who",
+        SHARED + "test_a_flood_at_all_processes_gets_the_limit_and_what_each_keeps_to_itself",
+    ),
+    AccessFault(
+        "a debt of requests ends", CATALOG + "request_use.py",
+        " {clock} + {LONGEST_DEBT}) RETURNING", " {clock} + 1e9) RETURNING",
+        SHARED + "test_what_was_admitted_above_the_limit_is_paid_back_for_a_minute_at_most",
     ),
     AccessFault(
         "a gateway asks about its own namespaces", LOCAL + "inference.py",

@@ -19,7 +19,6 @@ from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, Mi
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.core.validation import validated
-from adaptry.operations.promotion import current_alias
 from adaptry.registry.aliases import MoveRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event, VersionInfo
@@ -89,12 +88,6 @@ class PromotionAction:
         self.registry.aliases.move(self.name, self.alias, self.version.digest, generation, request)
         return alias_address(self.name, self.alias)
 
-    def require_seen(self) -> None:
-        """Raises `Conflict` if the alias is not of the generation that the visitor saw."""
-        found = current_alias(self.registry.aliases, self.name, self.alias)
-        if (found.generation if found else None) != self.form.generation:
-            raise Conflict(f"{self.name}@{self.alias} has moved since you opened this page")
-
 
 async def _action(
     request: Request, name: Name, alias: AliasName, registry: VisitorsRegistry, visitor: Visitor, form: Form
@@ -128,8 +121,8 @@ def approve_on_page(action: Action) -> Response:
     """Gives the visitor's approval of the move from where the alias is, if that is where they saw it."""
 
     def act() -> str:
-        action.require_seen()
-        action.registry.policies.approve(action.name, action.alias, action.version.digest)
+        generation = action.form.generation or 0
+        action.registry.policies.approve(action.name, action.alias, action.version.digest, generation)
         return promotion_address(action.name, action.version.number, action.alias)
 
     return _answer(action, act)

@@ -101,12 +101,25 @@ def list_approvals(name: Name, alias: str, registry: CallersRegistry) -> tuple[A
 
 
 @OF_ALIAS.put("/approvals/{revision}")
-def approve_move(name: Name, alias: str, revision: Revision, registry: CallersRegistry) -> ApprovalInfo:
+def approve_move(
+    name: Name,
+    alias: str,
+    revision: Revision,
+    registry: CallersRegistry,
+    generation: Annotated[
+        int | None,
+        Query(
+            ge=0,
+            lt=1 << 53,
+            description="Approve only if the alias has this generation (0: it does not exist).",
+        ),
+    ] = None,
+) -> ApprovalInfo:
     """Approve the move of an alias from its current version to another.
 
     The approval is void once the alias has moved.
     """
-    return registry.policies.approve(name, alias, revision)
+    return registry.policies.approve(name, alias, revision, generation)
 
 
 @OF_ALIAS.delete("/approvals/{revision}")

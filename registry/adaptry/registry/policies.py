@@ -123,11 +123,15 @@ class Policies(ABC):
         """
 
     @abstractmethod
-    def approve(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
+    def approve(
+        self, name: AdapterName, alias: str, to: Digest, generation: int | None = None
+    ) -> ApprovalInfo:
         """Consents that the alias moves from where it is now to a version. Approving again changes nothing.
 
-        Raises `NotFound`, `PermissionDenied`, `Conflict` if the alias is there already, `Unsupported` where
-        callers have no names.
+        With a `generation`, approves only if the alias has it (0: it does not exist).
+
+        Raises `NotFound`, `PermissionDenied`, `Conflict` if the alias is there already or has another
+        generation, `Unsupported` where callers have no names.
         """
 
     @abstractmethod

@@ -64,8 +64,11 @@ class HttpPolicies(Policies):
         path = owner_path(name, "aliases", parse_stored_alias(alias), "evaluation")
         return self.server.request_value(_DECISION, "POST", path, body=body, again=True)
 
-    def approve(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
-        return self.server.request_value(_APPROVAL, "PUT", _approval_path(name, alias, to), again=True)
+    def approve(
+        self, name: AdapterName, alias: str, to: Digest, generation: int | None = None
+    ) -> ApprovalInfo:
+        path, query = _approval_path(name, alias, to), {"generation": generation}
+        return self.server.request_value(_APPROVAL, "PUT", path, query=query, again=True)
 
     def withdraw_approval(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
         return self.server.request_value(_APPROVAL, "DELETE", _approval_path(name, alias, to), again=False)

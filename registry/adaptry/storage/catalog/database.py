@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +23,16 @@ from sqlmodel import Session
 
 from adaptry.core import tracing
 from adaptry.core.errors import Unavailable
+from adaptry.core.quotas import QuotaSubject
 from adaptry.core.settings import is_postgres
-from adaptry.storage.catalog import epochs, sqlite
+from adaptry.storage.catalog import epochs, request_use, sqlite
 from adaptry.storage.catalog.audit_log import recording
 from adaptry.storage.catalog.dialect import HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.migrate import migrate, schema_of
 from adaptry.storage.catalog.notifier import CommitNotifier
 from adaptry.storage.catalog.prepared import PreparedReads
+from adaptry.storage.catalog.request_use import RequestCharge
 
 Transaction = Session
 """A transaction, which the functions of this package take; opaque outside it."""
@@ -115,6 +117,17 @@ class Catalog:
         with self._transaction(is_durable=False) as session:
             yield session
 
+    def charge_requests(self, charges: Iterable[RequestCharge]) -> dict[QuotaSubject, float]:
+        """Shares requests with the registry's other processes (`request_use.charge`). Waits for no other
+        transaction of the catalog. Raises `Unavailable`.
+        """
+        with self._errors_translated(), self._counters.begin() as connection:
+            return request_use.charge(connection, charges)
+
+    @cached_property
+    def _counters(self) -> Engine:
+        return self._database.open_counters()
+
     def require_writable(self) -> None:
         """Raises `ReadOnly` if no change is possible: asked before bytes are stored that rows will name."""
 
@@ -148,6 +161,8 @@ class Catalog:
         if self._database.prepared:
             self._database.prepared.close()
         self._database.readers.dispose()
+        if "_counters" in vars(self):
+            self._counters.dispose()
         self._release()
 
     @contextmanager

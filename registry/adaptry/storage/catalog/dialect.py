@@ -87,10 +87,12 @@ class DatabaseDialect:
     its result is called. `translate_error` returns our error for a driver's, or None for a programming error.
     `notify`, called in a transaction that recorded an event, notifies other processes, which receive it by
     `listen`. `prepared` reads by prepared statements; None if that is not faster.
+    `open_counters` connects to the shared counts of requests, whose writers wait for no other writer.
     """
 
     readers: Engine
     writers: Engine
+    open_counters: Callable[[], Engine]
     read_context: ContextFactory
     write: SessionFactory
     open_context: ContextFactory

@@ -89,6 +89,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     return DatabaseDialect(
         readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
         writers=writers,
+        open_counters=lambda: engine.execution_options(isolation_level="READ COMMITTED"),
         read_context=nullcontext,
         write=separate_writes(
             writer_lock(busy_timeout),  # so that at most one of them holds a connection while it waits

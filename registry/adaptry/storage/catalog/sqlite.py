@@ -32,6 +32,7 @@ from adaptry.storage.catalog.dialect import (
 )
 from adaptry.storage.catalog.group_commit import GroupCommit
 from adaptry.storage.catalog.prepared import PreparedReaders
+from adaptry.storage.catalog.sqlite_counters import open_counters
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # commits that a power failure may undo
@@ -60,6 +61,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     return DatabaseDialect(
         readers=engine,
         writers=writers,
+        open_counters=partial(open_counters, None if in_memory else make_url(url).database),
         read_context=reading,
         # SQLite's own writers poll with growing pauses, so one among many may never get its turn.
         write=(

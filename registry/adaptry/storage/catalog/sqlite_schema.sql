@@ -735,3 +735,10 @@ CREATE TABLE refresh_tokens (
 CREATE INDEX ix_refresh_tokens_family ON refresh_tokens (family);
 CREATE INDEX ix_refresh_tokens_token_id ON refresh_tokens (token_id);
 CREATE INDEX ix_refresh_tokens_expires_at ON refresh_tokens (expires_at);
+CREATE TABLE request_use (
+	scope VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	idle_at FLOAT NOT NULL,
+	cost FLOAT NOT NULL,
+	CONSTRAINT pk_request_use PRIMARY KEY (scope, name)
+);

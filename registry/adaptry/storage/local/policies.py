@@ -103,10 +103,14 @@ class LocalPolicies(Policies):
 
         return read_decided(self.context, decided)
 
-    def approve(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
+    def approve(
+        self, name: AdapterName, alias: str, to: Digest, generation: int | None = None
+    ) -> ApprovalInfo:
         with self.context.write() as tx:
             adapter, target = self._approved(tx, name, alias, to)
             found = aliases.find(tx, adapter, alias)
+            if generation is not None and generation != (found.generation if found else 0):
+                raise Conflict(f"{name}@{alias} has moved since you looked at it; look again and retry")
             if found is not None and found.digest == to:
                 raise Conflict(f"{name}@{alias} is at version {found.number} already")
             require_alias_allowed(alias, target.state, target.number)

@@ -317,6 +317,19 @@ class PoliciesContract(ContractFixtures):
         with pytest.raises(NotFound, match="has not approved version 2"):
             bob.policies.withdraw_approval(TONE, "prod", second)
 
+    def test_an_approval_may_require_that_the_alias_is_where_it_was_seen(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        olga = make_registry(OWNER)
+        first, second = (push(olga, lora(seed), TONE).version.digest for seed in (1, 2))
+        assert olga.policies.approve(TONE, "prod", first, 0).generation == 0
+        seen = olga.aliases.move(TONE, "prod", first, was=None).generation
+        for stale in (0, seen + 1):
+            with pytest.raises(Conflict, match="has moved since you looked"):
+                olga.policies.approve(TONE, "prod", second, stale)
+        assert [one.digest for one in olga.policies.approvals(TONE, "prod")] == [first]
+        assert olga.policies.approve(TONE, "prod", second, seen).digest == second
+
     def test_a_policy_follows_its_adapter_to_another_name_and_ends_with_it(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:

@@ -34,7 +34,7 @@ from adaptry.storage.catalog.rows.principals import (
     TokenRow,
 )
 from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
-from adaptry.storage.catalog.rows.quotas import QuotaRow, StoredUseRow
+from adaptry.storage.catalog.rows.quotas import QuotaRow, RequestUseRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row
 from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
@@ -91,6 +91,7 @@ __all__ = [
     "QuotaRow",
     "RecallClaimRow",
     "RefreshTokenRow",
+    "RequestUseRow",
     "ResidentRow",
     "RevisionRow",
     "RolloutRow",

@@ -32,3 +32,16 @@ class StoredUseRow(Row, table=True):
     name: str = Field(primary_key=True)
     bytes: int = Field(default=0, sa_type=BigInteger)
     versions: int = Field(default=0, sa_type=BigInteger)
+
+
+class RequestUseRow(Row, table=True):
+    """Requests of a name, as the registry's processes share them: the time, in seconds since 1970, at which
+    all are paid for, and what the last charge added to it. Lost counts begin again, so PostgreSQL does not
+    log the table, and SQLite has it in a file of its own (`sqlite_counters`).
+    """
+
+    __tablename__ = "request_use"
+    scope: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    idle_at: float
+    cost: float
