@@ -39,6 +39,19 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
+def listing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `registry_option`, for a command that mostly lists: a folder's registry is a `LazyRegistry`. (`Any`:
+    same.)
+    """
+
+    @_where
+    @functools.wraps(command)
+    def connected(*args: Any, where: str | None, **options: Any) -> Any:
+        return _called(command, connect_to(where, is_lazy=True), args, options)
+
+    return connected
+
+
 def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that makes a missing registry, save `--dry-run`. (`Any`: same.)"""
 
@@ -87,16 +100,20 @@ def _called(
         return command(*args, registry=registry, **options)
 
 
-def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: bool = False) -> Registry:
+def connect_to(
+    where: str | None, *, create_missing: bool = False, for_cleanup: bool = False, is_lazy: bool = False
+) -> Registry:
     """The registry at `where`, else the configured one. `create_missing` creates it and says so;
-    `for_cleanup` opens it for writing on a full disk too.
+    `for_cleanup` opens it for writing on a full disk too; `is_lazy` as in `connect`.
     """
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
     settings = settings_for(where)
     place = settings.registry
     is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
-    registry = connect(place, settings, create_missing=create_missing, for_cleanup=for_cleanup)
+    registry = connect(
+        place, settings, create_missing=create_missing, for_cleanup=for_cleanup, is_lazy=is_lazy
+    )
     if is_new:
         print_err(f"created a registry in {place}")
     if context := click.get_current_context(silent=True):

@@ -10,7 +10,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, Page, VersionInfo
 from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
 from adaptry_cli.command import command
-from adaptry_cli.connection import registry_option
+from adaptry_cli.connection import listing_registry_option
 from adaptry_cli.out import (
     collect_pages,
     json_option,
@@ -36,7 +36,7 @@ from adaptry_cli.version_table import print_versions
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
 @limit_option
-@registry_option
+@listing_registry_option
 @exact_times_option
 @json_option
 def ls(

@@ -5,6 +5,7 @@ folder.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,33 +30,38 @@ def connect(
     *,
     create_missing: bool = True,
     for_cleanup: bool = False,
+    is_lazy: bool = False,
 ) -> Registry:
     """The registry at `where`: a server's URL or a folder; None means that of `settings`, else the user's
     own.
 
     `settings` are read from the environment unless given; without a token in them, a server gets the one that
     `adaptry login` stored. A folder without a registry becomes one, unless `create_missing` is False: then
-    `NotFound` is raised. `for_cleanup`: as in `open_local`. Raises `Invalid` (neither URL nor folder),
-    `Unavailable`, `ProtocolMismatch`.
+    `NotFound` is raised. `for_cleanup`: as in `open_local`. `is_lazy`: a folder's registry is a
+    `LazyRegistry`, for a command that lists. Raises `Invalid` (neither URL nor folder), `Unavailable`,
+    `ProtocolMismatch`.
     """
     settings = settings or AdaptrySettings.from_env()
     where = where or settings.registry
-    if where is None:
-        return open_local(
-            data_folder(), catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup
-        )
-    if is_server(where):
+    if where is not None and is_server(where):
         from adaptry.core.credentials import token_for
         from adaptry.registry.http import HttpRegistry
 
         return HttpRegistry(where, settings.token or token_for(where), settings.ca_bundle, settings.proxy)
-    folder = resolve_folder(where)
-    if not create_missing and not is_registry(folder):
+    folder = resolve_folder(where) if where is not None else data_folder()
+    if where is not None and not create_missing and not is_registry(folder):
         raise NotFound(
             f"no registry in {folder}; the first push creates one, or name another place "
             "(--registry URL|DIR, or ADAPTRY_URL)"
         )
-    return open_local(folder, catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup)
+    open_whole = partial(
+        open_local, folder, catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup
+    )
+    if not is_lazy or settings.catalog or (folder / _ADDRESS).is_file() or not is_registry(folder):
+        return open_whole()
+    from adaptry.storage.lazy_registry import open_lazily
+
+    return open_lazily(folder / _CATALOG, open_whole)
 
 
 def resolve_folder(where: str) -> Path:

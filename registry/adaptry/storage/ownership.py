@@ -9,7 +9,6 @@ from __future__ import annotations
 from adaptry.core.errors import Conflict
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore
-from adaptry.storage.catalog import scan
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.factory import CatalogPlace
 
@@ -46,4 +45,6 @@ def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
 
 
 def _is_untouched(catalog: Catalog | None) -> bool:
+    from adaptry.storage.catalog import scan  # which only a bucket needs
+
     return catalog is None or scan.is_empty(catalog)

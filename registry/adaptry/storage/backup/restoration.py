@@ -33,7 +33,7 @@ from adaptry.storage.blobs.factory import address_in as blobs_in
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog import adapters, epochs, events, factory, recall_claims, worker_reports
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.sqlite import in_use_file
+from adaptry.storage.catalog.in_use import in_use_file
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 

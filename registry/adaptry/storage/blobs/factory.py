@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore
-from adaptry.storage.blobs.tiered import TieredBlobs
+
+if TYPE_CHECKING:
+    from adaptry.storage.blobs.tiered import TieredBlobs
 
 _FILES = "blobs"
 _CACHE = "blob-cache"
@@ -31,6 +34,7 @@ def open_blobs(folder: Path, url: str | None = None, cache: int = CACHE) -> Loca
     if url is None and known is None:
         return LocalBlobs(folder / _FILES)
     from adaptry.storage.blobs.s3 import S3Blobs, S3Location
+    from adaptry.storage.blobs.tiered import TieredBlobs
 
     place = S3Location.parse(url or known or "")
     if known is not None:

@@ -26,6 +26,7 @@ from adaptry.storage.catalog.access import ReadScope, is_among
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow
 from adaptry.storage.catalog.rows.adapters import EXISTS
+from adaptry.storage.catalog.shown_adapters import about_names, page_by_name
 from adaptry.storage.catalog.version_info import table_of
 
 _A = table_of(AdapterRow)
@@ -54,7 +55,7 @@ class Listing:
     def about(self) -> str:
         """Identifies the listing in its cursors."""
         order = "" if self.sort == "name" and not self.reverse else f" by {self.sort} {self.reverse:d}"
-        return f"adapters {self.namespace or ''}{order}"
+        return about_names(self.namespace) + order
 
     @property
     def is_descending(self) -> bool:
@@ -74,6 +75,8 @@ def page(
     tx: Transaction, scope: ReadScope, listing: Listing, cursor: str | None, limit: int
 ) -> Page[AdapterInfo]:
     """Raises `Invalid` for a cursor of another listing."""
+    if scope.namespaces is None and listing.sort == "name" and not listing.reverse:
+        return page_by_name(tx, listing.namespace, cursor, limit)
     after = None if cursor is None else _decode(listing, cursor)
     found = entries(tx, scope, listing, after, limit + 1)
     shown = found[:limit]

@@ -32,6 +32,10 @@ from adaptry.storage.catalog.rows import (
     UploadRow,
     VersionRow,
 )
+from adaptry.storage.catalog.rows.adapters import EXISTS
+from adaptry.storage.catalog.shown_adapters import adapter_of
+from adaptry.storage.catalog.shown_adapters import visibility_of as visibility_of
+from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
@@ -39,7 +43,7 @@ TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 
 # Built once, since every request begins with one of these statements.
 _ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
-_FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
+FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
     _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
 )
 _ROW = select_columns(_ADAPTERS).where(_ADAPTERS.c.id == bindparam("key"))
@@ -61,6 +65,11 @@ _LATEST = (
 )
 _SHOWN: Select[Any] = select_columns(*_ADAPTERS.c, _LATEST.label("latest"))
 _SHOWN_ONE = _SHOWN.where(_ADAPTERS.c.id == bindparam("key"))
+SHOWN_BY_NAME = (
+    _SHOWN.where(EXISTS, _ADAPTERS.c.name > bindparam("after"), _ADAPTERS.c.name < bindparam("beyond"))
+    .order_by(_ADAPTERS.c.name)
+    .limit(bindparam("count", type_=_ADAPTERS.c.id.type))
+)
 _KEYS: BindParameter[Any] = bindparam("keys", expanding=True)
 _SHOWN_MANY = _SHOWN.where(_ADAPTERS.c.id.in_(_KEYS))
 
@@ -74,14 +83,9 @@ class AdapterRecord:
     visibility: Visibility
 
 
-def visibility_of(text: str) -> Visibility:
-    """Any value other than `public` means private."""
-    return "public" if text == "public" else "private"
-
-
 def find(tx: Reads, name: AdapterName) -> AdapterRecord | None:
     """The adapter of that name, if it exists."""
-    found = run_select(tx, _FOUND, {"name": str(name)})
+    found = run_select(tx, ADAPTER_OF_NAME, {"name": str(name)})
     return AdapterRecord(found[0].id, name, visibility_of(found[0].visibility)) if found else None
 
 
@@ -278,28 +282,14 @@ def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
 
 
 def info(tx: Reads, adapter: AdapterRecord) -> AdapterInfo:
-    return _info(run_select(tx, _SHOWN_ONE, {"key": adapter.key})[0])
+    return adapter_of(run_select(tx, _SHOWN_ONE, {"key": adapter.key})[0])
 
 
 def infos(tx: Transaction, keys: Sequence[int]) -> tuple[AdapterInfo, ...]:
     """The adapters with these keys, which must exist, in their order."""
     tx.flush()
     found = {row.id: row for row in tx.connection().execute(_SHOWN_MANY, {"keys": list(keys)})}
-    return tuple(_info(found[key]) for key in keys)
-
-
-def _info(row: Columns) -> AdapterInfo:
-    return AdapterInfo(
-        name=AdapterName.parse(row.name),
-        description=row.description,
-        tags=decode_list(row.tags),
-        visibility=visibility_of(row.visibility),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        versions=row.version_count,
-        latest=row.latest,
-        downloads=row.downloads,
-    )
+    return tuple(adapter_of(found[key]) for key in keys)
 
 
 def _terms(row: AdapterRow | Columns) -> list[tuple[str, str]]:

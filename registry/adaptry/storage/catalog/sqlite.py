@@ -31,14 +31,13 @@ from adaptry.storage.catalog.dialect import (
     wait_readable,
 )
 from adaptry.storage.catalog.group_commit import GroupCommit
+from adaptry.storage.catalog.in_use import IN_USE, PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders
 from adaptry.storage.catalog.sqlite_counters import open_counters
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # commits that a power failure may undo
 _LOOKS = 0.05  # seconds between checks for commits of other processes
-_PRIVATE = 0o600
-_IN_USE = ".in-use"
 _LITTLE = 16 << 20  # free bytes below which the log is kept short
 _FORBIDDEN = "adaptry_forbidden"  # marks the errors of triggers that refuse changes
 
@@ -215,7 +214,7 @@ def _opening(url: str) -> Iterator[None]:
         return
     opening = Path(f"{path}.opening")
     try:
-        lock = FileLock.acquire_exclusive(opening, mode=_PRIVATE)
+        lock = FileLock.acquire_exclusive(opening, mode=PRIVATE)
     except StorageFull as error:
         raise _full(url) from error.__cause__
     except Unavailable as error:
@@ -233,17 +232,12 @@ def _make_private(path: str) -> None:
     """
     # Do not open an existing file: closing it would drop this process's SQLite locks on it.
     with suppress(OSError):  # SQLite will report the error
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
-    for end in ("", "-wal", "-shm", ".opening", _IN_USE):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
+    for end in ("", "-wal", "-shm", ".opening", IN_USE):
         file = Path(f"{path}{end}")
         with suppress(OSError):
-            if file.stat().st_mode & 0o777 != _PRIVATE:
-                file.chmod(_PRIVATE)
-
-
-def in_use_file(path: Path) -> Path:
-    """The lock on the database at `path`: shared by processes that have it open, exclusive to replace it."""
-    return path.with_name(f"{path.name}{_IN_USE}")
+            if file.stat().st_mode & 0o777 != PRIVATE:
+                file.chmod(PRIVATE)
 
 
 def _hold(url: str) -> Callable[[], None]:
@@ -254,7 +248,7 @@ def _hold(url: str) -> Callable[[], None]:
     if not path or path == ":memory:":
         return lambda: None
     try:
-        return FileLock.acquire_shared(in_use_file(Path(path)), mode=_PRIVATE).release
+        return FileLock.acquire_shared(in_use_file(Path(path)), mode=PRIVATE).release
     except StorageFull:  # no space for the lock file; reading must still work
         return lambda: None
     except Unavailable as error:

@@ -7,7 +7,7 @@ takes longer than running it on SQLite, and plain columns are read, without enti
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -25,13 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy import cast as sql_cast
 
-from adaptry.core.digest import Digest
-from adaptry.core.lifecycle import State
-from adaptry.core.refs import AdapterName
-from adaptry.registry.records import BaseStatus, StateRecord, VersionInfo
+from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog.database import Reads, Transaction
-from adaptry.storage.catalog.encoding import decode_list
-from adaptry.storage.catalog.prepared import PreparedReads, Query, run_prepared, sqlite_driver
+from adaptry.storage.catalog.prepared import run_select as run_select
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -40,6 +36,7 @@ from adaptry.storage.catalog.rows import (
     VersionRow,
 )
 from adaptry.storage.catalog.rows import Row as Entity
+from adaptry.storage.catalog.shown_versions import version_of
 
 Columns = Row[Any]
 """A selected row. (`Any`: SQLAlchemy would need a type parameter for each column.)"""
@@ -48,16 +45,6 @@ Columns = Row[Any]
 def table_of(entity: type[Entity]) -> Table:
     """An entity's table, to select columns instead of entities."""
     return cast(Table, vars(entity)["__table__"])
-
-
-def run_select(tx: Reads, statement: Query, asked: Mapping[str, object]) -> Sequence[Columns]:
-    """The rows of a statement on tables, including this transaction's changes."""
-    if isinstance(tx, PreparedReads):
-        return tx.select(statement, asked)
-    driver = sqlite_driver(tx)
-    if driver is not None:  # takes a tenth of the time of SQLAlchemy's own execution
-        return run_prepared(driver, statement, asked)
-    return tx.connection().execute(statement, asked).all()
 
 
 _ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
@@ -81,13 +68,30 @@ def _beside(is_asked: Any) -> CompoundSelect[Any]:
     ).order_by("text")
 
 
+_OF_ADAPTER = _VERSIONS.c.adapter_id == bindparam("adapter_key")
+NEWEST = (
+    select(*SHOWN)
+    .join_from(_VERSIONS, _ADAPTERS)
+    .where(_OF_ADAPTER, _VERSIONS.c.number <= bindparam("newest"))
+    .order_by(_VERSIONS.c.number.desc())
+    .limit(bindparam("count", type_=_VERSIONS.c.id.type))
+)
+BESIDE_NEWEST = _beside(
+    lambda column: column.in_(
+        select(_VERSIONS.c.id).where(
+            _OF_ADAPTER, _VERSIONS.c.number.between(bindparam("oldest"), bindparam("newest"))
+        )
+    )
+)
+"""What is beside the versions with the numbers `oldest` to `newest`."""
+
 _BY_KEY = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id == bindparam("key"))
 _BESIDE_ONE = _beside(lambda column: column == bindparam("key"))
 
 
 def info(tx: Reads, columns: Columns) -> VersionInfo:
     """The version of these columns."""
-    return _info(columns, run_select(tx, _BESIDE_ONE, {"key": columns.id}))
+    return version_of(columns, run_select(tx, _BESIDE_ONE, {"key": columns.id}))
 
 
 def by_key(tx: Reads, key: int) -> VersionInfo:
@@ -108,7 +112,7 @@ def by_keys(tx: Transaction, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
     beside = defaultdict(list)
     for row in run_select(tx, beside_keys, asked):
         beside[row.version_id].append(row)
-    return tuple(_info(found[key], beside[key]) for key in keys)
+    return tuple(version_of(found[key], beside[key]) for key in keys)
 
 
 _SIZES = (5, 20, 50, 100, 200)
@@ -120,43 +124,3 @@ def _of_keys(size: int) -> tuple[Select[Any], CompoundSelect[Any]]:
     keys = [bindparam(f"key_{at}", type_=_VERSIONS.c.id.type) for at in range(size)]
     shown = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id.in_(keys))
     return shown, _beside(lambda column: column.in_(keys))
-
-
-def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:
-    texts = [(str(pair.text), pair.value) for pair in beside]
-    return VersionInfo(
-        name=AdapterName.parse(row.name),
-        number=row.number,
-        digest=Digest(row.digest),
-        state=cast(State, row.state),
-        standing=_state_record(row),
-        created_at=row.created_at,
-        created_by=row.created_by,
-        method=row.method,
-        rank=row.rank,
-        targets=decode_list(row.targets),
-        traits=decode_list(row.traits),
-        parameters=row.parameters,
-        size=row.size,
-        weights=Digest(row.weights),
-        base_id=Digest(row.base_id) if row.base_id else None,
-        base_name=row.base_name,
-        base_status=cast(BaseStatus, row.base_status),
-        aliases=tuple(text for text, value in texts if value is None),
-        metrics={text: value for text, value in texts if value is not None},
-        findings=row.findings,
-        downloads=row.downloads,
-        is_damaged=bool(row.is_damaged),
-    )
-
-
-def _state_record(row: Columns) -> StateRecord | None:
-    if row.state_generation == 0:
-        return None
-    return StateRecord(
-        generation=row.state_generation,
-        reason=row.state_reason,
-        successor=row.state_successor,
-        at=row.state_at,
-        by=row.state_by,
-    )

@@ -19,6 +19,7 @@ from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import MetricSummaryRow, VersionRow
+from adaptry.storage.catalog.shown_versions import about_newest, newest_page
 from adaptry.storage.catalog.version_info import by_keys
 
 _COLUMNS = {
@@ -39,7 +40,7 @@ class VersionListing:
     def about(self, adapter: AdapterRecord) -> str:
         """Identifies the listing in its cursors."""
         order = "" if self == VersionListing() else f" by {self.sort} {self.reverse:d}"
-        return f"versions {adapter.key}{order}"
+        return about_newest(adapter.key) + order
 
 
 def page(
@@ -47,6 +48,8 @@ def page(
 ) -> Page[VersionInfo]:
     """Raises `Invalid` for an unknown sort key, and for a cursor of another listing."""
     about = listing.about(adapter)
+    if listing == VersionListing():
+        return newest_page(tx, adapter.key, cursor, limit)
     last = cursors.decode_number(cursor, about)
     column, metric = parse_version_sort(listing.sort)
     value: Any = col(MetricSummaryRow.newest) if column is None else _COLUMNS[column]  # a column

@@ -33,7 +33,6 @@ from adaptry.storage.catalog.ref_resolution import resolve_ref
 from adaptry.storage.catalog.version_info import Columns
 from adaptry.storage.local.decision_cache import DecisionCache
 from adaptry.storage.local.digest_cache import IncrementalDigests
-from adaptry.storage.local.hidden_bases import hide_bases
 from adaptry.storage.local.idempotency import Answer, IdempotencyKey
 from adaptry.storage.local.stale_uploads import UploadCleanup
 
@@ -270,7 +269,11 @@ class RegistryContext:
 
     def hide_base(self, tx: Transaction, version: VersionInfo) -> VersionInfo:
         """The version for the caller: with its base only if they may see that."""
-        return hide_bases(tx, self.read_scope(tx), [version])[0] if version.base_id else version
+        if version.base_id is None:
+            return version
+        from adaptry.storage.local.hidden_bases import hide_bases  # which only readers of versions need
+
+        return hide_bases(tx, self.read_scope(tx), [version])[0]
 
     def require_base_write(self) -> None:
         """Raises the errors of `identity.require_base_write`."""
