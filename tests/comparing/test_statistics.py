@@ -74,7 +74,9 @@ def test_statistics_are_those_of_the_dense_updates_of_peft(tmp_path: Path, confi
         assert module.norm == pytest.approx(norm(dense[module.module]), rel=1e-6)
         assert module.singular_values == pytest.approx(values[:kept], rel=2e-5)
         shares = values[: module.rank] / values[: module.rank].sum()
-        assert module.effective_rank == pytest.approx(numpy.exp(-(shares * numpy.log(shares)).sum()), rel=1e-5)
+        assert module.effective_rank == pytest.approx(
+            numpy.exp(-(shares * numpy.log(shares)).sum()), rel=1e-5
+        )
     assert found.norm == pytest.approx(norm(joined(dense)[0]), rel=1e-6)
 
 

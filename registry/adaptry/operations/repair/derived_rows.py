@@ -5,7 +5,14 @@ from __future__ import annotations
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.storage.catalog import adapters, folded_names, inspections, rebuild, stored_use, weight_measurements
+from adaptry.storage.catalog import (
+    adapters,
+    folded_names,
+    inspections,
+    rebuild,
+    stored_use,
+    weight_measurements,
+)
 from adaptry.storage.catalog.rebuild import VersionSource
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.inspections import inspect_weights
