@@ -422,6 +422,7 @@ READING = frozenset(
         "tokens.list",
         "uploads.list",
         "versions.detail", "versions.get", "versions.inspect_tensors", "versions.list", "versions.search",
+        "versions.weight_distance", "versions.weight_statistics",
         "workers.get", "workers.list", "workers.residents",
     }
 )  # fmt: skip

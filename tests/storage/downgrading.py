@@ -47,7 +47,8 @@ _EVIDENCE = (
     *("samples_digest", "withdrawn_at", "withdrawn_by", "withdrawn_reason"),
 )
 _NEWER_TABLES = (
-    "request_use", "refresh_tokens", "posted_files", "device_sign_ins", "provider_groups", "external_users",
+    "request_use", "weight_measurements",
+    "refresh_tokens", "posted_files", "device_sign_ins", "provider_groups", "external_users",
     "policies", "approvals", "promotions", "webhook_deliveries", "webhooks",
     "used_id_tokens", "publishers", "issuers",
 )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
+from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref, parse_selector
 from adaptry.registry import protocol
@@ -75,6 +76,30 @@ def list_version_tensors(
     Each tensor comes with the counts of its NaN and infinite elements, and the norm of its finite elements.
     """
     return registry.versions.inspect_tensors(ref, cursor, limit)
+
+
+@ROUTES.get(f"{ONE}/weight-statistics")
+def get_weight_statistics(ref: PathRef, registry: CallersRegistry) -> WeightStatistics:
+    """Get the statistics of a version's weights.
+
+    For each module: the norm of its update, its largest singular values and its effective rank. A
+    `weight-statistics` job computes them once.
+    """
+    return registry.versions.weight_statistics(ref)
+
+
+@ROUTES.get(f"{ONE}/weight-distance")
+def get_weight_distance(
+    ref: PathRef,
+    registry: CallersRegistry,
+    other: Annotated[str, Query(max_length=512, description="The version to compare with, as a ref.")],
+) -> WeightDistance:
+    """Get the distance between the weights of two versions.
+
+    For each module: the norm of the difference of the two updates, and the cosine of the angle between them.
+    A `weight-statistics` job computes them once.
+    """
+    return registry.versions.weight_distance(ref, Ref.parse(other))
 
 
 @ROUTES.post(f"{ONE}/downloads", status_code=204)

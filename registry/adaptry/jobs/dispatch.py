@@ -20,6 +20,7 @@ HANDLERS: Mapping[str, str] = {
     "preview": "preview_jobs:preview",
     "convert": "derive_jobs:convert",
     "export": "derive_jobs:export",
+    "weight-statistics": "weight_statistics_jobs:measure",
     "evaluate": "evaluation_jobs:evaluate",
     "fingerprint": "maintenance_jobs:fingerprint",
     "verify": "maintenance_jobs:verify",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import (
@@ -98,6 +99,20 @@ class Versions(ABC):
 
         Weights are inspected at admission. Those of an older version are inspected now, once, and the
         findings are added to the version's report. Raises `NotFound`, `Unavailable` if this fails.
+        """
+
+    @abstractmethod
+    def weight_statistics(self, ref: Ref) -> WeightStatistics:
+        """The statistics of a version's updates by module, as a `weight-statistics` job stored them.
+
+        Raises `NotFound`, also if no job has measured the version.
+        """
+
+    @abstractmethod
+    def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
+        """The distance between the updates of two versions, as a `weight-statistics` job stored it.
+
+        Raises `NotFound`, also if no job has compared the two.
         """
 
     @abstractmethod

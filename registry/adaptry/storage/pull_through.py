@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.core.hub_revision import parse_hub_revision
@@ -126,6 +127,15 @@ class _Versions(LocalVersions):
             Ref(name, Latest()),
             lambda: super(_Versions, self).list(name, cursor, limit, sort=sort, reverse=reverse),
         )
+
+    def weight_statistics(self, ref: Ref) -> WeightStatistics:
+        return self.upstream.after_fetch(ref, lambda: super(_Versions, self).weight_statistics(ref))
+
+    def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
+        def read() -> WeightDistance:
+            return super(_Versions, self).weight_distance(ref, other)
+
+        return self.upstream.after_fetch(ref, lambda: self.upstream.after_fetch(other, read))
 
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         self.upstream.fetch_before_write(name, manifest)

@@ -33,7 +33,7 @@ def measure_distance(
     adapter is not a sum of factors, and `CheckFailed` if a module has different shapes in the two.
     """
     one, other = open_adapter_deltas(before), open_adapter_deltas(after)
-    _check_shapes(one, other)
+    check_shapes(one, other)
     sites = sorted({*one.modules, *other.modules}, key=lambda site: site.key)
     size = before.adapter.spec.size + after.adapter.spec.size
     measured = []
@@ -54,7 +54,8 @@ class _SiteDistance:
     signs: SignConflict | None
 
 
-def _check_shapes(one: AdapterDeltas, other: AdapterDeltas) -> None:
+def check_shapes(one: AdapterDeltas, other: AdapterDeltas) -> None:
+    """Raises `CheckFailed` if a module has different shapes in the two."""
     by_key = {site.key: site for site in one.modules}
     for site in other.modules:
         known = by_key.get(site.key, site)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adaptry.adapters.module_layers import in_model_order, layer_and_kind
 from adaptry.compute.comparing.results import CombineReport, ModuleReport
 from adaptry.core.errors import Invalid, MissingDependency
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LAYER = re.compile(r"(.*?\.\d+)\.(.+)")
-_NO_LAYER = "(no layer)"
 _WIDEST = 60  # inches; and at 100 dots an inch, what a viewer still opens
 _DOTS = 100
 
@@ -90,21 +88,10 @@ def _is_there(panel: _Panel) -> Callable[[ModuleReport], bool]:
     return lambda module: panel.value(module) is not None
 
 
-def _place(path: str) -> tuple[str, str]:
-    """A module's layer (its path up to the first number) and its kind (the rest)."""
-    match = _LAYER.fullmatch(path)
-    return (match[1], match[2]) if match else (_NO_LAYER, path)
-
-
 def _axes(modules: Sequence[ModuleReport]) -> tuple[list[str], list[str]]:
     """Layers by name and number, kinds by name."""
-    places = [_place(module.module) for module in modules]
-    rows = sorted({layer for layer, _ in places}, key=_by_number)
-    return rows, sorted({kind for _, kind in places}, key=_by_number)
-
-
-def _by_number(text: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in text.split(".")]
+    places = [layer_and_kind(module.module) for module in modules]
+    return in_model_order(layer for layer, _ in places), in_model_order(kind for _, kind in places)
 
 
 def _grid(
@@ -114,7 +101,7 @@ def _grid(
     at = {name: place for place, name in enumerate(rows)}, {name: place for place, name in enumerate(columns)}
     grid = [[math.nan] * len(columns) for _ in rows]
     for module in modules:
-        layer, kind = _place(module.module)
+        layer, kind = layer_and_kind(module.module)
         value = panel.value(module)
         grid[at[0][layer]][at[1][kind]] = math.nan if value is None else value
     return grid

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.compute.converting.base_shapes import ConversionBase, check_conversion_base
 from adaptry.compute.converting.biases import BiasDeltas, bias_deltas, changes_biases
 from adaptry.compute.converting.delta import (
@@ -28,7 +29,7 @@ from adaptry.compute.converting.options import ConvertOptions
 from adaptry.compute.converting.weight_deltas import ChangedWeight, changed_weights
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
-from adaptry.compute.lazy_adapters.sites import WeightSite, plain_reason
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
 from adaptry.core.errors import CheckFailed, Unsupported

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 
 from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.checks.runtimes import ENGINES, Runtime
 from adaptry.compute.exporting.equality import Equality
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
+from adaptry.compute.lazy_adapters.sites import lora_factors
 from adaptry.core.errors import CheckFailed
 
 DEFAULT_MAX_ERROR = 0.1

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.exporting.gguf_names import (
@@ -26,7 +27,7 @@ from adaptry.compute.exporting.gguf_names import (
 )
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
+from adaptry.compute.lazy_adapters.sites import lora_factors
 from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import CONFIG, MLX, PEFT
+from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import Json, ParentAdapter
-from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
+from adaptry.compute.lazy_adapters.sites import lora_factors
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
 from adaptry.core.errors import CheckFailed, Unsupported
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import DIFFUSERS, KOHYA, PEFT
+from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.exporting.pipeline_names import diffusers_names, kohya_name
 from adaptry.compute.exporting.rewrite import read_tensor
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.lazy_adapters.sites import plain_reason
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
 from adaptry.core.errors import CheckFailed, Unsupported
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, plain_reason, site_of
+from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
 from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.storage.catalog import adapters, folded_names, inspections, rebuild, stored_use
+from adaptry.storage.catalog import (
+    adapters,
+    folded_names,
+    inspections,
+    rebuild,
+    stored_use,
+    weight_measurements,
+)
 from adaptry.storage.catalog.rebuild import VersionSource
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.inspections import inspect_weights
@@ -31,6 +38,9 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
                 folded_names.refold(tx)
             case "inspection":
                 inspections.forget(tx, Digest(rest))  # the next read of a version inspects it again
+            case "weight-measurement":
+                first, _, second = rest.partition(":")
+                weight_measurements.forget(tx, first, second)  # a job measures again on demand
             case "namespaces":
                 rebuild.rebuild_namespaces(tx)
             case "stored-use":

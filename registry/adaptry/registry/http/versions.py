@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.errors import ProtocolMismatch
 from adaptry.core.manifest import SCHEMA
@@ -28,8 +29,10 @@ from adaptry.registry.records import (
 )
 from adaptry.registry.versions import Versions
 
+_DISTANCE = TypeAdapter(WeightDistance)
 _DETAIL = TypeAdapter(dict[str, Any])  # `Any`: checked once, before it becomes a `VersionDetail`
 _PUSHED = TypeAdapter(PushResult)
+_STATISTICS = TypeAdapter(WeightStatistics)
 _TENSORS = TypeAdapter(Page[TensorInspection])
 _VERSION = TypeAdapter(VersionInfo)
 _VERSIONS = TypeAdapter(Page[VersionInfo])
@@ -102,6 +105,13 @@ class HttpVersions(Versions):
         query = {"cursor": cursor, "limit": limit}
         path = version_path(ref, "tensors")
         return self.server.request_value(_TENSORS, "GET", path, query=query, patience=VERIFY_SECONDS)
+
+    def weight_statistics(self, ref: Ref) -> WeightStatistics:
+        return self.server.request_value(_STATISTICS, "GET", version_path(ref, "weight-statistics"))
+
+    def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
+        path = version_path(ref, "weight-distance")
+        return self.server.request_value(_DISTANCE, "GET", path, query={"other": str(other)})
 
     def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
         path = owner_path(name, "revisions", str(revision), "base")

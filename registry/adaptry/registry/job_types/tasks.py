@@ -138,6 +138,23 @@ class ExportTask(_FromOne):
     max_error: float | None = Field(default=None, ge=0, le=1)
 
 
+class WeightStatisticsTask(JobTask):
+    """What the page that compares versions shows of their weights: statistics of each version, and the
+    distance of each from the first. What is stored already is not computed again.
+    """
+
+    summary: ClassVar[str] = "Measure the updates of versions: norms, singular values and distances."
+    versions: tuple[RefText, ...] = Field(min_length=1, max_length=16)
+
+    @property
+    def namespace(self) -> str:
+        return Ref.parse(self.versions[0]).name.namespace
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        return self.versions
+
+
 class EvaluateTask(EvaluationOptions, JobTask):
     """`adaptry eval` of a version whose base is stored: the results become evidence."""
 
@@ -198,6 +215,7 @@ TASKS: Mapping[str, type[JobTask]] = {
     "preview": PreviewTask,
     "convert": ConvertTask,
     "export": ExportTask,
+    "weight-statistics": WeightStatisticsTask,
     "evaluate": EvaluateTask,
     "fingerprint": FingerprintBaseTask,
     "verify": VerifyTask,

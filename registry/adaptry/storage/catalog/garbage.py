@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, delete, exists, union, update
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
-from adaptry.storage.catalog import damage, evidence, pending_deletes, stored_use
+from adaptry.storage.catalog import damage, evidence, pending_deletes, stored_use, weight_measurements
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import (
@@ -119,13 +119,17 @@ def delete_unneeded(tx: Transaction, garbage: Sequence[OwnedFile]) -> int:
 
 
 def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
-    """Drops manifests that no adapter has and from which no version was made; returns how many."""
+    """Drops manifests that no adapter has and from which no version was made, with what was measured of
+    them; returns how many.
+    """
     gone = 0
     for digest in digests:
         is_left = delete(RevisionRow).where(
             col(RevisionRow.digest) == digest.hex, ~_is_parent(digest.hex), *_without_owner()
         )
-        gone += tx.execute(is_left).rowcount  # type: ignore[attr-defined]  # a DML result has it
+        if tx.execute(is_left).rowcount:  # type: ignore[attr-defined]  # a DML result has it
+            weight_measurements.forget_revision(tx, digest.hex)
+            gone += 1
     return gone
 
 

@@ -47,6 +47,7 @@ KNOWN = (
     "0028",
     "0029",
     "0030",
+    "0031",
     "0032",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""

@@ -735,6 +735,15 @@ CREATE TABLE refresh_tokens (
 CREATE INDEX ix_refresh_tokens_family ON refresh_tokens (family);
 CREATE INDEX ix_refresh_tokens_token_id ON refresh_tokens (token_id);
 CREATE INDEX ix_refresh_tokens_expires_at ON refresh_tokens (expires_at);
+CREATE TABLE weight_measurements (
+	first VARCHAR NOT NULL,
+	second VARCHAR NOT NULL,
+	measurement INTEGER NOT NULL,
+	figures BLOB NOT NULL,
+	checksum VARCHAR NOT NULL,
+	CONSTRAINT pk_weight_measurements PRIMARY KEY (first, second)
+);
+CREATE INDEX ix_weight_measurements_second ON weight_measurements (second);
 CREATE TABLE request_use (
 	scope VARCHAR NOT NULL,
 	name VARCHAR NOT NULL,

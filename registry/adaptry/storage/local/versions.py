@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import (
@@ -29,6 +30,7 @@ from adaptry.storage.local.hidden_bases import hide_base_in_detail, hide_bases
 from adaptry.storage.local.inspections import inspect_tensors
 from adaptry.storage.local.revision_admission import RevisionAdmission
 from adaptry.storage.local.states import set_state
+from adaptry.storage.local.weight_measurements import weight_distance, weight_statistics
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ class LocalVersions(Versions):
 
     def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
         return inspect_tensors(self.context, ref, cursor, limit)
+
+    def weight_statistics(self, ref: Ref) -> WeightStatistics:
+        return weight_statistics(self.context, ref)
+
+    def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
+        return weight_distance(self.context, ref, other)
 
     def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
         return bind_base(self.context, name, revision, base)

@@ -35,6 +35,8 @@ READS: Mapping[str, Ask] = {
     "detail": lambda registry, name, digest: registry.versions.detail(Ref(name)),
     "versions": lambda registry, name, digest: registry.versions.list(name),
     "inspect_tensors": lambda registry, name, digest: registry.versions.inspect_tensors(Ref(name)),
+    "weight_statistics": lambda registry, name, digest: registry.versions.weight_statistics(Ref(name)),
+    "weight_distance": lambda registry, name, digest: registry.versions.weight_distance(Ref(name), Ref(name)),
     "count_download": lambda registry, name, digest: registry.versions.count_download(Ref(name)),
     "aliases": lambda registry, name, digest: registry.aliases.list(name),
     "history": lambda registry, name, digest: registry.adapters.history(name),

@@ -250,6 +250,7 @@ _VALUES: Mapping[str, Test] = {
     "versions.base_status": _among(*get_args(BaseStatus)),
     "weights.file_digest": _digest,
     "weights.weights_digest": _digest,
+    "weight_measurements.measurement": _positive,
     "workers.troubles": lambda value: isinstance(json.loads(value), list),
 }
 """The allowed values of each column, if they are fewer than those of its type."""

@@ -19,6 +19,7 @@ from adaptry.storage.catalog.audit import (
     manifests,
     sealed_entries,
     stored_use,
+    weight_measurements,
 )
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, guard_problems
 from adaptry.storage.catalog.database import Catalog
@@ -39,6 +40,7 @@ def audit(catalog: Catalog) -> Iterator[IntegrityProblem]:
         yield from guard_problems(name, partial(adapters.problems, catalog, key, shared))
     yield from guard_problems("bases", partial(bases.problems, catalog))
     yield from guard_problems("inspections", partial(inspections.problems, catalog))
+    yield from guard_problems("weight measurements", partial(weight_measurements.problems, catalog))
     yield from guard_problems("audit log", partial(sealed_entries.problems, catalog))
     yield from guard_problems("stored use", partial(stored_use.problems, catalog))
 

@@ -40,6 +40,7 @@ from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroup
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
+from adaptry.storage.catalog.rows.weight_measurements import WeightMeasurementRow
 from adaptry.storage.catalog.rows.workers import LOADED, ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
@@ -106,6 +107,7 @@ __all__ = [
     "VersionRow",
     "WebhookDeliveryRow",
     "WebhookRow",
+    "WeightMeasurementRow",
     "WeightsRow",
     "WorkerRow",
 ]

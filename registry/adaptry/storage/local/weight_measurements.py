@@ -1,0 +1,55 @@
+"""The part of a local registry with measurements of updates. Jobs store them; everybody who may read the
+versions may read them.
+"""
+
+from __future__ import annotations
+
+from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
+from adaptry.core.refs import Ref
+from adaptry.storage.catalog import weight_measurements
+from adaptry.storage.local.context import RegistryContext
+
+
+def weight_statistics(context: RegistryContext, ref: Ref) -> WeightStatistics:
+    """The same as `Versions.weight_statistics`."""
+    with context.catalog.read() as tx:
+        digest = Digest(context.resolve(tx, ref).digest)
+        found = weight_measurements.find_statistics(tx, digest)
+    if found is None:
+        raise NotFound(f"the weights of {ref} are not measured yet; {_ask(ref)}")
+    return found
+
+
+def weight_distance(context: RegistryContext, ref: Ref, other: Ref) -> WeightDistance:
+    """The same as `Versions.weight_distance`."""
+    with context.catalog.read() as tx:
+        digests = [Digest(context.resolve(tx, each).digest) for each in (ref, other)]
+        found = weight_measurements.find_distance(tx, *digests)
+    if found is None:
+        raise NotFound(f"the weights of {ref} and {other} are not compared yet; {_ask(ref, other)}")
+    return found
+
+
+def is_measured(context: RegistryContext, one: Digest, other: Digest | None = None) -> bool:
+    """Whether a revision, or a pair, is measured already."""
+    with context.catalog.read() as tx:
+        if other is None:
+            return weight_measurements.find_statistics(tx, one) is not None
+        return weight_measurements.find_distance(tx, one, other) is not None
+
+
+def store_statistics(context: RegistryContext, revision: Digest, found: WeightStatistics) -> None:
+    with context.write() as tx:
+        weight_measurements.store_statistics(tx, revision, found)
+
+
+def store_distance(context: RegistryContext, one: Digest, other: Digest, found: WeightDistance) -> None:
+    with context.write() as tx:
+        weight_measurements.store_distance(tx, one, other, found)
+
+
+def _ask(*refs: Ref) -> str:
+    fields = " ".join(f"versions={ref}" for ref in refs)
+    return f"a job measures them: adaptry jobs submit weight-statistics {fields}"
