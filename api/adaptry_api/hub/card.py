@@ -38,7 +38,7 @@ class Card:
     @property
     def tags(self) -> tuple[str, ...]:
         """The tags that an adapter can have, in the order of the card, with the licence as one of them."""
-        licence = [f"license:{text}" for text in _texts(self.data.get("license"))]
+        licence = [f"license:{text.lower()}" for text in _texts(self.data.get("license"))]
         written = dict.fromkeys([*_texts(self.data.get("tags")), *licence])
         return tuple(tag for tag in written if _is(_TAG, tag) and not tag.startswith("base_model:"))[
             :_MOST_TAGS

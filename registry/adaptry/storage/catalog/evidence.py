@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import ColumnElement, and_, func, or_, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, update
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.sql.expression import Select
 
@@ -27,16 +28,28 @@ CONTENT = (
     *("format", "file_digest", "samples_digest"),
 )
 """The columns that say what was measured."""
+_VALUE = tuple(name for name in CONTENT if name not in ("base_id", "samples_digest"))
 
 
 def append(
     tx: Transaction, version: VersionRecord, base_id: str | None, file: EvidenceFile, at: datetime, by: str
 ) -> list[MetricRow]:
-    """Adds those values of the file that the version does not have yet; returns their rows."""
-    query = select(MetricRow).where(*_of_file(version.key, file.digest.hex))
-    known = {_measured(row) for row in tx.exec(query)}
+    """Adds those values of the file that the version does not have yet; returns their rows.
+
+    A value that arrives again with samples is added, unless it was withdrawn. It takes the place of the one
+    without samples (`page`).
+    """
+    there = list(tx.exec(select(MetricRow).where(*_of_file(version.key, file.digest.hex))))
+    known = {(_measured(row), row.samples_digest) for row in there}
+    values = {_measured(row) for row in there}
+    withdrawn = {_measured(row) for row in there if row.withdrawn_at is not None}
     rows = [_new_row(version, base_id, file, value, at, by) for value in dict.fromkeys(file.values)]
-    added = [row for row in rows if _measured(row) not in known]
+    added = [
+        row
+        for row in rows
+        if (_measured(row), row.samples_digest) not in known
+        and _measured(row) not in (values if row.samples_digest is None else withdrawn)
+    ]
     tx.add_all(added)
     tx.flush()
     return added
@@ -59,10 +72,11 @@ def page(
     cursor: str | None,
     limit: int,
 ) -> Page[EvidenceInfo]:
-    """Newest first."""
+    """Newest first, without values that were added again with their samples."""
     about = f"evidence {version.key} {task!r} {metric!r}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
-    query = _query().where(MetricRow.version_id == version.key).order_by(col(MetricRow.id).desc())
+    query = _query().where(MetricRow.version_id == version.key, ~_has_newer_with_samples())
+    query = query.order_by(col(MetricRow.id).desc())
     if task is not None:
         query = query.where(MetricRow.task == task)
     if metric is not None:
@@ -118,6 +132,17 @@ def standing_of_file(tx: Transaction, version: int, file: Digest) -> list[int]:
     return [id for id in tx.exec(query) if id is not None]
 
 
+def standing_same_values(tx: Transaction, id: int) -> list[int]:
+    """The ids of a value and of the same one with other samples, as far as they are not withdrawn."""
+    row = tx.get_one(MetricRow, id)
+    if row.file_digest is None:
+        return [id] if row.withdrawn_at is None else []
+    query = select(MetricRow).where(
+        *_of_file(row.version_id, row.file_digest), col(MetricRow.withdrawn_at).is_(None)
+    )
+    return [one.id for one in tx.exec(query) if one.id is not None and _measured(one) == _measured(row)]
+
+
 def files_of_adapter(tx: Transaction, adapter: str) -> Iterator[str]:
     """The digests of all files of the adapter's evidence, withdrawn or not."""
     for column in (MetricRow.file_digest, MetricRow.samples_digest):
@@ -153,8 +178,24 @@ def _of_file(version: int, file: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def _measured(row: MetricRow) -> tuple[object, ...]:
-    """The measured value, without the base, which may be bound later."""
-    return tuple(getattr(row, name) for name in CONTENT if name != "base_id")
+    """The measured value, without the base, which may be bound later, and without its samples, which may
+    arrive later.
+    """
+    return tuple(getattr(row, name) for name in _VALUE)
+
+
+def _has_newer_with_samples() -> ColumnElement[bool]:
+    """Whether the value, which has no samples, was added again with them."""
+    newer = aliased(MetricRow)
+    again = exists().where(
+        col(newer.version_id) == col(MetricRow.version_id),
+        col(newer.file_digest) == col(MetricRow.file_digest),
+        col(newer.file_digest).is_not(None),  # in these words, for the index
+        col(newer.samples_digest).is_not(None),
+        col(newer.id) > col(MetricRow.id),
+        *(getattr(newer, name).is_not_distinct_from(getattr(MetricRow, name)) for name in _VALUE),
+    )
+    return and_(col(MetricRow.samples_digest).is_(None), col(MetricRow.file_digest).is_not(None), again)
 
 
 def _new_row(

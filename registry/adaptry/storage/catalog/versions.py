@@ -71,8 +71,8 @@ class BaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A version to be admitted: its manifest, the data derived from its files, the requested number, and
-    those inspections of its weights files that are not stored yet.
+    """A version to be admitted: its manifest, the data derived from its files, the requested number, those
+    inspections of its weights files that are not stored yet, and the licences that its README states.
     """
 
     manifest: Manifest
@@ -82,6 +82,7 @@ class Admission:
     forced: str | None
     number: int | None = None
     inspections: Mapping[Digest, WeightsInspection] = field(default_factory=dict)
+    licences: tuple[str, ...] = ()
 
 
 def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:

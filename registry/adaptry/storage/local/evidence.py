@@ -127,7 +127,7 @@ class LocalEvidence(Evidence):
     def _withdraw(
         self, tx: Transaction, adapter: AdapterRecord, found: EvidenceInfo, withdrawal: WithdrawalRequest
     ) -> WithdrawalResult:
-        ids = [found.id] if found.withdrawn is None else []
+        ids = evidence.standing_same_values(tx, found.id)
         if withdrawal.whole_file and found.file is not None:
             ids = evidence.standing_of_file(tx, evidence.version_key(tx, found.id), found.file)
         if ids:

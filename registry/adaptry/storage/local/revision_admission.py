@@ -59,6 +59,7 @@ from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.gates import Move, write_decided
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
+from adaptry.storage.local.licence_tags import licences_in, set_licences
 from adaptry.storage.local.metrics import check_metrics
 from adaptry.storage.local.quotas import require_version
 from adaptry.storage.local.sent_files import SentFiles
@@ -148,7 +149,17 @@ class RevisionAdmission:
                 f"{base_check.report.sentence()}; an owner of {name.namespace!r} may"
             )
         digest = weights_digest(self.context.catalog, declared, adapter)
-        admission = Admission(declared, adapter.spec, digest, base_check, forced, options.number, inspected)
+        content = sent.content if sent else adapter.content
+        admission = Admission(
+            declared,
+            adapter.spec,
+            digest,
+            base_check,
+            forced,
+            options.number,
+            inspected,
+            licences_in(content),
+        )
         return admission, base
 
     def _base(self, declared: Manifest, written: str | None) -> tuple[ResolvedBase, BaseRecord | None]:
@@ -209,6 +220,7 @@ class RevisionAdmission:
                 raise StaleState
             adapter = adapter or self.context.create_adapter_record(tx, name, AdapterEdit())
             stored = self.insert(tx, adapter, derived[0])
+            set_licences(self.context, tx, adapter, derived[0].licences)
             report = derived[0].base_check.report
         else:
             commits.store_revision(tx, declared)  # which repairs a damaged one

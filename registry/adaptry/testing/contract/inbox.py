@@ -13,6 +13,7 @@ from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, U
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
+from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
@@ -84,9 +85,37 @@ class InboxContract(ContractFixtures):
             ada.inbox.post("acme", SAMPLES, DOCUMENTS)
         ada.inbox.post("acme", RESULTS, lm_eval_results(f"acme/tone@{version.digest}"))
         assert ada.inbox.post("acme", SAMPLES, DOCUMENTS).reason is None
-        newest = ada.evidence.list(Ref(TONE), task="gsm8k").items[0]
-        assert newest.samples == Digest.of(DOCUMENTS)
+        (listed,) = ada.evidence.list(Ref(TONE), task="gsm8k").items
+        assert listed.samples == Digest.of(DOCUMENTS)
         assert len(ada.evidence.list(Ref(TONE), task="arc").items) == 1
+
+    def test_a_withdrawn_value_is_not_in_force_with_or_without_its_samples(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        version = push(ada, lora(1), TONE).version
+        ada.inbox.post("acme", RESULTS, lm_eval_results(f"acme/tone@{version.digest}"))
+        (plain,) = ada.evidence.list(Ref(TONE), task="gsm8k").items
+        ada.inbox.post("acme", SAMPLES, DOCUMENTS)
+        (listed,) = ada.evidence.list(Ref(TONE), task="gsm8k").items
+        assert listed.id != plain.id
+        withdrawal = WithdrawalRequest(reason="measured with the wrong template")
+        assert ada.evidence.withdraw(listed.id, withdrawal).withdrawn == 2
+        assert ada.evidence.get(plain.id).withdrawn is not None
+        (listed,) = ada.evidence.list(Ref(TONE), task="gsm8k").items
+        assert listed.withdrawn is not None
+
+    def test_samples_that_arrive_later_do_not_bring_a_withdrawn_value_back(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        version = push(ada, lora(1), TONE).version
+        ada.inbox.post("acme", RESULTS, lm_eval_results(f"acme/tone@{version.digest}"))
+        (plain,) = ada.evidence.list(Ref(TONE), task="gsm8k").items
+        ada.evidence.withdraw(plain.id, WithdrawalRequest(reason="measured with the wrong template"))
+        ada.inbox.post("acme", SAMPLES, DOCUMENTS)
+        (listed,) = ada.evidence.list(Ref(TONE), task="gsm8k").items
+        assert (listed.id, listed.withdrawn is None) == (plain.id, False)
 
     @pytest.mark.parametrize("model", ["./out", "acme/tone", "acme/tone@prod", "acme/tone@abc"])
     def test_results_that_state_no_revision_are_kept_apart(
