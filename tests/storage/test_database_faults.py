@@ -26,9 +26,9 @@ from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.storage.connect import open_local
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.buckets import free_ports
 from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.fault_proxy import run_proxy
+from adaptry.testing.ports import free_ports
 from adaptry.testing.postgres import NEVER_VACUUMS, PostgresServer, postgres_server
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora

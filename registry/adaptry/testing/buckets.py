@@ -6,7 +6,6 @@ import secrets
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +54,3 @@ def wait_for(server: subprocess.Popen[bytes], port: int, log: Path, seconds: flo
         except OSError:
             time.sleep(0.05)
     raise Unavailable(f"the S3 server did not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Currently free ports, all held at once so that they differ."""
-    with ExitStack() as held:
-        found = []
-        for _ in range(count):
-            one = held.enter_context(socket.socket())
-            one.bind(("127.0.0.1", 0))
-            found.append(one.getsockname()[1])
-        return found

@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from adaptry.core.errors import MissingDependency, Unavailable
-from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_for
+from adaptry.testing.buckets import CREDENTIALS, BucketServer, wait_for
+from adaptry.testing.ports import free_ports
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
 REMEDY = (

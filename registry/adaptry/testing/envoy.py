@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from adaptry.testing.ports import free_ports
 
 _READY = "starting main dispatch loop"
 
@@ -26,9 +27,7 @@ def running_envoy(
     """Its address, in front of an engine; `registry` and `engine` are ports of this machine, `token` is the
     gateway's. Raises `RuntimeError` with its last lines if it does not start.
     """
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     text = config.read_text().replace("GATEWAY_TOKEN", token)
     for old, new in ((8080, port), (8750, registry), (8081, engine)):
         assert f"port_value: {old} " in text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from adaptry.testing.ports import free_ports
 
 _MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
 _READY = "start worker process "
@@ -27,9 +28,7 @@ def running_nginx(
     """Its address, in front of an engine; `registry` and `engine` are ports of this machine, `token` is the
     gateway's. Raises `RuntimeError` with its last lines if it does not start.
     """
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     text = config.read_text().replace("GATEWAY_TOKEN", token)
     for old, new in ((8080, port), (8750, registry), (8081, engine)):
         assert f"127.0.0.1:{old}" in text

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_PATIENCE = 30.0
+_PATIENCE = 60.0  # seconds, for a busy machine
 
 
 @dataclass(frozen=True)

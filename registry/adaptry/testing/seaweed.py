@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_for
+from adaptry.testing.buckets import CREDENTIALS, BucketServer, wait_for
+from adaptry.testing.ports import free_ports
 
 __all__ = ["CREDENTIALS", "Seaweed", "find_program", "run_seaweed"]
 
