@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, event
 from tests.pages.browser import Browser
 from tests.pages.sample_registry import BASE
+from tests.pages.statements import statements_of
 
 from adaptry_api.testing import Server
 
@@ -57,18 +57,6 @@ def test_the_list_of_bases_is_csv_too(team: Server) -> None:
 
 def test_pages_of_bases_read_the_database_a_bounded_number_of_times(team: Server) -> None:
     browser = Browser(team)
-    statements: list[str] = []
-
-    def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if "audit_" not in statement:  # the server seals its audit log meanwhile
-            statements.append(statement)
-
     for address, most in ((PAGE, 30), ("/-/bases", 12), (f"/-/base/copies?key={BASE}", 20)):
-        browser.get(address)  # fills caches of the process
-        statements.clear()
-        event.listen(Engine, "before_cursor_execute", count)
-        try:
-            assert browser.get(address).status == 200
-        finally:
-            event.remove(Engine, "before_cursor_execute", count)
+        statements = statements_of(browser, address)
         assert 0 < len(statements) <= most, "\n".join(statements)

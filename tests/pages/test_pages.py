@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
-from sqlalchemy import Engine, event
 from starlette.routing import Match
 from tests.pages.browser import Browser, links_of
 from tests.pages.sample_registry import BASE, LEGAL, TONE
+from tests.pages.statements import statements_of
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName
@@ -284,17 +284,5 @@ def test_addresses_that_were_unknown_before_there_were_pages_are_unknown_still(
 
 @pytest.mark.parametrize(("address", "most"), [("/", 30), (f"/{TONE}", 60), ("/-/fleet", 60)])
 def test_a_page_reads_the_database_a_bounded_number_of_times(team: Server, address: str, most: int) -> None:
-    browser = Browser(team)
-    statements: list[str] = []
-
-    def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if "audit_" not in statement:  # the server seals its audit log meanwhile
-            statements.append(statement)
-
-    browser.get(address)  # fills caches of the process
-    event.listen(Engine, "before_cursor_execute", count)
-    try:
-        assert browser.get(address).status == 200
-    finally:
-        event.remove(Engine, "before_cursor_execute", count)
+    statements = statements_of(Browser(team), address)
     assert 0 < len(statements) <= most, "\n".join(statements)

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event
 from tests.pages.browser import Browser
 from tests.pages.promotion_scene import PromotionScene, make_scene
+from tests.pages.statements import statements_of
 
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import Ref
@@ -257,22 +257,10 @@ def test_the_needed_approvals_are_read_from_simple_conditions(untouched: Promoti
 
 def test_a_page_about_a_move_reads_the_database_a_bounded_number_of_times(untouched: PromotionScene) -> None:
     browser = untouched.person("olga")
-    statements: list[str] = []
-
-    def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if "audit_" not in statement:  # the server seals its audit log meanwhile
-            statements.append(statement)
-
     for address, most in (
         (untouched.promotion(2), 45),
         (untouched.alias, 30),
         (f"{untouched.alias}/rollback", 30),
     ):
-        browser.get(address)  # fills caches of the process
-        statements.clear()
-        event.listen(Engine, "before_cursor_execute", count)
-        try:
-            assert browser.get(address).status == 200
-        finally:
-            event.remove(Engine, "before_cursor_execute", count)
+        statements = statements_of(browser, address)
         assert 0 < len(statements) <= most, "\n".join(statements)

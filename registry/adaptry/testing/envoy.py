@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from adaptry.testing.gateway_process import free_port, running_gateway
 
 _READY = "starting main dispatch loop"
 
@@ -26,30 +25,12 @@ def running_envoy(
     """Its address, in front of an engine; `registry` and `engine` are ports of this machine, `token` is the
     gateway's. Raises `RuntimeError` with its last lines if it does not start.
     """
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     text = config.read_text().replace("GATEWAY_TOKEN", token)
     for old, new in ((8080, port), (8750, registry), (8081, engine)):
         assert f"port_value: {old} " in text
         text = text.replace(f"port_value: {old} ", f"port_value: {new} ")
     (folder / "envoy.yaml").write_text(text)
     command = [program, "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    with process, process.stderr as log:
-        try:
-            lines = []
-            for line in log:
-                lines.append(line)
-                if _READY in line:
-                    break
-            else:
-                raise RuntimeError("".join(lines[-20:]))
-            drain = threading.Thread(target=log.read)
-            drain.start()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-        drain.join()
+    with running_gateway(command, port, _READY) as address:
+        yield address

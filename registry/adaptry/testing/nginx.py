@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from adaptry.testing.gateway_process import free_port, running_gateway
 
 _MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
 _READY = "start worker process "
@@ -27,9 +26,7 @@ def running_nginx(
     """Its address, in front of an engine; `registry` and `engine` are ports of this machine, `token` is the
     gateway's. Raises `RuntimeError` with its last lines if it does not start.
     """
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     text = config.read_text().replace("GATEWAY_TOKEN", token)
     for old, new in ((8080, port), (8750, registry), (8081, engine)):
         assert f"127.0.0.1:{old}" in text
@@ -39,21 +36,5 @@ def running_nginx(
     shutil.copy(config.with_name("gateway.js"), folder)
     main = f"daemon off; pid {folder / 'nginx.pid'}; error_log stderr notice;"
     command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr", "-g", main]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    with process, process.stderr as log:
-        try:
-            lines = []
-            for line in log:
-                lines.append(line)
-                if _READY in line:
-                    break
-            else:
-                raise RuntimeError("".join(lines[-20:]))
-            drain = threading.Thread(target=log.read)
-            drain.start()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-        drain.join()
+    with running_gateway(command, port, _READY) as address:
+        yield address
