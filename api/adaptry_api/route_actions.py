@@ -31,6 +31,7 @@ _POLICIES = {"set": "policy.set", "try": READ, "remove": "policy.remove"}
 _LIMITS = {"set": "quota.set", "remove": "quota.remove"}
 
 FORM_ACTIONS: Mapping[str, Mapping[str, str]] = {
+    "/-/compare": {"measure": "job.submit"},
     "/-/combine": {"preview": "job.submit", "run": "job.submit"},
     "/-/jobs/{id}": {"cancel": "job.cancel", "retry": "job.retry"},
     f"{_SETTINGS}/tokens": _TOKENS,

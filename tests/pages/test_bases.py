@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from tests.pages.browser import Browser
 from tests.pages.sample_registry import BASE
 from tests.pages.statements import statements_of
@@ -60,6 +58,5 @@ def test_the_list_of_bases_is_csv_too(team: Server) -> None:
 def test_pages_of_bases_read_the_database_a_bounded_number_of_times(team: Server) -> None:
     browser = Browser(team)
     for address, most in ((PAGE, 30), ("/-/bases", 12), (f"/-/base/copies?key={BASE}", 20)):
-        assert browser.get(address).status == 200
-        statements = statements_of(partial(browser.get, address))
+        statements = statements_of(browser, address)
         assert 0 < len(statements) <= most, "\n".join(statements)

@@ -82,7 +82,7 @@ def test_the_page_shows_what_differs_and_its_json_is_the_same(team: Server) -> N
     assert rows["r"] == ["16", "16", "4"]
     assert rows["traits"] == ["rslora", "", ""]
     text = browser.get(address).body.decode()
-    for what in (*rows, "within the error", "not computed yet", "adaptry diff"):
+    for what in (*rows, "within the error", "Show norms, distances and spectra"):
         assert what in text, what
 
 

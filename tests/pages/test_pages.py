@@ -6,7 +6,6 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -285,7 +284,5 @@ def test_addresses_that_were_unknown_before_there_were_pages_are_unknown_still(
 
 @pytest.mark.parametrize(("address", "most"), [("/", 30), (f"/{TONE}", 60), ("/-/fleet", 60)])
 def test_a_page_reads_the_database_a_bounded_number_of_times(team: Server, address: str, most: int) -> None:
-    browser = Browser(team)
-    assert browser.get(address).status == 200
-    statements = statements_of(partial(browser.get, address))
+    statements = statements_of(Browser(team), address)
     assert 0 < len(statements) <= most, "\n".join(statements)

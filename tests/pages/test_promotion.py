@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -263,6 +262,5 @@ def test_a_page_about_a_move_reads_the_database_a_bounded_number_of_times(untouc
         (untouched.alias, 30),
         (f"{untouched.alias}/rollback", 30),
     ):
-        assert browser.get(address).status == 200
-        statements = statements_of(partial(browser.get, address))
+        statements = statements_of(browser, address)
         assert 0 < len(statements) <= most, "\n".join(statements)

@@ -12,6 +12,7 @@ from adaptry_api.pages import (
     base_pages,
     combine,
     compare,
+    compare_weights,
     device,
     facets,
     fleet,
@@ -31,7 +32,7 @@ def page_routes() -> list[APIRouter]:
     """The pages under `/-/`, which no name can begin with, then those at plain addresses."""
     sign_in_routes = [sign_in.ROUTES, provider_sign_in.ROUTES, device.ROUTES]
     parts = [static_files.ROUTES, *sign_in_routes, adapter_parts.ROUTES, compare.ROUTES, fleet.ROUTES]
-    parts += [settings.OVERVIEW, settings.ROUTES, jobs.ROUTES, combine.ROUTES]
+    parts += [compare_weights.ROUTES, settings.OVERVIEW, settings.ROUTES, jobs.ROUTES, combine.ROUTES]
     moves = [promotion_page.ROUTES, promotion_actions.ROUTES, alias_history.ROUTES, base_pages.ROUTES]
     return [
         *parts,

@@ -1,7 +1,7 @@
 """The comparison of two or more versions, also of different adapters: what differs, and what was measured.
 
 The first version is the one that the others are compared with. Everything is read from headers, configs and
-stored values; distances of weights need the weights, and the page names the command that computes them.
+stored values; what needs the weights is a part of its own (`compare_weights`).
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 from urllib.parse import urlencode
 
+from anyio import to_thread
 from fastapi import Query, Request
 from pydantic import BaseModel
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from adaptry.adapters.adapter import open_content
-from adaptry.core.errors import CorruptData, NotFound, Withdrawn
+from adaptry.core.errors import CorruptData, Invalid, NotFound, Withdrawn
 from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.refs import Ref
 from adaptry.operations.differences import DiffSide, find_differences
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionDetail
-from adaptry_api.auth_policy import VisitorsRegistry
+from adaptry_api.auth_policy import Visitor, VisitorsRegistry
+from adaptry_api.denials import set_form_action
+from adaptry_api.pages.compare_weights import MOST, WEIGHTS, Refs, submit_measurement
 from adaptry_api.pages.metric_comparison import ComparedMetric, compare_metrics, intervals_of
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.sign_in import read_form
 
 ROUTES = page_router()
 COMPARE = "/-/compare"
-MOST = 6
-"""Most versions that one page compares."""
 _EVIDENCE = 200
 
 
@@ -60,20 +62,42 @@ class ComparePage(BaseModel):
 def show_comparison(
     request: Request,
     registry: VisitorsRegistry,
-    ref: Annotated[list[str], Query(max_length=MOST)] = [],  # noqa: B006
+    ref: Refs = [],  # noqa: B006
     format: Annotated[str | None, Query(max_length=8)] = None,
 ) -> Response:
     """Compares the versions that the refs select now."""
-    written = [text for text in ref if text.strip()]
-    page = _compare(registry, [Ref.parse(text.strip()) for text in written])
+    written = _written(ref)
+    page = _compare(registry, [Ref.parse(text) for text in written])
     names = {
         "refs": written,
         "address": _address,
         "intervals_of": intervals_of,
         "most": MOST,
+        "weights": f"{WEIGHTS}{_address(written).removeprefix(COMPARE)}",
         "permalink": _address([one.version.revision_ref for one in page.versions]),
     }
     return render(request, "compare.html", page, names)
+
+
+@ROUTES.post(COMPARE, response_model=None)
+async def measure_weights(
+    request: Request,
+    registry: VisitorsRegistry,
+    identity: Visitor,
+    ref: Refs = [],  # noqa: B006
+) -> Response:
+    """Submits the job that measures what the page lacks, and shows the page again."""
+    do = (await read_form(request)).get("do", "")
+    set_form_action(request.scope, do)
+    written = _written(ref)
+    if do != "measure" or not written:
+        raise Invalid("the form names no action of this page; load the page again")
+    await to_thread.run_sync(submit_measurement, registry, identity, written)
+    return RedirectResponse(f"{_address(written)}#weights", 303)
+
+
+def _written(refs: Sequence[str]) -> list[str]:
+    return [text.strip() for text in refs if text.strip()]
 
 
 def _compare(registry: Registry, refs: Sequence[Ref]) -> ComparePage:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adaptry.testing.gateway_process import running_gateway
 from adaptry.testing.ports import free_ports
 
 _READY = "starting main dispatch loop"
@@ -34,21 +33,5 @@ def running_envoy(
         text = text.replace(f"port_value: {old} ", f"port_value: {new} ")
     (folder / "envoy.yaml").write_text(text)
     command = [program, "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    with process, process.stderr as log:
-        try:
-            lines = []
-            for line in log:
-                lines.append(line)
-                if _READY in line:
-                    break
-            else:
-                raise RuntimeError("".join(lines[-20:]))
-            drain = threading.Thread(target=log.read)
-            drain.start()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-        drain.join()
+    with running_gateway(command, port, _READY) as address:
+        yield address

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adaptry.testing.gateway_process import running_gateway
 from adaptry.testing.ports import free_ports
 
 _MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
@@ -38,21 +37,5 @@ def running_nginx(
     shutil.copy(config.with_name("gateway.js"), folder)
     main = f"daemon off; pid {folder / 'nginx.pid'}; error_log stderr notice;"
     command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr", "-g", main]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    with process, process.stderr as log:
-        try:
-            lines = []
-            for line in log:
-                lines.append(line)
-                if _READY in line:
-                    break
-            else:
-                raise RuntimeError("".join(lines[-20:]))
-            drain = threading.Thread(target=log.read)
-            drain.start()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-        drain.join()
+    with running_gateway(command, port, _READY) as address:
+        yield address

@@ -1,0 +1,223 @@
+"""The weights of compared versions: norms and distances by layer and module, spectra, effective ranks.
+
+A server never computes with weights. It shows what a `weight-statistics` job stored, and offers that job for
+what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, cast
+from urllib.parse import urlencode
+
+from fastapi import Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from adaptry.adapters.adapter import open_content
+from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods.plain_lora import plain_reason
+from adaptry.adapters.weight_statistics import ModulePairDistance, WeightDistance, WeightStatistics
+from adaptry.core.errors import CorruptData, NotFound, Withdrawn
+from adaptry.core.identity import Identity
+from adaptry.core.refs import Ref
+from adaptry.operations.transfer.revision_content import RevisionContent
+from adaptry.registry.interface import Registry
+from adaptry.registry.job_types.records import JobInfo, JobOrder
+from adaptry.registry.records import VersionInfo
+from adaptry_api.auth_policy import Visitor, VisitorsRegistry
+from adaptry_api.pages.live import LivePart, stream_part
+from adaptry_api.pages.rendering import render
+from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.weight_figures import (
+    UNRELATED,
+    Axes,
+    HeatMap,
+    Spectrum,
+    distances_by_place,
+    find_axes,
+    heat_map,
+    norms_by_place,
+    spectra,
+)
+
+ROUTES = page_router()
+WEIGHTS = "/-/compare/weights"
+KIND = "weight-statistics"
+MOST = 6
+"""Most versions that one page compares."""
+_EXAMINED_JOBS = 50
+_EVERY = 2.0
+Refs = Annotated[list[str], Query(max_length=MOST)]
+
+
+class MeasuredVersion(BaseModel):
+    """A version's statistics, and its distance from the first. `reason` is why it cannot be measured."""
+
+    label: str
+    statistics: WeightStatistics | None = None
+    distance: WeightDistance | None = None
+    reason: str = ""
+
+
+class WeightsPart(BaseModel):
+    """The versions; the versions to measure, if something is missing; and the newest job that does."""
+
+    versions: tuple[MeasuredVersion, ...]
+    to_measure: tuple[str, ...]
+    job: JobInfo | None
+    may_measure: bool
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a job will change what is shown."""
+        return bool(self.to_measure) and self.job is not None and self.job.is_open
+
+    @property
+    def command(self) -> str:
+        """The command that submits the job."""
+        return " ".join([f"adaptry jobs submit {KIND}", *(f"versions={label}" for label in self.to_measure)])
+
+    @property
+    def axes(self) -> Axes:
+        return find_axes(one.statistics for one in self.versions if one.statistics)
+
+    @property
+    def norm_maps(self) -> Iterator[tuple[str, HeatMap]]:
+        """A map for each measured version, all with one scale."""
+        axes = self.axes
+        norms = {one.label: norms_by_place(one.statistics) for one in self.versions if one.statistics}
+        high = max((value for found in norms.values() for value in found.values()), default=0.0)
+        return ((label, heat_map(axes, dict(found), high)) for label, found in norms.items())
+
+    @property
+    def distance_maps(self) -> Iterator[tuple[str, HeatMap]]:
+        """A map for each version that was compared with the first."""
+        axes, first = self.axes, self.versions[0].statistics
+        for one in self.versions[1:]:
+            if first and one.distance:
+                yield one.label, heat_map(axes, distances_by_place(first, one.distance), UNRELATED)
+
+    @property
+    def has_blank(self) -> bool:
+        """Whether a map has a place without a value."""
+        maps = [one for _, one in (*self.norm_maps, *self.distance_maps)]
+        return any(value is None for one in maps for row in one.values for value in row)
+
+    @property
+    def spectra(self) -> Sequence[Spectrum]:
+        return spectra(self.axes, [one.statistics for one in self.versions])
+
+
+@ROUTES.get(WEIGHTS, response_model=None)
+def show_weights(request: Request, registry: VisitorsRegistry, identity: Visitor, ref: Refs) -> Response:
+    """The figures that are stored."""
+    names = {"address": f"{WEIGHTS}?{_query(ref)}", "live": f"{WEIGHTS}/live?{_query(ref)}"}
+    return render(request, "weights.html", read_weights(registry, identity, ref), names)
+
+
+@ROUTES.get(f"{WEIGHTS}/live", response_model=None)
+async def stream_weights(request: Request, registry: VisitorsRegistry, ref: Refs) -> Response:
+    """The part, each time that it has changed, until no job is open."""
+    part = LivePart(
+        "weights_part.html",
+        lambda registry, identity: read_weights(registry, identity, ref),
+        _EVERY,
+        lambda value: not cast(WeightsPart, value).is_waiting,
+    )
+    return stream_part(request, part)
+
+
+def read_weights(registry: Registry, identity: Identity, refs: Sequence[str]) -> WeightsPart:
+    """Raises the registry's errors for versions that the visitor may not read."""
+    versions = [registry.versions.get(Ref.parse(text.strip())) for text in refs]
+    found = _measured(registry, versions)
+    to_measure = _to_measure(found)
+    return WeightsPart(
+        versions=found,
+        to_measure=to_measure,
+        job=_newest_job(registry, to_measure) if to_measure else None,
+        may_measure=identity.may_in("job.run", versions[0].name.namespace),
+    )
+
+
+def submit_measurement(registry: Registry, identity: Identity, refs: Sequence[str]) -> JobInfo | None:
+    """Submits the job for what is missing; None if nothing is. Raises `PermissionDenied`."""
+    part = read_weights(registry, identity, refs)
+    if not part.to_measure:
+        return None
+    return registry.jobs.submit(JobOrder(kind=KIND, task=_task(part.to_measure)))
+
+
+def _to_measure(found: Sequence[MeasuredVersion]) -> tuple[str, ...]:
+    """The first version and those that lack a figure; none if nothing is missing that can be measured."""
+    first, *others = found
+    lacking = [one for one in others if not one.reason and (one.statistics is None or one.distance is None)]
+    if first.reason:
+        lacking = [one for one in lacking if one.statistics is None]  # there is no distance from it
+    elif lacking or first.statistics is None:
+        lacking = [first, *lacking]
+    return tuple(dict.fromkeys(one.label for one in lacking))
+
+
+def _measured(registry: Registry, versions: Sequence[VersionInfo]) -> tuple[MeasuredVersion, ...]:
+    first = versions[0]
+    result: list[MeasuredVersion] = []
+    for version in versions:
+        try:
+            found = registry.versions.weight_statistics(version.revision_ref)
+        except NotFound:
+            result.append(MeasuredVersion(label=version.label, reason=_reason(registry, version)))
+            continue
+        apart = None
+        if version.digest == first.digest:
+            apart = _no_distance(found)
+        elif result and result[0].statistics is not None:
+            apart = _distance(registry, first, version)
+        result.append(MeasuredVersion(label=version.label, statistics=found, distance=apart))
+    return tuple(result)
+
+
+def _distance(registry: Registry, first: VersionInfo, version: VersionInfo) -> WeightDistance | None:
+    try:
+        return registry.versions.weight_distance(first.revision_ref, version.revision_ref)
+    except NotFound:
+        return None
+
+
+def _no_distance(found: WeightStatistics) -> WeightDistance:
+    """That of a version from itself."""
+    modules = tuple(
+        ModulePairDistance(module=one.module, distance=0.0, cosine=1.0 if one.norm else None)
+        for one in found.modules
+    )
+    return WeightDistance(distance=0.0, cosine=1.0 if found.norm else None, modules=modules)
+
+
+def _reason(registry: Registry, version: VersionInfo) -> str:
+    """Why a version cannot be measured, as the end of a sentence that begins with its label; "" if it can."""
+    detail = registry.versions.detail(version.revision_ref)
+    if not detail.spec.modules:
+        return f"is {detail.spec.method}, which changes no weights of the model"
+    try:
+        adapter = open_content(RevisionContent(registry, version, detail.manifest))
+    except (NotFound, Withdrawn, CorruptData):
+        return "cannot be measured, because its files are not given out"
+    if adapter.format is not PEFT:
+        return f"is in the layout of {adapter.format.tool}"
+    return plain_reason(adapter) or ""
+
+
+def _newest_job(registry: Registry, labels: Sequence[str]) -> JobInfo | None:
+    """The newest job for these versions among the last jobs, unless it was cancelled."""
+    jobs = registry.jobs.list(None, None, _EXAMINED_JOBS).items
+    same = (job for job in jobs if job.kind == KIND and job.task == _task(labels))
+    return next((job for job in same if job.state != "cancelled"), None)
+
+
+def _task(labels: Sequence[str]) -> Mapping[str, list[str]]:
+    return {"versions": list(labels)}
+
+
+def _query(refs: Sequence[str]) -> str:
+    return urlencode([("ref", text) for text in refs])
