@@ -114,7 +114,7 @@ def test_a_plan_reads_no_weight(run) -> None:
         (("--method", "svd", "--param", "density=0.5"), "has no parameter 'density'"),
         (("--param", "density"), "write name=value"),
         (("--rank", "4", "--energy", "0.9"), "rank or energy, not both"),
-        (("--dtype", "int8"), "not a dtype"),
+        (("--dtype", "int8"), "unsupported dtype"),
     ],
 )
 def test_what_a_recipe_gets_wrong_is_said_before_anything_is_made(

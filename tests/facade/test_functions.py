@@ -280,7 +280,7 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
     (r'pass engine="vllm"', lambda: adaptry.export("./a", to="./b")),
     (r"names a version, and an alias is rolled back", lambda: adaptry.rollback("./r", "acme/x@3")),
     (r"a reason has 3 to 1024", lambda: adaptry.revoke("./r", "acme/x@3", reason="")),
-    (r"not a dtype we write: 'int8'", lambda: adaptry.stack("./a", dtype="int8")),
+    (r"unsupported dtype: 'int8'", lambda: adaptry.stack("./a", dtype="int8")),
     (r"a base is a name, an id or a folder", lambda: adaptry.check("./a", base=3)),  # type: ignore[arg-type]
     (r"limit is at least 1", lambda: adaptry.search("./r", limit=0)),
 ]

@@ -293,7 +293,7 @@ def test_weights_that_are_all_zero_are_no_merge() -> None:
 
 @pytest.mark.parametrize("text", ["int8", "fp8", "", "float64"])
 def test_a_dtype_that_is_not_written_shows_those_that_are(text: str) -> None:
-    with pytest.raises(Invalid, match=r"not a dtype we write: .* \(float32, float16 or bfloat16\)"):
+    with pytest.raises(Invalid, match=r"unsupported dtype: .* \(float32, float16 or bfloat16\)"):
         parse_dtype(text)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LAYER = re.compile(r"(.*?\.\d+)\.(.+)")
 _NO_LAYER = "(no layer)"
-_WIDEST = 60  # inches; and at 100 dots an inch, what a viewer still opens
+_WIDEST = 60  # maximum size in inches: at 100 dots per inch, image viewers can still open it
 _DOTS = 100
 
 

@@ -26,7 +26,7 @@ Spell = Callable[[str, Sequence[str]], Iterable[tuple[str, str]]]
 @dataclass(frozen=True, slots=True)
 class PlacedPart:
     """`paths`: names in the `model` of the file's modules of this part. `shapes`: the shape of each module's
-    weight in the model. `lacks`: why the base is not this part, if it is not.
+    weight in the model. `lacks`: the reason why the base is not this part; empty if it is.
     """
 
     part: str
