@@ -278,7 +278,7 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
     (r"allowed chooses the rank", lambda: adaptry.resize("./a", rank=8, allowed=[8])),
     (r"pass rank or energy, not both", lambda: adaptry.export("./a", engine="vllm", rank=8, energy=0.9)),
     (r'pass engine="vllm"', lambda: adaptry.export("./a", to="./b")),
-    (r"names a version, and an alias is rolled back", lambda: adaptry.rollback("./r", "acme/x@3")),
+    (r"names a version, but only an alias can be rolled back", lambda: adaptry.rollback("./r", "acme/x@3")),
     (r"a reason has 3 to 1024", lambda: adaptry.revoke("./r", "acme/x@3", reason="")),
     (r"unsupported dtype: 'int8'", lambda: adaptry.stack("./a", dtype="int8")),
     (r"a base is a name, an id or a folder", lambda: adaptry.check("./a", base=3)),  # type: ignore[arg-type]

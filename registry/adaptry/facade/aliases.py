@@ -77,6 +77,8 @@ def rollback(registry: RegistryLike, ref: RefLike) -> AliasMoveResult:
         case Latest():
             alias = PRODUCTION
         case _:
-            raise Invalid(f"{wanted} names a version, and an alias is rolled back: write {wanted.name}@ALIAS")
+            raise Invalid(
+                f"{wanted} names a version, but only an alias can be rolled back: write {wanted.name}@ALIAS"
+            )
     with opened(registry) as changed:
         return promotion.rollback(changed, wanted.name, parse_stored_alias(alias))

@@ -70,7 +70,7 @@ def parse_source(value: SourceLike) -> ParentSource:
 
 
 def parse_base(value: BaseLike) -> Path | str:
-    """Raises `Invalid` for what names no base."""
+    """Raises `Invalid` for text that is not the name of a base."""
     match value:
         case BaseInfo():
             return str(value.id)

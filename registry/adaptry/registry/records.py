@@ -27,7 +27,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 
 BaseStatus = Literal["verified", "declared", "unknown"]
-"""Whether the base is one this registry knows by content, only claimed by name, or not named at all."""
+"""Whether the base is registered here by content, only claimed by name, or not named at all."""
 
 Tag = Annotated[str, Field(pattern=r"^[^\s,]{1,64}$")]
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")]
@@ -106,9 +106,7 @@ def _ref(text: str) -> str:
 
 
 class StateChange(Value):
-    """A state that a version is to have, why, and what to take instead of it (a ref, kept as it is
-    written).
-    """
+    """A new state of a version, its reason, and the version to use instead (a ref, stored as written)."""
 
     state: State
     reason: str = Field(min_length=3, max_length=1024)
@@ -132,12 +130,12 @@ class StateRecord(Value):
 
 
 class VersionInfo(Value):
-    """A version in one line: what listings and searches show. Without a `standing` its state never changed.
+    """A version as shown in listings and searches. Without a `standing`, its state has never changed.
 
-    `rank`: the largest rank of its modules. `targets`: the last parts of their paths. `parameters`: how many
-    numbers its tensors hold, in `size` bytes. `weights`: the digest of all tensors, whatever the file's
-    layout. `findings`: how many findings its check has. `is_damaged`: some of its stored files are known to
-    be lost or changed, and are not given out until they are mended.
+    `rank`: the largest rank of its modules. `targets`: the last parts of their paths. `parameters`: the
+    number of elements of its tensors, in `size` bytes. `weights`: the digest of all tensors, independent of
+    the file's layout. `findings`: the number of findings of its check. `is_damaged`: some of its stored files
+    are known to be lost or changed, and are not served until they are repaired.
     """
 
     name: AdapterName
@@ -213,8 +211,8 @@ class VersionInfo(Value):
 
 
 class InspectionSummary(Value):
-    """Statistics of a version's weights, all files together: how many tensors, NaN and infinite elements, and
-    the Euclidean norm of the other elements (None if no tensor has one; docs/checks.md says which do).
+    """Statistics of a version's weights, all files together: the number of tensors, of NaN and of infinite
+    elements, and the Euclidean norm of the other elements (None if no tensor has one; see docs/checks.md).
     """
 
     tensors: int
@@ -260,9 +258,9 @@ class PushOptions(Value):
     """Options of a push: metrics, the reason for pushing it although the checks refuse it, an alias to set on
     it, and whether an adapter that does not exist yet is created.
 
-    `number` is the one it has in another registry: it gets that here too, unless some version has or had it.
-    `reuse`: a usable version with the same files and the same base is the answer, even if its manifest says
-    more, such as the run that it comes from.
+    `number` is its number in another registry, which it also gets here unless a version has or had that
+    number. `reuse`: return a usable version with the same files and base, even if its manifest has additional
+    fields, such as its training run.
     """
 
     metrics: dict[MetricName, float] = Field(default_factory=dict, max_length=64)
@@ -274,7 +272,7 @@ class PushOptions(Value):
 
 
 class PushResult(Value):
-    """The version a push ended at. `is_new` is False where that revision was there already."""
+    """The pushed version. `is_new` is False if the revision already existed."""
 
     version: VersionInfo
     is_new: bool
@@ -303,8 +301,8 @@ class CommitInfo(Value):
     """A commit of a branch: a revision, with the title and message of its author.
 
     `id` always names this revision, so a branch that returns to an earlier tree shows that tree's id again.
-    `number` is the version that this revision is; `carries` the version whose weights and config its files
-    have, which is the same one, or an earlier one beside which only other files changed.
+    `number` is the version with this revision. `carries` is the version with the same weights and config: the
+    same one, or an earlier one if only other files have changed since.
     """
 
     digest: Digest
@@ -444,7 +442,7 @@ class EventBatch(Value):
 
 
 class BaseInfo(Value):
-    """A base as listed: its id, the names it goes by, its shape in numbers, and what evidence there is."""
+    """A base as listed: its id, its names, its shape in numbers, and the available evidence."""
 
     id: Digest
     names: tuple[str, ...] = ()
@@ -456,13 +454,15 @@ class BaseInfo(Value):
     tokenizer: Digest | None = None
     stored: tuple[FileEntry, ...] = ()
     adapters: int = 0
-    visibility: BaseVisibility = "internal"  # what every base was to servers that do not say
+    visibility: BaseVisibility = (
+        "internal"  # older servers have no such field, and all their bases are of this kind
+    )
     created_at: datetime
     created_by: str
 
     @property
     def is_stored(self) -> bool:
-        """Whether its weights are kept here, so that anyone who may read it can merge."""
+        """Whether its weights are stored here, so that everyone who may read it can merge."""
         return bool(self.stored)
 
     def __repr__(self) -> str:

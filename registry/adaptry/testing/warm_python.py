@@ -125,7 +125,7 @@ _servers: dict[int, _WarmServer] = {}
 
 
 def _server() -> _WarmServer:
-    """This process's own. (A fork of it has none of its parent's.)"""
+    """The server of this process; a fork does not use its parent's."""
     if os.getpid() not in _servers:
         _servers[os.getpid()] = _WarmServer()
     return _servers[os.getpid()]

@@ -19,7 +19,7 @@ from adaptry.core.report import Finding
 
 _PROMPTS = frozenset(method.name for method in prompts.METHODS)
 _PREFIXES = frozenset(method.name for method in prefixes.METHODS)
-# The layers of these have keys and values of unlike widths, of which PEFT takes the widest.
+# In these models, layers have keys and values of different widths; PEFT uses the largest.
 _UNEVEN = ("gemma4",)
 
 
@@ -63,7 +63,7 @@ def _by_base(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
     elif (wanted := _of_all_layers(facts)) not in (None, width):
         yield build_finding(
             "prompt_width",
-            f"it has {width:,} numbers for each virtual token, but the base takes {wanted:,}: a key and a"
+            f"it has {width:,} numbers for each virtual token, but the base needs {wanted:,}: a key and a"
             f" value of {facts['kv_heads']} heads of {facts['head_dim']} in each of {facts['layers']} layers",
         )
 

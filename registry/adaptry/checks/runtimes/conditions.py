@@ -1,4 +1,5 @@
-"""The conditions of rules: functions that create a condition, named after what it finds."""
+"""The conditions of rules: functions that create a condition. Each is named after the adapters that it
+matches."""
 
 from __future__ import annotations
 

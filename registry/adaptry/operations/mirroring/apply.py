@@ -41,7 +41,7 @@ from adaptry.registry.records import (
 from adaptry.registry.versions import Versions
 
 MIRRORED = "mirrored"
-"""The tag of adapters that a mirror made, and the word before the reasons of states that it set."""
+"""The tag of adapters that a mirror created, and the prefix of the reasons of states that it set."""
 _MARK = f"{MIRRORED}: "
 _STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "revoked")
 

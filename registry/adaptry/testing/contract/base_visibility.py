@@ -70,7 +70,7 @@ class BaseVisibilityContract(ContractFixtures):
         for ask in asked:
             with pytest.raises(NotFound) as refused:
                 ask(theirs)
-            assert "org/again" not in str(refused.value)  # a name of it that nobody asked with
+            assert "org/again" not in str(refused.value)  # one of its names that was not requested
         assert theirs.bases.list().items == ()
         assert theirs.bases.of_architecture(hidden.architecture) == ()
 
@@ -112,7 +112,7 @@ class BaseVisibilityContract(ContractFixtures):
         assert len(shown) == 4
         for version in shown:
             assert (version.base_status, version.base_id) == ("declared", None)
-            assert version.base_name == "org/tiny"  # as its own config says
+            assert version.base_name == "org/tiny"  # as in its config
             assert version.digest == pushed.digest
         assert [
             found.code for found in theirs.versions.detail(ref).report.findings if found.severity == "warns"

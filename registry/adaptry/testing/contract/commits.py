@@ -39,7 +39,7 @@ Files = dict[str, bytes]
 
 
 class CommitsContract(ContractFixtures):
-    """`commits.put`, `commit`, `commits`, `tree`, and what they mean for versions."""
+    """`commits.put`, `commit`, `commits`, `tree`, and their effect on versions."""
 
     def test_an_adapter_begins_with_a_tree_of_no_files(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())

@@ -27,7 +27,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 class InspectionsContract(ContractFixtures):
-    """`versions.inspect_tensors`, and what admission makes of weights."""
+    """`versions.inspect_tensors`, and the inspection of weights at admission."""
 
     @pytest.mark.parametrize(("value", "code"), [(NAN, "weights_nan"), (-INFINITY, "weights_infinite")])
     def test_weights_that_are_not_finite_become_no_version_however_they_come(

@@ -27,11 +27,11 @@ READABLE_BY: dict[State, set[str]] = {
     "quarantined": {"ada", "ann", "local"},
     "revoked": {"ann", "local"},
 }
-"""Who of a namespace's writer, administrator and reader is given the files."""
+"""Which of a namespace's writer, administrator and reader may read the files."""
 
 
 class StatesContract(ContractFixtures):
-    """`versions.set_state`, and what a state means to the other methods."""
+    """`versions.set_state`, and their effect on the other methods."""
 
     def test_a_state_is_kept_with_who_why_and_what_instead(
         self, make_registry: MakeRegistry, lora: MakeLora
