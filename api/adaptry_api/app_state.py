@@ -64,7 +64,8 @@ LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
 _IDENTITIES = 256
-"""Number of identities whose registry object is kept for their next request. It holds only the identity."""
+"""Number of identities whose registry object is cached for their next request. The object has only the
+identity."""
 
 
 class AppState:
@@ -82,7 +83,7 @@ class AppState:
             is_serving=True,
         )
         for role in Registry.__annotations__:
-            getattr(self._registry, role)  # imports it now, so that no request waits for that
+            getattr(self._registry, role)  # imported now, so that no request waits for the import
         given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
@@ -135,15 +136,17 @@ class AppState:
                 settings.sso, self.connector, self.issuer_keys, lambda: self.signer.derived_key("refresh")
             )
         self.spools = UploadSpools(spools)
-        self.chunk_maps = ChunkMaps(spools / ".chunks")  # the rest is shared by all servers of a registry
+        self.chunk_maps = ChunkMaps(
+            spools / ".chunks"
+        )  # all other data is shared by all servers of a registry
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
-        assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
+        assert isinstance(blobs, LocalBlobs | TieredBlobs), "the data of a registry in a folder"
         self.blobs = blobs
         self.presigns_downloads = settings.presign_downloads
         places = (
             data_folder() / "cache"
-        )  # where the command line on this machine records the folders of bases
+        )  # the file in which the command line on this machine records the folders of bases
         self.merged_models = MergedModelSource(
             settings.data / "merged", blobs.path_of, places, settings.merged_cache
         )
@@ -174,8 +177,8 @@ class AppState:
             self.authenticator.clear_cache()
 
     def store_denials(self) -> None:
-        """Puts the requests that were denied meanwhile into the audit log. Afterwards they are there, also if
-        another thread took them first.
+        """Stores the requests that were denied in the meantime in the audit log. When this returns they are
+        stored, even if another thread took them first.
         """
         with self._storing_denials:
             if denied := self.denials.take():
@@ -183,7 +186,7 @@ class AppState:
                     insert_entries(tx, denied)
 
     def seal_audit_log(self) -> None:
-        """Seals what the audit log got since the last time, unless another server of the registry does."""
+        """Seals the new entries of the audit log, unless another server of the registry does."""
         try:
             self._sequencer.run(datetime.now(UTC))
         except (Conflict, CorruptData) as error:  # logged once a second until it is fixed
@@ -240,7 +243,7 @@ class AppState:
         if self.upstream:
             self.upstream.close()
         self.quick_reads.close()
-        with suppress(AdaptryError):  # the catalog may be away; the server stops all the same
+        with suppress(AdaptryError):  # the server stops even if the catalog is not available
             self.store_denials()
             self.seal_audit_log()
         self._registry.close()

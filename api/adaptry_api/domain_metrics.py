@@ -1,4 +1,4 @@
-"""What the registry serves, for Prometheus: aliases, loaded adapters, recalls, rollouts, quotas.
+"""Metrics of the registry's contents, for Prometheus: aliases, loaded adapters, recalls, rollouts, quotas.
 
 These figures name adapters and namespaces, so only a caller who may read everything gets them (a token with
 the role viewer on `*`). Of each kind, at most `MOST` series are shown: the aliases that moved last, the
@@ -26,7 +26,7 @@ _SECONDS = 15.0
 
 
 class DomainMetrics:
-    """The figures of one catalog; safe to ask from many threads, of which one reads while the others wait."""
+    """The metrics of one catalog. Safe for many threads: one reads while the others wait."""
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog
@@ -36,7 +36,7 @@ class DomainMetrics:
         self._text = ""
 
     def render(self) -> str:
-        """All of them, in Prometheus' text format. Raises `Unavailable`."""
+        """All metrics, in Prometheus' text format. Raises `Unavailable`."""
         with self._lock:
             if self._clock() >= self._until:
                 with self._catalog.read() as tx:

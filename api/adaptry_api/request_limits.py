@@ -1,8 +1,9 @@
-"""How many requests a minute a principal or a namespace may send to this server process.
+"""Limits on requests per minute of a principal or namespace, for this server process.
 
-Each process counts for itself, in memory, on the event loop: there is no lock, and nothing is asked of the
-catalog. Somebody who was quiet may send a minute's requests at once; they come back evenly. The arithmetic is
-the generic cell rate algorithm (ITU-T I.371): one number for each name, the time at which it would be idle.
+Each process counts separately, in memory, on the event loop, without a lock and without reading the catalog.
+After a quiet minute, a caller may send a minute's requests as a burst; afterwards the allowance refills
+evenly. The arithmetic is the generic cell rate algorithm (ITU-T I.371): one number for each name, the time at
+which it would be idle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from adaptry.core.quotas import EVERY, UNLIMITED, QuotaLimits, QuotaSubject
 _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds that sums of intervals may differ by
 _REMEMBERED = 1 << 14
-"""Names whose requests are counted; the one with the oldest request is forgotten first, and starts again."""
+"""Maximum number of names whose requests are counted; the least recent one is dropped first."""
 
 
 class RequestLimits:

@@ -72,7 +72,7 @@ def group(name: str | None = None, **options: Any) -> Callable[..., Group]:
 
 
 def command_path(ctx: click.Context) -> str:
-    """`alias set`: the words of a command after the program's name."""
+    """`alias set`: a command's name without the program's."""
     words: list[str] = []
     while ctx.parent is not None:
         words.insert(0, ctx.info_name or "")

@@ -1,4 +1,4 @@
-"""`adaptry lineage`: the tree of what a version was made from, and of what was made from it."""
+"""`adaptry lineage`: the tree of ancestors or descendants of a version."""
 
 from __future__ import annotations
 

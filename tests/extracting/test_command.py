@@ -31,7 +31,7 @@ def test_a_folder_gets_the_lora_and_the_story_says_what_is_lost(saved: Saved, tm
     assert "7 of 21 weights changed" in answer.stderr
     assert "in modules_to_save" in answer.stderr
     assert "energy kept" in answer.stderr
-    assert "of what training changed" in answer.stderr
+    assert "of the change by training" in answer.stderr
 
 
 def test_the_registry_gets_a_version_that_knows_its_base_and_recipe(saved: Saved) -> None:

@@ -36,7 +36,7 @@ _FURTHEST = 1000
 
 
 class AdapterRepository(Repository):
-    """`info` as it was when the repository was looked up."""
+    """`info` is the state at lookup."""
 
     def __init__(self, reader: HubReader, info: AdapterInfo) -> None:
         self.id = str(info.name)

@@ -28,7 +28,7 @@ _OWN_ID = re.compile(r"([0-9a-f]{24})([0-9a-f]{16})")
 
 
 class MergedRepository(Repository):
-    """The merged models of an adapter; `info` as it was when the repository was looked up."""
+    """The merged models of an adapter; `info` is the state at lookup."""
 
     def __init__(self, reader: HubReader, id: str, info: AdapterInfo) -> None:
         self.id = id

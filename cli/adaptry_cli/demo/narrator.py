@@ -1,6 +1,6 @@
-"""What the demo prints: headings, sentences, commands as a user would type them, progress.
+"""The demo's output: headings, sentences, commands as a user would type them, progress.
 
-On a terminal there are colours and bars; a pipe or a log gets plain lines, ten for a long piece of work.
+A terminal gets colours and bars; a pipe or a log gets plain lines, ten for each long task.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Narrator:
         self._console.print(f"\n$ {text}", style="cyan", markup=False, soft_wrap=True)
 
     def output(self, text: str) -> None:
-        """A command's output, as it is."""
+        """Prints a command's output unchanged."""
         sys.stdout.write(text)
         sys.stdout.flush()
 

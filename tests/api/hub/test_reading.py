@@ -278,7 +278,7 @@ def test_a_stored_base_is_read_under_its_names_and_changed_by_nobody(server: Ser
     assert "for the adapter only" in other.json["error"]
     refused = send(server, lines({README: CARD}), name="org/tiny")
     assert refused.status == 409
-    assert "a name of its own, such as org/tiny-lora" in refused.json["error"]
+    assert "another name, such as org/tiny-lora" in refused.json["error"]
 
 
 def test_lists_are_narrowed_ordered_and_paged(server: Server, files: dict[str, bytes]) -> None:

@@ -80,8 +80,8 @@ class LocalBases(Bases):
         _check_names(names)
         check_identity(record)
         with self.context.write() as tx:
-            # Bytes without an owner may be being deleted, or gone: checked here, where no deletion can begin
-            # go.
+            # Bytes without an owner may be gone, or in deletion: check them in this transaction, which
+            # excludes deletion go.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted; try again in a moment")
             require_sound(tx, {entry.path: entry.sha256 for entry in files_})

@@ -1,7 +1,7 @@
 """Versions for readers who may not see their base: as declared, with the findings that need no base.
 
-The check against a base is stored once, for everyone who may see that base. Others get the same answer as if
-it were not registered, so nothing reveals that it is.
+The check against a base is stored once, for everyone who may see that base. Others get the same result as if
+the base were not registered, so its existence is not revealed.
 """
 
 from __future__ import annotations
