@@ -81,7 +81,8 @@ def command_path(ctx: click.Context) -> str:
 
 
 def _format_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    from adaptry_cli.examples import EXAMPLES, page_of
+    from adaptry_cli.examples import EXAMPLES
+    from adaptry_cli.help_pages import page_of
 
     path = command_path(ctx)
     if path in EXAMPLES:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.refs import AdapterName
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.manifest_inheritance import inherit_manifest
-from adaptry.registry.records import CommitNote
 from adaptry.storage.connect import connect
 
 pytestmark = pytest.mark.usefixtures("out", "better", "base")

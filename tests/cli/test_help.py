@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
-from adaptry_cli.examples import EXAMPLES, page_of
+from adaptry_cli.examples import EXAMPLES
+from adaptry_cli.help_pages import page_of
 from adaptry_cli.interruption import INTERRUPTIONS, interruption_text
 from adaptry_cli.main import main
 

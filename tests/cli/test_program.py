@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,8 +135,9 @@ def test_an_interrupted_command_says_so_by_its_exit_code(run) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_fault_of_ours_is_one_line_unless_asked_for_more(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS["Set up this machine"], "doctor", ("nowhere:doctor", ""))  # type: ignore[arg-type]
+def test_a_bug_is_reported_in_one_line_by_default(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: Any = COMMANDS["Set up this machine"]
+    monkeypatch.setitem(commands, "doctor", ("nowhere:doctor", ""))
 
     result = run("doctor", code=70)
 

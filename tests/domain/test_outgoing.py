@@ -130,7 +130,8 @@ def test_a_name_is_resolved_once_and_its_meaning_cannot_change(monkeypatch: pyte
         if host != "rebinding.example":
             return real(host, *rest, **options)  # type: ignore[arg-type]
         asked.append(host)
-        return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", *rest, **options)  # type: ignore[arg-type]
+        address = "127.0.0.1" if len(asked) == 1 else "127.0.0.2"
+        return real(address, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with answering(send(OK)) as (port, received):

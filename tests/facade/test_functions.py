@@ -260,7 +260,10 @@ def test_a_version_on_its_registered_base_is_checked_against_it(
 
 
 CALLS: list[tuple[str, Callable[[], object]]] = [
-    (r"a registry is what adaptry.connect\(\) returns", lambda: adaptry.push(3, "out", "acme/x")),  # type: ignore[arg-type]
+    (
+        r"a registry is what adaptry.connect\(\) returns",
+        lambda: adaptry.push(3, "out", "acme/x"),  # type: ignore[arg-type]
+    ),
     (r"write ./somewhere for a folder", lambda: adaptry.search("somewhere")),
     (r"'tone' has no namespace", lambda: adaptry.push("./registry", "out", "tone")),
     (r"no adapter", lambda: adaptry.push("./registry", "out", "acme/x")),

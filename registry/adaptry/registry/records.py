@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from adaptry.adapters.base_record import Match, Roots
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.display import (
@@ -20,9 +19,9 @@ from adaptry.core.display import (
     shorten,
 )
 from adaptry.core.errors import InvalidRef
-from adaptry.core.identity import BaseVisibility, Visibility
+from adaptry.core.identity import Visibility
 from adaptry.core.lifecycle import State
-from adaptry.core.manifest import FileEntry, Manifest
+from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 
@@ -290,66 +289,6 @@ class PushResult(Value):
         return self.version._repr_html_() + found
 
 
-class CommitNote(Value):
-    """The message of a commit; the registry records author and time."""
-
-    title: str = Field(min_length=1, max_length=512)
-    message: str = Field(default="", max_length=65_536)
-
-
-class CommitInfo(Value):
-    """A commit of a branch: a revision, with the title and message of its author.
-
-    `id` always names this revision, so a branch that returns to an earlier tree shows that tree's id again.
-    `number` is the version with this revision. `carries` is the version with the same weights and config: the
-    same one, or an earlier one if only other files have changed since.
-    """
-
-    digest: Digest
-    branch: str
-    parent: str | None = None
-    title: str
-    message: str = ""
-    author: str
-    at: datetime
-    number: int | None = None
-    carries: int | None = None
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def id(self) -> str:
-        """The first 40 hex digits of the digest."""
-        return self.digest.short_id
-
-
-class BranchInfo(Value):
-    """A name for a commit. `head` is `main`; a `branch` moves with every commit to it, an `alias` only by
-    `aliases.move`, a `tag` never."""
-
-    name: str
-    kind: Literal["head", "branch", "alias", "tag"]
-    digest: Digest
-    message: str = ""
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def commit(self) -> str:
-        """The id of the commit."""
-        return self.digest.short_id
-
-
-class CommitResult(Value):
-    """The head of a branch after a commit. `is_new` is False if the branch was already there.
-
-    `version` and `report` are those of the version that the revision is, if it is one.
-    """
-
-    commit: CommitInfo
-    is_new: bool
-    version: VersionInfo | None = None
-    report: CheckReport | None = None
-
-
 class DirectPart(Value):
     """`size` bytes of a file, from `start` on, which may be PUT to `address` with `headers` for an hour,
     without a token.
@@ -439,46 +378,3 @@ class EventBatch(Value):
     seq: int
     epoch: str | None = None
     """The registry's epoch, another after each restore; None from an older server."""
-
-
-class BaseInfo(Value):
-    """A base as listed: its id, its names, its shape in numbers, and the available evidence."""
-
-    id: Digest
-    names: tuple[str, ...] = ()
-    architecture: Digest
-    model_type: str | None = None
-    parameters: int = 0
-    dtypes: tuple[str, ...] = ()
-    roots: Roots | None = None
-    tokenizer: Digest | None = None
-    stored: tuple[FileEntry, ...] = ()
-    adapters: int = 0
-    visibility: BaseVisibility = (
-        "internal"  # older servers have no such field, and all their bases are of this kind
-    )
-    created_at: datetime
-    created_by: str
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether its weights are stored here, so that everyone who may read it can merge."""
-        return bool(self.stored)
-
-    def __repr__(self) -> str:
-        stored = "stored" if self.is_stored else "not stored"
-        numbers = f"{self.parameters:,} parameters"
-        return short_repr(self, ", ".join(self.names), self.model_type, numbers, stored, self.id.brief)
-
-
-class BaseEdit(Value):
-    """User-editable fields of a base. None leaves a field unchanged."""
-
-    visibility: BaseVisibility | None = None
-
-
-class BaseMatch(Value):
-    """A known base, and how similar it is to the given one."""
-
-    base: BaseInfo
-    match: Match

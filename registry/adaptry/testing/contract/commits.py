@@ -28,9 +28,10 @@ from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
+from adaptry.registry.commit_info import CommitNote, CommitResult
 from adaptry.registry.interface import Registry
 from adaptry.registry.manifest_inheritance import inherit_manifest
-from adaptry.registry.records import AdapterEdit, CommitNote, CommitResult
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 

@@ -15,9 +15,10 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import copy, push
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
-from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, PushResult, TensorInspection
+from adaptry.registry.records import AdapterEdit, PushOptions, PushResult, TensorInspection
 from adaptry.testing.contract.fixtures import EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import Tensors, tiny_base
 
