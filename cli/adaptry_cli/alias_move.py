@@ -29,7 +29,7 @@ def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_
         return
     print_out(f"{name}@{found.alias} {found.digest}")
     if move.was is None:
-        print_err(f"{found.alias} is new, at version {found.number}")
+        print_err(f"created {found.alias}, at version {found.number}")
     elif move.is_change:
         print_err(f"{found.alias} moved from version {move.was} to {found.number}")
     else:

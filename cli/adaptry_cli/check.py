@@ -81,7 +81,7 @@ def check(
     else:
         ref = shlex.quote(folder_argument(source)) if isinstance(source, Path) else found.label
         print_wrapped(findings_text(report.findings, ref).split("\n"))
-        print_err(f"checked {found.label} {_where(found)}: {_conclusion(report)}")
+        print_err(f"checked {ref} {_where(found)}: {_conclusion(report)}")
         for one in found.verdicts:
             print_wrapped(verdict_text(one, ref))
     ctx.exit(NO if found.is_blocked or not found.is_served_as_trained else 0)

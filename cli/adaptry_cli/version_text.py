@@ -125,7 +125,7 @@ def findings_text(findings: Iterable[Finding], ref: str = "REF") -> str:
     lines = []
     for finding in findings:
         lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy_for(ref)}"]
-    return "\n".join(lines) or "nothing found"
+    return "\n".join(lines) or "no findings"
 
 
 def _inspection_text(detail: VersionDetail) -> str:

@@ -135,9 +135,7 @@ def test_a_pattern_that_peft_cannot_compile_is_refused(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", ENDLESS, r"(?=(\w+)+!)x", r"(.*)*(.*)*\3!"])
-def test_an_endless_pattern_is_refused_after_a_second_without_delaying_others(
-    pattern: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_pattern_is_refused_after_a_second(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(re2_patterns, "_re2", lambda: None)
     config = AdapterConfig({"rank_pattern": {"q_proj": 4, pattern: 8}})
     config.patterns.prepare([LONG, "a" * 60, "." + "a" * 60 + "!" * 3 + "?"])

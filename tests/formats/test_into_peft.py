@@ -223,7 +223,7 @@ def test_the_original_names_of_sdxl_are_checked_like_others(tmp_path: Path) -> N
     source = written(tmp_path / "out", "style.safetensors", factors, None, {"ss_network_dim": "4"}, alphas)
     told = run("check", source, "--base", base)
     assert told.exit_code == 0, told.output
-    assert "nothing found" in told.output
+    assert "no findings" in told.output
     told = run("check", source, "--base", unet(tmp_path / "other", width=16))
     assert told.exit_code == 1
     assert "shape_mismatch" in told.output
