@@ -186,7 +186,7 @@ def test_a_registry_that_is_gone_completes_nothing_and_says_nothing(
     assert (result.stdout.strip(), result.stderr) == ("", "")
 
 
-def test_ctrl_c_says_what_was_not_done(run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_reports_unfinished_work(run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("push", "./out", "acme/tone")
 
     def interrupted(*args: object, **options: object) -> None:

@@ -164,7 +164,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(out: Path, tmp_path: Path) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("words", [["inspect", "./out"], ["ls"], ["--help"]], ids=" ".join)
-def test_an_answer_there_is_no_room_for_is_said_to_be_lost(
+def test_an_answer_that_cannot_be_written_is_reported_as_lost(
     out: Path, tmp_path: Path, words: list[str]
 ) -> None:
     subprocess.run([*ADAPTRY, "push", "./out", "acme/tone"], cwd=tmp_path, check=True, capture_output=True)
@@ -201,7 +201,7 @@ def test_doctor_finds_nothing_wrong_here(answer) -> None:
     assert {one["verdict"] for one in answer("doctor")} <= {"ok", "warns"}
 
 
-def test_doctor_says_what_must_be_mended(run, tmp_path: Path) -> None:
+def test_doctor_reports_required_repairs(run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     result = run("doctor", "--registry", "./file/registry", code=1)

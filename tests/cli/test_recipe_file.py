@@ -22,7 +22,7 @@ def test_a_seed_of_0_is_a_word_too(run, recipe: str) -> None:
     assert "leave out seed" in refused.stderr
 
 
-def test_the_folder_that_a_recipe_names_is_replaced_when_asked(run, recipe: str) -> None:
+def test_a_recipes_output_folder_is_replaced_on_request(run, recipe: str) -> None:
     run("combine", "--recipe", recipe)
     run("combine", "--recipe", recipe, code=4)
 

@@ -31,7 +31,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-
     return write
 
 
-def test_a_child_answers_what_its_module_writes(module) -> None:  # type: ignore[no-untyped-def]
+def test_a_childs_answer_is_its_modules_output(module) -> None:  # type: ignore[no-untyped-def]
     name = module("import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])")
     assert run_bounded(name, b"abc" * 100_000, ProcessLimits(5, answer=1 << 20)) == b"cba" * 100_000
 

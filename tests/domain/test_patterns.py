@@ -145,7 +145,7 @@ def test_an_endless_pattern_is_refused_after_a_second(pattern: str, monkeypatch:
         config.value_for("rank_pattern", "a" * 60, 1)
 
 
-def test_re2_answers_what_takes_re_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_re2_matches_patterns_that_never_end_in_re(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("re2")
     monkeypatch.setattr(patterns, "match_in_child", lambda *_: pytest.fail("a child was asked"))
     for pattern in ("(a+)+b", ENDLESS):

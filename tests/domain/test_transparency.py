@@ -77,7 +77,7 @@ def test_signatures_are_those_of_rfc_8032(seed: str, public: str, message: str, 
 
 
 @pytest.mark.parametrize("place", [0, 31, 32, 63])
-def test_a_signature_with_another_bit_is_none(place: int) -> None:
+def test_a_signature_with_a_changed_bit_is_invalid(place: int) -> None:
     signature = bytearray(ed25519.sign(SEED, b"text"))
     signature[place] ^= 1
     assert not ed25519.is_signature(ed25519.public_key(SEED), b"text", bytes(signature))

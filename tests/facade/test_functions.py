@@ -93,7 +93,7 @@ def test_a_search_is_a_sequence_of_versions(registry: adaptry.Registry, name: st
     assert (len(limited), limited.has_more) == (2, True)
 
 
-def test_a_check_says_what_cannot_work_and_which_engine_serves_it(
+def test_a_check_shows_blocking_findings_and_engine_verdicts(
     registry: adaptry.Registry, name: str, lora: MakeLora, base: Path
 ) -> None:
     folder = lora(base_name="org/unknown")
@@ -106,7 +106,7 @@ def test_a_check_says_what_cannot_work_and_which_engine_serves_it(
     assert "shape_mismatch" in {finding.code for finding in wide.findings}
 
 
-def test_a_comparison_tells_what_differs_and_how_far_apart_updates_are(
+def test_a_comparison_has_differences_and_the_distance_of_updates(
     registry: adaptry.Registry, name: str, lora: MakeLora
 ) -> None:
     first, second = lora(1, rank=4), lora(2, rank=8)
@@ -224,7 +224,7 @@ def test_aliases_move_and_move_back(registry: adaptry.Registry, name: str, lora:
         adaptry.promote(registry, f"{name}@2", only_from=1)
 
 
-def test_a_revoked_version_is_given_to_nobody(
+def test_a_revoked_versions_files_are_withheld_from_everyone(
     registry: adaptry.Registry, name: str, lora: MakeLora, tmp_path: Path
 ) -> None:
     adaptry.push(registry, lora(1), name)

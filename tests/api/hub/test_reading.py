@@ -97,7 +97,7 @@ def test_a_revision_goes_by_many_words(server: Server, commit: str, files: dict[
         assert answer.body == files[CONFIG]
 
 
-def test_each_absence_is_told_by_its_own_code(server: Server, commit: str) -> None:
+def test_each_kind_of_absence_has_its_own_code(server: Server, commit: str) -> None:
     def code(path: str) -> tuple[int, str | None]:
         answer = server.call("GET", path)
         assert answer.json.get("error") or answer.json["detail"]
@@ -127,7 +127,7 @@ def test_what_a_caller_may_not_read_is_absent(server: Server, commit: str) -> No
     assert server.call("GET", "/api/models", token=stranger).json == []
 
 
-def test_a_bad_token_and_none_are_told_apart(server: Server, commit: str) -> None:
+def test_a_bad_token_and_a_missing_token_get_different_errors(server: Server, commit: str) -> None:
     bad = server.call("GET", f"/api/models/{TONE}", token="hf_nonsense")
     assert bad.status == 401
     assert bad.headers["X-Error-Message"] == "Invalid credentials in Authorization header"
