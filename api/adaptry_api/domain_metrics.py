@@ -99,23 +99,23 @@ class _Figures(Collector):
             "adaptry_stored_bytes",
             f"Bytes of stored files that count for a namespace or a principal: the {MOST} largest.",
             labels,
-            [((who.scope, who.name), size) for who, size, _ in found.used],
+            [((subject.scope, subject.name), size) for subject, size, _ in found.used],
         )
         yield _gauge(
             "adaptry_stored_versions",
             f"Versions that count for a namespace or a principal: the {MOST} with most bytes.",
             labels,
-            [((who.scope, who.name), count) for who, _, count in found.used],
+            [((subject.scope, subject.name), count) for subject, _, count in found.used],
         )
         for name in ("bytes", "versions"):
-            limits = ((who, getattr(one, name)) for who, one in found.limits)
+            limits = ((subject, getattr(one, name)) for subject, one in found.limits)
             yield _gauge(
                 f"adaptry_quota_{name}",
                 f"Limit of {name} that is set for a namespace or a principal; `*` is all others.",
                 labels,
                 [
-                    ((who.scope, who.name), limit)
-                    for who, limit in limits
+                    ((subject.scope, subject.name), limit)
+                    for subject, limit in limits
                     if limit is not None and limit < UNLIMITED
                 ],
             )

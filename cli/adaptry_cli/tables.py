@@ -131,13 +131,14 @@ def print_wrapped(lines: Iterable[str]) -> None:
 
 
 def wrap(text: str, width: int | None) -> list[str]:
-    """Lines of at most `width`, broken at blanks; the later ones are indented as the first one is. A longer
-    word stays whole.
+    """Lines of at most `width`, broken at blanks. Later lines are indented like the first one, and those of a
+    finding two characters further. A longer word stays whole.
     """
     if width is None or cell_len(text) <= width:
         return [text]
     indent = re.match(r" *(?:→ )?", text)
-    margin = " " * (len(indent[0]) if indent else 0)
+    is_finding = re.match(r" *(?:blocks|warns|notes): ", text)
+    margin = " " * ((len(indent[0]) if indent else 0) + (2 if is_finding else 0))
     lines: list[str] = []
     line = ""
     for word in re.findall(r"\s*\S+", text):

@@ -32,10 +32,10 @@ def compare_with_peft(
         ours.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
         plain = AutoModelForCausalLM.from_pretrained(base, dtype="auto", local_files_only=True)
         theirs = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().eval()
-        wanted = theirs.state_dict()
+        expected = theirs.state_dict()
         different = weights = 0
         for name, weight in ours.named_parameters():  # a tied head once
-            different += int((weight != wanted[name]).sum())
+            different += int((weight != expected[name]).sum())
             weights += weight.numel()
         largest = 0.0
         with torch.inference_mode():

@@ -98,5 +98,5 @@ def _run(words: Sequence[str], folder: Path, messages: IO[bytes] | None) -> None
     except OSError as error:
         raise Unavailable(f"lm-eval could not be started: {error.strerror}") from error
     if done.returncode:
-        said = "" if messages else log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
-        raise Invalid(f"lm-eval failed (exit status {done.returncode}){': ' + said if said else ''}")
+        output = "" if messages else log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
+        raise Invalid(f"lm-eval failed (exit status {done.returncode}){': ' + output if output else ''}")

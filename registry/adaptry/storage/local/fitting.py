@@ -64,12 +64,12 @@ def fits_test(
         return known_bases[id] if id is not None else None
 
     def test_of(terms: Sequence[tuple[FitsTerm, bool]]) -> Callable[[int], bool]:
-        wanted = [(_runtime(term), not is_excluded) for term, is_excluded in terms]
+        requirements = [(_runtime(term), not is_excluded) for term, is_excluded in terms]
 
         def test(key: int) -> bool:
             row = tx.get_one(VersionRow, key)
             base = base_of(row.base_id)
-            return all(_verdict(context, tx, row, base, runtime) is fits for runtime, fits in wanted)
+            return all(_verdict(context, tx, row, base, runtime) is fits for runtime, fits in requirements)
 
         return test
 
