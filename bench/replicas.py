@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,8 @@ def measure(topology: Topology, requests: int, clients: int) -> None:
     idle = idling(topology)
     pushed: dict[str, Path] = {}
     for what, count, act in kinds(topology.folder, requests, pushed):
-        # The lambdas are called at once.
-        one, _ = rate(topology, idle, count, clients, lambda number: act(first, "one", number))  # noqa: B023
-        two, balancing = rate(topology, idle, count, clients, lambda number: act(both, "two", number))  # noqa: B023
+        one, _ = rate(topology, idle, count, clients, partial(act, first, "one"))
+        two, balancing = rate(topology, idle, count, clients, partial(act, both, "two"))
         print(f"  {what:<24}{one:10,.0f}{two:10,.0f}{two / one:11.2f}{balancing * 1e3:19.2f}")
     for ref, folder in pushed.items():
         pull(both, ref, topology.folder / "again" / folder.name)

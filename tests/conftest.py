@@ -59,7 +59,7 @@ SLOW = (
     "tests/converting/test_nearest.py",
     "tests/demo",
     "tests/domain/test_long_headers.py",
-    "tests/domain/test_patterns.py::test_a_pattern_that_runs_for_ever_is_refused_after_a_second_and_delays_no_plain_name",
+    "tests/domain/test_patterns.py::test_an_endless_pattern_is_refused_after_a_second",
     "tests/engines",
     "tests/evidence/test_upkeep.py",
     "tests/exporting/test_names_by_peft.py",

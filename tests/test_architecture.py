@@ -105,7 +105,7 @@ def test_nothing_is_left_to_do_in_the_code() -> None:
     assert left == []
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in SOURCES

@@ -1,8 +1,8 @@
-"""Answers that are sent again while nothing in the catalog has changed.
+"""Caches responses for as long as the catalog does not change.
 
-An answer is kept for the identity that got it, and used only after the request's own authentication and a
-look at the catalog (`CommitWatch`) in the same request: if anybody has committed since, in any process, all
-answers are dropped. So it is exactly what reading it again would give.
+A response is cached for the identity that received it. It is used only after authenticating the new request
+and checking the catalog for commits (`CommitWatch`) in the same request: after a commit by any process, all
+responses are dropped. So a cached response equals a new one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Answer = TypeVar("Answer")
 
 
 class _Kept(NamedTuple, Generic[Answer]):
-    """`identity` is kept alive, so that no other has its place in memory."""
+    """`identity` is referenced, so that no other object gets its address in memory."""
 
     identity: Identity
     answer: Answer
 
 
 class AnswerCache(Generic[Answer]):
-    """At most `most` answers. `watch` gives a number that changes with every commit; None if it is unknown
-    now. Only to be used on the event loop.
+    """Caches at most `most` responses. `watch` returns a number that changes with every commit, or None if it
+    is unknown. For use on the event loop only.
     """
 
     def __init__(self, watch: Callable[[], int | None], most: int = _MOST) -> None:
@@ -48,7 +48,8 @@ class AnswerCache(Generic[Answer]):
         return kept.answer if kept else None
 
     def keep(self, path: str, identity: Identity, answer: Answer, commit: int | None) -> None:
-        """Keeps an answer that was read after `look` gave `commit`, unless the catalog was seen to change."""
+        """Caches a response that was read after `look` returned `commit`, unless the catalog has changed
+        since."""
         if commit is None or commit != self._commit:
             return
         if len(self._kept) >= self._most:

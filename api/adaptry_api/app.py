@@ -64,7 +64,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         title="Adaptry",
         version=__version__,
         lifespan=lifespan,
-        # The description is a route of ours, with an access rule like every other.
+        # The description has a separate route here, with an access rule like all others.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

@@ -13,7 +13,7 @@ import anyio
 
 from adaptry.core.errors import AdaptryError, Conflict, CorruptData
 from adaptry.core.identity import ANONYMOUS, Identity
-from adaptry.core.outgoing.addresses import parse_network
+from adaptry.core.outgoing.addresses import Network, parse_network
 from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
@@ -64,13 +64,27 @@ LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
 _IDENTITIES = 256
-"""Number of identities whose registry object is kept for their next request. It holds only the identity."""
+"""Number of identities whose registry object is cached for their next request. The object has only the
+identity."""
 
 
 class AppState:
     """The registry in `settings.data`; `registry(identity)` acts on it for a caller, perhaps per request."""
 
     def __init__(self, settings: ServerSettings) -> None:
+        secret = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
+        networks = tuple(map(parse_network, settings.allow_outgoing))
+        self.folder = settings.data
+        self._open_registry(settings, secret)
+        self._set_up_callers(settings)
+        self._set_up_providers(settings, secret, networks)
+        self._set_up_caches(settings)
+        self._set_up_events(settings, networks)
+        self._set_up_transfers(settings)
+        self.upstream = self._upstream(settings)
+
+    def _open_registry(self, settings: ServerSettings, secret: bytes | None) -> None:
+        """The registry, its audit log, and the mirrored registry in front of it, if there is one."""
         self._registry = open_local(
             settings.data,
             ANONYMOUS,
@@ -82,72 +96,81 @@ class AppState:
             is_serving=True,
         )
         for role in Registry.__annotations__:
-            getattr(self._registry, role)  # imports it now, so that no request waits for that
-        given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
-        context = self._registry.context
-        context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, given), False
-        self.denials = DenialRecorder()
-        self._storing_denials = threading.Lock()
-        self.facet_counter = FacetCounter()
+            getattr(self._registry, role)  # imported now, so that no request waits for the import
         self.catalog = self._registry.catalog
-        if settings.mirror_of is not None:
-            self._registry = PullThroughRegistry(
-                self._registry.context, self._origin(settings, settings.mirror_of)
-            )
-        # A mirror may query the mirrored registry first.
-        self._registry_of = lru_cache(maxsize=_IDENTITIES)(self._registry.on_behalf_of)
+        context = self._registry.context
+        context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, secret), False
         self._sequencer, self._has_warned = Sequencer(self.catalog, context.log_key), False
-        self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
-        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
+        blobs = self._registry.blobs
+        assert isinstance(blobs, LocalBlobs | TieredBlobs), "the blob stores of a registry in a folder"
+        self.blobs = blobs
+        if settings.mirror_of is not None:
+            origin = self._origin(settings, settings.mirror_of)
+            self._registry = PullThroughRegistry(context, origin)
+        self._registry_of = lru_cache(maxsize=_IDENTITIES)(self._registry.on_behalf_of)
+
+    def _set_up_callers(self, settings: ServerSettings) -> None:
+        """Authentication, request limits, and the record of denials."""
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
-        self.connector = GuardedConnector(
-            tuple(map(parse_network, settings.allow_outgoing)), ca_bundle=settings.ca_bundle
-        )
-        self.issuer_keys = IssuerKeys(self.connector)
-        self.provider_calls = anyio.CapacityLimiter(8)  # a slow provider leaves threads for everything else
-        context.note_token_use = self.authenticator.note_use
-        self._sends_webhooks = settings.send_webhooks and settings.catalog is None
-        self._webhook_connector = webhook_connector(
-            tuple(map(parse_network, settings.allow_outgoing)), settings.ca_bundle
-        )
+        self._registry.context.note_token_use = self.authenticator.note_use
+        self.has_host_list = bool(settings.hosts)
+        self.denials = DenialRecorder()
+        self._storing_denials = threading.Lock()
         self.request_limits = RequestLimits()
         self.read_request_limits()
-        self.domain_metrics = DomainMetrics(self.catalog)
-        self.draining = DrainState()
-        self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
-        self.draining.on_begin(self.event_broadcaster.wake)
-        self.heartbeat = settings.heartbeat
-        self.folder = settings.data
-        self.has_host_list = bool(settings.hosts)
-        # Transfers have their own threads, so that slow ones do not delay other requests. An upload holds a
-        # thread from its first byte to its last; a download holds one for each piece.
-        self.uploads = UploadSlots(settings.uploads)
-        self.parse_slots = ParseSlots()
-        self.downloads = anyio.CapacityLimiter(_READERS)
-        self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
-        self.signer = GrantSigner(settings.data / "upload-secret", given)
-        spools = settings.spools or settings.data / "spools"
+
+    def _set_up_providers(
+        self, settings: ServerSettings, secret: bytes | None, networks: tuple[Network, ...]
+    ) -> None:
+        """Identity providers, the connections to them, and the key for signed grants."""
+        self.connector = GuardedConnector(networks, ca_bundle=settings.ca_bundle)
+        self.issuer_keys = IssuerKeys(self.connector)
+        self.provider_calls = anyio.CapacityLimiter(8)  # a slow provider leaves threads for everything else
+        self.signer = GrantSigner(settings.data / "upload-secret", secret)
         self.openid_provider: OpenIdProvider | None = None
         if settings.sso is not None:
             self.openid_provider = OpenIdProvider(
                 settings.sso, self.connector, self.issuer_keys, lambda: self.signer.derived_key("refresh")
             )
-        self.spools = UploadSpools(spools)
-        self.chunk_maps = ChunkMaps(spools / ".chunks")  # the rest is shared by all servers of a registry
+
+    def _set_up_caches(self, settings: ServerSettings) -> None:
+        """Results that are computed from the catalog and cached."""
+        # A mirror may query the mirrored registry first, so its reads are never quick.
+        self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
+        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
+        self.facet_counter = FacetCounter()
+        self.domain_metrics = DomainMetrics(self.catalog)
+
+    def _set_up_events(self, settings: ServerSettings, networks: tuple[Network, ...]) -> None:
+        """Event streams, their end when the server stops, and webhooks."""
+        self.draining = DrainState()
+        self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
+        self.draining.on_begin(self.event_broadcaster.wake)
+        self.heartbeat = settings.heartbeat
+        self._sends_webhooks = settings.send_webhooks and settings.catalog is None
+        self._webhook_connector = webhook_connector(networks, settings.ca_bundle)
+
+    def _set_up_transfers(self, settings: ServerSettings) -> None:
+        """Uploads, downloads and merged models.
+
+        Transfers have separate threads, so that slow ones do not delay other requests. An upload holds a
+        thread from its first byte to its last; a download holds one for each chunk.
+        """
+        self.uploads = UploadSlots(settings.uploads)
+        self.parse_slots = ParseSlots()
+        self.downloads = anyio.CapacityLimiter(_READERS)
+        self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
         self.part_bytes = settings.part_bytes
-        blobs = self._registry.blobs
-        assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
-        self.blobs = blobs
         self.presigns_downloads = settings.presign_downloads
-        places = (
-            data_folder() / "cache"
-        )  # where the command line on this machine records the folders of bases
+        spools = settings.spools or settings.data / "spools"
+        self.spools = UploadSpools(spools)
+        self.chunk_maps = ChunkMaps(spools / ".chunks")  # shared by all servers of a registry, like spools
+        base_folders = data_folder() / "cache"  # has the folders of bases that the command line recorded
         self.merged_models = MergedModelSource(
-            settings.data / "merged", blobs.path_of, places, settings.merged_cache
+            settings.data / "merged", self.blobs.path_of, base_folders, settings.merged_cache
         )
-        self.upstream = self._upstream(settings)
 
     def registry(self, identity: Identity, idempotency_key: IdempotencyKey | None = None) -> Registry:
         if idempotency_key is None:
@@ -174,8 +197,8 @@ class AppState:
             self.authenticator.clear_cache()
 
     def store_denials(self) -> None:
-        """Puts the requests that were denied meanwhile into the audit log. Afterwards they are there, also if
-        another thread took them first.
+        """Stores the requests that were denied in the meantime in the audit log. When this returns they are
+        stored, even if another thread took them first.
         """
         with self._storing_denials:
             if denied := self.denials.take():
@@ -183,7 +206,7 @@ class AppState:
                     insert_entries(tx, denied)
 
     def seal_audit_log(self) -> None:
-        """Seals what the audit log got since the last time, unless another server of the registry does."""
+        """Seals the new entries of the audit log, unless another server of the registry does."""
         try:
             self._sequencer.run(datetime.now(UTC))
         except (Conflict, CorruptData) as error:  # logged once a second until it is fixed
@@ -240,7 +263,7 @@ class AppState:
         if self.upstream:
             self.upstream.close()
         self.quick_reads.close()
-        with suppress(AdaptryError):  # the catalog may be away; the server stops all the same
+        with suppress(AdaptryError):  # the server stops even if the catalog is not available
             self.store_denials()
             self.seal_audit_log()
         self._registry.close()

@@ -59,7 +59,7 @@ async def identify(request: Request) -> Identity:
 async def admit(request: Request, find: Callable[[Request], Awaitable[Identity]] = identify) -> Identity:
     """The identity, whose request is counted. Raises `Unauthenticated`, `TooManyRequests`."""
     identity = await find(request)
-    namespace = unquote(request.path_params.get("namespace", ""))  # of the Hub's addresses as it was sent
+    namespace = unquote(request.path_params.get("namespace", ""))  # the Hub's path, as sent
     app_state_of(request).request_limits.admit(identity, namespace or None)
     return identity
 
@@ -80,12 +80,12 @@ async def gateway(
         str | None, Header(alias=GATEWAY_HEADER, max_length=512, description="The gateway's own token.")
     ] = None,
 ) -> Identity:
-    """The identity of a gateway, which forwards a user's request with the user's `Authorization` and adds a
-    token of its own in another header. Raises `Unauthenticated`, `TooManyRequests`.
+    """The identity of a gateway, which forwards a user's request with the user's `Authorization` and adds the
+    gateway's token in another header. Raises `Unauthenticated`, `TooManyRequests`.
     """
     state = app_state_of(request)
     if token is None:
-        raise Unauthenticated(f"the gateway sends a token of its own in the header {GATEWAY_HEADER}")
+        raise Unauthenticated(f"the gateway must send its own token in the header {GATEWAY_HEADER}")
     request.state.identity = identity = await state.authenticator.identify(f"Bearer {token}")
     state.request_limits.admit(identity, None)
     return identity
@@ -155,7 +155,7 @@ ADMINISTRATOR = Depends(administrator)
 
 
 async def visitors_registry(request: Request, identity: Annotated[Identity, Depends(visitor)]) -> Registry:
-    """The registry, acting for the person who looks at a page."""
+    """The registry, with the rights of a page's visitor."""
     return app_state_of(request).registry(identity)
 
 
@@ -228,7 +228,7 @@ class GuardedRoute(APIRoute):
 
     @property
     def _dependants(self) -> tuple[Dependant, ...]:
-        """What the route depends on, directly or not, itself included."""
+        """All dependencies of the route, direct and indirect, including itself."""
         return (self.dependant, *_all(self.dependant))
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

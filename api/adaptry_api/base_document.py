@@ -19,7 +19,7 @@ from adaptry_api.faults import first_fault
 
 
 class NewBase(BaseModel, extra="forbid"):
-    """A base's record as `adaptry base add` makes it, and the names it goes by."""
+    """A base's record, as created by `adaptry base add`, and its names."""
 
     record: BaseRecord
     names: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = Field(default=(), max_length=64)

@@ -34,7 +34,7 @@ INLINE_PARSE_LIMIT = 16 << 10
 ANONYMOUS_JSON_LIMIT = 4 << 10
 """Largest JSON body in bytes that is read without a token."""
 
-_READ_AHEAD = 4  # pieces queued between the network and the thread: enough that neither waits, and bounded
+_READ_AHEAD = 4  # maximum number of chunks queued between the network and the thread
 _PIECE = 1 << 20
 _VALUES = 20_000
 REPORT_VALUES = 60_000

@@ -1,8 +1,8 @@
-"""Denied requests on their way into the audit log: kept in memory, stored a second later, limited in number.
+"""Queues denied requests for the audit log: in memory, stored a second later, limited in number.
 
-A flood of them must neither fill the disk nor keep writers waiting, and storing one must not tell by its
-duration why the request was denied. Beyond the limits they are counted, and each minute one entry has the
-counts. What is not stored yet is lost if the process is killed.
+A flood of them must neither fill the disk nor delay writers, and the time for storing one must not reveal why
+the request was denied. Beyond the limits they are counted, and each minute one entry has the counts. What is
+not stored yet is lost if the process is killed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def set_form_action(scope: Scope, action: str) -> None:
 
 
 def mark_denied(scope: Scope, error: AdaptryError) -> None:
-    """Records the request as denied although its status says something else, as OAuth requires."""
+    """Records the request as denied although its status is another one, as OAuth requires."""
     set_denial_reason(scope, error)
     scope["state"][_IS_DENIED] = True
 
@@ -88,7 +88,7 @@ class DenialRecorder:
             self._waiting.append(entry_values(identity, action, target, now, request, reason=reason))
 
     def take(self) -> list[dict[str, Any]]:
-        """What is to be stored now. (`Any`: columns of a row.)"""
+        """The entries to store now. (`Any`: columns of a row.)"""
         with self._lock:
             self._end_window(self._clock())
             taken, self._waiting = self._waiting, []
@@ -108,7 +108,8 @@ class DenialRecorder:
 
 
 def _target(scope: Scope) -> AuditTarget:
-    """What the request was about, by its address; the namespace only of one that has the form of a name."""
+    """The target of the request, from its path; the namespace is only included if it has the form of a
+    name."""
     given = scope.get("path_params", {})
     namespace, name = given.get("namespace"), given.get("name")
     if not isinstance(namespace, str):

@@ -1,4 +1,4 @@
-"""What the registry serves, for Prometheus: aliases, loaded adapters, recalls, rollouts, quotas.
+"""Metrics of the registry's contents, for Prometheus: aliases, loaded adapters, recalls, rollouts, quotas.
 
 These figures name adapters and namespaces, so only a caller who may read everything gets them (a token with
 the role viewer on `*`). Of each kind, at most `MOST` series are shown: the aliases that moved last, the
@@ -26,7 +26,7 @@ _SECONDS = 15.0
 
 
 class DomainMetrics:
-    """The figures of one catalog; safe to ask from many threads, of which one reads while the others wait."""
+    """The metrics of one catalog. Safe for many threads: one reads while the others wait."""
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog
@@ -36,7 +36,7 @@ class DomainMetrics:
         self._text = ""
 
     def render(self) -> str:
-        """All of them, in Prometheus' text format. Raises `Unavailable`."""
+        """All metrics, in Prometheus' text format. Raises `Unavailable`."""
         with self._lock:
             if self._clock() >= self._until:
                 with self._catalog.read() as tx:
@@ -99,23 +99,23 @@ class _Figures(Collector):
             "adaptry_stored_bytes",
             f"Bytes of stored files that count for a namespace or a principal: the {MOST} largest.",
             labels,
-            [((who.scope, who.name), size) for who, size, _ in found.used],
+            [((subject.scope, subject.name), size) for subject, size, _ in found.used],
         )
         yield _gauge(
             "adaptry_stored_versions",
             f"Versions that count for a namespace or a principal: the {MOST} with most bytes.",
             labels,
-            [((who.scope, who.name), count) for who, _, count in found.used],
+            [((subject.scope, subject.name), count) for subject, _, count in found.used],
         )
         for name in ("bytes", "versions"):
-            limits = ((who, getattr(one, name)) for who, one in found.limits)
+            limits = ((subject, getattr(one, name)) for subject, one in found.limits)
             yield _gauge(
                 f"adaptry_quota_{name}",
                 f"Limit of {name} that is set for a namespace or a principal; `*` is all others.",
                 labels,
                 [
-                    ((who.scope, who.name), limit)
-                    for who, limit in limits
+                    ((subject.scope, subject.name), limit)
+                    for subject, limit in limits
                     if limit is not None and limit < UNLIMITED
                 ],
             )

@@ -55,11 +55,11 @@ async def bytes_response(
     headers = {**headers, "Accept-Ranges": "bytes"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    asked = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2
+    requested = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2
     if request.headers.get("if-range", etag) != etag:
-        asked = None
-    part = parse_range(asked, size)
-    if part is None and asked:
+        requested = None
+    part = parse_range(requested, size)
+    if part is None and requested:
         detail = f"{path} is {size:,} bytes; it cannot be read from that offset"
         raise HttpProblem(416, detail, {"Content-Range": f"bytes */{size}"})
     headers |= {
@@ -68,7 +68,7 @@ async def bytes_response(
     }
     if part is None or request.method == "HEAD":
         return Response(headers=headers, media_type="application/octet-stream")
-    if asked and not part.is_whole:
+    if requested and not part.is_whole:
         headers["Content-Range"] = part.content_range
     pieces, first = await to_thread.run_sync(_begun, read, part.start, limiter=limiter)
     return StreamingResponse(

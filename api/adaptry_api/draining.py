@@ -41,7 +41,7 @@ class DrainState:
 
     @contextmanager
     def delay_sigterm(self, notice: float) -> Iterator[None]:
-        """Within the block, SIGTERM takes effect after the notice. (Only the main thread gets signals.)"""
+        """Delays SIGTERM by the notice period during the block. (Only the main thread gets signals.)"""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -72,7 +72,7 @@ class Envelope:
             # Unexpected errors: the log gets the traceback, the caller does not.
             LOG.exception("request %s failed", request_id)
             if traffic.status:
-                raise  # the answer has begun: only closing the connection tells the client
+                raise  # the response has begun, so the client can be informed only by closing the connection
             await errors.problem_response(request_id, 500, "internal", errors.INTERNAL)(
                 scope, receive, traffic.send
             )

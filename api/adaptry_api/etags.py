@@ -1,4 +1,4 @@
-"""Answers about things that change: an `ETag` for conditional requests, and no caching."""
+"""Responses for changeable objects: an `ETag` for conditional requests, and no caching."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: lets a client repeat a request that creates something after its answer was lost.
+"""`Idempotency-Key`: lets a client repeat a request that creates something after its response was lost.
 
-For a day the same request with the same key gets the same answer, marked `Idempotent-Replay: true`; another
-request with that key is a conflict.
+For a day, the same request with the same key gets the same response, marked `Idempotent-Replay: true`;
+another request with that key is a conflict.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class RequestMetrics:
-    """Metrics of one app, in a collector registry of its own; safe to add to from any thread."""
+    """Metrics of one app, in a separate collector registry. Safe for many threads."""
 
     def __init__(self) -> None:
-        # Without the series that tell when each other one began.
+        # Leaves out the `_created` series, which only have the start time of other series.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
         self._all = every = CollectorRegistry()
         Info("adaptry", "Version of the server.", registry=every).info({"version": __version__})

@@ -9,8 +9,8 @@ _ARENAS = 2
 
 
 def use_few_arenas() -> None:
-    """Has all threads share two heaps. By default, each of the first dozen gets its own and keeps what it has
-    freed: several megabytes after a minute of pushes. Elsewhere than in glibc this does nothing.
+    """Makes all threads share two heaps. By default, glibc gives each of the first dozen threads a heap,
+    which keeps freed memory: several megabytes after a minute of pushes. Without glibc this does nothing.
     """
     try:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)

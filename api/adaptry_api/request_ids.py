@@ -9,8 +9,8 @@ _STOCK = 512 * _SIZE
 
 
 class RequestIds:
-    """Makes ids from a stock of random bytes: asking the system for each would let other threads have the
-    interpreter, and every request would wait to get it back. Only to be used on the event loop.
+    """Creates ids from a buffer of random bytes. A system call for each id would release the interpreter
+    lock, and every request would wait to get it back. For use on the event loop only.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
-"""How many requests a minute a principal or a namespace may send to a registry.
+"""Limits on the requests per minute of a principal or a namespace, for a whole registry.
 
 Each process decides by itself, in memory, on the event loop: no request waits for a lock, the disk or the
-database. Somebody who was quiet may send a minute's requests at once; they come back evenly. The arithmetic
-is the generic cell rate algorithm (ITU-T I.371): one number for each name, the time at which it would be
-idle.
+database. After a quiet minute, a caller may send a minute's requests as a burst; afterwards the allowance
+refills evenly. The arithmetic is the generic cell rate algorithm (ITU-T I.371): one number for each name, the
+time at which it would be idle.
 
 Processes of one registry learn of each other's requests afterwards (`request_sharing`). A name is `due` when
 it has sent this process 1/32 of its limit that the others do not know of; fewer in a minute are never shared,
@@ -28,7 +28,7 @@ _MINUTE = 60.0
 _ROUNDING = 1e-6  # seconds that sums of intervals may differ by
 _UNSHARED = 32  # a process keeps this fraction of a limit to itself
 _REMEMBERED = 1 << 14
-"""Names whose requests are counted; the one with the oldest request is forgotten first, and starts again."""
+"""Maximum number of names whose requests are counted; the least recent one is dropped first."""
 
 
 @dataclass(slots=True)

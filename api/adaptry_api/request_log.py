@@ -3,8 +3,8 @@
 Every line passes `redact`, also tracebacks and the lines of libraries: tokens, invitations, passwords in
 addresses, and signatures of addresses are replaced before the line is written.
 
-A thread writes the lines, so that no request waits for a pipe that nobody reads; what it cannot write in time
-is left out, and the log says how much.
+A thread writes the lines, so that no request waits for a blocked pipe. Lines that it cannot write in time are
+dropped and counted in the log.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _AT_ONCE = 500
 _TOGETHER_SECONDS = 0.05
 _FLUSH_SECONDS = 2.0
 _SECRETS = (
-    # A token or an invitation, however it is spelled, also cut off.
+    # A token or an invitation in any spelling, also truncated.
     ("adr_", re.compile(r"(?:hf_)?adr_[a-z]{2,8}_[0-9A-Za-z]+"), _HIDDEN),
-    # What follows `Authorization: Bearer`, also in a dump of headers.
+    # The value after `Authorization: Bearer`, also in a dump of headers.
     (" ", re.compile(r"(?i)(\b(?:bearer|basic)\s+)[^\s'\",;]+"), rf"\1{_HIDDEN}"),
-    # What signs an address: ours, and those of buckets.
+    # Signatures in URLs: of this server and of buckets.
     (
         "=",
         re.compile(
@@ -121,7 +121,7 @@ class _BackgroundHandler(logging.Handler):
             self._wake.set()
 
     def flush(self) -> None:
-        """Waits until everything is written, but not for long: perhaps nobody reads it."""
+        """Waits until everything is written, for a limited time, since the pipe may be blocked."""
         written = threading.Event()
         self._waiting.append(written)
         self._hurry.set()
@@ -169,7 +169,7 @@ class _Line:
 
 
 class _TextFormatter(logging.Formatter):
-    """`2026-05-01T12:00:00.123Z INFO request …`: one line; what would break it is spelled out."""
+    """`2026-05-01T12:00:00.123Z INFO request …`: one line, with line breaks escaped."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -204,7 +204,7 @@ def _redacted(value: object) -> object:
 
 
 def _word(text: str) -> str:
-    """A name as one word: in quotes where it is several."""
+    """A name as one word; quoted if it has blanks."""
     return text if text.isprintable() and " " not in text else json.dumps(text)
 
 

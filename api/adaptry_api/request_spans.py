@@ -16,7 +16,7 @@ _CARRIED = ("traceparent", "tracestate")
 
 
 class RequestSpans:
-    """Goes around everything that knows of a request."""
+    """The outermost middleware of a request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

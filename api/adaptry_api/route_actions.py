@@ -192,7 +192,7 @@ ROUTE_ACTIONS: Mapping[str, str] = {
 
 
 def action_of(method: str, path: str, form_action: str = "") -> str:
-    """The action of a route, by its template, and by the form's field `do` where a page has several forms."""
+    """The action of a route, by its template, and by the form's field `do` if a page has several forms."""
     if method == "POST" and form_action in (actions := FORM_ACTIONS.get(path, {})):
         return actions[form_action]
     return ROUTE_ACTIONS.get(f"{method} {path}", READ)

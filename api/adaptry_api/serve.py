@@ -133,7 +133,8 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # The protocol's number matters: asyncio turns Nagle's delay off only on a socket that says it is TCP.
+        # The protocol's number matters: asyncio turns Nagle's delay off only for sockets that declare the
+        # protocol TCP.
         with ExitStack() as stack:
             listening = stack.enter_context(socket.socket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

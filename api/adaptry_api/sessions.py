@@ -1,6 +1,6 @@
 """Sessions of browsers: a signed cookie that stands for a token.
 
-A session names the hash of the token that it was begun with. It has that token's rights at every request, and
+A session contains the hash of the token with which it began. It has that token's rights at every request, and
 ends when the token is revoked or expires, after twelve hours, or when its cookie is deleted. Nothing is
 stored, and every server of a registry accepts it. The cookie is read on pages only: no route of the REST
 interface or of the Hub protocol accepts it, so a page of another origin can do nothing with it there.

@@ -36,10 +36,10 @@ class ServerSettings:
     `upstream_token`, keeping up to `upstream_cache` bytes of its files. `blobs` is the bucket of a registry
     that keeps its files in one, and `blob_cache` the number of bytes of them that are kept in `data` too;
     with `presign_downloads`, downloads of large files are redirected to the bucket, and with
-    `presign_uploads` their uploads. Event streams send a sign of life every `heartbeat` seconds. When
+    `presign_uploads` their uploads. Event streams send a keep-alive line every `heartbeat` seconds. When
     stopped, the server continues for `notice` seconds while `/readyz` answers 503. `mirror_of` is the address
-    of a registry from which missing versions are fetched with `mirror_token`; a ref's meaning there is looked
-    up again after `mirror_age` seconds.
+    of a registry from which missing versions are fetched with `mirror_token`; a ref is resolved there again
+    after `mirror_age` seconds.
 
     Servers of one registry that do not share `data` act as one server if they have the same `admin_token` and
     `signing_secret` (files with the first administrator's token and with the secret for signing grants) and

@@ -1,4 +1,4 @@
-"""Signed grants: a signed statement of what a caller may do, for requests that carry no token of the caller.
+"""Signed grants: signed permissions of a caller, for requests without the caller's token.
 
 Clients of the Hub upload with a short-lived token of another service, or to an address without any token. A
 grant names the adapter and the bytes it is for, its expiry, and the token that it was requested with: if that
@@ -36,7 +36,7 @@ class SignedStatement(BaseModel):
 
 
 class SignedGrant(SignedStatement):
-    """What may be done to the adapter `name`."""
+    """A permission on the adapter `name`."""
 
     name: AdapterName
 

@@ -1,6 +1,6 @@
-"""Upload slots: how many bodies a server receives at once, and how many of them for one tenant.
+"""Upload slots: limits on the bodies that a server receives at once, in total and for one tenant.
 
-A body holds its slot from the first byte to the last, however slowly it arrives. One tenant gets at most a
+A body occupies its slot from the first byte to the last, even if it arrives slowly. One tenant gets at most a
 quarter of the slots, so that its slow clients cannot block others; its further requests wait, and none of
 their bytes are read.
 """

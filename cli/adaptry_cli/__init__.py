@@ -1,5 +1,5 @@
-"""The command line: an edge. It parses words into values, calls a verb, and prints the answer.
+"""The command line: parses arguments into values, calls one operation, and prints the result.
 
-stdout is the answer, stderr the story. Nothing here knows how anything works, and `adaptry --help` imports
-nothing but click: each command's module is loaded when the command is called.
+Results go to stdout, messages to stderr. Commands contain no logic of their own. `adaptry --help` imports
+only click: each command's module is imported when the command is called.
 """

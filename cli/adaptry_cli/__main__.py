@@ -1,4 +1,4 @@
-"""`python -m adaptry_cli`: the `adaptry` command where no script is installed."""
+"""`python -m adaptry_cli`: the `adaptry` command, if its script is not installed."""
 
 from adaptry_cli.main import main
 

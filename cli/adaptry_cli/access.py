@@ -26,7 +26,7 @@ def access() -> None:
 @click.argument("action", type=click.Choice(tuple(ACTIONS)))
 @click.argument("ref")
 @click.option(
-    "--state", type=click.Choice(get_args(State)), help="For state.set: the state that a version is to get."
+    "--state", type=click.Choice(get_args(State)), help="For state.set: the new state of the version."
 )
 @administered_registry
 @json_option

@@ -1,4 +1,4 @@
-"""What commands that create and edit adapters share: options, and how an adapter is printed."""
+"""Options and output that commands for creating and editing adapters share."""
 
 from __future__ import annotations
 

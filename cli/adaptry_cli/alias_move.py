@@ -29,7 +29,7 @@ def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_
         return
     print_out(f"{name}@{found.alias} {found.digest}")
     if move.was is None:
-        print_err(f"{found.alias} is new, at version {found.number}")
+        print_err(f"created {found.alias}, at version {found.number}")
     elif move.is_change:
         print_err(f"{found.alias} moved from version {move.was} to {found.number}")
     else:
@@ -37,7 +37,7 @@ def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_
 
 
 def print_decision(registry: Registry, promotion: int) -> None:
-    """The conditions that decided a move, and what else is to be known of it."""
+    """Prints the conditions that decided a move, and its notes."""
     from adaptry.core.gates.decision import verdict_sentence
     from adaptry_cli.decision_output import condition_lines
 
@@ -50,7 +50,7 @@ def print_decision(registry: Registry, promotion: int) -> None:
 
 
 def print_refusal(registry: Registry, ref: Ref, alias: str, condition: str | None, as_json: bool) -> None:
-    """All conditions of a move that was refused, as they are now."""
+    """Prints all conditions of a refused move, as they are now."""
     from adaptry_cli.decision_output import condition_lines
 
     digest = registry.versions.get(ref).digest
@@ -63,7 +63,7 @@ def print_refusal(registry: Registry, ref: Ref, alias: str, condition: str | Non
 
 
 def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
-    """Warns of a version that is deprecated, or whose checks were overruled when it was pushed."""
+    """Warns about a version that is deprecated, or was pushed although its checks failed."""
     detail = versions.detail(Ref.of_revision(name, move.alias.digest))
     print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:

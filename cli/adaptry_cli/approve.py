@@ -45,11 +45,11 @@ def approve(
     digest = registry.versions.get(ref).digest
     if is_withdrawn:
         found = registry.policies.withdraw_approval(ref.name, alias, digest)
-        said = f"withdrew the approval of version {found.number} for {ref.name}@{alias}"
+        message = f"withdrew the approval of version {found.number} for {ref.name}@{alias}"
     else:
         found = registry.policies.approve(ref.name, alias, digest)
-        said = f"approved version {found.number} ({found.digest.brief}) for {ref.name}@{alias}"
-    print_done(found.model_dump(mode="json"), said, as_json)
+        message = f"approved version {found.number} ({found.digest.brief}) for {ref.name}@{alias}"
+    print_done(found.model_dump(mode="json"), message, as_json)
 
 
 def _list(registry: Registry, ref: Ref, alias: str, as_json: bool) -> None:

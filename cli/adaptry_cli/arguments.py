@@ -1,6 +1,6 @@
-"""The words of a call as values: refs, names, folders, `key=value` pairs; what completes each.
+"""Parses arguments into values (refs, names, folders, `key=value` pairs), with completion for each.
 
-Beyond these, a ref is a `Ref` and no string.
+All other code gets a `Ref` and not a string.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _TAKES = {
     "inputs": "1 to 64 adapters can be combined, each with a finite weight",
     "max_shard_size": "the size of a shard (--max-shard-size) is at least 1 MiB",
 }
-"""What an option takes, by its field in the model that the call becomes."""
+"""The accepted values of an option, by its field in the request model."""
 
 
 class _CompletedParam(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
-    """A word that a shell can complete. (`Any`, in those below: each kind has its own value.)"""
+    """An argument that a shell can complete. (`Any`, also below: each kind has its own value.)"""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -56,7 +56,7 @@ class _CompletedParam(click.ParamType):  # type: ignore[type-arg]  # subscriptab
     may_be_path = False
 
     def complete(self, ctx: click.Context, typed: str) -> list[str]:
-        """The words that `typed` can become."""
+        """The completions of `typed`."""
         raise NotImplementedError
 
 
@@ -96,7 +96,7 @@ class SourceParam(_CompletedParam):
 
 
 class _WordParam(_CompletedParam):
-    """A word that stays a string, and how it is completed."""
+    """An argument that stays a string, with its completion."""
 
     name = "text"
 
@@ -176,8 +176,8 @@ FOLDER = click.Path(path_type=Path)
 
 
 def required_folder(text: str) -> Path:
-    """A folder that a call names where a name could stand too. Raises `InvalidRef` for `out`: only what
-    begins with `./`, `../`, `/` or `~` is a folder.
+    """A folder, for an argument that may also be a name. Raises `InvalidRef` for `out`: only text that begins
+    with `./`, `../`, `/` or `~` is a folder.
     """
     if not is_folder(text):
         hint = f"write ./{text[:200]} for the folder" if Path(text).exists() else "a folder is written ./DIR"
@@ -191,7 +191,7 @@ def base_source(text: str) -> Path | str:
 
 
 def parse_named(text: str) -> Source:
-    """An adapter as a call names it, its path as it was typed. Raises `InvalidRef`."""
+    """The adapter that an argument names; a path stays as typed. Raises `InvalidRef`."""
     return Path(text) if is_folder_path(text) else Ref.parse(text)
 
 
@@ -213,7 +213,7 @@ def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
 
 
 def validate_options(model: type[Model], **fields: object) -> Model:
-    """A value from what was typed. Raises `Invalid` with the option and what it takes."""
+    """Validates an option's text. Raises `Invalid` with the option and its accepted values."""
     return validated(model, _TAKES, **fields)
 
 
@@ -224,7 +224,7 @@ def require_usage(condition: bool, sentence: str) -> None:
 
 
 def parse_parameters(pairs: tuple[str, ...]) -> dict[str, object]:
-    """`density=0.3` and the like: a number, true or false, else a word. Raises `Invalid`."""
+    """`density=0.3` and the like: a number, true or false, else text. Raises `Invalid`."""
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

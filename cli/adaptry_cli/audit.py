@@ -168,7 +168,7 @@ def checkpoint(registry: Registry, to: Path | None, as_json: bool) -> None:
     require_usage(found.note is not None, "the audit log has no checkpoint yet")
     assert found.note is not None
     require_usage(to is None or not to.exists(), f"{to} exists already; name another file")
-    note = found.note.encode()  # as it is signed, whatever the terminal's encoding
+    note = found.note.encode()  # the signed bytes, independent of the terminal's encoding
     if to is not None:
         to.write_bytes(note)
     if as_json:

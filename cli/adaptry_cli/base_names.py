@@ -1,4 +1,4 @@
-"""The names under which commands show bases, which versions know by id."""
+"""The names of bases, which versions reference by id, for output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from adaptry.registry.records import VersionInfo
 
 
 def base_title(bases: Bases, key: str) -> str:
-    """A base's first name; without one the beginning of its id; a key that is not registered as it is."""
+    """A base's first name, or the beginning of its id if it has none; an unregistered key is returned
+    unchanged."""
     try:
         info = bases.get(key)
     except (Conflict, Invalid, NotFound):
@@ -17,7 +18,7 @@ def base_title(bases: Bases, key: str) -> str:
 
 
 def with_base_names(bases: Bases, versions: list[VersionInfo]) -> list[VersionInfo]:
-    """The versions, with the names of bases that they know by id only."""
+    """The versions, with names for bases that they reference only by id."""
     unnamed = {version.base_id for version in versions if version.base_id and not version.base_name}
     titles = {id: base_title(bases, str(id)) for id in unnamed}
     return [

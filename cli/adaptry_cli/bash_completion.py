@@ -1,8 +1,8 @@
 """Completion in bash, of words with `@`, `=` and `:` in them.
 
-Bash takes these for ends of words: it hands `acme/tone@pr` over as three words, and puts what completes it
-behind the `@`. So the line itself is split here, and of each completion only the part after the last such
-character is given back.
+Bash treats these characters as word breaks: it passes `acme/tone@pr` as three words, and appends a completion
+after the `@`. So this module splits the line itself, and returns only the part of each completion after the
+last such character.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LineBashComplete(BashComplete):
 
     source_template = _SOURCE
     _left = ""
-    """What of the word bash keeps: all up to the last character that it takes for the end of a word."""
+    """The part of the word that bash keeps: everything up to the last word-break character."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         # COMP_POINT counts bytes of the line.

@@ -119,8 +119,8 @@ def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> No
     multiple=True,
     metavar="URL",
     help=(
-        "An engine that will not come back: adapters kept for it may be removed. 'URL on HOST' means one on"
-        " another host that shares the cache. May be repeated."
+        "An engine that is permanently gone: adapters kept for it may be removed. 'URL on HOST' means an "
+        "engine on another host that shares the cache. May be repeated."
     ),
 )
 @_folder
@@ -148,7 +148,7 @@ def gc(folder: Path | None, wanted: int, urls: tuple[str, ...], as_json: bool) -
 
 
 def _forget_engine(opened: Cache, address: str) -> None:
-    """Ends what is kept for an engine. Raises `Conflict` if something answers at its address here."""
+    """Ends the holds of an engine. Raises `Conflict` if a server answers at its address here."""
     url, _, host = address.partition(" on ")
     if "://" in url and host in ("", socket.gethostname()) and _is_answering(url):
         raise Conflict(
@@ -218,7 +218,7 @@ def _opened(folder: Path | None) -> Cache:
 
 
 def _digest(opened: Cache, text: str) -> Digest:
-    """A digest in full, or the beginning of one that is here. Raises `InvalidRef`, `NotFound`."""
+    """A complete digest, or the beginning of one in this cache. Raises `InvalidRef`, `NotFound`."""
     from adaptry.core.digest import Digest
 
     selector = parse_selector(text)

@@ -1,5 +1,5 @@
-"""What a half-typed word can become: adapters, versions and aliases behind an `@`, bases, methods, engines,
-fields of a query.
+"""Completions of a partly typed argument: adapters, versions and aliases after an `@`, bases, methods,
+engines, fields of a query.
 
 A server has two seconds to answer. If it does not, or if there is an error, nothing is completed and no
 message is shown.

@@ -1,4 +1,4 @@
-"""What can be done with an adapter, in words: for `inspect`, and for the table in `docs/methods.md`."""
+"""The possible uses of an adapter, in words: for `inspect`, and for the table in `docs/methods.md`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BF16 = 2  # bytes
 
 
 def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tuple[str, str]]:
-    """`name, text` pairs: what it costs and what can be done with it. `base_parameters`: None if unknown."""
+    """`name, text` pairs: its costs and possible uses. `base_parameters`: None if unknown."""
     spec = adapter.spec
     if spec.virtual_tokens is not None:
         where = f"in {format_count(len(spec.modules), 'layer')}" if spec.modules else "before every input"
@@ -60,7 +60,7 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
 
 
 def trained_parameters(adapter: Adapter) -> int:
-    """How many of its numbers were trained: some files also hold what was drawn, or saved of the base."""
+    """The number of trained elements: some files also contain random numbers or parts of the base."""
     spec, method = adapter.spec, METHODS.get(adapter.spec.method)
     if method is None:
         return spec.parameters
@@ -77,7 +77,7 @@ def method_title(spec: Spec) -> str:
 
 
 def as_lora(method: Method) -> str:
-    """Whether what a method does can be written as a LoRA, whatever the adapter."""
+    """Whether the updates of a method can be written as a LoRA, for any adapter."""
     return _AS_LORA[method.lora_form_for()]
 
 
@@ -111,7 +111,7 @@ def merge_text(adapter: Adapter) -> str:
 
 
 def why_not_merged(adapter: Adapter) -> str | None:
-    """What its files alone say against it; None where nothing does."""
+    """The reason against merging that its files alone show; None if there is none."""
     from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
 
     try:

@@ -36,7 +36,7 @@ _NOUNS: Mapping[Severity, str] = {"blocks": "blocking finding", "warns": "warnin
     "--base", metavar="NAME|DIR|ID", type=BASE, help="The base to check against. Default: the adapter's own."
 )
 @click.option(
-    "--other-base", is_flag=True, help="Allow another base than the one that the adapter was trained on."
+    "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
 )
 @click.option(
     "--weights", is_flag=True, help="Also read the weights: find NaN, infinity and updates that are all zero."
@@ -68,7 +68,7 @@ def check(
     quick.
 
     The exit code is 1 if the adapter cannot work as it is, or if an engine refuses it or does not serve it as
-    trained. Every finding says why, and what to do.
+    trained. Every finding has a reason and a remedy.
     """
     request = CheckRequest(base, other_base, weights, runtimes)
     with progress() as bars:
@@ -81,7 +81,7 @@ def check(
     else:
         ref = shlex.quote(folder_argument(source)) if isinstance(source, Path) else found.label
         print_wrapped(findings_text(report.findings, ref).split("\n"))
-        print_err(f"checked {found.label} {_where(found)}: {_conclusion(report)}")
+        print_err(f"checked {ref} {_where(found)}: {_conclusion(report)}")
         for one in found.verdicts:
             print_wrapped(verdict_text(one, ref))
     ctx.exit(NO if found.is_blocked or not found.is_served_as_trained else 0)

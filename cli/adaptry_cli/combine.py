@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     "recipe_file",
     metavar="FILE",
     type=FOLDER,
-    help="A recipe in YAML, ours or mergekit's, instead of inputs and options.",
+    help="A recipe in YAML (Adaptry's format or mergekit's), instead of inputs and options.",
 )
 @click.option(
     "--method",
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of inputs whose base the registry does not know, such as GGUF or kohya files.",
+    help="The base of inputs whose base is not registered, such as GGUF or kohya files.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @click.option("--methods", "is_listing", is_flag=True, help="List the methods and their parameters.")
@@ -133,9 +133,9 @@ def run_combine(
     as_json: bool,
     base: str | None = None,
 ) -> None:
-    """Combines what the recipe names and reports the result, or prints the plan for a dry run.
+    """Combines the recipe's inputs and reports the result, or prints the plan for a dry run.
 
-    `base`: the base of inputs whose base no registry knows.
+    `base`: the base of inputs whose base is not registered.
     """
     from adaptry.compute.combining.combine import build_combined_adapter
     from adaptry.compute.combining.plan import plan_combination
@@ -154,7 +154,7 @@ def run_combine(
 
 
 def parse_recipe(file: Path | None, options: dict[str, Any]) -> CombineRecipe:
-    """The recipe in a file, or the one that inputs and options make; not both. Raises a usage error."""
+    """The recipe in a file, or one from inputs and options. Raises a usage error for both."""
     from adaptry.compute.combining.recipe_file import read_recipe
     from adaptry.compute.recipes.combine import CombineRecipe
     from adaptry.compute.recipes.merge import RecipeInput

@@ -72,7 +72,7 @@ def group(name: str | None = None, **options: Any) -> Callable[..., Group]:
 
 
 def command_path(ctx: click.Context) -> str:
-    """`alias set`: the words of a command after the program's name."""
+    """`alias set`: a command's name without the program's."""
     words: list[str] = []
     while ctx.parent is not None:
         words.insert(0, ctx.info_name or "")
@@ -81,7 +81,8 @@ def command_path(ctx: click.Context) -> str:
 
 
 def _format_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    from adaptry_cli.examples import EXAMPLES, page_of
+    from adaptry_cli.examples import EXAMPLES
+    from adaptry_cli.help_pages import page_of
 
     path = command_path(ctx)
     if path in EXAMPLES:

@@ -103,8 +103,8 @@ def _called(
 def connect_to(
     where: str | None, *, create_missing: bool = False, for_cleanup: bool = False, is_lazy: bool = False
 ) -> Registry:
-    """The registry at `where`, else the configured one. `create_missing` creates it and says so;
-    `for_cleanup` opens it for writing on a full disk too; `is_lazy` as in `connect`.
+    """The registry at `where`, else the configured one. `create_missing` creates it, with a message;
+    `for_cleanup` opens it for writing even if the disk is full; `is_lazy` as in `connect`.
     """
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
@@ -134,7 +134,7 @@ def _open_for_dry_run(where: str | None) -> Registry:
 
 
 def settings_for(where: str | None) -> AdaptrySettings:
-    """The environment's settings, with the place chosen and the token for it."""
+    """The environment's settings, with the chosen registry and its token."""
     settings = AdaptrySettings.from_env()
     context = click.get_current_context(silent=True)
     chosen = where or (context.find_root().params.get("registry") if context else None) or settings.registry
@@ -146,10 +146,10 @@ def settings_for(where: str | None) -> AdaptrySettings:
 
 
 def folder_of(data: Path | None, reason: str) -> Path:
-    """The folder of a registry for what is done on its own machine: `data`, else what `settings_for` says,
-    else the embedded one's.
+    """The folder of a registry, for commands that run on its machine: `data`, else the one of `settings_for`,
+    else the embedded registry's.
 
-    A usage error with the `reason` where that is a server's address.
+    Raises a usage error with the `reason` if that is a server's address.
     """
     from adaptry.storage.connect import resolve_folder
 
@@ -163,7 +163,7 @@ def folder_of(data: Path | None, reason: str) -> Path:
 
 
 def require_server(url: str | None) -> str:
-    """The server's address: `url`, or what `settings_for` finds. Raises a usage error where there is none."""
+    """The server's address: `url`, or the one of `settings_for`. Raises a usage error if there is none."""
     server = settings_for(url).registry
     require_usage(bool(server), "name the server: pass its URL, or set ADAPTRY_URL")
     assert server is not None

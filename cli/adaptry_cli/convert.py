@@ -37,7 +37,7 @@ _ONLY_TO_PEFT = (
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of the adapter. Default: the one that the registry knows.",
+    help="The base of the adapter. Default: the one in the registry.",
 )
 @click.option(
     "--layout",
@@ -62,7 +62,7 @@ _ONLY_TO_PEFT = (
 @click.option("--drop-bias", is_flag=True, help="Leave out biases that the adapter changes.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option(
-    "--other-base", is_flag=True, help="Allow another base than the one that the adapter was trained on."
+    "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
 )
 @click.option(
     "--part",

@@ -42,7 +42,7 @@ _WORST = 5
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """Where a result goes, and what is stored with it; `destination` None: the call writes nothing."""
+    """The destination of a result and the data stored with it; `destination` None: nothing is written."""
 
     destination: Path | AdapterName | None
     options: PushOptions
@@ -97,7 +97,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget:
-    """The target with the place a recipe names, where the call names none."""
+    """The target, with the recipe's output if the command names none."""
     if target.destination is not None or output is None:
         return target
     return _checked(replace(target, destination=_place(output)))
@@ -122,12 +122,13 @@ def open_named_parent(
 
 
 def require_destination(target: OutputTarget) -> None:
-    """Raises a usage error if the call does not name where the result goes."""
+    """Raises a usage error if the command names no destination."""
     require_usage(target.destination is not None, _DESTINATION)
 
 
 def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
-    """Computes the draft and puts it where it is to go. Raises as `derived_output.write_result`."""
+    """Computes the adapter and writes it to its destination. Raises what `derived_output.write_result`
+    raises."""
     from adaptry.operations import derived_output
 
     if target.destination is None:

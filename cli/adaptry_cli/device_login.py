@@ -17,7 +17,7 @@ _NO_SUCH_ROUTE = (404, 405, 501)
 
 
 class DeviceSignIn(NamedTuple):
-    """A sign-in that waits for its user, and the seconds that the server answered with."""
+    """A sign-in that waits for its user, with the server's interval and lifetime in seconds."""
 
     device_code: str
     interval: float

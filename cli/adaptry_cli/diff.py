@@ -1,4 +1,4 @@
-"""`adaptry diff`: what differs between two adapters."""
+"""`adaptry diff`: the differences between two adapters."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ from adaptry_cli.warnings import warn
 @command()
 @click.argument("before", metavar="REF|DIR", type=SOURCE)
 @click.argument("after", metavar="[REF|DIR]", type=SOURCE, required=False)
-@click.option(
-    "--weights", is_flag=True, help="Also read the weights, and show how far apart they are by module."
-)
+@click.option("--weights", is_flag=True, help="Also read the weights, and show the distance of each module.")
 @click.option(
     "--top",
     type=WholeNumber(1),
@@ -41,7 +39,7 @@ from adaptry_cli.warnings import warn
 def diff(
     connected: RegistryOpener, before: Source, after: Source | None, weights: bool, top: int, as_json: bool
 ) -> None:
-    """Show what differs between two adapters, or between the last two versions of one.
+    """Show the differences between two adapters, or between the last two versions of one.
 
     With a NAME alone, compares the last two versions of that adapter. Compares methods, bases, modules,
     ranks, configs and metrics. Weights are compared by digest, or by value with --weights.
@@ -71,7 +69,7 @@ def _last_two(connected: RegistryOpener, source: Source) -> tuple[Ref, Ref]:
     """The last two versions of an adapter, whatever their state. Raises a usage error, `NotFound`."""
     require_usage(
         isinstance(source, Ref) and isinstance(source.selector, Latest),
-        f"what should {source} be compared with? Name a second version or folder, or only an adapter to"
+        f"nothing to compare {source} with: name a second version or folder, or only an adapter to"
         " compare its last two versions",
     )
     assert isinstance(source, Ref)

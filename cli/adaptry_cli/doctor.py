@@ -41,7 +41,7 @@ _SLOW = 0.25  # seconds for a flush to disk; a push needs a few
 
 @dataclass(frozen=True, slots=True)
 class DoctorResult:
-    """The result of one check; `advice` says what to do unless it is ok."""
+    """The result of one check; `advice` is the remedy if it is not ok."""
 
     what: str
     verdict: Literal["ok", "warns", "fails"]
@@ -125,7 +125,7 @@ def _sqlite() -> DoctorResult:
 
 
 def _folder(folder: Path) -> DoctorResult:
-    """Writes and flushes a small file, beside the registry's own. Raises `StorageFull`, `Unavailable`."""
+    """Writes and flushes a small file in the registry's folder. Raises `StorageFull`, `Unavailable`."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not place.is_dir():
         return DoctorResult("folder", "fails", f"{place} is a file", "choose a folder")
@@ -162,7 +162,8 @@ def _space(folder: Path) -> DoctorResult:
 
 
 def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
-    """If the registry's files are in a bucket: whether it can be used, and what its server lacks."""
+    """If the registry's files are in a bucket: whether it can be used, and which features its server
+    lacks."""
     try:
         missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:

@@ -1,4 +1,4 @@
-"""`adaptry eval`: measure a version with lm-evaluation-harness, and keep what it measured as evidence."""
+"""`adaptry eval`: measure a version with lm-evaluation-harness, and store the results as evidence."""
 
 from __future__ import annotations
 
@@ -37,14 +37,18 @@ from adaptry_cli.out import format_count, json_option, print_err, print_json, pr
 )
 @click.option("--apply-chat-template", is_flag=True, help="Put prompts into the chat template of the base.")
 @click.option(
-    "--device", metavar="DEVICE", default="cpu", show_default=True, help="Where PEFT computes, such as cuda."
+    "--device",
+    metavar="DEVICE",
+    default="cpu",
+    show_default=True,
+    help="Device on which PEFT computes, such as cuda.",
 )
 @click.option(
     "--include-path", metavar="DIR", type=FOLDER, help="A folder with tasks of your own, in lm-eval's YAML."
 )
 @click.option(
     "--engine", metavar="URL",
-    help="Evaluate what this engine serves, by its OpenAI-compatible interface, without PEFT.",
+    help="Evaluate the adapter in this engine, over its OpenAI-compatible interface, without PEFT.",
 )  # fmt: skip
 @click.option(
     "--model", metavar="NAME", help="The engine's name for the version. Default: its ref by digest."

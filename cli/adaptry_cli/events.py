@@ -1,4 +1,4 @@
-"""`adaptry events`: what happened in a registry, oldest first; with --follow, also what happens next."""
+"""`adaptry events`: the events of a registry, oldest first; with --follow, also new ones."""
 
 from __future__ import annotations
 

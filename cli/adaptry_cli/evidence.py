@@ -1,4 +1,4 @@
-"""`adaptry evidence`: what was measured of a version, from unmodified results files."""
+"""`adaptry evidence`: measurements of a version, from unmodified results files."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def add(registry: Registry, ref: Ref, files: tuple[Path, ...], as_json: bool) ->
 @exact_times_option
 @json_option
 def ls(registry: Registry, ref: Ref, task: str | None, metric: str | None, limit: int, as_json: bool) -> None:
-    """List what was measured of a version, newest first.
+    """List the measurements of a version, newest first.
 
-    Logged metrics are in the list, too.
+    The list includes logged metrics.
     """
     found = collect_pages(
         lambda cursor, many: registry.evidence.list(ref, task=task, metric=metric, cursor=cursor, limit=many),
@@ -120,7 +120,7 @@ def ls(registry: Registry, ref: Ref, task: str | None, metric: str | None, limit
 @exact_times_option
 @json_option
 def show(registry: Registry, id: int, file_to: Path | None, samples_to: Path | None, as_json: bool) -> None:
-    """Show everything that is known of one value.
+    """Show all details of one value.
 
     ID is in the first column of `adaptry evidence ls`.
     """
@@ -142,7 +142,7 @@ def show(registry: Registry, id: int, file_to: Path | None, samples_to: Path | N
 
 @evidence.command()
 @click.argument("id", metavar="ID", type=WholeNumber(1))
-@click.option("--reason", required=True, metavar="TEXT", help="Why it does not count; stored with it.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why the value is invalid; stored with it.")
 @click.option("--whole-file", is_flag=True, help="Withdraw all values of the same file.")
 @registry_option
 @json_option

@@ -65,7 +65,7 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of the adapter. Default: the one that the registry knows.",
+    help="The base of the adapter. Default: the one in the registry.",
 )
 @click.option("--rank", type=WholeNumber(1), help="Maximum rank when another method is converted to a LoRA.")
 @click.option(
@@ -88,7 +88,7 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     help="Largest relative error of the update.  [default: 0.1]",
 )
 @click.option(
-    "--other-base", is_flag=True, help="Allow another base than the one that the adapter was trained on."
+    "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
 )
 @click.option(
     "--part", metavar="NAME", help="The part of a pipeline that the adapter belongs to, such as unet."
@@ -167,7 +167,7 @@ def export(
 def _setting(
     connected: RegistryOpener, parent: ParentAdapter, progress: Progress, options: dict[str, Any]
 ) -> ExportOptions:
-    """The base by what the call says, else as the registry knows it. (`Any`: click's values.)"""
+    """The base from the options, else from the registry. (`Any`: click's values.)"""
     from adaptry.operations.export import export_options
 
     if options["energy"] is not None and not 0 < options["energy"] <= 1:

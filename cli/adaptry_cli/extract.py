@@ -107,7 +107,7 @@ def _opened(connected: RegistryOpener, name: str, progress: Progress) -> HfCheck
 
 
 def _name(connected: RegistryOpener, base: str) -> str | None:
-    """What loaders should look for: the base's folder, or its first name in the registry."""
+    """The base's name for loaders: its folder, or its first name in the registry."""
     return base if is_folder(base) else next(iter(connected().bases.get(base).names), None)
 
 
@@ -135,13 +135,13 @@ def _json(result: Verification | str | None) -> object:
 
 
 def _tell(result: Verification | str) -> None:
-    """How near base plus adapter comes to the fine-tune: the error is relative to what training changed."""
+    """The difference between base plus adapter and the fine-tune, relative to the change by training."""
     if isinstance(result, str):
         print_err(f"not merged into the base to compare: {result}")
         return
     print_err(
-        f"base plus adapter differs from the fine-tune by {format_share(result.error)} of what training"
-        " changed"
+        f"base plus adapter differs from the fine-tune by {format_share(result.error)} of the change by "
+        "training"
     )
     errors = [(error, each.tensor) for each in result.tensors if (error := each.relative_to_change)]
     if errors:

@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 
 
 def describe_gap(engine: Engine) -> str:
-    """What happens to requests while an alias moves beside `engine`, and how to avoid it."""
+    """How `engine` treats requests while an alias moves, and how to avoid a gap."""
     gap = f"{engine.name} has a gap where an alias moves: a request for it {engine.gap}"
     return f"{gap}; --proxy HOST:PORT avoids that" if engine.can_be_proxied else gap
 
@@ -29,7 +29,7 @@ def describe_gap(engine: Engine) -> str:
 def open_proxy(
     engine: Engine, names: Mapping[str, str], address: str, ca_bundle: str | None, connections: int = 512
 ) -> ReverseProxy:
-    """A proxy to `engine`, where `names` lead to what they led to before a restart. Raises `Invalid`."""
+    """A proxy to `engine`, with the routes of `names` from before a restart. Raises `Invalid`."""
     from adaptry.integrations.serving.proxy.client_connection import ClientLimits
     from adaptry.integrations.serving.proxy.engine import ProxiedEngine
     from adaptry.integrations.serving.proxy.server import ReverseProxy

@@ -48,10 +48,10 @@ def add(
     GLOB is `acme`, `team-*`, `acme/tone`, `acme/tone-*` or `*`. Every action also needs `read` there.
     To allow every alias but prod: adaptry grant add NAME alias.move acme --if alias!=prod
     """
-    who = subject(name, is_group)
+    principal = subject(name, is_group)
     request = validate_options(
         GrantRequest,
-        **who.model_dump(),
+        **principal.model_dump(),
         permission=permission,
         resource=resource,
         conditions=conditions,
@@ -61,7 +61,7 @@ def add(
         print_json(added)
         return
     suffix = f" if {' and '.join(added.conditions)}" if added.conditions else ""
-    print_err(f"grant {added.id}: {who} has {added.permission} on {added.resource}{suffix}")
+    print_err(f"grant {added.id}: {principal} has {added.permission} on {added.resource}{suffix}")
 
 
 @grant.command()

@@ -1,4 +1,4 @@
-"""`adaptry history`: what happened to an adapter, newest first."""
+"""`adaptry history`: the history of an adapter, newest first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from adaptry_cli.version_text import detail_text
 @exact_times_option
 @json_option
 def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) -> None:
-    """Show what happened to an adapter.
+    """Show the history of an adapter.
 
     Lists pushes, moves of aliases, metrics and edits, each with its author and time; newest first.
     """

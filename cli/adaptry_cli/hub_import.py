@@ -100,7 +100,7 @@ def import_(
 def _wanted(
     source: str | None, search: str | None, filters: tuple[str, ...], collection: str | None, limit: int
 ) -> ImportSelection:
-    """One word behind `hf:` is an author, two are a repository."""
+    """One word after `hf:` is an author, two are a repository."""
     from adaptry.operations.hf_import.bulk_import import ImportSelection
 
     if source is None:
@@ -134,7 +134,7 @@ def _say(done: ImportResult) -> None:
 
 
 def _shown(done: ImportResult) -> dict[str, object]:
-    """For programs: the repository and commit, the adapter, and what became of it."""
+    """For programs: the repository and commit, the adapter, and the outcome."""
     version = done.imported.pushed.version if done.imported else None
     return {
         "repository": done.candidate.ref.repository,

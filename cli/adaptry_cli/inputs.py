@@ -1,4 +1,4 @@
-"""What commands look up about an adapter before they show it."""
+"""Lookups of data about an adapter before it is shown."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | N
         Invalid,
         NotFound,
         Unavailable,
-    ):  # a name is a hint: the adapter can be looked at anyway
+    ):  # the base is a hint: the adapter can be shown without it
         return None

@@ -1,4 +1,4 @@
-"""`adaptry inspect`: what an adapter is, from its files, and what can be done with it."""
+"""`adaptry inspect`: an adapter's properties, read from its files, and its possible uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
 @lazy_registry_option
 @json_option
 def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
-    """Show what an adapter is, from its files, and what can be done with it.
+    """Show an adapter's properties, read from its files, and its possible uses.
 
     Shows method, modules with ranks and scales, extra weights and dtypes; its share of the base and the
     memory it takes when served; whether it can be merged or written as a LoRA, and which engines serve it as

@@ -1,4 +1,4 @@
-"""What a command did and did not do before Ctrl-C, and how to continue."""
+"""Messages after Ctrl-C: which work is complete, and how to continue."""
 
 from __future__ import annotations
 

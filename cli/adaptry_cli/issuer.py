@@ -30,7 +30,10 @@ def issuer() -> None:
 @issuer.command()
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(tuple(ISSUER_KINDS)), required=True, help="Whose claims its tokens have."
+    "--kind",
+    type=click.Choice(tuple(ISSUER_KINDS)),
+    required=True,
+    help="Provider whose claims are in its tokens.",
 )
 @click.option("--url", metavar="URL", help=f"The claim `iss`. Default: {GITHUB} or {GITLAB}, by the kind.")
 @click.option(

@@ -305,7 +305,7 @@ def _waited(registry: Registry, job: JobInfo) -> JobInfo:
 
 
 class _Log:
-    """Prints a job's log as it grows. Of what was printed already, only the last page is read again."""
+    """Prints a job's log as it grows. Only the last page is read again."""
 
     def __init__(self, registry: Registry, job: str, line: Callable[[LogLine], object]) -> None:
         self._registry = registry
@@ -330,7 +330,7 @@ def _print_log_line(line: LogLine) -> None:
 
 
 def _raise_fault(job: JobInfo | None) -> None:
-    """Raises what a job that was waited for failed with, as if it had been done here."""
+    """Raises the error of a failed job, as if the work had been done in this process."""
     if job and job.fault:
         raise by_code().get(job.fault.code, AdaptryError)(job.fault.message)
     if job and job.state == "cancelled":
@@ -355,7 +355,7 @@ def _task(kind: str, fields: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """Text where a text is meant, else what JSON makes of it. (`Any`: a type, and JSON.)"""
+    """The option as text if its field is a text, else parsed as JSON. (`Any`: a type, and JSON.)"""
     if kind is str or "AdapterName" in str(kind):
         return text
     try:

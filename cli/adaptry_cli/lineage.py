@@ -1,4 +1,4 @@
-"""`adaptry lineage`: what a version was made from, or what was made from it, as a tree."""
+"""`adaptry lineage`: the ancestors or descendants of a version, as a tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adaptry_cli.out import json_option, print_err, print_json, print_lines
 
 @command()
 @click.argument("ref", type=REF)
-@click.option("--down", is_flag=True, help="Show what was made from it instead.")
+@click.option("--down", is_flag=True, help="Show the versions made from it instead.")
 @registry_option
 @json_option
 def lineage(registry: Registry, ref: Ref, down: bool, as_json: bool) -> None:

@@ -40,17 +40,17 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "ls": ("ls:ls", "List adapters, or the versions of one."),
         "search": ("search:search", "Find versions by base, method, rank, module, metric and more."),
         "show": ("show:show", "Show everything about a version."),
-        "history": ("history:history", "Show what happened to an adapter."),
+        "history": ("history:history", "Show the history of an adapter."),
         "events": ("events:events", "Show what happens in the registry, as it happens."),
-        "lineage": ("lineage:lineage", "Show what a version was made from, and how."),
+        "lineage": ("lineage:lineage", "Show how and from which versions a version was made."),
         "diff": (
             "diff:diff",
-            "Show what differs between two adapters, or between the last two versions of one.",
+            "Show the differences between two adapters, or between the last two versions of one.",
         ),
         "similar": ("similar:similar", "Find adapters that are nearly the same."),
         "inspect": (
             "inspect:inspect",
-            "Show what an adapter is, from its files, and what can be done with it.",
+            "Show an adapter's properties, read from its files, and its possible uses.",
         ),
         "check": ("check:check", "Check an adapter, alone, against a base, or for an engine."),
     },
@@ -258,7 +258,7 @@ def _print_usage_error(error: click.ClickException) -> int:
 
 
 def _print_disk_full(error: OSError) -> int:
-    """A full disk is no bug, least of all where the result was to go into a file on it."""
+    """Reports a full disk as an error and not as a bug, also if stdout is a file on it."""
     _discard_stdout()
     _print_error(
         f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'};"

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     "--no-hash", is_flag=True, help="Do not hash the output: faster, but the record has no digests of files."
 )
 @click.option(
-    "--other-base", is_flag=True, help="Allow another base than the one that the adapter was trained on."
+    "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
 )
 @click.option("--resize-vocab", is_flag=True, help="Allow embeddings with more rows than the base's.")
 @click.option(
@@ -117,7 +117,7 @@ def merge(
 
 
 def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> MergeRecipe:
-    """What was typed, as one value. (`Any`: each option has its field's type.)"""
+    """The options as one value. (`Any`: each option has its field's type.)"""
     from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
     from adaptry.core.refs import split_weight
 
@@ -145,7 +145,7 @@ def _print_record(record: MergeRecord, output: Path, as_json: bool) -> None:
 
 
 def _print_plan(plan: MergePlan, as_json: bool) -> None:
-    """What a merge would write: files, sizes, how many weights change."""
+    """Prints the result of a merge in advance: files, sizes, the number of changed weights."""
     files = [{"path": file.name, "size": file.size} for file in plan.files]
     if as_json:
         print_json(

@@ -36,7 +36,7 @@ _PAUSE = 5.0
     type=FOLDER,
     help="A file with a token for it. Default: as for any server.",
 )
-@click.option("--aliases", is_flag=True, help="Also move aliases as they are there.")
+@click.option("--aliases", is_flag=True, help="Also move aliases to where they are at the source.")
 @click.option("--parents", is_flag=True, help="Also copy the versions that a version was made from.")
 @click.option(
     "--bases/--no-bases", default=True, show_default=True, help="Register the bases of the copied versions."
@@ -96,7 +96,7 @@ def mirror(
 
 
 def source_registry(where: str, token_file: Path | None) -> Registry:
-    """The registry at `where`, with the token that a file holds, if one is named."""
+    """The registry at `where`, with the token in `token_file`, if given."""
     if token_file is None:
         return connect_to(where)
     from adaptry.storage.connect import connect
@@ -138,7 +138,7 @@ def _follow(there: Registry, here: Registry, choice: MirrorSelection, as_json: b
 
 
 def print_sync_result(followed: MirrorResult, as_json: bool) -> None:
-    """What a round did, a line each."""
+    """Prints the actions of a round, one per line."""
     if as_json:
         print_json(followed)
         return

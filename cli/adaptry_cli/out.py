@@ -66,7 +66,7 @@ def print_err(text: str) -> None:
 
 
 def print_done(value: dict[str, Any], text: str, as_json: bool) -> None:
-    """What a command did, where its text is a message and no result: JSON or a message. (`Any`: JSON.)"""
+    """Reports a completed action: JSON on stdout, or a message on stderr. (`Any`: JSON.)"""
     if as_json:
         print_json(value)
     else:
@@ -88,7 +88,7 @@ def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any] | list[An
 
 
 def print_json_line(value: BaseModel | dict[str, Any]) -> None:
-    """One object in one line, at once: for results that go on. (`Any`: JSON.)"""
+    """Prints one object per line and flushes, for endless results. (`Any`: JSON.)"""
     click.echo(json.dumps(_plain_json(value), ensure_ascii=not is_utf(sys.stdout)), file=sys.stdout)
     sys.stdout.flush()
 
@@ -108,7 +108,7 @@ def progress() -> Iterator[Progress]:
 
 
 def collect_pages(fetch: Callable[[str | None, int], Page[Item]], limit: int) -> list[Item]:
-    """The first `limit` items of a listing, page by page; a message says when there are more."""
+    """The first `limit` items of a listing, page by page, with a message if there are more."""
     items: list[Item] = []
     cursor: str | None = None
     while len(items) < limit:

@@ -1,4 +1,4 @@
-"""A result beside its parents, for commands that make one: `--report` as JSON, `--heatmap` as a picture."""
+"""Compares a result with its parents: `--report` as JSON, `--heatmap` as an image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReportTarget:
-    """Where a report (JSON) and its picture are to go; None: nowhere."""
+    """The files for a report (JSON) and its image; None if not requested."""
 
     file: Path | None
     picture: Path | None
@@ -68,7 +68,7 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def write_and_report(
     draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener, to: ReportTarget, as_json: bool
 ) -> None:
-    """Computes the draft, writes it, compares it with its parents if asked to, and prints the result."""
+    """Computes the adapter, writes it, compares it with its parents if requested, and prints the result."""
     there = write_result(draft, target, connected)
     if to.is_any:
         _compare(draft, there, connected, to)
@@ -108,7 +108,7 @@ def _draw(compared: CombineReport, path: Path) -> None:
 
 
 def _checked(to: ReportTarget) -> ReportTarget:
-    """What would fail after the work is done fails before it."""
+    """Checks the report's files before the work, so that it does not fail afterwards."""
     for path in (to.file, to.picture):
         require_usage(
             path is None or (path.parent.is_dir() and not path.is_dir()),

@@ -74,7 +74,7 @@ def set_(registry: Registry, scope: str, file: TextIO, as_json: bool) -> None:
 @exact_times_option
 @json_option
 def show(registry: Registry, scope: str, alias: str, with_history: bool, as_json: bool) -> None:
-    """Show the policy of an alias, as it was set."""
+    """Show the policy of an alias, in its original text."""
     versions = registry.policies.history(scope, alias)
     if not versions:
         raise NotFound(f"{scope} has no policy for {alias}; `adaptry policy ls` lists all")

@@ -98,7 +98,7 @@ def probe(
 def _running(
     url: str, declared: Runtime | None, base_model: str | None, key: str | None
 ) -> EngineInfo | None:
-    """What the engine reports of itself; None if the call declares everything."""
+    """The engine's own report; None if options declare everything."""
     from adaptry.integrations.engine_probe import probe_engine
 
     return None if declared and base_model else probe_engine(url, settings_for(None).ca_bundle, key)
@@ -119,7 +119,7 @@ def _ask(kind: str) -> QueryLogprobs:
 
 
 def _base_folder(connected: RegistryOpener, opened: OpenedAdapter, base: str | None) -> Path:
-    """Where the base to compare on lies. Raises `NotFound`."""
+    """The folder of the base for the comparison. Raises `NotFound`."""
     from adaptry.operations import base_registry
 
     own = opened.version.base_id if opened.version else None

@@ -113,7 +113,7 @@ def show(registry: Registry, id: int, as_json: bool) -> None:
     help="Also compare the evidence with the registry's: every value, and the samples of each document.",
 )
 @click.option(
-    "--name", type=NAME, metavar="NAME", help="What the adapter is called in the registry with the evidence."
+    "--name", type=NAME, metavar="NAME", help="Name of the adapter in the registry with the evidence."
 )
 @registry_option
 @json_option

@@ -99,10 +99,10 @@ def set_(
     changes = {key: value for key, value in given.items() if value is not None}
     if not changes:
         raise click.UsageError("pass at least one of --bytes, --versions, --uploads and --requests")
-    who = _subject(name, is_principal)
-    (now,) = registry.quotas.list(who)
+    subject = _subject(name, is_principal)
+    (now,) = registry.quotas.list(subject)
     kept = {key: getattr(now, key) for key in now.own}
-    request = validate_options(QuotaRequest, scope=who.scope, name=who.name, **(kept | changes))
+    request = validate_options(QuotaRequest, scope=subject.scope, name=subject.name, **(kept | changes))
     changed = registry.quotas.set(request)
     if as_json:
         print_json(changed)

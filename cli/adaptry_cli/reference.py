@@ -26,8 +26,8 @@ it). The token is `ADAPTRY_TOKEN`, then the one that `adaptry login` saved.
 
 On a terminal, tables fit its width: long texts end in an ellipsis, and columns that do not fit are left out
 and named. Times are relative (`2 h ago`); `--exact-times`, or `ADAPTRY_EXACT_TIMES=1`, shows exact ones with
-their zone. Green marks what is live or done, yellow what needs a look, red what must not be used;
-`NO_COLOR=1` switches colours off. Files and pipes get every column, whole texts and exact times.
+their zone. Green marks live and finished items, yellow those that need attention, red those that must not be
+used; `NO_COLOR=1` switches colours off. Files and pipes get every column, whole texts and exact times.
 `adaptry completion --help` shows how to complete commands and names in your shell.
 """
 
@@ -61,7 +61,7 @@ def _described(command: click.Command, ctx: click.Context) -> Iterator[str]:
 
 
 def _help(command: click.Command, ctx: click.Context) -> str:
-    """As --help prints it, whatever the width of the terminal that asks."""
+    """The output of --help, independent of the terminal's width."""
     formatter = click.HelpFormatter(width=100)
     command.format_help(ctx, formatter)
     return formatter.getvalue().rstrip()

@@ -193,7 +193,7 @@ def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> Engin
 
 
 def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None) -> tuple[str, BaseRecord]:
-    """The base that is served, by the names the server has for it. Raises `NotFound` if none is known."""
+    """The served base, found by the server's names for it. Raises `NotFound` if none is known."""
     names = [base] if base else list(found.models)
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""`adaptry search`: versions by what they are."""
+"""`adaptry search`: finds versions by their properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Terms of a query:
 
 Without a state: term, active and deprecated versions are found; state:* finds all."""
 _EXCLUDING = re.compile(r"-[^\W\d].|-[\"(]")  # an option of one letter ends after it
-_MARK = "\0"  # no word of a command line contains it
+_MARK = "\0"  # a character that arguments never contain
 
 
 class _QueryCommand(Command):

@@ -43,7 +43,9 @@ def _seconds(context: click.Context, option: click.Parameter, span: timedelta) -
 
 
 _OPTIONS = (
-    click.option("--anonymous-read", is_flag=True, help="Let callers without a token read what is public."),
+    click.option(
+        "--anonymous-read", is_flag=True, help="Let callers without a token read public adapters and bases."
+    ),
     click.option(
         "--allow-host",
         "hosts",
@@ -206,7 +208,7 @@ _OPTIONS = (
         show_default=True,
         metavar="SPAN",
         callback=_seconds,
-        help="How long its answers about names are used before it is asked again.",
+        help="How long a name's version is cached before the registry is queried again.",
     ),
     click.option(
         "--admin-token-file",

@@ -1,4 +1,4 @@
-"""Figures about updates as people read them: how far two adapters are apart, a result beside its parents."""
+"""Prints figures about updates: the distance of two adapters, a result compared with its parents."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def print_distance(distance: AdapterDistance, top: int) -> None:
 
 
 def print_report(report: CombineReport) -> None:
-    """Each parent against the result, and what the parents share, in a few lines of the story."""
+    """Prints a comparison of the result with each parent, and of the parents, on stderr."""
     for label, ratio, cosine in zip(report.parents, report.ratios, report.cosines, strict=True):
         print_err(
             f"compared with {label}: cosine {_text(cosine) or 'none'}, norm ratio {_text(ratio) or 'none'}"

@@ -38,7 +38,7 @@ from adaptry_cli.parent_report import ReportTarget, report_options
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of inputs whose base the registry does not know, such as GGUF or kohya files.",
+    help="The base of inputs whose base is not registered, such as GGUF or kohya files.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @report_options
@@ -57,8 +57,8 @@ def stack(
 ) -> None:
     """Stack adapters into one LoRA that acts as all of them together.
 
-    The result is exactly the weighted sum of their updates: the factors are put side by side, and the rank is
-    the sum of the ranks. Every module gets the same rank and scale 1, so that any engine can serve it.
+    The result is exactly the weighted sum of their updates: the factors are concatenated, and the rank is the
+    sum of the ranks. Every module gets the same rank and scale 1, so that any engine can serve it.
     """
     recipe = parse_recipe(None, {**options, "uniform": not own_ranks, "in_sequence": in_sequence})
     run_combine(recipe, target, connected, report, dry_run, as_json, base)

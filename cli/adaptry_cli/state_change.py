@@ -1,4 +1,4 @@
-"""What commands that change the state of a version share: their options, and the change itself."""
+"""Shared by commands that change the state of a version: their options, and the change itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def state_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def set_state(
     registry: Registry, ref: Ref, state: State, reason: str, successor: str | None, as_json: bool
 ) -> None:
-    """Changes a version's state and prints what it is now. Raises as `version_state.change_state`."""
+    """Changes a version's state and prints the new one. Raises what `version_state.change_state` raises."""
     changed = change_state(
         registry, ref, validate_options(StateChange, state=state, reason=reason, successor=successor)
     )

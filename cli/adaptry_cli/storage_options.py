@@ -1,4 +1,4 @@
-"""Where a registry keeps its catalog and its files, as options of commands that work on its folder."""
+"""Options for the location of a registry's catalog and files, for commands that work on its folder."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ catalog_option = click.option(
     default=lambda: secret_or_env("ADAPTRY_CATALOG"),
     metavar="URL",
     help=(
-        "Catalog of a new registry: postgresql://USER@HOST/DATABASE. Default: SQLite in the folder. The"
-        " folder"
-        " remembers it. Also ADAPTRY_CATALOG, or the name of a file with it in ADAPTRY_CATALOG_FILE."
+        "Catalog of a new registry: postgresql://USER@HOST/DATABASE. Default: SQLite in the folder. It is "
+        "stored in the folder. Also ADAPTRY_CATALOG, or the name of a file with it in ADAPTRY_CATALOG_FILE."
     ),
 )
 blobs_option = click.option(

@@ -1,4 +1,4 @@
-"""The standard streams as every command needs them: open, and able to take any text.
+"""Prepares the standard streams of every command: open, and able to write any text.
 
 A stream that the caller closed (`>&-`) is replaced by the null device. A stream whose encoding is not a UTF,
 as of a redirected Windows console, gets `->` for an arrow and `\\u4e2d` for a character that it lacks.
@@ -40,7 +40,7 @@ def is_utf(stream: TextIO) -> bool:
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """`text` with what the stream's encoding lacks replaced."""
+    """`text`, with characters replaced that the stream's encoding lacks."""
     if is_utf(stream) or text.isascii():
         return text
     codecs.register_error(_REPLACED, _replace)

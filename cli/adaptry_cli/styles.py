@@ -14,7 +14,7 @@ import click
 _GOOD, _CARE, _BAD = "green", "yellow", "red"
 STYLES: Mapping[str, str] = {
     "active": _GOOD, "prod": _GOOD, "ok": _GOOD, "done": _GOOD, "serving": _GOOD, "running": _GOOD,
-    "as trained": _GOOD, "nothing found": _GOOD,
+    "as trained": _GOOD, "no findings": _GOOD,
     "deprecated": _CARE, "yanked": _CARE, "warns": _CARE, "warning": _CARE, "unknown": _CARE, "queued": _CARE,
     "engine away": _CARE, "altered": _CARE, "cancelled": _CARE,
     "quarantined": _BAD, "revoked": _BAD, "damaged": _BAD, "blocks": _BAD, "fails": _BAD, "failed": _BAD,

@@ -63,7 +63,7 @@ def lay_out(
     cut: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> TableLayout:
-    """What fits into `width` characters; None is no limit."""
+    """The columns and texts that fit into `width` characters; None is no limit."""
     shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     natural = {
         number: max(cell_len(columns[number]), *(cell_len(row[number]) for row in rows)) for number in shown
@@ -123,9 +123,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 
 def print_wrapped(lines: Iterable[str]) -> None:
-    """Lines of text, wrapped at blanks on a terminal; a first word that says how grave a line is gets its
-    colour.
-    """
+    """Prints lines, wrapped at blanks on a terminal. A severity at the beginning of a line is coloured."""
     width = terminal_width()
     for line in lines:
         for wrapped in wrap(escape_controls(line), width):
@@ -133,13 +131,14 @@ def print_wrapped(lines: Iterable[str]) -> None:
 
 
 def wrap(text: str, width: int | None) -> list[str]:
-    """Lines of at most `width`, broken at blanks; the later ones are indented as the first one is. A longer
-    word stays whole.
+    """Lines of at most `width`, broken at blanks. Later lines are indented like the first one, and those of a
+    finding two characters further. A longer word stays whole.
     """
     if width is None or cell_len(text) <= width:
         return [text]
     indent = re.match(r" *(?:→ )?", text)
-    margin = " " * (len(indent[0]) if indent else 0)
+    is_finding = re.match(r" *(?:blocks|warns|notes): ", text)
+    margin = " " * ((len(indent[0]) if indent else 0) + (2 if is_finding else 0))
     lines: list[str] = []
     line = ""
     for word in re.findall(r"\s*\S+", text):
@@ -163,14 +162,14 @@ def shorten(text: str, width: int) -> str:
 
 
 def terminal_width() -> int | None:
-    """Characters in a line of the terminal; None where the output is not one."""
+    """The terminal's width in characters; None if the output is not a terminal."""
     if sys.stdout.isatty() or ("FORCE_COLOR" in os.environ and "COLUMNS" in os.environ):
         return shutil.get_terminal_size().columns
     return None
 
 
 def _shrunk(widths: dict[int, int], shortest: Mapping[int, int], width: int) -> dict[int, int]:
-    """The widths, of which the widest that may still shrink is made narrower until all fit."""
+    """Column widths after shrinking the widest shrinkable column repeatedly until all fit."""
     widths = dict(widths)
     while _total(widths) > width:
         wide = [number for number in widths if widths[number] > shortest.get(number, widths[number])]
@@ -197,7 +196,7 @@ def _one_line(cell: str) -> str:
 
 
 def _painted_line(line: str) -> str:
-    """A line of a value with its first word painted if that says how grave it is, as in `blocks: …`."""
+    """A line of a value; a severity at its beginning is coloured, as in `blocks: …`."""
     word, colon, rest = line.partition(":")
     style = STYLES.get(word, "") if colon else STYLES.get(line, "")
     return paint(word, style) + colon + rest if style else line

@@ -32,7 +32,7 @@ def exact_times_option(command: Command) -> Command:
 
 
 def format_when(moment: datetime) -> str:
-    """Relative on a terminal unless the call says `--exact-times`; else exact."""
+    """Relative on a terminal, unless `--exact-times` is given; else exact."""
     context = click.get_current_context(silent=True)
     is_exact = context is not None and context.meta.get(_IS_EXACT, False)
     if is_exact or not sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""`adaptry user`: people, and workers; service accounts have a command of their own."""
+"""`adaptry user`: users and workers; service accounts have a separate command."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def verdict_text(verdict: RuntimeVerdict, ref: str) -> Iterator[str]:
-    """`vllm@0.33: loads and is served as trained`, and what was found, below it. `ref` is the adapter in its
-    commands.
+    """`vllm@0.33: loads and is served as trained`, with its findings below. `ref` is the adapter's name in
+    their commands.
     """
     from adaptry.checks.runtimes.rule import OUTCOME_TITLES
 

@@ -52,7 +52,7 @@ _WORDS = {
 @command("verify-merge")
 @click.argument("checkpoint", metavar="DIR")
 @click.option(
-    "--base", metavar="NAME|DIR|ID", type=BASE, help="The base. Default: as the merge's record says."
+    "--base", metavar="NAME|DIR|ID", type=BASE, help="The base. Default: the one in the merge's record."
 )
 @click.option(
     "--adapter",
@@ -132,14 +132,14 @@ def _named(
     how: dict[str, str | None],
     progress: Progress,
 ) -> MergePlan:
-    """The plan of what the call names."""
+    """The plan of the base and adapters in the options."""
     from adaptry.compute.merging.merge import plan_recipe
     from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
     from adaptry.core.refs import split_weight
 
     named = [split_weight(text) for text in adapters]
     inputs = tuple(RecipeInput(source=source, weight=weight) for source, weight in named)
-    # What a merge asks before it mixes things up is no question here: the bytes are the answer.
+    # Options that a merge requires as confirmation are not needed here, since bytes are compared.
     recipe = validate_options(
         MergeRecipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, **how
     )
@@ -148,7 +148,8 @@ def _named(
 
 
 def _recorded(connected: RegistryOpener, record: MergeRecord, progress: Progress) -> MergePlan:
-    """The plan of what the checkpoint's record names, if still there. Raises `CheckFailed`, `NotFound`."""
+    """The plan of the inputs in the checkpoint's record, if they still exist. Raises `CheckFailed`,
+    `NotFound`."""
     from adaptry.compute.merging.merge import plan_recipe
     from adaptry.compute.verifying.merge_record import check_base, check_inputs
 
@@ -233,7 +234,7 @@ def _say(result: Verification, checkpoint: str, what: str) -> None:
 
 
 def _say_refuting(verdicts: tuple[TensorVerdict, ...]) -> None:
-    """The tensors that are not what they should be, the first ones of many, and what they have in common."""
+    """Prints the tensors that differ (the first ones if there are many), and their common cause."""
     print_table(
         ("tensor", "verdict", "ulp", "elements", "error", "explanation"),
         [

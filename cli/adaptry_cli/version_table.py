@@ -34,7 +34,7 @@ def _version_row(version: VersionInfo) -> tuple[str, ...]:
         version.method,
         "" if version.rank is None else str(version.rank),
         ", ".join(version.targets),
-        base_text(version),
+        base_text(version).removesuffix(" (verified)"),  # which nearly every base is
         str(version.findings or ""),
     )
 

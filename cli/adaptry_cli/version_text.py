@@ -1,4 +1,4 @@
-"""A version as people read it: `name, text` pairs, from values alone."""
+"""A version as text for people: `name, text` pairs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Facts = Iterator[tuple[str, str]]
 
 
 def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
-    """Everything about a version and its adapter; what needs attention comes first."""
+    """All facts about a version and its adapter; those that need attention first."""
     version = detail.version
     yield "version", version.label
     yield "state", _state_text(version.state, version.standing)
@@ -75,7 +75,7 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
 
 
 def _state_text(state: str, standing: StateRecord | None) -> str:
-    """`active`; of a state that someone set, who, when and why."""
+    """`active`, or a state with its author, time and reason."""
     if standing is None:
         return state
     successor = f"; use {standing.successor} instead" if standing.successor else ""
@@ -93,8 +93,8 @@ def facts_of_adapter(info: AdapterInfo) -> Facts:
 
 
 def facts_of_spec(spec: Spec) -> Facts:
-    """What an adapter is, as its headers and config say."""
-    from adaptry_cli.capabilities import method_title  # brings all methods, which few commands need
+    """The properties of an adapter, from its headers and config."""
+    from adaptry_cli.capabilities import method_title  # imports all methods, which few commands need
 
     ranks = ", ".join(str(rank) for rank in spec.ranks)
     yield (
@@ -125,11 +125,11 @@ def findings_text(findings: Iterable[Finding], ref: str = "REF") -> str:
     lines = []
     for finding in findings:
         lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy_for(ref)}"]
-    return "\n".join(lines) or "nothing found"
+    return "\n".join(lines) or "no findings"
 
 
 def _inspection_text(detail: VersionDetail) -> str:
-    """`8 tensors, norm 1.25`, and what is not finite."""
+    """`8 tensors, norm 1.25`, with the number of non-finite values."""
     found = detail.inspection
     if found is None:
         version = detail.version
@@ -142,7 +142,7 @@ def _inspection_text(detail: VersionDetail) -> str:
 
 
 def row_of_tensor(tensor: TensorInspection) -> tuple[str, ...]:
-    """Tensor, norm, NaN, infinite: counts only where there are any."""
+    """Tensor, norm, NaN, infinite: counts are empty if they are 0."""
     norm = "" if tensor.norm is None else format_number(tensor.norm)
     return tensor.tensor, norm, str(tensor.nan or ""), str(tensor.infinite or "")
 
@@ -203,5 +203,5 @@ def _lines(texts: Iterable[str]) -> str:
 
 
 def json_of_spec(spec: Spec) -> Mapping[str, object]:
-    """The spec with what is derived from it."""
+    """The spec with derived fields."""
     return {**spec.model_dump(mode="json"), "rank": spec.rank, "targets": list(spec.targets)}

@@ -38,7 +38,7 @@ def whoami(where: str | None, as_json: bool) -> None:
 
 
 def server_identity(server: str, token: str | None) -> dict[str, object]:
-    """The identity that a server knows the token by. Raises `Unauthenticated`, `Unavailable`."""
+    """The identity of the token on the server. Raises `Unauthenticated`, `Unavailable`."""
     from adaptry.registry.http import HttpRegistry
 
     settings = settings_for(server)

@@ -169,7 +169,7 @@ def work(
 def runner_process(
     data: Path, catalog: str | None, blobs: str | None, allow_outgoing: Sequence[str] = ()
 ) -> Iterator[None]:
-    """A runner in a process of its own for exactly as long as the block, however this process ends.
+    """Runs a runner in a separate process during the block; it also ends if this process crashes.
 
     Raises `MissingDependency`.
     """

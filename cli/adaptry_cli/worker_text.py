@@ -16,7 +16,7 @@ def format_silence(reported_at: datetime) -> str:
 
 
 def state_word(worker: WorkerInfo) -> str:
-    """One word for a table: `unknown` for a worker whose last report no longer holds."""
+    """One word for a table; `unknown` if the worker's last report has expired."""
     if worker.gone:
         return "declared gone"
     if worker.is_lost:
@@ -25,7 +25,7 @@ def state_word(worker: WorkerInfo) -> str:
 
 
 def state_text(worker: WorkerInfo) -> str:
-    """`serving`, or what is known instead: `unknown: no report for 3 min; last: serving`."""
+    """`serving`, or another state, such as `unknown: no report for 3 min; last: serving`."""
     if worker.gone:
         return f"declared gone by {worker.gone.by}, {format_when(worker.gone.at)} ({worker.gone.reason})"
     if worker.is_lost:
@@ -34,7 +34,7 @@ def state_text(worker: WorkerInfo) -> str:
 
 
 def offline_text(worker: WorkerInfo) -> str | None:
-    """Until when a worker serves without the registry; None if it did not say."""
+    """The time until which a worker serves without the registry; None if it did not report one."""
     if worker.max_age is None:
         return None
     span = _format_span(worker.max_age)
@@ -45,8 +45,8 @@ def offline_text(worker: WorkerInfo) -> str | None:
 
 
 def resident_text(resident: ResidentInfo, is_current: bool = True) -> str:
-    """`acme/tone@3, serving since 2026-11-26 04:00, last used …`; `last reported as serving` where the report
-    is not current."""
+    """`acme/tone@3, serving since 2026-11-26 04:00, last used …`; `last reported as serving` if the report
+    has expired."""
     used = f", last used {format_when(resident.last_used)}" if resident.last_used else ""
     reason = f": {resident.reason}" if resident.reason else ""
     state = "" if resident.state == "active" else f" ({resident.state})"

@@ -112,7 +112,7 @@ def test_fields_that_a_newer_server_adds_are_ignored() -> None:
         ({"Content-Type": "text/html"}, "does not answer like an Adaptry server"),
     ],
 )
-def test_a_server_of_another_time_or_kind_is_told_apart(headers: dict[str, str], advice: str) -> None:
+def test_an_incompatible_server_is_reported(headers: dict[str, str], advice: str) -> None:
     with scripted(headers=headers) as server, pytest.raises(ProtocolMismatch, match=advice):
         HttpRegistry(server.url).adapters.get(NAME)
 
@@ -193,7 +193,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://x", "acme", "http://", "http://a:b@x", "http://x?y", "http://x:99999", ""]
 )
-def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+def test_an_invalid_address_is_refused_immediately(url: str) -> None:
     with pytest.raises(Invalid, match="address"):
         HttpRegistry(url)
 
@@ -223,7 +223,7 @@ def test_a_proxy_carries_requests_unless_the_host_is_excepted(monkeypatch: pytes
         assert len(proxy.heard) == 2
 
 
-def test_a_proxy_that_is_gone_is_what_the_error_is_about() -> None:
+def test_the_error_names_a_proxy_that_does_not_respond() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -160,7 +160,7 @@ def test_a_default_port_is_refused_with_the_origin_that_browsers_send() -> None:
         check_origin("http://localhost:80")
 
 
-def test_a_server_does_not_start_with_what_is_no_origin(tmp_path: Path) -> None:
+def test_a_server_does_not_start_with_an_invalid_origin(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="not an origin"):
         create_app(ServerSettings(data=tmp_path / "data", origins=(APP, "*")))
     assert not (tmp_path / "data").exists()

@@ -103,7 +103,7 @@ def test_a_stream_shows_that_somebody_is_there_and_moves_past_what_is_not_for_th
 @pytest.mark.parametrize(
     "headers", [{"Last-Event-ID": "x"}, {"Last-Event-ID": "-1"}, {"Last-Event-ID": "9" * 19}]
 )
-def test_a_last_number_that_is_none_is_refused(server: Server, headers: dict[str, str]) -> None:
+def test_a_malformed_last_number_is_refused(server: Server, headers: dict[str, str]) -> None:
     answer = server.call("GET", EVENTS, headers={**headers, "Accept": "text/event-stream"})
     assert_problem(answer, 400, "invalid")
 

@@ -199,7 +199,7 @@ def test_a_document_with_many_faults_is_refused_without_a_list_of_them(server: S
         )
 
 
-def test_nobody_but_an_administrator_has_a_large_record_read(server: Server) -> None:
+def test_only_administrators_large_records_are_parsed(server: Server) -> None:
     writer = server.token("bob", "writer", ("acme",))
     sent = {"Content-Type": "application/json"}
     answer = server.call("POST", "/api/v1/bases", b"[" * 100_000, token=writer, headers=sent)

@@ -74,7 +74,7 @@ def test_after_a_failure_at_once_the_next_caller_tries_again(issuer: LocalIssuer
     assert [scene.requests() for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_slow_failure_delays_nobody_while_the_last_keys_are_usable(issuer: LocalIssuer) -> None:
+def test_a_slow_failure_delays_no_caller_while_the_last_keys_are_usable(issuer: LocalIssuer) -> None:
     scene = Scene(issuer)
     assert scene.requests() == 2
     issuer.is_away, scene.seconds, scene.passed = True, 2.0, 700.0

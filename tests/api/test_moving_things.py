@@ -83,7 +83,7 @@ def test_an_edit_of_what_was_not_seen_is_refused(server: Server, digest: str) ->
     assert server.call("GET", AT).json["description"] == "one"
 
 
-def test_a_listing_is_kept_by_nobody(server: Server, digest: str) -> None:
+def test_listings_are_not_cached(server: Server, digest: str) -> None:
     answer = server.call("GET", f"{AT}/versions")
     assert answer.headers["Cache-Control"] == "private, no-store"
     assert "Authorization" in answer.headers["Vary"]
@@ -98,6 +98,6 @@ def test_the_manifest_of_a_revision_hashes_to_it_and_may_be_kept_for_ever(
     assert "private" in answer.headers["Cache-Control"]
 
 
-def test_pushing_what_is_there_gives_its_version_back(server: Server, tone: Adapter, digest: str) -> None:
+def test_pushing_an_existing_revision_returns_its_version(server: Server, tone: Adapter, digest: str) -> None:
     again = push(server.registry(), tone, "acme/tone")
     assert (again.is_new, str(again.version.digest), again.version.number) == (False, digest, 1)

@@ -176,7 +176,7 @@ def test_an_owner_gains_nothing_by_what_a_service_account_is_granted_elsewhere(s
     root.principals.set_disabled("acme/robot", True)
 
 
-def test_nobody_learns_which_principals_there_are_by_trying(server: Server) -> None:
+def test_principals_cannot_be_discovered_by_trying(server: Server) -> None:
     server.registry().principals.create("service-account", "evil/ci")
     theirs = new_user(server, "trudy", acme="owner")
 

@@ -100,7 +100,7 @@ def test_a_configured_proxy_says_which_host_and_scheme_the_client_wrote(start: S
     assert {name for name, text in found.items() if server.url in text} == set()
 
 
-def test_a_proxy_that_appends_is_believed_for_what_it_appended(start: Start) -> None:
+def test_of_a_trusted_proxy_only_the_appended_address_counts(start: Start) -> None:
     server = start(proxies=(HERE,))
     headers = {"X-Forwarded-Host": f"{EVIL}, hub.example.org", "X-Forwarded-Proto": "http, https"}
     made = server.call("POST", "/api/repos/create", {"name": TONE}, headers=headers)

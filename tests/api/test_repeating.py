@@ -100,7 +100,7 @@ def test_a_push_with_its_files_sent_again_with_its_key_is_new_again(server: Serv
     assert_problem(unlike, 422, "invalid_manifest")
 
 
-def test_a_malformed_push_with_files_says_what_is_wrong(server: Server, tone: Adapter) -> None:
+def test_a_malformed_push_with_files_gets_the_reason(server: Server, tone: Adapter) -> None:
     kind = {"Content-Type": "application/octet-stream"}
 
     def send(body: bytes, headers: dict[str, str] = kind) -> RawResponse:

@@ -118,7 +118,7 @@ def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Pa
     assert other.files.has(TONE, Digest.of(data))
 
 
-def test_a_database_that_is_away_is_said_to_be_without_where_it_is(
+def test_an_unavailable_database_is_reported_without_its_address(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     name = postgres.create_migrated()

@@ -75,14 +75,14 @@ def test_a_limit_of_a_name_counts_before_that_of_all() -> None:
     assert admitted(limits(Clock(), {EVERYBODY: 3, own: UNLIMITED}), ANN) == 20
 
 
-def test_a_namespaces_requests_are_those_of_its_members_so_that_nobody_else_can_use_them_up() -> None:
+def test_only_members_requests_count_towards_a_namespaces_limit() -> None:
     found = limits(Clock(), {ACME: 3})
     assert admitted(found, Identity("eve"), "acme") == 20
     assert admitted(found, ANN, "acme") == 3
     assert admitted(found, ANN, "other") == 20
 
 
-def test_names_that_nobody_asks_with_any_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_without_recent_requests_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_limits, "_REMEMBERED", 10)
     found = limits(Clock(), {EVERYBODY: 1})
     for number in range(100):

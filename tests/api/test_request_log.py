@@ -67,7 +67,7 @@ def log() -> Iterator[Log]:
         logger.setLevel(level)
 
 
-def test_a_request_is_one_line_with_who_asked_for_what_and_how_it_went(server: Server, log: Log) -> None:
+def test_a_request_is_one_log_line_with_caller_action_and_status(server: Server, log: Log) -> None:
     log.begin("json")
     answer = server.call("GET", "/api/v1/adapters/acme/secret-name")
     (line,) = map(json.loads, log.lines(1))
@@ -130,7 +130,7 @@ def test_a_line_break_in_a_message_does_not_begin_a_line_of_the_log(log: Log) ->
     assert [line.startswith("  ") for line in log.lines(2)] == [False, True]
 
 
-def test_a_pipe_that_nobody_reads_stops_no_request(server: Server, log: Log) -> None:
+def test_a_blocked_log_pipe_delays_no_request(server: Server, log: Log) -> None:
     log.begin("text")
     with log.blocked():
         for _ in range(3):

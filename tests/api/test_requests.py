@@ -33,7 +33,9 @@ def test_every_answer_says_its_versions_and_is_safe_to_show(server: Server) -> N
         assert len(answer.headers["Request-Id"]) == 16
 
 
-def test_a_server_says_what_it_is_and_whom_it_takes_us_for(server: Server, registry: HttpRegistry) -> None:
+def test_a_server_reports_its_version_and_the_callers_identity(
+    server: Server, registry: HttpRegistry
+) -> None:
     about = registry.about()
     assert (about.version, about.api, about.manifest_schema) == (__version__, protocol.API, 1)
     assert (about.identity, about.role, about.namespaces) == ("root", "admin", ("*",))
@@ -71,7 +73,7 @@ def test_a_body_has_one_meaning_or_is_refused(
     assert server.call("GET", ADAPTERS).json["items"] == []
 
 
-def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not(server: Server) -> None:
+def test_a_body_over_the_limit_is_refused_with_and_without_a_declared_length(server: Server) -> None:
     body = b'{"name": "a/b", "description": "' + b"x" * protocol.JSON_LIMIT + b'"}'
     headers = {"Content-Type": "application/json"}
     assert_problem(server.call("POST", ADAPTERS, body, headers=headers), 413, "too_large")
@@ -112,19 +114,19 @@ def test_a_forged_cursor_is_refused(server: Server, tone: Adapter, cursor: str) 
         assert answer.status in (400, 422), (path, answer)
 
 
-def test_a_search_that_does_not_parse_shows_what_can_be_asked(server: Server) -> None:
+def test_a_malformed_search_shows_the_grammar(server: Server) -> None:
     answer = server.call("GET", "/api/v1/search?q=colour:red")
     assert_problem(answer, 400, "invalid_query")
     assert "metric.NAME" in answer.json["detail"]
 
 
-def test_a_newer_client_is_told_to_upgrade_the_server(server: Server) -> None:
+def test_a_newer_client_is_asked_to_upgrade_the_server(server: Server) -> None:
     answer = server.call("GET", "/api/v1", headers={protocol.API_HEADER: str(protocol.API + 1)})
     assert_problem(answer, 426, "incompatible")
     assert "upgrade the server" in answer.json["detail"]
 
 
-def test_a_client_older_than_the_oldest_served_is_told_to_upgrade_itself(server: Server) -> None:
+def test_a_client_older_than_the_oldest_supported_one_is_asked_to_upgrade(server: Server) -> None:
     answer = server.call("GET", "/api/v1", headers={protocol.API_HEADER: str(protocol.API_OLDEST - 1)})
     assert_problem(answer, 426, "incompatible")
     assert "upgrade adaptry where the client runs" in answer.json["detail"]

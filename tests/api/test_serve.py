@@ -87,7 +87,7 @@ def test_the_first_token_is_written_once_for_its_owner_alone(run: Run) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_when_it_is_told_to(run: Run, how: signal.Signals) -> None:
+def test_it_stops_on_request(run: Run, how: signal.Signals) -> None:
     process, url, token_file = run()
     HttpRegistry(url, token_file.read_text().strip()).about()
     process.send_signal(how)

@@ -345,7 +345,9 @@ def test_a_provider_that_does_not_answer_occupies_eight_threads_at_most(provider
             one.close()
 
 
-def test_an_administrator_by_a_group_is_none_without_it(provider: Provider, browser: Browser) -> None:
+def test_an_administrator_by_a_group_loses_the_role_with_the_group(
+    provider: Provider, browser: Browser
+) -> None:
     name, subject = administrator(provider, browser)
     local = as_signed_in(provider.server, name)
     try:

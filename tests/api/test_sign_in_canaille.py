@@ -157,7 +157,7 @@ def test_a_code_and_a_callback_are_used_once_in_the_browser_that_began(
         assert other.get(callback).status == 401, "another browser"
 
 
-def test_somebody_who_left_loses_session_and_derived_tokens(
+def test_a_former_user_loses_session_and_derived_tokens(
     server: Server, provider: Canaille, browser: Browser
 ) -> None:
     sign_in_at_provider(browser, server.url)
@@ -171,9 +171,7 @@ def test_somebody_who_left_loses_session_and_derived_tokens(
     assert browser.get(f"{server.url}/").status != 200
 
 
-def test_somebody_who_is_still_there_is_confirmed(
-    server: Server, provider: Canaille, browser: Browser
-) -> None:
+def test_a_user_who_still_exists_is_confirmed(server: Server, provider: Canaille, browser: Browser) -> None:
     sign_in_at_provider(browser, server.url)
     _age(server, minutes=30)
     assert _confirm(server, provider) == 0

@@ -80,7 +80,7 @@ def test_a_connection_that_is_kept_has_no_deadline_between_its_requests(
                 assert until_closed(stalled) == b""  # more than the deadline has passed
 
 
-def test_a_body_that_stalls_is_answered_and_what_came_is_kept(
+def test_a_stalled_body_gets_a_response_and_received_bytes_are_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.3)

@@ -145,9 +145,7 @@ def test_bytes_come_as_bytes(server: Server, registry: HttpRegistry, changed: di
     assert_problem(answer, 415, Unsupported.code)
 
 
-def test_a_connection_cut_in_the_middle_of_a_body_keeps_what_came(
-    server: Server, registry: HttpRegistry
-) -> None:
+def test_bytes_received_before_a_connection_breaks_are_kept(server: Server, registry: HttpRegistry) -> None:
     upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     parts = urlsplit(server.url)
     assert parts.hostname

@@ -23,7 +23,7 @@ def rooted(registry: HttpRegistry, tmp_path: Path) -> None:
     push(registry, open_dir(tiny_lora(tmp_path / "rs", rank=16, config={"use_rslora": True})), "acme/tone")
 
 
-def test_every_engine_s_verdict_is_told(server: Server) -> None:
+def test_every_engines_verdict_is_shown(server: Server) -> None:
     answer = server.call("GET", PATH)
     assert answer.status == 200
     outcomes = {one["runtime"]: one["outcome"] for one in answer.json["verdicts"]}

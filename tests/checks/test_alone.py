@@ -155,7 +155,7 @@ def test_a_target_without_tensors_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("excluded", [["o_proj"], r".*\.o_proj"], ids=["list", "pattern"])
-def test_a_target_that_was_excluded_is_none(tmp_path: Path, excluded: object) -> None:
+def test_an_excluded_module_is_not_a_target(tmp_path: Path, excluded: object) -> None:
     targets = ["q_proj", "v_proj", "model.layers.0.self_attn.o_proj"]
     fields = {"target_modules": targets, "exclude_modules": excluded}
     assert set(lora(tmp_path, config=fields)) == {"base_unknown"}
@@ -167,7 +167,7 @@ def test_a_target_is_not_excused_by_the_exclusion_of_another(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
-def test_ranks_and_scales_that_cannot_be_told_block(tmp_path: Path, key: str) -> None:
+def test_undetermined_ranks_and_scales_block(tmp_path: Path, key: str) -> None:
     finding = lora(tmp_path, config={key: {r"(?!(?:[\w.]+)+!)x": 4}})["scale_unknown"]
     assert finding.severity == "blocks"
     assert key in finding.reason
@@ -248,5 +248,5 @@ def test_the_page_of_codes_is_up_to_date() -> None:
     )
 
 
-def test_every_code_says_what_to_do() -> None:
+def test_every_code_has_a_remedy() -> None:
     assert [code for code, entry in CODES.items() if not entry.meaning or not entry.remedy] == []

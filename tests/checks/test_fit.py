@@ -43,7 +43,7 @@ def test_an_adapter_fits_its_base(tmp_path: Path) -> None:
     assert report(tmp_path, base(tmp_path), targets=("q_proj", "v_proj", "down_proj")).findings == ()
 
 
-def test_another_width_is_said_once_for_each_kind_of_module(tmp_path: Path) -> None:
+def test_another_width_is_reported_once_for_each_kind_of_module(tmp_path: Path) -> None:
     finding = found(tmp_path, base(tmp_path, hidden=32))["shape_mismatch"]
     assert finding.severity == "blocks"
     assert "q_proj takes 16 inputs, but this base's weight has 32 (2 modules)" in finding.reason

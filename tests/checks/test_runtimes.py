@@ -66,7 +66,7 @@ def test_diffusers_is_no_engine_for_a_language_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["sglang", "lorax", "llama.cpp", "ollama", "lmdeploy"])
-def test_a_scale_of_rslora_that_is_ignored_is_told_with_its_factor(tmp_path: Path, engine: str) -> None:
+def test_an_ignored_rslora_scale_is_reported_with_its_factor(tmp_path: Path, engine: str) -> None:
     found = judged(tmp_path, engine, rank=16, config={"use_rslora": True})
     (finding,) = found.findings
     assert (found.outcome, finding.code) == ("not_as_trained", "scale")
@@ -99,7 +99,7 @@ def test_rslora_of_rank_1_is_no_other_scale(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "engine", ["sglang", "lorax", "tgi", "tensorrt-llm", "llama.cpp", "ollama", "lmdeploy"]
 )
-def test_an_alpha_of_its_own_that_is_ignored_is_told(tmp_path: Path, engine: str) -> None:
+def test_an_ignored_alpha_of_a_module_is_reported(tmp_path: Path, engine: str) -> None:
     found = judged(tmp_path, engine, config={"alpha_pattern": {"q_proj": 24}})
     assert found.outcome == "not_as_trained"
     (finding,) = [one for one in found.findings if one.code == "scale"]
@@ -364,7 +364,7 @@ def test_vllm_believes_the_config_of_what_was_saved(tmp_path: Path) -> None:
         *(("corda", "refused", "not_as_trained"), ("lora_ga", "not_as_trained", "not_as_trained")),
     ],
 )
-def test_a_start_that_is_lost_is_told(tmp_path: Path, start: str, vllm: str, loaded: str) -> None:
+def test_a_lost_initialisation_is_reported(tmp_path: Path, start: str, vllm: str, loaded: str) -> None:
     config = {"init_lora_weights": start}
     assert [judged(tmp_path, engine, config=config).outcome for engine in ("vllm", "peft")] == [vllm, loaded]
 
@@ -503,7 +503,7 @@ def outcomes(adapter: Path, base: Path | None = None) -> dict[str, str]:
     }
 
 
-def test_an_adapters_name_inside_is_told_where_it_is_not_read(tmp_path: Path) -> None:
+def test_an_adapters_name_in_keys_is_reported_for_engines_that_do_not_read_it(tmp_path: Path) -> None:
     """vLLM 0.32, llama.cpp's converter and LMDeploy 0.18 refuse it; mistral.rs, SGLang and PEFT take it."""
     base = tiny_base(tmp_path / "base")
     adapter = named(tmp_path / "lora", lambda name: name.replace(".weight", ".default.weight"))

@@ -294,7 +294,7 @@ def test_another_chat_template_warns_wherever_it_is(
         assert [finding.code for finding in check(open_dir(adapter), record).findings] == codes
 
 
-def test_a_tokenizer_that_is_none_warns(record: BaseRecord, tmp_path: Path) -> None:
+def test_a_malformed_tokenizer_gives_a_warning(record: BaseRecord, tmp_path: Path) -> None:
     adapter = tiny_lora(tmp_path / "adapter")
     for text in ("{", "[]", '{"model": {"vocab": {"a": "b"}}}', '{"model": {}}'):
         (adapter / "tokenizer.json").write_text(text)

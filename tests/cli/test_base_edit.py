@@ -17,7 +17,7 @@ def test_a_base_is_private_until_it_is_edited_and_says_so(run, answer) -> None:
     assert (again["id"], again["visibility"]) == (added["id"], "public")
 
 
-def test_edit_without_a_change_or_a_base_says_what_to_do(run) -> None:
+def test_edit_without_a_change_or_a_base_has_a_remedy(run) -> None:
     assert "pass --visibility" in run("base", "edit", "org/tiny", code=2).stderr
     assert "adaptry base ls" in run("base", "edit", "org/tiny", "--visibility", "public", code=3).stderr
 

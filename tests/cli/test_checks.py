@@ -134,7 +134,7 @@ def test_a_push_for_another_base_is_refused_unless_forced_with_a_reason(run, ans
     assert answer("show", "acme/tone")["forced"] == "a test of the worker"
 
 
-def test_an_adapter_whose_base_nobody_knows_is_admitted_with_a_warning(run, answer) -> None:
+def test_an_adapter_with_an_unknown_base_is_admitted_with_a_warning(run, answer) -> None:
     result = run("push", "./out", "acme/tone")
 
     assert "warns" in result.stderr

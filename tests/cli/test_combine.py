@@ -87,7 +87,7 @@ def test_folders_are_named_in_the_recipe_by_what_they_hold(run, answer, pushed: 
     assert "out" not in json.dumps(folder)
 
 
-def test_a_plan_says_what_will_happen_and_makes_nothing(run, answer) -> None:
+def test_a_plan_shows_the_steps_and_writes_nothing(run, answer) -> None:
     plan = answer("combine", "./out", "./better", "--method", "svd", "--energy", "0.9", "--dry-run")
     shown = run("combine", "./out", "./better", "--dry-run")
 
@@ -114,7 +114,7 @@ def test_a_plan_reads_no_weight(run) -> None:
         (("--method", "svd", "--param", "density=0.5"), "has no parameter 'density'"),
         (("--param", "density"), "write name=value"),
         (("--rank", "4", "--energy", "0.9"), "rank or energy, not both"),
-        (("--dtype", "int8"), "not a dtype"),
+        (("--dtype", "int8"), "unsupported dtype"),
     ],
 )
 def test_what_a_recipe_gets_wrong_is_said_before_anything_is_made(
@@ -139,7 +139,7 @@ def test_what_a_recipe_gets_wrong_is_said_before_anything_is_made(
         ("inputs: [./out]\nmodules: [{match: nowhere, rank: 2}]\noutput: ./both\n", "matches none"),
     ],
 )
-def test_a_recipe_file_is_told_what_is_wrong_with_it(run, text: str, says: str) -> None:
+def test_errors_of_a_recipe_file_name_the_field(run, text: str, says: str) -> None:
     Path("recipe.yaml").write_text(text)
 
     result = run("combine", "--recipe", "recipe.yaml", "-o", "./both", code=1 if "nowhere" in text else 2)
@@ -174,7 +174,7 @@ def test_a_weight_of_zero_is_as_if_it_were_not_there(run) -> None:
     assert open_dir("one").spec.ranks == (4,)
 
 
-def test_adapters_of_different_bases_are_not_combined_unless_asked(
+def test_adapters_of_different_bases_are_combined_only_on_request(
     run, answer, pushed: None, tmp_path: Path
 ) -> None:
     from adaptry.testing.samples import tiny_base
@@ -189,7 +189,7 @@ def test_adapters_of_different_bases_are_not_combined_unless_asked(
     assert "--other-base" in refused.stderr
 
 
-def test_a_sequence_says_what_it_assumes(run) -> None:
+def test_a_sequence_states_its_assumptions(run) -> None:
     result = run("stack", "./out=0.5", "./better", "--in-sequence", "-o", "./both")
 
     assert "assumed: ./better was trained on the base with ./out merged in" in result.stderr
@@ -205,7 +205,7 @@ def test_what_is_no_sum_of_factors_is_sent_to_convert(run) -> None:
     assert "adaptry convert" in result.stderr
 
 
-def test_an_output_is_asked_for_and_nothing_is_replaced_unasked(run) -> None:
+def test_an_output_is_required_and_nothing_is_replaced_by_default(run) -> None:
     missing = run("stack", "./out", "./better", code=2)
     run("stack", "./out", "./better", "-o", "./both")
     run("stack", "./out", "./better=2", "-o", "./both", code=4)
@@ -220,7 +220,7 @@ def test_the_methods_are_listed_with_their_parameters(run, answer) -> None:
     assert answer("combine", "--methods")["svd"]["source"]
 
 
-def test_half_precision_is_written_when_asked(run, tmp_path: Path) -> None:
+def test_half_precision_is_written_on_request(run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "third", rank=2, seed=3)
     run("stack", "./out", "./third", "--dtype", "bf16", "-o", "./both")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.refs import AdapterName
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.manifest_inheritance import inherit_manifest
-from adaptry.registry.records import CommitNote
 from adaptry.storage.connect import connect
 
 pytestmark = pytest.mark.usefixtures("out", "better", "base")
@@ -110,7 +110,7 @@ def test_an_adapter_without_versions_can_be_shown(run) -> None:
     assert "no version yet" in result.stderr
 
 
-def test_diff_tells_what_changed_between_two_versions(run, answer) -> None:
+def test_diff_shows_the_changes_between_two_versions(run, answer) -> None:
     run("push", "./out", "acme/tone", "--metric", "accuracy=0.91")
     run("push", "./better", "acme/tone")
 

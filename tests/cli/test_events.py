@@ -38,7 +38,7 @@ def test_everything_that_happened_is_shown_from_the_beginning(run) -> None:
     assert any("acme/tone@1" in line and "prod to 1" in line for line in shown)
 
 
-def test_it_begins_where_it_is_told_to_and_keeps_to_the_adapters_that_were_asked_for(run) -> None:
+def test_it_begins_at_the_given_event_and_shows_only_the_requested_adapters(run) -> None:
     for name in ("acme/tone", "acme/voice", "other/tone"):
         run("create", name)
     told = lines(run("events", "--json").stdout)

@@ -65,7 +65,7 @@ def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_p
     assert (tmp_path / "made" / "Modelfile").read_text().splitlines()[-1] == "ADAPTER ./adapter.gguf"
 
 
-def test_calls_that_make_no_sense_are_told_apart(run: Run, tmp_path: Path) -> None:
+def test_contradictory_calls_get_specific_errors(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "lora")
     assert "--for ENGINE or --format" in run("export", "./lora", "-o", "./out", code=2).stderr
     assert "name a destination" in run("export", "./lora", "--for", "vllm", code=2).stderr
@@ -89,7 +89,7 @@ def test_the_formats_are_listed(run: Run) -> None:
     )
 
 
-def test_a_version_of_an_engine_that_nobody_read_is_said(run: Run, tmp_path: Path) -> None:
+def test_an_engine_version_without_rules_is_reported(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "lora")
     said = run("export", "./lora", "--for", "vllm@0.1", "-o", "./out").stderr
     assert "0.1 was given: compare an answer with PEFT's" in said

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
-from adaptry_cli.examples import EXAMPLES, page_of
+from adaptry_cli.examples import EXAMPLES
+from adaptry_cli.help_pages import page_of
 from adaptry_cli.interruption import INTERRUPTIONS, interruption_text
 from adaptry_cli.main import main
 
@@ -185,7 +186,7 @@ def test_a_registry_that_is_gone_completes_nothing_and_says_nothing(
     assert (result.stdout.strip(), result.stderr) == ("", "")
 
 
-def test_ctrl_c_says_what_was_not_done(run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_reports_unfinished_work(run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("push", "./out", "acme/tone")
 
     def interrupted(*args: object, **options: object) -> None:

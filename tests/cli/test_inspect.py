@@ -35,7 +35,7 @@ def test_the_share_of_a_base_nobody_knows_is_left_out(run, answer) -> None:
     assert answer("inspect", "./out")["share"] is None
 
 
-def test_an_adapter_that_cannot_be_merged_says_why_and_what_to_do(run, answer, tmp_path: Path) -> None:
+def test_an_unmergeable_adapter_has_a_reason_and_a_remedy(run, answer, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "routed", config={"arrow_config": {"top_k": 2}})
 
     seen = answer("inspect", "./routed")

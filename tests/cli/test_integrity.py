@@ -59,7 +59,7 @@ def test_a_registry_far_away_is_looked_at_by_a_job(run) -> None:
         assert "adaptry jobs submit verify --wait" in told
 
 
-def test_a_source_that_is_none_is_refused_before_anything_is_done(run) -> None:
+def test_an_invalid_source_is_refused_before_any_work(run) -> None:
     run("push", "./out", "acme/tone")
     assert "--from" in run("mend", "--from", "./nowhere", code=3).stderr
     assert "begins with http" in run("mend", "--from", "htps://host", code=2).stderr

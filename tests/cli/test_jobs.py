@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("out")
 TIES = ("combine", "inputs=acme/tone", "inputs=acme/voice=0.5", "to=acme/both", "method=ties")
 
 
-def test_a_method_or_parameter_that_does_not_exist_is_refused_when_the_job_is_asked_for(run, answer) -> None:
+def test_an_unknown_method_or_parameter_is_refused_on_submission(run, answer) -> None:
     told = run("jobs", "submit", *TIES[:-1], "method=nonsense", code=2).stderr
     assert "unknown method 'nonsense' (one of: linear, " in told
     told = run("jobs", "submit", *TIES, 'parameters={"loudness": 11}', code=2).stderr
@@ -27,7 +27,7 @@ def test_what_a_job_reads_and_is_not_there_is_told_and_may_still_come(run, answe
     assert [job["state"] for job in answer("jobs", "ls")] == ["queued"]
 
 
-def test_a_job_that_nobody_would_run_says_why_it_waits(run) -> None:
+def test_a_job_without_a_suitable_runner_shows_why_it_waits(run) -> None:
     asked = run("jobs", "submit", "verify", "--tag", "eu")
     assert "the job waits: no runner is running" in asked.stderr
     assert "no runner is running" in run("jobs", "show", asked.stdout.strip()).stdout

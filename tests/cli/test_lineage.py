@@ -1,4 +1,4 @@
-"""`adaptry lineage`: the tree of what a version was made from, and of what was made from it."""
+"""`adaptry lineage`: the tree of ancestors or descendants of a version."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_parent_that_may_not_be_seen_is_a_digest_and_nothing_more(home: Path, 
     theirs.close()
 
 
-def test_a_parent_from_elsewhere_and_a_folder_are_said_to_be_that(run, tmp_path: Path) -> None:
+def test_parents_from_other_registries_and_folders_are_labelled(run, tmp_path: Path) -> None:
     registry = connect()
     gone = Digest.of(b"a revision of another registry")
     weights = Digest.of(b"a folder's weights")

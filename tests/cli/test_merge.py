@@ -100,7 +100,7 @@ def test_a_base_is_found_by_name_where_it_was_seen(run) -> None:
     assert weights(Path("merged")) == weights(Path("again"))
 
 
-def test_a_base_that_moved_away_is_asked_for(run, base: Path) -> None:
+def test_a_base_that_was_moved_must_be_passed_again(run, base: Path) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
     shutil.rmtree(base)
 
@@ -119,7 +119,7 @@ def test_a_stored_base_needs_no_folder(run, base: Path) -> None:
     assert weights(Path("before")) == weights(Path("after"))
 
 
-def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, answer, tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_result_and_writes_nothing(run, answer, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
 
     result = run("merge", "--base", "./base", "./out", "-o", "./merged", "--dry-run")
@@ -196,9 +196,7 @@ def test_a_merge_that_cannot_be_is_a_sentence_and_an_exit_code(
     assert not Path("merged").exists()
 
 
-def test_another_base_of_the_same_shapes_is_refused_unless_it_is_asked_for(
-    run, answer, tmp_path: Path
-) -> None:
+def test_another_base_with_the_same_shapes_is_refused_unless_allowed(run, answer, tmp_path: Path) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
     run("push", "./out", "acme/tone", "--base", "org/tiny")
     tiny_base(tmp_path / "stranger", seed=9)
@@ -221,5 +219,5 @@ def test_a_place_that_is_taken_is_a_conflict(run) -> None:
     assert "choose another place" in again.stderr
 
 
-def test_a_base_nobody_knows_is_not_found(run) -> None:
+def test_an_unknown_base_is_not_found(run) -> None:
     assert "org/none" in run("merge", "--base", "org/none", "./out", "-o", "./merged", code=3).stderr

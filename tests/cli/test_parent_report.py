@@ -17,7 +17,7 @@ def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one * other).sum() / (one.norm() * other.norm()))
 
 
-def test_a_combination_is_told_beside_its_parents(run) -> None:
+def test_a_combination_is_reported_beside_its_parents(run) -> None:
     told = run(
         "combine", "./out", "./better=0.5", "-o", "./both", "--report", "both.json", "--heatmap", "both.png"
     )
@@ -40,7 +40,7 @@ def test_a_combination_is_told_beside_its_parents(run) -> None:
     assert told.stdout == "both\n"
 
 
-def test_a_version_that_was_made_is_told_beside_the_versions_it_was_made_of(run) -> None:
+def test_a_derived_version_is_compared_with_its_parents(run) -> None:
     run("push", "./out", "acme/a")
     run("push", "./better", "acme/b")
     run("stack", "acme/a", "acme/b", "-o", "acme/both", "--report", "both.json")
@@ -51,7 +51,7 @@ def test_a_version_that_was_made_is_told_beside_the_versions_it_was_made_of(run)
     assert 0 < found["report"]["conflict"] < 1
 
 
-def test_a_smaller_rank_is_told_beside_the_larger(run) -> None:
+def test_a_smaller_rank_is_shown_beside_the_larger(run) -> None:
     run("resize", "./better", "--rank", "2", "-o", "./thin", "--report", "thin.json")
 
     report = json.loads(Path("thin.json").read_text())["report"]
@@ -61,7 +61,7 @@ def test_a_smaller_rank_is_told_beside_the_larger(run) -> None:
     assert math.isclose(report["cosines"][0] ** 2, kept, rel_tol=1e-5)
 
 
-def test_a_place_that_is_none_is_refused_before_anything_is_made(run) -> None:
+def test_an_invalid_destination_is_refused_before_any_work(run) -> None:
     told = run("stack", "./out", "./better", "-o", "./both", "--report", "nowhere/both.json", code=2)
 
     assert "cannot write nowhere/both.json" in told.stderr

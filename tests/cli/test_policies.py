@@ -141,7 +141,7 @@ def test_an_alias_with_a_policy_does_not_move_without_the_extra(
     assert "acme/tone@1" in run("show", "acme/tone@prod").stdout
 
 
-def test_nobody_approves_in_a_registry_that_is_opened_as_a_folder(run: Run, measured: Path) -> None:
+def test_approvals_are_refused_in_a_registry_opened_as_a_folder(run: Run, measured: Path) -> None:
     assert "opened as a folder" in run("approve", "acme/tone@3", code=2).stderr
     refused = run("promote", "acme/tone@3", "--if", 'approvals("release") >= 1', code=1).stderr
     assert "approvals are not possible in a registry that is opened as a folder" in refused

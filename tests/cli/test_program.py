@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,8 +149,9 @@ def test_an_interrupted_command_says_so_by_its_exit_code(run) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_fault_of_ours_is_one_line_unless_asked_for_more(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS["Set up this machine"], "doctor", ("nowhere:doctor", ""))  # type: ignore[arg-type]
+def test_a_bug_is_reported_in_one_line_by_default(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: Any = COMMANDS["Set up this machine"]
+    monkeypatch.setitem(commands, "doctor", ("nowhere:doctor", ""))
 
     result = run("doctor", code=70)
 
@@ -176,7 +178,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(out: Path, tmp_path: Path) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("words", [["inspect", "./out"], ["ls"], ["--help"]], ids=" ".join)
-def test_an_answer_there_is_no_room_for_is_said_to_be_lost(
+def test_an_answer_that_cannot_be_written_is_reported_as_lost(
     out: Path, tmp_path: Path, words: list[str]
 ) -> None:
     subprocess.run([*ADAPTRY, "push", "./out", "acme/tone"], cwd=tmp_path, check=True, capture_output=True)
@@ -213,7 +215,7 @@ def test_doctor_finds_nothing_wrong_here(answer) -> None:
     assert {one["verdict"] for one in answer("doctor")} <= {"ok", "warns"}
 
 
-def test_doctor_says_what_must_be_mended(run, tmp_path: Path) -> None:
+def test_doctor_reports_required_repairs(run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     result = run("doctor", "--registry", "./file/registry", code=1)

@@ -11,7 +11,7 @@ from adaptry.testing.samples import tiny_base, tiny_lora
 from .conftest import Run
 
 
-def test_a_copy_and_its_original_are_told_of_each_other(run: Run, home: Path, tmp_path: Path) -> None:
+def test_a_copy_and_its_original_reference_each_other(run: Run, home: Path, tmp_path: Path) -> None:
     tiny_base(tmp_path / "base")
     quantised_copy(tmp_path / "base", tmp_path / "copy")
     first = run("base", "add", "./copy", "--name", "org/tiny-4bit")

@@ -22,7 +22,7 @@ def test_a_seed_of_0_is_a_word_too(run, recipe: str) -> None:
     assert "leave out seed" in refused.stderr
 
 
-def test_the_folder_that_a_recipe_names_is_replaced_when_asked(run, recipe: str) -> None:
+def test_a_recipes_output_folder_is_replaced_on_request(run, recipe: str) -> None:
     run("combine", "--recipe", recipe)
     run("combine", "--recipe", recipe, code=4)
 
@@ -33,7 +33,7 @@ def test_the_folder_that_a_recipe_names_is_replaced_when_asked(run, recipe: str)
 def test_what_pefts_arithmetic_makes_is_not_called_exact(run) -> None:
     told = run("combine", "./out", "./better", "--method", "peft:svd", "-o", "./both").stderr
 
-    assert "bit by bit as PEFT does" in told and "exact" not in told
+    assert "bit-equal to PEFT's result" in told and "exact" not in told
 
 
 def test_a_registry_is_made_for_the_version_that_a_recipe_names(run) -> None:

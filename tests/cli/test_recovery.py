@@ -36,7 +36,7 @@ def test_a_rollback_without_any_good_version_says_so(run) -> None:
     assert "no earlier version can be used" in run("rollback", "acme/tone", code=4).stderr
 
 
-def test_a_listing_is_sorted_by_what_was_asked_for(run, answer) -> None:
+def test_a_listing_has_the_requested_order(run, answer) -> None:
     for name, folder in (("acme/b", "./out"), ("acme/c", "./better"), ("acme/a", "./out")):
         run("push", folder, name)
     run("push", "./better", "acme/a", "--metric", "accuracy=0.5")

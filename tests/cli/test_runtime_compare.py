@@ -111,7 +111,7 @@ def test_a_server_is_known_by_what_it_answers(
     assert (str(found.runtime), found.models) == (runtime, models)
 
 
-def test_adapters_that_are_loaded_are_told_from_bases(engine) -> None:
+def test_loaded_adapters_are_distinguished_from_bases(engine) -> None:
     assert probe_engine(engine(VLLM)).adapters == ("old",)
 
 
@@ -123,7 +123,7 @@ def test_what_is_no_engine_is_told_so(engine, answers: Answers) -> None:
         probe_engine(engine(answers))
 
 
-def test_nobody_at_home_is_told(engine) -> None:
+def test_an_unreachable_engine_is_reported(engine) -> None:
     with pytest.raises(Unavailable, match="nothing answers"):
         probe_engine("http://127.0.0.1:9")
 
@@ -154,7 +154,7 @@ def test_the_adapters_that_a_server_serves_as_trained_are_listed(run, answer, en
 
 
 @pytest.mark.usefixtures("stocked")
-def test_limits_that_a_server_does_not_tell_can_be_said(run, engine) -> None:
+def test_limits_that_a_server_does_not_report_can_be_declared(run, engine) -> None:
     shown = run("runtime", "compare", engine(VLLM), "--runtime", "vllm,max_lora_rank=1").stdout
     assert shown == ""
     assert "not sglang" in run("runtime", "compare", engine(VLLM), "--runtime", "sglang", code=2).stderr

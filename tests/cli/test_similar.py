@@ -27,7 +27,7 @@ def test_a_retrained_adapter_with_another_name_is_found(run, answer) -> None:
     assert "same weights" in run("similar", "./out").stdout
 
 
-def test_nothing_similar_is_said(run) -> None:
+def test_an_empty_result_of_similar_is_reported(run) -> None:
     run("push", "./better", "acme/better")
 
     result = run("similar", "./out")
@@ -44,7 +44,7 @@ def test_an_adapter_without_a_base_asks_for_one(run) -> None:
     assert "acme/tone@1" in run("similar", "./lone", "--base", "org/tiny").stdout
 
 
-def test_a_diff_reads_weights_only_when_asked(run, answer) -> None:
+def test_a_diff_reads_weights_only_on_request(run, answer) -> None:
     tiny_lora(Path("retrained"), seed=2)
 
     assert "distance" not in run("diff", "./out", "./retrained").stdout
@@ -58,7 +58,7 @@ def test_a_diff_reads_weights_only_when_asked(run, answer) -> None:
     assert found["weights"]["distance"] > 1
 
 
-def test_a_diff_of_weights_that_are_no_sum_of_factors_says_what_to_do(run) -> None:
+def test_a_diff_of_weights_without_factors_has_a_remedy(run) -> None:
     tiny_lora(Path("dora"), config={"use_dora": True})
 
     assert "adaptry convert" in run("diff", "./out", "./dora", "--weights", code=2).stderr

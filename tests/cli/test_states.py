@@ -66,7 +66,7 @@ def test_nothing_is_done_with_what_is_withdrawn(run: Run, base: Path, state: str
     assert Path("pulled/adapter_config.json").is_file()
 
 
-def test_a_restored_version_is_as_it_was_and_history_knows(run: Run, answer: Ask) -> None:
+def test_a_restored_version_is_unchanged_and_in_the_history(run: Run, answer: Ask) -> None:
     run("revoke", "acme/tone@2", "--reason", "it leaks addresses")
     assert answer("show", "acme/tone")["version"]["number"] == 1
     assert "is already revoked" in run("revoke", "acme/tone@2", "--reason", "it leaks addresses").stderr

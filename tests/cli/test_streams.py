@@ -74,7 +74,7 @@ def test_times_are_relative_for_people_and_exact_with_their_zone_for_files(run) 
     assert datetime.fromisoformat(when).tzinfo is not None
 
 
-def test_exact_times_are_shown_on_a_terminal_when_asked_for(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_times_are_shown_on_a_terminal_on_request(run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("push", "./out", "acme/tone")
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
 

@@ -74,11 +74,12 @@ def test_facts_wrap_below_themselves_and_a_long_word_stays_whole(
 
     assert capsys.readouterr().out.splitlines() == [
         "findings  blocks: q_proj wants inputs of 32 and",
-        "          gets 16",
+        "            gets 16",
         "            → another base",
         f"id        {digest}",
     ]
     assert wrap("  → one two three", 12) == ["  → one two", "    three"]
+    assert wrap("blocks: one two three", 15) == ["blocks: one two", "  three"]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_webhook_is_added_tried_rotated_and_removed(
         assert "no webhook 1" in run("webhook", "show", "1", code=3).stderr
 
 
-def test_a_kind_of_event_that_is_none_is_refused(run) -> None:
+def test_an_unknown_kind_of_event_is_refused(run) -> None:
     run("create", "acme/tone")
     assert (
         "kinds" in run("webhook", "add", "acme", "https://ci.example.com", "--event", "All!", code=2).stderr

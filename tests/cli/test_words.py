@@ -86,7 +86,7 @@ def test_an_alias_is_removed_by_either_spelling(run, answer) -> None:
         assert answer("alias", "ls", "acme/tone") == []
 
 
-def test_a_forced_version_that_goes_live_is_told_of(run, base: Path) -> None:
+def test_a_forced_version_that_goes_live_is_reported(run, base: Path) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
     tiny_lora(Path("misfit"), hidden=32)
     run("push", "./misfit", "acme/tone", "--force", "--reason", "a test of the worker")

@@ -375,6 +375,6 @@ def test_a_weight_of_zero_is_absence(method: str, tmp_path: Path) -> None:
     assert (both / weights).read_bytes() == (alone / weights).read_bytes()
 
 
-def test_della_refuses_what_is_no_probability() -> None:
+def test_della_refuses_invalid_probabilities() -> None:
     with pytest.raises(Invalid, match="lie between 0 and 1"):
         made("della", several(2), [1.0, 1.0], density=0.9, epsilon=0.4)

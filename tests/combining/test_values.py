@@ -68,7 +68,7 @@ def update(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("method", ["linear", "svd", "ties", "karcher"])
-def test_nothing_is_made_of_what_is_no_number(
+def test_an_update_with_nan_is_refused_and_nothing_is_written(
     parents, broken: ParentAdapter, tmp_path: Path, method: str
 ) -> None:
     with pytest.raises(InvalidWeights, match=r"broken: the update of model.layers.0.*NaN"):

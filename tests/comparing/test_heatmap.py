@@ -32,7 +32,7 @@ def test_a_report_is_drawn_as_a_png(told, tmp_path: Path) -> None:
     assert data.startswith(b"\x89PNG\r\n") and width > height > 100
 
 
-def test_a_place_that_cannot_be_written_is_said(told, tmp_path: Path) -> None:
+def test_an_unwritable_destination_is_reported(told, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
 
     with pytest.raises(Invalid, match="cannot write the heat map"):

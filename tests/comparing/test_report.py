@@ -95,7 +95,7 @@ def test_an_adapter_and_itself_never_conflict_and_overlap_wholly(lora, combined)
     assert found.ratios == pytest.approx((1.5, 1.5))
 
 
-def test_modules_that_cancel_are_said_to_do_nothing(lora, combined) -> None:
+def test_modules_that_cancel_are_reported_as_doing_nothing(lora, combined) -> None:
     found = combined((lora("a"), 1.0), (lora("again"), -1.0))
 
     assert set(found.doing_nothing) == {module.module for module in found.modules}
@@ -117,7 +117,7 @@ def test_a_report_is_the_same_after_a_walk_through_json(lora, combined) -> None:
     assert type(found).model_validate_json(found.model_dump_json()) == found
 
 
-def test_signs_of_a_large_site_are_estimated_from_rows_and_that_is_told() -> None:
+def test_signs_of_a_large_site_are_reported_as_estimates_from_rows() -> None:
     draw = torch.Generator().manual_seed(1)
     one, other = (
         Factors(torch.randn(4096, 2, generator=draw), torch.randn(2, 1536, generator=draw)) for _ in range(2)

@@ -147,7 +147,7 @@ def test_a_damaged_signature_is_made_again(registry, lora, mixed, home: Path) ->
     assert kept.read_text() == whole
 
 
-def test_a_version_that_cannot_be_read_is_told_of_and_the_others_found(
+def test_an_unreadable_version_is_reported_and_the_others_are_found(
     registry, lora, mixed, home: Path
 ) -> None:
     a, b = lora("a"), lora("b", seed=2)

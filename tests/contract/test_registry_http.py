@@ -26,7 +26,7 @@ def registry_for(server: Server, identity: Identity) -> Registry:
 
 
 class TestHttpRegistry(RegistryContract):
-    """Each identity is a token of its own; who is nobody has none."""
+    """Each identity has a separate token; the anonymous one has none."""
 
     @pytest.fixture
     def catalog(self) -> str | None:

@@ -66,7 +66,7 @@ def test_all_of_the_energy_is_all_of_the_update_biases_included(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ADDED)
-def test_the_error_that_is_told_is_the_distance_of_the_merged_weights(tmp_path: Path, name: str) -> None:
+def test_the_reported_error_is_the_distance_of_the_merged_weights(tmp_path: Path, name: str) -> None:
     pair = additive_pair(tmp_path, name)
     wanted, before = pair.merged_by_peft(), pair.base_weights()
 
@@ -216,7 +216,7 @@ def test_the_same_conversion_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_full_update_without_a_rank_is_refused_and_says_what_to_choose(tmp_path: Path) -> None:
+def test_a_full_update_without_a_rank_is_refused_with_the_choices(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "oft")
     with pytest.raises(CheckFailed, match=r"it may have rank 32.*pass --rank N or --energy 0\.99"):
         converted(pair.adapter, pair.base, tmp_path / "plain")

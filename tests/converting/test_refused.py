@@ -87,7 +87,7 @@ def test_layers_that_are_repeated_are_no_plain_lora_s(tmp_path: Path) -> None:
         converted(adapter, base, tmp_path / "plain")
 
 
-def test_another_base_is_told_by_its_weights(tmp_path: Path) -> None:
+def test_another_base_is_detected_by_its_weights(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
     other = tmp_path / "other"
@@ -128,7 +128,7 @@ def test_a_rank_and_an_energy_are_one_too_many() -> None:
         ConvertOptions(rank=2, energy=0.5)
 
 
-def test_a_base_that_nothing_vouches_for_is_told(tmp_path: Path) -> None:
+def test_an_unverified_base_is_reported(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
 

@@ -58,7 +58,7 @@ def test_every_alias_but_prod_is_one_grant() -> None:
         ("before=2027-01-01", {}, False),
     ],
 )
-def test_a_condition_holds_only_for_what_is_known(
+def test_a_condition_is_never_met_by_missing_evidence(
     condition: str, facts: dict[str, object], holds: bool
 ) -> None:
     parsed = Condition.parse(condition)
@@ -143,7 +143,7 @@ def test_a_token_only_narrows() -> None:
     assert not is_allowed([], "read", "acme/tone", Limit(("admin",), (Resource.parse("*"),)))
 
 
-def test_an_administrator_with_a_narrowed_token_is_none() -> None:
+def test_a_narrowed_token_of_an_administrator_has_no_administrators_rights() -> None:
     root = Identity("root", (grant("admin", "*"),), Limit(None, (Resource.parse("acme"),)))
 
     assert not root.may_administer

@@ -31,12 +31,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-
     return write
 
 
-def test_a_child_answers_what_its_module_writes(module) -> None:  # type: ignore[no-untyped-def]
+def test_a_childs_answer_is_its_modules_output(module) -> None:  # type: ignore[no-untyped-def]
     name = module("import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])")
     assert run_bounded(name, b"abc" * 100_000, ProcessLimits(5, answer=1 << 20)) == b"cba" * 100_000
 
 
-def test_processor_time_is_bounded_even_where_signals_are_not_heard(module) -> None:  # type: ignore[no-untyped-def]
+def test_processor_time_is_limited_if_signals_are_ignored(module) -> None:  # type: ignore[no-untyped-def]
     name = module("import re; re.fullmatch('(a|a)*b', 'a' * 60)")
     with pytest.raises(ProcessTimeout, match=r"0\.5 s of processor time"):
         run_bounded(name, b"", LIMITS)
@@ -47,12 +47,12 @@ def test_memory_is_bounded(module) -> None:  # type: ignore[no-untyped-def]
         run_bounded(module("bytearray(1 << 30)"), b"", LIMITS)
 
 
-def test_an_answer_too_long_is_not_read(module) -> None:  # type: ignore[no-untyped-def]
+def test_an_answer_over_the_limit_is_refused(module) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ProcessFailed, match="1,001 bytes"):
         run_bounded(module("print('x' * 1000)"), b"", LIMITS)
 
 
-def test_a_crash_is_an_error_of_its_own(module) -> None:  # type: ignore[no-untyped-def]
+def test_a_crash_is_reported_with_its_exit_code(module) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ProcessFailed, match="code 3"):
         run_bounded(module("import os; os._exit(3)"), b"", LIMITS)
     with pytest.raises(ProcessFailed, match="code -11"):
@@ -61,11 +61,13 @@ def test_a_crash_is_an_error_of_its_own(module) -> None:  # type: ignore[no-unty
         run_bounded(module("raise ValueError"), b"", LIMITS)
 
 
-def test_a_child_that_does_not_read_its_request_is_no_error_of_ours(module) -> None:  # type: ignore[no-untyped-def]
+def test_a_child_may_leave_its_request_unread(module) -> None:  # type: ignore[no-untyped-def]
     assert run_bounded(module("print('no')"), b"x" * (4 << 20), LIMITS) == b"no\n"
 
 
-def test_a_child_inherits_the_files_it_is_given_and_no_secret(module, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_child_inherits_given_files_and_no_secret(  # type: ignore[no-untyped-def]
+    module, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setenv("ADAPTRY_TOKEN", "secret")
     (tmp_path / "data").write_bytes(b"weights")
     name = module("import os, sys; print(os.pread(int(sys.argv[1]), 7, 0), 'ADAPTRY_TOKEN' in os.environ)")
@@ -80,7 +82,7 @@ def test_a_child_inherits_the_files_it_is_given_and_no_secret(module, tmp_path: 
             os.close(number)
 
 
-def test_installed_packages_are_there_only_where_they_are_asked_for(module) -> None:  # type: ignore[no-untyped-def]
+def test_installed_packages_are_available_only_on_request(module) -> None:  # type: ignore[no-untyped-def]
     name = module("import importlib.util; print(importlib.util.find_spec('pydantic') is not None)")
     assert run_bounded(name, b"", LIMITS) == b"False\n"
     assert run_bounded(name, b"", ProcessLimits(5), needs_packages=True) == b"True\n"
@@ -91,7 +93,7 @@ def test_a_child_runs_at_a_lower_priority_than_its_caller(module) -> None:  # ty
     assert niceness > os.nice(0)
 
 
-def test_a_servers_children_have_the_lowest_priority(module, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_servers_children_have_lowest_priority(module, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("adaptry.core.processes.bounded._priority.niceness", NICENESS)  # restored afterwards
     yield_to_this_process()
     assert run_bounded(module("import os; print(os.nice(0))"), b"", LIMITS) == b"19\n"

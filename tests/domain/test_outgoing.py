@@ -95,7 +95,7 @@ def test_a_server_on_this_machine_gets_no_connection(host: str) -> None:
     assert received == []
 
 
-def test_a_refusal_does_not_tell_strangers_what_a_name_means() -> None:
+def test_a_refusal_reveals_nothing_about_a_name() -> None:
     with pytest.raises(OutgoingRefused) as refused:
         GuardedConnector().request("GET", "https://localhost/")
     assert "127.0.0.1" not in refused.value.public_message and "::1" not in refused.value.public_message
@@ -130,7 +130,8 @@ def test_a_name_is_resolved_once_and_its_meaning_cannot_change(monkeypatch: pyte
         if host != "rebinding.example":
             return real(host, *rest, **options)  # type: ignore[arg-type]
         asked.append(host)
-        return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", *rest, **options)  # type: ignore[arg-type]
+        address = "127.0.0.1" if len(asked) == 1 else "127.0.0.2"
+        return real(address, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with answering(send(OK)) as (port, received):
@@ -187,7 +188,7 @@ def test_a_broken_answer_is_unavailable(answer: bytes) -> None:
         *("https://a.example/" + "x" * 3000, "https://münchen.example/", "https://[::1"),
     ],
 )
-def test_other_urls_are_refused_before_anything_is_asked(url: str) -> None:
+def test_other_urls_are_refused_before_any_request(url: str) -> None:
     with pytest.raises(Invalid):
         GuardedConnector(LOOPBACK).request("GET", url)
 

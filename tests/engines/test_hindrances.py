@@ -171,7 +171,7 @@ def test_once_gives_up_where_it_is_never_settled(scene: Scene) -> None:
     assert any("--restart" in line for line in scene.story)
 
 
-def test_an_engine_of_another_kind_than_was_said_is_not_followed(scene: Scene, follow: Follow) -> None:
+def test_an_engine_of_another_kind_than_declared_is_not_followed(scene: Scene, follow: Follow) -> None:
     engine = scene.engine("sglang")
 
     found = follow(engine, "--engine", "vllm", code=2)
@@ -187,7 +187,7 @@ def test_an_address_that_is_no_engines_is_refused(scene: Scene, follow: Follow) 
     assert "cannot list its adapters" in follow(engine, "--engine", "llamacpp", code=1).stderr
 
 
-def test_an_engine_that_wants_its_key_is_asked_with_it(
+def test_an_engine_that_requires_a_key_gets_it(
     scene: Scene, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.alias(scene.publish(1))
@@ -201,7 +201,7 @@ def test_an_engine_that_wants_its_key_is_asked_with_it(
     assert list(engine.names()) == [PROD]
 
 
-def test_a_vllm_that_loads_nothing_while_it_runs_is_told_how_it_would(scene: Scene) -> None:
+def test_a_vllm_without_runtime_loading_gets_the_setting_for_it(scene: Scene) -> None:
     scene.alias(scene.publish(1))
     engine = scene.engine()
     assert isinstance(engine, FakeVllm)

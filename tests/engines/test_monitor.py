@@ -94,7 +94,7 @@ def test_metrics_say_since_when_the_registry_is_away_while_the_worker_stays_read
 
 
 @pytest.mark.parametrize("pinned", [(), (A,)])
-def test_a_name_that_is_asked_for_takes_the_slot_of_the_least_recently_used_one_unless_that_is_pinned(
+def test_a_requested_name_takes_the_slot_of_the_least_recently_used_unpinned_one(
     scene: Scene, pinned: tuple[str, ...]
 ) -> None:
     for seed, name in enumerate((A, B), start=1):

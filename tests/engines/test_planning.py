@@ -152,7 +152,7 @@ def test_slots_go_to_pinned_names_then_to_preloaded_ones_then_to_those_used_last
     assert [one.served_as for one in made.without_slot] == order[slots:]
 
 
-def test_a_name_that_nobody_asked_for_takes_no_slot_from_one_that_is_loaded() -> None:
+def test_an_unrequested_name_takes_no_slot_from_a_loaded_one() -> None:
     had = [ActualAdapter(NAMES[1], DIGESTS[0], is_ours=True)]
     wanted = [DesiredAdapter(name, version(DIGESTS[0])) for name in NAMES[:2]]
     assert plan_actions(wanted, had, 1).actions == ()

@@ -131,7 +131,7 @@ def test_a_version_that_is_in_use_is_drained_before_it_goes(scene: Scene, model:
     assert set(engine.names()) == {new.model, "acme/policy@prod"}, "what others loaded is theirs"
 
 
-def test_an_engine_that_refuses_is_told_of_and_the_next_try_goes_on(
+def test_an_engines_refusal_is_reported_and_the_next_try_continues(
     scene: Scene, model: Any, tmp_path: Path
 ) -> None:
     engine = scene.engine("vllm")

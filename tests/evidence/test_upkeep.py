@@ -66,7 +66,7 @@ def test_a_sweep_keeps_the_files_of_evidence_even_if_it_is_withdrawn(registry: L
     assert not registry.blobs.has(Digest.of(RESULTS))
 
 
-def test_somebody_who_may_only_add_evidence_uploads_its_files_and_pushes_nothing(
+def test_a_principal_with_only_evidence_add_uploads_its_files_and_pushes_nothing(
     registry: LocalRegistry, tmp_path: Path
 ) -> None:
     acme = Resource.parse("acme")

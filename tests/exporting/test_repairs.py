@@ -139,7 +139,7 @@ def test_an_adapter_that_is_served_as_trained_is_written_byte_for_byte(tmp_path:
     }
 
 
-def test_a_rank_above_the_servers_is_brought_down_and_told(tmp_path: Path, base: Path) -> None:
+def test_a_rank_above_the_servers_limit_is_reduced_and_reported(tmp_path: Path, base: Path) -> None:
     lora = tiny_lora(tmp_path / "lora", rank=8)
     made = exported(lora, "vllm,max_lora_rank=1", tmp_path / "out", base, max_error=1)
     assert made.repairs == ("rank",)
@@ -235,7 +235,7 @@ def test_what_no_adapter_can_tell_an_engine_goes_into_the_bases_weights(tmp_path
         exported(lora, "sglang", tmp_path / "no")
 
 
-def test_a_dora_is_refused_without_a_rank_and_told_with_one(tmp_path: Path, base: Path) -> None:
+def test_a_dora_needs_a_rank_and_is_then_reported_as_approximate(tmp_path: Path, base: Path) -> None:
     every = {
         f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_magnitude_vector": random_tensor(
             (16,), layer

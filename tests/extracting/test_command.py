@@ -31,7 +31,7 @@ def test_a_folder_gets_the_lora_and_the_story_says_what_is_lost(saved: Saved, tm
     assert "7 of 21 weights changed" in answer.stderr
     assert "in modules_to_save" in answer.stderr
     assert "energy kept" in answer.stderr
-    assert "of what training changed" in answer.stderr
+    assert "of the change by training" in answer.stderr
 
 
 def test_the_registry_gets_a_version_that_knows_its_base_and_recipe(saved: Saved) -> None:
@@ -73,7 +73,7 @@ def test_the_error_of_each_tensor_is_a_share_of_what_training_changed(saved: Sav
     assert back["model.layers.0.mlp.up_proj.weight"] == 1.0
 
 
-def test_a_larger_vocabulary_is_told_with_the_way_to_merge_it(saved: Saved, tmp_path: Path) -> None:
+def test_a_larger_vocabulary_is_reported_with_the_option_to_merge_it(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base = saved(model, "base")
     larger = trained(model, ["q_proj"])

@@ -79,7 +79,7 @@ def test_the_lost_energy_is_what_the_best_approximation_loses(saved: Saved, tmp_
         assert module.figures["lost"] == pytest.approx(float(values[5:].square().sum()), rel=1e-10)
 
 
-def test_the_error_after_merging_back_is_the_one_that_was_told(saved: Saved, tmp_path: Path) -> None:
+def test_the_error_after_merging_back_is_the_reported_one(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj", "mlp"]), "tuned")
     decided, outcome = extracted(base, fine, tmp_path / "lora", rank=8)
@@ -205,7 +205,7 @@ def test_sharding_and_dtype_of_the_two_may_differ(saved: Saved, tmp_path: Path) 
     assert merged_back(decided, tmp_path / "lora").error < 1e-2
 
 
-def test_only_modules_that_match_are_extracted_and_the_rest_is_told(saved: Saved, tmp_path: Path) -> None:
+def test_only_matching_modules_are_extracted_and_others_are_listed(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj", "up_proj"]), "tuned")
     decided, _ = extracted(base, fine, tmp_path / "lora", rank=64, modules=("q_proj",))
@@ -229,7 +229,7 @@ def test_a_larger_vocabulary_comes_along_as_whole_embeddings(saved: Saved, tmp_p
     assert merged_back(decided, tmp_path / "lora").error < 1e-6
 
 
-def test_a_parameter_that_nothing_holds_is_told_with_its_energy(saved: Saved, tmp_path: Path) -> None:
+def test_an_unrepresentable_parameter_is_reported_with_its_energy(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj"]), "tuned")
     for folder, value in ((base, 1.0), (fine, 1.5)):

@@ -93,7 +93,7 @@ def test_a_search_is_a_sequence_of_versions(registry: adaptry.Registry, name: st
     assert (len(limited), limited.has_more) == (2, True)
 
 
-def test_a_check_says_what_cannot_work_and_which_engine_serves_it(
+def test_a_check_shows_blocking_findings_and_engine_verdicts(
     registry: adaptry.Registry, name: str, lora: MakeLora, base: Path
 ) -> None:
     folder = lora(base_name="org/unknown")
@@ -106,7 +106,7 @@ def test_a_check_says_what_cannot_work_and_which_engine_serves_it(
     assert "shape_mismatch" in {finding.code for finding in wide.findings}
 
 
-def test_a_comparison_tells_what_differs_and_how_far_apart_updates_are(
+def test_a_comparison_has_differences_and_the_distance_of_updates(
     registry: adaptry.Registry, name: str, lora: MakeLora
 ) -> None:
     first, second = lora(1, rank=4), lora(2, rank=8)
@@ -224,7 +224,7 @@ def test_aliases_move_and_move_back(registry: adaptry.Registry, name: str, lora:
         adaptry.promote(registry, f"{name}@2", only_from=1)
 
 
-def test_a_revoked_version_is_given_to_nobody(
+def test_a_revoked_versions_files_are_withheld_from_everyone(
     registry: adaptry.Registry, name: str, lora: MakeLora, tmp_path: Path
 ) -> None:
     adaptry.push(registry, lora(1), name)
@@ -260,7 +260,10 @@ def test_a_version_on_its_registered_base_is_checked_against_it(
 
 
 CALLS: list[tuple[str, Callable[[], object]]] = [
-    (r"a registry is what adaptry.connect\(\) returns", lambda: adaptry.push(3, "out", "acme/x")),  # type: ignore[arg-type]
+    (
+        r"a registry is what adaptry.connect\(\) returns",
+        lambda: adaptry.push(3, "out", "acme/x"),  # type: ignore[arg-type]
+    ),
     (r"write ./somewhere for a folder", lambda: adaptry.search("somewhere")),
     (r"'tone' has no namespace", lambda: adaptry.push("./registry", "out", "tone")),
     (r"no adapter", lambda: adaptry.push("./registry", "out", "acme/x")),
@@ -278,9 +281,9 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
     (r"allowed chooses the rank", lambda: adaptry.resize("./a", rank=8, allowed=[8])),
     (r"pass rank or energy, not both", lambda: adaptry.export("./a", engine="vllm", rank=8, energy=0.9)),
     (r'pass engine="vllm"', lambda: adaptry.export("./a", to="./b")),
-    (r"names a version, and an alias is rolled back", lambda: adaptry.rollback("./r", "acme/x@3")),
+    (r"names a version, but only an alias can be rolled back", lambda: adaptry.rollback("./r", "acme/x@3")),
     (r"a reason has 3 to 1024", lambda: adaptry.revoke("./r", "acme/x@3", reason="")),
-    (r"not a dtype we write: 'int8'", lambda: adaptry.stack("./a", dtype="int8")),
+    (r"unsupported dtype: 'int8'", lambda: adaptry.stack("./a", dtype="int8")),
     (r"a base is a name, an id or a folder", lambda: adaptry.check("./a", base=3)),  # type: ignore[arg-type]
     (r"limit is at least 1", lambda: adaptry.search("./r", limit=0)),
 ]

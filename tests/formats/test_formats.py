@@ -122,7 +122,7 @@ def test_an_alpha_of_many_elements_is_refused(tmp_path: Path) -> None:
         open_dir(written(tmp_path, "style.safetensors", shapes))
 
 
-def test_magnitudes_that_diffusers_leaves_out_are_told(tmp_path: Path) -> None:
+def test_magnitudes_that_diffusers_drops_are_reported(tmp_path: Path) -> None:
     folder = kohya(tmp_path / "out")
     path = "lora_unet_mid_block_attentions_0_proj_in"
     shapes = {
@@ -134,7 +134,7 @@ def test_magnitudes_that_diffusers_leaves_out_are_told(tmp_path: Path) -> None:
     assert "magnitudes_dropped" in codes(open_dir(folder))
 
 
-def test_a_file_is_told_by_its_keys_and_not_by_its_name(tmp_path: Path) -> None:
+def test_a_file_is_recognised_by_its_keys_and_not_by_its_name(tmp_path: Path) -> None:
     shared = open_dir(kohya(tmp_path / "shared", file="pytorch_lora_weights.safetensors"))
     assert shared.spec.traits == ("kohya",)
     renamed = diffusers(tmp_path / "renamed") / "pytorch_lora_weights.safetensors"
@@ -197,7 +197,7 @@ def test_metadata_that_is_no_config_is_refused_by_its_own_name(tmp_path: Path) -
         open_dir(folder)
 
 
-def test_an_untrained_adapter_of_another_tool_is_told(tmp_path: Path) -> None:
+def test_an_untrained_adapter_of_another_tool_is_reported(tmp_path: Path) -> None:
     folder = mlx(tmp_path / "out")
     with (folder / "adapters.safetensors").open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -162,7 +162,7 @@ def test_a_merge_of_a_file_without_a_config_is_recorded_and_verified(tmp_path: P
     assert told.exit_code == 0, told.output
 
 
-def test_kohyas_file_without_a_base_says_what_to_give(tmp_path: Path) -> None:
+def test_kohyas_file_without_a_base_names_the_missing_option(tmp_path: Path) -> None:
     told = run("convert", kohya(tmp_path / "out"), "-o", tmp_path / "peft")
     assert told.exit_code == 1
     assert "only with the base's names" in " ".join(told.output.split())
@@ -223,7 +223,7 @@ def test_the_original_names_of_sdxl_are_checked_like_others(tmp_path: Path) -> N
     source = written(tmp_path / "out", "style.safetensors", factors, None, {"ss_network_dim": "4"}, alphas)
     told = run("check", source, "--base", base)
     assert told.exit_code == 0, told.output
-    assert "nothing found" in told.output
+    assert "no findings" in told.output
     told = run("check", source, "--base", unet(tmp_path / "other", width=16))
     assert told.exit_code == 1
     assert "shape_mismatch" in told.output

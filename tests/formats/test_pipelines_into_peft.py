@@ -98,7 +98,7 @@ def test_what_is_not_told_is_asked_for(corpus: Path, tmp_path: Path) -> None:
     assert not made.exists()
 
 
-def test_the_parts_of_another_model_are_told(corpus: Path, tmp_path: Path) -> None:
+def test_parts_for_another_model_are_reported(corpus: Path, tmp_path: Path) -> None:
     base = corpus / "sd" / "unet"
     told = run("convert", corpus / "sd-kohya", "--base", base, "-o", tmp_path / "made")
     assert "only unet of" in told.output

@@ -122,7 +122,7 @@ def test_what_the_token_may_not_read_is_not_there(
     assert "HF_TOKEN" in run("push", f"hf:{name}", "my/tone", code=3, token="stranger").stderr
 
 
-def test_a_token_that_the_hub_does_not_know_is_told(run: Run, site: Site, mine: Path, tmp_path: Path) -> None:
+def test_a_token_that_the_hub_rejects_is_reported(run: Run, site: Site, mine: Path, tmp_path: Path) -> None:
     env = environment(site.url, "adp_of_nobody", tmp_path) | {"ADAPTRY_HOME": str(mine)}
     command = [*ADAPTRY, "push", "hf:acme/tone", "my/tone"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +71,8 @@ def by_torch(tensors: Tensors) -> dict[str, TensorStatistics]:
         norm = float(values[values.isfinite()].norm())
         is_zero = bool(len(values)) and not bool(values.ne(0).any())
         counts = int(values.isnan().sum()), int(values.isinf().sum())
-        found[name] = TensorStatistics(*counts, pytest.approx(norm, rel=1e-12), is_zero)  # type: ignore[arg-type]
+        approximate: Any = pytest.approx(norm, rel=1e-12)
+        found[name] = TensorStatistics(*counts, approximate, is_zero)
     return found
 
 

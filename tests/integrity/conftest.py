@@ -19,10 +19,12 @@ from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.version_state import change_state
 from adaptry.registry.aliases import MoveRequest
+from adaptry.registry.base_info import BaseEdit
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.policies import PolicyRequest
-from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.workers import RecallProof, ResidentReport, WorkerReport
 from adaptry.storage.backup import create, restore

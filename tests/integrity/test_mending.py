@@ -32,7 +32,8 @@ from adaptry.operations.mirroring.bundles.writer import create_bundle
 from adaptry.operations.repair import RepairResult, repair_registry
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
-from adaptry.registry.records import CommitNote, PushOptions
+from adaptry.registry.commit_info import CommitNote
+from adaptry.registry.records import PushOptions
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog import adapters, damage, events, versions
 from adaptry.storage.catalog.rows import InspectionRow, VersionRow
@@ -358,7 +359,7 @@ def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_
     assert registry.bases.adopt(record, ("org/tiny",), tuple(files)).is_stored
 
 
-def test_a_value_that_nothing_can_derive_is_left_and_said(busy: LocalRegistry, folder: Path) -> None:
+def test_a_value_that_cannot_be_derived_is_kept_and_reported(busy: LocalRegistry, folder: Path) -> None:
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
         database.execute("UPDATE aliases SET version_id = 1 WHERE alias = 'stage'")
     left, *_ = repair_registry(busy).left

@@ -73,7 +73,7 @@ def spoil(registry: LocalRegistry, digest: Digest) -> None:
 
 
 @pytest.mark.heavy
-def test_a_jobs_database_that_somebody_holds_is_no_fault_of_ours(busy: LocalRegistry, data: Path) -> None:
+def test_a_jobs_database_locked_by_another_process_is_not_a_bug(busy: LocalRegistry, data: Path) -> None:
     assert RunnerProcess(data, "--once").wait() == 0
     with closing(sqlite3.connect(data / "jobs.sqlite", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")

@@ -88,9 +88,7 @@ def test_who_ends_a_job_twice_ends_it_once(registry: LocalRegistry, job: str) ->
     assert registry.jobs.get(job).result == {"from": "one"}
 
 
-def test_a_log_keeps_what_was_said_in_order_up_to_a_number_of_lines(
-    registry: LocalRegistry, job: str
-) -> None:
+def test_a_log_keeps_its_last_lines_in_order(registry: LocalRegistry, job: str) -> None:
     for start in range(0, 5_200, 400):
         with registry.catalog.write() as tx:
             jobs.append_log(tx, job, "start", [f"line {start + n}\0" for n in range(400)], NOW)

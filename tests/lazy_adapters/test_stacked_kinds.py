@@ -21,6 +21,7 @@ from adaptry.compute.combining.plan import plan_combination  # noqa: E402
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter  # noqa: E402
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
 from adaptry.compute.recipes.combine import CombineRecipe  # noqa: E402
+from adaptry.compute.recipes.merge import RecipeInput  # noqa: E402
 from adaptry.core.errors import CheckFailed  # noqa: E402
 
 _SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
@@ -168,16 +169,16 @@ def test_a_head_that_one_parent_brings_comes_along(tmp_path: Path) -> None:
     assert any("copied unchanged from head" in note for note in made.notes)
 
 
-def test_two_different_heads_are_somebodys_choice(tmp_path: Path) -> None:
+def test_the_caller_must_choose_between_two_different_heads(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = llama()
     parents = [head_and_updates(model, tmp_path / f"head{seed}", seed) for seed in (1, 2)]
-    inputs = ({"source": "head1"}, {"source": "head2"})
+    inputs = (RecipeInput(source="head1"), RecipeInput(source="head2"))
 
     with pytest.raises(CheckFailed, match="--whole-weights"):
-        plan_combination(CombineRecipe(inputs=inputs), parents)  # type: ignore[arg-type]
-    chosen = plan_combination(CombineRecipe(inputs=inputs, whole_weights="head2"), parents)  # type: ignore[arg-type]
-    dropped = plan_combination(CombineRecipe(inputs=inputs, whole_weights="none"), parents)  # type: ignore[arg-type]
+        plan_combination(CombineRecipe(inputs=inputs), parents)
+    chosen = plan_combination(CombineRecipe(inputs=inputs, whole_weights="head2"), parents)
+    dropped = plan_combination(CombineRecipe(inputs=inputs, whole_weights="none"), parents)
 
     assert chosen.whole.adapter is parents[1].adapter
     assert not dropped.whole.names and "left out" in dropped.whole.notes[0]

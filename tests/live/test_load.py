@@ -40,7 +40,7 @@ def test_tensors_are_those_of_the_file(registry: Registry, make: MakeAdapter) ->
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
-def test_floats_come_in_the_dtype_asked_for(make: MakeAdapter, kind: torch.dtype) -> None:
+def test_floats_have_the_requested_dtype(make: MakeAdapter, kind: torch.dtype) -> None:
     folder = make()
     stored = load_file(folder / "adapter_model.safetensors")
     tensors = adaptry.load(folder, dtype=kind)

@@ -178,7 +178,7 @@ def test_of_two_merges_into_one_place_one_wins_and_nothing_is_mixed(
 
 
 @pytest.mark.parametrize("hashing", [True, False], ids=["hashed", "not hashed"])
-def test_a_base_that_is_cut_while_it_is_read_is_said(
+def test_a_base_that_is_truncated_during_reading_is_reported(
     hashing: bool, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     def cut(*_: object) -> None:
@@ -209,7 +209,9 @@ def test_a_base_that_is_gone_by_the_time_is_named(base: Path, adapter: Path, tmp
     assert not (tmp_path / "place").exists()
 
 
-def test_an_adapter_that_is_cut_while_it_is_read_is_said(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_is_truncated_during_reading_is_reported(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
     weights = adapter / "adapter_model.safetensors"
 
     def cut(*_: object) -> None:
@@ -241,7 +243,7 @@ def read_only_disk(tmp_path: Path) -> Iterator[Path]:
     yield from mounted(tmp_path / "disk", "ro,size=256k")
 
 
-def test_a_full_disk_is_said_and_nothing_is_left_on_it(base: Path, adapter: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_no_file_is_left(base: Path, adapter: Path, small_disk: Path) -> None:
     assert sum(path.stat().st_size for path in base.iterdir()) > 256 << 10
 
     with pytest.raises(StorageFull) as caught:

@@ -154,7 +154,7 @@ def test_what_was_merged_so_is_proved_from_its_record(
         ("slerp", {}, Invalid, "slerp combines 2 adapters, not 3"),
     ],
 )
-def test_a_way_that_is_none_is_said_before_anything_is_written(
+def test_an_unknown_method_is_reported_before_anything_is_written(
     make_base: Make,
     make_adapter: Make,
     tmp_path: Path,

@@ -254,7 +254,7 @@ def test_codes_that_are_not_dequantised_here_are_refused_with_the_way_out(tmp_pa
         )
 
 
-def test_four_bit_weights_of_another_dtype_than_the_configs_are_told(tmp_path: Path) -> None:
+def test_four_bit_weights_of_another_dtype_than_the_configs_are_reported(tmp_path: Path) -> None:
     base = quantised_copy(tiny_base(tmp_path / "original", dtype="F16"), tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
@@ -262,7 +262,7 @@ def test_four_bit_weights_of_another_dtype_than_the_configs_are_told(tmp_path: P
     assert "written as F16, from which they were quantised, but config.json has BF16" in record.notes[1]
 
 
-def test_eight_bit_weights_of_no_known_dtype_need_one_to_be_said(tmp_path: Path) -> None:
+def test_eight_bit_weights_without_a_known_dtype_need_the_option(tmp_path: Path) -> None:
     base = quantised_copy(tiny_base(tmp_path / "original"), tmp_path / "base", "int8")
     config = json.loads((base / "config.json").read_text())
     del config["torch_dtype"]

@@ -223,7 +223,7 @@ def test_what_cannot_be_merged_says_why_without_a_place_on_the_server(
         computing.describe(ingredients(base, bare))
 
 
-def test_a_base_that_is_nowhere_is_said_with_the_way_to_give_it(
+def test_the_error_for_a_missing_base_names_the_option_for_it(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     made_of = ingredients(base, adapter)

@@ -309,7 +309,7 @@ def test_a_folder_without_a_record_asks_for_base_and_adapters(base: Path) -> Non
     assert "--base and --adapter" in answer.stderr
 
 
-def test_a_value_that_is_no_number_is_told(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_value_that_is_not_a_number_is_reported(base: Path, adapter: Path, tmp_path: Path) -> None:
     found = merge_with_peft(base, tmp_path / "merged", adapter)
 
     def spoil(tensors: dict[str, Any]) -> None:

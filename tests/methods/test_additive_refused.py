@@ -110,7 +110,7 @@ OTHER_BASES = ["vera", "pvera", "randlora", "shira", "supertuning", "miss mini",
 
 
 @pytest.mark.parametrize("name", OTHER_BASES)
-def test_a_base_of_other_sizes_is_told_by_the_shapes(tmp_path: Path, name: str) -> None:
+def test_a_base_of_other_sizes_is_detected_by_its_shapes(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     config = transformers.LlamaConfig(
         hidden_size=6, intermediate_size=90, num_hidden_layers=2, num_attention_heads=1, vocab_size=8,

@@ -26,5 +26,5 @@ def test_the_corpus_has_every_method_of_peft(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_a_method_that_is_not_merged_says_why_and_what_to_do(method: Method) -> None:
+def test_a_method_without_a_merge_has_a_reason_and_a_remedy(method: Method) -> None:
     assert method.is_mergeable != bool(method.unmergeable_hint)

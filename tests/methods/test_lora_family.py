@@ -124,7 +124,7 @@ def test_a_block_diagonal_factor_is_as_wide_as_its_blocks_together(tmp_path: Pat
     ]
 
 
-def test_the_double_update_of_an_attention_is_told(tmp_path: Path) -> None:
+def test_the_double_update_of_an_attention_is_reported(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "layers")
 
     _, record = merged(base, save_adapter(base, tmp_path / "tone", target_modules=["heads"]))

@@ -112,7 +112,7 @@ GROWN: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", GROWN)
-def test_a_larger_vocabulary_is_the_results_when_it_is_asked_for(case: str, tmp_path: Path) -> None:
+def test_the_result_has_the_larger_vocabulary_if_requested(case: str, tmp_path: Path) -> None:
     kind, fields = GROWN[case]
     base = save_base(tmp_path / "base", kind, torch.bfloat16)
     adapter = save_adapter(base, tmp_path / "tone", tokens=100, **fields)
@@ -166,7 +166,7 @@ def test_tied_ends_whose_same_rows_are_trained_are_merged_as_peft_does(tmp_path:
     assert not differing(dict(load(target).state_dict()), merged_by_peft(base, adapter))
 
 
-def test_a_larger_vocabulary_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_larger_vocabulary_is_refused_unless_requested(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", tokens=100, target_modules=["q_proj"])
 

@@ -60,7 +60,7 @@ def test_a_tensor_cut_short_is_never_merged(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["oft", "hra", "beft", "psoft"])
-def test_a_layer_without_tensors_is_told(tmp_path: Path, name: str) -> None:
+def test_a_layer_without_tensors_is_reported(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
 
     def forget(tensors: dict[str, Any]) -> None:

@@ -280,5 +280,5 @@ def test_xlora_is_told_of_the_layer_that_saving_lost_and_of_its_members(tmp_path
         "xlora",
     ],
 )
-def test_every_method_that_is_not_merged_says_why_and_what_to_do(name: str) -> None:
+def test_every_method_without_a_merge_has_a_reason_and_a_remedy(name: str) -> None:
     assert "serve it unmerged" in METHODS[name].unmergeable_hint

@@ -116,17 +116,17 @@ FAULTS = (
     AccessFault(
         "a negated condition is negated", CORE + "conditions.py",
         "(found in self.values) != self.is_negated", "(found in self.values)",
-        DOMAIN + "test_a_condition_holds_only_for_what_is_known",
+        DOMAIN + "test_a_condition_is_never_met_by_missing_evidence",
     ),
     AccessFault(
         "a condition about something unknown does not hold", CORE + "conditions.py",
         "return found is not None and", "return found is None or",
-        DOMAIN + "test_a_condition_holds_only_for_what_is_known",
+        DOMAIN + "test_a_condition_is_never_met_by_missing_evidence",
     ),
     AccessFault(
         "a grant ends at its time", CORE + "conditions.py",
         'return facts.now < limit if self.field == "before" else facts.now >= limit', "return True",
-        DOMAIN + "test_a_condition_holds_only_for_what_is_known",
+        DOMAIN + "test_a_condition_is_never_met_by_missing_evidence",
     ),
     AccessFault(
         "nobody grants in more than one namespace", CORE + "delegation.py",
@@ -146,13 +146,13 @@ FAULTS = (
     AccessFault(
         "a narrowed administrator is none", "registry/adaptry/core/identity.py",
         'and (limit is None or (limit.allows_somewhere("admin") and limit.includes_everything))', "",
-        DOMAIN + "test_an_administrator_with_a_narrowed_token_is_none",
+        DOMAIN + "test_a_narrowed_token_of_an_administrator_has_no_administrators_rights",
     ),
     AccessFault(
         "private adapters are read by those who may", "registry/adaptry/core/identity.py",
         "return any(matches(name.name, names) for names in self.readable_names(name.namespace))",
         "return True",
-        DOMAIN + "test_an_administrator_with_a_narrowed_token_is_none",
+        DOMAIN + "test_a_narrowed_token_of_an_administrator_has_no_administrators_rights",
     ),
     AccessFault(
         "what may not be read is absent", "registry/adaptry/core/identity.py",
@@ -264,7 +264,7 @@ FAULTS = (
     AccessFault(
         "only members use up a namespace's requests", "api/adaptry_api/request_limits.py",
         "< UNLIMITED and identity.readable_names(namespace):", "< UNLIMITED:",
-        REQUESTS + "test_a_namespaces_requests_are_those_of_its_members_so_that_nobody_else_can_use_them_up",
+        REQUESTS + "test_only_members_requests_count_towards_a_namespaces_limit",
     ),
     AccessFault(
         "processes learn of each other's requests", "api/adaptry_api/request_limits.py",
@@ -299,7 +299,7 @@ FAULTS = (
     AccessFault(
         "webhooks are sent what their owners may read", CATALOG + "webhook_deliveries.py",
         "        and one.is_visible_to(owner)\n", "",
-        WEBHOOKS + "test_a_receiver_gets_what_its_owner_may_read_when_it_is_sent",
+        WEBHOOKS + "test_a_webhook_sends_what_its_owner_may_read_at_delivery",
     ),
     AccessFault(
         "webhooks end with their owner's token", CATALOG + "webhooks.py",

@@ -234,7 +234,7 @@ def test_no_tag_lists_what_the_registry_keeps_itself(server: str, tmp_path: Path
         )
 
 
-def test_a_login_that_is_kept_is_used_and_one_that_is_not_is_asked_for(tmp_path: Path) -> None:
+def test_a_stored_login_is_used_and_a_missing_one_is_requested(tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"  # of `U*U`, the first test vector of crypt_blowfish
     passwords.write_text("ann:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n")
     with running(tmp_path, f"auth: {{htpasswd: {{realm: tests, path: {passwords}}}}}") as address:
@@ -250,7 +250,7 @@ def test_a_login_that_is_kept_is_used_and_one_that_is_not_is_asked_for(tmp_path:
         )
 
 
-def test_a_login_is_changed_for_a_token_where_the_registry_wants_one(server: str, tmp_path: Path) -> None:
+def test_a_login_is_exchanged_for_a_token_if_the_registry_requires_one(server: str, tmp_path: Path) -> None:
     with in_front(_WantsTokens, server) as address:
         place = OciReference.parse(f"oci://{address}/acme/kept:tokens")
         with pytest.raises(Unauthenticated, match="gave no token"):

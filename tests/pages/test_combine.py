@@ -94,7 +94,7 @@ def test_bad_input_is_explained(browser: Browser, query: str, says: str) -> None
     assert says in answer.body.decode().split("<main", 1)[1]
 
 
-def test_adapters_of_other_bases_are_said_to_be(browser: Browser) -> None:
+def test_adapters_of_other_bases_are_reported(browser: Browser) -> None:
     assert "different bases" in browser.get(f"{COMBINE}?ref={TONE}@4&ref={LEGAL}").body.decode()
 
 

@@ -44,7 +44,7 @@ def test_a_count_stops_at_its_limit_and_says_that_there_are_more(many: LocalRegi
     assert (part.examined, part.is_all) == (450, False)
 
 
-def test_a_count_that_takes_too_long_stops_with_what_it_read(many: LocalRegistry) -> None:
+def test_a_slow_count_stops_and_returns_its_partial_result(many: LocalRegistry) -> None:
     ticks = iter(range(0, 1_000, 4))
     part = count_facets(many.versions, "", lambda: float(next(ticks)))
     assert 0 < part.examined < 1_200

@@ -289,7 +289,7 @@ def test_a_confirmation_names_what_exists_and_nothing_else(team: Server) -> None
     assert f"Revoke the token {made['name']} of {made['principal']}?" in asked
 
 
-def test_a_confirmation_does_nothing_but_what_it_says(people: Server) -> None:
+def test_a_confirmation_performs_only_the_action_that_it_names(people: Server) -> None:
     browser = Browser(people)
     grant = "do=grant&permission=admin&resource=*&role=owner&id=1"
     asked = browser.get(f"{MEMBERS}?{grant}&confirm=remove&who=tom&kind=principal")

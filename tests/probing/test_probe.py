@@ -45,7 +45,7 @@ def probed(base: Path) -> Probed:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_engine_that_answers_as_trained_is_said_to(
+def test_an_engine_that_answers_as_trained_is_reported_so(
     probed: Probed, base: Path, tone: Path, kind: engines.Answer
 ) -> None:
     with engines.answering(kind, base, tone) as url:
@@ -95,7 +95,7 @@ def test_an_adapter_that_the_engine_does_not_know_is_not_found(
         assert (found.exit_code, "choose one: --model NUMBER" in found.stderr) == (3, True)
 
 
-def test_nobody_at_the_address_and_an_engine_that_cannot_be_asked_are_said(
+def test_an_unreachable_and_an_unsupported_engine_are_reported(
     probed: Probed, base: Path, tone: Path
 ) -> None:
     assert probed(engines.vllm, "http://127.0.0.1:9", tone).exit_code == 6

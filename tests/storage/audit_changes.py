@@ -17,13 +17,15 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.access import GrantRequest, InvitationRequest, MemberChange, TokenRequest
 from adaptry.registry.audit_log import AuditEntry, AuditFilter
+from adaptry.registry.base_info import BaseEdit
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.publishers import IssuerRequest, PublisherRequest
 from adaptry.registry.quotas import QuotaRequest
-from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.registry.webhooks import SecretRotation, WebhookRequest

@@ -101,7 +101,7 @@ def test_where_parts_go_straight_to_a_bucket_more_time_is_given(at: At) -> None:
     at(IDLE_DIRECT + timedelta(seconds=10), presigns=True).uploads.open(TONE, DIGEST, len(DATA))
 
 
-def test_another_namespaces_abandoned_uploads_are_none_of_ours(at: At) -> None:
+def test_abandoned_uploads_of_other_namespaces_are_kept(at: At) -> None:
     theirs = filled(at(), OTHER)
     filled(at())
     at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))

@@ -232,9 +232,7 @@ def test_a_restore_killed_half_way_leaves_the_registry_as_it_was(
             assert verify(restored.catalog, restored.blobs) == ()
 
 
-def test_a_registry_is_replaced_only_on_request_and_while_nobody_has_it_open(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_registry_is_replaced_only_on_request_and_while_closed(folder: Path, tmp_path: Path) -> None:
     with closing(filled(folder, tmp_path)) as registry:
         create(registry, tmp_path / "backups")
         with pytest.raises(Conflict, match="--replace"):

@@ -66,13 +66,13 @@ def later_write(flushing: BackgroundFlush) -> None:
 
 
 @pytest.mark.parametrize("then", [later_write, BackgroundFlush.wait], ids=["a later write", "settling"])
-def test_a_flush_that_failed_is_told_once(pipe: int, then: Callable[[BackgroundFlush], None]) -> None:
+def test_a_failed_flush_is_reported_once(pipe: int, then: Callable[[BackgroundFlush], None]) -> None:
     with BackgroundFlush(pipe) as flushing:
         flushing.add_written(64 << 20)
         with pytest.raises(OSError, match="Invalid argument"):
             then(flushing)
 
 
-def test_a_flush_that_failed_is_told_at_the_end(pipe: int) -> None:
+def test_a_failed_flush_is_reported_at_the_end(pipe: int) -> None:
     with pytest.raises(OSError, match="Invalid argument"), BackgroundFlush(pipe) as flushing:
         flushing.add_written(64 << 20)

@@ -165,7 +165,7 @@ def test_writers_of_one_process_all_get_their_turn(path: Path) -> None:
     catalog.close()
 
 
-def test_a_writer_of_the_same_process_that_waits_too_long_is_told(path: Path) -> None:
+def test_a_writer_that_waits_too_long_in_the_same_process_gets_an_error(path: Path) -> None:
     catalog = Catalog.open(path, busy_timeout=0.05)
     with (
         catalog.write(),

@@ -241,7 +241,9 @@ def test_a_reader_gets_what_may_be_read_in_the_order_of_the_listing(
             assert listed(identity, namespace, sort, reverse) == expected
 
 
-def test_a_reader_finds_what_may_be_read(catalogs: list[Catalog], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_finds_only_readable_adapters(
+    catalogs: list[Catalog], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(search, "SELECTIVE", 20)
     registry = LocalRegistry(RegistryContext(catalogs[0], MemoryBlobs()))
     public = {

@@ -100,7 +100,7 @@ def test_writers_that_wait_are_committed_together(writers: Writers) -> None:
     assert writers.commits == 1
 
 
-def test_a_writer_that_waits_for_nobody_is_committed_alone(writers: Writers) -> None:
+def test_a_single_writer_is_committed_alone(writers: Writers) -> None:
     writers.write(inserts(1))
     writers.write(inserts(2), is_durable=False)
     assert (writers.items, writers.commits) == ([1, 2], 2)
@@ -201,7 +201,7 @@ def test_when_the_database_itself_rolls_back_the_writers_before_hear_of_it(write
     assert writers.items == [3]
 
 
-def test_a_writer_that_waits_too_long_is_refused_and_delays_nobody(tmp_path: Path) -> None:
+def test_a_writer_that_waits_too_long_is_refused_and_delays_no_other(tmp_path: Path) -> None:
     writers = Writers(tmp_path / "items.sqlite")
     writers.group = GroupCommit(writers.engine, writers.engine, 0.01)
 

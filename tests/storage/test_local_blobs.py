@@ -75,7 +75,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
-def test_a_full_disk_says_so_and_leaves_what_was_there(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_existing_files_stay(small_disk: Path) -> None:
     blobs = LocalBlobs(small_disk)
     blobs.put(Digest.of(DATA), [DATA])
     large = [os.urandom(1 << 20)] * 6

@@ -222,7 +222,7 @@ def test_a_connection_that_the_server_ended_is_replaced(
         assert tx.connection().exec_driver_sql("SELECT name FROM namespaces").scalar() == "acme"
 
 
-def test_a_writer_that_loses_its_connection_changes_nothing_and_blocks_nobody(
+def test_a_writer_that_loses_its_connection_changes_and_blocks_nothing(
     postgres: PostgresServer, name: str, catalog: Catalog
 ) -> None:
     with pytest.raises(Unavailable, match=r"cannot (use|reach) the database"), catalog.write() as tx:

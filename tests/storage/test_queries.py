@@ -193,7 +193,7 @@ def test_a_forged_place_in_an_order_is_refused(kind: str, request: pytest.Fixtur
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_cursor_tells_a_reader_nothing_of_what_is_hidden(
+def test_a_cursor_reveals_nothing_about_hidden_adapters(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page that ends before anything was found goes on from a version that was not tested."""

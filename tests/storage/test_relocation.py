@@ -158,7 +158,7 @@ def test_a_move_that_was_cut_short_at_its_last_step_is_finished_by_another(
     registry.close()
 
 
-def test_files_that_are_gone_are_told(postgres: PostgresServer, folder: Path, secret: str) -> None:
+def test_missing_files_are_reported(postgres: PostgresServer, folder: Path, secret: str) -> None:
     registry = open_local(folder)
     weights = next(
         entry.sha256

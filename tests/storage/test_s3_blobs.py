@@ -108,21 +108,19 @@ def test_a_lease_that_was_left_behind_is_anyones_after_a_while(
     assert living.has(Digest.of(b"mine"))
 
 
-def test_a_bucket_that_is_not_there_is_said_to_be(place: S3Location) -> None:
+def test_a_missing_bucket_is_reported(place: S3Location) -> None:
     blobs = S3Blobs(replace(place, bucket="no-such-bucket"))
     with pytest.raises(Unavailable, match="there is no bucket no-such-bucket; create it"):
         blobs.require_room(1)
 
 
-def test_credentials_that_are_refused_are_said_to_be(
-    place: S3Location, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_credentials_are_reported(place: S3Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(Unavailable, match="refuses these credentials"):
         S3Blobs(place).require_room(1)
 
 
-def test_a_server_that_is_not_there_is_said_to_be(place: S3Location) -> None:
+def test_a_missing_server_is_reported(place: S3Location) -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         S3Blobs(replace(place, endpoint="http://127.0.0.1:9")).has(Digest.of(b""))
 
@@ -186,11 +184,11 @@ def test_a_server_is_examined_by_trying_it(place: S3Location) -> None:
         find_missing_capabilities(replace(place, bucket="no-such-bucket"))
 
 
-def test_a_server_that_has_all_is_said_to_lack_nothing(s3_place: str) -> None:
+def test_no_missing_features_are_reported_for_a_complete_server(s3_place: str) -> None:
     assert find_missing_capabilities(S3Location.parse(s3_place)) == ()
 
 
-def test_a_server_without_conditions_is_said_to_have_none(place: S3Location) -> None:
+def test_a_server_without_conditional_writes_is_reported(place: S3Location) -> None:
     where = urlsplit(place.endpoint or "")
     with run_proxy(HttpFaultProxy(where.hostname or "", where.port or 0)) as proxy:
         proxy.arm_http(

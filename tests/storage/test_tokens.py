@@ -46,7 +46,7 @@ def test_the_secret_is_stored_nowhere(tmp_path: Path) -> None:
     assert secret[8:40].encode() not in stored
 
 
-def test_a_mistyped_token_is_told_from_an_unknown_one(catalog: Catalog) -> None:
+def test_a_mistyped_token_and_an_unknown_one_get_different_errors(catalog: Catalog) -> None:
     secret = create_token(catalog, "ada", "writer", ["acme"])
     for broken in (
         secret[:-1],

@@ -189,7 +189,7 @@ def test_a_token_sees_the_same_rows_as_before(catalog: Catalog) -> None:
             assert scope.names == ()
 
 
-def test_every_token_is_still_listed_and_those_of_one_name_can_be_told_apart(catalog: Catalog) -> None:
+def test_every_token_is_listed_and_tokens_with_equal_names_are_distinguishable(catalog: Catalog) -> None:
     listed = list_tokens(catalog)
 
     assert [one.id for one in listed] == [one.id for one in OLD]

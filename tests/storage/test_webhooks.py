@@ -140,7 +140,7 @@ def test_a_redirect_is_not_followed(scene: Scene) -> None:
     assert "redirects" in str(one.error)
 
 
-def test_a_receiver_that_wants_no_more_is_sent_nothing_more(scene: Scene) -> None:
+def test_a_receiver_that_answers_gone_gets_no_further_messages(scene: Scene) -> None:
     with receiving(410) as receiver:
         made = scene.add(receiver.url)
         scene.happen()
@@ -155,7 +155,7 @@ def test_a_receiver_that_wants_no_more_is_sent_nothing_more(scene: Scene) -> Non
     assert {one.state for one in scene.log(made)} == {"failed"}
 
 
-def test_a_dead_receiver_is_tried_again_and_its_address_is_not_told(scene: Scene) -> None:
+def test_a_dead_receiver_is_retried_and_its_address_stays_secret(scene: Scene) -> None:
     with receiving() as receiver:
         url = receiver.url
     made = scene.add(url.replace("127.0.0.1", "localhost"))
@@ -246,7 +246,7 @@ def test_a_receiver_gets_what_was_asked_for_of_one_namespace(scene: Scene) -> No
     assert found == ["acme/tone", "acme/tone-2"]
 
 
-def test_a_receiver_gets_what_its_owner_may_read_when_it_is_sent(scene: Scene) -> None:
+def test_a_webhook_sends_what_its_owner_may_read_at_delivery(scene: Scene) -> None:
     catalog = scene.registry.catalog
     olga = tokens.identify(catalog, tokens.create_token(catalog, "olga", "owner", ("acme",)))
     with receiving(500) as receiver:

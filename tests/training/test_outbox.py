@@ -48,7 +48,7 @@ def test_what_is_refused_holds_nothing_up_and_is_kept(tmp_path: Path) -> None:
     shutil.rmtree(left.folder.parent)
 
 
-def test_a_fault_holds_nothing_up_and_is_said(tmp_path: Path) -> None:
+def test_a_fault_is_reported_and_blocks_nothing(tmp_path: Path) -> None:
     folder, done, said = tiny_lora(tmp_path / "lora"), [], []
 
     def broken(files: Path) -> None:

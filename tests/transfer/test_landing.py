@@ -114,7 +114,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_said_and_nothing_is_left_on_it(
+def test_a_full_disk_is_reported_and_no_file_is_left(
     registry: LocalRegistry, large: Path, small_disk: Path
 ) -> None:
     transfer.push(registry, open_dir(large), "acme/tone")

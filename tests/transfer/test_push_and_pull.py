@@ -102,7 +102,7 @@ def test_pulling_where_the_same_files_are_is_no_work(
     assert registry.adapters.get(AdapterName.parse("acme/tone")).downloads == 1
 
 
-def test_another_adapter_is_replaced_only_when_asked(
+def test_another_adapter_is_replaced_only_on_request(
     registry: LocalRegistry, folder: Path, tmp_path: Path
 ) -> None:
     transfer.push(registry, open_dir(folder), "acme/tone")

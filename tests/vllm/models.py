@@ -40,13 +40,21 @@ def model(folder: Path, *, hidden: int = HIDDEN, seed: int = 0, positions: int =
 
 def adapter(folder: Path, *, hidden: int = HIDDEN, seed: int = 1, rank: int = 4, **options: object) -> Path:
     """A LoRA that changes what its model says."""
-    return tiny_lora(folder, hidden=hidden, seed=seed, rank=rank, alpha=200 * rank, **options)  # type: ignore[arg-type]
+    return tiny_lora(
+        folder,
+        hidden=hidden,
+        seed=seed,
+        rank=rank,
+        alpha=200 * rank,
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def saved_by_peft(base: Path, folder: Path, **options: object) -> Path:
     """An untrained LoRA as PEFT saves it."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    config = LoraConfig(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **options)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **options}
+    config = LoraConfig(**fields)
     get_peft_model(model, config).save_pretrained(folder)
     return folder
 

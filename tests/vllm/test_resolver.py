@@ -137,7 +137,9 @@ def test_what_is_withdrawn_is_refused_with_the_reason_and_removed(
     folder = Path(vllm.names()[answer.model])
     ref = Ref.parse(f"{name}@1")
 
-    change_state(place.registry, ref, StateChange(state=state, reason="it leaks addresses"))  # type: ignore[arg-type]
+    change_state(
+        place.registry, ref, StateChange.model_validate({"state": state, "reason": "it leaks addresses"})
+    )
 
     until(lambda: vllm.complete(f"{name}@1", models.PROMPT).status == 403)
     assert "it leaks addresses" in vllm.complete(f"{name}@1", models.PROMPT).reason

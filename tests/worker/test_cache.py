@@ -275,7 +275,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_full_disk_is_said_and_costs_only_what_nobody_uses(
+def test_a_full_disk_is_reported_and_only_unused_entries_are_evicted(
     registry: LocalRegistry, small_disk: Path, publish: Publish, large: VersionInfo
 ) -> None:
     idle, used = publish(seed=1), publish(seed=2)
@@ -322,7 +322,7 @@ def test_what_was_recalled_is_gone_and_refused_until_it_is_readmitted(
     assert cache.acquire(registry, "acme/tone").path.is_dir()
 
 
-def test_a_recall_of_what_is_not_here_still_refuses_it(
+def test_a_recalled_version_that_is_not_cached_is_refused(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     version = publish()

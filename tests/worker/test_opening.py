@@ -29,7 +29,7 @@ def test_the_environment_says_where_the_cache_is_and_how_large(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "1e9"])
-def test_a_pause_that_is_none_is_refused(seconds: str) -> None:
+def test_a_malformed_pause_is_refused(seconds: str) -> None:
     with pytest.raises(Invalid, match="ADAPTRY_WATCH_SECONDS"):
         WorkerSettings.from_env({"ADAPTRY_WATCH_SECONDS": seconds})
 
@@ -60,7 +60,7 @@ def test_without_a_registry_or_leave_to_load_the_plugin_does_nothing(environ: di
     assert run.stdout == "False\n"
 
 
-def test_behind_the_rust_front_end_the_plugin_says_that_it_is_not_asked(
+def test_the_plugin_reports_that_the_rust_front_end_bypasses_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ADAPTRY_URL", "http://127.0.0.1:1")

@@ -78,7 +78,7 @@ def test_what_is_no_ref_is_left_to_others_and_costs_no_call(bench: Bench, name: 
     assert bench.registry.asked == 0
 
 
-def test_an_unknown_name_is_asked_about_once_in_a_while(bench: Bench, publish: Publish) -> None:
+def test_an_unknown_name_is_looked_up_only_periodically(bench: Bench, publish: Publish) -> None:
     async def test() -> None:
         for _ in range(20):
             assert await bench.ask("acme/tone") is None
@@ -87,7 +87,7 @@ def test_an_unknown_name_is_asked_about_once_in_a_while(bench: Bench, publish: P
     asyncio.run(test())
 
 
-def test_many_unknown_names_at_once_are_told_to_come_later(
+def test_many_unknown_names_at_once_are_asked_to_retry_later(
     registry: LocalRegistry, base: Path, cache: Cache
 ) -> None:
     bench = Bench(Flapping(registry.context), base, cache, clock=lambda: 0.0)
@@ -296,7 +296,7 @@ def test_a_base_that_is_only_declared_is_no_base(
         asyncio.run(unsure.ask("acme/tone"))
 
 
-def test_an_engine_whose_base_cannot_be_read_asks_to_be_told(
+def test_the_base_must_be_passed_if_the_engine_does_not_report_it(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
@@ -306,7 +306,7 @@ def test_an_engine_whose_base_cannot_be_read_asks_to_be_told(
         asyncio.run(blind.ask("acme/tone"))
 
 
-def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
+def test_a_full_cache_evicts_unused_entries(
     registry: LocalRegistry, base: Path, publish: Publish, tmp_path: Path
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)

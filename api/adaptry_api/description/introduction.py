@@ -31,7 +31,7 @@ TAGS = {
     "rollouts": "Moving an alias step by step, on a few workers first.",
     "commits": "Commits, branches and tags: an adapter's history, as clients of the Hub see it.",
     "bases": "Base models, identified by content.",
-    "quotas": "What namespaces and principals may store, and how many requests they may send.",
+    "quotas": "Limits on storage and requests of namespaces and principals.",
     "publishers": "CI jobs that push without a stored token, and the issuers of their ID tokens.",
     "sign-in": "Users and groups of an identity provider, and tokens for CI jobs, as OAuth defines them.",
     "events": "Changes in the registry, as they happen.",

@@ -14,8 +14,9 @@ from adaptry.core.errors import InvalidRef, NotFound
 from adaptry.core.lifecycle import may_read_files
 from adaptry.core.manifest import EMPTY, FileEntry
 from adaptry.core.refs import AdapterName, Number, Ref
+from adaptry.registry.commit_info import CommitInfo
 from adaptry.registry.commits import Commits
-from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
+from adaptry.registry.records import AdapterInfo, VersionInfo
 from adaptry.registry.state_warnings import state_warning, withdrawn_error
 from adaptry_api.hub.base_claim import is_base_name
 from adaptry_api.hub.card import Card
@@ -36,7 +37,7 @@ _FURTHEST = 1000
 
 
 class AdapterRepository(Repository):
-    """`info` as it was when the repository was looked up."""
+    """`info` is the state at lookup."""
 
     def __init__(self, reader: HubReader, info: AdapterInfo) -> None:
         self.id = str(info.name)

@@ -4,7 +4,7 @@ process.
 Clients announce a large upload in batches, and older ones commit all of it at once: only the announcements
 together show that it is too large, or that a batch without a file to keep is one of many. One client,
 `upload_large_folder` of `huggingface_hub` before 2.0, repeats a refused announcement endlessly, whatever the
-status; it stops only when the answer tells it to ignore the files.
+status; it stops only when the response marks the files as ignored.
 """
 
 from __future__ import annotations

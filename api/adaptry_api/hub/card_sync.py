@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.adapters import Adapters
+from adaptry.registry.commit_info import CommitResult
 from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, CommitResult
+from adaptry.registry.records import AdapterEdit
 from adaptry_api.hub.card import README, Card
 from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.snapshots import card_of

@@ -19,7 +19,7 @@ from adaptry.core.errors import Invalid, TooLarge
 from adaptry.core.manifest import MAX_TREE
 
 MAX_INLINE = 4 << 20
-"""Maximum size in bytes of a file inside a line: larger than any file that clients are told to send that way.
+"""Maximum size in bytes of a file inside a line: larger than any file that clients are asked to send inline.
 """
 MAX_BODY = 256 << 20
 MAX_OPERATIONS = MAX_TREE

@@ -12,10 +12,10 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, FileMissing, Invalid, PermissionDenied, RevisionNotFound, Withdrawn
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
+from adaptry.registry.commit_info import CommitInfo, CommitNote, CommitResult
 from adaptry.registry.commits import Commits
 from adaptry.registry.interface import Registry
 from adaptry.registry.manifest_inheritance import adapter_files, inherit_manifest, is_same_adapter
-from adaptry.registry.records import CommitInfo, CommitNote, CommitResult
 from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.base_claim import CLAIM_FILES, claimed_base

@@ -77,7 +77,7 @@ def _file_of(snapshot: Snapshot, path: str) -> tuple[Snapshot, RepositoryFile, t
 async def _lookup(
     request: Request, identity: Caller, find: FindRepository, id: RepositoryId
 ) -> SnapshotLookup:
-    # Where a read may wait for another machine, so may looking for a commit.
+    # If reads may wait for another machine, searching for a commit may wait too.
     is_kept = app_state_of(request).quick_reads.is_available
     kept = cast(AnswerCache[Snapshot], request.app.state.hub_snapshots) if is_kept else None
     return SnapshotLookup(find, id, identity, kept)

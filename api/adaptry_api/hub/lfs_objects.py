@@ -55,7 +55,7 @@ async def put(
             NO_RETRIES,
         )
         for _ in body:
-            pass  # the file is stored already; read the rest, since a client reads no answer while it sends
+            pass  # read the rest: a client reads no response while it sends
 
     async with app_state_of(request).uploads.slot((grant.name.namespace,)) as threads:
         await stream_body(request, take, threads, kind=None)

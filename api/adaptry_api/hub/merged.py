@@ -17,7 +17,8 @@ from adaptry.compute.sidecar_client.inputs import MergedFile, ModelDescription, 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import RevisionNotFound
 from adaptry.core.refs import MERGED, Number, Ref
-from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
+from adaptry.registry.commit_info import CommitInfo
+from adaptry.registry.records import AdapterInfo, VersionInfo
 from adaptry.registry.state_warnings import require_usable
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import adapter_even_empty, has_commit, state_warnings
@@ -28,7 +29,7 @@ _OWN_ID = re.compile(r"([0-9a-f]{24})([0-9a-f]{16})")
 
 
 class MergedRepository(Repository):
-    """The merged models of an adapter; `info` as it was when the repository was looked up."""
+    """The merged models of an adapter; `info` is the state at lookup."""
 
     def __init__(self, reader: HubReader, id: str, info: AdapterInfo) -> None:
         self.id = id

@@ -1,4 +1,4 @@
-"""`POST …/preupload/{revision}`: tells the client how to send each file, or to leave it out."""
+"""`POST …/preupload/{revision}`: instructs the client how to send each file, or to leave it out."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
     status = 503 if isinstance(error, Busy) else errors.status_of(error)
     return _answer(
         400 if status in (415, 422) else status, text, headers
-    )  # the status whose text clients show best
+    )  # clients show the text of this status best
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:

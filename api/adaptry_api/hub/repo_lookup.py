@@ -37,7 +37,7 @@ class Repository(ABC):
 
 @dataclass(frozen=True, slots=True)
 class HubReader:
-    """The caller and everything that reading a repository for them needs.
+    """The caller, and the data needed to read a repository for it.
 
     `upstream` is the Hub behind this server, if there is one. `name_in_other_case` gives the name of a
     repository of this server that differs from the requested one only by case, or None.

@@ -56,7 +56,7 @@ Namespace = Annotated[str, Depends(_namespace)]
 
 
 def created(request: Request, name: str) -> Response:
-    """The answer to a client that creates such a data set: it is there already."""
+    """The response to a client that creates such a data set: it already exists."""
     return JSONResponse({"url": f"{origin(request)}/datasets/{name}", "name": name, "id": name})
 
 
@@ -84,8 +84,8 @@ def paths_info(registry: CallersRegistry, namespace: Namespace, body: dict[str, 
 
 
 def preupload(registry: CallersRegistry, namespace: Namespace, body: PreuploadRequest) -> Response:
-    """Files of results are sent inside the commit; all others are left out, and so is what was posted
-    before.
+    """Results files are sent inside the commit. All other files, and files that were posted before, are left
+    out.
     """
     there = {file.path: file.oid for file in _snapshot(registry, namespace).files}
     refused = {file.path: why for file in body.files if (why := _refusal(file.path, file.size))}
@@ -106,7 +106,7 @@ def preupload(registry: CallersRegistry, namespace: Namespace, body: PreuploadRe
 async def commit(
     request: Request, namespace: Namespace, registry: CallersRegistry, create_pr: Annotated[str, Query()] = ""
 ) -> Response:
-    """Posts the files. The warnings say which of them are kept apart, and why."""
+    """Posts the files. Warnings list those that are kept apart, with the reason."""
     size = content_length(request, MAX_BODY)
 
     def take(pieces: Iterator[bytes]) -> list[PostedFile]:
@@ -160,7 +160,7 @@ for _name in INBOXES:
 
 
 def _snapshot(registry: Registry, namespace: str) -> Snapshot:
-    """What the caller posted, as files of a repository."""
+    """The caller's posted files, as files of a repository."""
     # Of several files at a path, the newest.
     posted = {_listed(file.path): file for file in reversed(registry.inbox.posted(namespace))}
     text = "\n".join(f"{path} {file.file}" for path, file in sorted(posted.items()))
@@ -179,8 +179,8 @@ def _snapshot(registry: Registry, namespace: str) -> Snapshot:
 
 
 def _listed(path: str) -> str:
-    """The path in listings. lm-eval makes a URL of it, in which `datasets` finds no file if it has to be
-    quoted.
+    """The path in listings. lm-eval creates a URL from it, and `datasets` does not find the file if the URL
+    needs quoting.
     """
     return re.sub(r"[^A-Za-z0-9._/-]", "_", path)
 

@@ -39,8 +39,8 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
         is_begun = False
     if not is_begun and _is_base(registry.bases, name):
         raise Conflict(
-            f"{name} is a base; only `adaptry base add` changes it. Push the adapter under a name of its own,"
-            f" such as {name}-lora"
+            f"{name} is a base; only `adaptry base add` changes it. Push the adapter under another name, "
+            f"such as {name}-lora"
         )
     require(identity, "push", name, Facts(now=datetime.now(UTC)))
 

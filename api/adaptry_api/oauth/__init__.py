@@ -1,1 +1,1 @@
-"""OAuth 2 and OpenID Connect: ID tokens of other providers, and what they are exchanged for."""
+"""OAuth 2 and OpenID Connect: ID tokens of other providers, and the tokens issued in exchange."""

@@ -44,7 +44,7 @@ class DeviceAuthorization(BaseModel):
     openapi_extra=body_description({"client_id": True}),
 )
 async def begin_device_sign_in(request: Request) -> Response:
-    """Begin to sign in a program without a browser of its own (RFC 8628).
+    """Begin the sign-in of a program that has no browser (RFC 8628).
 
     Takes `client_id`, any name of at most 200 characters, as a form or as JSON. The user opens
     `verification_uri`, signs in, and types `user_code`; meanwhile the program asks `POST /oauth/token` with

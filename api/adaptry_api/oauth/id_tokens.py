@@ -1,8 +1,8 @@
-"""ID tokens: which provider one claims to be from, and whether it is, for us, and valid now.
+"""ID tokens: reads the provider that a token names, and verifies the token for this server.
 
 The order matters: the claim `iss` is read without trust, only to choose the provider; then the signature is
-verified with the keys of that provider alone, and then the claims. Two algorithms are accepted, whatever a
-token or a provider proposes.
+verified with the keys of that provider alone, and then the claims. Only two algorithms are accepted,
+regardless of the token's header and the provider's metadata.
 
 Sources: OpenID Connect Core 1.0 §3.1.3.7; RFC 8725 (JWT best current practices).
 """
@@ -33,7 +33,7 @@ _TIMES = ("exp", "iat", "nbf")
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedToken:
-    """The text of a token, and its contents before anybody has verified them. (`Any`: JSON.)"""
+    """The text of a token, and its unverified contents. (`Any`: JSON.)"""
 
     text: str
     algorithm: str
@@ -42,7 +42,7 @@ class UnverifiedToken:
 
 
 def read_unverified(text: str) -> UnverifiedToken:
-    """Raises `Invalid` for what is no signed token of one of the accepted algorithms."""
+    """Raises `Invalid` unless it is a signed token with one of the accepted algorithms."""
     parts = text.split(".")
     if len(text) > LONGEST or len(parts) != 3:
         raise Invalid("not an ID token: a signed JWT in its compact form is needed")
@@ -56,7 +56,7 @@ def read_unverified(text: str) -> UnverifiedToken:
 
 
 def verify(token: UnverifiedToken, keys: KeySet, audience: str, now: float | None = None) -> dict[str, Any]:
-    """The claims of a token, which is for `audience` alone, and not expired. (`Any`: JSON.)
+    """Verifies that the token is for `audience` only and not expired, and returns its claims. (`Any`: JSON.)
 
     Raises `Invalid`, with the reason.
     """
@@ -72,7 +72,7 @@ def verify(token: UnverifiedToken, keys: KeySet, audience: str, now: float | Non
         raise Invalid("the ID token names two issuers")
     if claims.get("aud") not in (audience, [audience]):
         raise Invalid(
-            f"the ID token is for {str(claims.get('aud'))[:200]!a}, and must be for {audience!a} alone"
+            f"the ID token is for {str(claims.get('aud'))[:200]!a}, but it must be for {audience!a} only"
         )
     _check_times(claims, now)
     return claims

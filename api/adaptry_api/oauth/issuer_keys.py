@@ -1,8 +1,8 @@
 """The public keys of providers, fetched by OpenID Connect Discovery and kept for a while.
 
-A provider changes its keys without notice: a token whose key is unknown causes another fetch, of which there
-are only a few a minute, because anybody can send a token with an invented key id. While a provider is away,
-its last keys are used for an hour.
+A provider changes its keys without notice: a token with an unknown key causes another fetch. Only a few
+fetches per minute are allowed, because anyone can send a token with an invented key id. If a provider does
+not respond, its last keys are used for an hour.
 
 Sources: OpenID Connect Discovery 1.0 §4; RFC 7517 (JWK).
 """
@@ -31,13 +31,13 @@ _WINDOW, _MOST = 60.0, 6
 _LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=5_000)
 _MIN_RSA_BITS = 2048
 _SLOW, _PAUSE = 1.0, 15.0
-"""Seconds: after a fetch that took so long and failed, callers are answered at once for a while, instead of
-waiting one after the other."""
+"""If a fetch failed after this many seconds, further callers fail immediately for a while, instead of waiting
+one after another."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderMetadata:
-    """What a provider says of itself. (`Any`: JSON.)"""
+    """The metadata of a provider. (`Any`: JSON.)"""
 
     issuer: str
     document: dict[str, Any]
@@ -72,7 +72,7 @@ class IssuerKeys:
         self._lock = threading.Lock()
 
     def keys_of(self, issuer: str, key_id: str | None) -> KeySet:
-        """The keys of a provider that is trusted; fetched again if none has the id.
+        """The keys of a trusted provider; fetched again if none has the id.
 
         Raises `Unavailable` if they cannot be fetched, and none of the last hour are known.
         """

@@ -20,7 +20,7 @@ _RECORDED = (
     *("sub", "repository", "workflow_ref", "run_id", "sha", "event_name", "actor", "environment", "ref"),
     *("project_path", "pipeline_id", "job_id", "user_login", "pipeline_source"),
 )
-"""Claims that go into the audit log: which job of which commit, and who caused it."""
+"""Claims that are recorded in the audit log: the job, its commit, and the user who triggered it."""
 
 
 def exchange_token(state: AppState, parameters: Mapping[str, str]) -> CreatedToken:
@@ -58,5 +58,5 @@ def _resource(text: str) -> AdapterName:
         return AdapterName.parse(text)
     except AdaptryError as error:
         raise OAuthError(
-            "invalid_target", f"the resource is an adapter's name, such as acme/tone, not {text[:100]!a}"
+            "invalid_target", f"the resource must be an adapter's name, such as acme/tone, not {text[:100]!a}"
         ) from error

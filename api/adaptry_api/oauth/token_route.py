@@ -39,7 +39,7 @@ _WAITING: Mapping[device_sign_ins.Waiting, str] = {
 
 
 class OAuthToken(BaseModel):
-    """A new token; `expires_in` are seconds. A program gets its next one with `refresh_token`."""
+    """A new token; `expires_in` are seconds. A program gets the next one with `refresh_token`."""
 
     access_token: str
     issued_token_type: str | None = None
@@ -103,7 +103,8 @@ async def request_token(request: Request) -> Response:
 
 
 async def _device_token(state: AppState, parameters: Mapping[str, str]) -> Response:
-    """The token of a program whose user approved it. Raises `OAuthError` with what it is to do until then."""
+    """The token of a program that its user has approved. Raises `OAuthError`, such as
+    `authorization_pending`, before that."""
     found = await to_thread.run_sync(device_sign_ins.poll, state.catalog, required(parameters, "device_code"))
     if isinstance(found, str):
         raise OAuthError(found, _WAITING[found])

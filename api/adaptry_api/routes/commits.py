@@ -10,8 +10,9 @@ from pydantic import Base64Bytes, BaseModel, Field
 from adaptry.core.hub_revision import GRAMMAR
 from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
+from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
 from adaptry.registry.commits import MAIN
-from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
+from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name

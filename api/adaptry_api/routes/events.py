@@ -45,7 +45,7 @@ async def list_events(
             json_schema_extra={"maximum": protocol.MAX_WAIT},
         ),
     ] = 0.0,
-    about: Annotated[list[str], Query(description="Globs of adapters' names, as in acme/*.")] = [],  # noqa: B006
+    about: Annotated[list[str], Query(description="Globs of adapter names (acme/*).")] = [],  # noqa: B006
     last_event_id: Annotated[
         str | None, Header(description="Sent instead of `after` by a client that reconnects to a stream.")
     ] = None,

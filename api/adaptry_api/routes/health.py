@@ -1,4 +1,4 @@
-"""Health and metrics, for monitoring. Tenants' names are only shown to callers who may read everything."""
+"""Health and metrics, for monitoring. Names of tenants are shown only to callers who may read everything."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def get_server_metrics(request: Request) -> str:
     """Get the server's metrics, in Prometheus' text format.
 
     A caller whose token may read everything (viewer on `*`) also gets the registry's: aliases, loaded
-    adapters, open recalls, rollouts, and what namespaces and principals store.
+    adapters, open recalls, rollouts, and the storage of namespaces and principals.
     """
     of_server = cast(RequestMetrics, request.app.state.counts).render
     if "authorization" not in request.headers or not (await identify(request)).reads_everything:

@@ -1,4 +1,4 @@
-"""Posted results: attached to the version that they state, or kept apart until somebody attaches them."""
+"""Posted results: attached to the version that they state, or kept apart until they are attached."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ async def authorize_request(
     registry: GatewaysRegistry,
     path: Annotated[str, Path(max_length=2048, description="The path of the request; it is not used.")],
 ) -> Response:
-    """Decide about a request that Envoy holds back (`ext_authz` over HTTP).
+    """Decide on a request for Envoy (`ext_authz` over HTTP).
 
     Envoy sends the request's `Authorization` and body (`with_request_body`), and adds the gateway's own token
     in `Adaptry-Gateway-Token`. The model is the body's `model`, and nothing else in the request is used. 200

@@ -89,7 +89,7 @@ def evaluate_policy(
 ) -> PromotionDecision:
     """Evaluate the conditions of a move, without making it.
 
-    The response has each condition with its reason, and everything that it was decided from.
+    The response has each condition with its reason, and all facts behind the decision.
     """
     return registry.policies.evaluate(name, alias, body.to, condition=body.condition, policy=body.policy)
 

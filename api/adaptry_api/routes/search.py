@@ -31,9 +31,9 @@ def search_versions(
 ) -> Page[VersionInfo]:
     """Search versions.
 
-    Without `q`, the result is all versions that the caller may read. Conditions beside each other must all
-    hold, such as `base:meta-llama/Llama-3.1-8B rank<=16 metric.accuracy>0.8`; `OR`, parentheses and `-`
-    combine them, such as `(alias:prod OR alias:canary) -tag:draft`.
+    Without `q`, the result is all versions that the caller may read. Adjacent conditions must all hold, such
+    as `base:meta-llama/Llama-3.1-8B rank<=16 metric.accuracy>0.8`; `OR`, parentheses and `-` combine them,
+    such as `(alias:prod OR alias:canary) -tag:draft`.
 
     A request reads a limited number of rows. Where few versions match, a page has fewer than `limit` items,
     maybe none, and still a `next`: continue until there is none.

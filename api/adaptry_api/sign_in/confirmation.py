@@ -1,6 +1,7 @@
-"""Asks the identity provider again about users with sessions or tokens, so that those who left lose them.
+"""Confirms users with sessions or tokens at the identity provider, so that former users lose access.
 
-While the provider is away, nothing is renewed, and what is not confirmed for an hour is refused until it is.
+If the provider does not respond, nothing is renewed. A sign-in that has not been confirmed for an hour is
+refused until it is confirmed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ LOG = logging.getLogger("adaptry.api")
 
 
 def confirm_users(catalog: Catalog, provider: OpenIdProvider) -> int:
-    """Asks about every user who was not confirmed for a while; returns how many sign-ins ended."""
+    """Confirms every user whose confirmation is due. Returns the number of ended sign-ins."""
     ended = 0
     while (user := sign_ins.claim_due(catalog)) is not None:
         try:

@@ -30,8 +30,8 @@ Claims = Mapping[str, Any]
 
 
 class Unconfirmed(Unavailable):
-    """Whether the provider knows a user could not be found out; `refresh_token` (sealed) is for the next try,
-    if the provider replaced the old one.
+    """The user could be neither confirmed nor rejected. `refresh_token` (sealed) is for the next try, if the
+    provider replaced the old one.
     """
 
     def __init__(self, message: str, refresh_token: str | None = None) -> None:
@@ -40,7 +40,7 @@ class Unconfirmed(Unavailable):
 
 
 class OpenIdProvider:
-    """Exchanges codes and refresh tokens for users. `sealing_key` (32 bytes) seals what is stored of them.
+    """Exchanges codes and refresh tokens for users. `sealing_key` (32 bytes) encrypts stored refresh tokens.
 
     All methods raise `Unavailable` if the provider does not answer.
     """
@@ -60,7 +60,7 @@ class OpenIdProvider:
         return self._settings.issuer
 
     def authorization_url(self, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
-        """Where a browser goes to sign in."""
+        """The URL at which a browser signs in."""
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
         query = {
             "response_type": "code",
@@ -92,10 +92,10 @@ class OpenIdProvider:
         return self._user(claims, answer, None)
 
     def user_of_refresh(self, sealed: str, subject: str) -> ConfirmedUser:
-        """The user as the provider knows them now.
+        """The user's current data at the provider.
 
-        Raises `Unauthenticated` if it no longer confirms the user, and `Unconfirmed` or `Unavailable` if that
-        could not be found out.
+        Raises `Unauthenticated` if the provider no longer confirms the user, and `Unconfirmed` or
+        `Unavailable` if it gave no answer.
         """
         try:
             refresh_token = self._fernet().decrypt(sealed.encode()).decode()

@@ -14,7 +14,7 @@ from adaptry_cli.demo.tasks import Example
 if TYPE_CHECKING:
     from torch import Tensor
 
-Model = Any  # a transformers or PEFT model: no type of theirs says what may be called
+Model = Any  # a transformers or PEFT model; neither has a type for the called methods
 Tokenizer = Any  # transformers' tokenizers are untyped
 
 

@@ -28,14 +28,14 @@ def compare_with_peft(
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        # transformers does not annotate `eval`.
-        ours = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", local_files_only=True).eval()  # type: ignore[no-untyped-call]
+        ours = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", local_files_only=True)
+        ours.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
         plain = AutoModelForCausalLM.from_pretrained(base, dtype="auto", local_files_only=True)
         theirs = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().eval()
-        wanted = theirs.state_dict()
+        expected = theirs.state_dict()
         different = weights = 0
         for name, weight in ours.named_parameters():  # a tied head once
-            different += int((weight != wanted[name]).sum())
+            different += int((weight != expected[name]).sum())
             weights += weight.numel()
         largest = 0.0
         with torch.inference_mode():

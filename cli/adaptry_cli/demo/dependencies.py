@@ -1,6 +1,6 @@
-"""What the libraries say on the way, and we do not pass on: their progress bars, notices and warnings.
+"""Hides progress bars, notices and warnings of the libraries that the demo uses.
 
-Also the one place that says what to install where they are missing, and that nothing may be fetched.
+It also disables downloads, and reports missing packages with the command that installs them.
 """
 
 from __future__ import annotations

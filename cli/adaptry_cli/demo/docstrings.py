@@ -25,14 +25,14 @@ class DocstringEntry:
 
 
 def module_docstrings() -> Iterator[tuple[str, DocstringEntry]]:
-    """What the library's single-file modules document, each with its module's name."""
+    """The docstrings of the library's single-file modules, each with its module's name."""
     for path in sorted(_root().glob("*.py")):
         for item in _documented(path):
             yield path.stem, item
 
 
 def package_docstrings(name: str) -> Iterator[DocstringEntry]:
-    """What one package (or the single-file module of that name) documents, its tests left out."""
+    """The docstrings of a package (or the single-file module of that name), without its tests."""
     module = _root() / f"{name}.py"
     for path in [module] if module.exists() else sorted((_root() / name).rglob("*.py")):
         if not {"test", "tests"} & set(path.parts):

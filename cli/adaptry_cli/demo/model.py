@@ -90,7 +90,7 @@ def _open_gguf(path: Path) -> Any:
     return PlainReader(path)
 
 
-def _config(reader: Any) -> Any:  # gguf and transformers type neither
+def _config(reader: Any) -> Any:  # neither gguf nor transformers has types for them
     from transformers import LlamaConfig
 
     def read(key: str) -> Any:

@@ -1,6 +1,6 @@
-"""What the demo prints: headings, sentences, commands as a user would type them, progress.
+"""The demo's output: headings, sentences, commands as a user would type them, progress.
 
-On a terminal there are colours and bars; a pipe or a log gets plain lines, ten for a long piece of work.
+A terminal gets colours and bars; a pipe or a log gets plain lines, ten for each long task.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from adaptry.core.progress import Progress as Told
+from adaptry.core.progress import Progress as ReportProgress
 
 
 class Narrator:
@@ -42,7 +42,7 @@ class Narrator:
         self._console.print(f"\n$ {text}", style="cyan", markup=False, soft_wrap=True)
 
     def output(self, text: str) -> None:
-        """A command's output, as it is."""
+        """Prints a command's output unchanged."""
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -56,7 +56,7 @@ class Narrator:
         self._console.print(Panel("\n".join(lines), title="What you saw", expand=False))
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator[Told]:
+    def progress(self) -> Iterator[ReportProgress]:
         """A bar on a terminal, a line for each tenth elsewhere, while the block runs."""
         if not self._console.is_terminal:
             yield self._lines()
@@ -69,18 +69,17 @@ class Narrator:
             console=self._console,
             transient=True,
         ) as shown:
-            bars: dict[str, int] = {}
+            bars: dict[str, TaskID] = {}
 
             def move(text: str, done: int, total: int) -> None:
                 kind = _kind(text)
                 if kind not in bars:
-                    bars[kind] = int(shown.add_task(text, total=total))
-                # A bar's kind is an int by another name.
-                shown.update(bars[kind], description=text, completed=done, total=total)  # type: ignore[arg-type]
+                    bars[kind] = shown.add_task(text, total=total)
+                shown.update(bars[kind], description=text, completed=done, total=total)
 
             yield move
 
-    def _lines(self) -> Told:
+    def _lines(self) -> ReportProgress:
         shown: dict[str, int] = {}
 
         def move(text: str, done: int, total: int) -> None:

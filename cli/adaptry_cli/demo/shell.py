@@ -1,4 +1,4 @@
-"""The demo's commands: the real `adaptry`, in processes of their own, shown as they would be typed."""
+"""The demo's commands: the real `adaptry` in separate processes, shown as a user would type them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Shell:
         try:
             url = process.stdout.readline().strip()
             if not url:
-                raise Unavailable(f"the server did not start; its words are in {log}")
+                raise Unavailable(f"the server did not start; its output is in {log}")
             self._narrator.say(url)
             yield url, (data / "admin-token").read_text().strip()
         finally:

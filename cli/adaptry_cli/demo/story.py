@@ -56,7 +56,7 @@ def demo(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """The folder, what prints, what runs commands, and the two tasks."""
+    """The folder, the narrator, the shell, and the two tasks."""
 
     folder: Path
     narrator: Narrator
@@ -254,6 +254,6 @@ def _metrics(trained: _Adapters) -> list[str]:
 
 
 def _same_files(pushed: Path, pulled: Path) -> bool:
-    """Whether what came back is, byte for byte, what went in."""
+    """Whether the pulled files equal the pushed ones, byte for byte."""
     names = ("adapter_config.json", "adapter_model.safetensors")
     return all((pushed / name).read_bytes() == (pulled / name).read_bytes() for name in names)

@@ -20,8 +20,8 @@ from adaptry_cli.demo import docstrings
 
 Metric = Literal["accuracy", "perplexity"]
 
-# In every Python from 3.11 on, with at least 150 docstrings each; the answer starts with another
-# token for each, so one look at the next token tells them apart.
+# In every Python from 3.11 on, with at least 150 docstrings each; the answer starts with another token for
+# each, so the next token alone distinguishes them.
 _PACKAGES = {
     "asyncio": "asyncio",
     "email": "email",
@@ -36,7 +36,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and what a perfect model goes on to say (with its leading space)."""
+    """A prompt and its correct continuation (with a leading space)."""
 
     prompt: str
     completion: str
@@ -59,7 +59,7 @@ class DemoTask:
 
 
 def package(per_class: int = 120, held_out: int = 8) -> DemoTask:
-    """Eight classes, as many examples of each; a text that two packages share is in neither."""
+    """Eight classes with equally many examples; a text that two packages share is left out."""
     texts = {label: _texts(source) for source, label in _PACKAGES.items()}
     owners = Counter(text for of_label in texts.values() for text in of_label)
     train: list[Example] = []
@@ -98,7 +98,8 @@ def summary(examples: int = 1000, held_out: int = 60) -> DemoTask:
 
 
 def _texts(package: str) -> set[str]:
-    """The beginnings (24 words at most) of a package's docstrings; fewer than 5 words say too little."""
+    """The beginnings (at most 24 words) of a package's docstrings; texts of fewer than 5 words are left
+    out."""
     beginnings = (item.paragraph.split()[:24] for item in docstrings.package_docstrings(package))
     return {" ".join(words) for words in beginnings if len(words) >= 5}
 

@@ -32,7 +32,7 @@ class LoraTraining:
     seed: int = 0
 
 
-# What the demo trains: two shapes of LoRA, and a second version of the first that was given more time.
+# The adapters of the demo: two shapes of LoRA, and a second version of the first that is trained for longer.
 PACKAGE_FIRST = LoraTraining(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=12)
 PACKAGE_SECOND = LoraTraining(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=28, seed=1)
 SUMMARY = LoraTraining(rank=16, alpha=24, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=12)
@@ -40,7 +40,7 @@ SUMMARY = LoraTraining(rank=16, alpha=24, targets=("q_proj", "k_proj", "v_proj",
 
 @dataclass(frozen=True, slots=True)
 class DemoAdapter:
-    """What came of it: the adapter's folder, and the task's metric without and with the adapter."""
+    """A trained adapter: its folder, and the task's metric without and with it."""
 
     folder: Path
     base_metric: float
@@ -57,8 +57,8 @@ def train(
     progress: Progress,
     base_metric: float | None = None,
 ) -> DemoAdapter:
-    """Trains an adapter, writes its folder, and evaluates it; also the base if `base_metric` is None.
-    `label` is what progress calls the adapter.
+    """Trains an adapter, writes its folder, and evaluates it; also the base if `base_metric` is None. `label`
+    is the adapter's name in progress messages.
     """
     began = time.monotonic()
     model, tokenizer = load(model_dir)
@@ -79,7 +79,7 @@ def train(
 def _with_lora(model: Model, tuning: LoraTraining) -> Model:
     from peft import LoraConfig, get_peft_model
 
-    model.name_or_path = BASE  # what PEFT writes into the config: a name, not a folder of this machine
+    model.name_or_path = BASE  # PEFT writes this into the config: a name, and not a folder of this machine
     config = LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,
@@ -123,7 +123,7 @@ def _batches(
 
 
 def _alike(examples: Sequence[Example]) -> Iterator[list[Example]]:
-    """Batches whose examples are about as long as each other: less padding, a third less time."""
+    """Batches of examples with similar lengths: this needs less padding and a third less time."""
     pool = 8 * _BATCH
     for start in range(0, len(examples), pool):
         by_length = sorted(examples[start : start + pool], key=lambda one: len(one.prompt + one.completion))

@@ -96,15 +96,15 @@ def model_names(
         name.removeprefix(f"{body}."): shape for name, shape in memory.items() if name.startswith(f"{body}.")
     }
     bare = inside or memory
-    said = _loaded_with_head(task, model_class)
-    if said is None:
-        said = saved_with_head
-    if said is None:
-        wanted = set(used)
-        said = len(wanted & _modules(with_head)) >= len(wanted & _modules(bare))
+    has_head = _loaded_with_head(task, model_class)
+    if has_head is None:
+        has_head = saved_with_head
+    if has_head is None:
+        required = set(used)
+        has_head = len(required & _modules(with_head)) >= len(required & _modules(bare))
     is_own_code = not body and not is_converted  # no conversion of names is known
     aliases = disk.keys() if is_own_code or (takes_disk_names and is_converted) else ()
-    return ModelNames(with_head if said else bare, frozenset(aliases))
+    return ModelNames(with_head if has_head else bare, frozenset(aliases))
 
 
 def _beginnings(names: Iterable[str]) -> frozenset[str]:

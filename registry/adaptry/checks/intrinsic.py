@@ -15,7 +15,7 @@ from adaptry.adapters.config_schema import LORA_FIELDS
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant, pattern_problems, scale_of
+from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant
 from adaptry.adapters.methods.random_projections import unsaved_projections
 from adaptry.adapters.methods.tensor_grouping import contradiction
 from adaptry.adapters.pattern_process import WHOLE
@@ -23,16 +23,13 @@ from adaptry.adapters.peft_fields import REQUIRED
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
+from adaptry.checks.ranks import check_ranks_and_scales
 from adaptry.core.report import Finding
 
 _CHANGES_BASE = {
     "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ",
     "kasa": "KaSA",
 }  # fmt: skip
-_OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
-"""Methods whose modules may have ranks other than the config's r by design."""
-_WITH_RANK_PATTERN = frozenset(["delora", "loha"])
-"""Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
 _LIMITS = {
     "alora": "aLoRA acts only after its invocation tokens, so it cannot be merged",
     "arrow": "Arrow chooses between adapters for each token, so it cannot be merged",
@@ -81,11 +78,7 @@ def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
     yield from _missing(adapter)
     if _is_empty(adapter):
         return
-    if spec.method == "lora":
-        yield from _ranks(adapter)
-        yield from _scales(adapter.config, spec)
-    elif spec.method not in _OWN_RANKS:
-        yield from _declared_ranks(adapter.config, spec)
+    yield from check_ranks_and_scales(adapter)
     yield from _integers(adapter)
     if METHODS[spec.method].names_modules(adapter.config):
         yield from _without_tensors(adapter.config, spec)
@@ -257,72 +250,6 @@ def _why_dropped(spec: Spec, names: Sequence[str]) -> str:
     if spec.method != "lora":
         return f"they do not form a complete module ({shorten_names(fold_layer_numbers(names))})"
     return f"they do not form a complete pair of factors ({shorten_names(fold_layer_numbers(names))})"
-
-
-def _ranks(adapter: Adapter) -> Iterator[Finding]:
-    config = adapter.config
-    # BD-LoRA stores one factor in blocks, so its width is not the rank.
-    if not {"bdlora", "pattern_refused"}.isdisjoint(adapter.spec.traits):
-        return
-    wrong: dict[str, list[str]] = {}
-    for module in adapter.spec.modules:
-        up = adapter.tensors[module.tensors.get("B") or module.tensors["embedding_B"]].shape
-        _, _, said = scale_of(config, module.name)
-        is_said = module.rank % said == 0 if module.kind == "parameter" else module.rank == said
-        if up[1] != module.rank:
-            reason = f"A has rank {module.rank} and B has rank {up[1]}"
-        elif not is_said:
-            reason = f"the factors have rank {module.rank}, but the config declares {said}"
-        else:
-            continue
-        wrong.setdefault(reason, []).append(module.path)
-    for reason, paths in wrong.items():
-        yield build_finding(
-            "rank_mismatch", f"{reason}, in {shorten_names(fold_layer_numbers(paths))}", paths
-        )
-
-
-def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """For methods with a single `r`: the scale depends on it, so a different value gives a different
-    adapter.
-    """
-    if not config.fields.get("r"):  # OFT's is 0 if it has a block size
-        return
-    wrong: dict[str, list[str]] = {}
-    for module in spec.modules:
-        said = config.rank()
-        if spec.method in _WITH_RANK_PATTERN:
-            said = config.value_for("rank_pattern", module.path, said)
-        if module.rank and module.rank != said:
-            reason = f"the tensors have rank {module.rank}, but the config declares {said}"
-            wrong.setdefault(reason, []).append(module.path)
-    for reason, paths in wrong.items():
-        yield build_finding(
-            "rank_mismatch", f"{reason}, in {shorten_names(fold_layer_numbers(paths))}", paths
-        )
-
-
-def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    if refused := pattern_problems(config):
-        yield build_finding("scale_unknown", shorten_names(refused, 2))
-        return
-    silent = [module.path for module in spec.modules if module.scale == 0]
-    if silent:
-        yield build_finding(
-            "scale_zero", f"lora_alpha is 0 for {shorten_names(fold_layer_numbers(silent))}", silent
-        )
-    for key in ("rank_pattern", "alpha_pattern"):
-        patterns = config.pattern_values(key)
-        disputed = {
-            module.path: found
-            for module in spec.modules
-            if patterns and (found := config.patterns.disputed(key, module.name))
-        }
-        for path, found in list(disputed.items())[:1]:
-            values = sorted(str(patterns[pattern]) for pattern in found)
-            yield build_finding(
-                "pattern_conflict", f"{key} gives {path} the values {' and '.join(values)}", list(disputed)
-            )
 
 
 def _integers(adapter: Adapter) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """Checks of an adapter that a tool other than PEFT wrote, from its config and header.
 
-Most of them find what that tool would silently drop when it loads the file, and what it would refuse.
+Most of them find parts that the tool would silently drop when it loads the file, or would refuse.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_
 from adaptry.checks.tool_rules import RULES, with_tool_remedy
 from adaptry.core.report import Finding
 
-# What is in the name of a factor, whatever the tool: such a tensor was trained, and is missed.
+# Parts of the names of factors in all tools: a dropped tensor with such a name was trained.
 _TRAINED = ("lora", "adapter", "hada_", "lokr_", "prefix", "prompt", "reft", "shared_parameters")
 
 

@@ -37,8 +37,10 @@ def _of_diffusers(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
             "loader_refuses", f"diffusers refuses a file with {names}, which is not part of a LoRA", others
         )
     if fields["metadata"] is not None:
-        said = {module.path: diffusers.declared_rank(adapter.config, module.path) for module in spec.modules}
-        yield from _other_ranks(spec, format, said)
+        declared = {
+            module.path: diffusers.declared_rank(adapter.config, module.path) for module in spec.modules
+        }
+        yield from _other_ranks(spec, format, declared)
     worded = [m.path for m in spec.modules if "magnitude" in m.tensors and m.path.startswith("text_encoder")]
     if worded:
         reason = (
@@ -54,8 +56,8 @@ def _of_kohya(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
         without = [
             module.path for module in spec.modules if module.path not in adapter.config.fields["alphas"]
         ]
-        said = adapter.config.fields.get("ss_network_alpha")
-        trained = f", and its metadata says that it was trained with {str(said)[:20]}" if said else ""
+        declared = adapter.config.fields.get("ss_network_alpha")
+        trained = f", and its metadata says that it was trained with {str(declared)[:20]}" if declared else ""
         reason = (
             f"{format_count(len(without), 'module')} without alpha would be loaded with alpha = rank{trained}"
         )

@@ -1,1 +1,1 @@
-"""Values and rules that know nothing of adapters, storage or the network."""
+"""Values and rules that do not depend on adapters, storage or the network."""

@@ -14,7 +14,7 @@ _LONGEST_CELL = 300
 
 
 def escape_controls(text: str) -> str:
-    """`text` with whatever could steer a terminal spelled out."""
+    """`text` with control characters, which could manipulate a terminal, escaped."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -73,8 +73,8 @@ def shorten(text: str, longest: int = _LONGEST_CELL) -> str:
 
 
 def short_repr(value: object, *parts: str | None) -> str:
-    """`<VersionInfo acme/tone@1, lora, rank 8>`: the class and what tells one value from another. Empty parts
-    are left out.
+    """`<VersionInfo acme/tone@1, lora, rank 8>`: the class, and the fields that distinguish values. Empty
+    parts are left out.
     """
     inside = ", ".join(part for part in parts if part)
     return f"<{shorten(f'{type(value).__name__} {inside}'.rstrip(), _LONGEST_LINE)}>"

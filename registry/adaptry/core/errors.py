@@ -1,9 +1,9 @@
 """The errors that Adaptry raises: one class for each way in which a caller can react.
 
-Each error has a stable `code` and a message that says what went wrong, where, and what to try. The core knows
-neither HTTP nor exit codes: the API has a table from class to status, the command line one from class to exit
-code, and the client turns codes back into these classes. So a remote registry raises exactly what a local one
-does.
+Each error has a stable `code` and a message with the problem, its location and a remedy. The core has neither
+HTTP statuses nor exit codes: the API has a table from class to status, the command line one from class to
+exit code, and the client maps codes back to these classes. So a remote registry raises exactly what a local
+one does.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class TooLarge(Invalid):
 
 
 class QuotaExceeded(TooLarge):
-    """A namespace or principal would store more than it may. Waiting does not help; the message says what
-    does.
+    """A namespace or principal would store more than it may. Waiting does not help; the message has the
+    remedy.
     """
 
     code = "quota_exceeded"

@@ -1,9 +1,9 @@
 """Named places in the code where a test can kill or stop the process, as a power cut would.
 
-`ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it reaches that place. When
-the variable is unset, a place costs one look into the environment, a few times per push. The prefix
-`parent:` also kills the process that started this one. The prefix `stop:` sends SIGSTOP to this process
-instead of killing it, until it receives SIGCONT.
+`ADAPTRY_FAILPOINT=blobs.before_rename` kills the process with SIGKILL when it reaches that place. When the
+variable is unset, a place costs one lookup in the environment, a few times per push. The prefix `parent:`
+also kills the process that started this one. The prefix `stop:` sends SIGSTOP to this process instead of
+killing it, until it receives SIGCONT.
 
 `ADAPTRY_FAILPOINT_GATE=folder` stops only a thread: the first one that reaches a place named in the
 folder, of all processes that share the folder. A test can thereby disturb processes that it did not
@@ -20,8 +20,8 @@ from pathlib import Path
 
 VARIABLE = "ADAPTRY_FAILPOINT"
 GATE = "ADAPTRY_FAILPOINT_GATE"
-"""The variable that names the gate's folder. The file `place` in it names the place where a thread waits;
-the waiting thread writes its process id into the file `here`, and goes on when that is removed.
+"""The variable that names the gate's folder. The file `place` in it names the place where a thread waits; the
+waiting thread writes its process id into the file `here`, and continues when that file is removed.
 """
 NAMES = (
     "uploads.after_open",

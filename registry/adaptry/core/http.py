@@ -19,7 +19,7 @@ import urllib3
 
 from adaptry.core.errors import Invalid
 
-_SOCKETS = 16  # connections kept alive; more threads than that wait for one another
+_SOCKETS = 16  # connections kept alive; further threads wait for a free one
 
 
 def check_url(url: str) -> str:
@@ -45,7 +45,7 @@ def open_pool(url: str, ca_bundle: str | None, proxy: str | None) -> urllib3.Poo
 
 
 def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable[[], urllib3.PoolManager]:
-    """Opens pools as `open_pool` does, and raises its errors now.
+    """A function that opens pools like `open_pool`, whose errors it raises immediately.
 
     For requests that must not be repeated: each gets a pool of its own, because a server may close an idle
     connection at the moment in which it is used again.

@@ -27,12 +27,12 @@ BaseVisibility = Literal["private", "internal", "public"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A name for the records, the grants of a principal, and what the token in use is limited to.
+    """The caller's name in records, its grants, and the limit of the token in use.
 
     `principal` is the number of a stored principal, and `token` that of the token in use; the embedded
     registry's user has neither. `external` is the number of the user at an identity provider by whom a
-    session or token lives.
-    An anonymous identity has no grants: it reads what is public, where the server lets it in at all.
+    session or token lives. An anonymous identity has no grants: it reads public adapters, if the server
+    allows anonymous access.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Identity:
 
     @classmethod
     def with_role(cls, name: str, role: str, resources: Iterable[str]) -> Self:
-        """Somebody with one role on each of the resources."""
+        """An identity with one role on each of the resources."""
         return cls(name, tuple(Grant(role, Resource.parse(text)) for text in resources))
 
     def decide(
@@ -93,7 +93,7 @@ class Identity:
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether it is nobody's: neither a stored principal nor anybody with a grant."""
+        """Whether the caller is anonymous: neither a stored principal nor an identity with grants."""
         return self.principal is None and not self.grants
 
     def within_limit(self, action: Action, namespace: str) -> frozenset[str]:
@@ -104,7 +104,7 @@ class Identity:
 
     @property
     def is_member(self) -> bool:
-        """Whether they may read anything that is not public."""
+        """Whether the caller may read anything that is not public."""
         return bool(self._reading) and bool(self.limit is None or self.limit.resources != ())
 
     @property
@@ -114,7 +114,8 @@ class Identity:
 
     @property
     def read_resources(self) -> Sequence[Resource]:
-        """The resources that cover all that they may read; not all in them need be readable."""
+        """Resources that cover everything that the caller may read; they may also cover unreadable
+        adapters."""
         if self.limit is not None and self.limit.resources is not None:
             return self.limit.resources if self._reading else ()
         return tuple(dict.fromkeys(one.resource for one in self._reading))
@@ -126,19 +127,20 @@ class Identity:
 
     @property
     def role(self) -> str:
-        """The strongest role that they have anywhere, as a summary for people."""
+        """The strongest role of the caller on any resource, as a summary for people."""
         if self.limit is not None and self.limit.permissions is not None:
             return strongest_role(self.limit.permissions)
         return strongest_role(tuple(one.permission for one in self.grants))
 
     @property
     def may_report(self) -> bool:
-        """Whether they may report what an engine has loaded."""
+        """Whether the caller may send worker reports."""
         return self.may_somewhere("worker.report")
 
     @property
     def may_administer(self) -> bool:
-        """Whether they may do everything, with principals and with what belongs to no namespace."""
+        """Whether the caller is an administrator: every action, also on principals and on data without a
+        namespace."""
         granted = any(one.is_administration for one in self.grants)
         limit = self.limit
         return granted and (limit is None or (limit.allows_somewhere("admin") and limit.includes_everything))
@@ -165,7 +167,8 @@ def require_read(identity: Identity, name: AdapterName, visibility: Visibility) 
 
 
 def require_base_write(identity: Identity) -> None:
-    """Raises `NotFound` to the anonymous, and `PermissionDenied` to everyone else who is no administrator."""
+    """Raises `NotFound` for anonymous callers, and `PermissionDenied` for others who are not
+    administrators."""
     if not identity.is_member:
         raise NotFound("no such base")
     if not identity.may_administer:

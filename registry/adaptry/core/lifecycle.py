@@ -56,7 +56,7 @@ def require_alias_allowed(alias: str, state: State, number: int) -> None:
 
 
 def may_read_files(identity: Identity, name: AdapterName, state: State, now: datetime) -> bool:
-    """Whether someone who may read the adapter may read the files of a version in this state."""
+    """Whether a caller who may read the adapter may read the files of a version in this state."""
     match STATE_RULES[state].readers:
         case "everyone":
             return True

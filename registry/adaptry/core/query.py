@@ -2,10 +2,9 @@
 
     base:org/model method:lora rank<=16 (metric.accuracy>=0.9 OR eval.gsm8k.exact_match>=0.7) -tag:draft
 
-Terms beside each other must all hold; `OR` binds less than that, and `-` (or `NOT`) more, so that `a b OR c`
+Adjacent terms must all hold. `OR` binds more loosely, and `-` (or `NOT`) more tightly, so that `a b OR c`
 means `(a b) OR c`. `AND` may be written between terms. If a metric has several values, the newest counts; the
-prefixes `max:` and `min:` select the largest and the smallest. Parsing returns a value for
-`catalog.search`.
+prefixes `max:` and `min:` select the largest and the smallest. Parsing returns a value for `catalog.search`.
 """
 
 from __future__ import annotations
@@ -57,21 +56,21 @@ _CLOSED = f"a parenthesis is closed that was not opened; {_QUOTE}"
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What `part` does not find."""
+    """All versions that do not match `part`."""
 
     part: Node
 
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """What all parts find; without parts, everything."""
+    """The versions that match all parts; without parts, all versions."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """What any part finds."""
+    """The versions that match any part."""
 
     parts: tuple[Node, ...]
 
@@ -115,7 +114,7 @@ def parse(text: str, now: datetime | None = None) -> Query:
 
 
 def also(query: str, term: str) -> str:
-    """The query of what a query finds and a further term finds as well."""
+    """The query for versions that match both `query` and `term`."""
     if not query.strip():
         return term
     return f"({query}) {term}" if "OR" in query else f"{query} {term}"

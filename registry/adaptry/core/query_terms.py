@@ -210,7 +210,7 @@ def _unknown_field(field: str, token: str) -> str:
 
 
 def _cannot_compare(body: str, token: str) -> str:
-    """Why a term with `<`, `=` or `>` is none."""
+    """Why a term with `<`, `=` or `>` is invalid."""
     name, operator, value = re.split(r"([<>=!]+)", body, maxsplit=1)
     if _SPELLINGS.get(name, name) in (*TEXT_FIELDS, *DIGEST_FIELDS, "has", "fits"):
         return f"{name} in {token[:80]!r} is a text: write {name}:{value[:40] or 'TEXT'}"

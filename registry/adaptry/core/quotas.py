@@ -1,7 +1,7 @@
 """Quotas: limits of storage and requests for namespaces and principals. Pure values and rules.
 
-A limit is a number, or None where nothing is set. What is set for a name counts before what is set for every
-name (`EVERY`), and that before the built-in limits. `UNLIMITED` lifts a limit that is set for every name.
+A limit is a number, or None if it is not set. A limit for a name has priority over one for all names
+(`EVERY`), which has priority over the built-in limits. `UNLIMITED` lifts a limit that is set for every name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVERY = "*"
 UNLIMITED = (1 << 53) - 1
 """As a limit: none. It is the largest whole number that every JSON reader keeps exactly."""
 RESERVED_SECONDS = 30.0
-"""After which a client should ask again for bytes that open uploads have reserved."""
+"""Seconds after which a client should retry if open uploads have reserved the space."""
 
 
 class QuotaSubject(NamedTuple):
@@ -67,7 +67,7 @@ def refuse_bytes(
 ) -> AdaptryError | None:
     """Why `requested` more bytes may not be stored; None if they may.
 
-    It is `Busy` if they would fit but for what open uploads have reserved: some of that may come free.
+    The error is `Busy` if only the reservations of open uploads are in the way, since they may be released.
     """
     limit = limits.bytes
     if limit is None or limit >= UNLIMITED or use.bytes + use.reserved + requested <= limit:

@@ -81,7 +81,7 @@ def _part_problem(part: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, order=True)
 class AdapterName:
-    """`acme/tone`: who owns an adapter and what it is called."""
+    """`acme/tone`: the namespace and name of an adapter."""
 
     namespace: str
     name: str

@@ -66,8 +66,8 @@ def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | N
 
 
 def read_secret(path: Path, named: str) -> str:
-    """The secret in a file, without its newline. Errors (`Invalid`, `Unavailable`) say that `named`, a
-    variable or an option, names the file.
+    """The secret in a file, without its newline. Errors (`Invalid`, `Unavailable`) mention `named`, the
+    variable or option with the file's path.
     """
     try:
         secret = path.expanduser().read_text(encoding="utf-8").strip()

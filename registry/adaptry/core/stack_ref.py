@@ -18,7 +18,7 @@ _WEIGHT = re.compile(r"-?\d{1,3}(?:\.\d{1,6})?")
 
 @dataclass(frozen=True, slots=True)
 class StackPart:
-    """An adapter, and what its update is multiplied with."""
+    """An adapter, and the factor of its update."""
 
     ref: Ref
     weight: float = 1.0
@@ -54,7 +54,7 @@ class StackRef:
 
     @property
     def single(self) -> Ref | None:
-        """The ref, if this is one adapter as it was trained."""
+        """The ref, if this is a single adapter with weight 1."""
         only = self.parts[0]
         return only.ref if len(self.parts) == 1 and only.weight == 1 else None
 

@@ -110,11 +110,11 @@ def _check_string(token: str, what: str) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise Invalid(f"{what} has the key {twice[:80]!r} twice; remove one")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Invalid(f"{what} has the key {key[:80]!r} twice; remove one")
+        found[key] = value
     return found
 
 

@@ -26,19 +26,19 @@ STEP_SECONDS = "adaptry.job.step.duration"
 
 
 class Span(Protocol):
-    """What is going on, until its end."""
+    """A running operation."""
 
     def rename(self, name: str) -> None:
-        """Replaces the name, of which there are few in all."""
+        """Replaces the name. The total number of different names must be small."""
 
     def set(self, attributes: Attributes) -> None:
-        """Adds attributes that have few values: they are the histogram's, too."""
+        """Adds attributes with few different values; they also become the histogram's."""
 
     def detail(self, attributes: Attributes) -> None:
-        """Adds attributes that have many values, such as ids."""
+        """Adds attributes with many different values, such as ids."""
 
     def fail(self, error: BaseException) -> None:
-        """Marks it as failed, with the error's class and nothing else of it."""
+        """Marks it as failed. Only the error's class is recorded."""
 
 
 class Tracer(Protocol):
@@ -47,7 +47,7 @@ class Tracer(Protocol):
     def span(
         self, name: str, kind: Kind, attributes: Attributes, seconds: str | None, parent: Headers | None
     ) -> AbstractContextManager[Span]:
-        """A span for as long as the block, whose duration goes to the histogram `seconds` too.
+        """A span for the duration of the block, which is also recorded in the histogram `seconds`.
 
         `parent` are headers of W3C Trace Context that name the span's parent.
         """
@@ -104,7 +104,7 @@ def headers() -> dict[str, str]:
 
 
 def in_this_span(call: Callable[[], Result]) -> Callable[[], Result]:
-    """The same call for another thread, where its spans belong to the current one."""
+    """The same call, for another thread: its spans become children of the current span."""
     if _tracer is None:
         return call
     return functools.partial(contextvars.copy_context().run, call)

@@ -1,4 +1,4 @@
-"""Values made of what a caller gave; what does not fit is one sentence, not a validation library's report."""
+"""Validates values from callers; an error is one sentence instead of a validation library's report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], sentences: Mapping[str, str] | None = None, /, **fields: object) -> Model:
-    """`model` with these fields. Raises `Invalid` with the sentence for the field, else the field and what is
-    wrong.
+    """`model` with these fields. Raises `Invalid` with the sentence for the field, else with the field and
+    the reason.
     """
     try:
         return model.model_validate(fields)

@@ -48,10 +48,10 @@ def promote(
         InvalidRef: a malformed ref or alias.
         PermissionDenied, Unauthenticated, Unavailable.
     """
-    wanted = parse_ref(ref)
+    parsed = parse_ref(ref)
     request = validated(MoveRequest, None, condition=condition, override=override)
     with opened(registry) as changed:
-        return promotion.promote(changed, wanted, to, only_from=only_from, request=request)
+        return promotion.promote(changed, parsed, to, only_from=only_from, request=request)
 
 
 @python_errors
@@ -70,13 +70,15 @@ def rollback(registry: RegistryLike, ref: RefLike) -> AliasMoveResult:
         Invalid: `ref` names a version, not an alias.
         PermissionDenied, Unauthenticated, Unavailable.
     """
-    wanted = parse_ref(ref)
-    match wanted.selector:
+    parsed = parse_ref(ref)
+    match parsed.selector:
         case Label(alias):
             pass
         case Latest():
             alias = PRODUCTION
         case _:
-            raise Invalid(f"{wanted} names a version, and an alias is rolled back: write {wanted.name}@ALIAS")
+            raise Invalid(
+                f"{parsed} names a version, but only an alias can be rolled back: write {parsed.name}@ALIAS"
+            )
     with opened(registry) as changed:
-        return promotion.rollback(changed, wanted.name, parse_stored_alias(alias))
+        return promotion.rollback(changed, parsed.name, parse_stored_alias(alias))

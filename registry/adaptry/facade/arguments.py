@@ -15,7 +15,8 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.validation import validated
 from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import ParentSource, source_label
-from adaptry.registry.records import BaseInfo, PushResult, VersionInfo
+from adaptry.registry.base_info import BaseInfo
+from adaptry.registry.records import PushResult, VersionInfo
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def parse_source(value: SourceLike) -> ParentSource:
 
 
 def parse_base(value: BaseLike) -> Path | str:
-    """Raises `Invalid` for what names no base."""
+    """Raises `Invalid` for text that is not the name of a base."""
     match value:
         case BaseInfo():
             return str(value.id)

@@ -21,7 +21,7 @@ def docstring_markdown(value: object) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """The parts of a docstring: sections with their bodies, and what stands between them."""
+    """The parts of a docstring: sections with their bodies, and the text between them."""
     lines = text.split("\n")
     at = 0
     while at < len(lines):

@@ -37,10 +37,10 @@ def add_evidence(
         Conflict: a file states that another revision was measured.
         PermissionDenied, Unauthenticated, Unavailable, StorageFull.
     """
-    wanted = parse_ref(ref)
+    parsed = parse_ref(ref)
     paths = tuple(map(Path, [files] if isinstance(files, Path | str) else files))
     with opened(registry) as changed, shown_progress(progress) as bars:
-        return add_files(changed, wanted, paths, progress=bars)
+        return add_files(changed, parsed, paths, progress=bars)
 
 
 def evidence(
@@ -61,9 +61,9 @@ def evidence(
         NotFound: there is no such version, or you may not see it.
         Unauthenticated, Unavailable.
     """
-    wanted = parse_ref(ref)
+    parsed = parse_ref(ref)
     with opened(registry) as read:
         pages = read.evidence.list
         return tuple(
-            iter_items(lambda cursor: pages(wanted, task=task, metric=metric, cursor=cursor, limit=200))
+            iter_items(lambda cursor: pages(parsed, task=task, metric=metric, cursor=cursor, limit=200))
         )

@@ -22,6 +22,6 @@ def lineage(registry: RegistryLike, ref: RefLike, *, descendants: bool = False) 
         NotFound: there is no such version.
         Unauthenticated, Unavailable.
     """
-    wanted = parse_ref(ref)
+    parsed = parse_ref(ref)
     with opened(registry) as looked_in:
-        return descendant_tree(looked_in, wanted) if descendants else ancestor_tree(looked_in, wanted)
+        return descendant_tree(looked_in, parsed) if descendants else ancestor_tree(looked_in, parsed)

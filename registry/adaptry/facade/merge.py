@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MergeResult:
-    """A merged checkpoint: its `folder`, and the `record` of what went in, which is also written there."""
+    """A merged checkpoint: its `folder`, and the `record` of its inputs, which is also written there."""
 
     folder: Path
     record: MergeRecord

@@ -1,4 +1,4 @@
-"""Progress, as functions of `import adaptry` show it: bars where a person is watching, else nothing."""
+"""Progress, as functions of `import adaptry` show it: bars in terminals and notebooks, nothing elsewhere."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _members(kind: Any) -> Iterator[str]:
 
 
 def _errors() -> str:
-    """Every error, below the one that it is a case of."""
+    """Every error, below its base class."""
     intro = (
         "Errors are classes of `adaptry.errors`, and all derive from `AdaptryError`: `message` is a sentence"
         " that says what happened and what to try, `code` is stable. A server and an embedded registry raise"

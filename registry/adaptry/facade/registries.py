@@ -1,4 +1,4 @@
-"""`connect`, and registries as functions take them: open, or where one is."""
+"""`connect`, and the registry arguments of functions: an open registry, or its location."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def revoke(
         Conflict: someone else changed the state in the meantime, or the successor does not exist.
         PermissionDenied, Unauthenticated, Unavailable.
     """
-    wanted = parse_ref(ref)
+    parsed = parse_ref(ref)
     instead = None if successor is None else str(parse_ref(successor))
     change = validated(StateChange, _SENTENCES, state="revoked", reason=reason, successor=instead)
     with opened(registry) as changed:
-        return change_state(changed, wanted, change)
+        return change_state(changed, parsed, change)

@@ -140,16 +140,16 @@ def pull(
         DigestMismatch: the received bytes are not the version's.
         Unauthenticated, Unavailable, StorageFull.
     """
-    wanted = parse_ref(ref)
-    target = Path(wanted.name.name if folder is None else folder)
+    parsed = parse_ref(ref)
+    target = Path(parsed.name.name if folder is None else folder)
     with (
         opened(registry) as from_registry,
-        explain_empty_adapter(from_registry.adapters, wanted),
+        explain_empty_adapter(from_registry.adapters, parsed),
         shown_progress(progress) as bars,
     ):
         version = transfer.pull(
             from_registry,
-            wanted,
+            parsed,
             target,
             force=replace,
             include_withdrawn=include_withdrawn,

@@ -55,7 +55,7 @@ class _Server:
             try:
                 data = answer.read(_LIMITS.size + 1) if answer.status == 200 else b""
             finally:
-                answer.close()  # unread bytes would be taken for the start of the next answer
+                answer.close()  # unread bytes would be read as the start of the next response
                 answer.release_conn()
         except (HTTPError, OSError) as error:
             raise Unavailable(f"nothing answers at {self.url} ({error})") from error

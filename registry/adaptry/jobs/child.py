@@ -1,4 +1,4 @@
-"""`adaptry.jobs.step_process_main`, under the name that others know it by."""
+"""`adaptry.jobs.step_process_main`, under a name that installed programs use."""
 
 if __name__ == "__main__":
     import runpy

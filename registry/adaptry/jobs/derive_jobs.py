@@ -27,16 +27,16 @@ def convert(task: ConvertTask, context: JobContext) -> StepResult:
     from adaptry.compute.converting.options import ConvertOptions
     from adaptry.operations.base_registry import open_base
 
-    asked = ConvertOptions(**task.model_dump(exclude={"source", "to"}))
+    options = ConvertOptions(**task.model_dump(exclude={"source", "to"}))
     parent = _parent(context, task.source)
     ground = None
     if parent.base is not None:
-        is_read = needs_base_values(parent, asked)
+        is_read = needs_base_values(parent, options)
         checkpoint = (
             open_base(context.registry, str(parent.base.id), progress=context.progress) if is_read else None
         )
         ground = ConversionBase(parent.base, checkpoint)
-    return _derived(context, converted(parent, asked, ground), task.to)
+    return _derived(context, converted(parent, options, ground), task.to)
 
 
 def export(task: ExportTask, context: JobContext) -> StepResult:
@@ -44,14 +44,14 @@ def export(task: ExportTask, context: JobContext) -> StepResult:
     from adaptry.operations.export import export_version
 
     parent, runtime = _parent(context, task.source), parse_runtime(task.runtime)
-    asked = task.model_dump(include={"rank", "energy", "exact", "max_error"})
+    options = task.model_dump(include={"rank", "energy", "exact", "max_error"})
     derived, made = export_version(
-        context.registry, parent, runtime, task.to, progress=context.progress, **asked
+        context.registry, parent, runtime, task.to, progress=context.progress, **options
     )
     for note in made.notes:
         context.log(f"note: {note}")
-    told = _result_json(derived)
-    return StepResult(result={**told, "repairs": list(made.repairs), "relative_error": made.equality.error})
+    result = _result_json(derived)
+    return StepResult(result={**result, "repairs": list(made.repairs), "relative_error": made.equality.error})
 
 
 def _parent(context: JobContext, text: str) -> ParentAdapter:

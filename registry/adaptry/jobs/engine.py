@@ -31,7 +31,8 @@ except ModuleNotFoundError as error:
     raise MissingDependency(f"running jobs needs {error.name}: pip install 'adaptry[jobs]'") from error
 
 FILE = "jobs.sqlite"
-# Jobs of one need that a runner oversees beyond two per concurrent step, so that no step waits for its next.
+# Additional jobs of one queue that a runner oversees, beyond two per concurrent step, so that a slot never
+# waits for its next step.
 _SPARE = 6
 _GIVEN_UP = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _FINISHED = ["SUCCESS", *_GIVEN_UP]
@@ -111,7 +112,7 @@ class WorkflowEngine:
             )
 
     def failed_jobs(self, jobs: Iterable[UnfinishedJob]) -> tuple[UnfinishedJob, ...]:
-        """The jobs whose workflows the engine has given up, and that would otherwise never end."""
+        """Jobs whose workflows the engine gave up; they would otherwise never end."""
         with _database_errors():
             given_up = DBOS.list_workflows(name="job", status=_GIVEN_UP, load_input=False, load_output=False)
         ids = {each.workflow_id for each in given_up}
@@ -131,7 +132,7 @@ class WorkflowEngine:
             stuck, self._idle_before = (
                 idle & self._idle_before,
                 idle,
-            )  # one that has only just been given is not
+            )  # a job that was only now assigned is left out
             lost = [
                 each
                 for each in pending

@@ -1,4 +1,4 @@
-"""The job that evaluates a version with lm-eval, and adds what it measured as evidence."""
+"""The job that evaluates a version with lm-eval, and adds the results as evidence."""
 
 from __future__ import annotations
 

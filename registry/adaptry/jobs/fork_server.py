@@ -1,8 +1,8 @@
 """`python -m adaptry.jobs.fork_server`: a warm process whose copies run the steps of jobs.
 
 It imports what steps need, and forks for each request on its standard input, a Unix socket: a new interpreter
-would import for a second what a copy of this process has already. It runs no step itself and stays
-single-threaded, since only such a process can be forked safely. It ends when the runner does.
+would need a second for imports that a fork already has. It runs no step itself and stays single-threaded,
+since only such a process can be forked safely. It ends with the runner.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _close_all_but(first: int) -> None:
     """Closes every descriptor from `first` on. They are listed: a limit of a billion would take minutes."""
     for descriptor in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
         if descriptor >= first:
-            with suppress(OSError):  # the one that the list was read from
+            with suppress(OSError):  # the directory's own descriptor
                 os.close(descriptor)
 
 

@@ -1,7 +1,7 @@
-"""Detects dead runners: one whose counter stands still for long enough counts as dead.
+"""Detects dead runners: a runner counts as dead if its counter has not changed for long enough.
 
 The time is measured by the watcher's own steady clock. Wall clocks are not used, so a clock that jumps has no
-effect. A runner that was only slow loses nothing but its current steps, which have another turn by then.
+effect. A runner that was only slow loses its current steps, of which other runners have begun new attempts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 class LivenessMonitor:
-    """`patience` is how many seconds a count may stand still."""
+    """`patience` is the number of seconds for which a count may stay unchanged."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience

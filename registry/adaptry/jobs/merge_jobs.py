@@ -1,8 +1,8 @@
 """A merge as a job: planned once, each weight file computed by any free runner, then stored as one base.
 
-The three steps open the same model from the same ingredients, and compare its name, so that files made on
-different machines are files of one model. A piece's bytes go straight into the store; nobody knows of them
-until the last step makes the base out of them, in one transaction.
+All steps open the same model from the same inputs and compare its identity, so that files computed on
+different machines belong to one model. The bytes of a file are stored directly. They become visible when the
+last step registers the base, in one transaction.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
     with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
             raise Conflict(
-                "here the same ingredients make other bytes (computed by"
-                f" {', '.join(model.merged.computed_by)}) than where the job was planned; give its runners"
-                " one version of torch and one kind of processor, or tag them"
+                "the same inputs give other bytes here (computed by {', '.join(model.merged.computed_by)}) "
+                "than where the job was planned; run its steps with one version of torch on one type of "
+                "processor, or give these runners a tag"
             )
         yield model
 
@@ -147,8 +147,8 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
 
 
 def _base(context: JobContext, key: str) -> HfCheckpoint:
-    """Its stored files, where it has some: a copy that this machine happens to have may be cut into other
-    files, and a piece is one of them."""
+    """Its stored files, if it has any: a local copy may be divided into files differently, and each step
+    computes one file."""
     is_stored = context.registry.bases.get(key).is_stored
     kept = data_folder() / "cache" / "stored" if is_stored else None
     return open_base(context.registry, key, cache=kept, progress=context.progress)
@@ -165,7 +165,7 @@ def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
 def _store_side_files(
     context: JobContext, model: _Model, made: tuple[FileEntry, ...], changed: int | None
 ) -> Iterator[FileEntry]:
-    """Stores the files beside the weights and the merge record."""
+    """Stores all files except the weights, and the merge record."""
     merged = model.merged
     noted = build_merge_record(
         model.recipe, model.plan, made, choose_kernels(context.device).names, model.revisions, changed

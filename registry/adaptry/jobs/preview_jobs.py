@@ -1,4 +1,4 @@
-"""Jobs that find out what a combination would be, and make nothing: the plan, and how its inputs agree."""
+"""Jobs that preview a combination without creating it: its plan, and how its inputs agree."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The queues of steps, and the queues that a runner serves, by requirements and resources.
 
 A queue's name is a set of requirements: a device or any, a tag or none, and a size of memory. A runner serves
-every queue whose requirements it meets. Memory goes by sizes, so that there are few queues; within a size,
-runners count exactly (`room`). Jobs themselves wait in queues of their own, by the same needs: overseeing one
-computes nothing, but is for a runner that can do its steps.
+every queue whose requirements it meets. Memory is rounded up to a few sizes, so that there are few queues;
+runners then reserve the exact amount (`capacity`). Jobs wait in separate queues with the same requirements:
+overseeing a job computes nothing, but the runner must be able to run its steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def job_queue(queue: str) -> str:
 
 def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
     """Every runner accepts the smallest size: a small machine runs small steps one at a time. `devices` are
-    those beside the processor, which every machine has.
+    those in addition to the processor.
     """
     sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
     return tuple(

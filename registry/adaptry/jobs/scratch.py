@@ -1,4 +1,4 @@
-"""The scratch folder of a runner's steps, which is removed with the runner, however that ends.
+"""The scratch folder of a runner's steps, which is removed when the runner ends, also by a crash.
 
 A killed runner cannot clean up. The next runner on the machine removes folders that no process holds a lock
 on. Needs a POSIX system (flock), as runners do.
@@ -32,7 +32,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _made() -> tuple[Path, int]:
-    """A folder, and the descriptor whose lock says that it is in use."""
+    """A folder, and the descriptor whose lock marks it as used."""
     while True:
         place = Path(tempfile.mkdtemp(prefix=_PREFIX))
         with suppress(FileNotFoundError):
@@ -40,7 +40,7 @@ def _made() -> tuple[Path, int]:
             if try_lock(descriptor) and place.exists():
                 return place, descriptor
             os.close(descriptor)
-        # Somebody who swept came between the folder and its lock.
+        # Another process removed the folder before it was locked.
 
 
 def _sweep() -> None:

@@ -63,7 +63,7 @@ class StepLauncher:
         self._server: _ForkServer | None = None
 
     def start(self, scratch: str) -> LaunchedProcess:
-        """A process whose temporary files are in `scratch`. Raises `Unavailable`."""
+        """Starts a process whose temporary files are in `scratch`. Raises `Unavailable`."""
         variables = {"TMPDIR": scratch}  # deleted with the scratch folder if the process is killed
         if _CAN_FORK:
             try:

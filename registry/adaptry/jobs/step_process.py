@@ -29,7 +29,7 @@ class OutputHandler:
 
 @dataclass(eq=False, slots=True)
 class StepProcess:
-    """A step that runs in a process of its own. `exit_reason` describes an end without a result."""
+    """A step in a separate process. `exit_reason` describes an end without a result."""
 
     request: StepRequest
     process: LaunchedProcess
@@ -48,7 +48,8 @@ class StepProcess:
         return child
 
     def wait(self, output: OutputHandler) -> StepResult | JobFault | None:
-        """Waits for the process and closes its pipes. Its result or fault; None if it died without one."""
+        """Waits for the process and closes its pipes. Returns its result or fault; None if it ended without
+        one."""
         process = self.process
         assert process.stdin and process.stdout and process.stderr
         stderr = threading.Thread(target=_forward_stderr, args=(process.stderr, output.log), daemon=True)

@@ -1,8 +1,8 @@
 """`python -m adaptry.jobs.step_process_main`: the process that runs one step of a job.
 
 It reads a `StepRequest` from standard input and writes `ChildMessage` lines to standard output. The runner
-keeps the input open while it wants the step; when the input closes, the process exits at once, so that no
-step outlives its runner.
+keeps the input open during the step. When the input closes, the process exits immediately, so that no step
+outlives its runner.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FAILED = "a fault in adaptry; the job's log has the details"
 
 def main() -> None:
     pipe = _RunnerPipe(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    os.dup2(2, 1)  # what libraries print goes to the job's log
+    os.dup2(2, 1)  # output that libraries print is written to the job's log
     request = StepRequest.model_validate_json(sys.stdin.readline())
     pipe.names = argument_names(request.kind)
     threading.Thread(target=_exit_at_eof, daemon=True).start()

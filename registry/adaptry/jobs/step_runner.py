@@ -53,7 +53,7 @@ class _Failure:
 
 @dataclass(slots=True)
 class StepRunner:
-    """Runs steps on this runner; holds what they share."""
+    """Runs steps on this runner, and has their shared state."""
 
     runner: str
     catalog: Catalog
@@ -172,7 +172,7 @@ class StepRunner:
                 f"the step {request.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this"
                 " runner has for its steps"
             )
-            return _Failure.unavailable(f"{took}: run it where there is more, with --memory", tries=1)
+            return _Failure.unavailable(f"{took}: run it on a runner with more memory (--memory)", tries=1)
         if outcome is None:
             return _Failure.unavailable(f"the step {request.step} failed: {child.exit_reason}", tries=_DEATHS)
         if outcome.code == Conflict.code and not self._is_ours(request):

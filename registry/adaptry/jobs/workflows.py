@@ -19,9 +19,9 @@ from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.jobs.queues import step_queue
 from adaptry.registry.job_types.records import JobInfo
 
-VERSION = "1"  # those of another version are left to runners that know them
+VERSION = "1"  # workflows of another version are left to runners of that version
 _PATIENCE = 0.1  # seconds between two looks at whether a step is done, for each job that is overseen here
-_PAUSE = 1.0  # seconds until a catalog that cannot be reached is asked again
+_PAUSE = 1.0  # seconds between tries to reach an unreachable catalog
 Json = dict[str, Any]  # what steps come to
 Answer = TypeVar("Answer")
 
@@ -124,9 +124,10 @@ class _Run:
     workflows: Workflows
 
     def run_all(self, steps: list[tuple[str, int]]) -> list[Json | None]:
-        """Runs the steps concurrently; returns their results, None for steps that the job's end overtook.
+        """Runs the steps concurrently. Returns their results; None for steps that were cancelled because the
+        job ended.
 
-        After the first failure the others are not awaited: the job ends, which cancels them.
+        After a failure, the job ends without waiting for other steps, which cancels them.
         """
         given = [(step, memory, self._enqueue_step(step, memory, 0)) for step, memory in steps]
         found: list[Json | None] = []
@@ -134,7 +135,7 @@ class _Run:
             outcome = handle.get_result(polling_interval_sec=self.workflows.poll_interval)
             again = 0
             while outcome.get("gone"):
-                # Somebody else had begun it as well, and may be dead by now; or the job is over.
+                # Another runner has also begun this step, and may be dead now; or the job has ended.
                 if self.workflows.is_open(self.id) is None:
                     return [None]
                 again += 1
@@ -180,7 +181,7 @@ def _run_caught(step: Callable[[], Json]) -> Json:
         if error.public_message != error.message:
             traceback.print_exc()
         return {"fault": {"code": error.code, "message": error.public_message}}
-    except Exception as error:  # noqa: BLE001  (whatever it is, the job ends and says so)
+    except Exception as error:  # noqa: BLE001  (any error ends the job and is recorded)
         traceback.print_exc()
         said = (
             f"{type(error).__name__}: {error} (a fault in adaptry; the runner's own output has the details)"

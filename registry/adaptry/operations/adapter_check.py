@@ -1,5 +1,5 @@
-"""Whether an adapter can work: alone, against a base, and in engines. Headers and configs are read, and
-weights only if they are asked for.
+"""Whether an adapter can work: alone, against a base, and in engines. It reads headers and configs, and
+weights only on request.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class CheckResult:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it cannot work as it is."""
+        """Whether a finding blocks it: it cannot work unchanged."""
         return self.report.is_blocked
 
     @property
     def is_served_as_trained(self) -> bool:
-        """Whether every engine that was asked about serves it as it was trained."""
+        """Whether every engine of the request serves it as trained."""
         return all(one.outcome == "as_trained" for one in self.verdicts)
 
     def __repr__(self) -> str:
@@ -181,7 +181,7 @@ def _report(
 def _with_example(
     report: CheckReport, opened: OpenedAdapter, against: BaseToCheck, given: Path | str | None
 ) -> CheckReport:
-    """The report; a finding about the tokenizer with an example, where the base lies on this machine."""
+    """The report, with an example text in a finding about the tokenizer, if the base is on this machine."""
     from adaptry.checks.base.tokenizer_example import with_example
     from adaptry.operations.base_registry import folders_of
 
@@ -195,7 +195,7 @@ def _with_example(
 
 
 def _with_push(report: CheckReport, opened: OpenedAdapter) -> CheckReport:
-    """The report; where the base of a folder is unknown, with the push that names it as the remedy."""
+    """The report of a folder. If its base is unknown, the remedy is a push that names the base."""
     from adaptry.checks import unknown_base
 
     content = opened.adapter.content
@@ -230,7 +230,7 @@ def _with_weights(
     report: CheckReport,
     progress: Progress,
 ) -> CheckReport:
-    """The report with what only the weights can tell; a version's are fetched into the cache once."""
+    """The report with the findings that need weights. A version's weights are fetched into the cache once."""
     from adaptry.checks import check_weights, sort_findings
 
     adapter = opened.adapter

@@ -76,7 +76,7 @@ def verify_log(audit: AuditLog, key: VerifierKey | None = None, older: str | Non
 def verify_export(path: Path, key: VerifierKey | None = None, older: str | None = None) -> AuditReport:
     """Verifies a complete export. Without `key`, signatures are not verified.
 
-    Raises `Invalid` for a file that is none, or was exported with a filter.
+    Raises `Invalid` for a file that is not an export, or was exported with a filter.
     """
     notes = [_Note.parse(note, "the checkpoint") for note in _notes_in(path)]
     if not notes:
@@ -121,7 +121,7 @@ def _write_pages(audit: AuditLog, where: AuditFilter, write: Callable[[str], obj
 
 
 class _Check:
-    """Goes through the lines once, and compares roots where there is a checkpoint."""
+    """Reads the lines once, and compares roots at every checkpoint."""
 
     def __init__(self, key: VerifierKey | None, notes: Iterable[_Note], older: str | None) -> None:
         self._key = key
@@ -132,7 +132,7 @@ class _Check:
         self._last = max(every, key=lambda note: note.checkpoint.size, default=None)
         self._peaks = Peaks()
         self._proved = 0  # entries that a checkpoint has confirmed
-        self._is_broken = False  # the roots tell no more: something before differs
+        self._is_broken = False  # later roots prove nothing: an earlier line differs
         self._problems: list[str] = []
         for note in filter(None, (self._last, self._older)):
             self._require_signature(note)

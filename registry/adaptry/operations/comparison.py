@@ -1,4 +1,4 @@
-"""Two adapters compared: what differs in what they are, and how far apart their updates are."""
+"""Compares two adapters: their metadata, and the distance of their updates."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Comparison:
     """The differences between two adapters.
 
-    `before`, `after`: what each is called. `differences`: method, base, modules, ranks, config, metrics,
-    state, and whether the weights are the same; the most telling first. `distance`: how far apart the updates
-    are, where the weights were read.
+    `before` and `after` are their labels. `differences` are in method, base, modules, ranks, config, metrics,
+    state and weights, the most important first. `distance` is that of the updates; None if weights were not
+    read.
     """
 
     before: str

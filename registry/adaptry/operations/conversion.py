@@ -35,10 +35,10 @@ from adaptry.operations.sources import (
 
 @dataclass(frozen=True, slots=True)
 class ConversionRequest:
-    """`base`: another base than the one that the registry knows. `layout`: rewrite the file in this layout,
-    and nothing else. `part`: which part of a pipeline to take from another tool's file. `options`: how a LoRA
-    is made. `is_reported`: the result will be compared with its parent, module by module. `only_layout`,
-    `only_to_peft`: what to say where a file is rewritten as it is, and more was asked.
+    """`base`: a base other than the one that the registry has for the adapter. `layout`: only rewrite the
+    file in this layout. `part`: the part of a pipeline to take from another tool's file. `options`: options
+    of the LoRA. `is_reported`: the result will be compared with its parent, module by module. `only_layout`,
+    `only_to_peft`: error messages if a file is only rewritten and other options were given.
     """
 
     options: ConvertOptions
@@ -48,13 +48,13 @@ class ConversionRequest:
     is_reported: bool = False
     only_layout: str = "a layout changes no weights: leave out all other options but the base"
     only_to_peft: str = (
-        "a file of another tool is brought into PEFT's layout as it is: leave out the other options, and"
-        " convert the result"
+        "a file of another tool is converted to PEFT's layout without other changes: leave out the other "
+        "options, and convert the result"
     )
 
     @property
     def needs_lora(self) -> bool:
-        """Whether something is asked that only making a LoRA can answer."""
+        """Whether the request needs a newly computed LoRA, and not only a rewritten file."""
         return self.is_reported or self.options != ConvertOptions()
 
 
@@ -84,7 +84,7 @@ def plan_conversion(
     if parent.adapter.format is not PEFT:
         _require(not request.needs_lora, request.only_to_peft)
         return bring_to_peft(parent, _known_base(connected, request.base, parent), request.part)
-    _require(request.part is None, "a part is chosen from a file that holds several parts of a pipeline")
+    _require(request.part is None, "a part can be chosen only from a file with several parts of a pipeline")
     return convert(
         parent, request.options, _conversion_base(connected, request.base, parent, request.options, progress)
     )
@@ -102,7 +102,7 @@ def _conversion_base(
     options: ConvertOptions,
     progress: Progress,
 ) -> ConversionBase | None:
-    """The base that the caller names, else the registry's; its weights only where they are needed."""
+    """The base that the caller names, else the registry's. Its weights are opened only if they are needed."""
     if base is None and parent.base is None:
         return None
     key = base or str(parent.base.id if parent.base else "")
@@ -116,7 +116,7 @@ def _conversion_base(
 
 
 def _base_shapes(connected: RegistryOpener, base: Path | str | None, parent: ParentAdapter) -> BaseRecord:
-    """The shapes of the base that the caller names, else of the one that the registry knows."""
+    """The shapes of the base that the caller names, else of the registered one."""
     known = _known_base(connected, base, parent)
     if known is None:
         raise Invalid(
@@ -129,5 +129,5 @@ def _base_shapes(connected: RegistryOpener, base: Path | str | None, parent: Par
 def _known_base(
     connected: RegistryOpener, base: Path | str | None, parent: ParentAdapter
 ) -> BaseRecord | None:
-    """The record of the base that the caller names, else of the one that the registry knows."""
+    """The record of the base that the caller names, else of the registered one."""
     return parent.base if base is None else find_base(connected, base).record

@@ -19,11 +19,11 @@ _NO_OPTIONS = PushOptions()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DerivedResult:
-    """An adapter that was made: its `location` in words, and how exact it is.
+    """A computed adapter: its `location` in words, and its exactness.
 
-    `pushed`: the version, if it went into a registry; `folder`, if it went into one. `notes`: sentences for
-    the reader. `is_measured`: False where another program's arithmetic was reproduced, whose loss is not
-    known.
+    `pushed` is the version if it was pushed to a registry, `folder` the folder if it was written to one.
+    `notes` are sentences for the user. `is_measured` is False if another program's arithmetic was reproduced,
+    so that the loss is unknown.
     """
 
     location: str
@@ -37,7 +37,7 @@ class DerivedResult:
     def exactness(self) -> str:
         """A sentence on the exactness of the result."""
         if not self.is_measured:
-            return "computed bit by bit as PEFT does; the loss is not measured"
+            return "bit-equal to PEFT's result; the loss is not measured"
         if self.outcome.kept is None or self.outcome.error == 0.0:
             return "exact: nothing was approximated"
         kept, error = format_share(self.outcome.kept), format_share(self.outcome.error or 0.0)
@@ -65,7 +65,8 @@ def write_result(
     replace: bool = False,
     progress: Progress = no_progress,
 ) -> DerivedResult:
-    """Computes the draft and puts it where it is to go. Raises as `write_adapter` and `derive`."""
+    """Computes the adapter and writes or pushes it to `place`. Raises what `write_adapter` and `derive`
+    raise."""
     if isinstance(place, Path):
         outcome = write_adapter(draft, place, replace=replace, progress=progress)
         return DerivedResult(

@@ -12,13 +12,13 @@ from adaptry.adapters.spec import Spec
 from adaptry.core.display import format_number, format_size
 from adaptry.registry.records import VersionInfo
 
-# The spec says these better than the config does.
+# Config fields that are compared as part of the spec.
 _SAID_BY_SPEC = frozenset(["peft_type", "base_model_name_or_path", "task_type", "peft_version"])
 
 
 @dataclass(frozen=True, slots=True)
 class DiffSide:
-    """One of the two: what is compared of it. (`Any`: a config's fields are JSON.)"""
+    """The compared data of one of the two adapters. (`Any`: a config's fields are JSON.)"""
 
     spec: Spec
     config: Mapping[str, Any]
@@ -31,7 +31,7 @@ class DiffSide:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that differs, as text; empty where a side has nothing."""
+    """One difference, as text; a side that lacks the property is empty."""
 
     what: str
     before: str

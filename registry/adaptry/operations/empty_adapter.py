@@ -12,7 +12,7 @@ from adaptry.registry.adapters import Adapters
 
 @contextmanager
 def explain_empty_adapter(adapters: Adapters, ref: Ref) -> Iterator[None]:
-    """Explains a `NotFound` of the latest version where the adapter has no version at all."""
+    """Explains a `NotFound` of the latest version if the adapter has no version at all."""
     try:
         yield
     except NotFound:

@@ -31,8 +31,8 @@ _NO_OPTIONS = PushOptions()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExportOutput:
-    """An exported adapter: its `location` in words, and what was made. `pushed`: the version, if it went into
-    a registry; `folder`, if it went into one.
+    """An exported adapter: its `location` in words, and the result of the export. `pushed` is the version if
+    it was pushed to a registry, `folder` the folder if it was written to one.
     """
 
     location: str
@@ -83,8 +83,8 @@ def export_version(
 def export_options(
     connected: RegistryOpener, parent: ParentAdapter, base: Path | str | None, progress: Progress
 ) -> ExportOptions:
-    """The base that the caller names, else the one that the registry knows; its weights are opened when they
-    are needed. Raises as `find_base`.
+    """The options, with the base that the caller names, else the registered one. Its weights are opened when
+    they are needed. Raises what `find_base` raises.
     """
     if base is None:
         record, name = parent.base, parent.adapter.config.base_name

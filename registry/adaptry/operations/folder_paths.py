@@ -11,7 +11,7 @@ from adaptry.core.refs import GRAMMAR, Ref, is_folder
 def is_folder_path(text: str) -> bool:
     """Whether a word that may be a folder or a name in the registry is a folder.
 
-    Raises `InvalidRef` where it could be either, showing how to write both.
+    Raises `InvalidRef`, with the unambiguous spellings, if it could be either.
     """
     if is_folder(text):
         return True

@@ -19,7 +19,7 @@ from adaptry.registry.records import Value, VersionDetail, VersionInfo
 from adaptry.registry.versions import Versions
 
 MOST = 200
-"""Most revisions in a tree, which marks where it was cut."""
+"""Maximum number of revisions in a tree; a tree that was cut is marked."""
 KEPT = "kept_energy"
 """The metric for the share of the updates' energy that a derivation kept."""
 _PAGE = 200

@@ -107,7 +107,8 @@ def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResu
     """Points `alias` back at its version before the last move; a second rollback undoes the first.
 
     Raises `NotFound` if there is no such alias or it never moved, `Conflict` if it moved in the meantime, or
-    if that version was withdrawn: then the message names the last one before it that an alias may point at.
+    if that version was withdrawn; the message then names the latest earlier version that an alias may point
+    at.
     """
     target = find_rollback(registry, name, alias)
     moved = registry.aliases.move(name, alias, target.version.digest, target.alias.generation)

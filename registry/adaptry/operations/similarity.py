@@ -169,7 +169,7 @@ class _SimilaritySearch:
         return signature
 
     def _read(self, version: VersionInfo, ask: Callable[[AdapterDeltas], Answer]) -> Answer | None:
-        """The result of `ask` for a version's updates; None if they cannot be read, which is noted."""
+        """The result of `ask` for a version's updates; None, with a note, if they cannot be read."""
         try:
             with temporary_updates(self.registry, version) as updates:
                 return ask(updates)

@@ -39,7 +39,7 @@ RegistryOpener: TypeAlias = Callable[[], Registry]
 ParentSource: TypeAlias = Adapter | Ref | Path
 """An adapter: open, in a registry, or in a folder."""
 Warn: TypeAlias = Callable[[str], None]
-"""Shows a sentence to the caller, who should know it and need not act on it."""
+"""Shows an informative sentence to the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def source_label(source: ParentSource) -> str:
 
 
 def open_input(connected: RegistryOpener, source: ParentSource) -> OpenedAdapter:
-    """An adapter to look at: headers are read, weights stay where they are. Raises `NotFound`, `Invalid…`."""
+    """Opens an adapter for inspection: reads headers, and no weights. Raises `NotFound`, `Invalid…`."""
     if isinstance(source, Adapter):
         return OpenedAdapter(source, source_label(source))
     if isinstance(source, Path):
@@ -90,10 +90,11 @@ def open_parent(
     warn: Warn,
     progress: Progress = no_progress,
 ) -> ParentAdapter:
-    """An adapter to compute with, its weights on this machine. A version that is not active is warned of.
+    """Opens an adapter for computing, with its weights on this machine. Warns if the version is not active.
 
-    `label`: what to call a folder, else its path. `gguf_base`: the base of a GGUF file, whose names need one;
-    without it, no GGUF file is looked for. Raises `NotFound`, `Withdrawn`, `Invalid…`.
+    `label` is the name of a folder in messages (by default its path). `gguf_base` is the base of a GGUF file,
+    which its names require; without it, GGUF files are not searched. Raises `NotFound`, `Withdrawn`,
+    `Invalid…`.
     """
     if isinstance(source, Adapter):
         return ParentAdapter(source, label or source_label(source))
@@ -114,8 +115,8 @@ def open_parent(
 def open_gguf(
     path: Path, base: Callable[[], BaseRecord | None], label: str | None = None
 ) -> ParentAdapter | None:
-    """The GGUF LoRA that `path` is or holds, in PEFT's layout; None where there is none. Raises as
-    `open_gguf_as_peft`.
+    """The GGUF LoRA at `path`, or in that folder, in PEFT's layout; None if there is none. Raises what
+    `open_gguf_as_peft` raises.
     """
     from adaptry.compute.foreign_layouts.gguf_lora import open_gguf_as_peft
     from adaptry.compute.foreign_layouts.gguf_reader import find_gguf

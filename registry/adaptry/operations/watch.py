@@ -91,7 +91,7 @@ class RefPattern:
 
 @dataclass(frozen=True, slots=True)
 class RefChange:
-    """The version that a ref means now, and the one it meant at the previous scan; None if it meant none."""
+    """The version that a ref selects now, and the one at the previous scan; None if it selected none."""
 
     ref: str
     now: VersionInfo | None

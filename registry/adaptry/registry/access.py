@@ -52,7 +52,7 @@ class GrantInfo(Value):
 
 
 class NamespaceMembers(Value):
-    """The roles that a namespace's members have in all of it, and who is accountable for it."""
+    """The roles of a namespace's members in the whole namespace, and its accountable user."""
 
     namespace: str
     accountable: str | None = None

@@ -16,8 +16,8 @@ ALIAS_MOVED = "alias.moved"
 
 
 class MoveRequest(Value):
-    """What a move asks for beyond the alias's policies: one more `condition`, or that they are overridden,
-    with a reason.
+    """Options of a move: one more `condition` in addition to the alias's policies, or the reason for
+    overriding them.
     """
 
     condition: str | None = Field(default=None, min_length=1, max_length=MAX_CONDITION)

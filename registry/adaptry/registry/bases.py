@@ -9,7 +9,8 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.records import BaseEdit, BaseInfo, Page, VersionInfo
+from adaptry.registry.base_info import BaseEdit, BaseInfo
+from adaptry.registry.records import Page, VersionInfo
 
 
 class Bases(ABC):

@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
+from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
+from adaptry.registry.records import Page
 
 MAIN = "main"
 COMMIT_MADE = "commit.made"

@@ -1,4 +1,4 @@
-"""The role of a registry that stores evidence: what was measured of a version, and with what.
+"""The role of a registry that stores evidence: measurements of a version, and the programs that made them.
 
 Evidence belongs to a version, that is to its digest: it does not move with an alias or a name. It is appended
 and never changed; withdrawn evidence stays, with the reason. Metrics that were logged by hand are evidence
@@ -25,7 +25,7 @@ EvidencePart = Literal["file", "samples"]
 
 
 class EvidenceWithdrawal(Value):
-    """When and by whom evidence was withdrawn, and why."""
+    """The time, author and reason of a withdrawal."""
 
     at: datetime
     by: str
@@ -131,7 +131,7 @@ class Evidence(ABC):
 
     @abstractmethod
     def withdraw(self, id: int, withdrawal: WithdrawalRequest) -> WithdrawalResult:
-        """Marks the evidence as withdrawn. What is withdrawn already keeps its reason.
+        """Marks the evidence as withdrawn. If it is already withdrawn, it keeps its reason.
 
         Raises `NotFound`, `PermissionDenied`, and `Invalid` for a metric that was logged, which a later value
         replaces.

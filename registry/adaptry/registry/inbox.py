@@ -1,4 +1,4 @@
-"""The role of a registry that takes results which evaluation programs post, and keeps apart what it cannot
+"""The role of a registry that receives results from evaluation programs, and keeps apart those that it cannot
 attach.
 
 A file of results that states the version it measured, posted by a caller who may add evidence to it, becomes
@@ -21,10 +21,10 @@ from adaptry.registry.records import Page, Value
 
 MOST_FILES = 1000
 MOST_FILES_OF_ONE = 200
-"""Files that are kept apart in a namespace, and those of them that one principal posted."""
+"""Maximum number of files that are kept apart in a namespace, in total and from one principal."""
 MOST_BYTES = 64 << 20
 MOST_BYTES_OF_ONE = 16 << 20
-"""Bytes that these have when they are compressed."""
+"""Maximum size in bytes of these files, compressed."""
 
 
 class PostRequest(AccessRequest):
@@ -41,7 +41,7 @@ class AttachRequest(AccessRequest):
 
 
 class PostedFile(Value):
-    """A file that the caller posted. `git_id` is its id in git; `reason` says why it is kept apart, and is
+    """A file that the caller posted. `git_id` is its id in git. `reason` is the reason why it was kept apart;
     None if it became evidence of `adapter` at `revision`.
     """
 
@@ -57,7 +57,7 @@ class PostedFile(Value):
 
 
 class KeptResults(Value):
-    """Results that are kept apart. `model`, `adapter` and `revision` are what the file states; `samples`
+    """Results that were kept apart. `model`, `adapter` and `revision` are what the file states; `samples`
     counts the files of samples that belong to it.
     """
 
@@ -76,31 +76,31 @@ class KeptResults(Value):
 
 
 class Inbox(ABC):
-    """Posted results. Those that are kept apart are visible to who posted them, and to holders of
-    `evidence.add` in the whole namespace; for others they do not exist. A token with a limit sees what was
-    posted in a namespace, or of an adapter in it, within its limit. Anonymous callers post and see nothing.
+    """Posted results. Those that were kept apart are visible to the principal who posted them, and to holders
+    of `evidence.add` in the whole namespace; for others they do not exist. A limited token sees only results
+    of namespaces and adapters within its limit. Anonymous callers can neither post nor see results.
     """
 
     @abstractmethod
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
-        """Adds a file of results, or of samples of results that the caller posted before, to the version
-        that it states, or keeps it apart. The same file again changes nothing.
+        """Adds a file of results, or of samples of results that the caller posted before, to the version that
+        it states, or keeps it apart. Posting an identical file again changes nothing.
 
-        Raises `Unauthenticated` for anonymous callers, `Invalid`, `Conflict` for samples without results or
-        whose results became evidence to which the caller may add no longer, `NotFound` if it cannot be
+        Raises `Unauthenticated` for anonymous callers, `Invalid`, `Conflict` for samples without results, or
+        for results that became evidence to which the caller may no longer add, `NotFound` if it cannot be
         attached and the caller may read neither the namespace nor the adapter that it names, and
         `QuotaExceeded` if too much is kept apart there.
         """
 
     @abstractmethod
     def posted(self, namespace: str) -> tuple[PostedFile, ...]:
-        """What the caller posted there, newest first: everything that is kept apart, and what became evidence
-        within the last day.
+        """The files that the caller posted there, newest first: those that were kept apart, and those that
+        became evidence within the last day.
         """
 
     @abstractmethod
     def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
-        """The results that are kept apart, newest first."""
+        """The results that were kept apart, newest first."""
 
     @abstractmethod
     def get(self, id: int) -> KeptResults:
@@ -112,7 +112,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def attach(self, id: int, ref: Ref) -> EvidenceAddition:
-        """Adds results that are kept apart, and their samples, to a version as evidence.
+        """Adds results that were kept apart, and their samples, to a version as evidence.
 
         Raises `NotFound`, `PermissionDenied` without `evidence.add` on the adapter, and `Conflict` if the
         file states another revision.
@@ -120,7 +120,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def discard(self, id: int) -> None:
-        """Deletes results that are kept apart, and their samples.
+        """Deletes results that were kept apart, and their samples.
 
         Raises `NotFound`, and `PermissionDenied` if the caller's token has a limit without `evidence.add`.
         """

@@ -89,5 +89,5 @@ class Registry(ABC):
     ) -> None:
         self.close()
 
-    def close(self) -> None:  # noqa: B027  (nothing to let go of is an answer)
+    def close(self) -> None:  # noqa: B027  (most implementations have nothing to close)
         """Closes files and connections; otherwise garbage collection does."""

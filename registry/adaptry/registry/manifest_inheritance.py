@@ -12,8 +12,8 @@ from adaptry.core.manifest import Manifest
 
 
 def adapter_files(manifest: Manifest) -> dict[str, Digest]:
-    """The files that make a tree an adapter (weights, config, and further files of its tool); empty if it is
-    none.
+    """The adapter's files in a tree (weights, config, and further files of its tool); empty if the tree is
+    not an adapter.
     """
     format = detect_format(entry.path for entry in manifest.files)
     if format is None:

@@ -1,7 +1,7 @@
 """The role of a registry that gates aliases: policies, approvals, and the decisions that were made.
 
 A policy holds conditions for an alias of one adapter, or of every adapter of a namespace; both apply where
-both exist. Its versions are kept. `aliases.move` decides, whatever asked for the move.
+both exist. Its versions are kept. `aliases.move` decides, for moves of any origin.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class PolicyRequest(Value):
 
 
 class ApprovalInfo(Value):
-    """Somebody's consent that an alias moves to a version; `generation` is the alias's at that time.
+    """A principal's approval of an alias's move to a version; `generation` is the alias's at that time.
 
-    It `is_void` once the alias has moved, and after it was withdrawn.
+    It `is_void` after the alias has moved, or after it was withdrawn.
     """
 
     name: AdapterName
@@ -58,7 +58,7 @@ class ApprovalInfo(Value):
 
 class PromotionInfo(Value):
     """A move of an alias that was decided by conditions. `generation` is the alias's after the move, and
-    `record` the digest of everything that it was decided from.
+    `record` the digest of all facts behind the decision.
     """
 
     id: int
@@ -85,9 +85,9 @@ class Policies(ABC):
 
     @abstractmethod
     def set(self, request: PolicyRequest) -> PolicyInfo:
-        """A new version of a policy. Setting the same text again changes nothing.
+        """Creates a new version of a policy. Setting the same text again changes nothing.
 
-        Raises `Invalid` with the line of what cannot be read, `MissingDependency` without the extra `gates`,
+        Raises `Invalid` with the line of the error, `MissingDependency` without the extra `gates`,
         `NotFound`, `PermissionDenied`.
         """
 
@@ -136,7 +136,7 @@ class Policies(ABC):
 
     @abstractmethod
     def withdraw_approval(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
-        """Takes back the caller's own approval. Raises `NotFound` if there is none in force."""
+        """Withdraws the caller's own approval. Raises `NotFound` if there is none in force."""
 
     @abstractmethod
     def approvals(self, name: AdapterName, alias: str) -> tuple[ApprovalInfo, ...]:

@@ -1,4 +1,5 @@
-"""The role of a registry that knows its principals: users, service accounts, workers, and groups of them."""
+"""The role of a registry that manages its principals: users, service accounts, workers, and groups of
+them."""
 
 from __future__ import annotations
 

@@ -56,25 +56,25 @@ class Quotas(ABC):
 
     @abstractmethod
     def list(self, subject: QuotaSubject | None = None) -> tuple[QuotaInfo, ...]:
-        """Of one namespace or principal; without `subject`, all that administrators have set, and for others
-        their own.
+        """The quotas of one namespace or principal. Without `subject`, administrators get all limits that
+        were set, and others their own.
 
         Raises `NotFound` for a principal that does not exist, `PermissionDenied`.
         """
 
     @abstractmethod
     def set(self, request: QuotaRequest) -> QuotaInfo:
-        """What is stored already stays, and so do uploads that are open.
+        """Sets limits. Stored data and open uploads are kept, even if they exceed the limits.
 
         Raises `Invalid` for a name that no namespace can have, `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
     def remove(self, subject: QuotaSubject) -> None:
-        """Takes back what was set for the name. Raises `NotFound` if nothing was, `PermissionDenied`."""
+        """Removes the limits of the name. Raises `NotFound` if none were set, `PermissionDenied`."""
 
     @abstractmethod
     def require_room(self, name: AdapterName, size: int) -> None:
         """Raises `QuotaExceeded`, or `Busy` while open uploads reserve the room, if an adapter may not get
-        `size` bytes more. For callers that take bytes in before they open an upload.
+        `size` bytes more. For callers that receive bytes before they open an upload.
         """

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from adaptry.adapters.base_record import Match, Roots
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.display import (
@@ -20,14 +19,14 @@ from adaptry.core.display import (
     shorten,
 )
 from adaptry.core.errors import InvalidRef
-from adaptry.core.identity import BaseVisibility, Visibility
+from adaptry.core.identity import Visibility
 from adaptry.core.lifecycle import State
-from adaptry.core.manifest import FileEntry, Manifest
+from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 
 BaseStatus = Literal["verified", "declared", "unknown"]
-"""Whether the base is one this registry knows by content, only claimed by name, or not named at all."""
+"""Whether the base is registered here by content, only claimed by name, or not named at all."""
 
 Tag = Annotated[str, Field(pattern=r"^[^\s,]{1,64}$")]
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")]
@@ -106,9 +105,7 @@ def _ref(text: str) -> str:
 
 
 class StateChange(Value):
-    """A state that a version is to have, why, and what to take instead of it (a ref, kept as it is
-    written).
-    """
+    """A new state of a version, its reason, and the version to use instead (a ref, stored as written)."""
 
     state: State
     reason: str = Field(min_length=3, max_length=1024)
@@ -132,12 +129,12 @@ class StateRecord(Value):
 
 
 class VersionInfo(Value):
-    """A version in one line: what listings and searches show. Without a `standing` its state never changed.
+    """A version as shown in listings and searches. Without a `standing`, its state has never changed.
 
-    `rank`: the largest rank of its modules. `targets`: the last parts of their paths. `parameters`: how many
-    numbers its tensors hold, in `size` bytes. `weights`: the digest of all tensors, whatever the file's
-    layout. `findings`: how many findings its check has. `is_damaged`: some of its stored files are known to
-    be lost or changed, and are not given out until they are mended.
+    `rank`: the largest rank of its modules. `targets`: the last parts of their paths. `parameters`: the
+    number of elements of its tensors, in `size` bytes. `weights`: the digest of all tensors, independent of
+    the file's layout. `findings`: the number of findings of its check. `is_damaged`: some of its stored files
+    are known to be lost or changed, and are not served until they are repaired.
     """
 
     name: AdapterName
@@ -213,8 +210,8 @@ class VersionInfo(Value):
 
 
 class InspectionSummary(Value):
-    """Statistics of a version's weights, all files together: how many tensors, NaN and infinite elements, and
-    the Euclidean norm of the other elements (None if no tensor has one; docs/checks.md says which do).
+    """Statistics of a version's weights, all files together: the number of tensors, of NaN and of infinite
+    elements, and the Euclidean norm of the other elements (None if no tensor has one; see docs/checks.md).
     """
 
     tensors: int
@@ -260,9 +257,9 @@ class PushOptions(Value):
     """Options of a push: metrics, the reason for pushing it although the checks refuse it, an alias to set on
     it, and whether an adapter that does not exist yet is created.
 
-    `number` is the one it has in another registry: it gets that here too, unless some version has or had it.
-    `reuse`: a usable version with the same files and the same base is the answer, even if its manifest says
-    more, such as the run that it comes from.
+    `number` is its number in another registry, which it also gets here unless a version has or had that
+    number. `reuse`: return a usable version with the same files and base, even if its manifest has additional
+    fields, such as its training run.
     """
 
     metrics: dict[MetricName, float] = Field(default_factory=dict, max_length=64)
@@ -274,7 +271,7 @@ class PushOptions(Value):
 
 
 class PushResult(Value):
-    """The version a push ended at. `is_new` is False where that revision was there already."""
+    """The pushed version. `is_new` is False if the revision already existed."""
 
     version: VersionInfo
     is_new: bool
@@ -290,66 +287,6 @@ class PushResult(Value):
     def _repr_html_(self) -> str:
         found = self.report._repr_html_() if self.report.findings else ""
         return self.version._repr_html_() + found
-
-
-class CommitNote(Value):
-    """The message of a commit; the registry records author and time."""
-
-    title: str = Field(min_length=1, max_length=512)
-    message: str = Field(default="", max_length=65_536)
-
-
-class CommitInfo(Value):
-    """A commit of a branch: a revision, with the title and message of its author.
-
-    `id` always names this revision, so a branch that returns to an earlier tree shows that tree's id again.
-    `number` is the version that this revision is; `carries` the version whose weights and config its files
-    have, which is the same one, or an earlier one beside which only other files changed.
-    """
-
-    digest: Digest
-    branch: str
-    parent: str | None = None
-    title: str
-    message: str = ""
-    author: str
-    at: datetime
-    number: int | None = None
-    carries: int | None = None
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def id(self) -> str:
-        """The first 40 hex digits of the digest."""
-        return self.digest.short_id
-
-
-class BranchInfo(Value):
-    """A name for a commit. `head` is `main`; a `branch` moves with every commit to it, an `alias` only by
-    `aliases.move`, a `tag` never."""
-
-    name: str
-    kind: Literal["head", "branch", "alias", "tag"]
-    digest: Digest
-    message: str = ""
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def commit(self) -> str:
-        """The id of the commit."""
-        return self.digest.short_id
-
-
-class CommitResult(Value):
-    """The head of a branch after a commit. `is_new` is False if the branch was already there.
-
-    `version` and `report` are those of the version that the revision is, if it is one.
-    """
-
-    commit: CommitInfo
-    is_new: bool
-    version: VersionInfo | None = None
-    report: CheckReport | None = None
 
 
 class DirectPart(Value):
@@ -441,44 +378,3 @@ class EventBatch(Value):
     seq: int
     epoch: str | None = None
     """The registry's epoch, another after each restore; None from an older server."""
-
-
-class BaseInfo(Value):
-    """A base as listed: its id, the names it goes by, its shape in numbers, and what evidence there is."""
-
-    id: Digest
-    names: tuple[str, ...] = ()
-    architecture: Digest
-    model_type: str | None = None
-    parameters: int = 0
-    dtypes: tuple[str, ...] = ()
-    roots: Roots | None = None
-    tokenizer: Digest | None = None
-    stored: tuple[FileEntry, ...] = ()
-    adapters: int = 0
-    visibility: BaseVisibility = "internal"  # what every base was to servers that do not say
-    created_at: datetime
-    created_by: str
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether its weights are kept here, so that anyone who may read it can merge."""
-        return bool(self.stored)
-
-    def __repr__(self) -> str:
-        stored = "stored" if self.is_stored else "not stored"
-        numbers = f"{self.parameters:,} parameters"
-        return short_repr(self, ", ".join(self.names), self.model_type, numbers, stored, self.id.brief)
-
-
-class BaseEdit(Value):
-    """User-editable fields of a base. None leaves a field unchanged."""
-
-    visibility: BaseVisibility | None = None
-
-
-class BaseMatch(Value):
-    """A known base, and how similar it is to the given one."""
-
-    base: BaseInfo
-    match: Match

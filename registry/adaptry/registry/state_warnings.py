@@ -18,7 +18,7 @@ def state_warning(version: VersionInfo) -> str | None:
 
 
 def withdrawn_error(version: VersionInfo) -> Withdrawn:
-    """The error for a caller from whom a version's files are withheld."""
+    """The error for a caller who may not read a version's files because of its state."""
     readers = STATE_RULES[version.state].readers
     return Withdrawn(
         f"{state_warning(version)} (its files are withheld from all but {readers} of"

@@ -133,4 +133,4 @@ class Webhooks(ABC):
 
     @abstractmethod
     def redeliver(self, id: int, message: str) -> WebhookDelivery:
-        """Sends a message again, at once and with the same id. Raises `NotFound`."""
+        """Sends a message again immediately, with the same id. Raises `NotFound`."""

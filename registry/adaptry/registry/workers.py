@@ -58,8 +58,8 @@ class ResidentReport(Value):
 
 
 class DroppedAdapter(Value):
-    """A withdrawn version that a worker has unloaded, whose files it has removed, and which its engine
-    refuses by now.
+    """A withdrawn version that a worker has unloaded, whose files it has removed, and which its engine now
+    refuses.
     """
 
     name: AdapterName

@@ -41,7 +41,7 @@ class RefreshTokenReused(Unauthenticated):
 
 
 class ProgramTokens(NamedTuple):
-    """What a program gets: an access token, and the secret with which it gets the next one."""
+    """The tokens of a program: an access token, and the refresh token for the next one."""
 
     access: CreatedToken
     refresh_token: str
@@ -69,7 +69,9 @@ def refresh(catalog: Catalog, secret: str, client_id: str, now: datetime | None 
     while the identity provider has not confirmed the user, and `Busy` for a program that refreshes too often.
     """
     now, digest = now or datetime.now(UTC), tokens.hash_token(secret)
-    with catalog.read() as tx:  # anybody may ask; only programs take a turn to write
+    with (
+        catalog.read() as tx
+    ):  # any caller may request this; a write transaction begins only for valid tokens
         if kept.find(tx, digest) is None:
             raise Unauthenticated(_REFUSED)
     with catalog.write() as tx:

@@ -189,7 +189,7 @@ class BlobContract:
 
 
 def put(blobs: BlobStore, data: bytes) -> Digest:
-    """Stores `data` in uneven pieces and returns its digest, computed apart from the store."""
+    """Stores `data` in uneven pieces and returns its digest, computed independently of the store."""
     digest = Digest(hashlib.sha256(data).hexdigest())
     blobs.put(digest, [data[:3], memoryview(data)[3:]])
     return digest

@@ -1,7 +1,7 @@
 """Small quantised checkpoints, handwritten in the layout of bitsandbytes and transformers, without either.
 
 The projections of a base are packed: `nf4` and `fp4` in blocks of 64 values, with scales in float32 or
-quantised themselves, and `int8` with a scale a row. The rest is left alone, as those tools leave it.
+quantised themselves, and `int8` with a scale a row. Other tensors are unchanged, as in those tools.
 """
 
 from __future__ import annotations

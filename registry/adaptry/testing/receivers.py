@@ -47,7 +47,7 @@ class Receiver:
     arrived: threading.Condition = field(default_factory=threading.Condition)
 
     def wait_for(self, count: int) -> list[Message]:
-        """The first so many messages, once they have arrived."""
+        """Waits for this many messages and returns them."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.messages) >= count, _PATIENCE), self.messages
             return self.messages[:count]
@@ -55,7 +55,7 @@ class Receiver:
 
 @contextmanager
 def receiving(status: int = 200, *, is_open: bool = True) -> Iterator[Receiver]:
-    """A receiver for as long as the block. One that is not open answers when its `gate` is set."""
+    """Runs a receiver during the block. Unless it is open, it answers only after its `gate` is set."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -30,8 +30,8 @@ MERGE = JobOrder(kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1
 def make_merge_registry(
     folder: Path, scraps: Path, *, catalog: str | None = None, shards: int = 2
 ) -> LocalRegistry:
-    """A registry that has a base in so many files, `org/tiny`, and an adapter for it, `acme/tone`, of a width
-    that the llvm kernel takes: a process that loads torch takes two seconds longer."""
+    """A registry with the base `org/tiny` in this many files, and the adapter `acme/tone` for it. Their width
+    is one that the llvm kernel supports, since a process that loads torch takes two seconds longer."""
     registry = open_local(folder, catalog=catalog)
     base = open_checkpoint(tiny_base(scraps / "base", hidden=32, shards=shards))
     register_base(registry, base, ("org/tiny",), store=True, cache=scraps / "seen")
@@ -54,9 +54,9 @@ class FailpointGate:
         new.replace(self._folder / "place")
 
     def wait_for_arrival(self) -> int:
-        """Waits until a process is held at the gate; returns its id."""
+        """Waits until a process is stopped at the gate; returns its id."""
         here = self._folder / "here"
-        wait_until(lambda: here.exists() and here.read_text().endswith("\n"), "somebody to come to the gate")
+        wait_until(lambda: here.exists() and here.read_text().endswith("\n"), "a process to reach the gate")
         return int(here.read_text())
 
     def open(self) -> None:

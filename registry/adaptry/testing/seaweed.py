@@ -70,4 +70,4 @@ def run_seaweed(weed: Path, folder: Path) -> Iterator[Seaweed]:
         server.kill()  # its data is no longer needed, and a clean stop takes seconds
         server.wait()
         for left in (path for port in every for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
-            left.unlink()  # it writes them there whatever its options
+            left.unlink()  # it writes them there, regardless of its options

@@ -51,7 +51,8 @@ class WarmPython(subprocess.Popen[Any]):
         streams = [own if stream == -1 else stream for own, stream in enumerate(given)]
         self.pid = _server().fork(request, streams)
         self._child_created = True
-        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+        pipes = (p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]  # not in the stubs
 
 
 def run_warm(
@@ -125,7 +126,7 @@ _servers: dict[int, _WarmServer] = {}
 
 
 def _server() -> _WarmServer:
-    """This process's own. (A fork of it has none of its parent's.)"""
+    """The server of this process; a fork does not use its parent's."""
     if os.getpid() not in _servers:
         _servers[os.getpid()] = _WarmServer()
     return _servers[os.getpid()]

@@ -101,7 +101,7 @@ def test_raw_is_a_small_file_itself_and_the_pointer_of_a_large_one(server: Serve
     assert server.call("GET", f"/{TONE}/raw/main/{CONFIG}", token=stranger).status == 404
 
 
-def test_commits_are_counted_where_one_is_asked_for(server: Server, tmp_path: Path) -> None:
+def test_commits_are_counted_even_if_only_one_is_requested(server: Server, tmp_path: Path) -> None:
     put(server, files_of(tmp_path / "tone"))
     one = server.call("GET", f"/api/models/{TONE}/commits/main?limit=1")
     every = server.call("GET", f"/api/models/{TONE}/commits/main").json

@@ -76,16 +76,14 @@ def join(server: Server, path: str, numbers: list[int], oid: str = OID) -> RawRe
 
 
 @pytest.mark.parametrize(("size", "way"), [(PART, "whole"), (len(CONTENT), "parts")])
-def test_a_file_arrives_and_is_not_asked_for_again(
-    server: Server, tmp_path: Path, size: int, way: str
-) -> None:
+def test_a_received_file_is_not_requested_again(server: Server, tmp_path: Path, size: int, way: str) -> None:
     (tmp_path / "weights").write_bytes(CONTENT[:size])
     run = run_client(server, LFS_CLIENT, TONE, str(tmp_path / "weights"))
     assert (run.returncode, run.stdout) == (0, f"{way}\n"), run.stderr
     assert (has(server, CONTENT[:size]), waiting(server)) == (True, [])
 
 
-def test_a_client_that_knows_no_parts_sends_the_file_whole(server: Server) -> None:
+def test_a_client_without_support_for_parts_sends_the_file_whole(server: Server) -> None:
     address = whole(server)
     assert put(server, address, CONTENT).status == 200
     assert put(server, address, CONTENT).status == 200
@@ -192,7 +190,7 @@ def test_an_address_is_worth_nothing_once_the_token_behind_it_is_revoked(server:
     assert "X-Error-Code" not in answer.headers
 
 
-def test_only_who_may_write_is_told_where_to(server: Server) -> None:
+def test_only_writers_get_an_upload_address(server: Server) -> None:
     reader, stranger = server.token("r", "reader", ("acme",)), server.token("s", "writer", ("elsewhere",))
     assert batch(server, token=reader).status == 403
     for answer in (batch(server, token=stranger), batch(server, name="acme/nothing")):

@@ -22,8 +22,9 @@ from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.http import HttpRegistry
-from adaptry.registry.records import AdapterEdit, CommitNote
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import RawResponse, Server, running_server
@@ -99,7 +100,7 @@ def test_a_range_is_that_part_of_the_file(
     assert beyond.status == 416
 
 
-def test_size_and_name_of_the_bytes_are_told_before_any_are_computed(
+def test_size_and_identity_are_known_before_bytes_are_computed(
     server: Server, version: Digest, base: Path, tone: Adapter, tmp_path: Path
 ) -> None:
     whole = merged_on_disk(base, tone, tmp_path / "merged")[WEIGHTS]
@@ -185,7 +186,7 @@ def test_what_has_no_adapter_has_nothing_merged(server: Server, registry: HttpRe
     assert "has no complete adapter" in answer.json["error"]
 
 
-def test_a_version_whose_base_is_not_known_says_what_to_do(
+def test_a_version_with_an_unknown_base_has_a_remedy(
     server: Server, registry: HttpRegistry, tone: Adapter
 ) -> None:
     push(registry, tone, NAME)

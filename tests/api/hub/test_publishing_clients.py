@@ -133,7 +133,9 @@ def test_adaptry_push_after_a_login_with_the_jobs_token(
     assert "acme/publisher-1 may not change acme/other" in other.stderr
 
 
-def test_adaptry_login_says_what_a_job_lacks(server: Server, issuer: LocalIssuer, tmp_path: Path) -> None:
+def test_login_in_a_ci_job_reports_missing_settings(
+    server: Server, issuer: LocalIssuer, tmp_path: Path
+) -> None:
     outside = run("adaptry", "login", server.url, "--publish", "acme/tone", home=tmp_path, fails=True)
     assert "permissions: id-token: write" in outside.stderr
     wrong = issuer.token(aud="https://elsewhere.example")

@@ -97,7 +97,7 @@ def test_a_revision_goes_by_many_words(server: Server, commit: str, files: dict[
         assert answer.body == files[CONFIG]
 
 
-def test_each_absence_is_told_by_its_own_code(server: Server, commit: str) -> None:
+def test_each_kind_of_absence_has_its_own_code(server: Server, commit: str) -> None:
     def code(path: str) -> tuple[int, str | None]:
         answer = server.call("GET", path)
         assert answer.json.get("error") or answer.json["detail"]
@@ -127,7 +127,7 @@ def test_what_a_caller_may_not_read_is_absent(server: Server, commit: str) -> No
     assert server.call("GET", "/api/models", token=stranger).json == []
 
 
-def test_a_bad_token_and_none_are_told_apart(server: Server, commit: str) -> None:
+def test_a_bad_token_and_a_missing_token_get_different_errors(server: Server, commit: str) -> None:
     bad = server.call("GET", f"/api/models/{TONE}", token="hf_nonsense")
     assert bad.status == 401
     assert bad.headers["X-Error-Message"] == "Invalid credentials in Authorization header"
@@ -278,7 +278,7 @@ def test_a_stored_base_is_read_under_its_names_and_changed_by_nobody(server: Ser
     assert "for the adapter only" in other.json["error"]
     refused = send(server, lines({README: CARD}), name="org/tiny")
     assert refused.status == 409
-    assert "a name of its own, such as org/tiny-lora" in refused.json["error"]
+    assert "another name, such as org/tiny-lora" in refused.json["error"]
 
 
 def test_lists_are_narrowed_ordered_and_paged(server: Server, files: dict[str, bytes]) -> None:

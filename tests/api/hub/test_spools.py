@@ -59,7 +59,7 @@ def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: UploadSpoo
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["piece"]
 
 
-def test_a_spool_that_nobody_comes_back_to_is_swept(all_spools: UploadSpools) -> None:
+def test_an_abandoned_spool_is_swept(all_spools: UploadSpools) -> None:
     filled(all_spools, "a")
     filled(all_spools, "b", is_finished=True)
     assert all_spools.sweep(time.time() + FINISHED_SECONDS - 60) == 0

@@ -43,7 +43,7 @@ def resolve(server: Server, path: str, token: str, method: str = "GET", revision
     return server.call(method, f"/acme/tone/resolve/{revision}/{path}", token=token)
 
 
-def test_a_client_of_the_hub_is_warned_of_what_is_deprecated_or_yanked(
+def test_a_hub_client_is_warned_about_deprecated_and_yanked_versions(
     server: Server, registry: HttpRegistry, version: VersionInfo, reader: str
 ) -> None:
     for state in ("deprecated", "yanked"):
@@ -55,7 +55,7 @@ def test_a_client_of_the_hub_is_warned_of_what_is_deprecated_or_yanked(
 
 @pytest.mark.parametrize("state", ["quarantined", "revoked"])
 @pytest.mark.parametrize("revision", ["v1", "main"])
-def test_a_client_of_the_hub_gets_no_file_of_what_is_withdrawn_and_reads_why(
+def test_a_hub_client_gets_the_reason_instead_of_a_withdrawn_versions_files(
     server: Server, registry: HttpRegistry, version: VersionInfo, reader: str, state: State, revision: str
 ) -> None:
     put(registry, state)

@@ -145,7 +145,7 @@ def test_nothing_is_written_there(front: Server) -> None:
     assert front.call("POST", f"/api/models/{TONE}/preupload/main", body).status == 404
 
 
-def test_a_hub_that_does_not_answer_is_said_to_be_the_one(front: Server, tmp_path: Path) -> None:
+def test_the_error_names_the_hub_that_does_not_respond(front: Server, tmp_path: Path) -> None:
     with running_server(ServerSettings(data=tmp_path / "lonely", upstream="http://127.0.0.1:9")) as lonely:
         answer = lonely.call("GET", f"/api/models/{BASE}")
     assert answer.status == 503

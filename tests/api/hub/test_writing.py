@@ -342,7 +342,8 @@ def test_a_copy_says_no_size_and_needs_none(server: Server, files: dict[str, byt
         b"{}\n",
         b"not json\n",
         b'{"key":"file","value":{"path":"README.md","content":"eA=="}}\n',
-        b'{"key":"header","value":{"summary":"x"}}\n{"key":"file","value":{"path":"README.md","content":"%%"}}\n',
+        b'{"key":"header","value":{"summary":"x"}}\n'
+        b'{"key":"file","value":{"path":"README.md","content":"%%"}}\n',
         b'{"key":"header","value":{"summary":"x"}}\n{"key":"other","value":{}}\n',
         b'{"key":"header","value":{"summary":"x"}}\n{"key":"lfsFile","value":{"path":"a","oid":"../x"}}\n',
         b'{"key":"header","value":{"summary":"x","summary":"y"}}\n',

@@ -195,7 +195,7 @@ def test_any_process_of_a_server_goes_on_with_what_another_received(
     assert has(server, FIRST + SECOND)
 
 
-def test_nobody_elses_chunks_can_be_named(server: Server, sent: XetUpload) -> None:
+def test_chunks_of_other_uploads_cannot_be_referenced(server: Server, sent: XetUpload) -> None:
     again = XetUpload.start(server)
     assert again.address != sent.address
     assert "no such xorb" in again.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).json["error"]

@@ -42,7 +42,7 @@ def unpack_chunks(body: Iterable[bytes]) -> Iterator[bytes]:
         count, total, sent = count + 1, total + length, sent + _HEADER + stored
         if count > MAX_XORB_CHUNKS or total > max(MAX_XORB_BYTES, MAX_EXPANSION * sent):
             raise TooLarge(
-                f"a xorb holds at most {MAX_XORB_CHUNKS:,} chunks and {MAX_XORB_BYTES >> 20} MiB, unpacked,"
+                f"a xorb has at most {MAX_XORB_CHUNKS:,} chunks and {MAX_XORB_BYTES >> 20} MiB, unpacked,"
                 f" or {MAX_EXPANSION} times its packed size"
             )
         data = source.take(stored)

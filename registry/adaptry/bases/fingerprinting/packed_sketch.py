@@ -88,7 +88,7 @@ def _stored_place(packed: PackedWeight, place: int) -> int:
 
 def _four_bit_ranges(packed: PackedWeight, read: _Read) -> Callable[[int], Range]:
     state = packed.four_bit
-    assert state is not None, "asked of four bits alone"
+    assert state is not None, "only called for four-bit weights"
     steps = _steps(struct.unpack("<16f", read("quant_map", 0, 64)))
     nested = _steps(struct.unpack("<256f", read("nested_quant_map", 0, 1024))) if state.is_nested else []
 

@@ -57,14 +57,14 @@ def match_quantised(
     has_matrix = any(len(mine.tensor.shape) > 1 for mine, _ in kept)
     if len(kept) < _ENOUGH or not has_matrix or not all(_are_equal(*pair) for pair in kept):
         return None
-    asked = {
+    matches = {
         name: found for name, pair in pairs.items() if (found := _goes_together(a, b, *pair)) is not None
     }
     method = " and ".join(
         dict.fromkeys(str(base.facts.get("quantization") or "unknown") for base in (a, b) if is_packed(base))
     )
     left = f"all {len(kept)} unquantised tensors (norms, embeddings) agree"
-    if wrong := sorted(name for name, is_so in asked.items() if not is_so):
+    if wrong := sorted(name for name, is_so in matches.items() if not is_so):
         return Match(
             level="same_shapes" if a.architecture == b.architecture else "different",
             evidence=(
@@ -74,8 +74,8 @@ def match_quantised(
         )
     by = "both quantised, by" if is_packed(a) and is_packed(b) else "quantised by"
     packed = (
-        f"the samples of all {len(asked)} packed ones match its codes"
-        if asked
+        f"the samples of all {len(matches)} packed ones match its codes"
+        if matches
         else "its packed ones cannot be compared"
     )
     return Match(level="cast", evidence=f"{by} {method}: {left}, and {packed}")

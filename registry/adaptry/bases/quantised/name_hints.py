@@ -9,7 +9,8 @@ import re
 
 _QUANTISED = re.compile(
     r"(?:^|[-_./])"
-    r"((?:bnb[-_.]?)?[2-8][-_.]?bits?|int[48]|[nf][fp]4|gptq|awq|w[48]a(?:4|8|16)|fp8|mxfp4|nvfp4|hqq|exl[23])"
+    r"((?:bnb[-_.]?)?[2-8][-_.]?bits?|int[48]|[nf][fp]4|gptq|awq|w[48]a(?:4|8|16)|fp8|mxfp4|nvfp4|hqq"
+    r"|exl[23])"
     r"(?=$|[-_./])",
     re.IGNORECASE,
 )

@@ -113,9 +113,10 @@ def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _misfit(module: ModuleSpec, shape: tuple[int, ...], adapter: Adapter) -> str | None:
-    """How a module's factors differ from the weight they change, to end a sentence; None where they fit."""
+    """How a module's factors differ from the weight that they change, as the end of a sentence; None if they
+    fit."""
     inputs = math.prod(shape[1:]) if module.kind == "flat" else shape[1]
-    if module.fan_in not in (0, inputs):  # 0: its tensors do not tell
+    if module.fan_in not in (0, inputs):  # 0: its tensors do not determine it
         return f"takes {module.fan_in:,} inputs, but this base's weight has {inputs:,}"
     if module.fan_out not in (0, shape[0]):
         return f"gives {module.fan_out:,} outputs, but this base's weight has {shape[0]:,}"

@@ -19,7 +19,7 @@ from adaptry.core.report import Finding
 
 _PROMPTS = frozenset(method.name for method in prompts.METHODS)
 _PREFIXES = frozenset(method.name for method in prefixes.METHODS)
-# The layers of these have keys and values of unlike widths, of which PEFT takes the widest.
+# In these models, layers have keys and values of different widths; PEFT uses the largest.
 _UNEVEN = ("gemma4",)
 
 
@@ -34,17 +34,17 @@ def _by_config(adapter: Adapter) -> Iterator[Finding]:
     method = adapter.spec.method
     if method not in _PROMPTS | _PREFIXES:
         return
-    for role, wanted in _wanted(method, adapter.config).items():
+    for role, expected in _wanted(method, adapter.config).items():
         tensor = adapter.spec.shared.get(role)
         if tensor is None:  # reported as `tensors_missing`
             continue
         shape = adapter.tensors[tensor].shape
-        if len(shape) != len(wanted) or any(
-            want not in (None, found) for want, found in zip(wanted, shape, strict=True)
+        if len(shape) != len(expected) or any(
+            want not in (None, found) for want, found in zip(expected, shape, strict=True)
         ):
-            told = " by ".join("any" if want is None else f"{want:,}" for want in wanted)
+            expected_text = " by ".join("any" if want is None else f"{want:,}" for want in expected)
             yield build_finding(
-                "prompt_mismatch", f"{tensor} is {list(shape)}, but by the config it is {told}"
+                "prompt_mismatch", f"{tensor} is {list(shape)}, but by the config it is {expected_text}"
             )
 
 
@@ -60,10 +60,10 @@ def _by_base(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
                 "prompt_width",
                 f"its virtual tokens are {width:,} wide, but the base's embeddings {hidden:,}",
             )
-    elif (wanted := _of_all_layers(facts)) not in (None, width):
+    elif (expected := _of_all_layers(facts)) not in (None, width):
         yield build_finding(
             "prompt_width",
-            f"it has {width:,} numbers for each virtual token, but the base takes {wanted:,}: a key and a"
+            f"it has {width:,} numbers for each virtual token, but the base needs {expected:,}: a key and a"
             f" value of {facts['kv_heads']} heads of {facts['head_dim']} in each of {facts['layers']} layers",
         )
 

@@ -1,4 +1,4 @@
-"""`bind`: determines what an adapter is on a base. Checks, merges and exports all use its result."""
+"""`bind`: determines how PEFT applies an adapter to a base. Checks, merges and exports all use its result."""
 
 from adaptry.checks.binding.bind import bind
 from adaptry.checks.binding.bound_adapter import BoundAdapter, Dropped

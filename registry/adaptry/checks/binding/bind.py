@@ -1,4 +1,4 @@
-"""Binds an adapter to a base: determines what PEFT, on the model that transformers loads, makes of its files.
+"""Binds an adapter to a base: determines how PEFT applies its files to the model that transformers loads.
 
 PEFT first adapts the modules that the config selects, and then loads the file's tensors into that model by
 name (`load_state_dict` without `strict`). It silently drops a tensor whose name the model does not have.

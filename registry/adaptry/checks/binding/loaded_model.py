@@ -17,7 +17,7 @@ BASE_LAYER = ".base_layer"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A base as transformers loads it for an adapter. `known` finds the module that a name was meant for."""
+    """A base as transformers loads it for an adapter. `known` finds the intended module of a name."""
 
     adapter: Adapter
     model_type: str

@@ -27,8 +27,8 @@ _TOKEN_ADAPTER = ".token_adapter"
 
 @dataclass(frozen=True, slots=True)
 class LoadedParts:
-    """`module_map` has what PEFT applies; `unlisted` are its whole weights that no field of the config
-    names.
+    """`module_map` has the parts that PEFT applies; `unlisted` are its whole weights that no field of the
+    config names.
     """
 
     module_map: ModuleMap

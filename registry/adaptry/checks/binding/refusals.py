@@ -179,9 +179,9 @@ def _other_shapes(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
         for path in model.names.holders_of("weight", 2)
         if model.why_not(path) is None and (sides := _sides(model, path)) is not None
     }
-    wanted = method.shapes_in_model(weights, config)
+    expected = method.shapes_in_model(weights, config)
     held = {bare_path(target.module.path): target.module.tensors for target in module_map.placed}
-    for path, shapes in wanted.items():
+    for path, shapes in expected.items():
         names = held.get(path, {}) if path else model.adapter.spec.shared
         for role, shape in shapes.items():
             name = names.get(role, "")

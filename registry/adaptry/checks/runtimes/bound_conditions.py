@@ -1,4 +1,4 @@
-"""Conditions on what PEFT makes of an adapter on its base (`checks.binding`). They need the base."""
+"""Conditions on the result of binding an adapter to its base (`checks.binding`). They need the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The conditions of rules: functions that create a condition, named after what it finds."""
+"""The conditions of rules: functions that create a condition. Each is named after the adapters that it
+matches."""
 
 from __future__ import annotations
 
@@ -279,11 +280,11 @@ def other_scale(scale: Scale) -> Condition:
         if not wrong:
             return None
         path, ratio = max(wrong.items(), key=lambda pair: abs(math.log(pair[1])) if pair[1] > 0 else math.inf)
-        told = f"{1 / ratio:.3g} times too weak" if 0 < ratio < 1 else f"{ratio:.3g} times too strong"
-        told = "not 0, as it was trained" if math.isinf(ratio) else told
+        difference = f"{1 / ratio:.3g} times too weak" if 0 < ratio < 1 else f"{ratio:.3g} times too strong"
+        difference = "not 0, as it was trained" if math.isinf(ratio) else difference
         many = format_count(len(wrong), "module")
         return ConditionMatch(
-            f"{many} would get a wrong scale, {fold_layer_numbers([path])[0]} one that is {told}",
+            f"{many} would get a wrong scale, {fold_layer_numbers([path])[0]} one that is {difference}",
             tuple(wrong),
         )
 

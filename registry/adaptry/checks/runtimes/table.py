@@ -38,12 +38,12 @@ _ALSO = {
 
 def parse_runtime(text: str) -> Runtime:
     """Parses a runtime. Raises `Invalid`, with the list of engines or options, if either is unknown."""
-    said = Runtime.parse(text)
-    runtime = Runtime(_ALSO.get(said.engine, said.engine), said.version, said.options)
+    given = Runtime.parse(text)
+    runtime = Runtime(_ALSO.get(given.engine, given.engine), given.version, given.options)
     engine = ENGINES.get(runtime.engine)
     if engine is None:
-        near = suggestion(said.engine, ENGINES) or f" (one of: {', '.join(ENGINES)})"
-        raise Invalid(f"unknown engine {said.engine[:40]!r}{near}")
+        near = suggestion(given.engine, ENGINES) or f" (one of: {', '.join(ENGINES)})"
+        raise Invalid(f"unknown engine {given.engine[:40]!r}{near}")
     for name, value in runtime.options.items():
         option = engine.option(name)
         if option is None:

@@ -79,13 +79,13 @@ def _outcome(findings: Iterable[Finding]) -> RuntimeOutcome:
 
 def _unread(engine: RuntimeRules, runtime: Runtime) -> Iterator[Finding]:
     """A finding if the rules are for a different version than the given one."""
-    said, read = runtime.version, engine.latest
-    if said and (not read or said[: len(read)] != read[: len(said)]):
+    version, read = runtime.version, engine.latest
+    if version and (not read or version[: len(read)] != read[: len(version)]):
         yield Finding(
             code="rules_of_another_version",
             severity="notes",
             reason=(
-                f"the rules are for {engine.title} {engine.source_version}, but {format_version(said)}"
+                f"the rules are for {engine.title} {engine.source_version}, but {format_version(version)}"
                 " was given"
             ),
             remedy="compare an answer with PEFT's before serving it",

@@ -139,8 +139,8 @@ def _within_float32(planned: PlannedSite) -> Iterator[None]:
         yield
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # not in the stubs
         raise CheckFailed(
-            f"what {planned.method.name} computes at {planned.site.key} is too large for F32:"
-            " choose smaller weights"
+            f"the result of {planned.method.name} at {planned.site.key} is too large for F32: choose smaller "
+            "weights"
         ) from error
 
 

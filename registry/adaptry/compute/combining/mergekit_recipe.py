@@ -1,11 +1,10 @@
-"""mergekit's YAML, over LoRA adapters, as one of our recipes.
+"""Translates mergekit's YAML over LoRA adapters into one of our recipes.
 
 mergekit merges whole models; a LoRA is named `base+adapter` there and merged into its base first. Where all
 models are one base plus a LoRA, the same methods of the updates give the same numbers, up to roundings (the
-page on combining has the table). What has no equal here is refused, with the recipe that comes nearest.
-
-Read in mergekit 0.1.5: `config.py` (fields; a model's parameters precede the document's), and the defaults
-in `merge_methods/`.
+page on combining has the table). A feature without an equivalent is refused, and the error shows the nearest
+recipe. Source: mergekit 0.1.5, `config.py` (fields; a model's parameters precede the document's), and the
+defaults in `merge_methods/`.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ _WHOLE_MODELS = {"slerp": "nuslerp", "karcher": "karcher", "nearswap": "ties", "
 _DEFAULTS: Mapping[str, object] = {"density": 1.0, "gamma": 0.01, "epsilon": 0.15, "lambda": 1.0}
 _READ = {"merge_method", "models", "base_model", "parameters", "dtype", "out_dtype"}
 _WITHOUT_EFFECT = {"tokenizer_source", "tokenizer", "chat_template"}
-"""They concern whole models, and an adapter has neither."""
+"""Keys that concern only whole models; an adapter has nothing that corresponds."""
 
 
 def is_mergekit(document: Mapping[str, object]) -> bool:
@@ -63,7 +62,7 @@ def is_mergekit(document: Mapping[str, object]) -> bool:
 
 
 def translate_mergekit(document: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """Our recipe's document. (`Any`: YAML.) Raises `Invalid`, `Unsupported`."""
+    """The document of the equivalent recipe. (`Any`: YAML.) Raises `Invalid`, `Unsupported`."""
     if "slices" in document or "modules" in document:
         raise Unsupported(
             f"{label} assembles a model from slices, which adapters cannot do; list whole adapters under"
@@ -96,7 +95,7 @@ def translate_mergekit(document: Mapping[str, Any], label: str) -> dict[str, Any
 
 
 def _sources(document: Mapping[str, Any], what: str) -> dict[str, Mapping[str, Any]]:
-    """The adapters, each with its parameters; the base among the models is passed over."""
+    """The adapters, each with its parameters; the base among the models is skipped."""
     models = document.get("models")
     if not isinstance(models, list) or not models:
         raise Invalid(f"{what}: models is a list, as in [{{model: org/model+acme/tone}}]")
@@ -131,12 +130,11 @@ def _method(name: str, sources: Sequence[str], what: str) -> MergekitMethod:
     if near := _WHOLE_MODELS.get(name):
         inputs = ", ".join(sources)
         raise Unsupported(
-            f"{what}: mergekit's {name} depends on the weights of whole models; of adapters, this recipe"
-            " comes"
-            f" nearest:\nmethod: {near}\ninputs: [{inputs}]"
+            f"{what}: mergekit's {name} depends on the weights of whole models; the nearest recipe for "
+            f"adapters is:\nmethod: {near}\ninputs: [{inputs}]"
         )
     raise Unsupported(
-        f"{what}: mergekit's method {name[:40]!r} has no equal here{suggestion(name, _METHODS)}"
+        f"{what}: mergekit's method {name[:40]!r} has no equivalent here{suggestion(name, _METHODS)}"
         f" (there are {', '.join(_METHODS)})"
     )
 
@@ -144,7 +142,7 @@ def _method(name: str, sources: Sequence[str], what: str) -> MergekitMethod:
 def _parameters(
     method: MergekitMethod, settings: Mapping[str, Mapping[str, Any]], what: str
 ) -> dict[str, Any]:
-    """The method's parameters here, from those that every model has alike."""
+    """The method's parameters here, from those that are equal for all models."""
     found: dict[str, Any] = {}
     for name in method.parameters:
         value = _alike(name, _DEFAULTS.get(name), settings, what)
@@ -181,7 +179,7 @@ def _linear_weights(
     settings: Mapping[str, Mapping[str, Any]],
     what: str,
 ) -> dict[str, float]:
-    """Our linear has no parameters: what mergekit's say goes into the weights."""
+    """Our linear has no parameters: mergekit's parameters are applied to the weights."""
     total = sum(weights.values())
     if not parameters["normalize"]:
         if "lambda" not in method.parameters and abs(total - 1.0) > 1e-9:
@@ -197,7 +195,7 @@ def _linear_weights(
 
 
 def _alike(name: str, default: object, settings: Mapping[str, Mapping[str, Any]], what: str) -> Any:
-    """The value that all models have. (`Any`: YAML.)"""
+    """The common value of all models. (`Any`: YAML.) Raises `Unsupported` if they differ."""
     values = [given.get(name, default) for given in settings.values()]
     if any(value != values[0] for value in values):
         raise Unsupported(
@@ -232,7 +230,7 @@ def _path(value: object, what: str) -> str:
         path, revision = value.get("path"), value.get("revision")
         value = f"{path}@{revision}" if revision else path
     if not isinstance(value, str) or not value:
-        raise Invalid(f"{what} is missing or no text")
+        raise Invalid(f"{what} is missing or not text")
     return value
 
 

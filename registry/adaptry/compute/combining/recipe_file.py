@@ -1,4 +1,5 @@
-"""A recipe in a file: untrusted YAML (or JSON), ours or mergekit's, with the line or field in every error."""
+"""A recipe in a file: untrusted YAML (or JSON), in our format or mergekit's. Every error names the line or
+field."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ MAX_SIZE = 1 << 20
 
 
 def read_recipe(path: Path, show: Callable[[str], object] = lambda text: None) -> CombineRecipe:
-    """A recipe of ours, or mergekit's as ours; of the latter, `show` gets our recipe as YAML. Raises
-    `NotFound`, `Invalid`, `Unsupported`.
+    """Reads a recipe. mergekit's YAML is translated, and `show` is called with the translated recipe as YAML.
+    Raises `NotFound`, `Invalid`, `Unsupported`.
     """
     try:
         data = path.read_bytes()
@@ -95,7 +96,7 @@ def _input(entry: object) -> object:
 
 
 def _check_unique(node: Any, what: str) -> None:
-    """Refuses a duplicate key, of which YAML would take the last. (`Any`: PyYAML's nodes are untyped.)"""
+    """Refuses duplicate keys; YAML would silently use the last one. (`Any`: PyYAML's nodes are untyped.)"""
     import yaml
 
     if isinstance(node, yaml.MappingNode):

@@ -17,11 +17,13 @@ _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
 def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], method: CombineMethod) -> None:
-    """Raises `Invalid` for what PEFT cannot express, and `CheckFailed` if it raises or means something
-    else.
+    """Raises `Invalid` for options that PEFT lacks, and `CheckFailed` if PEFT would raise an error or compute
+    something else.
     """
     if recipe.modules or recipe.energy is not None:
-        raise Invalid(f"{method.name} is PEFT's, which has neither overrides by module nor energy; omit them")
+        raise Invalid(
+            f"{method.name} reproduces PEFT, which supports neither overrides by module nor energy; omit them"
+        )
     if recipe.rank is not None and (method.delta_form != "dense" or len(parents) == 1):
         raise Invalid(f"PEFT determines the rank of {method.name}; rank is only for the types with svd")
     for parent in parents:

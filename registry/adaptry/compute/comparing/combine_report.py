@@ -95,7 +95,7 @@ def _measured(
     found = measure_sign_conflict(several) if several else None
     columns, rows = mean_overlaps([subspaces(update) for update in several])
     largest = max((each for each in norms if each), default=0.0)
-    told = ModuleReport(
+    report = ModuleReport(
         module=site.key,
         norm=norm,
         norms=tuple(norms),
@@ -109,7 +109,7 @@ def _measured(
         rows=found.total_rows if found else None,
         does_nothing=norm is not None and norm <= _NOTHING * largest,
     )
-    return _SiteReport(told, products, found)
+    return _SiteReport(report, products, found)
 
 
 def mean_overlaps(found: Sequence[Subspaces]) -> tuple[float | None, float | None]:
@@ -124,9 +124,9 @@ def _over_all(
     outcome: ComputeResult | None,
     notes: Sequence[str],
 ) -> CombineReport:
-    told = [each.report for each in measured]
-    norm = aggregate.joint_norm(module.norm for module in told)
-    norms = [aggregate.joint_norm(module.norms[place] for module in told) for place in range(len(held))]
+    reports = [each.report for each in measured]
+    norm = aggregate.joint_norm(module.norm for module in reports)
+    norms = [aggregate.joint_norm(module.norms[place] for module in reports) for place in range(len(held))]
     products = [sum(each.products[place] for each in measured) for place in range(len(held))]
     return CombineReport(
         parents=tuple(each.parent.label for each in held),
@@ -136,9 +136,9 @@ def _over_all(
         cosines=tuple(map(aggregate.cosine, products, [norm] * len(norms), norms)),
         kept=outcome.kept if outcome else None,
         conflict=aggregate.conflict(each.signs for each in measured),
-        column_overlap=aggregate.mean(module.column_overlap for module in told),
-        row_overlap=aggregate.mean(module.row_overlap for module in told),
-        doing_nothing=tuple(module.module for module in told if module.does_nothing),
-        modules=tuple(told),
-        notes=(*notes, *aggregate.sampling_notes(told)),
+        column_overlap=aggregate.mean(module.column_overlap for module in reports),
+        row_overlap=aggregate.mean(module.row_overlap for module in reports),
+        doing_nothing=tuple(module.module for module in reports if module.does_nothing),
+        modules=tuple(reports),
+        notes=(*notes, *aggregate.sampling_notes(reports)),
     )

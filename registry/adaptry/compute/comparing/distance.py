@@ -88,7 +88,7 @@ def _of_both(
         measure_sign_conflict(both),
     )
     columns, rows = subspace_overlaps(subspaces(both[0]), subspaces(both[1])) or (None, None)
-    told = ModuleDistance(
+    report = ModuleDistance(
         module=site.key,
         distance=aggregate.share(apart, norms[0]),
         cosine=aggregate.cosine(product, *norms),
@@ -100,22 +100,22 @@ def _of_both(
         rows_seen=found.sampled_rows,
         rows=found.total_rows,
     )
-    return _SiteDistance(told, apart, norms, product, found)
+    return _SiteDistance(report, apart, norms, product, found)
 
 
 def _over_all(measured: Sequence[_SiteDistance], notes: Sequence[str]) -> AdapterDistance:
     before, after = (aggregate.joint_norm(each.norms[place] for each in measured) for place in (0, 1))
     farthest = sorted(measured, key=_distance, reverse=True)
-    told = tuple(each.report for each in farthest)
+    reports = tuple(each.report for each in farthest)
     return AdapterDistance(
         distance=aggregate.share(aggregate.joint_norm(each.apart for each in measured), before),
         cosine=aggregate.cosine(sum(each.product for each in measured), before, after),
         ratio=aggregate.share(after, before),
         conflict=aggregate.conflict(each.signs for each in measured),
-        column_overlap=aggregate.mean(module.column_overlap for module in told),
-        row_overlap=aggregate.mean(module.row_overlap for module in told),
-        modules=told,
-        notes=(*notes, *aggregate.sampling_notes(told)),
+        column_overlap=aggregate.mean(module.column_overlap for module in reports),
+        row_overlap=aggregate.mean(module.row_overlap for module in reports),
+        modules=reports,
+        notes=(*notes, *aggregate.sampling_notes(reports)),
     )
 
 
@@ -139,8 +139,8 @@ def _whole_weights(before: Adapter, after: Adapter) -> list[str]:
     if not one and not other:
         return []
     alike = len(one.keys() | other.keys()) - len(differing)
-    told = f"whole weights, compared by their bytes: {alike} the same"
-    return [f"{told}, {len(differing)} different (first: {differing[0]})" if differing else told]
+    sentence = f"whole weights, compared by their bytes: {alike} the same"
+    return [f"{sentence}, {len(differing)} different (first: {differing[0]})" if differing else sentence]
 
 
 def _bytes(adapter: Adapter, tensor: str) -> tuple[str, tuple[int, ...], bytes]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDEST = 60  # inches; and at 100 dots an inch, what a viewer still opens
+_WIDEST = 60  # maximum size in inches: at 100 dots per inch, image viewers can still open it
 _DOTS = 100
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from adaptry.compute.tensors.lowrank import Factors, decompose, orthonormal_bases
 
 _AT_ONCE = 1 << 20
-"""Elements of one update that are formed at once."""
+"""Number of elements of an update that are computed at once."""
 _SEEN = 1 << 22
-"""Most elements of a site that are examined. From a larger site, evenly spaced rows are sampled, and the
-report says that the figure is an estimate.
+"""Maximum number of elements of a site that are examined. From a larger site, evenly spaced rows are sampled,
+and the report marks the figure as an estimate.
 """
 _NEGLIGIBLE = 1e-6
 """A singular value below this share of the largest is a float32 rounding error and not a direction."""

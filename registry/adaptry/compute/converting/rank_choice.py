@@ -19,8 +19,8 @@ from adaptry.core.display import format_number, html_table, short_repr, table_te
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RankPlan:
-    """What each rank would keep of the adapter `label`, by rank: the share of the energy ‖Δ‖² over all
-    modules, and the module of which it keeps least.
+    """For each rank, the share of the energy ‖Δ‖² of the adapter `label` that it keeps over all modules, and
+    the module of which it keeps least.
     """
 
     label: str
@@ -45,8 +45,8 @@ class RankPlan:
 
 
 def plan_ranks(parent: ParentAdapter, more: Sequence[int] = ()) -> RankPlan:
-    """What the ranks 1, 2, 4, … and the largest keep, and those of `more`. Reads all factors, one module at a
-    time.
+    """The energy that the ranks 1, 2, 4, …, the largest rank and the ranks `more` keep. Reads all factors,
+    one module at a time.
 
     Raises `Unsupported`, `CheckFailed` unless the adapter is exactly a sum of factors.
     """

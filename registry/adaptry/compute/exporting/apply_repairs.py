@@ -23,7 +23,8 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Json, LazyAdapter, Parent
 from adaptry.core.errors import CheckFailed
 
 _ROUNDS = 4
-"""Most rounds: a precondition may hide a repair, and that another; more rounds would be an endless loop."""
+"""Maximum number of rounds. A failed precondition can hide a further repair, a few times in a row; more
+rounds indicate an endless loop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,12 +49,14 @@ def measure_equality(
     original: ParentAdapter, made: ParentAdapter, outcomes: Sequence[ComputeResult]
 ) -> Equality:
     """`outcomes` are the results of the repairs between the two, in order."""
-    told = {each.module: each.figures for outcome in outcomes for each in outcome.modules if each.figures}
+    by_module = {
+        each.module: each.figures for outcome in outcomes for each in outcome.modules if each.figures
+    }
     if not outcomes:
         return Equality()
     pairs = _pairs(original.adapter, made.adapter)
     if pairs is None:
-        return Equality(told)
+        return Equality(by_module)
     figures: dict[str, Mapping[str, float]] = {}
     same: list[tuple[WeightSite, ModuleSpec]] = []
     largest = 0.0

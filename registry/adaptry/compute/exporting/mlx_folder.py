@@ -38,7 +38,7 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
     modules = _checked(parent)
     if not isinstance(layers, int):
         raise CheckFailed(
-            "the base's config does not say how many layers it has, which mlx-lm counts from the end"
+            "the base's config has no number of layers, and mlx-lm counts layers from the last one"
         )
     filled = dict(_filled(modules, layers))
     rank = max(module.rank for module in modules.values())

@@ -111,8 +111,8 @@ def _paths(parent: ParentAdapter, options: ExportOptions) -> Mapping[str, str]:
         return diffusers_names(own, base.tensors, parent.label)
     if options.part is None:
         raise CheckFailed(
-            f"PEFT's folder does not say to which part of a pipeline {parent.label} belongs: pass --part"
-            " (such as unet)"
+            f"PEFT's folder does not record which part of a pipeline {parent.label} is for: pass --part "
+            "(such as unet)"
         )
     return {path: f"{options.part}.{path}" for path in own}
 

@@ -71,7 +71,7 @@ class ExportPlan:
 def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> ExportPlan:
     """The repairs that the verdict of `runtime` on `parent` requires."""
     judged = check_runtime(parent.adapter, runtime, options.record)
-    wanted: dict[str, list[Finding]] = {}
+    required: dict[str, list[Finding]] = {}
     merged, left = [], []
     mended = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
     for finding in (*judged.findings, *_of_peft(parent, runtime, options)):
@@ -80,16 +80,16 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
         is_needed = finding.severity != "notes"
         repair = BY_REMEDY.get(finding.remedy)
         if repair and (is_needed or _is_free(repair, options)):
-            wanted.setdefault(repair.name, []).append(finding)
+            required.setdefault(repair.name, []).append(finding)
         elif finding.remedy in MERGE_REMEDIES and is_needed:
             merged.append(finding)
         elif is_needed:
             left.append(finding)
-    covered = {name for chosen in wanted for name in REPAIRS[chosen].covers}
+    covered = {name for chosen in required for name in REPAIRS[chosen].covers}
     steps = [
-        PlannedRepair(repair, tuple(wanted[name]))
+        PlannedRepair(repair, tuple(required[name]))
         for name, repair in REPAIRS.items()
-        if name in wanted.keys() - covered
+        if name in required.keys() - covered
     ]
     return ExportPlan(runtime, judged, () if merged else tuple(steps), tuple(merged), tuple(left))
 

@@ -53,19 +53,19 @@ def plan_extraction(
         raise CheckFailed(
             f"{tuned.folder} has the same weights as {base.folder}: there is nothing to extract"
         )
-    wanted = _matching(changed, recipe.modules)
+    selected = _matching(changed, recipe.modules)
     chooser = TargetChooser((weight.name for weight in found.weights), tuned.config)
-    choices = [chooser.choose(weight) for weight in wanted]
+    choices = [chooser.choose(weight) for weight in selected]
     lora = [each for each in choices if each.kind == "lora"]
     if not lora:
         raise CheckFailed(
-            f"none of the {len(wanted)} changed weights is a matrix with an unchanged shape (first:"
-            f" {wanted[0].name}), so a LoRA cannot represent any of them"
+            f"none of the {len(selected)} changed weights is a matrix with an unchanged shape (first:"
+            f" {selected[0].name}), so a LoRA cannot represent any of them"
         )
     whole = _whole(choices, found.weights, chooser)
     left_out = [each for each in choices if each.kind == "nothing"]
     notes = [
-        *_notes(found, changed, wanted, whole, left_out),
+        *_notes(found, changed, selected, whole, left_out),
         *_of_config(records[0].facts, records[1].facts, [each for each in whole if each.kind == "embedding"]),
     ]
     paths = frozenset(weight.path for weight in found.weights)

@@ -26,7 +26,7 @@ Spell = Callable[[str, Sequence[str]], Iterable[tuple[str, str]]]
 @dataclass(frozen=True, slots=True)
 class PlacedPart:
     """`paths`: names in the `model` of the file's modules of this part. `shapes`: the shape of each module's
-    weight in the model. `lacks`: why the base is not this part, if it is not.
+    weight in the model. `lacks`: the reason why the base is not this part; empty if it is.
     """
 
     part: str
@@ -48,12 +48,12 @@ def placed_part(
     """
     if part is not None and part not in modules:
         raise CheckFailed(f"{label} has no part {part[:40]}, only {', '.join(modules)}")
-    wanted = {name: own for name, own in modules.items() if part in (None, name)}
-    placed = [_place(name, own, _model_of(base, name, label), spell) for name, own in wanted.items()]
+    candidates = {name: own for name, own in modules.items() if part in (None, name)}
+    placed = [_place(name, own, _model_of(base, name, label), spell) for name, own in candidates.items()]
     fitting = [each for each in placed if not each.lacks]
     if len(fitting) > 1:  # two text encoders with the same shapes
-        said = {_CLASSES.get(str(name)) for name in base.facts.get("architectures") or ()}
-        fitting = [each for each in fitting if each.part in said] or fitting
+        declared = {_CLASSES.get(str(name)) for name in base.facts.get("architectures") or ()}
+        fitting = [each for each in fitting if each.part in declared] or fitting
     if not fitting:
         raise CheckFailed(f"{label} is for another model than this base: {placed[0].lacks}")
     if len(fitting) > 1:

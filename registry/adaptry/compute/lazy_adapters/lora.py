@@ -91,9 +91,9 @@ class _LoraModules:
             whole = update.with_unit_scale()
             written = round_factors(whole, self.result.dtype)
             check_fits(written, site.key, self.result.dtype)
-            told = add_rounding_error(figures, whole, written)
+            final_figures = add_rounding_error(figures, whole, written)
             yield ComputedModule(
-                site.key, lora_tensors(site, pad_rank(written, rank), self.paths[site], dtype), told
+                site.key, lora_tensors(site, pad_rank(written, rank), self.paths[site], dtype), final_figures
             )
         for name, tensor in self.whole.tensors():
             yield ComputedModule(name, {name: tensor})

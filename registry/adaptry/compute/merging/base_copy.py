@@ -37,8 +37,8 @@ def choose_copy(
     requested: BaseCopyKind | None,
     base_evidence: str = "",
 ) -> tuple[BaseCopy | None, list[str]]:
-    """The copy to merge into, and notes; None if nothing is quantised. `base_evidence` says how this base was
-    identified as the original of the named one, if it was.
+    """The copy to merge into, and notes; None if nothing is quantised. `base_evidence` is the evidence that
+    this base is the original of the named one, if there is any.
 
     Raises `CheckFailed` if several copies are possible and `requested` does not choose one, or chooses a
     missing one, and `Unsupported` for a base whose weights cannot be dequantised exactly.

@@ -76,7 +76,7 @@ class SummedLoras:
         return wide.to(stored.dtype)
 
     def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
-        return None  # what was quantised is in memory as a whole
+        return None  # the quantised weight is in memory as a whole
 
 
 def _from_four_bit(packed: PackedWeight, parts: Mapping[str, Tensor]) -> Tensor:
@@ -86,7 +86,7 @@ def _from_four_bit(packed: PackedWeight, parts: Mapping[str, Tensor]) -> Tensor:
     from adaptry.compute.tensors.adapter_tensors import DTYPES
 
     state = packed.four_bit
-    assert state is not None, "asked of four bits alone"
+    assert state is not None, "only called for four-bit weights"
     codes = parts["codes"].reshape(-1).view(torch.uint8)
     scales = parts["absmax"].reshape(-1)
     if state.is_nested:

@@ -87,7 +87,7 @@ def _written(output: OutputWriter, tallies: Tallies) -> WrittenFile:
 
 
 class _Work:
-    """The outputs that still have steps, shared by the threads; the first error stops them all."""
+    """The outputs with remaining steps, shared by all threads; the first error stops all of them."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class _Work:
                     tally = self._tallies[step.tensor.name] = ValueTally(step.tensor)
                     merge_tensor(step.tensor, output, kernels, self._kernels.block, tally)
                 self._give_back(output, step)
-        except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
+        except BaseException as error:  # noqa: BLE001  (raised again in the waiting thread)
             self._stop(error)
 
     def _stop(self, error: BaseException) -> None:

@@ -86,8 +86,8 @@ def merge(
 def plan_recipe(
     recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], base_evidence: str = ""
 ) -> MergePlan:
-    """The plan of a recipe whose base and inputs are open. `base_evidence` says how the base was identified
-    as the original of the one that the recipe names, if it was
+    """The plan of a recipe whose base and inputs are open. `base_evidence` is the evidence that the base is
+    the original of the one that the recipe names, if there is any
     (`adaptry.operations.quantised_variants.open_original`).
     """
     return plan_merge(

@@ -99,10 +99,10 @@ def plan_merge(
     """Plans the merge of `inputs` into `checkpoint`, as their weighted sum or by another `method`.
 
     `other_base` allows a base other than an input's, if the shapes fit. `resize_vocab` allows an input with a
-    larger vocabulary. `base_copy` chooses the copy, if one is quantised. `base_evidence` says how the base
-    was identified as the original of the named one. `rounding`: see `peft_rounding`. Raises `Unsupported` (a
-    method or variant that cannot be merged, a base that cannot be dequantised here) and `CheckFailed`
-    (modules or shapes that do not fit, no chosen copy); each error names what, where and the remedy.
+    larger vocabulary. `base_copy` chooses the copy, if one is quantised. `base_evidence` is the evidence that
+    the base is the original of the named one. `rounding`: see `peft_rounding`. Raises `Unsupported` (a method
+    or variant that cannot be merged, a base that cannot be dequantised here) and `CheckFailed` (modules or
+    shapes that do not fit, no chosen copy); each error names what, where and the remedy.
     """
     view = open_logical_view(checkpoint)
     chosen, notes = choose_copy(view, inputs, base_copy, base_evidence)

@@ -121,7 +121,7 @@ class TiedSides:
             )
 
     def check_known(self, entry: BoundInput, tensor: str, path: str) -> None:
-        """Raises `Unsupported` if an unknown head may be tied to `tensor`."""
+        """Raises `Unsupported` if a head that this table lacks may be tied to `tensor`."""
         config = self._checkpoint.config
         listed = config.get("architectures")
         is_written = any(

@@ -53,7 +53,7 @@ _LIKE_ROBERTA = (
     "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text",
     "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
-# Heads without any stored tensor while they are tied: no bias, and no neighbours.
+# Heads without any stored tensor while they are tied: neither a bias nor other parameters of the head.
 _BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")
 
 _TIES: Mapping[str, TiedNames] = {
@@ -99,5 +99,5 @@ def find_tied_names(checkpoint: HfCheckpoint) -> TiedNames:
     if known.head is None or known.head.rpartition(".")[2] in _BARE:
         return known
     around, _, _ = known.head.rpartition(".")
-    beside = f"{around or known.head}."  # its bias, or what lies around it
+    beside = f"{around or known.head}."  # its bias, or another parameter of the head
     return replace(known, has_head=any(name.startswith(beside) for name in checkpoint.tensors))

@@ -1,1 +1,1 @@
-"""Recipes of merges and combinations, as values that jobs carry too."""
+"""Recipes of merges and combinations, as values; jobs carry them too."""

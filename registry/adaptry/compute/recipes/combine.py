@@ -1,4 +1,4 @@
-"""The recipe of a combination: adapters, weights, method. A YAML file or flags create it."""
+"""The recipe of a combination: adapters, weights, method. It is written as YAML, or given by options."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from adaptry.compute.recipes.merge import Dtype, RecipeInput
 
 
 class ModuleOverride(BaseModel):
-    """Another way for some modules: `match` is matched as PEFT matches a `rank_pattern`; the first wins.
+    """Other settings for some modules.
 
-    `weights` are by the input's source. What is not said is as in the recipe.
+    `match` is matched like a key of PEFT's `rank_pattern`; the first match applies. `weights` are keyed by
+    the input's source. Omitted settings are the recipe's.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
@@ -25,12 +26,13 @@ class ModuleOverride(BaseModel):
 
 
 class CombineRecipe(BaseModel):
-    """One adapter out of several.
+    """Makes one adapter out of several.
 
-    `rank` or `energy` (a share of Σσ², 0 to 1) bring the result to a rank; neither: exact where the method is
-    exact, else the largest rank of the inputs. `uniform`: the same rank for every module (zeros fill it).
-    `whole_weights`: the source whose saved modules come along, or `none`. `in_sequence`: each input was
-    trained on top of the base and the inputs before it. `output`: a folder or a name in the registry.
+    `rank` or `energy` (a share of Σσ², 0 to 1) truncates the result. Without either, the result is exact if
+    the method is exact, and otherwise has the largest rank of the inputs. `uniform`: the same rank for every
+    module (padded with zeros). `whole_weights`: the source whose saved modules are copied, or `none`.
+    `in_sequence`: each input was trained on top of the base and the inputs before it. `output`: a folder or a
+    name in the registry.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
@@ -52,12 +54,12 @@ class CombineRecipe(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if all(entry.weight == 0 for entry in self.inputs):
-            raise ValueError("all weights are 0, so the result would be nothing")
+            raise ValueError("all weights are 0, so the result would be empty")
         if self.rank is not None and self.energy is not None:
             raise ValueError("pass rank or energy, not both: each determines the rank")
         patterns = [override.match for override in self.modules]
         if twice := next((pattern for pattern in patterns if patterns.count(pattern) > 1), None):
-            raise ValueError(f"modules has {twice[:80]!r} twice; which one is meant?")
+            raise ValueError(f"modules has {twice[:80]!r} twice; remove one")
         sources = {entry.source for entry in self.inputs}
         named = {source for override in self.modules for source in override.weights}
         if strangers := sorted(named - sources):

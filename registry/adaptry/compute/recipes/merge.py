@@ -1,4 +1,4 @@
-"""The recipe of a merge: adapters, weights, options of the result. It is also the wire format."""
+"""The recipe of a merge: adapters, weights, options of the result. Its JSON is the wire format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from adaptry.core.errors import Invalid
 
 Dtype = Literal["F32", "F16", "BF16"]
 Rounding = Literal["float32", "peft"]
-"""Once, from a float32 sum; or as PEFT rounds: after each adapter, in the dtype of the loaded model."""
+"""`once`: once, from a float32 sum. `peft`: like PEFT, after each adapter, in the dtype of the loaded
+model."""
 BaseCopyKind = Literal["original", "dequantised"]
 """The copies of a base that a merge can use where one of them is quantised."""
 DTYPE_NAMES: dict[str, Dtype] = {
@@ -39,12 +40,12 @@ class RecipeInput(BaseModel):
 class MergeRecipe(BaseModel):
     """A merge into base weights: W + Σ weight · scale · B·A, in float32, rounded once.
 
-    `method` other than `linear`: W + what that way of combining makes of the updates, with its `parameters`
-    and `seed`. `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they
-    are; `other_base` allows a base of the right shapes that is another model than an input is known to be
-    for; `resize_vocab` allows an input that brings embeddings with more rows than the base's; `base_copy`
-    says which copy of a base is meant where it, or the base that an input was trained on, is quantised;
-    `rounding` (of a sum) is left out of the recipe's JSON where it is the default.
+    With a `method` other than `linear`, the method's result replaces the sum; it has `parameters` and a
+    `seed`. `dtype` None keeps each tensor's dtype. `max_shard_size` (bytes) None keeps the base's division
+    into files. `other_base` allows a base that has the right shapes but is not the one that an input was
+    trained on. `resize_vocab` allows an input whose embeddings have more rows than the base's. `base_copy`
+    selects a copy of the base if it, or the base that an input was trained on, is quantised. `rounding` (of a
+    sum) is omitted from the recipe's JSON if it is the default.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
@@ -66,14 +67,14 @@ class MergeRecipe(BaseModel):
         if all(entry.weight == 0 for entry in self.inputs):
             raise ValueError("all weights are 0, so the result would be the base")
         if self.method == "linear" and self.parameters:
-            raise ValueError(f"linear has no parameter {min(self.parameters)!r}: say --method too")
+            raise ValueError(f"linear has no parameter {min(self.parameters)!r}: pass --method too")
         if self.method != "linear" and self.rounding == "peft":
-            raise ValueError(f"rounding peft is for sums, as PEFT merges: {self.method} is rounded once")
+            raise ValueError(f"rounding peft is only for sums; the result of {self.method} is rounded once")
         return self
 
     @model_serializer(mode="wrap")
     def _without_default_rounding(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """(`Any`: JSON.) A recipe from before there was a choice keeps its digest."""
+        """(`Any`: JSON.) Older recipes lack the field; omitting the default keeps their digests valid."""
         fields: dict[str, Any] = dump(self)
         if self.rounding == "float32":
             fields.pop("rounding", None)
@@ -81,8 +82,8 @@ class MergeRecipe(BaseModel):
 
 
 def parse_dtype(text: str) -> Dtype:
-    """`bfloat16`, `bf16`, … → safetensors' word. Raises `Invalid`."""
+    """`bfloat16`, `bf16`, … as safetensors' name. Raises `Invalid`."""
     try:
         return DTYPE_NAMES[text.lower()]
     except KeyError:
-        raise Invalid(f"not a dtype we write: {text!r} (float32, float16 or bfloat16)") from None
+        raise Invalid(f"unsupported dtype: {text!r} (float32, float16 or bfloat16)") from None

@@ -1,6 +1,7 @@
-"""The server's side of the computing process: started when needed, restarted after a crash, ended with us.
+"""The server's side of the computing process, which is started when needed, restarted after a crash, and
+stopped with the server.
 
-Nothing here imports computing modules. Bytes are passed on as they arrive; when a reader stops, the
+Nothing here imports computing modules. Bytes are passed on as they arrive; if a reader disconnects, the
 computation stops. If the process dies, a stream continues at the same position, since the same model has the
 same bytes.
 """
@@ -21,16 +22,17 @@ from adaptry.compute.sidecar_client.inputs import ComputeRequest, ModelDescripti
 from adaptry.core.errors import Unavailable
 
 STREAMS = 32
-_PATIENCE = 600.0  # seconds for the next piece: a large tensor that is made as a whole takes its time
-_DEATHS = 3  # in a row, without a byte in between, after which it is no accident
+_PATIENCE = 600.0  # seconds to wait for the next chunk; computing a large tensor as a whole takes long
+_DEATHS = 3  # consecutive crashes without any bytes received, after which the client gives up
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "COVERAGE_")
 
 
 class ComputeClient:
-    """For many threads. `folder`: where the process works; `cache`: bytes of finished files kept there.
+    """Safe for many threads.
 
-    At most `streams` files are read at once; more are `Unavailable`.
+    `folder`: the work folder of the process, in which up to `cache` bytes of finished files are kept. At most
+    `streams` files are read at once; further reads raise `Unavailable`.
     """
 
     def __init__(self, folder: Path, cache: int = 0, streams: int = STREAMS) -> None:
@@ -44,11 +46,12 @@ class ComputeClient:
 
     @property
     def pid(self) -> int | None:
-        """The process, if one was started."""
+        """The process id; None if no process was started."""
         return self._process.pid if self._process else None
 
     def describe(self, inputs: ModelInputs) -> ModelDescription:
-        """The merged model. Raises as opening (`CheckFailed`, `Unsupported`, `NotFound` …), `Unavailable`."""
+        """The merged model's description. Raises what opening it raises (`CheckFailed`, `Unsupported`,
+        `NotFound` …), and `Unavailable`."""
         for _ in range(_DEATHS):
             try:
                 response = b"".join(self._request(ComputeRequest(ingredients=inputs)))
@@ -60,10 +63,10 @@ class ComputeClient:
     def read(
         self, inputs: ModelInputs, model: ModelDescription, file: str, start: int, end: int
     ) -> Iterator[bytes]:
-        """The bytes [start, end) of a file of `model`, in order. Close it to stop early.
+        """The bytes [start, end) of a file of `model`, in order.
 
-        Raises `Conflict` where the inputs have come to be another model, `Unavailable`, `InvalidWeights`,
-        `StorageFull`.
+        Close the iterator to stop early. Raises `Conflict` if the inputs are now a different model,
+        `Unavailable`, `InvalidWeights`, `StorageFull`.
         """
         if not self._streams.acquire(blocking=False):
             raise Unavailable("the server is already computing its maximum number of merged files; try again")
@@ -87,13 +90,14 @@ class ComputeClient:
             self._streams.release()
 
     def close(self) -> None:
-        """Ends the process; requests that are open fail."""
+        """Stops the process; open requests fail."""
         with self._lock:
             self._is_closed = True
             self._end()
 
     def _request(self, request: ComputeRequest) -> Iterator[bytes]:
-        """An answer's data. Raises `ChannelClosed` if the process died early, and the answered error."""
+        """The data of a response. Raises `ChannelClosed` if the process died before its end, and the error
+        that the response contains."""
         channel, process = self._channel()
         try:
             with channel:
@@ -111,7 +115,7 @@ class ComputeClient:
             raise
 
     def _channel(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-        """Our end of a new pair, of which the process has the other."""
+        """The server's end of a new socket pair; the process gets the other end."""
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             control, process = self._ensure_process()
@@ -121,7 +125,7 @@ class ComputeClient:
         return ours, process
 
     def _discard_process(self, process: subprocess.Popen[bytes]) -> None:
-        """So that the next request finds another."""
+        """Drops the process, so that the next request starts a new one."""
         with self._lock:
             if self._process is process:
                 self._end()
@@ -158,7 +162,7 @@ class ComputeClient:
             raise Unavailable(f"cannot start the process that computes merged models: {error}") from error
 
     def _end(self) -> None:
-        """With the lock held. A process that dies with its server has nothing to save."""
+        """Kills the process; the caller holds the lock. The process has nothing to save."""
         if self._control is not None:
             self._control.close()
         if self._process is not None:
@@ -174,6 +178,6 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
 
 def _died() -> Unavailable:
     return Unavailable(
-        "the process that computes merged models died several times at this; the server's log may say why."
+        "the process that computes merged models crashed several times on this request; see the server log."
         " Merge with `adaptry merge` and upload the result, or try again"
     )

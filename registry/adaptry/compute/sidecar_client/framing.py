@@ -15,16 +15,16 @@ from adaptry.core.errors import AdaptryError, Unavailable, by_code
 
 FrameKind = Literal["question", "data", "end", "error"]
 MAX_FRAME = 1 << 20
-"""Bytes that a frame holds at most, but for a question."""
+"""Maximum size in bytes of a frame other than a request."""
 
-_MOST_ASKED = 16 << 20  # it names every file that goes in
+_MOST_ASKED = 16 << 20  # a request lists every input file
 _KINDS: dict[bytes, FrameKind] = {b"Q": "question", b"D": "data", b"Z": "end", b"E": "error"}
 _LETTERS = {kind: letter for letter, kind in _KINDS.items()}
 _HEAD = struct.Struct(">cI")
 
 
 class ChannelClosed(Exception):
-    """The other side closed the pair before it had said all."""
+    """The other side closed the connection before the end of its message."""
 
 
 def send(channel: socket.socket, kind: FrameKind, payload: bytes | bytearray | memoryview = b"") -> None:
@@ -37,7 +37,7 @@ def send(channel: socket.socket, kind: FrameKind, payload: bytes | bytearray | m
 
 
 def receive(channel: socket.socket) -> tuple[FrameKind, bytes]:
-    """Raises `ChannelClosed`, and `Unavailable` where nothing comes for as long as the channel waits."""
+    """Raises `ChannelClosed`, and `Unavailable` after the socket's timeout."""
     letter, length = _HEAD.unpack(_exactly(channel, _HEAD.size))
     kind = _KINDS.get(letter)
     if kind is None or length > (_MOST_ASKED if kind == "question" else MAX_FRAME):

@@ -17,11 +17,11 @@ class _Passed(BaseModel):
 
 
 class ModelInputs(_Passed):
-    """An adapter's version and its base.
+    """A version of an adapter, and its base.
 
-    `adapter` is what people call the version, `revision` its digest, `adapter_files` where each of its files
-    is. The base is looked for in `base_folders`, in order, and then among `base_files`; it must have the id
-    `base`. `base_name` is what people call it.
+    `adapter` is the version's ref for messages, `revision` its digest, and `adapter_files` has the path of
+    each file. The base must have the id `base`; it is searched in `base_folders`, in order, and then among
+    `base_files`. `base_name` is its name for messages.
     """
 
     adapter: str
@@ -34,8 +34,8 @@ class ModelInputs(_Passed):
 
 
 class MergedFile(_Passed):
-    """`sha256` is None until a weights file has been read completely; `tag` names its bytes before that.
-    `blob_id` is what git calls a file beside the weights.
+    """`sha256` is None until a weights file has been read completely; `tag` identifies its bytes before that.
+    `blob_id` is git's id of a file other than weights.
     """
 
     name: str
@@ -46,7 +46,8 @@ class MergedFile(_Passed):
 
 
 class ModelDescription(_Passed):
-    """A merged model: equal `identity`, equal bytes; `computed_by`: by what; `notes`: what to know."""
+    """A merged model. Models with equal `identity` have equal bytes. `computed_by` has the versions of the
+    computing libraries; `notes` are sentences for users."""
 
     identity: Digest
     files: tuple[MergedFile, ...]

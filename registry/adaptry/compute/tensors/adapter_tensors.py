@@ -84,7 +84,7 @@ class AdapterTensors:
         """The base's weight of the module, for a change of its bias, in its stored shape and dtype. Raises
         `InvalidWeights` if the base has only a bias.
         """
-        weight = self.read_bias()  # for a change of a bias, what lies beside is the weight
+        weight = self.read_bias()  # while a bias is changed, `beside` is the weight
         if weight is None:
             raise InvalidWeights(f"the base has no weight for {self.module.path}, only a bias")
         return weight

@@ -1,7 +1,7 @@
-"""The kernel on an accelerator: a block goes there, is merged in torch, and comes back.
+"""The kernel for an accelerator: copies a block to the device, merges it there in torch, and copies it back.
 
-The same steps as on the CPU; the order in which a product is summed is the device's, so results agree within
-rounding, not bit for bit (`docs/merging.md` says how close).
+The steps are those on the CPU. Since the device sums a product in its own order, results agree within
+rounding and not bit for bit (`docs/merging.md` has the measured differences).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from adaptry.compute.tensors.kernel import KernelWeight, LoraTerm, MergeKernel
 from adaptry.compute.tensors.torch_kernel import DTYPES, StackedTerms, stack_terms
 
 BLOCK = 64 << 20
-"""Bytes of W at a time: a transfer that keeps an accelerator's link busy."""
+"""Bytes of W per block: enough to use the full bandwidth of an accelerator's link."""
 
 
 class DeviceKernel(MergeKernel):
-    """`device` is torch's word for it: `cuda`, `cuda:1`, `mps`."""
+    """`device` is torch's name of the device: `cuda`, `cuda:1`, `mps`."""
 
     def __init__(self, capacity: int, device: str) -> None:
         self.source = memoryview(mmap.mmap(-1, capacity))

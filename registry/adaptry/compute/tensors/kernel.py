@@ -1,4 +1,5 @@
-"""A merge kernel: one thread's arithmetic and reused buffers; a weight streams through it in row blocks.
+"""The interface of merge kernels: the arithmetic and reused buffers of one thread, which processes a weight
+in blocks of rows.
 
 The arithmetic is PEFT's `merge_and_unload` on CPU: `W' = round(float32(W) + scale · (B @ A))`, an fp32
 product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No
@@ -14,15 +15,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 BLOCK = 256 << 10
-"""Bytes of W at a time: with its fp32 images it fills most of a 2 MiB L2 cache."""
+"""Bytes of W per block: with its float32 copies, a block fills most of a 2 MiB L2 cache."""
 
 THIN = 16
-"""Rows, or columns, under which BLAS may sum a product in another order: one row is a gemv, a few take other
-kernels. MKL took them under 8 rows on an Intel Xeon and under 12 on an AMD EPYC.
+"""Number of rows or columns below which BLAS may sum a product in another order: one row is a gemv, and a few
+rows use other kernels. MKL used them below 8 rows on an Intel Xeon and below 12 on an AMD EPYC.
 """
 
 DEEP = 192
-"""The rank above which BLAS may sum in parts: MKL did above 384 on an Intel Xeon, from 224 on AMD EPYC."""
+"""The rank above which BLAS may sum in parts: for MKL, above 384 on an Intel Xeon, and from 224 on an AMD
+EPYC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class LoraTerm:
 
 @dataclass(frozen=True, slots=True)
 class KernelWeight:
-    """The weight that passes: its dtype, the result's, its size as stored, and whether rows are columns of
+    """A weight to merge: its dtype, the result's dtype, its stored size, and whether its rows are columns of
     the update (`is_transposed`: a Conv1D, stored [in, out]).
     """
 
@@ -57,7 +59,8 @@ class KernelWeight:
 
 
 class MergeKernel(ABC):
-    """Not to be shared between threads. `source` is memory to read rows of W into before `merge_rows`."""
+    """Must not be shared between threads. `source` is the buffer into which the caller reads rows of W before
+    `merge_rows`."""
 
     source: memoryview
 
@@ -68,18 +71,20 @@ class MergeKernel(ABC):
 
     @abstractmethod
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
-        """Sets what the following blocks are blocks of. No terms: only the dtype changes."""
+        """Sets the weight to which the following blocks belong. Without terms, only the dtype is changed."""
 
     @abstractmethod
     def merge_rows(self, first: int, rows: int) -> memoryview:
-        """Rows [first, first + rows) of W, which stand in `source`, with the terms added.
+        """Adds the terms to rows [first, first + rows) of W, which are in `source`.
 
-        Bytes of the result's dtype, valid until the next call. A NaN stays a NaN, with bits not promised.
+        Returns bytes of the result's dtype, valid until the next call. A NaN stays a NaN, but its bits may
+        change.
         """
 
 
 def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
-    """(first, count) of even runs of rows of about `block` bytes, none thin unless the weight is."""
+    """(first, count) of blocks of rows with about `block` bytes and nearly equal sizes; none is thin unless
+    the weight is."""
     most = max(2 * THIN, block // max(1, row_bytes))
     blocks = max(1, -(-rows // most))
     cuts = [rows * index // blocks for index in range(blocks + 1)]
@@ -88,7 +93,7 @@ def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[
 
 
 def unit_blocks(rows: int, row_bytes: int, unit: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
-    """As `row_blocks`, of whole units of rows, or within a unit if that is larger than a block."""
+    """Like `row_blocks`, in multiples of a unit of rows; a unit that is larger than a block is divided."""
     if unit == 1:
         yield from row_blocks(rows, row_bytes, block)
         return

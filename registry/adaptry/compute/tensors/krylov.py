@@ -13,15 +13,17 @@ from torch import Tensor
 Triplets = tuple[Tensor, Tensor, Tensor]
 
 TOLERANCE = 1e-7
-"""Of the energy that the best approximation keeps: what may be missed."""
-_SPARE = 8  # columns beyond the rank: the last wanted values converge as if they were further from the rest
+"""The share of the best approximation's energy that may be missed."""
+_SPARE = 8  # additional columns, which make the last requested values converge faster
 _SEED = 0
 
 
 def leading_triplets(matrix: Tensor, rank: int) -> Triplets | None:
-    """left [out, k], values [k] falling, right [k, in] of a float64 `matrix` [out, in], k = `rank`.
+    """left [out, k], values [k] in descending order, right [k, in] of a float64 `matrix` [out, in], k =
+    `rank`.
 
-    None where it would not pay or did not converge: the caller decomposes the whole.
+    None if the iteration would be slower than a full decomposition, or did not converge; the caller then
+    decomposes completely.
     """
     height, width = matrix.shape
     columns = rank + _SPARE
@@ -50,9 +52,9 @@ def leading_triplets(matrix: Tensor, rank: int) -> Triplets | None:
 
 
 def _orthonormal(columns: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Columns made orthonormal, and orthogonal to the basis, with the triangle that leads back to the rest.
+    """Orthonormal columns, orthogonal to the basis, and the triangular factor.
 
-    Twice is enough, also where nothing but rounding errors was left after the first time.
+    Orthogonalising twice is sufficient, even if only rounding errors are left after the first time.
     """
     triangle = None
     for _ in range(2):
@@ -65,9 +67,9 @@ def _orthonormal(columns: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def _missed(values: Tensor, residuals: Tensor, rank: int, total: float) -> float:
-    """How much the first `rank` Ritz values (squared singular values) may fall short: by Kato and Temple the
-    square of the residual over the gap to the unwanted ones, or the residual; never more than the energy that
-    is left.
+    """The maximum error of the first `rank` Ritz values (squared singular values): by Kato and Temple, the
+    square of the residual divided by the gap to the other values, or the residual; at most the remaining
+    energy.
     """
     gaps = (values[:rank] - values[rank]).clamp(min=torch.finfo(values.dtype).tiny)
     short = torch.minimum(residuals, residuals.square() / gaps)

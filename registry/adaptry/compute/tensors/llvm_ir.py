@@ -1,9 +1,9 @@
 """The kernel's arithmetic as one fused loop in LLVM IR, compiled for this machine in 40 ms.
 
-It needs neither torch nor a compiler: llvmlite, which carries LLVM, is enough. Per element: fma over the
-ranks in order from zero, times s, plus W, one rounding to nearest even. No fast-math flag is set, so LLVM
-fuses nothing else. bf16 is rounded with integers, since `vcvtneps2bf16` would flush subnormals. Bit-equal to
-the torch kernel; a test holds it to that.
+It needs neither torch nor a compiler, only llvmlite, which includes LLVM. Per element: fma over the ranks in
+order from zero, times s, plus W, one rounding to nearest even. No fast-math flag is set, so LLVM fuses
+nothing else. bf16 is rounded with integers, since `vcvtneps2bf16` would flush subnormals. The result is
+bit-equal to the torch kernel's; a test compares them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from string import Template
 
 import llvmlite.binding as llvm
 
-PANEL = 256  # columns of A kept in L1 while the rows pass by (16 KiB at rank 16)
-WIDTH = 32  # columns a packed tile holds
+PANEL = 256  # columns of A kept in L1 while rows are processed (16 KiB at rank 16)
+WIDTH = 32  # columns of a packed tile
 
 _TILE = Template("""
 define internal void @tile_$rows(ptr noalias %W, ptr noalias %A, ptr noalias %B, ptr noalias %O,
@@ -156,7 +156,7 @@ _CALL = Template("""
 
 
 def _source(dtype: str, rows: int) -> str:
-    """LLVM IR of @run for W of a dtype, `rows` rows at a time (so many accumulators stay in registers)."""
+    """LLVM IR of @run for W of a dtype, `rows` rows at a time (this many accumulators stay in registers)."""
     element, widen, narrow = _CONVERT[dtype]
     store = Template(_STORE.safe_substitute(el=element, widen=widen, narrow=narrow))
 
@@ -186,9 +186,9 @@ def _source(dtype: str, rows: int) -> str:
 
 @cache
 def is_supported(dtype: str) -> bool:
-    """Whether this processor does the loop's steps itself.
+    """Whether this processor has instructions for all steps of the loop.
 
-    Where it does not (an x86 without fma or f16c), LLVM would call library functions that are not linked.
+    If not (an x86 without fma or f16c), LLVM would call library functions that are not linked.
     """
     machine = platform.machine().lower()
     if machine in ("aarch64", "arm64"):

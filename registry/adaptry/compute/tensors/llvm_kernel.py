@@ -1,7 +1,8 @@
-"""The kernel that is nearest to the memory's speed: one pass over W in compiled code, without torch.
+"""The fastest kernel, nearly as fast as memory: one pass over W in compiled code, without torch.
 
-It takes what the compiled loop takes (the dtype unchanged, rows of a multiple of 32 elements) and sums as
-BLAS does (no thin product, and no deep one: `kernel`); the torch kernel does the rest.
+It supports weights that the compiled loop supports (unchanged dtype, rows with a multiple of 32 elements) and
+that it sums in BLAS' order (neither thin nor deep products, see `kernel`). The torch kernel merges all
+others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _compiled = lru_cache(maxsize=None)(CompiledLoop)  # one per dtype and process; 
 
 
 class LlvmKernel(MergeKernel):
-    """On the CPU, releasing the interpreter lock while it works."""
+    """For the CPU; releases the interpreter lock while it computes."""
 
     def __init__(self, capacity: int) -> None:
         maps = mmap.mmap(-1, capacity), mmap.mmap(-1, capacity)
@@ -57,9 +58,9 @@ class LlvmKernel(MergeKernel):
 
 
 class _Packed:
-    """The updates of one weight, laid out once for all its blocks.
+    """The updates of one weight, packed once for all its blocks.
 
-    One term keeps its scale apart (PEFT multiplies the finished product); several are scaled into `up` and
+    The scale of a single term is applied to the product, like in PEFT; several terms are scaled in `up` and
     stacked.
     """
 

@@ -1,8 +1,8 @@
 """Updates as a product of two thin matrices, and algebra on them that never forms the dense matrix.
 
-Every sum, product, norm and decomposition here costs O((out + in)·r²), where the dense way costs
-out·in·min(out, in). Leading dimensions are a batch (the experts of a fused parameter). Computed in float64,
-kept in float32.
+Every sum, product, norm and decomposition here costs O((out + in)·r²), compared with out·in·min(out, in) for
+dense matrices. Leading dimensions are a batch (the experts of a fused parameter). Values are computed in
+float64 and stored in float32.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Factors:
         return self.down.shape[-2]
 
     def dense(self) -> Tensor:
-        """Δ, [..., out, in], in the factors' dtype: the product first and then the scale, as PEFT does."""
+        """Δ, [..., out, in], in the factors' dtype: the product is multiplied by the scale, like in PEFT."""
         return (self.up @ self.down) * self.scale
 
     def scaled_by(self, weight: float) -> Factors:
@@ -49,9 +49,9 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class Decomposition:
-    """Δ = left · diag(values) · right: [..., out, k], [..., k] falling, [..., k, in]; float64.
+    """Δ = left · diag(values) · right: [..., out, k], [..., k] descending, [..., k, in]; float64.
 
-    Where only the leading triplets were computed, `tail_energy` is the energy of the others.
+    If only the leading triplets were computed, `tail_energy` is the energy of the others.
     """
 
     left: Tensor
@@ -111,7 +111,7 @@ def inner_product(one: Factors, other: Factors) -> float:
 
 
 def row_inner_products(one: Factors, other: Factors) -> Tensor:
-    """⟨Δ_1, Δ_2⟩ of each row, [..., out] float64; of each column, of updates turned by `transpose`."""
+    """⟨Δ_1, Δ_2⟩ of each row, [..., out] float64. For columns, pass updates from `transpose`."""
     a, b = one.double(), other.double()
     return ((a.up @ (a.down @ b.down.mT)) * b.up).sum(-1) * (one.scale * other.scale)
 
@@ -122,7 +122,7 @@ def transpose(update: Factors) -> Factors:
 
 
 def gram_matrix(updates: Sequence[Factors]) -> Tensor:
-    """All inner products, [T, T] float64; of a batch, their sums. From one product of stacked factors."""
+    """All inner products, [T, T] float64; summed over a batch. Computed by one product of stacked factors."""
     scales = torch.tensor([update.scale for update in updates], dtype=torch.float64)
     up = torch.cat([update.up.double() for update in updates], dim=-1)
     down = torch.cat([update.down.double() for update in updates], dim=-2)
@@ -150,7 +150,7 @@ def decompose(update: Factors, rank: int | None = None) -> Decomposition:
 
 
 def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
-    """As `decompose`, of a dense Δ [..., out, in].
+    """Like `decompose`, for a dense Δ [..., out, in].
 
     For a `rank` that is small compared with the sides, only `rank` triplets are computed, by iteration; the
     energy that they keep is within `krylov.TOLERANCE` of the maximum. Otherwise O(out·in·min(out, in)).
@@ -192,6 +192,6 @@ def rank_for(values: Tensor, energy: float) -> int:
     """
     squares = values.square()
     total = squares.sum(-1, keepdim=True)
-    kept = torch.where(total > 0, torch.cumsum(squares, -1) / total, 1.0)  # of nothing, nothing is lost
+    kept = torch.where(total > 0, torch.cumsum(squares, -1) / total, 1.0)  # a zero update loses nothing
     enough = (kept < energy - 1e-12).sum(-1) + 1
     return max(1, min(int(enough.max()), values.shape[-1]))

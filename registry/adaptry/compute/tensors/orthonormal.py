@@ -1,11 +1,9 @@
 """Orthonormal bases of tall, thin matrices: X = Q · upper.
 
-The Gram route (Cholesky of XᵀX) touches X with one product and is several times faster than Householder's QR.
-It perturbs the factor, and so every singular value, by about ε·κ², relatively; κ is measured, and where it is
-too large (nearly dependent columns, columns of zeros) the slower route is taken, which is exact for all.
-
-Everything is computed in float64; X may be kept in float32, and is then widened a block of rows at a time, in
-cache.
+The Gram method (Cholesky of XᵀX) needs only one product with X and is several times faster than Householder's
+QR. It has a relative error of about ε·κ² in the factor and in every singular value. κ is measured; if it is
+too large (nearly dependent columns, columns of zeros), the slower QR is used, which is exact for all inputs.
+Everything is computed in float64. If X is float32, it is converted one block of rows at a time, in cache.
 """
 
 from __future__ import annotations
@@ -17,9 +15,8 @@ import torch
 from torch import Tensor
 
 _WELL_CONDITIONED = 1e3
-"""The largest ‖upper⁻¹‖ (Frobenius, columns of length 1) for the Gram route.
-
-The route errs by about 1e-16 · ‖upper⁻¹‖² = 1e-10.
+"""The largest ‖upper⁻¹‖ (Frobenius, columns of length 1) for the Gram method, whose error is then about 1e-16
+· ‖upper⁻¹‖² = 1e-10.
 """
 _ROWS = 1024
 
@@ -33,7 +30,7 @@ class Basis:
     upper: Tensor
 
     def times(self, inside: Tensor) -> Tensor:
-        """Q @ inside, [..., m, n] float64, with one product as tall as X."""
+        """Q @ inside, [..., m, n] float64, with one product of X's height."""
         if self.mixing is None:
             return self.columns @ inside
         mixed = self.mixing @ inside
@@ -62,12 +59,12 @@ def _by_householder(columns: Tensor) -> Basis:
 
 
 def _by_gram(columns: Tensor) -> Basis | None:
-    """None where it would not be exact enough; one such member of a batch is enough."""
+    """None if it would not be exact enough for a member of the batch."""
     if columns.shape[-2] < columns.shape[-1]:
         return None
     first, *others = (block.mT @ block for block in _widened(columns))
     gram = sum(others, first)
-    # Columns of length 1 come near to the best condition that a scaling of columns can reach (van der Sluis
+    # Columns of length 1 are close to the best condition that a scaling of columns can reach (van der Sluis
     # 1969).
     lengths = gram.diagonal(dim1=-2, dim2=-1).sqrt()
     if not bool((lengths > 0).all()):

@@ -1,8 +1,8 @@
 """The leading part of a dense matrix by a randomised range finder (Halko et al., arXiv 0909.4061).
 
-A few passes over the matrix, whatever its spectrum: what comes out is a little less than the best there is,
-and how much is lost is known exactly, since a projection loses ‖Δ‖² − Σσ². Passes are in float32, the last
-one and all sums in float64.
+It makes a fixed, small number of passes over the matrix, for any spectrum. The result is slightly worse than
+the best approximation, but its loss is known exactly, since a projection loses ‖Δ‖² − Σσ². Passes are
+computed in float32, the last one and all sums in float64.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 from adaptry.compute.tensors.lowrank import Decomposition, decompose_dense, rank_for
 
 OVERSAMPLING = 16
-"""Columns beyond the rank: the wanted ones are then nearly all in the range that is found."""
+"""Columns in addition to the rank, so that the range includes nearly all of the requested directions."""
 POWER = 2
-"""Passes (Δ·Δᵀ) that sharpen the spectrum before the range is taken."""
-_SMALL = 384  # sides up to which the whole is decomposed: it costs less
-_FIRST = 16  # the rank that is tried first where an energy is asked for
-_RUN = 8 << 20  # elements that are in float64 at a time
+"""Power iterations (Δ·Δᵀ) before the range is computed; they separate the singular values."""
+_SMALL = 384  # matrices with sides up to this are decomposed completely, which is cheaper
+_FIRST = 16  # the rank that is tried first for a requested energy
+_RUN = 8 << 20  # elements that are converted to float64 at a time
 
 
 def energy_of(delta: Tensor) -> float:

@@ -1,8 +1,8 @@
-"""The kernel in torch: the reference, and what runs where nothing faster is installed or fits.
+"""The kernel in torch: the reference, used if no faster kernel is installed or supports the weight.
 
-Which torch calls round as the separate steps do was measured, not assumed: `add(alpha=s)` and
-`addmm(alpha=s)` use an fma and differ in the last bit unless s is a power of two; `addcmul(W, BA, one,
-value=s)` is safe, since it forms s · BA first and an fma by one rounds as an addition does.
+We measured which torch calls round like the separate steps: `add(alpha=s)` and `addmm(alpha=s)` use an fma
+and differ in the last bit unless s is a power of two; `addcmul(W, BA, one, value=s)` is safe, since it
+computes s · BA first, and an fma with the factor one rounds like an addition.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class TorchKernel(MergeKernel):
-    """On the CPU. Kernels are the threads: let torch have one each (`single_torch_threads`)."""
+    """For the CPU. Threads run kernels in parallel, so limit torch to one thread each
+    (`single_torch_threads`)."""
 
     def __init__(self, capacity: int) -> None:
-        """`capacity`: bytes of the largest block to come (`block_buffer_size`)."""
+        """`capacity`: size in bytes of the largest block (`block_buffer_size`)."""
         self.source = memoryview(mmap.mmap(-1, capacity))
         self._result = memoryview(mmap.mmap(-1, 2 * capacity))  # a 2-byte weight may be widened
         self._wide = torch.empty(capacity // 2)
@@ -65,7 +66,8 @@ class TorchKernel(MergeKernel):
         left, right = update.sides(first, image.shape[0])
         delta = self._delta[: image.numel()].view(image.shape)
         if update.is_transposed and min(image.shape) < THIN:
-            # So thin a product is summed in another order: form the one that PEFT forms, and turn it.
+            # A product this thin is summed in another order: compute the product that PEFT computes, and
+            # transpose it.
             image.add_((torch.mm(right.t(), left.t()) * update.scale).t())
         elif _may_fuse(left, right, update.scale):
             image.addmm_(left, right, alpha=update.scale)
@@ -76,7 +78,7 @@ class TorchKernel(MergeKernel):
 
 @dataclass(frozen=True, slots=True)
 class StackedTerms:
-    """What a weight's terms add to it: scale · up @ down, in fp32."""
+    """The sum of a weight's terms: scale · up @ down, in float32."""
 
     up: Tensor
     down: Tensor
@@ -84,7 +86,8 @@ class StackedTerms:
     is_transposed: bool
 
     def sides(self, first: int, rows: int) -> tuple[Tensor, Tensor]:
-        """The two matrices whose product is rows [first, first + rows) of the weight as stored."""
+        """The two matrices whose product is the update of rows [first, first + rows) of the weight as
+        stored."""
         if self.is_transposed:
             return self.down.narrow(1, first, rows).t(), self.up.t()
         return self.up.narrow(0, first, rows), self.down
@@ -93,7 +96,8 @@ class StackedTerms:
 def stack_terms(
     terms: Sequence[LoraTerm], is_transposed: bool, device: str | torch.device = "cpu"
 ) -> StackedTerms:
-    """One term keeps its scale apart, as PEFT scales the product; several are scaled and stacked."""
+    """Stacks terms. A single term keeps its scale separate, since PEFT scales the product; several are scaled
+    and stacked."""
     ups = [_wide(term.up).to(device) for term in terms]
     downs = [_wide(term.down).to(device) for term in terms]
     if len(terms) == 1:
@@ -104,7 +108,8 @@ def stack_terms(
 
 @contextlib.contextmanager
 def single_torch_threads() -> Iterator[None]:
-    """Torch's own threads would fight those of the kernels; the setting is put back afterwards."""
+    """Limits torch to one thread during the block, since its threads would compete with the kernels'.
+    Restores the setting afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -136,9 +141,9 @@ def _view(memory: memoryview, dtype: str, shape: tuple[int, int]) -> Tensor:
 def _may_fuse(left: Tensor, right: Tensor, scale: float) -> bool:
     """Whether `addmm(alpha=scale)` rounds as the three steps do.
 
-    It does if scaling is exact (a power of two, far from the ends) and the product is finished before it
-    meets W: at rank 1 MKL adds the one product with an fma, at a deep one it adds partial sums to W in turn,
-    and a thin product starts from W.
+    It does if scaling is exact (a power of two, far from overflow and underflow) and the product is complete
+    before it is added to W: at rank 1, MKL adds the single product with an fma; at a high rank, it adds
+    partial sums to W one after another; and a thin product starts from W.
     """
     is_matrix = min(left.shape[0], right.shape[1]) >= THIN
     is_exact = math.frexp(scale)[0] == 0.5 and 2.0**-14 <= scale <= 2.0**14

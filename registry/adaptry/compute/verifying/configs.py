@@ -37,7 +37,7 @@ def config_differences(
 def _differences(
     wanted: Mapping[str, Any], found: Mapping[str, Any], path: str
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Where the two differ, and what each has there."""
+    """The paths at which the two differ, with both values."""
     for key in sorted(wanted.keys() | found.keys()):
         one, other = wanted.get(key), found.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):

@@ -31,8 +31,8 @@ def diagnose(
     try:
         import torch
     except ImportError:
-        told = "a diagnosis needs torch: pip install 'adaptry[torch]'"
-        return counted.model_copy(update={"state": "differs", "hint": told})
+        hint = "a diagnosis needs torch: pip install 'adaptry[torch]'"
+        return counted.model_copy(update={"state": "differs", "hint": hint})
     from adaptry.compute.verifying.second_pass import SecondPass
     from adaptry.compute.verifying.values import blocks, delta_origins
 

@@ -35,12 +35,12 @@ class SecondPass:
         self._is_sum = True
 
     def add(self, block: ValueBlock) -> None:
-        found, stored, wanted = (each.double() for each in (block.found, block.stored, block.wanted))
+        found, stored, expected = (each.double() for each in (block.found, block.stored, block.wanted))
         change = found - stored
-        self.wrong += float((found - wanted).square().sum())
+        self.wrong += float((found - expected).square().sum())
         self.change += float(change.square().sum())
         self._size += float(stored.square().sum())
-        self._update += float((wanted - stored).square().sum())
+        self._update += float((expected - stored).square().sum())
         eps = torch.finfo(block.found.dtype).eps
         self._noise += float((found * eps).square().sum() + (stored * _SUM).square().sum())
         for row, delta in enumerate(block.deltas):

@@ -108,13 +108,13 @@ def _whole(pair: TensorPair, base: Shards, found: Shards) -> ValueBlock:
     there = as_tensor(found.read_tensor(place.shard, place.info), place.info)
     # As in a merge: a tensor that changes its dtype is rounded once, from float32.
     start = stored if stored.dtype == DTYPES[tensor.dtype] else stored.float()
-    wanted = apply_changes(tensor.changes, start, read_bias) if tensor.changes else stored
-    if wanted.shape != stored.shape:  # a larger vocabulary: the base has no such rows
-        stored = torch.zeros_like(wanted)
-        return ValueBlock(there, stored, wanted.to(there.dtype), ())
+    expected = apply_changes(tensor.changes, start, read_bias) if tensor.changes else stored
+    if expected.shape != stored.shape:  # a larger vocabulary: the base has no such rows
+        stored = torch.zeros_like(expected)
+        return ValueBlock(there, stored, expected.to(there.dtype), ())
     wide = stored.float()
     deltas = [change.weight * (change.apply(wide, read_bias).float() - wide) for change in tensor.changes]
-    return ValueBlock(there, stored, wanted.to(there.dtype), tuple(deltas))
+    return ValueBlock(there, stored, expected.to(there.dtype), tuple(deltas))
 
 
 def _rows(shards: Shards, shard: str, dtype: str, at: int, shape: Sequence[int]) -> Tensor:

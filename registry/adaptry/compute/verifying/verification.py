@@ -47,8 +47,8 @@ def verify(
     read).
     """
     facts = fingerprint(checkpoint).facts
-    wanted = facts_of_merge(plan)
-    pairs = pair_tensors(plan, wanted, checkpoint, facts)
+    expected = facts_of_merge(plan)
+    pairs = pair_tensors(plan, expected, checkpoint, facts)
     fitting = [recast for pair in pairs.pairs if (recast := _recast(pair)) is not None]
     kernels = kernels or choose_kernels()
     kernels.check(pair.expected for pair in fitting if not pair.expected.is_copy)
@@ -64,7 +64,7 @@ def verify(
     verdicts += [TensorVerdict(tensor=name, state="extra") for name in pairs.extra]
     return Verification(
         tensors=tuple(verdicts),
-        config=config_differences(wanted, facts),
+        config=config_differences(expected, facts),
         notes=plan.notes,
         tolerance=tolerance,
     )

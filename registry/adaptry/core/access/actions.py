@@ -1,4 +1,4 @@
-"""The actions that can be granted, each with what it covers."""
+"""The actions that can be granted, each with a description."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ ACTIONS: Mapping[Action, str] = {
     "policy.override": "move an alias though conditions of its policy are not met, with a reason",
     "token.manage": "create service accounts of a namespace; create and revoke their tokens",
     "webhook.manage": "add, change and remove the webhooks of a namespace, and see their deliveries",
-    "admin": "on `*` only: every action everywhere, users, groups, bases, and what belongs to no namespace",
+    "admin": "on `*` only: every action everywhere, users, groups, bases, and data without a namespace",
 }

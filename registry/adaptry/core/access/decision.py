@@ -32,7 +32,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`grant` decided: it allows the action, or would if its conditions held. `reason` is for people."""
+    """`grant` is the deciding grant: it allows the action, or would if its conditions held. `reason` is a
+    sentence for people."""
 
     is_allowed: bool
     reason: str

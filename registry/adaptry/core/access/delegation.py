@@ -1,4 +1,4 @@
-"""Rules for granting: a principal gives or removes at most the rights that it has."""
+"""Rules for granting: a principal can grant or remove only rights that it has."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _LIMITS = strictjson.JsonLimits(size=MAX_FILE, depth=64, nodes=2_000_000)
 
 @dataclass(frozen=True, slots=True)
 class ResultsReading:
-    """A results file as it was read.
+    """The contents of a results file.
 
     `revision` is the commit or digest of the adapter that the file states, empty if it states none.
     """
@@ -38,7 +38,7 @@ class ResultsReading:
     revision: str = ""
 
     def evidence_file(self, digest: Digest) -> EvidenceFile:
-        """The file as it is added to a version; `digest` is that of its bytes."""
+        """The file in the form that is added to a version; `digest` is that of its bytes."""
         return EvidenceFile(
             digest=digest,
             format=self.format,
@@ -85,7 +85,7 @@ def count(value: object) -> int | None:
 
 
 def text(value: object) -> str | None:
-    """A name or version as a text of one line, cut to what a label holds; None for anything else."""
+    """A name or version as one line of text, cut to a label's maximum length; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     words = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())

@@ -25,7 +25,7 @@ from adaptry.core.evidence.reading import (
 from adaptry.core.evidence.values import Direction, EvidenceValue
 
 TRAINING = "training"
-"""The task of what a training measures of itself."""
+"""The task name of metrics that a training run measures on itself."""
 _BOOKKEEPING = re.compile(
     r"epoch|step|learning_rate|(?:.*_)?grad_norm|total_flos|num_(?:input_)?tokens(?:_seen)?|memory/.*"
     r"|.*_runtime|.*_per_second|.*_time"

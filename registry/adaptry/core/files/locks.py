@@ -1,4 +1,4 @@
-"""Locks on files, between processes: shared or exclusive, and released when a process dies, however it dies.
+"""Locks on files, between processes: shared or exclusive, and released when a process ends, also by a crash.
 
 Nothing else in Adaptry calls flock. The exclusive holder may remove the lock's file; a waiter notices that
 and locks the new file. Needs a POSIX system and a local file system, which engines have. Windows can import

@@ -82,7 +82,7 @@ def refusal(decision: PromotionDecision) -> str:
 
 
 def verdict_sentence(decision: PromotionDecision) -> str:
-    """What the decision means, in one line."""
+    """A sentence with the outcome of the decision."""
     target = f"{decision.name}@{decision.alias}"
     met = f"{len(decision.results) - len(decision.unmet)} of {len(decision.results)} conditions are met"
     match decision.verdict:

@@ -1,8 +1,8 @@
 """Conditions: CEL expressions, whose function calls are read before anything is evaluated.
 
-Arguments are written out, so all evidence that a condition looks at is known in advance. CEL itself never
-calls a function: it gets an expression in which each call is a name (`call0`), and the values of these names.
-So a function cannot raise inside an expression, where `||` would hide it, and there is no way to loop.
+Arguments are literals, so all evidence that a condition uses is known in advance. CEL itself never calls a
+function: it gets an expression in which each call is a name (`call0`), and the values of these names. So a
+function cannot raise inside an expression, where `||` would hide it, and there is no way to loop.
 
 Arguments may be named, as in `vs="prod"`, which CEL has no syntax for.
 """
@@ -65,7 +65,7 @@ class PolicyCondition:
 
     @classmethod
     def parse(cls, source: str) -> PolicyCondition:
-        """Raises `Invalid`, with the place and the nearest right word. CEL itself has not parsed it yet."""
+        """Raises `Invalid`, with the position and the nearest valid word. This does not call CEL's parser."""
         if len(source) > MAX_CONDITION:
             raise Invalid(
                 f"a condition has at most {MAX_CONDITION:,} characters; this one has {len(source):,}"

@@ -1,7 +1,7 @@
 """The facts behind a decision about an alias: the evidence, approvals and verdicts that its conditions name.
 
-The conditions and these facts alone give the decision, so it can be repeated years later. Files of samples
-are represented by their digest, and by what a comparison needs of them.
+The conditions and these facts alone give the decision, so it can be repeated years later. A file of samples
+is represented by its digest and by the numbers that a comparison needs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EvidenceFact(Fact):
 
 
 class VersionFact(Fact):
-    """A version, with the evidence of it that the conditions name: the newest of each kind."""
+    """A version, with the newest evidence of each kind that the conditions name."""
 
     number: int
     digest: Digest
@@ -83,7 +83,8 @@ class PairedFact(Fact):
 
 
 class FitFact(Fact):
-    """The verdict of a runtime on the version: `as_trained` fits. `reason` says why it does not."""
+    """The verdict of a runtime on the version; only `as_trained` satisfies a condition. `reason` explains
+    other verdicts."""
 
     runtime: str
     outcome: str
@@ -91,8 +92,8 @@ class FitFact(Fact):
 
 
 class ApprovalFact(Fact):
-    """Who of a group approved the move; `ignored` are approvals that do not count, each with the reason. With
-    a `problem`, approvals are not possible here.
+    """The members of a group who approved the move; `ignored` are approvals that do not count, each with the
+    reason. If there is a `problem`, the registry cannot record approvals.
     """
 
     group: str
@@ -102,7 +103,7 @@ class ApprovalFact(Fact):
 
 
 class GateFacts(Fact):
-    """Everything that the conditions of one decision look at."""
+    """All facts that the conditions of one decision use."""
 
     subject: VersionFact
     compared: tuple[ComparedFact, ...] = ()

@@ -1,4 +1,4 @@
-"""The functions that conditions may call, in one table: their arguments, and what they give."""
+"""The functions that conditions may call, in one table: their arguments and results."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scalar = str | float | bool
-"""An argument of a function, or what one gives."""
+"""The type of an argument or result of a function."""
 ValueType = Literal["number", "text", "yes or no"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """An argument: its name, its type, and its value where a call leaves it out (None: it has to be given, or
-    is truly optional if `is_optional`).
-    """
+    """An argument: its name, its type, and its default (None: it is required, unless `is_optional`)."""
 
     name: str
     type: ValueType = "text"
@@ -25,7 +23,8 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class GateFunction:
-    """`gives` is the type of the result. Of a function with `fields`, a condition names one: `.value`."""
+    """`gives` is the type of the result. If a function has `fields`, a condition selects one of them:
+    `.value`."""
 
     parameters: tuple[Parameter, ...]
     gives: ValueType
@@ -33,7 +32,7 @@ class GateFunction:
     fields: tuple[str, ...] = ()
 
     def usage(self, name: str) -> str:
-        """How it is written, such as `fits(runtime)`."""
+        """Its signature, such as `fits(runtime)`."""
         shown = [one.name if _is_required(one) else f"[{one.name}]" for one in self.parameters]
         return f"{name}({', '.join(shown)})" + (f".{'|'.join(self.fields)}" if self.fields else "")
 

@@ -30,7 +30,7 @@ _FIELDS = ("alias", "require", "description")
 
 @dataclass(frozen=True, slots=True)
 class PolicyScope:
-    """What a policy is for: one adapter, or all adapters of a namespace (`name` is None)."""
+    """The scope of a policy: one adapter, or all adapters of a namespace (`name` is None)."""
 
     namespace: str
     name: str | None = None
@@ -53,7 +53,7 @@ class PolicyScope:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The alias, and the conditions with their text as it was written."""
+    """The alias, and its conditions with their original text."""
 
     alias: str
     conditions: tuple[PolicyCondition, ...]
@@ -61,7 +61,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> Policy:
-        """Raises `Invalid`, `InvalidRef`, with the line of what cannot be read."""
+        """Raises `Invalid` and `InvalidRef`, with the line of the error."""
         if len(text) > MAX_POLICY:
             raise Invalid(f"a policy has at most {MAX_POLICY:,} characters; this one has {len(text):,}")
         document = yaml_reader.loads(text, "the policy")
@@ -79,7 +79,7 @@ class Policy:
 
 
 def policy_digest(text: str) -> Digest:
-    """Of a policy's text, as it was set."""
+    """The digest of a policy's original text."""
     return Digest.of(text.encode())
 
 

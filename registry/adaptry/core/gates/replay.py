@@ -1,4 +1,4 @@
-"""Replays a decision: computes its results again from its record, and says where they differ."""
+"""Replays a decision: computes its results again from its record, and reports differences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from adaptry.core.gates.policy import Policy, policy_digest
 
 
 class ReplayResult(Fact):
-    """The results as computed now. `differences` says, in words, where they are not those of the record."""
+    """The results as computed now. `differences` are sentences about results that differ from the
+    record's."""
 
     results: tuple[ConditionResult, ...]
     differences: tuple[str, ...]
@@ -24,8 +25,8 @@ class ReplayResult(Fact):
 
 
 def replay(decision: PromotionDecision) -> ReplayResult:
-    """From the record alone. Raises `MissingDependency`, `Unavailable`, and `Invalid` for a policy that this
-    Adaptry cannot read.
+    """Evaluates the record again, without other data. Raises `MissingDependency`, `Unavailable`, and
+    `Invalid` for a policy that this version of Adaptry cannot read.
     """
     differences = [
         f"the text of the policy of {one.scope} is not the one of its digest"

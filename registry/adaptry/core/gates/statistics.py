@@ -1,4 +1,4 @@
-"""Is one version at most a margin worse than another? One-sided tests of a difference.
+"""One-sided tests of whether one version is worse than another by at most a margin (non-inferiority).
 
 All differences are positive where the first version is better. Needs scipy (the extra `gates`).
 """
@@ -19,8 +19,8 @@ class LowerBound:
 
 
 def paired_proportions(n: int, gained: int, lost: int, confidence: float) -> LowerBound:
-    """Of the same `n` documents, each right or wrong: `gained` are right only in the first version, `lost`
-    only in the second.
+    """The bound for `n` paired documents, each right or wrong: `gained` are right only in the first version,
+    `lost` only in the second.
 
     Tango's score interval (Statistics in Medicine 17, 1998, 891-908), which holds for few documents too, and
     does not shrink to a point where no document differs.
@@ -69,7 +69,7 @@ def independent_means(
     sizes: tuple[int | None, int | None],
     confidence: float,
 ) -> LowerBound:
-    """From the standard errors of both values: Welch's t-test (Biometrika 34, 1947), or the normal
+    """The bound from the standard errors of both values: Welch's t-test (Biometrika 34, 1947), or the normal
     distribution where a number of documents is unknown.
     """
     from scipy.special import ndtri, stdtrit

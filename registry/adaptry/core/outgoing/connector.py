@@ -65,7 +65,7 @@ class GuardedConnector:
     ) -> OutgoingResponse:
         """Sends a request; returns responses of any status, including redirects. Raises `Invalid` for a
         malformed URL, `OutgoingRefused`, and `Unavailable` if there is no complete response in time. Public
-        messages contain neither addresses nor reasons, which would let strangers explore the server's
+        messages contain neither addresses nor reasons, so that they reveal nothing about the server's
         network.
         """
         where, deadline = OutgoingUrl.parse(url), time.monotonic() + self._seconds
@@ -108,7 +108,7 @@ class GuardedConnector:
             if size > self._max_bytes:
                 raise ValueError(f"the answer has more than {self._max_bytes} bytes")
             pieces.append(piece)
-        if time.monotonic() >= deadline:  # the end may be where the connection was cut
+        if time.monotonic() >= deadline:  # the connection may have been cut before the end
             raise TimeoutError
         if response.length:  # bytes that were announced, and are missing
             raise ValueError("the answer ended early")
@@ -128,7 +128,7 @@ def _look_up(where: OutgoingUrl, deadline: float) -> list[Address]:
         except (OSError, ValueError) as error:  # ValueError: a name that IDNA cannot encode
             errors.append(error)
 
-    # The system's resolver knows no deadline.
+    # The system's resolver has no deadline.
     asking = threading.Thread(target=ask, daemon=True, name="adaptry-resolver")
     asking.start()
     asking.join(max(0.0, deadline - time.monotonic()))
@@ -154,7 +154,7 @@ def _connect(addresses: Sequence[Address], port: int, deadline: float) -> socket
 @contextmanager
 def _ended_at(opened: socket.socket, deadline: float) -> Iterator[None]:
     """Closes the connection at the deadline: a socket's timeout applies to each call, not to all together."""
-    held = opened.dup()  # TLS takes the other one over
+    held = opened.dup()  # TLS takes over the other socket
 
     def cut() -> None:
         with suppress(OSError):

@@ -55,7 +55,8 @@ def root_of(leaves: Iterable[bytes]) -> bytes:
 
 
 def split(start: int, end: int) -> int:
-    """Where the tree over the leaves from `start` to `end` has its two halves (RFC 6962, 2.1)."""
+    """The position at which the tree over the leaves from `start` to `end` is split in two (RFC 6962,
+    2.1)."""
     return start + (1 << ((end - start - 1).bit_length() - 1))
 
 

@@ -1,4 +1,5 @@
-"""Provides an adapter's files on this machine: a folder as it is, or a version through the worker's cache."""
+"""Provides an adapter's files on this machine: a folder unchanged, or a version through the worker's
+cache."""
 
 from __future__ import annotations
 

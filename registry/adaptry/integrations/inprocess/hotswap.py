@@ -73,7 +73,8 @@ def _require_plain(files: FetchedFiles) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Swap:
-    """One layer of the model, what is copied into its parameters (none: zeros), and its new scale."""
+    """One layer of the model, the tensors that are copied into its parameters (none: zeros), and its new
+    scale."""
 
     layer: Any  # a LoRA layer of PEFT
     tensors: Mapping[str, Tensor]

@@ -1,8 +1,9 @@
-"""Puts a plain LoRA beside those of a PEFT model, whose layers are there already: only tensors are added.
+"""Adds a plain LoRA to a PEFT model that already has LoRA layers: only tensors are added.
 
-`PeftModel.load_adapter` goes through the whole model about ten times and draws random weights that it then
-overwrites. Here the same result is made in one pass, for the common case: LoRA without variants, on linear
-layers that already have one. Anything else is left to PEFT: `placement` then returns None.
+`PeftModel.load_adapter` traverses the whole model about ten times and draws random weights that it then
+overwrites. This module has the same result after one pass, for the common case: LoRA without variants, on
+linear layers that already have one. For all other cases `lora_placement` returns None, and the caller uses
+PEFT.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 _RELEASES = ("0.21.",)
-"""The releases of PEFT whose `load_adapter` this equals; `tests/live/test_load.py` compares the two."""
+"""The releases of PEFT whose `load_adapter` has the same result; `tests/live/test_load.py` compares the
+two."""
 _FREE_FIELDS = frozenset(
     {
         "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_alpha",
@@ -42,18 +44,18 @@ _STATE = frozenset(
         "use_rslora",
     }
 )  # fmt: skip
-"""All that a layer keeps of a plain LoRA."""
+"""The attributes in which a layer stores a plain LoRA."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraPlacement:
-    """What is put into each layer of a model; nothing is changed before `apply`."""
+    """The tensors to add to each layer of a model; nothing is changed before `apply`."""
 
     model: PeftModel
     config: LoraConfig
     is_training: bool
     layers: Sequence[tuple[Any, Tensor, Tensor]]
-    """A layer of PEFT, with A, [rank, in], and B, [out, rank], as they will be in it."""
+    """A layer of PEFT, with the tensors A [rank, in] and B [out, rank] that it will get."""
 
     def apply(self, name: str) -> None:
         """Adds the adapter `name`, not active and not trainable. It cannot fail halfway."""
@@ -83,7 +85,7 @@ class LoraPlacement:
 def lora_placement(model: PeftModel, files: FetchedFiles, name: str) -> LoraPlacement | None:
     """The adapter in each layer of the model; None if it is not plain, or the model has no layers for it.
 
-    Then PEFT loads it, or says what is wrong.
+    Then PEFT loads it, or raises an error.
     """
     import peft
     from peft.tuners.lora import LoraModel
@@ -112,7 +114,7 @@ def lora_placement(model: PeftModel, files: FetchedFiles, name: str) -> LoraPlac
 
 
 def _is_plain_name(name: str) -> bool:
-    """Whether torch takes the name for a module of a `ModuleDict`, and PEFT has no warning for it."""
+    """Whether torch accepts the name for a module of a `ModuleDict`, and PEFT does not warn about it."""
     from torch.nn import ModuleDict
 
     return "." not in name and not hasattr(ModuleDict(), name) and name not in "lora_"
@@ -170,7 +172,7 @@ def _is_converted(model: PeftModel) -> bool:
 
 
 def _targeted_layers(tuner: Any, config: LoraConfig) -> dict[str, Any] | None:
-    """The layers that PEFT would give the adapter, by path; None if one is not a plain layer of PEFT.
+    """The layers in which PEFT would add the adapter, by path; None if one is not a plain layer of PEFT.
 
     (`Any`: PEFT's model and layers.)
     """
@@ -190,7 +192,7 @@ def _targeted_layers(tuner: Any, config: LoraConfig) -> dict[str, Any] | None:
 
 
 def _modules_outside_adapters(model: Module) -> Iterator[tuple[str, Module]]:
-    """As `named_modules`, without the model itself and what is inside PEFT's layers."""
+    """Like `named_modules`, without the model itself and without modules inside PEFT's layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     seen: set[int] = set()
@@ -206,7 +208,7 @@ def _modules_outside_adapters(model: Module) -> Iterator[tuple[str, Module]]:
 
 
 def _is_plain_layer(layer: Any) -> bool:
-    """Whether it is PEFT's layer around a linear one of which we have all weights, and is not merged."""
+    """Whether it is PEFT's unmerged layer around a linear one, with all weights present."""
     import torch
     from peft.tuners.lora.layer import Linear
 

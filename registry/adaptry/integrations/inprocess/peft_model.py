@@ -123,7 +123,7 @@ def _require_none(keys: Sequence[str], what: str, files: FetchedFiles) -> None:
     if keys:
         raise CheckFailed(
             f"{files}: {len(keys)} {what} ({shorten_names(sorted(keys))}); "
-            "adaptry check --base shows what does not fit"
+            "`adaptry check --base` shows the reasons"
         )
 
 

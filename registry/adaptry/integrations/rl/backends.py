@@ -71,7 +71,8 @@ class EngineBackend(PolicyBackend):
             self._cache.release(digest)
 
     def _is_older(self, name: str, version: VersionInfo) -> bool:
-        """Whether a name is an older version of ours; not a resolver's or a worker's (`acme/policy@prod`)."""
+        """Whether a name is that of an older version that this publisher loaded, and not a resolver's or a
+        worker's (`acme/policy@prod`)."""
         adapter, _, number = name.partition("@")
         return adapter == str(version.name) and number.isdigit() and name != self.model_name(version)
 

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from adaptry.core.errors import Invalid
 
-_REFUSING = 32  # connections beyond the maximum that are refused at once, each on a thread of its own
-_REFUSED_SECONDS = 1.0  # that such a client has to read its answer
+_REFUSING = 32  # connections beyond the maximum that are being refused, each on a separate thread
+_REFUSED_SECONDS = 1.0  # for such a client to read its response
 _REFUSED_BODY = b'{"error": {"message": "too many connections; try again", "type": "adaptry", "code": 503}}'
 _REFUSED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -98,7 +98,7 @@ class _Server(ThreadingHTTPServer):
         self._refused = _Connections(_REFUSING)
         super().__init__(address, handler)
 
-    # (`Any`: a socket, as socketserver does not say.)
+    # (`Any`: a socket; socketserver declares no type.)
     def process_request(self, request: Any, client_address: Any) -> None:
         if self.connections.begin():
             self._start(self._serve, self.connections, request, client_address)
@@ -140,8 +140,8 @@ class _Ipv6Server(_Server):
 
 
 def close_gently(connection: socket.socket, seconds: float) -> None:
-    """Stops sending, and reads what still arrives for up to `seconds`: a connection that is closed with
-    unread bytes is reset, and the client then loses the answer too."""
+    """Stops sending, and reads remaining data for up to `seconds`: a connection that is closed with unread
+    bytes is reset, and then the client loses the response too."""
     deadline = time.monotonic() + seconds
     connection.shutdown(socket.SHUT_WR)
     while (left := deadline - time.monotonic()) > 0:

@@ -36,8 +36,8 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
         raise CheckFailed(
-            f"{ref} only declares that it is for {named}, which is not known by content, so it cannot be"
-            " compared with what is served here; register the base once (adaptry base add FOLDER --name"
+            f"{ref} only declares that it is for {named}, which is not registered by content, so it cannot "
+            "be compared with the base served here; register the base once (adaptry base add FOLDER --name"
             " NAME), or let this worker's token see it (adaptry base edit NAME --visibility internal), or"
             f" bind the version to a registered base (adaptry base bind {ref} BASE), then try again"
         )

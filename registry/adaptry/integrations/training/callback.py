@@ -178,7 +178,7 @@ class AdaptryCallback(TrainerCallback):
                 base = self._recogniser.find_folder(open_dir(folder).config.base_name)
         return shlex.join([*words, "--base", str(base)] if base is not None else words)
 
-    # What the outbox's thread does.
+    # Called on the outbox's thread.
 
     def _push_checkpoint(self, files: Path, step: int, metrics: Mapping[str, float]) -> None:
         adapter = open_dir(files)
@@ -236,7 +236,7 @@ class AdaptryCallback(TrainerCallback):
 
 
 def _base_name(model: Any) -> str | None:
-    """The path or name that PEFT writes into the adapter's config. (`Any`: whatever is trained.)"""
+    """The path or name that PEFT writes into the adapter's config. (`Any`: the trained model.)"""
     configs = getattr(model, "peft_config", None) or {}
     name = next((getattr(config, "base_model_name_or_path", None) for config in configs.values()), None)
     return name if isinstance(name, str) else None
@@ -269,6 +269,6 @@ def _saved(model: Any, folder: Path) -> Path | None:
 
 
 def _step_at_end(args: TrainingArguments, state: TrainerState) -> int:
-    """The step whose weights the model has at the end: the best one's where the Trainer went back to it."""
+    """The step whose weights the model has at the end: the best step, if the Trainer went back to it."""
     best = getattr(state, "best_global_step", None)  # since transformers 4.50
     return int(best) if args.load_best_model_at_end and best else state.global_step

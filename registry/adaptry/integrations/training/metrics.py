@@ -20,7 +20,7 @@ def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str,
         if entry.get("step") == step:
             for name, value in entry.items():
                 if _is_metric(name, value):
-                    found[name] = float(value)  # type: ignore[arg-type]  # a number, as just seen
+                    found[name] = float(value)  # type: ignore[arg-type]  # it is a number, as checked above
     return dict(list(found.items())[:_MOST])
 
 

@@ -19,8 +19,8 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations.base_recognition import BaseSource, RecognisedBase
 from adaptry.operations.transfer.drafts import push_draft
+from adaptry.registry.commit_info import CommitInfo, CommitNote
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import CommitInfo, CommitNote
 
 _BRANCH = re.compile(r"(?P<run>.+)\.step-(?P<step>\d+)")
 _MOST_RUN = 48

@@ -34,7 +34,8 @@ class EvaluatedModel:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """`--model` and what belongs to it. Raises `Invalid` for a path that lm-eval would split."""
+        """`--model` and the options that depend on it. Raises `Invalid` for a path that lm-eval would
+        split."""
         if self.engine is None:
             given = {"pretrained": self.base, "peft": str(self.ref)}
             return ("--model", "hf", "--model_args", _joined(given), "--device", self.device)

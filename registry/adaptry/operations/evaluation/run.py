@@ -1,7 +1,7 @@
-"""Evaluates a version with lm-evaluation-harness, in a process of its own, and adds the results as evidence.
+"""Evaluates a version with lm-evaluation-harness in a separate process, and adds the results as evidence.
 
-The version is fetched by its digest and the results are added to the same digest, wherever an alias moves
-meanwhile. lm-eval is the module of this Python, or else the program on the PATH.
+The version is fetched by its digest, and the results are added to that digest, even if an alias moves in the
+meantime. lm-eval is this Python's module, else the program on the PATH.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import require_usable
 
 _KEPT_BACK = ("ADAPTRY_", "AWS_", "PG")
-"""Beginnings of environment variables that lm-eval does not get: those with the registry's secrets."""
+"""Prefixes of environment variables that lm-eval does not get, since they may have the registry's secrets."""
 _TAIL = 3000
 """Bytes of lm-eval's messages that an error shows."""
 
@@ -47,14 +47,14 @@ def evaluated_model(
     version: VersionInfo, base: str | None, *, device: str = "cpu", engine: str | None = None,
     served_as: str | None = None,
 ) -> EvaluatedModel:  # fmt: skip
-    """The version as it is evaluated; its base is the declared one, unless another place of it is given.
+    """The version to evaluate, with its declared base unless another location of the base is given.
 
     Raises `Withdrawn`, and `NotFound` if the version names no base.
     """
     require_usable(version)
     place = base or version.base_name
     if place is None:
-        raise NotFound(f"{version.label} names no base; pass the folder that it lies in: --base DIR")
+        raise NotFound(f"{version.label} names no base; pass the base's folder: --base DIR")
     return EvaluatedModel(version.revision_ref, place, device, engine, served_as)
 
 
@@ -98,5 +98,5 @@ def _run(words: Sequence[str], folder: Path, messages: IO[bytes] | None) -> None
     except OSError as error:
         raise Unavailable(f"lm-eval could not be started: {error.strerror}") from error
     if done.returncode:
-        said = "" if messages else log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
-        raise Invalid(f"lm-eval failed (exit status {done.returncode}){': ' + said if said else ''}")
+        output = "" if messages else log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
+        raise Invalid(f"lm-eval failed (exit status {done.returncode}){': ' + output if output else ''}")

@@ -28,7 +28,7 @@ MAX_SAMPLES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class PreparedEvidence:
-    """A results file that was read: its content, where its stored files are in it, and its values."""
+    """A results file that was read: its content, the positions of its stored files, and its values."""
 
     content: Content
     stored: dict[str, Digest]

@@ -27,7 +27,7 @@ class FolderEvidence:
     failures: tuple[str, ...] = ()
 
     def sentences(self, version: VersionInfo) -> tuple[str, ...]:
-        """Messages for a person; none where nothing was new."""
+        """Messages for the user; empty if nothing was new."""
         if not self.added:
             return self.failures
         values = format_count(self.added, "value")

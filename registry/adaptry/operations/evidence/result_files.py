@@ -1,7 +1,6 @@
 """Finds results files in a folder, and the sample files of each.
 
-Only names are looked at, and the head of a README: a push looks here each time, and reads nothing more where
-there are none.
+It reads only names and the head of a README, since every push calls it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ _FIELDS = frozenset(EvidenceFact.model_fields)
 def missing_evidence(
     registry: Registry, decision: PromotionDecision, name: AdapterName | None = None
 ) -> tuple[str, ...]:
-    """What the registry does not confirm of a decision, in words; `name` is what the adapter is called there.
+    """The parts of a decision that the registry does not confirm, in words; `name` is the adapter's name
+    there.
 
     Files of samples are read again and compared document by document.
     """

@@ -132,7 +132,7 @@ def _file(sibling: Any) -> HubFileInfo:
 
 @contextmanager
 def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
-    """Translates the client's errors to ours: it has a class per status, and its HTTP library has changed
+    """Translates the client's errors to ours. It has a class per status, and its HTTP library has changed
     twice.
     """
     from huggingface_hub import errors

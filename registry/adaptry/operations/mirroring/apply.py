@@ -26,22 +26,15 @@ from adaptry.operations.transfer.files import upload_missing
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.aliases import Aliases
+from adaptry.registry.base_info import BaseEdit, BaseInfo
 from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.metrics import Metrics
-from adaptry.registry.records import (
-    AdapterEdit,
-    BaseEdit,
-    BaseInfo,
-    MetricInfo,
-    PushOptions,
-    StateChange,
-    VersionInfo,
-)
+from adaptry.registry.records import AdapterEdit, MetricInfo, PushOptions, StateChange, VersionInfo
 from adaptry.registry.versions import Versions
 
 MIRRORED = "mirrored"
-"""The tag of adapters that a mirror made, and the word before the reasons of states that it set."""
+"""The tag of adapters that a mirror created, and the prefix of the reasons of states that it set."""
 _MARK = f"{MIRRORED}: "
 _STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "revoked")
 

@@ -1,7 +1,7 @@
 """Copies the evidence of a version to another registry, with its files and withdrawals.
 
-Who added it and when is not copied, as for everything that a mirror copies. Values that are there already are
-not added again, so an interrupted copy can be repeated.
+Author and time are not copied, as in everything that a mirror copies. Existing values are not added again, so
+an interrupted copy can be repeated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def copy_evidence(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> bool:
-    """Copies what the destination lacks of a version that it has. Returns whether anything changed.
+    """Copies the evidence that the destination lacks for a version that it has. Returns whether anything
+    changed.
 
     Raises as `upload` and `evidence.add`.
     """
@@ -71,7 +72,7 @@ class EvidenceContent(StreamedContent):
 
 
 def _of_files(evidence: Evidence, version: VersionInfo) -> dict[str, EvidenceInfo]:
-    """The values of files by what was measured, oldest first. None on a server that has no evidence yet."""
+    """The values of files by measurement, oldest first; None if the server is too old to have evidence."""
     ref = version.revision_ref
     try:
         found = list(iter_items(lambda cursor: evidence.list(ref, cursor=cursor, limit=200)))

@@ -122,7 +122,8 @@ def _moved_aliases(
 
 
 def require_distinct(source_events: Events, destination_events: Events) -> None:
-    """Raises `Invalid` if both are one registry or copies: one's newest event is then in the other too."""
+    """Raises `Invalid` if the two are one registry, or copies: then the newest event of one is also in the
+    other."""
     end = source_events.read().seq
     last = source_events.read(max(0, end - 1)).items
     here = destination_events.read(max(0, end - 1)).items
@@ -138,7 +139,7 @@ def search_versions(versions: Versions, query: str) -> Iterator[VersionInfo]:
 
 
 def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
-    """The parents of these versions, and theirs, under every readable name."""
+    """The ancestors of these versions, under every readable name."""
     pending = list(versions)
     seen = {version.digest for version in pending}
     while pending:

@@ -1,8 +1,9 @@
 """The upstream registry: a version that is requested and missing here is fetched from it, verified and kept.
 
-Only for names that this registry does not own, and only for callers with rights to their namespace here:
-fetched adapters are private, so nobody sees more than their own rights allow. A ref is resolved upstream
-again once the answer is older than `age`; while the upstream does not answer, the local versions are served.
+This is done only for names that this registry does not own, and for callers with rights in the namespace
+here. Fetched adapters are private, so a caller sees only what its own rights allow. A ref is resolved
+upstream again once the answer is older than `age`; while the upstream does not answer, the local versions are
+served.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class UpstreamMirror:
             return known[1]
         if self._is_ours(ref.name):
             return self._note(ref, None)
-        # One fetch at a time per name: the second caller finds what the first one fetched.
+        # One fetch at a time per name: a second caller waits, and finds the fetched version.
         lock = self._locks[hash(ref.name) % _LOCKS]
         if not lock.acquire(timeout=_WAIT):
             return Unavailable(
@@ -130,7 +131,7 @@ class UpstreamMirror:
         except NotFound:
             return None
         except (Unauthenticated, PermissionDenied) as error:
-            return Unavailable(f"the registry behind this one does not let this one in: {error.message}")
+            return Unavailable(f"the upstream registry refuses this registry's token: {error.message}")
         except Unavailable as error:
             self._offline_until = self._clock() + _PAUSE
             return Unavailable(f"the registry behind this one does not answer: {error.message}")
@@ -160,7 +161,7 @@ class UpstreamMirror:
                 return
 
     def _sync_version(self, there: VersionInfo) -> bool:
-        """Copies a version, or what has changed of it. Returns whether anything changed."""
+        """Copies a version, or its changes. Returns whether anything changed."""
         here = self._version_here(there)
         if here is None and there.state in WITHDRAWN:
             return False

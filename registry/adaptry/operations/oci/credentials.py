@@ -65,7 +65,7 @@ def _token(pool: urllib3.PoolManager, words: Mapping[str, str], login: str | Non
     except urllib3.exceptions.HTTPError as error:
         raise Unavailable(f"the token server {words['realm']} of {host} does not answer ({error})") from error
     try:
-        told = json.loads(answer.data)
-        return str(told.get("token") or told["access_token"])
+        response = json.loads(answer.data)
+        return str(response.get("token") or response["access_token"])
     except (ValueError, LookupError, AttributeError):
         raise Unauthenticated(f"{host} gave no token ({answer.status}); is its login still valid?") from None

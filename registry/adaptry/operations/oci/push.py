@@ -167,13 +167,13 @@ class OciRepository:
         self, method: str, address: str, body: bytes | Iterator[bytes] | None, headers: dict[str, str] | None
     ) -> urllib3.BaseHTTPResponse:
         is_ours = address.startswith(self.reference.url.split("/v2/")[0] + "/")
-        said = {"Authorization": self._authorization} if self._authorization and is_ours else {}
+        authorization = {"Authorization": self._authorization} if self._authorization and is_ours else {}
         try:
             return self._pool.request(
                 method,
                 address,
                 body=body,
-                headers={**(headers or {}), **said},
+                headers={**(headers or {}), **authorization},
                 timeout=_SECONDS,
                 retries=False,
                 redirect=False,

@@ -12,7 +12,8 @@ RepairMethod = Literal["replace", "set aside", "rebuild", "leave"]
 
 
 class RegistryRepairStep(Value):
-    """One repair step. `source`: where bytes come from; for `leave`, `reason`: what an operator can do."""
+    """One repair step. `source` is the source of the bytes. `reason`, for `leave`, is the operator's
+    remedy."""
 
     how: RepairMethod
     kind: str
@@ -49,7 +50,7 @@ _ORDER: tuple[str, ...] = ("manifest", "file", "derived", "outdated", "row", "da
 def plan_repair(
     problems: Sequence[IntegrityProblem], source_of: Callable[[IntegrityProblem], str | None]
 ) -> RegistryRepairPlan:
-    """Decides what to do about each problem; `source_of` names where a file or manifest can be had."""
+    """Decides on the repair of each problem; `source_of` returns the source of a file or manifest."""
     steps = [_step(problem, source_of) for problem in problems]
     once = {
         (step.kind, step.key if step.how != "leave" else f"{step.where} {step.reason}"): step

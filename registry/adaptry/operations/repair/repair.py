@@ -71,8 +71,8 @@ def repair_registry(
     """Verifies, plans, shows the plan, executes it. `sources`: registries, bundles, folders (`open_source`).
 
     Without `read_bytes`, only files that are known to be damaged, missing or of the wrong size are repaired.
-    Raises `PermissionDenied` unless the caller is an administrator, and as `open_source`; what cannot be
-    repaired is in the result.
+    The result has the problems that could not be repaired. Raises `PermissionDenied` unless the caller is an
+    administrator, and what `open_source` raises.
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
@@ -92,7 +92,7 @@ def repair_registry(
                 progress=progress,
             )
             inputs = _gather_inputs(registry, opened, problems)
-            # The lambda is called at once.
+            # The lambda is called before the loop continues.
             plan = plan_repair(problems, lambda problem: _source_of(inputs, problem))  # noqa: B023
             if not round_:
                 show(plan)

@@ -103,7 +103,7 @@ class RegistrySource(RepairSource):
                 raise NotFound(f"{self.name} does not store {location.path}")
             return self._registry.bases.read_file(location.owner, location.path)
         if location.revision is None:
-            raise NotFound(f"{location.path} is not looked for in {self.name}")
+            raise NotFound(f"{self.name} cannot be searched for {location.path}")
         version = Ref.of_revision(location.owner, location.revision)
         if self._registry.versions.get(version).is_damaged:
             raise NotFound(f"{self.name} has it damaged as well")
@@ -188,7 +188,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def open_source(where: str, stack: ExitStack) -> RepairSource:
-    """A source by where it is: a registry's URL or folder, a bundle, or a folder of files. `stack` closes it.
+    """Opens a source by its location: a registry's URL or folder, a bundle, or a folder of files. `stack`
+    closes it.
 
     Raises `Invalid`, `NotFound`, `InvalidBundle`, `Unavailable`.
     """
@@ -206,6 +207,6 @@ def open_source(where: str, stack: ExitStack) -> RepairSource:
     if path.is_dir():
         return FolderSource(path)
     if "://" in where:
-        resolve_folder(where)  # says what addresses look like
+        resolve_folder(where)  # raises an error that shows the form of addresses
         raise Invalid(f"not a source: {where[:200]}")
     raise NotFound(f"no registry, bundle or folder {where[:200]}; pass an existing one with --from")

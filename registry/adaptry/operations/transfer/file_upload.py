@@ -25,9 +25,10 @@ def upload(
 ) -> None:
     """Uploads the file `path` of `content` for `owner`, resuming an earlier partial upload.
 
-    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `ReadOnly`,
-    `Conflict` at once where `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict`
-    once too many tries in a row got nothing done, and `Busy` after too long a wait for a place.
+    Raises `DigestMismatch` if the file does not have (or no longer has) this `digest`, `StorageFull`,
+    `ReadOnly`, `Conflict` immediately if `owner` cannot have files (it is the name of a base), `Unavailable`
+    or `Conflict` after too many consecutive tries without progress, and `Busy` after too long a wait for an
+    upload slot.
     """
     size = content.sizes[path]
     furthest, failures, queued = -1, 0, 0.0

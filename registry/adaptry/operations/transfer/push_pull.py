@@ -50,7 +50,7 @@ def push(
     base: RecognisedBase | BaseSource | None = None,
     options: PushOptions = _NO_OPTIONS,
     parents: tuple[Digest, ...] = (),
-    recipe: dict[str, Any] | None = None,  # JSON whose shape belongs to `merging`
+    recipe: dict[str, Any] | None = None,  # JSON whose form `merging` defines
     provenance: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
@@ -65,7 +65,7 @@ def push(
     upload (`inspect_early`). Raises as `versions.put` and `upload`; after an error, pushing again uploads
     only what is missing.
     """
-    # Imported here, since they bring all methods and all checks, which a pull does not need.
+    # Imported here, since they import all methods and checks, which a pull does not need.
     from adaptry.operations.base_recognition import RecognisedBase, recognise_base, unserved_reason
     from adaptry.operations.transfer.early_inspection import inspect_early
     from adaptry.operations.transfer.revision_upload import send_revision
@@ -179,7 +179,7 @@ def open_revision(
                 retry,
             )
         except Conflict:
-            if not folder.is_dir():  # else someone else cached it meanwhile: the same files, verified
+            if not folder.is_dir():  # otherwise another process has cached the same verified files
                 raise
     return open_dir(folder)
 

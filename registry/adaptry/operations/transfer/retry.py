@@ -29,10 +29,11 @@ class RetryPolicy:
         time.sleep(min(self.first_wait * 2 ** max(failures - 1, 0), self.longest_wait))
 
     def wait_in_queue(self, busy: Busy, waited: float) -> float:
-        """Waits as long as a busy registry asks for, with jitter, so that clients do not return all at once.
+        """Waits for the time that a busy registry requests, with jitter, so that clients do not return
+        simultaneously.
 
-        `waited` is how long the caller has waited for it before; the new total is returned. Raises `busy`
-        where that would be more than `longest_queue`.
+        `waited` is the caller's previous waiting time; returns the new total. Raises `busy` if that would
+        exceed `longest_queue`.
         """
         seconds = min(busy.retry_after, self.longest_wait) * random.uniform(0.5, 1.5)
         if waited + seconds > self.longest_queue:

@@ -55,7 +55,7 @@ _ONCE = urllib3.Retry(total=3, connect=3, read=0, status=0, other=0, redirect=Fa
 def api_path(*parts: str) -> str:
     """A path under the API's prefix; every part is one segment, whatever it contains.
 
-    Raises `NotFound` for parts that a URL cannot contain: nothing on a server has such a name.
+    Raises `NotFound` for parts that a URL cannot contain, since no object on a server has such a name.
     """
     for part in parts:
         if part in ("", ".", ".."):

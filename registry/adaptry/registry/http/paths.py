@@ -24,7 +24,7 @@ def version_path(ref: Ref, *parts: str) -> str:
 
 
 def sort_query(sort: str | None, reverse: bool) -> dict[str, object]:
-    """The parameters of an order, as far as it is not the default."""
+    """The query parameters of a sort order; empty for the default."""
     return {"sort": sort, "reverse": True if reverse else None}
 
 

@@ -59,7 +59,7 @@ class DirectUploader:
                     row.add(memoryview(chunk))
                     if row.is_broken:
                         break
-            except Exception as error:  # noqa: BLE001  whatever stopped the source: what came of it is kept
+            except Exception as error:  # noqa: BLE001  after any error, sent bytes are kept
                 failure = error
             rest = row.finish()
         # Called even if nothing is left to send: the server reports what it received, and whether this upload

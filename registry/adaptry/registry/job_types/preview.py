@@ -1,4 +1,5 @@
-"""What a `preview` job finds out about a combination before it is made; and methods as choices of a form."""
+"""The result of a `preview` job, which examines a combination before it is made; and methods as choices of a
+form."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ class CombinationPreview(Value):
 
 @dataclass(frozen=True, slots=True)
 class ParameterChoice:
-    """A parameter of a method: its default, what it does, and its bounds or words."""
+    """A parameter of a method: its default, description, and bounds or allowed words."""
 
     default: float | int | bool | str
     about: str

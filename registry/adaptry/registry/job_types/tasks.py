@@ -118,7 +118,7 @@ class CombineTask(_FromSeveral):
 class PreviewTask(CombineTask):
     """`adaptry combine --dry-run`, and how the inputs agree; nothing is made."""
 
-    summary: ClassVar[str] = "Find out what a combination would be: its plan, sign conflicts and overlaps."
+    summary: ClassVar[str] = "Preview a combination: its plan, sign conflicts and overlaps."
 
 
 class ConvertTask(_FromOne):

@@ -32,7 +32,7 @@ class BackupIndex(Value, extra="forbid"):
     lacking: tuple[Digest, ...] = Field(default=(), max_length=LACKING)
 
     def to_bytes(self) -> bytes:
-        """The index with a digest over itself, so that no bit of it can change unnoticed."""
+        """The index with a digest over itself, so that any changed bit is detected."""
         document = self.model_dump(mode="json")
         return strictjson.canonical(
             {"index": document, "sha256": Digest.of(strictjson.canonical(document)).hex}

@@ -67,7 +67,7 @@ class LocalBlobs(BlobStore):
             _fsync_folder(path.parent)
 
     def put_all(self, blobs: Mapping[Digest, bytes]) -> None:
-        """Waits for the disk twice, however many blobs there are: for their bytes, and for their names."""
+        """Waits for the disk only twice for any number of blobs: for their bytes, and for their names."""
         with ExitStack() as stack, _writing_to(self.folder):
             staged = {digest: stack.enter_context(self._new_file(data)) for digest, data in blobs.items()}
             reach("blobs.before_fsync")
@@ -85,7 +85,7 @@ class LocalBlobs(BlobStore):
         """A staging with these bytes, locked during the block, and deleted at its end unless renamed."""
         path = self._staging_path(self.new_key())
         descriptor = _lock(path)
-        assert descriptor is not None, "nobody else knows its name"
+        assert descriptor is not None, "its name is private"
         try:
             view = memoryview(data)
             while view:

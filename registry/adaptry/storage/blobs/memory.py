@@ -13,7 +13,7 @@ from adaptry.storage.blobs.store import BlobStore, Hashers, StagedBlob, blob_not
 
 
 class MemoryBlobs(BlobStore):
-    """A `BlobStore` that lives as long as this object."""
+    """A `BlobStore` in memory, for the lifetime of this object."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,8 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.identity import BaseVisibility, Identity
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.records import BaseInfo, Page
+from adaptry.registry.base_info import BaseInfo
+from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import fold

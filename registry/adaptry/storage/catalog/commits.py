@@ -15,7 +15,8 @@ from sqlalchemy import bindparam, delete, exists, func, literal, select, update
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.manifest import EMPTY, Manifest
-from adaptry.registry.records import CommitInfo, CommitNote, Page
+from adaptry.registry.commit_info import CommitInfo, CommitNote
+from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, damage
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction

@@ -15,8 +15,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import parse_base_name
+from adaptry.registry.base_info import BaseEdit, BaseInfo
 from adaptry.registry.bases import Bases
-from adaptry.registry.records import BaseEdit, BaseInfo, Page
+from adaptry.registry.records import Page
 from adaptry.storage.catalog import (
     bases,
     cursors,
@@ -80,8 +81,8 @@ class LocalBases(Bases):
         _check_names(names)
         check_identity(record)
         with self.context.write() as tx:
-            # Bytes without an owner may be being deleted, or gone: checked here, where no deletion can begin
-            # go.
+            # Bytes without an owner may be gone, or in deletion: check them in this transaction, which
+            # excludes deletion go.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted; try again in a moment")
             require_sound(tx, {entry.path: entry.sha256 for entry in files_})

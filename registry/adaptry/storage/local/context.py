@@ -99,7 +99,7 @@ class RegistryContext:
 
     @contextmanager
     def write(self, *, is_durable: bool = True) -> Iterator[Transaction]:
-        """A transaction of the caller's, as `Catalog.write`: the audit log names them for what it records."""
+        """A transaction like `Catalog.write`, for which the audit log names the caller."""
         with self.catalog.write() if is_durable else self.catalog.write_nondurable() as tx:
             set_actor(tx, self.identity)
             yield tx
@@ -113,7 +113,7 @@ class RegistryContext:
         before: Mapping[str, object] | None = None,
         after: Mapping[str, object] | None = None,
     ) -> None:
-        """Records in the audit log what this transaction changes, where that has no event."""
+        """Records a change of this transaction in the audit log, if the change has no event."""
         record(tx, action, target, self.clock(), before=before, after=after)
 
     def run_once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
@@ -226,7 +226,7 @@ class RegistryContext:
             raise _damaged(what, reason)
 
     def sound_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
-        """The same as `stored_chunks`, for bytes that are not known to be damaged."""
+        """Like `stored_chunks`, for bytes that are not known to be damaged."""
         try:
             return self.blobs.chunks(digest, start)
         except NotFound as error:

@@ -15,7 +15,7 @@ _KEPT = 64
 
 
 class DecisionCache:
-    """The results of the latest decisions, by the digest of what they were made from. Safe for threads."""
+    """The results of the latest decisions, by the digest of their facts. Safe for many threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -165,7 +165,7 @@ class LocalEvidence(Evidence):
     def _without_hidden_bases(
         self, tx: Transaction, found: tuple[EvidenceInfo, ...]
     ) -> tuple[EvidenceInfo, ...]:
-        """The same, with a base only where the caller may see it."""
+        """The same, without bases that the caller may not see."""
         access = bases.access(tx, {item.base for item in found if item.base})
         hidden = {id for id, one in access.items() if not one.allows(self.context.identity)}
         return tuple(

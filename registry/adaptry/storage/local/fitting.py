@@ -1,7 +1,7 @@
 """Whether engines serve versions as they were trained: the test of a search's `fits:` terms.
 
 A verdict is computed from a version's files and its base, and never stored with it, since the rules change.
-Files and rules are the same as long as the process lives, so that verdicts are kept in memory.
+Files and rules do not change during the process's lifetime, so verdicts are cached in memory.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ def fits_test(
     known_bases: dict[str, BaseRecord | None] = {}
 
     def base_of(id: str | None) -> BaseRecord | None:
-        """The base's record, where the reader sees it."""
+        """The base's record, if the reader may see it."""
         if id is not None and id not in known_bases:
             hidden = declared_bases.hidden_bases(tx, scope, [Digest(id)])
             known_bases[id] = None if hidden else bases.record(tx, Digest(id))
         return known_bases[id] if id is not None else None
 
     def test_of(terms: Sequence[tuple[FitsTerm, bool]]) -> Callable[[int], bool]:
-        wanted = [(_runtime(term), not is_excluded) for term, is_excluded in terms]
+        requirements = [(_runtime(term), not is_excluded) for term, is_excluded in terms]
 
         def test(key: int) -> bool:
             row = tx.get_one(VersionRow, key)
             base = base_of(row.base_id)
-            return all(_verdict(context, tx, row, base, runtime) is fits for runtime, fits in wanted)
+            return all(_verdict(context, tx, row, base, runtime) is fits for runtime, fits in requirements)
 
         return test
 

@@ -141,9 +141,9 @@ class LocalGrants(Grants):
         alias = target.label if isinstance(target, Label) else None
         facts = Facts(alias, question.state, self.context.clock())
         with self.context.catalog.read() as tx:
-            who = caller if question.principal == caller.name else _identity(tx, question.principal)
+            identity = caller if question.principal == caller.name else _identity(tx, question.principal)
             adapter = adapters.find(tx, name) if name and question.action == "read" else None
-        decision = who.decide(question.action, namespace, name.name if name else None, facts)
+        decision = identity.decide(question.action, namespace, name.name if name else None, facts)
         if not decision.is_allowed and adapter is not None and adapter.visibility == "public":
             is_allowed, reason, grant = True, f"{name} is public", None
         else:

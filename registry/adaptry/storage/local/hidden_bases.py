@@ -1,7 +1,7 @@
 """Versions for readers who may not see their base: as declared, with the findings that need no base.
 
-The check against a base is stored once, for everyone who may see that base. Others get the same answer as if
-it were not registered, so nothing reveals that it is.
+The check against a base is stored once, for everyone who may see that base. Others get the same result as if
+the base were not registered, so its existence is not revealed.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def _hide_bases(
         if version.base_id not in hidden:
             found.append((version, None))
             continue
-        said = declared[str(version.name), version.number]
-        declared_id = str(said.base_id) if said.base_id else None
-        report = without_base(said.report, said.base_name or declared_id, said.written)
+        claim = declared[str(version.name), version.number]
+        declared_id = str(claim.base_id) if claim.base_id else None
+        report = without_base(claim.report, claim.base_name or declared_id, claim.written)
         update = {
-            "base_id": said.base_id,
-            "base_name": said.base_name,
-            "base_status": "declared" if said.base_id or said.base_name else "unknown",
+            "base_id": claim.base_id,
+            "base_name": claim.base_name,
+            "base_status": "declared" if claim.base_id or claim.base_name else "unknown",
             "findings": len(report.findings),
         }
         found.append((version.model_copy(update=update), report))

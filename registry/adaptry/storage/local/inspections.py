@@ -40,10 +40,10 @@ def inspect_weights(
 
     Raises `Unavailable` if one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
     """
-    wanted = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
+    requested = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
     with context.catalog.read_prepared() as tx:
-        known = inspections.find(tx, set(wanted.values()))
-        lacking = {path: digest for path, digest in wanted.items() if digest not in known}
+        known = inspections.find(tx, set(requested.values()))
+        lacking = {path: digest for path, digest in requested.items() if digest not in known}
         if lacking:
             require_sound(tx, lacking)
     found = _inspect(context, name, BlobContent(context.blobs, tree), lacking, headers)
@@ -51,7 +51,7 @@ def inspect_weights(
         with context.write(is_durable=False) as tx:
             for digest, inspection in found.items():
                 inspections.store(tx, digest, inspection)
-    return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}
+    return {path: known.get(digest) or found[digest] for path, digest in requested.items()}
 
 
 def inspect_sent(

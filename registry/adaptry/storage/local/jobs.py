@@ -192,5 +192,5 @@ class LocalJobs(Jobs):
 
 
 def _target(name: str, namespace: str) -> AuditTarget:
-    """A job or a schedule. What belongs to no namespace is for administrators to read of."""
+    """A job or a schedule. Only administrators may read those without a namespace."""
     return AuditTarget(name, namespace or None)

@@ -130,8 +130,8 @@ class LocalPrincipals(Principals):
                 raise NotFound(f"{principal} is not in the group {group}")
             require_administrator_left(tx, could_administer)
             if changed:
-                action, who = f"group.{'add' if is_member else 'remove'}", {"principal": principal}
-                state = {"after": who} if is_member else {"before": who}
+                action, member = f"group.{'add' if is_member else 'remove'}", {"principal": principal}
+                state = {"after": member} if is_member else {"before": member}
                 self.context.record(tx, action, AuditTarget(group), **state)
             return _group_info(tx, group)
 

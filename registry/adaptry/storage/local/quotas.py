@@ -1,7 +1,7 @@
 """The part of a local registry about quotas: their limits, and whether there is room.
 
-Limits hold for stored principals. Whoever works in the registry's own folder is not limited, but for the
-number of uploads that a namespace has open; what they store counts all the same.
+Limits hold for stored principals. Work in the registry's own folder is not limited, except in the number of
+open uploads of a namespace; its files count towards the limits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The part of a local registry that stores several small files of an adapter together.
 
-They are in memory, and wait for the disk together: twice, however many there are. They get their owner in a
-transaction of the caller, so no upload sessions are needed.
+They are in memory, and wait for the disk together: only twice for any number of files. The caller's
+transaction records their owner, so no upload sessions are needed.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class LocalUploads(Uploads):
         return self._begun(session)
 
     def _made_room(self, refused: QuotaRefusal) -> bool:
-        """Whether an abandoned session of those who use too much was dropped."""
+        """Whether room was made by dropping an abandoned session of a name that reached its limit."""
         if not isinstance(refused.error, Busy):
             return False
         direct_from = DIRECT if self.context.presign_uploads else None
@@ -253,7 +253,7 @@ class LocalUploads(Uploads):
             return
         is_known = adapters.find(tx, owner) is not None
         if is_known and self.context.may("evidence.add", owner):
-            return  # a results file; one that no evidence names is swept
+            return  # a results file; if no evidence uses it, it is swept
         self.context.require("push", owner)
         if not is_known:  # refused now, before the bytes of the push are sent
             adapters.require_distinct_name(tx, owner)

@@ -54,8 +54,8 @@ class LocalWorkers(Workers):
         if known and workers.is_gone(tx, known):
             self._record(tx, "worker.returned", known)
         worker = workers.put(tx, report, self.context.identity.name, now)
-        said = report.residents or ()
-        named = [(one.name, one.digest) for one in said]
+        reported = report.residents or ()
+        named = [(one.name, one.digest) for one in reported]
         named += [(one.name, one.digest) for one in report.dropped]
         proved = worker_reports.versions_of(
             tx, [(one.name, one.digest) for one in report.recalled], self.context.identity
@@ -63,11 +63,11 @@ class LocalWorkers(Workers):
         found = worker_reports.versions_of(tx, named, self.context.identity)
         self._take_claims(tx, report, proved, now)
         if report.residents is not None:
-            worker_reports.replace(tx, worker, said, found, now)
+            worker_reports.replace(tx, worker, reported, found, now)
         worker_reports.drop(tx, worker, report.dropped, found, now)
         failed = {
             (one.served_as, one.digest): one.reason or "it failed"
-            for one in said
+            for one in reported
             if one.condition == "failed" and (one.name, one.digest) in found
         }
         return ReportReply(

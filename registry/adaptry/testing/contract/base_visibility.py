@@ -16,8 +16,9 @@ from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
+from adaptry.registry.base_info import BaseEdit
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, BaseEdit
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import ADA, EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
@@ -70,7 +71,7 @@ class BaseVisibilityContract(ContractFixtures):
         for ask in asked:
             with pytest.raises(NotFound) as refused:
                 ask(theirs)
-            assert "org/again" not in str(refused.value)  # a name of it that nobody asked with
+            assert "org/again" not in str(refused.value)  # one of its names that was not requested
         assert theirs.bases.list().items == ()
         assert theirs.bases.of_architecture(hidden.architecture) == ()
 
@@ -112,7 +113,7 @@ class BaseVisibilityContract(ContractFixtures):
         assert len(shown) == 4
         for version in shown:
             assert (version.base_status, version.base_id) == ("declared", None)
-            assert version.base_name == "org/tiny"  # as its own config says
+            assert version.base_name == "org/tiny"  # as in its config
             assert version.digest == pushed.digest
         assert [
             found.code for found in theirs.versions.detail(ref).report.findings if found.severity == "warns"

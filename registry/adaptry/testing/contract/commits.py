@@ -28,9 +28,10 @@ from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
+from adaptry.registry.commit_info import CommitNote, CommitResult
 from adaptry.registry.interface import Registry
 from adaptry.registry.manifest_inheritance import inherit_manifest
-from adaptry.registry.records import AdapterEdit, CommitNote, CommitResult
+from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
@@ -39,7 +40,7 @@ Files = dict[str, bytes]
 
 
 class CommitsContract(ContractFixtures):
-    """`commits.put`, `commit`, `commits`, `tree`, and what they mean for versions."""
+    """`commits.put`, `commit`, `commits`, `tree`, and their effect on versions."""
 
     def test_an_adapter_begins_with_a_tree_of_no_files(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())

@@ -80,7 +80,7 @@ class EventsContract(ContractFixtures):
         waiting, acting = make_registry(ADA), make_registry(LOCAL)
         waiting.events.read()
         with wait_in_background(lambda: waiting.events.read(wait=LONG)) as heard:
-            # It may happen before the wait begins; so it happens until it is heard.
+            # The event may precede the wait, so it is repeated until the wait receives one.
             for number in range(10_000):
                 acting.adapters.create(AdapterName("acme", f"tone-{number}"), AdapterEdit())
                 if heard.done():

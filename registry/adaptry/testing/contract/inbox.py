@@ -41,7 +41,7 @@ def lm_eval_results(model: str, revision: str = "", value: float = 0.5) -> bytes
 
 
 def _limited(name: str, permission: str, *resources: str) -> Identity:
-    """Somebody with these rights, whose token is limited to them."""
+    """A principal with these rights, whose token is limited to them."""
     found = Identity.with_role(name, permission, resources)
     return replace(found, limit=Limit((permission,), tuple(grant.resource for grant in found.grants)))
 

@@ -15,9 +15,10 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import copy, push
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
-from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, PushResult, TensorInspection
+from adaptry.registry.records import AdapterEdit, PushOptions, PushResult, TensorInspection
 from adaptry.testing.contract.fixtures import EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import Tensors, tiny_base
 
@@ -27,7 +28,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 class InspectionsContract(ContractFixtures):
-    """`versions.inspect_tensors`, and what admission makes of weights."""
+    """`versions.inspect_tensors`, and the inspection of weights at admission."""
 
     @pytest.mark.parametrize(("value", "code"), [(NAN, "weights_nan"), (-INFINITY, "weights_infinite")])
     def test_weights_that_are_not_finite_become_no_version_however_they_come(

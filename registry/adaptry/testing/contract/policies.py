@@ -70,7 +70,7 @@ def version(number: int) -> Ref:
 
 
 class PoliciesContract(ContractFixtures):
-    """`policies`, and what they mean for `aliases.move`, pushes and rollouts."""
+    """`policies`, and their effect on `aliases.move`, pushes and rollouts."""
 
     def test_a_policy_has_versions_and_that_of_the_namespace_applies_too(
         self, make_registry: MakeRegistry, lora: MakeLora

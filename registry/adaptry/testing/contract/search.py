@@ -303,7 +303,7 @@ class SearchContract(ContractFixtures):
 
 
 def shelf(registry: Registry, lora: MakeLora) -> None:
-    """Two versions of one adapter and one of another, told apart by everything a query can ask."""
+    """Two versions of one adapter and one of another, which differ in every searchable field."""
     push(registry, lora(1, rank=4), TONE, options=PushOptions(metrics={"accuracy": 0.95}, alias="prod"))
     registry.metrics.log(Ref(TONE), {"accuracy": 0.5})
     push(registry, lora(2, rank=8), TONE, options=PushOptions(metrics={"accuracy": 0.92}))

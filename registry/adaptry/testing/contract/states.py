@@ -13,8 +13,9 @@ from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN, State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import copy, open_revision, pull, push
 from adaptry.operations.version_state import change_state
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import CommitNote, PushOptions, StateChange, VersionInfo
+from adaptry.registry.records import PushOptions, StateChange, VersionInfo
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 FIRST = Ref.parse("acme/tone@1")
@@ -27,11 +28,11 @@ READABLE_BY: dict[State, set[str]] = {
     "quarantined": {"ada", "ann", "local"},
     "revoked": {"ann", "local"},
 }
-"""Who of a namespace's writer, administrator and reader is given the files."""
+"""Which of a namespace's writer, administrator and reader may read the files."""
 
 
 class StatesContract(ContractFixtures):
-    """`versions.set_state`, and what a state means to the other methods."""
+    """`versions.set_state`, and their effect on the other methods."""
 
     def test_a_state_is_kept_with_who_why_and_what_instead(
         self, make_registry: MakeRegistry, lora: MakeLora

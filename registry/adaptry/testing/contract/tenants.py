@@ -89,7 +89,7 @@ MAKES: Mapping[str, Ask] = {
         name, _MANIFEST, PushOptions(), [b"{}", b"{}"]
     ),
 }
-"""What makes an adapter where there is none."""
+"""Methods that create an adapter if it does not exist."""
 
 
 class TenantsContract(ContractFixtures):

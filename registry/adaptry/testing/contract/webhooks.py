@@ -1,4 +1,5 @@
-"""The promise about webhooks: who manages them, what is kept of them, and that no secret is shown twice."""
+"""The promise about webhooks: who may manage them, which data is stored, and that no secret is shown
+twice."""
 
 from __future__ import annotations
 

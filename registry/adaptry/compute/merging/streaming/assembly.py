@@ -27,11 +27,10 @@ from adaptry.core.errors import AdaptryError, NotFound
 
 
 def open_merged_model(inputs: ModelInputs, scratch: Path) -> VirtualCheckpoint:
-    """The merged model, beside its weights the record that a merge writes (without digests of files, and
-    without the release that computes it, so that the same bytes have the same name). `scratch` is a folder to
-    work in.
+    """The merged model: its weights, and the record that a merge writes.
 
-    Raises what `plan` raises, and `NotFound` where the base is in none of its places.
+    The record has no digests of files and no release of Adaptry, so equal bytes have equal names. `scratch`
+    is a work folder. Raises what `plan` raises, and `NotFound` if the base is in none of its folders.
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix="opening-") as links:
         try:

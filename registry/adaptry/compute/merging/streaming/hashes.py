@@ -1,7 +1,7 @@
 """A cache of the SHA-256 of computed files, by tag, with one small file each in a folder.
 
 A file is hashed while it is read from its beginning; a reader that resumes after a broken connection also
-resumes the hash. A lost entry costs one more reading.
+resumes the hash. If an entry is lost, the file is read once more.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 
-_HALF_WAY = 64  # files of which the beginning was seen
+_HALF_WAY = 64  # partially read files whose hash is kept
 
 
 class FileHashCache:
-    """Safe to use from many threads, and from many processes on the same folder, which is made."""
+    """Safe for many threads, and for many processes that share the folder. Creates the folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class FileHashCache:
         self._lock = threading.Lock()
 
     def get(self, tag: Digest) -> Digest | None:
-        """The SHA-256 of the file of that tag, if all of it was seen once."""
+        """The SHA-256 of the file with this tag; None if it has never been read completely."""
         if tag not in self._known:
             try:
                 self._known[tag] = Digest.parse((self._folder / tag.hex).read_text("ascii"))
@@ -73,13 +73,14 @@ class FileHashCache:
     def _remember(self, tag: Digest, sha256: Digest) -> None:
         self._known[tag] = sha256
         place = self._folder / f".{secrets.token_hex(8)}"
-        with contextlib.suppress(OSError):  # it is known in this process all the same
+        with contextlib.suppress(OSError):  # the digest is still cached in memory
             place.write_text(str(sha256), "ascii")
             place.replace(self._folder / tag.hex)
 
 
 class RunningHash:
-    """A hash that has come as far as `position`; the next `skip` bytes it has seen before."""
+    """The hash of a file's first `position` bytes; the next `skip` bytes of the input are already
+    included."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()

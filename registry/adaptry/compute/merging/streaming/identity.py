@@ -2,8 +2,8 @@
 libraries.
 
 Two servers that would compute different bytes give them different names, so a reader never joins parts of
-different files. The compiled kernel gives the same bits on every processor; torch's products are its BLAS's,
-so its release and the processor's abilities are part of the name.
+different files. The compiled kernel gives the same bits on every processor. Torch's products depend on its
+BLAS, so torch's release and the processor's features are part of the name.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from adaptry.compute.merging.plan import MergePlan
 from adaptry.core.digest import Digest
 
 ARITHMETIC = 1
-"""Goes up whenever the same base and adapter give other bytes: old names keep their own cache."""
+"""Incremented whenever a change to the code gives other bytes for the same inputs, so that old caches are not
+used."""
 
 
 def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ...]:
-    """The parts of the program that determine this plan's bytes."""
+    """The versions of the libraries and kernels that determine this plan's bytes."""
     return tuple(f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors))
 
 
 def layout_digest(plan: MergePlan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
-    """One name for all weights of a plan into which the revision `adapter` goes."""
+    """A name for all weights of a plan that merges the revision `adapter`."""
     rounding = {} if plan.rounding == "float32" else {"rounding": plan.rounding}
     named = {
         **rounding,
@@ -41,12 +42,12 @@ def layout_digest(plan: MergePlan, adapter: Digest, computed_by: tuple[str, ...]
 
 
 def file_tag(layout: Digest, file: str) -> Digest:
-    """The name of one of the weights' files."""
+    """The name of one weights file."""
     return Digest.of(f"{layout}/{file}".encode())
 
 
 def model_identity(layout: Digest, others: Mapping[str, Digest]) -> Digest:
-    """The name of everything: the weights, and the files beside them by their digests."""
+    """The name of the whole model: of the weights, and of the other files by their digests."""
     named = {name: str(digest) for name, digest in others.items()}
     return Digest.of(json.dumps([str(layout), named], sort_keys=True).encode())
 

@@ -16,7 +16,7 @@ _Key = tuple[Digest, Digest, str, str]
 
 
 class ModelPool:
-    """For many threads: each model is opened by one of them, and the others wait for it."""
+    """Safe for many threads: one of them opens a model while the others wait."""
 
     def __init__(self, make: Callable[[ModelInputs], VirtualCheckpoint]) -> None:
         self._make = make
@@ -24,7 +24,7 @@ class ModelPool:
         self._lock = threading.Lock()
 
     def get(self, inputs: ModelInputs) -> VirtualCheckpoint:
-        """The model, opened again if its base was written to. Raises the errors of opening it."""
+        """The model. It is opened again if the base's files have changed. Raises what opening raises."""
         key = (inputs.base, inputs.revision, inputs.adapter, inputs.base_name)
         with self._lock:
             place = self._places.setdefault(key, _PoolEntry())

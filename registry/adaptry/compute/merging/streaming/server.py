@@ -1,9 +1,9 @@
 """The process that computes merged models for a server: `python -m adaptry.compute.merging.streaming` (by
 `sidecar_client`).
 
-It is given one end of a control socket; each message on it brings one end of a pair, on which one request is
-sent and answered, in a thread of its own. It ends when the control socket does, which is when the server is
-gone, however it went.
+It receives one end of a control socket. Each message there transfers one end of a socket pair, for one
+request and its response, which a separate thread handles. The process ends when the control socket is closed,
+which also happens when the server crashes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _FAILED = "the process that computes merged models failed at this; the server's 
 
 
 class ComputeServer:
-    """Answers requests about merged models, many at once. `folder` is its place on disk; `cache` bytes of
-    finished files are kept there."""
+    """Handles requests for merged models, many at once. `folder` is its work folder, in which up to `cache`
+    bytes of finished files are kept."""
 
     def __init__(self, folder: Path, cache: int) -> None:
         self._scratch = folder
@@ -76,9 +76,7 @@ class ComputeServer:
         if any(kernel.startswith("torch") for kernel in model.computed_by):
             import torch
 
-            torch.set_num_threads(
-                1
-            )  # as in a merge: more would give other bits, and fight with other readers
+            torch.set_num_threads(1)  # like a merge; more would change bits
         return model
 
     def _described(self, model: VirtualCheckpoint) -> ModelDescription:
@@ -130,9 +128,9 @@ class ComputeServer:
 
 
 def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """The same bytes in pieces of a frame's size, each of its own memory.
+    """The same bytes in chunks of a frame's size, each with its own memory.
 
-    The first part is sent at once, so a reader of the header does not wait for a tensor.
+    The first chunk is sent immediately, so a reader of the header does not wait for a tensor.
     """
     held: list[bytes] = []
     room = framing.MAX_FRAME
@@ -151,13 +149,15 @@ def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs until the control socket ends."""
+    """Runs until the control socket is closed."""
     parser = argparse.ArgumentParser(prog="python -m adaptry.compute.merging.streaming", description=__doc__)
     parser.add_argument("--control", type=int, required=True, help="the descriptor of the control socket")
-    parser.add_argument("--folder", type=Path, required=True, help="where to work and to remember")
-    parser.add_argument("--cache", type=int, default=0, help="bytes of finished files to keep")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for temporary files and caches")
+    parser.add_argument(
+        "--cache", type=int, default=0, help="maximum size in bytes of the finished files that are kept"
+    )
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the server, which lets its readers finish
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends it
     answerer = ComputeServer(given.folder, given.cache)
     with socket.socket(fileno=given.control) as control:
         while True:

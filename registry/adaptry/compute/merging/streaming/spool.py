@@ -21,8 +21,8 @@ from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.value_tally import ValueTally
 from adaptry.core.files.durable import write_error
 
-_KEPT = 2  # of each checkpoint; those that are being read stay until their readers are done
-_MAKING = threading.Semaphore(2)  # a tensor being made is a few copies of it in memory
+_KEPT = 2  # per checkpoint; a tensor that is being read is kept until its readers are done
+_MAKING = threading.Semaphore(2)  # computing a tensor needs a few times its size in memory
 
 
 class TensorSpool:
@@ -31,8 +31,8 @@ class TensorSpool:
     def __init__(
         self, base: ShardReader, folder: Path, on_made: Callable[[ValueTally], None] = lambda tally: None
     ) -> None:
-        """`on_made` is called with each tensor's tally before the tensor is read; what it raises, `read`
-        raises."""
+        """`on_made` is called with each tensor's tally before the tensor is read. `read` passes its errors
+        on."""
         self._base = base
         self._on_made = on_made
         self._folder = folder
@@ -88,7 +88,7 @@ class _SpooledTensor:
 
 
 class _FileSink:
-    """A sink whose file begins where the tensor does."""
+    """A sink whose file has this tensor only, so positions count from the tensor's start."""
 
     def __init__(self, file: io.FileIO, base: ShardReader, offset: int) -> None:
         self._file = file

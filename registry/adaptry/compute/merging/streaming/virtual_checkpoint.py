@@ -1,9 +1,9 @@
 """A merged checkpoint as virtual files that can be read at any position.
 
-Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of
-rows that it touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the
-same kernels. Memory is a few blocks for each reader; what can only be made as a whole tensor is made once and
-kept on disk (`spool`).
+Names, sizes and headers are known from the plan, before a weight is read. Reading a range computes the blocks
+of rows that overlap it. The blocks have the same boundaries as in a merge, so the bytes are those that
+`adaptry merge` writes with the same kernels. Each reader needs the memory of a few blocks. A tensor that can
+only be computed as a whole is computed once and kept on disk (`spool`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PART = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class SideFile:
-    """A file beside the weights: its size, its SHA-256, and the id that git gives its bytes."""
+    """A file other than weights: its size, its SHA-256, and git's blob id of its bytes."""
 
     size: int
     sha256: Digest
@@ -49,12 +49,13 @@ class SideFile:
 
 
 class VirtualCheckpoint:
-    """What a plan would write, readable from many threads. Its files stay open for as long as it lives.
+    """The files that a plan would write, readable from many threads.
 
-    `sizes` has every file, weights and others, by name; `side_files` those beside the weights. `tags` names
-    the bytes of each weights file before anyone has seen them; `identity` names every file at once: equal
-    only where every byte is. `computed_by` says by what. `changed` names the tensors whose values were seen
-    to differ from the base's, in what was read so far.
+    The base's files stay open during its lifetime. `sizes` has the size of every file by name; `side_files`
+    has the files other than weights. `tags` identifies the bytes of each weights file before they are
+    computed. `identity` identifies all files: equal only if every byte is equal. `computed_by` has the
+    versions of the computing libraries. `changed` has the tensors whose values differ from the base's, as far
+    as they have been read.
     """
 
     def __init__(
@@ -65,9 +66,9 @@ class VirtualCheckpoint:
         made: Mapping[str, bytes],
         scratch: Path,
     ) -> None:
-        """`adapter`: the digest of what was merged in; `made`: more files to show; `scratch`: a work folder.
+        """`adapter`: the digest of the merged revision; `made`: additional files; `scratch`: a work folder.
 
-        Raises `MissingDependency` or `Invalid` where a tensor needs a kernel that is not here, and what
+        Raises `MissingDependency` or `Invalid` if a tensor needs a kernel that is not available, and what
         opening files raises.
         """
         kernels.check(plan.changed_tensors)
@@ -93,15 +94,15 @@ class VirtualCheckpoint:
 
     @property
     def is_current(self) -> bool:
-        """Whether the base's files have not been written to since this was opened."""
+        """Whether the base's files are unchanged since this was opened."""
         return self._shards.states() == self._states
 
     def read(self, name: str, start: int, end: int) -> Iterator[bytes | memoryview]:
-        """The bytes [start, end) of a file, in order; each piece is valid until the next.
+        """The bytes [start, end) of a file, in order; each chunk is valid until the next one.
 
         Raises `NotFound`, `InvalidWeights` (a file of the base that became shorter, a change that does not
-        fit its tensor), `CheckFailed` (a value that became infinite or NaN; from then on for every read of
-        weights, before the first byte) and `StorageFull`.
+        fit its tensor), `CheckFailed` (a value became infinite or NaN; every later read of weights then fails
+        before its first byte) and `StorageFull`.
         """
         if name in self.side_files:
             yield from self._read_side(name, start, end)
@@ -139,7 +140,7 @@ class VirtualCheckpoint:
     def _merged(
         self, tensor: OutputTensor, kernels: ThreadKernels, first: int, last: int
     ) -> Iterator[memoryview]:
-        """Bytes [first, last) of a tensor that streams: whole blocks are merged, and cut."""
+        """Bytes [first, last) of a streamed tensor: complete blocks are merged, and then cut to the range."""
         rows, row_bytes = row_layout(tensor)
         row_out = row_bytes * tensor.size // tensor.source.size
         kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
@@ -158,7 +159,7 @@ class VirtualCheckpoint:
             yield merged[max(0, first - begin) : min(end, last) - begin]
 
     def _note(self, tally: ValueTally) -> None:
-        """Remembers what a tally found. Raises `CheckFailed`."""
+        """Stores the result of a tally. Raises `CheckFailed`."""
         tensor = tally.tensor
         if tally.is_changed:
             self.changed.add(tensor.name)
@@ -194,7 +195,7 @@ class _Steps:
         self._ends = [step.offset + step.size for step in self._steps]
 
     def touching(self, start: int, end: int) -> Iterator[WriteOp]:
-        """The steps that have bytes in [start, end)."""
+        """The steps whose bytes overlap [start, end)."""
         for number in range(bisect.bisect_right(self._ends, start), len(self._steps)):
             if self._steps[number].offset >= end:
                 return

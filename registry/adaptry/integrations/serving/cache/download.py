@@ -135,7 +135,7 @@ def _reader(content: RevisionContent, entry: FileEntry) -> Callable[[int], Itera
 def _require_only(folder: Path, metadata: EntryMetadata) -> None:
     found = [path for path, _ in file_stamps(folder)]
     if found != [entry.path for entry in metadata.files]:
-        raise DigestMismatch(f"{folder} holds other files than those of {metadata.version.digest.brief}…")
+        raise DigestMismatch(f"the files in {folder} are not those of {metadata.version.digest.brief}…")
 
 
 def _is_same(path: Path, entry: FileEntry) -> bool:

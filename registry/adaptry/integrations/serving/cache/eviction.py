@@ -75,7 +75,7 @@ class Evictor:
         return f" ({users})" if users else ""
 
     def _sweep(self) -> None:
-        """Removes what no longer counts: holds that are over, leftovers, and unused recalled entries."""
+        """Removes ended holds, leftovers of crashes, and unused recalled entries."""
         engine_holds.sweep(self.layout)
         self.layout.sweep()
         self.layout.stacks.sweep()

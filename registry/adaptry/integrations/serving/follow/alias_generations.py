@@ -27,8 +27,8 @@ class AliasGenerations:
     """Why the registry's answer does not count, by name, after the last `current`."""
 
     def current(self, answered: Mapping[str, VersionInfo]) -> dict[str, VersionInfo]:
-        """What the refs mean: what the registry `answered`, or the previous meaning of refs for which it is
-        behind. Raises as the registry does."""
+        """The versions that the refs select: those that the registry `answered`, or the previous ones of refs
+        for which it is behind. Raises what the registry raises."""
         before = self.state_file.state.meant
         refused: dict[str, str] = {}
         for name, version in answered.items():

@@ -89,7 +89,7 @@ class PlanExecutor:
         try:
             self.engine.require_working(name)
         except CheckFailed:
-            with contextlib.suppress(Conflict):  # other names stand for it
+            with contextlib.suppress(Conflict):  # it is served under other names
                 self._unload(name)
             raise
 

@@ -83,12 +83,12 @@ def plan_actions(
     recalled = [one for one in actual if one.digest in withdrawn]
     staying = [one for one in actual if one not in recalled]
     by_name = {one.served_as: one for one in staying}
-    wanted = [one for one in desired if one.digest not in withdrawn]
-    wanted.sort(key=lambda one: _slot_order(one, is_loaded=one.served_as in by_name))
-    watched = {one.served_as for one in wanted}
+    servable = [one for one in desired if one.digest not in withdrawn]
+    servable.sort(key=lambda one: _slot_order(one, is_loaded=one.served_as in by_name))
+    watched = {one.served_as for one in servable}
     ours = [one for one in staying if one.is_ours or one.served_as in watched]
     capacity = None if slots is None else max(0, slots - (len(staying) - len(ours)))
-    kept = wanted if capacity is None else wanted[:capacity]
+    kept = servable if capacity is None else servable[:capacity]
     names = {one.served_as for one in kept}
     stale = [one for one in ours if one.served_as not in names]
     actions: list[FollowAction] = [UnloadAction(one) for one in recalled]
@@ -107,7 +107,7 @@ def plan_actions(
         actions.append(LoadAction(one))
         occupied += 1
     actions += [UnloadAction(one) for one in stale]
-    return FollowPlan(tuple(actions), () if capacity is None else tuple(wanted[capacity:]))
+    return FollowPlan(tuple(actions), () if capacity is None else tuple(servable[capacity:]))
 
 
 def _slot_order(one: DesiredAdapter, *, is_loaded: bool) -> tuple[bool, bool, bool, float, str]:

@@ -98,7 +98,8 @@ class Reconciler:
         self.is_registry_down = False
         """Whether the registry failed to answer its last request."""
         self.residency = Residency(settings.engine, slots=settings.slots)
-        """What the engine had after the last pass. Replaced as a whole: other threads may read it."""
+        """The engine's state after the last pass. It is replaced as a whole, since other threads may read
+        it."""
 
     @property
     def _reply(self) -> ReportReply:

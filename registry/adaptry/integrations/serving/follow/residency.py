@@ -1,4 +1,4 @@
-"""What a worker's engine had loaded after the last pass: for its metrics and its health."""
+"""The adapters that a worker's engine had loaded after the last pass, for its metrics and its health."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class ReverseProxy(BackgroundServer):
         super().__init__(host, port, handler, limits.connections)
 
     def stop(self) -> None:
-        """Accepts no further connections, and gives running answers some time to end."""
+        """Accepts no further connections, and waits a limited time for running responses."""
         self.is_stopping = True
         super().stop()
         self.engine.routes.wait_until_idle(_STOPPING)

@@ -56,7 +56,8 @@ class LoadAnnouncer:
 
     @contextlib.asynccontextmanager
     async def _announced_part(self, worker: VllmWorker, name: str, ref: Ref) -> AsyncIterator[Resolution]:
-        """What the ref means now, reported as loading. The reply to the report can change it."""
+        """The version that the ref selects now, after reporting it as loading. The reply to the report can
+        change it."""
         for _ in range(_MAX_REPLANS):
             turn = rollout_turn(worker, name, ref)
             resolution = await self._look(worker, ref, turn)
@@ -70,8 +71,8 @@ class LoadAnnouncer:
         raise Unavailable(f"the meaning of {name} keeps changing; try again")
 
     async def _remember(self, worker: VllmWorker, ref: Ref, resolution: Resolution) -> None:
-        """Saves the meaning of the ref on disk. Only now, because the registry must know first that the
-        version is loaded here."""
+        """Saves the meaning of the ref on disk. This happens after the report, because the registry must have
+        it first."""
         if resolution.known is None:
             version = resolution.version
             for each in (ref, version.revision_ref):
@@ -79,7 +80,7 @@ class LoadAnnouncer:
             await self.save_last_known(worker)
 
     async def _look(self, worker: VllmWorker, ref: Ref, turn: RolloutAssignment | None) -> Resolution:
-        """What the ref means, or the rollout's version. Raises `Withdrawn` if it may not be served."""
+        """The version that the ref selects, or the rollout's. Raises `Withdrawn` if it may not be served."""
         resolution = await worker.run(self.lookup.look, ref)
         if turn is not None:
             resolution = await worker.run(self.lookup.look, Ref.of_revision(turn.name, turn.digest))

@@ -111,7 +111,7 @@ class InProcessVllm:
         resolved or simply unknown."""
         try:
             await self.models.resolve_lora(name)
-        except Exception as error:  # noqa: BLE001  whatever a request is refused with is the answer
+        except Exception as error:  # noqa: BLE001  any refusal is the response to the request
             return error.__cause__ or error
         return None
 

@@ -77,7 +77,7 @@ class RefLookup:
     def _last_meaning(self, ref: Ref, error: AdaptryError) -> Resolution:
         known = self.last_known.find(ref)
         if known is None:
-            self.last_known.reload()  # another worker of the machine may know it
+            self.last_known.reload()  # another worker on this machine may have stored it
             known = self.last_known.find(ref)
         if known is None:
             raise type(error)(error.message)

@@ -1,5 +1,5 @@
 """The plugin's own metrics in vLLM's `/metrics`: which versions are loaded, whether the registry answers, and
-how old what is served may be.
+the maximum age of the served versions.
 """
 
 from __future__ import annotations

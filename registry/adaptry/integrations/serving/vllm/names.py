@@ -27,7 +27,8 @@ _TIME = re.compile(r"~\d+$")
 
 
 def parse_model_name(model: str) -> StackRef | None:
-    """What a request's `model` means; None if it is not a ref. Loaded names are accepted too."""
+    """The ref, or stack of refs, in a request's `model`; None if it is not one. Loaded names are accepted
+    too."""
     parts = _TIME.sub("", model).split("+")
     try:
         return StackRef.parse("+".join(map(_exact, parts)))
@@ -36,15 +37,15 @@ def parse_model_name(model: str) -> StackRef | None:
 
 
 def _exact(part: str) -> str:
-    """A part of a loaded name as a ref by digest; any other part as it is."""
+    """A part of a loaded name as a ref by digest; other parts unchanged."""
     if match := _LOADED.fullmatch(part):
         return f"{match['name']}@sha256:{match['digest']}{match['weight'] or ''}"
     return part
 
 
 def loaded_name(model: str, target: StackRef, digests: Sequence[Digest]) -> str:
-    """The name to load `model` under, whose parts mean `digests`. Further loads of the name are numbered
-    (`numbered_name`)."""
+    """The name under which `model` is loaded, if its parts select `digests`. Further loads of the name are
+    numbered (`numbered_name`)."""
     if target.single is None:
         parts = zip(target.parts, digests, strict=True)
         return "+".join(f"{_by_digest(part, digest)}{weight_suffix(part.weight)}" for part, digest in parts)

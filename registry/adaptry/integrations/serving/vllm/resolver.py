@@ -179,8 +179,8 @@ class AdapterResolver:
             raise
 
     async def _prepare_cold(self, vllm: InProcessVllm, name: str, target: StackRef) -> ResolvedAdapter:
-        """Prepares what the name means. If a rollout's version fails, the meaning without the rollout is
-        used."""
+        """Prepares the version that the name selects. If a rollout's version fails, the one without the
+        rollout is used."""
         worker = self.start(vllm)
         if target.single is None:
             await self._announcer.require_usable_parts(worker, target)
@@ -246,7 +246,7 @@ class AdapterResolver:
             last_known = self.lookup.last_known
             known = map(last_known.find, loaded.target.refs)
             if all(one is None or last_known.is_fresh(one) for one in known):
-                log.warning("%s stays as it is: %s", name, error.message)
+                log.warning("%s is not refreshed: %s", name, error.message)
                 return
             self._refuse(name, error)
             self._drain(vllm, name)
@@ -269,7 +269,7 @@ class AdapterResolver:
     async def _load_newer(
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter
     ) -> ResolvedAdapter | None:
-        """Loads what the name means now; None if it is unchanged."""
+        """Loads the version that the name selects now; None if it is unchanged."""
         worker, target = self.start(vllm), loaded.target
         while True:
             try:
@@ -290,7 +290,7 @@ class AdapterResolver:
     def _switch(
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter, newer: ResolvedAdapter
     ) -> None:
-        if vllm.loaded.get(name) is not loaded.request:  # unloaded, and perhaps resolved again, meanwhile
+        if vllm.loaded.get(name) is not loaded.request:  # unloaded, perhaps resolved again
             self._draining.add(newer)
             return
         vllm.loaded[name] = newer.request
@@ -376,7 +376,7 @@ class AdapterResolver:
             try:
                 await self.refresh(vllm, changed)
             except Exception:
-                log.exception("refreshing what is served failed")
+                log.exception("refreshing the served versions failed")
             self._listener.subscribe(self._watched_adapters())
             await asyncio.sleep(self._config.refresh_interval)
 

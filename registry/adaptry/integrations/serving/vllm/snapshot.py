@@ -1,4 +1,4 @@
-"""Lists what a vLLM has loaded, for its worker's report: loaded by anybody, and what is draining."""
+"""Lists the adapters in a vLLM for its worker's report: all loaded ones, by any caller, and draining ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def take_snapshot(
     problems: Mapping[str, str],
     now: datetime,
 ) -> EngineSnapshot:
-    """The engine's state: `names` is what was resolved for each name, `draining` what was replaced, and
-    `foreign_draining` the requests of withdrawn versions that others loaded. (`Any`: `LoRARequest`.)"""
+    """The engine's state: `names` has the resolved version of each name, `draining` the replaced ones, and
+    `foreign_draining` the requests of withdrawn versions that other callers loaded. (`Any`:
+    `LoRARequest`.)"""
     found: dict[tuple[str, Digest], ResidentReport] = {}
     loads: list[EngineAdapter] = []
     for one in draining:

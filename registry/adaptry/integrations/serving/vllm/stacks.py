@@ -70,7 +70,7 @@ class Stack:
         if plan.whole.names:
             raise CheckFailed(
                 f"one of {', '.join(part.version.label for part in self.parts)} has whole weights"
-                f" ({plan.whole.names[0]}), which have no weighted sum; request that one alone"
+                f" ({plan.whole.names[0]}), which have no weighted sum; request it alone"
             )
         reserve(plan.size)
         write_adapter_into(build_combined_adapter(plan), folder)

@@ -136,7 +136,7 @@ class VllmWorker:
 
     @property
     def withdrawn(self) -> Mapping[Digest, AdapterName]:
-        """The adapter of each version that was withdrawn, as far as this worker knows."""
+        """The adapter of each withdrawn version that this worker has been notified of."""
         return dict(self._recalls.withdrawn)
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """The last known meanings of refs, on disk: used for a limited time while the registry is away.
 
 The cache's folder has one file for each registry and token, shared by their workers: a worker that starts
-while the registry is away serves what another one knew. The file also has the highest generation seen of each
-alias, so that a registry that is behind (a replica that lags, a copy restored from an old backup) is noticed.
-The age of a meaning is the time since the registry last confirmed it.
+while the registry is away serves the versions that another one stored. The file also has the highest
+generation seen of each alias, so that a registry that is behind (a replica that lags, a copy restored from an
+old backup) is noticed. The age of a meaning is the time since the registry last confirmed it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LastKnown:
         self.path = folder / f"known-{hashlib.sha256(known_as.encode()).hexdigest()[:16]}.json"
         self.max_age = max_age
         self._now = now
-        self._guard = threading.Lock()  # held only briefly, because the event loop waits for it
+        self._guard = threading.Lock()  # locked only briefly, because the event loop waits for it
         self._saving = threading.Lock()
         self._state = KnownMeanings()
         self._is_changed = False
@@ -76,7 +76,8 @@ class LastKnown:
         self._merge(self._read())
 
     def find(self, ref: Ref) -> KnownMeaning | None:
-        """What the ref last meant; a digest or a number is found by any ref that meant that version."""
+        """The version that the ref last selected. A digest or number is found through any ref that selected
+        that version."""
         with self._guard:
             if found := self._state.meanings.get(str(ref)):
                 return found
@@ -87,7 +88,7 @@ class LastKnown:
             )
 
     def reload(self) -> None:
-        """Takes over what other workers of the machine have learnt since."""
+        """Reads the entries that other workers on the machine have added."""
         found = self._read()
         with self._guard:
             self._merge(found)
@@ -121,8 +122,8 @@ class LastKnown:
             if generation < seen:
                 raise Conflict(
                     f"the registry is behind: it has {ref} at generation {generation}, and {seen} was seen"
-                    " here. Is it a replica that lags, or a copy restored from an old backup? If it was set"
-                    f" up anew, remove {self.path}"
+                    " here. Is it a replica that lags, or a copy restored from an old backup? If it was set "
+                    f"up again, remove {self.path}"
                 )
             if self._state.generations.get(str(ref)) != generation:
                 self._state.generations[str(ref)] = generation
@@ -137,7 +138,7 @@ class LastKnown:
         return self.age(meaning) <= self.max_age
 
     def save(self) -> None:
-        """Writes what changed, merged with what other workers wrote: atomic, and flushed to disk.
+        """Writes the changes, merged with those of other workers, atomically and flushed to disk.
         Confirmations alone are written once a minute. Raises `StorageFull`, `Unavailable`."""
         with self._saving:
             with self._guard:

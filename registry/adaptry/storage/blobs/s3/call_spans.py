@@ -10,8 +10,8 @@ _SPAN = "adaptry_span"  # in botocore's context of a call
 
 
 def trace_calls(client: Any) -> None:
-    """Call it before other handlers are registered: one that raises an error ends the call. (`Any`: boto3
-    makes its clients at run time, and passes what it likes to handlers.)
+    """Call it before other handlers are registered, since a handler that raises an error ends the call.
+    (`Any`: boto3 creates its clients at run time, and passes untyped arguments to handlers.)
     """
     client.meta.events.register("before-call.s3", _begin)
     client.meta.events.register("after-call.s3", _end)

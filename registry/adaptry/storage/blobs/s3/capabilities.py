@@ -55,7 +55,7 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
 
 
 def _minds_the_end(objects: S3Objects, key: str) -> bool:
-    """Whether a multipart upload that ends with this condition leaves an existing object unchanged."""
+    """Whether the end of a multipart upload with this condition leaves an existing object unchanged."""
     client = objects.client
     with translated_errors(objects.location):
         begun = client.create_multipart_upload(**objects.key_params(key), **objects.location.encryption)

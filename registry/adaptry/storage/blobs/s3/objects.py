@@ -225,7 +225,7 @@ class S3Objects:
             self.client.list_objects_v2(Bucket=self.location.bucket, Prefix=self.location.prefix, MaxKeys=1)
 
     def presigned_get(self, key: str, seconds: int, disposition: str) -> str:
-        """A presigned URL with which anybody may read this one object, for the given time."""
+        """A presigned URL with which any client may read this object, for the given time."""
         asked = self.key_params(key) | {
             "ResponseContentDisposition": disposition,
             "ResponseContentType": "application/octet-stream",
@@ -234,7 +234,7 @@ class S3Objects:
             return str(self._signing.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
 
     def presigned_put(self, key: str, size: int, seconds: int) -> str:
-        """A presigned URL with which anybody may write this one object, of exactly this size, for the given
+        """A presigned URL with which any client may write this object, with exactly this size, for the given
         time.
         """
         asked = self.key_params(key) | self.location.encryption | {"ContentLength": size}

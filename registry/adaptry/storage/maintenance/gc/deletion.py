@@ -1,4 +1,4 @@
-"""Executes a sweep plan: marks, rows, then bytes, so that after a crash the next sweep finds the rest."""
+"""Executes a sweep plan: marks, rows, then bytes, so that after a crash the next sweep can continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult
 
 _DELETED_AT_ONCE = 64
 _HASTE = 30.0
-"""Seconds for deleting claimed blobs: a quarter of the time after which others consider us dead."""
+"""Seconds for deleting claimed blobs: a quarter of the time after which other processes consider this one
+dead."""
 
 
 def sweep(
@@ -90,7 +91,7 @@ def _delete_some(
     done: list[Digest] = []
     try:
         for digest in going:
-            if _ticks() > patience:  # the machine slept, and others may consider us dead
+            if _ticks() > patience:  # the machine slept, and other processes may consider this one dead
                 break
             blobs.delete(digest)
             done.append(digest)

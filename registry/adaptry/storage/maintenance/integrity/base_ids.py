@@ -1,4 +1,4 @@
-"""Bases: whether each record still gives the id under which it is stored."""
+"""Checks that each base's record still gives the id under which it is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`verify`: every row against the others, every file against the rows that name it.
+"""`verify`: compares every row with related rows, and every file with the rows that name it.
 
 Damaged files are marked in the catalog, so that readers do not get them, a push sends them again, and
 listings show them; a mark is removed when the file is found intact. Nothing else is changed.
