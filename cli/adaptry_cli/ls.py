@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from adaptry.core.refs import AdapterName
-from adaptry.operations.empty_adapter import no_version_message
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, Page, VersionInfo
 from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
@@ -62,6 +61,8 @@ def _list_versions(
     versions = collect_pages(page, limit)
     print_versions(registry.bases, versions, as_json)
     if not versions:
+        from adaptry.operations.empty_adapter import no_version_message
+
         print_err(no_version_message(name))
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from adaptry.core.errors import Invalid, InvalidQuery
-from adaptry.core.query_terms import EvalName, parse_eval_name
 from adaptry.core.suggestions import suggestion
+
+if TYPE_CHECKING:
+    from adaptry.core.query_terms import EvalName
 
 AdapterSortKey = Literal["name", "updated", "downloads", "versions"]
 VersionColumn = Literal["newest", "downloads", "rank", "size"]
@@ -57,6 +59,8 @@ def parse_search_sort(key: str) -> SearchOrder:
     if key.startswith(_METRIC) and key != _METRIC:
         return SearchOrder(metric=key.removeprefix(_METRIC))
     if key.startswith(_EVAL):
+        from adaptry.core.query_terms import parse_eval_name
+
         try:
             return SearchOrder(evaluation=parse_eval_name(key.removeprefix(_EVAL)))
         except InvalidQuery as error:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
@@ -25,14 +26,16 @@ from adaptry.core import tracing
 from adaptry.core.errors import Unavailable
 from adaptry.core.quotas import QuotaSubject
 from adaptry.core.settings import is_postgres
-from adaptry.storage.catalog import epochs, request_use, sqlite
+from adaptry.storage.catalog import epochs, sqlite
 from adaptry.storage.catalog.audit_log import recording
 from adaptry.storage.catalog.dialect import HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.migrate import migrate, schema_of
 from adaptry.storage.catalog.notifier import CommitNotifier
 from adaptry.storage.catalog.prepared import PreparedReads
-from adaptry.storage.catalog.request_use import RequestCharge
+
+if TYPE_CHECKING:
+    from adaptry.storage.catalog.request_use import RequestCharge
 
 Transaction = Session
 """A transaction, which the functions of this package take; opaque outside it."""
@@ -121,6 +124,8 @@ class Catalog:
         """Shares requests with the registry's other processes (`request_use.charge`). Waits for no other
         transaction of the catalog. Raises `Unavailable`.
         """
+        from adaptry.storage.catalog import request_use
+
         with self._errors_translated(), self._counters.begin() as connection:
             return request_use.charge(connection, charges)
 

@@ -33,7 +33,6 @@ from adaptry.storage.catalog.dialect import (
 from adaptry.storage.catalog.group_commit import GroupCommit
 from adaptry.storage.catalog.in_use import IN_USE, PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders
-from adaptry.storage.catalog.sqlite_counters import open_counters
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # commits that a power failure may undo
@@ -60,7 +59,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     return DatabaseDialect(
         readers=engine,
         writers=writers,
-        open_counters=partial(open_counters, None if in_memory else make_url(url).database),
+        open_counters=partial(_open_counters, None if in_memory else make_url(url).database),
         read_context=reading,
         # SQLite's own writers poll with growing pauses, so one among many may never get its turn.
         write=(
@@ -76,6 +75,12 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         listen=_listen_in_memory if in_memory else partial(_listen, make_url(url).database or ""),
         prepared=None if in_memory else _prepared_readers(url, busy_timeout),
     )
+
+
+def _open_counters(catalog: str | None) -> Engine:
+    from adaptry.storage.catalog.sqlite_counters import open_counters  # servers alone count requests
+
+    return open_counters(catalog)
 
 
 def _prepared_readers(url: str, busy_timeout: float) -> PreparedReaders:
