@@ -47,7 +47,7 @@ class HeldRequests:
     def wait_until(self, count: int) -> bool:
         """Whether so many wait at last."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.most >= count, timeout=30)
+            return self._changed.wait_for(lambda: self.most >= count, timeout=60)
 
     def release(self) -> None:
         with self._changed:

@@ -37,7 +37,7 @@ class Log(io.StringIO):
         self._may_write.set()
 
     def write(self, text: str) -> int:
-        assert self._may_write.wait(30)
+        assert self._may_write.wait(60)
         with self._written:
             written = super().write(text)
             self._written.notify_all()
@@ -46,13 +46,13 @@ class Log(io.StringIO):
     def until(self, text: str) -> str:
         """What is written when `text` has been written."""
         with self._written:
-            assert self._written.wait_for(lambda: text in self.getvalue(), 30)
+            assert self._written.wait_for(lambda: text in self.getvalue(), 60)
             return self.getvalue()
 
     def lines(self, count: int) -> list[str]:
         """The lines, once there are so many: a request is logged after it was answered."""
         with self._written:
-            assert self._written.wait_for(lambda: self.getvalue().count("\n") >= count, 30)
+            assert self._written.wait_for(lambda: self.getvalue().count("\n") >= count, 60)
             return self.getvalue().splitlines()
 
 

@@ -181,7 +181,7 @@ def test_a_malformed_request_ends_the_connection_and_not_the_server(
 ) -> None:
     parts = urlsplit(server.url)
     assert parts.hostname and parts.port
-    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
         answer = b""
         try:
             connection.sendall(request_text)

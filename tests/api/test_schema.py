@@ -82,7 +82,7 @@ def attack(
             case.path_parameters |= {key: real[key] for key in case.path_parameters if key in real}
         if "wait" in case.query and is_long(case.query["wait"]):
             case.query["wait"] = SHORTLY
-        case.call_and_validate(checks=CHECKS, headers=headers)
+        case.call_and_validate(checks=CHECKS, headers=headers, timeout=60)
 
     try_one()
 

@@ -91,7 +91,7 @@ def test_it_stops_on_request(run: Run, how: signal.Signals) -> None:
     process, url, token_file = run()
     HttpRegistry(url, token_file.read_text().strip()).about()
     process.send_signal(how)
-    assert process.wait(timeout=30) in (0, -how)
+    assert process.wait(timeout=60) in (0, -how)
 
 
 def test_several_processes_serve_one_registry(run: Run) -> None:

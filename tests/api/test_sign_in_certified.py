@@ -93,7 +93,7 @@ def provider(tmp_path: Path) -> Iterator[CertifiedProvider]:
             process, f"http://127.0.0.1:{process.stdout.readline().strip()}", rsa_key("first")
         )
         process.stdin.close()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.fixture

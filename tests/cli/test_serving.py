@@ -50,7 +50,7 @@ def test_the_same_adapter_has_the_same_digest_over_http(run, answer, tmp_path: P
     run("ls", "--registry", url, code=5)
 
     process.send_signal(signal.SIGINT)
-    _, story = process.communicate(timeout=30)
+    _, story = process.communicate(timeout=60)
     assert process.returncode in (0, 130)
     assert "Traceback" not in story
 

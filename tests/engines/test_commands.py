@@ -209,6 +209,6 @@ def test_it_runs_until_it_is_stopped_and_the_engine_keeps_what_it_has(
     scene.alias(scene.publish(2))
     assert "acme/tone@prod is now acme/tone@2" in worker.stderr.readline()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
     assert "stopped" in worker.stderr.read()
     assert scene.serves(engine) == 2

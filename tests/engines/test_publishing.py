@@ -106,7 +106,7 @@ def test_engines_answer_from_each_version_under_its_own_name(
         learn(model)
         published = publisher.publish(model, step)
         assert published.model == f"acme/policy@{step + 1}"
-        publisher.drain(timeout=30)
+        publisher.drain(timeout=60)
         for engine in engines:
             assert list(engine.names()) == [published.model]
             assert published.version.digest.hex in engine.names()[published.model]
@@ -127,7 +127,7 @@ def test_a_version_that_is_in_use_is_drained_before_it_goes(scene: Scene, model:
     assert set(engine.names()) == {old.model, new.model}
     spoken.load("acme/policy@prod", Path(engine.names()[old.model]))
     engine.running = (new.model,)
-    publisher.drain(timeout=30)
+    publisher.drain(timeout=60)
     assert set(engine.names()) == {new.model, "acme/policy@prod"}, "what others loaded is theirs"
 
 
@@ -146,7 +146,7 @@ def test_an_engines_refusal_is_reported_and_the_next_try_continues(
         publisher.publish(model, 1)
     engine.start()
     assert publisher.publish(model, 1).version.number == 1
-    publisher.drain(timeout=30)
+    publisher.drain(timeout=60)
     assert list(engine.names()) == ["acme/policy@1"]
 
 
@@ -157,14 +157,14 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
     publisher.publish(model, 1)
     settle(worker)
     assert scene.registry.workers.get("gpu-1").troubles == ()
-    publisher.drain(timeout=30)
+    publisher.drain(timeout=60)
     learn(model)
     published = publisher.publish(model, 2)
     assert published.model == "acme/policy@prod"
     with pytest.raises(Unavailable, match="gpu-1"):
         publisher.drain(timeout=0.05, poll=0.01)
     settle(worker)
-    publisher.drain(timeout=30)
+    publisher.drain(timeout=60)
 
 
 def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
@@ -216,7 +216,7 @@ def test_what_an_engine_was_given_stays_in_the_cache_after_the_training_has_ende
     first = publisher.publish(model, 1).version
     learn(model)
     second = publisher.publish(model, 2).version
-    publisher.drain(timeout=30)
+    publisher.drain(timeout=60)
     cache.close()
     assert [entry.digest for entry in Cache(tmp_path / "engines").shrink(0)] == [first.digest]
     assert second.digest.hex in engine.names()["acme/policy@2"]

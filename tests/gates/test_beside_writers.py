@@ -73,7 +73,7 @@ def test_other_changes_are_made_while_conditions_are_evaluated(
         name = AdapterName.parse(f"acme/other-{len(created)}")
         writer = threading.Thread(target=registry.adapters.create, args=(name, AdapterEdit()), daemon=True)
         writer.start()
-        writer.join(timeout=20)
+        writer.join(timeout=60)
         assert not writer.is_alive(), "a writer waits for the evaluation"
         created.append(str(name))
         return evaluate(conditions, facts)

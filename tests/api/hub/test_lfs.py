@@ -155,7 +155,7 @@ def test_a_body_of_another_size_than_was_agreed_on_is_not_read(server: Server) -
 
 def test_a_file_whose_connection_was_cut_is_taken_when_it_is_sent_again(server: Server) -> None:
     where, address = urlsplit(server.url), whole(server)
-    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+    with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
         head = f"PUT {address} HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
         connection.sendall(head.encode() + CONTENT[:2_000_000])
     assert put(server, address, CONTENT).status == 200

@@ -138,7 +138,7 @@ def test_a_body_of_no_known_length_or_of_too_great_a_one_is_not_read(
     server: Server, upload: XetUpload
 ) -> None:
     where = urlsplit(server.url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=10)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
     headers = {"Authorization": f"Bearer {upload.token}"}
     path = f"{upload.address}/v1/xorbs/default/{XORB}"
     try:
