@@ -21,7 +21,7 @@ from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, running_server
+from adaptry_api.testing import Server, assert_problem, running_server
 
 TONE = AdapterName.parse("acme/tone")
 
