@@ -36,6 +36,7 @@ from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
 from adaptry.storage.webhooks.delivery import webhook_connector
 from adaptry.storage.webhooks.sender import sending_webhooks
+from adaptry_api.address_limits import DEVICE_SIGN_INS, AddressLimit
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
@@ -120,6 +121,7 @@ class AppState:
         self._storing_denials = threading.Lock()
         self.request_limits = RequestLimits()
         self.read_request_limits()
+        self.device_limit = AddressLimit(DEVICE_SIGN_INS)
 
     def _set_up_providers(
         self, settings: ServerSettings, secret: bytes | None, networks: tuple[Network, ...]

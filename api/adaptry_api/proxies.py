@@ -1,10 +1,10 @@
 """Forwarding headers, trusted only from a configured proxy.
 
 `X-Forwarded-Host` and `X-Forwarded-Proto` decide the addresses in our answers, to which clients then send
-their tokens. From a configured proxy they take the place of the request's `Host` and scheme. They are removed
-from requests of every other peer, together with the other forwarding headers (`Forwarded`, `X-Forwarded-For`,
-`X-Forwarded-Port` and the like), which nothing here uses, so no code behind this middleware can trust one by
-mistake.
+their tokens; `X-Forwarded-For` is the caller whose sign-ins are counted. From a configured proxy they take
+the place of the request's `Host`, scheme and peer. They are removed from requests of every other peer,
+together with the other forwarding headers (`Forwarded`, `X-Forwarded-Port` and the like), which nothing here
+uses, so no code behind this middleware can trust one by mistake.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class ForwardedHeaders:
                     kept = [*((name, value) for name, value in kept if name != b"host"), (b"host", host)]
                 if scheme:
                     scope["scheme"] = scheme.decode("latin-1").lower()
+                if caller := _last(sent, b"x-forwarded-for"):
+                    scope["client"] = (caller.decode("latin-1"), 0)
             scope["headers"] = kept
         await self.app(scope, receive, send)
 

@@ -60,7 +60,7 @@ _OPTIONS = (
         envvar="ADAPTRY_TRUST_PROXY",
         metavar="ADDRESS",
         help=(
-            "Trust X-Forwarded-Host and X-Forwarded-Proto from this proxy (IP address or CIDR block); may be"
+            "Trust X-Forwarded-Host, -Proto and -For from this proxy (IP address or CIDR block); may be"
             " repeated. Default: trust no one. Also ADAPTRY_TRUST_PROXY, separated by spaces."
         ),
     ),

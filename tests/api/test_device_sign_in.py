@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,8 @@ import pytest
 from adaptry.core.identity import Identity
 from adaptry.registry.audit_log import AuditFilter
 from adaptry.storage import device_sign_ins
+from adaptry_api import address_limits, app_state
+from adaptry_api.address_limits import AddressLimit
 from adaptry_api.testing import RawResponse, Server
 
 from .browser import Browser
@@ -273,3 +275,37 @@ def _run(program: str, *arguments: str, server: Server, home: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_one_address_cannot_use_up_the_sign_ins_of_all_others(
+    start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_state, "DEVICE_SIGN_INS", 2)
+    server = start(proxies=("127.0.0.1",))
+
+    def begun(caller: str) -> int:
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "X-Forwarded-For": f"8.8.8.8, {caller}",
+        }
+        answer = server.call("POST", "/oauth/device", b"client_id=hf", token=None, headers=headers)
+        assert answer.status == 200 or answer.json["error"] == "temporarily_unavailable"
+        return answer.status
+
+    assert [begun("198.51.100.7") for _ in range(3)] == [200, 200, 503]
+    assert [begun(f"2001:db8::{last}") for last in range(3)] == [200, 200, 503]
+    assert begun("198.51.100.8") == begun("2001:db8:0:1::1") == 200
+
+
+def test_sign_ins_of_an_address_come_back_evenly_and_old_addresses_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(address_limits, "_REMEMBERED", 2)
+    limit = AddressLimit(3, lambda: now)
+    assert [limit.seconds_to_wait("1.1.1.1") for _ in range(4)] == [0, 0, 0, pytest.approx(20)]
+    now += 20
+    assert [limit.seconds_to_wait("1.1.1.1") for _ in range(2)] == [0, pytest.approx(20)]
+    for address in ("1.1.1.2", "::ffff:1.1.1.3", None):
+        assert limit.seconds_to_wait(address) == 0
+    assert limit.seconds_to_wait("1.1.1.1") == 0

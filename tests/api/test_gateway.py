@@ -248,6 +248,31 @@ def test_behind_a_real_proxy_a_tenant_is_served_what_they_may_use_and_nothing_el
         assert int(engine.reached[1]["content-length"]) > 300_000
 
 
+def test_behind_a_real_proxy_nobody_names_another_principal_in_a_header_that_programs_read_alike(
+    scene: Scene, tmp_path: Path, open_gateway: OpenGateway
+) -> None:
+    registry = int(scene.server.url.rpartition(":")[2])
+    with small_engine() as engine, open_gateway(tmp_path, registry, engine.port, scene.gate) as url:
+        for forged in (
+            {"Adaptry_Principal": "root"},
+            {"Connection": "Adaptry-Principal"},
+            {"Connection": "close, Adaptry-Principal, Authorization"},
+            {"Adaptry-Principal": "root"},
+        ):
+            headers = {"Authorization": f"Bearer {scene.zoe}", **forged}
+            answer = urllib3.request(
+                "POST", f"{url}/v1/completions", json={"model": MODEL}, headers=headers, retries=False
+            )
+            assert answer.status in (200, 400, 403), answer.data
+        for reached in engine.reached:
+            # WSGI and CGI make both spellings the same variable.
+            named = {
+                value for name, value in reached.items() if name.replace("_", "-") == "adaptry-principal"
+            }
+            assert named == {"zoe"}
+        assert engine.reached
+
+
 def test_behind_a_real_proxy_nobody_is_served_without_the_registry(
     scene: Scene, tmp_path: Path, open_gateway: OpenGateway
 ) -> None:

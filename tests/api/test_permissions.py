@@ -21,7 +21,7 @@ from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, running_server
+from adaptry_api.testing import Server, assert_problem, running_server
 
 TONE = AdapterName.parse("acme/tone")
 
@@ -312,3 +312,12 @@ def test_others_grants_are_none_of_ones_business(server: Server) -> None:
     with pytest.raises(PermissionDenied):
         theirs.grants.remove(own.id)
     assert [one.name for one in theirs.principals.list()] == ["nosy"]
+
+
+@pytest.mark.parametrize("name", ["server", "Server", "mirror", "local", "anonymous"])
+def test_nobody_is_named_like_an_author_that_is_no_principal(server: Server, name: str) -> None:
+    user = {"kind": "user", "name": name}
+    assert_problem(server.call("POST", "/api/v1/principals", user), 400, "invalid")
+    token = {"name": name, "role": "viewer", "namespaces": ["acme"]}
+    assert_problem(server.call("POST", "/api/v1/tokens", token), 400, "invalid")
+    assert name not in {one["name"] for one in server.call("GET", "/api/v1/principals").json}

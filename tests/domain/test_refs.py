@@ -21,6 +21,7 @@ from adaptry.core.refs import (
     parse_alias,
     split_weight,
 )
+from adaptry.core.stack_ref import StackRef
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,12 @@ def test_a_weight_stands_behind_an_equals_sign() -> None:
     assert split_weight("acme/tone") == ("acme/tone", 1.0)
     with pytest.raises(InvalidRef, match="finite"):
         split_weight("acme/tone=inf")
+
+
+@pytest.mark.parametrize("weight", ["١", "1_0", "０.５", "0x1", "1e3", "nan", ""])
+def test_a_weight_in_a_name_is_written_in_one_way(weight: str) -> None:
+    with pytest.raises(InvalidRef, match="not a weight"):
+        StackRef.parse(f"acme/tone@1={weight}")
 
 
 @pytest.mark.parametrize(

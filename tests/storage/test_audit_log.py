@@ -18,13 +18,14 @@ from sqlalchemy import Connection
 from sqlmodel.sql.expression import SelectOfScalar
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
+from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, PermissionDenied
 from adaptry.core.failpoints import VARIABLE
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
 from adaptry.core.request_id import REQUEST_ID
 from adaptry.core.transparency import merkle
 from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
+from adaptry.core.transparency.merkle import Peaks
 from adaptry.operations.audit_verification import verify_log
 from adaptry.registry.access import TokenRequest
 from adaptry.registry.audit_actions import ACTIONS, OF_EVENTS
@@ -218,6 +219,37 @@ def test_one_sequencer_seals_and_another_takes_over_when_its_lease_ends(registry
     registry.adapters.edit(TONE, AdapterEdit(description="b"))
     assert two.run(NOW + timedelta(seconds=1) + LEASE) == 1
     assert verify_log(registry.audit).problems == ()
+
+
+def _shorten(database: sqlite3.Connection, size: int) -> None:
+    """Takes the log back to its first `size` entries, as somebody could who knows how it is built."""
+    peaks = Peaks()
+    for (leaf,) in database.execute("SELECT leaf FROM audit_entries WHERE seq < ? ORDER BY seq", (size,)):
+        peaks.append(bytes.fromhex(leaf))
+    database.execute("DELETE FROM audit_entries WHERE seq >= ?", (size,))
+    database.execute("DELETE FROM audit_checkpoints WHERE size > ?", (size,))
+    state = (size, " ".join(peak.hex() for peak in peaks.hashes))
+    database.execute("UPDATE audit_state SET size = ?, peaks = ?", state)
+
+
+@pytest.mark.parametrize("grows_again", [False, True])
+def test_a_log_that_somebody_shortened_to_an_older_checkpoint_is_not_sealed_on(
+    registry: LocalRegistry, folder: Path, grows_again: bool
+) -> None:
+    key = registry.context.log_key
+    seals, other = (Sequencer(registry.catalog, key, holder) for holder in ("one", "two"))
+    fill(registry, 2)
+    seals.run(NOW)
+    registry.adapters.edit(TONE, AdapterEdit(description="what nobody is to know"))
+    assert seals.run(NOW) == 1
+    assert seals.run(NOW) == 0
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
+        _shorten(database, 2)
+    registry.adapters.edit(TONE, AdapterEdit(description="more"))
+    if grows_again:
+        assert other.run(NOW + LEASE) == 1  # it has not seen the log before
+    with pytest.raises(CorruptData, match="sealed are missing or changed"):
+        seals.run(NOW + 2 * LEASE)
 
 
 def test_a_sequencer_killed_between_sealing_and_signing_is_resumed(

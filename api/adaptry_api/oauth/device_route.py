@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel
@@ -50,9 +52,16 @@ async def begin_device_sign_in(request: Request) -> Response:
     `verification_uri`, signs in, and types `user_code`; meanwhile the program asks `POST /oauth/token` with
     `device_code` every `interval` seconds.
     """
+    state, peer = app_state_of(request), request.client
     try:
+        if wait := state.device_limit.seconds_to_wait(peer.host if peer else None):
+            raise OAuthError(
+                "temporarily_unavailable",
+                f"your address began {state.device_limit.most} sign-ins in a minute; try again in"
+                f" {math.ceil(wait)} s",
+            )
         client = _client_id(required(await read_parameters(request), "client_id"))
-        codes = await to_thread.run_sync(device_sign_ins.begin, app_state_of(request).catalog, client)
+        codes = await to_thread.run_sync(device_sign_ins.begin, state.catalog, client)
     except OAuthError as error:
         return error.response
     except Busy as error:

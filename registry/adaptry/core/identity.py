@@ -17,7 +17,7 @@ from adaptry.core.access.decision import Decision, Target, decide
 from adaptry.core.access.grants import Grant, Limit
 from adaptry.core.access.resources import ALL_NAMES, Resource, common_names, matches
 from adaptry.core.access.roles import strongest_role
-from adaptry.core.errors import NotFound, PermissionDenied
+from adaptry.core.errors import Invalid, NotFound, PermissionDenied
 from adaptry.core.refs import AdapterName
 
 Visibility = Literal["private", "public"]
@@ -156,6 +156,18 @@ def _names_in(namespace: str, resources: Iterable[Resource]) -> frozenset[str]:
 
 LOCAL = Identity.with_role("local", "admin", ("*",))
 ANONYMOUS = Identity("anonymous")
+_RESERVED = frozenset({LOCAL.name, ANONYMOUS.name, "mirror", "server"})
+
+
+def is_reserved(name: str) -> bool:
+    """Whether records use the name for another author than a stored principal."""
+    return name.lower() in _RESERVED
+
+
+def require_unreserved(name: str) -> None:
+    """Raises `Invalid` for a name that no principal can have."""
+    if is_reserved(name):
+        raise Invalid(f"{name} is a reserved name ({', '.join(sorted(_RESERVED))}); choose another")
 
 
 def require_read(identity: Identity, name: AdapterName, visibility: Visibility) -> None:

@@ -288,7 +288,7 @@ def split_weight(text: str) -> tuple[str, float]:
     if not equals:
         return text, 1.0
     try:
-        value = float(weight)
+        value = float(weight if weight.isascii() and "_" not in weight else "")
     except ValueError:
         raise InvalidRef(f"not a weight: {weight[:40]!r} in {text[:200]!r} (write REF=0.7)") from None
     if not math.isfinite(value):

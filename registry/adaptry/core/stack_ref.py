@@ -13,7 +13,7 @@ from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import Ref
 
 MAX_PARTS = 8
-_WEIGHT = re.compile(r"-?\d{1,3}(?:\.\d{1,6})?")
+_WEIGHT = re.compile(r"-?[0-9]{1,3}(?:\.[0-9]{1,6})?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from adaptry.core.errors import PermissionDenied
-from adaptry.core.identity import Identity
+from adaptry.core.identity import Identity, is_reserved
 from adaptry.storage import tokens
 from adaptry.storage.catalog import principals, sign_ins
 from adaptry.storage.catalog import tokens as kept
@@ -28,7 +28,6 @@ LIFETIME = timedelta(hours=12)
 CONFIRM_AFTER = timedelta(minutes=20)
 """Age at which a confirmation is renewed: three attempts before sessions stop working."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
-_RESERVED = frozenset({"local", "anonymous", "mirror", "server"})
 _KEPT = timedelta(days=1)
 
 
@@ -130,7 +129,7 @@ def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[Externa
         raise PermissionDenied(
             "you are in no group that may sign in; an administrator maps groups with `adaptry sso map`"
         )
-    name = next((one for one in user.names if _NAME.fullmatch(one) and one not in _RESERVED), None)
+    name = next((one for one in user.names if _NAME.fullmatch(one) and not is_reserved(one)), None)
     if name is None:
         raise PermissionDenied("the identity provider gave no name for you that a user can have here")
     if principals.find(tx, name) is not None:

@@ -26,7 +26,7 @@ from adaptry.core.access.grants import Grant, Limit, check_grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.access.roles import ROLES
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unauthenticated
-from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.identity import LOCAL, Identity, require_unreserved
 from adaptry.registry.access import PrincipalKind, TokenInfo
 from adaptry.storage.catalog import grants, principals, refresh_tokens
 from adaptry.storage.catalog import tokens as kept
@@ -164,7 +164,10 @@ def _store_with_role(
     check_name(name)
     now = datetime.now(UTC)
     kind: PrincipalKind = "worker" if role == "worker" else "user"
-    principal = principals.find(tx, name) or principals.insert(tx, kind, name, None, now, by)
+    principal = principals.find(tx, name)
+    if principal is None:
+        require_unreserved(name)
+        principal = principals.insert(tx, kind, name, None, now, by)
     require_able(principal)
     for resource in limit.resources or ():
         granted = grants.add(tx, principal, check_grant(Grant(role, resource)), now, by).info

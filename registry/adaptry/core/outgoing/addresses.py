@@ -16,8 +16,13 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")  # which older versions of Python call global
-_SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
+_CALLED_GLOBAL = (  # by some versions of Python
+    ipaddress.IPv4Network("192.0.0.0/24"),  # protocols
+    ipaddress.IPv4Network("192.88.99.0/24"),  # relays of 6to4
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # NAT64 of one network
+    ipaddress.IPv6Network("3fff::/20"),  # documentation
+    ipaddress.IPv6Network("fec0::/10"),  # site-local: deprecated, and still routed inside some networks
+)
 
 
 def parse_network(text: str) -> Network:
@@ -40,9 +45,7 @@ def is_public(address: Address) -> bool:
         inner = _embedded(address)
         if inner is not None:
             return is_public(inner)
-        if address in _SITE_LOCAL:  # deprecated, and still routed inside some networks
-            return False
-    if isinstance(address, ipaddress.IPv4Address) and address in _PROTOCOLS:
+    if is_inside(address, _CALLED_GLOBAL):
         return False
     is_special = address.is_multicast or address.is_reserved or address.is_unspecified
     return address.is_global and not is_special and not address.is_link_local

@@ -9,7 +9,7 @@ from datetime import timedelta
 from adaptry.core.access.actions import Action
 from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound, PermissionDenied
-from adaptry.core.identity import ANONYMOUS, LOCAL
+from adaptry.core.identity import require_unreserved
 from adaptry.core.refs import AdapterName
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
 from adaptry.registry.principals import Principals
@@ -22,8 +22,6 @@ from adaptry.storage.local.context import RegistryContext
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RESERVED = frozenset({LOCAL.name, ANONYMOUS.name, "mirror"})
-"""Reserved names, which records use for other authors than stored principals."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +136,9 @@ class LocalPrincipals(Principals):
 
 def _check_name(kind: PrincipalKind, name: str) -> None:
     """Raises `Invalid` for a name that no user or worker can have."""
-    if not _NAME.fullmatch(name) or name in _RESERVED:
-        raise Invalid(
-            f"not a name for a {kind}: {name[:100]!a} (1 to 96 letters, digits and . _ @ + -;"
-            f" not {', '.join(sorted(_RESERVED))})"
-        )
+    if not _NAME.fullmatch(name):
+        raise Invalid(f"not a name for a {kind}: {name[:100]!a} (1 to 96 letters, digits and . _ @ + -)")
+    require_unreserved(name)
 
 
 def _target(principal: PrincipalInfo) -> AuditTarget:

@@ -6,6 +6,10 @@ keys mean nothing. One process at a time does this, while its lease lasts. Nothi
 batch is sealed in one transaction, which reads the log's size and writes the next.
 
 Signing follows in a transaction of its own. If the process dies in between, the next one signs the same tree.
+
+Somebody who can write to the database can take the last entries away together with the checkpoints that
+cover them; what is left is a log that was once signed. A process remembers how far the log went, so this is
+found while it runs; afterwards, only by a checkpoint that was kept elsewhere.
 """
 
 from __future__ import annotations
@@ -34,6 +38,11 @@ LEASE = timedelta(seconds=3)
 _AT_ONCE = 200  # entries of one transaction, which others wait for
 _STATE = 1
 _ALTERED = "the audit log was altered, so nothing more is sealed; look with adaptry audit verify"
+_SHORTENED = (
+    "the audit log was altered: entries that were sealed are missing or changed, so nothing more is sealed;"
+    " look with adaptry audit verify --older CHECKPOINT (if the registry was restored from a backup: restart"
+    " its servers)"
+)
 _SEAL = (
     update(AuditEntryRow)
     .where(col(AuditEntryRow.id) == bindparam("entry"))
@@ -59,6 +68,13 @@ class LogState(NamedTuple):
         return self.row is None or _is_free(self.row, holder, now)
 
 
+class _SealedEnd(NamedTuple):
+    """How many entries are sealed, and the hash of the last."""
+
+    size: int
+    leaf: str | None
+
+
 class Sequencer:
     """Seals the log of a catalog, as long as no other process does; `holder` names this one."""
 
@@ -66,6 +82,7 @@ class Sequencer:
         self._catalog = catalog
         self._key = key
         self._holder = holder or secrets.token_hex(8)
+        self._seen = _SealedEnd(0, None)
 
     def run(self, now: datetime, *, waits_for_lease: bool = True, most: int | None = None) -> int:
         """Seals pending entries, and signs. Returns how many entries were sealed: none while another process
@@ -73,12 +90,13 @@ class Sequencer:
         entries.
 
         Raises `Conflict` if the log was signed with another key, `CorruptData` if entries were altered that
-        the next number depends on, `Unavailable`.
+        the next number depends on, or sealed entries are gone since the last time, `Unavailable`.
         """
         sealed = 0
         while True:
             with self._catalog.read() as tx:
                 state = log_state(tx)
+                self._require_what_was_seen(tx, state.size)
             is_done = not state.unsealed or (most is not None and sealed >= most)
             if is_done and state.signed >= state.size:
                 return sealed
@@ -91,6 +109,13 @@ class Sequencer:
                 sealed += count
                 reach("audit.after_seal")
             self._sign(now)
+
+    def _require_what_was_seen(self, tx: Transaction, size: int) -> None:
+        """Raises `CorruptData` if the log does not continue what this process has seen of it."""
+        if size < self._seen.size or _leaf(tx, self._seen.size) != self._seen.leaf:
+            raise CorruptData(_SHORTENED)
+        if size > self._seen.size:
+            self._seen = _SealedEnd(size, _leaf(tx, size))
 
     @property
     def has_its_key(self) -> bool:
@@ -157,6 +182,11 @@ def log_state(tx: Transaction) -> LogState:
         return LogState(0, 0, unsealed, None)
     signed = tx.exec(select(func.max(AuditCheckpointRow.size))).one() or 0
     return LogState(row.size, signed, unsealed, row)
+
+
+def _leaf(tx: Transaction, size: int) -> str | None:
+    """The hash of the last of the first `size` entries."""
+    return tx.exec(select(AuditEntryRow.leaf).where(AuditEntryRow.seq == size - 1)).first()
 
 
 def replace_key(tx: Transaction, now: datetime) -> None:

@@ -1,0 +1,51 @@
+"""How often one network address may do something that takes no token, such as beginning to sign in.
+
+Without it, one caller could use up what all callers share. Each process counts for itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+DEVICE_SIGN_INS = 200
+"""Sign-ins of programs that one address may begin in a minute: in a quarter of an hour, a third of those that
+may wait at once. All callers behind a proxy that the server does not trust are one address.
+"""
+_REMEMBERED = 1 << 14
+"""Addresses that are counted; the one that was seen first is forgotten first."""
+_NETWORK = 64  # bits of an IPv6 address; a subscriber has all addresses that share them
+
+
+class AddressLimit:
+    """At most `most` in a minute at once, which come back evenly. Only to be called on the event loop."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self._interval, self._burst = 60.0 / most, 60.0
+        self._clock = clock
+        self._idle_at: OrderedDict[str, float] = OrderedDict()
+
+    def seconds_to_wait(self, address: str | None) -> float:
+        """Counts one, and returns 0; or counts none, and returns after how many seconds to try again."""
+        now, who = self._clock(), _network_of(address)
+        idle_at = max(self._idle_at.get(who, now), now)
+        wait = idle_at + self._interval - now - self._burst
+        if wait > 1e-6:  # what sums of intervals may differ by
+            return wait
+        self._idle_at[who] = idle_at + self._interval
+        if len(self._idle_at) > _REMEMBERED:
+            self._idle_at.popitem(last=False)
+        return 0.0
+
+
+def _network_of(address: str | None) -> str:
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:  # a Unix socket's peer has none
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found), _NETWORK), strict=False))
+    return str(found)
