@@ -135,6 +135,16 @@ def test_a_listed_module_that_the_file_lacks_is_refused_by_peft(tmp_path: Path, 
     assert "the file lacks lm_head.weight" in found["peft_refuses"].reason
 
 
+def test_a_saved_module_under_its_name_in_memory_blocks(tmp_path: Path, base: BaseRecord) -> None:
+    head = {
+        f"{PREFIX}lm_head.weight": random_tensor((64, 16), 5),
+        f"{PREFIX}lm_head.modules_to_save.default.weight": random_tensor((64, 16), 6),
+    }
+    folder = tiny_lora(tmp_path / "tone", extra=head, config={"modules_to_save": ["lm_head"]})
+    reason = findings(folder, base)["weights_not_loaded"].reason
+    assert "lm_head.modules_to_save.default.weight: PEFT looks for a saved module under" in reason
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
@@ -160,6 +170,12 @@ def test_trained_tokens_without_listed_indices_are_refused_by_peft(tmp_path: Pat
     folder = tokens(tmp_path / "tokens", {"target_modules": ["embed_tokens"]})
     reason = findings(folder, base)["peft_refuses"].reason
     assert "lists 0 token rows for model.embed_tokens.weight, but the file has 2" in reason
+
+
+def test_a_method_without_saved_modules_ignores_their_names(tmp_path: Path, base: BaseRecord) -> None:
+    config = {"token_indices": [1, 2], "target_modules": ["embed_tokens"], "modules_to_save": ["lm_head"]}
+    report = check(open_dir(tokens(tmp_path / "tokens", config)), base)
+    assert {"peft_refuses", "saved_modules_without_tensors"}.isdisjoint(one.code for one in report.findings)
 
 
 def test_trained_tokens_of_a_module_that_the_model_does_not_have_are_refused(

@@ -13,11 +13,13 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+import peft
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from .corpus import cases, make
-from .families import FAMILIES
+from .families import FAMILIES, Family
 from .judging import ask_peft, ask_us, verdict, write
 from .mutations import PREFIX, Files
 
@@ -95,6 +97,29 @@ def with_the_embedding_saved_too(files: Files) -> None:
     files.tensors[PREFIX + name] = torch.randn(files.base[name].shape)
 
 
+def with_a_projector_by_its_name_on_disk(files: Files) -> None:
+    name = "multi_modal_projector.linear_1"
+    shape = next(value.shape for key, value in files.base.items() if key.endswith(f"{name}.weight"))
+    files.tensors[f"{PREFIX}{name}.base_layer.weight"] = torch.randn(shape)
+
+
+def listing_saved_modules(files: Files) -> None:
+    files.config["modules_to_save"] = ["embed_tokens", "lm_head"]
+
+
+def saving_a_pattern(files: Files) -> None:
+    files.config["modules_to_save"] = ["[ko]_proj"]
+
+
+def of_another_first_rank(files: Files) -> None:
+    files.config["init_r"] += 1
+
+
+def cut_to_one_rank(files: Files) -> None:
+    keeps = [True] + [False] * (files.config["init_r"] - 1)
+    files.config["rank_pattern"] = {"model.layers.0.self_attn.q_proj.lora_E": keeps}
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
@@ -122,6 +147,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("hira-plain-llama-fp32", with_a_rank_for_some_modules, False),
         ("hira-plain-llama-fp32", with_a_rank_for_all_modules, True),
         ("delora-plain-llama-fp32", with_a_rank_for_some_modules, True),
+        ("trainable_tokens-plain-llama-fp32", listing_saved_modules, False),
+        ("lora-plain-llava-fp32", with_a_projector_by_its_name_on_disk, True),
+        ("lora-plain-llama-fp32", saving_a_pattern, True),
+        ("adalora-plain-llama-fp32", of_another_first_rank, True),
+        ("adalora-plain-llama-fp32", cut_to_one_rank, True),
     ],
 )
 def test_peft_reads_it_as_we_say(
@@ -140,3 +170,31 @@ def test_peft_reads_it_as_we_say(
     ours = ask_us(made.base, adapter, tmp_path / "merged")
     assert bool(ours.blocked) is is_blocked, ours.blocked
     assert verdict(family, ask_peft(family, made.base, adapter), ours) is None
+
+
+def _mixtral() -> transformers.MixtralForCausalLM:
+    config = transformers.MixtralConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=96, num_local_experts=2,
+    )  # fmt: skip
+    return transformers.MixtralForCausalLM(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("targets", "is_blocked"),
+    [(["q_proj"], False), (["q_proj", "w2"], True), (["q_proj", "w1"], True), (None, True)],
+)
+def test_one_of_two_targets_that_a_base_fuses(
+    targets: list[str] | None, is_blocked: bool, tmp_path: Path
+) -> None:
+    family = Family(_mixtral, transformers.AutoModelForCausalLM, "CAUSAL_LM", ["q_proj"])
+    base = family.save(tmp_path / "base", torch.float32)
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights=False)
+    peft.get_peft_model(family.load(base), lora).save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    tensors = load_file(tmp_path / "saved" / "adapter_model.safetensors")
+    adapter = write(tmp_path / "adapter", tensors, {**config, "target_modules": targets})
+    ours = ask_us(base, adapter, tmp_path / "merged")
+    assert bool(ours.blocked) is is_blocked, ours.blocked
+    assert verdict(family, ask_peft(family, base, adapter), ours) is None

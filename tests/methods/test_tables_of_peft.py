@@ -17,12 +17,14 @@ pytest.importorskip("peft")
 import transformers
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import constants
+from peft.utils import transformers_weight_conversion as peft_conversion
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.peft_fields import FLAGS, NUMBERS, REQUIRED
-from adaptry.bases.model_classes import body_attribute, converts_adapters, has_head
+from adaptry.bases.model_classes import body_attribute, converts_adapters, fused_targets, has_head
 from adaptry.checks.binding.default_targets import default_targets
 from adaptry.checks.binding.targets import NO_EXCLUSION, NO_LAYERS
 
@@ -47,6 +49,23 @@ def test_which_methods_have_no_fields_that_narrow_their_targets() -> None:
     tuners = {name for name, config in CONFIGS.items() if "target_modules" in _kinds(config)} | {"xlora"}
     assert {name for name in tuners if "exclude_modules" not in _kinds(CONFIGS[name])} == NO_EXCLUSION
     assert {name for name in tuners if "layers_to_transform" not in _kinds(CONFIGS[name])} == NO_LAYERS
+
+
+def test_which_methods_have_no_saved_modules() -> None:
+    for name, config in CONFIGS.items():
+        written = AdapterConfig({"peft_type": name.upper(), "modules_to_save": ["lm_head"]})
+        assert bool(written.saved_modules) is ("modules_to_save" in _kinds(config)), name
+
+
+def test_which_families_fuse_targets() -> None:
+    found = {}
+    for name in CONFIG_MAPPING_NAMES:
+        family = peft_conversion._MODEL_TO_CONVERSION_PATTERN.get(name)
+        fused = peft_conversion._MOE_FUSED_TARGETS.get(family, {})
+        if fused and get_checkpoint_conversion_mapping(name) is not None:
+            found[name] = tuple(fused["gate_up_proj"])
+    ours = {name: fused_targets(name) for name in CONFIG_MAPPING_NAMES if fused_targets(name)}
+    assert ours == found
 
 
 def test_switches_and_numbers_of_configs() -> None:

@@ -34,6 +34,8 @@ _MODEL_LIBRARIES = frozenset(
 )
 _MAPPINGS = ("rank_pattern", "alpha_pattern")
 _WHOLE = ("target_modules", "exclude_modules", "feedforward_modules")
+_PLAIN_NAME = re.compile(r"[\w.-]*", re.ASCII)
+_WITHOUT_SAVED_MODULES = frozenset(["TRAINABLE_TOKENS", "ADAPTION_PROMPT", "XLORA"])
 _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 
@@ -102,9 +104,16 @@ class AdapterConfig:
             raise InvalidConfig(f"adapter_config.json: {key} must map patterns to values")
         return value
 
+    @property
+    def saved_modules(self) -> tuple[str, ...]:
+        """The names in `modules_to_save`; none for a method whose config in PEFT lacks this field, since PEFT
+        ignores unknown fields.
+        """
+        return () if self.peft_type in _WITHOUT_SAVED_MODULES else self.names("modules_to_save")
+
     @cached_property
     def _saved(self) -> tuple[frozenset[str], tuple[int, ...]]:
-        saved = frozenset(self.names("modules_to_save"))
+        saved = frozenset(self.saved_modules)
         return saved, tuple(sorted({len(name) for name in saved}))
 
     def is_saved(self, path: str) -> bool:
@@ -119,13 +128,25 @@ class AdapterConfig:
         )
 
     @cached_property
+    def excluding_patterns(self) -> Mapping[str, str]:
+        """Items of `modules_to_save` that are not plain names, each with a pattern of the modules that PEFT
+        does not adapt because of it. PEFT saves modules whose names end with an item, but leaves out those
+        that an item matches as a pattern.
+        """
+        return {
+            item: rf"(?:(^|.*\.){item}($|\..*)).*"
+            for item in self.saved_modules
+            if _PLAIN_NAME.fullmatch(item) is None
+        }
+
+    @cached_property
     def patterns(self) -> PatternMatcher:
         """The matcher of the config's patterns. Pass the modules' names to its `prepare` before querying
         it.
         """
         mappings = {key: value for key in _MAPPINGS if isinstance(value := self.fields.get(key), dict)}
         whole = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
-        return PatternMatcher(mappings, whole)
+        return PatternMatcher(mappings, [*whole, *self.excluding_patterns.values()])
 
     def value_for(self, key: str, name: str, default: Any) -> Any:
         """The value of `rank_pattern` or `alpha_pattern` (`key`) for the module `name`: that of the first

@@ -140,6 +140,19 @@ _WITH_HEAD = re.compile(r".+(?:For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|WithLMHe
 _BARE = re.compile(r".+Model")
 
 
+_FUSED_TARGETS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("w1", "w3")),
+    **dict.fromkeys(
+        """
+        afmoe beam cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe exaone_moe flex_olmo
+        glm4_moe glm4_moe_lite glm4v_moe glm_moe_dsa hunyuan_v1_moe longcat_flash mellum olmoe qwen3_moe
+        qwen3_next qwen3_omni_moe qwen3_omni_moe_text qwen3_omni_moe_thinker sarvam_mla solar_open
+        """.split(),  # noqa: SIM905  (as a list it would be a page)
+        ("gate_proj", "up_proj"),
+    ),
+}
+
+
 def body_attribute(model_type: str) -> str:
     """The attribute for the bare model in a model with a head; empty if unknown."""
     if model_type in _MODEL:
@@ -157,3 +170,10 @@ def has_head(model_class: str) -> bool | None:
     if _WITH_HEAD.fullmatch(model_class):
         return True
     return False if _BARE.fullmatch(model_class) else None
+
+
+def fused_targets(model_type: str) -> tuple[str, ...]:
+    """Old names of an expert's matrices that this family fuses into one parameter; empty if it does not. PEFT
+    converts a LoRA's `target_modules` only if they have both or neither.
+    """
+    return _FUSED_TARGETS.get(model_type, ())

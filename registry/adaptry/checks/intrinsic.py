@@ -15,15 +15,15 @@ from adaptry.adapters.config_schema import LORA_FIELDS
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant
+from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.random_projections import unsaved_projections
 from adaptry.adapters.methods.tensor_grouping import contradiction
 from adaptry.adapters.pattern_process import WHOLE
-from adaptry.adapters.peft_fields import REQUIRED
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
 from adaptry.checks.ranks import check_ranks_and_scales
+from adaptry.checks.refused_configs import refused_fields
 from adaptry.core.report import Finding
 
 _CHANGES_BASE = {
@@ -54,11 +54,6 @@ _TASKS = frozenset(
     ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
 )
 _NEWEST_PEFT = (0, 21)
-_NEVER_NULL = {
-    "LORA": frozenset(["r", "lora_alpha"]),
-    "LOHA": frozenset(["r", "alpha"]),
-    "LOKR": frozenset(["r", "alpha"]),
-}
 
 
 def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
@@ -73,7 +68,7 @@ def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
         )
         yield build_finding("method_not_described", reason)
         return
-    yield from _refused_fields(adapter.config)
+    yield from refused_fields(adapter.config)
     yield from _keys(adapter)
     yield from _missing(adapter)
     if _is_empty(adapter):
@@ -100,12 +95,6 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         yield build_finding(
             "config_unknown", f"adapter_config.json has {shorten_names(_printable(unknown))}", unknown
         )
-    targets = config.fields.get("target_modules")
-    if isinstance(targets, str) and config.fields.get("layers_to_transform") is not None:
-        yield build_finding(
-            "layers_need_a_list",
-            f"target_modules is the text {targets[:60]!a}, and layers_to_transform is set",
-        )
     if spec.task is not None and spec.task not in _TASKS:
         yield build_finding("task_unknown", f"task_type is {spec.task[:40]!a}")
     if config.unknown_library is not None:
@@ -118,35 +107,6 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         yield build_finding(
             "newer_peft", f"written by PEFT {spec.peft_version}; these rules are for {newest}"
         )
-
-
-def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
-    """Values for which PEFT raises an error on any base."""
-    if config.peft_type == "BONE":
-        yield build_finding(
-            "method_retired", "since 0.19, PEFT has replaced Bone by MiSS and refuses peft_type BONE"
-        )
-    written = config.fields.get("peft_type")
-    if written != config.peft_type:
-        yield build_finding(
-            "config_refused", f"peft_type is {str(written)[:40]!a}, but PEFT knows {config.peft_type}"
-        )
-    needed = REQUIRED | _NEVER_NULL.get(config.peft_type, frozenset())
-    for key in sorted(needed & config.fields.keys()):
-        if config.fields[key] is None:
-            yield build_finding("config_refused", f"{key} is null")
-    for key, value in config.fields.items():
-        if key.endswith(("_seed", "_prng_key")) and type(value) is float:
-            yield build_finding("config_refused", f"{key} is {value}, but a seed must be a whole number")
-    if config.fields.get("r") == 0 and config.peft_type != "OFT":  # which may set a block size instead
-        yield build_finding("config_refused", "r is 0")
-    if config.peft_type == "IA3" and config.fields.get("feedforward_modules") is None:
-        yield build_finding("config_refused", "feedforward_modules is not set, so PEFT uses its default list")
-    if config.peft_type != "LORA":
-        return
-    start = lora_variant(config).initialisation
-    if start and not INITIALISATIONS.fullmatch(start):
-        yield build_finding("config_refused", f"PEFT does not know init_lora_weights {start[:40]!a}")
 
 
 def _printable(names: Iterable[str]) -> list[str]:
@@ -295,7 +255,10 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         pattern = config.fields.get(key)
         if isinstance(pattern, str) and (reason := config.patterns.refusal(pattern, WHOLE)) is not None:
             yield build_finding("pattern_refused", reason)
-    saved = config.names("modules_to_save")
+    for pattern in config.excluding_patterns.values():
+        if (reason := config.patterns.refusal(pattern, WHOLE)) is not None:
+            yield build_finding("pattern_refused", reason)
+    saved = config.saved_modules
     if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
         # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so this matters only if all are missing.
         yield build_finding(

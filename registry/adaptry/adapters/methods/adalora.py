@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    WeightSides,
+    common_number,
+)
 from adaptry.adapters.methods.row_change import by_rows
 from adaptry.adapters.spec import ModuleSpec
 
@@ -67,9 +74,29 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
 
 
 def _is_cut(parts: ModuleTensors) -> bool:
-    """Whether `rank_pattern`, whose keys are parameters here, says which ranks of the module remain."""
-    names = parts.config.pattern_values("rank_pattern")
-    return any(name.rpartition(".")[0] == parts.module.path for name in names)
+    """Whether `rank_pattern` says which ranks of the module remain."""
+    return _kept(parts.config, parts.module.path) is not None
+
+
+def _kept(config: AdapterConfig, path: str) -> object:
+    """The module's entry in `rank_pattern`: whether each rank remains. The keys are parameters here."""
+    for name, kept in config.pattern_values("rank_pattern").items():
+        levels = 2 if "default" in name else 1  # PEFT removes the adapter's name and the parameter's
+        if ".".join(name.split(".")[:-levels]) == path:
+            return kept
+    return None
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """PEFT makes each module with the initial rank, cuts it by `rank_pattern`, and then loads the tensors."""
+    kept, rank = _kept(config, module.path), _first_rank(config)
+    if kept is None:
+        by = "init_r"
+    elif isinstance(kept, list) and len(kept) == rank and all(type(one) is bool for one in kept):
+        by, rank = "rank_pattern", sum(kept)
+    else:
+        return f"has an entry in rank_pattern that is not a list of true or false for each of {rank} ranks"
+    return None if module.rank == rank else f"has rank {module.rank}, but by {by} it is {rank}"
 
 
 def _unmergeable_reason(config: AdapterConfig) -> str | None:
@@ -89,5 +116,6 @@ METHOD = Method(
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
+    mismatch=_mismatch,
     unmergeable_reason=_unmergeable_reason,
 )

@@ -15,6 +15,8 @@ from adaptry.adapters.spec import ExtraKind, ExtraWeight
 from adaptry.core.errors import InvalidConfig
 
 PREFIX = "base_model.model."
+INSIDE_WRAPPER = re.compile(r"\.(?:modules_to_save|original_module)\.")
+"""A part of a name in memory; PEFT looks up a saved module's weight under the module's own name."""
 
 _TOKEN_ROWS = re.compile(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
 _BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>weight|bias)")
@@ -37,7 +39,7 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
         target = f"{path}.{match['parameter']}"
         return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
     path, _, parameter = key.rpartition(".")
-    if not path or "lora_" in key:
+    if not path or "lora_" in key or INSIDE_WRAPPER.search(key):
         return None
     if config.is_saved(path):
         kind = "module"

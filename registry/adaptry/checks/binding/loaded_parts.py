@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from adaptry.adapters.methods import METHODS
-from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.methods.extras import INSIDE_WRAPPER, PREFIX
 from adaptry.adapters.methods.lora import role_of
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import is_buffer
-from adaptry.bases.model_classes import body_attribute
+from adaptry.bases.model_classes import body_attribute, converts_adapters
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.checks.binding.bound_adapter import Dropped
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
@@ -104,7 +104,7 @@ def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
     path, _, parameter = extra.target.rpartition(".")
     key = extra.tensor.removeprefix(PREFIX)
     is_tied = placed.tied or placed.weight.name == f"{path.rpartition('.')[0]}.bias"  # a tied head's bias
-    if not (model.names.has_parameter(extra.target) or (is_tied and model.has_place(path, is_tied))):
+    if not (_has_whole_weight(model, extra.target) or (is_tied and model.has_place(path, is_tied))):
         intended = model.loaded_path(placed.weight.name.rpartition(".")[0])
         reason = f"the model has {intended}, but no {path}"
         return Dropped(path, (extra.tensor,), "name", reason, intended)
@@ -125,6 +125,15 @@ def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
         reason = f"PEFT adapts the module, and holds its weight as {path}.base_layer.{parameter}"
         return Dropped(path, (extra.tensor,), "no_place", reason)
     return None
+
+
+def _has_whole_weight(model: LoadedModel, target: str) -> bool:
+    """Whether PEFT loads a whole weight by this name. In the families whose adapters it converts, it accepts
+    names on disk for factors only, and for modules that it saves.
+    """
+    if converts_adapters(model.model_type) and not model.adapter.config.is_saved(target.rpartition(".")[0]):
+        return target in model.names.parameters
+    return model.names.has_parameter(target)
 
 
 def _is_unlisted(model: LoadedModel, placed: ExtraTarget) -> bool:
@@ -178,7 +187,11 @@ def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Ite
             )
             yield Dropped(found[0], (name,), "incomplete", reason)
         else:
-            reason = "the model with the adapter has no parameter of this name"
+            reason = (
+                "PEFT looks for a saved module under the module's own name"
+                if INSIDE_WRAPPER.search(key)
+                else "the model with the adapter has no parameter of this name"
+            )
             yield Dropped(name, (name,), "no_place", reason)
 
 

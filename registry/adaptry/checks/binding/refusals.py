@@ -14,6 +14,7 @@ from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.method import WeightSides
+from adaptry.bases.model_classes import fused_targets
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, is_conv1d
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
@@ -39,12 +40,29 @@ def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
     for path in model.names.holders_of(parameter, dimensions):
         if path not in held and model.why_not(path) is None:
             yield path
+    yield from sorted(_targeted_holders(model) - held)
+
+
+def _targeted_holders(model: LoadedModel) -> set[str]:
+    """The modules with a parameter that a LoRA's config targets, by its name or by an expert's old names."""
+    config, fused = model.adapter.config, fused_targets(model.model_type)
+    if model.adapter.spec.method != "lora":
+        return set()
+    ends = [f".{name}" for name in config.names("target_parameters")]
+    targets = config.fields.get("target_modules")
+    if fused and isinstance(targets, list):
+        last = {str(target).rpartition(".")[2] for target in targets}
+        ends += [".experts.gate_up_proj"] if last.issuperset(fused) else []
+        ends += [] if last.isdisjoint(("w2", "down_proj")) else [".experts.down_proj"]
+    parameters = [f".{name}" for name in model.names.parameters] if ends else []
+    return {name[1:].rpartition(".")[0] for name in parameters if name.endswith(tuple(ends))}
 
 
 def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]) -> Iterator[str]:
     """A sentence for each reason, without a full stop. `uncovered` are those of `uncovered_modules`."""
     if model.targets.has_none:
         yield "the config selects no module (target_modules)"
+    yield from _fused_targets(model)
     yield from _saved_modules(model.adapter, model.names)
     yield from _token_rows(model.adapter, module_map)
     yield from _adapted_rows(model, module_map)
@@ -54,11 +72,29 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     yield from _other_shapes(model, module_map)
 
 
+def _fused_targets(model: LoadedModel) -> Iterator[str]:
+    """PEFT converts a LoRA's targets in families whose experts are fused. It raises `ValueError` if it finds
+    one half of a fused parameter, and does not use its default list there.
+    """
+    config, fused = model.adapter.config, fused_targets(model.model_type)
+    targets = config.fields.get("target_modules")
+    if model.adapter.spec.method != "lora" or not fused:
+        return
+    if targets is None and not config.names("target_parameters"):
+        yield "target_modules is not set, and PEFT does not use its default list for this base"
+    if isinstance(targets, list):
+        last = {str(target).rpartition(".")[2] for target in targets}
+        lost = [name for name in fused if name not in last]
+        if 0 < len(lost) < len(fused):
+            (found,) = set(fused) - set(lost)
+            yield f"target_modules lists {found} without {lost[0]}, which this base fuses with it"
+
+
 def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
     """PEFT reads every parameter of a module in `modules_to_save` from the file, and fails if one is
     missing.
     """
-    listed = tuple(adapter.config.names("modules_to_save"))
+    listed = adapter.config.saved_modules
     if not listed:
         return
     lost = sorted(

@@ -119,7 +119,7 @@ class ModuleTargets:
         # Built once: a config may list thousands of names, and every module of the model is tested.
         self._ends = _texts(self._targets)
         self._excluded = _texts(self._fields.get("exclude_modules"))
-        self._saved = frozenset(config.names("modules_to_save"))
+        self._saved = frozenset(config.saved_modules)
         self._saved_lengths = sorted({len(name) for name in self._saved})
 
     @property
@@ -180,9 +180,12 @@ class ModuleTargets:
         return excluded is not None and not self._excluded.isdisjoint(dotted_suffixes(path))
 
     def _saved_around(self, path: str) -> str | None:
-        """The item of modules_to_save that is the path, or contains it."""
+        """The item of modules_to_save that is the path, or contains it, or that matches it as a pattern."""
         if not self._saved:
             return None
+        for item, pattern in self._config.excluding_patterns.items():
+            if self._config.patterns.matches(pattern, path):
+                return item
         inside = f".{path}."
         ends = [place for place, letter in enumerate(inside) if letter == "." and place]
         for end in ends:
