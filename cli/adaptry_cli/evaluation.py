@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -75,11 +77,14 @@ def eval_(
     """Evaluate a version with lm-eval, and add the results to it as evidence.
 
     The version is fetched by its digest, and the results are added to the same digest. lm-eval is the one in
-    this environment (the extra eval), or else the program on the PATH. With --dry-run, the printed command
-    can be changed and run by hand; lm-eval then pushes its results to the registry's server.
+    this environment (the extra eval), or else the program on the PATH. With --engine, every answer must state
+    that the version gave it; otherwise nothing is added. The engine's API key is read from OPENAI_API_KEY.
+
+    With --dry-run, the printed command can be changed and run by hand; lm-eval then pushes its results to the
+    registry's server, and does not check which version an engine answers with.
     """
     from adaptry.operations.evaluation import command as lm_eval
-    from adaptry.operations.evaluation.run import evaluate, evaluated_model
+    from adaptry.operations.evaluation.run import evaluate, evaluated_model, lm_eval_program, no_check
     from adaptry.registry.job_types.evaluation import EvaluationOptions
 
     options = validate_options(
@@ -93,14 +98,23 @@ def eval_(
     version = registry.versions.get(ref)
     place = _place_of(registry, version, base, is_needed=not dry_run)
     measured = evaluated_model(version, place, device=device, engine=engine, served_as=model)
+    path = str(include_path) if include_path else None
+    arguments = lm_eval.lm_eval_arguments(measured, options, path)  # which refuses paths that lm-eval splits
     if dry_run:
-        path = str(include_path) if include_path else None
-        arguments = lm_eval.lm_eval_arguments(measured, options, path)
         for line in lm_eval.shell_lines(measured, arguments, getattr(registry, "url", None)):
             print_out(line)
         return
+    lm_eval_program()  # before anything is fetched, or an engine is asked
     print_err(f"evaluating {version.label} {version.digest.brief}")
-    with tempfile.TemporaryDirectory(prefix="adaptry-eval-") as folder, progress() as bars:
+    with ExitStack() as stack:
+        before_adding = no_check
+        if engine is not None:
+            from adaptry.integrations.engine_evaluation import checked_engine
+
+            key = os.environ.get("OPENAI_API_KEY")
+            measured, relay = stack.enter_context(checked_engine(measured, version.digest, key))
+            before_adding = relay.require_answers
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="adaptry-eval-"))
         added = evaluate(
             registry,
             measured,
@@ -108,7 +122,8 @@ def eval_(
             Path(folder),
             include_path=include_path,
             messages=sys.stderr.buffer,
-            progress=bars,
+            progress=stack.enter_context(progress()),
+            before_adding=before_adding,
         )
     if as_json:
         print_json(added)

@@ -72,7 +72,7 @@ class Vllm:
         return self.ask("POST", "/v1/completions", {**asked, "temperature": 0, "logprobs": 1})
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
-        answer = urllib3.request(method, self.url + path, json=body, timeout=120, retries=False)
+        answer = urllib3.request(method, self.url + path, json=body, timeout=600, retries=False)
         kind = answer.headers.get("Content-Type", "")
         return Answer(answer.status, answer.json() if "json" in kind else answer.data.decode())
 

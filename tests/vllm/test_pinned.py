@@ -38,8 +38,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_a_pinned_adapter_is_loaded_at_the_start_and_returns_to_the_engine(
     place: Place, env: dict[str, str], tmp_path: Path
 ) -> None:
-    pinned = place.publish("acme/pinned", seed=31)
-    others = [place.publish(f"acme/passing-{seed}", seed=seed) for seed in (32, 33, 34)]
+    pinned = place.publish("acme/pinned", seed=35)
+    others = [place.publish(f"acme/passing-{seed}", seed=seed) for seed in (36, 37, 38)]
     log = tmp_path / "vllm.log"
     theirs = {**env, "ADAPTRY_PIN": "acme/pinned", "VLLM_LOGGING_LEVEL": "DEBUG"}
     with running.serving(running.PYTHON.python, place.base, theirs, log) as vllm:

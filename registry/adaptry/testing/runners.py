@@ -87,10 +87,10 @@ class RunnerProcess:
             start_new_session=True,  # its steps die, stop and continue with it
         )
 
-    def wait(self) -> int:
+    def wait(self, patience: float = PATIENCE) -> int:
         """Waits for the process to end. After a timeout, the exception has its stderr."""
         try:
-            _, complaint = self.process.communicate(timeout=PATIENCE)
+            _, complaint = self.process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -146,18 +146,18 @@ def start_runner(
         started.kill()
 
 
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Polls until `is_so`. Raises `AssertionError` after a long time."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not is_so():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {PATIENCE:.0f} s: {what}")
+            raise AssertionError(f"not within {patience:.0f} s: {what}")
         time.sleep(0.1)
 
 
-def wait_for_job(registry: LocalRegistry, id: str) -> JobInfo:
+def wait_for_job(registry: LocalRegistry, id: str, patience: float = PATIENCE) -> JobInfo:
     """The job, once it has ended."""
-    wait_until(lambda: not registry.jobs.get(id).is_open, f"the end of {id}")
+    wait_until(lambda: not registry.jobs.get(id).is_open, f"the end of {id}", patience)
     return registry.jobs.get(id)
 
 

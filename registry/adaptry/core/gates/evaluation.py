@@ -126,10 +126,9 @@ def _metric(call: Call, facts: GateFacts) -> _Found:
 
 
 def _has_metric(call: Call, facts: GateFacts) -> _Found:
-    try:
-        found = _newest(call, facts.subject)
-    except _Missing as error:
-        return _Found(False, str(error))
+    found = _latest(_matching(call, facts.subject))
+    if found is None:
+        return _Found(False, f"version {facts.subject.number} has no evidence of {_wanted(call)}")
     return _Found(True, f"{_name(found)} is {_measured(found)} (evidence {found.id})")
 
 
@@ -138,6 +137,12 @@ def _noninferior(call: Call, facts: GateFacts) -> _Found:
     other = _version_at(facts, vs)
     first = _newest(call, facts.subject)
     second = _newest(call, other)
+    _require_own(first, facts.subject, second, other)
+    if first.filter != second.filter:
+        raise _Missing(
+            f"{_name(first)} was measured with the filter {first.filter or 'none'}, and with"
+            f" {second.filter or 'none'} at {vs}"
+        )
     if "unknown" in (first.direction, second.direction) or first.direction != second.direction:
         raise _Missing(f"whether a higher {_name(first)} is better is not known (evidence {first.id})")
     sign = 1.0 if first.direction == "higher" else -1.0
@@ -170,6 +175,10 @@ def _bound(
         None,
     )
     if pairs is not None and pairs.problem is None:
+        if pairs.deviation == 0 and not (pairs.is_bounded and pairs.mean == 0):
+            raise _Missing(
+                f"{_name(first)} differs by the same amount in all documents, which proves nothing"
+            )
         if pairs.gained is not None and pairs.lost is not None:
             return statistics.paired_proportions(pairs.n, pairs.gained, pairs.lost, confidence), ""
         found = statistics.paired_means(
@@ -182,6 +191,9 @@ def _bound(
             f"neither samples of both versions nor the standard error of {_name(lacking)} are stored"
             f" (evidence {lacking.id})"
         )
+    for one in (first, second):
+        if one.n is not None and one.n < 2:
+            raise _Missing(f"{_name(one)} has fewer than two documents (evidence {one.id})")
     if first.stderr == 0 or second.stderr == 0:
         raise _Missing(
             f"a standard error of 0 is not meaningful; add the samples of {_name(first)}"
@@ -206,6 +218,7 @@ def _comparable(call: Call, facts: GateFacts) -> _Found:
         raise _Missing(f"version {facts.subject.number} and {vs} have no metric of {task} in common")
     differences: list[str] = []
     for one, two in both:
+        _require_own(one, facts.subject, two, other)
         differences += _differences(one, two, vs)
     if differences:
         return _Found(False, f"{task}: {', '.join(dict.fromkeys(differences))}")
@@ -222,6 +235,8 @@ def _differences(one: EvidenceFact, two: EvidenceFact, vs: str) -> list[str]:
         raise _Missing(f"the version of the task {one.task} is not known (evidence {one.id}, {two.id})")
     if one.n is None or two.n is None:
         raise _Missing(f"the number of documents of {one.task} is not known (evidence {one.id}, {two.id})")
+    if one.n == two.n == 0:
+        raise _Missing(f"{one.task} was measured on no documents (evidence {one.id}, {two.id})")
     if one.chat_template is None and two.chat_template is None and {one.format, two.format} != {"lm-eval"}:
         raise _Missing(f"the chat template is not known (evidence {one.id}, {two.id})")
     compared = (
@@ -285,6 +300,15 @@ def _version_at(facts: GateFacts, vs: str) -> VersionFact:
     return found
 
 
+def _require_own(first: EvidenceFact, subject: VersionFact, second: EvidenceFact, other: VersionFact) -> None:
+    """Raises `_Missing` if one results file is the evidence of two versions: it measured only one of them."""
+    if first.file is not None and first.file == second.file and subject.digest != other.digest:
+        raise _Missing(
+            f"evidence {first.id} and {second.id} are of one results file, which measured one version, not"
+            f" both {subject.number} and {other.number}; withdraw the wrong one"
+        )
+
+
 def find_evidence(call: Call, version: VersionFact) -> EvidenceFact | None:
     """The evidence that a call selects; None if there is none, or if several filters match."""
     try:
@@ -295,10 +319,8 @@ def find_evidence(call: Call, version: VersionFact) -> EvidenceFact | None:
 
 def _newest(call: Call, version: VersionFact) -> EvidenceFact:
     task = call.text("task")
-    metric, filter = split_metric(call)
-    found = [one for one in _of_task(version, task) if one.metric == metric]
-    if filter is not None:
-        found = [one for one in found if one.filter == filter]
+    metric, _ = split_metric(call)
+    found = _matching(call, version)
     filters = sorted({one.filter or "none" for one in found})
     if len(filters) > 1:
         raise _Missing(
@@ -307,11 +329,22 @@ def _newest(call: Call, version: VersionFact) -> EvidenceFact:
         )
     newest = _latest(found)
     if newest is None:
-        wanted = f"{task} {metric}" + (f" with the filter {filter}" if filter else "")
         known = sorted({one.metric for one in _of_task(version, task)})
         others = f" (of {task} there is {', '.join(known[:5])})" if known else ""
-        raise _Missing(f"version {version.number} has no evidence of {wanted}{others}")
+        raise _Missing(f"version {version.number} has no evidence of {_wanted(call)}{others}")
     return newest
+
+
+def _matching(call: Call, version: VersionFact) -> list[EvidenceFact]:
+    """The evidence of the metric, with the filter if the call names one."""
+    metric, filter = split_metric(call)
+    found = [one for one in _of_task(version, call.text("task")) if one.metric == metric]
+    return found if filter is None else [one for one in found if one.filter == filter]
+
+
+def _wanted(call: Call) -> str:
+    metric, filter = split_metric(call)
+    return f"{call.text('task')} {metric}" + (f" with the filter {filter}" if filter else "")
 
 
 def _of_task(version: VersionFact, task: str) -> list[EvidenceFact]:

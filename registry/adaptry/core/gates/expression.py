@@ -10,6 +10,7 @@ Arguments may be named, as in `vs="prod"`, which CEL has no syntax for.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _TOKEN = re.compile(
       | (?P<word>[A-Za-z_]\w*)
       | (?P<sign>&&|\|\||[=!<>]=|[-+*/%<>!=().,?:\[\]])
     )""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
 _WORDS = frozenset({"true", "false", "in"})
 _CONVERSIONS = frozenset({"double", "int", "size"})
@@ -70,6 +71,7 @@ class PolicyCondition:
             raise Invalid(
                 f"a condition has at most {MAX_CONDITION:,} characters; this one has {len(source):,}"
             )
+        require_visible(source, "a condition")
         parser = _Parser(_tokens(source))
         expression = parser.expression()
         if not parser.calls:
@@ -77,6 +79,13 @@ class PolicyCondition:
                 "a condition calls at least one function: " + ", ".join(f"{name}()" for name in FUNCTIONS)
             )
         return cls(source.strip(), expression, tuple(parser.calls))
+
+
+def require_visible(text: str, what: str) -> None:
+    """Raises `Invalid` for characters that a reader does not see, such as those that reverse a text."""
+    for place, character in enumerate(text, 1):
+        if not character.isprintable() and character not in "\n\r\t":
+            raise Invalid(f"{what} has a character that is not visible: U+{ord(character):04X}, at {place}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +235,8 @@ def _typed(called: str, parameter: Parameter, value: Scalar) -> Scalar:
     if (parameter.type == "number") != isinstance(value, float):
         kind = "a number" if parameter.type == "number" else "a text in quotation marks"
         raise Invalid(f"{called}: {parameter.name} is {kind}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Invalid(f"{called}: {parameter.name} is too large")
     if parameter.name == "confidence" and not 0.5 <= float(value) < 1:
         raise Invalid(f"{called}: confidence is at least 0.5 and less than 1, not {value}")
     if parameter.name == "margin" and float(value) < 0:

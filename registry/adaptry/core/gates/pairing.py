@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from adaptry.core.gates.facts import EvidenceFact, PairedFact
 
-_TOLERANCE = 1e-3  # between the mean of the documents and the stated value
+_TOLERANCE = 1e-6  # between the mean of the documents and the stated value, as a share of it
+_LARGEST = 1e100  # whose square, and the sum of many, is a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,11 @@ def pair(vs: str, first: ScoredEvidence, second: ScoredEvidence) -> PairedFact:
         return unpaired(vs, one, two, "their files of samples have different documents")
     if len(first.scores) < 2:
         return unpaired(vs, one, two, "their files of samples have fewer than two documents of this metric")
+    if any(abs(score) > _LARGEST for scored in (first, second) for score in scored.scores.values()):
+        return unpaired(vs, one, two, "the scores of their documents are too large")
     for scored in (first, second):
         mean = math.fsum(scored.scores.values()) / len(scored.scores)
-        if abs(mean - scored.evidence.value) > _TOLERANCE * max(1.0, abs(mean)):
+        if abs(mean - scored.evidence.value) > _TOLERANCE * abs(mean):
             return unpaired(vs, one, two, f"{one.metric} is not the mean over its documents")
     sign = 1.0 if one.direction == "higher" else -1.0
     differences = [sign * (score - second.scores[key]) for key, score in first.scores.items()]

@@ -17,7 +17,7 @@ import yaml
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
-from adaptry.core.gates.expression import PolicyCondition
+from adaptry.core.gates.expression import PolicyCondition, require_visible
 from adaptry.core.processes import yaml_reader
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.core.suggestions import suggestion
@@ -64,6 +64,7 @@ class Policy:
         """Raises `Invalid` and `InvalidRef`, with the line of the error."""
         if len(text) > MAX_POLICY:
             raise Invalid(f"a policy has at most {MAX_POLICY:,} characters; this one has {len(text):,}")
+        require_visible(text, "a policy")
         document = yaml_reader.loads(text, "the policy")
         if not isinstance(document, dict):
             raise Invalid("a policy is a map with `alias` and `require`; docs/gates.md has examples")
@@ -75,6 +76,8 @@ class Policy:
                     f"line {line}: a policy has no {field[:60]!a}{suggestion(field, _FIELDS)}"
                     f" (it has {', '.join(_FIELDS)})"
                 )
+        if repeated := lines.repeated:
+            raise Invalid(f"line {repeated}: a policy has each field once, written out")
         return cls(_alias(document), _conditions(document, lines), _description(document))
 
 
@@ -85,10 +88,13 @@ def policy_digest(text: str) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """The lines, from 1, of a policy's fields and of its conditions."""
+    """The lines, from 1, of a policy's fields and of its conditions; and of a field that is there before or
+    merges others (`<<`), of which YAML would keep only some.
+    """
 
     fields: dict[str, int]
     conditions: tuple[int, ...]
+    repeated: int | None = None
 
 
 def _lines(text: str) -> _Lines:
@@ -97,11 +103,14 @@ def _lines(text: str) -> _Lines:
     assert isinstance(root, yaml.MappingNode)
     fields: dict[str, int] = {}
     conditions: tuple[int, ...] = ()
+    repeated: int | None = None
     for key, value in root.value:
+        if key.value in fields or key.value == "<<":
+            repeated = repeated or key.start_mark.line + 1
         fields[str(key.value)] = key.start_mark.line + 1
         if key.value == "require" and isinstance(value, yaml.SequenceNode):
             conditions = tuple(item.start_mark.line + 1 for item in value.value)
-    return _Lines(fields, conditions)
+    return _Lines(fields, conditions, repeated)
 
 
 def _alias(document: dict[str, Any]) -> str:

@@ -74,11 +74,11 @@ def independent_means(
     """
     from scipy.special import ndtri, stdtrit
 
-    squares = [error**2 for error in errors]
-    error = math.sqrt(sum(squares))
+    error, largest = math.hypot(*errors), max(errors)
     counts = [size for size in sizes if size is not None and size > 1]
-    if len(counts) == 2 and error > 0:
-        freedom = error**4 / sum(s**2 / (size - 1) for s, size in zip(squares, counts, strict=True))
+    if len(counts) == 2 and largest > 0:
+        shares = [(one / largest) ** 2 for one in errors]  # of which no power is too small or too large
+        freedom = sum(shares) ** 2 / sum(s**2 / (size - 1) for s, size in zip(shares, counts, strict=True))
         quantile, method = float(stdtrit(freedom, confidence)), "not paired, Welch's t-test"
     else:
         quantile, method = float(ndtri(confidence)), "not paired, normal distribution"

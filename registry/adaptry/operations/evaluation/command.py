@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptry.core.errors import Invalid
-from adaptry.core.refs import Ref
+from adaptry.core.refs import ByDigest, Ref
 from adaptry.registry.job_types.evaluation import EvaluationOptions
 
 OUTPUT = "results"
@@ -23,7 +23,8 @@ _SEPARATORS = frozenset(",='\"")
 class EvaluatedModel:
     """A version (a ref by digest) on its base with PEFT, or as a running engine serves it under a name.
 
-    `base` is a folder or a name on the Hub; an engine's tokenizer is read from it.
+    `base` is a folder or a name on the Hub; an engine's tokenizer is read from it. `context_length` is the
+    engine's, if it is known.
     """
 
     ref: Ref
@@ -31,29 +32,45 @@ class EvaluatedModel:
     device: str = "cpu"
     engine: str | None = None
     served_as: str | None = None
+    context_length: int | None = None
 
     @property
-    def arguments(self) -> tuple[str, ...]:
-        """`--model` and the options that depend on it. Raises `Invalid` for a path that lm-eval would
-        split."""
+    def engine_name(self) -> str:
+        """The engine's name for the version: by default its ref with 12 digits of the digest."""
+        brief = self.ref.selector.prefix[:12] if isinstance(self.ref.selector, ByDigest) else ""
+        return self.served_as or f"{self.ref.name}@sha256:{brief}"
+
+    def arguments(self, has_chat_template: bool) -> tuple[str, ...]:
+        """`--model` and the options that depend on it. Prompts are sent to an engine as tokens, with those that the
+        tokenizer adds to a text, as PEFT's model gets them; a chat template brings its own.
+
+        Raises `Invalid` for a path that lm-eval would split.
+        """
         if self.engine is None:
             given = {"pretrained": self.base, "peft": str(self.ref)}
             return ("--model", "hf", "--model_args", _joined(given), "--device", self.device)
         given = {
-            "model": self.served_as or str(self.ref),
-            "base_url": f"{self.engine.rstrip('/').removesuffix('/v1')}/v1/completions",
+            "model": self.engine_name,
+            "base_url": completions_url(self.engine),
             "tokenizer": self.base,
             "tokenizer_backend": "huggingface",
-            "tokenized_requests": "False",
+            "add_bos_token": str(not has_chat_template),
         }
+        if self.context_length is not None:
+            given["max_length"] = str(self.context_length)
         return ("--model", "local-completions", "--model_args", _joined(given))
+
+
+def completions_url(engine: str) -> str:
+    """Where an engine answers completions, by its address with or without `/v1`."""
+    return f"{engine.rstrip('/').removesuffix('/v1')}/v1/completions"
 
 
 def lm_eval_arguments(
     model: EvaluatedModel, options: EvaluationOptions, include_path: str | None = None
 ) -> list[str]:
     """What follows `lm_eval`. Raises `Invalid`."""
-    arguments = ["run", *model.arguments, "--tasks", ",".join(options.tasks)]
+    arguments = ["run", *model.arguments(options.apply_chat_template), "--tasks", ",".join(options.tasks)]
     arguments += ["--batch_size", str(options.batch_size), "--output_path", OUTPUT, "--log_samples"]
     if options.limit is not None:
         arguments += ["--limit", str(options.limit)]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from adaptry.core.errors import Invalid, MissingDependency, NotFound, Unavailable
+from adaptry.core.processes.ended_with_parent import run_ended_with_parent
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.evaluation.command import OUTPUT, EvaluatedModel, lm_eval_arguments
 from adaptry.operations.evidence.addition import add_evidence
@@ -28,6 +28,7 @@ from adaptry.registry.state_warnings import require_usable
 
 _KEPT_BACK = ("ADAPTRY_", "AWS_", "PG")
 """Prefixes of environment variables that lm-eval does not get, since they may have the registry's secrets."""
+_THIS_MACHINE = "127.0.0.1"
 _TAIL = 3000
 """Bytes of lm-eval's messages that an error shows."""
 
@@ -41,6 +42,10 @@ def lm_eval_program() -> list[str]:
     raise MissingDependency(
         "lm-eval is neither installed here nor on the PATH; install it with: pip install 'adaptry[eval]'"
     )
+
+
+def no_check() -> None:
+    """Nothing is checked before results are added."""
 
 
 def evaluated_model(
@@ -67,10 +72,12 @@ def evaluate(
     include_path: Path | None = None,
     messages: IO[bytes] | None = None,
     progress: Progress = no_progress,
+    before_adding: Callable[[], None] = no_check,
 ) -> tuple[EvidenceAddition, ...]:
     """Fetches the version into `folder`, which is empty, evaluates it there, and adds the results.
 
-    lm-eval's output goes to `messages`, or to the end of the error's message. Raises `MissingDependency`,
+    lm-eval's output goes to `messages`, or to the end of the error's message. If `before_adding` raises,
+    nothing is added. lm-eval ends with this process, however that ends. Raises `MissingDependency`,
     `Invalid`, `Unavailable` if lm-eval fails, and as `pull` and `add_evidence`.
     """
     arguments = lm_eval_arguments(model, options, str(include_path.absolute()) if include_path else None)
@@ -78,25 +85,25 @@ def evaluate(
     if model.engine is None:
         pull(registry, model.ref, folder / str(model.ref), progress=progress)
     _run([*program, *arguments], folder, messages)
+    before_adding()
     return add_evidence(registry, model.ref, [folder / OUTPUT], progress=progress)
 
 
 def _run(words: Sequence[str], folder: Path, messages: IO[bytes] | None) -> None:
     log = folder / "lm_eval.log"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
     try:
         with log.open("wb") as kept:
-            done = subprocess.run(
-                words,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=messages or kept,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
+            code = run_ended_with_parent(words, folder, _environment(), messages or kept)
     except OSError as error:
         raise Unavailable(f"lm-eval could not be started: {error.strerror}") from error
-    if done.returncode:
+    if code:
         output = "" if messages else log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
-        raise Invalid(f"lm-eval failed (exit status {done.returncode}){': ' + output if output else ''}")
+        raise Invalid(f"lm-eval failed (exit status {code}){': ' + output if output else ''}")
+
+
+def _environment() -> dict[str, str]:
+    """Ours without secrets; a proxy for other machines is not asked for this one."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
+    for key in ("no_proxy", "NO_PROXY"):
+        kept[key] = ",".join(filter(None, (os.environ.get(key), _THIS_MACHINE)))
+    return kept

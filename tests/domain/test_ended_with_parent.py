@@ -1,0 +1,56 @@
+"""A program that is run for a caller ends with it, whatever ends the caller."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaptry.core.processes.ended_with_parent import run_ended_with_parent
+
+CALLER = """
+import sys
+from pathlib import Path
+from adaptry.core.processes.ended_with_parent import run_ended_with_parent
+program = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(600)"
+run_ended_with_parent([sys.executable, "-c", program], Path("."), {}, sys.stdout.buffer)
+"""
+
+
+def run(folder: Path, *words: str) -> tuple[int, str]:
+    with (folder / "output").open("wb") as output:
+        code = run_ended_with_parent(words, folder, {"GREETING": "hello"}, output)
+    return code, (folder / "output").read_text()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_program_has_its_exit_status_output_folder_and_environment(tmp_path: Path, code: int) -> None:
+    program = (
+        f"import os, sys; print(os.environ['GREETING'], os.getcwd(), sys.stdin.read()); sys.exit({code})"
+    )
+    assert run(tmp_path, sys.executable, "-c", program) == (code, f"hello {tmp_path} \n")
+
+
+def test_a_program_that_a_signal_ends_says_which(tmp_path: Path) -> None:
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    assert run(tmp_path, sys.executable, "-c", program)[0] == -signal.SIGTERM
+
+
+def test_a_program_that_is_not_there_is_an_exit_status(tmp_path: Path) -> None:
+    code, output = run(tmp_path, str(tmp_path / "nothing"))
+    assert (code, "nothing could not be started" in output) == (127, True)
+
+
+@pytest.mark.parametrize("is_group_killed", [False, True])
+def test_the_program_ends_when_its_caller_is_killed(is_group_killed: bool) -> None:
+    """Its end closes the pipe that it writes to, which this test reads."""
+    command = [sys.executable, "-c", CALLER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as caller:
+        assert caller.stdout is not None
+        assert int(caller.stdout.readline()) > 0
+        (os.killpg if is_group_killed else os.kill)(caller.pid, signal.SIGKILL)
+        assert caller.stdout.read() == b""

@@ -1,0 +1,188 @@
+"""Attempts to make a condition say yes without the evidence for it: each is unknown, not met, or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
+from adaptry.core.gates.evaluation import evaluate
+from adaptry.core.gates.expression import PolicyCondition
+from adaptry.core.gates.facts import (
+    ApprovalFact,
+    ComparedFact,
+    EvidenceFact,
+    GateFacts,
+    PairedFact,
+    VersionFact,
+)
+from adaptry.core.gates.pairing import ScoredEvidence, pair
+from adaptry.core.gates.policy import Policy
+from adaptry.core.gates.process import check_conditions
+
+pytest.importorskip("cel", reason="pip install 'adaptry[gates]'")
+pytest.importorskip("scipy", reason="pip install 'adaptry[gates]'")
+
+NO_WORSE = 'noninferior("gsm8k", "acc", vs="prod", margin=0.01)'
+ALIKE = 'comparable("gsm8k", vs="prod")'
+
+
+def evidence(id: int, **fields: object) -> EvidenceFact:
+    usual = {
+        "task": "gsm8k", "task_hash": "9497", "metric": "acc", "value": 0.9, "stderr": 0.001, "n": 1000,
+        "direction": "higher", "format": "lm-eval", "file": Digest.of(b"results %d" % id),
+    }  # fmt: skip
+    return EvidenceFact(id=id, **{**usual, **fields})  # type: ignore[arg-type]
+
+
+def facts(mine: tuple[EvidenceFact, ...], theirs: tuple[EvidenceFact, ...] = (), **more: object) -> GateFacts:
+    subject = VersionFact(number=2, digest=Digest.of(b"2"), state="active", evidence=mine)
+    other = VersionFact(number=1, digest=Digest.of(b"1"), state="active", evidence=theirs)
+    return GateFacts(subject=subject, compared=(ComparedFact(vs="prod", version=other),), **more)  # type: ignore[arg-type]
+
+
+def outcome(condition: str, given: GateFacts) -> tuple[str, str]:
+    (found,) = evaluate([PolicyCondition.parse(condition)], given)
+    return found.outcome, found.reason
+
+
+def test_the_usual_evidence_says_yes() -> None:
+    given = facts((evidence(2),), (evidence(1),))
+    assert [outcome(one, given)[0] for one in (NO_WORSE, ALIKE)] == ["met", "met"]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "reason"),
+    [
+        ({"n": 0}, {}, "fewer than two documents"),
+        ({}, {"n": 1}, "fewer than two documents"),
+        ({"stderr": None}, {}, "the standard error of gsm8k acc are stored"),
+        ({"stderr": 0.0}, {}, "a standard error of 0 is not meaningful"),
+        ({"direction": "unknown"}, {"direction": "unknown"}, "is better is not known"),
+        ({"direction": "lower"}, {}, "is better is not known"),
+        ({"filter": "flexible"}, {"filter": "strict"}, "with the filter flexible, and with strict at prod"),
+        ({"file": Digest.of(b"same")}, {"file": Digest.of(b"same")}, "of one results file"),
+        ({"task": "gsm8k "}, {}, "has no evidence of gsm8k acc"),
+        ({"metric": "аcc"}, {}, "has no evidence of gsm8k acc"),
+    ],
+)
+def test_noninferior_is_unknown(mine: dict[str, object], theirs: dict[str, object], reason: str) -> None:
+    found = outcome(NO_WORSE, facts((evidence(2, **mine),), (evidence(1, **theirs),)))
+    assert found[0] == "unknown"
+    assert reason in found[1]
+    assert outcome(
+        f'{NO_WORSE} || state() == "active"', facts((evidence(2, **mine),), (evidence(1, **theirs),))
+    )[0] == ("unknown")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ({"stderr": 1e-200}, {"stderr": 1e-200, "value": 0.95}),
+        ({"stderr": 1e200}, {}),
+        ({"value": -1e308}, {"value": 1e308}),
+        ({"value": 1e308, "stderr": 1e308}, {"value": 1e308, "stderr": 1e308}),
+    ],
+)
+def test_noninferior_is_not_met_by_numbers_at_the_ends_of_the_scale(
+    mine: dict[str, object], theirs: dict[str, object]
+) -> None:
+    assert outcome(NO_WORSE, facts((evidence(2, **mine),), (evidence(1, **theirs),)))[0] == "not_met"
+
+
+def test_documents_that_all_differ_by_the_same_amount_prove_nothing() -> None:
+    one, two = (evidence(id, samples=Digest.of(b"samples %d" % id)) for id in (2, 1))
+    pairs = PairedFact(
+        vs="prod", first=one.samples, second=two.samples, metric="acc", n=2, mean=0.5, deviation=0.0  # type: ignore[arg-type]
+    )  # fmt: skip
+    found = outcome(NO_WORSE, facts((one,), (two,), paired=(pairs,)))
+    assert found == ("unknown", "gsm8k acc differs by the same amount in all documents, which proves nothing")
+
+
+@pytest.mark.parametrize(
+    ("first", "stated", "problem"),
+    [
+        ({"a": 0.0002, "b": 0.0004}, 0.0009, "acc is not the mean over its documents"),
+        ({"a": 1e200, "b": 0.0}, 5e199, "the scores of their documents are too large"),
+        ({"a": 0.0}, 0.0, "fewer than two documents"),
+        ({"a": 0.0, "c": 0.0}, 0.0, "different documents"),
+    ],
+)
+def test_samples_that_are_not_those_of_the_value_are_not_compared(
+    first: dict[str, float], stated: float, problem: str
+) -> None:
+    one = ScoredEvidence(evidence(2, value=stated, samples=Digest.of(b"2")), first)
+    other = {"a": 0.0, "b": 0.0} if len(first) > 1 else {"a": 0.0}
+    two = ScoredEvidence(evidence(1, value=0.0, samples=Digest.of(b"1")), other)
+    assert problem in str(pair("prod", one, two).problem)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ({"n": 0}, {"n": 0}),
+        ({"file": Digest.of(b"same")}, {"file": Digest.of(b"same")}),
+        ({"n": None}, {"n": None}),
+    ],
+)
+def test_comparable_is_unknown(mine: dict[str, object], theirs: dict[str, object]) -> None:
+    assert outcome(ALIKE, facts((evidence(2, **mine),), (evidence(1, **theirs),)))[0] == "unknown"
+
+
+def test_evidence_with_several_filters_is_evidence() -> None:
+    given = facts((evidence(2, filter="strict"), evidence(3, filter="flexible")))
+    assert outcome('!has_metric("gsm8k", "acc")', given)[0] == "not_met"
+    assert outcome('has_metric("gsm8k", "acc")', given)[0] == "met"
+    assert outcome('has_metric("gsm8k", "acc", filter="other")', given)[0] == "not_met"
+
+
+def test_a_group_that_is_not_there_approves_nothing() -> None:
+    given = facts((), approvals=(ApprovalFact(group="release", problem="there is no group release"),))
+    for condition in (
+        'approvals("release") >= 0',
+        '!(approvals("release") < 0)',
+        'approvals("rеlease") >= 0',
+    ):
+        assert outcome(condition, given)[0] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("noninferior('a', 'b', 'prod', margin=1e999)", "margin is too large"),
+        ("noninferior('a', 'b', 'prod', margin=٠.٥)", "cannot be read"),
+        ("stаte() == 'active'", "cannot be read"),
+        ("state() == 'active\u202e'", "not visible: U\\+202E, at 19"),
+        ("state()\u00a0== 'active'", "not visible: U\\+00A0"),
+        ("state()\u200b == 'active'", "not visible: U\\+200B"),
+    ],
+)
+def test_what_a_reviewer_would_misread_is_refused(condition: str, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        PolicyCondition.parse(condition)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("alias: prod\nrequire: ['fits(\"vllm\")']\nrequire: ['state() == \"active\"']\n", "line 3: .* once"),
+        ("alias: prod\nalias: dev\nrequire: ['fits(\"vllm\")']\n", "line 2: .* once"),
+        ("alias: prod\n<<: {require: ['state() == \"active\"']}\n", "once|lists its conditions|has no"),
+        ("alias: prod  # \u202edorp\nrequire: ['fits(\"vllm\")']\n", "not visible: U\\+202E"),
+    ],
+)
+def test_a_policy_that_is_not_what_it_looks_like_is_refused(text: str, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        Policy.parse(text)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["(" * 480 + "state() == 'active'" + ")" * 480, "!" * 900 + "fits('a')", "-" * 900 + "metric('a') < 1"],
+)
+def test_an_expression_of_any_depth_ends_with_an_answer(condition: str) -> None:
+    """Of the child process, which may also refuse it."""
+    try:
+        check_conditions([condition])
+    except Invalid as error:
+        assert "condition" in error.message
