@@ -744,3 +744,4 @@ CREATE TABLE weight_measurements (
 	CONSTRAINT pk_weight_measurements PRIMARY KEY (first, second)
 );
 CREATE INDEX ix_weight_measurements_second ON weight_measurements (second);
+CREATE INDEX ix_principals_kind ON principals (kind, name);
