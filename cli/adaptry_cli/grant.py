@@ -10,7 +10,7 @@ from adaptry_cli.administration import administered_registry, print_grants, subj
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_done, print_err, print_json
+from adaptry_cli.out import collect_pages, json_option, limit_option, print_done, print_err, print_json
 
 
 @group()
@@ -67,11 +67,14 @@ def add(
 @grant.command()
 @click.option("--namespace", metavar="NAME", help="Only grants that name this namespace.")
 @click.option("--of", "principal", metavar="NAME", help="Only grants to this principal.")
+@limit_option
 @administered_registry
 @json_option
-def ls(registry: Registry, namespace: str | None, principal: str | None, as_json: bool) -> None:
+def ls(registry: Registry, namespace: str | None, principal: str | None, limit: int, as_json: bool) -> None:
     """List grants, including members' roles."""
-    found = registry.grants.list(namespace, principal)
+    found = collect_pages(
+        lambda cursor, size: registry.grants.list(namespace, principal, cursor, size), limit
+    )
     if as_json:
         print_json(found)
         return

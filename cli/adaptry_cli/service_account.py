@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from adaptry.registry.access import PrincipalKind
 from adaptry.registry.interface import Registry
 from adaptry_cli.administration import administered_registry, print_principals
 from adaptry_cli.command import group
-from adaptry_cli.out import json_option, print_done, print_err, print_json
+from adaptry_cli.out import collect_pages, json_option, limit_option, print_done, print_err, print_json
 
 
 @group("service-account")
@@ -32,11 +33,13 @@ def create(registry: Registry, name: str, as_json: bool) -> None:
 
 
 @service_account.command()
+@limit_option
 @administered_registry
 @json_option
-def ls(registry: Registry, as_json: bool) -> None:
+def ls(registry: Registry, limit: int, as_json: bool) -> None:
     """List the service accounts that you manage."""
-    found = registry.principals.list("service-account")
+    kinds: tuple[PrincipalKind, ...] = ("service-account",)
+    found = collect_pages(lambda cursor, size: registry.principals.list(cursor, size, kinds=kinds), limit)
     if as_json:
         print_json(found)
         return

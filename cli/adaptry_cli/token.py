@@ -11,7 +11,15 @@ from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import require_usage, validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_done, print_err, print_json, print_out
+from adaptry_cli.out import (
+    collect_pages,
+    json_option,
+    limit_option,
+    print_done,
+    print_err,
+    print_json,
+    print_out,
+)
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import format_when
 
@@ -132,11 +140,12 @@ def _print_created(created: CreatedToken, secret: str, as_json: bool) -> None:
 
 
 @token.command()
+@limit_option
 @administered_registry
 @json_option
-def ls(registry: Registry, as_json: bool) -> None:
+def ls(registry: Registry, limit: int, as_json: bool) -> None:
     """List tokens, without their secrets: all for administrators, otherwise your own."""
-    found = registry.tokens.list()
+    found = collect_pages(registry.tokens.list, limit)
     if as_json:
         print_json(found)
         return

@@ -10,7 +10,15 @@ from adaptry_cli.administration import administered_registry, print_principals
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import DecimalNumber
-from adaptry_cli.out import json_option, print_done, print_err, print_json, print_out
+from adaptry_cli.out import (
+    collect_pages,
+    json_option,
+    limit_option,
+    print_done,
+    print_err,
+    print_json,
+    print_out,
+)
 from adaptry_cli.times import format_when
 
 
@@ -66,11 +74,14 @@ def invite(registry: Registry, name: str, hours: float, as_json: bool) -> None:
 
 
 @user.command()
+@limit_option
 @administered_registry
 @json_option
-def ls(registry: Registry, as_json: bool) -> None:
+def ls(registry: Registry, limit: int, as_json: bool) -> None:
     """List users and workers: all for administrators, otherwise yourself."""
-    found = tuple(one for one in registry.principals.list() if one.kind != "service-account")
+    found = collect_pages(
+        lambda cursor, size: registry.principals.list(cursor, size, kinds=("user", "worker")), limit
+    )
     if as_json:
         print_json(found)
         return

@@ -113,7 +113,7 @@ def test_a_program_of_a_disabled_user_gets_no_token(server: Server, browser: Bro
 def test_an_approval_ends_with_the_token_that_gave_it(server: Server, browser: Browser) -> None:
     begun = begin(server)
     assert decide(browser, server, begun["user_code"]) == 200
-    for token in server.registry().tokens.list():
+    for token in server.registry().tokens.list().items:
         if token.principal == "ann" and token.revoked_at is None:
             server.registry().tokens.revoke(token.id)
     assert poll(server, begun["device_code"]).json["error"] == "expired_token"

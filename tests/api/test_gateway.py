@@ -167,7 +167,7 @@ def test_a_token_that_is_used_through_a_gateway_counts_as_used(tmp_path: Path) -
         assert registry.grants.authorize(question).is_allowed
         state.store_token_uses()
 
-        (token,) = registry.tokens.list()
+        (token,) = registry.tokens.list().items
         assert token.last_used_at is not None
 
 

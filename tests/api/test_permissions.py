@@ -153,7 +153,7 @@ def test_an_owner_runs_a_namespace_without_an_administrator(server: Server) -> N
         owner.grants.add(GrantRequest(principal="olga", permission="admin", resource="*"))
     with pytest.raises(PermissionDenied):
         owner.tokens.create(TokenRequest(name="x", principal="newt"))
-    listed = {one.principal for one in owner.tokens.list()}
+    listed = {one.principal for one in owner.tokens.list().items}
     assert "acme/ci" in listed
     assert {name for name in listed if not name.startswith("acme/")} == {"olga"}
     owner.tokens.revoke(made.id)
@@ -201,7 +201,7 @@ def test_a_token_is_listed_with_its_last_use(server: Server) -> None:
         asyncio.run(state.identify(f"Bearer {secret}"))
         tokens.record_use(opened.catalog, state.take_uses())
         assert state.take_uses() == {}
-    (listed,) = (one for one in server.registry().tokens.list() if one.principal == "lena")
+    (listed,) = (one for one in server.registry().tokens.list().items if one.principal == "lena")
     assert listed.last_used_at is not None
     assert listed.last_used_at >= listed.created_at
 
@@ -248,7 +248,7 @@ def test_the_last_administrator_cannot_be_lost(server: Server) -> None:
 
     with pytest.raises(Conflict, match="no administrator left"):
         root.principals.set_disabled("root", True)
-    (grant,) = (one for one in root.grants.list(principal="root") if one.permission == "admin")
+    (grant,) = (one for one in root.grants.list(principal="root").items if one.permission == "admin")
     with pytest.raises(Conflict, match="no administrator left"):
         root.grants.remove(grant.id)
     assert root.about().role == "admin"
@@ -266,7 +266,7 @@ def test_a_token_creates_no_wider_one(server: Server) -> None:
     with pytest.raises(PermissionDenied, match="limited"):
         server.registry(narrow.secret).tokens.create(TokenRequest(name="more", principal="tess"))
     longer = theirs.tokens.create(TokenRequest(name="long", principal="tess", days=365))
-    (in_use,) = (one for one in theirs.tokens.list() if one.name == "laptop")
+    (in_use,) = (one for one in theirs.tokens.list().items if one.name == "laptop")
     assert longer.expires_at == in_use.expires_at
     with pytest.raises(PermissionDenied):
         theirs.tokens.create(TokenRequest(name="tess", role="reader", namespaces=("evil",)))
@@ -291,7 +291,7 @@ def test_a_reader_of_some_adapters_sees_only_those(server: Server) -> None:
 
 def test_others_grants_are_none_of_ones_business(server: Server) -> None:
     theirs = new_user(server, "nosy", acme="maintainer")
-    (own,) = theirs.grants.list(principal="nosy")
+    (own,) = theirs.grants.list(principal="nosy").items
     assert own.permission == "maintainer"
 
     for call in (
@@ -311,7 +311,7 @@ def test_others_grants_are_none_of_ones_business(server: Server) -> None:
         theirs.grants.remove(1)
     with pytest.raises(PermissionDenied):
         theirs.grants.remove(own.id)
-    assert [one.name for one in theirs.principals.list()] == ["nosy"]
+    assert [one.name for one in theirs.principals.list().items] == ["nosy"]
 
 
 @pytest.mark.parametrize("name", ["server", "Server", "mirror", "local", "anonymous"])

@@ -124,8 +124,8 @@ def _hidden(server: Server, folder: Path) -> dict[str, list[Twin]]:
     text = "alias: stage\nrequire:\n- state() == 'active'\n"
     registry.policies.set(PolicyRequest(scope="acme/tone", text=text))
     promotion = registry.aliases.move(TONE, "stage", digest, None).promotion
-    grant = registry.grants.list()[0].id
-    token = registry.tokens.list()[0].id
+    grant = registry.grants.list().items[0].id
+    token = registry.tokens.list().items[0].id
     hook = registry.webhooks.add(WebhookRequest(namespace="acme", url="https://127.0.0.1:9/")).webhook.id
     version = {
         "selector": "prod", "revision": str(digest), "alias": "prod", "digest": str(digest),

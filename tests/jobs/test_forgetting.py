@@ -156,7 +156,7 @@ def test_what_is_taken_from_a_user_is_taken_from_their_jobs(registry: LocalRegis
     theirs, _ = with_token(registry)
     tokens.create_token(registry.catalog, "root", "admin", ("*",))
     job, other = (theirs.jobs.submit(VERIFY).id for _ in range(2))
-    (grant,) = registry.grants.list(principal="ops")
+    (grant,) = registry.grants.list(principal="ops").items
 
     registry.grants.remove(grant.id)
     with registry.catalog.write() as tx:

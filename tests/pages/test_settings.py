@@ -81,9 +81,9 @@ def test_a_new_token_works_and_its_secret_is_on_no_later_page(server: Server) ->
     later = browser.get(TOKENS).body.decode()
     assert "laptop" in later
     assert secret[0] not in later + browser.get(f"{TOKENS}?format=json").body.decode()
-    (made,) = (one for one in server.registry().tokens.list() if one.name == "laptop")
+    (made,) = (one for one in server.registry().tokens.list().items if one.name == "laptop")
     assert browser.post(TOKENS, {"do": "revoke", "id": str(made.id)}).status == 303
-    (made,) = (one for one in server.registry().tokens.list() if one.name == "laptop")
+    (made,) = (one for one in server.registry().tokens.list().items if one.name == "laptop")
     assert made.revoked_at is not None
 
 
@@ -231,7 +231,7 @@ def test_users_are_invited_disabled_and_enabled_and_put_into_groups(server: Serv
     assert "it is not shown again" in answer.body.decode()
     for do, word in (("disable", "disabled"), ("enable", "enabled")):
         assert browser.post(users, {"do": do, "name": "mia"}).status == 303
-        (mia,) = (one for one in server.registry().principals.list() if one.name == "mia")
+        (mia,) = (one for one in server.registry().principals.list().items if one.name == "mia")
         assert (mia.disabled_at is not None) == (word == "disabled")
     for sent in (
         {"do": "create", "name": "release"},

@@ -55,7 +55,8 @@ _NEWER_TABLES = (
 
 
 def _back_to_0027(database: sqlite3.Connection) -> None:
-    """Takes away what schema 0028 (queries) added."""
+    """Takes away what schema 0028 (queries) and those after it added, but for tables."""
+    database.execute("DROP INDEX ix_principals_kind")
     columns = ("created_at", "rank", "alpha", "size", "downloads", "findings")
     for index in (
         *(f"ix_versions_{column}" for column in columns),

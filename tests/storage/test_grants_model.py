@@ -18,6 +18,7 @@ from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.access import GrantRequest, MemberChange, TokenRequest
+from adaptry.registry.paging import iter_items
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_in_memory
 from adaptry.storage.local import LocalRegistry
@@ -65,7 +66,7 @@ class Grants(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.registry, self.secrets = filled()
-        for one in self.registry.grants.list():
+        for one in iter_items(lambda cursor: self.registry.grants.list(cursor=cursor)):
             self.registry.grants.remove(one.id)
         for user in USERS:
             self.registry.principals.set_disabled(user, False)

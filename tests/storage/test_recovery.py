@@ -48,4 +48,4 @@ def test_only_users_are_given_access_and_only_to_namespaces(registry: LocalRegis
         recover_access(registry, "acme/ci")
     with pytest.raises(InvalidRef):
         recover_access(registry, "olga", "*")
-    assert registry.principals.list("user") == ()
+    assert registry.principals.list(kinds=("user",)).items == ()

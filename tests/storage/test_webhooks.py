@@ -255,7 +255,7 @@ def test_a_webhook_sends_what_its_owner_may_read_at_delivery(scene: Scene) -> No
         )
         scene.happen()
         scene.send()
-        grant = scene.registry.grants.list(principal="olga")[0].id
+        grant = scene.registry.grants.list(principal="olga").items[0].id
         scene.registry.grants.remove(grant)
         receiver.status = 200
         scene.happen(AdapterName.parse("acme/voice"))
@@ -288,7 +288,7 @@ def test_a_receiver_gets_nothing_once_its_owners_token_is_revoked(scene: Scene) 
     with receiving() as receiver:
         scene.registry.on_behalf_of(olga).webhooks.add(WebhookRequest(namespace="acme", url=receiver.url))
         scene.registry.adapters.create(TONE, AdapterEdit(visibility="public"))
-        scene.registry.tokens.revoke(scene.registry.tokens.list()[0].id)
+        scene.registry.tokens.revoke(scene.registry.tokens.list().items[0].id)
         scene.send()
         assert receiver.messages == []
 

@@ -18,12 +18,18 @@ from adaptry.registry.access import (
     MemberChange,
     NamespaceMembers,
 )
+from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
+from adaptry_api.routes.parameters import Cursor
+from adaptry_api.routes.whole_lists import OptionalLimit, page_or_whole
 
 ROUTES = guarded_router(protocol.PREFIX, "access")
 Namespace = Annotated[str, Path(alias="namespace", max_length=96)]
 _NamespaceQuery = Annotated[
     str | None, Query(max_length=96, description="Only grants about this namespace by its name.")
+]
+_WithMembers = Annotated[
+    bool, Query(description="Include grants of a role in a whole namespace, which make members.")
 ]
 _Principal = Annotated[
     str | None,
@@ -33,14 +39,23 @@ _Principal = Annotated[
 
 @ROUTES.get("/grants")
 def list_grants(
-    registry: CallersRegistry, namespace: _NamespaceQuery = None, principal: _Principal = None
-) -> tuple[GrantInfo, ...]:
+    registry: CallersRegistry,
+    namespace: _NamespaceQuery = None,
+    principal: _Principal = None,
+    with_members: _WithMembers = True,
+    cursor: Cursor = None,
+    limit: OptionalLimit = None,
+) -> Page[GrantInfo] | tuple[GrantInfo, ...]:
     """List grants, oldest first.
 
     Administrators see all grants, holders of `member.manage` those about their namespace, and other callers
     their own.
     """
-    return registry.grants.list(namespace, principal)
+
+    def read(cursor: str | None, limit: int) -> Page[GrantInfo]:
+        return registry.grants.list(namespace, principal, cursor, limit, with_members=with_members)
+
+    return page_or_whole(read, cursor, limit)
 
 
 @ROUTES.post("/grants", status_code=201)

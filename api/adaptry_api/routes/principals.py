@@ -16,21 +16,36 @@ from adaptry.registry.access import (
     PrincipalKind,
     PrincipalRequest,
 )
+from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
+from adaptry_api.routes.parameters import Cursor
+from adaptry_api.routes.whole_lists import OptionalLimit, page_or_whole
 
 ROUTES = guarded_router(protocol.PREFIX, "principals")
+_Namespace = Annotated[
+    str | None, Query(max_length=96, description="Only the service accounts of this namespace.")
+]
 Group = Annotated[str, Path(alias="group", max_length=64)]
 
 
 @ROUTES.get("/principals")
 def list_principals(
-    registry: CallersRegistry, kind: Annotated[PrincipalKind | None, Query()] = None
-) -> tuple[PrincipalInfo, ...]:
+    registry: CallersRegistry,
+    kind: Annotated[list[PrincipalKind], Query(description="Only principals of these kinds.")] = [],  # noqa: B006
+    namespace: _Namespace = None,
+    prefix: Annotated[str, Query(max_length=193, description="The beginning of the name.")] = "",
+    cursor: Cursor = None,
+    limit: OptionalLimit = None,
+) -> Page[PrincipalInfo] | tuple[PrincipalInfo, ...]:
     """List users, service accounts and workers, in name order.
 
     Administrators see all; others see themselves and the service accounts that they manage.
     """
-    return registry.principals.list(kind)
+
+    def read(cursor: str | None, limit: int) -> Page[PrincipalInfo]:
+        return registry.principals.list(cursor, limit, kinds=kind, namespace=namespace, prefix=prefix)
+
+    return page_or_whole(read, cursor, limit)
 
 
 @ROUTES.post("/principals", status_code=201)

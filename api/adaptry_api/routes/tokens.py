@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Path, Request, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from adaptry.registry import protocol
 from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
+from adaptry.registry.records import Page
 from adaptry.storage import tokens
 from adaptry_api.auth_policy import PUBLIC, CallersRegistry, app_state_of, guarded_router
+from adaptry_api.routes.parameters import Cursor, Reverse
+from adaptry_api.routes.whole_lists import OptionalLimit, page_or_whole
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/tokens", "tokens")
+
+_Principal = Annotated[str | None, Query(max_length=193, description="Only tokens of this principal.")]
+_Namespace = Annotated[
+    str | None, Query(max_length=96, description="Only tokens of the service accounts of this namespace.")
+]
 
 
 class LeakedTokenRequest(BaseModel, extra="forbid"):
@@ -35,12 +43,31 @@ def create_token(request: Request, registry: CallersRegistry, body: TokenRequest
 
 
 @ROUTES.get("")
-def list_tokens(registry: CallersRegistry) -> tuple[TokenInfo, ...]:
+def list_tokens(
+    registry: CallersRegistry,
+    principal: _Principal = None,
+    namespace: _Namespace = None,
+    with_revoked: Annotated[bool, Query(description="Include revoked tokens.")] = True,
+    reverse: Reverse = False,
+    cursor: Cursor = None,
+    limit: OptionalLimit = None,
+) -> Page[TokenInfo] | tuple[TokenInfo, ...]:
     """List the tokens that the caller manages, oldest first.
 
     The list includes revoked and expired tokens. It shows each token's principal and limits, never its text.
     """
-    return registry.tokens.list()
+
+    def read(cursor: str | None, limit: int) -> Page[TokenInfo]:
+        return registry.tokens.list(
+            cursor,
+            limit,
+            principal=principal,
+            namespace=namespace,
+            with_revoked=with_revoked,
+            reverse=reverse,
+        )
+
+    return page_or_whole(read, cursor, limit)
 
 
 @ROUTES.delete("/{id}", status_code=204)

@@ -15,6 +15,7 @@ from adaptry.registry.access import (
     NamespaceMembers,
 )
 from adaptry.registry.inference import InferenceDecision, InferenceRequest
+from adaptry.registry.records import Page
 
 
 class Grants(ABC):
@@ -32,9 +33,18 @@ class Grants(ABC):
         """
 
     @abstractmethod
-    def list(self, namespace: str | None = None, principal: str | None = None) -> tuple[GrantInfo, ...]:
+    def list(
+        self,
+        namespace: str | None = None,
+        principal: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        with_members: bool = True,
+    ) -> Page[GrantInfo]:
         """Oldest first: those about one namespace by name, those of one principal (without its groups'), or
-        all. A principal may list its own. Raises `PermissionDenied`.
+        all. A principal may list its own. Without members, grants of a role in a whole namespace are left
+        out. Raises `PermissionDenied`.
         """
 
     @abstractmethod

@@ -4,8 +4,10 @@ them."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
+from adaptry.registry.records import Page
 
 
 class Principals(ABC):
@@ -20,9 +22,18 @@ class Principals(ABC):
         """
 
     @abstractmethod
-    def list(self, kind: PrincipalKind | None = None) -> tuple[PrincipalInfo, ...]:
+    def list(
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        kinds: Collection[PrincipalKind] = (),
+        namespace: str | None = None,
+        prefix: str = "",
+    ) -> Page[PrincipalInfo]:
         """By name. Administrators get all; others get themselves, and the service accounts of namespaces
-        whose tokens they manage.
+        whose tokens they manage. Only those of some kinds, of one namespace, whose names begin with `prefix`,
+        if given.
         """
 
     @abstractmethod

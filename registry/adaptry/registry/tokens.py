@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
+from adaptry.registry.records import Page
 
 
 class Tokens(ABC):
@@ -22,9 +23,18 @@ class Tokens(ABC):
         """
 
     @abstractmethod
-    def list(self) -> tuple[TokenInfo, ...]:
-        """The tokens that the caller manages, oldest first, including revoked and expired ones, without
-        secrets.
+    def list(
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        principal: str | None = None,
+        namespace: str | None = None,
+        with_revoked: bool = True,
+        reverse: bool = False,
+    ) -> Page[TokenInfo]:
+        """The tokens that the caller manages, oldest first, including expired ones, without secrets: all, or
+        those of one principal, or of the service accounts of one namespace.
         """
 
     @abstractmethod

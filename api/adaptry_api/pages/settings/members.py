@@ -15,14 +15,17 @@ from adaptry_api.pages.settings.fields import optional_text, receiver_of, text_o
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit, whole_number
 
-_MOST = 200
+_ON_A_PAGE = 50
 
 
 class MembersPage(BaseModel):
-    """`grants` are those about the namespace that make nobody a member; only for those who manage them."""
+    """`grants` are those about the namespace that make nobody a member; only for those who manage them.
+    `next` is the cursor of the others.
+    """
 
     members: NamespaceMembers
     grants: tuple[GrantInfo, ...] = ()
+    next: str | None = None
     may_manage: bool = False
 
 
@@ -31,9 +34,8 @@ def _read(visit: Visit) -> MembersPage:
     members = visit.registry.grants.members(namespace)
     if not visit.identity.may_in("member.manage", namespace):
         return MembersPage(members=members)
-    known = {one.id for one in members.members}
-    others = tuple(one for one in visit.registry.grants.list(namespace) if one.id not in known)
-    return MembersPage(members=members, grants=others[:_MOST], may_manage=True)
+    others = visit.registry.grants.list(namespace, None, visit.cursor, _ON_A_PAGE, with_members=False)
+    return MembersPage(members=members, grants=others.items, next=others.next, may_manage=True)
 
 
 def _receiver(fields: Fields) -> dict[str, str]:

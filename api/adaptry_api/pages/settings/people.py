@@ -19,15 +19,15 @@ from adaptry_api.pages.settings.fields import days_of, text_of
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
 from adaptry_api.pages.settings.subject import SETTINGS, Visit
 
-_MOST = 500
+_ON_A_PAGE = 100
 
 
 class UsersPage(BaseModel):
-    """Users and workers in name order, at most 500, those whose name contains `q`. `total` counts all."""
+    """Users and workers in name order, those whose name begins with `q`; `next` is the cursor of more."""
 
     q: str = ""
     principals: tuple[PrincipalInfo, ...]
-    total: int
+    next: str | None = None
 
 
 class GroupsPage(BaseModel):
@@ -38,10 +38,8 @@ class GroupsPage(BaseModel):
 
 def _users(visit: Visit) -> UsersPage:
     q = visit.query.get("q", "").strip()
-    found = [
-        one for one in visit.registry.principals.list() if one.kind != "service-account" and q in one.name
-    ]
-    return UsersPage(q=q, principals=tuple(found[:_MOST]), total=len(found))
+    found = visit.registry.principals.list(visit.cursor, _ON_A_PAGE, kinds=("user", "worker"), prefix=q)
+    return UsersPage(q=q, principals=found.items, next=found.next)
 
 
 def _create(visit: Visit, fields: Fields) -> None:

@@ -29,6 +29,8 @@ from adaptry_api.pages.text_csv import csv_file
 Fields = Mapping[str, str]
 _LARGEST_FORM = 64 << 10
 _MOST_FIELDS = 24
+_SELECTION = ("q", "principal", "cursor")
+"""Parameters of an address that select the entries of its list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Section:
             "here": request.scope["path"],
             "groups": sections_for(visit.identity, visit.place),
             "typed": typed,
+            "selection": {name: visit.query[name] for name in _SELECTION if visit.query.get(name)},
             "done": self.done.get(visit.query.get("done", "")) if typed is None else None,
             "confirmation": self._confirmation(value, visit),
             "secret": None,

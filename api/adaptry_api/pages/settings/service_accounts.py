@@ -14,25 +14,34 @@ from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Sh
 from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.tokens import confirm_revoking, create_token, revoke_token, token_names
 
+_ON_A_PAGE = 50
+_MOST_TOKENS = 100
+
 
 class ServiceAccountsPage(BaseModel):
-    """The accounts in name order, and their tokens that are still valid."""
+    """The accounts in name order; `next` is the cursor of the others. `tokens` are the newest of all accounts
+    of the namespace that are not revoked; `has_more_tokens` says that there are others.
+    """
 
     accounts: tuple[PrincipalInfo, ...]
+    next: str | None = None
     tokens: tuple[TokenInfo, ...]
+    has_more_tokens: bool = False
 
 
 def _read(visit: Visit) -> ServiceAccountsPage:
     namespace = visit.place.namespace
     _require(visit)
-    accounts = [
-        one for one in visit.registry.principals.list("service-account") if one.namespace == namespace
-    ]
-    names = {one.name for one in accounts}
-    tokens = [
-        one for one in visit.registry.tokens.list() if one.principal in names and one.revoked_at is None
-    ]
-    return ServiceAccountsPage(accounts=tuple(accounts), tokens=tuple(tokens))
+    accounts = visit.registry.principals.list(visit.cursor, _ON_A_PAGE, namespace=namespace)
+    tokens = visit.registry.tokens.list(
+        None, _MOST_TOKENS, namespace=namespace, with_revoked=False, reverse=True
+    )
+    return ServiceAccountsPage(
+        accounts=accounts.items,
+        next=accounts.next,
+        tokens=tokens.items,
+        has_more_tokens=tokens.next is not None,
+    )
 
 
 def _require(visit: Visit) -> None:

@@ -60,6 +60,11 @@ class Visit:
     numbers: Mapping[str, str]
     """Parameters of the path beyond the place, such as a webhook's id."""
 
+    @property
+    def cursor(self) -> str | None:
+        """Where the list of the page goes on."""
+        return self.query.get("cursor") or None
+
     def number(self, name: str) -> int:
         """Raises `NotFound` for what is no number."""
         return whole_number(self.numbers.get(name, ""))

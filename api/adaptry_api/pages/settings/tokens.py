@@ -13,21 +13,21 @@ from adaptry_api.pages.settings.fields import days_of, optional_text, text_of, w
 from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
 from adaptry_api.pages.settings.subject import SETTINGS, Visit, whole_number
 
-_MOST = 200
+_ON_A_PAGE = 50
 
 
 class TokensPage(BaseModel):
-    """The newest tokens, at most 200: of one principal, if the address names one. `total` counts all."""
+    """Tokens, newest first: of one principal, if the address names one; `next` is the cursor of more."""
 
     principal: str | None = None
     tokens: tuple[TokenInfo, ...]
-    total: int
+    next: str | None = None
 
 
 def _read(visit: Visit) -> TokensPage:
     principal = visit.query.get("principal") or None
-    found = [one for one in visit.registry.tokens.list() if principal in (None, one.principal)]
-    return TokensPage(principal=principal, tokens=tuple(reversed(found))[:_MOST], total=len(found))
+    found = visit.registry.tokens.list(visit.cursor, _ON_A_PAGE, principal=principal, reverse=True)
+    return TokensPage(principal=principal, tokens=found.items, next=found.next)
 
 
 def create_token(visit: Visit, fields: Fields) -> Shown:

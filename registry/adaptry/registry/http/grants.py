@@ -17,9 +17,10 @@ from adaptry.registry.access import (
 from adaptry.registry.grants import Grants
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.inference import InferenceDecision, InferenceRequest
+from adaptry.registry.records import Page
 
 _GRANT = TypeAdapter(GrantInfo)
-_GRANTS: TypeAdapter[tuple[GrantInfo, ...]] = TypeAdapter(tuple[GrantInfo, ...])
+_GRANTS = TypeAdapter(Page[GrantInfo])
 _MEMBERS = TypeAdapter(NamespaceMembers)
 _DECISION = TypeAdapter(AccessDecision)
 _INFERENCE = TypeAdapter(InferenceDecision)
@@ -35,8 +36,17 @@ class HttpGrants(Grants):
         body = request.model_dump(mode="json", exclude_none=True)
         return self.server.request_value(_GRANT, "POST", api_path("grants"), body=body, again=True)
 
-    def list(self, namespace: str | None = None, principal: str | None = None) -> tuple[GrantInfo, ...]:
-        query = {"namespace": namespace, "principal": principal}
+    def list(
+        self,
+        namespace: str | None = None,
+        principal: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        with_members: bool = True,
+    ) -> Page[GrantInfo]:
+        query = {"namespace": namespace, "principal": principal, "cursor": cursor, "limit": limit}
+        query |= {"with_members": with_members}
         return self.server.request_value(_GRANTS, "GET", api_path("grants"), query=query)
 
     def remove(self, id: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -9,9 +10,10 @@ from pydantic import TypeAdapter
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.principals import Principals
+from adaptry.registry.records import Page
 
 _PRINCIPAL = TypeAdapter(PrincipalInfo)
-_PRINCIPALS: TypeAdapter[tuple[PrincipalInfo, ...]] = TypeAdapter(tuple[PrincipalInfo, ...])
+_PRINCIPALS = TypeAdapter(Page[PrincipalInfo])
 _INVITATION = TypeAdapter(InvitationInfo)
 _GROUP = TypeAdapter(GroupInfo)
 _GROUPS: TypeAdapter[tuple[GroupInfo, ...]] = TypeAdapter(tuple[GroupInfo, ...])
@@ -27,8 +29,18 @@ class HttpPrincipals(Principals):
         body = {"kind": kind, "name": name}
         return self.server.request_value(_PRINCIPAL, "POST", api_path("principals"), body=body)
 
-    def list(self, kind: PrincipalKind | None = None) -> tuple[PrincipalInfo, ...]:
-        return self.server.request_value(_PRINCIPALS, "GET", api_path("principals"), query={"kind": kind})
+    def list(
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        kinds: Collection[PrincipalKind] = (),
+        namespace: str | None = None,
+        prefix: str = "",
+    ) -> Page[PrincipalInfo]:
+        query = {"cursor": cursor, "limit": limit, "kind": tuple(kinds), "namespace": namespace}
+        query |= {"prefix": prefix or None}
+        return self.server.request_value(_PRINCIPALS, "GET", api_path("principals"), query=query)
 
     def set_disabled(self, name: str, is_disabled: bool) -> PrincipalInfo:
         body = {"name": name, "is_disabled": is_disabled}

@@ -8,10 +8,11 @@ from pydantic import TypeAdapter
 
 from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
 from adaptry.registry.http.connection import Connection, api_path
+from adaptry.registry.records import Page
 from adaptry.registry.tokens import Tokens
 
 _CREATED = TypeAdapter(CreatedToken)
-_TOKENS: TypeAdapter[tuple[TokenInfo, ...]] = TypeAdapter(tuple[TokenInfo, ...])
+_TOKENS = TypeAdapter(Page[TokenInfo])
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,19 @@ class HttpTokens(Tokens):
         body = {**request.model_dump(mode="json", exclude_none=True), "days": request.days}
         return self.server.request_value(_CREATED, "POST", api_path("tokens"), body=body)
 
-    def list(self) -> tuple[TokenInfo, ...]:
-        return self.server.request_value(_TOKENS, "GET", api_path("tokens"))
+    def list(
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        principal: str | None = None,
+        namespace: str | None = None,
+        with_revoked: bool = True,
+        reverse: bool = False,
+    ) -> Page[TokenInfo]:
+        query = {"cursor": cursor, "limit": limit, "principal": principal, "namespace": namespace}
+        query |= {"with_revoked": with_revoked, "reverse": reverse}
+        return self.server.request_value(_TOKENS, "GET", api_path("tokens"), query=query)
 
     def revoke(self, id: int) -> None:
         self.server.request_bytes("DELETE", api_path("tokens", str(id)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func
+from sqlalchemy import ColumnElement, and_, delete, func, not_
 from sqlmodel import col, select
 
 from adaptry.core.access.grants import Grant
@@ -52,16 +52,33 @@ def by_id(tx: Transaction, id: int) -> GrantRecord | None:
     return next(iter(_records(tx, col(GrantRow.id) == id)), None)
 
 
-def every(
-    tx: Transaction, namespace: str | None = None, principal: PrincipalRecord | None = None
+def of_principal(tx: Transaction, principal: PrincipalRecord) -> tuple[GrantRecord, ...]:
+    """All grants of a principal, oldest first."""
+    return tuple(_records(tx, col(GrantRow.principal_id) == principal.key))
+
+
+def page(
+    tx: Transaction,
+    namespace: str | None,
+    principal: PrincipalRecord | None,
+    after: int | None,
+    limit: int,
+    *,
+    with_members: bool = True,
 ) -> tuple[GrantRecord, ...]:
-    """The grants, oldest first: about one namespace by its name, of one principal, or all."""
+    """At most so many grants after the one with that number, oldest first: about one namespace by its name,
+    of one principal, or all.
+    """
     which: list[ColumnElement[bool]] = []
+    if after is not None:
+        which.append(col(GrantRow.id) > after)
+    if not with_members:
+        which.append(not_(and_(col(GrantRow.names) == ALL_NAMES, col(GrantRow.permission).in_(ROLES))))
     if namespace is not None:
         which.append(col(GrantRow.namespace) == namespace)
     if principal is not None:
         which.append(col(GrantRow.principal_id) == principal.key)
-    return tuple(_records(tx, *which))
+    return tuple(_records(tx, *which, limit=limit))
 
 
 def members(tx: Transaction, namespace: str, holder: Holder | None = None) -> tuple[GrantRecord, ...]:
@@ -137,13 +154,14 @@ def _same(holder: Holder, grant: Grant) -> list[ColumnElement[bool]]:
     ]
 
 
-def _records(tx: Transaction, *which: ColumnElement[bool]) -> list[GrantRecord]:
+def _records(tx: Transaction, *which: ColumnElement[bool], limit: int | None = None) -> list[GrantRecord]:
     query = (
         select(GrantRow, PrincipalRow.name, GroupRow.name)
         .join(PrincipalRow, col(PrincipalRow.id) == col(GrantRow.principal_id), isouter=True)
         .join(GroupRow, col(GroupRow.id) == col(GrantRow.group_id), isouter=True)
         .where(*which)
         .order_by(col(GrantRow.id))
+        .limit(limit)
     )
     return [_record(row, principal, group) for row, principal, group in tx.exec(query)]
 

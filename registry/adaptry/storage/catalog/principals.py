@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import NamedTuple, cast, get_args
 
-from sqlalchemy import bindparam, delete, or_, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -18,6 +18,7 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.rows import GrantRow, GroupMemberRow, GroupRow, PrincipalRow, ProviderGroupRow
+from adaptry.storage.catalog.text_conditions import after as end_of_prefix
 from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
 _GRANTS, _GROUPS, _MEMBERS = table_of(GrantRow), table_of(GroupRow), table_of(GroupMemberRow)
@@ -66,12 +67,55 @@ def by_key(tx: Transaction, key: int) -> PrincipalRecord:
     return _record(tx.get_one(PrincipalRow, key))
 
 
-def every(tx: Transaction, kind: PrincipalKind | None) -> tuple[PrincipalInfo, ...]:
-    """The principals in name order; of one kind, or all."""
-    query = select(PrincipalRow).order_by(PrincipalRow.name)
-    if kind is not None:
-        query = query.where(PrincipalRow.kind == kind)
-    return tuple(_record(row).info for row in tx.exec(query))
+def page(
+    tx: Transaction,
+    which: Sequence[ColumnElement[bool]],
+    any_of: Sequence[ColumnElement[bool]],
+    after: str | None,
+    limit: int,
+) -> tuple[PrincipalInfo, ...]:
+    """At most so many principals after that name, in name order: those that meet all conditions of `which`,
+    and one of `any_of` if there are any. Each of the latter is a query, which walks its own index.
+    """
+    query = select(PrincipalRow).where(*which).order_by(PrincipalRow.name).limit(limit)
+    if after is not None:
+        query = query.where(col(PrincipalRow.name) > after)
+    queries = [query.where(each) for each in any_of] or [query]
+    found = {row.name: _record(row).info for each in queries for row in tx.exec(each)}
+    return tuple(found[name] for name in sorted(found)[:limit])
+
+
+def of_kinds(kinds: Collection[PrincipalKind]) -> list[ColumnElement[bool]]:
+    """The conditions of principals of each kind."""
+    return [col(PrincipalRow.kind) == kind for kind in sorted(set(kinds))]
+
+
+def visible_to(
+    name: str, namespaces: Collection[str], kinds: Collection[PrincipalKind]
+) -> list[ColumnElement[bool]]:
+    """The conditions of one principal, and of the service accounts of some namespaces, as far as they are of
+    these kinds; of no kinds, of all.
+    """
+    of_kind = col(PrincipalRow.kind).in_(sorted(set(kinds) or get_args(PrincipalKind)))
+    own = and_(col(PrincipalRow.name) == name, of_kind)
+    accounts = col(PrincipalRow.namespace).in_(namespaces)
+    return [own, accounts] if not kinds or "service-account" in kinds else [own]
+
+
+def of_namespace(namespace: str) -> ColumnElement[bool]:
+    """The condition of the service accounts of a namespace."""
+    return col(PrincipalRow.namespace) == namespace
+
+
+def begins_with(prefix: str) -> ColumnElement[bool]:
+    """The condition of principals whose name begins with a text: a range of the index of names."""
+    return and_(col(PrincipalRow.name) >= prefix, col(PrincipalRow.name) < end_of_prefix(prefix))
+
+
+def namespaces(tx: Transaction) -> tuple[str, ...]:
+    """The namespaces that have service accounts."""
+    there = select(PrincipalRow.namespace).where(col(PrincipalRow.namespace).is_not(None)).distinct()
+    return tuple(name for name in tx.exec(there) if name is not None)
 
 
 def set_disabled(tx: Transaction, principal: PrincipalRecord, at: datetime | None) -> PrincipalRecord:

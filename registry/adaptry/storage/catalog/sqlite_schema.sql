@@ -744,6 +744,7 @@ CREATE TABLE weight_measurements (
 	CONSTRAINT pk_weight_measurements PRIMARY KEY (first, second)
 );
 CREATE INDEX ix_weight_measurements_second ON weight_measurements (second);
+CREATE INDEX ix_principals_kind ON principals (kind, name);
 CREATE TABLE request_use (
 	scope VARCHAR NOT NULL,
 	name VARCHAR NOT NULL,

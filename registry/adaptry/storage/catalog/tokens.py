@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -104,10 +104,30 @@ def every(tx: Transaction) -> tuple[TokenInfo, ...]:
     return tuple(record.info for record in _records(tx))
 
 
-def of_principals(tx: Transaction, name: str, namespaces: Collection[str]) -> tuple[TokenInfo, ...]:
-    """The tokens of one principal, and of the service accounts of some namespaces, oldest first."""
-    which = or_(col(PrincipalRow.name) == name, col(PrincipalRow.namespace).in_(namespaces))
-    return tuple(record.info for record in _records(tx, which))
+def page(
+    tx: Transaction,
+    which: Sequence[ColumnElement[bool]],
+    after: int | None,
+    limit: int,
+    *,
+    reverse: bool = False,
+) -> tuple[TokenInfo, ...]:
+    """At most so many tokens after the one with that number, oldest first."""
+    key = _TOKENS.c.id
+    later = [] if after is None else [key < after if reverse else key > after]
+    query = _EVERY.where(*which, *later).order_by(None).order_by(key.desc() if reverse else key)
+    return tuple(_record(row).info for row in run_select(tx, query.limit(limit), {}))
+
+
+def of_principals(name: str, namespaces: Collection[str]) -> ColumnElement[bool]:
+    """The condition of tokens of one principal, and of the service accounts of some namespaces."""
+    return or_(_PRINCIPALS.c.name == name, _PRINCIPALS.c.namespace.in_(namespaces))
+
+
+def is_not_revoked() -> ColumnElement[bool]:
+    """The condition of tokens that are not revoked."""
+    is_valid: ColumnElement[bool] = _TOKENS.c.revoked_at.is_(None)
+    return is_valid
 
 
 def names(tx: Transaction, principal: int) -> frozenset[str]:

@@ -23,7 +23,8 @@ from adaptry.registry.access import (
 )
 from adaptry.registry.grants import Grants
 from adaptry.registry.inference import InferenceDecision, InferenceRequest
-from adaptry.storage.catalog import adapters, grants, principals
+from adaptry.registry.records import Page
+from adaptry.storage.catalog import adapters, cursors, grants, principals
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.grants import GrantRecord, Holder
@@ -62,7 +63,15 @@ class LocalGrants(Grants):
                 )
             return added.info
 
-    def list(self, namespace: str | None = None, principal: str | None = None) -> tuple[GrantInfo, ...]:
+    def list(
+        self,
+        namespace: str | None = None,
+        principal: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        with_members: bool = True,
+    ) -> Page[GrantInfo]:
         identity = self.context.identity
         if not (identity.may_administer or (principal == identity.name and namespace is None)):
             if namespace is None:
@@ -70,9 +79,14 @@ class LocalGrants(Grants):
                     f"{identity.name} may list the grants of one namespace at a time (--namespace NAME)"
                 )
             require_in_namespace(self.context, "member.manage", namespace)
+        cursors.check_limit(limit)
+        about = f"grants {namespace} {principal} {with_members}"
+        after = cursors.decode_number(cursor, about)
         with self.context.catalog.read() as tx:
             of = existing_principal(tx, principal) if principal is not None else None
-            return tuple(record.info for record in grants.every(tx, namespace, of))
+            found = grants.page(tx, namespace, of, after, limit + 1, with_members=with_members)
+        following = cursors.encode(found[limit - 1].info.id, about) if len(found) > limit else None
+        return Page[GrantInfo](items=tuple(record.info for record in found[:limit]), next=following)
 
     def remove(self, id: int) -> None:
         with self.context.write() as tx:

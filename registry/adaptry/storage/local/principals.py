@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,8 +14,9 @@ from adaptry.core.identity import require_unreserved
 from adaptry.core.refs import AdapterName
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
 from adaptry.registry.principals import Principals
+from adaptry.registry.records import Page
 from adaptry.storage import invitations
-from adaptry.storage.catalog import grants, principals
+from adaptry.storage.catalog import cursors, grants, principals
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.principals import GroupRecord, PrincipalRecord
@@ -44,19 +46,29 @@ class LocalPrincipals(Principals):
             now, by = self.context.clock(), self.context.identity.name
             return principals.insert(tx, kind, name, namespace, now, by).info
 
-    def list(self, kind: PrincipalKind | None = None) -> tuple[PrincipalInfo, ...]:
-        identity = self.context.identity
+    def list(
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        kinds: Collection[PrincipalKind] = (),
+        namespace: str | None = None,
+        prefix: str = "",
+    ) -> Page[PrincipalInfo]:
+        cursors.check_limit(limit)
+        about = f"principals {sorted(kinds)} {namespace} {prefix}"
+        after = cursors.decode(cursor, about) if cursor is not None else None
+        which = [principals.of_namespace(namespace)] if namespace is not None else []
+        which += [principals.begins_with(prefix)] if prefix else []
         with self.context.catalog.read() as tx:
-            found = principals.every(tx, kind)
-        if identity.may_administer:
-            return found
-        facts = Facts(now=self.context.clock())
-        return tuple(
-            one
-            for one in found
-            if one.name == identity.name
-            or (one.namespace is not None and identity.may_in("token.manage", one.namespace, facts))
-        )
+            if self.context.identity.may_administer:
+                any_of = principals.of_kinds(kinds)
+            else:
+                managed = managed_namespaces(self.context, tx)
+                any_of = principals.visible_to(self.context.identity.name, managed, kinds)
+            found = principals.page(tx, which, any_of, after, limit + 1)
+        following = cursors.encode(found[limit - 1].name, about) if len(found) > limit else None
+        return Page[PrincipalInfo](items=found[:limit], next=following)
 
     def set_disabled(self, name: str, is_disabled: bool) -> PrincipalInfo:
         with self.context.write() as tx:
@@ -180,6 +192,15 @@ def require_administrator_left(tx: Transaction, could_administer: bool) -> None:
             "the registry would have no administrator left; make another user an administrator first:"
             " adaptry grant add NAME admin '*'"
         )
+
+
+def managed_namespaces(context: RegistryContext, tx: Transaction) -> tuple[str, ...]:
+    """The namespaces whose service accounts, and their tokens, the caller manages."""
+    facts = Facts(now=context.clock())
+    named = {grant.resource.namespaces for grant in context.identity.grants}
+    if any(character in name for name in named for character in "*?"):
+        named = set(principals.namespaces(tx))
+    return tuple(sorted(name for name in named if context.identity.may_in("token.manage", name, facts)))
 
 
 def existing_principal(tx: Transaction, name: str) -> PrincipalRecord:

@@ -110,7 +110,7 @@ class LocalPublishers(Publishers):
                 raise NotFound(f"{name} has no publisher {id}; `adaptry publisher ls {name}` shows them")
             publishers.remove(tx, found)
             account = principals.by_key(tx, found.principal)
-            grants.remove(tx, [one.info.id for one in grants.every(tx, principal=account)])
+            grants.remove(tx, [one.info.id for one in grants.of_principal(tx, account)])
             if account.info.disabled_at is None:
                 principals.set_disabled(tx, account, self.context.clock())
             self.context.record(tx, "publisher.remove", _target(name), before=_facts(found.info))

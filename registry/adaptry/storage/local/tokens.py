@@ -10,13 +10,19 @@ from adaptry.core.access.grants import Limit, check_permission
 from adaptry.core.access.resources import Resource
 from adaptry.core.errors import NotFound, PermissionDenied
 from adaptry.registry.access import CreatedToken, PrincipalInfo, TokenInfo, TokenRequest
+from adaptry.registry.records import Page
 from adaptry.registry.tokens import Tokens
 from adaptry.storage import tokens
-from adaptry.storage.catalog import principals
+from adaptry.storage.catalog import cursors, principals
 from adaptry.storage.catalog import tokens as kept
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.principals import existing_principal, managed_principal, require_administrator
+from adaptry.storage.local.principals import (
+    existing_principal,
+    managed_namespaces,
+    managed_principal,
+    require_administrator,
+)
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,29 @@ class LocalTokens(Tokens):
             issued = tokens.issue(tx, principal, request.name, limit, expires_at, by, external=external)
             return _created(principal.info.name, issued, expires_at)
 
-    def list(self) -> tuple[TokenInfo, ...]:
+    def list(
+        self,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        principal: str | None = None,
+        namespace: str | None = None,
+        with_revoked: bool = True,
+        reverse: bool = False,
+    ) -> Page[TokenInfo]:
+        cursors.check_limit(limit)
+        about = f"tokens {principal} {namespace} {with_revoked} {reverse}"
+        after = cursors.decode_number(cursor, about)
+        which = [kept.of_principals(principal, ())] if principal is not None else []
+        which += [principals.of_namespace(namespace)] if namespace is not None else []
+        which += [] if with_revoked else [kept.is_not_revoked()]
         with self.context.catalog.read() as tx:
-            if self.context.identity.may_administer:
-                return kept.every(tx)
-            owned = {one.namespace for one in principals.every(tx, "service-account") if self._manages(one)}
-            return kept.of_principals(
-                tx, self.context.identity.name, [namespace for namespace in owned if namespace]
-            )
+            if not self.context.identity.may_administer:
+                managed = managed_namespaces(self.context, tx)
+                which.append(kept.of_principals(self.context.identity.name, managed))
+            found = kept.page(tx, which, after, limit + 1, reverse=reverse)
+        following = cursors.encode(found[limit - 1].id, about) if len(found) > limit else None
+        return Page[TokenInfo](items=found[:limit], next=following)
 
     def revoke(self, id: int) -> None:
         with self.context.write() as tx:

@@ -44,11 +44,14 @@ class CursorsContract(ContractFixtures):
             (registry.bases.list, ["bases"]),
             (lambda cursor: registry.jobs.list(None, cursor), ["jobs None"]),
             (lambda cursor: registry.jobs.log(job, cursor), [f"log {job}"]),
+            (registry.tokens.list, ["tokens None None True False"]),
+            (lambda cursor: registry.grants.list(None, None, cursor), ["grants None None True"]),
         ]
         by_name: list[tuple[List, list[str]]] = [
             (lambda cursor: registry.adapters.list(None, cursor), ["adapters "]),
             (lambda cursor: registry.adapters.list("acme", cursor), ["adapters acme"]),
             (registry.workers.list, ["workers"]),
+            (registry.principals.list, ["principals [] None "]),
             (lambda cursor: registry.uploads.list(None, cursor), ["uploads "]),
         ]
         for listings, places, good in ((by_number, _NO_NUMBERS, "1"), (by_name, _NO_TEXTS, "acme/zzz")):

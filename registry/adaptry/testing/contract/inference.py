@@ -76,7 +76,7 @@ class InferenceContract(ContractFixtures):
         gate = make_registry(GATEWAY)
         assert ask(gate, zoe, "acme/tone").is_allowed
 
-        registry.grants.remove(registry.grants.list(principal="zoe")[0].id)
+        registry.grants.remove(registry.grants.list(principal="zoe").items[0].id)
 
         assert ask(gate, zoe, "acme/tone") == DENIAL
 

@@ -347,7 +347,7 @@ class PoliciesContract(ContractFixtures):
 
 def _make_group(registry: Registry, name: str, members: Sequence[str]) -> None:
     """A group of users, each created unless they exist."""
-    known = {one.name for one in registry.principals.list()}
+    known = {one.name for one in registry.principals.list().items}
     registry.principals.create_group(name)
     for member in members:
         if member not in known:

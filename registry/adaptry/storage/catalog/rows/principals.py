@@ -14,7 +14,7 @@ class PrincipalRow(Row, table=True):
     """A user, service account or worker. Disabled, never deleted, so that no name in a record is reused."""
 
     __tablename__ = "principals"
-    __table_args__ = (KEYS_GIVEN_ONCE,)
+    __table_args__ = (Index("ix_principals_kind", "kind", "name"), KEYS_GIVEN_ONCE)
     id: int | None = Field(default=None, primary_key=True)
     kind: str
     name: str = Field(unique=True)

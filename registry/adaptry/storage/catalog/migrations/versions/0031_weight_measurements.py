@@ -1,4 +1,4 @@
-"""Statistics of revisions' updates, and distances between them, by digest."""
+"""Statistics of revisions' updates, and distances between them, by digest; principals by kind and name."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,3 +20,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("first", "second", name="pk_weight_measurements"),
     )
     op.create_index("ix_weight_measurements_second", "weight_measurements", ["second"])
+    op.create_index("ix_principals_kind", "principals", ["kind", "name"])
