@@ -43,7 +43,7 @@ def test_what_the_work_raises_is_raised_by_the_end(size: int) -> None:
         beside.update(memoryview(bytes(size)))
 
 
-def test_the_waiting_callers_failure_is_not_hidden_by_another() -> None:
+def test_an_error_of_the_block_is_not_hidden_by_one_of_the_thread() -> None:
     def fail(piece: memoryview) -> None:
         raise ZeroDivisionError
 
