@@ -137,7 +137,7 @@ class Bench:
 
 
 def put(blobs: S3Blobs, file: Path) -> Digest:
-    """Hashed first, as whoever pushes does."""
+    """Hashed first, like in a push."""
     with file.open("rb") as source:
         digest = Digest.of_chunks(iter(lambda: source.read(1 << 20), b""))
     with file.open("rb") as source:
