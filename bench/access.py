@@ -1,4 +1,4 @@
-"""What do rights and quotas cost among a million versions?
+"""Measures the cost of rights and quotas with a million versions.
 
     python bench/access.py [--database sqlite|postgresql] [--sizes 1000 1000000]
 

@@ -1,4 +1,4 @@
-"""Are all requests answered while an alias moves, and each by the version that it stands for?
+"""Checks that every request during an alias's move is answered, and by the version that the alias points at.
 
     python bench/alias_moves.py vllm-proxy [--requests 1000] [--moves 50] [--seconds 2]
 
@@ -42,7 +42,7 @@ _PATIENCE = 120.0
 
 @dataclass
 class Tally:
-    """The versions that the alias has stood for, how many of them are confirmed, and what was answered."""
+    """The versions that the alias pointed at, the number of confirmed ones, and the responses."""
 
     moves: list[int]
     confirmed: int = 0

@@ -1,4 +1,4 @@
-"""How close do push and pull with a bucket come to boto3 alone, and to what the bucket's server can take?
+"""Compares push and pull with a bucket with boto3 alone, and with the limit of the bucket's server.
 
     python bench/buckets.py [--size-mb 128] [--rounds 3] [--folder DIR]
 
@@ -137,7 +137,7 @@ class Bench:
 
 
 def put(blobs: S3Blobs, file: Path) -> Digest:
-    """Hashed first, as whoever pushes does."""
+    """Hashed first, like in a push."""
     with file.open("rb") as source:
         digest = Digest.of_chunks(iter(lambda: source.read(1 << 20), b""))
     with file.open("rb") as source:
@@ -147,7 +147,7 @@ def put(blobs: S3Blobs, file: Path) -> Digest:
 
 @contextmanager
 def over(data: Path, place: str, options: tuple[str, ...]) -> Iterator[HttpRegistry]:
-    """A server over a bucket, of which it keeps nothing."""
+    """A server over a bucket, without a local cache of its files."""
     with served(data, "--blobs", place, "--blob-cache", "0", *options) as server:
         yield server.registry
 

@@ -1,5 +1,4 @@
-"""Does a catalog stay as quick with a million versions as with a thousand, and how does MLflow's registry
-compare?
+"""Compares the speed of catalogs with a thousand and with a million versions, and of MLflow's registry.
 
     python bench/catalog.py [--databases sqlite postgresql] [--sizes 1000 100000 1000000] [--times 101]
     [--peer 100000]
@@ -39,7 +38,7 @@ PUSHED = AdapterName.parse("team-0/pushed")
 PUSHES = 30
 
 Operation = Callable[[LocalRegistry, int, int], object]
-"""Asks a registry of so many versions something, another thing at each number."""
+"""An operation on a registry of this many versions; each number uses other data."""
 
 OPERATIONS: Mapping[str, Operation] = {
     "resolve an alias": lambda registry, count, n: registry.versions.get(
@@ -115,7 +114,7 @@ def measured(database: str, sizes: Sequence[int], times: int, loras: Sequence[Ad
 
 
 def mlflow(database: str, size: int, times: int) -> Series:
-    """The same of MLflow's store, in a process and environment of its own."""
+    """The same for MLflow's store, in a separate process and environment."""
     with ExitStack() as stack:
         if database == "sqlite":
             url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/mlflow.sqlite"

@@ -1,4 +1,5 @@
-"""What combining adapters costs, beside PEFT and beside the memory and files it must touch, in one run.
+"""Measures the cost of combining adapters, compared with PEFT and with the necessary memory and files, in one
+run.
 
     python bench/combine.py [--folder .bench] [--rounds 3] [--small] [--only peft,svd,files]
 
@@ -87,7 +88,7 @@ def beside_peft(
 
 
 def many_modules(folder: Path, width: int, layers: int, rounds: int) -> None:
-    """Our own svd of a whole model's modules, where what a process costs once no longer counts."""
+    """Our own svd of a whole model's modules, for which the fixed cost of a process is negligible."""
     made = make_many(folder, width, layers, max(COUNTS))
     print(f"\n{width} wide, {made} modules, rank 16, our own svd alone; ms a module")
     for count in COUNTS:
@@ -130,7 +131,7 @@ def run_worker(who: str, method: str, count: int, folder: Path) -> Run:
 
 
 def beside_files(kept: Path, scratch: Path, layers: int, rounds: int) -> None:
-    """Whole commands, beside `cp` or `cat` of the bytes they cannot do without."""
+    """Whole commands, compared with `cp` or `cat` of the necessary bytes."""
     made = generated(kept, layers)
     tuned = scratch / "tuned"
     adaptry = [sys.executable, "-m", "adaptry_cli"]
@@ -188,8 +189,8 @@ def beside_files(kept: Path, scratch: Path, layers: int, rounds: int) -> None:
 
 
 def timed(command: list[str], rounds: int, output: str = "") -> Iterator[Run]:
-    """A command's runs; its peak is that of the largest child waited for, so each runs under a parent of its
-    own.
+    """A command's runs. The peak is that of the largest child of a process, so each run has a separate
+    parent.
     """
     measuring = (
         "import json, resource, subprocess, sys, time; began = time.perf_counter(); "

@@ -1,4 +1,4 @@
-"""One combination, by PEFT or by us, in a process of its own: for `combine.py`, which compares them.
+"""One combination, by PEFT or by Adaptry, in a separate process; `combine.py` compares them.
 
     python bench/combined.py peft|replay|own METHOD COUNT FOLDER
 
@@ -29,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "magnitude_prune": {"density": 0.4},
     "magnitude_prune_svd": {"density": 0.4},
 }
-"""PEFT's combination types, and what they are given here."""
+"""PEFT's combination types, with their arguments here."""
 OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "cat": ("linear", {}),
     "svd": ("svd", {}),
@@ -38,15 +38,16 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "dare_ties_svd": ("dare_ties", {"density": 0.4, "sign": "unweighted"}),
     "magnitude_prune_svd": ("magnitude_prune", {"density": 0.4}),
 }
-"""The same of updates by our own arithmetic; the others have no such counterpart."""
+"""The corresponding methods on updates; the other types have no counterpart."""
 DRAWN = frozenset(["dare_linear_svd", "dare_ties_svd"])
-"""What follows the same law with other draws, so that results cannot be compared."""
+"""Types with the same distribution but other random numbers, whose results cannot be compared."""
 SEED = 7
 RANK = 16
 
 
 def make_adapters(folder: Path, width: int, layers: int, count: int) -> int:
-    """The base's config and so many trained-looking adapters; how many modules each has."""
+    """Writes the base's config and this many adapters with plausible values. Returns the number of modules of
+    each."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -93,8 +94,8 @@ def make_many(folder: Path, width: int, layers: int, count: int) -> int:
 
 
 def sameness(folder: Path, method: str, count: int, who: str) -> str:
-    """How near `who` came to PEFT: in bits, else ‖Δ − Δ_PEFT‖ / ‖Δ_PEFT‖ of the worst module; empty for other
-    draws.
+    """The difference between `who` and PEFT: bit-equal, or ‖Δ − Δ_PEFT‖ / ‖Δ_PEFT‖ of the worst module; empty
+    for other draws.
     """
     import torch
     from safetensors.torch import load_file

@@ -30,14 +30,14 @@ NEAR = {"fp32": 1e-4, "bf16": 2e-2}
 0.1.
 """
 ROUNDING = {"fp32": 1e-6, "bf16": 4e-3}
-"""The largest difference of one that is bit-equal only where libraries and threads are the same."""
+"""The largest allowed difference of a method that is bit-equal only with the same libraries and threads."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case. `difference`: the largest between our merge and PEFT's, None where there is
-    none; `refused`: why we do not merge it; `by_peft`: why PEFT itself does not make or merge it; `wrong`:
-    what is not as it should be.
+    """The outcome of one case. `difference`: the largest between our merge and PEFT's; None if there is no
+    merge. `refused`: why we do not merge it. `by_peft`: why PEFT itself does not create or merge it. `wrong`:
+    errors.
     """
 
     case: Case
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def measure(made: Made, scratch: Path) -> Outcome:
-    """Raises `NotByPeft` where there is nothing to compare a merge with."""
+    """Raises `NotByPeft` if PEFT has no merge to compare with."""
     case, adapter, base = made.case, open_dir(made.adapter), open_checkpoint(made.base)
     is_promised = _is_promised(adapter)
     theirs = _unwrapped(_tensors(made.merged_by_peft(scratch / f"{case}-peft"))) if is_promised else {}
@@ -74,7 +74,7 @@ def measure(made: Made, scratch: Path) -> Outcome:
         if is_promised and "or refused if" not in METHODS[case.method].tolerance:
             wrong.append(f"not merged: {refused}")
     except Exception as error:  # noqa: BLE001
-        # A bug of ours; the other cases are still worth knowing.
+        # A bug in Adaptry; continue with the other cases.
         wrong.append(f"{type(error).__name__}: {error}")
     else:
         ours = _tensors(target)
@@ -92,7 +92,7 @@ def _is_promised(adapter: Adapter) -> bool:
 
 
 def _misread(spec: Spec) -> list[str]:
-    """What of a file was not understood."""
+    """The parts of a file that were not recognised."""
     wrong = []
     if "not_described" in spec.traits:
         wrong.append("not described")
@@ -104,7 +104,7 @@ def _misread(spec: Spec) -> list[str]:
 
 
 def _unlike(case: Case, ours: Tensors, theirs: Tensors, difference: float) -> list[str]:
-    """How our merge is not what was promised of it beside PEFT's."""
+    """How our merge differs from PEFT's beyond the documented tolerance."""
     wrong = []
     if ours.keys() != theirs.keys():
         wrong.append(f"other tensors: {sorted(ours.keys() ^ theirs.keys())[:3]}")

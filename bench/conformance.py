@@ -1,5 +1,5 @@
-"""Every method against its own library: described, checked, merged, and the merge compared with PEFT's, bit
-for bit.
+"""Compares every method with its own library: describes, checks and merges it, and compares the merge with
+PEFT's.
 
     python bench/conformance.py [--cache .bench/corpus] [--methods loha,ia3] [--write docs/methods.md]
 
@@ -58,7 +58,7 @@ def _run(chosen: Sequence[Case], cache: Path) -> Iterator[Outcome]:
             outcome = measure(make(case, cache), cache / "merged")
         except NotByPeft as error:
             outcome = Outcome(case, by_peft=str(error))
-        except ImportError as error:  # some methods want a package more to be trained
+        except ImportError as error:  # some methods need an additional package for training
             print(f"left out  {case}: {error}")
             continue
         print(outcome, flush=True)
@@ -66,7 +66,7 @@ def _run(chosen: Sequence[Case], cache: Path) -> Iterator[Outcome]:
 
 
 def tallies(outcomes: Sequence[Outcome]) -> dict[str, Tally]:
-    """By method, what the page says of its cases."""
+    """The page's figures for each method."""
     return {
         name: _tally([outcome for outcome in outcomes if outcome.case.method == name])
         for name in dict.fromkeys(outcome.case.method for outcome in outcomes)
@@ -91,7 +91,7 @@ def _tally(outcomes: Sequence[Outcome]) -> Tally:
 
 
 def _word(outcomes: Sequence[Outcome]) -> str:
-    """What came of one method on one family, as the page writes it."""
+    """The outcome of one method on one family, as shown on the page."""
     made = [outcome for outcome in outcomes if not outcome.by_peft]
     if not made:
         return "–"

@@ -4,7 +4,7 @@
 
 An rsLoRA of hidden size 2048 with another alpha for half of its layers, so that every scale has to be folded
 in: made plain for SGLang, and a GGUF for llama.cpp. Reading is the same file out of the page cache,
-checksummed, as whoever copies it would.
+checksummed, like by any program that copies it.
 """
 
 from __future__ import annotations

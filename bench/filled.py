@@ -1,4 +1,4 @@
-"""Catalogs of so many versions, for benches: filled in SQL, so that a million take a minute, not a day.
+"""Creates catalogs with many versions for benchmarks, in SQL, so that a million take a minute and not a day.
 
     python bench/filled.py [--database sqlite|postgresql] [--size 100000]
 
@@ -50,13 +50,14 @@ _OF_NAMESPACE, _OF_NAME = 1_000, 10_000
 
 
 def adapter_of(number: int, count: int) -> str:
-    """The name of one of the adapters, whatever the number."""
+    """The name of the adapter with this number; any number is valid."""
     key = 1 + number % max(1, count // VERSIONS_PER_ADAPTER)
     return f"team-{key % NAMESPACES}/adapter-{key}"
 
 
 def fill(url: str, count: int, namespaces: int = NAMESPACES) -> None:
-    """Puts so many versions into the catalog at `url`, which is made if it is missing and must be empty."""
+    """Adds this many versions to the catalog at `url`, which is created if it is missing and must be
+    empty."""
     Catalog(url).close()
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
     with engine.connect() as connection, _unwatched(connection):
@@ -91,9 +92,7 @@ def filled(database: str, sizes: Sequence[int], namespaces: int = NAMESPACES) ->
 
 @contextmanager
 def _unwatched(connection: Connection) -> Iterator[None]:
-    """Without indexes, references and waits for the disk while the block runs; the indexes are made at its
-    end.
-    """
+    """Disables indexes, foreign keys and flushes during the block; the indexes are created at its end."""
     is_sqlite = connection.dialect.name == "sqlite"
     slow = ["synchronous=OFF", "foreign_keys=OFF", "cache_size=-400000"]
     said = [f"PRAGMA {each}" for each in slow] if is_sqlite else ["SET session_replication_role = replica"]
@@ -171,7 +170,7 @@ def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str
         f"INSERT INTO postings (term_id, version_id) SELECT {_OF_NAME} + adapter_id, id FROM versions ORDER"
         " BY 1, 2"
     )
-    if not is_sqlite:  # which numbers by itself what comes next
+    if not is_sqlite:  # which numbers the following rows itself
         for table in ("adapters", "versions", "terms"):
             yield f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
 

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _base(folder: Path, size: int, shards: int) -> Path:
-    """A base of random bfloat16 weights, as large as asked, in a few tensors of 16 MiB a shard."""
+    """A base of random bfloat16 weights with the requested size, in a few tensors of 16 MiB per shard."""
     tiny_base(folder)
     (folder / "model.safetensors").unlink()
     each = max(1, size // shards // 16)

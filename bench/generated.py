@@ -51,7 +51,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Generated:
-    """Where a base and its adapter are."""
+    """The folders of a base and its adapter."""
 
     base: Path
     adapter: Path
@@ -69,7 +69,7 @@ def asked_of(doc: str) -> argparse.Namespace:
 
 
 def generated(folder: Path, layers: int) -> Generated:
-    """A base of so many layers and its adapter, made unless they are there."""
+    """A base with this many layers and its adapter, created unless they exist."""
     made = Generated(folder / f"base-{layers}", folder / f"adapter-{layers}")
     if not (made.adapter / "adapter_config.json").exists():  # written last
         _write_base(made.base, layers)
@@ -131,7 +131,7 @@ def _write_weights(path: Path, shapes: Shapes, dtype: str) -> None:
 
 
 def _values() -> NDArray[np.float32]:
-    """Normal values of the size that weights have; tensors take turns in where they begin to read."""
+    """Normal values of the magnitude of weights; each tensor begins at another position."""
     return np.random.default_rng(0).standard_normal(1 << 24, np.float32) * np.float32(0.02)
 
 

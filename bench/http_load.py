@@ -1,4 +1,4 @@
-"""Loads a server with GET requests over kept connections, from one thread that does nothing else.
+"""Loads a server with GET requests over persistent connections, from a dedicated thread.
 
     python bench/http_load.py URL PATH... [--clients 8] [--seconds 5] [--header "Name: value"]
 
@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Load:
-    """What was measured; times in milliseconds."""
+    """The measurements; times in milliseconds."""
 
     rate: float
     median: float
@@ -36,7 +36,7 @@ class Load:
 
 
 def load(url: str, paths: Sequence[str], headers: Mapping[str, str], clients: int, seconds: float) -> Load:
-    """Loads a server from a process of its own."""
+    """Loads a server from a separate process."""
     words = [sys.executable, __file__, url, *paths, "--clients", str(clients), "--seconds", str(seconds)]
     for name, value in headers.items():
         words += ["--header", f"{name}: {value}"]

@@ -1,4 +1,4 @@
-"""How close do the Hub's own clients come, through our server, to the same bytes from nginx?
+"""Compares the Hub's own clients over Adaptry's server with the same bytes from nginx.
 
     python bench/hub.py [--size-mb 200] [--adapters 200] [--rounds 3] [--folder DIR]
 
@@ -134,7 +134,7 @@ def compare(
     ours: Place,
     theirs: Place,
 ) -> None:
-    """A line of both, and how near ours comes."""
+    """A line with both times and their ratio."""
     from_nginx, from_ours = measured(theirs), measured(ours)
     show(f"{title}, from nginx", rate(from_nginx))
     show(f"{title}, from adaptry", rate(from_ours), f"{from_nginx / from_ours:.2f} of nginx's")
@@ -146,7 +146,7 @@ def show(what: str, value: float, ratio: str = "") -> None:
 
 @contextmanager
 def adaptry(data: Path) -> Iterator[Place]:
-    """A server process of its own, and a token that writes to `acme`."""
+    """A separate server process, and a token that may write to `acme`."""
     command = [*ADAPTRY, "serve", "--data", str(data), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
@@ -170,7 +170,7 @@ def push(place: Place, folder: Path, name: str) -> None:
 
 @contextmanager
 def nginx(folder: Path, ours: Place, names: list[str]) -> Iterator[Place]:
-    """An nginx with what `ours` answers about these adapters, as files."""
+    """An nginx with the responses of `ours` for these adapters, as files."""
     port = _free_port()
     (folder / "body").mkdir(parents=True)
     (folder / "put").mkdir()

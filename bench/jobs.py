@@ -1,4 +1,4 @@
-"""What does a merge cost as a job, run by one runner and by two, beside `adaptry merge`?
+"""Measures the cost of a merge as a job, with one runner and with two, compared with `adaptry merge`.
 
     python bench/jobs.py [--folder .bench] [--layers 12] [--rounds 3]
 
@@ -110,8 +110,8 @@ def by_command(scratch: Path) -> Files:
 
 
 def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Files:
-    """The files are in the store already after the first time, as the same bytes are one blob; they are
-    computed all the same.
+    """After the first round the files are already stored, since equal bytes are one blob; they are computed
+    nevertheless.
     """
     task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
     job = registry.jobs.submit(JobOrder(kind="merge", task=task))

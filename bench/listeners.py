@@ -1,4 +1,5 @@
-"""What do a thousand idle listeners cost a server, and how soon do all of them hear of an event?
+"""Measures the cost of a thousand idle listeners for a server, and the delay until all of them receive an
+event.
 
     python bench/listeners.py [--listeners 1000] [--seconds 20] [--events 20]
 
@@ -95,7 +96,7 @@ async def listen(server: Served, query: str = "") -> tuple[asyncio.StreamReader,
 
 
 async def drain(reader: asyncio.StreamReader, seconds: float) -> None:
-    """Reads what comes and looks at none of it."""
+    """Reads and discards everything."""
     try:
         async with asyncio.timeout(seconds):
             while await reader.read(4096):

@@ -1,4 +1,4 @@
-"""What does it cost to load an adapter, against safetensors and PEFT on the same file?
+"""Measures the cost of loading an adapter, compared with safetensors and PEFT on the same file.
 
     python bench/load.py [--hidden 1024] [--layers 16] [--rank 16] [--rounds 15]
 
@@ -108,7 +108,7 @@ def models(registry: Any, folder: Path, place: Path, model: Any, rounds: int) ->
 def compare(
     works: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
 ) -> None:
-    """Times works in turn; ratios are to the first."""
+    """Times the functions alternately; ratios are relative to the first."""
     walls: dict[str, list[float]] = {name: [] for name in works}
     busy: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""What a merge into base weights costs, beside copying the files and beside PEFT, in one run.
+"""Measures the cost of a merge into base weights, compared with copying the files and with PEFT, in one run.
 
     python bench/merge.py [--folder .bench] [--rounds 3] [--small] [--peft-rounds 1]
 
@@ -63,7 +63,8 @@ QUIET = {
 
 @dataclass
 class Contestant:
-    """A way to write a folder, and what its runs took. `start` names the start-up that is not counted."""
+    """A program that writes a folder, and the costs of its runs. `start` names the start-up that is not
+    counted."""
 
     command: list[str]
     start: str = ""
@@ -157,7 +158,7 @@ def measure(made: Generated, scratch: Path, rounds: int, peft_rounds: int) -> di
 
 
 def run_once(contestant: Contestant, target: Path) -> None:
-    """One run of the process, after what others wrote has reached the disk."""
+    """One run of the process, after earlier writes have been flushed."""
     os.sync()
     reading, writing = os.pipe()
     environment = {

@@ -1,4 +1,4 @@
-"""What merging adapters of other methods costs beside a LoRA, and beside PEFT, in one run.
+"""Measures the cost of merging adapters of other methods, compared with a LoRA and with PEFT, in one run.
 
     python bench/merge_methods.py [--layers 12] [--rounds 3] [--methods dora,loha] [--no-peft]
 
@@ -70,7 +70,7 @@ model.save_pretrained(folder)
 
 @dataclass
 class Runs:
-    """What the runs of one contestant took: seconds, the processor's seconds, page faults, and peak KiB."""
+    """The costs of one contestant's runs: seconds, processor seconds, page faults, and peak KiB."""
 
     command: list[str]
     wall: list[float] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Runs:
     differing: str = ""
 
     def run(self, target: Path) -> None:
-        """One run, after what others wrote has reached the disk."""
+        """One run, after earlier writes have been flushed."""
         os.sync()
         environment = {**os.environ, **QUIET, "ADAPTRY_HOME": str(target.parent / "home"), "REPORT_TO": "1"}
         with tempfile.TemporaryFile() as errors:

@@ -1,5 +1,4 @@
-"""What merging several adapters at once costs, of one method and of several, beside PEFT and beside copying
-the files.
+"""Measures the cost of merging several adapters at once, compared with PEFT and with copying the files.
 
     python bench/merge_several.py [--folder .bench] [--layers 12] [--rounds 3]
 

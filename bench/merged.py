@@ -1,4 +1,4 @@
-"""How fast does a server answer with a merged model that it never stored, beside merging it to disk?
+"""Measures how fast a server serves a merged model that is not stored, compared with merging it to disk.
 
     python bench/merged.py [--folder .bench] [--layers 12] [--rounds 3]
 
@@ -80,7 +80,7 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
 
 
 class Reader:
-    """What reads from the server, and keeps nothing."""
+    """Reads from the server, and discards the bytes."""
 
     def __init__(self, server: Served) -> None:
         self._url, self._bearer = server.url, {"Authorization": f"Bearer {server.token}"}

@@ -1,7 +1,6 @@
-"""`docs/methods.md`: what is done with each method, from the table `METHODS`, and how it came out, from a
-run; and the short table in README.md, which follows from that page.
+"""Generates `docs/methods.md` from the table `METHODS` and a run, and README.md's short table from that page.
 
-The columns that no run decides are `adaptry_cli.capabilities.words`; a test holds both to them.
+Columns that do not depend on a run come from `adaptry_cli.capabilities`; a test compares both tables with it.
 """
 
 from __future__ import annotations
@@ -21,23 +20,25 @@ FAMILIES = {
 }  # fmt: skip
 _HEAD = """# Methods
 
-Made by `python bench/conformance.py --write docs/methods.md`, which lets PEFT itself make an adapter of every
-method on every family of models, in float32 and bfloat16, with weights that are not trivial; and compares. A
-test holds it to the table in `adaptry.adapters.methods`.
+`python bench/conformance.py --write docs/methods.md` generates this page. PEFT itself creates an adapter of
+every method on every family of models, in float32 and bfloat16, with non-trivial weights, and the results are
+compared with PEFT's. A test compares the page with the table in `adaptry.adapters.methods`.
 
-*Described*: every tensor of the file has its place in the spec. *Checked*: it passes the checks against its
-base, and what is broken does not. *Merged*: how near the merge is to PEFT's `merge_and_unload`, or why there
-is none and what to do instead. *As LoRA*: whether what it does can be written as a plain LoRA: exactly, or by
-the nearest one of a rank, which is what `adaptry convert` makes. Some configs differ from their method (a
-DoRA, a PiSSA, a MiSS of `bat`): `adaptry inspect` says it of one adapter. *Cases*: how many PEFT supports,
-and of how many every bit was equal. *Difference*: the largest between an element of ours and PEFT's.
+*Described*: the spec has every tensor of the file. *Checked*: the adapter passes the checks against its base,
+and broken variants do not. *Merged*: how close the merge is to PEFT's `merge_and_unload`; if there is no
+merge, the reason and the alternative. *As LoRA*: whether its update can be written as a plain LoRA: exactly,
+or approximately with a limited rank, as `adaptry convert` does. Some configs differ from their method (a
+DoRA, a PiSSA, a MiSS of `bat`); `adaptry inspect` shows the answer for one adapter. *Cases*: the number of
+cases that PEFT supports, and the number in which every bit was equal. *Difference*: the largest difference
+between an element of our result and PEFT's.
 
-Here a weight is merged on one thread, and PEFT ran on as many as torch takes (two, on an AMD EPYC, with torch
-2.13). On another number of threads, or another processor, torch sums convolutions, Fourier transforms and
-decompositions in another order, so what depends on them comes out equal to within rounding: up to 3e-7 was
-seen. On one thread PEFT's convolutions and C3A were bit-equal on the same machine.
+In this run, Adaptry merged each weight on one thread, and PEFT used torch's default (two threads, on an AMD
+EPYC, with torch 2.13). With another number of threads, or on another processor, torch sums convolutions,
+Fourier transforms and decompositions in another order, so results that depend on them are equal within
+rounding: differences of up to 3e-7 were observed. On one thread, PEFT's convolutions and C3A were bit-equal
+on the same machine.
 
-A method that is not here is stored, listed and pulled as any other, and neither checked nor merged.
+A method that is not listed is stored, listed and pulled like any other, but neither checked nor merged.
 
 | Method | `peft_type` | Described | Checked | Merged | As LoRA | Cases | Difference |
 |---|---|---|---|---|---|---|---|
@@ -45,13 +46,13 @@ A method that is not here is stored, listed and pulled as any other, and neither
 _FAMILIES_HEAD = """
 ## On which models
 
-`=`: merged, every bit as PEFT's in that run. A number: the largest difference. `read`: described and
-checked, and not merged. `–`: PEFT itself does not make or merge such an adapter. Empty: the model has no
-modules of the kind.
+`=`: merged, with every bit equal to PEFT's in that run. A number: the largest difference. `read`: described
+and checked, but not merged. `–`: PEFT itself does not create or merge such an adapter. Empty: the model has
+no modules of the kind.
 
-*Llama* has grouped queries and biases, *GPT-2* Conv1D layers, *experts* is a Qwen2-MoE with its experts as
-one parameter, *Llava* a vision tower and a language model, as transformers 5 writes it and under the names
-that it has in memory; *attention* is torch's MultiheadAttention.
+*Llama* has grouped queries and biases, *GPT-2* has Conv1D layers, *experts* is a Qwen2-MoE with its experts
+in one parameter, and *Llava* has a vision tower and a language model, under the names that transformers 5
+writes and under those in memory. *attention* is torch's MultiheadAttention.
 
 """
 _START, _END = "<!-- methods: from docs/methods.md -->", "<!-- /methods -->"
@@ -59,7 +60,7 @@ _START, _END = "<!-- methods: from docs/methods.md -->", "<!-- /methods -->"
 
 @dataclass(frozen=True)
 class Tally:
-    """What a run found of one method. `families`: the word for each family that it was tried on."""
+    """The results of a run for one method. `families`: the entry for each tested family."""
 
     cases: int
     described: int
@@ -71,8 +72,8 @@ class Tally:
 
 
 def page(tallies: Mapping[str, Tally], was: str = "") -> str:
-    """The whole page. A method that was not run keeps its rows of the page as it `was`, with today's words;
-    one that was never run has its words only."""
+    """The whole page. A method that was not run keeps the figures of the previous page `was`, with current
+    descriptions; one that was never run has only descriptions."""
     by_kind = {row[1]: row for row in rows(was)}
     by_title = {row[0]: row for row in _rows_of_families(was)}
     methods = sorted(METHODS.values(), key=lambda method: (not method.is_mergeable, method.title.lower()))

@@ -1,5 +1,5 @@
-"""The engines of `alias_moves.py`: real ones on this CPU, each with a tiny base and adapters whose effect is
-large, and what follows the alias.
+"""The engines of `alias_moves.py`: real ones on this CPU, each with a tiny base and adapters with a large
+effect, and the program that follows the alias.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Client:
     )
 
     def ask(self, tokens: int) -> tuple[int, str]:
-        """The status, and what was answered."""
+        """The status and the response."""
         try:
             answer = self._complete(tokens)
         except urllib3.exceptions.HTTPError as error:
@@ -199,7 +199,7 @@ ENGINES = {
 def following(
     folder: Path, server: Server, kind: str, url: str, *more: str, has_proxy: bool = False
 ) -> Iterator[str]:
-    """The address that clients ask, with `adaptry follow` running."""
+    """The address for clients, with `adaptry follow` running."""
     port = free_port()
     command = [sys.executable, "-m", "adaptry_cli", "follow", "--engine", kind, "--url", url]
     command += ["--watch", PROD, "--name", "gpu-1", "--cache", str(folder / "cache"), "--base", "org/tiny"]

@@ -1,5 +1,4 @@
-"""How many requests does a server answer in a second of its processor's time, alone and as one of two behind
-the balancer?
+"""Measures a server's requests per second of processor time, alone and as one of two behind the balancer.
 
     python bench/replicas.py [--requests 400] [--clients 4]
 
@@ -42,7 +41,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Topology:
-    """Where it answers, what runs, and the administrator's token."""
+    """The addresses, the processes, and the administrator's token."""
 
     folder: Path
     balancer: str
@@ -121,7 +120,7 @@ def measure(topology: Topology, requests: int, clients: int) -> None:
 def kinds(
     folder: Path, requests: int, pushed: dict[str, Path]
 ) -> list[tuple[str, int, Callable[[HttpRegistry, str, int], object]]]:
-    """What is asked, how often, and how."""
+    """The kinds of requests: name, number, and function."""
     name = AdapterName.parse("acme/tone-1")
     seeds = itertools.count(1)
 
@@ -143,7 +142,7 @@ def kinds(
 
 
 def idling(topology: Topology, seconds: float = 10) -> float:
-    """The servers' processor time in a second in which nobody asks them anything but for their health."""
+    """The servers' processor time per second while they only get health checks."""
     before = topology.seconds(*SERVERS)
     time.sleep(seconds)
     return (topology.seconds(*SERVERS) - before) / seconds

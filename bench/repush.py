@@ -72,7 +72,7 @@ def measure(folder: Path, place: Place, size: int, rounds: int) -> None:
 
 
 def copies(large: Path, folder: Path, rounds: int) -> None:
-    """As many copies, each with a MiB of its own in the middle."""
+    """This many copies, each with a different MiB in the middle."""
     shutil.rmtree(folder, ignore_errors=True)
     for number in range(rounds):
         copy = shutil.copytree(large, folder / str(number))
@@ -88,7 +88,7 @@ def copies(large: Path, folder: Path, rounds: int) -> None:
 
 
 def timed(place: Place, rounds: int, upload: Callable[[int], None]) -> tuple[float, str]:
-    """The best of the rounds in seconds, and how much was sent in each of them."""
+    """The best of the rounds in seconds, and the bytes sent in each."""
     before = received(place)
     seconds = best(rounds, upload)
     return seconds, f"{(received(place) - before) / rounds / 1e6:.1f} MB sent"

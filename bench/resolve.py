@@ -1,4 +1,4 @@
-"""How many aliases does a server resolve in a second, and how long does one take?
+"""Measures how many aliases a server resolves per second, and how long one takes.
 
     python bench/resolve.py [--size 1000000] [--seconds 3] [--clients 1 8 32] [--rounds 5] [--workers 1]
 
@@ -33,7 +33,7 @@ ADAPTERS = 1000
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked, and the process that answers."""
+    """The requests, and the server's process."""
 
     url: str
     process: int

@@ -1,4 +1,4 @@
-"""How much slower is a search among a million versions than among a thousand?
+"""Compares a search among a million versions with one among a thousand.
 
     python bench/search.py [--database sqlite|postgresql] [--sizes 1000 1000000] [--only TEXT] [--cpu]
 

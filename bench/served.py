@@ -1,4 +1,4 @@
-"""A server of a bench: `adaptry serve` in a process of its own, reached as its administrator."""
+"""A server for benchmarks: `adaptry serve` in a separate process, with its administrator's token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adaptry.registry.http import HttpRegistry
 
 @dataclass(frozen=True)
 class Served:
-    """Where it answers, the administrator's token, and its process."""
+    """Its address, its administrator's token, and its process."""
 
     url: str
     token: str
@@ -28,8 +28,8 @@ class Served:
 
 @contextmanager
 def served(data: Path, *options: str) -> Iterator[Served]:
-    """Serves `data`, told the options of `adaptry serve`, until the block ends. What it remembers of bases is
-    beside `data`.
+    """Serves `data` with these options of `adaptry serve` during the block. Its list of base folders is next
+    to `data`.
     """
     command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0", *options]
     environment = {**os.environ, "ADAPTRY_HOME": str(data.with_name("home"))}

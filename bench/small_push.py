@@ -1,4 +1,4 @@
-"""How long does a push of a small adapter take over HTTP, and what does it cost the server?
+"""Measures the duration of a small adapter's push over HTTP, and its cost for the server.
 
     python bench/small_push.py [--pushes 60] [--clients 8] [--rounds 3] [--folder DIR]
 
@@ -88,7 +88,7 @@ def together(server: Served, made: list[Adapter], clients: int) -> None:
 
 
 class Limit:
-    """What a durable push cannot do without: bytes, a name and a row on the disk."""
+    """The minimum of a durable push: bytes, a name and a row on disk."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""How close do push and pull come to what the machine can do?
+"""Compares push and pull with the limits of the machine.
 
     python bench/transfer.py [--size-mb 200] [--rounds 3] [--folder DIR]
 
@@ -88,7 +88,7 @@ def best(rounds: int, action: Callable[[int], object]) -> float:
     """The shortest of the times that `action(round)` takes, in seconds."""
     times = []
     for number in range(rounds):
-        os.sync()  # no round pays for what an earlier one left unwritten
+        os.sync()  # no round pays for unflushed writes of an earlier one
         began = time.perf_counter()
         action(number)
         times.append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""What does `verify --read-data` cost beside hashing the same bytes?
+"""Measures the cost of `verify --read-data`, compared with hashing the same bytes.
 
     python bench/verify.py [--size-mb 400] [--files 4] [--rounds 3] [--folder DIR]
 
@@ -43,7 +43,7 @@ def measure(folder: Path, size: int, files: int, rounds: int) -> None:
     stored = [path for path in (folder / "registry" / "blobs" / "sha256").rglob("*") if path.is_file()]
     total = sum(path.stat().st_size for path in stored)
     hashing, verifying = [], []
-    for _ in range(rounds):  # in turn, so that what else the machine does hits both
+    for _ in range(rounds):  # alternately, so that other load affects both
         hashing.append(seconds(lambda: hash_all(stored)))
         verifying.append(seconds(lambda: check(registry)))
     print(f"{total / 1e6:,.0f} MB in {len(stored)} files, best of {rounds}")
@@ -53,7 +53,7 @@ def measure(folder: Path, size: int, files: int, rounds: int) -> None:
 
 
 def adapter_of(folder: Path, size: int, number: int) -> Path:
-    """A LoRA of about `size` bytes, whose values are plain and differ with `number`."""
+    """A LoRA of about `size` bytes, with simple values that depend on `number`."""
     made = tiny_lora(folder)
     module = "base_model.model.model.layers.0.self_attn.q_proj"
     width = size // (2 * 4 * 4)

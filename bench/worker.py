@@ -1,4 +1,4 @@
-"""How long does a worker take until it has an adapter, and vLLM until it answers with one?
+"""Measures the time until a worker has an adapter, and until vLLM answers with it.
 
     python bench/worker.py [--megabytes 64] [--times 5]
 
@@ -47,7 +47,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
-_QUIET = 0.5  # seconds between two moves of an alias: who moves them moves them seldom
+_QUIET = 0.5  # seconds between two moves of an alias, since aliases move rarely
 
 
 def main() -> None:
@@ -89,8 +89,8 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
     show("copied and flushed", copied, copied)
     show("fetched, verified, flushed", cold, copied)
     show("one question to the registry", asked, asked)
-    show("a hit (asks every time)", hit, asked)
-    show("a hit by digest (asks nobody)", here, asked)
+    show("a hit (with a request to the registry)", hit, asked)
+    show("a hit by digest (without a request)", here, asked)
 
 
 def measure_follow(folder: Path, server: Server, times: int) -> None:
@@ -161,7 +161,7 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
 
         answer(running.NAME)
         plain = median(4 * times, lambda: answer(running.NAME))
-        answer(f"acme/tone@{times + 1}")  # the first one ever: the base is looked at, kernels are made
+        answer(f"acme/tone@{times + 1}")  # the first one: reads the base, compiles kernels
         cold, warm, direct, moved = [], [], [], []
         for number in range(1, times + 1):
             name = f"acme/tone@{number}"
@@ -190,14 +190,14 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
     show("the base", plain, plain)
     show("an adapter that is loaded", loaded, plain)
     by_path = statistics.median(direct)
-    show("loaded by path, then asked", by_path, by_path)
-    show("asked, its files in the cache", statistics.median(warm), by_path)
-    show("asked, nothing of it here", statistics.median(cold), by_path)
+    show("loaded by path, then requested", by_path, by_path)
+    show("requested, with its files in the cache", statistics.median(warm), by_path)
+    show("requested, with nothing in the cache", statistics.median(cold), by_path)
     show("alias moved to first answer", statistics.median(moved), by_path)
 
 
 def large(folder: Path, megabytes: int) -> Path:
-    """An adapter of so many megabytes, of rank 4."""
+    """An adapter of this many megabytes, with rank 4."""
     made = tiny_lora(folder)
     wide = megabytes << 15
     module = "base_model.model.model.layers.0.self_attn.q_proj"

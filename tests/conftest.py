@@ -48,7 +48,7 @@ SLOW = (
     "tests/api/test_schema.py",
     "tests/api/test_sign_in_canaille.py",
     "tests/api/test_serve.py",
-    "tests/api/test_uploads.py::test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it",
+    "tests/api/test_uploads.py::test_an_upload_continues_after_the_server_was_killed",
     "tests/cli/test_program.py",
     "tests/cli/test_runtime_compare.py",
     "tests/cli/test_serving.py",

@@ -12,6 +12,7 @@ PLACES = (
     *(f"registry/adaptry/integrations/{part}" for part in ("engine_test", "inprocess", "rl", "training")),
     "api/adaptry_api",
     "cli/adaptry_cli",
+    "bench",
     "examples",
 )
 EXCEPT = {ROOT / "cli/adaptry_cli/times.py"}

@@ -52,7 +52,7 @@ def test_the_wheel_holds_nothing_beside_the_three_packages(names: frozenset[str]
     assert tops == {"adaptry", "adaptry_cli", "adaptry_api"}
 
 
-def test_a_file_lies_in_the_wheel_where_it_lies_on_disk(names: frozenset[str]) -> None:
+def test_files_have_the_same_paths_in_the_wheel_and_on_disk(names: frozenset[str]) -> None:
     on_disk = {
         path.relative_to(ROOT / root).as_posix()
         for root in ("registry", "cli", "api")

@@ -1,4 +1,4 @@
-"""What the server has done since it started, in the text form Prometheus reads.
+"""The server's metrics since its start, in Prometheus' text format.
 
 Labels are methods, route templates and statuses: never a name of a tenant or of anything it owns.
 """

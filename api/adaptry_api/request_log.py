@@ -48,11 +48,11 @@ _SECRETS = (
     # A password in an address.
     ("://", re.compile(r"([a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+@"), rf"\1{_HIDDEN}@"),
 )
-"""What every text of the kind has in it, the kind, and what is written instead."""
+"""A substring that every text of the kind contains, the kind's pattern, and its replacement."""
 
 
 class RequestRecord(NamedTuple):
-    """A request that is over. `route` is its template, and never what stood in its place."""
+    """A finished request. `route` is its template, and never the actual path."""
 
     request: str
     principal: str | None
@@ -95,10 +95,10 @@ def redact(text: str) -> str:
 
 
 class _BackgroundHandler(logging.Handler):
-    """Hands records to a thread of its own, and leaves out what comes while too many wait.
+    """Passes records to a separate thread, and drops records while too many wait.
 
-    The thread writes the lines of `_TOGETHER_SECONDS` at once: waking it for each line, and taking turns with
-    it at the interpreter, would cost a request more than its answer.
+    The thread writes the lines of `_TOGETHER_SECONDS` together: waking it for each line, and switching the
+    interpreter lock, would cost a request more time than its response.
     """
 
     def __init__(self, target: logging.StreamHandler[IO[str]]) -> None:

@@ -217,9 +217,13 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
         cut=("module",),
         drop=("inputs", "ranks of inputs"),
     )
+    inputs = ", ".join(
+        one.source if one.weight == 1 else f"{one.source}={one.weight:g}" for one in plan.recipe.inputs
+    )
     print_err(
-        f"{format_count(len(rows), 'module')}, at most {format_size(plan.size)};"
-        f" {_duration(lasts)} on this machine, {format_size(plan.memory)} of memory for tensors"
+        f"{plan.recipe.method} of {inputs}: {format_count(len(rows), 'module')}, at most"
+        f" {format_size(plan.size)}; {_duration(lasts)} on this machine, {format_size(plan.memory)} of memory"
+        " for tensors"
     )
     for note in plan.notes:
         print_err(f"note: {note}")

@@ -1,4 +1,4 @@
-"""What commands that make an adapter share: opening its parents, and writing the result to a folder or a
+"""Shared by commands that make an adapter: opens its parents, and writes the result to a folder or a
 registry.
 
 `-o` is a folder if it is written as one (`./both`), else a name in the registry (`acme/both`).

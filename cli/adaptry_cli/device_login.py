@@ -59,7 +59,7 @@ def wait_for_token(server: str, begun: DeviceSignIn, ca_bundle: str | None, prox
             interval += 5
         elif answer.get("error") != "authorization_pending" and status < 500:
             raise Unauthenticated(f"not signed in: {error_of(status, answer)}")
-    raise Unauthenticated("not signed in: nobody approved the code in time; run the command again")
+    raise Unauthenticated("not signed in: the code was not approved in time; run the command again")
 
 
 def _seconds(answer: Mapping[str, Any], name: str, default: float) -> float:

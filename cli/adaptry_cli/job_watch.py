@@ -58,6 +58,8 @@ def watch(
         print_err("no job is queued or running")
         return ()
     names = [job.id for job in jobs]
+    if all(job.state == "queued" for job in jobs):
+        print_err(f"waiting for a runner; `adaptry jobs show {names[0]}` shows what is missing")
     show = _lines_of_changes(as_json) if as_json or not sys.stdout.isatty() else _table_in_place()
     while True:
         show(jobs)

@@ -1,7 +1,7 @@
-"""What commands print: results on stdout, as text or JSON; messages on stderr, progress bars on a terminal.
+"""Output of commands: results on stdout, as text or JSON; messages on stderr, progress bars on a terminal.
 
-Text that others wrote is shown with its control characters spelled out, so that no description can move a
-cursor. A message of several lines keeps them, with the later ones indented: none can pass for a message.
+Control characters in users' texts are escaped, so that no description can move a cursor. In a message of
+several lines, later lines are indented, so that none looks like another message.
 """
 
 from __future__ import annotations

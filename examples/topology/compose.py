@@ -96,7 +96,7 @@ def read(
 
 def _fixed(services: Mapping[str, Any]) -> list[str]:
     """The addresses of services in the file's networks. On this machine all of them call from 127.0.0.1,
-    whatever their own address.
+    regardless of their own address.
     """
     networks = [one["networks"] for one in services.values() if isinstance(one.get("networks"), dict)]
     return [said["ipv4_address"] for each in networks for said in each.values() if "ipv4_address" in said]
@@ -200,7 +200,7 @@ def _with_addresses(text: str, own: str, addresses: Mapping[str, str]) -> str:
 def _with_places(text: str, places: Mapping[str, Path]) -> str:
     if not places:
         return text
-    # All at once: a folder of this machine may contain the path of another place.
+    # Replaced in one pass, since a path on this machine may contain another path.
     targets = "|".join(re.escape(target) for target in sorted(places, key=len, reverse=True))
     return re.sub(rf"(?<![\w/.-])({targets})(?![\w.-])", lambda found: str(places[found[1]]), text)
 

@@ -80,9 +80,7 @@ def _ports(service: Service) -> range:
 
 
 def _seaweed(service: Service) -> list[str]:
-    """SeaweedFS names sockets in /tmp by its ports, whatever its address: with different ports they do not
-    collide.
-    """
+    """SeaweedFS names sockets in /tmp by its ports, not by its address; different ports avoid clashes."""
     master, volume, filer, s3 = _ports(service)
     said = [
         word.replace(":9333", f":9333.{master}").replace(":8888", f":8888.{filer}")

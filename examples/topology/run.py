@@ -89,7 +89,7 @@ class Topology:
         programs.tidy(self.services)
 
     def _keep(self, service: Service) -> None:
-        """The life of one service: waits for its dependencies, starts and restarts it, until its end."""
+        """Runs one service: waits for its dependencies, starts it and restarts it until the end."""
         with self._changed:
             self._changed.wait_for(lambda: self.stopping.is_set() or self._may_start(service))
         pause = _SHORTEST
@@ -99,7 +99,7 @@ class Topology:
             self._tell(service, pid=None, exit=code, health="ended")
             if code and not self.stopping.is_set():
                 log = self.folder / "logs" / f"{service.name}.log"
-                print(f"{service.name} ended with {code}; {log} may say why", file=sys.stderr, flush=True)
+                print(f"{service.name} ended with {code}; see {log}", file=sys.stderr, flush=True)
             if service.restart == "no" or (service.restart == "on-failure" and code == 0):
                 return
             pause = _SHORTEST if time.monotonic() - began > _LASTED else min(pause * 2, _LONGEST)

@@ -33,7 +33,7 @@ def test_a_change_by_another_process_is_in_the_next_answer(
     other.close()
 
 
-def test_an_answer_is_only_for_whoever_may_read_it(
+def test_a_response_is_only_for_permitted_readers(
     server: Server, registry: HttpRegistry, tone: Adapter
 ) -> None:
     push(registry, tone, TONE, options=PushOptions(alias="prod"))

@@ -120,7 +120,7 @@ def test_the_client_follows_and_goes_on_from_the_middle(
     assert list(registry.files.read(NAME, digest, WEIGHTS, len(weights))) == []
 
 
-def test_bytes_that_changed_in_the_bucket_are_noticed_by_who_pulls(
+def test_a_pull_detects_changed_bytes_in_the_bucket(
     presigning: Server, url: str, large: Adapter, weights: bytes, tmp_path: Path
 ) -> None:
     from adaptry.storage.blobs.factory import open_blobs

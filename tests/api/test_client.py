@@ -85,7 +85,7 @@ def scripted(
         server.server_close()
 
 
-def test_every_request_says_who_speaks_and_in_which_version() -> None:
+def test_every_request_has_the_client_and_the_api_version() -> None:
     with scripted() as server:
         HttpRegistry(server.url, "adr_pat_secret").adapters.get(NAME)
         _, path, headers = server.heard[0]

@@ -33,7 +33,7 @@ def bodies(operation: Json) -> Iterator[Json]:
             yield from response.get("content", {}).values()
 
 
-def test_every_operation_has_a_name_of_its_own_a_summary_and_a_description(description: Json) -> None:
+def test_every_operation_has_a_unique_name_a_summary_and_a_description(description: Json) -> None:
     found = list(operations(description))
     assert len({one["operationId"] for one in found}) == len(found)
     for one in found:

@@ -96,7 +96,7 @@ def test_an_address_takes_its_bytes_and_does_nothing_else(opened: UploadInfo) ->
     assert urllib3.request("PUT", elsewhere, body=DATA[: first.size]).status == 403
 
 
-def test_an_upload_goes_on_where_the_parts_in_the_bucket_end(server: Server, opened: UploadInfo) -> None:
+def test_an_upload_continues_after_the_parts_in_the_bucket(server: Server, opened: UploadInfo) -> None:
     registry = server.registry()
     sent(opened, 0)
     sent(opened, 2)

@@ -75,7 +75,7 @@ def create(server: Server, name: str) -> None:
     server.registry().adapters.create(AdapterName.parse(name), AdapterEdit())
 
 
-def test_a_stream_tells_events_with_their_numbers_and_goes_on_from_the_last(server: Server) -> None:
+def test_a_stream_sends_numbered_events_and_resumes_after_the_last(server: Server) -> None:
     create(server, "acme/a")
     with streaming(server, server.admin) as stream:
         assert stream.answer.getheader("Content-Type", "").startswith("text/event-stream")

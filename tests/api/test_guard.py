@@ -146,7 +146,7 @@ def calls_on(name: str, digest: str) -> list[tuple[str, str, object, dict[str, s
     ]
 
 
-def test_another_tenants_private_adapter_is_not_there_whatever_is_asked(private: Server) -> None:
+def test_another_tenants_private_adapter_is_absent_for_every_request(private: Server) -> None:
     digest = str(private.registry().versions.list(AdapterName.parse("acme/tone")).items[0].digest)
     stranger = private.token("eve", "writer", ("evil",))
     for method, path, body, headers in calls_on("acme/tone", digest):

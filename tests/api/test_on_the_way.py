@@ -146,7 +146,7 @@ def test_a_bit_flipped_on_the_way_down_is_noticed_by_the_client_and_nothing_is_w
     assert not (tmp_path / "pulled").exists()
 
 
-def test_a_download_that_is_cut_goes_on_where_it_stopped(
+def test_an_interrupted_download_continues_where_it_stopped(
     server: Server, large: Adapter, tmp_path: Path
 ) -> None:
     push(server.registry(), large, NAME)
@@ -157,7 +157,7 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(
     assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == b"".join(large.content.chunks(WEIGHTS))
 
 
-def test_an_upload_that_is_cut_goes_on_until_it_is_whole(server: Server, large: Adapter) -> None:
+def test_an_interrupted_upload_continues_until_it_is_complete(server: Server, large: Adapter) -> None:
     cuts = InFile(cut, times=2)
     with between(server, upwards=cuts) as registry:
         assert push(registry, large, NAME, retry=AT_ONCE).version.number == 1

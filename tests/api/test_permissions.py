@@ -52,7 +52,7 @@ def new_user(server: Server, name: str, **roles: str) -> HttpRegistry:
     return server.registry(root.tokens.create(TokenRequest(name="laptop", principal=name)).secret)
 
 
-def test_a_member_who_is_removed_is_out_at_once(server: Server) -> None:
+def test_a_removed_member_loses_access_immediately(server: Server) -> None:
     theirs = new_user(server, "mia", acme="maintainer")
     assert theirs.aliases.list(TONE)[0].alias == "prod"
 

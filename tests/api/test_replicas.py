@@ -107,7 +107,7 @@ def test_a_member_removed_at_one_soon_sees_nothing_at_the_other(servers: Pair, t
         assert time.monotonic() < until
 
 
-def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Path) -> None:
+def test_an_upload_begun_at_one_server_continues_at_the_other(servers: Pair, tmp_path: Path) -> None:
     one, other = clients(servers)
     lora = open_dir(tiny_lora(tmp_path / "lora"))
     data = b"".join(lora.content.chunks("adapter_model.safetensors"))

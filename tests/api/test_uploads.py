@@ -199,7 +199,7 @@ def process(data: Path, port: int = 0) -> tuple[subprocess.Popen[str], str]:
     return running, running.stdout.readline().strip()
 
 
-def test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it(tmp_path: Path) -> None:
+def test_an_upload_continues_after_the_server_was_killed(tmp_path: Path) -> None:
     data = tmp_path / "killed"
     first, url = process(data)
     second: subprocess.Popen[str] | None = None

@@ -59,7 +59,7 @@ def test_what_a_folder_is_is_found_with_the_most_alike_first(registry: Registry,
     ]
 
 
-def test_a_folder_is_opened_as_it_is(registry: Registry, tmp_path: Path) -> None:
+def test_a_folder_is_opened_unchanged(registry: Registry, tmp_path: Path) -> None:
     folder = tiny_base(tmp_path / "base")
     assert open_base(registry, str(folder)).folder == folder
 

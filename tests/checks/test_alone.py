@@ -180,7 +180,7 @@ def test_fields_that_peft_would_drop_are_named(tmp_path: Path) -> None:
     assert "'lora_alfa', 'use_rs_lora'" in finding.reason
 
 
-def test_a_pattern_that_looks_ahead_is_none_that_could_run_for_ever(tmp_path: Path) -> None:
+def test_a_pattern_with_a_lookahead_is_not_reported_as_endless(tmp_path: Path) -> None:
     pattern = {"target_modules": r"^(?!.*layers\.7).*([qv]_proj)$"}
     assert set(lora(tmp_path, config=pattern)) == {"base_unknown"}
 
@@ -194,12 +194,12 @@ def test_one_tensor_was_and_two_were_only_counted(tmp_path: Path) -> None:
     assert "its 2 tensors were only counted" in two["method_not_described"].reason
 
 
-def test_a_pattern_that_repeats_repeats_is_none_that_could_run_for_ever(tmp_path: Path) -> None:
+def test_a_pattern_with_nested_repeats_is_not_reported_as_endless(tmp_path: Path) -> None:
     config = {"target_modules": r"(?:(?:\w+)\.)*[qv]_proj", "rank_pattern": {"(a+)+b": 4}}
     assert set(lora(tmp_path, config=config)) == {"base_unknown"}
 
 
-def test_a_pattern_that_could_run_for_ever_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
+def test_a_pattern_that_may_never_end_is_a_finding_and_not_an_error(tmp_path: Path) -> None:
     assert (
         "hours" in lora(tmp_path, config={"target_modules": r"(?!(?:[\w.]+)+!)x"})["pattern_refused"].reason
     )

@@ -143,7 +143,7 @@ def test_a_trained_token_must_be_in_the_vocabulary(tmp_path: Path, token: int, c
     assert set(found(tmp_path, base(tmp_path), extra=rows, config=config)) == codes
 
 
-def test_a_head_of_its_own_is_noted(tmp_path: Path) -> None:
+def test_a_separate_head_is_noted(tmp_path: Path) -> None:
     head = {"base_model.model.score.weight": random_tensor((2, 16), 5)}
     findings = found(tmp_path, base(tmp_path), extra=head, config={"modules_to_save": ["score"]})
     assert findings["new_head"].severity == "notes"

@@ -100,7 +100,7 @@ MISTYPED = {
 
 
 @pytest.mark.usefixtures("out", "base")
-def test_a_mistyped_word_brings_the_one_that_was_meant(run) -> None:
+def test_a_mistyped_word_gets_a_suggestion(run) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
     run("push", "./out", "acme/tone", "--alias", "prod")
 
@@ -112,7 +112,7 @@ def test_a_mistyped_word_brings_the_one_that_was_meant(run) -> None:
 
 
 @pytest.mark.usefixtures("out")
-def test_a_mistyped_method_brings_the_one_that_was_meant(run) -> None:
+def test_a_mistyped_method_gets_a_suggestion(run) -> None:
     pytest.importorskip("torch")
 
     refused = run("combine", "./out", "./out", "--method", "tise", "-o", "./both", code=2)

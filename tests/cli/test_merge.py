@@ -54,7 +54,7 @@ def test_a_merge_whose_result_is_too_large_is_refused(run) -> None:
     assert not Path("merged").exists()
 
 
-def test_a_version_is_merged_by_any_name_it_goes_by(run, answer) -> None:
+def test_a_version_is_merged_under_any_of_its_names(run, answer) -> None:
     digest = run("push", "./out", "acme/tone", "--alias", "prod").stdout.split()[1]
     run("push", "./better", "acme/tone")
 

@@ -50,7 +50,7 @@ def test_a_dry_mirror_makes_no_registry(run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",), ("--follow",)])
-def test_a_registry_does_not_mirror_itself_by_whatever_address(
+def test_a_registry_does_not_mirror_itself_under_any_address(
     run, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     run("--registry", "./there", "push", "./out", "acme/tone")

@@ -133,7 +133,7 @@ def test_inspect_and_show_say_which_engines_serve_it_as_trained(run, answer, tmp
         assert answer(*words)["runtimes"]["sglang"] == {"outcome": "not_as_trained", "findings": ["scale"]}
 
 
-def test_a_layout_goes_with_no_option_that_changes_weights(run, out: Path) -> None:
+def test_layout_excludes_options_that_change_weights(run, out: Path) -> None:
     refused = run("convert", "./out", "--layout", "transformers5", "--rank", "2", "-o", "./other", code=2)
 
     assert "--layout changes no weights" in refused.stderr

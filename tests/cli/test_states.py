@@ -35,7 +35,7 @@ def test_a_version_is_deprecated_in_favour_of_another(run: Run, answer: Ask) -> 
     assert answer("show", "acme/tone@1")["version"]["standing"]["successor"] == "acme/tone@2"
 
 
-def test_a_yanked_version_still_comes_to_who_names_it(run: Run, answer: Ask) -> None:
+def test_a_yanked_version_is_still_served_by_number(run: Run, answer: Ask) -> None:
     run("lock", "acme/tone@prod")
     said = run("yank", "acme/tone@prod", "--reason", "wrong data")
     assert "prod still points at this version" in said.stderr

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("out")
 
 
 @pytest.mark.parametrize("words", [(), ("base",), ("alias",), ("token",), ("metrics",)], ids=str)
-def test_a_group_alone_shows_its_help_as_it_is(run, words: tuple[str, ...]) -> None:
+def test_a_group_without_a_command_shows_its_help(run, words: tuple[str, ...]) -> None:
     result = run(*words, code=2)
 
     assert result.stderr.startswith("Usage: adaptry")

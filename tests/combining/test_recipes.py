@@ -29,7 +29,7 @@ def planned(text: str, parents: list[ParentAdapter]) -> CombinePlan:
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
-        ("modules: [{match: q_proj, weights: {zz: 3}}]", Invalid, "'zz', which is none of the inputs"),
+        ("modules: [{match: q_proj, weights: {zz: 3}}]", Invalid, "'zz', which is not one of the inputs"),
         ("modules: [{match: q_proj, weights: {b: .nan}}]", Invalid, "finite"),
         ("modules: [{match: q_proj, rank: 2}, {match: q_proj, rank: 3}]", Invalid, "'q_proj' twice"),
         ('modules: [{match: "("}]', Invalid, "in the recipe's modules, '\\(' is not a pattern"),

@@ -36,7 +36,7 @@ from adaptry.core.stack_ref import StackRef
         ("acme/tone@0123456", ByDigest("0123456")),
     ],
 )
-def test_a_ref_says_which_revision_is_meant(text: str, selector: object) -> None:
+def test_a_ref_selects_a_revision(text: str, selector: object) -> None:
     assert Ref.parse(text) == Ref(AdapterName("acme", "tone"), selector)  # type: ignore[arg-type]
 
 

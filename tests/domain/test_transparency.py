@@ -128,7 +128,7 @@ def test_openssl_verifies_a_checkpoint_by_its_signed_note_alone(tmp_path: Path) 
     assert text.split("\n") == [NAME, "3", base64.b64encode(reference_root(data(3))).decode()]
 
 
-def test_a_key_and_a_checkpoint_are_read_as_they_are_written() -> None:
+def test_a_written_key_and_checkpoint_are_read_back() -> None:
     key = VerifierKey(NAME, ed25519.public_key(SEED))
     checkpoint = LogCheckpoint(NAME, 12, bytes(32))
     assert VerifierKey.parse(str(key)) == key

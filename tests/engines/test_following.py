@@ -126,7 +126,7 @@ def test_an_engine_that_comes_back_empty_is_filled_again(scene: Scene, kind: str
     assert scene.registry.workers.get("gpu-1").is_answering
 
 
-def test_a_worker_that_died_goes_on_where_it_was(scene: Scene, kind: str) -> None:
+def test_a_restarted_worker_continues_where_it_was(scene: Scene, kind: str) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -176,7 +176,7 @@ def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:
     assert engine.most == 2
 
 
-def test_a_rollout_that_fails_on_one_worker_stops_and_goes_back(scene: Scene) -> None:
+def test_a_rollout_that_fails_on_one_worker_is_stopped_and_reverted(scene: Scene) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engines = [scene.engine() for _ in range(3)]

@@ -75,7 +75,7 @@ def test_what_leaves_the_window_is_yanked_unless_someone_names_it(scene: Scene, 
     assert states == {1: "yanked", 2: "active", 3: "yanked", 4: "active", 5: "active"}
 
 
-def test_a_program_that_was_started_again_goes_on_with_the_window(scene: Scene, model: Any) -> None:
+def test_a_restarted_program_continues_with_its_window(scene: Scene, model: Any) -> None:
     scene.publish(7, name=POLICY)
     for step in range(3):
         learn(model)

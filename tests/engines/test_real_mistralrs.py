@@ -127,7 +127,7 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
         assert resident.dropped_at is not None
 
 
-def test_a_name_is_not_taken_from_who_moved_it_meanwhile(tmp_path: Path, url: str) -> None:
+def test_a_name_that_another_client_moved_is_not_replaced(tmp_path: Path, url: str) -> None:
     mine, theirs, next_one = (
         tiny_lora(tmp_path / str(seed), hidden=64, seed=seed, targets=("o_proj",)) for seed in (1, 2, 3)
     )

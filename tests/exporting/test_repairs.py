@@ -447,7 +447,7 @@ def test_factors_of_float64_are_written_as_float32_for_mistralrs(tmp_path: Path)
     [{"target_modules": ["q_proj"]}, {"exclude_modules": ["v_proj"]}, {"modules_to_save": ["lm_head"]}],
     ids=json.dumps,
 )
-def test_a_config_that_makes_peft_drop_modules_is_put_right_for_every_engine(
+def test_a_config_that_makes_peft_drop_modules_is_corrected_for_every_engine(
     tmp_path: Path, base: Path, engine: str, config: dict[str, Any]
 ) -> None:
     """Whether or not the engine reads that field."""

@@ -34,7 +34,7 @@ def delta(folder: Path, module: str = "model.layers.0.self_attn.q_proj") -> torc
     return config["lora_alpha"] / config["r"] * b @ a
 
 
-def test_a_push_takes_a_folder_a_name_and_what_goes_along(
+def test_a_push_takes_a_folder_a_name_and_options(
     registry: adaptry.Registry, name: str, lora: MakeLora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = lora()

@@ -85,7 +85,7 @@ def test_a_bottleneck_is_checked_against_its_base(tmp_path: Path) -> None:
     assert codes(adapter, tiny_base(tmp_path / "wide", hidden=32)) == {"shape_mismatch"}
 
 
-def test_mlx_factors_are_turned_and_their_scale_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_mlx_factors_are_transposed_and_their_scale_is_unchanged(tmp_path: Path) -> None:
     adapter = open_dir(mlx(tmp_path / "out"))
     module = adapter.spec.modules[0]
     assert (module.path, module.rank, module.scale) == ("model.layers.0.self_attn.q_proj", 4, 20.0)

@@ -145,7 +145,7 @@ def test_kohyas_flat_names_are_told_back_by_the_part_they_are_for(tmp_path: Path
     assert {module.path: module.scale for module in adapter.spec.modules} == {LINEAR: 0.5, CONV: 1.0}
 
 
-def test_a_gguf_beside_another_adapter_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_a_gguf_beside_another_adapter_is_not_used_instead(tmp_path: Path) -> None:
     source, base = kohya(tmp_path / "out"), unet(tmp_path / "unet")
     (source / "model.gguf").write_bytes(b"GGUF")
     assert run("check", source, "--base", base).exit_code == 0

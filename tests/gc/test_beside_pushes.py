@@ -105,7 +105,7 @@ def assert_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("way", "pushing", "sweeping"), EVERY)
-def test_a_sweep_that_goes_by_a_push_takes_nothing_from_it(
+def test_a_sweep_during_a_push_deletes_none_of_its_files(
     way: str, pushing: str, sweeping: str, folder: Path, tmp_path: Path
 ) -> None:
     pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out", way)
@@ -121,7 +121,7 @@ def test_a_sweep_that_goes_by_a_push_takes_nothing_from_it(
 
 
 @pytest.mark.parametrize(("way", "pushing", "sweeping"), EVERY)
-def test_a_push_that_goes_by_a_sweep_loses_nothing_to_it(
+def test_a_push_during_a_sweep_loses_no_file(
     way: str, pushing: str, sweeping: str, folder: Path, tmp_path: Path
 ) -> None:
     sweeps = Standing("sweeping.py", sweeping, folder)

@@ -138,7 +138,7 @@ def test_a_base_without_an_adapter_is_no_adapter(run: Run) -> None:
     assert "base add" in run("push", "hf:org/tiny", "my/tone", code=3).stderr
 
 
-def test_a_download_goes_on_where_it_was_cut(
+def test_a_broken_download_continues_at_its_offset(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run, proxy: Proxy, mine: Path
 ) -> None:
     name = filled(hub, site, f"acme/{named(request)}", "large")

@@ -152,7 +152,7 @@ _numbers = itertools.count(1)
 
 
 @pytest.mark.parametrize(("kind", "place", "happening", "database"), CASES)
-def test_a_job_ends_once_whatever_happens_to_it_wherever(
+def test_a_job_ends_once_under_any_fault(
     kind: str, place: str, happening: str, database: str, stages: GetStage
 ) -> None:
     happens = next(each for each in HAPPENINGS if each.__name__ == happening)

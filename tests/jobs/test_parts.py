@@ -103,7 +103,7 @@ def test_a_log_keeps_its_last_lines_in_order(registry: LocalRegistry, job: str) 
     assert told == [f"line {n}\\0" for n in range(5_000)]
 
 
-def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> None:
+def test_a_runner_counts_as_dead_when_its_counter_stops_regardless_of_clocks() -> None:
     watch = LivenessMonitor(10.0)
     assert watch.find_dead({"a": 1, "b": 1}, now=100.0) == frozenset()
     assert watch.find_dead({"a": 2, "b": 1}, now=109.0) == frozenset()
@@ -112,7 +112,7 @@ def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> N
     assert watch.find_dead({"a": 3}, now=200.0) == {"a"}
 
 
-def test_a_runner_that_is_heard_of_again_after_it_was_taken_for_dead_lives_though_its_count_is_as_before(
+def test_a_runner_declared_dead_is_alive_again_with_the_same_count(
 ) -> None:  # fmt: skip
     watch = LivenessMonitor(2.0)
     watch.find_dead({"one": 1}, 100.0)

@@ -23,7 +23,7 @@ from adaptry.testing.samples import random_tensor, tiny_lora
 EVERYWHERE = Identity.with_role("ops", "admin", ("*",))
 
 
-def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
+def test_one_runner_runs_every_kind_with_the_submitters_rights(
     busy: LocalRegistry, data: Path, tmp_path: Path
 ) -> None:
     push(busy, open_dir(tiny_lora(tmp_path / "voice", seed=5, hidden=32)), "acme/voice")
@@ -129,7 +129,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
         ("unheard-of", "pass --rank N", "pass --rank N"),
     ],
 )
-def test_a_sentence_to_who_submitted_a_job_names_fields(kind: str, sentence: str, expected: str) -> None:
+def test_messages_to_a_jobs_submitter_name_fields(kind: str, sentence: str, expected: str) -> None:
     assert argument_names(kind).in_sentence(sentence) == expected
 
 

@@ -146,7 +146,7 @@ def test_a_cast_on_the_way_rounds_the_sum_once(make_base: Make, make_adapter: Ma
     assert config.get("dtype", config.get("torch_dtype")) == "bfloat16"
 
 
-def test_an_adapter_of_a_tied_lm_head_gives_the_result_a_head_of_its_own(
+def test_an_adapter_of_a_tied_lm_head_gives_the_result_a_separate_head(
     make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base("llama", tied=True)

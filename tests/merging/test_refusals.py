@@ -267,7 +267,7 @@ def test_a_weight_in_fp8_is_not_cast(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", ["a file", "a model", "an adapter"])
-def test_a_place_that_is_taken_stays_as_it_is(there: str, tmp_path: Path) -> None:
+def test_an_existing_target_is_unchanged(there: str, tmp_path: Path) -> None:
     base, adapter, target = tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), tmp_path / "merged"
     match there:
         case "a file":

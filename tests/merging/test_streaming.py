@@ -151,7 +151,7 @@ def test_digests_are_remembered_by_the_next_process(
     assert all(file.sha256 for file in again.files)
 
 
-def test_a_stream_goes_on_when_the_process_is_killed(
+def test_a_stream_continues_after_the_process_is_killed(
     computing: ComputeClient, adapter: Path, tmp_path: Path
 ) -> None:
     base = large_base(tmp_path / "large")

@@ -197,7 +197,7 @@ def test_a_whole_head_that_was_trained_replaces_it_alone(name: str, tmp_path: Pa
     torch.testing.assert_close(answers(case.merged()), answers(case.live()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_head_that_the_base_stores_and_ties_all_the_same_comes_apart(tmp_path: Path) -> None:
+def test_a_head_that_is_stored_although_tied_is_untied(tmp_path: Path) -> None:
     case = Case(tmp_path, "bert")
     tensors = load_file(case.base / "model.safetensors")
     tensors[f"{case.head}.weight"] = tensors[f"{case.embedding}.weight"].clone()
@@ -254,7 +254,7 @@ def test_a_shared_embedding_by_its_own_name_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["lm_head", "wte", "rows"])
-def test_a_head_of_its_own_is_one_whatever_the_config_says(end: str, tmp_path: Path) -> None:
+def test_a_stored_separate_head_counts_regardless_of_the_config(end: str, tmp_path: Path) -> None:
     case = Case(tmp_path, "gpt2")
     tensors = load_file(case.base / "model.safetensors")
     tensors["lm_head.weight"] = torch.randn(96, 32)

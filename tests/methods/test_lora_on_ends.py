@@ -66,7 +66,7 @@ def test_a_merge_into_tied_ends_answers_as_the_live_adapter_does(case: str, tmp_
     assert any("a separate head" in note for note in record.notes) is comes_apart
 
 
-def test_ends_that_were_tied_at_first_and_trained_apart_come_apart(tmp_path: Path) -> None:
+def test_tied_weights_that_were_trained_separately_are_untied(tmp_path: Path) -> None:
     """PEFT ties the factors of both, and on a half-precision base its cast to float32 unties them again."""
     base = save_base(tmp_path / "base", "tied", torch.bfloat16)
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["embed_tokens"], ensure_weight_tying=True)

@@ -118,7 +118,7 @@ def test_what_the_rules_do_not_cover_is_refused_with_the_way_out(
          "num_cayley_neumann_terms must be"),
     ],
 )  # fmt: skip
-def test_a_config_that_would_fail_or_run_for_ever_is_refused(
+def test_a_config_that_would_fail_or_never_end_is_refused(
     tmp_path: Path, name: str, fields: dict[str, Any], reason: str
 ) -> None:
     pair = pair_of(tmp_path, name)

@@ -145,7 +145,7 @@ def test_every_tensor_has_its_place_and_nothing_is_found_on_its_own_base(kind: s
 
 
 @pytest.mark.parametrize("kind", PROMPTS)
-def test_a_prompt_tells_its_virtual_tokens_whatever_stacks_it_is_for(kind: str, tmp_path: Path) -> None:
+def test_a_prompts_virtual_tokens_are_counted_for_one_or_two_stacks(kind: str, tmp_path: Path) -> None:
     _, adapter = made(kind, tmp_path)
     spec = open_dir(adapter).spec
     assert spec.virtual_tokens == (4 if kind == "cpt" else 5)

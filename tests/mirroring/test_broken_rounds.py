@@ -74,9 +74,7 @@ def test_a_bundle_loaded_twice_at_once_is_loaded_once(
     assert_same(source, target)
 
 
-def test_a_mirror_goes_round_until_it_is_stopped(
-    source: LocalRegistry, lora: MakeLora, tmp_path: Path
-) -> None:
+def test_a_mirror_runs_until_it_is_stopped(source: LocalRegistry, lora: MakeLora, tmp_path: Path) -> None:
     push(source, lora(1), TONE)
     words = [
         "mirror",

@@ -157,7 +157,7 @@ FAULTS = (
     AccessFault(
         "what may not be read is absent", "registry/adaptry/core/identity.py",
         "if not identity.may_read(name, visibility):", "if False:",
-        GUARD + "test_another_tenants_private_adapter_is_not_there_whatever_is_asked",
+        GUARD + "test_another_tenants_private_adapter_is_absent_for_every_request",
     ),
     AccessFault(
         "a reader changes nothing", "registry/adaptry/core/identity.py",
@@ -168,12 +168,12 @@ FAULTS = (
     AccessFault(
         "lists show what may be read", CATALOG + "adapter_pages.py",
         '    yield and_(_A.c.visibility == "public", *within)', "    yield and_(EXISTS, *within)",
-        GUARD + "test_another_tenants_private_adapter_is_not_there_whatever_is_asked",
+        GUARD + "test_another_tenants_private_adapter_is_absent_for_every_request",
     ),
     AccessFault(
         "searches find what may be read", CATALOG + "conditions.py",
         'is_public = and_(_is("visibility"), col(TermRow.text) == "public")', 'is_public = _is("visibility")',
-        GUARD + "test_another_tenants_private_adapter_is_not_there_whatever_is_asked",
+        GUARD + "test_another_tenants_private_adapter_is_absent_for_every_request",
     ),
     AccessFault(
         "what else is selected by adapters is of visible ones", CATALOG + "access.py",
@@ -219,7 +219,7 @@ FAULTS = (
     AccessFault(
         "a removed member is forgotten at once", "api/adaptry_api/auth.py",
         "        self._known, self._asking = {}, {}", "        pass",
-        PEOPLE + "test_a_member_who_is_removed_is_out_at_once",
+        PEOPLE + "test_a_removed_member_loses_access_immediately",
     ),
     AccessFault(
         "a limited token creates no others", LOCAL + "tokens.py",

@@ -98,7 +98,7 @@ def test_adapters_of_other_bases_are_reported(browser: Browser) -> None:
     assert "different bases" in browser.get(f"{COMBINE}?ref={TONE}@4&ref={LEGAL}").body.decode()
 
 
-def test_a_recipe_becomes_a_job_of_whoever_may_run_one_there(
+def test_a_recipe_becomes_a_job_for_those_who_may_run_jobs_there(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start()

@@ -118,7 +118,7 @@ def test_whoever_was_taken_for_dead_can_start_again(at: At) -> None:
         registry.uploads.finish(dead[0])
 
 
-def test_a_full_days_worth_of_dead_uploads_is_outlived(tmp_path: Path) -> None:
+def test_uploads_continue_after_a_day_of_abandoned_ones(tmp_path: Path) -> None:
     """64 broken uploads, and as many new ones after them: each takes the place of one."""
     registry = open_local(tmp_path / "registry")
     past = LocalRegistry(

@@ -198,7 +198,7 @@ def test_a_push_makes_no_key_and_seals_nothing_until_somebody_reads(
     assert (folder / "audit-key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_registry_that_is_opened_again_goes_on_with_its_log(folder: Path) -> None:
+def test_a_reopened_registry_continues_its_log(folder: Path) -> None:
     with open_local(folder) as registry:
         fill(registry, 2)
         first = registry.audit.checkpoint()

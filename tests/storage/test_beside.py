@@ -43,7 +43,7 @@ def test_what_the_work_raises_is_raised_by_the_end(size: int) -> None:
         beside.update(memoryview(bytes(size)))
 
 
-def test_a_failure_of_the_one_that_waits_is_not_hidden_by_one_beside() -> None:
+def test_an_error_of_the_block_is_not_hidden_by_one_of_the_thread() -> None:
     def fail(piece: memoryview) -> None:
         raise ZeroDivisionError
 

@@ -25,7 +25,7 @@ def test_files_are_in_the_folder_unless_someone_says_otherwise(tmp_path: Path) -
     assert isinstance(open_blobs(tmp_path), LocalBlobs)
 
 
-def test_a_bucket_once_chosen_is_found_by_who_does_not_name_it(s3_place: str, tmp_path: Path) -> None:
+def test_a_registry_finds_its_bucket_without_the_option(s3_place: str, tmp_path: Path) -> None:
     open_blobs(tmp_path, s3_place).put(HELLO, [b"hello"])
     again = open_blobs(tmp_path)
     assert isinstance(again, TieredBlobs)

@@ -44,7 +44,7 @@ def test_another_database_than_the_one_remembered_is_refused(postgres: PostgresS
         open_local(folder, catalog=postgres.database())
 
 
-def test_a_folder_with_a_catalog_of_its_own_is_moved_not_begun_anew(
+def test_a_folder_with_a_catalog_is_migrated_and_not_recreated(
     postgres: PostgresServer, folder: Path
 ) -> None:
     open_local(folder).close()

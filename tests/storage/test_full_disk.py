@@ -192,7 +192,7 @@ def serve(data: Path) -> Iterator[str]:
         process.communicate()
 
 
-def test_a_server_goes_on_reading_says_507_and_recovers(disk: Path, tmp_path: Path) -> None:
+def test_a_server_with_a_full_disk_serves_reads_answers_507_and_recovers(disk: Path, tmp_path: Path) -> None:
     full = Full(disk, tmp_path / "scraps")
     with serve(full.home) as url:
         token = (full.home / "admin-token").read_text().strip()

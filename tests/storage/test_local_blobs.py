@@ -28,7 +28,7 @@ def test_only_the_owner_can_read_what_is_stored(tmp_path: Path) -> None:
     assert modes == {True: 0o700, False: 0o600}
 
 
-def test_another_process_goes_on_with_a_staging_and_still_verifies_all_of_it(tmp_path: Path) -> None:
+def test_another_process_continues_a_staging_and_verifies_all_of_it(tmp_path: Path) -> None:
     first, second = LocalBlobs(tmp_path), LocalBlobs(tmp_path)
     key = first.new_key()
     with first.staging(key) as staged:

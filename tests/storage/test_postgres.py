@@ -133,7 +133,7 @@ def test_the_error_of_an_unreachable_database_lists_what_to_check(postgres: Post
         "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('0003')",
     ],
 )
-def test_a_database_of_another_program_is_left_as_it_is(postgres: PostgresServer, made: str) -> None:
+def test_a_database_of_another_program_is_unchanged(postgres: PostgresServer, made: str) -> None:
     name = postgres.create_empty()
     for statement in made.split("; "):
         postgres.execute(statement, name)

@@ -61,7 +61,7 @@ def send(registry: LocalRegistry, owner: AdapterName, data: bytes) -> None:
     registry.uploads.finish(registry.uploads.append(upload, 0, [data]))
 
 
-def test_a_file_is_paid_for_by_its_namespace_and_whoever_sent_it(admin: LocalRegistry) -> None:
+def test_a_file_counts_for_its_namespace_and_its_sender(admin: LocalRegistry) -> None:
     send(as_user(admin, "ann"), TONE, b"x" * 10)
     send(as_user(admin, "bob", 2), TONE, b"x" * 10)  # acme/tone has it already
     send(as_user(admin, "bob", 2), TUNE, b"x" * 10)  # the same bytes, for another adapter

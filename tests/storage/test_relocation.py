@@ -60,7 +60,7 @@ def shown(registry: LocalRegistry) -> list[object]:
     ]
 
 
-def test_everything_is_as_it_was_and_goes_on(
+def test_all_data_is_unchanged_and_work_continues(
     postgres: PostgresServer, folder: Path, secret: str, tmp_path: Path
 ) -> None:
     before = open_local(folder)
@@ -106,7 +106,7 @@ def test_who_has_the_old_catalog_open_can_change_nothing_any_more(
     late.close()
 
 
-def test_a_database_with_a_catalog_is_left_as_it_is_and_so_is_the_registry(
+def test_a_database_with_a_catalog_and_the_registry_are_unchanged(
     postgres: PostgresServer, folder: Path, secret: str, tmp_path: Path
 ) -> None:
     url = postgres.database()

@@ -40,7 +40,7 @@ def test_pushed_promoted_and_pulled_through_both_servers(running: Running, tmp_p
     assert all(running.requests(one) > count for one, count in before.items())
 
 
-def test_addresses_have_the_host_that_the_caller_wrote_to_the_balancer_whatever_else_it_sent(
+def test_addresses_have_the_host_of_the_balancer_regardless_of_other_headers(
     running: Running,
 ) -> None:
     headers = {"Authorization": f"Bearer {running.admin}", "Host": "registry.example:8750"}
@@ -72,7 +72,7 @@ def test_whoever_is_killed_at_random_moments_nothing_acknowledged_is_lost(
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("place", PLACES)
-def test_a_server_that_dies_at_a_place_leaves_the_rest_to_the_other(
+def test_another_server_continues_after_one_dies_at_a_failpoint(
     can_run: None, tmp_path: Path, place: str
 ) -> None:
     """The push that it had begun is made whole by the same client, which never learns of it.

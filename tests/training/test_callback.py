@@ -141,7 +141,7 @@ def test_the_model_that_the_trainer_went_back_to_gets_its_own_metrics(
     assert detail.version.metrics["eval_loss"] == logged[2]
 
 
-def test_a_training_goes_on_from_a_checkpoint_and_names_it(
+def test_a_training_resumes_from_a_checkpoint_and_records_it(
     registry: Registry, train: Train, tmp_path: Path
 ) -> None:
     train(AdaptryCallback(registry, TONE, run="first", release=None))

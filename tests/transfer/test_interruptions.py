@@ -25,7 +25,7 @@ class UnreachableUploads(LocalUploads):
         raise Unavailable("no route")
 
 
-def test_an_upload_that_was_cut_goes_on_where_it_stopped(breaking: FlakyRegistry, large: Path) -> None:
+def test_an_interrupted_upload_continues_where_it_stopped(breaking: FlakyRegistry, large: Path) -> None:
     size = sum(path.stat().st_size for path in large.iterdir())
     breaking.cuts = 4
 
@@ -44,7 +44,7 @@ def test_an_upload_gives_up_when_nothing_moves(breaking: FlakyRegistry, large: P
         transfer.push(dead, open_dir(large), "acme/tone", retry=NO_WAIT)
 
 
-def test_a_push_after_a_failed_one_sends_only_the_rest(breaking: FlakyRegistry, large: Path) -> None:
+def test_a_push_after_a_failed_one_sends_only_missing_files(breaking: FlakyRegistry, large: Path) -> None:
     size = sum(path.stat().st_size for path in large.iterdir())
     breaking.cuts = 2
     with pytest.raises(Unavailable):
@@ -57,7 +57,7 @@ def test_a_push_after_a_failed_one_sends_only_the_rest(breaking: FlakyRegistry, 
     assert breaking.sent == size
 
 
-def test_a_pull_that_was_cut_goes_on_where_it_stopped(
+def test_an_interrupted_pull_continues_where_it_stopped(
     breaking: FlakyRegistry, large: Path, tmp_path: Path
 ) -> None:
     transfer.push(breaking, open_dir(large), "acme/tone")

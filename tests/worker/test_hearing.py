@@ -24,7 +24,7 @@ def test_only_what_happens_in_the_namespaces_that_are_listened_to_is_heard(regis
     asyncio.run(test())
 
 
-def test_an_adapter_that_is_given_away_is_heard_of_under_both_names(registry: LocalRegistry) -> None:
+def test_a_renamed_adapters_events_are_found_under_both_names(registry: LocalRegistry) -> None:
     registry.adapters.create(TONE, AdapterEdit())
 
     async def test() -> None:

@@ -136,7 +136,7 @@ def test_preloaded_names_are_loaded_before_anybody_requests_them_and_never_make_
     asyncio.run(test())
 
 
-def test_a_pinned_name_stays_in_the_engine_whatever_else_is_requested(
+def test_a_pinned_name_stays_in_the_engine_under_other_requests(
     bench: Bench, base: Path, cache: Cache, publish: Publish
 ) -> None:
     publish()

@@ -1,8 +1,8 @@
 """Snapshots of adapters that are used again while nothing in the catalog has changed.
 
 A client asks for a repository, then for each of its files twice. Without this, each request reads adapter,
-commit and version again. The rules are those of `answer_cache`: authentication first, then a look whether
-anybody has committed, in any process.
+commit and version again. The rules are those of `answer_cache`: authentication first, then a check for
+commits by any process.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 checkpoint.
 
 Its revisions are those of the adapter: an alias, a version, or a commit with a version's weights. A commit's
-id is made of 24 digits of the version's digest and 16 digits of a hash of everything else that determines its
-files' bytes. So a commit id always means the same bytes; an id whose bytes this server would compute
-differently is not found.
+id has 24 digits of the version's digest and 16 digits of a hash of everything else that determines its files'
+bytes. So a commit id always means the same bytes; an id whose bytes this server would compute differently is
+not found.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def _is_base(bases: Bases, name: AdapterName) -> bool:
 
 
 def refuse_pull_request(asked: str = "1") -> None:
-    """Raises `HttpProblem` (501) if a pull request is asked for."""
+    """Raises `HttpProblem` (501) if the client requests a pull request."""
     if asked.lower() in ("1", "true"):
         raise HttpProblem(501, NO_PULL_REQUESTS)
 

@@ -2,7 +2,7 @@
 
 Off unless the operator names one. Requests use the operator's token or none, never a caller's, and are made
 only for callers with a namespace on this server. Names in this server's namespaces are never looked up there,
-so that nobody can substitute a repository for an adapter that is private or deleted.
+so that a repository there cannot take the place of an adapter that is private or deleted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Workers: each reports what its engine has loaded; the reply lists what to unload and the versions of
-rollouts.
-"""
+"""Workers: each reports its engine's adapters; the reply lists versions to unload and to roll out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How good a model is at a task: one number, by the same code for a base, an adapter and a merged model.
+"""Measures a model on a task: one number, by the same code for a base, an adapter and a merged model.
 
-`label` is what progress calls the model: the base, package v1.
+`label` is the model's name in progress messages: the base, package v1.
 """
 
 from __future__ import annotations

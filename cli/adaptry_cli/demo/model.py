@@ -73,7 +73,7 @@ def _convert(into: Path) -> None:
 
 def _open_gguf(path: Path) -> Any:
     """The file, opened by gguf. Its 100,000 texts are parsed three times as fast from a plain array, since
-    every slice of a memory map is an object of its own.
+    every slice of a memory map is a separate object.
     """
     import numpy as np
     from gguf import GGUFReader

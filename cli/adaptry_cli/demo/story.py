@@ -1,6 +1,6 @@
 """`adaptry demo`: the main features on a real model, with adapters that are really trained.
 
-Each chapter is one function. Commands run as a user would type them, in processes of their own; training,
+Each chapter is one function. Commands run as a user would type them, in separate processes; training,
 evaluating and comparing is done here, with PEFT and transformers.
 """
 

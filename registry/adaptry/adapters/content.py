@@ -122,7 +122,7 @@ def open_regular(path: Path) -> io.FileIO:
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-        raise Invalid(f"{path} is {kind}, where a file is expected; is this what the training wrote?")
+        raise Invalid(f"{path} is {kind}, where a file is expected; is this the training's output?")
     return io.FileIO(descriptor, "r")
 
 

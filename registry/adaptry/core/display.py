@@ -1,7 +1,7 @@
 """The display of values: one line in a terminal, a small table in a notebook.
 
-Names, metrics, cards and findings are other people's text. Control characters are spelled out, so that no
-text can move a cursor or reverse a line; in a notebook, everything is escaped as HTML.
+Names, metrics, cards and findings are other people's text. Control characters are escaped, so that no text
+can move a cursor or reverse a line; in a notebook, everything is escaped as HTML.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def open_pool(url: str, ca_bundle: str | None, proxy: str | None) -> urllib3.Poo
 def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable[[], urllib3.PoolManager]:
     """A function that opens pools like `open_pool`, whose errors it raises immediately.
 
-    For requests that must not be repeated: each gets a pool of its own, because a server may close an idle
+    For requests that must not be repeated: each gets a separate pool, because a server may close an idle
     connection at the moment in which it is used again.
     """
     # (`Any`: urllib3's keyword options have many types.)

@@ -73,8 +73,8 @@ def check_tree(paths: Collection[str]) -> None:
     """Raises `TooLarge` if these are too many paths for one branch, or too long together."""
     if len(paths) > MAX_TREE:
         raise TooLarge(
-            f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete checkpoints that you no longer"
-            " need in a commit of its own, or upload to another branch"
+            f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete unneeded checkpoints in a "
+            "separate commit, or upload to another branch"
         )
     if sum(map(len, paths)) + len(paths) * _ENTRY > LIMITS.size:
         raise TooLarge(

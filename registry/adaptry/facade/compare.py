@@ -1,4 +1,4 @@
-"""`compare`: what differs between two adapters."""
+"""`compare`: the differences between two adapters."""
 
 from __future__ import annotations
 

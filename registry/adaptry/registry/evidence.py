@@ -2,7 +2,7 @@
 
 Evidence belongs to a version, that is to its digest: it does not move with an alias or a name. It is appended
 and never changed; withdrawn evidence stays, with the reason. Metrics that were logged by hand are evidence
-too, of which the task, the error and the number of documents are unknown.
+too; their task, error and number of documents are unknown.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class Grants(ABC):
 
     @abstractmethod
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
-        """Sets or removes a member's role. Raises `NotFound` (also if the member to remove is none),
-        `PermissionDenied`, `Invalid`.
+        """Sets or removes a member's role. Raises `NotFound` (also if the principal to remove is not a
+        member), `PermissionDenied`, `Invalid`.
         """
 
     @abstractmethod

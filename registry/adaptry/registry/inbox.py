@@ -2,8 +2,8 @@
 attach.
 
 A file of results that states the version it measured, posted by a caller who may add evidence to it, becomes
-evidence of that version at once. Others are kept apart, in the namespace to which they were posted, until
-somebody with the right attaches or discards them. Nothing is guessed.
+evidence of that version at once. Others are kept apart, in the namespace to which they were posted, until a
+principal with the right attaches or discards them. Nothing is guessed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Device sign-ins (RFC 8628): a program gets a token after its user approved it in a browser.
 
-The program waits with a long secret code, of which the hash is stored; the user types a short one, which is
-good for nothing without being signed in. A token is issued once, to the program that waits.
+The program waits with a long secret code, whose hash is stored. The user types a short code, which is useless
+without being signed in. A token is issued once, to the program that waits.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def decide(
 
 
 def poll(catalog: Catalog, device_code: str, now: datetime | None = None) -> ProgramTokens | Waiting:
-    """The tokens, once, after the user approved; else what the program is to do."""
+    """The tokens, once, after the user's approval; before that, the program's next step."""
     now = now or datetime.now(UTC)
-    with catalog.read() as tx:  # anybody may ask; only programs that wait take a turn to write
+    with catalog.read() as tx:  # anyone may call this: write only for waiting programs
         if waiting.find(tx, device_sha256=_hash(device_code)) is None:
             return "expired_token"
     with catalog.write() as tx:

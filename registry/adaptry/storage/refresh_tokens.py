@@ -1,8 +1,8 @@
 """Refresh tokens of programs that their users approved in a browser (RFC 6749 §6, RFC 9700 §4.14.2).
 
-Each is exchanged once, for an access token and the next refresh token. If one is presented again, somebody
-has a copy of it, and the program's sign-in ends. For a few minutes, and while the next refresh token is
-unused, a repetition counts as a retry after a lost answer: it replaces the tokens of that answer.
+Each is exchanged once, for an access token and the next refresh token. If one is presented again, it has been
+copied, and the program's sign-in ends. For a few minutes, and while the next refresh token is unused, a
+repetition counts as a retry after a lost answer: it replaces the tokens of that answer.
 
 Like access tokens, they are valid while the user is enabled and the identity provider confirms them. Revoking
 any of the program's access tokens ends its sign-in.

@@ -27,7 +27,7 @@ pushed = api.upload_folder(repo_id=name, folder_path=folder)
 """
 
 
-def test_a_folder_goes_up_and_comes_down(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_uploaded_and_downloaded(server: Server, folder: Path, tmp_path: Path) -> None:
     code = """
 again = api.upload_folder(repo_id=name, folder_path=folder)
 down = Path(snapshot_download(name, revision="v1"))

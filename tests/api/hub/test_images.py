@@ -64,7 +64,7 @@ for path in api.list_repo_files("acme/tone")}
     assert {name: bytes.fromhex(read[name]) for name in PICTURES} == PICTURES
 
 
-def test_an_image_that_is_another_thing_is_refused_with_the_reason(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_refused_with_the_reason(server: Server, tmp_path: Path) -> None:
     create(server)
     files = files_of(tmp_path / "tone")
     for bad in (b"\x89PNG\r\n\x1a\n<html>", PICTURES["plot.png"] + b"<script>"):

@@ -113,7 +113,7 @@ def test_size_and_identity_are_known_before_bytes_are_computed(
     assert len(head.headers["ETag"].strip('"')) == 40
 
 
-def test_a_file_goes_by_its_sha256_once_somebody_has_read_all_of_it(server: Server, version: Digest) -> None:
+def test_a_files_etag_is_its_sha256_after_one_complete_read(server: Server, version: Digest) -> None:
     assert "lfs" not in listed(server)[WEIGHTS]
 
     digest = hashlib.sha256(read(server, WEIGHTS).body).hexdigest()
@@ -143,7 +143,7 @@ def test_every_word_for_a_revision_of_the_adapter_is_one_of_the_merged_model(
     assert first != newest
 
 
-def test_a_commits_id_means_the_same_bytes_for_ever(
+def test_a_commits_id_always_means_the_same_bytes(
     server: Server, registry: HttpRegistry, version: Digest, tmp_path: Path
 ) -> None:
     commit = info(server)["sha"]

@@ -36,7 +36,7 @@ def resolve(
     return server.call(method, f"/{TONE}/resolve/{revision}/{path}", headers=headers)
 
 
-def test_a_large_file_goes_by_its_sha256_and_a_small_one_by_gits_id(
+def test_a_large_file_has_its_sha256_as_etag_and_a_small_one_gits_id(
     server: Server, commit: str, files: dict[str, bytes]
 ) -> None:
     large, small = resolve(server, WEIGHTS, method="HEAD"), resolve(server, README, method="HEAD")
@@ -65,7 +65,7 @@ def test_a_file_is_read_whole_or_in_part(server: Server, commit: str, files: dic
     assert (same.status, same.body) == (304, b"")
 
 
-def test_a_look_at_a_file_tells_of_all_of_it_whatever_range_is_asked_for(
+def test_a_head_request_describes_the_whole_file_for_any_range(
     server: Server, commit: str, files: dict[str, bytes]
 ) -> None:
     for asked in ("0-0", "-5", "99999999-"):
@@ -74,7 +74,7 @@ def test_a_look_at_a_file_tells_of_all_of_it_whatever_range_is_asked_for(
         assert (answer.status, answer.headers["Content-Length"]) == (200, str(len(files[WEIGHTS])))
 
 
-def test_a_revision_goes_by_many_words(server: Server, commit: str, files: dict[str, bytes]) -> None:
+def test_a_revision_has_several_accepted_names(server: Server, commit: str, files: dict[str, bytes]) -> None:
     server.call("POST", f"/api/models/{TONE}/branch/feat%2Fx")
     server.call("POST", f"/api/models/{TONE}/tag/main", {"tag": "first"})
     alias = f"/api/v1/adapters/{TONE}/aliases/prod"

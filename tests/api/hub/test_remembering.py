@@ -44,7 +44,9 @@ def test_what_weighs_more_than_the_bound_is_answered_and_not_kept() -> None:
     assert len(known) == 0
 
 
-def test_an_adapter_made_private_is_absent_at_once_for_who_just_read_it(server: Server, commit: str) -> None:
+def test_an_adapter_made_private_is_absent_immediately_for_a_previous_reader(
+    server: Server, commit: str
+) -> None:
     stranger = server.token("eve", "reader", ("evil",))
     reads = (*READS, f"/{TONE}/resolve/{commit}/{WEIGHTS}")
     for visibility, status in (("public", 200), ("private", 404), ("public", 200)):

@@ -179,7 +179,7 @@ def test_a_file_that_was_refused_can_be_sent_rightly_after_it(server: Server, se
     assert has(server, SECOND)
 
 
-def test_a_new_token_of_the_same_caller_goes_on_with_an_older_address(
+def test_a_new_token_of_the_same_caller_may_use_an_older_upload_address(
     server: Server, sent: XetUpload
 ) -> None:
     newer = XetUpload(server, XetUpload.start(server).token, sent.address)
@@ -187,7 +187,7 @@ def test_a_new_token_of_the_same_caller_goes_on_with_an_older_address(
     assert has(server, FIRST + SECOND)
 
 
-def test_any_process_of_a_server_goes_on_with_what_another_received(
+def test_any_process_of_a_server_continues_anothers_upload(
     start: Callable[..., Server], server: Server, sent: XetUpload
 ) -> None:
     beside = XetUpload(start(), sent.token, sent.address)

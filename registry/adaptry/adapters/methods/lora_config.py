@@ -133,7 +133,7 @@ class LoraVariant:
 
 
 def lora_variant(config: AdapterConfig) -> LoraVariant:
-    """Raises `InvalidConfig` for a number of blocks that is none."""
+    """Raises `InvalidConfig` for an invalid number of blocks."""
     init, settings = config.fields.get("init_lora_weights"), config.fields.get("use_bdlora")
     variant = _unblocked(
         init.lower() if isinstance(init, str) else "",

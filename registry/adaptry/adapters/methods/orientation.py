@@ -1,4 +1,4 @@
-"""Transposes weights to [out, in], in whatever orientation they are stored, for arithmetic on a matrix."""
+"""Transposes weights to [out, in], from any stored orientation, for arithmetic on a matrix."""
 
 from __future__ import annotations
 

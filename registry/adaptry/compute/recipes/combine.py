@@ -64,7 +64,7 @@ class CombineRecipe(BaseModel):
         named = {source for override in self.modules for source in override.weights}
         if strangers := sorted(named - sources):
             raise ValueError(
-                f"weights of modules name {strangers[0][:80]!r}, which is none of the inputs"
-                f" ({', '.join(sorted(sources))})"
+                f"weights of modules name {strangers[0][:80]!r}, which is not one of the inputs "
+                f"({', '.join(sorted(sources))})"
             )
         return self

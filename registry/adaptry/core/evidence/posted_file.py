@@ -38,7 +38,7 @@ _NAME = re.compile(r"[^/\\@]+/[^/\\@]+")
 
 
 class PostedReading(BaseModel):
-    """What a posted file has. `run` is the time in its name, which all files of a run have in common.
+    """The contents of a posted file. `run` is the time in its name, which all files of a run have in common.
 
     Of results: the values in `file`, the model's name as it is written, and the adapter and revision (hex
     digits of a digest) that are stated. Of samples: their `task`.

@@ -1,7 +1,7 @@
 """The result of reading a results file: its values, and facts about the whole run.
 
-Readers are pure functions of bytes. They take what programs write, unmodified; a malformed file is `Invalid`
-with a sentence, and the size of what is read is limited.
+Readers are pure functions of bytes. They accept programs' unmodified files. A malformed file raises `Invalid`
+with a sentence, and the size of files is limited.
 """
 
 from __future__ import annotations

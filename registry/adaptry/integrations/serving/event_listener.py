@@ -73,7 +73,7 @@ class EventListener:
             if (
                 seq is None or changed or news.seq < seq or news.epoch != epoch
             ):  # events before the first reply are unknown: notify
-                with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime
                     loop.call_soon_threadsafe(self._notify, changed)
             seq, epoch = news.seq, news.epoch
 

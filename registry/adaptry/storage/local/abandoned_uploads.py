@@ -1,8 +1,8 @@
 """Abandoned upload sessions, which are dropped for new ones.
 
 A client holds no lock between requests, so an idle session may still be in use. A session counts as abandoned
-if nobody holds its staging and nothing has happened to it for `IDLE`: no request, and no bytes written by
-presigned URL. If its client continues after all, it gets `NotFound` and opens the upload again.
+if its staging is unlocked and it has been idle for `IDLE`: no request, and no bytes written by presigned URL.
+If its client continues after all, it gets `NotFound` and opens the upload again.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide, is_rollback, read_decided, write_decided
+from adaptry.storage.local.gate_facts import Move
+from adaptry.storage.local.gates import decide, is_rollback, read_decided, write_decided
 
 _INFO = TypeAdapter(AliasInfo)
 

@@ -50,7 +50,8 @@ _SEALED_BY_LISTING = 1000
 
 @dataclass(frozen=True)
 class LocalAuditLog(AuditLog):
-    """The audit log of a local registry. Nothing runs beside an embedded one, so reading seals what waits."""
+    """The audit log of a local registry. An embedded registry has no background process, so reading seals
+    pending entries."""
 
     context: RegistryContext
 
@@ -121,8 +122,8 @@ class LocalAuditLog(AuditLog):
         return Sequencer(self.context.catalog, self.context.log_key)
 
     def _seal_if_possible(self, most: int | None = None) -> None:
-        """Seals what waits, unless a server does, nothing can be written, or this process cannot sign: the
-        key is elsewhere, or the extra `audit` is not installed.
+        """Seals pending entries, unless a server does, nothing can be written, or this process cannot sign:
+        the key is elsewhere, or the extra `audit` is not installed.
         """
         can_seal = self.context.seals_audit_on_read and ed25519.is_available()
         if can_seal and self._sequencer.has_its_key:

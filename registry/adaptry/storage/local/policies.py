@@ -31,7 +31,8 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.policies import PolicyPlace, SeenPolicy
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide, read_decided
+from adaptry.storage.local.gate_facts import Move
+from adaptry.storage.local.gates import decide, read_decided
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
-from adaptry.storage.local.gates import Move, write_decided
+from adaptry.storage.local.gate_facts import Move
+from adaptry.storage.local.gates import write_decided
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.licence_tags import licences_in, set_licences

@@ -29,7 +29,8 @@ from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.catalog.workers import WorkerRecord
 from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gates import Move, decide, obstacle, read_decided, write_decided
+from adaptry.storage.local.gate_facts import Move
+from adaptry.storage.local.gates import decide, obstacle, read_decided, write_decided
 
 _EVENTS: Mapping[RolloutStage, str] = {
     "running": "rollout.advanced",

@@ -12,7 +12,7 @@ PAUSES = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 25200.0, 28800.0)
 MOST_TRIES = len(PAUSES) + 1
 EXPIRY = timedelta(hours=24)
 GONE = 410
-"""The status with which a receiver says that it wants no more messages."""
+"""The status with which a receiver refuses further messages."""
 _JITTER = 0.85, 1.05
 
 

@@ -16,7 +16,7 @@ from adaptry.integrations.serving.worker.adapter_metrics import adapter_metrics
 
 
 class WorkerMetrics(Collector):
-    """Metrics of one worker, in a collector registry of its own. `residency` returns the latest state."""
+    """Metrics of one worker, in a separate collector registry. `residency` returns the latest state."""
 
     def __init__(self, residency: Callable[[], Residency], clock: Callable[[], float] = time.time) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it

@@ -28,7 +28,7 @@ _DRAINING = 60.0
 
 
 class ProxiedEngine(Engine):
-    """`engine`, with public names of its own (`routes`)."""
+    """`engine`, with separate public names (`routes`)."""
 
     can_replace = True
     can_alias = True

@@ -263,7 +263,7 @@ class VllmWorker:
         self._recalls.update({}, reply.withdrawn, now.loaded)
 
     def _all_residents(self, now: EngineSnapshot) -> tuple[ResidentReport, ...]:
-        """What is loaded, what will be loaded, and what failed, each once for each name and version."""
+        """The loaded, planned and failed residents, each once for each name and version."""
         is_there = {(one.served_as, one.digest) for one in now.residents}
         loading = [
             (name, one, None)

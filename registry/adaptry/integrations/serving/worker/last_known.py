@@ -34,8 +34,8 @@ _CLOCK_ERROR = timedelta(minutes=5)
 
 
 class KnownMeaning(BaseModel):
-    """What a ref meant, and when the registry last confirmed it. `bases`: served bases that the version was
-    found to fit."""
+    """The version that a ref selected, and when the registry last confirmed it. `bases`: served bases that
+    the version fits."""
 
     version: VersionInfo
     confirmed_at: datetime

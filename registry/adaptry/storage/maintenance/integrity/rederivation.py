@@ -56,7 +56,7 @@ def _of_version(
         return
     adapter = open_stored(blobs, kept.manifest)
     if adapter.spec != spec:
-        reason = "its spec is not what this Adaptry derives from its files"
+        reason = "its spec differs from the one that this version of Adaptry derives from its files"
         yield IntegrityProblem(kept.name, reason, "derived", f"version:{key}")
     elif report is not None:
         yield from _other_findings(kept, report, _check(catalog, kept, adapter))
