@@ -116,7 +116,7 @@ def test_who_shows_no_token_hears_nothing(server: Server) -> None:
 def test_a_token_that_is_revoked_ends_what_it_listens_to(start: Callable[..., Server], accept: str) -> None:
     server = start(heartbeat=0.05)
     token = server.token("ada", "writer", ("acme",))
-    (listed,) = (one for one in server.call("GET", "/api/v1/tokens").json if one["name"] == "ada")
+    (listed,) = (one for one in server.call("GET", "/api/v1/tokens").json["items"] if one["name"] == "ada")
 
     def revoke() -> None:
         assert server.call("DELETE", f"/api/v1/tokens/{listed['id']}").status == 204

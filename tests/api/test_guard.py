@@ -199,7 +199,7 @@ def test_only_an_administrator_of_all_namespaces_hands_out_tokens(server: Server
     wanted = {"name": "bob", "role": "admin", "namespaces": ["*"]}
     for token in (server.token("w", "writer", ("*",)), server.token("a", "admin", ("acme",))):
         assert_problem(server.call("POST", "/api/v1/tokens", wanted, token=token), 403, "denied")
-        (own,) = server.call("GET", "/api/v1/tokens", token=token).json
+        (own,) = server.call("GET", "/api/v1/tokens", token=token).json["items"]
         assert token.endswith(own["last_four"])
 
 
@@ -211,7 +211,7 @@ def test_a_token_that_was_made_works_until_it_is_revoked(server: Server) -> None
     assert (who["identity"], who["role"], who["namespaces"]) == ("bob", "writer", ["bob"])
     listed = server.call("GET", "/api/v1/tokens")
     assert secret.encode() not in listed.body
-    mine = next(token for token in listed.json if token["name"] == "bob")
+    mine = next(token for token in listed.json["items"] if token["name"] == "bob")
     assert server.call("DELETE", f"/api/v1/tokens/{mine['id']}").status == 204
     assert_problem(server.call("GET", "/api/v1/whoami", token=secret), 401, "unauthenticated")
 

@@ -320,4 +320,4 @@ def test_nobody_is_named_like_an_author_that_is_no_principal(server: Server, nam
     assert_problem(server.call("POST", "/api/v1/principals", user), 400, "invalid")
     token = {"name": name, "role": "viewer", "namespaces": ["acme"]}
     assert_problem(server.call("POST", "/api/v1/tokens", token), 400, "invalid")
-    assert name not in {one["name"] for one in server.call("GET", "/api/v1/principals").json}
+    assert name not in {one["name"] for one in server.call("GET", "/api/v1/principals").json["items"]}

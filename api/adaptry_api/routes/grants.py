@@ -20,8 +20,7 @@ from adaptry.registry.access import (
 )
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
-from adaptry_api.routes.parameters import Cursor
-from adaptry_api.routes.whole_lists import OptionalLimit, page_or_whole
+from adaptry_api.routes.parameters import Cursor, Limit
 
 ROUTES = guarded_router(protocol.PREFIX, "access")
 Namespace = Annotated[str, Path(alias="namespace", max_length=96)]
@@ -44,18 +43,14 @@ def list_grants(
     principal: _Principal = None,
     with_members: _WithMembers = True,
     cursor: Cursor = None,
-    limit: OptionalLimit = None,
-) -> Page[GrantInfo] | tuple[GrantInfo, ...]:
+    limit: Limit = 50,
+) -> Page[GrantInfo]:
     """List grants, oldest first.
 
     Administrators see all grants, holders of `member.manage` those about their namespace, and other callers
     their own.
     """
-
-    def read(cursor: str | None, limit: int) -> Page[GrantInfo]:
-        return registry.grants.list(namespace, principal, cursor, limit, with_members=with_members)
-
-    return page_or_whole(read, cursor, limit)
+    return registry.grants.list(namespace, principal, cursor, limit, with_members=with_members)
 
 
 @ROUTES.post("/grants", status_code=201)

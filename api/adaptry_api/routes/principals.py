@@ -18,8 +18,7 @@ from adaptry.registry.access import (
 )
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
-from adaptry_api.routes.parameters import Cursor
-from adaptry_api.routes.whole_lists import OptionalLimit, page_or_whole
+from adaptry_api.routes.parameters import Cursor, Limit
 
 ROUTES = guarded_router(protocol.PREFIX, "principals")
 _Namespace = Annotated[
@@ -35,17 +34,13 @@ def list_principals(
     namespace: _Namespace = None,
     prefix: Annotated[str, Query(max_length=193, description="The beginning of the name.")] = "",
     cursor: Cursor = None,
-    limit: OptionalLimit = None,
-) -> Page[PrincipalInfo] | tuple[PrincipalInfo, ...]:
+    limit: Limit = 50,
+) -> Page[PrincipalInfo]:
     """List users, service accounts and workers, in name order.
 
     Administrators see all; others see themselves and the service accounts that they manage.
     """
-
-    def read(cursor: str | None, limit: int) -> Page[PrincipalInfo]:
-        return registry.principals.list(cursor, limit, kinds=kind, namespace=namespace, prefix=prefix)
-
-    return page_or_whole(read, cursor, limit)
+    return registry.principals.list(cursor, limit, kinds=kind, namespace=namespace, prefix=prefix)
 
 
 @ROUTES.post("/principals", status_code=201)

@@ -12,8 +12,7 @@ from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
 from adaptry.registry.records import Page
 from adaptry.storage import tokens
 from adaptry_api.auth_policy import PUBLIC, CallersRegistry, app_state_of, guarded_router
-from adaptry_api.routes.parameters import Cursor, Reverse
-from adaptry_api.routes.whole_lists import OptionalLimit, page_or_whole
+from adaptry_api.routes.parameters import Cursor, Limit, Reverse
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/tokens", "tokens")
 
@@ -50,24 +49,20 @@ def list_tokens(
     with_revoked: Annotated[bool, Query(description="Include revoked tokens.")] = True,
     reverse: Reverse = False,
     cursor: Cursor = None,
-    limit: OptionalLimit = None,
-) -> Page[TokenInfo] | tuple[TokenInfo, ...]:
+    limit: Limit = 50,
+) -> Page[TokenInfo]:
     """List the tokens that the caller manages, oldest first.
 
     The list includes revoked and expired tokens. It shows each token's principal and limits, never its text.
     """
-
-    def read(cursor: str | None, limit: int) -> Page[TokenInfo]:
-        return registry.tokens.list(
-            cursor,
-            limit,
-            principal=principal,
-            namespace=namespace,
-            with_revoked=with_revoked,
-            reverse=reverse,
-        )
-
-    return page_or_whole(read, cursor, limit)
+    return registry.tokens.list(
+        cursor,
+        limit,
+        principal=principal,
+        namespace=namespace,
+        with_revoked=with_revoked,
+        reverse=reverse,
+    )
 
 
 @ROUTES.delete("/{id}", status_code=204)
