@@ -260,8 +260,11 @@ def test_a_reader_does_not_notice_that_the_process_was_killed(
 def computing_for(pid: int) -> Iterator[int]:
     """The processes that compute for a server in the process `pid`."""
     for status in Path("/proc").glob("[0-9]*/status"):
-        command = status.with_name("cmdline").read_bytes()
-        if b"adaptry.compute.merging.streaming" in command and f"\nPPid:\t{pid}\n" in status.read_text():
+        try:
+            command, facts = status.with_name("cmdline").read_bytes(), status.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended just now
+        if b"adaptry.compute.merging.streaming" in command and f"\nPPid:\t{pid}\n" in facts:
             yield int(status.parent.name)
 
 
