@@ -1,4 +1,4 @@
-"""Each attack on signing in, publishing, outgoing requests, gateways and the rest: its answer, check and test.
+"""Each attack on signing in, publishing, outgoing requests, gateways and so on: its answer, check, test.
 
     python -m tests.mutants.refusals --folder FOLDER
     python -m tests.mutants.refusals --page > docs/refusals.md
@@ -186,7 +186,7 @@ AT_A_PROVIDER = _area(
      "    if (known := principals.find(tx, name)) is not None:\n"
      "        return sign_ins.insert_external(tx, user.issuer, user.subject, known.key, now, name), known\n"
      "    if False:", ADMITTED),
-    ("a user with a reserved name", "403", STORAGE + "sign_ins.py", " and one not in _RESERVED", "",
+    ("a user with a reserved name", "403", STORAGE + "sign_ins.py", " and not is_reserved(one)", "",
      ADMITTED),
     ("a disabled user", "403", STORAGE + "sign_ins.py",
      "        if principal.info.disabled_at is not None:", "        if False:", ADMITTED),
