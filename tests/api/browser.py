@@ -82,7 +82,7 @@ class Form(HTMLParser):
                 self.fields[name] = found.get("value") or ""
 
 
-def sign_in_at_provider(browser: Browser, server: str, next: str = "/acme") -> Page:
+def sign_in_at_provider(browser: Browser, server: str, next: str = "/acme", login: str = "ada") -> Page:
     """The callback's answer, after everything that ada does at the provider."""
     page = browser.get(f"{server}/-/sign-in/provider?next={next}")
     for _ in range(12):
@@ -94,7 +94,7 @@ def sign_in_at_provider(browser: Browser, server: str, next: str = "/acme") -> P
         form = Form(page)
         fields = dict(form.fields)
         if "login" in form.names:
-            fields["login"] = "ada"
+            fields["login"] = login
         if "password" in form.names:
             fields["password"] = "correct horse"
         if "answer" in form.names:

@@ -39,12 +39,13 @@ class Store {
   }
 }
 
-function providerOf({ client, keys, users }) {
-  const provider = new Provider(`http://127.0.0.1:${server.address().port}`, {
+// A user's claims are those in `users`, and those that only the ID token or only the userinfo endpoint has.
+function providerOf({ client, keys, users, claims, path }) {
+  const provider = new Provider(`http://127.0.0.1:${server.address().port}${path}`, {
     adapter: Store,
     clients: [client],
     jwks: { keys },
-    claims: { openid: ['sub'], profile: ['preferred_username'], groups: ['groups'] },
+    claims,
     conformIdTokenClaims: false, // the claims of the scopes are in the ID token
     issueRefreshToken: async (_context, of) => of.grantTypeAllowed('refresh_token'),
     rotateRefreshToken: true,
@@ -52,7 +53,7 @@ function providerOf({ client, keys, users }) {
     cookies: { keys: ['of a test'] },
     async findAccount(_context, id) {
       if (!(id in users)) return undefined;
-      return { accountId: id, claims: async () => ({ sub: id, ...users[id] }) };
+      return { accountId: id, claims: async (use) => ({ sub: id, ...users[id], ...users[id][use] }) };
     },
   });
   provider.on('server_error', (_context, error) => console.error(error.stack));
@@ -60,7 +61,13 @@ function providerOf({ client, keys, users }) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  answer = providerOf(JSON.parse(line)).callback();
+  const asked = JSON.parse(line);
+  const callback = providerOf(asked).callback();
+  answer = (request, response) => {
+    request.originalUrl = request.url; // the provider finds out from both where it is mounted
+    if (request.url.startsWith(asked.path)) request.url = request.url.slice(asked.path.length);
+    return callback(request, response);
+  };
   console.log('ready');
 }
 process.exit(0);

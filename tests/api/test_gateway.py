@@ -248,7 +248,7 @@ def test_behind_a_real_proxy_a_tenant_is_served_what_they_may_use_and_nothing_el
         assert int(engine.reached[1]["content-length"]) > 300_000
 
 
-def test_behind_a_real_proxy_nobody_names_another_principal_in_a_header_that_programs_read_alike(
+def test_behind_a_real_proxy_nobody_names_another_principal_in_a_similar_header(
     scene: Scene, tmp_path: Path, open_gateway: OpenGateway
 ) -> None:
     registry = int(scene.server.url.rpartition(":")[2])

@@ -32,38 +32,53 @@ SCRIPT = Path(__file__).with_name("oidc_provider.mjs")
 MODULES = Path(sys.prefix) / "javascript"
 CLIENT, SECRET = "adaptry", "s3cret"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (MODULES / "node_modules" / "oidc-provider").exists(),
-        reason="npm could not install tests/javascript (see `make test`)",
-    ),
-]
+NEEDS_NODE = pytest.mark.skipif(
+    not (MODULES / "node_modules" / "oidc-provider").exists(),
+    reason="npm could not install tests/javascript (see `make test`)",
+)
+pytestmark = [pytest.mark.slow, NEEDS_NODE]
 
 
 @dataclass
 class CertifiedProvider:
-    """The provider's process, its signing key, and its users with their claims. (`Any`: JSON.)"""
+    """The provider's process, its signing key, and its users with their claims; its issuer ends with `path`.
+    (`Any`: JSON.)
+    """
 
     process: subprocess.Popen[str]
-    url: str
+    host: str
     key: RSAKey
     redirect_uri: str = "http://127.0.0.1/"
     users: dict[str, Any] = field(
         default_factory=lambda: {"ada": {"preferred_username": "ada", "groups": ["ml-team"]}}
     )
+    claims: dict[str, list[str]] = field(
+        default_factory=lambda: {"openid": ["sub"], "profile": ["preferred_username"], "groups": ["groups"]}
+    )
+    path: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"{self.host}{self.path}"
 
     def apply(self) -> None:
         """Lets the process use what this object has now."""
-        client = {
+        client: dict[str, Any] = {
             "client_id": CLIENT,
             "client_secret": SECRET,
             "redirect_uris": [self.redirect_uri],
             "grant_types": ["authorization_code", "refresh_token"],
         }
         keys = [self.key.as_dict(private=True)]
+        asked = {
+            "client": client,
+            "keys": keys,
+            "users": self.users,
+            "claims": self.claims,
+            "path": self.path,
+        }
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"client": client, "keys": keys, "users": self.users}) + "\n")
+        self.process.stdin.write(f"{json.dumps(asked)}\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "ready\n"
 

@@ -1,4 +1,4 @@
-"""Each attack on signing in, publishing, outgoing requests and gateways: its answer, the check, and its test.
+"""Each attack on signing in, publishing, outgoing requests, gateways and so on: its answer, check, test.
 
     python -m tests.mutants.refusals --folder FOLDER
     python -m tests.mutants.refusals --page > docs/refusals.md
@@ -30,6 +30,9 @@ CONNECTOR = "registry/adaptry/core/outgoing/connector.py"
 URL = "registry/adaptry/core/outgoing/url.py"
 STORAGE = "registry/adaptry/storage/"
 CATALOG = "registry/adaptry/storage/catalog/"
+SEALING = CATALOG + "audit_log/sealing.py"
+LIMITS = "api/adaptry_api/request_limits.py"
+SHARE = "api/adaptry_api/request_sharing.py"
 INFERENCE = "registry/adaptry/storage/local/inference.py"
 
 PUBLISHING = "tests/api/test_publishing.py::"
@@ -39,9 +42,13 @@ CANAILLE = "tests/api/test_sign_in_canaille.py::"
 DEVICE = "tests/api/test_device_sign_in.py::"
 REFRESH = "tests/storage/test_refresh_tokens.py::"
 OUTGOING = "tests/domain/test_outgoing.py::"
+REFS = "tests/domain/test_refs.py::"
 CI_JOBS = "tests/domain/test_ci_jobs.py::"
 WEBHOOKS = "tests/storage/test_webhooks.py::"
 GATEWAY = "tests/api/test_gateway.py::"
+SHARING = "tests/api/test_request_sharing.py::"
+PERMISSIONS = "tests/api/test_permissions.py::"
+AUDIT_LOG = "tests/storage/test_audit_log.py::"
 CONTRACT = "tests/contract/test_registry_local.py::TestInFiles::"
 PAGES = "tests/pages/test_signing_in.py::"
 
@@ -179,7 +186,7 @@ AT_A_PROVIDER = _area(
      "    if (known := principals.find(tx, name)) is not None:\n"
      "        return sign_ins.insert_external(tx, user.issuer, user.subject, known.key, now, name), known\n"
      "    if False:", ADMITTED),
-    ("a user with a reserved name", "403", STORAGE + "sign_ins.py", " and one not in _RESERVED", "",
+    ("a user with a reserved name", "403", STORAGE + "sign_ins.py", " and not is_reserved(one)", "",
      ADMITTED),
     ("a disabled user", "403", STORAGE + "sign_ins.py",
      "        if principal.info.disabled_at is not None:", "        if False:", ADMITTED),
@@ -334,19 +341,67 @@ GATEWAYS = _area(
     ("a gateway of another namespace, through Envoy", "the denial that everybody gets", ROUTE,
      "raise PermissionDenied(error.message, public_message=_DENIED) from error", "raise",
      GATEWAY + "test_a_request_that_a_proxy_passes_on_is_decided_by_the_model_in_its_body"),
+    ("the principal's name in another spelling of its header, through Envoy", "dropped",
+     "examples/gateway/envoy.yaml",
+     "                common_http_protocol_options: { headers_with_underscores_action: DROP_HEADER }\n", "",
+     GATEWAY + "test_behind_a_real_proxy_nobody_names_another_principal_in_a_similar_header"),
+    ("a weight in digits of another script, or in another notation", "400",
+     "registry/adaptry/core/stack_ref.py", '"-?[0-9]{1,3}(', '"-?\\d{1,3}(',
+     REFS + "test_a_weight_in_a_name_is_written_in_one_way"),
     ("a body with a second `Model`", "400", ROUTE,
      'if any(key != "model" and key.casefold() == "model" for key in names):', "if False:",
      GATEWAY + "test_a_request_without_exactly_one_model_does_not_pass"),
 )  # fmt: skip
 
-REFUSALS = (*PUBLISH, *AT_A_PROVIDER, *PROGRAMS, *OUTSIDE, *GATEWAYS)
+ABUSE = _area(
+    "Abuse of what all share: limits, names, the audit log",
+    ("the same limit of requests, used up at each server process", "429: processes share their counts",
+     LIMITS,
+     "count.idle_at = max(count.idle_at, now + seconds + ", "(",
+     SHARING + "test_what_one_process_admitted_counts_in_the_others"),
+    ("a flood of requests at all processes", "429 after the limit and 1/32 of it for each process", LIMITS,
+     "if count.unshared >= max(1, limit // _UNSHARED) and who", "if count.unshared >= limit and who",
+     SHARING + "test_a_flood_at_all_processes_gets_the_limit_and_what_each_keeps_to_itself"),
+    ("a lock on the counts of requests", "nobody waits: each process goes on with its own count", SHARE,
+     "            except Exception:  # whatever it is, requests must go on\n",
+     "            except ZeroDivisionError:\n",
+     SHARING + "test_requests_go_on_while_the_counts_are_locked_and_are_shared_afterwards"),
+    ("one address that begins sign-ins of programs until no others can", "503 `temporarily_unavailable`",
+     "api/adaptry_api/oauth/device_route.py",
+     "if wait := state.device_limit.seconds_to_wait(peer.host if peer else None):", "if wait := 0.0:",
+     DEVICE + "test_one_address_cannot_use_up_the_sign_ins_of_all_others"),
+    ("the same from many addresses of one IPv6 network", "503 `temporarily_unavailable`",
+     "api/adaptry_api/address_limits.py",
+     "ipaddress.IPv6Network((int(found), _NETWORK), strict=False)", "found",
+     DEVICE + "test_one_address_cannot_use_up_the_sign_ins_of_all_others"),
+    ("a user with a name that the audit log uses for the server itself", "400",
+     "registry/adaptry/storage/local/principals.py", "    require_unreserved(name)\n", "",
+     PERMISSIONS + "test_nobody_is_named_like_an_author_that_is_no_principal"),
+    ("the same, with a token for a role", "400", STORAGE + "tokens.py", "        require_unreserved(name)\n",
+     "", PERMISSIONS + "test_nobody_is_named_like_an_author_that_is_no_principal"),
+    ("an audit log shortened in the database to an older signed checkpoint",
+     "a running server seals nothing more, and logs it", SEALING,
+     "if size < self._seen.size or _leaf(tx, self._seen.size) != self._seen.leaf:", "if False:",
+     AUDIT_LOG + "test_a_log_that_somebody_shortened_to_an_older_checkpoint_is_not_sealed_on"),
+    ("the same, followed by new entries", "a running server seals nothing more, and logs it", SEALING,
+     "if size < self._seen.size or _leaf(tx, self._seen.size) != self._seen.leaf:",
+     "if size < self._seen.size:",
+     AUDIT_LOG + "test_a_log_that_somebody_shortened_to_an_older_checkpoint_is_not_sealed_on"),
+    ("an approval on a page of an alias that moved in the same moment", "409",
+     "registry/adaptry/storage/local/policies.py",
+     "if generation is not None and generation != (found.generation if found else 0):", "if False:",
+     CONTRACT + "test_an_approval_may_require_that_the_alias_is_where_it_was_seen"),
+)  # fmt: skip
+
+REFUSALS = (*PUBLISH, *AT_A_PROVIDER, *PROGRAMS, *OUTSIDE, *GATEWAYS, *ABUSE)
 
 _HEAD = """# What is refused
 
 Each row is an attack on [publishing from CI](publishing.md), [signing in](signing-in.md),
-[webhooks](webhooks.md) or [gateways](gateways.md): the answer, and the test that makes the attack. The test
-must fail when the check is left out of the code: `python -m tests.mutants.refusals --folder FOLDER` leaves
-out one after another, and `python -m tests.mutants.refusals --page > docs/refusals.md` writes this page.
+[webhooks](webhooks.md), [gateways](gateways.md), [limits](limits.md), names or the [audit log](audit.md): the
+answer, and the test that makes the attack. The test must fail when the check is left out of the code:
+`python -m tests.mutants.refusals --folder FOLDER` leaves out one after another, and
+`python -m tests.mutants.refusals --page > docs/refusals.md` writes this page.
 """
 
 
