@@ -25,6 +25,7 @@ ROOT = f"{Path(adaptry.__file__).parent}/"
 INPUTS = frozenset(
     [
         *("MergeRecipe", "RecipeInput", "MergeSource", "WeightedAdapter", "BoundInput", "BoundAdapter"),
+        "SidedInput",
         *("Adapter", "AdapterConfig", "Spec", "ModuleSpec", "ExtraWeight"),
         *("HfCheckpoint", "LogicalView", "BaseRecord", "ParameterNames", "ModelNames", "LoadedModel"),
         *("ModuleTargets", "ModuleMap", "TargetTensor", "ExtraTarget", "LoraVariant", "LoadedParts"),

@@ -20,7 +20,8 @@ from adaptry.compute.merging.dequantisation import dequantised_view
 from adaptry.compute.merging.layout import OutputFile, OutputTensor, plan_files
 from adaptry.compute.merging.output_tensors import OutputOptions, output_tensors
 from adaptry.compute.merging.tensor_changes import ChangeSet
-from adaptry.compute.merging.tied_embeddings import TiedSides
+from adaptry.compute.merging.tied_embeddings import TiedSides, with_sides
+from adaptry.compute.merging.tied_names import find_tied_names
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, seen_as_peft
 from adaptry.compute.recipes.merge import BaseCopyKind, Dtype, Rounding
 from adaptry.core.digest import Digest
@@ -154,10 +155,12 @@ def _require_castable(checkpoint: HfCheckpoint, dtype: Dtype) -> None:
 
 def _changes(bound: BoundInputs, method: MethodChoice | None, other_base: bool) -> ChangeSet:
     """The changes of all inputs: each its own for a weighted sum, or those that the method makes of them."""
-    wanted = ChangeSet(bound.checkpoint, TiedSides(bound.checkpoint))
-    if method is None:
-        for own in bound.inputs:
-            wanted.add(own)
-    else:
-        wanted.add_combined(bound.inputs, combine_changes(method, bound.inputs, other_base))
+    sides = TiedSides(bound.checkpoint, find_tied_names(bound.checkpoint))
+    entries = bound.inputs if method is None else [own.whole_weights for own in bound.inputs]
+    sided = [with_sides(entry, sides) for entry in entries]
+    wanted = ChangeSet(bound.checkpoint, sides)
+    for own in sided:
+        wanted.add(own)
+    if method is not None:
+        wanted.add_combined(combine_changes(method, bound.inputs, other_base))
     return wanted

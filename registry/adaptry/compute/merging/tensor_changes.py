@@ -19,7 +19,7 @@ from adaptry.compute.merging.bound_input import BoundInput
 from adaptry.compute.merging.combined_changes import PlacedChange
 from adaptry.compute.merging.layout import BaseTensor
 from adaptry.compute.merging.lora_delta import LoraDelta
-from adaptry.compute.merging.tied_embeddings import TiedSide, TiedSides, sides_of_extra, sides_of_module
+from adaptry.compute.merging.tied_embeddings import SidedInput, TiedSide, TiedSides, sides_of_module
 from adaptry.compute.merging.whole_changes import (
     ChangeChain,
     MethodChange,
@@ -66,32 +66,31 @@ class ChangeSet:
             is_bias = side.name.endswith(".bias")  # like the bias that it was tied to
             yield side.name, self.for_tensor(tensor) if is_bias else self._changes.get(side, TensorChanges())
 
-    def add(self, entry: BoundInput) -> None:
+    def add(self, sided: SidedInput) -> None:
         """Adds an input, in PEFT's order: replacements of a weight, then updates, then rows."""
         steps: dict[TiedSide, list[WholeChange]] = {}
         for is_rows in (False, True):
-            for extra in entry.module_map.extras:
+            for extra, sides in sided.extras:
                 if (extra.extra.kind == "token_rows") is is_rows:
-                    for side in sides_of_extra(entry, extra, self._sides):
-                        steps.setdefault(side, []).append(_replacing(entry, extra))
+                    for side in sides:
+                        steps.setdefault(side, []).append(_replacing(sided.entry, extra))
             if not is_rows:
-                self._add_modules(entry, steps)
+                self._add_modules(sided, steps)
         for side, own in steps.items():
-            self._changes[side] = _joined(self._changes.get(side, TensorChanges()), own, entry)
+            self._changes[side] = _joined(self._changes.get(side, TensorChanges()), own, sided.entry)
 
-    def add_combined(self, inputs: Iterable[BoundInput], changes: Iterable[PlacedChange]) -> None:
-        """Adds the whole weights of each input, and one combined change for each updated weight."""
-        for entry in inputs:
-            self.add(entry.whole_weights)
+    def add_combined(self, changes: Iterable[PlacedChange]) -> None:
+        """Adds one combined change for each updated weight."""
         for each in changes:
             for side in sides_of_module(each.entry, each.target, self._sides):
                 was = self._changes.get(side, TensorChanges())
                 self._changes[side] = replace(was, changes=(*was.changes, each.change))
 
-    def _add_modules(self, entry: BoundInput, steps: dict[TiedSide, list[WholeChange]]) -> None:
+    def _add_modules(self, sided: SidedInput, steps: dict[TiedSide, list[WholeChange]]) -> None:
+        entry = sided.entry
         method = METHODS[entry.adapter.spec.method]
         sides = _sides(entry.module_map, self._checkpoint)
-        for target in entry.module_map.placed:
+        for target, changed in sided.modules:
             if method.weight is not None:
                 change: WholeChange = MethodChange(
                     entry.adapter,
@@ -105,7 +104,7 @@ class ChangeSet:
                 if target.is_plain:
                     update = LoraDelta(entry.adapter, target.module, target.module.scale)
                     change = StreamedChange(update, target.orientation == "conv1d", entry.weight)
-                for side in sides_of_module(entry, target, self._sides):
+                for side in changed:
                     steps.setdefault(side, []).append(change)
                     self._note_bias(side, target)
             for name, biased in _bias_changes(entry, target, self._checkpoint, sides):

@@ -17,7 +17,7 @@ from adaptry.adapters.tensor_names import input_embedding, is_input_embedding, i
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, TargetTensor
 from adaptry.compute.merging.bound_input import BoundInput
-from adaptry.compute.merging.tied_names import find_tied_names
+from adaptry.compute.merging.tied_names import TiedNames
 from adaptry.core.errors import Unsupported
 
 _WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")
@@ -32,12 +32,21 @@ class TiedSide:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class SidedInput:
+    """An input with the sides that each of its whole weights and modules changes."""
+
+    entry: BoundInput
+    extras: tuple[tuple[ExtraTarget, tuple[TiedSide, ...]], ...]
+    modules: tuple[tuple[TargetTensor, tuple[TiedSide, ...]], ...]
+
+
 class TiedSides:
     """The sides, and whether they have been untied."""
 
-    def __init__(self, checkpoint: HfCheckpoint) -> None:
+    def __init__(self, checkpoint: HfCheckpoint, ties: TiedNames) -> None:
         self._checkpoint = checkpoint
-        self._ties = find_tied_names(checkpoint)
+        self._ties = ties
         own = f"{self._ties.head}.weight"
         self._stored_head = next(
             (name for name in checkpoint.tensors if is_output_head(name) or name == own), None
@@ -151,7 +160,19 @@ class TiedSides:
             )
 
 
-def sides_of_extra(entry: BoundInput, extra: ExtraTarget, sides: TiedSides) -> tuple[TiedSide, ...]:
+def with_sides(entry: BoundInput, sides: TiedSides) -> SidedInput:
+    """The input with its sides, in PEFT's order: whole weights, then modules, then rows. Raises
+    `Unsupported`.
+    """
+    rows = [extra for extra in entry.module_map.extras if extra.extra.kind == "token_rows"]
+    whole = [extra for extra in entry.module_map.extras if extra.extra.kind != "token_rows"]
+    replaced = [(extra, _sides_of_extra(entry, extra, sides)) for extra in whole]
+    modules = [(target, sides_of_module(entry, target, sides)) for target in entry.module_map.placed]
+    replaced += [(extra, _sides_of_extra(entry, extra, sides)) for extra in rows]
+    return SidedInput(entry, tuple(replaced), tuple(modules))
+
+
+def _sides_of_extra(entry: BoundInput, extra: ExtraTarget, sides: TiedSides) -> tuple[TiedSide, ...]:
     """The sides that a full weight replaces. PEFT unties copies in `modules_to_save`; others change both
     sides.
     """
