@@ -31,6 +31,7 @@ from pathlib import Path
 from statistics import median
 
 from combined import METHODS, OWN, make_adapters, make_many, sameness
+from figures import note
 from generated import generated
 
 COUNTS = (2, 4, 8)
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".bench"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="one layer: to see that the bench works")
-    parser.add_argument("--only", default="peft,svd,files", help="which parts, with commas between")
+    parser.add_argument("--only", default="peft,svd,dense,files", help="which parts, with commas between")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     print(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}", flush=True)
@@ -63,6 +64,10 @@ def main() -> None:
             )
         if "svd" in parts:
             beside_peft(Path(scratch) / "svd", 4096, 1, ["svd"], COUNTS, 1)
+        if "dense" in parts:
+            dense = ["ties_svd", "dare_ties_svd"]
+            beside_peft(Path(scratch) / "dense", 4096, 1, dense, COUNTS[:1], asked.rounds)
+        if "svd" in parts:
             many_modules(Path(scratch) / "many", 4096, 32, asked.rounds)
         if "files" in parts:
             beside_files(asked.folder, Path(scratch), 2 if asked.small else 24, asked.rounds)
@@ -84,6 +89,8 @@ def beside_peft(
                 who: [run_worker(who, method, count, folder) for _ in range(rounds)]
                 for who in ("peft", "replay", *(["own"] if method in OWN else []))
             }
+            if "own" in runs and width == 4096:
+                note(f"combine-{method}", *([run.seconds for run in runs[who]] for who in ("own", "peft")))
             print(line_of(method, count, runs, made, folder), flush=True)
 
 

@@ -5,8 +5,8 @@
 `hf download` of one large adapter, and a process that downloads many small ones, from `adaptry serve` and
 from an nginx that serves the very answers and bytes as files; then `hf upload` of the large one, with Xet and
 without, beside a plain PUT of the file into nginx. Everything is on loopback, each download into a fresh
-cache; the best of the rounds counts. nginx is not installed by this: without it there is nothing to compare
-with, and that is said.
+cache; they take turns, and the medians count. nginx is not installed by this: without it there is nothing
+to compare with, and that is said.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
+from functools import partial
 from pathlib import Path
+from statistics import median
 
-from transfer import best, large_lora
+from figures import note
+from transfer import in_turns, large_lora
 
 from adaptry.testing.samples import tiny_lora
 
@@ -100,44 +103,60 @@ def measure(folder: Path, size: int, adapters: int, rounds: int) -> None:
         for number, name in enumerate(names):
             push(ours, tiny_lora(folder / "small" / str(number), seed=number), name)
         with nginx(folder / "nginx", ours, ["acme/large", *names]) as theirs:
-            print(f"{size / 1e6:,.0f} MB and {adapters} small adapters, best of {rounds}")
+            print(f"{size / 1e6:,.0f} MB and {adapters} small adapters, {rounds} rounds")
             compare(
-                "hf download, MB/s",
-                lambda place: best(rounds, lambda _: place.run(CLIENT, "download", "acme/large")),
-                lambda seconds: size / 1e6 / seconds,
-                ours,
-                theirs,
+                ("hub-download", "hf download, MB/s"),
+                lambda place: place.run(CLIENT, "download", "acme/large"),
+                size / 1e6,
+                (theirs, ours),
+                rounds,
             )
             compare(
-                "snapshot_download of many, a second",
-                lambda place: best(rounds, lambda _: place.run(sys.executable, "-c", MANY, *names)),
-                lambda seconds: adapters / seconds,
-                ours,
-                theirs,
+                ("hub-snapshots", "snapshot_download of many, a second"),
+                lambda place: place.run(sys.executable, "-c", MANY, *names),
+                adapters,
+                (theirs, ours),
+                rounds,
             )
-            put = best(rounds, lambda number: _put(weights, f"{theirs.url}/put/{number}"))
-            show("PUT into nginx, MB/s", size / 1e6 / put)
-            for title, settings in (("Xet", {}), ("Git LFS", {"HF_HUB_DISABLE_XET": "1"})):
-                taken = best(
-                    rounds,
-                    lambda number, title=title, settings=settings: ours.run(
-                        CLIENT, "upload", f"acme/{title.replace(' ', '-')}-{number}", large, **settings
-                    ),
-                )
-                show(f"hf upload by {title}, MB/s", size / 1e6 / taken, f"{put / taken:.2f} of the PUT's")
+            uploads(ours, theirs, large, rounds)
 
 
 def compare(
-    title: str,
-    measured: Callable[[Place], float],
-    rate: Callable[[float], float],
-    ours: Place,
-    theirs: Place,
+    row: tuple[str, str],
+    action: Callable[[Place], None],
+    amount: float,
+    places: tuple[Place, Place],
+    rounds: int,
 ) -> None:
-    """A line with both times and their ratio."""
-    from_nginx, from_ours = measured(theirs), measured(ours)
-    show(f"{title}, from nginx", rate(from_nginx))
-    show(f"{title}, from adaptry", rate(from_ours), f"{from_nginx / from_ours:.2f} of nginx's")
+    """A line of nginx and of us, who take turns, and how near ours comes; `amount` a second is shown."""
+    taken = in_turns(rounds, {place.url: lambda _, place=place: action(place) for place in places})
+    from_nginx, from_ours = ([amount / seconds for seconds in found] for found in taken.values())
+    ratio = median(one / other for one, other in zip(from_ours, from_nginx, strict=True))
+    show(f"{row[1]}, from nginx", median(from_nginx))
+    show(f"{row[1]}, from adaptry", median(from_ours), f"{ratio:.2f} of nginx's")
+    note(row[0], from_ours, from_nginx)
+
+
+def uploads(ours: Place, theirs: Place, large: Path, rounds: int) -> None:
+    weights = large / "adapter_model.safetensors"
+    size = weights.stat().st_size
+
+    def upload(name: str, settings: Mapping[str, str], number: int) -> None:
+        ours.run(CLIENT, "upload", f"acme/{name}-{number}", large, **settings)
+
+    taken = in_turns(
+        rounds,
+        {
+            "PUT into nginx": lambda number: _put(weights, f"{theirs.url}/put/{number}"),
+            "hf upload by Xet": partial(upload, "xet", {}),
+            "hf upload by Git LFS": partial(upload, "lfs", {"HF_HUB_DISABLE_XET": "1"}),
+        },
+    )
+    put = taken["PUT into nginx"]
+    for name, found in taken.items():
+        ratio = median(one / other for one, other in zip(put, found, strict=True))
+        show(f"{name}, MB/s", size / 1e6 / median(found), f"{ratio:.2f} of the PUT's")
+    note("hub-upload", taken["hf upload by Xet"], put)
 
 
 def show(what: str, value: float, ratio: str = "") -> None:

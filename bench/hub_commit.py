@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import urllib3
+from figures import note
 from served import Served, served
 
 from adaptry.core.files.durable import ParallelFlush
@@ -33,15 +34,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder, served(Path(folder) / "data") as server:
         send(server, "/api/v1/adapters", {"name": "acme/runs"})
         send(server, "/api/v1/adapters/acme/runs/branches", {"name": "trial", "at": "main"})
+        taken, limits = [], []
         for number in range(asked.rounds):
             files = {f"run-{number}-{n}/README.md": random.randbytes(500).hex() for n in range(asked.files)}
             ours = timed(lambda made=files: commit(server, made))
             apart = timed(lambda made=files: write(Path(folder) / "apart", made, one_by_one=True))
             together = timed(lambda made=files: write(Path(folder) / "together", made, one_by_one=False))
+            taken.append(ours)
+            limits.append(together)
             print(
                 f"{asked.files} files: {ours:.2f} s; written and flushed one by one {apart:.2f} s, together"
                 f" {together:.2f} s"
             )
+        note("hub-commit", taken, limits)
 
 
 def commit(server: Served, files: Mapping[str, str]) -> None:

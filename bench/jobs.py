@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from figures import note
 from generated import Generated, asked_of, generated
 
 from adaptry.adapters.adapter import open_dir
@@ -73,6 +74,8 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
         f"{size / 1e9:.2f} GB in three files, {rounds} rounds (the median), {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f}; the files are the same"
     )
+    job, command = costs["a job, one runner"], costs["adaptry merge"]
+    note("merge-job", [cost.seconds for cost in job], [cost.seconds for cost in command])
     least = median(cost.busy for cost in costs["adaptry merge"])
     for name, found in costs.items():
         busy, seconds = median(cost.busy for cost in found), median(cost.seconds for cost in found)

@@ -25,11 +25,17 @@ from typing import Any
 import peft
 import torch
 import transformers
+from figures import note
 from peft.utils.hotswap import hotswap_adapter
 from safetensors.torch import load_file
 
 import adaptry
 from adaptry.integrations.serving import Cache
+
+ROWS = {
+    "load": ("adaptry.load(into=model)", "PeftModel.load_adapter"),
+    "hotswap": ("adaptry.load(hotswap=True)", "read and copy: the limit"),
+}
 
 
 def main() -> None:
@@ -121,6 +127,9 @@ def compare(
                 busy[name].append(time.process_time() - used)
     before()
     first = next(iter(works))
+    for row, (name, peer) in ROWS.items():
+        if name in walls:
+            note(row, walls[name], walls[peer])
     for name, taken in walls.items():
         ratio = statistics.median(one / other for one, other in zip(taken, walls[first], strict=True))
         milliseconds = " ".join(

@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from figures import note
 from generated import Generated, generated
 
 from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
@@ -98,6 +99,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
         field_of = measure(large, Path(scratch), asked.rounds, asked.peft_rounds)
         show(field_of)
+        note("merge", field_of["adaptry"].seconds, field_of["cp, flushed"].seconds)
+        note("merge-peft", field_of["adaptry"].seconds[:1], field_of["PEFT: load, merge, save"].seconds[:1])
         print("peak memory when the base is smaller:")
         for name, contestant in contestants(quarter).items():
             if name.startswith("adaptry"):

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from figures import note
 from generated import LINEAR, RANK, generated
 from merge import OURS, PEFT, QUIET, differences, size_of
 
@@ -121,6 +122,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
         ours, peft = measure(base, adapters, Path(scratch), asked.rounds, not asked.no_peft)
     show(ours, peft)
+    for name in methods[1:]:
+        note(f"merge-{name}", ours[name].wall, ours["lora"].wall)
     print(f"load after {os.getloadavg()[0]:.1f}")
 
 

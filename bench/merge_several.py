@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from figures import note
 from generated import LINEAR, RANK, asked_of, generated
 from merge import OURS, REPORTING, Contestant, run_once, size_of
 from numpy.typing import NDArray
@@ -95,9 +96,22 @@ def main() -> None:
 
 def measure(base: Path, made: Path, scratch: Path, rounds: int) -> None:
     copying = Contestant(["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(base)])
-    for number in range(rounds):
-        run_once(copying, scratch / f"copy-{number}")
-        shutil.rmtree(scratch / f"copy-{number}")
+    ours = {
+        name: Contestant(
+            [
+                *(sys.executable, "-c", OURS, "merge", "--base", str(base)),
+                *(str(made / adapter) for adapter in adapters),
+                *options,
+                "-o",
+            ]
+        )
+        for name, (adapters, options) in CASES.items()
+    }
+    for _ in range(rounds):
+        for contestant in (copying, *ours.values()):
+            run_once(contestant, scratch / "out")
+            shutil.rmtree(scratch / "out")
+    note("merge-eight", ours["eight LoRAs"].seconds, ours["one LoRA"].seconds)
     flushed = median(copying.seconds)
     print(f"cp, flushed: {flushed:.2f} s")
     print(
@@ -106,19 +120,15 @@ def measure(base: Path, made: Path, scratch: Path, rounds: int) -> None:
     )
     for name, (adapters, options) in CASES.items():
         words = [str(made / adapter) for adapter in adapters]
-        ours = Contestant([sys.executable, "-c", OURS, "merge", "--base", str(base), *words, *options, "-o"])
         peft = Contestant([sys.executable, "-c", PEFT, str(base), *words])
-        for number in range(rounds):
-            run_once(ours, scratch / "ours")
-            if number < rounds - 1:
-                shutil.rmtree(scratch / "ours")
         near = None
         if not options:
             run_once(peft, scratch / "peft")
+            run_once(Contestant(ours[name].command), scratch / "ours")
             near = nearness(open_checkpoint(scratch / "ours"), open_checkpoint(scratch / "peft"))
             shutil.rmtree(scratch / "peft")
-        shutil.rmtree(scratch / "ours")
-        print(line_of(name, ours, peft, near, flushed), flush=True)
+            shutil.rmtree(scratch / "ours")
+        print(line_of(name, ours[name], peft, near, flushed), flush=True)
 
 
 def line_of(name: str, ours: Contestant, peft: Contestant, near: Near | None, flushed: float) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import urllib3
+from figures import note
 from filled import adapter_of, fill
 from http_load import Load, load
 from served import served
@@ -63,7 +64,7 @@ def start(stack: ExitStack, data: Path, size: int, workers: int) -> Iterator[tup
     paths = [f"/api/v1/adapters/{adapter_of(n * 7919, size)}/versions/prod" for n in range(ADAPTERS)]
     server = stack.enter_context(served(data, "--workers", str(workers)))
     bearer = {"Authorization": f"Bearer {server.token}"}
-    tag = urllib3.request("GET", server.url + paths[0], headers=bearer).headers["ETag"]
+    tag = urllib3.request("GET", server.url + paths[0], headers=bearer, timeout=60).headers["ETag"]
     url, process = stack.enter_context(limit(data / "catalog.sqlite"))
     yield "FastAPI + sqlite3 (limit)", Target(url, process, paths)
     yield "resolve", Target(server.url, server.process, paths, bearer)
@@ -95,6 +96,9 @@ def measure(targets: Mapping[str, Target], clients: int, seconds: float, rounds:
             loads[name].append(found)
             busy[name].append((processor_seconds(target.process) - before) / (found.rate * seconds))
     best = statistics.median(each.rate for each in loads["FastAPI + sqlite3 (limit)"])
+    limits = [each.rate for each in loads["FastAPI + sqlite3 (limit)"]]
+    note(f"resolve-{clients}", [each.rate for each in loads["resolve"]], limits)
+    note(f"resolve-{clients}-p99", [each.p99 / 1e3 for each in loads["resolve"]])
     for name, found in loads.items():
         rates = sorted(each.rate for each in found)
         rate = statistics.median(rates)

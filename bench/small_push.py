@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
+from figures import note
 from served import Served, served
 
 from adaptry.adapters.adapter import Adapter, open_dir
@@ -47,6 +48,8 @@ def main() -> None:
         for _ in range(asked.rounds):
             alone(server, [next(fresh) for _ in range(asked.pushes)], Path(folder) / "limit")
             together(server, [next(fresh) for _ in range(asked.pushes)], asked.clients)
+        print(f"{resident(server) / 1e6:.0f} MB of the server's memory, its children's included")
+        note("memory", [resident(server)])
 
 
 def adapters(folder: Path) -> Iterator[Adapter]:
@@ -64,6 +67,8 @@ def alone(server: Served, made: list[Adapter], place: Path) -> None:
     spent = (cpu(server) - before) / len(made)
     half, floor = statistics.median(ours), statistics.median(least)
     tenths = statistics.quantiles(ours, n=10)
+    note("push-alone", ours, least)
+    note("push-cpu", [spent])
     print(
         f"alone: {half * 1e3:.1f} ms p50 ({tenths[0] * 1e3:.1f} to {tenths[-1] * 1e3:.1f}); three flushes"
         f" {floor * 1e3:.1f} ms, {half / floor:.2f} x; {spent * 1e3:.1f} ms of the server's processor time"
@@ -81,6 +86,7 @@ def together(server: Served, made: list[Adapter], clients: int) -> None:
     with ThreadPoolExecutor(clients) as pool:
         seconds = timed(lambda: list(pool.map(work, range(clients))))
     spent = (cpu(server) - before) / len(made)
+    note("push-together", [len(made) / seconds])
     print(
         f"{clients} clients: {len(made) / seconds:.0f} pushes/s; {spent * 1e3:.1f} ms of the server's"
         " processor time"
@@ -120,12 +126,23 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def resident(server: Served) -> int:
+    """Bytes of memory of the server and its children, of which each has its own share of common pages."""
+    texts = [Path(f"/proc/{process}/smaps_rollup").read_text() for process in family(server.process)]
+    sizes = (line.split()[1] for text in texts for line in text.splitlines() if line.startswith("Pss:"))
+    return sum(map(int, sizes)) << 10
+
+
+def family(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [process, *(int(child) for task in tasks for child in (task / "children").read_text().split())]
+
+
 def cpu(server: Served) -> float:
     """Seconds of processor time of the server and its children, those that ended included."""
     times = stat(server.process)[11:15]
-    for task in Path(f"/proc/{server.process}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            times += stat(int(child))[11:13]
+    for child in family(server.process)[1:]:
+        times += stat(child)[11:13]
     return sum(map(int, times)) / TICK
 
 

@@ -4,8 +4,8 @@
 
 One generated adapter is pushed and pulled over loopback HTTP through the real server (a process of its own)
 and client, beside `sha256sum` of the same bytes and `curl` from the same server; then pushed into an embedded
-registry, beside hashing, copying and flushing the same file. The best of the rounds counts; files are in the
-page cache; everything is verified.
+registry, beside hashing, copying and flushing the same file. They take turns, and the medians count; files
+are in the page cache; everything is verified.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 
+from figures import note
 from served import served
 
 from adaptry.adapters.adapter import open_dir
@@ -31,6 +33,16 @@ from adaptry.testing.samples import tiny_lora, write_safetensors
 HIDDEN = 1 << 14
 RANK = 256
 WEIGHTS = "adapter_model.safetensors"
+PEERS = {
+    "push, embedded": "sha256sum, cp and fsync",
+    "push over HTTP": "sha256sum, cp and fsync",
+    "pull over HTTP, verified and flushed": "curl, sha256sum and fsync",
+}
+ROWS = {
+    "push-embedded": "push, embedded",
+    "push-http": "push over HTTP",
+    "pull": "pull over HTTP, verified and flushed",
+}
 
 
 def main() -> None:
@@ -47,57 +59,55 @@ def measure(folder: Path, size: int, rounds: int) -> None:
     source = large_lora(folder / "adapter", size)
     file = source / WEIGHTS
     size = file.stat().st_size
-    print(f"{size / 1e6:,.0f} MB, best of {rounds}, GB/s")
-    hashing = show("sha256sum", size, best(rounds, lambda number: run("sha256sum", file)))
-    local = best(rounds, lambda number: hash_copy_flush(file, folder / f"copy-{number}"))
-    show("sha256sum, cp and fsync", size, local)
-    embedded = best(
-        rounds, lambda number: push(open_local(folder / f"local-{number}"), open_dir(source), "acme/tone")
-    )
-    show("push, embedded", size, embedded, f"{embedded / local:.2f} x the time of sha256sum, cp and fsync")
     with served(folder / "served") as server:
         registry = server.registry
-        pushed = best(rounds, lambda number: push(registry, open_dir(source), f"acme/tone-{number}"))
-        show("push over HTTP", size, pushed, f"{pushed / hashing:.2f} x the time of sha256sum")
-        url = file_url(registry)
-        curl = [
-            "curl",
-            "--silent",
-            "--fail",
-            "--header",
-            f"Authorization: Bearer {server.token}",
-            url,
-            "--output",
-        ]
-        show("curl, thrown away", size, best(rounds, lambda number: run(*curl, os.devnull)))
-        to_file = best(rounds, lambda number: run(*curl, folder / f"curled-{number}"))
-        show("curl to a file", size, to_file)
-        same = best(rounds, lambda number: curl_hash_flush(curl, folder / f"checked-{number}"))
-        show("curl, sha256sum and fsync", size, same)
-        pulled = best(rounds, lambda number: pull(registry, "acme/tone-0", folder / f"pulled-{number}"))
-        show(
-            "pull over HTTP, verified and flushed",
-            size,
-            pulled,
-            f"{to_file / pulled:.2f} x curl's speed to a file, {same / pulled:.2f} x with sha256sum and"
-            " fsync",
+        push(registry, open_dir(source), "acme/tone-first")
+        curl = ["curl", "--silent", "--fail", "--header", f"Authorization: Bearer {server.token}"]
+        curl += [file_url(registry), "--output"]
+        taken = in_turns(
+            rounds,
+            {
+                "sha256sum": lambda number: run("sha256sum", file),
+                "sha256sum, cp and fsync": lambda number: hash_copy_flush(file, folder / f"copy-{number}"),
+                "push, embedded": lambda number: push(
+                    open_local(folder / f"local-{number}"), open_dir(source), "acme/tone"
+                ),
+                "push over HTTP": lambda number: push(registry, open_dir(source), f"acme/tone-{number}"),
+                "curl, thrown away": lambda number: run(*curl, os.devnull),
+                "curl to a file": lambda number: run(*curl, folder / f"curled-{number}"),
+                "curl, sha256sum and fsync": lambda number: curl_hash_flush(
+                    curl, folder / f"checked-{number}"
+                ),
+                "pull over HTTP, verified and flushed": lambda number: pull(
+                    registry, "acme/tone-first", folder / f"pulled-{number}"
+                ),
+            },
         )
+    print(f"{size / 1e6:,.0f} MB, {rounds} rounds, GB/s")
+    for name, seconds in taken.items():
+        peer = PEERS.get(name)
+        ratios = [one / other for one, other in zip(seconds, taken[peer], strict=True)] if peer else []
+        beside = f"{median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f}) {peer}" if ratios else ""
+        print(f"  {name:<40}{size / 1e9 / median(seconds):6.2f}   {beside}")
+    for row, name in ROWS.items():
+        note(row, taken[name], taken[PEERS[name]])
+
+
+def in_turns(rounds: int, works: Mapping[str, Callable[[int], object]]) -> dict[str, list[float]]:
+    """The seconds of each in every round, in which they take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds):
+        for name, work in works.items():
+            os.sync()  # none pays for what another left unwritten
+            began = time.perf_counter()
+            work(number)
+            taken[name].append(time.perf_counter() - began)
+    return taken
 
 
 def best(rounds: int, action: Callable[[int], object]) -> float:
     """The shortest of the times that `action(round)` takes, in seconds."""
-    times = []
-    for number in range(rounds):
-        os.sync()  # no round pays for unflushed writes of an earlier one
-        began = time.perf_counter()
-        action(number)
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def show(what: str, size: int, seconds: float, ratio: str = "") -> float:
-    print(f"  {what:<40}{size / 1e9 / seconds:6.2f}   {ratio}")
-    return seconds
+    return min(in_turns(rounds, {"": action})[""])
 
 
 def run(*command: str | Path) -> None:
@@ -122,15 +132,15 @@ def flush(file: Path) -> None:
 
 
 def file_url(registry: HttpRegistry) -> str:
-    version = registry.versions.search("name:acme/tone-0").items[0]
+    version = registry.versions.search("name:acme/tone-first").items[0]
     return f"{registry.url}/api/v1/adapters/{version.name}/revisions/{version.digest}/files/{WEIGHTS}"
 
 
-def large_lora(folder: Path, size: int) -> Path:
+def large_lora(folder: Path, size: int, seed: int = 0) -> Path:
     """A LoRA of about `size` bytes that the checks admit: one pair of matrices a layer."""
     layers = max(1, round(size / (2 * HIDDEN * RANK * 2)))
     tiny_lora(folder, layers=1, rank=RANK, targets=("q_proj",), hidden=2)
-    noise = random.Random(0)
+    noise = random.Random(seed)
     tensors = {}
     for layer in range(layers):
         key = f"base_model.model.model.layers.{layer}.self_attn.q_proj"

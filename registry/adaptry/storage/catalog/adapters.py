@@ -46,7 +46,15 @@ _ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
 FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
     _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
 )
-_ROW = select_columns(_ADAPTERS).where(_ADAPTERS.c.id == bindparam("key"))
+_OF_KEY = _ADAPTERS.c.id == bindparam("key")
+_NEXT_NUMBER = select_columns(_ADAPTERS.c.next_number).where(_OF_KEY)
+_DESCRIBED = select_columns(
+    _ADAPTERS.c.name,
+    _ADAPTERS.c.namespace,
+    _ADAPTERS.c.description,
+    _ADAPTERS.c.tags,
+    _ADAPTERS.c.visibility,
+).where(_OF_KEY)
 _COUNT_ON = (
     _ADAPTERS.update()
     .where(_ADAPTERS.c.id == bindparam("of_key"))
@@ -64,7 +72,7 @@ _LATEST = (
     .scalar_subquery()
 )
 _SHOWN: Select[Any] = select_columns(*_ADAPTERS.c, _LATEST.label("latest"))
-_SHOWN_ONE = _SHOWN.where(_ADAPTERS.c.id == bindparam("key"))
+_SHOWN_ONE = _SHOWN.where(_OF_KEY)
 SHOWN_BY_NAME = (
     _SHOWN.where(EXISTS, _ADAPTERS.c.name > bindparam("after"), _ADAPTERS.c.name < bindparam("beyond"))
     .order_by(_ADAPTERS.c.name)
@@ -232,7 +240,7 @@ def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wishe
     """The number of a version that is being added, which is counted: the requested one if it was never given,
     otherwise the next. A number is given only once.
     """
-    (row,) = run_select(tx, _ROW, {"key": adapter.key})
+    (row,) = run_select(tx, _NEXT_NUMBER, {"key": adapter.key})
     number: int = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
@@ -277,7 +285,7 @@ def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
 
 def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
     """The search terms that the versions of the adapter with this key inherit."""
-    (row,) = run_select(tx, _ROW, {"key": key})
+    (row,) = run_select(tx, _DESCRIBED, {"key": key})
     return _terms(row)
 
 

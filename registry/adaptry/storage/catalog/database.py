@@ -177,7 +177,7 @@ class Catalog:
             yield session
             recording.write_pending(session)
             if HAS_EVENTS in session.info:
-                database.notify(session.connection())
+                database.notify(session)
         if HAS_EVENTS in session.info:
             self.notifier.notify()
 

@@ -99,6 +99,6 @@ class DatabaseDialect:
     hold: Callable[[], Callable[[], None]]
     after_migrate: Callable[[Connection], None]
     translate_error: Callable[[BaseException], AdaptryError | None]
-    notify: Callable[[Connection], None]
+    notify: Callable[[Session], None]
     listen: CommitListener
     prepared: PreparedReaders | None

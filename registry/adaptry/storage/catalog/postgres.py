@@ -20,6 +20,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlmodel import Session
 
 from adaptry.core.errors import (
     AdaptryError,
@@ -148,8 +149,10 @@ def _begin(busy_timeout: float, connection: Connection) -> None:
         connection.execute(_NOT_FLUSHED)
 
 
-def _announce(connection: Connection) -> None:
-    connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")  # delivered when the transaction commits, or never
+def _announce(session: Session) -> None:
+    session.connection().exec_driver_sql(
+        f"NOTIFY {_CHANNEL}"
+    )  # delivered when the transaction commits, or never
 
 
 def _listen(address: str, stop: socket.socket) -> Iterator[bool]:

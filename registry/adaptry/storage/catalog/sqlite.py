@@ -71,7 +71,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         hold=partial(_hold, url),
         after_migrate=lambda connection: None,
         translate_error=partial(_translate_error, url),
-        notify=lambda connection: None,  # listeners poll the file
+        notify=lambda session: None,  # listeners poll the file
         listen=_listen_in_memory if in_memory else partial(_listen, make_url(url).database or ""),
         prepared=None if in_memory else _prepared_readers(url, busy_timeout),
     )

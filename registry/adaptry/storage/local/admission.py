@@ -22,7 +22,7 @@ from adaptry.registry.records import BaseStatus
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, files, inspections
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.database import Catalog, Reads, Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.versions import BaseCheck
 from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
 
@@ -54,13 +54,11 @@ def open_checked(content: Content) -> Adapter:
     return open_content(content)
 
 
-def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Digest:
-    """The weights digest, derived once for every file, however many revisions have it."""
+def stored_weights_digest(tx: Reads, manifest: Manifest, adapter: Adapter) -> Digest | None:
+    """The weights digest, if it was derived before: it is the same for every revision with this file."""
     entry = manifest.file(adapter.format.weights)
     assert entry is not None
-    with catalog.read_prepared() as tx:
-        stored = files.find_weights_digest(tx, entry.sha256)
-    return stored or adapter.weights_digest()
+    return files.find_weights_digest(tx, entry.sha256)
 
 
 def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:

@@ -55,14 +55,17 @@ def inspect_weights(
 
 
 def inspect_sent(
-    context: RegistryContext, name: AdapterName, tree: Manifest, content: Content, headers: Headers
+    context: RegistryContext,
+    name: AdapterName,
+    tree: Manifest,
+    content: Content,
+    headers: Headers,
+    known: Mapping[Digest, WeightsInspection],
 ) -> tuple[Mapping[str, WeightsInspection], Mapping[Digest, WeightsInspection]]:
-    """The same for files that are not stored yet; and the results that are new, for the caller to store with
-    them.
+    """The same for files that are not stored yet, without the files whose results are `known`; and the
+    results that are new, for the caller to store with them.
     """
     wanted = tree.weights
-    with context.catalog.read_prepared() as tx:
-        known = inspections.find(tx, set(wanted.values()))
     lacking = {path: digest for path, digest in wanted.items() if digest not in known}
     found = _inspect(context, name, content, lacking, headers)
     return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}, found

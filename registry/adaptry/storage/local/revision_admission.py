@@ -41,6 +41,7 @@ from adaptry.storage.catalog import (
 )
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.ref_resolution import find
 from adaptry.storage.catalog.version_info import by_key
 from adaptry.storage.catalog.versions import Admission, VersionRecord
@@ -51,7 +52,7 @@ from adaptry.storage.local.admission import (
     find_unregistered,
     open_checked,
     open_stored,
-    weights_digest,
+    stored_weights_digest,
 )
 from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
@@ -127,7 +128,10 @@ class RevisionAdmission:
                 require_files(tx, name, declared)
                 require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
             adapter = open_stored(self.context.blobs, declared)
-        base, record = self._base(declared, adapter.spec.base_name)
+        with self.context.catalog.read_prepared() as reads:
+            base, record = self._base(reads, declared, adapter.spec.base_name)
+            digest = stored_weights_digest(reads, declared, adapter)
+            known = inspections.find(reads, set(declared.weights.values())) if sent else {}
         if record is None and self.context.require_known_base:
             raise CheckFailed(
                 "this registry accepts only adapters of registered bases, and"
@@ -137,7 +141,7 @@ class RevisionAdmission:
         inspected: Mapping[Digest, WeightsInspection] = {}
         headers = {adapter.format.weights: adapter.header}
         if sent:
-            found, inspected = inspect_sent(self.context, name, declared, sent.content, headers)
+            found, inspected = inspect_sent(self.context, name, declared, sent.content, headers, known)
         else:
             found = inspect_weights(self.context, name, declared, headers=headers)
         weights = weights_findings(adapter.spec, found)
@@ -150,28 +154,28 @@ class RevisionAdmission:
                 f"{self.context.identity.name} may not force a push of {name} past blocking findings: "
                 f"{base_check.report.sentence()}; an owner of {name.namespace!r} may"
             )
-        digest = weights_digest(self.context.catalog, declared, adapter)
-        content = sent.content if sent else adapter.content
         admission = Admission(
             declared,
             adapter.spec,
-            digest,
+            digest or adapter.weights_digest(),
             base_check,
             forced,
             options.number,
             inspected,
-            licences_in(content),
+            licences_in(sent.content if sent else adapter.content),
         )
         return admission, base
 
-    def _base(self, declared: Manifest, written: str | None) -> tuple[ResolvedBase, BaseRecord | None]:
-        if self.context.catalog.has_prepared:
-            with self.context.catalog.read_prepared() as reads:
-                if unregistered := find_unregistered(reads, declared, written):
-                    return unregistered, None
-        with self.context.catalog.read() as tx:
-            base = find_base(tx, self.context.read_scope(tx), declared, written)
-            return base, bases.record(tx, base.id) if base.id else None
+    def _base(
+        self, reads: Reads, declared: Manifest, written: str | None
+    ) -> tuple[ResolvedBase, BaseRecord | None]:
+        if isinstance(reads, PreparedReads):
+            if unregistered := find_unregistered(reads, declared, written):
+                return unregistered, None
+            with self.context.catalog.read() as tx:
+                return self._base(tx, declared, written)
+        base = find_base(reads, self.context.read_scope(reads), declared, written)
+        return base, bases.record(reads, base.id) if base.id else None
 
     def _commit(
         self,

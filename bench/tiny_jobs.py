@@ -1,0 +1,81 @@
+"""How many tiny jobs does a runner do in a second?
+
+    python bench/tiny_jobs.py [--jobs 20] [--rounds 3] [--folder DIR]
+
+Each job combines two adapters of a few kilobytes in an embedded registry. All jobs are submitted, then one
+`adaptry work --once` runs them; its start is part of the time. Beside it `adaptry combine` of the same two,
+once for each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from figures import note
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.operations.transfer import push
+from adaptry.registry.job_types.records import JobOrder
+from adaptry.storage.connect import open_local
+from adaptry.testing.samples import tiny_lora
+
+COMMAND = (sys.executable, "-m", "adaptry_cli")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    logging.getLogger("adaptry.push").setLevel(logging.ERROR)  # the base is not registered
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        measure(Path(folder), asked.jobs, asked.rounds)
+
+
+def measure(folder: Path, jobs: int, rounds: int) -> None:
+    data = folder / "data"
+    registry = open_local(data)
+    for number in range(2):
+        push(registry, open_dir(tiny_lora(folder / str(number), seed=number)), f"acme/tone-{number}")
+    inputs = ["acme/tone-0@1", "acme/tone-1@1"]
+    rates, alone = [], []
+    for number in range(rounds):
+        orders = [
+            registry.jobs.submit(
+                JobOrder(
+                    kind="combine",
+                    task={"inputs": inputs, "to": f"acme/made-{number}-{job}", "method": "linear"},
+                )
+            )
+            for job in range(jobs)
+        ]
+        seconds = timed("work", "--data", str(data), "--once", "--poll", "0.2")
+        for order in orders:
+            if (done := registry.jobs.get(order.id)).result is None:
+                sys.exit(f"a job is {done.state}: {done.fault}")
+        rates.append(jobs / seconds)
+        made = ("combine", *inputs, "--method", "linear", "-o", str(folder / f"made-{number}"))
+        alone.append(1 / timed(*made, "--registry", str(data)))
+    print(
+        f"{median(rates):.2f} jobs/s ({min(rates):.2f} to {max(rates):.2f});"
+        f" the command {1 / median(alone):.2f} s"
+    )
+    note("tiny-jobs", rates, alone)
+
+
+def timed(*words: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([*COMMAND, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
