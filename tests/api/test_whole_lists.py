@@ -1,9 +1,10 @@
-"""Lists of tokens, principals and grants over HTTP: pages, and the arrays that clients got before there were pages."""
+"""Lists of tokens, principals and grants over HTTP: as pages, and as the arrays that older clients expect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +15,10 @@ from adaptry_api.testing import Server, running_server
 LISTS = ("tokens", "principals", "grants")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("lists")
-    with (
-        ExitStack() as at_the_end,
-        running_server(ServerSettings(data=folder), at_the_end.callback) as started,
-    ):
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    settings = ServerSettings(data=tmp_path / "data")
+    with ExitStack() as at_the_end, running_server(settings, at_the_end.callback) as started:
         for name in ("ann", "bob", "cid"):
             started.token(name, "viewer", ("acme",))
         yield started
@@ -48,10 +46,8 @@ def test_bad_limits_and_cursors_are_refused(server: Server, name: str) -> None:
 
 
 def test_filters_are_parameters(server: Server) -> None:
-    names = [
-        one["name"] for one in server.call("GET", "/api/v1/principals?kind=user&kind=worker&prefix=b").json
-    ]
-    assert names == ["bob"]
+    people = server.call("GET", "/api/v1/principals?kind=user&kind=worker&prefix=b").json
+    assert [one["name"] for one in people] == ["bob"]
     assert [one["principal"] for one in server.call("GET", "/api/v1/tokens?principal=cid").json] == ["cid"]
     newest = server.call("GET", "/api/v1/tokens?reverse=true&limit=1").json["items"]
     assert newest[0]["principal"] == "cid"
