@@ -50,6 +50,7 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
             ADA,
             {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both-previewed", "method": "ties"},
         ),
+        "weight-statistics": (ADA, {"versions": ["acme/tone", "acme/voice"]}),
         "fingerprint": (EVERYWHERE, {"base": "org/tiny"}),
         "verify": (EVERYWHERE, {}),
         "gc": (EVERYWHERE, {"grace_hours": 24}),
@@ -75,7 +76,11 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
     states = {name: job.state for name, job in jobs.items()}
     assert states == {
         **dict.fromkeys(
-            ["convert", "combine", "preview", "export", "fingerprint", "verify", "gc", "replicate"], "done"
+            [
+                *("convert", "combine", "preview", "export", "weight-statistics"),
+                *("fingerprint", "verify", "gc", "replicate"),
+            ],
+            "done",
         ),
         **dict.fromkeys(["baseless", "stolen", "lossy", "elsewhere", "evaluate"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
@@ -91,6 +96,10 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
     assert all(module.inputs == 2 and module.column_overlap is not None for module in seen.modules)
     with pytest.raises(NotFound):
         busy.versions.get(Ref.parse("acme/both-previewed"))
+    assert result(jobs["weight-statistics"]) == {"measured": 2, "compared": 1}
+    tone, voice = Ref.parse("acme/tone@1"), Ref.parse("acme/voice@1")
+    assert busy.versions.weight_statistics(tone).norm > 0
+    assert busy.versions.weight_distance(voice, tone).distance > 0
     assert busy.bases.get("org/tiny").roots is not None
     assert result(jobs["verify"])["problems"] == 0
     # Ada may not see the private base, and `verify` checks with every base in sight.

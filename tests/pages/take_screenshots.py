@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from tests.pages.chromium import chromium
 from tests.pages.sample_registry import BASE, SQL, TONE, fill, fill_settings
+from tests.pages.weight_scene import WEIGHTS, measure, push_translators
 
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.testing.runners import RunnerProcess
@@ -33,6 +34,7 @@ SHOTS = (
     ("members", "/-/settings/namespaces/acme/members", 1280, 860, "light"),
     ("combine", COMBINE, 1280, 1560, "light"),
     ("jobs", "/-/jobs", 1280, 560, "dark"),
+    ("weights", WEIGHTS, 1280, 1330, "light"),
 )
 """Name, address, width, height and colour scheme of each."""
 
@@ -67,6 +69,10 @@ def take(server: Server, into: Path) -> None:
                     page.get_by_role("textbox", name="Version").fill("5")
                     page.get_by_role("button", name="Try").click()
                     page.get_by_role("heading", name="to version 5").wait_for()
+                if address == WEIGHTS:
+                    page.get_by_role("heading", name="Weights", exact=True).scroll_into_view_if_needed()
+                    page.get_by_role("heading", name="Singular values and effective rank").wait_for()
+                    page.evaluate("document.getElementById('weights').closest('section').scrollIntoView()")
                 picture = Image.open(io.BytesIO(page.screenshot()))
                 picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
                     into / f"{name}.png", optimize=True
@@ -89,5 +95,7 @@ if __name__ == "__main__":
         with running_server(ServerSettings(data=place / "data")) as started:
             fill(started.registry(), place, loss_curve())
             fill_settings(started.registry())
+            push_translators(started.registry(), place)
+            measure(started)
             run_jobs(started)
             take(started, IMAGES)

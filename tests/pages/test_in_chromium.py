@@ -43,6 +43,7 @@ ADDRESSES = (
     "/-/fleet",
     "/-/activity",
     "/-/jobs",
+    f"/-/compare/weights?ref={TONE}@4&ref={TONE}@2",
     f"/-/combine?ref={TONE}@4&weight=0.7&ref={TONE}@5&weight=0.3&method=ties",
     "/-/settings",
     "/-/settings/tokens",
