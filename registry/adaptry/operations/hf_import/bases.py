@@ -33,8 +33,7 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.hf_import.file_reader import CONNECTIONS, HubFileReader
 from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.registry.base_info import BaseInfo
-from adaptry.registry.bases import Bases
+from adaptry.registry.bases import BaseInfo, Bases
 
 _ASIDE = (
     *(CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
