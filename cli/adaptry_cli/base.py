@@ -14,7 +14,8 @@ from adaptry.operations import base_registry
 from adaptry.operations.base_recognition import BaseRecogniser, bind_versions
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub_ref
 from adaptry.operations.quantised_variants import related_bases
-from adaptry.registry.bases import BaseEdit, BaseInfo, Bases
+from adaptry.registry.base_info import BaseEdit, BaseInfo
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import BASE, REF, base_source, require_usage, required_folder
 from adaptry_cli.command import group

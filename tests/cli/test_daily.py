@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.manifest_inheritance import inherit_manifest
 from adaptry.storage.connect import connect
 

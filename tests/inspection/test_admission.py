@@ -22,7 +22,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.drafts import push_draft
 from adaptry.operations.transfer.retry import RetryPolicy
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry, context
 from adaptry.storage.local.uploads import LocalUploads

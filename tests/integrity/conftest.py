@@ -19,8 +19,8 @@ from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.version_state import change_state
 from adaptry.registry.aliases import MoveRequest
-from adaptry.registry.bases import BaseEdit
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.base_info import BaseEdit
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.policies import PolicyRequest

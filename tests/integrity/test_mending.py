@@ -32,7 +32,7 @@ from adaptry.operations.mirroring.bundles.writer import create_bundle
 from adaptry.operations.repair import RepairResult, repair_registry
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.records import PushOptions
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog import adapters, damage, events, versions

@@ -22,7 +22,7 @@ from adaptry.operations.mirroring.upstream import UpstreamMirror
 from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit, AliasInfo, PushOptions, StateChange, VersionInfo
 from adaptry.storage import backup

@@ -17,8 +17,8 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.access import GrantRequest, InvitationRequest, MemberChange, TokenRequest
 from adaptry.registry.audit_log import AuditEntry, AuditFilter
-from adaptry.registry.bases import BaseEdit
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.base_info import BaseEdit
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.evidence import WithdrawalRequest
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobOrder

@@ -12,7 +12,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.storage.connect import open_local
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.operations.base_registry import register_base
-from adaptry.registry.bases import BaseEdit
+from adaptry.registry.base_info import BaseEdit
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_base
 

@@ -14,7 +14,8 @@ from adaptry.core.errors import InvalidRef, NotFound
 from adaptry.core.lifecycle import may_read_files
 from adaptry.core.manifest import EMPTY, FileEntry
 from adaptry.core.refs import AdapterName, Number, Ref
-from adaptry.registry.commits import CommitInfo, Commits
+from adaptry.registry.commit_info import CommitInfo
+from adaptry.registry.commits import Commits
 from adaptry.registry.records import AdapterInfo, VersionInfo
 from adaptry.registry.state_warnings import state_warning, withdrawn_error
 from adaptry_api.hub.base_claim import is_base_name

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, RevisionNotFound
-from adaptry.registry.bases import BaseInfo
+from adaptry.registry.base_info import BaseInfo
 from adaptry_api.hub.repo_lookup import HubReader, Repository
 from adaptry_api.hub.snapshots import RepositoryDetails, Snapshot, card_of, repository_file
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.adapters import Adapters
-from adaptry.registry.commits import CommitResult
+from adaptry.registry.commit_info import CommitResult
 from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit

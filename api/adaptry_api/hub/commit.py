@@ -8,7 +8,8 @@ from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import MAIN, CommitResult, Commits
+from adaptry.registry.commit_info import CommitResult
+from adaptry.registry.commits import MAIN, Commits
 from adaptry_api.auth_policy import app_state_of
 from adaptry_api.bodies import stream_body
 from adaptry_api.hub.addresses import MODELS, Name, Revision, origin, url_path_of

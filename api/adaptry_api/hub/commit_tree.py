@@ -12,7 +12,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, FileMissing, Invalid, PermissionDenied, RevisionNotFound, Withdrawn
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import CommitInfo, CommitNote, CommitResult, Commits
+from adaptry.registry.commit_info import CommitInfo, CommitNote, CommitResult
+from adaptry.registry.commits import Commits
 from adaptry.registry.interface import Registry
 from adaptry.registry.manifest_inheritance import adapter_files, inherit_manifest, is_same_adapter
 from adaptry_api.errors import HttpProblem

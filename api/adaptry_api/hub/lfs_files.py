@@ -12,7 +12,8 @@ from typing import Any
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import MAIN, CommitInfo, Commits
+from adaptry.registry.commit_info import CommitInfo
+from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import Caller, CallersRegistry

@@ -17,7 +17,7 @@ from adaptry.compute.sidecar_client.inputs import MergedFile, ModelDescription, 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import RevisionNotFound
 from adaptry.core.refs import MERGED, Number, Ref
-from adaptry.registry.commits import CommitInfo
+from adaptry.registry.commit_info import CommitInfo
 from adaptry.registry.records import AdapterInfo, VersionInfo
 from adaptry.registry.state_warnings import require_usable
 from adaptry_api.hub import gitids

@@ -14,7 +14,7 @@ from adaptry.compute.sidecar_client.client import ComputeClient
 from adaptry.compute.sidecar_client.inputs import ModelDescription, ModelInputs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, NotFound
-from adaptry.registry.bases import BaseInfo
+from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from adaptry.core.errors import FileMissing, Invalid, Withdrawn
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.commits import CommitInfo
+from adaptry.registry.commit_info import CommitInfo
 from adaptry_api.hub import gitids
 from adaptry_api.hub.card import README, Card, read_card
 from adaptry_api.hub.computed_cache import HubCaches

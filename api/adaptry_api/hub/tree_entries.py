@@ -8,7 +8,7 @@ from typing import Any
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import FileMissing
-from adaptry.registry.commits import CommitInfo
+from adaptry.registry.commit_info import CommitInfo
 from adaptry_api.hub.gitids import pointer, tree_ids
 from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
 

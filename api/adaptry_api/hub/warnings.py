@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from starlette.responses import Response
 
-from adaptry.registry.commits import CommitResult
+from adaptry.registry.commit_info import CommitResult
 from adaptry_api.header_text import header_text
 from adaptry_api.hub.file_policy import shorten_names
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import in_match_order, iter_matches
-from adaptry.registry.bases import BaseInfo, BaseMatch
+from adaptry.registry.base_info import BaseInfo, BaseMatch
 from adaptry.registry.records import Page, VersionInfo
 from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.pages.rendering import render

@@ -15,7 +15,7 @@ from adaptry.core.errors import NotFound
 from adaptry.core.identity import require_base_write
 from adaptry.core.manifest import FileEntry
 from adaptry.registry import protocol
-from adaptry.registry.bases import BaseEdit, BaseInfo
+from adaptry.registry.base_info import BaseEdit, BaseInfo
 from adaptry.registry.records import Page
 from adaptry_api import downloads
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router

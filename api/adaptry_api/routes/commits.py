@@ -10,7 +10,8 @@ from pydantic import Base64Bytes, BaseModel, Field
 from adaptry.core.hub_revision import GRAMMAR
 from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
-from adaptry.registry.commits import MAIN, BranchInfo, CommitInfo, CommitNote, CommitResult
+from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
+from adaptry.registry.commits import MAIN
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.idempotency import IdempotentRegistry

@@ -15,7 +15,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.validation import validated
 from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import ParentSource, source_label
-from adaptry.registry.bases import BaseInfo
+from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.records import PushResult, VersionInfo
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, InvalidRef, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import Ref, folder_argument, is_folder, parse_base_name
-from adaptry.registry.bases import BaseInfo, Bases
+from adaptry.registry.base_info import BaseInfo
+from adaptry.registry.bases import Bases
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import PushResult, VersionDetail
 from adaptry.registry.versions import Versions

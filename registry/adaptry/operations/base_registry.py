@@ -26,7 +26,8 @@ from adaptry.core.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.core.settings import data_folder
-from adaptry.registry.bases import BaseEdit, BaseInfo, BaseMatch, Bases
+from adaptry.registry.base_info import BaseEdit, BaseInfo, BaseMatch
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 

@@ -16,7 +16,8 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.core.errors import CheckFailed, NotFound
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.base_registry import find_record_matches, open_base
-from adaptry.registry.bases import BaseInfo, Bases
+from adaptry.registry.base_info import BaseInfo
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 
 VariantRole = Literal["original", "copy", "sibling"]

@@ -16,7 +16,8 @@ from adaptry.core.hub_revision import parse_hub_revision
 from adaptry.core.identity import Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
-from adaptry.registry.commits import MAIN, CommitInfo, CommitNote, CommitResult
+from adaptry.registry.commit_info import CommitInfo, CommitNote, CommitResult
+from adaptry.registry.commits import MAIN
 from adaptry.registry.records import (
     AdapterInfo,
     AliasInfo,

@@ -22,7 +22,7 @@ from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.samples import tiny_base, tiny_lora

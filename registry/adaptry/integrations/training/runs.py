@@ -19,7 +19,7 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations.base_recognition import BaseSource, RecognisedBase
 from adaptry.operations.transfer.drafts import push_draft
-from adaptry.registry.commits import CommitInfo, CommitNote
+from adaptry.registry.commit_info import CommitInfo, CommitNote
 from adaptry.registry.interface import Registry
 
 _BRANCH = re.compile(r"(?P<run>.+)\.step-(?P<step>\d+)")

@@ -33,7 +33,8 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.hf_import.file_reader import CONNECTIONS, HubFileReader
 from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.registry.bases import BaseInfo, Bases
+from adaptry.registry.base_info import BaseInfo
+from adaptry.registry.bases import Bases
 
 _ASIDE = (
     *(CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),

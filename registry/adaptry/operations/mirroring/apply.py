@@ -26,7 +26,8 @@ from adaptry.operations.transfer.files import upload_missing
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.aliases import Aliases
-from adaptry.registry.bases import BaseEdit, BaseInfo, Bases
+from adaptry.registry.base_info import BaseEdit, BaseInfo
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.metrics import Metrics
 from adaptry.registry.records import AdapterEdit, MetricInfo, PushOptions, StateChange, VersionInfo

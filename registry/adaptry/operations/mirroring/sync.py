@@ -22,7 +22,7 @@ from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.adapters import Adapters
-from adaptry.registry.bases import BaseInfo
+from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event, VersionInfo
 

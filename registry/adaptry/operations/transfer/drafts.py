@@ -15,7 +15,7 @@ from adaptry.operations.base_recognition import BaseSource, RecognisedBase, reco
 from adaptry.operations.transfer.early_inspection import inspect_early
 from adaptry.operations.transfer.files import fetch_revision, hash_files, upload_missing
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
-from adaptry.registry.commits import CommitInfo, CommitNote
+from adaptry.registry.commit_info import CommitInfo, CommitNote
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 

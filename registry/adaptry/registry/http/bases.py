@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.bases import BaseEdit, BaseInfo, Bases
+from adaptry.registry.base_info import BaseEdit, BaseInfo
+from adaptry.registry.bases import Bases
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
 from adaptry.registry.http.paths import owner_path
 from adaptry.registry.records import Page

@@ -11,7 +11,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import MAIN, BranchInfo, CommitInfo, CommitNote, CommitResult, Commits
+from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
+from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection
 from adaptry.registry.http.paths import idempotency_header, owner_path
 from adaptry.registry.records import Page

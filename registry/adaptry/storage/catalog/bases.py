@@ -15,7 +15,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.identity import BaseVisibility, Identity
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.bases import BaseInfo
+from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, delete, exists, func, literal, select, update
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.manifest import EMPTY, Manifest
-from adaptry.registry.commits import CommitInfo, CommitNote
+from adaptry.registry.commit_info import CommitInfo, CommitNote
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, damage
 from adaptry.storage.catalog.adapters import AdapterRecord

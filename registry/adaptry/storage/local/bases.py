@@ -15,7 +15,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import parse_base_name
-from adaptry.registry.bases import BaseEdit, BaseInfo, Bases
+from adaptry.registry.base_info import BaseEdit, BaseInfo
+from adaptry.registry.bases import Bases
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import (
     bases,

@@ -17,7 +17,8 @@ from adaptry.core.hub_revision import is_commit_id, parse_hub_revision
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.core.report import CheckReport
-from adaptry.registry.commits import COMMIT_MADE, MAIN, CommitNote, CommitResult
+from adaptry.registry.commit_info import CommitNote, CommitResult
+from adaptry.registry.commits import COMMIT_MADE, MAIN
 from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter
 from adaptry.registry.records import PushOptions
 from adaptry.storage.catalog import commits, events, git_refs, versions

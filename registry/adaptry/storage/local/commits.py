@@ -15,7 +15,8 @@ from adaptry.core.errors import Conflict, PermissionDenied, RevisionNotFound, To
 from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_hub_revision, parse_tag
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Latest, Number, Selector
-from adaptry.registry.commits import MAIN, BranchInfo, CommitInfo, CommitNote, CommitResult, Commits
+from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
+from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import aliases, commits, cursors, events, git_refs, policies, versions
 from adaptry.storage.catalog.adapters import AdapterRecord

@@ -21,7 +21,8 @@ from adaptry.core.failpoints import reach
 from adaptry.core.manifest import Manifest
 from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.refs import AdapterName, ByDigest, parse_stored_alias
-from adaptry.registry.commits import MAIN, CommitNote
+from adaptry.registry.commit_info import CommitNote
+from adaptry.registry.commits import MAIN
 from adaptry.registry.records import AdapterEdit, PushOptions, PushResult
 from adaptry.registry.state_warnings import state_warning
 from adaptry.storage.catalog import (

@@ -16,7 +16,7 @@ from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
-from adaptry.registry.bases import BaseEdit
+from adaptry.registry.base_info import BaseEdit
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import ADA, EVE, TONE, ContractFixtures, MakeLora, MakeRegistry

@@ -18,7 +18,7 @@ from adaptry.core.manifest import BaseClaim, FileEntry
 from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
-from adaptry.registry.bases import BaseEdit
+from adaptry.registry.base_info import BaseEdit
 from adaptry.registry.interface import Registry
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base

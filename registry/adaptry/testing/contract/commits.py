@@ -28,7 +28,7 @@ from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
-from adaptry.registry.commits import CommitNote, CommitResult
+from adaptry.registry.commit_info import CommitNote, CommitResult
 from adaptry.registry.interface import Registry
 from adaptry.registry.manifest_inheritance import inherit_manifest
 from adaptry.registry.records import AdapterEdit

@@ -15,7 +15,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import copy, push
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterEdit, PushOptions, PushResult, TensorInspection

@@ -13,7 +13,7 @@ from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN, State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import copy, open_revision, pull, push
 from adaptry.operations.version_state import change_state
-from adaptry.registry.commits import CommitNote
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, StateChange, VersionInfo
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry

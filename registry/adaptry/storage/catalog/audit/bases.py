@@ -9,7 +9,7 @@ from functools import partial
 from sqlmodel import col, select
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.registry.bases import BaseInfo
+from adaptry.registry.base_info import BaseInfo
 from adaptry.storage.catalog import bases
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values, guard_problems
 from adaptry.storage.catalog.database import Catalog, Transaction
