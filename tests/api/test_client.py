@@ -125,7 +125,7 @@ def test_a_newer_server_that_still_serves_us_is_fine() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"", b'{"name": 3}'])
-def test_an_answer_that_cannot_be_read_says_so(body: bytes) -> None:
+def test_an_unreadable_answer_is_reported(body: bytes) -> None:
     with scripted(body=body) as server, pytest.raises(ProtocolMismatch, match="cannot read"):
         HttpRegistry(server.url).adapters.get(NAME)
 

@@ -208,7 +208,7 @@ def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
     assert registry.files.has(NAME, DIGEST)
 
 
-def test_a_bucket_that_says_nothing_is_done_without(
+def test_a_bucket_that_does_not_respond_is_skipped(
     server: Server, proxy: HttpFaultProxy, opened: UploadInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptry.registry.http.presigned._ANSWER_SECONDS", 0.2)

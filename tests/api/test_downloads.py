@@ -62,7 +62,7 @@ def test_what_is_not_one_range_is_answered_with_the_whole_file(
     assert (answer.status, answer.body) == (200, weights)
 
 
-def test_a_range_past_the_end_says_how_long_the_file_is(server: Server, url: str, weights: bytes) -> None:
+def test_a_range_past_the_end_gets_the_files_size(server: Server, url: str, weights: bytes) -> None:
     answer = server.call("GET", url, headers={"Range": f"bytes={len(weights)}-"})
     assert_problem(answer, 416, "invalid")
     assert answer.headers["Content-Range"] == f"bytes */{len(weights)}"

@@ -132,7 +132,7 @@ def test_a_client_older_than_the_oldest_supported_one_is_asked_to_upgrade(server
     assert "upgrade adaptry where the client runs" in answer.json["detail"]
 
 
-def test_a_client_that_says_no_version_is_served(server: Server) -> None:
+def test_a_client_without_a_version_header_is_served(server: Server) -> None:
     assert server.call("GET", "/api/v1", headers={protocol.API_HEADER: "banana"}).status == 200
 
 

@@ -85,7 +85,7 @@ def test_a_tied_heads_copy_does_not_count(tmp_path: Path) -> None:
     assert record_of(rewritten(base, tmp_path / "copied", copied)).id == record_of(base).id
 
 
-def test_a_head_that_is_no_copy_counts_although_the_config_says_tied(tmp_path: Path) -> None:
+def test_a_head_that_differs_from_the_embedding_counts_although_the_config_ties_it(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base", tied=True)
     other = tensors_of(base) | {"lm_head.weight": random_tensor((32, 16), 77)}
     assert record_of(rewritten(base, tmp_path / "other", other)).id != record_of(base).id

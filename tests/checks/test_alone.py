@@ -102,7 +102,7 @@ def test_a_stray_tensor_is_a_warning(tmp_path: Path) -> None:
     assert lora(tmp_path, extra=stray)["keys_unknown"].severity == "warns"
 
 
-def test_a_rank_the_config_does_not_say_blocks(tmp_path: Path) -> None:
+def test_a_rank_that_differs_from_the_config_blocks(tmp_path: Path) -> None:
     finding = lora(tmp_path, rank=4, config={"r": 8})["rank_mismatch"]
     assert "the factors have rank 4, but the config declares 8" in finding.reason
     assert len(finding.modules) == 4

@@ -90,7 +90,7 @@ def test_another_declared_base_is_a_warning(tmp_path: Path) -> None:
     assert result.base == "org/tiny"
 
 
-def test_a_folder_as_declared_base_says_nothing(tmp_path: Path) -> None:
+def test_a_folder_as_declared_base_gives_no_finding(tmp_path: Path) -> None:
     adapter = open_dir(tiny_lora(tmp_path / "adapter", base_name="/data/base"))
     assert check(adapter, base(tmp_path), "org/tiny").findings == ()
 
@@ -101,7 +101,7 @@ def test_a_layer_missing_from_the_file_is_a_warning(tmp_path: Path) -> None:
     assert finding.severity == "warns"
 
 
-def test_a_layer_left_out_on_purpose_is_none(tmp_path: Path) -> None:
+def test_a_deliberately_omitted_layer_is_no_finding(tmp_path: Path) -> None:
     assert (
         found(tmp_path, base(tmp_path, layers=4), layers=3, config={"layers_to_transform": [0, 1, 2]}) == {}
     )

@@ -24,7 +24,7 @@ def test_a_folder_that_is_no_adapter(run, tmp_path: Path) -> None:
     assert "no folder at" in run("push", "./nowhere", "acme/tone", code=3).stderr
 
 
-def test_a_base_model_is_no_adapter_and_the_message_says_where_it_goes(run, base: Path) -> None:
+def test_a_base_model_is_refused_as_an_adapter_with_the_right_command(run, base: Path) -> None:
     assert "adaptry base add" in run("push", "./base", "acme/tone", code=3).stderr
 
 
@@ -59,7 +59,7 @@ def test_a_malformed_config_is_not_right_either(run, out: Path, text: str) -> No
     run("push", "./out", "acme/tone", code=1)
 
 
-def test_a_config_that_says_another_rank_than_the_tensors_have(run, answer, out: Path) -> None:
+def test_a_config_with_another_rank_than_the_tensors_blocks(run, answer, out: Path) -> None:
     edit_config(out, r=16)
 
     report = answer("check", "./out", code=1)

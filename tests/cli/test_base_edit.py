@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.usefixtures("out", "base")
 
 
-def test_a_base_is_private_until_it_is_edited_and_says_so(run, answer) -> None:
+def test_a_base_is_private_until_it_is_edited_and_shows_its_visibility(run, answer) -> None:
     added = answer("base", "add", "./base", "--name", "org/tiny")
     assert added["visibility"] == "private"
     assert run("base", "edit", "org/tiny", "--visibility", "internal").stdout.strip() == added["id"]

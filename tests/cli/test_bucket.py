@@ -27,7 +27,7 @@ def test_every_command_finds_the_bucket_and_doctor_looks_at_it(
     assert found["bucket"] == "ok"
 
 
-def test_doctor_says_why_a_bucket_cannot_be_used(
+def test_doctor_reports_why_a_bucket_cannot_be_used(
     run: Callable[..., Any], out: Path, s3_place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTRY_BLOBS", s3_place)

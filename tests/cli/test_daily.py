@@ -80,7 +80,7 @@ def test_listings_are_tables_for_people_and_json_for_programs(run, answer) -> No
     assert answer("ls", "nobody") == []
 
 
-def test_a_listing_says_that_there_is_more(run, answer) -> None:
+def test_a_truncated_listing_is_marked(run, answer) -> None:
     run("push", "./out", "acme/tone")
     run("push", "./better", "acme/tone")
 

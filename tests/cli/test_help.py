@@ -173,9 +173,7 @@ def test_the_script_for_bash_is_one(run) -> None:
     assert "~/.bashrc" in run("completion", "--help").stdout
 
 
-def test_a_registry_that_is_gone_completes_nothing_and_says_nothing(
-    run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_completion_is_silent_if_the_registry_does_not_respond(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTRY_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("COMP_LINE", "adaptry show a")
     monkeypatch.setenv("COMP_POINT", "14")

@@ -22,7 +22,7 @@ def test_a_deployment_gets_what_was_locked_wherever_the_alias_went(run, tmp_path
     assert config["r"] == 4
 
 
-def test_a_check_of_the_lock_says_which_refs_moved(run) -> None:
+def test_a_check_of_the_lock_lists_moved_refs(run) -> None:
     run("push", "./out", "acme/tone", "--alias", "prod")
     run("lock", "acme/tone@prod", "acme/tone@1")
     assert run("lock", "--check").stdout == ""

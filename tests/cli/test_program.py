@@ -143,7 +143,7 @@ class Interrupting(io.BytesIO):
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_command_says_so_by_its_exit_code(run) -> None:
+def test_an_interrupted_command_has_its_own_exit_code(run) -> None:
     result = run("login", "https://registry.example", stdin=Interrupting(), code=130)
 
     assert "Traceback" not in result.stderr
@@ -224,7 +224,7 @@ def test_doctor_reports_required_repairs(run, tmp_path: Path) -> None:
     assert "is a file" in result.stdout
 
 
-def test_doctor_says_that_a_disk_is_full(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_full_disk(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

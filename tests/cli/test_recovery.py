@@ -27,7 +27,7 @@ def test_a_rollback_past_a_recall_names_the_next_good_version(run) -> None:
     assert json.loads(run("show", "acme/tone@prod", "--json").stdout)["version"]["number"] == 1
 
 
-def test_a_rollback_without_any_good_version_says_so(run) -> None:
+def test_a_rollback_without_any_good_version_is_refused_with_the_reason(run) -> None:
     run("push", "./out", "acme/tone", "--alias", "prod")
     run("push", "./better", "acme/tone")
     run("promote", "acme/tone@2")

@@ -15,7 +15,7 @@ SCALED = {"use_rslora": True, "rank_pattern": {"q_proj": 4}, "alpha_pattern": {"
 
 
 @pytest.mark.usefixtures("out")
-def test_a_check_for_a_runtime_says_that_it_is_served_as_trained(run) -> None:
+def test_a_check_for_a_runtime_shows_served_as_trained(run) -> None:
     shown = run("check", "./out", "--runtime", "vllm@0.33,max_lora_rank=16", "--runtime", "peft").stdout
     assert "vllm@0.33,max_lora_rank=16: loads and is served as trained" in shown
     assert "peft: loads and is served as trained" in shown

@@ -68,7 +68,7 @@ def test_a_term_that_excludes_is_not_an_option(run, answer) -> None:
     run("search", "--limt", "5", code=2)
 
 
-def test_an_adapter_without_versions_says_so_wherever_one_is_needed(run, answer) -> None:
+def test_commands_report_an_adapter_without_versions(run, answer) -> None:
     run("create", "acme/empty")
 
     for words in (("pull", "acme/empty"), ("check", "acme/empty"), ("copy", "acme/empty", "acme/b")):

@@ -39,7 +39,7 @@ def test_an_update_on_a_base_needs_that_base(tmp_path: Path, name: str, reason: 
         converted(pair.adapter, None, tmp_path / "plain", rank=2)
 
 
-def test_a_dora_says_that_it_is_one(tmp_path: Path) -> None:
+def test_a_dora_has_the_trait_dora(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
     with pytest.raises(CheckFailed, match=r"tone is DoRA, .*pass the base with --base"):

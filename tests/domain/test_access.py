@@ -85,7 +85,7 @@ def test_a_condition_is_never_met_by_missing_evidence(
         ("read", "a/b/c", []),
     ],
 )
-def test_a_grant_that_would_say_something_else_than_it_seems_is_refused(
+def test_a_grant_with_an_ambiguous_text_is_refused(
     permission: str, resource: str, conditions: list[str]
 ) -> None:
     with pytest.raises(Invalid):

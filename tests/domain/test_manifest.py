@@ -41,7 +41,7 @@ def test_bytes_that_are_not_canonical_are_refused(spoil) -> None:  # type: ignor
         Manifest.parse(spoil(Manifest.of(FILES).to_bytes()))
 
 
-def test_a_manifest_of_a_later_schema_says_which_side_to_upgrade() -> None:
+def test_a_manifest_of_a_later_schema_names_the_side_to_upgrade() -> None:
     later = json.dumps({"schema": 2, "files": []}).encode()
     with pytest.raises(ProtocolMismatch, match="upgrade adaptry"):
         Manifest.parse(later)

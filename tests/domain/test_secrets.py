@@ -27,7 +27,9 @@ def test_one_of_two_places_is_not_chosen_silently(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\n", b"\xff\xfe"])
-def test_a_file_without_a_secret_says_which_variable_named_it(tmp_path: Path, content: bytes | None) -> None:
+def test_the_error_for_a_file_without_a_secret_names_the_variable(
+    tmp_path: Path, content: bytes | None
+) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)

@@ -142,7 +142,7 @@ def test_a_file_is_recognised_by_its_keys_and_not_by_its_name(tmp_path: Path) ->
     assert "diffusers" in open_dir(tmp_path / "renamed").spec.traits
 
 
-def test_a_diffusers_file_without_alpha_says_so_and_one_with_it_has_its_scale(tmp_path: Path) -> None:
+def test_a_diffusers_file_without_alpha_has_a_trait_and_one_with_alpha_its_scale(tmp_path: Path) -> None:
     assert "alpha_unknown" in codes(open_dir(diffusers(tmp_path / "old")))
     fields = json.dumps(
         {"unet.r": 4, "unet.lora_alpha": 8, "text_encoder.r": 4, "text_encoder.lora_alpha": 4}

@@ -203,7 +203,7 @@ def test_what_cannot_be_told_back_is_refused_with_the_reason(llama: Path, tmp_pa
     assert not (tmp_path / "made").exists()
 
 
-def test_a_command_without_a_base_says_to_convert_a_gguf_first(tmp_path: Path) -> None:
+def test_commands_without_a_base_ask_to_convert_a_gguf_first(tmp_path: Path) -> None:
     (tmp_path / "it").mkdir()
     written(tmp_path / "it" / "adapter.gguf", factors("blk.0.attn_q.weight"))
     told = refusal("resize", tmp_path / "it", "--rank", "2", "-o", tmp_path / "made")

@@ -69,7 +69,7 @@ def test_an_adapter_inside_another_is_named(tmp_path: Path) -> None:
     assert "push that folder separately" in open_dir(tmp_path / "out").left_out["reference"]
 
 
-def test_a_folder_of_checkpoints_says_which_to_push(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_of_checkpoints_lists_them(tmp_path: Path) -> None:
     for step in (100, 200):
         tiny_lora(tmp_path / f"checkpoint-{step}")
     with pytest.raises(NotFound, match=r"adaptry push .*checkpoint-200"):
@@ -97,14 +97,14 @@ def test_an_adapter_in_a_form_that_is_not_read_is_refused_with_the_way_to_one_th
         open_dir(tmp_path)
 
 
-def test_a_file_in_the_place_of_a_folder_says_so(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tone.zip").write_bytes(b"PK\x03\x04")
     with pytest.raises(NotFound, match="is a file; pass the folder"):
         open_dir(tmp_path / "tone.zip")
 
 
 @pytest.mark.parametrize("make", [tiny_lora, bottleneck, mlx, diffusers, kohya])
-def test_a_pointer_of_git_lfs_in_the_place_of_weights_says_how_to_get_them(
+def test_a_git_lfs_pointer_instead_of_weights_has_a_remedy(
     make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     (weights,) = (path for path in make(tmp_path).glob("*.safetensors") if "head" not in path.name)

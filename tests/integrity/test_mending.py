@@ -105,7 +105,7 @@ def test_pushing_the_same_files_replaces_damaged_bytes_and_keeps_them_aside(
     assert aside.read_bytes() == bad
 
 
-def test_a_file_that_was_cut_short_is_sent_again_before_anybody_looked(
+def test_a_truncated_file_is_sent_again_before_any_verification(
     registry: LocalRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     path = path_of(registry)

@@ -107,7 +107,7 @@ def with_token(registry: LocalRegistry) -> tuple[LocalRegistry, Callable[[], Non
     return registry.on_behalf_of(ops), partial(tokens.revoke_token, registry.catalog, ops.token)
 
 
-def test_a_job_of_a_revoked_token_is_not_begun_and_says_why(registry: LocalRegistry) -> None:
+def test_a_job_of_a_revoked_token_is_not_begun_and_has_the_reason(registry: LocalRegistry) -> None:
     theirs, revoke = with_token(registry)
     job = theirs.jobs.submit(VERIFY).id
     revoke()

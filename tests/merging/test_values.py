@@ -166,7 +166,7 @@ def test_a_computed_merge_breaks_off_where_infinity_begins_and_then_refuses_at_o
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_merge_that_changed_nothing_says_so(kernel: str, tmp_path: Path) -> None:
+def test_a_merge_that_changed_nothing_is_reported(kernel: str, tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base", hidden=32, dtype="BF16")
     adapter = tiny_lora(tmp_path / "tone", hidden=32)
 

@@ -126,7 +126,7 @@ def test_the_result_has_the_larger_vocabulary_if_requested(case: str, tmp_path: 
 
 
 @pytest.mark.parametrize("case", GROWN)
-def test_a_check_says_that_the_vocabulary_was_resized_and_blocks_nothing(case: str, tmp_path: Path) -> None:
+def test_a_resized_vocabulary_is_a_finding_that_does_not_block(case: str, tmp_path: Path) -> None:
     kind, fields = GROWN[case]
     base = save_base(tmp_path / "base", kind)
     adapter = save_adapter(base, tmp_path / "tone", tokens=100, **fields)

@@ -234,7 +234,7 @@ def test_a_missing_task_matrix_is_found(tmp_path: Path) -> None:
     assert "task_rows" in findings(adapter, base)["tensors_missing"]
 
 
-def test_a_prompt_of_another_name_changes_nothing_and_says_so(tmp_path: Path) -> None:
+def test_a_prompt_with_another_name_is_reported_as_without_effect(tmp_path: Path) -> None:
     base, adapter = made("prompt", tmp_path)
     rewritten(adapter, lambda tensors: {"soft_prompt": tensors["prompt_embeddings"]})
     assert "no_effect" in findings(adapter, base)

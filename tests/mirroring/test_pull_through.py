@@ -229,7 +229,7 @@ def test_local_versions_are_served_while_the_upstream_is_unreachable(
 
     assert here.versions.get(PROD).number == 1
     assert [one.alias for one in here.aliases.list(TONE)] == ["prod"]
-    with pytest.raises(Unavailable, match="behind this one"):
+    with pytest.raises(Unavailable, match="upstream registry"):
         here.versions.get(SECOND)
     there.silent = False
     clock.now += 11

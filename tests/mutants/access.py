@@ -101,7 +101,7 @@ FAULTS = (
     AccessFault(
         "a condition is about the action", CORE + "grants.py",
         "if not condition.is_about(action):", "if False:",
-        DOMAIN + "test_a_grant_that_would_say_something_else_than_it_seems_is_refused",
+        DOMAIN + "test_a_grant_with_an_ambiguous_text_is_refused",
     ),
     AccessFault(
         "a resource is about its namespaces", CORE + "resources.py",

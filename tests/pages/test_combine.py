@@ -27,7 +27,7 @@ def browser(embedded_team: Server) -> Browser:
     return Browser(embedded_team)
 
 
-def test_headers_say_which_modules_the_versions_share(browser: Browser) -> None:
+def test_headers_determine_the_modules_that_versions_share(browser: Browser) -> None:
     page = browser.get(f"{RECIPE}&format=json").json
     rows = {row["name"]: row for row in page["modules"]}
     assert (rows["q_proj"]["counts"], rows["q_proj"]["shared"]) == ([2, 2], 2)

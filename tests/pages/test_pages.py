@@ -218,9 +218,7 @@ SCRIPTS = (
 )
 
 
-def test_a_card_description_and_tag_of_anybody_run_nothing(
-    start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_scripts_in_a_card_description_or_tag_never_run(start: Callable[..., Server], tmp_path: Path) -> None:
     server = start()
     made = tiny_lora(tmp_path / "lora", base_name="<script>alert(1)</script>")
     (made / "README.md").write_text("\n\n".join(SCRIPTS))

@@ -39,7 +39,7 @@ def test_facets_count_every_match_beyond_the_first_page(many: LocalRegistry) -> 
         assert count_facets(many.versions, one.q).examined == one.count
 
 
-def test_a_count_stops_at_its_limit_and_says_that_there_are_more(many: LocalRegistry) -> None:
+def test_a_count_stops_at_its_limit_and_is_marked_as_incomplete(many: LocalRegistry) -> None:
     part = count_facets(many.versions, "", most=450)
     assert (part.examined, part.is_all) == (450, False)
 

@@ -113,7 +113,7 @@ def test_a_fault_loses_nothing_spoils_nothing_and_leaves_nothing(
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if each != "tidy"])
 @pytest.mark.parametrize("fault", ["cut_at_once", "slow_down"])
 @pytest.mark.heavy
-def test_a_fault_that_stays_is_an_error_that_says_so(
+def test_a_permanent_fault_becomes_an_error(
     fault: str,
     operation: str,
     case: Case,

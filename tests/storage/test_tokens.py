@@ -86,7 +86,7 @@ def test_an_expired_token_opens_nothing(catalog: Catalog) -> None:
     ("name", "namespaces", "kind"),
     [("", ["a"], "pat"), ("a", [], "pat"), ("a", ["a b"], "pat"), ("a", ["a"], "P")],
 )
-def test_a_token_that_says_nothing_is_not_made(
+def test_a_token_without_rights_is_not_created(
     catalog: Catalog, name: str, namespaces: list[str], kind: str
 ) -> None:
     with pytest.raises(Invalid):

@@ -381,9 +381,7 @@ def test_what_was_left_half_removed_is_swept(registry: LocalRegistry, cache: Cac
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_cannot_be_written_says_so(
-    registry: LocalRegistry, tmp_path: Path, publish: Publish
-) -> None:
+def test_an_unwritable_cache_is_reported(registry: LocalRegistry, tmp_path: Path, publish: Publish) -> None:
     publish()
     (tmp_path / "cache").mkdir(mode=0o500)
 
@@ -391,7 +389,7 @@ def test_a_cache_that_cannot_be_written_says_so(
         Cache(tmp_path / "cache").acquire(registry, "acme/tone")
 
 
-def test_a_cache_whose_place_is_a_file_says_so(
+def test_a_file_at_the_caches_path_is_reported(
     registry: LocalRegistry, tmp_path: Path, publish: Publish
 ) -> None:
     publish()

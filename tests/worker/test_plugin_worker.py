@@ -327,7 +327,7 @@ def test_a_version_loaded_by_hand_is_reported_and_recalled_too(
     asyncio.run(test())
 
 
-def test_a_token_that_may_not_report_serves_and_says_so_once(
+def test_a_worker_without_the_right_to_report_serves_and_logs_it_once(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish()

@@ -156,12 +156,10 @@ class UpstreamHub:
             if response.status in (401, 403, 404):
                 return None
             if response.status != 200:
-                raise Unavailable(
-                    f"the hub behind this one ({self._url}) answers {response.status}; try again"
-                )
+                raise Unavailable(f"the upstream hub ({self._url}) answers {response.status}; try again")
             data = response.read(_MOST + 1)
         if len(data) > _MOST:
-            raise Unavailable(f"the hub behind this one sent more than {_MOST:,} bytes of metadata for {id}")
+            raise Unavailable(f"the upstream hub sent more than {_MOST:,} bytes of metadata for {id}")
         return bytes(data)
 
     def _fetch(self, id: str, commit: str, file: UpstreamHubFile, start: int) -> Iterator[bytes]:
@@ -170,14 +168,13 @@ class UpstreamHub:
         with self._get(address, headers) as response:
             if response.status != (206 if start else 200):
                 raise Unavailable(
-                    f"the hub behind this one ({self._url}) answers {response.status}"
-                    f" to {file.rfilename} of {id}"
+                    f"the upstream hub ({self._url}) answers {response.status} to {file.rfilename} of {id}"
                 )
             try:
                 yield from response.stream(_CHUNK)
             except HTTPError as error:
                 raise Unavailable(
-                    f"the connection to the hub behind this one broke in {file.rfilename}: {error}"
+                    f"the connection to the upstream hub broke in {file.rfilename}: {error}"
                 ) from error
 
     def _get(self, address: str, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
@@ -193,7 +190,7 @@ class UpstreamHub:
                 preload_content=False,
             )
         except HTTPError as error:
-            raise Unavailable(f"the hub behind this one ({self._url}) does not answer: {error}") from error
+            raise Unavailable(f"the upstream hub ({self._url}) does not answer: {error}") from error
 
 
 def _parsed(data: bytes) -> UpstreamHubInfo:
@@ -201,7 +198,7 @@ def _parsed(data: bytes) -> UpstreamHubInfo:
         return UpstreamHubInfo.model_validate(json.loads(data))
     except (ValidationError, ValueError, RecursionError) as error:
         raise Unavailable(
-            "the hub behind this one sent a response that does not follow the Hub's protocol"
+            "the upstream hub sent a response that does not follow the Hub's protocol"
         ) from error
 
 
@@ -218,7 +215,7 @@ def _checked(chunks: Iterator[bytes], file: UpstreamHubFile) -> Iterator[bytes]:
         hasher.update(chunk)
         held = chunk
     if hasher.hexdigest() != wanted:
-        raise CorruptData(f"the hub behind this one sent bytes of {file.rfilename} that do not match its id")
+        raise CorruptData(f"the upstream hub sent bytes of {file.rfilename} that do not match its id")
     if held:
         yield held
 

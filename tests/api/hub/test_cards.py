@@ -35,7 +35,7 @@ def test_a_cards_head_becomes_tags_a_base_and_metrics() -> None:
 @pytest.mark.parametrize(
     "text", ["", "# Tone", "---\n---\n", "---\n# only a comment\n---\n", "text\n---\na: 1\n---\n"]
 )
-def test_a_readme_without_a_head_says_nothing(text: str) -> None:
+def test_a_readme_without_a_head_is_an_empty_card(text: str) -> None:
     assert read_card(text.encode()).data == {}
 
 

@@ -144,7 +144,7 @@ def test_one_batch_of_a_long_upload_may_be_left_out_whole(server: Server, most: 
     assert announce(".gitattributes") == 200
 
 
-def test_a_commit_leaves_out_the_images_that_an_announcement_does_and_says_so(server: Server) -> None:
+def test_a_commit_leaves_out_the_same_images_as_an_announcement_with_a_warning(server: Server) -> None:
     create(server)
     pictures = {f"plot-{number:02}.png": PICTURES["plot.png"] for number in range(MAX_IMAGES)}
     assert send(server, lines(pictures)).status == 200

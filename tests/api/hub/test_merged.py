@@ -198,7 +198,7 @@ def test_a_version_with_an_unknown_base_has_a_remedy(
     assert "adaptry base add FOLDER --store" in answer.json["error"]
 
 
-def test_a_version_that_cannot_be_merged_says_why(
+def test_an_unmergeable_version_has_a_reason(
     server: Server, registry: HttpRegistry, base: Path, tmp_path: Path
 ) -> None:
     base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",))

@@ -47,7 +47,7 @@ def test_hf_upload_shows_who_is_full_and_what_helps(start: Callable[..., Server]
     assert len(server.registry().versions.list(AdapterName.parse("acme/tone")).items) == 1
 
 
-def test_a_commit_that_would_be_one_version_too_many_says_so(
+def test_a_commit_over_the_version_limit_is_refused_with_the_limit(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start()

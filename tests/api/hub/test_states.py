@@ -99,7 +99,7 @@ def test_a_version_that_was_recalled_is_followed_by_another_through_the_hub(
     assert resolve(server, WEIGHTS, writer, revision="main").status == 200
 
 
-def test_a_merged_model_of_what_is_withdrawn_is_not_computed_for_anybody(
+def test_a_merged_model_of_a_withdrawn_version_is_refused_for_everyone(
     server: Server, registry: HttpRegistry, tmp_path: Path
 ) -> None:
     base_registry.register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))

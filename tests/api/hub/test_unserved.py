@@ -28,7 +28,7 @@ from .pushed import TONE, create
     ],
 )
 @pytest.mark.parametrize("token", ["admin", None])
-def test_an_address_that_no_route_has_says_so_without_an_error_code(
+def test_an_unknown_address_is_reported_without_an_error_code(
     server: Server, method: str, path: str, token: str | None
 ) -> None:
     create(server)

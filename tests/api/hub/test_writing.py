@@ -328,7 +328,7 @@ def test_a_large_file_must_have_been_sent_to_this_adapter(server: Server, files:
     assert wrong.status == 400
 
 
-def test_a_copy_says_no_size_and_needs_none(server: Server, files: dict[str, bytes]) -> None:
+def test_a_copied_file_has_no_size(server: Server, files: dict[str, bytes]) -> None:
     put(server, files)
     server.call("POST", f"/api/models/{TONE}/branch/steps")
     oid = hashlib.sha256(files[WEIGHTS]).hexdigest()

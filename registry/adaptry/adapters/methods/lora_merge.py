@@ -46,7 +46,8 @@ def merge_rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None
 
 
 def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> Tensor:
-    """One expert's matrix after the merge, from the factors of all fused experts."""
+    """One expert's matrix [rows, in] after the merge, in the dtype of `weight`, from the factors A
+    [experts·r, in] and B [out, r·experts] of all fused experts."""
     rank = parts.module.rank // expert.count
     down = parts["A"][expert.index * rank : (expert.index + 1) * rank]
     up = parts["B"][:, expert.index :: expert.count]

@@ -77,7 +77,7 @@ class _CombinedModules:
     planned: Mapping[WeightSite, PlannedSite]
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's factors, and figures if something was lost."""
+        """The site's float32 factors [..., out, k] and [..., k, in], and figures if something was lost."""
         from adaptry.compute.tensors.lowrank import (
             Decomposition,
             Factors,

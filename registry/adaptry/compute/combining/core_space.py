@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def core_space(inputs: CombineInputs) -> Factors:
-    """U · merge(UᵀΔ_1V, …, UᵀΔ_TV) · Vᵀ, where U and V are the axes of all balanced, stacked factors."""
+    """U · merge(UᵀΔ_1V, …, UᵀΔ_TV) · Vᵀ, where U [..., out, R] and V [..., in, R] are the axes of all
+    balanced, stacked factors, with R the sum of the ranks."""
     import torch
 
     from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose

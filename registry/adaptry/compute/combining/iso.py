@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def iso_c(inputs: CombineInputs) -> Factors:
-    """σ̄ · U Vᵀ, where U and V are the singular vectors of Σ w_i Δ_i (all, or `rank` of them), and σ̄ their
-    mean singular value.
+    """σ̄ · U Vᵀ, where U [..., out, k] and V [..., in, k] are the singular vectors of Σ w_i Δ_i (all, or
+    `rank` of them), and σ̄ their mean singular value.
     """
     from adaptry.compute.tensors.lowrank import decompose
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 def weighted_sum(inputs: CombineInputs) -> Factors:
-    """Σ w_i Δ_i, exactly, as concatenated factors."""
+    """Σ w_i Δ_i, exactly, as concatenated factors [..., out, R] and [..., R, in], with R the sum of the
+    ranks."""
     from adaptry.compute.tensors.lowrank import concatenate
 
     pairs = zip(inputs.updates, inputs.weights, strict=True)

@@ -21,7 +21,8 @@ _SINGULAR = 1e-6
 
 
 def model_stock(inputs: CombineInputs) -> Factors:
-    """t · mean(Δ_i), where t = N cos θ / (1 + (N−1) cos θ) and cos θ is the mean over pairs."""
+    """t · mean(Δ_i), as concatenated factors [..., out, R] and [..., R, in], where t = N cos θ / (1 + (N−1)
+    cos θ) and cos θ is the mean over pairs."""
     from adaptry.compute.tensors.lowrank import Factors, concatenate
 
     count = len(counted_inputs(inputs))

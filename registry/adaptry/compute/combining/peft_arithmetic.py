@@ -21,7 +21,8 @@ _QUANTILE_MOST = 1 << 24  # limit of elements in torch.quantile
 
 
 def cat(inputs: CombineInputs) -> Factors:
-    """The concatenated factors, padded with zeros to the sum of the ranks in the configs."""
+    """The concatenated factors [out, R] and [R, in] in float32, padded with zeros to R, the sum of the ranks
+    in the configs."""
     pairs = list(zip(inputs.updates, inputs.weights, strict=True))
     down = torch.cat([update.down * weight * update.scale for update, weight in pairs], dim=0)
     up = torch.cat([update.up for update, _ in pairs], dim=1)
@@ -32,7 +33,8 @@ def cat(inputs: CombineInputs) -> Factors:
 
 
 def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
-    """Types without `_svd`: merges lora_A and lora_B separately, with weights √|c_i| where c_i = w_i s_i."""
+    """Types without `_svd`: merges lora_A [r, in] and lora_B [out, r] separately, with weights √|c_i| where
+    c_i = w_i s_i."""
     strengths = [weight * update.scale for update, weight in zip(inputs.updates, inputs.weights, strict=True)]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     signed = [root if strength >= 0 else -root for root, strength in zip(roots, strengths, strict=True)]
@@ -42,7 +44,8 @@ def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = 
 
 
 def combine_dense(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
-    """The types with `svd`: merges the dense updates, then decomposes the result: A = Vᵀ, B = U·S.
+    """The types with `svd`: merges the dense updates in float32, then decomposes the result: A [rank, in] =
+    Vᵀ, B [out, rank] = U·S.
 
     Raises `CheckFailed` if `svd_clamp` needs a quantile of more elements than torch allows.
     """

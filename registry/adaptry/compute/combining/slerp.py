@@ -19,7 +19,8 @@ _STRAIGHT = 1e-8
 
 
 def slerp(inputs: CombineInputs) -> Factors:
-    """(sin((1−t)θ)·Δ_1 + sin(tθ)·Δ_2) / sin θ."""
+    """(sin((1−t)θ)·Δ_1 + sin(tθ)·Δ_2) / sin θ, as concatenated factors [..., out, r_1 + r_2] and [..., r_1 +
+    r_2, in]."""
     return _along_the_arc(inputs, inputs.number("t"))
 
 

@@ -159,7 +159,8 @@ class _ComputedModules:
     changes: Mapping[WeightSite, ChangedWeight]
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's factors, and their error compared with the method's update."""
+        """The site's float32 factors [out, k] and [k, in], and their error compared with the method's update.
+        Raises `InvalidWeights`."""
         from adaptry.compute.converting.truncation import (
             RankLimit,
             measure_dense_error,

@@ -35,7 +35,8 @@ class NormalisedLora:
     dtype: str
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's factors without the common scale, and its figures."""
+        """The site's float32 factors [..., out, r] and [..., r, in] without the common scale, and its
+        figures."""
         from adaptry.compute.converting.truncation import RankLimit, truncate
         from adaptry.compute.lazy_adapters.rounding import check_values, measure_error, round_factors
         from adaptry.compute.tensors.lowrank import Factors

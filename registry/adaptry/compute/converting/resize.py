@@ -67,7 +67,8 @@ class _ResizedModules:
     options: ResizeOptions
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's factors, and its figures."""
+        """The site's float32 factors [..., out, k] and [..., k, in], and its figures. Raises
+        `InvalidWeights`."""
         from adaptry.compute.converting.truncation import RankLimit, truncate
         from adaptry.compute.lazy_adapters.rounding import measure_error, round_factors
 

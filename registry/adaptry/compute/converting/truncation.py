@@ -31,7 +31,8 @@ class RankLimit:
 
 
 def truncate(update: Factors, limit: RankLimit) -> Factors:
-    """The closest update within the limit; the same factors if they are already within it."""
+    """The closest update within the limit, as float32 factors [..., out, k] and [..., k, in]; the same
+    factors if they are already within it."""
     if limit.energy is None and (limit.rank is None or limit.rank >= update.rank):
         return update
     found = decompose(update, limit.rank)

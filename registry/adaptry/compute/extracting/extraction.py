@@ -69,7 +69,7 @@ class _ExtractedModules:
         return {_HEAD: WeightSite(_HEAD, "linear", choice.site.fan_in, choice.site.fan_out)}
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The factors of the change at `site`, and their loss."""
+        """The float32 factors [..., out, k] and [..., k, in] of the change at `site`, and their loss."""
         from adaptry.compute.extracting.decomposition import decompose_delta
         from adaptry.compute.extracting.diff_scan import CheckpointPair
         from adaptry.compute.lazy_adapters.rounding import check_values

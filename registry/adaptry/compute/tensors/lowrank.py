@@ -40,7 +40,7 @@ class Factors:
         return Factors(self.up, self.down, self.scale * weight)
 
     def with_unit_scale(self) -> Factors:
-        """The same update with scale 1: it is multiplied into `up`."""
+        """The same update with scale 1: the scale is multiplied into `up`, in its dtype."""
         return self if self.scale == 1.0 else Factors(self.up * self.scale, self.down)
 
     def double(self) -> Factors:
@@ -81,8 +81,8 @@ class Decomposition:
 
 
 def concatenate(updates: Sequence[Factors]) -> Factors:
-    """Σ Δ_i, exactly: the concatenated factors, each `up` including its scale. The rank is the sum of
-    ranks.
+    """Σ Δ_i, exactly: the concatenated factors [..., out, R] and [..., R, in], each `up` including its scale.
+    R is the sum of the ranks.
     """
     folded = [update.with_unit_scale() for update in updates]
     return Factors(
@@ -92,7 +92,8 @@ def concatenate(updates: Sequence[Factors]) -> Factors:
 
 
 def pad_rank(update: Factors, rank: int) -> Factors:
-    """The same update with zeros up to `rank`."""
+    """The same update, with factors [..., out, rank] and [..., rank, in] padded with zeros; unchanged if its
+    rank is not smaller."""
     missing = rank - update.rank
     if missing <= 0:
         return update
@@ -139,7 +140,8 @@ def orthonormal_bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def decompose(update: Factors, rank: int | None = None) -> Decomposition:
-    """The singular value decomposition of Δ, through bases of the factors and an r×r problem.
+    """The singular value decomposition of Δ [..., out, in] in float64, through bases of the factors and an
+    r×r problem.
 
     Returns all singular values; with `rank`, only that many singular vectors, which are most of the work.
     """

@@ -86,8 +86,8 @@ class StackedTerms:
     is_transposed: bool
 
     def sides(self, first: int, rows: int) -> tuple[Tensor, Tensor]:
-        """The two matrices whose product is the update of rows [first, first + rows) of the weight as
-        stored."""
+        """The two matrices, [rows, r] and [r, columns] in float32, whose product is the update of rows
+        [first, first + rows) of the weight as stored."""
         if self.is_transposed:
             return self.down.narrow(1, first, rows).t(), self.up.t()
         return self.up.narrow(0, first, rows), self.down

@@ -84,7 +84,7 @@ class UpstreamMirror:
         lock = self._locks[hash(ref.name) % _LOCKS]
         if not lock.acquire(timeout=_WAIT):
             return Unavailable(
-                f"{ref.name} is being fetched from the registry behind this one; try again in a moment"
+                f"{ref.name} is being fetched from the upstream registry; try again in a moment"
             )
         try:
             known = self._fresh(ref)
@@ -116,7 +116,7 @@ class UpstreamMirror:
         if found.state in WITHDRAWN:
             reason = found.standing.reason if found.standing else "no reason was given"
             raise Withdrawn(
-                f"{name}@{found.number} is {found.state} in the registry behind this one ({reason}); it is"
+                f"{name}@{found.number} is {found.state} in the upstream registry ({reason}); it is"
                 " not taken here under that name"
             )
 
@@ -125,7 +125,7 @@ class UpstreamMirror:
 
     def _attempt(self, ref: Ref) -> AdaptryError | None:
         if self._clock() < self._offline_until:
-            return Unavailable("the registry behind this one does not answer; try again in a moment")
+            return Unavailable("the upstream registry does not answer; try again in a moment")
         try:
             self._fetch(ref)
         except NotFound:
@@ -134,7 +134,7 @@ class UpstreamMirror:
             return Unavailable(f"the upstream registry refuses this registry's token: {error.message}")
         except Unavailable as error:
             self._offline_until = self._clock() + _PAUSE
-            return Unavailable(f"the registry behind this one does not answer: {error.message}")
+            return Unavailable(f"the upstream registry does not answer: {error.message}")
         except CheckFailed as error:
             _log.warning("%s", error.message)
             return error

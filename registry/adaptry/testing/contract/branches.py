@@ -237,7 +237,7 @@ class BranchesContract(ContractFixtures):
         kinds = [event.kind for event in registry.adapters.history(TONE, limit=3).items]
         assert kinds == ["tag.made", "branch.dropped", "branch.made"]
 
-    def test_a_renamed_adapter_takes_its_branches_along_and_says_where_it_went(
+    def test_a_renamed_adapter_keeps_its_branches_and_redirects(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)

@@ -19,7 +19,7 @@ COMBINE = {"inputs": ["acme/tone", "acme/voice"], "to": "acme/both"}
 class JobsContract(ContractFixtures):
     """Submitting, listing, cancelling and retrying jobs, and access to them."""
 
-    def test_a_job_that_was_asked_for_waits_and_says_what_it_is(self, make_registry: MakeRegistry) -> None:
+    def test_a_submitted_job_is_queued_and_shows_its_task(self, make_registry: MakeRegistry) -> None:
         needs = JobNeeds(device="cuda", tag="big", memory=8 << 30)
         order = CONVERT.model_copy(update={"needs": needs, "priority": 2})
 
@@ -203,7 +203,7 @@ class JobsContract(ContractFixtures):
             registry.jobs.schedule("two words", "0 3 * * *", CONVERT)
         assert registry.jobs.schedules() == ()
 
-    def test_a_job_nobody_asked_for_is_not_found(self, registry: Registry) -> None:
+    def test_an_unknown_job_is_not_found(self, registry: Registry) -> None:
         for ask in (registry.jobs.get, registry.jobs.log, registry.jobs.cancel, registry.jobs.retry):
             with pytest.raises(NotFound):
                 ask("job-0000000000000000")

@@ -62,7 +62,9 @@ class RolloutsContract(ContractFixtures):
         assert (turn.name, turn.alias, turn.digest, turn.number) == (TONE, "prod", second.digest, 2)
         assert send_report(make_registry(GUS), make_resident(first), names=("acme/tone@staging",)).turns == ()
 
-    def test_a_failure_stops_it_and_says_why(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_a_failure_stops_it_and_is_shown_with_its_reason(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
         first, second = push_two(make_registry(ADA), lora)
         make_registry(ADA).rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
         failed = make_resident(second, "failed", reason="the engine refused it: rank 64")

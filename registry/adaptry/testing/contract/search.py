@@ -112,7 +112,7 @@ class SearchContract(ContractFixtures):
             *("(" * 200 + "tone" + ")" * 200, "created>=99999999d", "updated>=9999-99"),
         ],
     )
-    def test_a_query_that_does_not_parse_says_why(self, registry: Registry, query: str) -> None:
+    def test_a_malformed_query_has_a_reason(self, registry: Registry, query: str) -> None:
         with pytest.raises(InvalidQuery):
             registry.versions.search(query)
 

@@ -32,7 +32,7 @@ DIGEST = Digest.of(DATA)
 class UploadsContract(ContractFixtures):
     """`files.has` to `uploads.drop`."""
 
-    def test_a_finished_file_is_its_owners_and_nobody_elses(self, make_registry: MakeRegistry) -> None:
+    def test_a_finished_file_belongs_only_to_its_owner(self, make_registry: MakeRegistry) -> None:
         ada, eve = make_registry(ADA), make_registry(EVE)
         send(ada)
         assert ada.files.has(TONE, DIGEST)
@@ -75,7 +75,7 @@ class UploadsContract(ContractFixtures):
         with pytest.raises(TooLarge, match="8 GiB"):
             registry.uploads.open(TONE, DIGEST, MAX_FILE + 1)
 
-    def test_finishing_early_says_where_to_go_on(self, registry: Registry) -> None:
+    def test_finishing_early_returns_the_offset_to_continue_at(self, registry: Registry) -> None:
         session = registry.uploads.open(TONE, DIGEST, len(DATA))
         session = registry.uploads.append(session, 0, [DATA[:10]])
         with pytest.raises(Conflict, match="missing; continue at 10"):

@@ -115,7 +115,7 @@ class WorkersContract(ContractFixtures):
         told = send_report(make_registry(GUS), make_resident(first, "loading"))
         assert [one.digest for one in told.withdrawn] == [first.digest]
 
-    def test_a_worker_that_is_not_heard_of_is_lost_and_not_clean(
+    def test_a_worker_that_stops_reporting_is_lost_and_not_clean(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)
@@ -281,7 +281,9 @@ class WorkersContract(ContractFixtures):
         send_report(make_registry(GUS))
         make_registry(ADA).adapters.delete(TONE)
 
-    def test_a_worker_says_what_it_cannot_serve(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_a_worker_reports_versions_that_it_cannot_serve(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
         push_two(make_registry(ADA), lora)
         trouble = WorkerProblem(served_as=PROD, reason="rank 64 is above the server's 16")
         make_registry(GUS).workers.report(
