@@ -19,16 +19,21 @@ from adaptry_cli.out import (
 )
 from adaptry_cli.version_table import print_versions
 
-QUERY_HELP = """\b Terms of a query: WORD                 a word in the name, the description or a tag
-FIELD:TEXT           name, namespace, base, method, module, trait, alias, tag, licence, state, by, finding,
-loaded (a worker or engine); TEXT may end in * FIELD:DIGEST         digest, parent; sha256:…, or its first
-digits and * FIELD<=NUMBER        rank, alpha, size, parameters, version, downloads, findings; also = != < >
->= FIELD>=DATE          created, updated (its adapter); 2026-01-31, 2026-01, or a span before now: 7d
-metric.NAME>=NUMBER  the newest value; max:metric.NAME and min:metric.NAME take the extremes
-eval.TASK.METRIC>=N  the newest evidence; eval.TASK.METRIC,FILTER for one of several filters has:FIELD
-alias, tag, trait, parent, finding, licence, rank, alpha, metric.NAME, eval.TASK, eval.TASK.METRIC fits:ENGINE
-an engine serves it as trained: fits:vllm@0.32,max_lora_rank=64 -TERM, -(…)          excludes what TERM or the
-group finds A OR B, ( )          either; adjacent terms bind more tightly: a b OR c is (a b) OR c
+QUERY_HELP = """\b
+Terms of a query:
+  WORD                 a word in the name, the description or a tag
+  FIELD:TEXT           name, namespace, base, method, module, trait, alias, tag, licence, state,
+                       by, finding, loaded (a worker or engine); TEXT may end in *
+  FIELD:DIGEST         digest, parent; sha256:…, or its first digits and *
+  FIELD<=NUMBER        rank, alpha, size, parameters, version, downloads, findings; also = != < > >=
+  FIELD>=DATE          created, updated (its adapter); 2026-01-31, 2026-01, or a span before now: 7d
+  metric.NAME>=NUMBER  the newest value; max:metric.NAME and min:metric.NAME take the extremes
+  eval.TASK.METRIC>=N  the newest evidence; eval.TASK.METRIC,FILTER for one of several filters
+  has:FIELD            alias, tag, trait, parent, finding, licence, rank, alpha, metric.NAME,
+                       eval.TASK, eval.TASK.METRIC
+  fits:ENGINE          an engine serves it as trained: fits:vllm@0.32,max_lora_rank=64
+  -TERM, -(…)          excludes what TERM or the group finds
+  A OR B, ( )          either; adjacent terms bind more tightly: a b OR c is (a b) OR c
 
 Without a state: term, active and deprecated versions are found; state:* finds all."""
 _EXCLUDING = re.compile(r"-[^\W\d].|-[\"(]")  # an option of one letter ends after it

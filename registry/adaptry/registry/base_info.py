@@ -25,9 +25,8 @@ class BaseInfo(Value):
     tokenizer: Digest | None = None
     stored: tuple[FileEntry, ...] = ()
     adapters: int = 0
-    visibility: BaseVisibility = (
-        "internal"  # older servers have no such field, and all their bases are of this kind
-    )
+    visibility: BaseVisibility = "internal"
+    """Older servers have no such field, and all their bases are internal."""
     created_at: datetime
     created_by: str
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, bindparam, delete, distinct, func, update
 from sqlalchemy import select as select_columns
@@ -15,7 +16,6 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.identity import BaseVisibility, Identity
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope
@@ -24,6 +24,9 @@ from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_model, encode_model
 from adaptry.storage.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
 from adaptry.storage.catalog.version_info import run_select, table_of
+
+if TYPE_CHECKING:
+    from adaptry.registry.base_info import BaseInfo
 
 _BASES, _NAMES = table_of(BaseRow), table_of(BaseNameRow)
 _ACCESS = (
@@ -189,6 +192,8 @@ def info(tx: Transaction, scope: ReadScope, id: Digest) -> BaseInfo:
 
 def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> Page[BaseInfo]:
     """Newest first."""
+    from adaptry.registry.base_info import BaseInfo  # not needed for listing adapters
+
     before = cursors.decode_number(cursor, "bases")
     query = select(BaseRow).order_by(col(BaseRow.key).desc())
     if (seen := scope.base_condition()) is not None:
@@ -209,6 +214,8 @@ def of_architecture(tx: Transaction, scope: ReadScope, architecture: Digest) -> 
 
 
 def _infos(tx: Transaction, scope: ReadScope, rows: Sequence[BaseRow]) -> tuple[BaseInfo, ...]:
+    from adaptry.registry.base_info import BaseInfo  # not needed for listing adapters
+
     ids = [row.id for row in rows]
     known: dict[str, list[str]] = defaultdict(list)
     for named in tx.exec(
@@ -247,6 +254,8 @@ def _adapters_on(tx: Transaction, scope: ReadScope, ids: Sequence[str]) -> dict[
 
 def summary(record: BaseRecord, at: datetime, by: str) -> str:
     """The summary for listings, as JSON, so that they need not read records, which may be large."""
+    from adaptry.registry.base_info import BaseInfo  # not needed for listing adapters
+
     model_type = record.facts.get("model_type")
     return BaseInfo(
         id=record.id,
