@@ -30,6 +30,12 @@ NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 
 
+@pytest.fixture(autouse=True)
+def present(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has its own: tokens are tried at the real time, and the run may have begun an hour ago."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC))
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def catalog(request: pytest.FixtureRequest) -> Iterator[Catalog]:
     is_postgres = request.param == "postgres"
