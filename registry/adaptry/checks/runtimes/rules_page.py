@@ -76,12 +76,12 @@ A second run with 100 other fresh seeds (9000–9099, 156 adapters) had no misse
 SGLang and LMDeploy. It had three false alarms: two in llama.cpp (an `r` of null and of -1) and one in
 LMDeploy (an `r` that differs from factors of rank 1). vLLM and PEFT were not run again.
 
-PEFT loads the copy of an embedding that it saved with an update of it; vLLM, SGLang and llama.cpp ignore the
-copy and use the base's embedding. Their verdicts compare the copy with the base's record, at the positions
-that the record has: *served as trained* if they agree, *not as trained* if the copy was changed or rounded. A
-change elsewhere is not found. An `r` of 0, -1, 1.5 or null, or a number written as text, is refused before
-any rule is tested; an engine that does not read the field serves such an adapter as trained, which counts as
-a false alarm.
+PEFT loads the copy of an embedding that it saved with an update of it; vLLM, SGLang and llama.cpp ignore
+the copy and use the base's embedding. Their verdicts compare the copy with the base's record, at the
+positions that the record has: *served as trained* if they agree, *not as trained* if the copy was changed
+or rounded. A change elsewhere is not found. An `r` of 0, -1, 1.5 or null, or a number written as text, is
+refused before any rule is tested; an engine that does not read the field serves such an adapter as trained,
+which counts as a false alarm.
 
 `--keep FOLDER` keeps the engines' replies: an interrupted run continues where it stopped, and a changed rule
 is evaluated without running the engines again. `--engine NAME` runs only that engine.
