@@ -53,6 +53,18 @@ def test_the_history_of_a_trainer_has_its_losses_and_no_bookkeeping() -> None:
     ]
 
 
+def test_the_history_of_trl_has_what_it_measures_and_no_counters() -> None:
+    found = read("trl_trainer_state.json")
+    assert {one.metric for one in found.values} == {
+        *("loss", "entropy", "mean_token_accuracy", "train_loss"),
+        *("eval_loss", "eval_entropy", "eval_mean_token_accuracy"),
+    }
+    assert [(one.step, one.value) for one in found.values if one.metric == "eval_loss"] == [
+        (3, pytest.approx(8.158761)),
+        (6, pytest.approx(8.122212)),
+    ]
+
+
 def test_a_table_of_weights_and_biases_is_not_read() -> None:
     with pytest.raises(Invalid, match="not a supported results file"):
         read("wandb.table.json")

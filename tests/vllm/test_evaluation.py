@@ -22,18 +22,17 @@ from .conftest import Place
 pytestmark = [*running.PYTHON.marks, *tiny_task.MARKS]
 
 NAME = "acme/measured"
-TASKS = {"likely": "perplexity", "choosing": "acc", "writing": "exact_match"}
+TASKS = {"likely": "perplexity", "choosing": "acc"}
+"""Not what is written: a model of random weights writes bytes that are no text, which vLLM and transformers
+show differently."""
 
 
 @pytest.fixture(scope="module")
-def tasks(place: Place, vllm: running.Vllm) -> Path:
-    """With what the first version writes as the wanted text of half of the documents."""
-    place.publish(NAME, 41)
-    place.publish(NAME, 42)
+def tasks(place: Place) -> Path:
+    for seed in (41, 42):
+        place.publish(NAME, seed)
     place.registry.aliases.move(AdapterName.parse(NAME), "prod", version(place, 1).digest, None)
-    prompt = "Count 0: "
-    said = vllm.complete(f"{NAME}@1", prompt, 6).text.partition("\n")[0]
-    return tiny_task.write_tasks(place.folder / "tasks", (said, "nothing"))
+    return tiny_task.write_tasks(place.folder / "tasks")
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ class EngineRelay(BackgroundServer):
 
     def __init__(self, model: EvaluatedModel, digest: Digest, api_key: str | None = None) -> None:
         """Raises `Invalid` if the engine's address is not a URL."""
-        self._digest, self._name = digest, model.engine_name
+        self._digest, self._name, self._adapter = digest, model.engine_name, model.ref.name
         self._url = completions_url(check_url(model.engine or ""))
         self._pool = open_pool(self._url, None, None)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -56,7 +56,7 @@ class EngineRelay(BackgroundServer):
         the version, `CheckFailed` if it does not state which version answers, `Conflict` if another one does,
         and `Unavailable`.
         """
-        missing = f"{self._name.partition('@')[0]}@{_another(self._digest).brief}"
+        missing = f"{self._adapter}@{_another(self._digest).brief}"
         if self._request(missing).status == 200:
             raise CheckFailed(
                 f"the engine at {self._url} also answers requests for {missing}, which does not exist, so its"
@@ -107,7 +107,7 @@ class EngineRelay(BackgroundServer):
             return CheckFailed(
                 f"the engine's answer names {stated!r} as its model, which states no version; serve the"
                 " version with our plugin for vLLM or behind `adaptry follow --proxy`, or load it under the"
-                f" name {self._name.partition('@')[0]}@{self._digest.brief}"
+                f" name {self._adapter}@{self._digest.brief}"
             )
         if not self._digest.hex.startswith(ref.selector.prefix):
             return Conflict(

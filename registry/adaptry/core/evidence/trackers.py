@@ -27,7 +27,7 @@ from adaptry.core.evidence.values import Direction, EvidenceValue
 TRAINING = "training"
 """The task name of metrics that a training run measures on itself."""
 _BOOKKEEPING = re.compile(
-    r"epoch|step|learning_rate|(?:.*_)?grad_norm|total_flos|num_(?:input_)?tokens(?:_seen)?|memory/.*"
+    r"epoch|step|learning_rate|(?:.*_)?grad_norm|total_flos|(?:.*_)?num_(?:input_)?tokens(?:_seen)?|memory/.*"
     r"|.*_runtime|.*_per_second|.*_time"
 )
 _MLFLOW_LINE = re.compile(r"(?P<time>-?\d+) (?P<value>\S+)(?: (?P<step>-?\d+))?(?: .*)?")

@@ -149,8 +149,7 @@ class _ProxyRequest(ClientConnection):
         try:
             weights = [weight for _, weight in parts]
             data = self._selected(body, model, targets, weights)
-            loaded_as = _label(targets, weights)
-            self.answered_by = loaded_as if loaded_as != model else None
+            self.answered_by = _label(targets, weights)
             status = self._pass_on("POST", path, json.dumps(data).encode(), usage)
         except AdaptryError as error:
             status = 404 if isinstance(error, NotFound) else 502
