@@ -85,10 +85,11 @@ def beside_peft(
     )
     for method in methods:
         for count in counts:
-            runs = {
-                who: [run_worker(who, method, count, folder) for _ in range(rounds)]
-                for who in ("peft", "replay", *(["own"] if method in OWN else []))
-            }
+            takes_part = ("peft", "replay", *(["own"] if method in OWN else []))
+            runs: dict[str, list[Run]] = {who: [] for who in takes_part}
+            for _ in range(rounds):  # they take turns
+                for who, found in runs.items():
+                    found.append(run_worker(who, method, count, folder))
             if "own" in runs and width == 4096:
                 note(f"combine-{method}", *([run.seconds for run in runs[who]] for who in ("own", "peft")))
             print(line_of(method, count, runs, made, folder), flush=True)
