@@ -276,7 +276,7 @@ QUERIES: dict[str, Callable[[str], str]] = {
     "completion": lambda name: f"/-/complete?q=name:{name}",
     "compare": lambda name: f"/-/compare?ref={name}&ref={name}@1",
     "weights": lambda name: f"/-/compare/weights?format=json&ref={name}",
-    "weight distance": lambda name: f"/api/v1/adapters/acme/voice/versions/1/weight-distance?other={name}",
+    "weight distance": lambda name: f"/api/v1/adapters/evil/mine/versions/1/weight-distance?other={name}",
     "fleet": lambda name: "/-/fleet?format=json",
     "authors": lambda name: f"/api/models?author={name.partition('/')[0]}",
 }

@@ -157,7 +157,7 @@ def test_figures_are_for_those_who_may_read_both_versions(measured: Server, tmp_
     assert reader.get(PART).status == 404
     assert reader.get(f"/-/compare/weights?ref=research/other&ref={TRANSLATOR}@1").status == 404
     registry = measured.registry(measured.token("rosa", "viewer", ("research",)))
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no adapter"):
         registry.versions.weight_distance(Ref.parse("research/other"), Ref.parse(f"{TRANSLATOR}@1"))
 
 

@@ -1,4 +1,4 @@
-"""The part of a local registry with measurements of updates. Jobs store them; every caller who may read the
+"""The part of a local registry with measurements of updates. Jobs store them; callers who may read the
 versions may read them.
 """
 
