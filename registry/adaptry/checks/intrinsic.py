@@ -33,6 +33,12 @@ _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules may have ranks other than the config's r by design."""
 _WITH_RANK_PATTERN = frozenset(["delora", "loha"])
 """Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
+DEFAULT_RANKS = {
+    "adamss": 100, "deft": 8, "delora": 8, "glora": 8, "gralora": 32, "hira": 32, "hra": 8, "lily": 32,
+    "loha": 8, "lokr": 8, "miss": 64, "peanut": 32, "poly": 8, "psoft": 32, "pvera": 256, "randlora": 32,
+    "shadow": 8, "shira": 32, "tinylora": 2, "unilora": 4, "vblora": 4, "vera": 256,
+}  # fmt: skip
+"""PEFT's `r` where a config has none, for methods other than LoRA and AdaLoRA."""
 _LIMITS = {
     "alora": "aLoRA acts only after its invocation tokens, so it cannot be merged",
     "arrow": "Arrow chooses between adapters for each token, so it cannot be merged",
@@ -246,11 +252,12 @@ def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     """For methods with a single `r`: the scale depends on it, so a different value gives a different
     adapter.
     """
-    if not config.fields.get("r"):  # OFT's is 0 if it has a block size
+    declared = config.fields.get("r", DEFAULT_RANKS.get(spec.method))
+    if not declared:  # OFT's is 0 if it has a block size
         return
     wrong: dict[str, list[str]] = {}
     for module in spec.modules:
-        said = config.rank()
+        said = config.rank(default=declared)
         if spec.method in _WITH_RANK_PATTERN:
             said = config.value_for("rank_pattern", module.path, said)
         if module.rank and module.rank != said:
