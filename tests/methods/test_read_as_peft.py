@@ -107,6 +107,10 @@ def without_its_rank(files: Files) -> None:
     del files.config["r"]
 
 
+def without_an_update(files: Files) -> None:
+    files.config["lora_alpha"] = 0
+
+
 def listing_saved_modules(files: Files) -> None:
     files.config["modules_to_save"] = ["embed_tokens", "lm_head"]
 
@@ -153,6 +157,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("delora-plain-llama-fp32", with_a_rank_for_some_modules, True),
         ("trainable_tokens-plain-llama-fp32", listing_saved_modules, False),
         ("hra-gram-schmidt-bert-fp32", without_its_rank, True),
+        ("lora-dora-conv3d-fp32", without_an_update, False),
+        ("lora-plain-llama-fp32", without_an_update, True),
         ("lora-plain-llava-fp32", with_a_projector_by_its_name_on_disk, True),
         ("lora-plain-llama-fp32", saving_a_pattern, True),
         ("adalora-plain-llama-fp32", of_another_first_rank, True),

@@ -273,7 +273,8 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     if refused := pattern_problems(config):
         yield build_finding("scale_unknown", shorten_names(refused, 2))
         return
-    silent = [module.path for module in spec.modules if module.scale == 0]
+    # DoRA's magnitudes change a weight also without an update.
+    silent = [each.path for each in spec.modules if each.scale == 0 and "magnitude" not in each.tensors]
     if silent:
         yield build_finding(
             "scale_zero", f"lora_alpha is 0 for {shorten_names(fold_layer_numbers(silent))}", silent
