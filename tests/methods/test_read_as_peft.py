@@ -108,7 +108,7 @@ def without_its_rank(files: Files) -> None:
 
 
 def without_an_update(files: Files) -> None:
-    files.config["lora_alpha"] = 0
+    files.config["alpha" if "alpha" in files.config else "lora_alpha"] = 0
 
 
 def listing_saved_modules(files: Files) -> None:
@@ -159,6 +159,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("hra-gram-schmidt-bert-fp32", without_its_rank, True),
         ("lora-dora-conv3d-fp32", without_an_update, False),
         ("lora-plain-llama-fp32", without_an_update, True),
+        ("loha-plain-qwen2_moe-fp32", without_an_update, True),
+        ("lokr-plain-llama-fp32", without_an_update, True),
         ("lora-plain-llava-fp32", with_a_projector_by_its_name_on_disk, True),
         ("lora-plain-llama-fp32", saving_a_pattern, True),
         ("adalora-plain-llama-fp32", of_another_first_rank, True),

@@ -87,6 +87,9 @@ def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
         yield from _scales(adapter.config, spec)
     elif spec.method not in _OWN_RANKS:
         yield from _declared_ranks(adapter.config, spec)
+    fields = adapter.config.fields
+    if spec.method in ("loha", "lokr") and fields.get("alpha") == 0 and not fields.get("alpha_pattern"):
+        yield build_finding("scale_zero", "alpha is 0")
     yield from _integers(adapter)
     if METHODS[spec.method].names_modules(adapter.config):
         yield from _without_tensors(adapter.config, spec)
