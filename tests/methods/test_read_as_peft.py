@@ -103,6 +103,14 @@ def with_a_projector_by_its_name_on_disk(files: Files) -> None:
     files.tensors[f"{PREFIX}{name}.base_layer.weight"] = torch.randn(shape)
 
 
+def without_its_rank(files: Files) -> None:
+    del files.config["r"]
+
+
+def without_an_update(files: Files) -> None:
+    files.config["alpha" if "alpha" in files.config else "lora_alpha"] = 0
+
+
 def listing_saved_modules(files: Files) -> None:
     files.config["modules_to_save"] = ["embed_tokens", "lm_head"]
 
@@ -148,6 +156,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("hira-plain-llama-fp32", with_a_rank_for_all_modules, True),
         ("delora-plain-llama-fp32", with_a_rank_for_some_modules, True),
         ("trainable_tokens-plain-llama-fp32", listing_saved_modules, False),
+        ("hra-gram-schmidt-bert-fp32", without_its_rank, True),
+        ("lora-dora-conv3d-fp32", without_an_update, False),
+        ("lora-plain-llama-fp32", without_an_update, True),
+        ("loha-plain-qwen2_moe-fp32", without_an_update, True),
+        ("lokr-plain-llama-fp32", without_an_update, True),
         ("lora-plain-llava-fp32", with_a_projector_by_its_name_on_disk, True),
         ("lora-plain-llama-fp32", saving_a_pattern, True),
         ("adalora-plain-llama-fp32", of_another_first_rank, True),

@@ -27,6 +27,7 @@ from adaptry.adapters.peft_fields import FLAGS, NUMBERS, REQUIRED
 from adaptry.bases.model_classes import body_attribute, converts_adapters, fused_targets, has_head
 from adaptry.checks.binding.default_targets import default_targets
 from adaptry.checks.binding.targets import NO_EXCLUSION, NO_LAYERS
+from adaptry.checks.ranks import DEFAULT_RANKS
 
 _KIND = re.compile(r"\b(?:bool|int|float|None|str|list|dict|set|Literal)\b")
 METHODS = {kind.value.lower(): tuner for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()}
@@ -55,6 +56,15 @@ def test_which_methods_have_no_saved_modules() -> None:
     for name, config in CONFIGS.items():
         written = AdapterConfig({"peft_type": name.upper(), "modules_to_save": ["lm_head"]})
         assert bool(written.saved_modules) is ("modules_to_save" in _kinds(config)), name
+
+
+def test_the_ranks_of_configs_without_one() -> None:
+    found = {
+        name: fields["r"].default
+        for name, config in CONFIGS.items()
+        if "r" in (fields := config.__dataclass_fields__) and fields["r"].default
+    }
+    assert {name: rank for name, rank in found.items() if name not in ("lora", "adalora")} == DEFAULT_RANKS
 
 
 def test_which_families_fuse_targets() -> None:

@@ -16,6 +16,12 @@ _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules may have ranks other than the config's r by design."""
 _WITH_RANK_PATTERN = frozenset(["delora", "loha"])
 """Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
+DEFAULT_RANKS = {
+    "adamss": 100, "deft": 8, "delora": 8, "glora": 8, "gralora": 32, "hira": 32, "hra": 8, "lily": 32,
+    "loha": 8, "lokr": 8, "miss": 64, "peanut": 32, "poly": 8, "psoft": 32, "pvera": 256, "randlora": 32,
+    "shadow": 8, "shira": 32, "tinylora": 2, "unilora": 4, "vblora": 4, "vera": 256,
+}  # fmt: skip
+"""PEFT's `r` where a config has none, for methods other than LoRA and AdaLoRA."""
 
 
 def check_ranks_and_scales(adapter: Adapter) -> Iterator[Finding]:
@@ -26,6 +32,9 @@ def check_ranks_and_scales(adapter: Adapter) -> Iterator[Finding]:
         yield from _scales(adapter.config, spec)
     elif spec.method not in _OWN_RANKS:
         yield from _declared_ranks(adapter.config, spec)
+    fields = adapter.config.fields
+    if spec.method in ("loha", "lokr") and fields.get("alpha") == 0 and not fields.get("alpha_pattern"):
+        yield build_finding("scale_zero", "alpha is 0")
 
 
 def _ranks(adapter: Adapter) -> Iterator[Finding]:
@@ -57,11 +66,12 @@ def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     """For methods with a single `r`: the scale depends on it, so a different value gives a different
     adapter.
     """
-    if not config.fields.get("r"):  # OFT's is 0 if it has a block size
+    of_config = config.fields.get("r", DEFAULT_RANKS.get(spec.method))
+    if not of_config:  # OFT's is 0 if it has a block size
         return
     wrong: dict[str, list[str]] = {}
     for module in spec.modules:
-        declared = config.rank()
+        declared = config.rank(default=of_config)
         if spec.method in _WITH_RANK_PATTERN:
             declared = config.value_for("rank_pattern", module.path, declared)
         if module.rank and module.rank != declared:
@@ -77,7 +87,8 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     if refused := pattern_problems(config):
         yield build_finding("scale_unknown", shorten_names(refused, 2))
         return
-    silent = [module.path for module in spec.modules if module.scale == 0]
+    # DoRA's magnitudes change a weight also without an update.
+    silent = [each.path for each in spec.modules if each.scale == 0 and "magnitude" not in each.tensors]
     if silent:
         yield build_finding(
             "scale_zero", f"lora_alpha is 0 for {shorten_names(fold_layer_numbers(silent))}", silent
