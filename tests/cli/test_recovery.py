@@ -70,7 +70,7 @@ def test_a_name_alone_compares_the_last_two_versions(run, answer) -> None:
     run("push", "./better", "acme/tone")
 
     assert answer("diff", "acme/tone") == answer("diff", "acme/tone@1", "acme/tone@2")
-    assert "compared with" in run("diff", "acme/tone@1", code=2).stderr
+    assert "nothing to compare acme/tone@1 with" in run("diff", "acme/tone@1", code=2).stderr
 
 
 MERGEKIT = """

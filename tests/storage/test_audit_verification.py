@@ -62,7 +62,7 @@ def alter(folder: Path) -> Alter:
             "entry 6 was inserted: no checkpoint covers it",
         ),
         (
-            "UPDATE audit_checkpoints SET note = replace(note, 'A', 'B') WHERE size = 6",
+            "UPDATE audit_checkpoints SET note = replace(note, '6', '7') WHERE size = 6",
             "not signed with this",
         ),
     ],

@@ -68,16 +68,17 @@ def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
         )
         yield build_finding("method_not_described", reason)
         return
-    yield from refused_fields(adapter.config)
     yield from _keys(adapter)
     yield from _missing(adapter)
-    if _is_empty(adapter):
-        return
-    yield from check_ranks_and_scales(adapter)
-    yield from _integers(adapter)
-    if METHODS[spec.method].names_modules(adapter.config):
-        yield from _without_tensors(adapter.config, spec)
-    yield from _traits(adapter.config, spec)
+    has_tensors = not _is_empty(adapter)
+    if has_tensors:
+        yield from _integers(adapter)
+        if METHODS[spec.method].names_modules(adapter.config):
+            yield from _without_tensors(adapter.config, spec)
+        yield from _traits(adapter.config, spec)
+    yield from refused_fields(adapter.config)
+    if has_tensors:
+        yield from check_ranks_and_scales(adapter)
 
 
 def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:

@@ -50,6 +50,8 @@ READS: Mapping[str, Ask] = {
     "residents": lambda registry, name, digest: registry.workers.residents(Ref(name)),
     "rollouts": lambda registry, name, digest: registry.rollouts.list(name),
 }
+MEASURED = frozenset(["weight_statistics", "weight_distance"])
+"""Reads of figures that a job must have stored."""
 WRITES: Mapping[str, Ask] = {
     "edit_adapter": lambda registry, name, digest: registry.adapters.edit(name, AdapterEdit(description="x")),
     "rename_adapter": lambda registry, name, digest: registry.adapters.rename(
@@ -120,12 +122,20 @@ class TenantsContract(ContractFixtures):
         assert isinstance(absent, PermissionDenied)
         assert private.message.replace("tone", "absent") == absent.message
 
-    @pytest.mark.parametrize("method", READS)
+    @pytest.mark.parametrize("method", sorted(READS.keys() - MEASURED))
     def test_a_reader_of_the_namespace_reads(
         self, make_registry: MakeRegistry, lora: MakeLora, method: str
     ) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
         READS[method](make_registry(RON), TONE, digest)
+
+    @pytest.mark.parametrize("method", sorted(MEASURED))
+    def test_a_reader_of_the_namespace_is_told_which_job_measures_weights(
+        self, make_registry: MakeRegistry, lora: MakeLora, method: str
+    ) -> None:
+        digest = push(make_registry(ADA), lora(), TONE).version.digest
+        with pytest.raises(NotFound, match="adaptry jobs submit weight-statistics"):
+            READS[method](make_registry(RON), TONE, digest)
 
     @pytest.mark.parametrize("method", WRITES)
     def test_a_reader_of_the_namespace_does_not_write(
