@@ -101,7 +101,7 @@ environments: $(TOOLS:%=.venvs/%/tried) .venvs/ceph ## where the heavy tests run
 lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }
 	@echo "ruff check"; $(BIN)/ruff check --quiet --output-format concise .
-	@echo "mypy"; $(BIN)/mypy --num-workers 2 --no-error-summary
+	@echo "mypy"; $(BIN)/mypy --no-error-summary
 	@echo "import-linter"; $(BIN)/lint-imports --no-logo >$(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
 
 format: $(FOR_TESTS) ## format the code and mend what the linter can
