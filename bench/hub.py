@@ -6,7 +6,7 @@
 from an nginx that serves the very answers and bytes as files; then `hf upload` of the large one, with Xet and
 without, beside a plain PUT of the file into nginx. Everything is on loopback, each download into a fresh
 cache; they take turns, and the medians count. nginx is not installed by this: without it there is nothing
-to compare with, and that is said.
+to compare with, and a message says so.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from statistics import median
 from figures import note
 from transfer import in_turns, large_lora
 
+from adaptry.testing.ports import free_ports
 from adaptry.testing.samples import tiny_lora
 
 ADAPTRY = (sys.executable, "-m", "adaptry_cli")
@@ -190,7 +191,7 @@ def push(place: Place, folder: Path, name: str) -> None:
 @contextmanager
 def nginx(folder: Path, ours: Place, names: list[str]) -> Iterator[Place]:
     """An nginx with the responses of `ours` for these adapters, as files."""
-    port = _free_port()
+    (port,) = free_ports(1)
     (folder / "body").mkdir(parents=True)
     (folder / "put").mkdir()
     (folder / "put").chmod(0o777)
@@ -236,14 +237,6 @@ def _locations(folder: Path, ours: Place, names: list[str]) -> Iterator[str]:
 
 def _put(file: Path, url: str) -> None:
     subprocess.run(["curl", "--silent", "--fail", "--upload-file", file, url], check=True)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # engines are star
 from tests.formats.elsewhere import Elsewhere
 from tests.vllm import models, running
 
+from adaptry.testing.ports import free_ports
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Server
 
@@ -168,7 +168,7 @@ def _llamacpp_adapter(folder: Path, seed: int) -> Path:
 def _llamacpp(has_proxy: bool) -> Running:
     @contextlib.contextmanager
     def serve(folder: Path, server: Server, base: Path) -> Iterator[Client]:
-        port, pidfile = free_port(), folder / "pid"
+        (port,), pidfile = free_ports(1), folder / "pid"
         script = [sys.executable, str(_ROOT / "examples" / "serving" / "llama_server.py"), "restart"]
         restart = [*script, str(base.with_suffix(".gguf")), str(port), str(pidfile), str(CLIENTS)]
         export = [sys.executable, "-m", "adaptry_cli", "export", "{folder}", "--for", "llama.cpp"]
@@ -200,7 +200,7 @@ def following(
     folder: Path, server: Server, kind: str, url: str, *more: str, has_proxy: bool = False
 ) -> Iterator[str]:
     """The address for clients, with `adaptry follow` running."""
-    port = free_port()
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "adaptry_cli", "follow", "--engine", kind, "--url", url]
     command += ["--watch", PROD, "--name", "gpu-1", "--cache", str(folder / "cache"), "--base", "org/tiny"]
     command += ["--proxy", f"127.0.0.1:{port}"] if has_proxy else []
@@ -231,9 +231,3 @@ def _is_up(url: str) -> bool:
     with contextlib.suppress(urllib3.exceptions.HTTPError):
         return urllib3.request("GET", f"{url}/health", retries=False, timeout=5).status == 200
     return False
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])

@@ -4,8 +4,9 @@
 
 Each bench runs as a process and notes its rows (`figures.py`): ours and the peer's or limit's, which take
 turns in it. A ratio is the median of the rounds' ratios, ours to the peer's, with the least and the most in
-brackets. `asked` is what was asked on two cores of an EPYC. `--small` only shows that every bench works:
-its figures mean nothing. Rows of a bench that fails, or lacks a peer, are left out, and that is said.
+brackets. The column "asked" is the target, set for two cores of an EPYC. `--small` only shows that every
+bench works: its figures mean nothing. Rows of a bench that fails, or lacks a peer, are left out, with a
+message on stderr.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Row:
 
     work: str
     peer: str
-    asked: str
+    target: str
     unit: str = "s"
     scale: float = 1.0
 
@@ -46,12 +47,12 @@ class Bench:
     takes_folder: bool = False
 
 
-def _ms(work: str, peer: str, asked: str) -> Row:
-    return Row(work, peer, asked, "ms", 1e3)
+def _ms(work: str, peer: str, target: str) -> Row:
+    return Row(work, peer, target, "ms", 1e3)
 
 
-def _rate(work: str, peer: str, asked: str) -> Row:
-    return Row(work, peer, asked, "/s")
+def _rate(work: str, peer: str, target: str) -> Row:
+    return Row(work, peer, target, "/s")
 
 
 BENCHES = (
@@ -207,12 +208,12 @@ def lines_of(bench: Bench, folder: Path, *, is_small: bool) -> Iterator[str]:
             yield line_of(row, *([value for one in noted for value in one[who]] for who in ("ours", "peer")))
         else:
             said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            print(f"{bench.script}: nothing about {key}: {' '.join(said)}", file=sys.stderr)
+            print(f"{bench.script}: no figures for {key}: {' '.join(said)}", file=sys.stderr)
 
 
 def line_of(row: Row, ours: Sequence[float], peer: Sequence[float]) -> str:
     ratios = [one / other for one, other in zip(ours, peer, strict=True)] if peer else []
-    cells = (row.work, row.peer, figure(row, peer), figure(row, ours), spread(ratios), row.asked)
+    cells = (row.work, row.peer, figure(row, peer), figure(row, ours), spread(ratios), row.target)
     return f"| {' | '.join(cells)} |"
 
 

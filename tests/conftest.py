@@ -30,8 +30,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 os.environ.pop("COLUMNS", None)
 
-# Each run tries properties on the same examples, and takes its time: what fails, fails because of a change.
-# `--hypothesis-profile=search` draws others, and ten times as many where a test does not say how many.
+# Properties run on the same examples each time and without a deadline, so a failure means a change.
+# `--hypothesis-profile=search` draws new examples, 1,000 per test unless the test sets a number.
 _ON_ANY_MACHINE = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeated", _ON_ANY_MACHINE, derandomize=True)
 settings.register_profile("search", _ON_ANY_MACHINE, max_examples=1000, print_blob=True)

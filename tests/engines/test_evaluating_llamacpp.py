@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.testing.flaky_registry import NO_WAIT
+from adaptry.testing.ports import free_ports
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
 from adaptry_cli.follow_servers import open_proxy
@@ -65,9 +65,7 @@ def base_file(folder: Path) -> tuple[Path, Any]:
 @pytest.fixture
 def restarted(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """A free address, and the command that starts llama.cpp there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     script = str(Path(__file__).parents[2] / "examples" / "serving" / "llama_server.py")
     pidfile = tmp_path / "pid"
     yield (

@@ -70,9 +70,12 @@ def test_noninferior_is_unknown(mine: dict[str, object], theirs: dict[str, objec
     found = outcome(NO_WORSE, facts((evidence(2, **mine),), (evidence(1, **theirs),)))
     assert found[0] == "unknown"
     assert reason in found[1]
-    assert outcome(
-        f'{NO_WORSE} || state() == "active"', facts((evidence(2, **mine),), (evidence(1, **theirs),))
-    )[0] == ("unknown")
+    assert (
+        outcome(
+            f'{NO_WORSE} || state() == "active"', facts((evidence(2, **mine),), (evidence(1, **theirs),))
+        )[0]
+        == "unknown"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,7 @@ def test_what_a_reviewer_would_misread_is_refused(condition: str, message: str) 
     [
         ("alias: prod\nrequire: ['fits(\"vllm\")']\nrequire: ['state() == \"active\"']\n", "line 3: .* once"),
         ("alias: prod\nalias: dev\nrequire: ['fits(\"vllm\")']\n", "line 2: .* once"),
-        ("alias: prod\n<<: {require: ['state() == \"active\"']}\n", "once|lists its conditions|has no"),
+        ("alias: prod\n<<: {require: ['state() == \"active\"']}\n", "line 2: .* once"),
         ("alias: prod  # \u202edorp\nrequire: ['fits(\"vllm\")']\n", "not visible: U\\+202E"),
     ],
 )

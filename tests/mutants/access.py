@@ -267,16 +267,6 @@ FAULTS = (
         REQUESTS + "test_only_members_requests_count_towards_a_namespaces_limit",
     ),
     AccessFault(
-        "processes learn of each other's requests", "api/adaptry_api/request_limits.py",
-        "count.idle_at = max(count.idle_at, now + seconds + ", "(",
-        SHARED + "test_what_one_process_admitted_counts_in_the_others",
-    ),
-    AccessFault(
-        "a flood at many processes is shared", "api/adaptry_api/request_limits.py",
-        "if count.unshared >= max(1, limit // _UNSHARED) and who", "if count.unshared >= limit and who",
-        SHARED + "test_a_flood_at_all_processes_gets_the_limit_and_what_each_keeps_to_itself",
-    ),
-    AccessFault(
         "a debt of requests ends", CATALOG + "request_use.py",
         " {clock} + {LONGEST_DEBT}) RETURNING", " {clock} + 1e9) RETURNING",
         SHARED + "test_what_was_admitted_above_the_limit_is_paid_back_for_a_minute_at_most",

@@ -9,9 +9,8 @@ _TIMES = 5
 
 
 def statements_of(browser: Browser, address: str) -> list[str]:
-    """The statements of showing a page once more; the first time fills caches of the process. Servers of this
-    process send others every few seconds, such as those that seal the audit log: the shortest of several
-    lists has none of them.
+    """The statements of one more request for a page, after caches are filled. The server also sends others in
+    the background, such as to seal the audit log: the shortest of several lists has none of them.
     """
     assert browser.get(address).status == 200
     return min((_record(browser, address) for _ in range(_TIMES)), key=len)

@@ -68,7 +68,6 @@ class HeatMap:
     axes: Axes
     paths: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
-    low: float
     high: float
 
 
@@ -138,7 +137,7 @@ def heat_map(axes: Axes, found: Mapping[Place, float | None], high: float) -> He
                 level = min(LEVELS - 1, int(LEVELS * value / high)) if high else 0
                 x, y = _LEFT + CELL * across, axes.top + ROW * down
                 paths[level].append(f"M{x} {y}h{CELL - 2}v{ROW - 2}h-{CELL - 2}z")
-    return HeatMap(axes, tuple(map("".join, paths)), rows, 0.0, high)
+    return HeatMap(axes, tuple(map("".join, paths)), rows, high)
 
 
 def spectra(axes: Axes, measured: Sequence[WeightStatistics | None]) -> tuple[Spectrum, ...]:

@@ -54,8 +54,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "scale_zero": FindingCode(
         "blocks",
-        "lora_alpha is 0 for some modules, so their update is multiplied by 0.",
-        "set lora_alpha (and alpha_pattern) to the values of the training run",
+        "lora_alpha (of LoHa and LoKr: alpha) is 0 for some modules, so their update is multiplied by 0.",
+        "set it (and alpha_pattern) to the value of the training run",
     ),
     "pattern_conflict": FindingCode(
         "warns",

@@ -58,11 +58,15 @@ class Page(Value, Generic[Item]):
         return short_repr(self, format_count(len(self.items), "item"), more)
 
 
+MAX_TAGS = 64
+"""Tags of an adapter."""
+
+
 class AdapterEdit(Value):
     """User-editable fields of an adapter. None leaves a field unchanged (on create: the default)."""
 
     description: str | None = Field(default=None, max_length=4096)
-    tags: tuple[Tag, ...] | None = Field(default=None, max_length=64)
+    tags: tuple[Tag, ...] | None = Field(default=None, max_length=MAX_TAGS)
     visibility: Visibility | None = None
 
 

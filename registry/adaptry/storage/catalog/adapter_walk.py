@@ -13,10 +13,11 @@ from sqlmodel import col
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.adapter_pages import AdapterPlace, Listing, entries
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, VersionRow
 from adaptry.storage.catalog.search_places import Ordering, Place
 from adaptry.storage.catalog.search_walks import Window
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 _MOST_ADAPTERS = 200
 _A, _V = table_of(AdapterRow), table_of(VersionRow)

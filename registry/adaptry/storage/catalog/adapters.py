@@ -19,6 +19,7 @@ from adaptry.registry.records import AdapterEdit, AdapterInfo
 from adaptry.storage.catalog import case_conflicts, stored_use, terms
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change
 from adaptry.storage.catalog.rows import (
     AdapterRow,
@@ -33,10 +34,9 @@ from adaptry.storage.catalog.rows import (
     VersionRow,
 )
 from adaptry.storage.catalog.rows.adapters import EXISTS
-from adaptry.storage.catalog.shown_adapters import adapter_of
-from adaptry.storage.catalog.shown_adapters import visibility_of as visibility_of
+from adaptry.storage.catalog.shown_adapters import adapter_of, visibility_of
 from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that describe the adapter rather than the version."""

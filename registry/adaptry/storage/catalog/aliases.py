@@ -14,8 +14,9 @@ from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import case_conflicts, epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AliasRow, VersionRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 from adaptry.storage.catalog.versions import VersionRecord
 
 _ALIASES, _VERSIONS = table_of(AliasRow), table_of(VersionRow)

@@ -22,8 +22,9 @@ from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_model, encode_model
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 if TYPE_CHECKING:
     from adaptry.registry.base_info import BaseInfo

@@ -21,9 +21,10 @@ from adaptry.storage.catalog import cursors, damage
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 _COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)
 _REVISIONS = table_of(RevisionRow)

@@ -18,8 +18,9 @@ from sqlmodel import col, func, select
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog import inspections
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import DamagedFileRow, DamagedRevisionRow, VersionRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 _DAMAGED = table_of(DamagedFileRow)
 _ALL = select_columns(_DAMAGED.c.digest, _DAMAGED.c.reason)

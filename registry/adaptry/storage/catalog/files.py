@@ -18,9 +18,10 @@ from adaptry.core.quotas import QuotaSubject
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import pending_deletes, stored_use
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import FileRow, UploadRow, WeightsRow
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 BASES = stored_use.BASES
 """The tenant of all bases: a reserved name, so that no namespace can use up their share."""

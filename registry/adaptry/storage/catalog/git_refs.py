@@ -15,9 +15,10 @@ from adaptry.storage.catalog import case_conflicts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.rows import CommitRow, MarkRow
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 GitRefKind = Literal["branch", "tag"]
 

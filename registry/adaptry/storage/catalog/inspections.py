@@ -16,9 +16,10 @@ from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, Wei
 from adaptry.core.digest import Digest
 from adaptry.registry.records import InspectionSummary
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.rows import InspectionRow
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 _INSPECTIONS = table_of(InspectionRow)
 _FOUND = select_columns(_INSPECTIONS).where(

@@ -11,8 +11,9 @@ from sqlmodel import col, select
 
 from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import MetricRow, MetricSummaryRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 from adaptry.storage.catalog.versions import VersionRecord
 
 _SUMMARIES = table_of(MetricSummaryRow)

@@ -16,8 +16,9 @@ from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import FileRow, LeavingRow, Moment, UploadRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 _LEAVING = table_of(LeavingRow)
 _MARK = select_columns(_LEAVING.c.going_since).where(_LEAVING.c.digest == bindparam("digest"))

@@ -17,9 +17,10 @@ from adaptry.registry.access import GroupInfo, PrincipalInfo, PrincipalKind
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import GrantRow, GroupMemberRow, GroupRow, PrincipalRow, ProviderGroupRow
 from adaptry.storage.catalog.text_conditions import after as end_of_prefix
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 _GRANTS, _GROUPS, _MEMBERS = table_of(GrantRow), table_of(GroupRow), table_of(GroupMemberRow)
 _OWN_GROUPS = select_columns(_MEMBERS.c.group_id).where(_MEMBERS.c.principal_id == bindparam("principal"))

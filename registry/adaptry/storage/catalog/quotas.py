@@ -10,8 +10,9 @@ from sqlmodel import col
 
 from adaptry.core.quotas import EVERY, QuotaLimits, QuotaSubject
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import QuotaRow
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 _QUOTAS = table_of(QuotaRow)
 _FIND = select_columns(_QUOTAS).where(

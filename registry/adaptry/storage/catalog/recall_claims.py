@@ -15,8 +15,9 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.records import StateChange
 from adaptry.registry.workers import ForgottenRecall
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import RecallClaimRow
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 _CLAIMS = table_of(RecallClaimRow)
 _FOUND = select_columns(_CLAIMS).where(

@@ -10,10 +10,12 @@ from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, selec
 from adaptry.core.errors import Conflict
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
-from adaptry.storage.catalog.adapters import AdapterRecord, visibility_of
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, AliasRow, VersionRow
-from adaptry.storage.catalog.version_info import SHOWN, Columns, run_select, table_of
+from adaptry.storage.catalog.shown_adapters import visibility_of
+from adaptry.storage.catalog.version_info import SHOWN, Columns, table_of
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 
 _ADAPTERS, _VERSIONS, _ALIASES = table_of(AdapterRow), table_of(VersionRow), table_of(AliasRow)

@@ -16,10 +16,11 @@ from sqlmodel import col
 
 from adaptry.core.query_times import FIRST
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import MetricSummaryRow, PostingRow, VersionRow
 from adaptry.storage.catalog.search_places import Ordering, Place
 from adaptry.storage.catalog.term_windows import TermWindows
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 _KEY = table_of(VersionRow).c.id
 _POSTINGS, _SUMMARIES = table_of(PostingRow), table_of(MetricSummaryRow)

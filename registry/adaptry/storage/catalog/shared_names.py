@@ -17,8 +17,8 @@ from adaptry.registry.commits import COMMIT_MADE
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import is_same_folded
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, CommitRow, EventRow, NamespaceRow
-from adaptry.storage.catalog.version_info import run_select
 
 _HAS_COMMIT = exists().where(
     col(CommitRow.adapter_id) == col(AdapterRow.id), col(CommitRow.digest) != EMPTY.digest.hex

@@ -17,10 +17,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 from sqlalchemy.schema import CreateTable
 
 from adaptry.core.files.locks import FileLock
+from adaptry.storage.catalog.in_use import PRIVATE
 from adaptry.storage.catalog.rows import RequestUseRow, Row
 
 FILE = "request-use.sqlite"
-_PRIVATE = 0o600
 _PATIENCE = 2.0  # seconds that a writer waits for another
 
 
@@ -45,7 +45,7 @@ def open_counters(catalog: str | None) -> Engine:
             connection.execute(create)
             return
         # Only one process at a time: enabling WAL fails instead of waiting for others.
-        with FileLock.acquire_exclusive(path.with_name(f"{FILE}.opening"), mode=_PRIVATE):
+        with FileLock.acquire_exclusive(path.with_name(f"{FILE}.opening"), mode=PRIVATE):
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(create)
 
@@ -61,4 +61,4 @@ def _create_private(path: Path) -> None:
     process's SQLite locks on it.)
     """
     with suppress(OSError):  # SQLite will report the error
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))

@@ -11,8 +11,9 @@ from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.catalog import epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
-from adaptry.storage.catalog.version_info import SHOWN, info, run_select, table_of
+from adaptry.storage.catalog.version_info import SHOWN, info, table_of
 from adaptry.storage.catalog.versions import VersionRecord
 
 _ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)

@@ -18,9 +18,10 @@ from sqlmodel import col, select
 from adaptry.core.quotas import QuotaScope, QuotaSubject, StoredUse
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_row
 from adaptry.storage.catalog.rows import AdapterRow, FileRow, StoredUseRow, UploadRow, VersionRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 BASES = "bases"
 """The namespace of all bases: a reserved name, so no other namespace can use up their share."""

@@ -16,10 +16,10 @@ from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.prepared import sqlite_driver
+from adaptry.storage.catalog.prepared import run_select, sqlite_driver
 from adaptry.storage.catalog.prepared_changes import insert_row, insert_values
 from adaptry.storage.catalog.rows import PostingRow, TermRow, VersionRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 Terms = Iterable[tuple[str, str]]
 """Pairs of field and text."""

@@ -10,6 +10,7 @@ from adaptry.core.query_terms import TextTerm, WordTerm
 from adaptry.storage.catalog import terms
 from adaptry.storage.catalog.access import EVERYTHING, ReadScope
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import (
     LOADED,
     AdapterRow,
@@ -28,7 +29,6 @@ from adaptry.storage.catalog.search_condition import (
     has_row,
     with_any_term,
 )
-from adaptry.storage.catalog.version_info import run_select
 from adaptry.storage.catalog.version_lists import Keys, VersionList
 
 _MOST_TERMS = 20

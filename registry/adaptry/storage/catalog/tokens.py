@@ -18,9 +18,10 @@ from adaptry.storage.catalog import refresh_tokens
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.principals import enabled_grants
 from adaptry.storage.catalog.rows import DeviceSignInRow, ExternalUserRow, PrincipalRow, TokenRow
-from adaptry.storage.catalog.version_info import Columns, run_select, table_of
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 _TOKENS, _PRINCIPALS, _EXTERNAL = table_of(TokenRow), table_of(PrincipalRow), table_of(ExternalUserRow)
 _EVERY = (

@@ -27,7 +27,7 @@ from sqlalchemy import cast as sql_cast
 
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog.database import Reads, Transaction
-from adaptry.storage.catalog.prepared import run_select as run_select
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,

@@ -14,8 +14,8 @@ from sqlalchemy import Select
 from sqlmodel import col
 
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import PostingRow
-from adaptry.storage.catalog.version_info import run_select
 
 Keys = Select[Any]
 """Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""

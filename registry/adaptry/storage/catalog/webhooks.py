@@ -16,9 +16,10 @@ from adaptry.storage.catalog import events, tokens
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rights import current_rights, encode_rights
 from adaptry.storage.catalog.rows import WebhookDeliveryRow, WebhookRow
-from adaptry.storage.catalog.version_info import run_select, table_of
+from adaptry.storage.catalog.version_info import table_of
 
 _WEBHOOKS = table_of(WebhookRow)
 _ENABLED = select_columns(_WEBHOOKS.c.id).where(_WEBHOOKS.c.disabled_at.is_(None)).limit(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from adaptry.adapters.content import Content
 from adaptry.core.readme_licence import MAX_README, stated_licences
-from adaptry.registry.records import AdapterEdit
+from adaptry.registry.records import MAX_TAGS, AdapterEdit
 from adaptry.storage.catalog import adapters, events
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
@@ -15,7 +15,6 @@ from adaptry.storage.local.context import RegistryContext
 
 _README = "README.md"
 _TAG = "license:"
-_MOST_TAGS = 64
 
 
 def licences_in(content: Content) -> tuple[str, ...]:
@@ -35,7 +34,7 @@ def set_licences(
     was = adapters.info(tx, adapter).tags
     others = tuple(tag for tag in was if not tag.startswith(_TAG))
     tags = (*others, *(f"{_TAG}{licence.lower()}" for licence in licences))
-    if set(tags) == set(was) or len(tags) > _MOST_TAGS:
+    if set(tags) == set(was) or len(tags) > MAX_TAGS:
         return
     now, by = context.clock(), context.identity.name
     adapters.edit(tx, adapter, AdapterEdit(tags=tags), now)

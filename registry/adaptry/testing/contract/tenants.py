@@ -130,7 +130,7 @@ class TenantsContract(ContractFixtures):
         READS[method](make_registry(RON), TONE, digest)
 
     @pytest.mark.parametrize("method", sorted(MEASURED))
-    def test_a_reader_of_the_namespace_is_told_which_job_measures_weights(
+    def test_an_error_names_the_job_that_measures_weights(
         self, make_registry: MakeRegistry, lora: MakeLora, method: str
     ) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
