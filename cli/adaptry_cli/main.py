@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "show": ("show:show", "Show everything about a version."),
         "history": ("history:history", "Show the history of an adapter."),
         "events": ("events:events", "Show what happens in the registry, as it happens."),
-        "lineage": ("lineage:lineage", "Show what a version was made from, and how."),
+        "lineage": ("lineage:lineage", "Show how and from which versions a version was made."),
         "diff": (
             "diff:diff",
             "Show the differences between two adapters, or between the last two versions of one.",
