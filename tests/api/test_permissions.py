@@ -161,6 +161,16 @@ def test_an_owner_runs_a_namespace_without_an_administrator(server: Server) -> N
         machine.about()
 
 
+def test_an_owner_of_a_glob_sees_the_service_accounts_that_they_manage(server: Server) -> None:
+    root = server.registry()
+    for robot in ("team-a/ci", "rivals/ci"):
+        root.principals.create("service-account", robot)
+    for name, glob in (("gwyn", "team-*"), ("gus", "team-[ab]"), ("gwen", "team-?")):
+        theirs = new_user(server, name)
+        root.grants.add(GrantRequest(principal=name, permission="owner", resource=glob))
+        assert [one.name for one in theirs.principals.list().items] == [name, "team-a/ci"]
+
+
 def test_an_owner_gains_nothing_by_what_a_service_account_is_granted_elsewhere(server: Server) -> None:
     root, owner = server.registry(), new_user(server, "otto", acme="owner")
     owner.principals.create("service-account", "acme/robot")

@@ -179,6 +179,13 @@ def test_a_policy_that_is_not_what_it_looks_like_is_refused(text: str, message: 
         Policy.parse(text)
 
 
+def test_a_stored_policy_is_read_though_new_ones_like_it_are_refused() -> None:
+    text = "alias: prod\ndescription: at\u00a0least one engine\nrequire: ['fits(\"vllm\")']\n"
+    with pytest.raises(Invalid, match="not visible"):
+        Policy.parse(text)
+    assert [one.source for one in Policy.stored(text).conditions] == ['fits("vllm")']
+
+
 @pytest.mark.parametrize(
     "condition",
     ["(" * 480 + "state() == 'active'" + ")" * 480, "!" * 900 + "fits('a')", "-" * 900 + "metric('a') < 1"],

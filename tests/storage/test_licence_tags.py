@@ -29,7 +29,7 @@ def test_the_newest_readme_that_states_a_licence_sets_it(tmp_path: Path) -> None
         registry.adapters.edit(TONE, AdapterEdit(tags=("warm", "license:other")))
         assert pushed(2, "---\nlicense: MIT\n---\n# Tone\n") == ("warm", "license:mit")
         assert pushed(3, "# Tone\nThe licence is the MIT licence.\n") == ("warm", "license:mit")
-        assert pushed(4, "---\nlicense: [apache-2.0, mit]\n---\n") == (
+        assert pushed(4, "---\nlicense: [apache-2.0, MIT, mit]\n---\n") == (
             "warm",
             "license:apache-2.0",
             "license:mit",

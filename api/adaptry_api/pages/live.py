@@ -58,12 +58,11 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
     while not state.draining.has_begun:
         try:
             identity = await identify()
-            value = await to_thread.run_sync(part.look, state.registry(identity), identity)
-            if (now := value.model_dump_json()) != shown:
-                shown = now
-                yield _message(render_text(part.template, {"page": value}))
-            else:
-                yield ": unchanged\n\n"
+            value, now, message = await to_thread.run_sync(
+                _look, part, state.registry(identity), identity, shown
+            )
+            shown = now
+            yield message
             if part.is_over(value):
                 yield OVER
                 return
@@ -72,6 +71,17 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
         except AdaptryError:
             return
         after = news.seq
+
+
+def _look(part: LivePart, registry: Registry, identity: Identity, shown: str) -> tuple[BaseModel, str, str]:
+    """The value, its JSON, and the message to send if `shown` was sent before. In a thread: a part may be
+    large.
+    """
+    value = part.look(registry, identity)
+    now = value.model_dump_json()
+    if now == shown:
+        return value, now, ": unchanged\n\n"
+    return value, now, _message(render_text(part.template, {"page": value}))
 
 
 def _message(text: str) -> str:

@@ -91,7 +91,7 @@ class EngineRelay(BackgroundServer):
     def pass_on(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """The engine's status and answer; 409 if another version answered. Raises `Unavailable`."""
         answer = self._send(body, headers)
-        if answer.status != 200:
+        if not 200 <= answer.status < 300:
             return answer.status, answer.data
         why = self._mismatch(answer)
         with self._guard:

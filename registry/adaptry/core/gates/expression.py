@@ -66,12 +66,19 @@ class PolicyCondition:
 
     @classmethod
     def parse(cls, source: str) -> PolicyCondition:
-        """Raises `Invalid`, with the position and the nearest valid word. This does not call CEL's parser."""
+        """A new condition. Raises `Invalid`, with the position and the nearest valid word. This does not call
+        CEL's parser.
+        """
+        require_visible(source, "a condition")
+        return cls.stored(source)
+
+    @classmethod
+    def stored(cls, source: str) -> PolicyCondition:
+        """A condition that was accepted before. Raises `Invalid`."""
         if len(source) > MAX_CONDITION:
             raise Invalid(
                 f"a condition has at most {MAX_CONDITION:,} characters; this one has {len(source):,}"
             )
-        require_visible(source, "a condition")
         parser = _Parser(_tokens(source))
         expression = parser.expression()
         if not parser.calls:

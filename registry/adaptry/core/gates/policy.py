@@ -61,10 +61,22 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> Policy:
-        """Raises `Invalid` and `InvalidRef`, with the line of the error."""
+        """A new policy. Raises `Invalid` and `InvalidRef`, with the line of the error."""
+        require_visible(text, "a policy")
+        policy = cls._read(text, is_new=True)
+        for condition in policy.conditions:  # YAML can write any character as an escape
+            require_visible(condition.source, "a condition")
+        return policy
+
+    @classmethod
+    def stored(cls, text: str) -> Policy:
+        """A policy that was accepted before, perhaps by an older version with fewer rules for new ones."""
+        return cls._read(text, is_new=False)
+
+    @classmethod
+    def _read(cls, text: str, *, is_new: bool) -> Policy:
         if len(text) > MAX_POLICY:
             raise Invalid(f"a policy has at most {MAX_POLICY:,} characters; this one has {len(text):,}")
-        require_visible(text, "a policy")
         document = yaml_reader.loads(text, "the policy")
         if not isinstance(document, dict):
             raise Invalid("a policy is a map with `alias` and `require`; docs/gates.md has examples")
@@ -76,8 +88,8 @@ class Policy:
                     f"line {line}: a policy has no {field[:60]!a}{suggestion(field, _FIELDS)}"
                     f" (it has {', '.join(_FIELDS)})"
                 )
-        if repeated := lines.repeated:
-            raise Invalid(f"line {repeated}: a policy has each field once, written out")
+        if is_new and lines.repeated:
+            raise Invalid(f"line {lines.repeated}: a policy has each field once, written out")
         return cls(_alias(document), _conditions(document, lines), _description(document))
 
 
@@ -145,6 +157,6 @@ def _condition(text: object, line: int) -> PolicyCondition:
             f"line {line}: a condition is a text; put one with a colon or a leading ! in quotation marks"
         )
     try:
-        return PolicyCondition.parse(text)
+        return PolicyCondition.stored(text)
     except Invalid as error:
         raise Invalid(f"line {line}: {error.message}, in the condition {text[:100]!a}") from None

@@ -83,7 +83,7 @@ def answer(data: bytes, what: str, *arguments: str) -> bytes:
 
 def _evaluate(data: bytes) -> bytes:
     request = json.loads(data)
-    conditions = [PolicyCondition.parse(text) for text in request["conditions"]]
+    conditions = [PolicyCondition.stored(text) for text in request["conditions"]]
     return _RESULTS.dump_json(evaluate(conditions, GateFacts.model_validate(request["facts"])))
 
 

@@ -33,7 +33,7 @@ def replay(decision: PromotionDecision) -> ReplayResult:
         for one in decision.policies
         if policy_digest(one.text) != one.digest
     ]
-    conditions = [one.source for policy in decision.policies for one in Policy.parse(policy.text).conditions]
+    conditions = [one.source for policy in decision.policies for one in Policy.stored(policy.text).conditions]
     if decision.condition is not None:
         conditions.append(decision.condition.strip())
     results = process.evaluate_in_child(conditions, decision.facts)

@@ -104,6 +104,6 @@ def _run(words: Sequence[str], folder: Path, messages: IO[bytes] | None) -> None
 def _environment() -> dict[str, str]:
     """Ours without secrets; a proxy for other machines is not asked for this one."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
-    for key in ("no_proxy", "NO_PROXY"):
-        kept[key] = ",".join(filter(None, (os.environ.get(key), _THIS_MACHINE)))
-    return kept
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    listed = ",".join(filter(None, (direct, _THIS_MACHINE)))
+    return {**kept, "no_proxy": listed, "NO_PROXY": listed}

@@ -130,7 +130,7 @@ def _question(context: RegistryContext, tx: Transaction, move: Move) -> _Questio
     if not found and move.request.condition is None:
         return None
     process.require_installed()
-    conditions = [one for policy in found for one in Policy.parse(policy.text).conditions]
+    conditions = [one for policy in found for one in Policy.stored(policy.text).conditions]
     if move.request.condition is not None:
         conditions.append(PolicyCondition.parse(move.request.condition))
     gathered = PromotionDecision(

@@ -33,7 +33,7 @@ def set_licences(
         return
     was = adapters.info(tx, adapter).tags
     others = tuple(tag for tag in was if not tag.startswith(_TAG))
-    tags = (*others, *(f"{_TAG}{licence.lower()}" for licence in licences))
+    tags = (*others, *dict.fromkeys(f"{_TAG}{licence.lower()}" for licence in licences))
     if set(tags) == set(was) or len(tags) > MAX_TAGS:
         return
     now, by = context.clock(), context.identity.name

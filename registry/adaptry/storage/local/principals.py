@@ -197,8 +197,10 @@ def require_administrator_left(tx: Transaction, could_administer: bool) -> None:
 def managed_namespaces(context: RegistryContext, tx: Transaction) -> tuple[str, ...]:
     """The namespaces whose service accounts, and their tokens, the caller manages."""
     facts = Facts(now=context.clock())
-    named = {grant.resource.namespaces for grant in context.identity.grants}
-    if any(character in name for name in named for character in "*?"):
+    resources = [grant.resource for grant in context.identity.grants]
+    if all(resource.is_one_namespace for resource in resources):
+        named = {resource.namespaces for resource in resources}
+    else:
         named = set(principals.namespaces(tx))
     return tuple(sorted(name for name in named if context.identity.may_in("token.manage", name, facts)))
 

@@ -213,7 +213,7 @@ _VALUES: Mapping[str, Test] = {
     "metric_values.file_digest": _digest,
     "metric_values.samples_digest": _digest,
     "policies.alias": _reads(parse_stored_alias),
-    "policies.text": _reads(Policy.parse),
+    "policies.text": _reads(Policy.stored),
     "policies.version": _positive,
     "principals.kind": _among(*get_args(PrincipalKind)),
     "quotas.scope": _among(*get_args(QuotaScope)),
