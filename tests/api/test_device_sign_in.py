@@ -192,10 +192,12 @@ def test_unmodified_hf_auth_login_signs_in_and_refreshes(
     assert float(before["expires_at"]) > time.time() + 86_400, "no refresh is due yet"
     assert "ann" in _run("hf", "auth", "whoami", server=server, home=tmp_path)
     assert _sections(stored) == before
-    stored.write_text(stored.read_text().replace(before["expires_at"], str(int(time.time()) + 3600)))
+    soon = str(int(time.time()) + 3600)
+    stored.write_text(stored.read_text().replace(before["expires_at"], soon))
     assert "ann" in _run("hf", "auth", "whoami", server=server, home=tmp_path)
     after = _sections(stored)
-    assert all(after[name] != before[name] for name in ("hf_token", "refresh_token", "expires_at"))
+    assert all(after[name] != before[name] for name in ("hf_token", "refresh_token"))
+    assert float(after["expires_at"]) > float(soon) + 86_400
     assert (tmp_path / "hf" / "token").read_text() == after["hf_token"]
     for token in (before, after):
         assert server.call("GET", "/api/v1/whoami", token=token["hf_token"]).json["identity"] == "ann"

@@ -157,7 +157,7 @@ def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
     worker = scene.worker(engine)
     worker.reconcile(0.0)
     assert engine.names() == {}
-    assert "not known by content" in scene.registry.workers.get("gpu-1").troubles[0].reason
+    assert "not registered by content" in scene.registry.workers.get("gpu-1").troubles[0].reason
 
 
 def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:

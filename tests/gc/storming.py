@@ -55,7 +55,7 @@ def _push(
         with suppress(NotFound, Conflict):
             push(registry, source.choice(outs), f"acme/tone-{source.randrange(NAMES)}", retry=NO_WAIT)
             if (number := next(pushes)) % _TOLD == 0:
-                print(number, flush=True)
+                print(f"{number}\n", end="", flush=True)  # in one write: threads take turns between writes
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_login_in_a_ci_job_reports_missing_settings(
         fails=True,
         ADAPTRY_ID_TOKEN=wrong,
     )
-    assert "is for 'https://elsewhere.example', and must be for" in refused.stderr
+    assert "is for 'https://elsewhere.example', but it must be for" in refused.stderr
 
 
 def test_the_example_for_github_actions_pushes(server: Server, issuer: LocalIssuer, tmp_path: Path) -> None:

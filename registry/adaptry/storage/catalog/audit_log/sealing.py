@@ -94,9 +94,10 @@ class Sequencer:
         """
         sealed = 0
         while True:
+            seen = self._seen  # before the read, so that another thread's later look is not compared with it
             with self._catalog.read() as tx:
                 state = log_state(tx)
-                self._require_what_was_seen(tx, state.size)
+                self._require_continued(tx, seen, state.size)
             is_done = not state.unsealed or (most is not None and sealed >= most)
             if is_done and state.signed >= state.size:
                 return sealed
@@ -110,9 +111,9 @@ class Sequencer:
                 reach("audit.after_seal")
             self._sign(now)
 
-    def _require_what_was_seen(self, tx: Transaction, size: int) -> None:
+    def _require_continued(self, tx: Transaction, seen: _SealedEnd, size: int) -> None:
         """Raises `CorruptData` if the log does not continue what this process has seen of it."""
-        if size < self._seen.size or _leaf(tx, self._seen.size) != self._seen.leaf:
+        if size < seen.size or _leaf(tx, seen.size) != seen.leaf:
             raise CorruptData(_SHORTENED)
         if size > self._seen.size:
             self._seen = _SealedEnd(size, _leaf(tx, size))
