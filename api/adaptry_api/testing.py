@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 
@@ -30,6 +30,7 @@ from adaptry_api.serve import bind, make_server, url_of
 from adaptry_api.settings import ServerSettings
 
 _PATIENCE = 60.0  # seconds, for a busy machine
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,23 @@ class Server:
 
     def metrics_with(self, text: str, *, token: str | None = "admin") -> str:
         """`/metrics`, once it has the text: a request is counted after it was answered."""
-        end = time.monotonic() + _PATIENCE
-        while text not in (found := self.call("GET", "/metrics", token=token).body.decode()):
-            assert time.monotonic() < end, found
-        return found
+
+        def read() -> str:
+            return self.call("GET", "/metrics", token=token).body.decode()
+
+        return until(read, lambda found: text in found)
 
     def close(self) -> None:
         self._pool.clear()
         self.catalog.close()
+
+
+def until(read: Callable[[], Found], holds: Callable[[Found], bool]) -> Found:
+    """The first result that holds. A server notes denied requests, for one, after it answered them."""
+    end = time.monotonic() + _PATIENCE
+    while not holds(found := read()):
+        assert time.monotonic() < end, found
+    return found
 
 
 def assert_problem(answer: RawResponse, status: int, code: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +21,7 @@ from adaptry_api.pages.settings.routes import SECTIONS
 from adaptry_api.route_actions import FORM_ACTIONS, ROUTE_ACTIONS
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, running_server
+from adaptry_api.testing import Server, running_server, until
 
 TONE = AdapterName.parse("acme/tone")
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -37,10 +36,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def denied_by(server: Server, name: str, count: int = 0) -> tuple[AuditEntry, ...]:
     """The denied requests of somebody, once there are so many: a request is noted after it was answered."""
-    end = time.monotonic() + 60
-    while len(found := server.registry().audit.list(AuditFilter(actor=name, denied=True)).items) < count:
-        assert time.monotonic() < end, found
-    return found
+    denied = AuditFilter(actor=name, denied=True)
+    return until(lambda: server.registry().audit.list(denied).items, lambda found: len(found) >= count)
 
 
 def test_every_changing_route_has_an_action() -> None:

@@ -30,7 +30,7 @@ from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.app_state import AppState
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import RawResponse, Server, assert_problem, running_server
+from adaptry_api.testing import RawResponse, Server, assert_problem, running_server, until
 
 from .test_request_log import Log, log
 
@@ -152,8 +152,10 @@ def test_the_token_in_question_is_neither_logged_nor_audited_nor_repeated(scene:
     assert not any(body in line for line in lines)
     assert not any(body.encode() in answer.body for answer in answers)
     assert [answer.status for answer in answers] == [200, 400, 200, 422, 403, 403, 422, 400]
-    entries = scene.server.registry().audit.list(AuditFilter(denied=True)).items
-    assert {entry.actor for entry in entries} >= {"gate", "zoe"}
+    entries = until(
+        lambda: scene.server.registry().audit.list(AuditFilter(denied=True)).items,
+        lambda found: {entry.actor for entry in found} >= {"gate", "zoe"},
+    )
     assert not any(body in entry.model_dump_json() for entry in entries)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.pages.browser import Browser
 
-from adaptry_api.testing import Server
+from adaptry_api.testing import Server, until
 
 
 def test_an_administrator_filters_the_audit_log(team: Server) -> None:
@@ -19,8 +19,11 @@ def test_an_administrator_filters_the_audit_log(team: Server) -> None:
 
 def test_a_refused_sign_in_is_in_the_log(team: Server) -> None:
     Browser(team, None).post("/-/sign-in", {"token": "adr_pat_wrong"})
-    entries = Browser(team).get("/-/activity?outcome=denied&format=json").json["entries"]["items"]
-    assert any("not a complete adaptry token" in (entry["reason"] or "") for entry in entries)
+    denied = "/-/activity?outcome=denied&format=json"
+    until(
+        lambda: Browser(team).get(denied).json["entries"]["items"],
+        lambda found: any("not a complete adaptry token" in (entry["reason"] or "") for entry in found),
+    )
 
 
 def test_others_see_the_events_that_they_may_see_and_no_entry(team: Server) -> None:
