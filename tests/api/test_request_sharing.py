@@ -99,6 +99,16 @@ def test_what_was_admitted_above_the_limit_is_paid_back_for_a_minute_at_most(cat
     assert 119.0 < ahead[-1] <= LONGEST_DEBT == 120.0
 
 
+def test_a_longer_debt_is_not_stored(tmp_path: Path) -> None:
+    with closing(Catalog.open(tmp_path / "catalog.sqlite")) as catalog:
+        for _ in range(5):
+            catalog.charge_requests([RequestCharge(WHO, 0.0, 50.0)])
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        clock = "(julianday('now') - 2440587.5) * 86400.0"
+        (ahead,) = database.execute(f"SELECT idle_at - {clock} FROM request_use").fetchone()
+    assert ahead < LONGEST_DEBT + 1.0
+
+
 def test_requests_count_from_when_they_were_sent(catalogs: list[Catalog]) -> None:
     found = catalogs[0].charge_requests([RequestCharge(WHO, 3600.0, 50.0)])[WHO]
     assert found < -3000.0

@@ -269,7 +269,7 @@ FAULTS = (
     AccessFault(
         "a debt of requests ends", CATALOG + "request_use.py",
         " {clock} + {LONGEST_DEBT}) RETURNING", " {clock} + 1e9) RETURNING",
-        SHARED + "test_what_was_admitted_above_the_limit_is_paid_back_for_a_minute_at_most",
+        SHARED + "test_a_longer_debt_is_not_stored",
     ),
     AccessFault(
         "a gateway asks about its own namespaces", LOCAL + "inference.py",
