@@ -57,7 +57,7 @@ class RequestLimits:
 
     def set_limits(self, limits: Mapping[QuotaSubject, QuotaLimits]) -> None:
         """What is set, as the catalog has it; may be called by any thread."""
-        self._limits = {who: one.requests for who, one in limits.items() if one.requests is not None}
+        self._limits = {subject: one.requests for subject, one in limits.items() if one.requests is not None}
 
     def admit(self, identity: Identity, namespace: str | None) -> None:
         """Counts a principal's request, and the namespace that its address names. Raises `TooManyRequests`.
@@ -78,10 +78,12 @@ class RequestLimits:
     def take_charges(self) -> list[RequestCharge]:
         """What other processes should know by now. It stays due until `note_shared`."""
         now, charges = self._clock(), []
-        for who in list(islice(self._due, MOST)):
-            count = self._counts[who]
+        for subject in list(islice(self._due, MOST)):
+            count = self._counts[subject]
             count.sent, count.sent_at = count.unshared, now
-            charges.append(RequestCharge(who, now - count.since, count.sent * _MINUTE / self._limit(who)))
+            charges.append(
+                RequestCharge(subject, now - count.since, count.sent * _MINUTE / self._limit(subject))
+            )
         return charges
 
     def note_shared(self, ahead: Mapping[QuotaSubject, float]) -> None:
@@ -89,44 +91,44 @@ class RequestLimits:
         too, are paid for in so many seconds.
         """
         now = self._clock()
-        for who, seconds in ahead.items():
-            self._due.pop(who, None)
-            if (count := self._counts.get(who)) is None:
+        for subject, seconds in ahead.items():
+            self._due.pop(subject, None)
+            if (count := self._counts.get(subject)) is None:
                 continue
-            limit = self._limit(who)
+            limit = self._limit(subject)
             count.unshared, count.since, count.sent = count.unshared - count.sent, count.sent_at, 0
             count.idle_at = max(count.idle_at, now + seconds + count.unshared * _MINUTE / limit)
-            self._note_due(who, count, limit)
+            self._note_due(subject, count, limit)
 
-    def _limit(self, who: QuotaSubject) -> int:
-        return self._limits.get(who, self._limits.get(QuotaSubject(who.scope, EVERY), UNLIMITED))
+    def _limit(self, subject: QuotaSubject) -> int:
+        return self._limits.get(subject, self._limits.get(QuotaSubject(subject.scope, EVERY), UNLIMITED))
 
-    def _count(self, who: QuotaSubject, limit: int) -> None:
+    def _count(self, subject: QuotaSubject, limit: int) -> None:
         now, interval = self._clock(), _MINUTE / limit
-        count = self._counts.get(who)
+        count = self._counts.get(subject)
         if count is None:
-            count = self._counts[who] = _Count(now, now)
-        self._counts.move_to_end(who)
+            count = self._counts[subject] = _Count(now, now)
+        self._counts.move_to_end(subject)
         idle_at = max(count.idle_at, now)
         wait = idle_at + interval - now - _MINUTE
         is_over = wait > _ROUNDING
         if not is_over:
             count.idle_at = idle_at + interval
-            if now - count.since > _MINUTE and who not in self._due:
+            if now - count.since > _MINUTE and subject not in self._due:
                 count.unshared, count.since = 0, now
             count.unshared += 1
-            self._note_due(who, count, limit)
+            self._note_due(subject, count, limit)
         if len(self._counts) > _REMEMBERED:
             forgotten, _ = self._counts.popitem(last=False)
             self._due.pop(forgotten, None)
         if is_over:
             raise TooManyRequests(
-                f"{who} may send {limit:,} requests a minute; wait {math.ceil(wait)} s and try again, or ask"
-                f" an administrator for more (`adaptry quota set {who.arguments} --requests N`)",
+                f"{subject} may send {limit:,} requests a minute; wait {math.ceil(wait)} s and try again,"
+                f" or ask an administrator for more (`adaptry quota set {subject.arguments} --requests N`)",
                 wait,
             )
 
-    def _note_due(self, who: QuotaSubject, count: _Count, limit: int) -> None:
-        if count.unshared >= max(1, limit // _UNSHARED) and who not in self._due:
-            self._due[who] = None
+    def _note_due(self, subject: QuotaSubject, count: _Count, limit: int) -> None:
+        if count.unshared >= max(1, limit // _UNSHARED) and subject not in self._due:
+            self._due[subject] = None
             self.on_due()

@@ -360,7 +360,7 @@ ABUSE = _area(
      "count.idle_at = max(count.idle_at, now + seconds + ", "(",
      SHARING + "test_what_one_process_admitted_counts_in_the_others"),
     ("a flood of requests at all processes", "429 after the limit and 1/32 of it for each process", LIMITS,
-     "if count.unshared >= max(1, limit // _UNSHARED) and who", "if count.unshared >= limit and who",
+     "if count.unshared >= max(1, limit // _UNSHARED) and subject", "if count.unshared >= limit and subject",
      SHARING + "test_a_flood_at_all_processes_gets_the_limit_and_what_each_keeps_to_itself"),
     ("a lock on the counts of requests", "nobody waits: each process goes on with its own count", SHARE,
      "            except Exception:  # whatever it is, requests must go on\n",

@@ -171,7 +171,7 @@ def _preview_job(registry: Registry, task: Mapping[str, object], id: str) -> Job
 
 
 def _permalink(form: CombineForm, page: CombinePage) -> str:
-    """The page of these very versions, wherever their aliases move."""
+    """The address that keeps these versions when their aliases move."""
     if len(page.versions) != len(form.refs):
         return form.address(COMBINE)
     labels = tuple(one.label for one in page.versions)

@@ -33,7 +33,7 @@ from adaptry_api.pages.weight_figures import (
     UNRELATED,
     Axes,
     HeatMap,
-    Spectrum,
+    KindSpectrum,
     distances_by_place,
     find_axes,
     heat_map,
@@ -105,7 +105,7 @@ class WeightsPart(BaseModel):
         return any(value is None for one in maps for row in one.values for value in row)
 
     @property
-    def spectra(self) -> Sequence[Spectrum]:
+    def spectra(self) -> Sequence[KindSpectrum]:
         return spectra(self.axes, [one.statistics for one in self.versions])
 
 

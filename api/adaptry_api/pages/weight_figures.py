@@ -84,7 +84,7 @@ class SpectrumLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
+class KindSpectrum:
     """A kind of module, with a line for each version, in their order; None if it has no such module."""
 
     kind: str
@@ -140,11 +140,11 @@ def heat_map(axes: Axes, found: Mapping[Place, float | None], high: float) -> He
     return HeatMap(axes, tuple(map("".join, paths)), rows, high)
 
 
-def spectra(axes: Axes, measured: Sequence[WeightStatistics | None]) -> tuple[Spectrum, ...]:
+def spectra(axes: Axes, measured: Sequence[WeightStatistics | None]) -> tuple[KindSpectrum, ...]:
     """A drawing for each kind of module."""
     by_kind = [_by_kind(one) if one else {} for one in measured]
     return tuple(
-        Spectrum(
+        KindSpectrum(
             name,
             tuple(_line(found[kind]) if kind in found else None for found in by_kind),
             max(len(found.get(kind, ())) for found in by_kind),

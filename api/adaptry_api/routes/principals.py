@@ -24,13 +24,14 @@ ROUTES = guarded_router(protocol.PREFIX, "principals")
 _Namespace = Annotated[
     str | None, Query(max_length=96, description="Only the service accounts of this namespace.")
 ]
+_Kinds = Annotated[list[PrincipalKind], Query(description="Only principals of these kinds.")]
 Group = Annotated[str, Path(alias="group", max_length=64)]
 
 
 @ROUTES.get("/principals")
 def list_principals(
     registry: CallersRegistry,
-    kind: Annotated[list[PrincipalKind], Query(description="Only principals of these kinds.")] = [],  # noqa: B006
+    kind: _Kinds = [],  # noqa: B006
     namespace: _Namespace = None,
     prefix: Annotated[str, Query(max_length=193, description="The beginning of the name.")] = "",
     cursor: Cursor = None,
