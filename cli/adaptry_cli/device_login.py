@@ -16,7 +16,7 @@ _SHORTEST, _LONGEST = 1.0, 900.0
 _NO_SUCH_ROUTE = (404, 405, 501)
 
 
-class DeviceAuthorization(NamedTuple):
+class PendingSignIn(NamedTuple):
     """A sign-in that waits for its user, with the server's interval and lifetime in seconds."""
 
     device_code: str
@@ -24,7 +24,7 @@ class DeviceAuthorization(NamedTuple):
     expires_in: float
 
 
-def begin_sign_in(server: str, ca_bundle: str | None, proxy: str | None) -> DeviceAuthorization | None:
+def begin_sign_in(server: str, ca_bundle: str | None, proxy: str | None) -> PendingSignIn | None:
     """Prints the address and the code for the user; None if the server has no device flow.
 
     Raises `Unavailable`.
@@ -37,10 +37,10 @@ def begin_sign_in(server: str, ca_bundle: str | None, proxy: str | None) -> Devi
         raise Unavailable(f"{server} cannot sign in a program now: {error_of(status, begun)}")
     print_err(f"open {page} in a browser, and approve the code {user_code}")
     print_err("(to enter a token instead, run: adaptry login --with-token)")
-    return DeviceAuthorization(code, _seconds(begun, "interval", 5), _seconds(begun, "expires_in", _LONGEST))
+    return PendingSignIn(code, _seconds(begun, "interval", 5), _seconds(begun, "expires_in", _LONGEST))
 
 
-def wait_for_token(server: str, begun: DeviceAuthorization, ca_bundle: str | None, proxy: str | None) -> str:
+def wait_for_token(server: str, begun: PendingSignIn, ca_bundle: str | None, proxy: str | None) -> str:
     """The token of the user who approves this program within 15 minutes.
 
     Raises `Unauthenticated` if they deny it or the code expires, and `Unavailable`.
