@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.core.errors import Conflict
+from adaptry.core.errors import CheckFailed, Conflict, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving import Cache
 from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE
@@ -112,6 +112,67 @@ def test_a_confirmation_made_with_a_wrong_clock_is_replaced_by_the_next_one(
 async def _served(bench: Bench) -> None:
     await bench.ask(PROD)
     await bench.look()
+
+
+def test_names_and_stacks_beyond_the_maximum_take_the_place_of_idle_ones(
+    bench: Bench, base: Path, cache: Cache, publish: Publish
+) -> None:
+    """Clients can request any number of names of one version, and of stacks with other weights."""
+    version = publish()
+    exact = f"acme/tone@{version.digest.brief}"
+    few = Bench(bench.registry, base, cache, most_names=4, most_stacks=2, pin=("acme/tone@1",))
+
+    async def test() -> None:
+        await few.ask("acme/tone@1")
+        for number in range(9):
+            await few.ask(f"acme/tone=0.{number + 1}")
+        assert len(cache.stacks.sizes()) == 9
+        await few.look()
+        assert list(few.models.lora_requests) == ["acme/tone@1", "acme/tone=0.8", "acme/tone=0.9"]
+        assert len(cache.stacks.sizes()) == 2
+        for number in range(9):
+            await few.ask(f"{exact}~{number}")
+        end = few.models.begin(f"{exact}~8")
+        for number in range(9, 13):
+            await few.ask(f"{exact}~{number}")
+        assert len(few.models.lora_requests) == 4
+        assert {"acme/tone@1", f"{exact}~8"} <= few.models.lora_requests.keys()
+        end()
+
+    asyncio.run(test())
+
+
+def test_a_version_that_a_report_has_no_room_for_is_not_loaded(
+    bench: Bench, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the registry would not know of it, and would call its recall complete."""
+    monkeypatch.setattr("adaptry.integrations.serving.vllm.worker.MOST_RESIDENTS", 2)
+    for seed in (1, 2, 3):
+        publish(seed=seed)
+
+    async def test() -> None:
+        for number in (1, 2):
+            await bench.ask(f"acme/tone@{number}")
+        with pytest.raises(Unavailable, match="no more can be reported"):
+            await bench.ask("acme/tone@3")
+        await bench.look()
+        found = bench.registry.there.workers.get("gpu-1").residents
+        assert {one.number for one in found} == {1, 2}
+
+    asyncio.run(test())
+
+
+def test_a_vllm_that_was_started_without_adapters_gets_the_flag_for_them(
+    bench: Bench, publish: Publish
+) -> None:
+    publish()
+    bench.models.engine_client = EngineClient({})
+
+    async def test() -> None:
+        with pytest.raises(CheckFailed, match="started without --enable-lora"):
+            await bench.ask("acme/tone@1")
+
+    asyncio.run(test())
 
 
 def test_a_plugin_whose_worker_cannot_start_says_that_it_is_there(

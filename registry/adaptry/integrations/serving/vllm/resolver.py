@@ -32,6 +32,7 @@ from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollou
 from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRefCounts, ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
+from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_in_excess
 from adaptry.integrations.serving.vllm.lookup import RefLookup
 from adaptry.integrations.serving.vllm.names import (
     PLUGIN_ANSWER,
@@ -180,6 +181,8 @@ class AdapterResolver:
         if name not in self._proving and not is_known:
             self._rate_limiter.acquire(self._config.clock())
         self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
+        if excess := name_in_excess(self._config, vllm, self._names, target):
+            self._drain(vllm, excess, self._names[excess])
         try:
             return await self._prepare_cold(vllm, name, target)
         except AdaptryError as error:
@@ -310,17 +313,8 @@ class AdapterResolver:
         log.info("%s is %s now", name, " and ".join(part.version.label for part in newer.parts))
 
     def _free_cache_space(self, vllm: InProcessVllm) -> None:
-        """Unloads the least recently used idle adapter that is neither pinned nor preloaded; a later request
-        resolves it again."""
-        in_use = vllm.ids_in_use()
-        idle = [
-            (loaded.used_at, name)
-            for name, loaded in self._names.items()
-            if vllm.loaded.get(name) is loaded.request and loaded.lora_id not in in_use
-            if name not in self._config.pin and name not in self._config.preload
-        ]
-        if idle:
-            _, name = min(idle)
+        """Unloads an idle adapter; a later request resolves it again."""
+        if name := least_recently_used(self._config, vllm, self._names):
             log.info("%s is unloaded to make room in the cache", name)
             self._drain(vllm, name, self._names[name])
 
