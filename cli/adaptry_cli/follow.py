@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import threading
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,38 +131,45 @@ def follow(
     from adaptry.integrations.serving.cache.cache import Cache
     from adaptry.integrations.serving.engine_profile import inspect_engine
     from adaptry.integrations.serving.engines import EngineClient
+    from adaptry.integrations.serving.follow.engine_claim import claim_engine
     from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
     from adaptry.integrations.serving.follow.settings import FollowSettings
     from adaptry.integrations.serving.settings import open_worker_cache
+    from adaptry.integrations.serving.worker.name_claim import claim_name
     from adaptry.integrations.serving.worker.state_file import StateFile
 
     _refuse_contradictions(proxy, once, pin, slots)
     settings = settings_for(None)
     cache: Cache = open_worker_cache(settings, folder)
     name = name or _name(url)
-    state_file = StateFile(cache.root / f"follow-{_plain(name)}.json")
-    engine = _open_engine(kind, EngineClient(url, key, settings.ca_bundle), state_file, restart, prepare)
-    if engine.gap and not proxy:
-        print_err(describe_gap(engine))
-    front = (
-        open_proxy(engine, state_file.state.names, proxy, settings.ca_bundle, connections) if proxy else None
-    )
-    engine = front.engine if front else engine
-    deps = ReconcilerDeps(
-        registry=registry,
-        engine=engine,
-        cache=cache,
-        state_file=state_file,
-        probe=lambda: _inspect_engine(engine, key, declared, settings.ca_bundle),
-        inspect=lambda found: inspect_engine(registry, found, declared, base),
-        log=print_err,
-    )
-    follow_settings = FollowSettings(
-        name=name, engine=kind, watch=watch, preload=preload, pin=pin, slots=slots, lease=lease, url=url
-    )
-    reconciler = Reconciler(deps, follow_settings)
-    monitor = open_monitor(listen, lambda: reconciler.residency) if listen else None
-    with closing(cache), front or nullcontext(), monitor or nullcontext():
+    plain_name = _plain(name)
+    with ExitStack() as stack:
+        stack.enter_context(closing(cache))
+        stack.enter_context(claim_name(cache.root, kind, plain_name).lock)
+        state_file = StateFile(cache.root / f"follow-{plain_name}.json")
+        engine = _open_engine(kind, EngineClient(url, key, settings.ca_bundle), state_file, restart, prepare)
+        stack.enter_context(claim_engine(cache.root, engine.address))
+        if engine.gap and not proxy:
+            print_err(describe_gap(engine))
+        if proxy:
+            names = state_file.state.names
+            front = open_proxy(engine, names, proxy, settings.ca_bundle, connections)
+            engine = stack.enter_context(front).engine
+        deps = ReconcilerDeps(
+            registry=registry,
+            engine=engine,
+            cache=cache,
+            state_file=state_file,
+            probe=lambda: _inspect_engine(engine, key, declared, settings.ca_bundle),
+            inspect=lambda found: inspect_engine(registry, found, declared, base),
+            log=print_err,
+        )
+        follow_settings = FollowSettings(
+            name=name, engine=kind, watch=watch, preload=preload, pin=pin, slots=slots, lease=lease, url=url
+        )
+        reconciler = Reconciler(deps, follow_settings)
+        if listen:
+            stack.enter_context(open_monitor(listen, lambda: reconciler.residency))
         _run(reconciler, once)
 
 

@@ -212,3 +212,23 @@ def test_it_runs_until_it_is_stopped_and_the_engine_keeps_what_it_has(
     assert worker.wait(60) == 0
     assert "stopped" in worker.stderr.read()
     assert scene.serves(engine) == 2
+
+
+def test_a_second_follower_of_an_engine_or_under_a_name_in_use_is_refused(
+    scene: Scene, process: Callable[[Any], subprocess.Popen[str]], follow: Callable[..., Result]
+) -> None:
+    scene.alias(scene.publish(1))
+    engine, other = scene.engine(), scene.engine()
+    worker = process(engine)
+    assert worker.stderr is not None
+    worker.stderr.readline()
+    assert "loaded acme/tone@prod" in worker.stderr.readline()
+
+    refused = follow(engine, "--name", "gpu-2", "--url", engine.url.replace("127.0.0.1", "localhost"), code=4)
+    assert "already manages the adapters of the engine" in refused.stderr
+    assert "reports as gpu-1" in follow(other, code=4).stderr
+    assert (scene.serves(engine), other.names()) == (1, {})
+
+    worker.kill()
+    worker.wait()
+    follow(engine)

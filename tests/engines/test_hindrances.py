@@ -219,3 +219,22 @@ def test_a_state_that_cannot_be_written_leaves_no_half_file_behind(tmp_path: Pat
     with pytest.raises(Unavailable):
         state_file.save()
     assert list(tmp_path.iterdir()) == [state_file.path]
+
+
+def test_more_aliases_than_a_report_has_room_for_are_served_as_far_as_it_has(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow = "adaptry.integrations.serving.follow"
+    for place in (f"{follow}.reporter", "adaptry.integrations.serving.worker.status_report"):
+        monkeypatch.setattr(f"{place}.MOST_RESIDENTS", 3)
+    monkeypatch.setattr(f"{follow}.settings._MOST_LOADED", 2)
+    for seed in range(1, 6):
+        scene.alias(scene.publish(seed, AdapterName.parse(f"acme/tone-{seed}")))
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    for _ in range(6):
+        worker.reconcile(0.0)
+    report = scene.registry.workers.get("gpu-1")
+    assert len(engine.names()) == 2
+    assert {one.served_as for one in report.residents} == set(engine.names())
+    assert len([one for one in report.troubles if "no slot is free" in one.reason]) == 3

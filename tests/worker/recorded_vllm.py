@@ -56,7 +56,7 @@ class EngineClient:
 
     @property
     def vllm_config(self) -> Any:
-        return SimpleNamespace(lora_config=SimpleNamespace(**self.limits))
+        return SimpleNamespace(lora_config=SimpleNamespace(**self.limits) if self.limits else None)
 
     async def add_lora(self, request: LoRARequest) -> bool:
         assert (Path(request.lora_path) / "adapter_config.json").is_file()

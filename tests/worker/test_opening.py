@@ -60,6 +60,16 @@ def test_without_a_registry_or_leave_to_load_the_plugin_does_nothing(environ: di
     assert run.stdout == "False\n"
 
 
+def test_the_plugin_reports_that_vllm_may_not_load_adapters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which is so with several API servers, too: vLLM does not start if it may."""
+    monkeypatch.setenv("ADAPTRY_URL", "http://127.0.0.1:1")
+    monkeypatch.delenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", raising=False)
+    register()
+    assert "set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and start one API server" in caplog.text
+
+
 def test_the_plugin_reports_that_the_rust_front_end_bypasses_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,8 @@ ENDED: frozenset[Condition] = frozenset({"failed", "unloaded"})
 
 WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$")]
 Short = Annotated[str, Field(max_length=256)]
+MOST_RESIDENTS = 4096
+"""The maximum number of residents, and of names, in a report."""
 Sentence = Annotated[str, Field(max_length=2048)]
 
 
@@ -115,8 +117,8 @@ class WorkerReport(Value):
     slots: int | None = Field(default=None, ge=1, le=1_000_000)
     lease: int = Field(default=60, ge=1, le=86_400)
     seen: int | None = Field(default=None, ge=0, lt=2**63)
-    names: tuple[Short, ...] = Field(default=(), max_length=4096)
-    residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=4096)
+    names: tuple[Short, ...] = Field(default=(), max_length=MOST_RESIDENTS)
+    residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=MOST_RESIDENTS)
     dropped: tuple[DroppedAdapter, ...] = Field(default=(), max_length=4096)
     troubles: tuple[WorkerProblem, ...] = Field(default=(), max_length=256)
     recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)

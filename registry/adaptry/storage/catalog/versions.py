@@ -19,7 +19,7 @@ from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
 from adaptry.core.lifecycle import State
-from adaptry.core.manifest import Manifest
+from adaptry.core.manifest import BaseClaim, Manifest
 from adaptry.core.report import CheckReport
 from adaptry.registry.records import BaseStatus, VersionDetail
 from adaptry.storage.catalog import adapters, commits, files, inspections, stored_use, terms
@@ -39,7 +39,7 @@ _INDEXED = ("method", "state", "created_by", "base_id", "base_name", "targets", 
 _MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
 _VERSIONS = table_of(VersionRow)
 _SAME_WEIGHTS = (
-    select_columns(_VERSIONS.c.digest)
+    select_columns(_VERSIONS.c.digest, _VERSIONS.c.base_id)
     .where(
         _VERSIONS.c.adapter_id == bindparam("adapter"),
         _VERSIONS.c.weights == bindparam("weights"),
@@ -193,15 +193,19 @@ def find_same_content(tx: Reads, adapter: AdapterRecord, wanted: Manifest) -> Ma
     for row in run_select(tx, _SAME_WEIGHTS, {"adapter": adapter.key, "weights": weights.hex}):
         with contextlib.suppress(CorruptData):  # a push of the same files may repair it
             one = manifest(tx, Digest(row.digest))
-            if one.files == wanted.files and _same_base(one, wanted):
+            if one.files == wanted.files and _same_base(one.base, row.base_id, wanted.base):
                 return one
     return None
 
 
-def _same_base(one: Manifest, other: Manifest) -> bool:
-    if one.base is None or other.base is None or one.base.id is None:
-        return one.base == other.base
-    return one.base.id == other.base.id
+def _same_base(claim: BaseClaim | None, base_id: str | None, wanted: BaseClaim | None) -> bool:
+    """Whether a version has the base that is wanted, by its claim, or if it has none, by the base that the
+    registry found for it or that it was bound to."""
+    if claim is None and wanted is not None and wanted.id is not None:
+        return base_id == wanted.id.hex
+    if claim is None or wanted is None or claim.id is None:
+        return claim == wanted
+    return claim.id == wanted.id
 
 
 def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:

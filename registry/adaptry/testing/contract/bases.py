@@ -146,6 +146,19 @@ class BasesContract(ContractFixtures):
             with pytest.raises(error):
                 make_registry(nobody).versions.bind_base(TONE, before.digest, tiny.id)
 
+    def test_files_of_a_bound_version_with_a_claim_of_its_base_are_that_version(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord
+    ) -> None:
+        """The first push claims nothing, as a Hub client's commit does; the later ones recognise the base."""
+        folder = lora(base_name="/gone/llama")
+        first = push(registry, folder, TONE).version
+        registry.bases.put(tiny, ("org/tiny",))
+        registry.bases.put(other, ("org/other",))
+        registry.versions.bind_base(TONE, first.digest, tiny.id)
+        again = push(registry, folder, TONE, base=BaseClaim(id=tiny.id))
+        assert (again.version.digest, again.is_new) == (first.digest, False)
+        assert push(registry, folder, TONE, base=BaseClaim(id=other.id)).is_new
+
     def test_a_binding_may_be_corrected_and_a_declared_base_may_not(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord
     ) -> None:

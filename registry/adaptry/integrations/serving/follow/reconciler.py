@@ -195,8 +195,8 @@ class Reconciler:
             if not self.is_registry_down and (before.turns, before.withdrawn) == (
                 self._reply.turns,
                 self._reply.withdrawn,
-            ):
-                return plan
+            ):  # a report may have no room for all planned loads; the others follow in the next pass
+                return _confirmed_only(plan, set(self._deps.state_file.state.confirmed))
         state = self._deps.state_file.state
         is_same = self._engine_info is not None and self._engine_info.models == state.served
         return _confirmed_only(self._plan(loaded), set(state.confirmed) if is_same else set())
@@ -206,7 +206,7 @@ class Reconciler:
         actual = [ActualAdapter(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
         desired = self._desired.compute(self._reply.turns)
         self._deps.engine.end_suspensions({one.served_as for one in desired})
-        return plan_actions(desired, actual, self._settings.slots, self._recalls.withdrawn)
+        return plan_actions(desired, actual, self._settings.most_loaded, self._recalls.withdrawn)
 
     def _is_ours(self, name: str) -> bool:
         """Whether this worker loaded the name, or the name matches a pattern that it watches."""
@@ -225,7 +225,7 @@ class Reconciler:
             None if self.is_registry_down else self._engine_profile,
             deps.log,
         )
-        slots, is_done = self._settings.slots, True
+        is_done = True
         self._transient_errors = {}
         for action in plan.actions:
             key = (
@@ -233,7 +233,7 @@ class Reconciler:
                 if isinstance(action, UnloadAction)
                 else (action.desired.served_as, action.desired.digest)
             )
-            has_room = slots is None or len(deps.engine.list_adapters()) < slots
+            has_room = len(deps.engine.list_adapters()) < self._settings.most_loaded
             try:
                 executor.apply(action, has_room)
             except AdaptryError as error:
@@ -325,7 +325,7 @@ class Reconciler:
         """Each name that is not served as desired, with the reason."""
         problems = {
             one.served_as: (
-                f"no slot is free for {version_label(one.version)} ({self._settings.slots} are in use)"
+                f"no slot is free for {version_label(one.version)} ({self._settings.most_loaded} are in use)"
             )
             for one in without_slot
         }

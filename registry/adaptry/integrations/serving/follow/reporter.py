@@ -21,7 +21,7 @@ from adaptry.integrations.serving.worker.status_report import (
 )
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.workers import DroppedAdapter, ReportReply, ResidentReport
+from adaptry.registry.workers import MOST_RESIDENTS, DroppedAdapter, ReportReply, ResidentReport
 
 NO_LOADS: Mapping[ServedVersion, VersionInfo] = MappingProxyType({})
 
@@ -106,7 +106,8 @@ class Reporter:
             if (name, version.digest) not in is_there | pending.keys()
             and (reason := failures.failure_reason((name, version.digest)))
         ]
-        return (*served, *unserved_residents(loading, "loading"), *unserved_residents(failed, "failed"))
+        found = (*served, *unserved_residents(loading, "loading"), *unserved_residents(failed, "failed"))
+        return found[:MOST_RESIDENTS]
 
 
 def _version_text(engine: EngineInfo | None) -> str | None:

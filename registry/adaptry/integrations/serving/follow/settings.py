@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adaptry.integrations.serving.worker.status_report import WorkerIdentity
+from adaptry.registry.workers import MOST_RESIDENTS
+
+_MOST_LOADED = MOST_RESIDENTS - 96
+"""A report also has versions that are loaded for a test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,11 @@ class FollowSettings:
     slots: int | None = None
     lease: int = 60
     url: str | None = None
+
+    @property
+    def most_loaded(self) -> int:
+        """The maximum number of loaded adapters: `slots`, but never more than a report has room for."""
+        return min(self.slots or _MOST_LOADED, _MOST_LOADED)
 
     @property
     def identity(self) -> WorkerIdentity:

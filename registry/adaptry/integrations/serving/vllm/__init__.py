@@ -13,16 +13,22 @@ import os
 
 
 def register() -> None:
-    """Registers our resolver with vLLM. Idempotent. Raises `Invalid` for invalid settings, so that vLLM does
-    not start.
+    """Registers our resolver with vLLM, or logs why it is not called. Idempotent. Raises `Invalid` for
+    invalid settings, so that vLLM does not start.
     """
-    if os.environ.get("ADAPTRY_URL") and os.environ.get("VLLM_USE_RUST_FRONTEND", "0").strip() == "1":
-        logging.getLogger("vllm.adaptry").warning(
+    if not os.environ.get("ADAPTRY_URL"):
+        return
+    log = logging.getLogger("vllm.adaptry")
+    if os.environ.get("VLLM_USE_RUST_FRONTEND", "0").strip() == "1":
+        log.warning(
             "vLLM's Rust front end calls no resolvers, so this plugin serves nothing: run `adaptry follow`"
         )
-        return
-    allowed = os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0").strip().lower() in ("1", "true")
-    if allowed and os.environ.get("ADAPTRY_URL"):
+    elif os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0").strip().lower() not in ("1", "true"):
+        log.warning(
+            "ADAPTRY_URL is set, but vLLM may not load adapters while it runs, so this plugin serves nothing:"
+            " set VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and start one API server (--api-server-count 1)"
+        )
+    else:
         from adaptry.integrations.serving.vllm.plugin import register_resolver
 
         register_resolver()

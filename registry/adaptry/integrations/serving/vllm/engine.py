@@ -66,6 +66,12 @@ class InProcessVllm:
         revision = getattr(self.models.model_config, "revision", None)
         return revision if isinstance(revision, str) else None
 
+    def require_adapters(self) -> None:
+        """Raises `CheckFailed` if vLLM was started without adapters."""
+        config = getattr(self.models.engine_client, "vllm_config", None)
+        if config is not None and getattr(config, "lora_config", config) is None:
+            raise CheckFailed("this vLLM was started without --enable-lora, so it loads no adapters")
+
     def runtime(self, version: str) -> Runtime:
         """The running engine, with the limits that it was started with."""
         config = getattr(getattr(self.models.engine_client, "vllm_config", None), "lora_config", None)

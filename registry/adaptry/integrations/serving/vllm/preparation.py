@@ -146,6 +146,7 @@ class AdapterPreparation:
     async def _profile_engine(self, vllm: InProcessVllm, worker: VllmWorker) -> EngineProfile:
         """This vLLM's profile, computed once."""
         if self._profile is None:
+            vllm.require_adapters()
             config = self._config
             base = await worker.run(
                 identify_served_base, config.registry, vllm.model, vllm.revision, config.base

@@ -32,6 +32,7 @@ from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollou
 from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRefCounts, ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
+from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_in_excess
 from adaptry.integrations.serving.vllm.lookup import RefLookup
 from adaptry.integrations.serving.vllm.names import (
     PLUGIN_ANSWER,
@@ -40,6 +41,7 @@ from adaptry.integrations.serving.vllm.names import (
 )
 from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
+from adaptry.integrations.serving.vllm.problems import NameProblems
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
 from adaptry.integrations.serving.vllm.worker import UNREACHABLE, EngineSnapshot, VllmWorker
@@ -49,7 +51,6 @@ log = logging.getLogger("vllm.adaptry")
 
 _MAX_WAIT = 5.0
 """Seconds without an event after which all names are refreshed."""
-_MOST_PROBLEMS = 256
 _LONGEST_NAME = 256  # the limit of reports
 _REFUSAL_SECONDS = 10.0
 """The maximum duration of a request that should be refused."""
@@ -63,7 +64,7 @@ class AdapterResolver:
         self._refusals = NegativeCache(config.refusal_ttl)
         self._rate_limiter = RateLimiter(per_second=50)
         self._names: dict[str, ResolvedAdapter] = {}
-        self._problems: dict[str, str] = {}
+        self._problems = NameProblems()
         self._proving: set[str] = set()
         self._foreign: list[Any] = []
         self._leases = LeaseRefCounts(config.cache)
@@ -155,23 +156,33 @@ class AdapterResolver:
         target = parse_model_name(name)
         if target is None or len(name) > _LONGEST_NAME:
             return None
-        worker = self.start(vllm)
         if name == PLUGIN_PROBE:
-            raise Conflict(f"{PLUGIN_ANSWER}{worker.identity.name}")
+            raise Conflict(f"{PLUGIN_ANSWER}{self._worker_name(vllm)}")
+        self.start(vllm)
         try:
             self._refusals.check(name, self._config.clock())
             loaded = await self._resolve_limited(vllm, name, target)
         except NotFound:
             return None
         self._names[name] = loaded
-        self._problems.pop(name, None)
+        self._problems.resolve(name)
         return loaded.request
+
+    def _worker_name(self, vllm: InProcessVllm) -> str:
+        """The worker's name; `unnamed` if it cannot start, and tries again with the next request."""
+        try:
+            return self.start(vllm).identity.name
+        except AdaptryError as error:
+            log.warning("adapters are not served yet: %s", error.message)
+            return "unnamed"
 
     async def _resolve_limited(self, vllm: InProcessVllm, name: str, target: StackRef) -> ResolvedAdapter:
         is_known = all(map(self.lookup.last_known.find, target.refs))
         if name not in self._proving and not is_known:
             self._rate_limiter.acquire(self._config.clock())
         self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
+        if excess := name_in_excess(self._config, vllm, self._names, target):
+            self._drain(vllm, excess, self._names[excess])
         try:
             return await self._prepare_cold(vllm, name, target)
         except AdaptryError as error:
@@ -247,13 +258,16 @@ class AdapterResolver:
             known = map(last_known.find, loaded.target.refs)
             if all(one is None or last_known.is_fresh(one) for one in known):
                 log.warning("%s is not refreshed: %s", name, error.message)
+                if not self.lookup.is_away:
+                    self._problems.record_outdated(name, error)
                 return
             self._refuse(name, error)
-            self._drain(vllm, name)
+            self._drain(vllm, name, loaded)
         except AdaptryError as error:
             self._refuse(name, error)
-            self._drain(vllm, name)
+            self._drain(vllm, name, loaded)
         else:
+            self._problems.resolve(name)
             if newer is not None:
                 self._switch(vllm, name, loaded, newer)
 
@@ -295,34 +309,26 @@ class AdapterResolver:
             return
         vllm.loaded[name] = newer.request
         self._names[name] = newer
-        self._problems.pop(name, None)
         self._draining.add(loaded)
         log.info("%s is %s now", name, " and ".join(part.version.label for part in newer.parts))
 
     def _free_cache_space(self, vllm: InProcessVllm) -> None:
-        """Unloads the least recently used idle adapter that is neither pinned nor preloaded; a later request
-        resolves it again."""
-        in_use = vllm.ids_in_use()
-        idle = [
-            (loaded.used_at, name)
-            for name, loaded in self._names.items()
-            if vllm.loaded.get(name) is loaded.request and loaded.lora_id not in in_use
-            if name not in self._config.pin and name not in self._config.preload
-        ]
-        if idle:
-            _, name = min(idle)
+        """Unloads an idle adapter; a later request resolves it again."""
+        if name := least_recently_used(self._config, vllm, self._names):
             log.info("%s is unloaded to make room in the cache", name)
-            self._drain(vllm, name)
+            self._drain(vllm, name, self._names[name])
 
-    def _drain(self, vllm: InProcessVllm, name: str) -> None:
-        vllm.loaded.pop(name, None)
-        self._draining.add(self._names.pop(name))
+    def _drain(self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter) -> None:
+        """Removes the name from the engine. No effect if it was removed or resolved again meanwhile."""
+        if self._names.get(name) is loaded:
+            vllm.loaded.pop(name, None)
+            self._draining.add(self._names.pop(name))
 
     def _drain_withdrawn(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
         """Removes the names of versions that the registry withdrew, also of those that others loaded."""
         for name, loaded in list(self._names.items()):
             if worker.withdrawn.keys() & set(loaded.digests) and vllm.loaded.get(name) is loaded.request:
-                self._drain(vllm, name)
+                self._drain(vllm, name, loaded)
         for name, request in list(vllm.loaded.items()):
             if name not in self._names and load_of(request).digest in worker.withdrawn:
                 del vllm.loaded[name]
@@ -341,7 +347,7 @@ class AdapterResolver:
             self._names,
             self._draining.adapters,
             self._foreign,
-            self._problems,
+            self._problems.reasons,
             self._config.now(),
         )
         return replace(found, seen=self._listener.seq)
@@ -359,8 +365,7 @@ class AdapterResolver:
         if isinstance(error, NotFound):
             return
         log.warning("%s is not served: %s", name, error.message)
-        if len(self._problems) < _MOST_PROBLEMS:
-            self._problems[name[:256]] = error.message
+        self._problems.record_refused(name, error)
 
     def _start_refreshing(self, vllm: InProcessVllm) -> None:
         if self._refresh_task is None or self._refresh_task.done():

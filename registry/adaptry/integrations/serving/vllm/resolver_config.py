@@ -21,7 +21,8 @@ class ResolverConfig:
     (`identify_served_base`), `worker_name` the configured name of the worker. `known_as` identifies the
     registry and the token, so that clients of one token get nothing that only another token may see.
     `max_age` is how long names are served as last known while the registry is away. `preload` are names that
-    are loaded before they are requested, and `pin` names that also stay in the engine. In seconds:
+    are loaded before they are requested, and `pin` names that also stay in the engine. `most_names` are
+    loaded at once, `most_stacks` of them stacks; beyond that, idle ones are unloaded. In seconds:
     `refresh_interval` is the shortest time between two refreshes, `linger` how long a replaced adapter stays
     loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns seconds, `now` the time of day."""
 
@@ -35,6 +36,8 @@ class ResolverConfig:
     max_age: timedelta = timedelta(hours=24)
     preload: tuple[str, ...] = ()
     pin: tuple[str, ...] = ()
+    most_names: int = 1000
+    most_stacks: int = 64
     refresh_interval: float = 0.1
     linger: float = 10.0
     refusal_ttl: float = 5.0

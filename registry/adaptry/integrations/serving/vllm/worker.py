@@ -42,7 +42,13 @@ from adaptry.integrations.serving.worker.status_report import (
 )
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.workers import DroppedAdapter, ReportReply, ResidentReport, RolloutAssignment
+from adaptry.registry.workers import (
+    MOST_RESIDENTS,
+    DroppedAdapter,
+    ReportReply,
+    ResidentReport,
+    RolloutAssignment,
+)
 
 log = logging.getLogger("vllm.adaptry")
 
@@ -192,9 +198,18 @@ class VllmWorker:
                     # Whoever had the lock may have reported this too, or found that the registry is away.
                     if key not in self._reported and not is_away():
                         await self._report()
+                        self._require_reported(served_as, version)
             yield
         finally:
             self._pending.pop(key, None)
+
+    def _require_reported(self, served_as: str, version: VersionInfo) -> None:
+        """Raises `Unavailable` if the report had no room for the version."""
+        if not self.is_accounted_for(served_as, version):
+            raise Unavailable(
+                f"{MOST_RESIDENTS} adapters are loaded, and no more can be reported; request {served_as}"
+                " again later"
+            )
 
     async def report(self) -> None:
         """Sends the state if it changed or the lease ends soon. Raises `Unavailable`, `Unauthenticated`."""
@@ -226,15 +241,15 @@ class VllmWorker:
         if self._cannot_report and time.monotonic() < self._ask_again_at:
             return
         now = self._snapshot()
-        residents = self._all_residents(now)
+        residents = self._all_residents(now)[:MOST_RESIDENTS]
         aliases = {name for name, _ in self._pending} | now.refs
         report = build_report(
             self.identity,
             self._version,
             self._base,
             seen=None if self._pending else now.seen,
-            names=sorted(name for name in aliases if len(name) <= 256)[:4096],
-            residents=residents[:4096],
+            names=aliases,
+            residents=residents,
             dropped=dropped,
             troubles=now.problems,
         )

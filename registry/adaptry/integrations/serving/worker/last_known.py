@@ -31,6 +31,7 @@ _SAVE_EVERY = timedelta(minutes=1)
 often for the disk."""
 _CLOCK_ERROR = timedelta(minutes=5)
 """A confirmation further in the future than this was made with a wrong clock; it does not count."""
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class KnownMeaning(BaseModel):
@@ -104,7 +105,8 @@ class LastKnown:
             self._state.meanings[str(ref)] = KnownMeaning(
                 version=version, confirmed_at=self._now(), bases=bases
             )
-            if before is None or before.version != version or before.bases != bases:
+            is_new = before is None or before.version != version or before.bases != bases
+            if is_new or (before and self._confirmed_at(before) == _NEVER):
                 self._is_changed = True
             self._shrink()
 
@@ -142,7 +144,7 @@ class LastKnown:
         Confirmations alone are written once a minute. Raises `StorageFull`, `Unavailable`."""
         with self._saving:
             with self._guard:
-                is_due = self._now() - self._saved_at > _SAVE_EVERY
+                is_due = abs(self._now() - self._saved_at) > _SAVE_EVERY  # the clock may be set back
                 if not (self._is_changed or (is_due and self._state.meanings)):
                     return
                 self._is_changed = False
@@ -170,16 +172,25 @@ class LastKnown:
         """The newer confirmation and the higher generation of each ref win."""
         mine = self._state
         for ref, meaning in other.meanings.items():
-            if ref not in mine.meanings or mine.meanings[ref].confirmed_at < meaning.confirmed_at:
+            known = mine.meanings.get(ref)
+            if known is None or self._confirmed_at(known) < self._confirmed_at(meaning):
                 mine.meanings[ref] = meaning
         for ref, generation in other.generations.items():
             mine.generations[ref] = max(generation, mine.generations.get(ref, 0))
         self._shrink()
 
+    def _confirmed_at(self, meaning: KnownMeaning) -> datetime:
+        """When the registry confirmed it. A time in the future comes from a wrong clock, and counts as older
+        than any other, so that the next confirmation replaces it."""
+        is_possible = meaning.confirmed_at <= self._now() + _CLOCK_ERROR
+        return meaning.confirmed_at if is_possible else _NEVER
+
     def _shrink(self) -> None:
-        if len(self._state.meanings) > _MOST:
-            oldest = min(self._state.meanings, key=lambda ref: self._state.meanings[ref].confirmed_at)
-            del self._state.meanings[oldest]
+        known = self._state.meanings
+        if len(known) > _MOST:
+            oldest_first = sorted(known, key=lambda ref: self._confirmed_at(known[ref]))
+            for ref in oldest_first[: len(known) - _MOST]:
+                del known[ref]
 
     def _read(self) -> KnownMeanings:
         with contextlib.suppress(OSError, ValidationError, UnicodeDecodeError):

@@ -38,7 +38,7 @@ def claim_name(folder: Path, engine: str, configured: str | None = None) -> Name
         if claim is None:
             raise Conflict(
                 f"another engine on this machine reports as {configured}; give this one another name"
-                " (ADAPTRY_WORKER)"
+                " (ADAPTRY_WORKER, or --name of `adaptry follow`)"
             )
         return claim
     first = _default_name(folder, engine)

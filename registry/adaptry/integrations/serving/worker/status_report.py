@@ -12,9 +12,17 @@ from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving.engines import EngineAdapter
 from adaptry.integrations.serving.worker.backoff import ServedVersion
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.workers import Condition, DroppedAdapter, ResidentReport, WorkerProblem, WorkerReport
+from adaptry.registry.workers import (
+    MOST_RESIDENTS,
+    Condition,
+    DroppedAdapter,
+    ResidentReport,
+    WorkerProblem,
+    WorkerReport,
+)
 
 _MOST_TROUBLES = 256
+_LONGEST_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ def loaded_residents(
             ResidentReport(
                 name=name,
                 digest=one.digest,
-                served_as=one.name,
+                served_as=one.name[:_LONGEST_NAME],
                 condition=condition,
                 since=served_since.setdefault((one.name, one.digest), now),
                 last_used=datetime.fromtimestamp(used, UTC) if used is not None else None,
@@ -103,10 +111,12 @@ def build_report(
         lease=worker.lease,
         max_age=worker.max_age,
         seen=seen,
-        names=tuple(sorted(names)),
+        names=tuple(sorted(name for name in names if len(name) <= _LONGEST_NAME)[:MOST_RESIDENTS]),
         residents=residents,
         dropped=tuple(dropped),
-        troubles=tuple(WorkerProblem(served_as=name, reason=reason[:2048]) for name, reason in listed),
+        troubles=tuple(
+            WorkerProblem(served_as=name[:_LONGEST_NAME], reason=reason[:2048]) for name, reason in listed
+        ),
     )
 
 

@@ -1,0 +1,37 @@
+"""Why names are not served as they should be, for the worker's report."""
+
+from __future__ import annotations
+
+from adaptry.core.errors import AdaptryError
+
+_MOST = 256
+
+
+class NameProblems:
+    """The latest problem of each name; of at most 256 names, since clients may request any."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """The reason of each problem, by name."""
+        return dict(self._reasons)
+
+    def record_refused(self, name: str, error: AdaptryError) -> None:
+        """The name is refused."""
+        self._record(name, error.message)
+
+    def record_outdated(self, name: str, error: AdaptryError) -> None:
+        """The name still has its previous version, because the current one cannot be prepared."""
+        self._record(name, f"the previous version is still served: {error.message}")
+
+    def resolve(self, name: str) -> None:
+        self._reasons.pop(name, None)
+
+    def clear(self) -> None:
+        self._reasons.clear()
+
+    def _record(self, name: str, reason: str) -> None:
+        if name in self._reasons or len(self._reasons) < _MOST:
+            self._reasons[name] = reason

@@ -1,0 +1,188 @@
+"""The plugin in vLLM under bad luck: a full cache, a wrong clock, names that go while they are refreshed, and
+a worker that cannot start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from adaptry.core.errors import CheckFailed, Conflict, Unavailable
+from adaptry.core.refs import AdapterName
+from adaptry.integrations.serving import Cache
+from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE
+from adaptry.registry.records import VersionInfo
+
+from .bench import Bench
+from .recorded_vllm import EngineClient, LoRARequest
+
+Publish = Callable[..., VersionInfo]
+PROD = "acme/tone@prod"
+
+
+def troubles(bench: Bench) -> dict[str, str]:
+    found = bench.registry.there.workers.get("gpu-1").troubles
+    return {one.served_as: one.reason for one in found}
+
+
+def point(bench: Bench, name: str, to: VersionInfo) -> None:
+    adapter = AdapterName.parse(name)
+    held = {one.alias: one.generation for one in bench.registry.there.aliases.list(adapter)}
+    bench.registry.there.aliases.move(adapter, "prod", to.digest, held.get("prod"))
+
+
+def test_a_newer_version_that_the_cache_has_no_room_for_is_reported_until_it_is_served(
+    bench: Bench, base: Path, publish: Publish, tmp_path: Path
+) -> None:
+    first, second = publish(seed=1), publish(seed=2)
+    point(bench, "acme/tone", first)
+    full = Bench(bench.registry, base, Cache(tmp_path / "small", first.size + 10), pin=(PROD,))
+
+    async def test() -> None:
+        assert first.digest.hex in (await full.ask(PROD) or "")
+        point(full, "acme/tone", second)
+        await full.look()
+        assert first.digest.hex in (await full.ask(PROD) or "")
+        assert "the previous version is still served" in troubles(full)[PROD]
+        assert "do not fit into the cache" in troubles(full)[PROD]
+        point(full, "acme/tone", first)
+        await full.look()
+        assert troubles(full) == {}
+
+    asyncio.run(test())
+
+
+def test_a_name_that_was_unloaded_while_it_was_refreshed_does_not_disturb_others(
+    bench: Bench, base: Path, publish: Publish, tmp_path: Path
+) -> None:
+    """The engine refuses the newer version of facts when that of tone takes the room of facts
+    in the cache."""
+    names = ("acme/facts", "acme/tone")
+    old = [publish(seed=seed, name=name) for seed, name in zip((1, 2), names, strict=True)]
+    for name, version in zip(names, old, strict=True):
+        point(bench, name, version)
+    full = Bench(bench.registry, base, Cache(tmp_path / "small", 3 * old[0].size + 10))
+
+    class Slow(EngineClient):
+        """Refuses the third adapter once facts has been unloaded."""
+
+        async def add_lora(self, request: LoRARequest) -> bool:
+            if "acme/facts" in request.lora_name and len(self.held) > 1:
+                while "acme/facts@prod" in full.models.lora_requests:
+                    await asyncio.sleep(0)
+                raise ValueError("no")
+            return await super().add_lora(request)
+
+    async def test() -> None:
+        full.models.engine_client = Slow(full.models.engine_client.limits)
+        for name in names:
+            await full.ask(f"{name}@prod")
+        for seed, name in zip((3, 4), names, strict=True):
+            point(full, name, publish(seed=seed, name=name))
+        await full.look()
+        assert "do not fit into the cache" in troubles(full)[PROD]
+        assert "vLLM refuses to load it" in troubles(full)["acme/facts@prod"]
+
+    asyncio.run(test())
+
+
+def test_a_confirmation_made_with_a_wrong_clock_is_replaced_by_the_next_one(
+    bench: Bench, publish: Publish
+) -> None:
+    version = publish()
+    point(bench, "acme/tone", version)
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    ahead = bench.restarted(now=lambda: now + timedelta(days=400))
+    asyncio.run(_served(ahead))
+    right = ahead.restarted(now=lambda: now)
+    asyncio.run(_served(right))
+    again = right.restarted(now=lambda: now + timedelta(hours=1))
+    again.registry.is_away = True
+
+    async def test() -> None:
+        assert version.digest.hex in (await again.ask(PROD) or "")
+
+    asyncio.run(test())
+
+
+async def _served(bench: Bench) -> None:
+    await bench.ask(PROD)
+    await bench.look()
+
+
+def test_names_and_stacks_beyond_the_maximum_take_the_place_of_idle_ones(
+    bench: Bench, base: Path, cache: Cache, publish: Publish
+) -> None:
+    """Clients can request any number of names of one version, and of stacks with other weights."""
+    version = publish()
+    exact = f"acme/tone@{version.digest.brief}"
+    few = Bench(bench.registry, base, cache, most_names=4, most_stacks=2, pin=("acme/tone@1",))
+
+    async def test() -> None:
+        await few.ask("acme/tone@1")
+        for number in range(9):
+            await few.ask(f"acme/tone=0.{number + 1}")
+        assert len(cache.stacks.sizes()) == 9
+        await few.look()
+        assert list(few.models.lora_requests) == ["acme/tone@1", "acme/tone=0.8", "acme/tone=0.9"]
+        assert len(cache.stacks.sizes()) == 2
+        for number in range(9):
+            await few.ask(f"{exact}~{number}")
+        end = few.models.begin(f"{exact}~8")
+        for number in range(9, 13):
+            await few.ask(f"{exact}~{number}")
+        assert len(few.models.lora_requests) == 4
+        assert {"acme/tone@1", f"{exact}~8"} <= few.models.lora_requests.keys()
+        end()
+
+    asyncio.run(test())
+
+
+def test_a_version_that_a_report_has_no_room_for_is_not_loaded(
+    bench: Bench, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the registry would not know of it, and would call its recall complete."""
+    monkeypatch.setattr("adaptry.integrations.serving.vllm.worker.MOST_RESIDENTS", 2)
+    for seed in (1, 2, 3):
+        publish(seed=seed)
+
+    async def test() -> None:
+        for number in (1, 2):
+            await bench.ask(f"acme/tone@{number}")
+        with pytest.raises(Unavailable, match="no more can be reported"):
+            await bench.ask("acme/tone@3")
+        await bench.look()
+        found = bench.registry.there.workers.get("gpu-1").residents
+        assert {one.number for one in found} == {1, 2}
+
+    asyncio.run(test())
+
+
+def test_a_vllm_that_was_started_without_adapters_gets_the_flag_for_them(
+    bench: Bench, publish: Publish
+) -> None:
+    publish()
+    bench.models.engine_client = EngineClient({})
+
+    async def test() -> None:
+        with pytest.raises(CheckFailed, match="started without --enable-lora"):
+            await bench.ask("acme/tone@1")
+
+    asyncio.run(test())
+
+
+def test_a_plugin_whose_worker_cannot_start_says_that_it_is_there(
+    bench: Bench, base: Path, cache: Cache
+) -> None:
+    other = Bench(bench.registry, base, cache)
+
+    async def test() -> None:
+        await bench.look()
+        with pytest.raises(Conflict, match=f"{PLUGIN_ANSWER}unnamed"):
+            await other.ask(PLUGIN_PROBE)
+
+    asyncio.run(test())
