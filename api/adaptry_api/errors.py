@@ -155,6 +155,17 @@ def error_response(error: AdaptryError, request_id: str) -> Response:
     return problem_response(request_id, status, error.code, error.public_message, headers)
 
 
+def http_error_response(error: HTTPException, request_id: str) -> Response:
+    """The problem response for an HTTP error, or for the error of ours that it carries."""
+    if isinstance(error, WrappedError):
+        return error_response(error.error, request_id)
+    code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
+    detail, headers = error.detail, dict(error.headers or {})
+    if error.status_code == 404:
+        detail = "unknown address; GET /api/v1/openapi.json lists all addresses"
+    return problem_response(request_id, error.status_code, code, detail, headers)
+
+
 def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
     """Turns every error that leaves a route into a problem response; `unserved` responds for addresses of the
     Hub protocol that no route has.
@@ -167,15 +178,10 @@ def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Resp
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if isinstance(error, WrappedError):
-            return error_response(error.error, request_id(request))
-        if error.status_code in (404, 405) and not request.url.path.startswith(f"{protocol.PREFIX}/"):
+        is_ours = isinstance(error, WrappedError) or request.url.path.startswith(f"{protocol.PREFIX}/")
+        if error.status_code in (404, 405) and not is_ours:
             return unserved(request, error.status_code)
-        code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
-        detail, headers = error.detail, dict(error.headers or {})
-        if error.status_code == 404:
-            detail = "unknown address; GET /api/v1/openapi.json lists all addresses"
-        return problem_response(request_id(request), error.status_code, code, detail, headers)
+        return http_error_response(error, request_id(request))
 
     async def unreadable(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -10,6 +10,7 @@ import hashlib
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
+from starlette.datastructures import MutableHeaders
 
 from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
@@ -17,26 +18,38 @@ from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry_api.auth_policy import Caller, app_state_of
+from adaptry_api.errors import HttpProblem
 
-Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=255)]
+_LONGEST = 255
+Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=_LONGEST)]
+
+
+def key_of(request: Request) -> str | None:
+    """The key of a request that FastAPI has not parsed. Raises `HttpProblem` (422) as FastAPI would."""
+    key = request.headers.get(protocol.KEY_HEADER)
+    if key is not None and not 1 <= len(key) <= _LONGEST:
+        raise HttpProblem(
+            422, f"cannot read the request: header.{protocol.KEY_HEADER}: expected 1 to {_LONGEST} characters"
+        )
+    return key
 
 
 async def _registry(request: Request, response: Response, identity: Caller, key: Key = None) -> Registry:
     """The registry, acting for the caller; with a key, a repeated call has no further effect."""
     if key is None:
         return app_state_of(request).registry(identity)
-    return registry_once(request, response, identity, key, await request.body())
+    return registry_once(request, response.headers, identity, key, await request.body())
 
 
 def registry_once(
-    request: Request, response: Response, identity: Identity, key: str | None, body: bytes
+    request: Request, headers: MutableHeaders, identity: Identity, key: str | None, body: bytes
 ) -> Registry:
-    """The same for a request with this body."""
+    """The same for a request with this body; a repeated call is marked in the response's `headers`."""
     if key is None:
         return app_state_of(request).registry(identity)
 
     def tell() -> None:
-        response.headers[protocol.REPLAY_HEADER] = "true"
+        headers[protocol.REPLAY_HEADER] = "true"
 
     # The expected generation (`If-Match`) is part of the request.
     seen = f"{request.headers.get('if-match')} {request.headers.get('if-none-match')}"

@@ -112,6 +112,7 @@ def test_a_malformed_push_with_files_gets_the_reason(server: Server, tone: Adapt
     assert_problem(send(join_parts([b'{"manifest": 3}'])), 400, "invalid")
     assert_problem(send(bytes(11 << 20)), 413, "too_large")
     assert_problem(send(b"{}", {"Content-Type": "application/json"}), 415, "unsupported")
+    assert_problem(send(framed(tone), {**kind, "Idempotency-Key": "k" * 256}), 422, "invalid")
     assert_problem(
         server.call("POST", f"{AT}/revisions/with-files", framed(tone), token=None, headers=kind),
         401,

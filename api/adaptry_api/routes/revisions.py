@@ -9,20 +9,29 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import Request, Response
 from pydantic import Base64Bytes, BaseModel, Field, ValidationError
+from starlette.datastructures import MutableHeaders
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
+from adaptry.core.identity import Identity
 from adaptry.core.manifest import MAX_FILES, Manifest
+from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.records import PushOptions, PushResult, StateChange, VersionInfo
 from adaptry.registry.versions import MAX_SENT
-from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
+from adaptry_api.auth_policy import (
+    Caller,
+    CallersRegistry,
+    answered_quickly,
+    app_state_of,
+    guarded_router,
+)
 from adaptry_api.bodies import read_bytes, read_json
 from adaptry_api.downloads import FOREVER
 from adaptry_api.etags import SeenGeneration
 from adaptry_api.faults import first_fault
-from adaptry_api.idempotency import IdempotentRegistry, Key, registry_once
+from adaptry_api.idempotency import IdempotentRegistry, Key, key_of, registry_once
 from adaptry_api.routes.parameters import Name, Revision
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
@@ -68,10 +77,19 @@ def push_version(
     return pushed
 
 
-@ROUTES.post("/with-files", responses={201: {"model": PushResult}}, openapi_extra=_PARTS)
+async def _quick_push(request: Request, identity: Identity) -> Response:
+    given = request.path_params
+    name = AdapterName.parse(f"{given['namespace']}/{given['name']}")
+    return await _push_with_files(request, name, identity, key_of(request))
+
+
+@ROUTES.post(
+    "/with-files", response_model=PushResult, responses={201: {"model": PushResult}}, openapi_extra=_PARTS
+)
+@answered_quickly(_quick_push)
 async def push_version_with_files(
-    request: Request, response: Response, name: Name, identity: Caller, key: Key = None
-) -> PushResult:
+    request: Request, name: Name, identity: Caller, key: Key = None
+) -> Response:
     """Push a version of at most 8 MiB together with its files, in one request.
 
     The body has several parts, each after its length in four bytes (big-endian): the JSON document that `POST
@@ -79,19 +97,26 @@ async def push_version_with_files(
     Nothing is stored unless the version is admitted. The request may be repeated: the response is 201 for a
     new version, and 200 if the adapter has this revision already.
     """
+    return await _push_with_files(request, name, identity, key)
+
+
+async def _push_with_files(
+    request: Request, name: AdapterName, identity: Identity, key: str | None
+) -> Response:
     state = app_state_of(request)
     async with state.uploads.slot(identity.namespaces) as threads:
         body = await read_bytes(request, _MAX_BODY)
         head, *files = protocol.split_parts(body) or [b""]
         asked = await read_json(head, _HEAD, state.parse_slots, _push_request)
 
-        def put() -> PushResult:
-            registry = registry_once(request, response, identity, key, body)
-            return registry.versions.put_with_files(name, asked.manifest, asked.options, files)
+        def put() -> Response:
+            headers = MutableHeaders()
+            registry = registry_once(request, headers, identity, key, body)
+            pushed = registry.versions.put_with_files(name, asked.manifest, asked.options, files)
+            status = 201 if pushed.is_new else 200
+            return Response(pushed.model_dump_json(), status, headers, media_type="application/json")
 
-        pushed = await to_thread.run_sync(put, limiter=threads)
-    response.status_code = 201 if pushed.is_new else 200
-    return pushed
+        return await to_thread.run_sync(put, limiter=threads)
 
 
 def _push_request(document: object) -> PushRequest:
