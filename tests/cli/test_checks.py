@@ -110,6 +110,39 @@ def test_each_name_of_a_base_is_its_name(run, answer, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bases")
+@pytest.mark.parametrize("path", ["base", "models/llama/base"])
+def test_a_path_in_the_config_is_no_other_base_once_the_push_recognised_the_base(
+    run, answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    if path != "base":
+        (tmp_path / "base").rename(tmp_path / path)
+    tiny_lora(tmp_path / "local", base_name=path, seed=3)
+    run("push", "./local", "acme/local")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where `base` is no folder
+
+    shown = answer("show", "acme/local")
+
+    assert (shown["version"]["base_name"], shown["report"]["findings"]) == ("org/tiny", [])
+    assert codes(answer("check", "acme/local")) == {}
+    assert codes(answer("check", "acme/local", "--base", "org/tiny")) == {}
+
+
+@pytest.mark.usefixtures("bases")
+def test_one_word_in_the_config_is_reported_if_another_base_has_that_name(
+    run, answer, tmp_path: Path
+) -> None:
+    run("base", "add", "./other", "--name", "gpt2")
+    tiny_lora(tmp_path / "old", base_name="gpt2", seed=3)
+
+    run("push", "./old", "acme/old", "--base", "org/tiny")
+
+    assert codes(answer("show", "acme/old")["report"]) == {"base_name_differs": "warns"}
+    assert codes(answer("check", "acme/old")) == {"base_name_differs": "warns"}
+
+
+@pytest.mark.usefixtures("bases")
 def test_the_name_of_a_cast_of_a_base_is_its_name_too(run, answer, tmp_path: Path) -> None:
     run("base", "add", "./cast", "--name", "org/cast")
     tiny_lora(tmp_path / "half", base_name="org/cast", seed=3)
