@@ -178,12 +178,12 @@ FAULTS = (
     AccessFault(
         "what else is selected by adapters is of visible ones", CATALOG + "access.py",
         "        return or_(*seen, *named)", "        return or_(*seen, *named, col(AdapterRow.id) > 0)",
-        CAPITALS + "test_who_may_not_read_an_adapter_is_not_led_to_it",
+        CAPITALS + "test_callers_who_cannot_read_an_adapter_are_not_redirected_to_it",
     ),
     AccessFault(
         "a route without an access rule is not made", "api/adaptry_api/auth_policy.py",
         "        if not has_access_rule(self):", "        if False:",
-        GUARD + "test_a_route_that_does_not_say_who_may_call_it_cannot_be_made",
+        GUARD + "test_a_route_without_an_access_rule_cannot_be_created",
     ),
     AccessFault(
         "an application with such a route does not start", "api/adaptry_api/auth_policy.py",
@@ -204,7 +204,7 @@ FAULTS = (
     AccessFault(
         "a revoked token opens nothing", "registry/adaptry/storage/tokens.py",
         "if token is None or token.info.revoked_at is not None:", "if token is None:",
-        GUARD + "test_a_token_that_was_made_works_until_it_is_revoked",
+        GUARD + "test_a_created_token_works_until_it_is_revoked",
     ),
     AccessFault(
         "an expired token opens nothing", "registry/adaptry/storage/tokens.py",
@@ -229,7 +229,7 @@ FAULTS = (
     AccessFault(
         "only administrators make principals", LOCAL + "principals.py",
         "    if not context.identity.may_administer:", "    if False:",
-        PEOPLE + "test_others_grants_are_none_of_ones_business",
+        PEOPLE + "test_grants_of_others_are_not_visible",
     ),
     AccessFault(
         "the last administrator stays", LOCAL + "principals.py",
@@ -274,7 +274,7 @@ FAULTS = (
     AccessFault(
         "a gateway asks about its own namespaces", LOCAL + "inference.py",
         "    _require_gateway(context, stack)\n", "",
-        CONTRACT + "test_a_gateway_asks_about_its_own_namespace_only",
+        CONTRACT + "test_a_gateway_gets_answers_about_its_own_namespace_only",
     ),
     AccessFault(
         "withdrawn versions are not served", LOCAL + "inference.py",
@@ -284,7 +284,7 @@ FAULTS = (
     AccessFault(
         "webhooks are their managers'", LOCAL + "webhooks.py",
         'return self.context.identity.may_in("webhook.manage", webhook.namespace, facts)', "return True",
-        CONTRACT + "test_to_everybody_but_its_managers_a_webhook_does_not_exist",
+        CONTRACT + "test_a_webhook_is_absent_for_all_but_its_managers",
     ),
     AccessFault(
         "webhooks are sent what their owners may read", CATALOG + "webhook_deliveries.py",

@@ -55,7 +55,7 @@ PAGES = "tests/pages/test_signing_in.py::"
 WRONG = PUBLISHING + "test_a_token_of_another_job_time_or_audience_is_refused"
 ANSWERS = SIGN_IN + "test_answers_that_are_not_of_this_provider_and_sign_in_are_refused"
 CALLBACKS = SIGN_IN + "test_a_callback_of_another_browser_state_or_provider_is_refused"
-ADMITTED = SIGN_IN + "test_a_user_needs_a_mapped_group_or_a_link_and_takes_nobodys_name"
+ADMITTED = SIGN_IN + "test_a_user_needs_a_mapped_group_or_a_link_and_cannot_take_an_existing_name"
 GRANT = "400 `invalid_grant`"
 
 
@@ -87,7 +87,7 @@ PUBLISH = _area(
     ("signed with a key that the token brings along (`jwk`, `jku`) or that its issuer does not have", GRANT,
      ID_TOKENS, "matching = [key for key in keys.keys if token.key_id is None or key.kid == token.key_id]",
      "matching = list(keys.keys)",
-     PUBLISHING + "test_a_key_that_the_token_brings_along_is_not_used"),
+     PUBLISHING + "test_a_key_inside_the_token_is_not_used"),
     ("for another audience, or for several", GRANT, ID_TOKENS,
      'if claims.get("aud") not in (audience, [audience]):', "if False:", WRONG),
     ("expired", GRANT, ID_TOKENS, 'if claims["exp"] <= now - LEEWAY:', "if False:", WRONG),
@@ -132,10 +132,10 @@ PUBLISH = _area(
      PUBLISHING + "test_a_disabled_account_stops_its_publisher"),
     ("the job's token, used to create others", "403", STORAGE + "publishing.py",
      'limit = Limit(("push",), (Resource(name.namespace, name.name),))', "limit = None",
-     PUBLISHING + "test_the_token_cannot_create_another"),
+     PUBLISHING + "test_a_jobs_token_cannot_create_tokens"),
     ("an issuer whose metadata names another", "503 `temporarily_unavailable`", KEYS,
      'if document.get("issuer") != issuer:', "if False:",
-     PUBLISHING + "test_an_issuer_whose_metadata_names_another_is_not_believed"),
+     PUBLISHING + "test_an_issuer_whose_metadata_names_another_is_refused"),
     ("an issuer's RSA key of fewer than 2048 bits", "503 `temporarily_unavailable`", KEYS,
      "return key if key.public_key.key_size >= _MIN_RSA_BITS else None", "return key",
      ISSUERS + "test_keys_that_are_weak_or_not_for_signatures_are_not_used"),
@@ -147,7 +147,7 @@ PUBLISH = _area(
      PUBLISHING + "test_invented_key_ids_cause_a_few_requests_only"),
     ("waiting for an issuer that is slow and fails", "503 at once, for 15 s", KEYS,
      "if now - provider.failed_at < _PAUSE:", "if False:",
-     ISSUERS + "test_after_a_slow_failure_nobody_waits_for_the_provider_for_a_quarter_of_a_minute"),
+     ISSUERS + "test_after_a_slow_failure_callers_fail_immediately_for_15_seconds"),
 )  # fmt: skip
 
 AT_A_PROVIDER = _area(
@@ -162,7 +162,7 @@ AT_A_PROVIDER = _area(
      " or (iss is not None and iss != provider.issuer)", "", CALLBACKS),
     ("a sign-in that began more than ten minutes ago", "401", CALLBACK,
      "if found is None or found.until <= time.time():", "if found is None:",
-     SIGN_IN + "test_a_sign_in_that_began_long_ago_is_not_finished"),
+     SIGN_IN + "test_an_expired_sign_in_is_refused"),
     ("a stolen code, without the PKCE verifier", "refused by the provider, so 401", PROVIDER,
      '            "code_verifier": verifier,\n', "",
      SIGN_IN + "test_the_verifier_and_the_clients_secret_are_sent_with_the_code"),
@@ -234,7 +234,7 @@ PROGRAMS = _area(
      DEVICE + "test_a_limited_token_approves_no_program"),
     ("an approval whose token was revoked before the program asked", "400 `expired_token`",
      CATALOG + "tokens.py", "        _end_approvals(tx, id)\n", "        pass\n",
-     DEVICE + "test_an_approval_ends_with_the_token_that_gave_it"),
+     DEVICE + "test_an_approval_ends_with_the_approving_token"),
     ("an approval of a user who was disabled before the program asked", "400 `access_denied`",
      STORAGE + "device_sign_ins.py",
      " or principals.by_key(tx, found.principal).info.disabled_at is not None", "",
@@ -335,16 +335,16 @@ GATEWAYS = _area(
     ("a composite model with one part that is not readable", "the same denial", INFERENCE,
      "        for part in stack.parts:\n            version",
      "        for part in stack.parts[:1]:\n            version",
-     CONTRACT + "test_a_stack_takes_the_right_to_every_part"),
+     CONTRACT + "test_a_stack_requires_the_right_to_every_part"),
     ("a gateway of another namespace", "403", INFERENCE, "    _require_gateway(context, stack)\n", "",
-     CONTRACT + "test_a_gateway_asks_about_its_own_namespace_only"),
+     CONTRACT + "test_a_gateway_gets_answers_about_its_own_namespace_only"),
     ("a gateway of another namespace, through Envoy", "the denial that everybody gets", ROUTE,
      "raise PermissionDenied(error.message, public_message=_DENIED) from error", "raise",
-     GATEWAY + "test_a_request_that_a_proxy_passes_on_is_decided_by_the_model_in_its_body"),
+     GATEWAY + "test_a_forwarded_request_is_decided_by_the_model_in_its_body"),
     ("the principal's name in another spelling of its header, through Envoy", "dropped",
      "examples/gateway/envoy.yaml",
      "                common_http_protocol_options: { headers_with_underscores_action: DROP_HEADER }\n", "",
-     GATEWAY + "test_behind_a_real_proxy_nobody_names_another_principal_in_a_similar_header"),
+     GATEWAY + "test_behind_a_real_proxy_no_similar_header_names_another_principal"),
     ("a weight in digits of another script, or in another notation", "400",
      "registry/adaptry/core/stack_ref.py", '"-?[0-9]{1,3}(', '"-?\\d{1,3}(',
      REFS + "test_a_weight_in_a_name_is_written_in_one_way"),
@@ -358,10 +358,10 @@ ABUSE = _area(
     ("the same limit of requests, used up at each server process", "429: processes share their counts",
      LIMITS,
      "count.idle_at = max(count.idle_at, now + seconds + ", "(",
-     SHARING + "test_what_one_process_admitted_counts_in_the_others"),
+     SHARING + "test_requests_admitted_by_one_process_count_in_the_others"),
     ("a flood of requests at all processes", "429 after the limit and 1/32 of it for each process", LIMITS,
      "if count.unshared >= max(1, limit // _UNSHARED) and subject", "if count.unshared >= limit and subject",
-     SHARING + "test_a_flood_at_all_processes_gets_the_limit_and_what_each_keeps_to_itself"),
+     SHARING + "test_a_flood_at_all_processes_gets_the_limit_and_each_processs_unshared_part"),
     ("a lock on the counts of requests", "nobody waits: each process goes on with its own count", SHARE,
      "            except Exception:  # whatever it is, requests must go on\n",
      "            except ZeroDivisionError:\n",
@@ -376,9 +376,9 @@ ABUSE = _area(
      DEVICE + "test_one_address_cannot_use_up_the_sign_ins_of_all_others"),
     ("a user with a name that the audit log uses for the server itself", "400",
      "registry/adaptry/storage/local/principals.py", "    require_unreserved(name)\n", "",
-     PERMISSIONS + "test_nobody_is_named_like_an_author_that_is_no_principal"),
+     PERMISSIONS + "test_no_principal_can_have_a_reserved_author_name"),
     ("the same, with a token for a role", "400", STORAGE + "tokens.py", "        require_unreserved(name)\n",
-     "", PERMISSIONS + "test_nobody_is_named_like_an_author_that_is_no_principal"),
+     "", PERMISSIONS + "test_no_principal_can_have_a_reserved_author_name"),
     ("an audit log shortened in the database to an older signed checkpoint",
      "a running server seals nothing more, and logs it", SEALING,
      "if size < seen.size or _leaf(tx, seen.size) != seen.leaf:", "if False:",
