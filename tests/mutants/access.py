@@ -50,7 +50,7 @@ FAULTS = (
         "a token's limit narrows", CORE + "decision.py",
         "if limit is not None and not limit.allows(",
         "if limit is not None and limit is None and limit.allows(",
-        DOMAIN + "test_a_token_only_narrows",
+        DOMAIN + "test_a_token_can_only_limit_rights",
     ),
     AccessFault(
         "some grant must allow the action", CORE + "decision.py",
@@ -65,7 +65,7 @@ FAULTS = (
     AccessFault(
         "every action needs read", CORE + "decision.py",
         "if action not in _WITHOUT_READ and not any(", "if False and not any(",
-        DOMAIN + "test_nothing_is_changed_by_those_from_whom_it_is_hidden",
+        DOMAIN + "test_callers_cannot_change_what_is_hidden_from_them",
     ),
     AccessFault(
         "all conditions hold, not any", CORE + "grants.py",
@@ -75,7 +75,7 @@ FAULTS = (
     AccessFault(
         "only admin on * is administration", CORE + "grants.py",
         'return self.resource.is_everything and "admin" in self.actions', 'return "admin" in self.actions',
-        DOMAIN + "test_an_administrator_may_do_everything_and_one_of_a_namespace_not",
+        DOMAIN + "test_only_a_registry_administrator_may_do_everything",
     ),
     AccessFault(
         "a grant is about its resource", CORE + "grants.py",
@@ -86,12 +86,12 @@ FAULTS = (
         "a token is limited to its resources", CORE + "grants.py",
         "return self.resources is None or any(one.covers(namespace, name) for one in self.resources)",
         "return True",
-        DOMAIN + "test_a_token_only_narrows",
+        DOMAIN + "test_a_token_can_only_limit_rights",
     ),
     AccessFault(
         "a token is limited to its actions", CORE + "grants.py",
         'if self.permissions is None or action == "read":', "if True:",
-        DOMAIN + "test_a_token_only_narrows",
+        DOMAIN + "test_a_token_can_only_limit_rights",
     ),
     AccessFault(
         "a role has no conditions", CORE + "grants.py",
@@ -136,12 +136,12 @@ FAULTS = (
     AccessFault(
         "nobody grants what they do not have", CORE + "delegation.py",
         '*sorted(grant.actions)]', ']',
-        DOMAIN + "test_an_owner_gives_nothing_that_they_have_not",
+        DOMAIN + "test_an_owner_cannot_grant_rights_they_lack",
     ),
     AccessFault(
         "granting takes member.manage", CORE + "delegation.py",
         '["member.manage", *sorted(grant.actions)]', "[*sorted(grant.actions)]",
-        DOMAIN + "test_a_maintainer_gives_nothing",
+        DOMAIN + "test_a_maintainer_cannot_grant_rights",
     ),
     AccessFault(
         "a narrowed administrator is none", "registry/adaptry/core/identity.py",

@@ -284,7 +284,7 @@ OUTSIDE = _area(
      "if False:", OUTGOING + "test_a_server_on_this_machine_gets_no_connection"),
     ("such an address inside an IPv6 address", "no connection", ADDRESSES,
      "        inner = _embedded(address)\n", "        inner = None\n",
-     OUTGOING + "test_no_address_of_the_servers_own_surroundings_is_public"),
+     OUTGOING + "test_no_private_address_counts_as_public"),
     ("a name with a public and a private address", "no connection", CONNECTOR,
      "for address in addresses:\n            if is_inside",
      "for address in addresses[:1]:\n            if is_inside",
