@@ -249,7 +249,7 @@ FAULTS = (
     AccessFault(
         "open uploads reserve their bytes", "registry/adaptry/core/quotas.py",
         "use.bytes + use.reserved + requested <= limit", "use.bytes + requested <= limit",
-        QUOTAS + "test_an_open_upload_reserves_its_bytes_and_gives_them_back_when_it_is_dropped",
+        QUOTAS + "test_an_open_upload_reserves_its_bytes_until_it_is_dropped",
     ),
     AccessFault(
         "versions are limited", LOCAL + "quotas.py",
