@@ -75,7 +75,7 @@ def test_the_embedded_registry_opens_without_torch(home: Path) -> None:
     )
 
 
-def test_the_server_is_made_without_torch() -> None:
+def test_the_server_is_created_without_torch() -> None:
     assert modules_after("import adaptry_api.app").isdisjoint(("torch", "numpy", "transformers", "peft"))
 
 
@@ -90,11 +90,11 @@ tasks.parse_task('combine', {recipe})
 
 
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "manager", "service", "handler", "misc"])
-def test_no_file_is_named_for_having_no_name(word: str) -> None:
+def test_no_module_has_a_generic_name(word: str) -> None:
     assert [path for path in SOURCES if re.search(rf"(^|_){word}s?$", path.stem)] == []
 
 
-def test_nothing_is_left_to_do_in_the_code() -> None:
+def test_the_code_has_no_to_do_comments() -> None:
     marker = re.compile(r"\b(?:" + "|".join(("TO" + "DO", "FIX" + "ME", "X" * 3, "HA" + "CK")) + r")\b")
     left = [
         f"{path.relative_to(ROOT)}:{number}"

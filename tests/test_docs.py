@@ -75,7 +75,7 @@ def broken(page: Path, link: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_links_lead_to_something_that_is_there(page: Path) -> None:
+def test_links_lead_to_existing_targets(page: Path) -> None:
     links = [link for link in LINK.findall(FENCE.sub("", page.read_text())) if "://" not in link]
     assert [link for link in links if broken(page, link)] == []
 
@@ -91,7 +91,7 @@ def test_the_readme_shows_the_daily_commands() -> None:
     assert shown >= {"push", "pull", "search", "check", "base", "alias", "serve", "demo"}
 
 
-def test_every_decision_says_why_and_what_follows() -> None:
+def test_every_decision_has_context_and_consequences() -> None:
     for record in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
         text = record.read_text()
         assert re.match(r"# \d+\. \S", text), record.name
@@ -116,7 +116,7 @@ def test_every_change_fragment_is_of_a_known_kind() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "::test_" in page.read_text()], ids=page_id)
-def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
+def test_the_tests_that_a_page_names_exist(page: Path) -> None:
     named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text())
     missing = [
         f"{file}::{test}"

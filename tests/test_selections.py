@@ -37,7 +37,7 @@ def test_continuous_integration_runs_both() -> None:
     assert commands == ["test", "test-slow"]
 
 
-def test_every_place_that_is_called_slow_is_there() -> None:
+def test_every_path_in_the_list_of_slow_tests_exists() -> None:
     listed = re.findall(r'^    "(tests/[^"]*)",$', (ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
     assert listed
     for place in listed:

@@ -41,13 +41,13 @@ def run(installed: Path, *command: str) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_wheel_holds_the_three_packages_and_says_that_they_are_typed(names: frozenset[str]) -> None:
+def test_the_wheel_contains_the_three_packages_marked_as_typed(names: frozenset[str]) -> None:
     for package in ("adaptry", "adaptry_cli", "adaptry_api"):
         assert f"{package}/__init__.py" in names
         assert f"{package}/py.typed" in names
 
 
-def test_the_wheel_holds_nothing_beside_the_three_packages(names: frozenset[str]) -> None:
+def test_the_wheel_contains_only_the_three_packages(names: frozenset[str]) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"adaptry", "adaptry_cli", "adaptry_api"}
 

@@ -56,10 +56,12 @@ def resolved(pip: Path, folder: Path, *pins: str) -> set[str]:
 
 
 @pytest.mark.parametrize("pins", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_the_core_resolves_beside(pip: Path, pins: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_core_can_be_installed_with_other_packages(
+    pip: Path, pins: tuple[str, ...], tmp_path: Path
+) -> None:
     assert "adaptry" in resolved(pip, tmp_path, *pins)
 
 
-def test_the_core_alone_brings_no_torch_and_no_server(pip: Path, tmp_path: Path) -> None:
+def test_the_core_alone_installs_neither_torch_nor_a_server(pip: Path, tmp_path: Path) -> None:
     heavy = {"torch", "numpy", "boto3", "fastapi", "uvicorn", "transformers", "huggingface-hub"}
     assert resolved(pip, tmp_path).isdisjoint(heavy)

@@ -15,12 +15,12 @@ DEVICE_SIGN_INS = 200
 may wait at once. All callers behind a proxy that the server does not trust are one address.
 """
 _REMEMBERED = 1 << 14
-"""Addresses that are counted; the one that was seen first is forgotten first."""
+"""Number of addresses that are counted; beyond it, the oldest is forgotten."""
 _NETWORK = 64  # bits of an IPv6 address; a subscriber has all addresses that share them
 
 
 class AddressLimit:
-    """At most `most` in a minute at once, which come back evenly. Only to be called on the event loop."""
+    """A burst of at most `most`; the allowance refills evenly in a minute. For use on the event loop."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
@@ -29,7 +29,7 @@ class AddressLimit:
         self._idle_at: OrderedDict[str, float] = OrderedDict()
 
     def seconds_to_wait(self, address: str | None) -> float:
-        """Counts one, and returns 0; or counts none, and returns after how many seconds to try again."""
+        """Counts one and returns 0; or, at the limit, the number of seconds after which to try again."""
         now, who = self._clock(), _network_of(address)
         idle_at = max(self._idle_at.get(who, now), now)
         wait = idle_at + self._interval - now - self._burst

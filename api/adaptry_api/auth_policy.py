@@ -111,7 +111,7 @@ async def visitor(request: Request) -> Identity:
 
 
 async def visitor_now(request: Request) -> Identity:
-    """The same, looked up again: for answers that go on for long. Raises `Unauthenticated`."""
+    """The same, looked up again, for responses that stay open. Raises `Unauthenticated`."""
     state, shown = app_state_of(request), request.headers.get("authorization")
     if shown is None and has_session_cookie(request):
         known = await to_thread.run_sync(session_identity, state, request)

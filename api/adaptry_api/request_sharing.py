@@ -1,8 +1,8 @@
-"""Tells the other processes of a registry how many requests names have sent, and learns of theirs.
+"""Exchanges counts of requests, by name, with the other processes of a registry.
 
 No request waits for this. One thread of its own writes at most every tenth of a second, while some name is
 due. If the database is slow, locked or away, each process goes on with what it knows: limits then hold for
-each process alone, and nobody is refused because of the database.
+each process alone, and no request is refused because of the database.
 """
 
 from __future__ import annotations

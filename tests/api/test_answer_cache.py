@@ -54,7 +54,7 @@ def test_a_response_is_only_for_permitted_readers(
     check()
 
 
-def test_what_the_caller_has_already_is_not_sent_again(
+def test_a_response_that_the_caller_already_has_is_not_sent_again(
     server: Server, registry: HttpRegistry, tone: Adapter
 ) -> None:
     push(registry, tone, TONE, options=PushOptions(alias="prod"))
@@ -93,7 +93,7 @@ def test_a_hub_client_is_answered_as_of_the_last_change_of_any_process(
     other.close()
 
 
-def test_a_hub_client_gets_nothing_that_was_kept_for_another(
+def test_a_hub_client_gets_no_response_cached_for_another(
     server: Server, registry: HttpRegistry, tone: Adapter
 ) -> None:
     push(registry, tone, TONE)

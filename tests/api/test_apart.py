@@ -71,7 +71,7 @@ def path_of(url: str) -> str:
     return f"{parts.path}?{parts.query}"
 
 
-def test_a_large_file_comes_in_parts_to_whichever_server(apart: Pair) -> None:
+def test_parts_of_a_large_file_may_go_to_different_servers(apart: Pair) -> None:
     one, other = apart
     one.call("POST", "/api/v1/adapters", {"name": str(TONE)})
     upload = batch(one)
@@ -89,7 +89,7 @@ def test_a_large_file_comes_in_parts_to_whichever_server(apart: Pair) -> None:
     assert (joined.status, joined.body) == (200, b"{}")
 
 
-def test_a_server_with_another_secret_takes_no_part(apart: Pair, tmp_path: Path) -> None:
+def test_a_server_with_another_secret_accepts_no_part(apart: Pair, tmp_path: Path) -> None:
     one, _ = apart
     one.call("POST", "/api/v1/adapters", {"name": str(TONE)})
     address = batch(one)["header"]["1"]
@@ -97,7 +97,7 @@ def test_a_server_with_another_secret_takes_no_part(apart: Pair, tmp_path: Path)
         assert stranger.call("PUT", path_of(address), CONTENT[:PART], token=None).status == 401
 
 
-def test_a_request_that_is_repeated_at_the_other_is_done_once(apart: Pair) -> None:
+def test_a_request_repeated_at_another_server_is_carried_out_once(apart: Pair) -> None:
     one, other = apart
     key = {"Idempotency-Key": "k1"}
     first = one.call("POST", "/api/v1/adapters", {"name": str(TONE)}, headers=key)
@@ -106,7 +106,7 @@ def test_a_request_that_is_repeated_at_the_other_is_done_once(apart: Pair) -> No
     assert again.json == first.json
 
 
-def test_the_administrators_token_is_what_the_file_says_and_stays_revoked(tmp_path: Path) -> None:
+def test_the_administrators_token_is_read_from_the_file_and_stays_revoked(tmp_path: Path) -> None:
     registry = open_local(tmp_path / "registry")
     secret = tokens.create_token(open_local(tmp_path / "elsewhere").catalog, "ada", "admin", ("*",))
     file = tmp_path / "admin-token"

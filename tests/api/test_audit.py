@@ -106,7 +106,7 @@ def test_a_change_with_a_bad_token_or_none_is_recorded_and_a_look_without_any_is
     assert "nonsense" not in "".join(entry.line for entry in found)
 
 
-def test_what_one_may_not_see_is_absent_for_an_owner_of_another_namespace(server: Server) -> None:
+def test_entries_about_other_namespaces_are_absent_for_an_owner(server: Server) -> None:
     owner = server.registry(server.token("olga", "owner", ("other",)))
     assert {entry.namespace for entry in owner.audit.list(AuditFilter()).items} == {"other"}
     assert owner.audit.list(AuditFilter(resource="acme/tone")).items == ()
@@ -173,7 +173,7 @@ def test_a_flood_of_denied_requests_is_counted_and_leaves_room_for_others(tmp_pa
     assert recorder.take() == []
 
 
-def test_a_request_that_is_not_denied_is_no_entry() -> None:
+def test_a_request_that_is_not_denied_is_not_recorded() -> None:
     recorder = DenialRecorder()
     for status in (200, 404, 409, 500):
         recorder.note(scope(identity=Identity("eve")), status)

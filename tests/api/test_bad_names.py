@@ -106,14 +106,14 @@ def test_no_such_file_is_ever_read(server: Server, digest: Digest, path: str) ->
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in NAMES_OF_ADAPTERS], ids=short)
 @pytest.mark.parametrize("form", ["{}/tone", "acme/{}"])
-def test_no_adapter_is_ever_called_so(server: Server, name: str, form: str) -> None:
+def test_no_adapter_can_have_such_a_name(server: Server, name: str, form: str) -> None:
     made = server.call("POST", "/api/v1/adapters", {"name": form.format(name)})
     assert_problem(made, 422, "invalid")
     asked = server.call("GET", "/api/v1/adapters/" + form.format(quote(name, safe="")))
     assert asked.status in (400, 404)
 
 
-def test_overlong_utf8_in_an_address_is_no_way_around(server: Server) -> None:
+def test_overlong_utf8_in_an_address_does_not_bypass_the_check(server: Server) -> None:
     for path in ("%c0%ae%c0%ae/x", "acme/%ff%fe", "acme/%00"):
         assert server.call("GET", f"/api/v1/adapters/{path}").status in (400, 404)
 
@@ -141,7 +141,7 @@ def test_a_hostile_host_header_changes_nothing(server: Server) -> None:
         assert answer.status in (400, 401), host
 
 
-def test_a_host_that_was_not_allowed_is_not_answered(start: Callable[..., Server]) -> None:
+def test_a_request_for_a_host_that_is_not_allowed_is_refused(start: Callable[..., Server]) -> None:
     server = start(hosts=("127.0.0.1", "adapters.example"))
     assert server.call("GET", "/api/v1/whoami").status == 200
     assert server.call("GET", "/api/v1/whoami", headers={"Host": "adapters.example:443"}).status == 200

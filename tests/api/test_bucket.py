@@ -49,7 +49,7 @@ def url(presigning: Server, large: Adapter) -> str:
     return f"/api/v1/adapters/{NAME}/revisions/{digest}/files/"
 
 
-def test_what_was_pushed_is_pulled_and_no_file_of_it_stays_in_the_folder(
+def test_pushed_files_are_pulled_from_the_bucket_and_none_stays_in_the_folder(
     start: Callable[..., Server], s3_place: str, large: Adapter, weights: bytes, tmp_path: Path
 ) -> None:
     server = start(blobs=s3_place, blob_cache=0)
@@ -61,7 +61,7 @@ def test_what_was_pushed_is_pulled_and_no_file_of_it_stays_in_the_folder(
     ]
 
 
-def test_a_server_that_is_not_told_the_bucket_again_finds_it(
+def test_a_server_finds_its_bucket_without_the_option(
     start: Callable[..., Server], s3_place: str, large: Adapter, weights: bytes, tmp_path: Path
 ) -> None:
     push(start(blobs=s3_place).registry(), large, NAME)
@@ -78,7 +78,7 @@ def test_a_large_file_is_read_from_the_bucket_without_a_token(
     assert urllib3.request("GET", answer.headers["Location"]).data == weights
 
 
-def test_small_files_and_questions_about_large_ones_are_answered_here(presigning: Server, url: str) -> None:
+def test_small_files_and_head_requests_are_answered_by_the_server(presigning: Server, url: str) -> None:
     assert presigning.call("GET", url + "adapter_config.json").status == 200
     entry = (
         presigning.registry()
@@ -92,14 +92,16 @@ def test_small_files_and_questions_about_large_ones_are_answered_here(presigning
     assert too_far.status == 416
 
 
-def test_who_may_not_read_a_file_is_given_no_address(presigning: Server, url: str) -> None:
+def test_a_caller_who_cannot_read_a_file_gets_no_bucket_address(presigning: Server, url: str) -> None:
     stranger = presigning.token("eve", "reader", ("evil",))
     assert_problem(presigning.call("GET", url + WEIGHTS, token=stranger), 404, "not_found")
     assert_problem(presigning.call("GET", url + WEIGHTS, token=None), 401, "unauthenticated")
 
 
 @pytest.mark.parametrize("state", ["quarantined", "revoked"])
-def test_what_is_withdrawn_has_no_address_for_readers(presigning: Server, url: str, state: State) -> None:
+def test_readers_get_no_bucket_address_for_withdrawn_files(
+    presigning: Server, url: str, state: State
+) -> None:
     reader = presigning.token("ron", "reader", ("acme",))
     assert presigning.call("GET", url + WEIGHTS, token=reader).status == 302
     change = StateChange(state=state, reason="leaks addresses")
@@ -109,7 +111,7 @@ def test_what_is_withdrawn_has_no_address_for_readers(presigning: Server, url: s
         assert (refused.status, "Location" in refused.headers) == (403, False)
 
 
-def test_the_client_follows_and_goes_on_from_the_middle(
+def test_the_client_follows_the_redirect_and_resumes(
     presigning: Server, url: str, weights: bytes, tmp_path: Path
 ) -> None:
     registry = presigning.registry()

@@ -134,12 +134,12 @@ def test_an_unreadable_answer_is_reported(body: bytes) -> None:
     ("status", "kind"),
     [(401, Unauthenticated), (404, NotFound), (500, Unavailable), (502, Unavailable), (418, Invalid)],
 )
-def test_an_error_that_is_not_ours_is_still_one_of_our_classes(status: int, kind: type[Exception]) -> None:
+def test_a_foreign_error_is_raised_as_one_of_our_classes(status: int, kind: type[Exception]) -> None:
     with scripted(status, {"Content-Type": "text/html"}, b"<h1>nginx</h1>") as server, pytest.raises(kind):
         HttpRegistry(server.url).adapters.get(NAME)
 
 
-def test_a_code_from_the_future_is_read_by_its_status() -> None:
+def test_an_unknown_error_code_is_interpreted_by_its_status() -> None:
     problem = {"code": "gone_to_lunch", "detail": "back at two", "status": 404}
     headers = {**SPEAKS, "Content-Type": protocol.PROBLEM}
     with scripted(404, headers, problem) as server, pytest.raises(NotFound, match="back at two"):
@@ -163,7 +163,7 @@ def test_a_redirect_is_not_followed_since_the_token_would_go_along() -> None:
     ],
     ids=["reading", "creating", "logging", "renaming", "counting"],
 )
-def test_what_does_no_more_when_repeated_is_tried_again_when_a_proxy_says_not_now(
+def test_idempotent_requests_are_retried_after_a_proxys_503(
     call: Callable[[HttpRegistry], object], is_repeated: bool
 ) -> None:
     with scripted(503, {"Content-Type": "text/plain"}, b"") as server:
@@ -172,7 +172,7 @@ def test_what_does_no_more_when_repeated_is_tried_again_when_a_proxy_says_not_no
         assert (len(server.heard) > 1) == is_repeated
 
 
-def test_a_creation_is_repeated_with_the_key_that_it_had_first_and_no_two_have_the_same() -> None:
+def test_a_creation_is_retried_with_its_first_key_and_keys_are_unique() -> None:
     with scripted(503, {"Content-Type": "text/plain"}, b"") as server:
         for _ in range(2):
             with pytest.raises(Unavailable):
@@ -182,7 +182,7 @@ def test_a_creation_is_repeated_with_the_key_that_it_had_first_and_no_two_have_t
     assert (len(set(keys[:half])), len(set(keys[half:])), len(set(keys))) == (1, 1, 2)
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_the_error_names_a_server_that_cannot_be_reached() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else gets the port
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -199,7 +199,7 @@ def test_an_invalid_address_is_refused_immediately(url: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["adr_pat_x\n", "adr_pat_é", "a\x00b"])
-def test_a_token_with_more_than_the_token_in_it_is_refused_at_once(token: str) -> None:
+def test_a_token_with_extra_text_is_refused_immediately(token: str) -> None:
     with pytest.raises(Invalid, match="token"):
         HttpRegistry("http://adapters.example", token)
 
@@ -241,7 +241,7 @@ def test_a_certificate_is_trusted_only_where_its_authority_was_given(tmp_path: P
 
 
 @pytest.mark.parametrize("text", [None, "not a certificate"])
-def test_a_bundle_that_cannot_be_read_is_named(tmp_path: Path, text: str | None) -> None:
+def test_the_error_names_an_unreadable_certificate_bundle(tmp_path: Path, text: str | None) -> None:
     bundle = tmp_path / "bundle.pem"
     if text is not None:
         bundle.write_text(text)

@@ -59,7 +59,7 @@ def preflight(server: Server, path: str, origin: str, method: str = "PUT") -> Ra
     return server.call("OPTIONS", path, token=None, headers=headers)
 
 
-def test_a_server_that_names_no_origin_says_nothing_of_them(start: Callable[..., Server]) -> None:
+def test_a_server_without_origins_sends_no_cors_headers(start: Callable[..., Server]) -> None:
     server = start()
     for method, path, _ in ADDRESSES:
         answer = server.call(method, path, headers={"Origin": APP})
@@ -92,7 +92,7 @@ def test_a_preflight_is_answered_for_every_address_without_a_token(server: Serve
         assert found["access-control-allow-headers"] == "authorization,content-type,x-xet-session-id"
 
 
-def test_no_other_origin_may_and_caches_know_that_it_depends_on_the_origin(server: Server) -> None:
+def test_other_origins_are_refused_and_responses_vary_by_origin(server: Server) -> None:
     for origin in STRANGERS:
         for method, path, status in ADDRESSES[:4]:
             answer = server.call(method, path, headers={"Origin": origin})
@@ -109,7 +109,7 @@ def test_credentials_are_never_allowed_and_no_wildcard_is_sent(server: Server) -
         assert "*" not in "".join(cors(answer).values())
 
 
-def test_an_options_request_that_is_no_preflight_is_answered_as_without_cors(server: Server) -> None:
+def test_an_options_request_other_than_a_preflight_is_answered_as_without_cors(server: Server) -> None:
     answer = server.call("OPTIONS", "/api/v1", headers={"Origin": APP})
     assert answer.status == 405
     assert cors(answer)["access-control-allow-origin"] == APP
@@ -148,7 +148,7 @@ def test_an_origin_is_what_a_browser_sends(text: str) -> None:
         "https://a.example, https://b.example",
     ],
 )
-def test_what_is_no_origin_is_refused_with_the_right_form(text: str) -> None:
+def test_a_malformed_origin_is_refused_with_the_right_form(text: str) -> None:
     with pytest.raises(Invalid, match=r"such as https://app\.example\.com"):
         check_origin(text)
 

@@ -44,7 +44,7 @@ def test_every_operation_has_a_unique_name_a_summary_and_a_description(descripti
         assert all(parameter["description"] for parameter in one.get("parameters", ())), one["operationId"]
 
 
-def test_every_operation_has_an_example_of_what_it_takes_and_answers(description: Json) -> None:
+def test_every_operation_has_examples_of_its_request_and_response(description: Json) -> None:
     """Run `python -m tests.api.record_examples` after changing a route."""
     for one in operations(description):
         required = [parameter for parameter in one.get("parameters", ()) if parameter["required"]]
@@ -58,7 +58,7 @@ def test_every_operation_has_an_example_of_what_it_takes_and_answers(description
             ]
 
 
-def test_examples_are_what_their_schemas_say(description: Json) -> None:
+def test_examples_match_their_schemas(description: Json) -> None:
     for one in operations(description):
         for body in bodies(one):
             if "example" in body and "schema" in body:
@@ -67,7 +67,7 @@ def test_examples_are_what_their_schemas_say(description: Json) -> None:
                 assert not wrong, (one["operationId"], wrong)
 
 
-def test_errors_are_one_schema_and_no_model_has_two(description: Json) -> None:
+def test_errors_have_one_schema_and_no_model_has_two(description: Json) -> None:
     for one in operations(description):
         for status in ("4XX", "5XX"):
             content = one["responses"][status]["content"]

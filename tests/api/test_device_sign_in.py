@@ -110,7 +110,7 @@ def test_a_program_of_a_disabled_user_gets_no_token(server: Server, browser: Bro
     assert poll(server, begun["device_code"]).json["error"] == "access_denied"
 
 
-def test_an_approval_ends_with_the_token_that_gave_it(server: Server, browser: Browser) -> None:
+def test_an_approval_ends_with_the_approving_token(server: Server, browser: Browser) -> None:
     begun = begin(server)
     assert decide(browser, server, begun["user_code"]) == 200
     for token in server.registry().tokens.list().items:
@@ -144,7 +144,7 @@ def test_a_program_refreshes_its_token(server: Server, browser: Browser) -> None
     assert server.call("GET", "/api/v1/whoami", token=second["access_token"]).json["identity"] == "ann"
 
 
-def test_what_is_no_refresh_token_of_the_program_is_refused(server: Server, browser: Browser) -> None:
+def test_a_refresh_token_of_another_program_is_refused(server: Server, browser: Browser) -> None:
     begun = begin(server)
     decide(browser, server, begun["user_code"])
     first = poll(server, begun["device_code"]).json

@@ -78,7 +78,7 @@ def test_a_large_file_is_sent_to_the_bucket_in_parts_of_any_order(server: Server
     assert kept(server) == [(DIGEST, len(DATA))]
 
 
-def test_a_small_file_and_a_server_that_was_not_told_give_no_address(
+def test_small_files_and_servers_without_the_option_give_no_bucket_address(
     start: Callable[..., Server], place: str
 ) -> None:
     assert start(blobs=place).registry().uploads.open(NAME, DIGEST, len(DATA)).direct == ()
@@ -110,7 +110,7 @@ def test_an_upload_continues_after_the_parts_in_the_bucket(server: Server, opene
     assert registry.files.has(NAME, DIGEST)
 
 
-def test_what_went_through_the_server_and_what_went_past_it_make_one_file(
+def test_bytes_sent_through_the_server_and_to_the_bucket_form_one_file(
     server: Server, opened: UploadInfo
 ) -> None:
     registry = server.registry()
@@ -133,7 +133,9 @@ def test_other_bytes_than_were_announced_are_refused_and_nothing_is_kept(
     assert stagings(server) == []
 
 
-def test_who_writes_once_more_changes_nothing_that_was_published(server: Server, opened: UploadInfo) -> None:
+def test_writing_to_an_upload_address_again_does_not_change_the_published_file(
+    server: Server, opened: UploadInfo
+) -> None:
     for number in range(3):
         sent(opened, number)
     server.registry().uploads.finish(opened)
@@ -143,7 +145,7 @@ def test_who_writes_once_more_changes_nothing_that_was_published(server: Server,
     assert stagings(server) == []
 
 
-def test_what_changes_while_it_is_read_is_not_what_is_published(
+def test_a_staged_file_that_changes_while_it_is_read_is_not_published(
     server: Server, proxy: HttpFaultProxy, opened: UploadInfo
 ) -> None:
     for number in range(3):
@@ -165,7 +167,9 @@ def test_what_changes_while_it_is_read_is_not_what_is_published(
     assert kept(server) == [(DIGEST, len(DATA))]
 
 
-def test_the_client_sends_past_the_server(server: Server, proxy: HttpFaultProxy, opened: UploadInfo) -> None:
+def test_the_client_sends_directly_to_the_bucket(
+    server: Server, proxy: HttpFaultProxy, opened: UploadInfo
+) -> None:
     told: list[int] = []
 
     def counting(request: HttpMessage) -> bool:
@@ -182,7 +186,7 @@ def test_the_client_sends_past_the_server(server: Server, proxy: HttpFaultProxy,
 
 
 @pytest.mark.parametrize("kind", ["cut_in_request", "cut_before_answer", "slow_down", "gateway_down"])
-def test_what_fails_once_is_sent_again(
+def test_a_part_that_fails_once_is_sent_again(
     server: Server, proxy: HttpFaultProxy, opened: UploadInfo, kind: str
 ) -> None:
     proxy.arm_http(kind, times=1, matches=is_direct)
@@ -229,7 +233,7 @@ def test_parts_that_the_bucket_refuses_go_through_the_server(
     assert registry.files.has(NAME, DIGEST)
 
 
-def test_what_came_before_the_source_broke_is_kept(server: Server, opened: UploadInfo) -> None:
+def test_bytes_sent_before_the_source_failed_are_kept(server: Server, opened: UploadInfo) -> None:
     def breaking() -> Iterator[bytes]:
         yield DATA[: PART + 1000]
         raise ConnectionResetError("the disk is gone")
@@ -251,7 +255,7 @@ def test_a_server_sweeps_while_it_runs(
         assert time.monotonic() < end
 
 
-def test_what_nobody_finishes_is_swept(server: Server, opened: UploadInfo) -> None:
+def test_abandoned_uploads_are_swept(server: Server, opened: UploadInfo) -> None:
     sent(opened, 1)  # not even from the start
     assert stagings(server)
     assert swept(server) == 0

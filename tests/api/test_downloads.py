@@ -55,7 +55,7 @@ def test_one_range_is_answered(
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,3-4", "bytes=9-3", "lines=1-2", "bytes=", "bytes=a-b"])
-def test_what_is_not_one_range_is_answered_with_the_whole_file(
+def test_a_header_with_other_than_one_range_gets_the_whole_file(
     server: Server, url: str, weights: bytes, asked: str
 ) -> None:
     answer = server.call("GET", url, headers={"Range": asked})
@@ -105,7 +105,7 @@ def test_a_flipped_bit_in_the_store_is_noticed_and_nothing_is_written(
     assert not (tmp_path / "pulled").exists()
 
 
-def test_what_is_pulled_over_http_is_what_was_pushed(
+def test_a_pull_over_http_gives_the_pushed_files(
     server: Server, url: str, tone: Adapter, tmp_path: Path
 ) -> None:
     version = pull(server.registry(), "acme/tone@1", tmp_path / "pulled")

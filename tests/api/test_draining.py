@@ -65,7 +65,7 @@ def status(url: str, path: str) -> int:
         connection.close()
 
 
-def test_during_its_notice_it_answers_and_says_that_it_is_not_ready(run: Callable[[float], Running]) -> None:
+def test_during_its_notice_a_server_answers_and_reports_not_ready(run: Callable[[float], Running]) -> None:
     process, url, token = run(FOR_EVER)
     assert status(url, "/readyz") == 200
     process.send_signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ def test_during_its_notice_it_answers_and_says_that_it_is_not_ready(run: Callabl
     assert process.wait(timeout=60) in (0, -signal.SIGTERM)
 
 
-def test_a_request_that_runs_is_finished_and_a_stream_is_ended(run: Callable[[float], Running]) -> None:
+def test_a_running_request_is_finished_and_a_stream_is_ended(run: Callable[[float], Running]) -> None:
     process, url, token = run(0)
     registry = HttpRegistry(url, token)
     registry.adapters.create(TONE, AdapterEdit())

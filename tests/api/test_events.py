@@ -89,7 +89,7 @@ def test_a_stream_sends_numbered_events_and_resumes_after_the_last(server: Serve
         assert json.loads(again.read()["data"])["name"] == "acme/c"
 
 
-def test_a_stream_shows_that_somebody_is_there_and_moves_past_what_is_not_for_the_listener(
+def test_a_stream_sends_keep_alive_lines_that_skip_hidden_events(
     start: Callable[..., Server],
 ) -> None:
     server = start(heartbeat=0.05)
@@ -108,12 +108,12 @@ def test_a_malformed_last_number_is_refused(server: Server, headers: dict[str, s
     assert_problem(answer, 400, "invalid")
 
 
-def test_who_shows_no_token_hears_nothing(server: Server) -> None:
+def test_a_stream_requires_a_token(server: Server) -> None:
     assert_problem(server.call("GET", EVENTS, token=None), 401, "unauthenticated")
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-def test_a_token_that_is_revoked_ends_what_it_listens_to(start: Callable[..., Server], accept: str) -> None:
+def test_revoking_a_token_ends_its_streams(start: Callable[..., Server], accept: str) -> None:
     server = start(heartbeat=0.05)
     token = server.token("ada", "writer", ("acme",))
     (listed,) = (one for one in server.call("GET", "/api/v1/tokens").json["items"] if one["name"] == "ada")
@@ -150,7 +150,7 @@ LISTENERS = [
 
 
 @pytest.mark.parametrize("count", LISTENERS)
-def test_listeners_cost_no_thread_each_and_all_hear(server: Server, count: int) -> None:
+def test_listeners_need_no_thread_each_and_all_get_events(server: Server, count: int) -> None:
     with ExitStack() as stack:
         stack.enter_context(streaming(server, server.admin)).begun()
         before = threading.active_count()
@@ -162,7 +162,9 @@ def test_listeners_cost_no_thread_each_and_all_hear(server: Server, count: int) 
         assert {json.loads(stream.read()["data"])["name"] for stream in streams} == {"acme/tone"}
 
 
-def test_a_listener_that_does_not_read_is_let_go(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listener_that_does_not_read_is_disconnected(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deadlines = pytest.importorskip("adaptry_api.deadlines", reason="httptools is not installed")
     monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)
     catalog = open_local(server.data).catalog
@@ -190,7 +192,7 @@ def pair(postgres: PostgresServer, tmp_path: Path) -> Iterator[tuple[Server, Ser
         yield one, other
 
 
-def test_what_happened_at_one_replica_is_heard_at_the_other(pair: tuple[Server, Server]) -> None:
+def test_events_at_one_replica_are_delivered_at_the_other(pair: tuple[Server, Server]) -> None:
     one, other = pair
     with streaming(other, one.admin) as stream, ThreadPoolExecutor(1) as pool:
         stream.begun()
@@ -219,7 +221,7 @@ def test_a_database_that_restarts_loses_no_event(
     assert json.loads(after["data"])["name"] == "acme/after"
 
 
-def test_two_servers_on_one_folder_hear_of_each_other(tmp_path: Path) -> None:
+def test_two_servers_on_one_folder_deliver_each_others_events(tmp_path: Path) -> None:
     settings = ServerSettings(data=tmp_path / "data")
     with (
         running_server(settings) as one,

@@ -97,7 +97,7 @@ def test_denials_are_alike_byte_for_byte_and_answers_may_be_reused_for_five_seco
     assert {allowed.headers["Cache-Control"], denials[0][1]["cache-control"]} == {"private, max-age=5"}
 
 
-def test_a_request_that_a_proxy_passes_on_is_decided_by_the_model_in_its_body(scene: Scene) -> None:
+def test_a_forwarded_request_is_decided_by_the_model_in_its_body(scene: Scene) -> None:
     passed = scene.pass_on({"model": f"{MODEL}=0.5", "messages": [], "n": 1})
     assert (passed.status, passed.body) == (200, b"")
     assert passed.headers["Adaptry-Principal"] == "zoe"
@@ -250,7 +250,7 @@ def test_behind_a_real_proxy_a_tenant_is_served_what_they_may_use_and_nothing_el
         assert int(engine.reached[1]["content-length"]) > 300_000
 
 
-def test_behind_a_real_proxy_nobody_names_another_principal_in_a_similar_header(
+def test_behind_a_real_proxy_no_similar_header_names_another_principal(
     scene: Scene, tmp_path: Path, open_gateway: OpenGateway
 ) -> None:
     registry = int(scene.server.url.rpartition(":")[2])
@@ -275,7 +275,7 @@ def test_behind_a_real_proxy_nobody_names_another_principal_in_a_similar_header(
         assert engine.reached
 
 
-def test_behind_a_real_proxy_nobody_is_served_without_the_registry(
+def test_behind_a_real_proxy_no_request_is_served_without_the_registry(
     scene: Scene, tmp_path: Path, open_gateway: OpenGateway
 ) -> None:
     with closing(socket.socket()) as nobody, small_engine() as engine, ExitStack() as stack:

@@ -55,7 +55,7 @@ def routes(tmp_path: Path) -> list[APIRoute]:
     ]
 
 
-def test_a_route_that_does_not_say_who_may_call_it_cannot_be_made() -> None:
+def test_a_route_without_an_access_rule_cannot_be_created() -> None:
     with pytest.raises(TypeError, match="has no access rule"):
         guarded_router().get("/secret")(lambda: "everything")
 
@@ -67,14 +67,14 @@ def test_an_application_with_an_unguarded_route_does_not_start() -> None:
         check_routes(app)
 
 
-def test_a_route_may_be_open_to_anybody_or_to_administrators() -> None:
+def test_a_route_may_be_open_to_everyone_or_to_administrators() -> None:
     router = guarded_router()
     router.get("/open", dependencies=[PUBLIC])(lambda: "ok")
     router.get("/closed", dependencies=[ADMINISTRATOR])(lambda: "ok")
     assert all(has_access_rule(route) for route in router.routes if isinstance(route, APIRoute))
 
 
-def test_only_what_says_nothing_about_anyone_is_open_to_anybody(tmp_path: Path) -> None:
+def test_only_routes_that_reveal_nothing_are_open_to_everyone(tmp_path: Path) -> None:
     def is_open(route: APIRoute) -> bool:
         return any(dependant.call is public for dependant in route.dependant.dependencies)
 
@@ -172,7 +172,7 @@ def test_a_reader_reads_and_changes_nothing(private: Server) -> None:
             assert_problem(answer, 403, "denied")
 
 
-def test_the_bytes_of_another_tenant_are_not_even_known_to_be_here(private: Server) -> None:
+def test_a_caller_does_not_learn_that_another_tenant_has_a_file(private: Server) -> None:
     entry = private.call("GET", "/api/v1/adapters/acme/tone/versions/1/detail").json["manifest"]["files"][0]
     stranger = private.token("eve", "writer", ("evil",))
     private.registry(stranger).adapters.create(AdapterName.parse("evil/copy"), AdapterEdit())
@@ -180,7 +180,7 @@ def test_the_bytes_of_another_tenant_are_not_even_known_to_be_here(private: Serv
     assert answer.json == {"is_here": False}
 
 
-def test_without_a_token_nothing_is_read_unless_anonymous_reading_was_asked_for(
+def test_without_a_token_nothing_is_read_unless_the_operator_allows_it(
     start: Callable[..., Server], tone: Adapter
 ) -> None:
     server = start(anonymous_read=True)
@@ -195,7 +195,7 @@ def test_without_a_token_nothing_is_read_unless_anonymous_reading_was_asked_for(
     ]
 
 
-def test_only_an_administrator_of_all_namespaces_hands_out_tokens(server: Server) -> None:
+def test_only_an_administrator_of_all_namespaces_creates_tokens_for_others(server: Server) -> None:
     wanted = {"name": "bob", "role": "admin", "namespaces": ["*"]}
     for token in (server.token("w", "writer", ("*",)), server.token("a", "admin", ("acme",))):
         assert_problem(server.call("POST", "/api/v1/tokens", wanted, token=token), 403, "denied")
@@ -203,7 +203,7 @@ def test_only_an_administrator_of_all_namespaces_hands_out_tokens(server: Server
         assert token.endswith(own["last_four"])
 
 
-def test_a_token_that_was_made_works_until_it_is_revoked(server: Server) -> None:
+def test_a_created_token_works_until_it_is_revoked(server: Server) -> None:
     made = server.call("POST", "/api/v1/tokens", {"name": "bob", "role": "writer", "namespaces": ["bob"]})
     assert made.status == 201
     secret = made.json["secret"]
@@ -216,7 +216,7 @@ def test_a_token_that_was_made_works_until_it_is_revoked(server: Server) -> None
     assert_problem(server.call("GET", "/api/v1/whoami", token=secret), 401, "unauthenticated")
 
 
-def test_giving_up_a_token_answers_the_same_whether_it_was_one(server: Server) -> None:
+def test_revoking_a_leaked_token_answers_the_same_for_any_text(server: Server) -> None:
     real = server.call(
         "POST", "/api/v1/tokens/revoke", {"token": server.token("x", "reader", ("x",))}, token=None
     )

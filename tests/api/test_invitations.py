@@ -38,7 +38,7 @@ def test_an_invitation_is_exchanged_for_a_token_of_its_user_once(server: Server)
     assert_problem(server.call("GET", "/api/v1/whoami", token=code), 401, "unauthenticated")
 
 
-def test_of_many_who_show_a_code_at_once_one_gets_a_token(server: Server) -> None:
+def test_one_of_many_concurrent_uses_of_a_code_gets_a_token(server: Server) -> None:
     code = invite(server)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: server.call("POST", ACCEPT, {"code": code}, token=None), range(16)))

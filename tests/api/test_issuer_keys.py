@@ -41,7 +41,7 @@ def issuer() -> Iterator[LocalIssuer]:
         yield running
 
 
-def test_after_a_slow_failure_nobody_waits_for_the_provider_for_a_quarter_of_a_minute(
+def test_after_a_slow_failure_callers_fail_immediately_for_15_seconds(
     issuer: LocalIssuer,
 ) -> None:
     issuer.is_away, scene = True, Scene(issuer, seconds=2.0)

@@ -16,7 +16,7 @@ def read(counts: RequestMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]],
     }
 
 
-def test_names_labels_and_values_are_those_that_dashboards_know() -> None:
+def test_metrics_have_stable_names_labels_and_values() -> None:
     counts = RequestMetrics()
     counts.record("GET", "/x/{name}", 200, 0.03, 5, 7)
     counts.record("BREW", "/x/{name}", 418, 70, 10, 20)

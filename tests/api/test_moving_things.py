@@ -21,7 +21,7 @@ def digest(server: Server, tone: Adapter) -> str:
     return str(push(server.registry(), tone, "acme/tone").version.digest)
 
 
-def test_an_alias_is_created_only_where_it_was_not(server: Server, digest: str) -> None:
+def test_an_alias_is_created_only_if_it_is_absent(server: Server, digest: str) -> None:
     created = server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
     assert (created.status, created.headers["ETag"]) == (200, f'"{created.json["generation"]}"')
     again = server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
@@ -40,7 +40,7 @@ def test_an_alias_moves_only_from_the_generation_that_was_seen(server: Server, d
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_whoever_moves_an_alias_says_what_they_saw(server: Server, digest: str, method: str) -> None:
+def test_a_move_must_state_the_generation_that_was_seen(server: Server, digest: str, method: str) -> None:
     server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
     body = {"to": digest} if method == "PUT" else None
     assert_problem(server.call(method, PROD, body), 428, "precondition_required")
@@ -52,14 +52,14 @@ def test_whoever_moves_an_alias_says_what_they_saw(server: Server, digest: str, 
 
 
 @pytest.mark.parametrize("alias", ["latest", "main", "7", "v7", "deadbeef", "refs", "a b", "é", "-x"])
-def test_a_name_that_would_be_mistaken_is_no_alias(server: Server, digest: str, alias: str) -> None:
+def test_an_ambiguous_name_cannot_be_an_alias(server: Server, digest: str, alias: str) -> None:
     answer = server.call(
         "PUT", f"{AT}/aliases/{alias.replace(' ', '%20')}", {"to": digest}, headers={"If-None-Match": "*"}
     )
     assert_problem(answer, 400, "invalid_ref")
 
 
-def test_an_answer_about_what_moves_must_be_asked_for_again(server: Server, digest: str) -> None:
+def test_responses_about_movable_objects_must_be_revalidated(server: Server, digest: str) -> None:
     server.call("PUT", PROD, {"to": digest}, headers={"If-None-Match": "*"})
     for path in (AT, f"{AT}/versions/1", f"{AT}/versions/prod", f"{AT}/versions/latest", PROD):
         seen = server.call("GET", path)
@@ -68,14 +68,14 @@ def test_an_answer_about_what_moves_must_be_asked_for_again(server: Server, dige
         assert (again.status, again.body) == (304, b""), path
 
 
-def test_a_changed_adapter_has_another_tag(server: Server, digest: str) -> None:
+def test_a_changed_adapter_has_another_etag(server: Server, digest: str) -> None:
     before = server.call("GET", AT).headers["ETag"]
     assert server.call("PATCH", AT, {"description": "warmer"}).status == 200
     after = server.call("GET", AT, headers={"If-None-Match": before})
     assert (after.status, after.json["description"]) == (200, "warmer")
 
 
-def test_an_edit_of_what_was_not_seen_is_refused(server: Server, digest: str) -> None:
+def test_an_edit_of_an_unseen_state_is_refused(server: Server, digest: str) -> None:
     seen = server.call("GET", AT).headers["ETag"]
     assert server.call("PATCH", AT, {"description": "one"}, headers={"If-Match": seen}).status == 200
     for method, body in (("PATCH", {"description": "two"}), ("DELETE", None)):
@@ -89,9 +89,7 @@ def test_listings_are_not_cached(server: Server, digest: str) -> None:
     assert "Authorization" in answer.headers["Vary"]
 
 
-def test_the_manifest_of_a_revision_hashes_to_it_and_may_be_kept_for_ever(
-    server: Server, digest: str
-) -> None:
+def test_a_manifest_hashes_to_its_digest_and_may_be_cached_permanently(server: Server, digest: str) -> None:
     answer = server.call("GET", f"{AT}/revisions/{digest}/manifest")
     assert f"sha256:{hashlib.sha256(answer.body).hexdigest()}" == digest
     assert "immutable" in answer.headers["Cache-Control"]

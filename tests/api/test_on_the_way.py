@@ -128,7 +128,7 @@ def cut(data: bytearray, at: int) -> None:
     return None
 
 
-def test_a_bit_flipped_on_the_way_up_is_noticed_by_the_server_and_nothing_is_published(
+def test_a_bit_flipped_in_an_upload_is_detected_and_nothing_is_published(
     server: Server, large: Adapter
 ) -> None:
     with between(server, upwards=InFile(flip)) as registry, pytest.raises(DigestMismatch):
@@ -137,7 +137,7 @@ def test_a_bit_flipped_on_the_way_up_is_noticed_by_the_server_and_nothing_is_pub
     assert push(server.registry(), large, NAME).version.number == 1
 
 
-def test_a_bit_flipped_on_the_way_down_is_noticed_by_the_client_and_nothing_is_written(
+def test_a_bit_flipped_in_a_download_is_detected_and_nothing_is_written(
     server: Server, large: Adapter, tmp_path: Path
 ) -> None:
     push(server.registry(), large, NAME)
@@ -164,7 +164,7 @@ def test_an_interrupted_upload_continues_until_it_is_complete(server: Server, la
     assert cuts.left == 0
 
 
-def test_a_push_whose_answer_was_lost_is_there_once(server: Server, large: Adapter) -> None:
+def test_a_push_whose_answer_was_lost_creates_one_version(server: Server, large: Adapter) -> None:
     lost = 2
 
     def cut_answer(data: bytes) -> bytes | None:

@@ -83,7 +83,7 @@ def test_a_role_allows_what_the_table_says(server: Server) -> None:
         maintainer.grants.add(GrantRequest(principal="vic", permission="viewer", resource="acme"))
 
 
-def test_a_push_that_moves_an_alias_takes_the_right_to_move_it(server: Server, tmp_path: Path) -> None:
+def test_a_push_that_moves_an_alias_requires_the_right_to_move_it(server: Server, tmp_path: Path) -> None:
     contributor = new_user(server, "carl", acme="contributor")
     lora = open_dir(tiny_lora(tmp_path / "other", seed=9))
 
@@ -299,7 +299,7 @@ def test_a_reader_of_some_adapters_sees_only_those(server: Server) -> None:
         theirs.grants.members("acme")
 
 
-def test_others_grants_are_none_of_ones_business(server: Server) -> None:
+def test_grants_of_others_are_not_visible(server: Server) -> None:
     theirs = new_user(server, "nosy", acme="maintainer")
     (own,) = theirs.grants.list(principal="nosy").items
     assert own.permission == "maintainer"
@@ -325,7 +325,7 @@ def test_others_grants_are_none_of_ones_business(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["server", "Server", "mirror", "local", "anonymous"])
-def test_nobody_is_named_like_an_author_that_is_no_principal(server: Server, name: str) -> None:
+def test_no_principal_can_have_a_reserved_author_name(server: Server, name: str) -> None:
     user = {"kind": "user", "name": name}
     assert_problem(server.call("POST", "/api/v1/principals", user), 400, "invalid")
     token = {"name": name, "role": "viewer", "namespaces": ["acme"]}

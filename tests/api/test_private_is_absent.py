@@ -219,9 +219,7 @@ def seen(answer: RawResponse, name: str) -> tuple[int, dict[str, str], str]:
 
 
 @pytest.mark.parametrize("who", STRANGERS)
-def test_no_route_tells_something_hidden_from_something_absent(
-    scene: Scene, tmp_path: Path, who: str
-) -> None:
+def test_no_route_distinguishes_hidden_from_absent(scene: Scene, tmp_path: Path, who: str) -> None:
     identity, server = STRANGERS[who], scene.server
     token = server.token_of(identity) if identity else None
     digest = str(server.registry().aliases.list(TONE)[0].digest)
@@ -252,7 +250,7 @@ def part_with(part: str, name: str) -> str:
     return re.sub(r"\{.*\}", name, part)
 
 
-def test_every_route_that_names_something_is_tried(scene: Scene, tmp_path: Path) -> None:
+def test_every_route_with_a_name_is_tried(scene: Scene, tmp_path: Path) -> None:
     untried = {route.path for route in routes(tmp_path) if not twins_of(route.path, scene.twins)[1]}
     assert untried == set(WITHOUT_TWIN)
 
@@ -283,7 +281,7 @@ QUERIES: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("who", STRANGERS)
-def test_no_query_tells_something_hidden_from_something_absent(scene: Scene, who: str) -> None:
+def test_no_query_distinguishes_hidden_from_absent(scene: Scene, who: str) -> None:
     identity = STRANGERS[who]
     token = scene.server.token_of(identity) if identity else None
     for query in QUERIES.values():
@@ -297,7 +295,7 @@ def test_no_query_tells_something_hidden_from_something_absent(scene: Scene, who
 
 
 @pytest.mark.parametrize("who", STRANGERS)
-def test_no_gateway_tells_something_hidden_from_something_absent(scene: Scene, who: str) -> None:
+def test_no_gateway_distinguishes_hidden_from_absent(scene: Scene, who: str) -> None:
     identity, server = STRANGERS[who], scene.server
     token = server.token_of(identity) if identity else "adr_pat_nobody"
     everywhere = (Grant("inference.authorize", Resource("*")),)

@@ -91,7 +91,7 @@ def test_a_job_pushes_with_its_id_token_and_no_stored_secret(
     assert pushed.created_by == account(publishing)
 
 
-def test_its_token_pushes_to_that_adapter_and_does_nothing_else(
+def test_a_jobs_token_only_pushes_to_that_adapter(
     publishing: Server, issuer: LocalIssuer, tone: Adapter
 ) -> None:
     push(publishing.registry(), tone, VOICE)
@@ -113,7 +113,7 @@ def test_its_token_pushes_to_that_adapter_and_does_nothing_else(
     assert own.status == 401
 
 
-def test_the_token_cannot_create_another(publishing: Server, issuer: LocalIssuer) -> None:
+def test_a_jobs_token_cannot_create_tokens(publishing: Server, issuer: LocalIssuer) -> None:
     token = exchange(publishing, issuer.token()).json["access_token"]
     answer = publishing.call(
         "POST", "/api/v1/tokens", {"principal": account(publishing), "name": "more", "days": 3}, token=token
@@ -193,7 +193,7 @@ def test_unsigned_tokens_and_those_signed_with_a_shared_secret_are_refused(
     assert_refused(exchange(publishing, confused), "invalid_grant", "accepted are RS256 and ES256")
 
 
-def test_a_key_that_the_token_brings_along_is_not_used(publishing: Server, issuer: LocalIssuer) -> None:
+def test_a_key_inside_the_token_is_not_used(publishing: Server, issuer: LocalIssuer) -> None:
     own = rsa_key("attacker")
     inside = issuer.token(key=own, header={"kid": "first", "jwk": own.as_dict(private=False)})
     assert_refused(exchange(publishing, inside), "invalid_grant", "signature of the ID token is not valid")
@@ -223,9 +223,7 @@ def test_one_issuer_cannot_speak_for_another(publishing: Server, issuer: LocalIs
         assert_refused(exchange(publishing, honest), "invalid_grant", "no publisher of acme/tone")
 
 
-def test_an_issuer_whose_metadata_names_another_is_not_believed(
-    publishing: Server, issuer: LocalIssuer
-) -> None:
+def test_an_issuer_whose_metadata_names_another_is_refused(publishing: Server, issuer: LocalIssuer) -> None:
     issuer.named = "https://token.actions.githubusercontent.com"
     answer = exchange(publishing, issuer.token())
     assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
@@ -251,7 +249,7 @@ def test_invented_key_ids_cause_a_few_requests_only(publishing: Server, issuer: 
     assert exchange(publishing, issuer.token()).status == 200
 
 
-def test_an_issuer_that_is_away_delays_nobody_whose_key_is_known(
+def test_an_unreachable_issuer_does_not_delay_tokens_with_known_keys(
     publishing: Server, issuer: LocalIssuer
 ) -> None:
     issuer.is_away = True
@@ -264,7 +262,7 @@ def test_an_issuer_that_is_away_delays_nobody_whose_key_is_known(
     assert exchange(publishing, issuer.token()).status == 200
 
 
-def test_an_issuer_in_a_private_network_is_not_asked_unless_allowed(
+def test_an_issuer_in_a_private_network_is_contacted_only_if_allowed(
     start: Callable[..., Server], issuer: LocalIssuer
 ) -> None:
     server = start()

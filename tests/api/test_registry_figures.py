@@ -37,7 +37,7 @@ def figures(server: Server, token: str | None) -> Figures:
     return {(one.name, tuple(value for _, value in sorted(one.labels.items()))): one.value for one in samples}
 
 
-def test_the_figures_are_what_happened(server: Server, tmp_path: Path) -> None:
+def test_the_figures_equal_what_happened(server: Server, tmp_path: Path) -> None:
     registry = server.registry()
     first, second = (
         push(registry, open_dir(tiny_lora(tmp_path / str(seed), seed=seed)), TONE, options=options).version

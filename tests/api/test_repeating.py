@@ -70,7 +70,7 @@ def test_a_creation_sent_again_with_its_key_is_answered_as_before_and_not_repeat
     assert len(server.registry().metrics.list(Ref(TONE))) == (1 if kind == "metrics" else 0)
 
 
-def test_a_push_sent_again_with_its_key_is_new_again(
+def test_a_repeated_push_with_its_key_is_still_reported_as_new(
     server: Server, ask: Callable[..., RawResponse], tone: Adapter
 ) -> None:
     registry = server.registry()
@@ -88,7 +88,9 @@ def test_a_push_sent_again_with_its_key_is_new_again(
     assert is_replay(again)
 
 
-def test_a_push_with_its_files_sent_again_with_its_key_is_new_again(server: Server, tone: Adapter) -> None:
+def test_a_repeated_push_with_files_and_its_key_is_still_reported_as_new(
+    server: Server, tone: Adapter
+) -> None:
     body = framed(tone)
     headers = {"Idempotency-Key": "k1", "Content-Type": "application/octet-stream"}
     first, again = (
@@ -129,7 +131,7 @@ def framed(adapter: Adapter) -> bytes:
     return join_parts([json.dumps(document).encode(), *contents.values()])
 
 
-def test_a_key_that_came_with_another_request_is_a_conflict(ask: Callable[..., RawResponse]) -> None:
+def test_a_key_used_with_another_request_is_a_conflict(ask: Callable[..., RawResponse]) -> None:
     ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
     assert_problem(ask("POST", "/api/v1/adapters", {"name": "acme/voice"}), 409, "conflict")
 
@@ -139,7 +141,7 @@ def test_another_key_is_another_request(ask: Callable[..., RawResponse]) -> None
     assert_problem(ask("POST", "/api/v1/adapters", {"name": "acme/tone"}, key="k2"), 409, "conflict")
 
 
-def test_a_key_is_its_callers_own(server: Server, ask: Callable[..., RawResponse]) -> None:
+def test_a_key_belongs_to_its_caller(server: Server, ask: Callable[..., RawResponse]) -> None:
     ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
     theirs = server.token("eve", "writer", ("evil",))
     headers = {"Idempotency-Key": "k1"}
@@ -149,7 +151,7 @@ def test_a_key_is_its_callers_own(server: Server, ask: Callable[..., RawResponse
     assert (mine.status, is_replay(mine)) == (201, False)
 
 
-def test_what_failed_may_be_tried_again_with_its_key(
+def test_a_failed_request_may_be_retried_with_its_key(
     server: Server, ask: Callable[..., RawResponse], tone: Adapter
 ) -> None:
     assert_problem(ask("POST", METRICS, {"metrics": {"accuracy": 0.5}}), 404, "not_found")
@@ -157,7 +159,7 @@ def test_what_failed_may_be_tried_again_with_its_key(
     assert ask("POST", METRICS, {"metrics": {"accuracy": 0.5}}).status == 204
 
 
-def test_the_same_request_at_once_is_done_once(
+def test_identical_concurrent_requests_are_carried_out_once(
     server: Server, ask: Callable[..., RawResponse], tone: Adapter
 ) -> None:
     push(server.registry(), tone, TONE)

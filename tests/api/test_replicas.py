@@ -37,7 +37,7 @@ def clients(servers: Pair) -> tuple[HttpRegistry, HttpRegistry]:
     return servers[0].registry(), servers[1].registry(servers[0].admin)
 
 
-def test_what_one_took_the_other_gives(servers: Pair, tmp_path: Path) -> None:
+def test_a_file_pushed_to_one_replica_is_pulled_from_the_other(servers: Pair, tmp_path: Path) -> None:
     one, other = clients(servers)
     pushed = push(one, open_dir(tiny_lora(tmp_path / "lora")), TONE)
     assert other.versions.get(Ref.parse("acme/tone")).digest == pushed.version.digest
@@ -45,7 +45,7 @@ def test_what_one_took_the_other_gives(servers: Pair, tmp_path: Path) -> None:
     assert open_dir(tmp_path / "pulled").spec.rank == pushed.version.rank
 
 
-def test_pushes_to_both_at_once_are_numbered_once(servers: Pair, tmp_path: Path) -> None:
+def test_concurrent_pushes_to_two_replicas_get_different_numbers(servers: Pair, tmp_path: Path) -> None:
     at = clients(servers)
     loras = [open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)) for seed in range(6)]
     with ThreadPoolExecutor(2) as pool:
@@ -55,7 +55,9 @@ def test_pushes_to_both_at_once_are_numbered_once(servers: Pair, tmp_path: Path)
     assert happened == sorted(happened, reverse=True)
 
 
-def test_an_alias_that_the_other_moved_is_moved_from_where_it_is(servers: Pair, tmp_path: Path) -> None:
+def test_an_alias_moved_at_one_replica_has_its_new_position_at_the_other(
+    servers: Pair, tmp_path: Path
+) -> None:
     one, other = clients(servers)
     first, second = (
         push(one, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE).version.digest
@@ -67,7 +69,7 @@ def test_an_alias_that_the_other_moved_is_moved_from_where_it_is(servers: Pair, 
         one.aliases.move(TONE, "prod", first, seen.generation)
 
 
-def test_what_one_answered_is_fresh_at_the_other_until_it_changes(servers: Pair, tmp_path: Path) -> None:
+def test_a_response_of_one_replica_is_revalidated_at_the_other(servers: Pair, tmp_path: Path) -> None:
     one, _ = clients(servers)
     first, second = (
         push(one, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE).version.digest
@@ -83,7 +85,7 @@ def test_what_one_answered_is_fresh_at_the_other_until_it_changes(servers: Pair,
     assert (moved.status, moved.json["number"]) == (200, 2)
 
 
-def test_a_token_revoked_at_one_soon_opens_nothing_at_the_other(servers: Pair) -> None:
+def test_a_token_revoked_at_one_replica_is_soon_refused_at_the_other(servers: Pair) -> None:
     token = servers[0].token("ada", "reader", ("acme",))
     assert servers[1].call("GET", "/api/v1/whoami", token=token).status == 200
     (listed,) = (
@@ -95,7 +97,9 @@ def test_a_token_revoked_at_one_soon_opens_nothing_at_the_other(servers: Pair) -
         assert time.monotonic() < until
 
 
-def test_a_member_removed_at_one_soon_sees_nothing_at_the_other(servers: Pair, tmp_path: Path) -> None:
+def test_a_member_removed_at_one_replica_soon_loses_access_at_the_other(
+    servers: Pair, tmp_path: Path
+) -> None:
     one, _ = clients(servers)
     push(one, open_dir(tiny_lora(tmp_path / "lora")), TONE)
     one.principals.create("user", "mia")

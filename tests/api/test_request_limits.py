@@ -63,13 +63,13 @@ def test_a_refused_request_costs_nothing() -> None:
     assert admitted(found, ANN, tries=1000) == 1
 
 
-def test_everybody_is_counted_alone_and_the_anonymous_together() -> None:
+def test_each_principal_is_counted_separately_and_anonymous_callers_together() -> None:
     found = limits(Clock(), {EVERYBODY: 3})
     assert [admitted(found, Identity(name)) for name in ("ann", "bob")] == [3, 3]
     assert [admitted(found, ANONYMOUS) for _ in range(2)] == [3, 0]
 
 
-def test_a_limit_of_a_name_counts_before_that_of_all() -> None:
+def test_a_names_own_limit_precedes_the_default() -> None:
     own = QuotaSubject("principal", "ann")
     assert admitted(limits(Clock(), {EVERYBODY: 3, own: 5}), ANN) == 5
     assert admitted(limits(Clock(), {EVERYBODY: 3, own: UNLIMITED}), ANN) == 20

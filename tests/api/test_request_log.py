@@ -92,7 +92,7 @@ def test_the_text_form_has_the_same_on_one_line(server: Server, log: Log) -> Non
 
 
 @pytest.mark.parametrize("format", ["json", "text"])
-def test_no_secret_is_in_the_log_wherever_a_caller_put_it(
+def test_no_secret_is_in_the_log_from_any_part_of_a_request(
     server: Server, log: Log, format: LogFormat, tone: Adapter
 ) -> None:
     log.begin(format)
@@ -118,7 +118,7 @@ def test_no_secret_is_in_the_log_wherever_a_caller_put_it(
         assert secret.removeprefix("hf_").rpartition("_")[2][:20] not in text
 
 
-def test_what_signs_an_address_is_hidden() -> None:
+def test_signatures_of_addresses_are_redacted() -> None:
     address = "https://bucket/key?X-Amz-Credential=AKIA%2F1&X-Amz-Signature=5f3a&partNumber=1&grant=a.b-c"
     shown = redact(
         f'GET {address} by postgresql://ada:s3cr3t@db/adaptry, "Authorization": "Bearer eyJhbGciOi"'

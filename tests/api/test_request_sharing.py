@@ -69,7 +69,7 @@ class Process:
         return len(charges)
 
 
-def test_what_one_process_admitted_counts_in_the_others(catalogs: list[Catalog]) -> None:
+def test_requests_admitted_by_one_process_count_in_the_others(catalogs: list[Catalog]) -> None:
     first, second = (Process(catalog, 2) for catalog in catalogs[:2])
     assert [first.admits() for _ in range(3)] == [True, True, False]
     assert first.share() == 1
@@ -78,7 +78,7 @@ def test_what_one_process_admitted_counts_in_the_others(catalogs: list[Catalog])
     assert not second.admits()
 
 
-def test_a_flood_at_all_processes_gets_the_limit_and_what_each_keeps_to_itself(
+def test_a_flood_at_all_processes_gets_the_limit_and_each_processs_unshared_part(
     catalogs: list[Catalog],
 ) -> None:
     limit, began = 320, time.monotonic()
@@ -92,7 +92,7 @@ def test_a_flood_at_all_processes_gets_the_limit_and_what_each_keeps_to_itself(
     assert limit <= admitted <= limit + len(processes) * (limit // 32) + came_back
 
 
-def test_what_was_admitted_above_the_limit_is_paid_back_for_a_minute_at_most(catalogs: list[Catalog]) -> None:
+def test_requests_above_the_limit_are_deducted_for_at_most_a_minute(catalogs: list[Catalog]) -> None:
     charge = [RequestCharge(WHO, 0.0, 50.0)]
     ahead = [catalogs[0].charge_requests(charge)[WHO] for _ in range(5)]
     assert ahead[0] == pytest.approx(50.0, abs=1.0)
@@ -127,12 +127,12 @@ def test_a_quiet_name_causes_no_write(tmp_path: Path) -> None:
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
 
 
-def test_it_does_not_wait_for_a_writer_of_the_catalog(catalogs: list[Catalog]) -> None:
+def test_sharing_does_not_wait_for_a_writer_of_the_catalog(catalogs: list[Catalog]) -> None:
     with catalogs[0].write():
         assert WHO in catalogs[1].charge_requests([RequestCharge(WHO, 0.0, 1.0)])
 
 
-def test_counts_leave_what_processes_keep_until_a_commit(tmp_path: Path) -> None:
+def test_counts_of_requests_do_not_invalidate_caches(tmp_path: Path) -> None:
     with closing(Catalog.open(tmp_path / "catalog.sqlite")) as catalog:
         before = catalog.last_commit()
         catalog.charge_requests([RequestCharge(WHO, 0.0, 1.0)])

@@ -20,7 +20,7 @@ from adaptry_api.testing import Server, assert_problem
 ADAPTERS = "/api/v1/adapters"
 
 
-def test_every_answer_says_its_versions_and_is_safe_to_show(server: Server) -> None:
+def test_every_response_has_version_and_security_headers(server: Server) -> None:
     for answer in (
         server.call("GET", "/api/v1"),
         server.call("GET", "/healthz", token=None),
@@ -65,9 +65,7 @@ def test_every_error_class_has_a_status() -> None:
     ],
     ids=ascii,
 )
-def test_a_body_has_one_meaning_or_is_refused(
-    server: Server, body: bytes, kind: str, status: int, code: str
-) -> None:
+def test_an_ambiguous_body_is_refused(server: Server, body: bytes, kind: str, status: int, code: str) -> None:
     answer = server.call("POST", ADAPTERS, body, headers={"Content-Type": kind})
     assert_problem(answer, status, code)
     assert server.call("GET", ADAPTERS).json["items"] == []
@@ -95,7 +93,7 @@ def test_an_unknown_address_or_method_is_a_problem_too(server: Server) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "201", "9" * 30, "1e3", "x", ""])
-def test_a_page_holds_1_to_200(server: Server, limit: str) -> None:
+def test_a_page_has_1_to_200_items(server: Server, limit: str) -> None:
     for path in (ADAPTERS, "/api/v1/search", "/api/v1/bases"):
         answer = server.call("GET", f"{path}?limit={limit}")
         assert_problem(answer, 422 if limit in ("1e3", "x", "") else 400, "invalid")
@@ -136,7 +134,7 @@ def test_a_client_without_a_version_header_is_served(server: Server) -> None:
     assert server.call("GET", "/api/v1", headers={protocol.API_HEADER: "banana"}).status == 200
 
 
-def test_a_lost_database_is_an_error_without_our_insides(server: Server, tone: Adapter) -> None:
+def test_an_unavailable_database_is_an_error_without_internal_details(server: Server, tone: Adapter) -> None:
     push(server.registry(), tone, "acme/tone")
     for path in server.data.glob("blobs/sha256/*/*"):
         path.unlink()
@@ -158,7 +156,7 @@ def test_health_readiness_and_counts_name_no_tenant(server: Server, tone: Adapte
     assert "secret" not in text
 
 
-def test_the_description_of_the_interface_is_open_to_everybody(server: Server) -> None:
+def test_the_openapi_description_is_open_to_everyone(server: Server) -> None:
     for address in ("/openapi.json", "/api/v1/openapi.json"):
         assert "/api/v1/search" in server.call("GET", address, token=None).json["paths"]
 
@@ -176,9 +174,7 @@ def test_the_description_of_the_interface_is_open_to_everybody(server: Server) -
     ],
     ids=["two lengths", "a huge header", "garbage", "bytes in the address"],
 )
-def test_a_malformed_request_ends_the_connection_and_not_the_server(
-    server: Server, request_text: bytes
-) -> None:
+def test_a_malformed_request_ends_only_its_connection(server: Server, request_text: bytes) -> None:
     parts = urlsplit(server.url)
     assert parts.hostname and parts.port
     with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
@@ -202,7 +198,7 @@ def test_errors_reach_the_client_as_the_class_they_were(registry: HttpRegistry) 
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_moment_that_no_clock_in_utc_shows_is_invalid(server: Server, since: str) -> None:
+def test_a_time_outside_the_range_of_utc_is_invalid(server: Server, since: str) -> None:
     resident = {
         "name": "acme/tone",
         "digest": "sha256:" + "0" * 64,
@@ -226,7 +222,7 @@ def test_a_moment_that_no_clock_in_utc_shows_is_invalid(server: Server, since: s
         ("/api/v1/adapters/acme/tone/versions/1?verbose=1", "'verbose' (it takes none)"),
     ],
 )
-def test_a_parameter_that_an_address_does_not_know_is_refused(server: Server, path: str, said: str) -> None:
+def test_an_unknown_query_parameter_is_refused(server: Server, path: str, said: str) -> None:
     answer = server.call("GET", path)
     assert (answer.status, answer.json["code"]) == (400, "invalid")
     assert said in answer.json["detail"]

@@ -25,7 +25,7 @@ ADA = Identity.with_role("ada", "writer", ("acme",))
 SHOWN = "Bearer adr_secret"
 
 
-def test_a_token_that_is_revoked_while_it_is_looked_up_is_not_remembered() -> None:
+def test_a_token_revoked_during_its_look_up_is_not_cached() -> None:
     is_asked, is_revoked = threading.Event(), threading.Event()
 
     def look_up(secret: str) -> Identity:
@@ -50,7 +50,7 @@ def test_a_token_that_is_revoked_while_it_is_looked_up_is_not_remembered() -> No
     asyncio.run(scene())
 
 
-def test_whoever_is_revoked_while_we_look_for_news_is_told_none() -> None:
+def test_a_caller_revoked_during_a_read_gets_no_events() -> None:
     registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
     registry.adapters.create(AdapterName.parse("acme/unheard"), AdapterEdit())
     answers = iter([ADA])

@@ -87,7 +87,7 @@ def test_the_first_token_is_written_once_for_its_owner_alone(run: Run) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_on_request(run: Run, how: signal.Signals) -> None:
+def test_a_server_stops_on_sigint_and_sigterm(run: Run, how: signal.Signals) -> None:
     process, url, token_file = run()
     HttpRegistry(url, token_file.read_text().strip()).about()
     process.send_signal(how)
@@ -102,19 +102,19 @@ def test_several_processes_serve_one_registry(run: Run) -> None:
         assert len(registry.adapters.list().items) == number + 1
 
 
-def test_an_address_that_is_taken_is_named(run: Run, tmp_path: Path) -> None:
+def test_the_error_names_an_address_in_use(run: Run, tmp_path: Path) -> None:
     _, url, _ = run()
     with pytest.raises(Unavailable, match="choose another with --port"):
         serve(ServerSettings(data=tmp_path / "other"), port=int(url.rpartition(":")[2]))
 
 
-def test_a_folder_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Unavailable, match="file"):
         serve(ServerSettings(data=tmp_path / "file"))
 
 
-def test_a_server_that_admits_a_push_never_loads_what_computes(tmp_path: Path) -> None:
+def test_a_server_that_admits_a_push_never_imports_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVED, str(tmp_path), CLIENT]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""
     assert (tmp_path / "pulled" / "adapter_model.safetensors").is_file()

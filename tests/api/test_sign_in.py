@@ -145,7 +145,9 @@ def test_a_callback_of_another_browser_state_or_provider_is_refused(
     assert provider.finish(browser, begun, answer).status == 401, "a callback works once"
 
 
-def test_new_keys_and_a_provider_that_is_away(provider: Provider, browser: Browser) -> None:
+def test_new_keys_are_fetched_and_an_unreachable_provider_is_reported(
+    provider: Provider, browser: Browser
+) -> None:
     assert provider.sign_in(browser, sub="00keys").status == 303
     provider.issuer.rotate(
         ECKey.generate_key("P-256", {"kid": secrets.token_hex(4), "use": "sig"}, private=True)
@@ -158,7 +160,7 @@ def test_new_keys_and_a_provider_that_is_away(provider: Provider, browser: Brows
     assert provider.finish(browser, begun, (200, ["nonsense"])).status == 503
 
 
-def test_a_user_needs_a_mapped_group_or_a_link_and_takes_nobodys_name(
+def test_a_user_needs_a_mapped_group_or_a_link_and_cannot_take_an_existing_name(
     provider: Provider, browser: Browser
 ) -> None:
     registry = provider.server.registry()
@@ -253,7 +255,7 @@ def test_a_session_and_its_tokens_stop_an_hour_after_the_last_confirmation(
         pytest.param((503, {"error": "away"}), id="a provider that is away"),
     ],
 )
-def test_a_failure_that_passes_ends_no_session(provider: Provider, browser: Browser, answer: Any) -> None:
+def test_a_temporary_failure_ends_no_session(provider: Provider, browser: Browser, answer: Any) -> None:
     subject = f"00pass{secrets.token_hex(3)}"
     provider.sign_in(browser, sub=subject)
     age(provider.server, subject)
@@ -269,7 +271,7 @@ def test_a_failure_that_passes_ends_no_session(provider: Provider, browser: Brow
     assert f"refresh_token={expected}" in asked[-1].decode().split("&")
 
 
-def test_a_secret_that_was_replaced_ends_no_session(provider: Provider, browser: Browser) -> None:
+def test_a_replaced_secret_ends_no_session(provider: Provider, browser: Browser) -> None:
     provider.sign_in(browser, sub="00seal")
     with closing(sqlite3.connect(provider.server.data / "catalog.sqlite")) as database, database:
         database.execute("UPDATE external_users SET refresh_token = 'unreadable' WHERE subject = '00seal'")
@@ -278,7 +280,7 @@ def test_a_secret_that_was_replaced_ends_no_session(provider: Provider, browser:
     assert browser.get(f"{provider.server.url}/").status == 200
 
 
-def test_an_answer_about_an_older_sign_in_ends_nothing(provider: Provider, browser: Browser) -> None:
+def test_an_answer_about_an_older_sign_in_is_ignored(provider: Provider, browser: Browser) -> None:
     provider.sign_in(browser, sub="00twice")
     age(provider.server, "00twice")
     older = sign_ins.claim_due(provider.server.catalog)
@@ -288,7 +290,7 @@ def test_an_answer_about_an_older_sign_in_ends_nothing(provider: Provider, brows
     assert browser.get(f"{provider.server.url}/").status == 200
 
 
-def test_a_sign_in_that_began_long_ago_is_not_finished(
+def test_an_expired_sign_in_is_refused(
     provider: Provider, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provider_sign_in, "_SECONDS", -1)

@@ -42,13 +42,13 @@ def test_every_process_of_a_server_knows_the_others_grants(tmp_path: Path) -> No
         GrantSigner(tmp_path / "another").verify(Reading, text, now=0)
 
 
-def test_a_grant_is_over_when_its_time_is(tmp_path: Path) -> None:
+def test_a_grant_expires(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
     with pytest.raises(Unauthenticated, match="this upload's grant has expired"):
         signer.verify(Reading, signer.sign(grant(until=100)), now=100)
 
 
-def test_a_grant_of_one_kind_is_none_of_another(tmp_path: Path) -> None:
+def test_a_grant_of_one_kind_is_refused_as_another(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
     with pytest.raises(Unauthenticated, match="start the upload again"):
         signer.verify(Writing, signer.sign(grant()), now=0)
@@ -80,7 +80,7 @@ def test_no_other_text_is_a_grant(tmp_path_factory: pytest.TempPathFactory) -> N
             signer.verify(Reading, real[:-1] + digit, now=0)
 
 
-def test_the_secret_is_its_owners_alone_and_the_same_for_all_who_come_at_once(tmp_path: Path) -> None:
+def test_the_secret_is_readable_only_by_its_owner_and_created_once(tmp_path: Path) -> None:
     signers = [GrantSigner(tmp_path / "secret") for _ in range(8)]
     threads = [threading.Thread(target=signer.sign, args=(grant(),)) for signer in signers]
     for thread in threads:

@@ -46,7 +46,7 @@ def until_closed(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
-def test_a_head_that_does_not_come_is_not_waited_for(
+def test_a_request_head_that_does_not_arrive_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     with connect(server) as other:
@@ -59,7 +59,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(
 
 
 @pytest.mark.parametrize("line_end", [b"", b"\r\n\r\n"])
-def test_a_head_without_end_is_cut_off(server: Server, line_end: bytes) -> None:
+def test_an_endless_request_head_is_cut_off(server: Server, line_end: bytes) -> None:
     with connect(server) as flooding:
         try:
             flooding.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * (4 << 20) + line_end)
@@ -68,7 +68,7 @@ def test_a_head_without_end_is_cut_off(server: Server, line_end: bytes) -> None:
         assert not until_closed(flooding).startswith(b"HTTP/1.1 2")
 
 
-def test_a_connection_that_is_kept_has_no_deadline_between_its_requests(
+def test_a_keep_alive_connection_has_no_deadline_between_requests(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with connect(server) as kept:
@@ -98,7 +98,7 @@ def test_a_stalled_body_gets_a_response_and_received_bytes_are_kept(
     assert registry.uploads.open(NAME, Digest.of(b"x" * 1000), 1000).offset == 600
 
 
-def test_an_answer_that_is_not_read_is_not_kept_for_its_caller(
+def test_a_response_that_is_not_read_is_dropped(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)

@@ -48,14 +48,14 @@ def test_a_state_is_put_from_the_generation_that_was_seen(server: Server, versio
         {"state": "yanked", "reason": "leaked", "by": "me"},
     ],
 )
-def test_what_is_no_change_of_a_state_is_refused(
+def test_a_malformed_state_change_is_refused(
     server: Server, version: VersionInfo, body: dict[str, str]
 ) -> None:
     answer = server.call("PUT", f"{address(version)}/state", body, headers={"If-Match": '"0"'})
     assert_problem(answer, 422, "invalid")
 
 
-def test_files_that_are_held_back_are_a_403_that_says_why(
+def test_withheld_files_are_a_403_with_the_reason(
     server: Server, registry: HttpRegistry, version: VersionInfo
 ) -> None:
     reader = server.token("ron", "reader", ("acme",))

@@ -88,7 +88,7 @@ def test_a_full_namespace_is_answered_with_a_time_to_come_back(
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-def test_another_namespaces_full_share_is_no_hindrance(registry: HttpRegistry, tone: Adapter) -> None:
+def test_a_namespace_that_used_its_share_does_not_delay_others(registry: HttpRegistry, tone: Adapter) -> None:
     fill(registry, "evil")
     assert push(registry, tone, TONE, retry=NO_WAIT).is_new
 

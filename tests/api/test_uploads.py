@@ -46,7 +46,7 @@ def pieces(data: bytes, size: int = 1 << 16) -> Iterator[bytes]:
         yield data[start : start + size]
 
 
-def test_bytes_arrive_whole_and_are_there_once_they_are_verified(registry: HttpRegistry) -> None:
+def test_uploaded_bytes_are_available_once_they_are_verified(registry: HttpRegistry) -> None:
     upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     upload = registry.uploads.append(upload, 0, pieces(DATA))
     assert (upload.offset, registry.files.has(NAME, DIGEST)) == (len(DATA), False)
@@ -55,7 +55,7 @@ def test_bytes_arrive_whole_and_are_there_once_they_are_verified(registry: HttpR
     assert registry.files.has(NAME, DIGEST)
 
 
-def test_a_source_that_fails_half_way_keeps_what_it_sent_and_raises_what_it_raised(
+def test_a_failing_source_keeps_sent_bytes_and_raises_its_own_error(
     registry: HttpRegistry,
 ) -> None:
     def failing() -> Iterator[bytes]:
@@ -71,7 +71,7 @@ def test_a_source_that_fails_half_way_keeps_what_it_sent_and_raises_what_it_rais
     assert registry.files.has(NAME, DIGEST)
 
 
-def test_a_piece_in_the_wrong_place_is_answered_with_the_right_one(
+def test_a_piece_at_a_wrong_offset_is_answered_with_the_right_offset(
     server: Server, registry: HttpRegistry
 ) -> None:
     upload = registry.uploads.append(registry.uploads.open(NAME, DIGEST, len(DATA)), 0, [DATA[:1000]])
@@ -89,7 +89,7 @@ def test_a_piece_in_the_wrong_place_is_answered_with_the_right_one(
     assert answer.headers["Upload-Offset"] == "1000"
 
 
-def test_more_than_was_announced_is_refused(registry: HttpRegistry) -> None:
+def test_more_than_the_announced_size_is_refused(registry: HttpRegistry) -> None:
     upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     with pytest.raises(TooLarge):
         registry.uploads.append(upload, 0, [DATA, b"x"])
@@ -115,7 +115,7 @@ def test_an_unfinished_file_cannot_be_finished(registry: HttpRegistry) -> None:
         registry.uploads.finish(upload)
 
 
-def test_a_session_of_another_tenant_is_not_there(server: Server, registry: HttpRegistry) -> None:
+def test_an_upload_session_of_another_tenant_is_absent(server: Server, registry: HttpRegistry) -> None:
     upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     stranger = server.registry(server.token("eve", "writer", ("evil",)))
     with pytest.raises(NotFound):
@@ -125,7 +125,7 @@ def test_a_session_of_another_tenant_is_not_there(server: Server, registry: Http
 
 
 @pytest.mark.parametrize("id", ["x", "..%2f..%2fetc", "%00", "a" * 600, "1", "-1"])
-def test_a_made_up_session_is_not_there(server: Server, id: str) -> None:
+def test_an_invented_upload_session_is_absent(server: Server, id: str) -> None:
     headers = {"Content-Type": "application/octet-stream", "Upload-Offset": "0", "Upload-Size": "1"}
     assert server.call("PATCH", f"/api/v1/uploads/{id}", b"x", headers=headers).status in (400, 404, 422)
     finish = server.call("POST", f"/api/v1/uploads/{id}/finish", {"offset": 1, "size": 1})
@@ -133,7 +133,9 @@ def test_a_made_up_session_is_not_there(server: Server, id: str) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}])
-def test_bytes_come_as_bytes(server: Server, registry: HttpRegistry, changed: dict[str, str]) -> None:
+def test_an_upload_that_is_not_plain_bytes_is_refused(
+    server: Server, registry: HttpRegistry, changed: dict[str, str]
+) -> None:
     upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     headers = {
         "Content-Type": "application/octet-stream",
@@ -241,7 +243,7 @@ def test_an_upload_continues_after_the_server_was_killed(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_the_server_does_not_grow_with_what_is_sent_and_never_imports_torch(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_uploads_and_torch_is_never_imported(tmp_path: Path) -> None:
     size = 128 << 20
     running, url = process(tmp_path / "large")
     try:

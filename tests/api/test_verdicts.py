@@ -35,7 +35,7 @@ def test_every_engines_verdict_is_shown(server: Server) -> None:
     )
 
 
-def test_verdicts_of_runtimes_that_are_asked_about(server: Server) -> None:
+def test_verdicts_are_limited_to_the_requested_runtimes(server: Server) -> None:
     asked = [quote(text) for text in ("vllm@0.33,max_lora_rank=8", "peft")]
     answer = server.call("GET", f"{PATH}?runtime={asked[0]}&runtime={asked[1]}")
     assert [one["outcome"] for one in answer.json["verdicts"]] == ["refused", "as_trained"]
@@ -46,10 +46,10 @@ def test_verdicts_of_runtimes_that_are_asked_about(server: Server) -> None:
     )
 
 
-def test_what_is_no_runtime_is_refused(server: Server) -> None:
+def test_an_unknown_runtime_is_refused(server: Server) -> None:
     assert_problem(server.call("GET", f"{PATH}?runtime=triton"), 400, "invalid")
 
 
-def test_verdicts_are_for_who_may_read_the_adapter(server: Server) -> None:
+def test_only_readers_of_the_adapter_get_verdicts(server: Server) -> None:
     assert server.call("GET", PATH, token=None).status == 401
     assert server.call("GET", PATH.replace("/1/", "/9/")).status == 404

@@ -24,7 +24,7 @@ def test_a_base_is_registered_by_content_and_named(registry: Registry, tmp_path:
     assert not info.is_stored
 
 
-def test_the_same_weights_elsewhere_are_the_same_base_under_one_more_name(
+def test_the_same_weights_in_another_folder_are_one_base_with_two_names(
     registry: Registry, tmp_path: Path
 ) -> None:
     first = register_base(registry, open_checkpoint(tiny_base(tmp_path / "a")), NAME)
@@ -46,7 +46,7 @@ def test_a_full_reading_adds_evidence(registry: Registry, tmp_path: Path) -> Non
     assert find_matches(registry.bases, checkpoint)[0].base.roots is not None
 
 
-def test_what_a_folder_is_is_found_with_the_most_alike_first(registry: Registry, tmp_path: Path) -> None:
+def test_matches_of_a_folder_are_listed_best_first(registry: Registry, tmp_path: Path) -> None:
     retrained = register_base(
         registry, open_checkpoint(tiny_base(tmp_path / "retrained", seed=1)), ("org/retrained",)
     )
@@ -72,7 +72,7 @@ def test_a_name_opens_the_folder_it_was_registered_from(registry: Registry, tmp_
 
 
 @pytest.mark.parametrize("seed", [None, 1], ids=["gone", "overwritten"])
-def test_a_folder_that_is_no_longer_that_base_is_not_used(
+def test_a_folder_that_no_longer_contains_the_base_is_not_used(
     registry: Registry, tmp_path: Path, seed: int | None
 ) -> None:
     folder = tiny_base(tmp_path / "base")
@@ -84,7 +84,9 @@ def test_a_folder_that_is_no_longer_that_base_is_not_used(
         open_base(registry, "org/tiny")
 
 
-def test_every_copy_of_a_base_is_tried_the_last_seen_first(registry: Registry, tmp_path: Path) -> None:
+def test_every_known_folder_of_a_base_is_tried_the_most_recent_first(
+    registry: Registry, tmp_path: Path
+) -> None:
     first, second = tiny_base(tmp_path / "first"), tiny_base(tmp_path / "second")
     for folder in (first, second):
         register_base(registry, open_checkpoint(folder), NAME)
@@ -96,9 +98,7 @@ def test_every_copy_of_a_base_is_tried_the_last_seen_first(registry: Registry, t
         open_base(registry, "org/tiny")
 
 
-def test_what_is_no_name_for_a_base_is_refused_before_anything_is_read(
-    registry: Registry, tmp_path: Path
-) -> None:
+def test_an_invalid_base_name_is_refused_before_any_read(registry: Registry, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(InvalidRef, match="ORG/MODEL"):
@@ -127,7 +127,7 @@ def test_storing_again_is_no_error_and_sends_nothing(registry: Registry, tmp_pat
     assert not [text for text in told if "upload" in text]
 
 
-def test_the_memory_of_places_may_be_damaged(registry: Registry, tmp_path: Path, home: Path) -> None:
+def test_damaged_records_of_folders_are_ignored(registry: Registry, tmp_path: Path, home: Path) -> None:
     folder = tiny_base(tmp_path / "base")
     register_base(registry, open_checkpoint(folder), NAME)
     [places] = home.rglob("base_places.json")

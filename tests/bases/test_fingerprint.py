@@ -110,7 +110,7 @@ def test_the_id_does_not_depend_on_how_the_config_is_spelled(
     assert record_of(rewritten(base, tmp_path / "respelled", config=respell)).id == record_of(base).id
 
 
-def test_scaled_rope_is_one_in_both_spellings(base: Path, tmp_path: Path) -> None:
+def test_scaled_rope_has_one_fingerprint_in_both_spellings(base: Path, tmp_path: Path) -> None:
     scaling = {"factor": 8.0, "original_max_position_embeddings": 64}
     four = rewritten(
         base,
@@ -136,7 +136,7 @@ def test_scaled_rope_is_one_in_both_spellings(base: Path, tmp_path: Path) -> Non
     ],
     ids=["heads", "rope", "eps"],
 )
-def test_numbers_that_shapes_cannot_show_are_part_of_the_id(
+def test_config_values_not_visible_in_shapes_are_part_of_the_id(
     base: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     changed = record_of(rewritten(base, tmp_path / "changed", config=change))
@@ -150,13 +150,13 @@ def test_other_weights_are_another_base_of_the_same_architecture(base: Path, tmp
     assert retrained.architecture == record_of(base).architecture
 
 
-def test_a_folder_of_buffers_alone_is_no_base(base: Path, tmp_path: Path) -> None:
+def test_a_folder_with_only_buffers_is_not_a_base(base: Path, tmp_path: Path) -> None:
     empty = rewritten(base, tmp_path / "empty", {"rotary_emb.inv_freq": random_tensor((4,), 1)})
     with pytest.raises(Invalid, match="no weights"):
         record_of(empty)
 
 
-def test_a_tokenizer_is_the_same_whichever_way_its_merges_are_written(base: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_is_the_same_for_both_spellings_of_its_merges(base: Path, tmp_path: Path) -> None:
     tokenizer = {
         "truncation": None,
         "added_tokens": [{"id": 2, "content": "<s>", "special": True}],

@@ -88,7 +88,7 @@ def test_weights_larger_than_a_piece_are_read_whole(tmp_path: Path) -> None:
     assert found.hex == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_a_file_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
+def test_a_file_truncated_during_the_read_is_an_error(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
     record = fingerprint(checkpoint)
     path = checkpoint.folder / "model.safetensors"

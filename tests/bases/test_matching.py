@@ -132,7 +132,7 @@ def test_another_model_is_different_in_words(tmp_path: Path) -> None:
     assert "layers 2 against 3" in found.evidence
 
 
-def test_a_quantised_copy_is_known_by_the_tensors_left_alone(tmp_path: Path) -> None:
+def test_a_quantised_copy_is_recognised_by_its_unquantised_tensors(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     packed = tiny_base(tmp_path / "packed")
     tensors = {}

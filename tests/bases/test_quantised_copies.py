@@ -46,7 +46,7 @@ def changed(folder: Path, out: Path, name: str, tensor: tuple[str, tuple[int, ..
 
 
 @pytest.mark.parametrize(("method", "nested"), KINDS)
-def test_a_copy_has_the_shapes_of_its_original_and_says_how_it_is_packed(
+def test_a_copy_has_its_originals_shapes_and_states_its_packing(
     tmp_path: Path, method: str, nested: bool
 ) -> None:
     original = record_of(tiny_base(tmp_path / "base"))
@@ -58,7 +58,7 @@ def test_a_copy_has_the_shapes_of_its_original_and_says_how_it_is_packed(
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
 @pytest.mark.parametrize(("method", "nested"), KINDS)
-def test_a_copy_is_recognised_by_what_was_left_alone_and_by_its_codes(
+def test_a_copy_is_recognised_by_its_unquantised_tensors_and_its_codes(
     tmp_path: Path, method: str, nested: bool, dtype: str
 ) -> None:
     original = record_of(tiny_base(tmp_path / "base", dtype=dtype))
@@ -84,7 +84,7 @@ def test_a_copy_of_a_fine_tune_that_left_norms_and_embeddings_alone_is_not_a_cop
     assert "layers.1.self_attn.q_proj.weight belong to other weights" in found.evidence
 
 
-def test_two_copies_of_one_model_are_told_as_such_and_keep_ids_of_their_own(tmp_path: Path) -> None:
+def test_two_copies_of_one_model_match_and_keep_their_own_ids(tmp_path: Path) -> None:
     tiny_base(tmp_path / "base")
     plain = record_of(quantised_copy(tmp_path / "base", tmp_path / "plain"))
     nested = record_of(quantised_copy(tmp_path / "base", tmp_path / "nested", nested=True))
@@ -115,7 +115,7 @@ def test_whichever_is_registered_first_each_finds_the_other(registry: Registry, 
     assert back.sentence().startswith("org/tiny-4bit is a quantised copy of it (")
 
 
-def test_an_original_is_opened_only_where_it_is_known_alone_and_at_hand(
+def test_an_original_is_opened_only_if_it_is_unique_and_available(
     registry: Registry, tmp_path: Path, home: Path
 ) -> None:
     base = tiny_base(tmp_path / "base")
@@ -142,7 +142,7 @@ def test_every_byte_of_a_copy_counts_in_its_full_digest(tmp_path: Path) -> None:
     assert roots[0] == roots[1] != roots[2]
 
 
-def test_a_state_that_does_not_add_up_is_not_believed(tmp_path: Path) -> None:
+def test_an_inconsistent_quantisation_state_is_refused(tmp_path: Path) -> None:
     tiny_base(tmp_path / "base")
     copy = quantised_copy(tmp_path / "base", tmp_path / "copy")
     weight = "model.layers.0.self_attn.q_proj.weight"
@@ -197,7 +197,7 @@ LAYOUTS: dict[str, tuple[Tensors, tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("title", LAYOUTS)
-def test_what_other_tools_pack_is_one_weight_of_its_own_shape(tmp_path: Path, title: str) -> None:
+def test_weights_packed_by_other_tools_have_their_unpacked_shape(tmp_path: Path, title: str) -> None:
     tensors, shape = LAYOUTS[title]
     write_safetensors(tmp_path / "model.safetensors", {**tensors, "n.weight": ("F32", (4,), bytes(16))})
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))

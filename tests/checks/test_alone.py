@@ -40,14 +40,14 @@ def test_a_sound_adapter_has_only_its_base_to_be_asked_about(tmp_path: Path) -> 
     assert set(lora(tmp_path)) == {"base_unknown"}
 
 
-def test_the_unknown_base_is_named(tmp_path: Path) -> None:
+def test_the_finding_names_the_unknown_base(tmp_path: Path) -> None:
     report = check(open_dir(tiny_lora(tmp_path, base_name="acme/base")), None)
     assert not report.is_blocked
     assert "'acme/base'" in report.findings[0].reason
 
 
 @pytest.mark.parametrize("library", ["__main__", "my_project.models.net"])
-def test_a_model_class_of_ones_own_breaks_nothing_and_is_reported(tmp_path: Path, library: str) -> None:
+def test_a_custom_model_class_is_reported_without_an_error(tmp_path: Path, library: str) -> None:
     mapping = {"base_model_class": "Net", "parent_library": library}
     findings = lora(tmp_path, config={"task_type": None, "auto_mapping": mapping})
 
@@ -76,7 +76,7 @@ def test_serious_findings_come_first(tmp_path: Path) -> None:
     ],
     ids=["no prefix", "prefix twice"],
 )
-def test_names_that_no_loader_looks_for_have_no_effect(tmp_path: Path, name: str, why: str) -> None:
+def test_tensor_names_that_no_loader_reads_have_no_effect(tmp_path: Path, name: str, why: str) -> None:
     pair = {
         f"{name}.lora_A.weight": random_tensor((4, 16), 1),
         f"{name}.lora_B.weight": random_tensor((16, 4), 2),
@@ -161,7 +161,7 @@ def test_an_excluded_module_is_not_a_target(tmp_path: Path, excluded: object) ->
     assert set(lora(tmp_path, config=fields)) == {"base_unknown"}
 
 
-def test_a_target_is_not_excused_by_the_exclusion_of_another(tmp_path: Path) -> None:
+def test_excluding_one_target_does_not_excuse_another(tmp_path: Path) -> None:
     fields = {"target_modules": ["q_proj", "v_proj", "o_proj"], "exclude_modules": ["k_proj"]}
     assert lora(tmp_path, config=fields)["targets_without_tensors"].modules == ("o_proj",)
 
@@ -236,7 +236,7 @@ def test_a_feature_that_cannot_be_merged_is_noted(tmp_path: Path) -> None:
     assert lora(tmp_path, config={"alora_invocation_tokens": [1]})["limited_use"].severity == "notes"
 
 
-def test_a_method_without_rules_is_admitted_with_a_warning(tmp_path: Path) -> None:
+def test_an_adapter_of_an_unknown_method_is_accepted_with_a_warning(tmp_path: Path) -> None:
     report = check(open_dir(tiny_lora(tmp_path, config={"peft_type": "BRANDNEW"})), None)
     assert not report.is_blocked
     assert "method_not_described" in {finding.code for finding in report.findings}

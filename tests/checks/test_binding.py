@@ -72,7 +72,7 @@ def test_names_that_the_model_does_not_have_block(
     assert "the model has model.layers.N.self_attn.q_proj, but no " in found.reason
 
 
-def test_only_the_name_under_which_peft_loads_it_may_stand_inside(tmp_path: Path, base: BaseRecord) -> None:
+def test_only_pefts_own_adapter_name_may_occur_inside_a_tensor_name(tmp_path: Path, base: BaseRecord) -> None:
     own = rename(tiny_lora(tmp_path / "own"), lambda name: name.replace("lora_A.", "lora_A.default."))
     other = rename(tiny_lora(tmp_path / "other"), lambda name: name.replace("lora_A.", "lora_A.foo."))
     assert findings(own, base) == {}
@@ -89,7 +89,7 @@ def test_only_the_name_under_which_peft_loads_it_may_stand_inside(tmp_path: Path
         ({"modules_to_save": ["self_attn"]}, "modules_to_save lists self_attn"),
     ],
 )
-def test_modules_that_the_config_leaves_out_block(
+def test_tensors_of_modules_that_the_config_excludes_block(
     config: dict[str, Any], reason: str, tmp_path: Path, base: BaseRecord
 ) -> None:
     found = findings(tiny_lora(tmp_path / "tone", config=config), base)["modules_not_targeted"]
@@ -102,7 +102,7 @@ def test_a_config_that_selects_nothing_is_refused_by_peft(tmp_path: Path, base: 
     assert found["peft_refuses"].reason == "the config selects no module (target_modules)"
 
 
-def test_without_target_modules_pefts_own_list_counts(tmp_path: Path, base: BaseRecord) -> None:
+def test_without_target_modules_pefts_default_list_applies(tmp_path: Path, base: BaseRecord) -> None:
     known = tiny_lora(tmp_path / "known", config={"target_modules": None})
     assert "modules_not_targeted" not in findings(known, base)
     other = tiny_lora(tmp_path / "other", targets=("k_proj",), config={"target_modules": None})
@@ -118,9 +118,7 @@ def test_a_weight_beside_a_module_that_is_not_adapted_is_dropped(tmp_path: Path,
     assert "PEFT does not adapt the module, so it has no base_layer there" in found.reason
 
 
-def test_a_weight_of_the_base_that_the_file_replaces_is_always_named(
-    tmp_path: Path, base: BaseRecord
-) -> None:
+def test_a_replaced_weight_of_the_base_is_always_reported(tmp_path: Path, base: BaseRecord) -> None:
     norm = {f"{PREFIX}model.norm.weight": random_tensor((16,), 5)}
     folder = tiny_lora(tmp_path / "tone", extra=norm)
     found = findings(folder, base)
@@ -135,7 +133,7 @@ def test_a_listed_module_that_the_file_lacks_is_refused_by_peft(tmp_path: Path, 
     assert "the file lacks lm_head.weight" in found["peft_refuses"].reason
 
 
-def test_a_saved_module_under_its_name_in_memory_blocks(tmp_path: Path, base: BaseRecord) -> None:
+def test_a_module_saved_under_its_in_memory_name_blocks(tmp_path: Path, base: BaseRecord) -> None:
     head = {
         f"{PREFIX}lm_head.weight": random_tensor((64, 16), 5),
         f"{PREFIX}lm_head.modules_to_save.default.weight": random_tensor((64, 16), 6),
@@ -153,7 +151,9 @@ def test_a_saved_module_under_its_name_in_memory_blocks(tmp_path: Path, base: Ba
         ([1, -2], "lists -2 as a token row"),
     ],
 )
-def test_token_rows_must_be_the_files(rows: list[int], reason: str, tmp_path: Path, base: BaseRecord) -> None:
+def test_trained_token_rows_must_be_in_the_file(
+    rows: list[int], reason: str, tmp_path: Path, base: BaseRecord
+) -> None:
     two = {f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta": random_tensor((2, 16), 5)}
     folder = tiny_lora(tmp_path / "tone", extra=two, config={"trainable_token_indices": rows})
     assert reason in findings(folder, base)["peft_refuses"].reason
@@ -201,7 +201,7 @@ def test_a_tensor_without_elements_is_refused_by_peft(tmp_path: Path, base: Base
         ({"init_lora_weights": "foo"}, "PEFT does not know init_lora_weights 'foo'"),
     ],
 )
-def test_values_of_which_peft_makes_an_error_block(
+def test_values_that_peft_refuses_block(
     config: dict[str, Any], reason: str, tmp_path: Path, base: BaseRecord
 ) -> None:
     assert findings(tiny_lora(tmp_path / "tone", config=config), base)["config_refused"].reason == reason
@@ -210,7 +210,7 @@ def test_values_of_which_peft_makes_an_error_block(
 @pytest.mark.parametrize(
     ("config", "what"), [({"use_dora": True}, "magnitudes"), ({"lora_bias": True}, "biases of lora_B")]
 )
-def test_what_the_config_says_and_the_file_lacks_blocks(
+def test_weights_that_the_config_declares_and_the_file_lacks_block(
     config: dict[str, Any], what: str, tmp_path: Path, base: BaseRecord
 ) -> None:
     found = findings(tiny_lora(tmp_path / "tone", config=config), base)["tensors_missing"]

@@ -139,7 +139,7 @@ def test_an_adapter_fits_its_base_without_a_finding(
 @pytest.mark.parametrize(
     ("make", "head"), [(bert, "decoder"), (distilbert, "vocab_projector"), (whisper, "proj_out")]
 )
-def test_a_head_by_another_name_is_tied_to_the_embedding(
+def test_a_head_with_another_name_is_tied_to_the_embedding(
     tmp_path: Path, make: Callable[..., Any], head: str
 ) -> None:
     adapter, base = trained(tmp_path, make, target_modules=[head])
@@ -148,13 +148,13 @@ def test_a_head_by_another_name_is_tied_to_the_embedding(
     assert codes(check(adapter, base)) == {"tied_embeddings"}
 
 
-def test_a_head_of_one_family_is_none_of_another(tmp_path: Path) -> None:
+def test_a_heads_name_in_one_family_is_not_one_in_another(tmp_path: Path) -> None:
     adapter, _ = trained(tmp_path / "bert", bert, target_modules=["decoder"])
     _, other = trained(tmp_path / "whisper", whisper, target_modules=["proj_out"])
     assert "module_missing" in codes(check(adapter, other))
 
 
-def test_fused_experts_lie_in_the_tensors_that_they_are_fused_from(tmp_path: Path) -> None:
+def test_fused_experts_map_to_the_tensors_they_are_fused_from(tmp_path: Path) -> None:
     adapter, base = trained(tmp_path, mixtral, target_modules="all-linear")
     placed = place(adapter.spec, base.tensors, base.facts).placed
     inner = [one for one in placed if one.module.path == "model.layers.0.mlp.experts.base_layer"]
@@ -199,7 +199,7 @@ def test_a_family_whose_conversion_is_not_known_is_a_warning(tmp_path: Path) -> 
     assert "dinov2" in next(f.reason for f in report.findings if f.code == "module_renamed")
 
 
-def test_such_a_family_excuses_no_adapter_of_another_width(tmp_path: Path) -> None:
+def test_an_unknown_conversion_does_not_excuse_another_width(tmp_path: Path) -> None:
     adapter, _ = trained(tmp_path, dinov2, target_modules=["q_proj", "v_proj"])
     dinov2(hidden_size=64).save_pretrained(tmp_path / "other")
     report = check(adapter, fingerprint(open_checkpoint(tmp_path / "other")))

@@ -62,7 +62,7 @@ def test_layers_that_the_base_does_not_have_are_counted(tmp_path: Path) -> None:
     assert "it adapts layers 2 to 4, but the base has 2 layers (0 to 1)" in finding.reason
 
 
-def test_another_architecture_shows_what_both_have(tmp_path: Path) -> None:
+def test_another_architecture_is_reported_with_the_modules_of_both(tmp_path: Path) -> None:
     record = base(tmp_path)
     other = {
         name.replace("model.layers", "transformer.h").replace("self_attn.q_proj", "attn.c_attn"): tensor
@@ -83,7 +83,7 @@ def test_a_name_that_could_mean_several_weights_blocks(tmp_path: Path) -> None:
     assert "it matches several weights: left.model.layers.0" in finding.reason
 
 
-def test_another_declared_base_is_a_warning(tmp_path: Path) -> None:
+def test_a_different_declared_base_is_a_warning(tmp_path: Path) -> None:
     adapter = open_dir(tiny_lora(tmp_path / "adapter", base_name="org/other"))
     result = check(adapter, base(tmp_path), "org/tiny")
     assert [finding.code for finding in result.findings] == ["base_name_differs"]
@@ -155,7 +155,7 @@ def test_a_bias_that_the_base_does_not_have_blocks(tmp_path: Path) -> None:
     assert findings["extra_missing"].severity == "blocks"
 
 
-def test_a_trained_bias_without_a_place_cannot_be_merged(tmp_path: Path) -> None:
+def test_a_trained_bias_without_a_matching_weight_cannot_be_merged(tmp_path: Path) -> None:
     bias = {"base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias": random_tensor((16,), 5)}
     assert "bias_without_place" in found(tmp_path, base(tmp_path), extra=bias, config={"lora_bias": True})
 
@@ -207,7 +207,7 @@ def test_an_adapter_of_replicated_layers_may_not_fit_them(tmp_path: Path) -> Non
     assert beyond["peft_refuses"].severity == "blocks"
 
 
-def test_a_report_survives_the_wire(tmp_path: Path) -> None:
+def test_a_report_is_unchanged_by_serialisation(tmp_path: Path) -> None:
     result = report(tmp_path, base(tmp_path, hidden=32))
     assert CheckReport.model_validate(json.loads(result.model_dump_json())) == result
     assert result.is_blocked

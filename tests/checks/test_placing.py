@@ -37,24 +37,24 @@ def placed(
     return place(Spec(method="lora", modules=tuple(modules)), tensors, facts)
 
 
-def test_a_module_lies_under_its_own_name_first() -> None:
+def test_a_module_is_looked_up_by_its_own_name_first() -> None:
     tensors = shapes(model__layers__0__q__weight=(8, 8), other__model__layers__0__q__weight=(8, 8))
     found = placed([module("model.layers.0.q")], tensors, LLAMA)
     assert [item.tensor for item in found.placed] == ["model.layers.0.q.weight"]
 
 
 @pytest.mark.parametrize("path", ["transformer.h.0.attn.c_attn", "h.0.attn.c_attn"], ids=["less", "as is"])
-def test_a_prefix_that_the_files_leave_out_is_dropped(path: str) -> None:
+def test_a_prefix_missing_in_the_files_is_dropped(path: str) -> None:
     found = placed([module(path, 8, 24)], shapes(h__0__attn__c_attn__weight=(8, 24)), GPT2)
     assert [item.tensor for item in found.placed] == ["h.0.attn.c_attn.weight"]
 
 
-def test_a_prefix_that_only_the_files_have_is_added() -> None:
+def test_a_prefix_only_in_the_files_is_added() -> None:
     found = placed([module("encoder.layer.0.q")], shapes(bert__encoder__layer__0__q__weight=(8, 8)), LLAMA)
     assert [item.tensor for item in found.placed] == ["bert.encoder.layer.0.q.weight"]
 
 
-def test_another_layer_is_never_taken_for_a_prefix() -> None:
+def test_another_layer_is_never_mistaken_for_a_prefix() -> None:
     found = placed([module("model.layers.5.q.0.x")], shapes(model__layers__1__q__0__x__weight=(8, 8)), LLAMA)
     assert found.placed == ()
     assert found.reasons["model.layers.5.q.0.x"].kind == "absent"
@@ -81,14 +81,14 @@ def test_both_spellings_of_a_vision_language_model_are_known(memory: str, disk: 
     assert [item.tensor for item in found.placed] == [f"{disk}.weight"]
 
 
-def test_a_tied_head_lies_in_the_embedding() -> None:
+def test_a_tied_head_maps_to_the_embedding() -> None:
     tied = LLAMA | {"tie_word_embeddings": True}
     found = placed([module("lm_head", 8, 32)], shapes(model__embed_tokens__weight=(32, 8)), tied)
     [item] = found.placed
     assert (item.tensor, item.orientation, item.tied) == ("model.embed_tokens.weight", "linear", True)
 
 
-def test_an_untied_head_that_is_not_there_is_missing() -> None:
+def test_an_absent_untied_head_is_missing() -> None:
     found = placed([module("lm_head", 8, 32)], shapes(model__embed_tokens__weight=(32, 8)), LLAMA)
     assert [item.path for item in found.missing] == ["lm_head"]
 
@@ -105,7 +105,7 @@ def test_an_untied_head_that_is_not_there_is_missing() -> None:
     ],
     ids=["list", "not listed", "a head", "shape without list", "shape against list", "neox"],
 )
-def test_shapes_decide_the_orientation_and_the_architecture_where_they_cannot(
+def test_orientation_follows_from_shapes_or_else_from_the_architecture(
     path: str, shape: tuple[int, ...], facts: Mapping[str, object], orientation: str
 ) -> None:
     fan_out = 24 if 24 in shape else 8
@@ -115,7 +115,7 @@ def test_shapes_decide_the_orientation_and_the_architecture_where_they_cannot(
     assert [item.orientation for item in found.placed] == [orientation]
 
 
-def test_a_fused_attention_lies_in_its_in_proj_weight() -> None:
+def test_a_fused_attention_maps_to_its_in_proj_weight() -> None:
     found = placed(
         [module("mha", 8, 24)], shapes(mha__in_proj_weight=(24, 8), mha__out_proj__weight=(8, 8)), LLAMA
     )
@@ -139,13 +139,13 @@ def test_fused_experts_are_not_found_in_a_base_of_single_ones() -> None:
     assert found.reasons["mlp.experts"].kind == "experts"
 
 
-def test_layer_norms_lie_under_their_tensorflow_names() -> None:
+def test_layer_norms_are_found_under_their_tensorflow_names() -> None:
     extra = ExtraWeight(target="bert.LayerNorm.bias", kind="bias", tensor="t", shape=(8,))
     found = place(Spec(method="lora", extras=(extra,)), shapes(bert__LayerNorm__beta=(8,)), LLAMA)
     assert [item.tensor for item in found.extras] == ["bert.LayerNorm.beta"]
 
 
-def test_empty_factors_have_no_place_and_do_no_harm() -> None:
+def test_empty_factors_are_ignored() -> None:
     tensors = shapes(layers__0__experts__0__x__weight=(0, 8), layers__0__y__weight=(8, 8))
     modules = [module("layers.0.experts", 8, 8, "parameter"), module("layers.0.z", 8, 0)]
     found = placed(modules, tensors, {"model_type": "dinov2"})

@@ -64,7 +64,7 @@ def seeded() -> None:
     ],
     ids=["llama", "llama embeddings", "gpt2", "bert"],
 )
-def test_what_peft_saves_fits_the_base_it_was_made_on(
+def test_an_adapter_saved_by_peft_fits_its_base(
     tmp_path: Path, make: Any, options: dict[str, Any], orientations: set[str]
 ) -> None:
     model = make()
@@ -80,7 +80,7 @@ def test_what_peft_saves_fits_the_base_it_was_made_on(
     assert check_weights(adapter) == []
 
 
-def test_an_adapter_as_it_was_before_training_is_untrained(tmp_path: Path) -> None:
+def test_a_freshly_initialised_adapter_is_untrained(tmp_path: Path) -> None:
     peft.get_peft_model(llama(), peft.LoraConfig(r=4)).save_pretrained(tmp_path)
     assert [finding.code for finding in check_weights(open_dir(tmp_path))] == ["untrained"]
 
@@ -135,7 +135,7 @@ def test_a_config_as_transformers_4_wrote_it_is_the_same_base(
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_cast_by_torch_is_recognised(tmp_path: Path, dtype: str) -> None:
+def test_a_cast_made_with_torch_is_recognised(tmp_path: Path, dtype: str) -> None:
     model = llama()
     wide = saved(model, tmp_path / "wide")
     narrow = saved(model.to(getattr(torch, dtype)), tmp_path / "narrow")

@@ -81,18 +81,18 @@ def test_peft_drops_biases_of_factors_that_the_config_does_not_declare(tmp_path:
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "ollama"])
-def test_an_alpha_of_zero_is_no_scale_of_zero_in_llamacpp(tmp_path: Path, engine: str) -> None:
+def test_llamacpp_does_not_read_an_alpha_of_zero_as_a_scale_of_zero(tmp_path: Path, engine: str) -> None:
     found = judged(tmp_path, engine, config={"lora_alpha": 0})
     assert found.outcome == "not_as_trained"
     assert "one that is not 0, as it was trained" in found.findings[0].reason
 
 
 @pytest.mark.parametrize("engine", ["vllm", "tgi", "tensorrt-llm", "mistral.rs", "peft"])
-def test_rslora_is_right_where_it_is_read(tmp_path: Path, engine: str) -> None:
+def test_rslora_is_served_as_trained_by_engines_that_read_it(tmp_path: Path, engine: str) -> None:
     assert judged(tmp_path, engine, rank=16, config={"use_rslora": True}).outcome == "as_trained"
 
 
-def test_rslora_of_rank_1_is_no_other_scale(tmp_path: Path) -> None:
+def test_rslora_of_rank_1_has_the_plain_scale(tmp_path: Path) -> None:
     assert judged(tmp_path, "sglang", rank=1, config={"use_rslora": True}).outcome == "as_trained"
 
 
@@ -118,7 +118,7 @@ def test_a_pattern_that_changes_nothing_is_no_finding(tmp_path: Path) -> None:
         *(("mistral.rs", "refused"), ("lmdeploy", "refused"), ("peft", "as_trained")),
     ],
 )
-def test_a_head_that_was_saved_whole_is_dropped_or_refused(tmp_path: Path, engine: str, outcome: str) -> None:
+def test_a_fully_saved_head_is_dropped_or_refused(tmp_path: Path, engine: str, outcome: str) -> None:
     found = judged(tmp_path, engine, extra=HEAD, config={"modules_to_save": ["lm_head"]})
     assert found.outcome == outcome
     assert outcome == "as_trained" or "saved_modules" in codes(found)
@@ -140,7 +140,7 @@ def test_trained_token_rows_are_dropped_or_refused(tmp_path: Path, engine: str, 
 
 
 @pytest.mark.parametrize("engine", ["vllm", "lorax"])
-def test_names_that_only_end_alike_would_change_nothing(tmp_path: Path, engine: str) -> None:
+def test_names_that_match_only_at_their_end_have_no_effect(tmp_path: Path, engine: str) -> None:
     """vLLM compares the last part of a name, so a wrong prefix passes its check."""
     base = tiny_base(tmp_path / "base", layers=1)  # the adapter has a second layer
     found = judged(tmp_path / "lora", engine, base)
@@ -150,7 +150,7 @@ def test_names_that_only_end_alike_would_change_nothing(tmp_path: Path, engine: 
     )
 
 
-def test_a_base_stored_without_a_name_for_the_whole_model_is_the_same(tmp_path: Path) -> None:
+def test_a_base_stored_without_the_model_prefix_gives_the_same_verdict(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     record = fingerprint(open_checkpoint(base))
     bare = {name.removeprefix("model."): shape for name, shape in record.tensors.items()}
@@ -161,7 +161,7 @@ def test_a_base_stored_without_a_name_for_the_whole_model_is_the_same(tmp_path: 
     assert codes(check_runtime(adapter, vllm, record.model_copy(update={"tensors": deeper}))) == {"names"}
 
 
-def test_the_experts_of_a_layer_are_no_layers(tmp_path: Path) -> None:
+def test_the_experts_of_a_layer_do_not_count_as_layers(tmp_path: Path) -> None:
     experts: dict[str, Any] = {}
     for layer in range(2):
         key = f"base_model.model.model.layers.{layer}.mlp.experts.0.down_proj"
@@ -171,7 +171,7 @@ def test_the_experts_of_a_layer_are_no_layers(tmp_path: Path) -> None:
     assert "layers_uneven" not in codes(found)
 
 
-def test_modules_that_a_server_was_not_started_for_are_not_served(tmp_path: Path) -> None:
+def test_modules_outside_the_servers_target_modules_are_not_served(tmp_path: Path) -> None:
     found = judged(tmp_path, "vllm@0.33,lora_target_modules=k_proj+o_proj")
     assert (found.outcome, codes(found)) == ("not_as_trained", {"targets_left_out"})
     assert judged(tmp_path, "vllm,lora_target_modules=q_proj+v_proj").outcome == "as_trained"
@@ -185,9 +185,7 @@ def test_modules_that_a_server_was_not_started_for_are_not_served(tmp_path: Path
         *(("vllm", "refused"), ("mistral.rs", "refused"), ("llama.cpp", "refused")),
     ],
 )
-def test_tensors_that_match_nothing_are_dropped_or_refused(
-    tmp_path: Path, runtime: str, outcome: str
-) -> None:
+def test_unmatched_tensors_are_dropped_or_refused(tmp_path: Path, runtime: str, outcome: str) -> None:
     found = judged(tmp_path, runtime, extra=STRANGE)
     assert found.outcome == outcome
     assert "tensors_unmatched" in codes(found)
@@ -200,7 +198,7 @@ def test_tensors_that_match_nothing_are_dropped_or_refused(
         *((("q_proj", "v_proj"), None), (("gate_proj",), None), (("o_proj", "down_proj"), None)),
     ],
 )
-def test_sglang_wants_what_is_one_weight_there_together(
+def test_sglang_requires_all_parts_of_a_weight_that_it_fuses(
     tmp_path: Path, targets: tuple[str, ...], lacking: str | None
 ) -> None:
     found = judged(tmp_path, "sglang", targets=targets)
@@ -212,7 +210,7 @@ def test_sglang_wants_what_is_one_weight_there_together(
     )
 
 
-def test_an_up_projection_alone_is_whole_on_a_base_without_gates(tmp_path: Path) -> None:
+def test_an_up_projection_alone_is_complete_on_a_base_without_gates(tmp_path: Path) -> None:
     record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
     gateless = {name: shape for name, shape in record.tensors.items() if "gate_proj" not in name}
     lora = open_dir(tiny_lora(tmp_path / "lora", targets=("up_proj",)))
@@ -244,13 +242,11 @@ def test_modules_that_the_config_does_not_name_are_refused(tmp_path: Path, engin
 
 
 @pytest.mark.parametrize("engine", ["sglang", "lmdeploy"])
-def test_a_config_that_speaks_of_biases_is_served_where_the_file_has_none(
-    tmp_path: Path, engine: str
-) -> None:
+def test_a_config_with_biases_is_served_if_the_file_has_none(tmp_path: Path, engine: str) -> None:
     assert judged(tmp_path, engine, config={"bias": "lora_only"}).outcome == "as_trained"
 
 
-def test_what_lmdeploy_has_no_factors_for_is_whatever_was_in_memory(tmp_path: Path) -> None:
+def test_lmdeploy_leaves_layers_without_factors_uninitialised(tmp_path: Path) -> None:
     found = judged(
         tmp_path, "lmdeploy", extra=ONE_OF_DOWN, config={"target_modules": ["q_proj", "v_proj", "down_proj"]}
     )
@@ -280,7 +276,7 @@ def test_a_dora_is_refused_or_served_as_a_plain_lora(tmp_path: Path, engine: str
     assert judged(tmp_path, engine, extra=MAGNITUDES, config={"use_dora": True}).outcome == outcome
 
 
-def test_weights_the_other_way_round_are_told(tmp_path: Path) -> None:
+def test_transposed_weights_are_reported(tmp_path: Path) -> None:
     found = {
         engine: judged(tmp_path, engine, config={"fan_in_fan_out": True})
         for engine in ("vllm", "sglang", "llama.cpp")
@@ -292,7 +288,7 @@ def test_weights_the_other_way_round_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "runtime"), [("0.18.1", "peft@0.19"), ("0.18.1", "peft"), ("0.21.2", "peft@0.18")]
 )
-def test_fused_experts_of_the_other_side_of_peft_0_19_are_turned_round(
+def test_fused_experts_across_peft_0_19_are_reported_as_transposed(
     tmp_path: Path, written: str, runtime: str
 ) -> None:
     experts: Tensors = {
@@ -315,7 +311,7 @@ def test_fused_experts_of_the_other_side_of_peft_0_19_are_turned_round(
         ("tgi", "base answers a request"),
     ],
 )
-def test_wrong_answers_that_come_of_how_a_server_is_run_are_cautions(engine: str, words: str) -> None:
+def test_wrong_answers_caused_by_server_flags_are_cautions(engine: str, words: str) -> None:
     assert any(words in caution for caution in ENGINES[engine].warnings)
 
 
@@ -330,14 +326,14 @@ def test_wrong_answers_that_come_of_how_a_server_is_run_are_cautions(engine: str
         ("tensorrt-llm,max_lora_rank=16", "refused", "rank"),
     ],
 )
-def test_a_rank_is_held_against_the_servers_limit(
+def test_a_rank_is_compared_with_the_servers_limit(
     tmp_path: Path, runtime: str, outcome: str, code: str | None
 ) -> None:
     found = judged(tmp_path, runtime, rank=24)
     assert (found.outcome, codes(found)) == (outcome, {code} if code else set())
 
 
-def test_what_depends_on_the_base_is_refused_or_wrong(tmp_path: Path) -> None:
+def test_methods_that_depend_on_the_base_are_refused_or_served_wrongly(tmp_path: Path) -> None:
     outcomes = {
         engine: judged(tmp_path, engine, config={"init_lora_weights": "pissa"}).outcome
         for engine in ("vllm", "mistral.rs", "sglang", "llama.cpp", "peft")
@@ -351,7 +347,7 @@ def test_what_depends_on_the_base_is_refused_or_wrong(tmp_path: Path) -> None:
     }
 
 
-def test_vllm_believes_the_config_of_what_was_saved(tmp_path: Path) -> None:
+def test_vllm_trusts_the_configs_list_of_saved_modules(tmp_path: Path) -> None:
     found = judged(tmp_path, "vllm", config={"modules_to_save": ["lm_head"]})
     assert (found.outcome, codes(found)) == ("refused", {"saved_modules_listed"})
 
@@ -370,7 +366,7 @@ def test_a_lost_initialisation_is_reported(tmp_path: Path, start: str, vllm: str
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-def test_the_rank_of_the_config_counts_even_where_no_module_has_it(tmp_path: Path, engine: str) -> None:
+def test_the_configs_rank_counts_even_if_no_module_has_it(tmp_path: Path, engine: str) -> None:
     config = {"r": 64, "rank_pattern": {"q_proj": 4, "v_proj": 4}}
     assert "rank" in codes(judged(tmp_path, f"{engine},max_lora_rank=16", config=config))
 
@@ -378,13 +374,13 @@ def test_the_rank_of_the_config_counts_even_where_no_module_has_it(tmp_path: Pat
 @pytest.mark.parametrize(
     ("engine", "outcome"), [("mistral.rs", "refused"), ("lorax", "not_as_trained"), ("vllm", "as_trained")]
 )
-def test_an_update_of_an_embedding_is_not_for_every_engine(tmp_path: Path, engine: str, outcome: str) -> None:
+def test_not_every_engine_serves_an_update_of_an_embedding(tmp_path: Path, engine: str, outcome: str) -> None:
     config = {"target_modules": ["q_proj", "v_proj", "embed_tokens"]}
     assert judged(tmp_path, engine, extra=EMBEDDING, config=config).outcome == outcome
 
 
 @pytest.mark.parametrize("engine", ["vllm", "llama.cpp"])
-def test_a_lora_under_another_method_is_served_where_the_method_is_not_read(
+def test_a_lora_with_another_peft_type_is_served_by_engines_that_ignore_it(
     tmp_path: Path, engine: str
 ) -> None:
     found = judged(tmp_path, engine, config={"peft_type": "IA3"})
@@ -401,7 +397,7 @@ def test_other_methods_are_refused_once_and_converted(tmp_path: Path, engine: st
     assert "adaptry convert" in finding.remedy
 
 
-def test_a_target_pattern_is_not_for_sglang(tmp_path: Path) -> None:
+def test_sglang_refuses_a_target_pattern(tmp_path: Path) -> None:
     pattern = {"target_modules": ".*(q|v)_proj"}
     assert codes(judged(tmp_path, "sglang", config=pattern)) == {"targets_text"}
     assert judged(tmp_path, "vllm", config=pattern).outcome == "as_trained"
@@ -420,11 +416,11 @@ def test_added_tokens_are_refused_by_sglang_where_the_base_lacks_them(tmp_path: 
     assert "1 token" in found.findings[0].reason
 
 
-def test_a_broken_alpha_is_not_for_ollama(tmp_path: Path) -> None:
+def test_ollama_refuses_a_fractional_alpha(tmp_path: Path) -> None:
     assert codes(judged(tmp_path, "ollama", config={"lora_alpha": 8.5})) == {"alpha_fraction"}
 
 
-def test_ollama_takes_few_kinds_of_base(tmp_path: Path) -> None:
+def test_ollama_accepts_few_architectures(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     config = base / "config.json"
     config.write_text(config.read_text().replace('"llama"', '"qwen2"'))
@@ -432,12 +428,12 @@ def test_ollama_takes_few_kinds_of_base(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["vllm@0.20", "vllm@1.0", "lmdeploy@0.1"])
-def test_rules_of_another_version_say_so(tmp_path: Path, runtime: str) -> None:
+def test_a_verdict_by_rules_of_another_version_states_that(tmp_path: Path, runtime: str) -> None:
     found = judged(tmp_path, runtime)
     assert (found.outcome, codes(found)) == ("as_trained", {"rules_of_another_version"})
 
 
-def test_the_version_that_was_read_needs_no_remark(tmp_path: Path) -> None:
+def test_a_verdict_for_the_version_of_the_rules_has_no_remark(tmp_path: Path) -> None:
     assert judged(tmp_path, "vllm@0.33.0").findings == ()
 
 
@@ -456,7 +452,7 @@ def test_the_version_that_was_read_needs_no_remark(tmp_path: Path) -> None:
         ("vllm," + "x" * 2000, "not a runtime"),
     ],
 )
-def test_what_is_no_runtime_is_refused_with_the_right_form(text: str, words: str) -> None:
+def test_a_malformed_runtime_is_refused_with_the_right_form(text: str, words: str) -> None:
     with pytest.raises(Invalid, match=re.escape(words)):
         parse_runtime(text)
 
@@ -515,7 +511,7 @@ def test_an_adapters_name_in_keys_is_reported_for_engines_that_do_not_read_it(tm
     assert [found[engine] for engine in ("mistral.rs", "sglang", "peft")] == ["as_trained"] * 3  # fmt: skip
 
 
-def test_names_without_a_prefix_are_right_for_engines_that_take_them(tmp_path: Path) -> None:
+def test_names_without_a_prefix_are_fine_for_engines_that_accept_them(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     bare = outcomes(named(tmp_path / "lora", lambda name: name.removeprefix("base_model.model.")), base)
     assert [bare[engine] for engine in ("vllm", "mistral.rs", "llama.cpp", "sglang")] == ["as_trained"] * 4
@@ -544,12 +540,12 @@ def test_sglang_finds_modules_by_layer_and_last_name_whatever_is_around_them(tmp
         assert outcomes(adapter, base)["sglang"] == "as_trained"
 
 
-def test_sglang_refuses_targets_beyond_its_list_even_where_the_file_has_none(tmp_path: Path) -> None:
+def test_sglang_refuses_unsupported_targets_even_without_tensors(tmp_path: Path) -> None:
     found = judged(tmp_path, "sglang", config={"target_modules": ["q_proj", "v_proj", "foo"]})
     assert (found.outcome, codes(found)) == ("refused", {"targets_listed"})
 
 
-def test_a_training_wrappers_part_of_a_name_is_found_without_a_base(tmp_path: Path) -> None:
+def test_a_training_wrappers_prefix_is_detected_without_a_base(tmp_path: Path) -> None:
     adapter = named(tmp_path / "lora", lambda name: name.replace("self_attn.", "self_attn._orig_mod."))
     found = outcomes(adapter)
     assert [found[engine] for engine in ("peft", "vllm", "lorax", "mistral.rs", "llama.cpp")] == [
@@ -563,7 +559,7 @@ def test_a_bias_that_is_only_listed_matters_to_engines_that_read_the_config(tmp_
     assert refused == {"vllm", "mistral.rs"}
 
 
-def test_vllm_wants_the_field_target_modules_and_takes_null(tmp_path: Path) -> None:
+def test_vllm_requires_the_field_target_modules_and_accepts_null(tmp_path: Path) -> None:
     adapter = tiny_lora(tmp_path, config={"target_modules": None})
     assert outcomes(adapter)["vllm"] == "as_trained"
     path = adapter / "adapter_config.json"
@@ -596,7 +592,7 @@ def test_mistralrs_refuses_a_config_that_contradicts_the_file(
     assert (found.outcome, codes(found)) == ("refused", {code})
 
 
-def test_mistralrs_takes_exclude_modules_that_leave_none_of_its_modules_out(tmp_path: Path) -> None:
+def test_mistralrs_accepts_exclude_modules_without_effect(tmp_path: Path) -> None:
     assert judged(tmp_path, "mistral.rs", config={"exclude_modules": ["lm_head"]}).outcome == "as_trained"
 
 
@@ -616,7 +612,7 @@ def test_layers_that_the_base_lacks_are_refused_by_llamacpp(tmp_path: Path) -> N
     assert (found.outcome, codes(found)) == ("refused", {"names"})
 
 
-def test_llamacpp_pairs_factors_whose_names_are_the_same_without_the_parts_it_removes(tmp_path: Path) -> None:
+def test_llamacpp_pairs_factors_by_their_shortened_names(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
 
     def moved(name: str, old: str, new: str) -> str:
@@ -635,7 +631,7 @@ def test_llamacpp_pairs_factors_whose_names_are_the_same_without_the_parts_it_re
     assert outcomes(apart, base)["llama.cpp"] == "refused"
 
 
-def test_llamacpp_takes_other_families_names_but_for_rows_that_it_turns(tmp_path: Path) -> None:
+def test_llamacpp_accepts_names_of_other_families_except_for_permuted_rows(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
 
     def called(folder: str, module: str, alias: str) -> str:
@@ -650,7 +646,7 @@ def test_llamacpp_takes_other_families_names_but_for_rows_that_it_turns(tmp_path
     assert called("wq", "self_attn.q_proj", "attention.wq") == "refused"
 
 
-def test_llamacpps_other_names_are_those_of_its_table() -> None:
+def test_llamacpps_alternative_names_equal_its_table() -> None:
     gguf = pytest.importorskip("gguf")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     for first, aliases in ALIASES.items():
@@ -672,7 +668,7 @@ def test_sglang_drops_biases_of_factors(tmp_path: Path) -> None:
     assert (found.outcome, codes(found)) == ("not_as_trained", {"biases"})
 
 
-def test_sglang_takes_an_adapters_name_behind_factors_of_an_embedding(tmp_path: Path) -> None:
+def test_sglang_accepts_an_adapters_name_after_embedding_factors(tmp_path: Path) -> None:
     named_inside = {f"{name}.default": tensor for name, tensor in EMBEDDING.items()}
     targets = ["q_proj", "v_proj", "k_proj", "embed_tokens"]
     found = judged(
@@ -696,7 +692,7 @@ def test_peft_refuses_values_that_check_refuses(tmp_path: Path, config: dict[str
     assert (found.outcome, codes(found)) == ("refused", {code})
 
 
-def test_sglang_puts_no_float8_together_with_other_types(tmp_path: Path) -> None:
+def test_sglang_does_not_fuse_float8_with_other_dtypes(tmp_path: Path) -> None:
     def cast(folder: str, which: str) -> RuntimeVerdict:
         adapter = tiny_lora(tmp_path / folder, targets=("q_proj", "k_proj", "v_proj"))
         view = open_dir(adapter)
@@ -720,7 +716,9 @@ def test_lmdeploy_refuses_a_task_that_pefts_config_refuses(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "sglang"])
-def test_a_start_that_takes_part_of_the_base_out_is_not_for_embeddings(tmp_path: Path, engine: str) -> None:
+def test_an_initialisation_that_changes_the_base_is_refused_for_embeddings(
+    tmp_path: Path, engine: str
+) -> None:
     config = {"init_lora_weights": "pissa", "target_modules": ["embed_tokens"]}
     alone = judged(tmp_path / "alone", engine, targets=(), config=config, extra=EMBEDDING)
     assert alone.outcome == "as_trained"

@@ -50,7 +50,7 @@ def test_the_factor_by_which_an_engine_is_wrong_is_peft_s_scale_over_its_own(
     assert float(factor[1]) == pytest.approx(layer.scaling["default"] / served, rel=5e-3)
 
 
-def test_peft_drops_the_tensors_of_which_it_is_said(tmp_path: Path, base: Path) -> None:
+def test_peft_drops_the_tensors_that_the_finding_names(tmp_path: Path, base: Path) -> None:
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_C.weight"
     folder = tiny_lora(tmp_path / "lora", extra={name: random_tensor((4, 4), 14)})
 

@@ -85,11 +85,11 @@ def edit(tokenizer: Any, folder: Path, change: Callable[[dict[str, Any]], None])
     return load(folder)
 
 
-def test_the_bases_own_tokenizer_is_no_finding(found: Any, trained: Path) -> None:
+def test_the_bases_own_tokenizer_gives_no_finding(found: Any, trained: Path) -> None:
     assert found(load(trained)) == {}
 
 
-def test_what_peft_saves_beside_a_tokenizer_is_no_finding(trained: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_saved_by_peft_gives_no_finding(trained: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="needs peft")
     config = transformers.LlamaConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=VOCAB
@@ -120,7 +120,7 @@ def test_a_reversed_vocabulary_blocks(found: Any, trained: Path, tmp_path: Path)
     assert "blocks of 1,024 ids" in finding.reason
 
 
-def test_two_tokens_that_changed_places_block(found: Any, trained: Path, tmp_path: Path) -> None:
+def test_two_swapped_tokens_block(found: Any, trained: Path, tmp_path: Path) -> None:
     def swap(document: dict[str, Any]) -> None:
         vocab = document["model"]["vocab"]
         one, other = [token for token, id in vocab.items() if id in (1100, 1101)]
@@ -131,7 +131,7 @@ def test_two_tokens_that_changed_places_block(found: Any, trained: Path, tmp_pat
     assert "1,024 to 2,047" in finding.reason
 
 
-def test_added_tokens_with_each_others_ids_block(found: Any, trained: Path, tmp_path: Path) -> None:
+def test_added_tokens_with_swapped_ids_block(found: Any, trained: Path, tmp_path: Path) -> None:
     def swap(document: dict[str, Any]) -> None:
         one, other = document["added_tokens"][1:3]
         one["content"], other["content"] = other["content"], one["content"]
@@ -190,7 +190,7 @@ def strip_around_a_token(document: dict[str, Any]) -> None:
         (strip_around_a_token, "where added tokens are found in a text ('<|reserved_0|>')"),
     ],
 )
-def test_the_same_tokens_by_another_way_warn_with_what_differs(
+def test_different_tokenizer_steps_warn_with_the_differences(
     change: Callable[[dict[str, Any]], None], reason: str, record: BaseRecord, trained: Path, tmp_path: Path
 ) -> None:
     adapter = open_dir(with_tokenizer(tiny_lora(tmp_path / "adapter"), trained, change))
@@ -236,9 +236,7 @@ def llamas_spaces(document: dict[str, Any]) -> None:
     document["model"] |= {"byte_fallback": True, "fuse_unk": True, "unk_token": "<|pad|>"}
 
 
-def test_what_transformers_makes_of_a_tokenizer_as_it_saves_it_again_is_no_finding(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_tokenizer_saved_again_by_transformers_gives_no_finding(trained: Path, tmp_path: Path) -> None:
     base = with_tokenizer(tiny_base(tmp_path / "base", vocab=VOCAB), trained, llamas_spaces)
     settings = {"tokenizer_class": "LlamaTokenizer", "unk_token": "<|pad|>", "legacy": False}
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -249,7 +247,7 @@ def test_what_transformers_makes_of_a_tokenizer_as_it_saves_it_again_is_no_findi
     assert [one.code for one in found if one.code == "tokenization_differs"] == []
 
 
-def test_another_spelling_of_the_same_steps_is_no_finding(
+def test_another_spelling_of_the_same_steps_gives_no_finding(
     record: BaseRecord, trained: Path, tmp_path: Path
 ) -> None:
     adapter = with_tokenizer(tiny_lora(tmp_path / "adapter"), trained, spell_otherwise)

@@ -20,7 +20,7 @@ def catalog(home: Path, run) -> Path:
     return found
 
 
-def test_acts_are_listed_newest_first_and_by_every_option(run, answer, catalog: Path) -> None:
+def test_entries_are_listed_newest_first_and_filtered_by_every_option(run, answer, catalog: Path) -> None:
     assert [entry["action"] for entry in answer("audit", "ls")] == [
         "principal.create",
         "adapter.edit",
@@ -71,7 +71,7 @@ def test_an_altered_row_is_named_with_exit_code_1(run, catalog: Path) -> None:
         (("verify", "--key", "nonsense"), "not a key of an audit log"),
     ],
 )
-def test_what_is_malformed_is_a_usage_error(run, catalog: Path, words: tuple[str, ...], said: str) -> None:
+def test_malformed_filters_are_a_usage_error(run, catalog: Path, words: tuple[str, ...], said: str) -> None:
     assert said in run("audit", *words, code=2).stderr
 
 

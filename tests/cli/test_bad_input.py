@@ -17,7 +17,7 @@ def edit_config(folder: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_a_folder_that_is_no_adapter(run, tmp_path: Path) -> None:
+def test_a_folder_without_an_adapter_is_refused(run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
     assert "holds no adapter" in run("push", "./empty", "acme/tone", code=3).stderr
@@ -38,7 +38,7 @@ def test_a_pickle_is_refused_with_the_line_that_converts_it(run, out: Path) -> N
 
 
 @pytest.mark.parametrize("kept", [4, 100, 2000], ids=["in the length", "in the header", "in the weights"])
-def test_weights_that_are_cut_short_are_not_right_and_the_call_is(
+def test_truncated_weights_are_invalid_data_and_not_a_usage_error(
     run, out: Path, base: Path, kept: int
 ) -> None:
     weights = out / "adapter_model.safetensors"
@@ -52,7 +52,7 @@ def test_weights_that_are_cut_short_are_not_right_and_the_call_is(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"r": 8, "r": 9}', '{"trust_remote_code": true}'])
-def test_a_malformed_config_is_not_right_either(run, out: Path, text: str) -> None:
+def test_a_malformed_config_is_invalid_data(run, out: Path, text: str) -> None:
     (out / "adapter_config.json").write_text(text)
 
     assert "adapter_config.json" in run("check", "./out", code=1).stderr
@@ -85,7 +85,7 @@ def test_a_bare_name_that_is_also_a_folder_shows_both_spellings(run, tmp_path: P
     assert "./out" in run("inspect", "out", code=2).stderr
 
 
-def test_an_alias_that_moved_meanwhile(run, tmp_path: Path) -> None:
+def test_an_alias_that_moved_in_between_is_a_conflict(run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "better", seed=2)
     run("push", "./out", "acme/tone", "--alias", "prod")
     run("push", "./better", "acme/tone")
@@ -121,7 +121,7 @@ def test_an_alias_that_moved_meanwhile(run, tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_call_that_makes_no_sense_is_a_usage_error(run, words: tuple[str, ...], says: str) -> None:
+def test_a_contradictory_call_is_a_usage_error(run, words: tuple[str, ...], says: str) -> None:
     result = run(*words, code=2)
 
     assert says in result.stderr
@@ -129,18 +129,18 @@ def test_a_call_that_makes_no_sense_is_a_usage_error(run, words: tuple[str, ...]
     assert result.stdout == ""
 
 
-def test_a_server_that_is_not_there(run) -> None:
+def test_an_unreachable_server_is_reported(run) -> None:
     message = run("ls", "--registry", "http://127.0.0.1:9", code=6).stderr
 
     assert "http://127.0.0.1:9" in message
 
 
-def test_the_current_folder_is_no_place_to_pull_to(run, tmp_path: Path) -> None:
+def test_a_pull_into_the_current_folder_is_refused(run, tmp_path: Path) -> None:
     run("push", "./out", "acme/tone")
 
     assert "current folder" in run("pull", "acme/tone", "--to", ".", "--force", code=4).stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_lock_file_that_is_not_there(run) -> None:
+def test_a_missing_lock_file_is_reported(run) -> None:
     assert "adaptry lock REF" in run("pull", "--locked", "adaptry.lock", code=3).stderr

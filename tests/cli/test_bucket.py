@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 
-def test_every_command_finds_the_bucket_and_doctor_looks_at_it(
+def test_every_command_finds_the_bucket_and_doctor_checks_it(
     run: Callable[..., Any],
     answer: Callable[..., Any],
     out: Path,
@@ -37,7 +37,7 @@ def test_doctor_reports_why_a_bucket_cannot_be_used(
     assert "refuses these credentials" in " ".join(result.output.split())
 
 
-def test_doctor_looks_at_the_bucket_of_a_registry_that_is_not_made_yet(
+def test_doctor_checks_the_bucket_of_a_registry_before_it_is_created(
     run: Callable[..., Any], answer: Callable[..., Any], s3_place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTRY_BLOBS", s3_place.replace("adaptry-tests", "no-such-bucket"))

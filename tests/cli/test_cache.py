@@ -27,7 +27,7 @@ def tone(run: Run, out: Path) -> None:
     run("push", "./out", "acme/tone")
 
 
-def test_a_ref_becomes_a_folder_that_holds_the_adapter(run: Run, answer: Ask) -> None:
+def test_a_ref_is_fetched_into_a_folder_with_the_adapter(run: Run, answer: Ask) -> None:
     folder = Path(run("cache", "path", "acme/tone").stdout.strip())
 
     digest = answer("show", "acme/tone")["version"]["digest"]
@@ -38,7 +38,7 @@ def test_a_ref_becomes_a_folder_that_holds_the_adapter(run: Run, answer: Ask) ->
     assert "acme/tone@1" in run("cache", "ls").stdout
 
 
-def test_what_nobody_uses_goes(run: Run, answer: Ask) -> None:
+def test_gc_removes_unused_versions(run: Run, answer: Ask) -> None:
     run("cache", "path", "acme/tone")
     assert run("cache", "gc", "--size", "1GB").stdout == ""
 
@@ -47,7 +47,7 @@ def test_what_nobody_uses_goes(run: Run, answer: Ask) -> None:
     assert answer("cache", "ls") == []
 
 
-def test_what_is_forgotten_comes_again_when_it_is_readmitted(run: Run, answer: Ask) -> None:
+def test_a_forgotten_version_is_fetched_again_once_readmitted(run: Run, answer: Ask) -> None:
     run("cache", "path", "acme/tone")
     (entry,) = answer("cache", "ls")
 
@@ -61,11 +61,11 @@ def test_what_is_forgotten_comes_again_when_it_is_readmitted(run: Run, answer: A
 
 
 @pytest.mark.parametrize("word", ["prod", "sha256:0123456789ab", "7"])
-def test_what_is_no_digest_here_is_not_forgotten(run: Run, word: str) -> None:
+def test_an_unknown_digest_cannot_be_forgotten(run: Run, word: str) -> None:
     assert "in full" in run("cache", "forget", word, "--reason", "it leaks", code=3).stderr
 
 
-def test_the_environment_says_where_and_how_large(
+def test_the_environment_sets_the_caches_folder_and_size(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTRY_CACHE", str(tmp_path / "elsewhere"))
@@ -78,7 +78,7 @@ def test_the_environment_says_where_and_how_large(
     run("cache", "path", "acme/tone", code=2)
 
 
-def test_what_an_engine_may_read_again_stays_until_it_is_said_to_be_gone(
+def test_versions_held_by_an_engine_stay_until_it_is_declared_gone(
     run: Run, answer: Ask, tmp_path: Path
 ) -> None:
     with socket.socket() as port:

@@ -75,7 +75,7 @@ def test_another_base_of_the_same_shapes_blocks_unless_it_is_allowed(run, answer
 
 @pytest.mark.usefixtures("bases")
 @pytest.mark.parametrize("same", ["org/tiny", "./base", "./cast"])
-def test_a_copy_of_the_own_base_is_no_other_base(run, answer, same: str) -> None:
+def test_a_copy_of_its_base_does_not_count_as_another_base(run, answer, same: str) -> None:
     run("push", "./out", "acme/tone")
 
     for source in ("./out", "acme/tone"):
@@ -96,7 +96,7 @@ def test_a_folder_that_does_not_fit_its_registered_base_is_blocked(run, tmp_path
 
 
 @pytest.mark.usefixtures("bases")
-def test_each_name_of_a_base_is_its_name(run, answer, tmp_path: Path) -> None:
+def test_each_registered_name_of_a_base_is_accepted(run, answer, tmp_path: Path) -> None:
     run("base", "add", "./base", "--name", "a/tiny")
     tiny_lora(tmp_path / "elsewhere", base_name="z/unknown", seed=3)
 
@@ -110,7 +110,40 @@ def test_each_name_of_a_base_is_its_name(run, answer, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bases")
-def test_the_name_of_a_cast_of_a_base_is_its_name_too(run, answer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["base", "models/llama/base"])
+def test_a_path_in_the_config_gives_no_finding_if_the_push_recognised_the_base(
+    run, answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    if path != "base":
+        (tmp_path / "base").rename(tmp_path / path)
+    tiny_lora(tmp_path / "local", base_name=path, seed=3)
+    run("push", "./local", "acme/local")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where `base` is no folder
+
+    shown = answer("show", "acme/local")
+
+    assert (shown["version"]["base_name"], shown["report"]["findings"]) == ("org/tiny", [])
+    assert codes(answer("check", "acme/local")) == {}
+    assert codes(answer("check", "acme/local", "--base", "org/tiny")) == {}
+
+
+@pytest.mark.usefixtures("bases")
+def test_one_word_in_the_config_is_reported_if_another_base_has_that_name(
+    run, answer, tmp_path: Path
+) -> None:
+    run("base", "add", "./other", "--name", "gpt2")
+    tiny_lora(tmp_path / "old", base_name="gpt2", seed=3)
+
+    run("push", "./old", "acme/old", "--base", "org/tiny")
+
+    assert codes(answer("show", "acme/old")["report"]) == {"base_name_differs": "warns"}
+    assert codes(answer("check", "acme/old")) == {"base_name_differs": "warns"}
+
+
+@pytest.mark.usefixtures("bases")
+def test_the_name_of_a_cast_of_its_base_is_accepted(run, answer, tmp_path: Path) -> None:
     run("base", "add", "./cast", "--name", "org/cast")
     tiny_lora(tmp_path / "half", base_name="org/cast", seed=3)
 
@@ -142,9 +175,7 @@ def test_an_adapter_with_an_unknown_base_is_admitted_with_a_warning(run, answer)
 
 
 @pytest.mark.parametrize("written", [None, "/elsewhere/base", "org/other-name"])
-def test_a_folder_of_an_unknown_base_is_pushed_with_its_base_as_the_remedy_says(
-    run, answer, tmp_path: Path, written: str | None
-) -> None:
+def test_the_remedy_for_an_unknown_base_works(run, answer, tmp_path: Path, written: str | None) -> None:
     run("base", "add", "./base", "--name", "org/model")
     tiny_lora(tmp_path / "unnamed", config={"base_model_name_or_path": written})
     said = " ".join(run("check", "./unnamed").stdout.split())
@@ -163,7 +194,7 @@ def test_remedies_for_a_version_name_it(run, tmp_path: Path) -> None:
         )
 
 
-def test_weights_are_looked_at_when_asked(run, answer, tmp_path: Path) -> None:
+def test_weights_are_checked_on_request(run, answer, tmp_path: Path) -> None:
     module = "base_model.model.model.layers.0.self_attn.q_proj"
     zero = ("F32", (16, 4), bytes(16 * 4 * 4))
     tiny_lora(tmp_path / "untrained", layers=1, targets=("q_proj",), extra={f"{module}.lora_B.weight": zero})

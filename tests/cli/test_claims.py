@@ -38,7 +38,7 @@ def test_the_quickstart_works_when_trained_from_a_folder(run, answer, tmp_path: 
     assert answer("show", "acme/tone@prod")["version"]["number"] == 1
 
 
-def test_a_folder_that_is_not_registered_is_claimed_by_content_and_settled_later(
+def test_an_unregistered_base_folder_is_claimed_by_content_and_resolved_later(
     run, answer, tmp_path: Path
 ) -> None:
     tiny_lora(tmp_path / "out", base_name="./base")
@@ -52,7 +52,7 @@ def test_a_folder_that_is_not_registered_is_claimed_by_content_and_settled_later
     assert not again["is_new"], "the same folder is the same version, whatever the base is called by now"
 
 
-def test_a_version_whose_base_nobody_can_look_up_is_bound_to_it(run, answer, tmp_path: Path) -> None:
+def test_a_version_with_an_unresolvable_base_can_be_bound(run, answer, tmp_path: Path) -> None:
     """As the message says, word for word: the base was elsewhere when the adapter was pushed."""
     tiny_lora(tmp_path / "out", base_name=str(tmp_path / "scratch"))
     tiny_lora(tmp_path / "out-2", base_name=str(tmp_path / "scratch"), seed=2)
@@ -71,7 +71,7 @@ def test_a_version_whose_base_nobody_can_look_up_is_bound_to_it(run, answer, tmp
     run("verify")
 
 
-def test_a_version_is_bound_to_no_base_that_it_does_not_fit_or_does_not_declare(
+def test_binding_to_a_base_that_does_not_fit_or_is_not_declared_is_refused(
     run, answer, tmp_path: Path
 ) -> None:
     run("base", "add", "./base", "--name", "org/model")
@@ -104,7 +104,7 @@ def printed_command(text: str) -> list[str]:
     return shlex.split(words[1])
 
 
-def test_a_known_name_is_a_name_even_where_a_folder_is_called_so(run, answer, tmp_path: Path) -> None:
+def test_a_registered_name_precedes_a_folder_of_that_name(run, answer, tmp_path: Path) -> None:
     base_id = run("base", "add", "./base", "--name", "org/model").stdout.strip()
     tiny_base(tmp_path / "org" / "model", seed=5)
     tiny_lora(tmp_path / "out", base_name="org/model")
@@ -115,7 +115,9 @@ def test_a_known_name_is_a_name_even_where_a_folder_is_called_so(run, answer, tm
 
 
 @pytest.mark.parametrize("written", ["./gone", "~nobody-of-that-name/base", "./out", "x" * 5000])
-def test_a_folder_that_is_no_checkpoint_claims_nothing(run, answer, tmp_path: Path, written: str) -> None:
+def test_a_folder_without_a_checkpoint_is_not_claimed_as_a_base(
+    run, answer, tmp_path: Path, written: str
+) -> None:
     tiny_lora(tmp_path / "out", base_name=written)
 
     run("push", "./out", "acme/tone")
@@ -138,7 +140,7 @@ def test_a_version_is_checked_against_its_own_base(run, answer, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["./base", "ev/il name", "a/b/c", "/abs", "org/", "con", "a..b", ""])
-def test_a_name_for_a_base_is_one_the_hub_could_have(run, answer, name: str) -> None:
+def test_a_base_name_must_be_valid_on_the_hub(run, answer, name: str) -> None:
     assert "ORG/MODEL" in run("base", "add", "./base", "--name", name, code=2).stderr
     assert answer("base", "ls") == []
 
@@ -149,7 +151,7 @@ def test_a_base_may_have_a_single_name(run, answer) -> None:
     assert answer("base", "show", "gpt2")["names"] == ["gpt2"]
 
 
-def test_one_copy_of_a_base_that_is_gone_does_not_hide_another(run, tmp_path: Path) -> None:
+def test_a_deleted_copy_of_a_base_does_not_hide_another(run, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     tiny_lora(tmp_path / "out")
     shutil.copytree("base", "copy")

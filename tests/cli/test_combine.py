@@ -79,7 +79,7 @@ def test_the_same_recipe_gives_the_same_version_however_it_is_written(run, answe
     assert first["digest"] == again["digest"] == from_file["digest"]
 
 
-def test_folders_are_named_in_the_recipe_by_what_they_hold(run, answer, pushed: None) -> None:
+def test_the_recipe_identifies_folders_by_their_content(run, answer, pushed: None) -> None:
     answer("stack", "./out", "acme/b", "-o", "acme/both")
 
     folder, _ = answer("show", "acme/both")["manifest"]["recipe"]["inputs"]
@@ -117,9 +117,7 @@ def test_a_plan_reads_no_weight(run) -> None:
         (("--dtype", "int8"), "unsupported dtype"),
     ],
 )
-def test_what_a_recipe_gets_wrong_is_said_before_anything_is_made(
-    run, words: tuple[str, ...], says: str
-) -> None:
+def test_errors_in_a_recipe_are_reported_before_any_work(run, words: tuple[str, ...], says: str) -> None:
     result = run("combine", "./out", "./better", *words, "-o", "./both", code=2)
 
     assert says in result.stderr
@@ -147,7 +145,7 @@ def test_errors_of_a_recipe_file_name_the_field(run, text: str, says: str) -> No
     assert says in result.stderr
 
 
-def test_some_modules_may_be_combined_otherwise(run) -> None:
+def test_some_modules_may_use_another_method(run) -> None:
     Path("recipe.yaml").write_text(
         "inputs: [./out, ./better]\n"
         "modules:\n"
@@ -167,7 +165,7 @@ def test_some_modules_may_be_combined_otherwise(run) -> None:
     assert torch.allclose(update("both", other), update("out", other) + update("better", other), atol=1e-9)
 
 
-def test_a_weight_of_zero_is_as_if_it_were_not_there(run) -> None:
+def test_an_input_with_weight_zero_counts_as_absent(run) -> None:
     run("combine", "./out", "./better=0", "-o", "./one")
 
     assert torch.allclose(update("one"), update("out"), atol=1e-9)
@@ -196,7 +194,7 @@ def test_a_sequence_states_its_assumptions(run) -> None:
     assert "a weight other than 1" in result.stderr
 
 
-def test_what_is_no_sum_of_factors_is_sent_to_convert(run) -> None:
+def test_adapters_that_are_not_plain_loras_are_refused_with_convert_as_the_remedy(run) -> None:
     config = Path("out/adapter_config.json")
     config.write_text(json.dumps({**json.loads(config.read_text()), "init_lora_weights": "pissa"}))
 

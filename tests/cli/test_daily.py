@@ -16,7 +16,7 @@ from adaptry.storage.connect import connect
 pytestmark = pytest.mark.usefixtures("out", "better", "base")
 
 
-def test_the_whole_day(run, answer, tmp_path: Path) -> None:
+def test_daily_work_from_push_to_pull_works(run, answer, tmp_path: Path) -> None:
     base_id = run("base", "add", "./base", "--name", "org/tiny").stdout.strip()
     pushed = run("push", "./out", "acme/tone", "--metric", "accuracy=0.91", "--alias", "staging").stdout
     run("push", "./better", "acme/tone", "--metric", "accuracy=0.94")
@@ -35,7 +35,7 @@ def test_the_whole_day(run, answer, tmp_path: Path) -> None:
     assert [version["number"] for version in found] == [1]
 
 
-def test_stdout_is_the_answer_and_stderr_the_story(run) -> None:
+def test_results_go_to_stdout_and_messages_to_stderr(run) -> None:
     Path("out/optimizer.pt").write_bytes(b"state")
 
     result = run("push", "./out", "acme/tone")
@@ -45,7 +45,7 @@ def test_stdout_is_the_answer_and_stderr_the_story(run) -> None:
     assert "left out optimizer.pt" in result.stderr
 
 
-def test_pushing_the_same_again_gives_the_same_answer(run) -> None:
+def test_pushing_the_same_files_again_gives_the_same_result(run) -> None:
     first = run("push", "./out", "acme/tone")
     again = run("push", "./out", "acme/tone")
 
@@ -53,7 +53,7 @@ def test_pushing_the_same_again_gives_the_same_answer(run) -> None:
     assert "already has these files" in again.stderr
 
 
-def test_a_push_says_what_the_adapter_is_for(run, answer) -> None:
+def test_a_push_reports_the_adapters_base(run, answer) -> None:
     run("push", "./out", "acme/tone", "--description", "A kinder tone", "--tag", "fr", "--tag", "chat")
 
     (listed,) = answer("ls")
@@ -90,7 +90,7 @@ def test_a_truncated_listing_is_marked(run, answer) -> None:
     assert "--limit shows more" in result.stderr
 
 
-def test_show_tells_everything_at_a_glance(run) -> None:
+def test_show_prints_all_facts_about_a_version(run) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
     run("push", "./out", "acme/tone", "--metric", "accuracy=0.91", "--alias", "prod")
 
@@ -139,7 +139,7 @@ def test_history_has_every_move_of_an_alias(run, answer) -> None:
     assert "prod from 2 to 1" in run("history", "acme/tone").stdout
 
 
-def test_history_says_what_a_commit_was_about(run) -> None:
+def test_history_has_the_titles_of_commits(run) -> None:
     run("push", "./out", "acme/tone")
     with closing(connect()) as registry:
         name = AdapterName.parse("acme/tone")
@@ -165,7 +165,7 @@ def test_aliases_are_listed_and_removed(run, answer) -> None:
     run("alias", "rm", "acme/tone", "prod", code=3)
 
 
-def test_metrics_are_added_and_all_of_them_kept(run, answer) -> None:
+def test_metrics_are_added_and_all_values_kept(run, answer) -> None:
     run("push", "./out", "acme/tone")
     run("metrics", "log", "acme/tone@1", "loss=1.5", "accuracy=0.9")
     run("metrics", "log", "acme/tone@1", "loss=1.25")
@@ -200,7 +200,7 @@ def test_a_copy_goes_to_another_registry(run, answer) -> None:
     assert answer("ls", "--registry", "./other")[0]["name"] == "acme/tone"
 
 
-def test_known_bases_are_listed_shown_and_matched(run, answer) -> None:
+def test_registered_bases_are_listed_shown_and_matched(run, answer) -> None:
     run("base", "match", "./base", code=1)
     base_id = run("base", "add", "./base", "--name", "org/tiny", "--full").stdout.strip()
 
@@ -211,14 +211,14 @@ def test_known_bases_are_listed_shown_and_matched(run, answer) -> None:
     assert found["base"]["names"] == ["org/tiny"]
 
 
-def test_inspect_tells_the_same_of_a_folder_and_of_its_version(run, answer) -> None:
+def test_inspect_prints_the_same_for_a_folder_and_its_version(run, answer) -> None:
     run("push", "./out", "acme/tone")
 
     assert answer("inspect", "./out") == answer("inspect", "acme/tone")
     assert answer("inspect", "./out")["rank"] == 4
 
 
-def test_what_others_wrote_cannot_steer_the_terminal(run) -> None:
+def test_control_characters_in_stored_text_are_escaped(run) -> None:
     run("create", "acme/tone", "--description", "\x1b[2Jgone")
 
     text = run("ls").stdout

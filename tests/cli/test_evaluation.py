@@ -41,7 +41,7 @@ def test_a_dry_run_prints_lines_that_name_the_version_by_its_digest(
         (("--task", "caps", "--base", "org/b"), "pip install 'adaptry[eval]'", 8),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_with_the_reason(
+def test_an_impossible_evaluation_is_refused_with_the_reason(
     run: Run,
     out: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -24,7 +24,7 @@ def lines(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_everything_that_happened_is_shown_from_the_beginning(run) -> None:
+def test_all_events_are_shown_from_the_beginning(run) -> None:
     run("push", "./out", "acme/tone", "--alias", "prod")
     run("create", "other/tone")
     told = lines(run("events", "--json").stdout)
@@ -38,7 +38,7 @@ def test_everything_that_happened_is_shown_from_the_beginning(run) -> None:
     assert any("acme/tone@1" in line and "prod to 1" in line for line in shown)
 
 
-def test_it_begins_at_the_given_event_and_shows_only_the_requested_adapters(run) -> None:
+def test_events_begin_after_the_given_number_and_are_filtered(run) -> None:
     for name in ("acme/tone", "acme/voice", "other/tone"):
         run("create", name)
     told = lines(run("events", "--json").stdout)
@@ -48,7 +48,7 @@ def test_it_begins_at_the_given_event_and_shows_only_the_requested_adapters(run)
     assert run("events", "--after", "9999").stdout == ""
 
 
-def test_it_follows_what_another_process_does_until_it_is_interrupted(run, home: Path) -> None:
+def test_follow_prints_events_of_other_processes_until_interrupted(run, home: Path) -> None:
     run("create", "acme/tone")
     command = [sys.executable, "-c", INTERRUPTIBLE, "events", "--follow", "--after", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

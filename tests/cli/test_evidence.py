@@ -66,7 +66,7 @@ def test_values_of_single_documents_can_be_read_later(run: Run, out: Path) -> No
     assert [(one.key, dict(one.scores)) for one in scores] == [("h0", {"acc": 0.0}), ("h1", {"acc": 1.0})]
 
 
-def test_a_push_takes_results_in_the_folder_as_evidence_and_says_so(
+def test_a_push_adds_results_in_the_folder_as_evidence_and_reports_that(
     run: Run, answer: Answer, out: Path
 ) -> None:
     (out / "trainer_state.json").write_text('{"log_history": [{"step": 5, "loss": 1.5}]}')

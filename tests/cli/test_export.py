@@ -15,7 +15,7 @@ from .conftest import Run
 Answer = Callable[..., Any]
 
 
-def test_a_dry_run_shows_the_repairs_and_makes_nothing(run: Run, answer: Answer, tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_repairs_and_writes_nothing(run: Run, answer: Answer, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "rs", config={"use_rslora": True})
     told = answer("export", "./rs", "--for", "sglang", "--dry-run")
     assert [(step["repair"], step["exact"], step["findings"]) for step in told["repairs"]] == [
@@ -44,7 +44,7 @@ def test_a_version_is_exported_as_a_version_that_names_its_parent(
     assert "acme/tone@1" in run("lineage", "acme/tone-sglang").stdout
 
 
-def test_what_must_be_merged_becomes_a_folder_and_no_version(run: Run, tmp_path: Path) -> None:
+def test_an_adapter_that_must_be_merged_is_exported_to_a_folder_only(run: Run, tmp_path: Path) -> None:
     run("base", "add", str(tiny_base(tmp_path / "base")), "--name", "org/tiny")
     biased = {"target_modules": ["q_proj", "v_proj"], "bias": "lora_only"}
     extra = {"base_model.model.model.layers.0.self_attn.q_proj.bias": random_tensor((16,), 3)}

@@ -47,7 +47,7 @@ WITHOUT_JSON = {
 }
 
 
-def test_every_command_has_examples_that_parse_and_a_page_that_is_there() -> None:
+def test_every_command_has_examples_that_parse_and_an_existing_page() -> None:
     assert {path for path, _, _ in COMMANDS} == EXAMPLES.keys(), "add examples in cli/adaptry_cli/examples.py"
     by_path = {path: command for path, command, _ in COMMANDS}
     for path, examples in EXAMPLES.items():
@@ -137,7 +137,7 @@ COMPLETED = {
 
 
 @pytest.mark.usefixtures("out", "base")
-def test_words_of_the_registry_are_completed(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_the_registry_are_completed(run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As bash hands them over: it takes `@` for the end of a word, and keeps what stands before it."""
     run("base", "add", "./base", "--name", "org/tiny")
     run("push", "./out", "acme/tone", "--alias", "prod")
@@ -151,7 +151,7 @@ def test_words_of_the_registry_are_completed(run, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("out")
-def test_words_of_a_server_are_completed(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_names_of_a_server_are_completed(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with running_server(ServerSettings(data=tmp_path / "served")) as server:
         monkeypatch.setenv("ADAPTRY_URL", server.url)
         monkeypatch.setenv("ADAPTRY_TOKEN", server.admin)
@@ -165,7 +165,7 @@ def test_words_of_a_server_are_completed(run, monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_the_script_for_bash_is_one(run) -> None:
+def test_the_bash_script_is_valid(run) -> None:
     script = run("completion", "bash").stdout
 
     done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
@@ -200,7 +200,7 @@ def test_ctrl_c_reports_unfinished_work(run, out: Path, monkeypatch: pytest.Monk
     assert INTERRUPTIONS.keys() <= known
 
 
-def test_a_folder_is_written_as_one_wherever_an_argument_may_be_one(run, out: Path, base: Path) -> None:
+def test_every_folder_argument_must_begin_like_a_path(run, out: Path, base: Path) -> None:
     for words, folder in (
         ("push out acme/tone", "out"),
         ("base add base", "base"),

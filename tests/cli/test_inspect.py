@@ -30,7 +30,7 @@ def test_a_lora_is_shown_with_its_modules_its_cost_and_its_uses(run) -> None:
         assert expected in text
 
 
-def test_the_share_of_a_base_nobody_knows_is_left_out(run, answer) -> None:
+def test_the_share_of_an_unknown_base_is_left_out(run, answer) -> None:
     assert "share of base" not in run("inspect", "./out").stdout
     assert answer("inspect", "./out")["share"] is None
 
@@ -61,7 +61,7 @@ def test_a_prompt_is_shown_by_its_virtual_tokens(run, answer, tmp_path: Path) ->
         ({"init_lora_weights": "gaussian"}, "itself", "it is one"),
     ],
 )
-def test_a_variant_of_lora_says_how_it_is_written_as_a_plain_one(
+def test_a_lora_variant_shows_how_it_can_become_a_plain_lora(
     config: dict[str, object], kind: str, text: str, run, answer, tmp_path: Path
 ) -> None:
     tiny_lora(tmp_path / "variant", config=config)
@@ -70,7 +70,7 @@ def test_a_variant_of_lora_says_how_it_is_written_as_a_plain_one(
     assert f"as LoRA      {text}\n" in run("inspect", "./variant").stdout
 
 
-def test_numbers_that_a_module_has_not_are_left_out(run, tmp_path: Path) -> None:
+def test_absent_numbers_of_a_module_are_left_out(run, tmp_path: Path) -> None:
     _ia3(tmp_path / "scaled")
 
     text = run("inspect", "./scaled").stdout
@@ -79,7 +79,7 @@ def test_numbers_that_a_module_has_not_are_left_out(run, tmp_path: Path) -> None
     assert "as LoRA      approximately" in text
 
 
-def test_a_method_that_is_not_known_is_shown_as_far_as_it_goes(run, answer, tmp_path: Path) -> None:
+def test_an_unknown_method_is_shown_generically(run, answer, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "new", config={"peft_type": "NEWEST"})
 
     seen = answer("inspect", "./new")
@@ -128,7 +128,7 @@ def test_weights_are_listed_tensor_by_tensor_for_a_folder_and_for_a_version(run,
     assert "tensors" not in answer("inspect", "./out")
 
 
-def test_what_weights_hold_is_shown_with_the_version(run, answer, tmp_path: Path) -> None:
+def test_statistics_of_weights_are_shown_with_the_version(run, answer, tmp_path: Path) -> None:
     nan = ("F32", (16, 4), b"\x00\x00\xc0\x7f" * 64)
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
     tiny_lora(tmp_path / "spoiled", extra={key: nan})

@@ -43,7 +43,9 @@ def test_damage_is_found_shown_and_mended_from_the_folder_that_was_pushed(run, h
     run("doctor")
 
 
-def test_what_cannot_be_mended_is_said_with_exit_code_1_until_it_is_pushed_again(run, home: Path) -> None:
+def test_irreparable_damage_is_reported_with_exit_code_1_until_the_files_are_pushed_again(
+    run, home: Path
+) -> None:
     run("push", "./out", "acme/tone")
     spoil(home)
     told = run("mend", "--read-data", code=1).stdout
@@ -53,7 +55,7 @@ def test_what_cannot_be_mended_is_said_with_exit_code_1_until_it_is_pushed_again
     run("verify", "--read-data")
 
 
-def test_a_registry_far_away_is_looked_at_by_a_job(run) -> None:
+def test_a_remote_registry_is_verified_by_a_job(run) -> None:
     for command in ("verify", "mend"):
         told = run(command, "--registry", "http://127.0.0.1:9", code=2).stderr
         assert "adaptry jobs submit verify --wait" in told

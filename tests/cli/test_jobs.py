@@ -19,7 +19,7 @@ def test_an_unknown_method_or_parameter_is_refused_on_submission(run, answer) ->
     assert answer("jobs", "ls") == []
 
 
-def test_what_a_job_reads_and_is_not_there_is_told_and_may_still_come(run, answer) -> None:
+def test_a_missing_input_of_a_job_is_a_warning(run, answer) -> None:
     run("push", "./out", "acme/tone")
     told = run("jobs", "submit", *TIES).stderr
     assert "no adapter acme/voice; the job fails unless it exists when the job starts" in told

@@ -44,7 +44,7 @@ def names(tree: LineageNode) -> object:
 
 
 @pytest.mark.usefixtures("family")
-def test_a_version_shows_what_it_was_made_from_down_to_what_was_trained(run) -> None:
+def test_lineage_shows_all_ancestors_of_a_version(run) -> None:
     assert run("lineage", "acme/all").stdout.splitlines() == [
         "acme/all@1  stack",
         "├─ acme/both@1  combine svd: 0.5 + 2, rank 4",
@@ -55,7 +55,7 @@ def test_a_version_shows_what_it_was_made_from_down_to_what_was_trained(run) -> 
 
 
 @pytest.mark.usefixtures("family")
-def test_a_version_shows_what_was_made_from_it(run, answer) -> None:
+def test_lineage_shows_the_descendants_of_a_version(run, answer) -> None:
     assert run("lineage", "acme/tone", "--down").stdout.splitlines() == [
         "acme/tone@1",
         "├─ acme/both@1  combine svd: 0.5 + 2, rank 4",
@@ -76,7 +76,7 @@ def test_a_revision_with_two_names_is_shown_once_under_both(run, answer) -> None
     assert facts["refs"] == ["acme/facts@1", "zoo/facts@1"]
 
 
-def test_what_was_shown_above_is_not_unfolded_again(run, tmp_path: Path) -> None:
+def test_a_repeated_ancestor_is_not_expanded_again(run, tmp_path: Path) -> None:
     registry = connect()
     one = push(registry, open_dir(tiny_lora(tmp_path / "one", seed=21)), "acme/line").version.digest
     two = push(registry, open_dir(tiny_lora(tmp_path / "two", seed=22)), "acme/line", parents=(one,))
@@ -99,7 +99,7 @@ def test_what_was_shown_above_is_not_unfolded_again(run, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("family")
-def test_a_parent_that_may_not_be_seen_is_a_digest_and_nothing_more(home: Path, tmp_path: Path) -> None:
+def test_a_hidden_parent_is_shown_only_by_its_digest(home: Path, tmp_path: Path) -> None:
     mine = connect()
     both = mine.versions.get(Ref.parse("acme/both"))
     push(mine, open_dir(tiny_lora(tmp_path / "shared", seed=15)), "zoo/shared", parents=(both.digest,))
@@ -136,7 +136,7 @@ def test_a_truncated_tree_is_marked() -> None:
 
 
 @pytest.mark.usefixtures("family")
-def test_the_history_says_how_a_version_was_made(run) -> None:
+def test_the_history_shows_how_a_version_was_derived(run) -> None:
     pushed = next(
         line for line in run("history", "acme/both").stdout.splitlines() if "version.pushed" in line
     )
@@ -145,7 +145,7 @@ def test_the_history_says_how_a_version_was_made(run) -> None:
     assert pushed.count("sha256:") == 3
 
 
-def test_what_an_approximation_kept_is_shown_and_searched(run, answer) -> None:
+def test_the_energy_kept_by_an_approximation_is_shown_and_searchable(run, answer) -> None:
     pytest.importorskip("torch")
     run("push", "./out", "acme/tone")
     made = answer("combine", "acme/tone", "./better", "--rank", "2", "-o", "acme/small")

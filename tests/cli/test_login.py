@@ -92,7 +92,7 @@ def test_a_token_on_stdin_is_saved(run, server: Server, option: tuple[str, ...])
     assert "root" in run("login", server.url, *option, stdin=f"{server.admin}\n").stdout
 
 
-def test_an_empty_stdin_is_refused_with_the_way_to_sign_in(run) -> None:
+def test_an_empty_stdin_is_refused_with_the_command_to_sign_in(run) -> None:
     for nothing in ("", "\n"):
         assert (
             "adaptry login --browser"
@@ -100,6 +100,6 @@ def test_an_empty_stdin_is_refused_with_the_way_to_sign_in(run) -> None:
         )
 
 
-def test_one_way_to_log_in_is_chosen(run) -> None:
+def test_contradictory_login_options_are_refused(run) -> None:
     refused = run("login", "https://registry.example", "--browser", "--with-token", code=2)
     assert "give one of" in refused.stderr

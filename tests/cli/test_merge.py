@@ -66,7 +66,7 @@ def test_a_version_is_merged_under_any_of_its_names(run, answer) -> None:
     assert len({weights(Path(name)) for name in ("merged-0", "merged-1", "merged-2", "from-folder")}) == 1
 
 
-def test_the_record_says_what_went_in_and_what_came_out(run, answer) -> None:
+def test_the_record_lists_inputs_and_outputs(run, answer) -> None:
     base_id = run("base", "add", "./base", "--name", "org/tiny").stdout.strip()
     digest = run("push", "./out", "acme/tone").stdout.split()[1]
 
@@ -83,7 +83,7 @@ def test_the_record_says_what_went_in_and_what_came_out(run, answer) -> None:
     assert written["baked"] == 4
 
 
-def test_weights_say_how_strongly_each_counts(run) -> None:
+def test_weights_scale_each_adapter(run) -> None:
     run("merge", "--base", "./base", "./out=0.5", "./better=-1", "-o", "./both")
     run("merge", "--base", "./base", "./out=0.5", "-o", "./half")
     run("merge", "--base", "./base", "./out", "-o", "./full")
@@ -91,7 +91,7 @@ def test_weights_say_how_strongly_each_counts(run) -> None:
     assert len({weights(Path(name)) for name in ("both", "half", "full", "base")}) == 4
 
 
-def test_a_base_is_found_by_name_where_it_was_seen(run) -> None:
+def test_a_base_is_found_by_name_in_its_last_known_folder(run) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
 
     run("merge", "--base", "org/tiny", "./out", "-o", "./merged")
@@ -133,7 +133,7 @@ def test_a_dry_run_shows_the_result_and_writes_nothing(run, answer, tmp_path: Pa
     assert plan["baked"] == 4
 
 
-def test_the_result_is_cast_and_cut_as_asked(run, tmp_path: Path) -> None:
+def test_the_result_has_the_requested_dtype_and_shard_size(run, tmp_path: Path) -> None:
     tiny_base(tmp_path / "wide", hidden=256, layers=1, shards=2)
     tiny_lora(tmp_path / "tone", hidden=256, layers=1)
 
@@ -182,7 +182,7 @@ def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_merge_that_cannot_be_is_a_sentence_and_an_exit_code(
+def test_an_impossible_merge_gives_a_sentence_and_an_exit_code(
     run, tmp_path: Path, words: tuple[str, ...], code: int, says: str
 ) -> None:
     tiny_lora(tmp_path / "foreign", hidden=32)
@@ -211,7 +211,7 @@ def test_another_base_with_the_same_shapes_is_refused_unless_allowed(run, answer
     assert json.loads(Path("asked/adaptry_merge.json").read_text())["notes"] != []
 
 
-def test_a_place_that_is_taken_is_a_conflict(run) -> None:
+def test_an_existing_output_folder_is_a_conflict(run) -> None:
     run("merge", "--base", "./base", "./out", "-o", "./merged")
 
     again = run("merge", "--base", "./base", "./better", "-o", "./merged", code=4)

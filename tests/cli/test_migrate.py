@@ -51,7 +51,7 @@ def test_a_new_registry_begins_in_the_database_that_the_environment_names(
     assert answer("--registry", "./registry", "ls")[0]["name"] == "acme/tone"
 
 
-def test_what_cannot_be_moved_is_told(run, postgres: PostgresServer, tmp_path: Path) -> None:
+def test_an_impossible_migration_is_reported(run, postgres: PostgresServer, tmp_path: Path) -> None:
     to = ("--to", postgres.url(postgres.create_empty()))
     assert "sqlite:DIR" in run("migrate", "--from", "./registry", *to, code=2).stderr
     assert "no registry in" in run("migrate", "--from", "sqlite:./registry", *to, code=3).stderr
@@ -65,7 +65,7 @@ def test_what_cannot_be_moved_is_told(run, postgres: PostgresServer, tmp_path: P
     )
 
 
-def test_alone_it_makes_the_catalog_that_a_file_names_and_brings_it_up_to_date(
+def test_migrate_alone_creates_or_updates_the_configured_catalog(
     run, answer, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "url").write_text(postgres.url(postgres.create_empty()))
@@ -76,5 +76,5 @@ def test_alone_it_makes_the_catalog_that_a_file_names_and_brings_it_up_to_date(
     assert answer("ls") == []
 
 
-def test_half_a_move_is_a_usage_error(run) -> None:
+def test_from_without_to_is_a_usage_error(run) -> None:
     assert "go together" in run("migrate", "--from", "sqlite:./registry", code=2).stderr

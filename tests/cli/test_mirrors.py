@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("out", "better")
 THERE, HERE = ("--registry", "./there"), ("--registry", "./here")
 
 
-def test_gc_says_what_waits_and_then_what_went(run, answer) -> None:
+def test_gc_reports_marked_and_then_deleted_files(run, answer) -> None:
     run(*HERE, "push", "./out", "acme/tone")
     run(*HERE, "delete", "acme/tone", "--yes")
     assert "would delete 0 files" in run(*HERE, "gc", "--dry-run").stdout
@@ -24,7 +24,7 @@ def test_gc_says_what_waits_and_then_what_went(run, answer) -> None:
     assert run(*HERE, "gc", "--grace", "0").stdout == "deleted 0 files (0 B)\n"
 
 
-def test_gc_takes_a_span_and_a_folder(run, tmp_path: Path) -> None:
+def test_gc_accepts_a_grace_period_and_a_folder(run, tmp_path: Path) -> None:
     for wrong in ("1", "24 hours", "-1h", "h", "9999999d"):
         assert "not a span of time" in run(*HERE, "gc", "--grace", wrong, code=2).stderr
     assert "server's own machine" in run("--registry", "http://127.0.0.1:9", "gc", code=2).stderr
@@ -80,7 +80,7 @@ def test_a_mirror_makes_a_pause_between_rounds(run) -> None:
     assert "--follow" in run(*HERE, "mirror", "--from", "./there", "--every", "0", code=2).stderr
 
 
-def test_what_contradicts_itself_is_a_usage_error(run) -> None:
+def test_contradictory_mirror_options_are_a_usage_error(run) -> None:
     run(*THERE, "push", "./out", "acme/tone")
     words = (*HERE, "mirror", "--from", "./there")
     assert (
@@ -91,7 +91,7 @@ def test_what_contradicts_itself_is_a_usage_error(run) -> None:
     assert "no registry" in run(*HERE, "mirror", "--from", "./nowhere", code=3).stderr
 
 
-def test_what_a_mirror_is_refused_is_told(run, base: Path) -> None:
+def test_refusals_of_a_mirror_are_reported(run, base: Path) -> None:
     run(*THERE, "push", "./out", "acme/tone")
     tiny_base(base, hidden=8)
     run(*HERE, "base", "add", "./base", "--name", "org/tiny")
@@ -131,7 +131,7 @@ def test_a_bundle_is_made_shown_and_loaded(run, answer, base: Path) -> None:
     assert [one["number"] for one in found["index"]["parcels"]] == [2]
 
 
-def test_what_is_no_bundle_is_refused(run, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_bundle_is_refused(run, tmp_path: Path) -> None:
     (tmp_path / "x.bundle").write_bytes(b"not a bundle")
     assert "not a bundle" in run(*HERE, "bundle", "load", "./x.bundle", code=1).stderr
     assert "no file" in run(*HERE, "bundle", "load", "./gone.bundle", code=3).stderr

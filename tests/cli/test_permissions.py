@@ -56,7 +56,7 @@ def test_groups_users_and_the_accountable_owner_are_listed(run, answer) -> None:
     assert not answer("access", "explain", "ann", "read", "acme")["is_allowed"]
 
 
-def test_what_makes_no_sense_is_refused_with_what_would(run) -> None:
+def test_invalid_permissions_are_refused_with_valid_ones(run) -> None:
     run("create", "acme/tone")
     run("user", "create", "bob")
 

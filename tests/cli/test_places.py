@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("out")
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:8750", "ftp://host", "htps://host", "registry"])
-def test_what_is_neither_an_address_nor_a_folder_makes_no_registry(
+def test_an_invalid_registry_location_creates_nothing(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     for words in (("ls",), ("push", "./out", "acme/tone"), ("whoami",), ("doctor",), ("token", "ls")):
@@ -25,7 +25,7 @@ def test_what_is_neither_an_address_nor_a_folder_makes_no_registry(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_looking_into_a_folder_makes_no_registry_of_it_and_a_push_does(run, tmp_path: Path) -> None:
+def test_reading_creates_no_registry_but_a_push_does(run, tmp_path: Path) -> None:
     for words in (("ls",), ("show", "acme/tone"), ("pull", "acme/tone"), ("base", "ls")):
         assert "no registry in" in run("--registry", "./typo", *words, code=3).stderr
     run("token", "ls", "--data", "./typo", code=3)
@@ -36,7 +36,7 @@ def test_looking_into_a_folder_makes_no_registry_of_it_and_a_push_does(run, tmp_
     assert "created a registry" not in run("--registry", "./typo", "push", "./out", "acme/tone").stderr
 
 
-def test_folders_are_looked_at_where_no_registry_can_be(run, answer, base: Path, tmp_path: Path) -> None:
+def test_folders_can_be_inspected_without_a_registry(run, answer, base: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     nowhere = ("--registry", "./file/registry")
 
@@ -45,7 +45,7 @@ def test_folders_are_looked_at_where_no_registry_can_be(run, answer, base: Path,
     assert answer(*nowhere, "diff", "./out", "./out") == []
 
 
-def test_a_registry_that_may_only_be_read_is_read(
+def test_a_read_only_registry_can_be_read(
     run, answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = ("--registry", "./shared")
@@ -63,7 +63,7 @@ def test_a_registry_that_may_only_be_read_is_read(
     assert sorted(path.name for path in (tmp_path / "shared").rglob("*")) == before
 
 
-def test_a_read_only_registry_has_what_a_writer_elsewhere_has_just_written(
+def test_a_read_only_registry_shows_the_latest_commits_of_other_processes(
     run, answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adaptry.storage.connect import open_local

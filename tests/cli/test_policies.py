@@ -121,7 +121,9 @@ def test_a_policy_is_shown_tried_before_it_is_set_and_removed(
     run("promote", "acme/tone@2")
 
 
-def test_one_more_condition_and_an_override_with_a_reason(run: Run, answer: Answer, measured: Path) -> None:
+def test_a_promotion_takes_an_additional_condition_and_an_override(
+    run: Run, answer: Answer, measured: Path
+) -> None:
     refused = run("promote", "acme/tone@3", "--if", 'eval("caps", "acc").n > 1000', code=1)
     assert "n=200" in refused.stderr
     assert "at least 3 characters" in run("promote", "acme/tone@2", "--override", "x", code=2).stderr

@@ -90,7 +90,7 @@ def test_listing_the_versions_of_an_adapter_imports_no_sqlalchemy(home: Path, ru
     assert _imports_of(["ls", "acme/tone"], ["sqlalchemy", "sqlmodel", "alembic"]) <= 70
 
 
-def test_no_command_but_those_that_compute_imports_torch(out: Path, tmp_path: Path) -> None:
+def test_only_commands_that_compute_import_torch(out: Path, tmp_path: Path) -> None:
     script = """
 import sys
 from adaptry_cli.main import main
@@ -114,7 +114,7 @@ finally:
         assert done.returncode == 0
 
 
-def test_every_command_says_in_the_list_what_it_says_itself() -> None:
+def test_the_list_of_commands_equals_each_commands_help() -> None:
     for section in COMMANDS.values():
         for name, (_, line) in section.items():
             command = main.get_command(None, name)  # type: ignore[arg-type]  # the table needs no context
@@ -160,7 +160,7 @@ def test_a_bug_is_reported_in_one_line_by_default(run, monkeypatch: pytest.Monke
     assert result.stderr.count("\n") == 1
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(out: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(out: Path, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -178,9 +178,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(out: Path, tmp_path: Path) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("words", [["inspect", "./out"], ["ls"], ["--help"]], ids=" ".join)
-def test_an_answer_that_cannot_be_written_is_reported_as_lost(
-    out: Path, tmp_path: Path, words: list[str]
-) -> None:
+def test_output_that_cannot_be_written_is_an_error(out: Path, tmp_path: Path, words: list[str]) -> None:
     subprocess.run([*ADAPTRY, "push", "./out", "acme/tone"], cwd=tmp_path, check=True, capture_output=True)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -193,7 +191,7 @@ def test_an_answer_that_cannot_be_written_is_reported_as_lost(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
-def test_a_closed_stream_gets_nothing_and_that_is_no_error(out: Path, tmp_path: Path) -> None:
+def test_a_closed_stream_is_not_an_error(out: Path, tmp_path: Path) -> None:
     for words, closed in (
         ("push ./out acme/tone", ">&-"),
         ("ls", ">&-"),
@@ -243,7 +241,7 @@ def test_the_script_for_every_shell_is_printed(run) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file modes")
-def test_a_kept_token_is_for_its_user_only(home: Path) -> None:
+def test_a_saved_token_is_readable_only_by_its_user(home: Path) -> None:
     from adaptry.core import credentials
 
     path = credentials.save_token("https://registry.example/", "adr_pat_x")

@@ -28,9 +28,7 @@ def test_a_copy_and_its_original_reference_each_other(run: Run, home: Path, tmp_
     assert "org/tiny " in run("base", "match", "./copy").stdout
 
 
-def test_a_merge_into_a_copy_takes_the_original_or_the_dequantised_weights_as_asked(
-    run: Run, home: Path, tmp_path: Path
-) -> None:
+def test_a_merge_into_a_copy_uses_the_requested_weights(run: Run, home: Path, tmp_path: Path) -> None:
     tiny_base(tmp_path / "base")
     quantised_copy(tmp_path / "base", tmp_path / "copy")
     tiny_lora(tmp_path / "tone")
@@ -53,8 +51,6 @@ def test_a_merge_into_a_copy_takes_the_original_or_the_dequantised_weights_as_as
     )
 
 
-def test_inspect_says_of_an_adapter_of_a_copy_that_a_merge_has_to_be_told_which(
-    run: Run, tmp_path: Path
-) -> None:
+def test_inspect_reports_that_merging_into_a_copy_needs_an_option(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "tone", base_name="unsloth/tiny-bnb-4bit")
     assert "--base-copy says which to use" in run("inspect", "./tone").stdout

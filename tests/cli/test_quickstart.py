@@ -20,7 +20,7 @@ def quickstart() -> list[list[str]]:
     return [words for words in lines if words]
 
 
-def test_the_quickstart_runs_as_written_and_warns_of_nothing(run) -> None:
+def test_the_quickstart_runs_as_written_without_a_warning(run) -> None:
     """PEFT writes the base's path into the config, as training from a folder does."""
     tiny_base(Path("base"))
     tiny_lora(Path("out"), base_name="./base")

@@ -11,7 +11,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
 
 
-def test_limits_are_set_shown_and_taken_back(run, answer) -> None:
+def test_limits_are_set_shown_and_removed(run, answer) -> None:
     run("create", "acme/tone")
     run("user", "create", "ann")
     run("quota", "set", "*", "--principal", "--requests", "600")
@@ -30,7 +30,7 @@ def test_limits_are_set_shown_and_taken_back(run, answer) -> None:
     assert answer("quota", "show", "acme")["own"] == []
 
 
-def test_a_limit_that_makes_no_sense_is_refused(run) -> None:
+def test_an_invalid_limit_is_refused(run) -> None:
     run("create", "acme/tone")
 
     assert "--bytes" in run("quota", "set", "acme", code=2).stderr

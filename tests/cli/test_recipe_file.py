@@ -16,7 +16,7 @@ def recipe() -> str:
     return "recipe.yaml"
 
 
-def test_a_seed_of_0_is_a_word_too(run, recipe: str) -> None:
+def test_a_seed_of_0_is_kept(run, recipe: str) -> None:
     refused = run("combine", "--recipe", recipe, "--seed", "0", code=2)
 
     assert "leave out seed" in refused.stderr
@@ -30,13 +30,13 @@ def test_a_recipes_output_folder_is_replaced_on_request(run, recipe: str) -> Non
     assert "--alias" in run("combine", "--recipe", recipe, "--alias", "prod", code=2).stderr
 
 
-def test_what_pefts_arithmetic_makes_is_not_called_exact(run) -> None:
+def test_a_result_with_pefts_arithmetic_is_not_called_exact(run) -> None:
     told = run("combine", "./out", "./better", "--method", "peft:svd", "-o", "./both").stderr
 
     assert "bit-equal to PEFT's result" in told and "exact" not in told
 
 
-def test_a_registry_is_made_for_the_version_that_a_recipe_names(run) -> None:
+def test_a_recipe_with_a_registry_output_creates_the_registry(run) -> None:
     Path("recipe.yaml").write_text("inputs: [./out, ./better]\noutput: acme/both\n")
 
     assert run("combine", "--recipe", "recipe.yaml").stdout.startswith("acme/both@1  sha256:")

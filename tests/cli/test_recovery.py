@@ -53,7 +53,7 @@ def test_a_listing_has_the_requested_order(run, answer) -> None:
     assert "showing the first 1; --limit shows more" in run("ls", "--sort", "updated", "--limit", "1").stderr
 
 
-def test_versions_without_the_metric_come_last_either_way(run, answer) -> None:
+def test_versions_without_the_metric_come_last_in_both_directions(run, answer) -> None:
     run("push", "./out", "acme/a")
     run("push", "./better", "acme/a", "--metric", "accuracy=0.5")
 
@@ -118,7 +118,7 @@ def test_mergekits_recipe_is_translated_and_gives_the_same_adapter_as_ours(run) 
     ],
     ids=str,
 )
-def test_what_adapters_cannot_express_is_refused_with_what_to_do(
+def test_a_mergekit_recipe_that_adapters_cannot_express_is_refused_with_a_remedy(
     run, changed: dict[str, str], says: str | None
 ) -> None:
     pytest.importorskip("torch")
@@ -134,7 +134,7 @@ def test_what_adapters_cannot_express_is_refused_with_what_to_do(
         assert says in run("combine", "--recipe", "mergekit.yaml", "--dry-run", code=2).stderr
 
 
-def test_jobs_are_watched_until_none_is_open(run, answer) -> None:
+def test_jobs_are_watched_until_all_have_ended(run, answer) -> None:
     run("push", "./out", "acme/tone")
     assert "no job is queued or running" in run("jobs", "watch").stderr
     job = run("jobs", "submit", "verify").stdout.strip()

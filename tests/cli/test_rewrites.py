@@ -32,7 +32,7 @@ def test_aliases_and_rollouts_are_printed_as_rewrites(run: Run, out: Path, tmp_p
     ]
 
 
-def test_withdrawn_versions_and_what_is_no_alias_have_no_rewrite(run: Run, out: Path) -> None:
+def test_withdrawn_versions_and_unknown_aliases_have_no_rewrite(run: Run, out: Path) -> None:
     run("push", "./out", "acme/tone", "--alias", "prod")
     assert "is not an alias" in run("alias", "rewrites", "acme/tone@1", "--pool", "vllm", code=2).stderr
     run("revoke", "acme/tone@1", "--reason", "for a test")

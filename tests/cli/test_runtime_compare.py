@@ -104,7 +104,7 @@ def engine() -> Iterator[Callable[[Answers], str]]:
     ],
     ids=["vllm", "sglang", "llama.cpp", "mistral.rs"],
 )
-def test_a_server_is_known_by_what_it_answers(
+def test_an_engine_is_recognised_by_its_responses(
     engine, answers: Answers, runtime: str, models: tuple[str, ...]
 ) -> None:
     found = probe_engine(engine(answers))
@@ -118,7 +118,7 @@ def test_loaded_adapters_are_distinguished_from_bases(engine) -> None:
 @pytest.mark.parametrize(
     "answers", [{}, {"/version": "x" * 10}, {"/version": {"version": None}}, {"/props": [1]}]
 )
-def test_what_is_no_engine_is_told_so(engine, answers: Answers) -> None:
+def test_a_server_that_is_not_an_engine_is_reported(engine, answers: Answers) -> None:
     with pytest.raises(NotFound, match="--runtime ENGINE"):
         probe_engine(engine(answers))
 
@@ -161,14 +161,14 @@ def test_limits_that_a_server_does_not_report_can_be_declared(run, engine) -> No
 
 
 @pytest.mark.usefixtures("stocked")
-def test_a_base_that_is_known_by_a_path_only_is_to_be_named(run, engine) -> None:
+def test_a_base_known_only_by_a_path_must_be_named(run, engine) -> None:
     url = engine(LLAMACPP)
     assert "--base NAME" in run("runtime", "compare", url, code=3).stderr
     assert "acme/tone@1" in run("runtime", "compare", url, "--base", "org/tiny").stdout
 
 
 @pytest.mark.usefixtures("stocked")
-def test_an_engine_that_tells_nothing_can_be_named(run, engine) -> None:
+def test_an_engine_that_reports_nothing_can_be_declared(run, engine) -> None:
     url = engine({})
     assert "--runtime ENGINE" in run("runtime", "compare", url, code=3).stderr
     shown = run("runtime", "compare", url, "--runtime", "lmdeploy", "--base", "org/tiny")

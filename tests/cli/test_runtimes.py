@@ -21,7 +21,7 @@ def test_a_check_for_a_runtime_shows_served_as_trained(run) -> None:
     assert "peft: loads and is served as trained" in shown
 
 
-def test_an_engine_that_would_serve_something_else_makes_the_answer_no(run, answer, tmp_path: Path) -> None:
+def test_an_engine_that_would_serve_it_altered_gives_exit_code_1(run, answer, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "rs", config=RSLORA)
     shown = run("check", "./rs", "--runtime", "sglang", code=1).stdout
     assert "sglang: loads, but is not served as trained" in shown
@@ -42,7 +42,7 @@ def test_a_version_is_checked_against_its_own_base(run, answer, base: Path, out:
     ("config", "words"), [(RSLORA, ()), (SCALED, ("--uniform",))], ids=["rslora", "patterns"]
 )
 @pytest.mark.parametrize("engine", ["sglang", "llama.cpp", "ollama", "lmdeploy", "lorax"])
-def test_the_way_out_leads_to_an_adapter_that_is_served_as_trained(
+def test_the_remedy_leads_to_an_adapter_that_is_served_as_trained(
     run, tmp_path: Path, engine: str, config: dict[str, object], words: tuple[str, ...]
 ) -> None:
     pytest.importorskip("torch")
@@ -54,7 +54,7 @@ def test_the_way_out_leads_to_an_adapter_that_is_served_as_trained(
     run("check", "./right", "--runtime", engine)
 
 
-def test_a_rank_that_is_too_large_is_resized_to_one_that_the_server_takes(run, tmp_path: Path) -> None:
+def test_too_large_a_rank_is_resized_to_one_that_the_server_accepts(run, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     tiny_lora(tmp_path / "large", rank=12)
     run("check", "./large", "--runtime", "vllm,max_lora_rank=8", code=1)
@@ -77,7 +77,7 @@ def test_a_head_that_vllm_refuses_can_be_left_out(run, tmp_path: Path) -> None:
     run("check", "./part", "--runtime", "vllm")
 
 
-def test_what_is_no_runtime_is_a_usage_error(run, out: Path) -> None:
+def test_an_unknown_runtime_is_a_usage_error(run, out: Path) -> None:
     assert (
         "max_lora_rank must be one of 1, 8, 16"
         in run("check", "./out", "--runtime", "vllm,max_lora_rank=7", code=2).stderr
@@ -104,7 +104,7 @@ def test_a_plan_for_sglang_counts_the_base(run) -> None:
 
 
 @pytest.mark.usefixtures("out")
-def test_what_would_not_be_served_as_trained_stays_out_of_the_plan(run, tmp_path: Path) -> None:
+def test_adapters_not_served_as_trained_are_left_out_of_the_plan(run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "rs", rank=64, config=RSLORA)
     result = run("runtime", "plan", "./out", "./rs", "--runtime", "sglang", code=1)
     assert "--max-lora-rank 4 " in result.stdout
@@ -123,7 +123,7 @@ def test_the_engines_are_listed_with_the_version_that_was_read(run, answer) -> N
     assert all(rule["source"] for rule in engine["rules"])
 
 
-def test_inspect_and_show_say_which_engines_serve_it_as_trained(run, answer, tmp_path: Path) -> None:
+def test_inspect_and_show_list_the_engines_that_serve_it_as_trained(run, answer, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "rs", config=RSLORA)
     run("push", "./rs", "acme/rooted")
     for words in (("inspect", "./rs"), ("show", "acme/rooted")):

@@ -55,7 +55,7 @@ def test_the_same_adapter_has_the_same_digest_over_http(run, answer, tmp_path: P
     assert "Traceback" not in story
 
 
-def test_a_server_for_others_says_how_they_reach_it_and_that_nothing_is_encrypted(tmp_path: Path) -> None:
+def test_a_public_server_prints_its_address_and_warns_about_plain_http(tmp_path: Path) -> None:
     process = WarmPython(
         [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(tmp_path / "served"),
          "--host", "0.0.0.0", "--port", "0"],
@@ -78,7 +78,7 @@ def test_a_server_for_others_says_how_they_reach_it_and_that_nothing_is_encrypte
     assert "0.0.0.0" not in story
 
 
-def test_a_token_opens_what_it_was_made_for_until_it_is_revoked(run, answer, tmp_path: Path, server) -> None:
+def test_a_token_gives_its_rights_until_it_is_revoked(run, answer, tmp_path: Path, server) -> None:
     url, _ = server
     data = str(tmp_path / "served")
     secret = run("token", "create", "ci", "--role", "writer", "--namespace", "acme", "--data", data).stdout
@@ -95,7 +95,7 @@ def test_a_token_opens_what_it_was_made_for_until_it_is_revoked(run, answer, tmp
     ] is False
 
 
-def test_a_wrong_token_is_not_kept(run, server, home: Path) -> None:
+def test_a_wrong_token_is_not_saved(run, server, home: Path) -> None:
     url, _ = server
 
     run("login", url, stdin="adr_pat_nonsense", code=5)
@@ -104,7 +104,7 @@ def test_a_wrong_token_is_not_kept(run, server, home: Path) -> None:
     assert not (home / "credentials.json").exists()
 
 
-def test_tokens_are_made_through_a_server_as_in_its_folder(run, answer, tmp_path: Path, server) -> None:
+def test_tokens_are_created_through_a_server_as_in_its_folder(run, answer, tmp_path: Path, server) -> None:
     url, _ = server
     run("login", url, "--token-file", str(tmp_path / "served" / "admin-token"))
     secret = run("token", "create", "cd", "--role", "writer", "--namespace", "acme", "--registry", url).stdout
@@ -117,12 +117,12 @@ def test_tokens_are_made_through_a_server_as_in_its_folder(run, answer, tmp_path
     run("login", url, stdin=secret, code=5)
 
 
-def test_room_for_finished_files_is_given_as_a_size(run, tmp_path: Path) -> None:
+def test_the_cache_size_for_finished_files_is_an_option(run, tmp_path: Path) -> None:
     told = run("serve", "--data", str(tmp_path / "served"), "--merged-cache", "lots", code=2).stderr
     assert "not a size: 'lots'" in told
 
 
-def test_what_is_done_in_a_folder_is_done_in_the_one_that_is_named(run, monkeypatch, tmp_path: Path) -> None:
+def test_token_and_serve_use_the_configured_folder(run, monkeypatch, tmp_path: Path) -> None:
     run("push", "./out", "acme/tone", "--registry", "./ours")
     monkeypatch.setenv("ADAPTRY_URL", "./ours")
 
@@ -140,13 +140,13 @@ def test_what_is_done_in_a_folder_is_done_in_the_one_that_is_named(run, monkeypa
             process.kill()
 
 
-def test_a_token_is_good_for_ten_years_at_most(run) -> None:
+def test_a_token_is_valid_for_at_most_ten_years(run) -> None:
     run("push", "./out", "acme/tone")
     assert "3650" in run("token", "create", "ci", "--namespace", "acme", "--days", "9999999", code=2).stderr
 
 
 @pytest.mark.parametrize("words", [("serve", "--port", "0"), ("work",)], ids=" ".join)
-def test_what_is_done_in_a_folder_is_refused_for_an_address(run, words: tuple[str, ...]) -> None:
+def test_commands_on_a_folder_refuse_an_address(run, words: tuple[str, ...]) -> None:
     told = run("--registry", "http://127.0.0.1:9", *words, code=2).stderr
 
     assert "--data DIR" in told

@@ -50,7 +50,7 @@ def test_a_yanked_version_is_still_served_by_number(run: Run, answer: Ask) -> No
 
 
 @pytest.mark.parametrize("state", ["quarantine", "revoke"])
-def test_nothing_is_done_with_what_is_withdrawn(run: Run, base: Path, state: str) -> None:
+def test_a_withdrawn_version_cannot_be_used(run: Run, base: Path, state: str) -> None:
     run("lock", "acme/tone@1")
     run(state, "acme/tone@1", "--reason", "it leaks addresses")
     for words in (

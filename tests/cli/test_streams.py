@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("out")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437"])
-def test_an_encoding_that_lacks_characters_crashes_nothing(
+def test_an_encoding_without_some_characters_causes_no_crash(
     run, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("push", "./out", "acme/tone", "--description", "répond en français → 日本語")
@@ -42,7 +42,7 @@ def test_an_encoding_that_lacks_characters_crashes_nothing(
     assert as_json["adapter"]["description"] == "répond en français → 日本語"
 
 
-def test_a_redirected_console_of_windows_gets_whole_answers(run, tmp_path: Path) -> None:
+def test_a_redirected_windows_console_gets_complete_output(run, tmp_path: Path) -> None:
     """As a program: Python opens the streams, not a test."""
     done = subprocess.run(
         [sys.executable, "-m", "adaptry_cli", "check", "./out"],
@@ -56,7 +56,7 @@ def test_a_redirected_console_of_windows_gets_whole_answers(run, tmp_path: Path)
     assert "  -> register it: adaptry base add" in done.stdout.decode("cp1252")
 
 
-def test_a_message_of_several_lines_keeps_them_and_none_passes_for_a_message() -> None:
+def test_later_lines_of_a_message_are_indented() -> None:
     assert escape_lines("first\nerror: forged\n\tindented") == "first\n  error: forged\n    indented"
     assert escape_lines("\x1b[31mred") == "\\x1b[31mred"
 
@@ -84,7 +84,7 @@ def test_exact_times_are_shown_on_a_terminal_on_request(run, monkeypatch: pytest
     assert "just now" not in run("show", "acme/tone").stdout
 
 
-def test_a_share_never_reads_as_all_or_nothing_unless_it_is() -> None:
+def test_a_share_shows_100_or_0_percent_only_if_exact() -> None:
     shares = [0.849, 1.0, 0.9999999, 0.99991, 0.0, 0.00002]
 
     assert list(map(format_share, shares)) == [

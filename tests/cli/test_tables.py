@@ -29,7 +29,7 @@ class Terminal:
 
 
 @pytest.mark.parametrize("width", range(40, 201, 8))
-def test_a_table_fits_the_terminal_and_shows_no_number_that_is_not_there(width: int) -> None:
+def test_a_table_fits_the_terminal_and_never_truncates_numbers(width: int) -> None:
     layout = lay_out(COLUMNS, ROWS, width, cut=CUT, drop=DROP)
     lines = table_lines(COLUMNS, ROWS, layout, right=("rank",))
 
@@ -40,7 +40,7 @@ def test_a_table_fits_the_terminal_and_shows_no_number_that_is_not_there(width: 
     assert {COLUMNS[number] for number in layout.dropped} <= set(DROP)
 
 
-def test_a_wide_terminal_and_a_pipe_get_every_column_whole() -> None:
+def test_a_wide_terminal_and_a_pipe_get_every_column_in_full() -> None:
     for width in (200, None):
         layout = lay_out(COLUMNS, ROWS, width, cut=CUT, drop=DROP)
         assert layout.dropped == ()
@@ -54,7 +54,7 @@ def test_a_number_is_never_cut_in_two() -> None:
     assert shorten("日本語のアダプタ", 9) == "日本語の…", "wide characters count twice"
 
 
-def test_what_does_not_fit_is_named(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_that_do_not_fit_are_named(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     Terminal(monkeypatch, 40)
 
     print_table(COLUMNS, ROWS, cut=CUT, drop=DROP)

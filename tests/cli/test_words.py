@@ -38,9 +38,7 @@ def test_a_group_without_a_command_shows_its_help(run, words: tuple[str, ...]) -
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else "",
 )
-def test_what_an_option_takes_is_said_in_the_words_of_the_call(
-    run, words: tuple[str, ...], says: str
-) -> None:
+def test_errors_about_options_name_the_option_and_its_values(run, words: tuple[str, ...], says: str) -> None:
     message = run(*words, code=2).stderr
 
     assert says in message
@@ -99,7 +97,7 @@ def test_a_forced_version_that_goes_live_is_reported(run, base: Path) -> None:
     assert "were overruled" in run("rollback", "acme/tone@prod").stderr
 
 
-def test_one_weight_is_not_several(run, base: Path) -> None:
+def test_a_single_weight_is_described_in_the_singular(run, base: Path) -> None:
     pytest.importorskip("torch")
     tiny_lora(Path("one"), layers=1, targets=("q_proj",), config={"layers_to_transform": [0]})
 

@@ -57,7 +57,7 @@ def made(folder: Path, case: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", OURS)
-def test_an_adapter_combined_is_what_mergekit_made_of_the_updates(case: str, tmp_path: Path) -> None:
+def test_a_combined_adapter_equals_mergekits_result(case: str, tmp_path: Path) -> None:
     mergekit.adapters(tmp_path)
     for name, found in made(tmp_path, case).items():
         expected = torch.tensor(RECORDED[case][name]).reshape(found.shape)
@@ -66,7 +66,7 @@ def test_an_adapter_combined_is_what_mergekit_made_of_the_updates(case: str, tmp
 
 @mergekit.MERGEKIT.needed
 @pytest.mark.parametrize("case", OURS)
-def test_mergekit_still_makes_what_was_recorded(case: str, tmp_path: Path) -> None:
+def test_mergekit_still_gives_the_recorded_results(case: str, tmp_path: Path) -> None:
     mergekit.adapters(tmp_path)
     for name, found in mergekit.answers(tmp_path, case).items():
         expected = torch.tensor(RECORDED[case][name]).reshape(found.shape)
@@ -87,7 +87,7 @@ def arc(one: torch.Tensor, other: torch.Tensor, t: float, dim: Any) -> torch.Ten
 
 @EXPERTS
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])
-def test_slerp_goes_along_the_arc(t: float, batch: tuple[int, ...]) -> None:
+def test_slerp_interpolates_along_the_arc(t: float, batch: tuple[int, ...]) -> None:
     one, other = several(2, batch)
     whole = tuple(range(dense(one).dim()))
     near(combine("slerp", [one, other], t=t), arc(dense(one), dense(other), t, whole))
@@ -144,7 +144,7 @@ def test_at_the_karcher_mean_the_pulls_of_all_updates_cancel(batch: tuple[int, .
 
 @EXPERTS
 @pytest.mark.parametrize("over", ["tensor", "rows"])
-def test_model_stock_goes_as_far_as_the_angles_say(over: str, batch: tuple[int, ...]) -> None:
+def test_model_stock_interpolates_by_the_angles(over: str, batch: tuple[int, ...]) -> None:
     updates = several(3, batch)
     thick = [dense(each) for each in updates]
     dims = -1 if over == "rows" else tuple(range(thick[0].dim()))
@@ -157,7 +157,9 @@ def test_model_stock_goes_as_far_as_the_angles_say(over: str, batch: tuple[int, 
 @pytest.mark.parametrize("name", ["multislerp", "karcher", "model_stock"])
 @given(updates=drawn, places=st.permutations(range(4)))
 @settings(max_examples=25, deadline=None)
-def test_the_order_of_the_parents_means_nothing(name: str, updates: list[Factors], places: list[int]) -> None:
+def test_the_order_of_the_parents_does_not_matter(
+    name: str, updates: list[Factors], places: list[int]
+) -> None:
     order = [place for place in places if place < len(updates)]
     result = settled(name, updates)
     near(settled(name, [updates[place] for place in order]), result, 1e-4)
@@ -191,7 +193,7 @@ def test_a_weight_of_zero_is_absence(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["multislerp", "karcher", "model_stock", "nuslerp"])
-def test_no_update_here_counts_as_an_update_of_zero(name: str) -> None:
+def test_an_absent_update_counts_as_zero(name: str) -> None:
     one, other = several(2)
     nothing = Factors(torch.zeros(12, 2), other.down[:1].expand(2, -1).contiguous())
     for updates in ([one, None], [None, one]):
@@ -219,7 +221,7 @@ def test_the_mean_of_one_is_that_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["slerp", "nuslerp", "multislerp", "karcher", "model_stock"])
-def test_of_untrained_updates_nothing_comes(name: str) -> None:
+def test_untrained_updates_give_a_zero_result(name: str) -> None:
     zero = Factors(torch.zeros(12, 2), torch.ones(2, 9))
     assert not combine(name, [zero, zero]).any()
 
@@ -237,13 +239,13 @@ def test_a_mean_with_its_opposite_among_the_updates_is_refused() -> None:
         combine("karcher", [one, one, one.scaled_by(-1.0)])
 
 
-def test_shares_of_nothing_are_refused() -> None:
+def test_zero_shares_are_refused() -> None:
     with pytest.raises(CheckFailed, match="the weights sum to 0"):
         combine("karcher", several(2), [1.0, -1.0])
 
 
 @pytest.mark.parametrize("name", ["slerp", "model_stock"])
-def test_weights_where_the_updates_decide_are_refused(name: str, tmp_path: Path) -> None:
+def test_weights_are_refused_by_methods_that_compute_them(name: str, tmp_path: Path) -> None:
     mergekit.adapters(tmp_path)
     parents = [ParentAdapter(open_dir(tmp_path / source), source) for source in ("one", "two")]
     inputs = (RecipeInput(source="one", weight=0.5), RecipeInput(source="two"))

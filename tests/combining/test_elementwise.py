@@ -134,7 +134,7 @@ def test_equal_magnitudes_stay_or_go_together() -> None:
 
 
 @pytest.mark.parametrize("name", ["dare_linear", "della_linear"])
-def test_chance_keeps_a_share_and_the_mean_comes_out_right(name: str) -> None:
+def test_random_dropping_keeps_a_share_and_preserves_the_mean(name: str) -> None:
     one = update(1, 3)
     rounds = [made(name, [one], [1.0], seed=seed, density=0.4) for seed in range(2000)]
     assert torch.stack([each != 0 for each in rounds]).double().mean() == pytest.approx(0.4, abs=0.005)
@@ -259,12 +259,12 @@ def test_the_numbers_are_those_of_mergekit(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CHANCES)
-def test_what_mergekit_drops_by_chance_it_makes_up_for_as_our_l1_does(case: str) -> None:
+def test_mergekit_rescales_random_dropping_like_our_l1(case: str) -> None:
     keeps_norm(torch.tensor(RECORDED[case]).double(), dense(UPDATES[0]))
 
 
 @MERGEKIT.needed
-def test_mergekit_still_says_what_is_recorded() -> None:
+def test_mergekit_still_gives_the_recorded_numbers() -> None:
     answer = subprocess.run(
         [MERGEKIT.python, str(Path(__file__).with_name("mergekit_elements.py"))],
         input=json.dumps(question()),

@@ -10,13 +10,13 @@ from adaptry.compute.combining.methods_page import render_page
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_is_that_of_the_table() -> None:
+def test_the_page_equals_the_table_of_methods() -> None:
     assert (ROOT / "docs" / "combining.md").read_text() == render_page(), (
         "run: python -m adaptry.compute.combining > docs/combining.md"
     )
 
 
-def test_every_way_says_where_it_comes_from_and_what_it_takes() -> None:
+def test_every_method_states_its_source_and_parameters() -> None:
     for name, combination in COMBINE_METHODS.items():
         assert combination.name == name
         assert combination.source and combination.title

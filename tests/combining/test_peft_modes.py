@@ -73,7 +73,7 @@ def folders(model: tuple[str, nn.Module], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_two_adapters_come_out_as_of_peft(
+def test_two_adapters_are_combined_as_by_peft(
     model: tuple[str, nn.Module], folders: list[Path], mode: str, tmp_path: Path
 ) -> None:
     density = pruning(mode)
@@ -100,7 +100,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, list[Path
 
 @pytest.mark.parametrize("count", [4, 8])
 @pytest.mark.parametrize("mode", MODES)
-def test_so_do_several_with_modules_that_only_some_have(
+def test_several_adapters_with_different_modules_are_combined_as_by_peft(
     many: tuple[nn.Module, list[Path]], mode: str, count: int, tmp_path: Path
 ) -> None:
     network, folders = many[0], many[1][:count]
@@ -142,7 +142,7 @@ def test_parameters_are_those_of_peft(
 
 
 @pytest.mark.parametrize("mode", ["ties", "dare_linear", "linear"])
-def test_a_weight_of_zero_is_no_absence_for_peft(
+def test_an_input_with_weight_zero_is_not_absent_for_peft(
     many: tuple[nn.Module, list[Path]], mode: str, tmp_path: Path
 ) -> None:
     network, folders = many[0], many[1][:3]
@@ -160,7 +160,7 @@ def test_one_adapter_is_always_linear(many: tuple[nn.Module, list[Path]], mode: 
 
 
 @pytest.mark.parametrize("initial", [False, "gaussian"])
-def test_masks_come_after_what_peft_draws_for_new_layers(initial: object, tmp_path: Path) -> None:
+def test_masks_are_drawn_after_pefts_new_layers(initial: object, tmp_path: Path) -> None:
     network = peft_library.base("llama, with tokens")
     told = {"init_lora_weights": initial, "target_modules": ["q_proj", "v_proj"]}
     folders = [
@@ -189,7 +189,7 @@ def test_ranks_may_differ_where_peft_allows_it(mode: str, tmp_path: Path) -> Non
     assert open_dir(ours).config.fields["r"] == config.r
 
 
-def test_what_peft_cannot_do_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_modes_that_peft_lacks_are_refused_with_a_remedy(tmp_path: Path) -> None:
     network = peft_library.base("llama")
     small = peft_library.trained(network, "llama", tmp_path / "small", 1, r=2)
     large = peft_library.trained(network, "llama", tmp_path / "large", 2, r=4)

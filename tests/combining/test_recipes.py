@@ -43,7 +43,7 @@ def planned(text: str, parents: list[ParentAdapter]) -> CombinePlan:
         ("dtype: int8", Invalid, "float32, float16 or bfloat16"),
     ],
 )
-def test_what_cannot_be_meant_is_said(parents, text: str, error: type[AdaptryError], says: str) -> None:
+def test_a_contradictory_recipe_is_reported(parents, text: str, error: type[AdaptryError], says: str) -> None:
     with pytest.raises(error, match=says) as raised:
         planned(f"inputs: [a, b]\n{text}\n", parents)
 
@@ -55,14 +55,14 @@ def test_a_dtype_is_written_as_on_the_command_line(parents) -> None:
     assert planned("inputs: [a, b]\ndtype: BF16", parents).recipe.dtype == "BF16"
 
 
-def test_a_module_of_which_nothing_counts_has_rank_0_in_the_plan(parents) -> None:
+def test_a_module_without_counting_inputs_has_rank_0_in_the_plan(parents) -> None:
     made = planned("inputs: [a, b]\nmodules: [{match: q_proj, weights: {a: 0, b: 0}}]", parents)
 
     assert {each.expected_rank for each in made.sites if each.site.path.endswith("q_proj")} == {0}
     assert all(each.expected_rank for each in made.sites if not each.site.path.endswith("q_proj"))
 
 
-def test_who_is_believed_to_be_of_the_base_is_named_once(parents) -> None:
+def test_inputs_assumed_to_be_of_the_base_are_named_once(parents) -> None:
     (note,) = planned("inputs: [a, b, a]", [*parents, parents[0]]).notes
 
     assert "the base of a, b" in note

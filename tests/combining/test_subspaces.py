@@ -98,7 +98,7 @@ def test_tsv_makes_the_singular_vectors_of_all_updates_orthogonal(batch: tuple[i
     near(combine("tsv", updates, WEIGHTS), expected)
 
 
-def test_tsv_takes_so_many_triplets_of_each_update() -> None:
+def test_tsv_takes_a_number_of_triplets_of_each_update() -> None:
     updates = several(3)
     first = [triplets(dense(each), 1) for each in updates]
     rank_one = [
@@ -108,7 +108,7 @@ def test_tsv_takes_so_many_triplets_of_each_update() -> None:
     assert factors("tsv", updates, triplets=1).rank == 3
 
 
-def test_tsv_shares_the_room_there_is_between_the_updates() -> None:
+def test_tsv_divides_the_available_rank_among_the_updates() -> None:
     updates = [update(seed, 6) for seed in range(3)]
     assert factors("tsv", updates).rank == 9  # of 9 columns each of three updates has 3
 
@@ -124,7 +124,7 @@ def test_iso_c_makes_the_singular_values_of_the_sum_equal(rank: int | None, batc
     near(combine("iso_c", updates, WEIGHTS, rank=rank), expected)
 
 
-def test_iso_c_leaves_out_what_lies_below_its_floor() -> None:
+def test_iso_c_omits_singular_values_below_its_floor() -> None:
     left, right = torch.eye(12)[:, :3], torch.eye(9)[:3]
     made = combine("iso_c", [Factors(left * torch.tensor([4.0, 2.0, 0.1]), right)], floor=0.1)
     near(made, (left[:, :2] @ right[:2] * 3.0).double())
@@ -140,7 +140,7 @@ def test_the_core_can_have_a_flat_spectrum_too() -> None:
 @ALIGNED
 @given(updates=drawn, weights=st.lists(st.sampled_from([-1.5, 0.5, 1.0]), min_size=4, max_size=4))
 @settings(max_examples=30, deadline=None)
-def test_nothing_is_lost_on_the_way_to_the_axes_and_back(
+def test_conversion_to_the_axes_and_back_is_lossless(
     name: str, updates: list[Factors], weights: list[float]
 ) -> None:
     weights = weights[: len(updates)]
@@ -172,7 +172,7 @@ def has_unique_axes(updates: Sequence[Factors]) -> bool:
 @EACH
 @given(updates=drawn, places=st.permutations(range(4)))
 @settings(max_examples=20, deadline=None)
-def test_the_order_of_the_parents_means_nothing(
+def test_the_order_of_the_parents_does_not_matter(
     name: str, values: dict[str, Any], updates: list[Factors], places: list[int]
 ) -> None:
     assume(has_unique_axes(updates))
@@ -182,7 +182,7 @@ def test_the_order_of_the_parents_means_nothing(
 
 
 @EACH
-def test_how_an_update_is_split_into_factors_means_nothing(name: str, values: dict[str, Any]) -> None:
+def test_the_factorisation_of_an_update_does_not_matter(name: str, values: dict[str, Any]) -> None:
     updates = several(3)
     mix = torch.tensor([[2.0, 1.0], [0.0, 0.125]])
     other = Factors(updates[1].up @ mix * 4, torch.linalg.inv(mix) @ updates[1].down, updates[1].scale / 4)
@@ -199,7 +199,7 @@ def test_scaled_updates_make_a_scaled_result(name: str, values: dict[str, Any], 
 
 
 @EACH
-def test_an_update_that_is_not_there_leaves_the_others(name: str, values: dict[str, Any]) -> None:
+def test_an_absent_update_leaves_the_others_unchanged(name: str, values: dict[str, Any]) -> None:
     updates = several(3)
     expected = combine(name, updates[:2], **values)
     near(combine(name, updates, [1.0, 1.0, 0.0], **values), expected)
@@ -215,7 +215,7 @@ def test_the_rank_is_at_most_that_of_all_updates_together(name: str, values: dic
 
 
 @EACH
-def test_untrained_factors_turn_nothing(name: str, values: dict[str, Any]) -> None:
+def test_untrained_factors_do_not_rotate_the_result(name: str, values: dict[str, Any]) -> None:
     one, zero = update(0, 3), Factors(torch.zeros(12, 2), update(1, 2).down)
     near(combine(name, [one, zero], **values), combine(name, [one], **values))
     assert not combine(name, [zero, zero], **values).any()
@@ -243,7 +243,7 @@ def test_dropped_elements_are_0_along_the_axes_and_the_others_make_up_for_them()
 
 
 @ALIGNED
-def test_chance_is_the_seeds_alone(name: str) -> None:
+def test_randomness_depends_only_on_the_seed(name: str) -> None:
     updates = several(3)
     once, again = (combine(name, updates, merge="dare_ties", density=0.5) for _ in range(2))
     assert torch.equal(once, again)

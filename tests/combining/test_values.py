@@ -80,7 +80,9 @@ def test_an_update_with_nan_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     "make", [lambda one: convert(one, ConvertOptions()), lambda one: resize(one, ResizeOptions(rank=1))]
 )
-def test_nor_converted_or_resized(broken: ParentAdapter, tmp_path: Path, make: Callable) -> None:
+def test_an_update_with_nan_is_neither_converted_nor_resized(
+    broken: ParentAdapter, tmp_path: Path, make: Callable
+) -> None:
     with pytest.raises(InvalidWeights, match="NaN"):
         write_adapter(make(broken), tmp_path / "made")
 
@@ -95,7 +97,7 @@ def test_a_result_beyond_its_dtype_is_refused(parents, tmp_path: Path, words: di
 
 
 @pytest.mark.parametrize("rank", [None, 2])
-def test_what_half_precision_rounds_away_is_told(parents, tmp_path: Path, rank: int | None) -> None:
+def test_values_lost_in_half_precision_are_reported(parents, tmp_path: Path, rank: int | None) -> None:
     exact = combined(parents, tmp_path / "exact", rank=rank)
     rounded = combined(parents, tmp_path / "rounded", rank=rank, dtype="BF16")
 
@@ -106,7 +108,7 @@ def test_what_half_precision_rounds_away_is_told(parents, tmp_path: Path, rank: 
     assert rounded.error > exact.error
 
 
-def test_what_half_precision_holds_as_it_is_stays_exact(parents, tmp_path: Path) -> None:
+def test_values_representable_in_half_precision_stay_exact(parents, tmp_path: Path) -> None:
     combined(parents, tmp_path / "half", dtype="BF16")
     half = ParentAdapter(open_dir(tmp_path / "half"), "half")
 

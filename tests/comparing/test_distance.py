@@ -17,7 +17,7 @@ Q = "model.layers.0.self_attn.q_proj"
 HEAD = "base_model.model.lm_head.weight"
 
 
-def test_figures_are_those_of_the_matrices(lora, dense) -> None:
+def test_distances_equal_those_of_the_dense_matrices(lora, dense) -> None:
     found = measure_distance(lora("a"), lora("b", rank=8, seed=2))
 
     a, b = dense("a")[Q], dense("b")[Q]
@@ -30,7 +30,7 @@ def test_figures_are_those_of_the_matrices(lora, dense) -> None:
     assert module.row_overlap == pytest.approx(overlap(a.T, b.T), abs=1e-6)
 
 
-def test_over_all_modules_they_count_as_one_vector_also_where_one_has_none(lora, dense) -> None:
+def test_all_modules_count_as_one_vector_even_if_one_adapter_lacks_some(lora, dense) -> None:
     found = measure_distance(lora("a"), lora("b", seed=2, targets=("q_proj", "k_proj")))
 
     one, other = joined(dense("a"), dense("b"))
@@ -39,14 +39,14 @@ def test_over_all_modules_they_count_as_one_vector_also_where_one_has_none(lora,
     assert found.ratio == pytest.approx(norm(other) / norm(one), rel=1e-6)
 
 
-def test_an_adapter_is_at_no_distance_from_itself_to_the_last_digits(lora) -> None:
+def test_the_distance_of_an_adapter_from_itself_is_exactly_zero(lora) -> None:
     found = measure_distance(lora("a"), lora("again"))
 
     assert found.distance == pytest.approx(0, abs=1e-14)
     assert found.cosine == pytest.approx(1, abs=1e-14)
 
 
-def test_the_farthest_module_comes_first_and_what_only_one_has_is_at_the_ends(lora) -> None:
+def test_modules_are_listed_farthest_first_with_unshared_ones_at_the_ends(lora) -> None:
     found = measure_distance(
         lora("a", targets=("q_proj", "v_proj")), lora("b", seed=2, targets=("q_proj", "k_proj"))
     )
@@ -57,7 +57,7 @@ def test_the_farthest_module_comes_first_and_what_only_one_has_is_at_the_ends(lo
     assert found.modules[-1].distance == 1 and found.modules[-1].ranks == (4, 0)
 
 
-def test_whole_weights_are_told_apart_by_their_bytes(lora) -> None:
+def test_whole_weights_are_compared_by_their_bytes(lora) -> None:
     def head(value: float):
         return {HEAD: ("F32", (32, 16), struct.pack("<512f", *[value] * 512))}
 
@@ -70,7 +70,7 @@ def test_whole_weights_are_told_apart_by_their_bytes(lora) -> None:
     assert "0 the same, 1 different (first: lm_head.weight)" in measure_distance(one, other).notes[0]
 
 
-def test_what_is_no_sum_of_factors_is_refused_with_the_way_out(lora) -> None:
+def test_adapters_that_are_not_plain_loras_are_refused_with_a_remedy(lora) -> None:
     with pytest.raises(Unsupported, match="adaptry convert"):
         measure_distance(lora("a"), lora("d", config={"use_dora": True}))
 

@@ -39,7 +39,7 @@ def combined(tmp_path: Path):
     return combine
 
 
-def test_figures_of_a_module_are_those_of_its_matrices(lora, dense, combined) -> None:
+def test_a_modules_figures_equal_those_of_its_dense_matrices(lora, dense, combined) -> None:
     found = combined((lora("a", rank=4), 0.7), (lora("b", rank=8, seed=2), 0.3), rank=5)
 
     a, b, result = dense("a")[Q], dense("b")[Q], dense("result")[Q]
@@ -55,7 +55,7 @@ def test_figures_of_a_module_are_those_of_its_matrices(lora, dense, combined) ->
     assert module.kept == pytest.approx(1 - norm(summed - result) ** 2 / norm(summed) ** 2, abs=1e-5)
 
 
-def test_figures_of_an_adapter_are_those_of_all_its_modules_as_one_vector(lora, dense, combined) -> None:
+def test_an_adapters_figures_treat_its_modules_as_one_vector(lora, dense, combined) -> None:
     parents = lora("a"), lora("b", seed=2, targets=("q_proj", "k_proj")), lora("c", seed=3)
     found = combined(*((parent, 1.0) for parent in parents))
 
@@ -67,7 +67,7 @@ def test_figures_of_an_adapter_are_those_of_all_its_modules_as_one_vector(lora, 
     assert found.kept is None  # the plain sum is exact
 
 
-def test_of_three_parents_the_overlap_is_the_mean_over_pairs(lora, dense, combined) -> None:
+def test_the_overlap_of_three_parents_is_the_mean_over_pairs(lora, dense, combined) -> None:
     found = combined((lora("a"), 1.0), (lora("b", seed=2), 1.0), (lora("c", seed=3), 1.0))
 
     a, b, c = (dense(name)[Q] for name in "abc")
@@ -102,7 +102,7 @@ def test_modules_that_cancel_are_reported_as_doing_nothing(lora, combined) -> No
     assert found.norm == pytest.approx(0, abs=1e-6)
 
 
-def test_a_parent_that_is_no_sum_of_factors_is_left_out_and_named(lora, tmp_path: Path) -> None:
+def test_a_parent_that_is_not_a_plain_lora_is_left_out_and_named(lora, tmp_path: Path) -> None:
     plain, dora = lora("a"), lora("d", config={"use_dora": True})
 
     found = build_combine_report([plain, dora], ParentAdapter(open_dir(tmp_path / "a"), "result"))
@@ -111,7 +111,7 @@ def test_a_parent_that_is_no_sum_of_factors_is_left_out_and_named(lora, tmp_path
     assert "d " in found.notes[0] and "adaptry convert" in found.notes[0]
 
 
-def test_a_report_is_the_same_after_a_walk_through_json(lora, combined) -> None:
+def test_a_report_is_unchanged_by_json(lora, combined) -> None:
     found = combined((lora("a"), 1.0), (lora("b", seed=2), 1.0), energy=0.9)
 
     assert type(found).model_validate_json(found.model_dump_json()) == found

@@ -49,7 +49,7 @@ def test_near_duplicates_are_found_with_their_exact_cosines(registry, lora, mixe
     assert found.looked_at == 3
 
 
-def test_the_threshold_and_the_limit_are_kept_and_what_is_left_out_is_counted(registry, lora, mixed) -> None:
+def test_the_threshold_and_the_limit_apply_and_omissions_are_counted(registry, lora, mixed) -> None:
     a, b = lora("a"), lora("b", seed=2)
     for place in range(4):
         near = mixed(f"near{place}", a, b, 0.01 * (place + 1))
@@ -73,7 +73,7 @@ def test_the_same_weights_come_first_whatever_their_scale(registry, lora, mixed)
     assert (second.ref, second.same_weights) == ("acme/near@1", False)
 
 
-def test_what_is_no_sum_of_factors_is_compared_by_its_weights_alone(registry, lora) -> None:
+def test_adapters_that_are_not_plain_loras_are_compared_by_weights_digest(registry, lora) -> None:
     a, pissa = lora("a"), lora("pissa", config={"init_lora_weights": "pissa"})
     push(registry, pissa.adapter, "acme/pissa")
     push(registry, lora("b", seed=2).adapter, "acme/b")
@@ -99,7 +99,9 @@ def test_a_version_is_not_found_similar_to_itself_but_its_copies_are(registry, l
     assert [each.ref for each in find_similar(registry, subject, "org/tiny").found] == ["zoo/a@1"]
 
 
-def test_only_adapters_of_that_base_are_looked_at_under_all_its_names(registry, lora, tmp_path: Path) -> None:
+def test_only_adapters_of_the_base_under_any_of_its_names_are_compared(
+    registry, lora, tmp_path: Path
+) -> None:
     push(registry, lora("a").adapter, "acme/a")
     push(registry, lora("other", base_name="org/other").adapter, "acme/other")
     register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny", "my/tiny"))
@@ -110,7 +112,7 @@ def test_only_adapters_of_that_base_are_looked_at_under_all_its_names(registry, 
     assert found.looked_at == 1
 
 
-def test_nothing_is_found_that_may_not_be_seen(registry, lora, home: Path) -> None:
+def test_hidden_adapters_are_not_found(registry, lora, home: Path) -> None:
     push(registry, lora("a").adapter, "acme/a")
     theirs = open_local(home, Identity.with_role("eve", "reader", ("evil",)))
 
@@ -135,7 +137,7 @@ def test_an_adapter_is_read_once_and_its_signature_kept(registry, lora, mixed, h
     assert (again.looked_at, again.notes) == (1, ())
 
 
-def test_a_damaged_signature_is_made_again(registry, lora, mixed, home: Path) -> None:
+def test_a_damaged_signature_is_recomputed(registry, lora, mixed, home: Path) -> None:
     a, b = lora("a"), lora("b", seed=2)
     push(registry, mixed("near", a, b, 0.01).adapter, "acme/near")
     first = find_similar(registry, a, "org/tiny")

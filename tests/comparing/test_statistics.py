@@ -61,7 +61,7 @@ def trained(folder: Path, seed: int, **config) -> tuple[ParentAdapter, dict[str,
         },
     ],
 )
-def test_statistics_are_those_of_the_dense_updates_of_peft(tmp_path: Path, config) -> None:
+def test_statistics_equal_those_of_pefts_dense_updates(tmp_path: Path, config) -> None:
     parent, dense = trained(tmp_path / "one", seed=1, **config)
 
     found = measure_statistics(parent)
@@ -80,7 +80,7 @@ def test_statistics_are_those_of_the_dense_updates_of_peft(tmp_path: Path, confi
     assert found.norm == pytest.approx(norm(joined(dense)[0]), rel=1e-6)
 
 
-def test_distances_are_those_of_the_dense_updates_of_peft_also_where_one_has_none(tmp_path: Path) -> None:
+def test_distances_equal_those_of_pefts_dense_updates_even_if_one_is_absent(tmp_path: Path) -> None:
     one, a = trained(tmp_path / "a", seed=1, r=4, target_modules=["q_proj", "v_proj"])
     other, b = trained(tmp_path / "b", seed=2, r=8, target_modules=["q_proj", "o_proj"])
 
@@ -133,6 +133,6 @@ def test_adapters_of_different_shapes_are_not_compared(lora) -> None:
 
 
 @pytest.mark.parametrize(("modules", "values"), [(1, 32), (560, 32), (18_432, 7), (10**6, 1)])
-def test_few_values_are_kept_of_each_of_many_modules(modules: int, values: int) -> None:
+def test_the_number_of_stored_values_per_module_is_limited(modules: int, values: int) -> None:
     assert values_per_module(modules) == values
     assert modules * values <= max(modules, weight_statistics.MAX_KEPT_VALUES)

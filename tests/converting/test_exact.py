@@ -43,7 +43,7 @@ def test_every_exact_method_has_factors() -> None:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_the_factors_multiply_to_what_the_method_adds_to_zeros(tmp_path: Path, name: str) -> None:
+def test_the_product_of_the_factors_is_the_methods_update_of_zeros(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     adapter, ground = open_dir(pair.adapter), ground_of(pair.base)
     changes = changed_weights(ParentAdapter(adapter, "tone"), ground)
@@ -57,7 +57,7 @@ def test_the_factors_multiply_to_what_the_method_adds_to_zeros(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_peft_merges_the_lora_to_what_it_merged_the_adapter_to(tmp_path: Path, name: str) -> None:
+def test_peft_merges_the_lora_and_the_original_to_the_same_weights(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     wanted, before = pair.merged_by_peft(), pair.base_weights()
 
@@ -73,9 +73,7 @@ def test_peft_merges_the_lora_to_what_it_merged_the_adapter_to(tmp_path: Path, n
 @pytest.mark.parametrize(
     "name", ["vera", "vera from a seed", "adalora pruned", "unilora", "loha", "tinylora in groups"]
 )
-def test_on_a_base_of_half_precision_the_numbers_are_those_the_base_gave_them(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_half_precision_base_rounds_as_in_peft(tmp_path: Path, name: str) -> None:
     """PEFT holds what it draws or cuts in the base's dtype: the LoRA has the rounded numbers."""
     pair = pair_of(tmp_path, name, torch.bfloat16)
     wanted = pair.merged_by_peft()
@@ -87,7 +85,7 @@ def test_on_a_base_of_half_precision_the_numbers_are_those_the_base_gave_them(
 
 
 @pytest.mark.parametrize("name", ["adalora", "vblora", "loha", "delora", "gralora", "tinylora", "lokr"])
-def test_what_tells_its_own_sides_needs_no_base(tmp_path: Path, name: str) -> None:
+def test_adapters_whose_tensors_determine_the_sides_need_no_base(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     wanted, before = pair.merged_by_peft(), pair.base_weights()
     base, pair.base = pair.base, None  # type: ignore[assignment]  # as if it were not there
@@ -100,5 +98,5 @@ def test_what_tells_its_own_sides_needs_no_base(tmp_path: Path, name: str) -> No
     assert is_flat == (name in ("adalora", "loha", "lokr"))
 
 
-def test_the_cases_are_those_of_the_merge() -> None:
+def test_the_cases_equal_those_of_merging() -> None:
     assert set(EXACT) <= CASES.keys()

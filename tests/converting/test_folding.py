@@ -55,7 +55,7 @@ def factors(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", SAME)
-def test_one_scale_for_all_goes_into_alpha_and_leaves_the_factors_alone(tmp_path: Path, case: str) -> None:
+def test_a_common_scale_is_folded_into_alpha(tmp_path: Path, case: str) -> None:
     kind, fields = SAME[case]
     base = save_base(tmp_path / "base", kind)
     adapter = save_adapter(base, tmp_path / "tone", **{"target_modules": MATRICES, **fields})
@@ -71,7 +71,7 @@ def test_one_scale_for_all_goes_into_alpha_and_leaves_the_factors_alone(tmp_path
 
 
 @pytest.mark.parametrize("case", FOLDED)
-def test_several_scales_go_into_the_factors(tmp_path: Path, case: str) -> None:
+def test_different_scales_are_folded_into_the_factors(tmp_path: Path, case: str) -> None:
     kind, fields = FOLDED[case]
     base = save_base(tmp_path / "base", kind)
     adapter = save_adapter(base, tmp_path / "tone", **{"target_modules": MATRICES, **fields})
@@ -97,7 +97,7 @@ def test_blocks_on_a_diagonal_become_whole_factors(tmp_path: Path) -> None:
     assert not differing(merged_by_peft(base, tmp_path / "plain"), merged_by_peft(base, adapter))
 
 
-def test_half_precision_factors_stay_in_it_only_where_they_stay_as_they_are(tmp_path: Path) -> None:
+def test_folded_half_precision_factors_stay_in_half_precision_only_if_exact(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     base = save_base(tmp_path / "base", "llama")

@@ -38,7 +38,7 @@ ADDED = ["randlora", "fourierft of conv1d", "waveft", "c3a", "shira", "supertuni
 
 
 @pytest.mark.parametrize("name", THIN)
-def test_what_is_thin_on_a_given_base_comes_out_at_its_own_rank(tmp_path: Path, name: str) -> None:
+def test_a_low_rank_update_is_converted_at_its_own_rank(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     wanted, before = pair.merged_by_peft(), pair.base_weights()
 
@@ -52,7 +52,7 @@ def test_what_is_thin_on_a_given_base_comes_out_at_its_own_rank(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_all_of_the_energy_is_all_of_the_update_biases_included(tmp_path: Path, name: str) -> None:
+def test_keeping_all_energy_keeps_the_whole_update_with_biases(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     wanted, before = pair.merged_by_peft(), pair.base_weights()
 
@@ -125,9 +125,7 @@ def test_a_dora_becomes_the_nearest_lora_that_a_full_decomposition_finds(
 
 
 @pytest.mark.parametrize("variant", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}])
-def test_what_an_initialisation_took_out_of_the_base_is_half_of_the_rank(
-    tmp_path: Path, variant: dict[str, Any]
-) -> None:
+def test_the_part_removed_by_an_initialisation_adds_its_rank(tmp_path: Path, variant: dict[str, Any]) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=MATRICES, **variant)
     wanted, before = merged_by_peft(base, adapter), load_file(base / "model.safetensors")
@@ -141,7 +139,7 @@ def test_what_an_initialisation_took_out_of_the_base_is_half_of_the_rank(
 
 
 @pytest.mark.parametrize("name", ["loha", "lokr", "c3a", "randlora", "gralora", "delora"])
-def test_no_conversion_of_peft_s_is_nearer(tmp_path: Path, name: str) -> None:
+def test_pefts_own_conversion_is_not_closer(tmp_path: Path, name: str) -> None:
     """PEFT's `convert_to_lora` on the same live adapter, at the same rank."""
     pair = additive_pair(tmp_path, name)
     wanted, before = pair.merged_by_peft(), pair.base_weights()
@@ -188,7 +186,7 @@ def test_one_rank_for_all_modules_is_filled_with_zeros(tmp_path: Path) -> None:
     assert distance(first, second, before) <= CLOSE * distance(first, before, before)
 
 
-def test_biases_that_change_come_along_whole_or_are_left_out_aloud(tmp_path: Path) -> None:
+def test_changed_biases_are_kept_whole_or_left_out_with_a_note(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "ia3")
     wanted = pair.merged_by_peft()
 
@@ -222,7 +220,7 @@ def test_a_full_update_without_a_rank_is_refused_with_the_choices(tmp_path: Path
         converted(pair.adapter, pair.base, tmp_path / "plain")
 
 
-def test_a_conversion_of_an_embedding_starts_from_the_rows_that_the_adapter_brings(tmp_path: Path) -> None:
+def test_a_conversion_of_an_embedding_uses_the_adapters_own_rows(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["embed_tokens"], use_dora=True)
     wanted, before = merged_by_peft(base, adapter), load_file(base / "model.safetensors")

@@ -24,7 +24,7 @@ from .converted import converted, ground_of  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["vera", "pvera", "miss", "fourierft"])
-def test_sides_that_no_tensor_tells_come_from_the_base(tmp_path: Path, name: str) -> None:
+def test_sides_not_determined_by_tensors_come_from_the_base(tmp_path: Path, name: str) -> None:
     pair = additive_pair(tmp_path, name)
     with pytest.raises(CheckFailed, match=r"do not determine the shape of model\.layers.*--base"):
         converted(pair.adapter, None, tmp_path / "plain", rank=2)
@@ -69,7 +69,7 @@ def test_biases_are_never_left_out_silently(tmp_path: Path) -> None:
     ],
     ids=["prefix", "prompt", "lily", "norms", "biases alone", "aLoRA"],
 )
-def test_what_acts_otherwise_than_through_a_matrix_is_refused(tmp_path: Path, make: Any, match: str) -> None:
+def test_methods_that_do_not_act_through_a_matrix_are_refused(tmp_path: Path, make: Any, match: str) -> None:
     base = save_base(tmp_path / "base", "llama")
     config = make()
     config.task_type = "CAUSAL_LM"
@@ -78,7 +78,7 @@ def test_what_acts_otherwise_than_through_a_matrix_is_refused(tmp_path: Path, ma
         converted(tmp_path / "tone", base, tmp_path / "plain", rank=2)
 
 
-def test_layers_that_are_repeated_are_no_plain_lora_s(tmp_path: Path) -> None:
+def test_an_adapter_of_repeated_layers_is_not_a_plain_lora(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(
         base, tmp_path / "tone", target_modules=["q_proj"], layer_replication=[(0, 2), (1, 2)]
@@ -104,7 +104,7 @@ def test_another_base_is_detected_by_its_weights(tmp_path: Path) -> None:
     assert "another base was allowed" in allowed.notes[0]
 
 
-def test_a_base_without_its_modules_is_not_its_own(tmp_path: Path) -> None:
+def test_a_base_without_the_adapters_modules_is_refused(tmp_path: Path) -> None:
     from adaptry.compute.converting.base_shapes import ConversionBase
 
     pair = additive_pair(tmp_path, "vera")
@@ -123,7 +123,7 @@ def test_rows_beyond_the_base_are_not_converted(tmp_path: Path) -> None:
         converted(adapter, base, tmp_path / "plain", rank=2)
 
 
-def test_a_rank_and_an_energy_are_one_too_many() -> None:
+def test_a_rank_and_an_energy_together_are_refused() -> None:
     with pytest.raises(ValueError, match="rank or energy, not both"):
         ConvertOptions(rank=2, energy=0.5)
 

@@ -88,7 +88,7 @@ def test_each_module_is_the_nearest_of_its_rank(tmp_path: Path, case: str, rank:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_rank_that_it_has_already_leaves_the_update_alone(tmp_path: Path, case: str) -> None:
+def test_resizing_to_the_current_rank_keeps_the_update(tmp_path: Path, case: str) -> None:
     adapter = adapter_of(tmp_path, case)
 
     outcome = resized(adapter, tmp_path / "same", rank=64)
@@ -103,7 +103,7 @@ def test_a_rank_that_it_has_already_leaves_the_update_alone(tmp_path: Path, case
         assert torch.equal(before.factors(site).with_unit_scale().up, after.factors(site).up)
 
 
-def test_zeros_fill_it_up_to_one_rank_and_the_model_stays_the_same(tmp_path: Path) -> None:
+def test_padding_with_zeros_does_not_change_the_model(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(
         base, tmp_path / "tone", target_modules=MATRICES, lora_alpha=4, rank_pattern={"q_proj": 2}
@@ -134,7 +134,7 @@ def test_every_module_keeps_the_energy_and_one_rank_less_would_not(
         assert rank == 1 or spectrum.kept(rank - 1) < energy + 1e-9
 
 
-def test_the_curve_says_what_a_resize_then_keeps(tmp_path: Path) -> None:
+def test_the_curve_predicts_the_energy_of_a_resize(tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path, "linear")
     points = rank_curve(compute_spectra(updates_in(adapter)))
 
@@ -151,7 +151,9 @@ def test_the_curve_says_what_a_resize_then_keeps(tmp_path: Path) -> None:
     ("allowed", "energy", "rank"),
     [([8, 16, 4], 1.0, 4), ([1, 2, 16], 1.0, 16), ([1, 2], 1.0, 2), ([1, 2, 3, 4], 0.5, 2)],
 )
-def test_what_a_server_allows(tmp_path: Path, allowed: list[int], energy: float, rank: int) -> None:
+def test_a_rank_is_chosen_among_those_that_a_server_allows(
+    tmp_path: Path, allowed: list[int], energy: float, rank: int
+) -> None:
     found = compute_spectra(updates_in(adapter_of(tmp_path, "linear")))
     chosen = smallest_allowed_rank(found, allowed, energy)
     assert chosen.rank == rank
@@ -170,7 +172,9 @@ def test_half_precision_is_measured_as_it_is_written(tmp_path: Path) -> None:
     assert 0 < wide.error < narrow.error < 1.01 * wide.error
 
 
-def test_what_is_no_plain_sum_of_factors_is_sent_to_convert(tmp_path: Path) -> None:
+def test_resizing_refuses_adapters_that_are_not_plain_loras_with_convert_as_the_remedy(
+    tmp_path: Path,
+) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=MATRICES, use_dora=True)
     with pytest.raises(Unsupported, match="adaptry convert"):

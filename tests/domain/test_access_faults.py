@@ -13,14 +13,14 @@ from tests.mutants.refusals import REFUSALS, page
 CONTRACT = ROOT / "registry/adaptry/testing/contract"  # whose tests every implementation inherits
 
 
-def test_the_page_of_refusals_is_the_table() -> None:
+def test_the_page_of_refusals_equals_the_table() -> None:
     assert (ROOT / "docs" / "refusals.md").read_text() == page(), (
         "write it again: python -m tests.mutants.refusals --page > docs/refusals.md"
     )
 
 
 @pytest.mark.parametrize("fault", (*FAULTS, *REFUSALS), ids=lambda fault: fault.check)
-def test_the_check_is_there_once_and_so_is_the_test_that_it_is_caught_by(fault: AccessFault) -> None:
+def test_each_fault_matches_one_check_and_an_existing_test(fault: AccessFault) -> None:
     assert (ROOT / fault.file).read_text().count(fault.before) == 1
     file, *_, test = fault.test.split("::")
     files = [ROOT / file, *CONTRACT.glob("*.py")]

@@ -35,12 +35,12 @@ def test_a_program_has_its_exit_status_output_folder_and_environment(tmp_path: P
     assert run(tmp_path, sys.executable, "-c", program) == (code, f"hello {tmp_path} \n")
 
 
-def test_a_program_that_a_signal_ends_says_which(tmp_path: Path) -> None:
+def test_a_program_ended_by_a_signal_reports_the_signal(tmp_path: Path) -> None:
     program = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
     assert run(tmp_path, sys.executable, "-c", program)[0] == -signal.SIGTERM
 
 
-def test_a_program_that_is_not_there_is_an_exit_status(tmp_path: Path) -> None:
+def test_a_missing_program_gives_an_exit_status(tmp_path: Path) -> None:
     code, output = run(tmp_path, str(tmp_path / "nothing"))
     assert (code, "nothing could not be started" in output) == (127, True)
 

@@ -62,7 +62,7 @@ def test_links_that_go_round_in_a_circle_are_refused(tmp_path: Path) -> None:
         open_dir(folder)
 
 
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
     folder = tiny_lora(tmp_path)
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).mkdir()
@@ -71,7 +71,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
-def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_file_is_refused_without_blocking(tmp_path: Path) -> None:
     folder = tiny_lora(tmp_path)
     (folder / WEIGHTS).unlink()
     os.mkfifo(folder / WEIGHTS)

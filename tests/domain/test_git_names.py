@@ -20,7 +20,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_name_that_git_does_not_take_is_refused_with_one_that_it_does(name: str) -> None:
+def test_a_name_invalid_in_git_is_refused_with_a_valid_one(name: str) -> None:
     for parse in (parse_alias, parse_branch, parse_tag):
         with pytest.raises(InvalidRef, match="; write ") as caught:
             parse(name)
@@ -29,7 +29,7 @@ def test_a_name_that_git_does_not_take_is_refused_with_one_that_it_does(name: st
 
 
 @pytest.mark.parametrize("name", ["a..b", "x.lock", "HEAD", "a."])
-def test_an_alias_that_an_older_registry_has_can_still_be_named(name: str) -> None:
+def test_an_alias_of_an_older_registry_can_still_be_used(name: str) -> None:
     assert parse_stored_alias(name) == name
 
 

@@ -25,7 +25,7 @@ def read(data: bytes):  # type: ignore[no-untyped-def]
     return read_header(lambda offset, length: data[offset : offset + length], len(data), "x.safetensors")
 
 
-def test_a_header_tells_tensors_with_their_place_in_the_file() -> None:
+def test_a_header_gives_tensors_with_their_positions() -> None:
     data = file_of(GOOD | {"__metadata__": {"format": "pt"}})
     header = read(data)
     assert header.tensors["a"].shape == (2,)
@@ -77,7 +77,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_header_that_lies_is_refused_with_a_reason(name: str) -> None:
+def test_an_inconsistent_header_is_refused_with_a_reason(name: str) -> None:
     with pytest.raises(InvalidWeights, match=r"x\.safetensors"):
         read(BAD[name])
 
@@ -110,7 +110,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=2000, deadline=None)
 @given(mutated())
-def test_what_we_accept_the_reference_parser_accepts(data: bytes) -> None:
+def test_every_accepted_header_is_accepted_by_the_reference_parser(data: bytes) -> None:
     safetensors = pytest.importorskip("safetensors")
     try:
         header = read(data)

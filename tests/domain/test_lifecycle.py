@@ -10,7 +10,7 @@ from adaptry.core.lifecycle import STATE_RULES
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 
 
-def test_the_page_says_of_each_state_what_the_table_says() -> None:
+def test_the_page_of_states_equals_the_table() -> None:
     lines = PAGE.read_text().splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith("| state |")) + 2
     shown = lines[start : start + len(STATE_RULES) + 1]

@@ -13,7 +13,7 @@ from adaptry.core.manifest import BaseClaim, Manifest, check_path
 FILES = {"b.txt": (3, Digest.of(b"abc")), "a.txt": (0, Digest.of(b""))}
 
 
-def test_the_same_content_has_one_digest_however_it_was_put_together() -> None:
+def test_equal_contents_have_one_digest() -> None:
     there = Manifest.of(FILES, base=BaseClaim(name="org/model"), provenance={"run": "7"})
     back = Manifest.of(
         dict(reversed(FILES.items())), base=BaseClaim(name="org/model"), provenance={"run": "7"}
@@ -41,7 +41,7 @@ def test_bytes_that_are_not_canonical_are_refused(spoil) -> None:  # type: ignor
         Manifest.parse(spoil(Manifest.of(FILES).to_bytes()))
 
 
-def test_a_manifest_of_a_later_schema_names_the_side_to_upgrade() -> None:
+def test_the_error_for_a_later_schema_names_the_side_to_upgrade() -> None:
     later = json.dumps({"schema": 2, "files": []}).encode()
     with pytest.raises(ProtocolMismatch, match="upgrade adaptry"):
         Manifest.parse(later)
@@ -53,7 +53,7 @@ def test_a_manifest_of_a_later_schema_names_the_side_to_upgrade() -> None:
      "\uff0e\uff0e", "a\n", "a\u202eb", "con", "nul.txt", "x.", "", ".", "..", "a;b", "a#b", "a?b", ".hidden",
      "a//b", "/".join("abcdefghi"), "x" * 129, "LPT1"],
 )  # fmt: skip
-def test_a_path_that_could_surprise_any_system_is_refused(path: str) -> None:
+def test_a_path_unsafe_on_any_system_is_refused(path: str) -> None:
     with pytest.raises(InvalidPath):
         check_path(path)
 
@@ -63,7 +63,7 @@ def test_two_files_that_differ_by_case_are_refused() -> None:
         Manifest.of({"README.md": (1, Digest.of(b"x")), "readme.md": (1, Digest.of(b"y"))})
 
 
-def test_a_checkpoint_may_lie_some_folders_deep() -> None:
+def test_a_checkpoint_may_be_in_nested_folders() -> None:
     assert check_path("runs/one/checkpoint-500/adapter/adapter_config.json")
     assert check_path("/".join("abcdefgh"))
     assert check_path("a" * 120 + "/" + "b" * 120 + "/README.md")

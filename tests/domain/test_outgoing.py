@@ -75,7 +75,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\no
         *("::127.0.0.1", "64:ff9b:1::7f00:1", "3fff::1", "5f00::1", "192.88.99.1", "::ffff:0:0"),
     ],
 )
-def test_no_address_of_the_servers_own_surroundings_is_public(text: str) -> None:
+def test_no_private_address_counts_as_public(text: str) -> None:
     assert not is_public(ipaddress.ip_address(text))
 
 

@@ -95,7 +95,7 @@ def test_a_pattern_of_modules_targets_what_it_targets_in_peft(pattern: str) -> N
 
 
 @pytest.mark.usefixtures("engines")
-def test_the_key_that_counts_is_the_one_that_peft_finds() -> None:
+def test_the_matching_key_is_the_one_that_peft_finds() -> None:
     from peft.utils.other import get_pattern_key
 
     rnd = random.Random(49)
@@ -170,7 +170,7 @@ def test_the_second_is_shared_by_all_patterns_of_an_adapter(monkeypatch: pytest.
     assert given == [pytest.approx(patterns.SECONDS, abs=0.1)]
 
 
-def test_what_was_answered_before_the_second_was_over_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matches_from_before_the_timeout_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(re2_patterns, "_re2", lambda: None)
     matcher = PatternMatcher({"rank_pattern": {r"(?!x).*q_proj": 4, "(a+)+b": 8, r"(?!x).*v_proj": 2}})
     matcher.prepare([LONG, "a" * 60])
@@ -188,7 +188,7 @@ def test_two_values_for_one_module_are_disputed() -> None:
     assert matcher.disputed("alpha_pattern", "v") == ()
 
 
-def test_no_process_is_unavailable_and_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_to_start_a_process_is_unavailable_and_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> bytes:
         raise ProcessFailed("the process could not be started: no fork")
 

@@ -87,12 +87,12 @@ def test_any_text_is_a_ref_or_an_invalid_ref(text: str) -> None:
         Ref.parse(text)
 
 
-def test_only_a_leading_dot_slash_or_tilde_means_a_folder() -> None:
+def test_only_a_leading_dot_slash_or_tilde_denotes_a_folder() -> None:
     assert all(map(is_folder, ("./out", "../out", "/srv/out", "~/out", ".")))
     assert not any(map(is_folder, ("out", "acme/tone", "acme/tone@prod")))
 
 
-def test_a_weight_stands_behind_an_equals_sign() -> None:
+def test_a_weight_follows_an_equals_sign() -> None:
     assert split_weight("acme/tone@prod=0.7") == ("acme/tone@prod", 0.7)
     assert split_weight("acme/tone") == ("acme/tone", 1.0)
     with pytest.raises(InvalidRef, match="finite"):

@@ -19,12 +19,12 @@ NAMES = LIKELY | st.text("abcdef0123456789vV./_-+ é", max_size=12) | st.text(ma
 
 
 @given(st.text())
-def test_every_text_is_a_word(text: str) -> None:
+def test_every_text_parses_as_a_revision(text: str) -> None:
     assert parse_hub_revision(text).name in text
 
 
 @given(NAMES)
-def test_what_may_be_made_is_a_name_and_nothing_else(text: str) -> None:
+def test_only_unambiguous_names_can_be_created(text: str) -> None:
     try:
         name = parse_branch(text)
     except InvalidRef:

@@ -17,11 +17,11 @@ def test_a_secret_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:
     assert settings.catalog == "postgresql://ada:s3cret@db/adaptry"
 
 
-def test_what_is_not_set_is_not_there() -> None:
+def test_an_unset_secret_is_absent() -> None:
     assert secret_or_env("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN_FILE": ""}) is None
 
 
-def test_one_of_two_places_is_not_chosen_silently(tmp_path: Path) -> None:
+def test_a_secret_in_two_places_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="both set"):
         secret_or_env("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN": "x", "ADAPTRY_TOKEN_FILE": str(tmp_path / "token")})
 

@@ -53,7 +53,7 @@ def test_no_document_takes_time_beyond_its_size(data: bytes) -> None:
     ],
     ids=str,
 )
-def test_values_are_counted_wherever_they_stand(document: object) -> None:
+def test_values_are_counted_at_any_depth(document: object) -> None:
     data = json.dumps(document).encode()
     assert "more than 900 values" in refused(data, JsonLimits(size=SIZE, nodes=900))
     assert loads(data, JsonLimits(size=SIZE, nodes=2500), "it") == document
@@ -74,12 +74,12 @@ def test_commas_and_brackets_inside_texts_are_no_values() -> None:
         b'["\\\\\\ud83d"]',
     ],
 )
-def test_half_a_character_is_refused_wherever_it_stands(data: bytes) -> None:
+def test_a_lone_surrogate_is_refused_anywhere(data: bytes) -> None:
     assert "half a character" in refused(data)
 
 
 @pytest.mark.parametrize("text", ["😀", "\\ud800", "\\\\ud800", "é", "\u0000"])
-def test_whole_characters_are_read_however_they_are_written(text: str) -> None:
+def test_complete_characters_are_read_in_any_escape_form(text: str) -> None:
     for is_ascii in (True, False):
         assert loads(json.dumps([text], ensure_ascii=is_ascii).encode(), WIDE, "it") == [text]
 
@@ -98,5 +98,5 @@ def test_whole_characters_are_read_however_they_are_written(text: str) -> None:
         (b"", "not JSON"),
     ],
 )
-def test_a_document_of_no_one_meaning_is_refused(data: bytes, reason: str) -> None:
+def test_an_ambiguous_document_is_refused(data: bytes, reason: str) -> None:
     assert reason in refused(data)

@@ -46,19 +46,19 @@ def passed(data: bytes, cuts: list[int]) -> Digest | None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_it_is_the_same_however_the_file_comes_in_pieces(data: bytes, source: st.DataObject) -> None:
+def test_the_weights_digest_does_not_depend_on_pieces(data: bytes, source: st.DataObject) -> None:
     cuts = source.draw(st.lists(st.integers(0, len(data)), max_size=12))
     assert passed(data, cuts) == at_rest(data)
 
 
-def test_it_does_not_depend_on_the_order_of_tensors_or_on_metadata(data: bytes, tmp_path: Path) -> None:
+def test_the_weights_digest_does_not_depend_on_tensor_order_or_metadata(data: bytes, tmp_path: Path) -> None:
     write_safetensors(tmp_path / "other", dict(reversed(TENSORS.items())))
     other = (tmp_path / "other").read_bytes()
     assert other != data
     assert passed(other, []) == at_rest(other) == at_rest(data)
 
 
-def test_a_file_without_tensors_has_one_too(tmp_path: Path) -> None:
+def test_a_file_without_tensors_has_a_weights_digest(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "empty", {})
     empty = (tmp_path / "empty").read_bytes()
     assert passed(empty, [5]) == at_rest(empty)
@@ -68,11 +68,11 @@ def test_a_file_without_tensors_has_one_too(tmp_path: Path) -> None:
     "foreign",
     [b"", b"{}", b'{"r": 4}' * 9, b"# A model card\n" * 99, (9 << 20).to_bytes(8, "little") + b"{" * 90],
 )
-def test_what_is_no_safetensors_has_none(foreign: bytes) -> None:
+def test_a_file_that_is_not_safetensors_has_no_weights_digest(foreign: bytes) -> None:
     assert passed(foreign, [1, 8]) is None
 
 
-def test_a_file_that_has_not_come_whole_has_none_yet(data: bytes) -> None:
+def test_an_incomplete_file_has_no_weights_digest(data: bytes) -> None:
     weights = StreamingWeightsDigest(len(data))
     weights.update(data[:-1])
     assert weights.digest() is None

@@ -48,7 +48,7 @@ def test_one_process_answers_one_request_after_another(task: Write, pool: Worker
     assert pool.run(process, b"", LIMITS) == first
 
 
-def test_limits_are_of_each_request(task: Write, pool: WorkerPool) -> None:
+def test_limits_apply_to_each_request(task: Write, pool: WorkerPool) -> None:
     small, busy = (
         task("return str(len(bytearray(200 << 20))).encode()"),
         task("import re; re.match('(a|a)*b', 'a' * 60)"),
@@ -61,7 +61,7 @@ def test_limits_are_of_each_request(task: Write, pool: WorkerPool) -> None:
     assert pool.run(small, b"", ProcessLimits(5, 1 << 30)) == str(200 << 20).encode()
 
 
-def test_time_is_not_added_up_over_requests(task: Write, pool: WorkerPool) -> None:
+def test_processor_time_is_limited_per_request(task: Write, pool: WorkerPool) -> None:
     work = task(
         "import time\n    end = time.process_time() + 0.2\n"
         "    while time.process_time() < end: pass\n    return b'.'"
@@ -79,7 +79,7 @@ def test_a_crash_is_an_error_and_the_next_request_gets_another_process(task: Wri
     assert pool.run(task("return b'.'"), b"", LIMITS) == b"."
 
 
-def test_a_worker_that_ended_is_replaced_unnoticed(task: Write, pool: WorkerPool) -> None:
+def test_a_worker_that_ended_is_replaced_silently(task: Write, pool: WorkerPool) -> None:
     process = task("return str(os.getpid()).encode()")
     first = int(pool.run(process, b"", LIMITS))
     os.kill(first, signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_a_worker_is_not_kept_after_a_large_request(task: Write, pool: WorkerPoo
     assert pool.run(process, b"", LIMITS) != first
 
 
-def test_an_answer_too_long_is_not_read(task: Write, pool: WorkerPool) -> None:
+def test_an_oversized_answer_is_not_read(task: Write, pool: WorkerPool) -> None:
     with pytest.raises(ProcessFailed, match="1,001 bytes"):
         pool.run(task("return bytes(1001)"), b"", ProcessLimits(5, answer=1000))
 

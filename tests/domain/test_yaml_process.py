@@ -11,7 +11,7 @@ from adaptry.core.processes import yaml_reader
 _LONG = "".join(f"k{number}: [1, 2.5, yes, 2026-11-25, .nan, 'ü']\n" for number in range(400))
 
 
-def test_a_long_text_means_in_a_child_what_it_means_here() -> None:
+def test_a_long_text_parses_the_same_in_a_child() -> None:
     assert len(_LONG) > SHORT
     read = yaml_reader.loads(_LONG, "the head")
     assert read == loads_in_process(_LONG, "the head")
@@ -36,6 +36,6 @@ def test_hostile_yaml_is_refused(text: str, reason: str, padding: str) -> None:
     assert caught.value.message.startswith("the head")
 
 
-def test_values_are_counted_before_they_are_made() -> None:
+def test_values_are_counted_before_they_are_built() -> None:
     with pytest.raises(Invalid, match="more than 20,000 values"):
         yaml_reader.loads("[" + "[]," * 20_001 + "]", "the head")

@@ -48,7 +48,7 @@ def serve(listening: socket.socket) -> None:
                     break
 
 
-def test_an_answer_that_is_not_read_spoils_no_other() -> None:
+def test_an_unread_response_does_not_affect_others() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=serve, args=(listening,), daemon=True).start()
         found = probe_engine(f"http://127.0.0.1:{listening.getsockname()[1]}")

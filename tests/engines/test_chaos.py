@@ -273,13 +273,13 @@ def chaos(folder: Path, workers: int, seed: int) -> Iterator[Chaos]:
         yield Chaos(folder, workers, seed, stack)
 
 
-def test_everyone_ends_right_and_no_one_serves_what_he_dropped(tmp_path: Path) -> None:
+def test_all_workers_converge_and_none_serves_a_dropped_version(tmp_path: Path) -> None:
     survive(tmp_path, workers=4, moves=80, seed=7)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("seed", [1, 2])
-def test_everyone_ends_right_after_a_thousand_moves(tmp_path: Path, seed: int) -> None:
+def test_all_workers_converge_after_a_thousand_moves(tmp_path: Path, seed: int) -> None:
     survive(tmp_path, workers=8, moves=1000, seed=seed)
 
 

@@ -119,7 +119,7 @@ def test_two_workers_do_not_fight_over_one_engine(scene: Scene, follow: Callable
     assert engine.names() == {}
 
 
-def test_a_rollout_by_hand(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
+def test_a_rollout_can_be_advanced_manually(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
     scene.alias(scene.publish(1))
     scene.publish(2)
     engine = scene.engine()
@@ -150,7 +150,9 @@ def test_a_rollout_by_hand(scene: Scene, run: Run, follow: Callable[..., Result]
         (("start", PROD, "--to", "2", "--every", "soon"), "not a time"),
     ],
 )
-def test_what_makes_no_sense_is_said(scene: Scene, run: Run, words: tuple[str, ...], sentence: str) -> None:
+def test_contradictory_options_are_reported(
+    scene: Scene, run: Run, words: tuple[str, ...], sentence: str
+) -> None:
     assert sentence in run("rollout", *words, code=2).stderr
 
 
@@ -197,7 +199,7 @@ def process(scene: Scene) -> Iterator[Callable[[Any], subprocess.Popen[str]]]:
         one.communicate()
 
 
-def test_it_runs_until_it_is_stopped_and_the_engine_keeps_what_it_has(
+def test_follow_runs_until_stopped_and_the_engine_keeps_its_adapters(
     scene: Scene, process: Callable[[Any], subprocess.Popen[str]]
 ) -> None:
     scene.alias(scene.publish(1))

@@ -111,7 +111,7 @@ def test_answers_that_state_the_version_are_passed_on(answer: Answer) -> None:
         relay.require_answers()
 
 
-def test_one_answer_of_another_version_is_enough_to_add_nothing() -> None:
+def test_a_single_answer_of_another_version_prevents_adding_results() -> None:
     stated = [NAME, NAME, f"acme/tone@{OTHER.brief}", NAME]
 
     def answer(model: str) -> tuple[int, str, str | None]:

@@ -15,7 +15,7 @@ from .conftest import PROD, TONE, Scene, settle
 from .fakes import FIXED, FakeVllm
 
 
-def test_an_engine_serves_what_the_alias_says_and_follows_it(scene: Scene, kind: str) -> None:
+def test_an_engine_serves_the_aliased_version_and_follows_moves(scene: Scene, kind: str) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -44,7 +44,7 @@ def test_a_name_that_is_no_longer_an_alias_is_unloaded(scene: Scene, kind: str) 
     assert scene.registry.workers.get("gpu-1").residents == ()
 
 
-def test_a_recalled_version_is_gone_for_good_and_that_is_known(scene: Scene, kind: str) -> None:
+def test_a_recalled_version_is_removed_and_the_recall_is_proved(scene: Scene, kind: str) -> None:
     first = scene.publish(1)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -62,7 +62,7 @@ def test_a_recalled_version_is_gone_for_good_and_that_is_known(scene: Scene, kin
     assert scene.serves(engine) is None
 
 
-def test_what_is_restored_is_served_again(scene: Scene) -> None:
+def test_a_restored_version_is_served_again(scene: Scene) -> None:
     first = scene.publish(1)
     scene.alias(first)
     engine = scene.engine()
@@ -91,7 +91,7 @@ def test_a_recall_reaches_an_older_version_that_is_only_kept_in_the_cache(scene:
     assert not path.exists()
 
 
-def test_what_somebody_else_loaded_is_left_alone_unless_it_is_recalled(scene: Scene) -> None:
+def test_adapters_loaded_by_others_are_unloaded_only_if_recalled(scene: Scene) -> None:
     first = scene.publish(1)
     scene.alias(first)
     other = scene.publish(7, AdapterName.parse("acme/voice"))
@@ -136,7 +136,7 @@ def test_a_restarted_worker_continues_where_it_was(scene: Scene, kind: str) -> N
     assert scene.serves(engine) == 2
 
 
-def test_a_version_that_the_engine_refuses_takes_nobodys_place(scene: Scene, kind: str) -> None:
+def test_a_version_that_the_engine_refuses_replaces_no_other(scene: Scene, kind: str) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -160,7 +160,7 @@ def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
     assert "not registered by content" in scene.registry.workers.get("gpu-1").troubles[0].reason
 
 
-def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:
+def test_more_adapters_than_slots_are_never_loaded(scene: Scene, kind: str) -> None:
     for seed, name in enumerate(("a", "b", "c"), start=1):
         scene.alias(scene.publish(seed, AdapterName.parse(f"acme/{name}")))
     engine = scene.engine(kind)
@@ -225,7 +225,7 @@ def test_a_rollout_that_works_reaches_everyone_and_moves_the_alias(scene: Scene)
 
 
 @pytest.mark.parametrize("kind", FIXED)
-def test_an_engine_that_cannot_unload_is_started_anew_for_a_recall(scene: Scene, kind: str) -> None:
+def test_an_engine_that_cannot_unload_is_restarted_for_a_recall(scene: Scene, kind: str) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -243,7 +243,7 @@ def test_an_engine_that_cannot_unload_is_started_anew_for_a_recall(scene: Scene,
     assert resident.dropped_at is not None
 
 
-def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything(scene: Scene) -> None:
+def test_without_a_restart_command_no_drop_is_reported(scene: Scene) -> None:
     scene.alias(scene.publish(1))
     engine = scene.engine("lorax")
     worker = scene.worker(engine, restarts=False)
@@ -257,7 +257,7 @@ def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything
     assert scene.caches["gpu-1"].has_files(resident.digest), "the engine may read them again"
 
 
-def test_a_name_whose_version_was_recalled_before_it_was_loaded_stands_for_nothing(scene: Scene) -> None:
+def test_a_name_whose_version_was_recalled_before_loading_is_not_served(scene: Scene) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine()

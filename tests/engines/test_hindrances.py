@@ -29,7 +29,7 @@ def troubles(worker: WorkerInfo) -> dict[str, str]:
     return {trouble.served_as: trouble.reason for trouble in worker.troubles}
 
 
-def test_a_version_that_the_cache_has_no_room_for_keeps_no_other_from_being_served(scene: Scene) -> None:
+def test_a_version_too_large_for_the_cache_does_not_block_others(scene: Scene) -> None:
     large, small = scene.publish(1, AdapterName.parse("acme/a"), rank=8), scene.publish(2)
     scene.alias(large)
     scene.alias(small)
@@ -44,7 +44,7 @@ def test_a_version_that_the_cache_has_no_room_for_keeps_no_other_from_being_serv
     assert "ADAPTRY_CACHE_SIZE" in troubles(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
 
 
-def test_a_version_whose_bytes_cannot_be_had_keeps_no_other_from_being_served(scene: Scene) -> None:
+def test_a_version_that_cannot_be_fetched_does_not_block_others(scene: Scene) -> None:
     lost, there = scene.publish(1, AdapterName.parse("acme/a")), scene.publish(2)
     scene.alias(lost)
     scene.alias(there)
@@ -62,9 +62,7 @@ def test_a_version_whose_bytes_cannot_be_had_keeps_no_other_from_being_served(sc
     assert "acme/a@prod" in troubles(scene.registry.workers.get("gpu-1"))
 
 
-def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_requests_do_not_block_other_names(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     from adaptry.integrations.serving.engines import vllm
 
     monkeypatch.setattr(vllm, "_PATIENCE", 0.1)
@@ -89,7 +87,7 @@ def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
     assert troubles(scene.registry.workers.get("gpu-1")) == {}
 
 
-def test_what_is_recalled_goes_although_the_worker_can_write_nothing_down(scene: Scene, kind: str) -> None:
+def test_recalled_versions_are_removed_even_if_the_disk_is_full(scene: Scene, kind: str) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -129,7 +127,7 @@ def test_an_engine_that_starts_is_waited_for(scene: Scene, kind: str) -> None:
     assert scene.serves(engine) == 1
 
 
-def test_once_ends_with_an_error_where_the_engine_does_not_answer(scene: Scene, follow: Follow) -> None:
+def test_once_fails_if_the_engine_does_not_answer(scene: Scene, follow: Follow) -> None:
     scene.alias(scene.publish(1))
     engine = scene.engine()
     engine.stop()
@@ -139,7 +137,7 @@ def test_once_ends_with_an_error_where_the_engine_does_not_answer(scene: Scene, 
     assert f"the engine at {engine.url} does not answer" in found.stderr
 
 
-def test_once_ends_with_an_error_where_the_registry_does_not_answer(scene: Scene, follow: Follow) -> None:
+def test_once_fails_if_the_registry_does_not_answer(scene: Scene, follow: Follow) -> None:
     engine = scene.engine()
 
     found = follow(engine, "--registry", "http://127.0.0.1:9", code=6)
@@ -147,9 +145,7 @@ def test_once_ends_with_an_error_where_the_registry_does_not_answer(scene: Scene
     assert "http://127.0.0.1:9" in found.stderr
 
 
-def test_once_ends_with_an_error_where_something_is_not_served_as_it_should_be(
-    scene: Scene, follow: Follow
-) -> None:
+def test_once_fails_if_a_version_is_not_served(scene: Scene, follow: Follow) -> None:
     scene.alias(scene.publish(1, rank=32))
     engine = scene.engine()
 
@@ -159,7 +155,7 @@ def test_once_ends_with_an_error_where_something_is_not_served_as_it_should_be(
     assert engine.names() == {}
 
 
-def test_once_gives_up_where_it_is_never_settled(scene: Scene) -> None:
+def test_once_gives_up_if_the_state_never_settles(scene: Scene) -> None:
     scene.alias(scene.publish(1))
     worker = scene.worker(scene.engine("lorax"), restarts=False)
     settle(worker)
@@ -180,7 +176,7 @@ def test_an_engine_of_another_kind_than_declared_is_not_followed(scene: Scene, f
     assert "not vllm" in found.stderr
 
 
-def test_an_address_that_is_no_engines_is_refused(scene: Scene, follow: Follow) -> None:
+def test_an_address_without_an_engine_is_refused(scene: Scene, follow: Follow) -> None:
     engine = scene.engine()
     for url in (f"{engine.url}/v1", scene.server.url):
         assert "cannot list its models" in follow(engine, "--url", url, code=1).stderr

@@ -58,7 +58,7 @@ def test_a_worker_is_ready_once_the_engine_has_what_the_aliases_say_and_as_long_
     assert read(worker, "/")[0] == 404
 
 
-def test_metrics_say_which_versions_are_loaded_and_what_they_have_answered(scene: Scene) -> None:
+def test_metrics_show_loaded_versions_and_their_requests(scene: Scene) -> None:
     first = scene.publish(1)
     scene.alias(first)
     worker = scene.worker(scene.engine(), has_proxy=True, slots=3)
@@ -79,7 +79,7 @@ def test_metrics_say_which_versions_are_loaded_and_what_they_have_answered(scene
     assert series(worker, "adaptry_unserved_names") == 1
 
 
-def test_metrics_say_since_when_the_registry_is_away_while_the_worker_stays_ready(scene: Scene) -> None:
+def test_metrics_show_how_long_the_registry_is_unreachable(scene: Scene) -> None:
     scene.alias(scene.publish(1))
     token = scene.token("gpu-1")
     worker = scene.worker(scene.engine(), token=token)

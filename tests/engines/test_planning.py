@@ -89,7 +89,7 @@ def test_a_plan_ends_where_it_should_and_never_needs_more_than_the_slots(
 
 
 @given(wanted_sets, had_sets, slot_counts)
-def test_what_is_wanted_first_is_left_out_last(
+def test_names_of_higher_priority_are_left_out_last(
     wanted: list[DesiredAdapter], had: list[ActualAdapter], slots: int | None
 ) -> None:
     made = plan_actions(wanted, had, slots)
@@ -98,14 +98,14 @@ def test_what_is_wanted_first_is_left_out_last(
         assert all(one.is_preloaded for one in wanted if one.served_as in taken)
 
 
-def test_what_comes_is_loaded_before_what_goes_is_unloaded_where_a_slot_is_free() -> None:
+def test_with_a_free_slot_loading_precedes_unloading() -> None:
     wanted = [DesiredAdapter("acme/b@prod", version(DIGESTS[1]))]
     had = [ActualAdapter("acme/a@prod", DIGESTS[0], True)]
     assert [type(step) for step in plan_actions(wanted, had, slots=2).actions] == [LoadAction, UnloadAction]
     assert [type(step) for step in plan_actions(wanted, had, slots=1).actions] == [UnloadAction, LoadAction]
 
 
-def test_a_failure_is_tried_again_later_and_later() -> None:
+def test_failures_are_retried_at_growing_intervals() -> None:
     now = 0.0
     failures = Backoff(lambda: now)
     place = ("acme/a@prod", DIGESTS[0])

@@ -97,9 +97,7 @@ def test_with_one_slot_new_requests_wait_until_the_old_ones_have_ended(scene: Sc
     assert engine.most == 1
 
 
-def test_what_waits_for_a_name_is_refused_once_nothing_is_to_be_served_under_it(
-    scene: Scene, later: Later
-) -> None:
+def test_requests_waiting_for_a_removed_name_are_refused(scene: Scene, later: Later) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine()
@@ -135,7 +133,7 @@ def test_a_proxy_that_stops_lets_answers_end(scene: Scene, later: Later) -> None
     stopping.join()
 
 
-def test_a_llamacpp_that_others_started_again_answers_for_no_adapter_that_it_does_not_have(
+def test_a_llamacpp_restarted_by_others_answers_for_no_missing_adapter(
     scene: Scene,
 ) -> None:
     scene.alias(scene.publish(1))
@@ -263,7 +261,7 @@ def test_a_recalled_version_is_refused_and_dropped_once_its_requests_have_ended(
     assert scene.registry.workers.residents(Ref.parse("acme/tone@1"))[0].dropped_at is not None
 
 
-def test_a_version_that_the_engine_refuses_takes_nobodys_name(scene: Scene, kind: str) -> None:
+def test_a_version_that_the_engine_refuses_takes_no_name(scene: Scene, kind: str) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -285,7 +283,7 @@ def test_names_are_served_again_as_soon_as_the_proxy_is_back(scene: Scene) -> No
     assert ask(scene) == (200, 1)
 
 
-def test_what_was_loaded_before_there_was_a_proxy_goes_on_being_served_by_it(scene: Scene) -> None:
+def test_adapters_loaded_before_the_proxy_started_are_served_by_it(scene: Scene) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine()
@@ -353,7 +351,7 @@ def test_a_stream_comes_part_by_part_and_ends_in_the_engine_when_the_client_leav
         assert left.wait(60)
 
 
-def test_an_engine_that_is_away_is_a_bad_gateway() -> None:
+def test_an_unreachable_engine_is_a_bad_gateway() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         with proxied(f"http://127.0.0.1:{held.getsockname()[1]}") as proxy:
@@ -386,7 +384,7 @@ def test_a_connection_beyond_the_maximum_is_refused_and_one_is_free_again_afterw
     ],
     ids=["idle", "head", "body"],
 )
-def test_a_client_that_is_slow_loses_its_connection(sent: bytes, status: bytes) -> None:
+def test_a_slow_client_is_disconnected(sent: bytes, status: bytes) -> None:
     limits = ClientLimits(idle=0.1, head=0.1, body=0.1)
     with upstream([]) as url, limited(url, limits) as proxy, connected(proxy) as client:
         client.sendall(sent)
@@ -429,7 +427,7 @@ def test_headers_of_one_connection_are_not_passed_on_in_either_direction() -> No
     assert (answer.headers["X-Kept"], answer.headers.get("X-Hop")) == ("2", None)
 
 
-def test_the_gap_is_the_first_thing_that_a_worker_says_where_there_is_one(
+def test_a_worker_first_reports_a_gap_between_alias_moves(
     scene: Scene, follow: Callable[..., Result]
 ) -> None:
     assert follow(scene.engine("vllm")).stderr.startswith("vllm has a gap where an alias moves")

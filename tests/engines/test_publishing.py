@@ -64,7 +64,7 @@ def test_each_version_has_the_step_the_metrics_and_the_one_before(scene: Scene, 
     assert all(torch.equal(stored[name], value) for name, value in trained.items())
 
 
-def test_what_leaves_the_window_is_yanked_unless_someone_names_it(scene: Scene, model: Any) -> None:
+def test_versions_that_leave_the_window_are_yanked_unless_referenced(scene: Scene, model: Any) -> None:
     publisher = Publisher(scene.registry, POLICY, window=2)
     for step in range(5):
         learn(model)
@@ -167,7 +167,7 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
     publisher.drain(timeout=60)
 
 
-def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
+def test_impossible_options_are_reported_immediately(scene: Scene, model: Any) -> None:
     engine = Vllm(EngineClient(scene.engine("vllm").url))
     for options in ({"window": 0}, {"engines": [engine]}):
         with pytest.raises(Invalid):
@@ -208,7 +208,7 @@ def test_an_engine_that_is_down_costs_no_version(scene: Scene, model: Any, tmp_p
     assert list(fake.names()) == ["acme/policy@1"]
 
 
-def test_what_an_engine_was_given_stays_in_the_cache_after_the_training_has_ended(
+def test_versions_held_by_an_engine_stay_cached_after_the_training(
     scene: Scene, model: Any, tmp_path: Path
 ) -> None:
     engine, cache = scene.engine("vllm"), Cache(tmp_path / "engines")

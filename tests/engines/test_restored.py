@@ -54,7 +54,7 @@ def backed_up(scene: Scene) -> Path:
     return scene.folder / "backup"
 
 
-def test_a_worker_goes_back_to_what_the_restored_registry_means(scene: Scene) -> None:
+def test_a_worker_follows_the_restored_registry_back(scene: Scene) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine()
@@ -73,7 +73,7 @@ def test_a_worker_goes_back_to_what_the_restored_registry_means(scene: Scene) ->
         assert scene.serves(engine) == 2
 
 
-def test_a_registry_that_is_behind_moves_no_name_back(scene: Scene) -> None:
+def test_a_registry_with_older_generations_moves_no_name_back(scene: Scene) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine()

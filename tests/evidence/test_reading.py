@@ -59,7 +59,7 @@ def test_lm_eval_states_filter_error_size_direction_and_task() -> None:
     assert found.revision == "0" * 40
 
 
-def test_paths_of_the_machine_that_ran_an_evaluation_are_in_no_value() -> None:
+def test_values_contain_no_paths_of_the_evaluating_machine() -> None:
     assert "someone" not in repr(read(LM_EVAL, "results.json"))
 
 
@@ -108,7 +108,7 @@ def test_a_trainers_history_is_curves_without_bookkeeping() -> None:
     assert {one.task for one in found.values} == {"training"}
 
 
-def test_a_long_history_keeps_as_many_points_of_each_curve_and_its_ends() -> None:
+def test_a_long_history_is_thinned_evenly_and_keeps_its_ends() -> None:
     log = [{"step": step, "loss": 1.0 + step, "eval_loss": 2.0 + step} for step in range(30_000)]
     values = read({"log_history": log}, "trainer_state.json").values
     assert len(values) == MAX_VALUES
@@ -185,7 +185,7 @@ def test_metrics_of_experiment_trackers_are_read() -> None:
         (b"[" * 200, "a.json", "nested deeper than 64 levels"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_sentence(data: bytes, name: str, message: str) -> None:
+def test_an_unreadable_results_file_is_refused_with_a_sentence(data: bytes, name: str, message: str) -> None:
     with pytest.raises(Invalid, match=message):
         read(data, name)
 

@@ -139,7 +139,7 @@ def test_a_damaged_file_of_evidence_is_mended_from_a_copy(registry: LocalRegistr
     assert files_of(registry) == {RESULTS, SAMPLES}
 
 
-def test_metrics_from_before_there_was_evidence_are_evidence(registry: LocalRegistry) -> None:
+def test_metrics_logged_before_evidence_existed_are_evidence(registry: LocalRegistry) -> None:
     folder = registry.context.folder
     registry.close()
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:

@@ -89,7 +89,7 @@ ROUGH = {
 
 
 @pytest.mark.parametrize("case", ROUGH)
-def test_what_an_engine_would_serve_otherwise_is_repaired_to_the_same_adapter(
+def test_an_adapter_that_an_engine_would_alter_is_repaired_to_an_equal_one(
     base: Path, logits: Logits, tmp_path: Path, case: str
 ) -> None:
     engine, options = ROUGH[case]

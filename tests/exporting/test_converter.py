@@ -145,7 +145,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if kind != "gpt2"])
-def test_every_number_is_the_converters_own(kind: str, tmp_path: Path) -> None:
+def test_every_number_equals_the_converters(kind: str, tmp_path: Path) -> None:
     model = model_of(kind, tmp_path / "base")
     adapter = adapted(model, tmp_path / "lora", target_modules=linear_names(model))
     assert_same(
@@ -155,7 +155,7 @@ def test_every_number_is_the_converters_own(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if kind != "gpt2"])
-def test_what_the_converter_writes_comes_back_number_by_number(kind: str, tmp_path: Path) -> None:
+def test_the_converters_files_are_read_back_exactly(kind: str, tmp_path: Path) -> None:
     model = model_of(kind, tmp_path / "base")
     adapter = adapted(model, tmp_path / "lora", target_modules=linear_names(model))
     file = theirs(adapter, tmp_path / "base", tmp_path / "theirs.gguf")
@@ -173,7 +173,7 @@ def test_what_the_converter_writes_comes_back_number_by_number(kind: str, tmp_pa
     "ignore:The following .*_pattern keys:RuntimeWarning"
 )  # PEFT's own, of its own patterns
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe"])
-def test_experts_are_the_converters_own(kind: str, tmp_path: Path) -> None:
+def test_experts_equal_the_converters(kind: str, tmp_path: Path) -> None:
     model = model_of(kind, tmp_path / "base")
     fused = adapted(model, tmp_path / "fused", target_modules=["q_proj"], target_parameters=EXPERTS)
     record = fingerprint(open_checkpoint(tmp_path / "base"))
@@ -186,7 +186,7 @@ def test_experts_are_the_converters_own(kind: str, tmp_path: Path) -> None:
     )
 
 
-def test_where_the_converter_turns_factors_the_engine_answers_wrongly_and_with_ours_rightly(
+def test_our_gguf_is_right_where_the_converters_transposition_is_wrong(
     tmp_path: Path,
 ) -> None:
     model = model_of("gpt2", tmp_path / "base")

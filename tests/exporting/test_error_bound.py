@@ -36,7 +36,7 @@ def with_singular_values(folder: Path, values: list[float]) -> Path:
     return adapter
 
 
-def test_an_even_update_is_not_halved_without_a_word(tmp_path: Path) -> None:
+def test_halving_the_rank_of_a_flat_spectrum_is_refused(tmp_path: Path) -> None:
     even = with_singular_values(tmp_path / "even", [1.0] * 32)
 
     refused = exported(even, tmp_path / "out")

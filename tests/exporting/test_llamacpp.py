@@ -173,7 +173,7 @@ def test_a_plain_lora_answers_as_in_peft(llama: Base, tmp_path: Path, targets: l
 
 
 @pytest.mark.parametrize("case", WRONG_SCALES)
-def test_a_scale_that_it_does_not_read_is_folded_in(llama: Base, tmp_path: Path, case: str) -> None:
+def test_a_scale_that_llamacpp_ignores_is_folded_in(llama: Base, tmp_path: Path, case: str) -> None:
     adapter = trained(llama, tmp_path / "lora", target_modules=ALL, **WRONG_SCALES[case])
     assert "scale" in codes(llama, adapter)
     expected = by_peft(llama, adapter)
@@ -188,9 +188,7 @@ def test_an_input_embedding_answers_as_in_peft(llama: Base, tmp_path: Path) -> N
     assert apart(log_probabilities(llama.gguf, exported(llama, adapter, tmp_path)), expected) < CLOSE
 
 
-def test_factors_are_not_turned_where_the_base_is_stored_the_other_way_round(
-    gpt2: Base, tmp_path: Path
-) -> None:
+def test_factors_are_not_permuted_for_a_transposed_base(gpt2: Base, tmp_path: Path) -> None:
     adapter = trained(
         gpt2, tmp_path / "lora", target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True
     )
@@ -203,7 +201,7 @@ def test_factors_are_not_turned_where_the_base_is_stored_the_other_way_round(
 @pytest.mark.filterwarnings(
     "ignore:The following .*_pattern keys:RuntimeWarning"
 )  # PEFT's own, of its own patterns
-def test_fused_experts_are_taken_apart_and_answer_as_in_peft(mixtral: Base, tmp_path: Path) -> None:
+def test_split_experts_answer_as_in_peft(mixtral: Base, tmp_path: Path) -> None:
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     adapter = trained(mixtral, tmp_path / "lora", target_modules=["q_proj"], target_parameters=parameters)
     expected = by_peft(mixtral, adapter)
@@ -214,7 +212,7 @@ def test_fused_experts_are_taken_apart_and_answer_as_in_peft(mixtral: Base, tmp_
 @pytest.mark.filterwarnings(
     "ignore:The following .*_pattern keys:RuntimeWarning"
 )  # PEFT's own, of its own patterns
-def test_experts_one_by_one_are_put_together_for_peft(mixtral: Base, tmp_path: Path) -> None:
+def test_separate_experts_are_fused_for_peft(mixtral: Base, tmp_path: Path) -> None:
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     fused = trained(mixtral, tmp_path / "fused", target_modules=["q_proj"], target_parameters=parameters)
     each = ParentAdapter(open_dir(fused), "it")
@@ -249,7 +247,7 @@ def refused(*kinds: type[Exception]) -> Callable[..., Any]:
     return lambda match: pytest.raises(kinds, match=match)
 
 
-def test_what_it_has_no_tensor_for_is_refused_by_name(llama: Base, tmp_path: Path) -> None:
+def test_a_module_without_a_gguf_tensor_is_refused_by_name(llama: Base, tmp_path: Path) -> None:
     tied = ExportOptions(
         llama.setting.record.model_copy(
             update={"facts": {**llama.setting.record.facts, "tie_word_embeddings": True}}

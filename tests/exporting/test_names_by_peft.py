@@ -105,7 +105,7 @@ def exported(adapter: Path, to: Path, *words: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys", "ignore:Already found a")
 @pytest.mark.parametrize("names", NAMES)
-def test_names_that_peft_drops_are_exported_as_those_it_looks_for(
+def test_names_that_peft_drops_are_exported_with_names_it_reads(
     base: Path, tmp_path: Path, names: str
 ) -> None:
     right = tiny_lora(tmp_path / "right")
@@ -120,7 +120,7 @@ def test_names_that_peft_drops_are_exported_as_those_it_looks_for(
 
 
 @pytest.mark.parametrize("names", WITHOUT_BASE)
-def test_names_that_no_model_has_are_put_right_without_a_base(base: Path, tmp_path: Path, names: str) -> None:
+def test_misspelt_names_are_corrected_without_a_base(base: Path, tmp_path: Path, names: str) -> None:
     right = tiny_lora(tmp_path / "right")
     wrong = broken(right, tmp_path / "wrong", NAMES[names])
 
@@ -130,7 +130,7 @@ def test_names_that_no_model_has_are_put_right_without_a_base(base: Path, tmp_pa
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_config_that_leaves_modules_out_is_exported_with_those_of_the_file(
+def test_a_config_that_excludes_modules_is_exported_with_the_files_modules(
     base: Path, tmp_path: Path, config: str
 ) -> None:
     right = tiny_lora(tmp_path / "right", targets=("q_proj", "v_proj", "down_proj"))

@@ -82,7 +82,7 @@ def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
     ("targets", "added"),
     [(("k_proj",), {"q_proj", "v_proj"}), (("q_proj",), {"v_proj"}), (("up_proj",), {"gate_proj"})],
 )
-def test_what_is_one_weight_with_a_module_is_filled_with_zeros(
+def test_missing_parts_of_a_fused_weight_are_filled_with_zeros(
     tmp_path: Path, base: Path, targets: tuple[str, ...], added: set[str]
 ) -> None:
     lora = tiny_lora(tmp_path / "lora", targets=targets)
@@ -150,7 +150,7 @@ def test_a_rank_above_the_servers_limit_is_reduced_and_reported(tmp_path: Path, 
     assert not (tmp_path / "exact").exists()
 
 
-def test_a_doubled_prefix_and_an_adapters_name_are_taken_out_of_the_keys(tmp_path: Path, base: Path) -> None:
+def test_a_doubled_prefix_and_an_adapters_name_are_removed_from_keys(tmp_path: Path, base: Path) -> None:
     plain = tiny_lora(tmp_path / "plain")
     tensors = open_dir(plain)
     doubled = tmp_path / "doubled"
@@ -172,7 +172,7 @@ def test_a_doubled_prefix_and_an_adapters_name_are_taken_out_of_the_keys(tmp_pat
     assert numbers(open_dir(tmp_path / "out")) == numbers(tensors)
 
 
-def test_a_prefix_that_the_base_does_not_have_is_put_right(tmp_path: Path, base: Path) -> None:
+def test_a_wrong_prefix_is_corrected(tmp_path: Path, base: Path) -> None:
     plain = tiny_lora(tmp_path / "plain")
     tensors = open_dir(plain)
     other = tmp_path / "other"
@@ -206,7 +206,7 @@ def test_layers_without_a_module_are_filled_with_zeros(tmp_path: Path, base: Pat
     assert all(not any(filled.tensor_bytes(name)) for name in added)
 
 
-def test_what_only_the_config_says_is_put_right_there(tmp_path: Path, base: Path) -> None:
+def test_errors_only_in_the_config_are_corrected_there(tmp_path: Path, base: Path) -> None:
     pattern = tiny_lora(tmp_path / "pattern", config={"target_modules": r".*\.(q|v)_proj"})
     assert exported(pattern, "sglang", tmp_path / "listed", base).repairs == ("targets",)
     assert open_dir(tmp_path / "listed").config.fields["target_modules"] == ["q_proj", "v_proj"]
@@ -217,7 +217,7 @@ def test_what_only_the_config_says_is_put_right_there(tmp_path: Path, base: Path
     assert open_dir(tmp_path / "plain").config.fields["fan_in_fan_out"] is False
 
 
-def test_what_no_adapter_can_tell_an_engine_goes_into_the_bases_weights(tmp_path: Path, base: Path) -> None:
+def test_parts_that_no_adapter_file_can_express_are_merged_into_the_base(tmp_path: Path, base: Path) -> None:
     lora = tiny_lora(
         tmp_path / "lora", extra=HEAD, config={"modules_to_save": ["lm_head"], "use_rslora": True}
     )
@@ -252,7 +252,7 @@ def test_a_dora_needs_a_rank_and_is_then_reported_as_approximate(tmp_path: Path,
     assert judged(tmp_path / "out", "vllm", base).outcome == "as_trained"
 
 
-def test_what_nothing_mends_is_refused_with_its_remedy(tmp_path: Path, base: Path) -> None:
+def test_an_irreparable_adapter_is_refused_with_a_remedy(tmp_path: Path, base: Path) -> None:
     alora = tiny_lora(tmp_path / "alora", config={"alora_invocation_tokens": [1, 2]})
     with pytest.raises(CheckFailed, match=r"aLoRA.*serve it with PEFT"):
         exported(alora, "sglang", tmp_path / "out", base)
@@ -262,7 +262,7 @@ def test_what_nothing_mends_is_refused_with_its_remedy(tmp_path: Path, base: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_plan_is_made_of_headers_alone(tmp_path: Path) -> None:
+def test_a_plan_reads_only_headers(tmp_path: Path) -> None:
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
     weights = lora / "adapter_model.safetensors"
     size = weights.stat().st_size
@@ -272,7 +272,7 @@ def test_a_plan_is_made_of_headers_alone(tmp_path: Path) -> None:
     assert [step.repair.name for step in planned(lora, "sglang").steps] == ["fold"]
 
 
-def test_several_repairs_are_made_in_the_order_of_the_table(tmp_path: Path, base: Path) -> None:
+def test_repairs_are_made_in_the_order_of_the_table(tmp_path: Path, base: Path) -> None:
     config = {"use_rslora": True, "fan_in_fan_out": True, "target_modules": r".*\.(q|v)_proj"}
     lora = tiny_lora(tmp_path / "lora", rank=8, config=config)
     made = exported(lora, "sglang,max_lora_rank=4", tmp_path / "out", base, max_error=1)
@@ -282,7 +282,7 @@ def test_several_repairs_are_made_in_the_order_of_the_table(tmp_path: Path, base
     assert judged(tmp_path / "out", "sglang,max_lora_rank=4", base).outcome == "as_trained"
 
 
-def test_what_is_at_the_place_already_is_left_alone(tmp_path: Path, base: Path) -> None:
+def test_an_existing_target_is_not_replaced(tmp_path: Path, base: Path) -> None:
     from adaptry.core.errors import Conflict
 
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
@@ -304,7 +304,9 @@ def test_another_base_than_its_own_is_refused_before_anything_is_written(tmp_pat
 
 
 @pytest.mark.parametrize("format", ["gguf", "mlx"])
-def test_odd_numbers_are_written_or_refused_with_a_sentence(tmp_path: Path, base: Path, format: str) -> None:
+def test_unusual_scales_are_written_or_refused_with_a_sentence(
+    tmp_path: Path, base: Path, format: str
+) -> None:
     def made(folder: Path) -> ExportResult:
         return export(
             ParentAdapter(open_dir(folder), "it"), folder.with_suffix(".out"), setting(base), format=format
@@ -320,9 +322,7 @@ def test_odd_numbers_are_written_or_refused_with_a_sentence(tmp_path: Path, base
         made(tiny_lora(tmp_path / "empty", targets=(), extra={}))
 
 
-def test_a_gguf_for_which_there_is_no_room_is_refused_with_that_and_leaves_nothing(
-    tmp_path: Path, base: Path
-) -> None:
+def test_a_gguf_on_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, base: Path) -> None:
     pytest.importorskip("gguf", reason="GGUF files are written by gguf: pip install gguf")
     lora = tiny_lora(tmp_path / "lora", rank=256)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -335,7 +335,7 @@ def test_a_gguf_for_which_there_is_no_room_is_refused_with_that_and_leaves_nothi
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]
 
 
-def test_an_adapter_makes_room_for_its_repaired_self_when_asked(tmp_path: Path, base: Path) -> None:
+def test_an_adapter_is_replaced_by_its_repaired_form_on_request(tmp_path: Path, base: Path) -> None:
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
     exported(lora, "sglang", lora, base, may_replace=True)
     assert judged(lora, "sglang", base).outcome == "as_trained"
@@ -389,9 +389,7 @@ def test_a_changed_embedding_beside_its_update_goes_into_the_base(tmp_path: Path
     assert exported(changed, "llama.cpp", tmp_path / "out", base).format == "checkpoint"
 
 
-def test_an_embedding_that_is_changed_where_the_record_has_no_samples_is_never_left_out(
-    tmp_path: Path, base: Path
-) -> None:
+def test_an_embedding_changed_outside_the_samples_is_never_left_out(tmp_path: Path, base: Path) -> None:
     values = bytearray(embedding_of(base))
     seen = sample_positions("embed_tokens.weight", (32, 16))
     struct.pack_into("<f", values, 4 * next(place for place in range(512) if place not in seen), 0.5)
@@ -407,7 +405,7 @@ def test_an_embedding_that_is_changed_where_the_record_has_no_samples_is_never_l
     [({"bias": "lora_only"}, "bias"), ({"modules_to_save": ["lm_head"]}, "saved")],
     ids=["bias", "modules_to_save"],
 )
-def test_what_the_config_lists_and_the_file_has_not_is_taken_out_of_it(
+def test_modules_listed_in_the_config_but_absent_are_removed_from_it(
     tmp_path: Path, engine: str, config: dict[str, Any], repair: str
 ) -> None:
     lora = tiny_lora(tmp_path / "lora", config=config)
@@ -417,7 +415,7 @@ def test_what_the_config_lists_and_the_file_has_not_is_taken_out_of_it(
     assert judged(tmp_path / "out", engine).outcome == "as_trained"
 
 
-def test_an_adapters_name_inside_its_names_is_taken_out_for_vllm(tmp_path: Path) -> None:
+def test_an_adapters_name_in_tensor_names_is_removed_for_vllm(tmp_path: Path) -> None:
     lora = tiny_lora(tmp_path / "lora")
     plain = numbers(open_dir(lora))
     tensors = {

@@ -95,7 +95,7 @@ def logits(model: MixtralForCausalLM) -> torch.Tensor:
         ),  # it finds Mixtral's experts under no name, as it has them one by one on disk
     ],
 )
-def test_they_are_told_and_merged_they_are_what_was_trained(
+def test_transposed_experts_are_reported_and_merged_as_trained(
     model: MixtralForCausalLM, setting: ExportOptions, older: Path, tmp_path: Path, engine: str, outcome: str
 ) -> None:
     found = check_runtime(open_dir(older), parse_runtime(engine), setting.record)
@@ -113,7 +113,7 @@ def test_they_are_told_and_merged_they_are_what_was_trained(
     torch.testing.assert_close(merged, as_trained(model, older), rtol=0, atol=1e-5)
 
 
-def test_what_would_take_them_for_what_they_are_not_is_refused(
+def test_engines_that_would_misread_transposed_experts_are_refused(
     setting: ExportOptions, older: Path, tmp_path: Path
 ) -> None:
     it = ParentAdapter(open_dir(older), "it")

@@ -22,7 +22,7 @@ def run(*words: object) -> Any:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def test_a_folder_gets_the_lora_and_the_story_says_what_is_lost(saved: Saved, tmp_path: Path) -> None:
+def test_extract_writes_the_lora_and_reports_the_loss(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj", "norm"]), "tuned")
     answer = run("extract", fine, "--base", base, "--rank", 8, "-o", tmp_path / "lora")
@@ -34,7 +34,7 @@ def test_a_folder_gets_the_lora_and_the_story_says_what_is_lost(saved: Saved, tm
     assert "of the change by training" in answer.stderr
 
 
-def test_the_registry_gets_a_version_that_knows_its_base_and_recipe(saved: Saved) -> None:
+def test_extract_creates_a_version_with_base_and_recipe(saved: Saved) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj"]), "tuned")
     run("base", "add", base, "--name", "acme/small")
@@ -51,7 +51,7 @@ def test_the_registry_gets_a_version_that_knows_its_base_and_recipe(saved: Saved
     assert "already is this adapter; no new version" in again.stderr
 
 
-def test_neither_rank_nor_energy_is_a_question(saved: Saved, tmp_path: Path) -> None:
+def test_extract_without_rank_or_energy_asks_for_one(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base = saved(model, "base")
     answer = run("extract", base, "--base", base, "-o", tmp_path / "lora")
@@ -59,7 +59,7 @@ def test_neither_rank_nor_energy_is_a_question(saved: Saved, tmp_path: Path) -> 
     assert "--rank N or --energy SHARE" in answer.stderr
 
 
-def test_the_error_of_each_tensor_is_a_share_of_what_training_changed(saved: Saved, tmp_path: Path) -> None:
+def test_each_tensors_error_is_relative_to_its_change_by_training(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj", "up_proj"]), "tuned")
     words = ("extract", fine, "--base", base, "--rank", 4, "--modules", "q_proj", "-o", tmp_path / "lora")

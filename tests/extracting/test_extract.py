@@ -97,7 +97,7 @@ def test_the_error_after_merging_back_is_the_reported_one(saved: Saved, tmp_path
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_a_merged_adapter_is_got_back(dtype: Any, saved: Saved, tmp_path: Path) -> None:
+def test_extraction_recovers_a_merged_adapter(dtype: Any, saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama").to(dtype)
     base = saved(model, "base")
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
@@ -167,7 +167,7 @@ def test_the_same_recipe_gives_the_same_bytes(saved: Saved, tmp_path: Path) -> N
         assert float(left.square().sum()) == pytest.approx(module.figures["lost"], rel=1e-6)
 
 
-def test_what_did_not_change_is_left_out(saved: Saved, tmp_path: Path) -> None:
+def test_unchanged_weights_are_left_out(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["layers.1.self_attn.k_proj"]), "tuned")
     decided, _ = extracted(base, fine, tmp_path / "lora", rank=2)
@@ -177,7 +177,7 @@ def test_what_did_not_change_is_left_out(saved: Saved, tmp_path: Path) -> None:
     assert decided.notes[0] == "1 of 21 weights changed, 20 equal the base's"
 
 
-def test_norms_and_biases_come_along_whole(saved: Saved, tmp_path: Path) -> None:
+def test_norms_and_biases_are_kept_whole(saved: Saved, tmp_path: Path) -> None:
     model = model_of("qwen2")
     tuned = trained(
         model, ["layers.0.self_attn.q_proj", "layers.1.input_layernorm", "layers.1.self_attn.v_proj.bias"]
@@ -218,7 +218,7 @@ def test_only_matching_modules_are_extracted_and_others_are_listed(saved: Saved,
     assert left == {f"model.layers.{layer}.mlp.up_proj.weight" for layer in (0, 1)}
 
 
-def test_a_larger_vocabulary_comes_along_as_whole_embeddings(saved: Saved, tmp_path: Path) -> None:
+def test_a_larger_vocabulary_is_kept_as_whole_embeddings(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     tuned = trained(model, ["q_proj"])
     tuned.resize_token_embeddings(104)
@@ -250,7 +250,7 @@ def test_an_unrepresentable_parameter_is_reported_with_its_energy(saved: Saved, 
         (CheckFailed, "have different architectures", "deeper"),
     ],
 )
-def test_what_cannot_be_extracted_is_refused(
+def test_an_impossible_extraction_is_refused(
     error: type[AdaptryError], words: str, fine: str, saved: Saved
 ) -> None:
     model = model_of("llama")

@@ -84,7 +84,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return found
 
 
-def test_a_value_shows_itself_in_few_short_lines_without_control_characters(
+def test_reprs_are_short_and_have_no_control_characters(
     values: dict[str, object],
 ) -> None:
     for kind, value in values.items():
@@ -93,7 +93,7 @@ def test_a_value_shows_itself_in_few_short_lines_without_control_characters(
         assert all(line.isprintable() for line in lines), (kind, repr(value))
 
 
-def test_the_first_words_are_the_kind_and_the_name(values: dict[str, object]) -> None:
+def test_a_repr_begins_with_the_kind_and_the_name(values: dict[str, object]) -> None:
     assert repr(values["version"]).startswith("<VersionInfo acme/tone@2, lora, rank 4, base <script>")
     assert repr(values["ref"]) == "Ref('acme/tone@1')"
     assert repr(values["moved"]) == "<AliasMoveResult prod at version 1, new>"
@@ -118,11 +118,11 @@ def test_a_notebook_shows_tables_with_all_stored_text_escaped(values: dict[str, 
         assert "<script>alert('x')</script>\\x1b[2J\\u202e\\n" in Tags(shown[kind]).text, kind
 
 
-def test_the_place_of_a_registry_is_shown_and_no_token(registry: adaptry.Registry, where: str) -> None:
+def test_a_registrys_repr_has_its_location_but_no_token(registry: adaptry.Registry, where: str) -> None:
     assert where in repr(registry) and "adp_" not in repr(registry)
 
 
-def test_progress_goes_to_bars_in_a_terminal_to_a_function_or_nowhere(
+def test_progress_is_shown_as_bars_passed_to_a_function_or_switched_off(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = adaptry.connect(tmp_path / "registry")
@@ -146,7 +146,7 @@ def test_progress_goes_to_bars_in_a_terminal_to_a_function_or_nowhere(
     assert hidden.getvalue() == ""
 
 
-def test_bars_in_a_notebook_are_escaped_and_go_away() -> None:
+def test_bars_in_a_notebook_are_escaped_and_removed_at_the_end() -> None:
     drawn: list[str] = []
     bars = NotebookBars(drawn.append)
     bars("<b>weights", 10, 1_000)

@@ -62,7 +62,7 @@ def test_a_push_records_parents_and_provenance(registry: adaptry.Registry, name:
     assert (manifest.parents, manifest.provenance) == ((first.version.digest,), {"commit": "9f2c1e"})
 
 
-def test_a_pull_gives_the_files_that_were_pushed(
+def test_a_pull_returns_the_pushed_files(
     registry: adaptry.Registry, name: str, lora: MakeLora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = lora()
@@ -237,7 +237,7 @@ def test_a_revoked_versions_files_are_withheld_from_everyone(
         adaptry.stack([f"{name}@1"], to=tmp_path / "stacked", registry=registry)
 
 
-def test_the_place_of_a_registry_does_for_the_registry(
+def test_a_registrys_location_can_be_passed_instead_of_a_registry(
     where: str, name: str, lora: MakeLora, tmp_path: Path
 ) -> None:
     """A folder that holds no registry becomes one by the first push."""
@@ -290,7 +290,7 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
 
 
 @pytest.mark.parametrize(("sentence", "call"), CALLS, ids=[sentence for sentence, _ in CALLS])
-def test_a_wrong_call_is_answered_with_a_sentence(
+def test_a_wrong_call_raises_an_error_with_a_sentence(
     sentence: str, call: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -300,7 +300,7 @@ def test_a_wrong_call_is_answered_with_a_sentence(
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("out", "registry")] == []
 
 
-def test_a_role_says_that_it_takes_values(registry: adaptry.Registry) -> None:
+def test_passing_text_to_a_role_explains_that_it_takes_values(registry: adaptry.Registry) -> None:
     text: Any = "acme/tone@1"
     for call in (
         registry.versions.get,

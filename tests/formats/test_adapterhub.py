@@ -74,7 +74,7 @@ def test_pulled_back_they_are_loaded_by_the_library_and_answer_as_before(
 
 
 @pytest.mark.parametrize("model", ["bert", "llama"])
-def test_what_the_library_can_only_pickle_is_refused_and_its_way_out_answers_as_before(
+def test_a_pickled_head_is_refused_and_the_remedy_preserves_answers(
     model: str, corpus: Path, tmp_path: Path
 ) -> None:
     before, after = [corpus / f"{model}-{config}" for config in PICKLED], []

@@ -71,7 +71,7 @@ def test_merging_the_file_is_what_the_library_merges(case: str, corpus: Path, tm
         ("loreft", "is reft in the layout of AdapterHub"),
     ],
 )
-def test_what_peft_would_compute_otherwise_is_refused(
+def test_adapters_that_peft_computes_differently_are_refused(
     way: str, reason: str, corpus: Path, tmp_path: Path
 ) -> None:
     for command in ("convert", "merge"):

@@ -95,7 +95,7 @@ def test_modules_and_scales_are_those_of_the_live_pipeline(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_fits_its_own_pipeline_and_no_other(case: str, corpus: Path) -> None:
+def test_a_pipelines_adapter_fits_only_that_pipeline(case: str, corpus: Path) -> None:
     pipeline, _, way = case.partition("-")
     adapter = open_dir(corpus / case)
     assert codes(adapter, base(corpus, pipeline)) == FINDINGS.get(way, set())
@@ -117,9 +117,7 @@ def test_pulled_back_it_is_loaded_and_makes_the_same_step(
     ]
 
 
-def test_an_alpha_that_was_not_saved_is_another_step_and_a_finding(
-    corpus: Path, told: dict[str, Any]
-) -> None:
+def test_an_unsaved_alpha_changes_the_output_and_is_a_finding(corpus: Path, told: dict[str, Any]) -> None:
     assert told["sd-plain"]["step"] != told["sd-metadata"]["step"]
     assert "alpha_unknown" in codes(open_dir(corpus / "sd-plain"), base(corpus, "sd"))
     assert "alpha_unknown" not in codes(open_dir(corpus / "sd-metadata"), base(corpus, "sd"))
@@ -187,7 +185,7 @@ def test_a_broken_file_has_its_finding(how: str, case: str, corpus: Path, broken
 
 
 @pytest.mark.parametrize("pipeline", ["sd", "sdxl"])
-def test_diffusers_refuses_a_broken_file_or_makes_another_step_of_it(
+def test_diffusers_refuses_a_broken_file_or_computes_another_step(
     pipeline: str, broken: Path, told: dict[str, Any]
 ) -> None:
     folders = sorted(broken.glob(f"{pipeline}-*"))
@@ -202,7 +200,7 @@ def test_alphas_under_diffusers_own_names_are_refused_by_a_unets_loader(corpus: 
     assert "Invalid LoRA checkpoint" in answer["refused"]
 
 
-def test_a_pipeline_has_one_id_however_its_files_are_cut(corpus: Path, tmp_path: Path) -> None:
+def test_a_pipelines_id_does_not_depend_on_sharding(corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(corpus / "sd", tmp_path / "sd")
     whole = tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = sorted(load_file(whole).items())

@@ -96,7 +96,7 @@ def test_peft_answers_with_an_adapter_of_mlx_as_mlx_does(
         assert torch.allclose(by_peft(model, tmp_path / way), answer, atol=1e-3)
 
 
-def test_what_would_be_another_adapter_in_pefts_layout_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_adapters_that_pefts_layout_would_change_are_refused(corpus: Path, tmp_path: Path) -> None:
     for case, match in (
         ("llama-embedded", "also the output head"),
         ("mixtral-lora", "the experts of a layer"),

@@ -56,7 +56,7 @@ def _close(one: list[Any], other: list[Any]) -> bool:
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 @pytest.mark.parametrize(("format", "ways"), [("kohya", TO_KOHYA), ("diffusers", TO_DIFFUSERS)])
-def test_either_way_diffusers_answers_as_before(
+def test_export_to_either_layout_preserves_diffusers_answers(
     corpus: Path, tmp_path: Path, kind: str, format: str, ways: tuple[str, ...]
 ) -> None:
     cases = [f"{kind}-{way}" for way in ways if (corpus / f"{kind}-{way}").exists()]
@@ -64,9 +64,7 @@ def test_either_way_diffusers_answers_as_before(
     same(kind, [corpus / case for case in cases], made)
 
 
-def test_alphas_that_are_tensors_are_told_to_diffusers_where_it_reads_them(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_alphas_in_tensors_are_moved_where_diffusers_reads_them(corpus: Path, tmp_path: Path) -> None:
     made = written(corpus, "sd-alphas", "diffusers", tmp_path / "made")
     refused, own, as_trained = DIFFUSERS.run(
         "loaded", "sd", corpus / "sd-alphas", made, corpus / "sd-metadata"
@@ -75,7 +73,7 @@ def test_alphas_that_are_tensors_are_told_to_diffusers_where_it_reads_them(
     assert _close(own["step"], as_trained["step"])
 
 
-def test_several_alphas_in_kohyas_file_are_found_and_told_to_diffusers_where_it_reads_them(
+def test_different_alphas_of_a_kohya_file_are_moved_where_diffusers_reads_them(
     corpus: Path, tmp_path: Path
 ) -> None:
     tensors = load_file(corpus / "sd-kohya" / "style.safetensors")
@@ -99,7 +97,7 @@ def test_several_alphas_in_kohyas_file_are_found_and_told_to_diffusers_where_it_
     assert not _close(own["step"], as_it_is["step"])
 
 
-def test_what_a_file_cannot_hold_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_adapters_that_the_format_cannot_represent_are_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="--format diffusers"):
         written(corpus, "flux-metadata", "kohya", tmp_path / "flux")
     with pytest.raises(CheckFailed, match="DoRA"):

@@ -51,7 +51,7 @@ def test_a_folder_of_each_tool_is_recognised_and_all_its_tensors_are_described(
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_it_is_pushed_found_and_pulled_under_its_own_file_names(
+def test_a_foreign_adapter_is_pushed_found_and_pulled_with_its_file_names(
     tool: str, tmp_path: Path, registry: Registry
 ) -> None:
     make, method = TOOLS[tool]
@@ -93,7 +93,7 @@ def test_mlx_factors_are_transposed_and_their_scale_is_unchanged(tmp_path: Path)
     assert codes(adapter, tiny_base(tmp_path / "wide", hidden=32)) == {"shape_mismatch"}
 
 
-def test_kohyas_alphas_are_the_tensors_beside_its_modules(tmp_path: Path) -> None:
+def test_kohyas_alphas_are_read_from_tensors(tmp_path: Path) -> None:
     linear, conv = open_dir(kohya(tmp_path / "out", ss_network_alpha="4.0")).spec.modules
     assert (linear.kind, linear.scale, conv.kind, conv.scale) == ("linear", 0.5, "conv", 1.0)
 
@@ -102,7 +102,7 @@ def test_kohyas_alphas_are_the_tensors_beside_its_modules(tmp_path: Path) -> Non
     ("facts", "is_lost"),
     [({"ss_network_alpha": "2.0"}, True), ({"ss_network_alpha": "4"}, False), ({}, True)],
 )
-def test_a_kohya_file_without_alphas_has_lost_them_unless_they_were_the_rank(
+def test_a_kohya_file_without_alphas_is_reported_unless_alpha_equals_rank(
     facts: dict[str, str], is_lost: bool, tmp_path: Path
 ) -> None:
     adapter = open_dir(kohya(tmp_path / "out", alpha=None, **facts))
@@ -163,7 +163,7 @@ def test_a_diffusers_file_without_alpha_has_a_trait_and_one_with_alpha_its_scale
         (("pytorch_lora_weights.bin",), "save_lora_weights"),
     ],
 )
-def test_weights_that_are_a_pickle_are_refused_with_the_line_that_helps(
+def test_pickled_weights_are_refused_with_the_conversion_command(
     files: tuple[str, ...], remedy: str, tmp_path: Path
 ) -> None:
     for file in files:
@@ -172,7 +172,7 @@ def test_weights_that_are_a_pickle_are_refused_with_the_line_that_helps(
         open_dir(tmp_path)
 
 
-def test_factors_that_lie_the_other_way_round_are_blocked(tmp_path: Path) -> None:
+def test_transposed_factors_are_blocked(tmp_path: Path) -> None:
     at = "unet.mid_block.attentions.0.to_q"
     shapes = {f"{at}.lora_A.weight": (8, 4), f"{at}.lora_B.weight": (4, 8)}
     adapter = open_dir(written(tmp_path, "pytorch_lora_weights.safetensors", shapes))
@@ -207,7 +207,7 @@ def test_an_untrained_adapter_of_another_tool_is_reported(tmp_path: Path) -> Non
     assert "untrained" in {found.code for found in check_weights(open_dir(folder))}
 
 
-def test_half_a_bottleneck_is_found(tmp_path: Path) -> None:
+def test_an_incomplete_bottleneck_is_reported(tmp_path: Path) -> None:
     folder = bottleneck(tmp_path / "out")
     shapes = {
         "model.layers.0.output_adapters.adapters.tone.adapter_down.0.weight": (4, 16),
@@ -217,24 +217,24 @@ def test_half_a_bottleneck_is_found(tmp_path: Path) -> None:
     assert "no_effect" in codes(open_dir(folder))
 
 
-def test_tensors_under_another_adapters_name_are_found(tmp_path: Path) -> None:
+def test_tensors_under_another_adapters_name_are_reported(tmp_path: Path) -> None:
     folder = bottleneck(tmp_path / "out")
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "name": "voice"}))
     assert "no_effect" in codes(open_dir(folder))
 
 
-def test_whole_weights_of_mlx_are_no_adapter(tmp_path: Path) -> None:
+def test_full_weights_of_mlx_are_not_an_adapter(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="full weights"):
         open_dir(mlx(tmp_path / "out", fine_tune_type="full"))
 
 
-def test_a_file_of_weights_that_no_tool_would_name_so_is_refused(tmp_path: Path) -> None:
+def test_a_weights_file_with_an_unknown_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidWeights, match="name of kohya"):
         open_dir(written(tmp_path, "thing.safetensors", {"layer.weight": (2, 2)}))
 
 
-def test_several_files_in_one_folder_are_not_guessed_between(tmp_path: Path) -> None:
+def test_several_candidate_files_in_one_folder_are_refused(tmp_path: Path) -> None:
     kohya(tmp_path, "style-1.safetensors")
     kohya(tmp_path, "style-2.safetensors")
     with pytest.raises(NotFound, match="push each from its own folder"):
@@ -248,7 +248,7 @@ def test_a_broken_head_beside_a_sound_adapter_is_refused(tmp_path: Path) -> None
         open_dir(folder)
 
 
-def test_a_registry_takes_no_file_that_is_not_of_the_adapters_own_tool(
+def test_a_registry_refuses_files_of_other_tools_beside_an_adapter(
     tmp_path: Path, registry: Registry
 ) -> None:
     from adaptry.adapters.content import FolderContent
@@ -265,7 +265,7 @@ def test_a_registry_takes_no_file_that_is_not_of_the_adapters_own_tool(
         )
 
 
-def test_merging_what_no_weight_can_hold_names_the_tool(tmp_path: Path) -> None:
+def test_an_unmergeable_foreign_adapter_names_the_tool_to_use(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from adaptry.compute.merging.plan import plan_merge
     from adaptry.compute.merging.weighted_adapter import WeightedAdapter

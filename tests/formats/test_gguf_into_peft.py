@@ -78,7 +78,7 @@ def scales(folder: Path) -> dict[str, float]:
     ],
     ids=["every linear layer", "ranks", "an embedding"],
 )
-def test_what_was_exported_comes_back(config: dict[str, Any], llama: Path, tmp_path: Path) -> None:
+def test_an_exported_gguf_is_converted_back(config: dict[str, Any], llama: Path, tmp_path: Path) -> None:
     adapter = trained(llama, tmp_path / "lora", **config)
     file = exported(adapter, llama, tmp_path / "gguf") / "adapter.gguf"
     for source in (file, file.parent):
@@ -126,7 +126,7 @@ def test_a_gguf_is_checked_in_the_names_of_its_base(llama: Path, tmp_path: Path)
     assert "llama.cpp alone loads a .gguf" in told.output
 
 
-def test_a_weight_that_lies_the_other_way_round_comes_back(tmp_path: Path) -> None:
+def test_a_transposed_weight_is_converted_back(tmp_path: Path) -> None:
     config = GPT2Config(
         n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=64, tie_word_embeddings=False
     )
@@ -138,7 +138,7 @@ def test_a_weight_that_lies_the_other_way_round_comes_back(tmp_path: Path) -> No
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_experts_come_back_one_by_one_and_merge_as_before(tmp_path: Path) -> None:
+def test_experts_are_converted_back_separately_and_merge_equally(tmp_path: Path) -> None:
     config = MixtralConfig(**SIZES, num_local_experts=3, num_experts_per_tok=2)
     base = saved(MixtralForCausalLM(config), tmp_path / "base")
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -180,7 +180,7 @@ def factors(name: str, sides: tuple[int, int] = (32, 32)) -> dict[str, Any]:
     return {f"{name}.lora_a": down, f"{name}.lora_b": up}
 
 
-def test_what_cannot_be_told_back_is_refused_with_the_reason(llama: Path, tmp_path: Path) -> None:
+def test_a_gguf_that_cannot_be_converted_back_is_refused_with_the_reason(llama: Path, tmp_path: Path) -> None:
     def asked(path: Path) -> str:
         return refusal("convert", path, "--base", llama, "-o", tmp_path / "made")
 

@@ -52,7 +52,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_whole_images_are_taken(name: str) -> None:
+def test_complete_images_are_accepted(name: str) -> None:
     assert is_image(name)
     check_image(name, GOOD[name]())
 
@@ -61,13 +61,13 @@ def test_whole_images_are_taken(name: str) -> None:
 @pytest.mark.parametrize(
     "more", [b"\0", b"<html><script>alert(1)</script>", b"PK\x03\x04" + b"\0" * 40, b"\x80\x04."], ids=repr
 )
-def test_what_has_something_behind_its_end_is_refused(name: str, more: bytes) -> None:
+def test_an_image_with_trailing_bytes_is_refused(name: str, more: bytes) -> None:
     with pytest.raises(Unsupported, match="is not a valid"):
         check_image(name, GOOD[name]() + more)
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_is_cut_off_anywhere_is_refused(name: str) -> None:
+def test_a_truncated_image_is_refused(name: str) -> None:
     whole = GOOD[name]()
     for end in sorted({*range(60), *range(0, len(whole), 37), len(whole) - 1}):
         with pytest.raises(Unsupported):
@@ -128,13 +128,13 @@ def _riff(kind: bytes, first: bytes, *more: tuple[bytes, bytes]) -> bytes:
 @pytest.mark.parametrize(
     ("name", "data"), tuple(bad()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_what_is_no_image_is_refused(name: str, data: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_refused(name: str, data: bytes) -> None:
     with pytest.raises(Unsupported):
         check_image(name, data)
 
 
 @pytest.mark.parametrize("name", ["x.svg", "x.html", "x.gif", "x.png.html", ".png", "png", "x.tiff"])
-def test_other_names_are_no_images(name: str) -> None:
+def test_files_with_other_names_are_not_images(name: str) -> None:
     assert not is_image(name)
 
 

@@ -43,7 +43,7 @@ def as_mlx_fuses(base: Path, adapter: Path) -> Weights:
 
 
 @pytest.mark.parametrize("scale", [20.0, 0.1, 1 / 3])
-def test_mlxs_scale_is_pefts(scale: float, base: Path, tmp_path: Path) -> None:
+def test_mlxs_scale_becomes_pefts(scale: float, base: Path, tmp_path: Path) -> None:
     source = mlx(tmp_path / "out", rank=6, lora_parameters={"rank": 6, "scale": scale, "dropout": 0.0})
     folder = converted(source, tmp_path / "peft")
     (found,) = {module.scale for module in open_dir(folder).spec.modules}
@@ -88,20 +88,20 @@ def test_a_base_that_lacks_its_modules_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "peft").exists()
 
 
-def test_without_a_base_it_is_said_that_no_names_were_compared(base: Path, tmp_path: Path) -> None:
+def test_without_a_base_the_output_states_that_no_names_were_compared(base: Path, tmp_path: Path) -> None:
     source = mlx(tmp_path / "out")
     assert "without a base" in run("convert", source, "-o", tmp_path / "one").output
     told = run("convert", source, "-o", tmp_path / "two", "--base", base)
     assert "without a base" not in told.output
 
 
-def test_a_rank_is_another_step(tmp_path: Path) -> None:
+def test_changing_the_rank_is_a_separate_step(tmp_path: Path) -> None:
     told = run("convert", mlx(tmp_path / "out"), "--rank", "2", "-o", tmp_path / "peft")
     assert told.exit_code == 2
     assert "convert the result" in told.output
 
 
-def test_what_peft_has_no_word_for_is_refused_with_what_to_do(base: Path, tmp_path: Path) -> None:
+def test_features_unknown_to_peft_are_refused_with_a_remedy(base: Path, tmp_path: Path) -> None:
     source = bottleneck(tmp_path / "out")
     for words in (
         ("convert", source, "-o", tmp_path / "made"),
@@ -127,7 +127,7 @@ def as_factors_say(base: Path, changes: dict[str, tuple[float, torch.Tensor, tor
 LINEAR, CONV = "down_blocks.0.attentions.0.to_q", "down_blocks.0.resnets.0.conv1"
 
 
-def test_kohyas_flat_names_are_told_back_by_the_part_they_are_for(tmp_path: Path) -> None:
+def test_kohyas_flat_names_are_resolved_by_the_base(tmp_path: Path) -> None:
     source, base = kohya(tmp_path / "out", alpha=2.0), unet(tmp_path / "unet")
     factors = load_file(source / "my_style.safetensors")
     changes = {

@@ -137,7 +137,7 @@ def by_peft(base: Path, adapter: Path) -> Weights:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_changes_weights_by_lycoris_own_formula(case: str, tmp_path: Path) -> None:
+def test_a_converted_lycoris_changes_weights_by_its_own_formula(case: str, tmp_path: Path) -> None:
     formula, linear, conv, scale = CASES[case]
     source, base = lycoris(tmp_path / "out", linear, conv), unet(tmp_path / "unet")
     weights = load_file(base / "diffusion_pytorch_model.safetensors")
@@ -149,7 +149,7 @@ def test_it_changes_weights_by_lycoris_own_formula(case: str, tmp_path: Path) ->
     assert told.exit_code == 0, told.output
 
 
-def test_what_peft_cannot_cut_is_refused(tmp_path: Path) -> None:
+def test_factors_that_peft_cannot_represent_are_refused(tmp_path: Path) -> None:
     base = unet(tmp_path / "unet")
     matrix = cut(lokr_w1=(4, 2), lokr_w2=(2, 4))
     source = lycoris(tmp_path / "out", matrix, cut(lokr_w1=(4, 2), lokr_w2=(2, 4, 3, 3)))
@@ -161,7 +161,7 @@ def test_what_peft_cannot_cut_is_refused(tmp_path: Path) -> None:
     assert "has dora_scale in addition to its factors" in " ".join(told.output.split())
 
 
-def test_its_sides_are_known_and_compared_with_the_base(tmp_path: Path) -> None:
+def test_the_sides_of_a_lycoris_are_compared_with_the_base(tmp_path: Path) -> None:
     _, linear, conv, _ = CASES["loha"]
     source = lycoris(tmp_path / "out", linear, conv)
     assert {(module.fan_in, module.fan_out) for module in open_dir(source).spec.modules} == {(8, 8), (72, 8)}

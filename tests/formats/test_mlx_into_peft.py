@@ -77,7 +77,7 @@ def test_the_record_names_mlxs_files_and_the_merge_is_verified(corpus: Path, tmp
     ("case", "reason"),
     [("llama-embedded", "also the output head"), ("mixtral-lora", "changes the experts of a layer")],
 )
-def test_what_peft_would_do_otherwise_is_neither_converted_nor_merged(
+def test_an_mlx_adapter_that_peft_would_alter_is_neither_converted_nor_merged(
     case: str, reason: str, corpus: Path, tmp_path: Path
 ) -> None:
     base = corpus / case.partition("-")[0]

@@ -84,7 +84,7 @@ def refusal(*words: str | Path) -> str:
     return " ".join(told.output.split())
 
 
-def test_what_is_not_told_is_asked_for(corpus: Path, tmp_path: Path) -> None:
+def test_missing_information_is_requested_by_option(corpus: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     assert "--base ./PIPELINE/PART" in refusal("convert", corpus / "sd-metadata", "-o", made)
     assert "only with the base's names" in refusal("convert", corpus / "sd-kohya", "-o", made)
@@ -111,7 +111,7 @@ def test_one_part_by_its_name_needs_no_base(corpus: Path, tmp_path: Path) -> Non
     assert (alone / weights).read_bytes() == (corpus / "sd-metadata-unet" / weights).read_bytes()
 
 
-def test_a_whole_pipeline_as_the_base_tells_names_too(corpus: Path, tmp_path: Path) -> None:
+def test_a_whole_pipeline_as_the_base_resolves_names(corpus: Path, tmp_path: Path) -> None:
     made = converted(corpus / "sd-kohya", tmp_path / "made", "--base", corpus / "sd", "--part", "unet")
     weights = "adapter_model.safetensors"
     assert (made / weights).read_bytes() == (corpus / "sd-kohya-unet" / weights).read_bytes()

@@ -95,7 +95,7 @@ def refusal(*words: str | Path) -> str:
     return " ".join(told.output.split())
 
 
-def test_what_does_not_tell_enough_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_an_adapter_without_enough_information_is_refused_with_a_remedy(tmp_path: Path) -> None:
     made, source, base = tmp_path / "made", torchtune(tmp_path / "out"), base_of(tmp_path / "base")
     assert "pass --base NAME" in refusal("convert", source, "-o", made)
     other = base_of(tmp_path / "other", "cohere")
@@ -106,7 +106,7 @@ def test_what_does_not_tell_enough_is_refused_with_what_to_do(tmp_path: Path) ->
     assert not made.exists()
 
 
-def test_its_pickle_is_refused_with_the_line_that_makes_safetensors_of_it(tmp_path: Path) -> None:
+def test_torchtunes_pickle_is_refused_with_the_conversion_command(tmp_path: Path) -> None:
     source = torchtune(tmp_path / "out")
     weights = load_file(source / "adapter_model.safetensors")
     (source / "adapter_model.safetensors").unlink()

@@ -54,7 +54,7 @@ def test_what_trainers_leave_beside_an_adapter_is_left_out_with_its_reason(tmp_p
         assert reason in left_out[name], name
 
 
-def test_none_of_it_comes_back(tmp_path: Path) -> None:
+def test_files_of_trainers_are_not_pulled_back(tmp_path: Path) -> None:
     registry = open_local(tmp_path / "registry")
     push(registry, open_dir(trained(tmp_path / "out")), "acme/tone")
     pull(registry, "acme/tone", tmp_path / "pulled")
@@ -89,7 +89,7 @@ def test_the_error_for_a_folder_of_checkpoints_lists_them(tmp_path: Path) -> Non
         ("adapter_fusion_config.json", "push each adapter"),
     ],
 )
-def test_an_adapter_in_a_form_that_is_not_read_is_refused_with_the_way_to_one_that_is(
+def test_an_unsupported_form_is_refused_with_the_conversion_to_a_supported_one(
     name: str, remedy: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(b"anything")

@@ -30,7 +30,7 @@ def test_paired_proportions_have_tangos_published_interval(
 
 
 @pytest.mark.parametrize(("n", "z"), [(10, 1.6449), (100, 1.6449), (1000, 1.6449)])
-def test_documents_that_do_not_differ_prove_no_more_than_their_number(n: int, z: float) -> None:
+def test_documents_without_differences_count_only_by_their_number(n: int, z: float) -> None:
     """With no discordant pair, Tango's bound is -z²/(n+z²), his equation for that case."""
     assert paired_proportions(n, 0, 0, 0.95).bound == pytest.approx(-(z**2) / (n + z**2), rel=1e-3)
 

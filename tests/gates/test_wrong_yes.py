@@ -46,7 +46,7 @@ def outcome(condition: str, given: GateFacts) -> tuple[str, str]:
     return found.outcome, found.reason
 
 
-def test_the_usual_evidence_says_yes() -> None:
+def test_ordinary_evidence_meets_the_conditions() -> None:
     given = facts((evidence(2),), (evidence(1),))
     assert [outcome(one, given)[0] for one in (NO_WORSE, ALIKE)] == ["met", "met"]
 
@@ -139,7 +139,7 @@ def test_evidence_with_several_filters_is_evidence() -> None:
     assert outcome('has_metric("gsm8k", "acc", filter="other")', given)[0] == "not_met"
 
 
-def test_a_group_that_is_not_there_approves_nothing() -> None:
+def test_a_missing_group_approves_nothing() -> None:
     given = facts((), approvals=(ApprovalFact(group="release", problem="there is no group release"),))
     for condition in (
         'approvals("release") >= 0',
@@ -160,7 +160,7 @@ def test_a_group_that_is_not_there_approves_nothing() -> None:
         ("state()\u200b == 'active'", "not visible: U\\+200B"),
     ],
 )
-def test_what_a_reviewer_would_misread_is_refused(condition: str, message: str) -> None:
+def test_policies_that_a_reviewer_would_misread_are_refused(condition: str, message: str) -> None:
     with pytest.raises(Invalid, match=message):
         PolicyCondition.parse(condition)
 

@@ -140,7 +140,9 @@ KILLED = [
 
 
 @pytest.mark.parametrize("place", KILLED)
-def test_a_sweep_killed_anywhere_is_finished_by_the_next(place: str, folder: Path, tmp_path: Path) -> None:
+def test_a_sweep_killed_at_any_point_is_finished_by_the_next(
+    place: str, folder: Path, tmp_path: Path
+) -> None:
     script = Path(__file__).with_name("sweeping.py")
     killed = run_warm(
         [sys.executable, str(script), str(folder)], env={**os.environ, VARIABLE: place}, check=False

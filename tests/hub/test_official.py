@@ -129,7 +129,7 @@ def test_a_failure_that_is_not_listed_and_a_listed_test_that_passes_need_a_perso
 @pytest.mark.parametrize(
     ("lines", "said"), [("nonsense a\n", "unknown class"), ("feature a\nfile-kind a\n", "listed twice")]
 )
-def test_a_mistaken_table_is_refused(lines: str, said: str, tmp_path: Path) -> None:
+def test_a_malformed_table_is_refused(lines: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "failures.txt").write_text(lines)
     with pytest.raises(ValueError, match=said):
         read_table(tmp_path / "failures.txt")

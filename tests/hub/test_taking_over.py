@@ -110,12 +110,12 @@ def test_the_same_commit_again_is_the_same_version(
 
 
 @pytest.mark.parametrize("there", ["acme/no-such-adapter", "acme/no-such-adapter@v9"])
-def test_what_is_not_there_is_not_found(run: Run, there: str) -> None:
+def test_an_absent_hub_repository_is_not_found(run: Run, there: str) -> None:
     told = run("push", f"hf:{there}", "my/tone", code=3)
     assert f"hf:{there} does not exist at" in told.stderr
 
 
-def test_what_the_token_may_not_read_is_not_there(
+def test_a_hub_repository_hidden_from_the_token_is_absent(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run
 ) -> None:
     name = filled(hub, site, f"acme/{named(request)}", "first")
@@ -130,11 +130,11 @@ def test_a_token_that_the_hub_rejects_is_reported(run: Run, site: Site, mine: Pa
 
 
 @pytest.mark.parametrize("words", [("push", "hf:acme/a/b", "my/x"), ("base", "add", "hf:"), ("import",)])
-def test_a_word_that_means_nothing_shows_how_to_write_it(run: Run, words: tuple[str, ...]) -> None:
+def test_a_malformed_hub_reference_shows_the_right_form(run: Run, words: tuple[str, ...]) -> None:
     assert "hf:" in run(*words, code=2).stderr
 
 
-def test_a_base_without_an_adapter_is_no_adapter(run: Run) -> None:
+def test_a_hub_repository_without_an_adapter_is_refused(run: Run) -> None:
     assert "base add" in run("push", "hf:org/tiny", "my/tone", code=3).stderr
 
 
@@ -158,7 +158,7 @@ def test_bytes_that_change_on_the_way_are_refused(
     assert proxy.flipped
 
 
-def test_all_of_an_author_are_taken_once(
+def test_all_adapters_of_an_author_are_imported_once(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run, mine: Path
 ) -> None:
     word = named(request)
@@ -181,7 +181,7 @@ def test_all_of_an_author_are_taken_once(
 
 
 @pytest.mark.heavy
-def test_one_that_fails_does_not_stop_the_others(
+def test_a_failing_import_does_not_stop_the_others(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run, tmp_path: Path
 ) -> None:
     word = named(request)
@@ -195,7 +195,7 @@ def test_one_that_fails_does_not_stop_the_others(
 
 
 @pytest.mark.heavy
-def test_one_by_name_and_those_with_a_tag(
+def test_adapters_are_imported_by_name_and_by_tag(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run
 ) -> None:
     word = named(request)
@@ -218,7 +218,9 @@ def test_a_base_on_a_hub_is_the_base_in_a_folder(run: Run, site: Site, mine: Pat
 
 
 @pytest.mark.heavy
-def test_a_base_in_several_files_and_a_quantised_one(run: Run, site: Site, tmp_path: Path) -> None:
+def test_a_sharded_and_a_quantised_base_are_registered_from_a_hub(
+    run: Run, site: Site, tmp_path: Path
+) -> None:
     sharded = tiny_base(tmp_path / "sharded", seed=7, shards=3)
     packed = quantised_copy(sharded, tmp_path / "packed", nested=True)
     for folder in (sharded, packed):
@@ -228,7 +230,9 @@ def test_a_base_in_several_files_and_a_quantised_one(run: Run, site: Site, tmp_p
     assert "quantised" in told.stderr
 
 
-def test_of_a_large_base_little_is_read(run: Run, site: Site, tmp_path: Path, proxy: Proxy) -> None:
+def test_only_small_parts_of_a_large_base_are_read(
+    run: Run, site: Site, tmp_path: Path, proxy: Proxy
+) -> None:
     folder = tmp_path / "wide"
     folder.mkdir()
     shape = (1 << 11, 1 << 11)
@@ -244,7 +248,7 @@ def test_of_a_large_base_little_is_read(run: Run, site: Site, tmp_path: Path, pr
     assert proxy.passed_down < 2 << 20, "of 32 MB"
 
 
-def test_what_needs_every_weight_is_not_asked_of_a_hub(run: Run) -> None:
+def test_operations_that_read_all_weights_are_refused_for_a_hub_base(run: Run) -> None:
     assert "hf download org/tiny" in run("base", "add", "hf:org/tiny", "--full", code=2).stderr
 
 

@@ -96,7 +96,7 @@ def test_a_file_is_inspected_once_however_often_it_is_pushed(
     assert inspected(registry) == 1
 
 
-def test_a_push_that_could_not_be_inspected_is_no_version_and_sends_nothing_twice(
+def test_a_push_that_cannot_be_inspected_creates_no_version_and_keeps_its_files(
     registry: LocalRegistry, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -108,7 +108,7 @@ def test_a_push_that_could_not_be_inspected_is_no_version_and_sends_nothing_twic
     assert push(registry, adapter, TONE).version.number == 1
 
 
-def test_over_http_it_is_503_and_works_when_it_is_tried_again(
+def test_an_impossible_inspection_is_a_503_over_http_and_can_be_retried(
     server: Server, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = server.registry()
@@ -119,7 +119,7 @@ def test_over_http_it_is_503_and_works_when_it_is_tried_again(
     assert push(remote, adapter, TONE).version.number == 1
 
 
-def test_versions_from_before_are_shown_as_not_inspected_until_they_are(
+def test_older_versions_are_shown_as_not_inspected(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptry.storage.local.revision_admission.weights_findings", lambda spec, found: [])
@@ -141,7 +141,7 @@ def test_versions_from_before_are_shown_as_not_inspected_until_they_are(
     assert after.version.findings == len(after.report.findings)
 
 
-def test_a_result_of_an_older_measurement_counts_as_none(
+def test_a_result_of_an_older_measurement_is_ignored(
     registry: LocalRegistry, adapter: Adapter, tmp_path: Path
 ) -> None:
     push(registry, adapter, TONE)
@@ -153,7 +153,7 @@ def test_a_result_of_an_older_measurement_counts_as_none(
     assert inspected(registry) == 2
 
 
-def test_a_far_registry_is_sent_nothing_that_it_would_refuse(
+def test_a_client_inspects_weights_before_it_uploads_them(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalRegistry, "is_on_this_machine", False)
@@ -166,7 +166,7 @@ def test_a_far_registry_is_sent_nothing_that_it_would_refuse(
     assert registry.adapters.list().items == ()
 
 
-def test_where_a_first_look_fails_the_registry_decides(
+def test_if_the_clients_inspection_fails_the_registry_decides(
     registry: LocalRegistry, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unable(adapter: Adapter) -> None:
@@ -177,7 +177,7 @@ def test_where_a_first_look_fails_the_registry_decides(
     assert push(registry, adapter, TONE).version.number == 1
 
 
-def test_what_was_found_goes_with_the_files(
+def test_results_of_an_inspection_are_deleted_with_the_files(
     registry: LocalRegistry, adapter: Adapter, tmp_path: Path
 ) -> None:
     push(registry, adapter, TONE)

@@ -85,7 +85,7 @@ def placed(tensors: Tensors) -> tuple[dict[str, TensorInfo], bytes]:
 
 
 @pytest.mark.parametrize("with_numpy", [False, True])
-def test_every_tensor_is_as_torch_finds_it(
+def test_statistics_of_every_tensor_equal_torchs(
     inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_numpy: bool
 ) -> None:
     monkeypatch.setattr(inspectors, "LARGE", 0 if with_numpy else 1 << 40)
@@ -149,7 +149,7 @@ def test_a_process_over_its_bounds_is_unavailable(
         inspector.inspect(infos, lambda start: [data])
 
 
-def test_a_kept_process_may_use_more_time_in_all_than_one_file_may(
+def test_the_time_limit_applies_to_each_file_and_not_to_the_process(
     inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspectors, "_SECONDS", 0.3)
@@ -175,7 +175,7 @@ def test_fewer_bytes_than_promised_are_corrupt(inspector: Inspector, tmp_path: P
         inspector.inspect(infos, file.fileno())
 
 
-def test_what_goes_wrong_while_bytes_are_read_is_told_and_leaves_nothing_behind(inspector: Inspector) -> None:
+def test_an_error_of_the_source_is_raised_and_leaves_no_process(inspector: Inspector) -> None:
     infos, data = placed(mixed())
 
     def broken(start: int) -> Iterator[bytes]:
@@ -192,7 +192,7 @@ def test_as_many_tensors_as_a_header_may_have_are_inspected(inspector: Inspector
     assert inspector.inspect(infos, lambda start: [data]).nan == 65_536
 
 
-def test_many_at_once_are_all_answered_by_a_bounded_number_of_processes() -> None:
+def test_many_concurrent_requests_share_a_bounded_number_of_processes() -> None:
     infos, data = placed(mixed())
     others, seen = children(), set[int]()
     with closing(Inspector(processes=2)) as inspector:

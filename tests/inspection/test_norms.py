@@ -44,7 +44,7 @@ def test_any_bits_are_counted_and_measured_as_torch_does(way: str, dtype: str, d
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
-def test_every_code_of_eight_bits_is_the_number_that_torch_reads(way: str, dtype: str) -> None:
+def test_every_8_bit_code_decodes_as_in_torch(way: str, dtype: str) -> None:
     for code in range(256):
         assert WAYS[way](dtype, bytes([code])) == by_torch(dtype, bytes([code]))
 
@@ -66,7 +66,7 @@ def test_a_norm_beyond_float64_is_infinite_and_nothing_is_counted(way: str) -> N
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)
-def test_both_ways_agree_on_a_full_block_of_weights(dtype: str) -> None:
+def test_numpy_and_plain_python_agree_on_a_full_block(dtype: str) -> None:
     generator = torch.Generator().manual_seed(7)
     values = torch.randn(1 << 16, generator=generator, dtype=torch.float64).mul(0.02).to(TYPES[dtype])
     data = values.view(torch.uint8).numpy().tobytes()

@@ -77,7 +77,7 @@ def is_whole(registry: LocalRegistry, lora: Path, tmp_path: Path) -> bool:
     return (tmp_path / "pulled" / WEIGHTS).read_bytes() == (lora / WEIGHTS).read_bytes()
 
 
-def test_a_damaged_file_is_not_given_out_and_its_version_is_shown_as_damaged(
+def test_a_damaged_file_is_not_served_and_its_version_is_shown_as_damaged(
     registry: LocalRegistry, tmp_path: Path
 ) -> None:
     spoil(path_of(registry))
@@ -133,7 +133,7 @@ def test_a_damaged_file_is_replaced_from_a_copy(
     assert is_whole(registry, lora(1), tmp_path)
 
 
-def test_one_flipped_bit_of_a_small_file_is_turned_back_without_a_copy(
+def test_a_flipped_bit_in_a_small_file_is_repaired_without_a_copy(
     registry: LocalRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     spoil(path_of(registry), bits=1)
@@ -141,7 +141,7 @@ def test_one_flipped_bit_of_a_small_file_is_turned_back_without_a_copy(
     assert is_whole(registry, lora(1), tmp_path)
 
 
-def test_what_no_source_has_is_set_aside_and_can_be_pushed_later(
+def test_a_file_without_a_source_is_moved_aside_and_can_be_pushed_later(
     registry: LocalRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     path = path_of(registry)
@@ -213,7 +213,7 @@ def change_manifest(folder: Path, bits: int) -> None:
         database.execute("UPDATE revisions SET manifest = ? WHERE digest = ?", (bytes(data), digest))
 
 
-def test_rows_that_follow_from_others_are_rebuilt(busy: LocalRegistry, folder: Path) -> None:
+def test_derived_rows_are_rebuilt(busy: LocalRegistry, folder: Path) -> None:
     found = busy.versions.search("module:q_proj tag:warm").items
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
         database.execute("DELETE FROM postings WHERE term_id % 2 = 0")
@@ -280,7 +280,7 @@ def prefixed_twice(folder: Path) -> Path:
     return folder
 
 
-def test_mended_weights_are_inspected_anew(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_repaired_weights_are_inspected_again(registry: LocalRegistry, lora: MakeLora) -> None:
     found = registry.versions.inspect_tensors(Ref(TONE)).items
     with (
         registry.catalog.write() as tx
@@ -299,7 +299,7 @@ def test_mended_weights_are_inspected_anew(registry: LocalRegistry, lora: MakeLo
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_a_wrong_inspection_is_forgotten_and_made_anew(registry: LocalRegistry) -> None:
+def test_a_wrong_inspection_is_dropped_and_repeated(registry: LocalRegistry) -> None:
     found = registry.versions.inspect_tensors(Ref(TONE)).items
     with registry.catalog.write() as tx:
         (known,) = tx.exec(select(InspectionRow)).all()
@@ -309,9 +309,7 @@ def test_a_wrong_inspection_is_forgotten_and_made_anew(registry: LocalRegistry) 
     assert registry.versions.inspect_tensors(Ref(TONE)).items == found
 
 
-def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
-    registry: LocalRegistry, lora: MakeLora
-) -> None:
+def test_nothing_is_derived_from_files_known_to_be_damaged(registry: LocalRegistry, lora: MakeLora) -> None:
     """Known, and not yet moved aside: a push of a manifest, an inspection and a base that is put together
     here look no further.
     """
@@ -435,7 +433,7 @@ def test_a_stored_base_is_mended_too(busy: LocalRegistry, tmp_path: Path) -> Non
     assert verify(busy.catalog, busy.blobs) == ()
 
 
-def test_what_was_mended_counts_once(registry: LocalRegistry, lora: MakeLora) -> None:
+def test_repaired_damage_is_counted_once(registry: LocalRegistry, lora: MakeLora) -> None:
     spoil(path_of(registry))
     first = repair_registry(registry, sources=[str(lora(1))], read_bytes=True)
     assert first.done

@@ -148,7 +148,7 @@ class Change:
         return f"{self.table}.{self.column} row {self.row} -> {str(self.value)[:60]!r}"
 
 
-def test_what_has_happened_in_an_honest_registry_is_no_damage(busy: LocalRegistry) -> None:
+def test_ordinary_operations_leave_no_damage(busy: LocalRegistry) -> None:
     assert verify(busy.catalog, busy.blobs) == ()
 
 
@@ -247,7 +247,7 @@ def test_damage_of_single_values_is_found(busy: LocalRegistry, folder: Path) -> 
     check_that_each_is_found(busy, folder, QUICK)
 
 
-def test_damage_of_what_a_restore_began_is_found(restored: LocalRegistry, folder: Path) -> None:
+def test_damage_to_rows_of_a_restore_is_found(restored: LocalRegistry, folder: Path) -> None:
     check_that_each_is_found(restored, folder, AFTER_A_RESTORE)
 
 
@@ -284,7 +284,7 @@ def put_back(database: sqlite3.Connection, dump: str) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("corpus", ["busy", "restored"])
-def test_a_changed_value_of_any_row_is_found_or_cannot_be_known(
+def test_a_changed_value_of_any_row_is_found_or_listed_as_undetectable(
     corpus: str, folder: Path, request: pytest.FixtureRequest
 ) -> None:
     busy: LocalRegistry = request.getfixturevalue(corpus)

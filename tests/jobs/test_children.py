@@ -43,7 +43,7 @@ def request_of_a_step(tmp_path: Path) -> StepRequest:
     )
 
 
-def test_where_the_registry_keeps_its_things_is_said_to_the_runner_and_not_to_who_asked(
+def test_storage_locations_are_shown_to_the_runner_but_not_to_the_submitter(
     launcher: StepLauncher, request_of_a_step: StepRequest
 ) -> None:
     told: list[str] = []

@@ -20,7 +20,7 @@ from adaptry.testing.warm_python import run_warm
 from adaptry_cli.main import main
 
 
-def test_who_waits_for_a_verify_job_is_told_what_is_damaged(busy: LocalRegistry, data: Path) -> None:
+def test_a_waiting_caller_of_a_verify_job_gets_the_damage(busy: LocalRegistry, data: Path) -> None:
     entry = busy.versions.detail(Ref.parse("acme/tone@1")).manifest.file("adapter_model.safetensors")
     assert entry is not None
     spoil(busy, entry.sha256)

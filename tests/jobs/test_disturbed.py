@@ -118,7 +118,7 @@ QUICK: set[Case] = {
 CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.heavy) for case in every_case()]
 
 
-def test_there_are_as_many_cases_as_we_say() -> None:
+def test_the_number_of_cases_is_as_documented() -> None:
     assert len(set(every_case())) == len(CASES) == 240
     assert set(every_case()) >= QUICK
 

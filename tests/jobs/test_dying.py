@@ -79,7 +79,7 @@ def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRe
     assert "more than the 0.1 GB that this runner has" in failed.fault.message
 
 
-def test_what_a_killed_runner_left_on_the_disk_goes_when_the_next_starts(
+def test_files_of_a_killed_runner_are_removed_at_the_next_start(
     busy: LocalRegistry, data: Path, tmp_path: Path
 ) -> None:
     job = busy.jobs.submit(MERGE)

@@ -99,7 +99,7 @@ def is_alive(process: int) -> bool:
     return state not in "ZX"
 
 
-def test_what_lm_eval_measures_becomes_evidence_with_its_samples(evaluation: Evaluation) -> None:
+def test_results_of_lm_eval_become_evidence_with_samples(evaluation: Evaluation) -> None:
     job = evaluation.submit("likely")
     assert RunnerProcess(evaluation.data, "--once", environ=evaluation.environ).wait(PATIENCE) == 0
     done = evaluation.registry.jobs.get(job)

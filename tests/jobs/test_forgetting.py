@@ -152,7 +152,7 @@ def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry
         assert job_steps.begin_attempt(tx, job, "start", "r", NOW)
 
 
-def test_what_is_taken_from_a_user_is_taken_from_their_jobs(registry: LocalRegistry) -> None:
+def test_jobs_lose_the_rights_that_their_user_loses(registry: LocalRegistry) -> None:
     theirs, _ = with_token(registry)
     tokens.create_token(registry.catalog, "root", "admin", ("*",))
     job, other = (theirs.jobs.submit(VERIFY).id for _ in range(2))

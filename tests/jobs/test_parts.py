@@ -37,7 +37,7 @@ def job(registry: LocalRegistry) -> str:
     return registry.jobs.submit(JobOrder(kind="verify", task={})).id
 
 
-def test_only_the_last_who_began_a_step_may_change_anything(registry: LocalRegistry, job: str) -> None:
+def test_only_the_latest_attempt_of_a_step_may_change_anything(registry: LocalRegistry, job: str) -> None:
     first, second = begun(registry, job, "one"), begun(registry, job, "two")
 
     with pytest.raises(Conflict, match="another runner took over"):
@@ -51,7 +51,7 @@ def test_only_the_last_who_began_a_step_may_change_anything(registry: LocalRegis
         job_steps.finish_step(tx, job, "start", first, {}, {})
 
 
-def test_a_step_that_was_done_is_not_done_again(registry: LocalRegistry, job: str) -> None:
+def test_a_finished_step_is_not_repeated(registry: LocalRegistry, job: str) -> None:
     turn = begun(registry, job, "one")
     with registry.catalog.write() as tx:
         job_steps.finish_step(tx, job, "start", turn, {"came": "to this"}, {"piece-1": 10, "piece-2": 30})
@@ -68,7 +68,9 @@ def test_a_step_that_was_done_is_not_done_again(registry: LocalRegistry, job: st
 
 
 @pytest.mark.parametrize("end", ["cancelled", "done", "failed"])
-def test_what_is_over_is_not_begun_and_changes_nothing(registry: LocalRegistry, job: str, end: str) -> None:
+def test_steps_of_an_ended_job_do_not_begin_and_change_nothing(
+    registry: LocalRegistry, job: str, end: str
+) -> None:
     turn = begun(registry, job, "one")
     with registry.catalog.write() as tx:
         assert jobs.finish(tx, job, end, NOW)  # type: ignore[arg-type]  # one of the states, as written above
@@ -81,7 +83,7 @@ def test_what_is_over_is_not_begun_and_changes_nothing(registry: LocalRegistry, 
     assert registry.jobs.get(job).state == end
 
 
-def test_who_ends_a_job_twice_ends_it_once(registry: LocalRegistry, job: str) -> None:
+def test_ending_a_job_twice_has_one_effect(registry: LocalRegistry, job: str) -> None:
     with registry.catalog.write() as tx:
         ends = [jobs.finish(tx, job, "done", NOW, result={"from": who}) for who in ("one", "two")]
     assert ends == [True, False]
@@ -133,7 +135,7 @@ def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: 
     assert registry.jobs.runners() == (runner,)
 
 
-def test_on_which_machine_a_runner_is_administrators_are_told(registry: LocalRegistry) -> None:
+def test_only_administrators_see_a_runners_host(registry: LocalRegistry) -> None:
     runner = RunnerInfo(id="r", host="h", devices=(), tags=("t",), concurrency=1, memory=GIB, seen_at=NOW)
     with registry.catalog.write() as tx:
         runners.beat(tx, runner)
@@ -166,7 +168,7 @@ def test_a_step_waits_for_a_runner_that_has_what_it_needs(needs: JobNeeds, taker
     assert {name for name, queues in runners.items() if step_queue(needs) in queues} == takers
 
 
-def test_room_is_given_to_so_many_steps_and_so_much_memory() -> None:
+def test_steps_are_claimed_within_limits_of_number_and_memory() -> None:
     room = CapacityLimiter(3, 10)
     order: list[str] = []
     let_go = threading.Event()
@@ -209,7 +211,7 @@ def test_a_schedule_knows_its_last_time(cron: str, last: str | None) -> None:
     assert (f"{found:%Y-%m-%d %H:%M}" if found else None) == last
 
 
-def test_a_scheduled_order_is_given_once_for_each_time_and_made_up_for_once(registry: LocalRegistry) -> None:
+def test_a_schedule_submits_once_per_time_and_catches_up_once(registry: LocalRegistry) -> None:
     registry.jobs.schedule("hourly", "0 * * * *", JobOrder(kind="verify", task={}))
     made = registry.jobs.schedules()[0].created_at
     begun = made.replace(minute=30, second=0, microsecond=0) + timedelta(hours=1)
@@ -229,7 +231,7 @@ def test_a_scheduled_order_is_given_once_for_each_time_and_made_up_for_once(regi
     assert jobs_at(begun + timedelta(hours=12)) == 3
 
 
-def test_every_kind_says_what_it_is_and_where_it_is_done() -> None:
+def test_every_kind_of_job_has_a_description_and_a_handler() -> None:
     from adaptry.jobs.dispatch import HANDLERS
 
     assert HANDLERS.keys() == TASKS.keys()

@@ -32,5 +32,5 @@ EU = RunnerInfo(
         (JobNeeds(memory=65 * GIB), False),
     ],
 )
-def test_a_runner_takes_what_it_has_the_means_for(needs: JobNeeds, is_taken: bool) -> None:
+def test_a_runner_claims_only_steps_that_it_can_run(needs: JobNeeds, is_taken: bool) -> None:
     assert can_run(EU, needs) is is_taken

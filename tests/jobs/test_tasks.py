@@ -138,7 +138,7 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
         ("unheard-of", "pass --rank N", "pass --rank N"),
     ],
 )
-def test_messages_to_a_jobs_submitter_name_fields(kind: str, sentence: str, expected: str) -> None:
+def test_errors_for_a_jobs_submitter_name_fields(kind: str, sentence: str, expected: str) -> None:
     assert argument_names(kind).in_sentence(sentence) == expected
 
 

@@ -15,7 +15,7 @@ from adaptry.testing.runners import RunnerProcess
 NAMES = [AdapterName.parse(f"acme/tone-{number}") for number in range(10)]
 
 
-def test_two_runners_send_what_happened_once(data: Path, postgres: PostgresServer) -> None:
+def test_two_runners_deliver_each_event_once(data: Path, postgres: PostgresServer) -> None:
     url = postgres.url(postgres.create_migrated())
     options = ("--catalog", url, "--allow-outgoing", "127.0.0.0/8")
     with receiving() as receiver, open_local(data, catalog=url) as registry:

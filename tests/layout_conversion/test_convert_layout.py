@@ -168,7 +168,7 @@ def test_experts_that_are_adapted_in_part_are_zeros_elsewhere(tmp_path: Path) ->
     ],
     ids=["dora", "ia3"],
 )
-def test_names_of_a_multimodal_model_are_brought_to_either_version(tmp_path: Path, config: Any) -> None:
+def test_names_of_a_multimodal_model_are_converted_in_both_directions(tmp_path: Path, config: Any) -> None:
     torch.manual_seed(0)
     model = llava()
     base = saved(model, tmp_path / "base")
@@ -204,7 +204,7 @@ def test_names_without_prefix_are_converted_as_peft_reads_them(tmp_path: Path) -
     assert found.weights_digest() == expected.weights_digest()
 
 
-def test_an_adapter_that_is_so_already_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_already_in_the_layout_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = mixtral()
     base = saved(model, tmp_path / "base")
@@ -225,7 +225,7 @@ def test_a_base_without_its_modules_is_refused(tmp_path: Path) -> None:
         moved(adapted(model, config, tmp_path / "fused"), base, "transformers4", tmp_path / "out")
 
 
-def test_what_peft_has_not_on_fused_experts_is_not_put_together(tmp_path: Path) -> None:
+def test_features_without_a_fused_form_are_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = mixtral()
     base = saved(model, tmp_path / "base")

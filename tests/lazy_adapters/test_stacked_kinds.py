@@ -147,7 +147,7 @@ def head_and_updates(model: Any, folder: Path, seed: int) -> ParentAdapter:
     return ParentAdapter(open_dir(folder), folder.name)
 
 
-def test_a_head_that_one_parent_brings_comes_along(tmp_path: Path) -> None:
+def test_a_head_of_one_parent_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = llama()
     plain = ParentAdapter(

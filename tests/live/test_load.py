@@ -30,7 +30,7 @@ def loaded_by_peft(base: Path, folder: Path) -> torch.Tensor:
     return answers(peft.PeftModel.from_pretrained(model, folder))
 
 
-def test_tensors_are_those_of_the_file(registry: Registry, make: MakeAdapter) -> None:
+def test_loaded_tensors_equal_those_of_the_file(registry: Registry, make: MakeAdapter) -> None:
     folder = make()
     adaptry.push(registry, adaptry.open_dir(folder), "acme/tone")
     stored = load_file(folder / "adapter_model.safetensors")
@@ -74,7 +74,7 @@ def test_tensors_that_begin_anywhere_in_the_file_are_read(tmp_path: Path) -> Non
     assert all(torch.equal(tensors[key], values[key]) for key in values)
 
 
-def test_what_was_loaded_outlives_its_cache(registry: Registry, make: MakeAdapter, tmp_path: Path) -> None:
+def test_loaded_tensors_outlive_their_cache(registry: Registry, make: MakeAdapter, tmp_path: Path) -> None:
     folder = make()
     adaptry.push(registry, adaptry.open_dir(folder), "acme/tone")
     cache = Cache(tmp_path / "cache")
@@ -315,7 +315,7 @@ def test_a_swapped_in_adapter_answers_as_if_loaded(base: Path, model: Any, make:
 
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("rank", [2, 4, 8])
-def test_what_is_saved_after_a_swap_is_what_was_swapped_in(
+def test_saving_after_a_swap_saves_the_new_adapter(
     base: Path, model: Any, make: MakeAdapter, tmp_path: Path, rank: int, rslora: bool
 ) -> None:
     kinds = {"target_modules": ["q_proj", "v_proj"], "use_rslora": rslora}
@@ -377,7 +377,7 @@ def test_magnitudes_that_a_swap_would_leave_are_refused(model: Any, make: MakeAd
     assert torch.equal(answers(placed.model), before)
 
 
-def test_what_a_swap_would_do_wrongly_is_refused(base: Path, model: Any, make: MakeAdapter) -> None:
+def test_an_unsupported_swap_is_refused(base: Path, model: Any, make: MakeAdapter) -> None:
     placed = adaptry.load(make(1), into=model)
     before = answers(placed.model)
     more = ["q_proj", "v_proj", "k_proj"]
@@ -411,7 +411,7 @@ def test_what_a_swap_would_do_wrongly_is_refused(base: Path, model: Any, make: M
     ],
     ids=str,
 )
-def test_what_cannot_be_is_said_at_once(make: MakeAdapter, options: dict[str, Any]) -> None:
+def test_impossible_options_are_reported_immediately(make: MakeAdapter, options: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         adaptry.load(make(), **options)
 
@@ -424,6 +424,6 @@ def test_a_model_whose_weights_were_not_loaded_is_refused(base: Path, make: Make
         adaptry.load(make(), into=empty)
 
 
-def test_nothing_is_no_source() -> None:
+def test_an_empty_source_is_refused() -> None:
     with pytest.raises(Invalid, match="a ref"):
         adaptry.load(None)  # type: ignore[call-overload]

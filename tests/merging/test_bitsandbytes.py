@@ -144,7 +144,7 @@ def test_a_merge_is_pefts_into_what_transformers_dequantises(tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_a_conv1d_is_turned_back_into_the_form_its_model_loads(tmp_path: Path, kind: str) -> None:
+def test_a_conv1d_is_transposed_back_into_its_models_form(tmp_path: Path, kind: str) -> None:
     original, copy = quantised(tmp_path, GPT2, kind)
     adapter = trained(copy, tmp_path / "tone", target_modules=["c_attn", "c_proj"])
     result, wanted = merged_here(copy, adapter, tmp_path / "merged"), merged_by_library(copy, adapter)

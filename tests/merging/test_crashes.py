@@ -74,7 +74,7 @@ def assert_whole(folder: Path) -> MergeRecord:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0], ids=["early", "half-way", "late"])
-def test_a_merge_that_is_killed_leaves_nothing_to_see_and_the_next_one_cleans_up(
+def test_a_killed_merge_leaves_no_result_and_the_next_one_cleans_up(
     share: float, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "deep" / "merged"
@@ -160,7 +160,7 @@ def test_the_command_ended_while_it_writes_a_large_base_leaves_no_target(
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_of_two_merges_into_one_place_one_wins_and_nothing_is_mixed(
+def test_one_of_two_merges_into_one_folder_wins_and_nothing_is_mixed(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "place" / "merged"
@@ -193,7 +193,7 @@ def test_a_base_that_is_truncated_during_reading_is_reported(
     assert list((tmp_path / "place").iterdir()) == []
 
 
-def test_a_base_that_is_gone_by_the_time_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_base_deleted_after_planning_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
     recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter)),))
     checkpoint = open_checkpoint(base)
     shutil.rmtree(base)
@@ -255,12 +255,12 @@ def test_a_full_disk_is_reported_and_no_file_is_left(base: Path, adapter: Path, 
     assert list(small_disk.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_named(base: Path, adapter: Path, read_only_disk: Path) -> None:
+def test_an_unwritable_target_is_named(base: Path, adapter: Path, read_only_disk: Path) -> None:
     with pytest.raises(Unavailable, match=r"cannot write .*merged: Read-only file system"):
         merged(base, adapter, read_only_disk / "merged")
 
 
-def test_a_place_inside_a_file_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_target_inside_a_file_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(Unavailable, match=r"cannot write .*merged"):

@@ -61,7 +61,7 @@ def assert_same_bits(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     ],
     ids=["plain", "odd-scale", "rslora", "patterns", "rank-1"],
 )
-def test_a_merged_llama_is_pefts_bit_for_bit(
+def test_a_merged_llama_equals_pefts_bit_for_bit(
     kernel: str, dtype: Any, fields: dict[str, Any], make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base("llama", dtype)
@@ -71,7 +71,7 @@ def test_a_merged_llama_is_pefts_bit_for_bit(
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_merged_gpt2_whose_layers_are_conv1d_is_pefts(
+def test_a_merged_gpt2_with_conv1d_layers_equals_pefts(
     kernel: str, make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base("gpt2", torch.bfloat16)
@@ -160,7 +160,9 @@ def test_an_adapter_of_a_tied_lm_head_gives_the_result_a_separate_head(
         assert torch.allclose(result(tokens).logits, live(tokens).logits, atol=1e-5)
 
 
-def test_a_device_gives_the_same_within_rounding(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
+def test_a_device_gives_the_same_result_within_rounding(
+    make_base: Make, make_adapter: Make, tmp_path: Path
+) -> None:
     base = make_base("llama", torch.bfloat16)
     adapter = make_adapter(base, r=8, lora_alpha=16, target_modules=ALL)
     merged(base, [(adapter, 1.0)], tmp_path / "out", MergeOptions(device="cpu:0"))

@@ -80,7 +80,7 @@ def close(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(("method", "parameters"), WAYS, ids=[method for method, _ in WAYS])
-def test_a_way_of_combining_is_merged_whole(
+def test_each_method_of_combining_can_be_merged(
     make_base: Make, make_adapter: Make, tmp_path: Path, method: str, parameters: dict[str, Any]
 ) -> None:
     base = make_base("llama")
@@ -98,7 +98,7 @@ def test_a_way_of_combining_is_merged_whole(
 
 
 @pytest.mark.parametrize("kind", ["Conv1D", "an embedding", "a tied embedding"])
-def test_weights_that_lie_otherwise_are_combined_the_right_way_round(
+def test_transposed_weights_are_combined_in_the_right_orientation(
     make_base: Make, make_adapter: Make, tmp_path: Path, kind: str
 ) -> None:
     tied = kind == "a tied embedding"
@@ -128,7 +128,7 @@ def test_the_seed_decides_what_is_drawn(make_base: Make, make_adapter: Make, tmp
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_what_was_merged_so_is_proved_from_its_record(
+def test_a_merge_by_a_method_is_verified_from_its_record(
     make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base("llama", torch.bfloat16)
@@ -171,9 +171,7 @@ def test_an_unknown_method_is_reported_before_anything_is_written(
     assert not (tmp_path / "merged").exists()
 
 
-def test_two_saved_heads_are_no_updates_to_combine(
-    make_base: Make, make_adapter: Make, tmp_path: Path
-) -> None:
+def test_two_saved_heads_cannot_be_combined(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
     base = make_base("llama")
     fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
     adapters = [make_adapter(base, name, seed, **fields) for seed, name in enumerate("ab")]

@@ -193,9 +193,7 @@ def test_a_quantised_base_is_merged_into_only_when_the_copy_is_chosen(tmp_path: 
 
 
 @pytest.mark.parametrize("by_content", [True, False])
-def test_an_adapter_of_a_quantised_copy_goes_into_the_original_only_when_that_is_said(
-    tmp_path: Path, by_content: bool
-) -> None:
+def test_merging_a_copys_adapter_into_the_original_needs_an_option(tmp_path: Path, by_content: bool) -> None:
     base = tiny_base(tmp_path / "base")
     known = fingerprint(open_checkpoint(quantised_copy(base, tmp_path / "copy"))) if by_content else None
     adapter = tiny_lora(tmp_path / "tone", base_name="org/tiny" if by_content else "unsloth/tiny-bnb-4bit")
@@ -226,13 +224,13 @@ def test_an_original_that_was_found_is_named_with_its_evidence(tmp_path: Path) -
     assert record.base_copy.reason == f"{found}, as --base-copy original asks"
 
 
-def test_where_nothing_is_quantised_the_choice_changes_nothing_and_that_is_said(tmp_path: Path) -> None:
+def test_without_quantisation_the_choice_has_no_effect_and_is_reported(tmp_path: Path) -> None:
     record = merged(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), base_copy="original")
     assert record.base_copy is None
     assert record.notes == ("--base-copy original has no effect: no base is known to be quantised",)
 
 
-def test_codes_that_are_not_dequantised_here_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_unsupported_quantisations_are_refused_with_a_remedy(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     stored = {
         name: (info.dtype, info.shape, bytes(info.size))

@@ -173,7 +173,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_is_not_a_plain_lora_is_named_with_the_way_out(variant: str, tmp_path: Path) -> None:
+def test_an_adapter_that_is_not_a_plain_lora_is_named_with_a_remedy(variant: str, tmp_path: Path) -> None:
     config, extra, sentence = VARIANTS[variant]
     adapter = tiny_lora(tmp_path / "tone", config=config, extra=extra)
 
@@ -218,7 +218,7 @@ def test_a_base_of_fewer_layers_is_not_the_one_it_was_trained_on(tmp_path: Path)
     )
 
 
-def test_a_base_that_is_quantised_in_no_known_way_takes_no_merge(tmp_path: Path) -> None:
+def test_merging_into_an_unknown_quantisation_is_refused(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
@@ -242,7 +242,7 @@ def fp8_base(folder: Path) -> Path:
     return folder
 
 
-def test_a_weight_in_fp8_takes_no_update(tmp_path: Path) -> None:
+def test_merging_into_an_fp8_weight_is_refused(tmp_path: Path) -> None:
     adapter = tiny_lora(tmp_path / "tone", layers=1, targets=("q_proj",))
 
     error = refusal(fp8_base(tmp_path / "base"), adapter)
@@ -284,7 +284,7 @@ def test_an_existing_target_is_unchanged(there: str, tmp_path: Path) -> None:
     assert "--force" not in error.message
 
 
-def test_weights_that_are_all_zero_are_no_merge() -> None:
+def test_a_merge_with_all_weights_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="all weights are 0, so the result would be the base"):
         MergeRecipe(
             base="./base", inputs=(RecipeInput(source="./a", weight=0), RecipeInput(source="./b", weight=0))
@@ -292,7 +292,7 @@ def test_weights_that_are_all_zero_are_no_merge() -> None:
 
 
 @pytest.mark.parametrize("text", ["int8", "fp8", "", "float64"])
-def test_a_dtype_that_is_not_written_shows_those_that_are(text: str) -> None:
+def test_an_unsupported_dtype_shows_the_supported_ones(text: str) -> None:
     with pytest.raises(Invalid, match=r"unsupported dtype: .* \(float32, float16 or bfloat16\)"):
         parse_dtype(text)
 
@@ -304,7 +304,7 @@ def test_the_error_for_a_malformed_size_shows_the_form(text: str) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
-def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
+def test_a_missing_device_is_named(device: str, tmp_path: Path) -> None:
     error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), MergeOptions(device=device))
 
     assert isinstance(error, Invalid)
@@ -318,9 +318,7 @@ def test_an_unknown_kernel_name_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("why", ["its rank", "its width", "a cast"])
-def test_what_the_llvm_kernel_does_not_take_fails_before_anything_is_written(
-    why: str, tmp_path: Path
-) -> None:
+def test_an_input_unsupported_by_the_llvm_kernel_fails_before_any_write(why: str, tmp_path: Path) -> None:
     hidden = 16 if why == "its width" else 32
     base = tiny_base(tmp_path / "base", hidden=hidden, layers=1)
     adapter = tiny_lora(tmp_path / "tone", hidden=hidden, layers=1, rank=257 if why == "its rank" else 4)
@@ -357,7 +355,7 @@ def merged_without(modules: list[str], base: Path, adapter: Path, *options: str)
     ],
     ids=["nothing", "no torch", "no torch for a device", "no torch for odd widths", "no llvmlite"],
 )
-def test_what_is_not_installed_is_said_with_the_line_that_installs_it(
+def test_a_missing_package_is_reported_with_its_installation_command(
     modules: list[str], options: tuple[str, ...], hidden: int, sentence: str, tmp_path: Path
 ) -> None:
     base = tiny_base(tmp_path / "base", hidden=hidden)
@@ -395,7 +393,7 @@ def test_factors_that_would_spoil_or_do_nothing_are_refused(tmp_path: Path, fact
     assert f"[{says}]" in refused.message
 
 
-def test_what_the_checks_block_is_not_merged(tmp_path: Path) -> None:
+def test_a_blocked_adapter_is_not_merged(tmp_path: Path) -> None:
     lying = tiny_lora(tmp_path / "tone", config={"r": 8})
     refused = refusal(tiny_base(tmp_path / "base"), lying)
     assert isinstance(refused, CheckFailed)

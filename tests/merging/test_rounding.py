@@ -136,6 +136,6 @@ def test_a_recipe_without_the_option_is_written_as_before(tmp_path: Path) -> Non
     assert MergeRecipe.model_validate_json(kept).rounding == "peft"
 
 
-def test_a_method_that_is_no_sum_has_no_such_rounding() -> None:
+def test_methods_other_than_sums_refuse_pefts_rounding() -> None:
     with pytest.raises(ValueError, match="rounding peft is only for sums"):
         MergeRecipe(base="base", inputs=(RecipeInput(source="tone"),), method="ties", rounding="peft")

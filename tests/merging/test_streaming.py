@@ -86,7 +86,7 @@ def on_disk(base: Path, adapter: Path, target: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in target.iterdir() if path.name != "adaptry_merge.json"}
 
 
-def test_the_files_are_those_of_the_merge_on_disk(
+def test_streamed_files_equal_those_of_a_merge_on_disk(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     written = on_disk(base, adapter, tmp_path / "merged")
@@ -116,7 +116,7 @@ def test_a_file_has_its_digest_once_it_was_read_whole(
     assert (first.sha256, second.sha256) == (Digest.of(data), None)
 
 
-def test_a_digest_comes_also_of_a_reading_that_broke_and_went_on(
+def test_an_interrupted_and_resumed_read_still_gives_a_digest(
     computing: ComputeClient, base: Path, adapter: Path
 ) -> None:
     made_of = ingredients(base, adapter)
@@ -192,7 +192,7 @@ def test_readers_of_one_model_do_not_disturb_each_other(computing: ComputeClient
     assert read == {start: expected[start:] for start in (0, 1, 7_000_000)}
 
 
-def test_who_stops_reading_makes_room_for_another(tmp_path: Path) -> None:
+def test_a_reader_that_stops_frees_its_slot(tmp_path: Path) -> None:
     base, adapter = large_base(tmp_path / "large"), tiny_lora(tmp_path / "wide", hidden=512)
     computing = ComputeClient(tmp_path / "work", streams=1)
     try:
@@ -210,7 +210,7 @@ def test_who_stops_reading_makes_room_for_another(tmp_path: Path) -> None:
         computing.close()
 
 
-def test_what_cannot_be_merged_says_why_without_a_place_on_the_server(
+def test_an_impossible_merge_has_a_reason_without_server_paths(
     computing: ComputeClient, base: Path, tmp_path: Path
 ) -> None:
     prompt = tiny_lora(tmp_path / "other", hidden=32, layers=5)
@@ -248,7 +248,7 @@ def test_a_stored_base_is_read_from_the_files_of_the_store(
     assert [path.name for path in (tmp_path / "work").iterdir() if path.name.startswith("opening")] == []
 
 
-def test_a_base_written_to_meanwhile_is_another_model(
+def test_a_base_modified_during_streaming_is_another_model(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     made_of = ingredients(base, adapter)
@@ -263,7 +263,7 @@ def test_a_base_written_to_meanwhile_is_another_model(
         other.close()
 
 
-def test_the_record_in_it_names_what_went_in(
+def test_the_streamed_record_lists_the_inputs(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     made_of = ingredients(base, adapter)
@@ -302,7 +302,7 @@ def test_finished_files_are_kept_within_the_limit(base: Path, adapter: Path, tmp
         computing.close()
 
 
-def test_kept_files_that_died_half_way_are_swept(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_incomplete_cached_files_are_swept(base: Path, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "work" / "files").mkdir(parents=True)
     (tmp_path / "work" / "files" / "ab.cd.part").write_bytes(b"half")
     computing = ComputeClient(tmp_path / "work", cache=1 << 20)
@@ -322,7 +322,7 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 0
 
 
-def test_the_servers_side_imports_nothing_that_computes() -> None:
+def test_the_servers_side_imports_no_numeric_library() -> None:
     code = "import adaptry.compute.sidecar_client.client, sys; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert {"torch", "numpy", "llvmlite"}.isdisjoint(found.split())

@@ -190,7 +190,7 @@ def test_the_embedding_of_one_stack_is_changed_alone(name: str, side: str, tmp_p
 
 
 @pytest.mark.parametrize("name", ["bert", "bart"])
-def test_a_whole_head_that_was_trained_replaces_it_alone(name: str, tmp_path: Path) -> None:
+def test_a_fully_trained_head_replaces_only_the_head(name: str, tmp_path: Path) -> None:
     case = Case(tmp_path, name)
     case.train(["query" if name == "bert" else "q_proj"], modules_to_save=[case.head])
 
@@ -232,7 +232,7 @@ def test_a_bias_that_was_tied_to_the_head_s_is_trained_with_it(tmp_path: Path) -
     assert torch.equal(written["cls.predictions.decoder.bias"], written["cls.predictions.bias"])
 
 
-def test_what_would_change_the_bias_of_a_tied_head_too_is_refused(tmp_path: Path) -> None:
+def test_an_update_that_would_change_a_tied_bias_is_refused(tmp_path: Path) -> None:
     case = Case(tmp_path, "bert")
     live = peft.get_peft_model(
         case.kind.from_pretrained(case.base), peft.RoadConfig(target_modules=[case.head], group_size=8)
@@ -278,7 +278,7 @@ def test_an_embedding_that_may_be_tied_to_a_head_is_refused_where_the_model_is_n
 
 
 @pytest.mark.heavy
-def test_no_model_of_transformers_gets_a_head_by_a_name_that_is_not_its_own() -> None:
+def test_heads_of_transformers_models_get_their_own_names() -> None:
     wrong = []
     for kind in _models():
         tied = kind._tied_weights_keys

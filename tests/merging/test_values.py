@@ -65,7 +65,7 @@ def trained(adapter: Path) -> Path:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_infinity_that_a_merge_makes_refuses_it_and_leaves_nothing(kernel: str, tmp_path: Path) -> None:
+def test_a_merge_with_infinite_values_is_refused_and_leaves_nothing(kernel: str, tmp_path: Path) -> None:
     base = half_base(tmp_path / "base")
     adapter = tiny_lora(tmp_path / "tone", hidden=32, alpha=HUGE)
     before = {path.name for path in tmp_path.iterdir()}
@@ -144,7 +144,7 @@ def test_a_weight_changed_as_a_whole_is_rounded_once_to_another_dtype(
 
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["embed_tokens"]], ids=["streamed", "whole"])
-def test_a_computed_merge_breaks_off_where_infinity_begins_and_then_refuses_at_once(
+def test_a_streamed_merge_stops_at_the_first_infinity_and_is_then_refused(
     targets: list[str], make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base(dtype=torch.float16)

@@ -66,7 +66,7 @@ def adapter(base: Path, make_adapter: Make) -> Path:
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
 )
-def test_what_peft_merged_and_saved_in_other_shards_is_proved_to_the_bit(
+def test_a_peft_merge_in_other_shards_is_proved_bit_for_bit(
     dtype: Any, make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base("llama", dtype)
@@ -96,7 +96,7 @@ def test_a_gpt2_with_conv1d_layers_is_proved(make_base: Make, make_adapter: Make
     ],
     ids=["dora", "modules-to-save", "embedding"],
 )
-def test_what_is_changed_as_a_whole_is_proved_too(
+def test_weights_replaced_as_a_whole_are_proved(
     fields: dict[str, Any], make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base("llama", torch.float32)
@@ -125,7 +125,7 @@ def test_one_element_tampered_with_refutes_and_names_its_tensor(
     assert verdict.error == pytest.approx(float(error))
 
 
-def test_a_tensor_that_no_adapter_changes_counts_as_much(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_change_of_an_unadapted_tensor_refutes(base: Path, adapter: Path, tmp_path: Path) -> None:
     found = merge_with_peft(base, tmp_path / "merged", adapter)
     rewrite(found, lambda tensors: tensors["model.norm.weight"].mul_(1.5))
     [verdict] = verified(base, found, adapter).failed
@@ -208,7 +208,7 @@ def test_adapters_merged_in_turn_are_proved_as_the_same_but_for_roundings(
     }
 
 
-def test_of_several_adapters_the_one_that_is_not_in_it_is_named(
+def test_the_adapter_missing_from_a_merge_is_named(
     base: Path, adapter: Path, make_adapter: Make, tmp_path: Path
 ) -> None:
     second = make_adapter(base, "second", seed=2, r=4, lora_alpha=8, target_modules=["q_proj"])
@@ -261,9 +261,7 @@ def test_a_config_with_another_rope_refutes(base: Path, adapter: Path, tmp_path:
     assert result.config == ("config.json: rope.rope_theta is 500000, but in the merge 10000",)
 
 
-def test_tied_embeddings_whose_ends_came_apart_are_proved(
-    make_base: Make, make_adapter: Make, tmp_path: Path
-) -> None:
+def test_untied_embeddings_are_proved(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
     base = make_base("llama", torch.float32, tied=True)
     adapter = make_adapter(base, r=4, lora_alpha=8, target_modules=["lm_head"])
     recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter)),))
@@ -289,9 +287,7 @@ def test_the_command_proves_with_exit_0_and_refutes_with_exit_1(
     assert answer["counts"]["differs"] == 6
 
 
-def test_a_folder_that_adaptry_merged_says_itself_what_it_is(
-    base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_a_merged_folder_is_verified_from_its_own_record(base: Path, adapter: Path, tmp_path: Path) -> None:
     recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter), weight=0.5),), dtype="F16")
     entry = WeightedAdapter(open_dir(adapter), 0.5, str(adapter))
     merge(recipe, open_checkpoint(base), [MergeSource(entry)], tmp_path / "merged")
@@ -320,7 +316,7 @@ def test_a_value_that_is_not_a_number_is_reported(base: Path, adapter: Path, tmp
     assert (verdict.tensor, verdict.hint) == (Q, "it has values that are NaN")
 
 
-def test_no_tolerance_is_given_to_what_no_adapter_touches(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_the_tolerance_applies_only_to_adapted_tensors(base: Path, adapter: Path, tmp_path: Path) -> None:
     found = merge_with_peft(base, tmp_path / "merged", adapter)
     untouched = "model.layers.0.mlp.up_proj.weight"
 

@@ -72,7 +72,7 @@ def read(virtual: VirtualCheckpoint, name: str, start: int = 0, end: int | None 
 
 
 @pytest.mark.parametrize("kernel", ["auto", "torch"])
-def test_every_file_is_the_one_a_merge_writes(
+def test_every_virtual_file_equals_a_merged_one(
     folders: tuple[Path, Path], kernel: str, tmp_path: Path
 ) -> None:
     written = on_disk(*folders, tmp_path / "merged", kernel)
@@ -84,7 +84,7 @@ def test_every_file_is_the_one_a_merge_writes(
         assert read(virtual, name) == data, name
 
 
-def test_any_range_is_that_part_of_the_file(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_any_range_equals_that_part_of_the_file(folders: tuple[Path, Path], tmp_path: Path) -> None:
     written = on_disk(*folders, tmp_path / "merged")
     virtual = opened(*folders, tmp_path)
     source = random.Random(5)
@@ -130,7 +130,7 @@ def git_blob(data: bytes) -> str:
     return hashlib.sha1(b"blob " + str(len(data)).encode() + b"\0" + data).hexdigest()
 
 
-def test_names_differ_with_adapter_base_and_kernel_and_not_otherwise(
+def test_tags_depend_only_on_adapter_base_and_kernel(
     make_base: Make, make_adapter: Make, tmp_path: Path
 ) -> None:
     base = make_base(dtype=torch.bfloat16)
@@ -148,7 +148,7 @@ def test_names_differ_with_adapter_base_and_kernel_and_not_otherwise(
     assert beside.tags == names.tags
 
 
-def test_a_base_that_is_written_to_is_noticed(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
+def test_a_modified_base_is_detected(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
     base = make_base()
     virtual = opened(base, make_adapter(base, r=4, target_modules=["q_proj"]), tmp_path)
     assert virtual.is_current
@@ -159,7 +159,7 @@ def test_a_base_that_is_written_to_is_noticed(make_base: Make, make_adapter: Mak
     assert not virtual.is_current
 
 
-def test_there_is_no_other_file(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
+def test_an_unknown_file_is_not_found(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
     base = make_base()
     virtual = opened(base, make_adapter(base, r=4, target_modules=["q_proj"]), tmp_path)
     with pytest.raises(NotFound, match="no file"):
@@ -170,7 +170,7 @@ def test_there_is_no_other_file(make_base: Make, make_adapter: Make, tmp_path: P
     ("dtype", "digest"),
     [("F32", "de810399bdbf5acb"), ("F16", "a89396fc9e78cefb"), ("BF16", "c89caa39ea6c2342")],
 )
-def test_the_compiled_kernel_gives_the_bytes_it_always_gave(dtype: str, digest: str, tmp_path: Path) -> None:
+def test_the_compiled_kernel_gives_the_recorded_bytes(dtype: str, digest: str, tmp_path: Path) -> None:
     """Where these change on purpose, `ARITHMETIC` goes up, so that nothing cached goes by the name of other
     bytes.
     """

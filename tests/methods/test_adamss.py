@@ -33,7 +33,7 @@ def trained(folder: Path, dtype: Any = torch.float32, **fields: Any) -> Pair:
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
 )
 @pytest.mark.parametrize("fields", [{}, {"subspace_rank": 2, "random_seed": 5}, {"r": 100}], ids=str)
-def test_a_merge_changes_weights_and_biases_as_peft_s_does(
+def test_a_merge_changes_weights_and_biases_as_in_peft(
     tmp_path: Path, dtype: Any, fields: dict[str, Any]
 ) -> None:
     pair = trained(tmp_path, dtype, **fields)
@@ -45,7 +45,7 @@ def test_a_merge_changes_weights_and_biases_as_peft_s_does(
     assert all(torch.equal(tensor, expected[name].to(dtype)) for name, tensor in merged.items())
 
 
-def test_into_another_base_of_the_same_shapes_it_is_refused(tmp_path: Path) -> None:
+def test_merging_into_another_base_of_the_same_shapes_is_refused(tmp_path: Path) -> None:
     pair = trained(tmp_path)
     other = {name: tensor.roll(1, 0) for name, tensor in load_file(pair.base / "model.safetensors").items()}
     save_file(other, pair.base / "model.safetensors")
@@ -73,7 +73,7 @@ def test_a_config_that_is_not_the_trained_one_is_refused(
         pair.merged()
 
 
-def test_without_scikit_learn_it_is_described_and_not_merged(
+def test_without_scikit_learn_an_adamss_is_described_but_not_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written by the names and shapes of PEFT's, which could not make one either."""

@@ -42,7 +42,7 @@ def shared_pair(tmp_path_factory: pytest.TempPathFactory) -> GetPair:
 
 
 @pytest.mark.parametrize(("name", "dtype"), MERGES)
-def test_a_merge_is_peft_s_own_bit_for_bit(shared_pair: GetPair, name: str, dtype: str) -> None:
+def test_a_merge_equals_pefts_bit_for_bit(shared_pair: GetPair, name: str, dtype: str) -> None:
     pair = shared_pair(name, DTYPES[dtype])
 
     merged, expected, before = pair.merged(), pair.merged_by_peft(), pair.base_weights()
@@ -81,21 +81,21 @@ SPECS: dict[str, tuple[tuple[int, ...], dict[str, tuple[int, int]]]] = {
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_spec_says_the_ranks_and_the_sides(shared_pair: GetPair, name: str) -> None:
+def test_a_spec_has_ranks_and_sides(shared_pair: GetPair, name: str) -> None:
     spec = open_dir(shared_pair(name).adapter).spec
     found = {module.path.rpartition(".")[2]: (module.fan_in, module.fan_out) for module in spec.modules}
     assert (spec.ranks, found) == SPECS[name]
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_no_tensor_is_left_over_and_nothing_is_found_amiss(shared_pair: GetPair, name: str) -> None:
+def test_every_tensor_is_claimed_and_no_finding_appears(shared_pair: GetPair, name: str) -> None:
     pair = shared_pair(name)
     assert open_dir(pair.adapter).spec.unclaimed == ()
     assert pair.findings() == []
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if "kernels" not in name])
-def test_what_is_exactly_a_lora_has_no_higher_rank_than_said(shared_pair: GetPair, name: str) -> None:
+def test_an_exact_lora_has_at_most_its_stated_rank(shared_pair: GetPair, name: str) -> None:
     pair = shared_pair(name)
     adapter = open_dir(pair.adapter)
     method = METHODS[adapter.spec.method]
@@ -112,7 +112,7 @@ def test_what_is_exactly_a_lora_has_no_higher_rank_than_said(shared_pair: GetPai
     ("name", "missing", "field"),
     [("unilora", "save_indices", "indices"), ("tinylora in groups", "save_projection", "matrices")],
 )
-def test_what_was_not_saved_is_asked_for_and_then_merged(
+def test_unsaved_parts_are_requested_and_then_merged(
     tmp_path: Path, name: str, missing: str, field: str
 ) -> None:
     pair = pair_of(tmp_path, name, **{missing: False})
@@ -128,7 +128,7 @@ def test_what_was_not_saved_is_asked_for_and_then_merged(
     assert all(torch.equal(tensor, expected[key]) for key, tensor in pair.merged().items())
 
 
-def test_a_file_of_bone_is_merged_as_the_miss_that_it_became(tmp_path: Path) -> None:
+def test_a_bone_file_is_merged_as_miss(tmp_path: Path) -> None:
     """PEFT 0.19 dropped Bone, and reads its files under the new name only."""
     pair = pair_of(tmp_path, "miss bat")
     expected = pair.merged_by_peft()
@@ -153,7 +153,7 @@ def test_a_miss_that_multiplies_needs_its_base_and_is_no_lora(tmp_path: Path) ->
     assert method.lora_rank(adapter.spec.modules[0], adapter.config) is None
 
 
-def test_every_wavelet_is_peft_s_own() -> None:
+def test_every_wavelet_equals_pefts() -> None:
     from peft.tuners.waveft.wavelet import Wavelet
 
     from adaptry.adapters.methods.wavelets import LOW_PASS
@@ -176,7 +176,7 @@ def test_an_adalora_without_a_positive_alpha_is_refused(tmp_path: Path) -> None:
         pair.merged()
 
 
-def test_an_embedding_of_tied_ends_is_changed_alone(tmp_path: Path) -> None:
+def test_an_embedding_tied_to_a_head_is_changed_alone(tmp_path: Path) -> None:
     """As the live adapter does; PEFT's merge changes the head with it."""
     config = peft.TinyLoraConfig(r=2, u=8, target_modules=["embed_tokens"])
     pair = Pair(tmp_path, "tied", config)

@@ -56,7 +56,7 @@ def assert_refused(pair: Pair, error: type[AdaptryError] = CheckFailed, match: s
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_a_file_without_one_of_its_tensors_is_found_and_never_merged(tmp_path: Path, name: str) -> None:
+def test_a_file_without_one_of_its_tensors_is_reported_and_never_merged(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, CASE_OF.get(name, name))
     pair.rewrite(lambda tensors: tensors.pop(first(tensors, NEEDED[name])))
     assert {"keys_dropped", "tensors_missing", "no_effect", "config_mismatch"} & set(pair.findings())
@@ -73,7 +73,7 @@ MATRICES = {
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_a_turned_tensor_is_found_and_never_merged(tmp_path: Path, name: str) -> None:
+def test_a_transposed_tensor_is_reported_and_never_merged(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
 
     def turn(tensors: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_config_of_other_sizes_is_found_and_never_merged(tmp_path: Path, name: str) -> None:
+def test_a_config_with_other_sizes_is_reported_and_never_merged(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     field, value = NUMBERS[name]
     pair.configure(**{field: value})
@@ -143,7 +143,7 @@ def test_a_position_beyond_the_weight_ends_the_merge_with_the_module_s_name(
     )
 
 
-def test_a_tinylora_of_foreign_matrices_is_not_guessed_at(tmp_path: Path) -> None:
+def test_a_tinylora_with_foreign_matrices_is_refused(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "tinylora in groups")
 
     def other(tensors: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ def test_a_tinylora_of_foreign_matrices_is_not_guessed_at(tmp_path: Path) -> Non
     assert_refused(pair, InvalidWeights, "match none of its possible positions among the adapter's modules")
 
 
-def test_a_number_that_is_not_named_by_any_rule_stays_unclaimed(tmp_path: Path) -> None:
+def test_a_tensor_that_matches_no_rule_stays_unclaimed(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "miss")
     pair.rewrite(lambda tensors: tensors.update({"base_model.model.norm.miss_scale": torch.ones(2)}))
     assert open_dir(pair.adapter).spec.unclaimed == ("base_model.model.norm.miss_scale",)

@@ -140,7 +140,7 @@ def test_a_weight_scales_the_update_and_nothing_else(layer: Layer, weight: float
 
 @few
 @given(weight=weights)
-def test_what_is_merged_can_be_taken_out_again(layer: Layer, weight: float) -> None:
+def test_a_merge_can_be_subtracted_again(layer: Layer, weight: float) -> None:
     base = weight_of(layer.folder / "base")
     merged = layer.merged(weight)
 

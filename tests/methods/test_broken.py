@@ -108,7 +108,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("case", "breaking"), list(_broken_cases()))
-def test_a_broken_adapter_gives_a_finding_and_is_not_merged_in_silence(
+def test_a_broken_adapter_gives_a_finding_and_is_not_merged_silently(
     case: Case, breaking: str, corpus: Path, tmp_path: Path
 ) -> None:
     made = _made(case, corpus)

@@ -12,7 +12,7 @@ BENCH = Path(__file__).parents[2] / "bench" / "conformance.py"
 
 
 @pytest.mark.heavy
-def test_every_case_of_the_corpus_is_as_promised(tmp_path: Path) -> None:
+def test_every_case_of_the_corpus_gives_the_expected_result(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, BENCH, "--cache", tmp_path], capture_output=True, text=True, check=False
     )

@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_has_no_right_merge_is_refused_with_the_reason(case: str, tmp_path: Path) -> None:
+def test_variants_without_a_correct_merge_are_refused_with_the_reason(case: str, tmp_path: Path) -> None:
     kind, fields, edits, sentence = REFUSED[case]
     base = save_base(tmp_path / "base", kind)
     adapter = save_adapter(base, tmp_path / "tone", **{"target_modules": MATRICES, **fields})
@@ -213,7 +213,7 @@ def test_a_file_with_a_broken_tensor_never_merges(role: str, how: str, tmp_path:
     assert not (tmp_path / "merged").exists()
 
 
-def test_lora_is_in_the_table_as_what_it_is() -> None:
+def test_lora_is_in_the_table_of_methods() -> None:
     method = METHODS["lora"]
 
     assert (method.title, method.lora_form, method.is_mergeable) == ("LoRA", "itself", True)

@@ -174,7 +174,7 @@ def test_a_larger_vocabulary_is_refused_unless_requested(tmp_path: Path) -> None
         merged(base, adapter)
 
 
-def test_half_of_a_larger_vocabulary_means_nothing(tmp_path: Path) -> None:
+def test_half_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", tokens=100, target_modules=["q_proj"])
 
@@ -209,7 +209,7 @@ def test_a_larger_vocabulary_under_a_lora_of_one_end_merges_into_the_base_that_h
     torch.testing.assert_close(load(target)(IDS).logits, live, rtol=1e-4, atol=1e-5)
 
 
-def test_replicated_layers_are_layers_of_their_own_each_with_its_update(tmp_path: Path) -> None:
+def test_replicated_layers_are_separate_layers_with_their_own_updates(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(
         base,
@@ -230,7 +230,7 @@ def test_replicated_layers_are_layers_of_their_own_each_with_its_update(tmp_path
     assert not torch.equal(first, copy)
 
 
-def test_layers_the_base_has_not_cannot_be_replicated(tmp_path: Path) -> None:
+def test_layers_absent_from_the_base_cannot_be_replicated(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], layer_replication=[[0, 2]])
     config = json.loads((adapter / "adapter_config.json").read_text())

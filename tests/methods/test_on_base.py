@@ -20,7 +20,7 @@ from .on_base import CASES, pair_of  # noqa: E402  (needs torch and PEFT)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_merge_is_peft_s_own_bit_for_bit(tmp_path: Path, name: str, dtype: Any) -> None:
+def test_a_merge_equals_pefts_bit_for_bit(tmp_path: Path, name: str, dtype: Any) -> None:
     pair = pair_of(tmp_path, name, dtype)
 
     merged, expected, before = pair.merged(), pair.merged_by_peft(), pair.base_weights()
@@ -58,7 +58,7 @@ SPECS = {
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_spec_says_the_sides_and_leaves_no_tensor_over(tmp_path: Path, name: str) -> None:
+def test_a_spec_has_sides_and_claims_every_tensor(tmp_path: Path, name: str) -> None:
     ranks, sides = SPECS[name]
     pair = pair_of(tmp_path, name)
 

@@ -45,7 +45,7 @@ def test_a_module_without_one_of_its_tensors_is_found_and_never_merged(tmp_path:
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_a_tensor_cut_short_is_never_merged(tmp_path: Path, name: str) -> None:
+def test_a_truncated_tensor_is_never_merged(tmp_path: Path, name: str) -> None:
     def cut(tensors: dict[str, Any]) -> None:
         key = _first(tensors, NARROW[name])
         longest = max(range(tensors[key].dim()), key=lambda side: tensors[key].shape[side])
@@ -99,7 +99,7 @@ def test_beft_needs_a_bias_in_the_base(tmp_path: Path) -> None:
         ("deft", {"decomposition_method": "svd"}, "svd"),
     ],
 )
-def test_what_the_rules_do_not_cover_is_refused_with_the_way_out(
+def test_unsupported_variants_are_refused_with_a_remedy(
     tmp_path: Path, name: str, fields: dict[str, Any], reason: str
 ) -> None:
     pair = pair_of(tmp_path, name)
@@ -129,7 +129,7 @@ def test_a_config_that_would_fail_or_never_end_is_refused(
     assert not (tmp_path / "merged").exists()
 
 
-def test_tokens_outside_the_vocabulary_are_found(tmp_path: Path) -> None:
+def test_tokens_outside_the_vocabulary_are_reported(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "trainable_tokens")
     pair.configure(token_indices=[3, 1, 96])
     assert "token_outside_vocabulary" in pair.findings()

@@ -25,12 +25,12 @@ ROWS = {row[1]: row for row in rows(PAGE)}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_the_page_says_of_a_method_what_the_table_says(method: Method) -> None:
+def test_the_page_of_methods_equals_the_table(method: Method) -> None:
     title, kind, *_, merged, lora, _, _ = ROWS[method.name.upper()]
     assert (title, kind, merged, lora) == method_row(method), AGAIN
 
 
-def test_the_page_has_no_method_that_is_gone() -> None:
+def test_the_page_has_no_removed_method() -> None:
     assert sorted(ROWS) == sorted(name.upper() for name in METHODS)
 
 
@@ -38,11 +38,11 @@ def test_every_case_was_described_and_checked() -> None:
     assert {cell for row in ROWS.values() for cell in row[2:4]} == {"yes"}
 
 
-def test_nothing_on_the_page_came_out_wrong() -> None:
+def test_no_case_on_the_page_failed() -> None:
     assert "| wrong |" not in PAGE
 
 
-def test_the_readme_has_the_table_that_follows_from_the_page() -> None:
+def test_the_readmes_table_equals_the_summary_of_the_page() -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(method.title in readme for method in METHODS.values())
     assert with_table(readme, PAGE) == readme, AGAIN

@@ -137,7 +137,7 @@ def logits(base: Path, adapter: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_every_tensor_has_its_place_and_nothing_is_found_on_its_own_base(kind: str, tmp_path: Path) -> None:
+def test_every_tensor_is_claimed_and_its_own_base_gives_no_finding(kind: str, tmp_path: Path) -> None:
     base, adapter = made(kind, tmp_path)
     spec = open_dir(adapter).spec
     assert not spec.unclaimed
@@ -177,7 +177,7 @@ def test_modules_beside_the_weights_have_rank_scale_and_width(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_merging_is_refused_with_the_reason_and_the_way_out(kind: str, tmp_path: Path) -> None:
+def test_merging_is_refused_with_a_reason_and_a_remedy(kind: str, tmp_path: Path) -> None:
     base, adapter = made(kind, tmp_path)
     with pytest.raises(Unsupported, match="serve it unmerged"):
         merged(adapter, base, tmp_path / "merged")
@@ -187,7 +187,7 @@ def test_merging_is_refused_with_the_reason_and_the_way_out(kind: str, tmp_path:
 # PEFT hands a prefix over by the name that transformers is about to drop.
 @pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
 @pytest.mark.parametrize("kind", ["prompt", "p-tuning", "cpt", "prefix", "cartridge"])
-def test_pushed_and_pulled_it_answers_as_before(kind: str, tmp_path: Path) -> None:
+def test_a_pulled_prompt_answers_as_before(kind: str, tmp_path: Path) -> None:
     base, adapter = made(kind, tmp_path)
     registry = open_local(tmp_path / "registry")
     pushed = push(registry, open_dir(adapter), "acme/tone")
@@ -220,7 +220,7 @@ def test_a_prompt_for_another_model_does_not_fit(kind: str, other: dict[str, int
     assert "prompt_width" in findings(adapter, tmp_path / "other")
 
 
-def test_what_is_added_to_a_layer_needs_that_layer_at_that_width(tmp_path: Path) -> None:
+def test_modules_added_to_a_layer_need_that_layer_with_that_width(tmp_path: Path) -> None:
     _, adapter = made("adaption", tmp_path)
     llama(num_hidden_layers=1).save_pretrained(tmp_path / "shallow")
     llama(hidden_size=128).save_pretrained(tmp_path / "wide")
@@ -241,7 +241,7 @@ def test_a_prompt_with_another_name_is_reported_as_without_effect(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["lily", "poly", "shadow", "adaption"])
-def test_half_a_module_is_found_and_never_merged(kind: str, tmp_path: Path) -> None:
+def test_an_incomplete_module_is_reported_and_never_merged(kind: str, tmp_path: Path) -> None:
     base, adapter = made(kind, tmp_path)
     rewritten(adapter, lambda tensors: dict(list(tensors.items())[1:]))
     assert findings(adapter, base).keys() & {"keys_dropped", "no_effect"}
@@ -249,7 +249,7 @@ def test_half_a_module_is_found_and_never_merged(kind: str, tmp_path: Path) -> N
         merged(adapter, base, tmp_path / "merged")
 
 
-def test_xlora_is_told_of_the_layer_that_saving_lost_and_of_its_members(tmp_path: Path) -> None:
+def test_an_xlora_is_reported_with_its_lost_layer_and_its_members(tmp_path: Path) -> None:
     peft.get_peft_model(llama(), peft.LoraConfig(**CAUSAL, r=2, target_modules=PAIR)).save_pretrained(
         tmp_path / "member"
     )

@@ -167,7 +167,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("adalora-plain-llama-fp32", cut_to_one_rank, True),
     ],
 )
-def test_peft_reads_it_as_we_say(
+def test_peft_reads_an_adapter_as_our_binding_predicts(
     case: str, change: Callable[[Files], None], is_blocked: bool, tmp_path: Path, corpus: Path
 ) -> None:
     (wanted,) = [one for one in cases(dtypes=["fp32"]) if str(one) == case]

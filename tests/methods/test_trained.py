@@ -26,7 +26,7 @@ HOLDING_MORE = [
 
 
 @pytest.mark.parametrize("method", [*HOLDING_MORE, "lora", "loha"])
-def test_what_was_trained_is_what_peft_counts(method: str, tmp_path: Path) -> None:
+def test_the_number_of_trained_elements_equals_pefts(method: str, tmp_path: Path) -> None:
     try:
         made = make(Case(method, VARIANTS[method][0], "llama", "fp32"), tmp_path)
     except ImportError as error:

@@ -34,7 +34,7 @@ EVERY = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.heavy) fo
 
 
 @pytest.mark.parametrize("place", EVERY)
-def test_a_round_killed_anywhere_is_finished_by_the_next(
+def test_a_round_killed_at_any_point_is_finished_by_the_next(
     place: str, source: LocalRegistry, target: LocalRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     for seed in (1, 2):
@@ -52,7 +52,7 @@ def test_a_round_killed_anywhere_is_finished_by_the_next(
     assert verify(target.catalog, target.blobs) == ()
 
 
-def test_rounds_at_the_same_time_do_no_harm(pair: tuple[Registry, Registry], lora: MakeLora) -> None:
+def test_concurrent_rounds_do_not_interfere(pair: tuple[Registry, Registry], lora: MakeLora) -> None:
     there, here = pair
     for seed in (1, 2, 3):
         push(there, lora(seed), TONE)

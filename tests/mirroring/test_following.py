@@ -269,7 +269,7 @@ def test_versions_deleted_at_the_source_are_reported_and_deleted_only_on_request
     assert [str(one.name) for one in here.adapters.list().items] == ["acme/voice", "ours/own"]
 
 
-def test_a_source_that_lists_nothing_any_more_causes_no_deletion(
+def test_a_source_that_lists_nothing_causes_no_deletion(
     source: LocalRegistry, target: LocalRegistry, lora: MakeLora
 ) -> None:
     push(source, lora(1), TONE)

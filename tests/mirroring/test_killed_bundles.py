@@ -55,7 +55,7 @@ def _is_nameless(folder: Path) -> bool:
     return descriptor is not None
 
 
-def test_where_files_have_names_the_next_writer_removes_the_dead_and_spares_the_living(
+def test_the_next_writer_removes_files_of_dead_processes_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(atomic, "_nameless", lambda folder: None)
@@ -73,7 +73,7 @@ def test_where_files_have_names_the_next_writer_removes_the_dead_and_spares_the_
 
 
 @pytest.mark.parametrize("has_names", [False, True])
-def test_a_file_that_was_not_finished_leaves_what_was_there(
+def test_an_unfinished_file_does_not_replace_the_existing_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_names: bool
 ) -> None:
     if has_names:

@@ -50,7 +50,7 @@ FAULTS = (
         "a token's limit narrows", CORE + "decision.py",
         "if limit is not None and not limit.allows(",
         "if limit is not None and limit is None and limit.allows(",
-        DOMAIN + "test_a_token_only_narrows",
+        DOMAIN + "test_a_token_can_only_limit_rights",
     ),
     AccessFault(
         "some grant must allow the action", CORE + "decision.py",
@@ -65,7 +65,7 @@ FAULTS = (
     AccessFault(
         "every action needs read", CORE + "decision.py",
         "if action not in _WITHOUT_READ and not any(", "if False and not any(",
-        DOMAIN + "test_nothing_is_changed_by_those_from_whom_it_is_hidden",
+        DOMAIN + "test_callers_cannot_change_what_is_hidden_from_them",
     ),
     AccessFault(
         "all conditions hold, not any", CORE + "grants.py",
@@ -75,7 +75,7 @@ FAULTS = (
     AccessFault(
         "only admin on * is administration", CORE + "grants.py",
         'return self.resource.is_everything and "admin" in self.actions', 'return "admin" in self.actions',
-        DOMAIN + "test_an_administrator_may_do_everything_and_one_of_a_namespace_not",
+        DOMAIN + "test_only_a_registry_administrator_may_do_everything",
     ),
     AccessFault(
         "a grant is about its resource", CORE + "grants.py",
@@ -86,12 +86,12 @@ FAULTS = (
         "a token is limited to its resources", CORE + "grants.py",
         "return self.resources is None or any(one.covers(namespace, name) for one in self.resources)",
         "return True",
-        DOMAIN + "test_a_token_only_narrows",
+        DOMAIN + "test_a_token_can_only_limit_rights",
     ),
     AccessFault(
         "a token is limited to its actions", CORE + "grants.py",
         'if self.permissions is None or action == "read":', "if True:",
-        DOMAIN + "test_a_token_only_narrows",
+        DOMAIN + "test_a_token_can_only_limit_rights",
     ),
     AccessFault(
         "a role has no conditions", CORE + "grants.py",
@@ -136,12 +136,12 @@ FAULTS = (
     AccessFault(
         "nobody grants what they do not have", CORE + "delegation.py",
         '*sorted(grant.actions)]', ']',
-        DOMAIN + "test_an_owner_gives_nothing_that_they_have_not",
+        DOMAIN + "test_an_owner_cannot_grant_rights_they_lack",
     ),
     AccessFault(
         "granting takes member.manage", CORE + "delegation.py",
         '["member.manage", *sorted(grant.actions)]', "[*sorted(grant.actions)]",
-        DOMAIN + "test_a_maintainer_gives_nothing",
+        DOMAIN + "test_a_maintainer_cannot_grant_rights",
     ),
     AccessFault(
         "a narrowed administrator is none", "registry/adaptry/core/identity.py",
@@ -178,12 +178,12 @@ FAULTS = (
     AccessFault(
         "what else is selected by adapters is of visible ones", CATALOG + "access.py",
         "        return or_(*seen, *named)", "        return or_(*seen, *named, col(AdapterRow.id) > 0)",
-        CAPITALS + "test_who_may_not_read_an_adapter_is_not_led_to_it",
+        CAPITALS + "test_callers_who_cannot_read_an_adapter_are_not_redirected_to_it",
     ),
     AccessFault(
         "a route without an access rule is not made", "api/adaptry_api/auth_policy.py",
         "        if not has_access_rule(self):", "        if False:",
-        GUARD + "test_a_route_that_does_not_say_who_may_call_it_cannot_be_made",
+        GUARD + "test_a_route_without_an_access_rule_cannot_be_created",
     ),
     AccessFault(
         "an application with such a route does not start", "api/adaptry_api/auth_policy.py",
@@ -204,7 +204,7 @@ FAULTS = (
     AccessFault(
         "a revoked token opens nothing", "registry/adaptry/storage/tokens.py",
         "if token is None or token.info.revoked_at is not None:", "if token is None:",
-        GUARD + "test_a_token_that_was_made_works_until_it_is_revoked",
+        GUARD + "test_a_created_token_works_until_it_is_revoked",
     ),
     AccessFault(
         "an expired token opens nothing", "registry/adaptry/storage/tokens.py",
@@ -229,7 +229,7 @@ FAULTS = (
     AccessFault(
         "only administrators make principals", LOCAL + "principals.py",
         "    if not context.identity.may_administer:", "    if False:",
-        PEOPLE + "test_others_grants_are_none_of_ones_business",
+        PEOPLE + "test_grants_of_others_are_not_visible",
     ),
     AccessFault(
         "the last administrator stays", LOCAL + "principals.py",
@@ -249,7 +249,7 @@ FAULTS = (
     AccessFault(
         "open uploads reserve their bytes", "registry/adaptry/core/quotas.py",
         "use.bytes + use.reserved + requested <= limit", "use.bytes + requested <= limit",
-        QUOTAS + "test_an_open_upload_reserves_its_bytes_and_gives_them_back_when_it_is_dropped",
+        QUOTAS + "test_an_open_upload_reserves_its_bytes_until_it_is_dropped",
     ),
     AccessFault(
         "versions are limited", LOCAL + "quotas.py",
@@ -274,7 +274,7 @@ FAULTS = (
     AccessFault(
         "a gateway asks about its own namespaces", LOCAL + "inference.py",
         "    _require_gateway(context, stack)\n", "",
-        CONTRACT + "test_a_gateway_asks_about_its_own_namespace_only",
+        CONTRACT + "test_a_gateway_gets_answers_about_its_own_namespace_only",
     ),
     AccessFault(
         "withdrawn versions are not served", LOCAL + "inference.py",
@@ -284,7 +284,7 @@ FAULTS = (
     AccessFault(
         "webhooks are their managers'", LOCAL + "webhooks.py",
         'return self.context.identity.may_in("webhook.manage", webhook.namespace, facts)', "return True",
-        CONTRACT + "test_to_everybody_but_its_managers_a_webhook_does_not_exist",
+        CONTRACT + "test_a_webhook_is_absent_for_all_but_its_managers",
     ),
     AccessFault(
         "webhooks are sent what their owners may read", CATALOG + "webhook_deliveries.py",

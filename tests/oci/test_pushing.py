@@ -62,7 +62,7 @@ def manifest(address: str, repository: str, name: str) -> Any:
         return json.load(answer)
 
 
-def test_skopeo_pulls_the_very_files_with_modelpacks_types(server: str, tmp_path: Path) -> None:
+def test_skopeo_pulls_the_exact_files_with_modelpacks_types(server: str, tmp_path: Path) -> None:
     made = artifact(tmp_path)
     pushed = OciRepository(OciReference.parse(f"oci://{server}/acme/tone:v3")).push(made)
     skopeo("copy", "--src-tls-verify=false", f"docker://{server}/acme/tone:v3", f"dir:{tmp_path}/pulled")
@@ -77,7 +77,7 @@ def test_skopeo_pulls_the_very_files_with_modelpacks_types(server: str, tmp_path
         assert pulled == (tmp_path / "lora1" / name).read_bytes()
 
 
-def test_a_base_lists_its_adapters_where_the_registry_keeps_no_referrers(server: str, tmp_path: Path) -> None:
+def test_a_base_lists_its_adapters_without_the_referrers_api(server: str, tmp_path: Path) -> None:
     made = [artifact(tmp_path, seed) for seed in (1, 2)]
     pushed = [
         OciRepository(OciReference.parse(f"oci://{server}/acme/many:v{seed}")).push(each)
@@ -112,7 +112,7 @@ def test_a_referrer_that_another_clients_write_lost_is_listed_by_pushing_again(
     ]
 
 
-def test_pushed_again_it_is_the_same_and_listed_once(server: str, tmp_path: Path) -> None:
+def test_a_repeated_oci_push_is_identical_and_listed_once(server: str, tmp_path: Path) -> None:
     remote = OciRepository(OciReference.parse(f"oci://{server}/acme/again:v1"))
     first, second = remote.push(artifact(tmp_path)), remote.push(artifact(tmp_path))
     assert first.descriptor.digest == second.descriptor.digest
@@ -133,7 +133,7 @@ def test_skopeo_copies_the_layout_on_disk_into_a_registry(server: str, tmp_path:
     )
 
 
-def test_a_base_that_is_there_already_is_the_subject(server: str, tmp_path: Path) -> None:
+def test_an_existing_base_is_the_subject(server: str, tmp_path: Path) -> None:
     remote = OciRepository(OciReference.parse(f"oci://{server}/acme/own:v1"))
     base = base_artifact(fingerprint(open_checkpoint(tiny_base(tmp_path / "other", seed=5))), "org/own")
     OciRepository(OciReference.parse(f"oci://{server}/acme/own:model")).push(base)
@@ -222,7 +222,7 @@ def in_front(kind: type[_NotesSubjects], behind: str, tls: ssl.SSLContext | None
         server.shutdown()
 
 
-def test_no_tag_lists_what_the_registry_keeps_itself(server: str, tmp_path: Path) -> None:
+def test_no_tag_is_written_if_the_registry_supports_referrers(server: str, tmp_path: Path) -> None:
     made = artifact(tmp_path)
     with in_front(_NotesSubjects, server) as address:
         pushed = OciRepository(OciReference.parse(f"oci://{address}/acme/kept:v1")).push(made)
@@ -262,7 +262,7 @@ def test_a_login_is_exchanged_for_a_token_if_the_registry_requires_one(server: s
     )
 
 
-def test_a_token_server_that_is_away_is_named(server: str, tmp_path: Path) -> None:
+def test_an_unreachable_token_server_is_named(server: str, tmp_path: Path) -> None:
     class Elsewhere(_WantsTokens):
         def _say(self, status: int, body: bytes, challenge: str = "") -> None:
             super()._say(
@@ -295,7 +295,7 @@ def kept_login(folder: Path, address: str, password: bytes) -> Path:
     return folder / "config.json"
 
 
-def test_who_does_not_answer_is_named(tmp_path: Path) -> None:
+def test_an_oci_registry_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         OciRepository(OciReference.parse("oci://127.0.0.1:9/acme/tone")).push(artifact(tmp_path))
 
@@ -303,12 +303,12 @@ def test_who_does_not_answer_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["oci://", "oci://host", "oci://host/UPPER", "https://host/a", "oci://host/a:b:c", "oci://h/../x"]
 )
-def test_what_is_no_place_shows_how_to_write_one(text: str) -> None:
+def test_a_malformed_oci_location_shows_the_right_form(text: str) -> None:
     with pytest.raises(Invalid, match="oci://HOST"):
         OciReference.parse(text)
 
 
-def test_only_a_registry_on_this_machine_is_spoken_to_in_the_clear() -> None:
+def test_plain_http_is_used_only_for_a_registry_on_this_machine() -> None:
     assert OciReference.parse("oci://ghcr.io/acme/tone").url == "https://ghcr.io/v2/acme/tone"
     assert OciReference.parse("oci://localhost:5000/acme/tone").url.startswith("http://")
     assert OciReference.parse("oci+http://inside:5000/acme/tone:v1").url == "http://inside:5000/v2/acme/tone"

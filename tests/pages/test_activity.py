@@ -26,7 +26,7 @@ def test_a_refused_sign_in_is_in_the_log(team: Server) -> None:
     )
 
 
-def test_others_see_the_events_that_they_may_see_and_no_entry(team: Server) -> None:
+def test_others_see_only_their_events_and_no_audit_entries(team: Server) -> None:
     reader = Browser(team, team.token("rita", "viewer", ("research",)))
     page = reader.get("/-/activity?format=json").json
     assert page["entries"] is None
@@ -34,7 +34,7 @@ def test_others_see_the_events_that_they_may_see_and_no_entry(team: Server) -> N
     assert "acme" not in reader.get("/-/activity").body.decode()
 
 
-def test_a_filter_that_is_wrong_is_explained(team: Server) -> None:
+def test_a_malformed_filter_is_explained(team: Server) -> None:
     browser = Browser(team)
     for query in ("since=yesterday", "action=fly", "outcome=maybe"):
         assert browser.get(f"/-/activity?{query}").status == 400, query

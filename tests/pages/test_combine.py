@@ -65,7 +65,7 @@ def test_an_alias_becomes_the_version_that_it_means_now(browser: Browser) -> Non
         ("&to=nowhere", "nowhere"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_explained_with_what_was_typed(
+def test_an_invalid_recipe_is_explained_and_the_form_keeps_its_fields(
     browser: Browser, changes: str, says: str
 ) -> None:
     base = RECIPE.replace("&p.density=0.4", "").replace("&to=acme/both", "")

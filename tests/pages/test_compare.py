@@ -73,7 +73,7 @@ def test_intervals_lie_inside_the_drawing_and_in_the_order_of_the_values() -> No
     assert 0 <= second.low < second.x < first.x < first.high <= 180
 
 
-def test_the_page_shows_what_differs_and_its_json_is_the_same(team: Server) -> None:
+def test_the_page_shows_the_differences_and_its_json_equals_them(team: Server) -> None:
     address = f"/-/compare?ref={TONE}@5&ref={TONE}@prod&ref={SQL}@1"
     browser = Browser(team)
     page = browser.get(f"{address}&format=json").json

@@ -55,7 +55,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_what_is_not_computed_is_offered_to_those_who_may_run_jobs_there(embedded_team: Server) -> None:
+def test_missing_figures_are_offered_to_users_who_may_run_jobs(embedded_team: Server) -> None:
     address = f"/-/compare/weights?ref={TONE}@4&ref={SQL}@2"
     text = Browser(embedded_team).get(address).body.decode()
     assert "not computed yet" in text
@@ -136,7 +136,7 @@ def test_methods_without_an_update_say_so_in_a_sentence(start: Callable[..., Ser
     assert server.registry().jobs.list().items == ()
 
 
-def test_a_job_that_failed_shows_why_and_can_be_tried_again(
+def test_a_failed_job_shows_its_error_and_can_be_retried(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start()
@@ -151,7 +151,7 @@ def test_a_job_that_failed_shows_why_and_can_be_tried_again(
     assert text.count('<figure class="heat">') == 2, "each was measured all the same"
 
 
-def test_figures_are_for_those_who_may_read_both_versions(measured: Server, tmp_path: Path) -> None:
+def test_figures_are_shown_only_to_readers_of_both_versions(measured: Server, tmp_path: Path) -> None:
     push(measured.registry(), open_dir(tiny_lora(tmp_path / "other")), "research/other")
     reader = Browser(measured, measured.token("rolf", "viewer", ("research",)))
     assert reader.get(PART).status == 404

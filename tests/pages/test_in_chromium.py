@@ -136,7 +136,7 @@ def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_f
     assert not page.get_by_role("dialog").is_visible()
 
 
-def test_typing_a_query_offers_what_the_last_word_can_become(page: Page) -> None:
+def test_typing_a_query_offers_completions_of_the_last_word(page: Page) -> None:
     page.keyboard.press("/")
     page.keyboard.type("method:lora name:")
     offered = page.locator("#queries option[value='method:lora name:acme/sql-writer']")
@@ -159,7 +159,7 @@ def test_a_worker_that_reports_appears_on_the_open_fleet_page_by_itself(page: Pa
     page.get_by_text("gpu-9").wait_for()
 
 
-def test_the_keyboard_alone_makes_a_token_and_revokes_it_after_a_question(page: Page, team: Server) -> None:
+def test_the_keyboard_alone_creates_and_revokes_a_token_with_confirmation(page: Page, team: Server) -> None:
     page.keyboard.press("g")
     page.keyboard.press("s")
     page.get_by_role("link", name="Tokens", exact=True).focus()

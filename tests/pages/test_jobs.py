@@ -40,7 +40,7 @@ def test_a_job_is_listed_by_state_and_shown_with_its_task(server: Server) -> Non
     assert browser.get(f"{JOBS}/job-none").status == 404
 
 
-def test_a_job_is_cancelled_after_a_question_and_retried(server: Server) -> None:
+def test_a_job_is_cancelled_after_confirmation_and_retried(server: Server) -> None:
     job, browser = submit(server), Browser(server)
     here = f"{JOBS}/{job.id}"
     assert "Cancel this job?" in browser.get(f"{here}?confirm=cancel").body.decode()

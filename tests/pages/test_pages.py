@@ -75,7 +75,7 @@ def test_every_page_has_the_strict_policy_and_no_inline_script_or_style(team: Se
 
 
 @pytest.mark.parametrize("address", PAGES)
-def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -> None:
+def test_a_page_with_its_initial_resources_is_small(team: Server, address: str) -> None:
     browser = Browser(team)
     page = browser.get(address)
     loaded = {link for link in links_of(page) if link.startswith("/-/static/")}
@@ -85,7 +85,7 @@ def test_a_page_and_what_it_loads_at_once_is_small(team: Server, address: str) -
 
 
 @pytest.mark.slow
-def test_every_link_of_a_page_leads_somewhere(team: Server) -> None:
+def test_every_link_of_a_page_works(team: Server) -> None:
     browser = Browser(team)
     pages = [browser.get(address) for address in PAGES]
     posted = {
@@ -96,7 +96,7 @@ def test_every_link_of_a_page_leads_somewhere(team: Server) -> None:
         assert browser.get(address).status == 200, address
 
 
-def test_static_files_are_kept_for_ever_at_an_address_that_changes_with_them(team: Server) -> None:
+def test_static_files_are_cached_permanently_at_content_addresses(team: Server) -> None:
     browser = Browser(team, None)
     address = next(link for link in links_of(browser.get("/-/sign-in")) if link.endswith("adaptry.css"))
     answer = browser.get(address)
@@ -105,7 +105,7 @@ def test_static_files_are_kept_for_ever_at_an_address_that_changes_with_them(tea
     assert browser.get(address.replace("adaptry.css", "..%2Fhome.py")).status == 404
 
 
-def test_the_page_of_an_adapter_says_what_is_live_where_since_when_and_by_whom(team: Server) -> None:
+def test_the_page_of_an_adapter_shows_live_versions_workers_and_moves(team: Server) -> None:
     text = Browser(team).get(f"/{TONE}").body.decode()
     live = text[text.index("live-title") : text.index("versions-title")]
     assert "prod" in live
@@ -115,7 +115,7 @@ def test_the_page_of_an_adapter_says_what_is_live_where_since_when_and_by_whom(t
     assert "<time" in live
 
 
-def test_a_withdrawn_version_says_why_and_who_may_still_serve_it(team: Server) -> None:
+def test_a_withdrawn_version_shows_its_reason_and_workers(team: Server) -> None:
     text = Browser(team).get(f"/{TONE}?version=3").body.decode()
     notice = text[text.index("Version 3 is revoked") : text.index("live-title")]
     assert "repeats names from the training data" in notice
@@ -151,7 +151,7 @@ def test_versions_are_csv_in_which_no_cell_begins_a_formula(
     assert (row["name"], row["base"], row["metric.accuracy"]) == ("acme/tone", "'=HYPERLINK(1)", "-0.5")
 
 
-def test_a_query_that_is_not_understood_is_explained_on_the_page(team: Server) -> None:
+def test_a_malformed_query_is_explained_on_the_page(team: Server) -> None:
     answer = Browser(team).get("/?q=colour:red")
     assert answer.status == 400
     assert "unknown field" in answer.body.decode()
@@ -271,9 +271,7 @@ def test_no_page_takes_an_address_of_the_rest_interface_or_the_hub_protocol(tmp_
         ("GET", "/metrics/x"),
     ],
 )
-def test_addresses_that_were_unknown_before_there_were_pages_are_unknown_still(
-    team: Server, method: str, address: str
-) -> None:
+def test_unknown_addresses_stay_unknown_with_pages(team: Server, method: str, address: str) -> None:
     answer = team.call(method, address)
     assert answer.status == 404
     assert answer.headers["Content-Type"] == "application/json"

@@ -101,7 +101,7 @@ def test_an_alias_whose_conditions_are_not_met_stays_and_the_page_says_why(untou
     assert untouched.prod[0] == 1
 
 
-def test_an_override_needs_a_reason_and_its_own_right_and_is_kept_with_the_move(
+def test_an_override_needs_a_reason_and_a_right_and_is_recorded(
     scene: PromotionScene,
 ) -> None:
     editor = scene.person("edna", "maintainer")
@@ -121,9 +121,7 @@ def test_an_override_needs_a_reason_and_its_own_right_and_is_kept_with_the_move(
 
 
 @pytest.mark.parametrize("action", ["promote", "override", "approve"])
-def test_what_was_moved_meanwhile_is_shown_instead_of_being_overwritten(
-    scene: PromotionScene, action: str
-) -> None:
+def test_a_concurrent_move_is_shown_and_not_overwritten(scene: PromotionScene, action: str) -> None:
     olga = scene.person("olga")
     opened = scene.fields(2, reason="it is urgent")
     bert = scene.person("bert")
@@ -215,7 +213,7 @@ def test_malformed_fields_of_a_form_are_refused(untouched: PromotionScene) -> No
     assert untouched.prod[0] == 1
 
 
-def test_what_is_no_alias_is_refused(untouched: PromotionScene) -> None:
+def test_an_invalid_alias_is_refused(untouched: PromotionScene) -> None:
     olga = untouched.person("olga")
     for alias in ("latest", "7", "..", "a" * 100, "<script>", ""):
         answer = olga.get(f"/-/adapters/{untouched.name}/2/promote?alias={alias}")

@@ -95,7 +95,7 @@ def test_the_keyboard_alone_approves_and_overrides_in_the_dialog(page: Page, sce
     assert scene.prod[0] == 1
 
 
-def test_a_conflict_is_answered_in_the_dialog_by_what_changed(page: Page, scene: PromotionScene) -> None:
+def test_a_conflict_shows_the_changes_in_the_dialog(page: Page, scene: PromotionScene) -> None:
     page.get_by_role("link", name="Promote version 3").click()
     dialog = page.get_by_role("dialog", name="Promote version 3")
     dialog.get_by_text("Move it although conditions are not met").click()

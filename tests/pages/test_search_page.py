@@ -95,11 +95,11 @@ def test_fields_and_values_that_occur_are_offered(many: LocalRegistry) -> None:
 @pytest.mark.parametrize(
     "typed", ["", " ", "tone ", 'base:"org', "colour:", "x" * 900, "nosuchfield:x colour:"]
 )
-def test_nothing_is_offered_where_nothing_fits(many: LocalRegistry, typed: str) -> None:
+def test_no_completion_is_offered_if_none_matches(many: LocalRegistry, typed: str) -> None:
     assert completions(many.versions, typed) == []
 
 
-def test_the_counted_part_and_completions_are_of_what_the_visitor_may_see(team: Server) -> None:
+def test_facets_and_completions_cover_only_readable_versions(team: Server) -> None:
     root, stranger = Browser(team), Browser(team, team.token("sara", "viewer", ("research",)))
     assert root.get("/-/facets?format=json").json["examined"] > 1
     assert stranger.get("/-/facets?format=json").json["examined"] == 1

@@ -87,7 +87,7 @@ def test_a_new_token_works_and_its_secret_is_on_no_later_page(server: Server) ->
     assert made.revoked_at is not None
 
 
-def test_an_error_is_beside_its_form_and_what_was_typed_is_kept(server: Server) -> None:
+def test_an_error_is_shown_beside_its_form_which_keeps_its_fields(server: Server) -> None:
     sent = {"do": "create", "name": 'a"><b>', "days": "soon", "resources": "acme"}
     answer = Browser(server).post(TOKENS, sent)
     assert answer.status == 400
@@ -280,7 +280,7 @@ def _check_tables(browser: Browser, address: str) -> None:
     assert not SECRET.search((as_json.body + as_csv.body).decode()), address
 
 
-def test_a_confirmation_names_what_exists_and_nothing_else(team: Server) -> None:
+def test_a_confirmation_names_only_existing_things(team: Server) -> None:
     browser = Browser(team)
     assert "<dialog class" not in browser.get(f"{TOKENS}?confirm=revoke&id=999").body.decode()
     assert "<dialog class" not in browser.get(f"{TOKENS}?confirm=create&name=x").body.decode()

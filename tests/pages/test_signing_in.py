@@ -103,7 +103,7 @@ def test_forms_of_other_sites_are_refused(team: Server, address: str, headers: d
     assert "Set-Cookie" not in answer.headers
 
 
-def test_a_form_that_is_too_large_or_no_form_is_refused(team: Server) -> None:
+def test_an_oversized_or_malformed_form_is_refused(team: Server) -> None:
     browser = Browser(team, None)
     assert browser.post("/-/sign-in", {"token": "x" * 5000}).status == 413
     assert browser.post("/-/sign-in", {"token": "x"}, Content_Type="application/json").status == 415

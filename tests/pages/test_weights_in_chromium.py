@@ -64,7 +64,7 @@ def opened(browser: Browser, server: Server, **options: Any) -> Any:
     return page
 
 
-def test_figures_are_asked_for_on_the_page_and_appear_there_when_the_job_is_done(
+def test_figures_requested_on_the_page_appear_when_the_job_is_done(
     browser: Browser, server: Server, catalog: str | None
 ) -> None:
     page = opened(browser, server, reduced_motion="reduce")

@@ -33,7 +33,9 @@ def answered(strength: float, noise: float, effect: float = 1.0, seed: int = 1) 
     ("strength", "outcome"),
     [(1.0, "as_trained"), (0.0, "no_op"), (0.5, "differs"), (4.0, "differs"), (-1.0, "differs")],
 )
-def test_the_verdict_says_how_much_arrives(strength: float, outcome: str, noise: float) -> None:
+def test_the_verdict_estimates_how_much_of_the_change_arrives(
+    strength: float, outcome: str, noise: float
+) -> None:
     found = compute_verdict(answered(strength, noise))
 
     assert found.outcome == outcome
@@ -42,5 +44,5 @@ def test_the_verdict_says_how_much_arrives(strength: float, outcome: str, noise:
 
 @pytest.mark.parametrize(("noise", "effect"), [(0.5, 1.0), (0.0, 1e-4), (0.0, 0.0)])
 @pytest.mark.parametrize("strength", [0.0, 1.0])
-def test_what_is_within_the_noise_is_never_a_proof(strength: float, noise: float, effect: float) -> None:
+def test_a_difference_within_the_noise_is_never_proof(strength: float, noise: float, effect: float) -> None:
     assert compute_verdict(answered(strength, noise, effect)).outcome == "cannot_tell"

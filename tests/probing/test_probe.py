@@ -55,7 +55,7 @@ def test_an_engine_that_answers_as_trained_is_reported_so(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_engine_that_applies_nothing_is_found_out(
+def test_an_engine_that_applies_nothing_is_detected(
     probed: Probed, base: Path, tone: Path, kind: engines.Answer
 ) -> None:
     with engines.answering(kind, base, None) as url:
@@ -65,7 +65,7 @@ def test_an_engine_that_applies_nothing_is_found_out(
     assert (found.exit_code, told["outcome"], round(told["strength"], 3)) == (1, "no_op", 0)
 
 
-def test_an_engine_that_ignores_the_scale_is_found_out(
+def test_an_engine_that_ignores_the_scale_is_detected(
     probed: Probed, base: Path, tone: Path, tmp_path: Path
 ) -> None:
     weaker = models.adapter(tmp_path / "weaker")  # the same weights, without rsLoRA: half as strong at rank 4

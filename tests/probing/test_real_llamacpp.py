@@ -83,7 +83,7 @@ def address(place: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("given", "outcome"), [("tone", "as_trained"), ("weaker", "differs"), ("idle", "no_op")]
 )
-def test_what_llamacpp_was_given_is_told_by_its_answers(
+def test_llamacpps_answers_reveal_the_loaded_adapter(
     place: Path, address: str, given: str, outcome: str
 ) -> None:
     words = ["probe", str(place / "tone"), "--engine", address, "--base", str(place / "base")]

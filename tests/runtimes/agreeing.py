@@ -128,7 +128,7 @@ def compared(
 class Agreement:
     """What every engine that can be had is held to; a test class of one inherits it and gives `cases`."""
 
-    def test_what_is_said_of_an_adapter_is_what_it_does_with_it(self, cases: dict[str, Both]) -> None:
+    def test_the_verdict_equals_the_engines_behaviour(self, cases: dict[str, Both]) -> None:
         wrong = {
             name: (both.said.outcome, both.seen)
             for name, both in cases.items()
@@ -137,12 +137,14 @@ class Agreement:
         assert wrong == {}, wrong
         assert {both.seen.outcome for both in cases.values()} >= {"as_trained", "refused"}
 
-    def test_what_is_exported_for_it_is_served_as_trained(self, cases: dict[str, Both]) -> None:
+    def test_an_export_for_the_engine_is_served_as_trained(self, cases: dict[str, Both]) -> None:
         exported = {name: both.export for name, both in cases.items() if both.export}
         assert {name for name, seen in exported.items() if seen.outcome != "as_trained"} == set()
         assert exported
 
-    def test_what_cannot_be_exported_for_it_is_refused_with_a_reason(self, cases: dict[str, Both]) -> None:
+    def test_an_impossible_export_for_the_engine_is_refused_with_a_reason(
+        self, cases: dict[str, Both]
+    ) -> None:
         missing = [both for both in cases.values() if both.said.outcome != "as_trained" and not both.export]
         assert missing
         assert all(both.unexported for both in missing)

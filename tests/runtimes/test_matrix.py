@@ -28,21 +28,21 @@ FRESH = range(5000, 5012)
 
 
 @pytest.mark.slow
-def test_generated_adapters_are_to_peft_what_its_verdict_says(tmp_path: Path) -> None:
+def test_generated_adapters_behave_in_peft_as_in_its_verdict(tmp_path: Path) -> None:
     results = run("peft", make_known(tmp_path, FRESH, with_named=False), tmp_path)
     assert [str(one) for one in results if one.kind in ("miss", "false alarm")] == []
     assert is_sound(table_of({"peft": results}, FRESH))
 
 
 @pytest.mark.heavy
-def test_no_engine_that_is_here_does_otherwise_than_its_verdict_says() -> None:
+def test_no_installed_engine_differs_from_its_verdict() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.runtimes.matrix"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
-def test_a_run_that_was_cut_off_asks_about_the_rest_and_about_what_has_changed(tmp_path: Path) -> None:
+def test_an_interrupted_run_repeats_only_missing_and_changed_cases(tmp_path: Path) -> None:
     asked: list[list[str]] = []
 
     def replies(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:

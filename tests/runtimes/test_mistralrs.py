@@ -45,7 +45,7 @@ EXPERTS = {
 @pytest.mark.filterwarnings(
     "ignore:The following .*_pattern keys:RuntimeWarning"
 )  # PEFT's, of its own patterns
-def test_experts_are_served_as_trained_where_they_are_taken_apart(tmp_path: Path) -> None:
+def test_split_experts_are_served_as_trained(tmp_path: Path) -> None:
     """And fused, as PEFT writes them, it takes them and answers something else."""
     torch.manual_seed(0)
     sizes = {"num_experts": 3, "moe_intermediate_size": 32, "num_experts_per_tok": 2, "head_dim": 16}

@@ -75,7 +75,7 @@ def test_a_client_between_two_requests_keeps_its_upload(at: At) -> None:
     assert {one.id for one in paused} == still_open(at())
 
 
-def test_an_upload_that_somebody_holds_is_not_abandoned_however_old_it_looks(at: At) -> None:
+def test_an_upload_in_use_is_never_abandoned(at: At) -> None:
     held, next_oldest, *_ = filled(at())
     with at().blobs.staging(held.id):
         at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))
@@ -83,7 +83,7 @@ def test_an_upload_that_somebody_holds_is_not_abandoned_however_old_it_looks(at:
     assert next_oldest.id not in still_open(at())
 
 
-def test_bytes_that_arrived_past_the_server_keep_an_upload_alive(at: At) -> None:
+def test_bytes_sent_directly_to_a_bucket_keep_an_upload_alive(at: At) -> None:
     registry = at()
     uploads = filled(registry)
     assert isinstance(registry.blobs, LocalBlobs)
@@ -94,7 +94,7 @@ def test_bytes_that_arrived_past_the_server_keep_an_upload_alive(at: At) -> None
         at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))
 
 
-def test_where_parts_go_straight_to_a_bucket_more_time_is_given(at: At) -> None:
+def test_direct_uploads_to_a_bucket_have_a_longer_idle_limit(at: At) -> None:
     filled(at(), size=DIRECT)
     with pytest.raises(Busy):
         at(IDLE_DIRECT - timedelta(seconds=10), presigns=True).uploads.open(TONE, DIGEST, len(DATA))
@@ -108,7 +108,7 @@ def test_abandoned_uploads_of_other_namespaces_are_kept(at: At) -> None:
     assert {one.id for one in theirs} <= still_open(at())
 
 
-def test_whoever_was_taken_for_dead_can_start_again(at: At) -> None:
+def test_a_client_whose_upload_was_dropped_can_start_again(at: At) -> None:
     dead = filled(at())
     at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))
     registry = at(2 * IDLE)

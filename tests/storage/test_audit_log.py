@@ -74,7 +74,7 @@ def insert_many(catalog: Catalog, count: int) -> None:
             record(tx, "adapter.edit", target, NOW + timedelta(seconds=number), by=f"user-{number % 3}")
 
 
-def test_every_method_of_a_registry_is_known_to_change_it_or_not(registry: LocalRegistry) -> None:
+def test_every_method_of_a_registry_is_classified_as_reading_or_changing(registry: LocalRegistry) -> None:
     methods = {
         f"{role}.{name}"
         for role in Registry.__annotations__
@@ -87,7 +87,7 @@ def test_every_method_of_a_registry_is_known_to_change_it_or_not(registry: Local
     assert sum(map(len, groups)) == len(methods)
 
 
-def test_every_change_is_recorded_once_with_how_it_was_and_is(
+def test_every_change_is_recorded_once_with_old_and_new_values(
     registry: LocalRegistry, tmp_path: Path
 ) -> None:
     seen, made = 0, set()
@@ -148,7 +148,7 @@ def test_a_request_that_is_sent_again_is_recorded_once(registry: LocalRegistry) 
     assert len(entries(registry)) == 1
 
 
-def test_recovery_of_access_is_recorded_with_all_that_it_makes(registry: LocalRegistry) -> None:
+def test_recovery_of_access_is_recorded_with_all_its_changes(registry: LocalRegistry) -> None:
     recover_access(registry, "olga", "acme")
     assert [entry.action for entry in entries(registry)] == [
         "principal.create",
@@ -181,7 +181,7 @@ def test_no_secret_is_ever_in_the_log(registry: LocalRegistry, folder: Path) -> 
     assert dict(edit.after or {})["description"] == "adr_… and hf_adr_…"
 
 
-def test_a_large_change_is_cut_short(registry: LocalRegistry) -> None:
+def test_a_large_change_is_truncated_in_the_log(registry: LocalRegistry) -> None:
     fill(registry, 1)
     registry.adapters.edit(TONE, AdapterEdit(description="x" * 4000, tags=tuple(f"t{n}" for n in range(64))))
     entry = registry.audit.list(AuditFilter(action="adapter.edit")).items[0]
@@ -189,9 +189,7 @@ def test_a_large_change_is_cut_short(registry: LocalRegistry) -> None:
     assert str(dict(entry.after or {})["description"]).endswith("x…")
 
 
-def test_a_push_makes_no_key_and_seals_nothing_until_somebody_reads(
-    registry: LocalRegistry, folder: Path
-) -> None:
+def test_the_log_is_first_sealed_when_it_is_read(registry: LocalRegistry, folder: Path) -> None:
     fill(registry, 3)
     assert not (folder / "audit-key").exists()
     assert registry.audit.checkpoint().unsealed == 0
@@ -233,7 +231,7 @@ def _shorten(database: sqlite3.Connection, size: int) -> None:
 
 
 @pytest.mark.parametrize("grows_again", [False, True])
-def test_a_log_that_somebody_shortened_to_an_older_checkpoint_is_not_sealed_on(
+def test_a_log_shortened_to_an_older_checkpoint_is_not_sealed_further(
     registry: LocalRegistry, folder: Path, grows_again: bool
 ) -> None:
     key = registry.context.log_key
@@ -365,7 +363,7 @@ def plan_of(connection: Connection, query: SelectOfScalar[AuditEntryRow]) -> lis
     return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")]
 
 
-def test_owners_read_of_their_namespace_and_nobody_else_does(registry: LocalRegistry) -> None:
+def test_only_owners_read_entries_of_their_namespace(registry: LocalRegistry) -> None:
     registry.adapters.create(TONE, AdapterEdit())
     registry.adapters.create(AdapterName.parse("evil/tone"), AdapterEdit())
     registry.principals.create("user", "ann")
@@ -384,7 +382,7 @@ def test_owners_read_of_their_namespace_and_nobody_else_does(registry: LocalRegi
                 ask()
 
 
-def test_an_action_that_is_not_in_the_table_is_invalid(registry: LocalRegistry) -> None:
+def test_an_unknown_action_is_invalid(registry: LocalRegistry) -> None:
     for action in ("alias", "alias.", "alias.moved", "*", "nothing.*"):
         with pytest.raises(Invalid, match="no action"):
             registry.audit.list(AuditFilter(action=action))

@@ -46,7 +46,7 @@ def registry(url: str) -> Iterator[LocalRegistry]:
     registry.close()
 
 
-def test_every_change_is_recorded_once_with_how_it_was_and_is(
+def test_every_change_is_recorded_once_with_old_and_new_values(
     registry: LocalRegistry, tmp_path: Path
 ) -> None:
     seen, made = 0, set()
@@ -62,9 +62,7 @@ def test_every_change_is_recorded_once_with_how_it_was_and_is(
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_an_entry_that_commits_late_is_sealed_next_and_none_is_passed_over(
-    url: str, draw: st.DataObject
-) -> None:
+def test_a_late_commit_is_sealed_next_and_no_entry_is_skipped(url: str, draw: st.DataObject) -> None:
     """Transactions beside the writers' lock, which get their keys in one order and commit in another."""
     count = draw.draw(st.integers(1, 4), "transactions")
     commits = draw.draw(st.permutations(range(count)), "order of commits")

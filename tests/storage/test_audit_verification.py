@@ -67,7 +67,7 @@ def alter(folder: Path) -> Alter:
         ),
     ],
 )
-def test_what_somebody_alters_by_sql_is_found_and_named(
+def test_an_alteration_by_sql_is_found_and_named(
     registry: LocalRegistry, alter: Alter, statement: str, problem: str
 ) -> None:
     fill(registry, 6)

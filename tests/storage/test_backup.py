@@ -76,7 +76,7 @@ def test_a_registry_is_restored_whole_into_an_empty_place(place: str, folder: Pa
 
 @pytest.mark.heavy
 @KINDS
-def test_a_backup_taken_while_people_push_and_sweep_lacks_nothing(
+def test_a_backup_during_pushes_and_sweeps_is_complete(
     place: str, folder: Path, tmp_path: Path, loras: Callable[[int], list[Path]], start: Start
 ) -> None:
     with closing(filled(folder, tmp_path)) as registry:
@@ -131,7 +131,7 @@ def test_a_later_backup_into_the_same_folder_adds_only_what_is_new(folder: Path,
         restore(tmp_path / "backups", tmp_path / "other", snapshot="none")
 
 
-def test_a_flipped_bit_anywhere_is_refused_before_anything_is_touched(folder: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_is_refused_before_any_change(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "backup.tar"
     with closing(filled(folder, tmp_path)) as registry:
         create(registry, place)
@@ -204,9 +204,7 @@ def test_a_file_that_is_moved_aside_during_a_backup_is_missed_or_read_again(
 
 
 @pytest.mark.parametrize("failpoint", ["restore.after_copy", "restore.before_rename"])
-def test_a_restore_killed_half_way_leaves_the_registry_as_it_was(
-    failpoint: str, folder: Path, tmp_path: Path
-) -> None:
+def test_a_killed_restore_leaves_the_registry_unchanged(failpoint: str, folder: Path, tmp_path: Path) -> None:
     with closing(filled(folder, tmp_path)) as registry:
         create(registry, tmp_path / "backups")
         publish(registry, tmp_path, 2)
@@ -246,7 +244,7 @@ def test_a_registry_is_replaced_only_on_request_and_while_closed(folder: Path, t
         restore(tmp_path / "backups", tmp_path / "mine")
 
 
-def test_nothing_that_was_given_out_after_the_backup_is_given_out_again(folder: Path, tmp_path: Path) -> None:
+def test_numbers_issued_after_the_backup_are_not_reused(folder: Path, tmp_path: Path) -> None:
     with closing(filled(folder, tmp_path)) as registry:
         create(registry, tmp_path / "backups")
         second = publish(registry, tmp_path, 2)
@@ -302,7 +300,7 @@ def test_tokens_are_revoked_and_webhooks_disabled_unless_they_are_kept(folder: P
             assert [one.disabled_reason for one in opened.webhooks.list()] == [reason]
 
 
-def test_what_the_replaced_catalog_had_withdrawn_is_held_back(folder: Path, tmp_path: Path) -> None:
+def test_withdrawals_in_the_replaced_catalog_are_kept_as_quarantine(folder: Path, tmp_path: Path) -> None:
     with closing(filled(folder, tmp_path)) as registry:
         first = registry.versions.get(Ref.parse("acme/tone@1"))
         create(registry, tmp_path / "backups")
@@ -318,7 +316,7 @@ def test_what_the_replaced_catalog_had_withdrawn_is_held_back(folder: Path, tmp_
         assert "revoked before the registry was restored from a backup" in found.standing.reason
 
 
-def test_a_registry_in_postgresql_is_backed_up_by_other_means_and_begins_an_epoch_all_the_same(
+def test_a_postgresql_registry_refuses_backup_but_begins_an_epoch(
     postgres: PostgresServer, folder: Path, tmp_path: Path
 ) -> None:
     with closing(open_local(folder, catalog=postgres.database())) as registry:

@@ -50,7 +50,7 @@ def dumped(values: Any) -> list[Any]:
     return [value.model_dump(mode="json") for value in values]
 
 
-def test_every_answer_is_the_same_as_before(old: LocalRegistry, expected: Any) -> None:
+def test_an_older_registry_gives_the_same_answers(old: LocalRegistry, expected: Any) -> None:
     for name in map(AdapterName.parse, NAMES):
         versions = old.versions.list(name).items
         assert dumped(versions) == expected[str(name)]["versions"]
@@ -65,11 +65,11 @@ def test_every_answer_is_the_same_as_before(old: LocalRegistry, expected: Any) -
     assert dumped(old.jobs.schedules()) == expected["schedules"]
 
 
-def test_nothing_of_it_is_taken_for_damage(old: LocalRegistry) -> None:
+def test_an_older_registry_has_no_damage(old: LocalRegistry) -> None:
     assert verify(old.catalog, old.blobs, read_bytes=True) == ()
 
 
-def test_the_files_that_were_pushed_then_are_the_same_version_now(old: LocalRegistry, unpacked: Path) -> None:
+def test_files_pushed_before_are_the_same_version_now(old: LocalRegistry, unpacked: Path) -> None:
     claim = old.versions.detail(Ref.parse("acme/tone@1")).manifest.base
     pushed = push(old, open_dir(unpacked / "one"), "acme/tone", base=claim)
 
@@ -78,7 +78,7 @@ def test_the_files_that_were_pushed_then_are_the_same_version_now(old: LocalRegi
     assert pulled.digest == pushed.version.digest
 
 
-def test_a_worker_finds_what_it_had_cached(old: LocalRegistry, unpacked: Path, expected: Any) -> None:
+def test_a_workers_older_cache_is_still_used(old: LocalRegistry, unpacked: Path, expected: Any) -> None:
     cache = Cache(unpacked / "workercache")
     digest = old.versions.get(Ref.parse("acme/tone@prod")).digest
 

@@ -25,7 +25,7 @@ def pipe() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [LARGE] * 20, [LARGE, 3, LARGE, 5]])
-def test_every_piece_is_seen_in_order_by_the_end(sizes: list[int]) -> None:
+def test_the_thread_gets_every_piece_in_order(sizes: list[int]) -> None:
     pieces = [os.urandom(size) for size in sizes]
     hasher = hashlib.sha256()
     with BackgroundHasher(hasher.update) as beside:
@@ -35,7 +35,7 @@ def test_every_piece_is_seen_in_order_by_the_end(sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("size", [1, LARGE])
-def test_what_the_work_raises_is_raised_by_the_end(size: int) -> None:
+def test_an_error_in_the_thread_is_raised_at_the_end(size: int) -> None:
     def fail(piece: memoryview) -> None:
         raise ZeroDivisionError
 
@@ -52,7 +52,7 @@ def test_an_error_of_the_block_is_not_hidden_by_one_of_the_thread() -> None:
         raise KeyError
 
 
-def test_a_file_is_what_was_written_to_it(tmp_path: Path) -> None:
+def test_a_file_has_the_written_bytes(tmp_path: Path) -> None:
     data = os.urandom(LARGE)
     with (tmp_path / "file").open("xb", buffering=0) as file, BackgroundFlush(file.fileno()) as flushing:
         for _ in range(40):

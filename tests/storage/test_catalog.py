@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "catalog.sqlite"
 
 
-def test_the_migrations_make_the_tables_that_the_code_means(path: Path) -> None:
+def test_the_migrations_create_the_tables_of_the_models(path: Path) -> None:
     Catalog.open(path).close()
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
@@ -46,7 +46,7 @@ def test_the_migrations_make_the_tables_that_the_code_means(path: Path) -> None:
     engine.dispose()
 
 
-def test_the_script_of_a_new_database_makes_what_the_migrations_make(path: Path) -> None:
+def test_the_script_for_a_new_database_equals_the_migrations(path: Path) -> None:
     Catalog.open(path).close()
     migrated, scripted = create_engine("sqlite://"), create_engine(f"sqlite:///{path}")
     with migrated.begin() as connection:
@@ -76,7 +76,7 @@ def test_every_migration_is_known_in_its_order() -> None:
     assert tuple(script.revision for script in scripts)[::-1] == KNOWN
 
 
-def test_many_who_open_a_new_catalog_at_once_all_succeed(path: Path) -> None:
+def test_concurrent_openings_of_a_new_sqlite_catalog_all_succeed(path: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         for catalog in pool.map(lambda _: Catalog.open(path), range(6)):
             catalog.close()
@@ -89,13 +89,13 @@ def test_a_schema_from_the_future_is_refused_with_the_remedy(path: Path) -> None
         Catalog.open(path)
 
 
-def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database at all, only text" * 100)
     with pytest.raises(CorruptData, match="not a sound SQLite database"):
         Catalog.open(path)
 
 
-def test_a_place_that_is_no_folder_is_refused(path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_refused(path: Path) -> None:
     path.write_text("a file")
     with pytest.raises(Unavailable, match="choose another folder"):
         Catalog.open(path / "catalog.sqlite")
@@ -112,7 +112,7 @@ def test_commits_survive_a_power_cut(path: Path) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
-def test_a_note_waits_for_no_disk_and_the_write_after_it_does(path: Path) -> None:
+def test_a_note_is_not_flushed_until_the_next_write(path: Path) -> None:
     catalog = Catalog.open(path)
     found = []
     for begin in (catalog.write, catalog.write_nondurable, catalog.write):
@@ -122,7 +122,7 @@ def test_a_note_waits_for_no_disk_and_the_write_after_it_does(path: Path) -> Non
     assert found == [2, 1, 2]
 
 
-def test_a_note_that_raises_leaves_nothing_and_one_that_ends_is_there(path: Path) -> None:
+def test_a_failed_note_leaves_nothing_and_a_finished_one_is_stored(path: Path) -> None:
     catalog = Catalog.open(path)
     with pytest.raises(ValueError, match="no"), catalog.write_nondurable() as tx:
         tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('lost')")
@@ -136,7 +136,7 @@ def test_a_note_that_raises_leaves_nothing_and_one_that_ends_is_there(path: Path
     again.close()
 
 
-def test_a_writer_waits_for_another_and_then_gives_up_in_words(path: Path) -> None:
+def test_a_writer_waits_for_another_and_then_raises_an_error(path: Path) -> None:
     patient, other = Catalog.open(path, busy_timeout=0.05), Catalog.open(path)
     with other.write(), pytest.raises(Unavailable, match="busy with another writer"), patient.write():
         pass

@@ -21,7 +21,7 @@ from adaptry.testing.samples import tiny_lora
 HELLO = Digest.of(b"hello")
 
 
-def test_files_are_in_the_folder_unless_someone_says_otherwise(tmp_path: Path) -> None:
+def test_files_are_in_the_folder_by_default(tmp_path: Path) -> None:
     assert isinstance(open_blobs(tmp_path), LocalBlobs)
 
 
@@ -39,9 +39,7 @@ def test_another_bucket_than_the_registrys_is_refused(s3_place: str, tmp_path: P
     assert open_blobs(tmp_path, s3_place.replace("region=us-east-1", "region=eu-west-1"))
 
 
-def test_a_registry_with_files_in_its_folder_does_not_lose_sight_of_them(
-    s3_place: str, tmp_path: Path
-) -> None:
+def test_a_registry_with_files_in_its_folder_refuses_a_bucket(s3_place: str, tmp_path: Path) -> None:
     open_blobs(tmp_path).put(HELLO, [b"hello"])
     with pytest.raises(Conflict, match="copy that folder's sha256/ to s3://"):
         open_blobs(tmp_path, s3_place)
@@ -54,7 +52,7 @@ def test_a_bucket_that_cannot_be_used_is_not_chosen(s3_place: str, tmp_path: Pat
     assert isinstance(open_blobs(tmp_path), LocalBlobs)
 
 
-def test_a_new_registry_does_not_take_anothers_files_for_its_own(tmp_path: Path, s3_place: str) -> None:
+def test_a_new_registry_refuses_a_bucket_with_files_of_another(tmp_path: Path, s3_place: str) -> None:
     """Its sweeps would delete them."""
     first = open_local(tmp_path / "first", blobs=s3_place)
     push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
@@ -65,7 +63,7 @@ def test_a_new_registry_does_not_take_anothers_files_for_its_own(tmp_path: Path,
     open_local(tmp_path / "second", blobs=s3_place.replace("?", "-other?")).close()
 
 
-def test_one_whose_first_push_was_cut_off_keeps_its_files(tmp_path: Path, s3_place: str) -> None:
+def test_a_registry_whose_first_push_was_interrupted_keeps_its_bucket(tmp_path: Path, s3_place: str) -> None:
     """No version was ever made; but that an upload was begun is known."""
     adapter = open_dir(tiny_lora(tmp_path / "lora"))
     (path, size), *_ = adapter.content.sizes.items()
@@ -80,7 +78,7 @@ def test_one_whose_first_push_was_cut_off_keeps_its_files(tmp_path: Path, s3_pla
     registry.close()
 
 
-def test_nor_does_one_that_was_there_before_those_files(tmp_path: Path, s3_place: str) -> None:
+def test_an_empty_registry_refuses_a_bucket_that_another_has_filled(tmp_path: Path, s3_place: str) -> None:
     open_local(tmp_path / "second", blobs=s3_place).close()
     first = open_local(tmp_path / "first", blobs=s3_place)
     push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")

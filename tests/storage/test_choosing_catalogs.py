@@ -31,7 +31,7 @@ def test_a_registry_with_its_rows_in_postgres_is_found_by_its_folder(
     again.close()
 
 
-def test_the_password_is_not_remembered(postgres: PostgresServer, folder: Path) -> None:
+def test_the_password_is_not_stored(postgres: PostgresServer, folder: Path) -> None:
     url = postgres.database().replace("postgres@", "postgres:s3cret@")
     open_local(folder, catalog=url).close()
     assert "s3cret" not in (folder / "catalog.url").read_text()
@@ -53,7 +53,7 @@ def test_a_folder_with_a_catalog_is_migrated_and_not_recreated(
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "host:5432", "postgresql://host:port/db", "sqlite:///x"])
-def test_what_is_no_database_is_refused_with_the_form(folder: Path, url: str) -> None:
+def test_a_malformed_database_address_is_refused_with_the_right_form(folder: Path, url: str) -> None:
     with pytest.raises(Invalid, match="postgresql://user@host:port/database"):
         open_local(folder, catalog=url)
     assert not is_registry(folder)

@@ -45,7 +45,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("way", "place"), WAYS)
-def test_a_push_killed_anywhere_is_there_whole_or_not_at_all_and_can_be_repeated(
+def test_a_killed_push_is_complete_or_absent_and_can_be_repeated(
     way: dict[str, str],
     place: str,
     folder: Path,
@@ -69,7 +69,7 @@ def test_a_push_killed_anywhere_is_there_whole_or_not_at_all_and_can_be_repeated
 
 
 @pytest.mark.parametrize("place", NAMES)
-def test_a_commit_killed_anywhere_moves_the_branch_with_its_version_or_does_neither(
+def test_a_killed_commit_moves_the_branch_with_its_version_or_does_neither(
     place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start
 ) -> None:
     registry = open_local(folder)
@@ -117,7 +117,7 @@ def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
 
 
 @pytest.mark.parametrize("place", ["blobs.after_rename", "revisions.before_rows", "revisions.before_commit"])
-def test_pushes_killed_while_they_wait_for_each_other_are_there_whole_or_not_at_all(
+def test_pushes_killed_during_a_group_commit_are_complete_or_absent(
     place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start
 ) -> None:
     folders = loras(6)

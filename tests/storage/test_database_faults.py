@@ -166,7 +166,7 @@ def test_three_hundred_commits_that_are_cut_take_effect_once_each(ground: Ground
     assert_once(ground, number)
 
 
-def test_a_writer_that_the_database_asks_to_try_again_does(ground: Ground, tmp_path: Path) -> None:
+def test_a_serialization_failure_is_retried(ground: Ground, tmp_path: Path) -> None:
     """Between us there is no serialization failure; another program's trigger makes some, and a number that
     no rollback resets.
     """
@@ -197,7 +197,7 @@ def test_a_server_that_falls_over_amid_the_campaign_keeps_what_it_acknowledged(
 
 
 @pytest.mark.heavy
-def test_a_standby_that_takes_over_has_all_that_was_acknowledged(
+def test_a_standby_that_takes_over_has_all_acknowledged_commits(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     """With a synchronous standby, as docs/deploying.md asks for; the address moves as a proxy or a DNS name

@@ -30,20 +30,20 @@ DATA = b"x" * 1000
 DIGEST = Digest.of(DATA)
 
 
-def test_without_a_place_it_is_in_the_users_folder(home: Path, loras: Callable[[int], list[Path]]) -> None:
+def test_the_default_registry_is_in_the_users_folder(home: Path, loras: Callable[[int], list[Path]]) -> None:
     push(connect(), open_dir(loras(1)[0]), TONE)
     assert (home / "catalog.sqlite").exists()
     assert connect(str(home)).versions.get(Ref(TONE)).number == 1
     assert connect(settings=AdaptrySettings(registry=str(home))).adapters.get(TONE).versions == 1
 
 
-def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="choose another folder"):
         open_local(tmp_path / "file")
 
 
-def test_the_first_upload_removes_what_the_dead_left_and_spares_the_living(folder: Path) -> None:
+def test_the_first_upload_removes_stagings_of_dead_processes_only(folder: Path) -> None:
     registry = open_local(folder)
     blobs = registry.blobs
     session = registry.uploads.open(TONE, DIGEST, len(DATA))
@@ -70,7 +70,7 @@ def test_a_session_idle_for_a_day_is_dropped() -> None:
         registry.uploads.append(session, 10, [DATA[10:]])
 
 
-def test_who_finishes_while_somebody_else_does_finds_it_finished() -> None:
+def test_two_concurrent_finishes_of_an_upload_both_succeed() -> None:
     class Late(MemoryBlobs):
         """Where somebody else finishes between a look at the session and the hold of its bytes."""
 
@@ -99,7 +99,7 @@ def test_one_namespace_cannot_open_uploads_without_end() -> None:
     registry.uploads.open(AdapterName.parse("other/tone"), DIGEST, len(DATA))
 
 
-def test_where_bases_must_be_known_a_push_on_another_is_refused(
+def test_with_known_bases_required_a_push_on_another_is_refused(
     folder: Path, loras: Callable[[int], list[Path]]
 ) -> None:
     registry = open_local(folder, require_known_base=True)
@@ -114,7 +114,7 @@ def test_a_sound_registry_verifies(folder: Path, loras: Callable[[int], list[Pat
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_bytes_that_changed_or_went_are_found_and_named(
+def test_changed_and_missing_bytes_are_found_and_named(
     folder: Path, loras: Callable[[int], list[Path]]
 ) -> None:
     registry = open_local(folder)

@@ -49,7 +49,7 @@ def said_back(client: socket.socket, data: bytes) -> bytes:
     return found
 
 
-def test_unarmed_it_passes_everything_on(proxy: FaultProxy) -> None:
+def test_an_unarmed_proxy_passes_everything_on(proxy: FaultProxy) -> None:
     data = bytes(range(256)) * 4000
     with closing(connect(proxy)) as client:
         client.settimeout(10)
@@ -59,7 +59,7 @@ def test_unarmed_it_passes_everything_on(proxy: FaultProxy) -> None:
 
 
 @pytest.mark.parametrize("fault", [ProxyFault("reset", "up", after=3), ProxyFault("reset", "down", after=3)])
-def test_a_reset_strikes_after_so_many_bytes_and_once(proxy: FaultProxy, fault: ProxyFault) -> None:
+def test_a_reset_happens_once_after_the_given_bytes(proxy: FaultProxy, fault: ProxyFault) -> None:
     with closing(connect(proxy)) as client:
         assert said_back(client, b"before") == b"before"
         proxy.arm(fault)
@@ -71,13 +71,13 @@ def test_a_reset_strikes_after_so_many_bytes_and_once(proxy: FaultProxy, fault: 
     assert proxy.fault_count == 1
 
 
-def test_a_close_gives_what_came_before_it_and_no_more(proxy: FaultProxy) -> None:
+def test_a_close_delivers_only_the_bytes_before_it(proxy: FaultProxy) -> None:
     proxy.arm(ProxyFault("close", after=3))
     with closing(connect(proxy)) as client:
         assert said_back(client, b"hello") == b"hel"
 
 
-def test_a_black_hole_keeps_the_connection_and_says_nothing(proxy: FaultProxy) -> None:
+def test_a_black_hole_keeps_the_connection_silent(proxy: FaultProxy) -> None:
     proxy.arm(ProxyFault("blackhole"))
     with closing(connect(proxy)) as client:
         client.settimeout(0.2)
@@ -101,7 +101,7 @@ def test_connections_are_refused_until_it_is_healed(proxy: FaultProxy) -> None:
 
 
 @pytest.mark.parametrize("fault", [ProxyFault("delay", seconds=0.01), ProxyFault("slow", after=2, rate=1000)])
-def test_what_is_late_is_whole(proxy: FaultProxy, fault: ProxyFault) -> None:
+def test_delayed_bytes_arrive_completely(proxy: FaultProxy, fault: ProxyFault) -> None:
     proxy.arm(fault, times=None)
     with closing(connect(proxy)) as client:
         assert said_back(client, b"hello") == b"hello"

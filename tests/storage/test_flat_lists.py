@@ -147,7 +147,7 @@ def rows_read(catalog: Catalog, read: Callable[[Transaction], object]) -> int:
 
 
 @pytest.mark.parametrize("identity", READERS.values(), ids=READERS)
-def test_a_list_of_adapters_reads_as_much_in_a_large_registry(
+def test_a_list_of_adapters_reads_no_more_rows_in_a_large_registry(
     catalogs: list[Catalog], identity: Identity
 ) -> None:
     for namespace in (None, "team-7", "team-5"):
@@ -165,7 +165,7 @@ def test_a_list_of_adapters_reads_as_much_in_a_large_registry(
 
 
 @pytest.mark.parametrize("identity", READERS.values(), ids=READERS)
-def test_a_search_reads_as_much_in_a_large_registry(
+def test_a_search_reads_no_more_rows_in_a_large_registry(
     sqlite_catalogs: list[str], identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(PostgreSQL reads a table of so few rows as a whole.)"""
@@ -210,7 +210,7 @@ MANY = reader(*(f"team-{number}" for number in range(1, 39)))
 
 
 @pytest.mark.parametrize("most", [50, 4])
-def test_a_reader_gets_what_may_be_read_in_the_order_of_the_listing(
+def test_a_reader_gets_readable_adapters_in_listing_order(
     catalogs: list[Catalog], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By spans, and (with more than `most` of them) by an index of all adapters."""

@@ -120,7 +120,7 @@ def full(disk: Path, tmp_path: Path) -> Full:
     return made
 
 
-def test_what_is_there_is_listed_shown_found_and_pulled(full: Full) -> None:
+def test_existing_versions_are_readable_on_a_full_disk(full: Full) -> None:
     assert "acme/tone" in full.adaptry("ls")
     assert "acme/tone@1" in full.adaptry("show", "acme/tone")
     assert "acme/tone@1" in full.adaptry("search", "rank>=1")
@@ -136,7 +136,7 @@ def test_temporary_files_may_be_on_the_full_disk_too(full: Full) -> None:
     assert "acme/tone" in full.adaptry("ls", TMPDIR=str(full.disk))
 
 
-def test_whatever_must_write_says_that_there_is_no_space_and_leaves_nothing(full: Full) -> None:
+def test_writing_commands_report_the_full_disk_and_leave_nothing(full: Full) -> None:
     before = full.files()
     for words in (
         ("push", str(full.new), "acme/new"),
@@ -162,7 +162,7 @@ def test_an_adapter_can_be_deleted_to_make_room(full: Full) -> None:
     assert "deleted 4 files" in full.adaptry("gc", "--grace", "0")
 
 
-def test_with_space_again_everything_works_as_before(full: Full) -> None:
+def test_with_free_space_everything_works_again(full: Full) -> None:
     full.adaptry("push", str(full.new), "acme/new", code=6)
     full.free()
     full.adaptry("push", str(full.new), "acme/new")

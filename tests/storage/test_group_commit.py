@@ -106,7 +106,7 @@ def test_a_single_writer_is_committed_alone(writers: Writers) -> None:
     assert (writers.items, writers.commits) == ([1, 2], 2)
 
 
-def test_a_writer_that_raises_because_of_another_raises_once_that_is_to_be_seen(writers: Writers) -> None:
+def test_a_writers_error_caused_by_another_writer_is_raised_after_the_commit(writers: Writers) -> None:
     seen: list[int] = []
     has_raised = Event()
 
@@ -146,7 +146,7 @@ def test_a_writer_that_raises_because_of_another_raises_once_that_is_to_be_seen(
     assert seen == [1, 3]
 
 
-def test_what_one_writer_raises_undoes_its_changes_only(writers: Writers) -> None:
+def test_an_error_of_one_writer_undoes_only_its_changes(writers: Writers) -> None:
     def fails(session: Session) -> None:
         inserts(2)(session)
         raise KeyError("no")
@@ -160,7 +160,7 @@ def test_what_one_writer_raises_undoes_its_changes_only(writers: Writers) -> Non
 
 
 @pytest.mark.parametrize("fails_by", [KeyError, IntegrityError])
-def test_what_prepared_statements_changed_is_undone_with_their_writer(
+def test_changes_by_prepared_statements_are_undone_with_their_writer(
     writers: Writers, fails_by: type[Exception]
 ) -> None:
     def fails(session: Session) -> None:
@@ -191,7 +191,7 @@ def test_no_writer_returns_as_if_it_were_committed_when_the_commit_fails(writers
     assert writers.items == [4]
 
 
-def test_when_the_database_itself_rolls_back_the_writers_before_hear_of_it(writers: Writers) -> None:
+def test_a_rollback_by_the_database_fails_all_writers_of_the_group(writers: Writers) -> None:
     """As it does when the disk is full."""
     one, two, three = writers.together(inserts(1), inserts(1, words="INSERT OR ROLLBACK"), inserts(3))
     for done in (one, two):

@@ -77,19 +77,19 @@ def listings(registry: Registry, limit: int) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 50])
-def test_listings_are_those_of_the_whole_registry(lazy: Registry, whole: Registry, limit: int) -> None:
+def test_listings_equal_those_of_the_full_registry(lazy: Registry, whole: Registry, limit: int) -> None:
     assert list(listings(lazy, limit)) == list(listings(whole, limit))
     assert "whole" not in vars(lazy)
 
 
-def test_other_methods_are_those_of_the_whole_registry(lazy: Registry, whole: Registry) -> None:
+def test_other_methods_equal_those_of_the_full_registry(lazy: Registry, whole: Registry) -> None:
     assert lazy.adapters.list(sort="updated") == whole.adapters.list(sort="updated")
     assert lazy.versions.list(TONE, reverse=True) == whole.versions.list(TONE, reverse=True)
     assert lazy.version("acme/tone@prod") == whole.version("acme/tone@prod")
     assert lazy.aliases.list(TONE) == whole.aliases.list(TONE)
 
 
-def test_errors_are_those_of_the_whole_registry(lazy: Registry) -> None:
+def test_errors_equal_those_of_the_full_registry(lazy: Registry) -> None:
     with pytest.raises(NotFound, match="acme/none"):
         lazy.versions.list(AdapterName.parse("acme/none"))
     with pytest.raises(Invalid, match="cursor"):
@@ -116,7 +116,7 @@ def test_another_schema_is_opened_as_a_whole(folder: Path) -> None:
         assert open_lazily(folder / "catalog.sqlite", lambda: whole) is whole
 
 
-def test_the_texts_are_what_sqlalchemy_makes_of_the_definitions() -> None:
+def test_the_statements_equal_those_compiled_by_sqlalchemy() -> None:
     written = statement_texts.FILE.read_text(encoding="utf-8")
 
     assert written == write_texts(), "run: python tests/storage/write_sqlite_schema.py"

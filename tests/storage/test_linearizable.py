@@ -35,7 +35,7 @@ def serve(data: Path) -> Iterator[str]:
             process.terminate()
 
 
-def test_no_server_answers_with_an_alias_as_it_was_before_a_move_that_had_ended(tmp_path: Path) -> None:
+def test_no_server_returns_an_alias_from_before_a_finished_move(tmp_path: Path) -> None:
     with ExitStack() as stack:
         urls = [stack.enter_context(serve(tmp_path / "data")) for _ in range(2)]
         token = (tmp_path / "data" / "admin-token").read_text().strip()

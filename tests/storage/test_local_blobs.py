@@ -86,7 +86,7 @@ def test_a_full_disk_is_reported_and_existing_files_stay(small_disk: Path) -> No
     blobs.put(Digest.of(large[0]), large[:1])
 
 
-def test_a_full_disk_takes_back_what_a_session_added_last_and_no_more(small_disk: Path) -> None:
+def test_a_full_disk_discards_only_the_last_piece_of_a_session(small_disk: Path) -> None:
     blobs = LocalBlobs(small_disk)
     key = blobs.new_key()
     large = [os.urandom(1 << 20)] * 6
@@ -99,6 +99,6 @@ def test_a_full_disk_takes_back_what_a_session_added_last_and_no_more(small_disk
     assert blobs.size(Digest.of(DATA + DATA)) == 2 * len(DATA)
 
 
-def test_what_surely_does_not_fit_is_refused_before_it_is_sent(small_disk: Path) -> None:
+def test_a_file_larger_than_the_free_space_is_refused_before_it_is_sent(small_disk: Path) -> None:
     with pytest.raises(StorageFull):
         LocalBlobs(small_disk).require_room(5 << 20)

@@ -126,7 +126,7 @@ def test_a_name_is_found_in_any_capitals_and_a_twin_only_in_its_own(registry: Lo
     assert leads_to("ACME/TONE") == "acme/tone"
 
 
-def test_an_alias_or_branch_that_git_does_not_take_moves_and_goes(registry: LocalRegistry) -> None:
+def test_an_alias_or_branch_invalid_in_git_can_be_moved_and_removed(registry: LocalRegistry) -> None:
     head = next(info for info in registry.aliases.list(TONE) if info.alias == "HEAD")
     assert registry.versions.get(Ref.parse("acme/tone@HEAD")).number == 1
     moved = registry.aliases.move(TONE, "HEAD", head.digest, head.generation)
@@ -137,7 +137,7 @@ def test_an_alias_or_branch_that_git_does_not_take_moves_and_goes(registry: Loca
     registry.commits.delete_branch(TONE, "a..b")
 
 
-def test_workers_residents_and_schedules_are_there_still(registry: LocalRegistry) -> None:
+def test_workers_loaded_versions_and_schedules_are_kept(registry: LocalRegistry) -> None:
     workers = registry.workers.list().items
     assert [(one.worker, one.owner, len(one.residents)) for one in workers] == [
         ("gpu-1", "gus", 1),

@@ -13,7 +13,7 @@ from adaptry.testing.samples import tiny_lora
 from .downgrading import back_to_0004
 
 
-def test_parents_pushed_before_they_could_be_searched_are_found(folder: Path, tmp_path: Path) -> None:
+def test_parents_of_older_versions_are_searchable(folder: Path, tmp_path: Path) -> None:
     registry = open_local(folder)
     parents = [push(registry, open_dir(tiny_lora(tmp_path / f"p{n}", seed=n)), "acme/parts") for n in (1, 2)]
     digests = tuple(pushed.version.digest for pushed in parents)

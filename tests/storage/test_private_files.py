@@ -31,7 +31,7 @@ def modes(folder: Path) -> dict[str, str]:
     return {path.name: oct(path.stat().st_mode & 0o777) for path in folder.glob("catalog.sqlite*")}
 
 
-def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
+def test_a_new_database_is_private_to_its_owner(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with closing(open_local(tmp_path)) as registry:
         registry.adapters.create(TONE, AdapterEdit())
@@ -40,7 +40,7 @@ def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
     assert set(found.values()) == {"0o600"}
 
 
-def test_a_database_at_any_path_is_its_owners_alone(tmp_path: Path) -> None:
+def test_a_database_at_any_path_is_private_to_its_owner(tmp_path: Path) -> None:
     with closing(Catalog.open(tmp_path / "catalog.sqlite-of-mine")) as catalog:
         catalog.check()
         assert set(modes(tmp_path).values()) == {"0o600"}

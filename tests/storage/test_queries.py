@@ -128,7 +128,7 @@ SETTINGS = settings(
 
 @SEARCHES
 @SETTINGS
-def test_any_query_finds_what_a_plain_reading_finds(
+def test_any_query_finds_the_same_versions_as_a_full_scan(
     sqlite_library: Library,
     query: str,
     sort: str,
@@ -157,7 +157,7 @@ def test_any_query_finds_the_same_on_postgresql(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_every_term_and_its_negation_find_what_a_plain_reading_finds(
+def test_every_term_and_its_negation_find_the_same_as_a_full_scan(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     library: Library = request.getfixturevalue(f"{kind}_library")
@@ -176,7 +176,7 @@ def test_every_term_and_its_negation_find_what_a_plain_reading_finds(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_forged_place_in_an_order_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
+def test_a_forged_cursor_of_a_sorted_search_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
     from adaptry.storage.catalog import cursors
 
     registry: LocalRegistry = request.getfixturevalue(f"{kind}_library")[0]
@@ -217,7 +217,7 @@ def test_a_cursor_reveals_nothing_about_hidden_adapters(
         reader.versions.search(query, cursors.encode(sealed, f"{about[:-1]}1"), 1, sort="size", reverse=True)
 
 
-def test_the_last_character_of_all_may_end_a_prefix(sqlite_library: Library) -> None:
+def test_a_prefix_may_end_with_the_last_unicode_character(sqlite_library: Library) -> None:
     registry = sqlite_library[0]
     for prefix in ("\U0010ffff", "a\U0010ffff", "\ud7ff"):
         for field in ("tag", "loaded"):

@@ -70,7 +70,7 @@ def test_a_file_counts_for_its_namespace_and_its_sender(admin: LocalRegistry) ->
     assert shown(admin, QuotaSubject("principal", "bob")).used_bytes == 10
 
 
-def test_a_namespace_that_is_full_takes_no_byte_more_until_something_is_deleted(
+def test_a_full_namespace_accepts_no_byte_until_something_is_deleted(
     admin: LocalRegistry,
 ) -> None:
     limit(admin, ACME, bytes=100)
@@ -90,7 +90,7 @@ def test_a_namespace_that_is_full_takes_no_byte_more_until_something_is_deleted(
     send(ann, TUNE, b"z" * 10)
 
 
-def test_two_who_send_at_once_cannot_both_take_the_last_byte(admin: LocalRegistry) -> None:
+def test_two_concurrent_uploads_cannot_both_use_the_last_byte(admin: LocalRegistry) -> None:
     limit(admin, ACME, bytes=100)
 
     def try_to_send(number: int) -> AdaptryError | None:
@@ -109,7 +109,7 @@ def test_two_who_send_at_once_cannot_both_take_the_last_byte(admin: LocalRegistr
     assert len(refusals) == 16 - use.used_bytes // 30
 
 
-def test_an_open_upload_reserves_its_bytes_and_gives_them_back_when_it_is_dropped(
+def test_an_open_upload_reserves_its_bytes_until_it_is_dropped(
     admin: LocalRegistry,
 ) -> None:
     limit(admin, ACME, bytes=100)
@@ -160,7 +160,7 @@ def test_versions_are_counted_and_limited(admin: LocalRegistry, tmp_path: Path) 
     assert shown(admin, ACME).used_versions == shown(admin, ANN).used_versions == 1
 
 
-def test_what_is_renamed_into_another_namespace_must_fit_there(admin: LocalRegistry, tmp_path: Path) -> None:
+def test_a_rename_must_fit_the_new_namespaces_quota(admin: LocalRegistry, tmp_path: Path) -> None:
     other = QuotaSubject("namespace", "other")
     ann = as_user(admin, "ann")
     push(ann, open_dir(tiny_lora(tmp_path / "one")), TONE)
@@ -210,7 +210,7 @@ def test_administrators_set_quotas_and_members_see_them(admin: LocalRegistry) ->
         limit(admin, QuotaSubject("principal", "nobody"), bytes=1)
 
 
-def test_a_sweep_gives_back_what_it_frees(admin: LocalRegistry) -> None:
+def test_a_sweep_releases_the_quota_of_deleted_files(admin: LocalRegistry) -> None:
     send(as_user(admin, "ann"), TONE, b"x" * 10)
     for days in (0, 10):
         found = scan_garbage(admin.catalog, admin.blobs)
@@ -219,7 +219,7 @@ def test_a_sweep_gives_back_what_it_frees(admin: LocalRegistry) -> None:
     assert verify(admin.catalog, admin.blobs) == ()
 
 
-def test_counters_that_are_wrong_are_found_and_put_right(admin: LocalRegistry, tmp_path: Path) -> None:
+def test_wrong_counters_are_found_and_corrected(admin: LocalRegistry, tmp_path: Path) -> None:
     push(as_user(admin, "ann"), open_dir(tiny_lora(tmp_path / "one")), TONE)
     right = shown(admin, ACME), shown(admin, ANN)
     with admin.catalog.write() as tx:

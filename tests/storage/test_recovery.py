@@ -17,7 +17,7 @@ def registry() -> LocalRegistry:
     return open_in_memory()
 
 
-def test_a_disabled_administrator_is_back_with_a_new_token_and_an_event(registry: LocalRegistry) -> None:
+def test_recovery_enables_an_administrator_with_a_new_token_and_an_event(registry: LocalRegistry) -> None:
     old = tokens.create_token(registry.catalog, "root", "admin", ("*",))
     tokens.create_token(registry.catalog, "other", "admin", ("*",))
     registry.principals.set_disabled("root", True)

@@ -115,7 +115,7 @@ def test_an_exchange_may_be_repeated_after_a_lost_answer_for_a_few_minutes(catal
     assert not works(catalog, again.access.secret)
 
 
-def test_a_repetition_by_a_thief_is_found_when_the_program_refreshes(catalog: Catalog) -> None:
+def test_a_stolen_refresh_token_is_detected_at_the_next_refresh(catalog: Catalog) -> None:
     first = approved(catalog)
     program = refresh(catalog, first.refresh_token, CLIENT, NOW)
     thief = refresh(catalog, first.refresh_token, CLIENT, NOW)
@@ -216,7 +216,7 @@ def test_a_refresh_token_is_no_access_token_and_an_access_token_refreshes_nothin
         refresh(catalog, first.access.secret, CLIENT, NOW)
 
 
-def test_an_unused_sign_in_is_over_after_ninety_days(catalog: Catalog) -> None:
+def test_an_unused_sign_in_ends_after_ninety_days(catalog: Catalog) -> None:
     first = approved(catalog)
     with pytest.raises(Unauthenticated):
         refresh(catalog, first.refresh_token, CLIENT, NOW + LIFETIME)

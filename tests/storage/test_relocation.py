@@ -82,9 +82,7 @@ def test_all_data_is_unchanged_and_work_continues(
     registry.close()
 
 
-def test_keys_of_rows_that_are_gone_are_not_given_again(
-    postgres: PostgresServer, folder: Path, secret: str
-) -> None:
+def test_keys_of_deleted_rows_are_not_reused(postgres: PostgresServer, folder: Path, secret: str) -> None:
     with sqlite3.connect(folder / "catalog.sqlite") as database:
         database.execute("UPDATE sqlite_sequence SET seq = 4321 WHERE name = 'events'")
     database.close()
@@ -95,7 +93,7 @@ def test_keys_of_rows_that_are_gone_are_not_given_again(
     registry.close()
 
 
-def test_who_has_the_old_catalog_open_can_change_nothing_any_more(
+def test_the_old_catalog_is_read_only_for_processes_that_have_it_open(
     postgres: PostgresServer, folder: Path, secret: str
 ) -> None:
     late = open_local(folder)

@@ -70,7 +70,7 @@ def test_a_staging_has_one_writer_among_all_processes(place: S3Location) -> None
     assert not second.is_held(KEY)
 
 
-def test_two_writers_whose_lease_failed_them_never_mix_their_bytes(place: S3Location) -> None:
+def test_two_writers_with_a_lost_lease_never_mix_bytes(place: S3Location) -> None:
     first, second = S3Blobs(place), S3Blobs(place)
     with first.staging(KEY) as mine:
         first.objects.delete([f"tmp/{KEY}.lease"])
@@ -96,9 +96,7 @@ def test_a_hash_counts_only_for_the_segments_it_was_computed_from(place: S3Locat
     assert not first.has(Digest.of(b"my bytes!"))
 
 
-def test_a_lease_that_was_left_behind_is_anyones_after_a_while(
-    place: S3Location, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_abandoned_lease_expires(place: S3Location, monkeypatch: pytest.MonkeyPatch) -> None:
     dead, living = S3Blobs(place), S3Blobs(place)
     dead.staging(KEY)  # and never put down
     monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
@@ -142,7 +140,7 @@ def test_parts_are_large_enough_but_for_the_last() -> None:
     assert [[one.size for one in group] for group in parts(row, 5)] == [[3, 8], [8], [2, 2, 8], [1]]
 
 
-def test_an_address_gives_the_place() -> None:
+def test_an_s3_address_gives_bucket_and_prefix() -> None:
     assert S3Location.parse("s3://adapters") == S3Location("adapters")
     assert S3Location.parse("s3://adapters?public=https://f").public == "https://f"
     place = S3Location.parse(
@@ -159,7 +157,7 @@ def test_an_address_gives_the_place() -> None:
      "s3://bucket?sse=rot13", "s3://bucket?endpoint=host:8333", "s3://bucket?public=http://user:secret@h",
      "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
 )  # fmt: skip
-def test_a_malformed_place_for_blobs_is_refused(text: str) -> None:
+def test_a_malformed_blob_location_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
         S3Location.parse(text)
     assert "secret" not in refused.value.message
@@ -205,7 +203,7 @@ def test_missing_features_of_a_server_are_described_in_a_sentence(ceph_place: st
     assert "it ignores If-None-Match at the end of a multipart upload" in missing
 
 
-def test_an_address_gives_one_blob_to_anybody_for_a_while(place: S3Location) -> None:
+def test_a_presigned_url_gives_access_to_one_blob_for_a_limited_time(place: S3Location) -> None:
     blobs = S3Blobs(place)
     digest = Digest.of(b"hello")
     blobs.put(digest, [b"hello"])

@@ -85,7 +85,7 @@ def from_the_nth(number: int) -> Callable[[HttpMessage], bool]:
 
 
 @pytest.mark.parametrize(("fault", "operation"), MET)
-def test_a_fault_loses_nothing_spoils_nothing_and_leaves_nothing(
+def test_a_temporary_fault_causes_no_loss_damage_or_leftovers(
     fault: str,
     operation: str,
     case: Case,

@@ -43,7 +43,7 @@ def age(cache: Path, digest: Digest, seconds: float) -> None:
     os.utime(path, (at, at))
 
 
-def test_what_was_read_to_its_end_is_read_from_the_disk_the_next_time(store: Watched, tmp_path: Path) -> None:
+def test_a_completely_read_blob_is_then_read_from_the_disk(store: Watched, tmp_path: Path) -> None:
     digest = put(store, b"hello")
     blobs = TieredBlobs(store, tmp_path, 1 << 20)
     assert b"".join(blobs.chunks(digest)) == b"hello"
@@ -61,7 +61,7 @@ def test_a_reader_that_stops_leaves_nothing_in_the_cache(store: Watched, tmp_pat
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_full_cache_gives_up_what_was_not_read_for_longest(store: Watched, tmp_path: Path) -> None:
+def test_a_full_cache_evicts_the_least_recently_read_blob(store: Watched, tmp_path: Path) -> None:
     first, second, third = (put(store, bytes([number]) * 100) for number in range(3))
     blobs = TieredBlobs(store, tmp_path, 250)
     for number, digest in enumerate((first, second)):
@@ -74,7 +74,7 @@ def test_a_full_cache_gives_up_what_was_not_read_for_longest(store: Watched, tmp
     assert kept == {first.hex, third.hex}
 
 
-def test_what_was_just_read_stays_even_in_a_full_cache(store: Watched, tmp_path: Path) -> None:
+def test_the_most_recently_read_blob_stays_in_a_full_cache(store: Watched, tmp_path: Path) -> None:
     first, second = (put(store, bytes([number]) * 100) for number in range(2))
     blobs = TieredBlobs(store, tmp_path, 150)
     place = blobs.path_of(first)
@@ -82,7 +82,7 @@ def test_what_was_just_read_stays_even_in_a_full_cache(store: Watched, tmp_path:
     assert place.read_bytes() == b"\x00" * 100
 
 
-def test_what_is_larger_than_the_cache_passes_by(store: Watched, tmp_path: Path) -> None:
+def test_a_blob_larger_than_the_cache_is_not_cached(store: Watched, tmp_path: Path) -> None:
     digest = put(store, b"x" * 1000)
     assert b"".join(TieredBlobs(store, tmp_path, 100).chunks(digest)) == b"x" * 1000
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -98,12 +98,12 @@ def test_changed_bytes_never_enter_the_cache(store: Watched, tmp_path: Path) -> 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_the_store_has_not_has_no_path(store: Watched, tmp_path: Path) -> None:
+def test_an_absent_blob_has_no_path(store: Watched, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         TieredBlobs(store, tmp_path, 1 << 20).path_of(Digest.of(b"absent"))
 
 
-def test_what_a_dead_process_left_in_the_cache_goes_when_it_is_opened(store: Watched, tmp_path: Path) -> None:
+def test_files_of_dead_processes_are_removed_when_the_cache_is_opened(store: Watched, tmp_path: Path) -> None:
     TieredBlobs(store, tmp_path, 1 << 20)
     (tmp_path / "tmp" / ("ab" * 16)).write_bytes(b"half of something")
     TieredBlobs(store, tmp_path, 1 << 20)

@@ -61,7 +61,7 @@ def test_a_mistyped_token_and_an_unknown_one_get_different_errors(catalog: Catal
         identify(Catalog("sqlite://"), secret)
 
 
-def test_a_revoked_token_opens_nothing(catalog: Catalog) -> None:
+def test_a_revoked_token_is_refused(catalog: Catalog) -> None:
     secret = create_token(catalog, "ada", "writer", ["acme"])
     (info,) = list_tokens(catalog)
     assert secret.endswith(info.last_four)
@@ -73,7 +73,7 @@ def test_a_revoked_token_opens_nothing(catalog: Catalog) -> None:
     assert list_tokens(catalog)[0].revoked_at is not None
 
 
-def test_an_expired_token_opens_nothing(catalog: Catalog) -> None:
+def test_an_expired_token_is_refused(catalog: Catalog) -> None:
     secret = create_token(catalog, "ada", "writer", ["acme"], datetime.now(UTC) + timedelta(days=1))
     assert identify(catalog, secret).name == "ada"
     with catalog.write() as tx:  # a day passes
@@ -95,7 +95,7 @@ def test_a_token_without_rights_is_not_created(
         create_token(catalog, "ada", "reader", ["acme"], datetime(2020, 1, 1, tzinfo=UTC))
 
 
-def test_a_token_with_hf_before_it_is_the_same_token(catalog: Catalog) -> None:
+def test_a_token_with_the_prefix_hf_is_the_same_token(catalog: Catalog) -> None:
     secret = create_token(catalog, "ada", "writer", ["acme"])
     other = to_hub_token(secret)
     assert other == f"hf_{secret}" == to_hub_token(other)
@@ -108,7 +108,7 @@ def test_a_token_with_hf_before_it_is_the_same_token(catalog: Catalog) -> None:
         identify(catalog, f"hf_{other}")
 
 
-def test_no_scanner_takes_the_second_spelling_for_a_token_of_huggingface(catalog: Catalog) -> None:
+def test_no_scanner_mistakes_the_second_spelling_for_a_huggingface_token(catalog: Catalog) -> None:
     other = to_hub_token(create_token(catalog, "ada", "writer", ["acme"]))
     assert not re.search(r"hf_[A-Za-z0-9]{34}", other)
     assert re.search(r"adr_[a-z]{2,8}_[0-9A-Za-z]{38}", other)

@@ -202,7 +202,7 @@ def test_every_token_is_listed_and_tokens_with_equal_names_are_distinguishable(c
     assert len({(one.principal, one.name) for one in listed}) == len(OLD)
 
 
-def test_what_only_revoked_tokens_allowed_is_not_granted(catalog: Catalog) -> None:
+def test_rights_of_revoked_tokens_only_are_not_granted(catalog: Catalog) -> None:
     with catalog.read() as tx:
         for name in NAMES:
             own = [one for one in OLD if one.name == name and not one.is_revoked]
@@ -223,7 +223,7 @@ def test_jobs_keep_the_rights_that_they_were_submitted_with(catalog: Catalog) ->
                 check_decisions(old, submitter)
 
 
-def test_new_tokens_go_on_numbering(old_catalog: Path, tmp_path: Path) -> None:
+def test_numbering_of_tokens_continues(old_catalog: Path, tmp_path: Path) -> None:
     shutil.copyfile(old_catalog, tmp_path / "catalog.sqlite")
     with closing(Catalog.open(tmp_path / "catalog.sqlite")) as catalog:
         create_token(catalog, "ada", "reader", ["acme"])

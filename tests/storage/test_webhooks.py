@@ -235,7 +235,7 @@ def test_while_a_secret_is_replaced_both_verify(scene: Scene) -> None:
         Webhook(new.secret).verify(first.body, stale)
 
 
-def test_a_receiver_gets_what_was_asked_for_of_one_namespace(scene: Scene) -> None:
+def test_a_receiver_gets_only_the_selected_events_of_its_namespace(scene: Scene) -> None:
     with receiving() as receiver:
         scene.add(receiver.url, adapters="tone*", kinds=("adapter.created", "alias.*"))
         for name in ("acme/tone", "acme/tone-2", "acme/voice", "evil/tone"):
@@ -321,9 +321,7 @@ sender.run()
 
 
 @pytest.mark.slow
-def test_a_sender_that_is_killed_before_it_records_is_followed_by_one_that_sends_the_same_again(
-    scene: Scene, folder: Path
-) -> None:
+def test_a_message_of_a_killed_sender_is_sent_again_with_the_same_id(scene: Scene, folder: Path) -> None:
     scene.now = datetime.now(UTC)
     with receiving() as receiver:
         made = scene.add(receiver.url)

@@ -49,7 +49,7 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
         yield opened
 
 
-def test_figures_are_read_as_they_were_stored_and_a_pair_in_either_order(registry: LocalRegistry) -> None:
+def test_stored_figures_are_read_back_and_a_pair_in_either_order(registry: LocalRegistry) -> None:
     assert registry.versions.weight_statistics(Ref(TONE)) == STATISTICS
     assert registry.versions.weight_distance(Ref(TONE), Ref(STYLE)) == DISTANCE
     assert registry.versions.weight_distance(Ref(STYLE), Ref(TONE)) == DISTANCE
@@ -84,7 +84,7 @@ def test_a_changed_row_is_found_not_read_and_dropped_by_a_repair(
     assert registry.versions.weight_distance(Ref(STYLE), Ref(TONE)) == DISTANCE, "only that row is dropped"
 
 
-def test_a_sweep_drops_figures_of_revisions_that_nobody_has(registry: LocalRegistry) -> None:
+def test_a_sweep_drops_figures_of_deleted_revisions(registry: LocalRegistry) -> None:
     tone, style = (registry.versions.get(Ref(name)).digest for name in (TONE, STYLE))
     registry.adapters.delete(TONE)
     for _ in range(2):

@@ -45,7 +45,7 @@ def factors(
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", RANKS)
-def test_a_kernel_gives_pefts_bits(kernel: Any, dtype: str, transposed: bool, rank: int) -> None:
+def test_a_kernel_gives_the_same_bits_as_peft(kernel: Any, dtype: str, transposed: bool, rank: int) -> None:
     scale = SCALES[rank % len(SCALES)]
     stored = made(rank, 333, 416, dtype=DTYPES[dtype])
     up, down = factors(stored, rank, transposed)
@@ -72,7 +72,7 @@ def test_factors_of_any_dtype_are_held_in_fp32(kernel: Any, held: str, scale: fl
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("columns", [1, 2, 7, 31, 32, 64, 333, 1024])
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 8, 9, 31, 333])
-def test_the_odd_sizes_are_pefts_too_in_whatever_kernel_takes_them(
+def test_odd_sizes_give_the_same_bits_as_peft_in_every_kernel(
     rows: int, columns: int, transposed: bool
 ) -> None:
     stored = made(rows, rows, columns)
@@ -139,7 +139,7 @@ def test_infinities_zeros_and_the_smallest_numbers_are_kept(kernel: Any, dtype: 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_not_a_number_stays_none_and_spoils_nothing_else(kernel: Any, dtype: str) -> None:
+def test_nan_stays_nan_and_affects_no_other_element(kernel: Any, dtype: str) -> None:
     stored = made(8, 40, 64, dtype=DTYPES[dtype])
     up, down = factors(stored, 8, False)
     wanted = by_peft(stored, up, down, 2.0, False)
@@ -182,7 +182,7 @@ def test_subnormal_results_are_rounded_not_flushed() -> None:
     ],
     ids=["odd columns", "a cast", "few rows", "no columns", "a high rank", "no update"],
 )
-def test_what_the_compiled_loop_cannot_do_alike_falls_to_torch(weight: KernelWeight, rank: int) -> None:
+def test_inputs_that_the_compiled_loop_rounds_differently_use_torch(weight: KernelWeight, rank: int) -> None:
     assert not LlvmKernel.supports(weight, rank)
     assert TorchKernel.supports(weight, rank)
 

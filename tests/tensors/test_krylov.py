@@ -37,7 +37,7 @@ def test_no_approximation_of_the_rank_keeps_more_than_a_millionth_more(
     assert found.energy == pytest.approx(float(delta.double().square().sum()), rel=1e-9)
 
 
-def test_the_iteration_is_what_computes_a_large_update() -> None:
+def test_a_large_update_is_computed_by_the_iteration() -> None:
     triplets = krylov.leading_triplets(noisy(300, 200, 1.0).double(), 8)
     assert triplets is not None
     left, values, right = triplets
@@ -47,7 +47,7 @@ def test_the_iteration_is_what_computes_a_large_update() -> None:
     assert bool((values[:-1] >= values[1:]).all())
 
 
-def test_a_rank_that_is_not_small_is_left_to_the_full_decomposition() -> None:
+def test_a_large_rank_uses_the_full_decomposition() -> None:
     assert krylov.leading_triplets(noisy(60, 60, 1.0).double(), 8) is None
     delta = noisy(60, 60, 1.0)
     found = decompose_dense(delta, 8)
@@ -68,7 +68,7 @@ def test_the_same_update_gives_the_same_bits() -> None:
     assert torch.equal(decompose_dense(delta, 4).left, decompose_dense(delta.clone(), 4).left)
 
 
-def test_nothing_has_no_energy() -> None:
+def test_an_empty_update_has_no_energy() -> None:
     found = decompose_dense(torch.zeros(300, 200), 4)
     assert found.energy == 0 and found.lost_energy(4) == 0
     assert not found.truncate(4).dense().any()

@@ -44,7 +44,7 @@ def dense(update: Factors) -> torch.Tensor:
 
 @pytest.mark.parametrize("batch", EXPERTS, ids=["matrix", "experts"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_a_decomposition_is_that_of_the_dense_update(
+def test_a_decomposition_equals_that_of_the_dense_update(
     shape: tuple[int, int, int], batch: tuple[int, ...]
 ) -> None:
     update = drawn(*shape, seed=0, batch=batch)
@@ -74,7 +74,7 @@ NEARLY_DEPENDENT = [1.0, 1e-2, 1e-4, 1e-6, 0.0]
 
 
 @pytest.mark.parametrize("apart", NEARLY_DEPENDENT)
-def test_what_is_lost_is_exact_however_alike_the_columns_are(apart: float) -> None:
+def test_the_lost_energy_is_exact_even_for_nearly_equal_columns(apart: float) -> None:
     one, noise = drawn(300, 200, 8, seed=2), drawn(300, 200, 8, seed=3)
     other = Factors(one.up + apart * noise.up, -one.down + apart * noise.down, 1.3)
     both = concatenate([one, other])
@@ -88,7 +88,7 @@ def test_what_is_lost_is_exact_however_alike_the_columns_are(apart: float) -> No
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-3, 1e6])
-def test_columns_of_very_different_lengths_count_for_what_they_are(size: float) -> None:
+def test_columns_of_very_different_lengths_are_handled_accurately(size: float) -> None:
     update = drawn(60, 50, 6, seed=4)
     lengths = torch.logspace(0, 1, 6) ** torch.log10(torch.tensor(size))
     split = Factors(update.up * lengths, update.down / lengths.unsqueeze(-1), update.scale)
@@ -105,7 +105,7 @@ def test_an_untrained_update_decomposes_into_nothing() -> None:
     assert numerical_rank(found.values) == 1
 
 
-def test_with_a_rank_all_values_are_told_and_so_many_vectors_formed() -> None:
+def test_with_a_rank_all_singular_values_but_only_that_many_vectors_are_computed() -> None:
     update = drawn(40, 24, 6, seed=5)
     whole, some = decompose(update), decompose(update, 2)
     torch.testing.assert_close(some.values, whole.values)
@@ -113,7 +113,7 @@ def test_with_a_rank_all_values_are_told_and_so_many_vectors_formed() -> None:
     torch.testing.assert_close(some.truncate(2).dense(), whole.truncate(2).dense())
 
 
-def test_factors_kept_in_float32_are_computed_with_in_float64() -> None:
+def test_factors_in_float32_are_processed_in_float64() -> None:
     update = drawn(3000, 20, 3, seed=6)
     torch.testing.assert_close(
         decompose(update).values, torch.linalg.svdvals(dense(update))[:3], rtol=1e-12, atol=0
@@ -135,7 +135,7 @@ def test_padding_adds_rank_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("batch", EXPERTS, ids=["matrix", "experts"])
-def test_inner_products_are_those_of_the_dense_updates(batch: tuple[int, ...]) -> None:
+def test_inner_products_equal_those_of_the_dense_updates(batch: tuple[int, ...]) -> None:
     updates = [drawn(20, 30, rank, seed=rank, batch=batch, scale=rank / 3) for rank in (1, 2, 5)]
     thick = torch.stack([dense(each).flatten() for each in updates])
     torch.testing.assert_close(gram_matrix(updates), thick @ thick.T, rtol=1e-12, atol=1e-12)
@@ -143,7 +143,7 @@ def test_inner_products_are_those_of_the_dense_updates(batch: tuple[int, ...]) -
 
 
 @pytest.mark.parametrize("batch", EXPERTS, ids=["matrix", "experts"])
-def test_rows_and_columns_have_inner_products_too(batch: tuple[int, ...]) -> None:
+def test_rows_and_columns_have_inner_products(batch: tuple[int, ...]) -> None:
     one, other = drawn(20, 30, 2, seed=8, batch=batch), drawn(20, 30, 3, seed=9, batch=batch)
     product = dense(one) * dense(other)
     torch.testing.assert_close(row_inner_products(one, other), product.sum(-1), rtol=1e-12, atol=1e-12)

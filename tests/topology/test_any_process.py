@@ -74,7 +74,7 @@ STEPS: dict[str, Callable[[Running, str, Path], None]] = {
         for service in PROCESSES
     ],
 )
-def test_whoever_is_killed_at_whichever_step(
+def test_killing_any_process_at_any_step_loses_nothing(
     running: Running, tmp_path: Path, step: str, service: str
 ) -> None:
     STEPS[step](running, service, tmp_path)

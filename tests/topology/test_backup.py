@@ -37,7 +37,7 @@ def copy_bucket(source: str, target: str, endpoint: str) -> None:
             client.put_object(Bucket=there.bucket, Key=key, Body=body)
 
 
-def test_rows_first_then_bytes_and_the_copy_has_all_that_it_names(
+def test_backing_up_rows_before_bytes_gives_a_complete_copy(
     postgres: PostgresServer, s3_place: str, seaweed: Seaweed, tmp_path: Path
 ) -> None:
     found = programs()

@@ -29,7 +29,9 @@ KILLED = ("api-1", "api-2", "balancer", "postgres", "s3")
 PLACES = [name for name in NAMES if name.startswith(("uploads.", "revisions."))]
 
 
-def test_pushed_promoted_and_pulled_through_both_servers(running: Running, tmp_path: Path) -> None:
+def test_an_adapter_is_pushed_promoted_and_pulled_through_both_servers(
+    running: Running, tmp_path: Path
+) -> None:
     registry, name = running.registry(), AdapterName.parse("acme/whole")
     before = {one: running.requests(one) for one in ("api-1", "api-2")}
     lora = open_dir(tiny_lora(tmp_path / "lora"))
@@ -57,9 +59,7 @@ def test_addresses_have_the_host_of_the_balancer_regardless_of_other_headers(
 
 
 @pytest.mark.heavy
-def test_whoever_is_killed_at_random_moments_nothing_acknowledged_is_lost(
-    running: Running, tmp_path: Path
-) -> None:
+def test_killing_processes_at_random_loses_no_acknowledged_push(running: Running, tmp_path: Path) -> None:
     """Each of them eight times, at moments that differ by how far the pushes are."""
     name = AdapterName.parse("acme/killed-often")
     with Pushing(running.registry(), name, tmp_path) as pushing:
@@ -155,7 +155,7 @@ def test_ctrl_c_leaves_no_process(can_run: None) -> None:
 
 
 @pytest.mark.heavy
-def test_what_a_killed_run_left_is_ended_by_the_next(can_run: None, tmp_path: Path) -> None:
+def test_processes_of_a_killed_run_are_ended_by_the_next(can_run: None, tmp_path: Path) -> None:
     """Two of a database on one folder would ruin it; what was acknowledged by the first is there in the
     second.
     """
@@ -173,9 +173,7 @@ def test_what_a_killed_run_left_is_ended_by_the_next(can_run: None, tmp_path: Pa
 
 
 @pytest.mark.heavy
-def test_when_all_is_killed_at_once_and_started_again_it_has_what_it_had(
-    can_run: None, tmp_path: Path
-) -> None:
+def test_a_topology_killed_and_restarted_has_all_its_data(can_run: None, tmp_path: Path) -> None:
     name = AdapterName.parse("acme/kept")
     with new_folder() as folder:
         with topology(folder) as running, Pushing(running.registry(), name, tmp_path) as pushing:

@@ -95,7 +95,7 @@ CAPABILITIES = {"s3": ["DAC_OVERRIDE"], "balancer": ["NET_BIND_SERVICE"]}
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_runs_locked_in(name: str) -> None:
+def test_every_service_runs_with_restrictions(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert "/tmp" in service["tmpfs"]
@@ -127,7 +127,7 @@ def test_servers_trust_forwarding_headers_only_from_the_balancer() -> None:
     assert ip_address(address) not in ip_network(callers["ip_range"]), "another container may get it"
 
 
-def test_the_balancer_and_prometheus_know_the_servers_that_there_are() -> None:
+def test_the_balancer_and_prometheus_list_all_servers() -> None:
     servers = {f"{name}:8750" for name in SERVICES if name.startswith("api-")}
     topology = ROOT / "examples" / "topology"
     assert set(re.findall(r"api-\d+:8750", (topology / "Caddyfile").read_text())) == servers
@@ -182,7 +182,7 @@ def test_kustomize_lists_every_manifest_and_the_secrets_that_pods_read() -> None
     assert container["name"] == pods()["adaptry-runner"]["spec"]["containers"][0]["name"]
 
 
-def test_pods_are_locked_in_and_every_mount_has_its_volume() -> None:
+def test_pods_are_restricted_and_every_mount_has_a_volume() -> None:
     for name, pod in pods().items():
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True, name

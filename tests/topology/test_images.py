@@ -78,7 +78,7 @@ def has(programs: Path, module: str) -> bool:
     return subprocess.run([str(programs / "python"), "-c", seen], check=False).returncode == 0
 
 
-def test_the_server_starts_from_what_its_image_installs_and_has_no_torch(
+def test_the_server_starts_with_its_images_packages_and_without_torch(
     python: str, wheels: Path, tmp_path: Path
 ) -> None:
     programs = installed("api", python, wheels, tmp_path / "venv")
@@ -99,7 +99,7 @@ def test_the_server_starts_from_what_its_image_installs_and_has_no_torch(
     assert size < 400 << 20, f"{size >> 20} MiB"
 
 
-def test_a_runner_starts_from_what_its_image_installs(python: str, wheels: Path, tmp_path: Path) -> None:
+def test_a_runner_starts_with_its_images_packages(python: str, wheels: Path, tmp_path: Path) -> None:
     programs = installed("runner", python, wheels, tmp_path / "venv")
     assert has(programs, "torch")
     command = [str(programs / "adaptry"), "work", "--once", "--data", str(tmp_path / "data")]

@@ -8,7 +8,7 @@ from .merging import SHARDS, assert_as_on_one_machine, ended, ordered
 from .running import Running
 
 
-def test_a_merge_shared_by_runners_is_what_one_machine_makes(running: Running, tmp_path: Path) -> None:
+def test_a_merge_shared_by_runners_equals_that_of_one_machine(running: Running, tmp_path: Path) -> None:
     registry = running.registry()
     job = ended(registry, ordered(registry, tmp_path, "shared"))
     assert (job.state, job.pieces, job.fault) == ("done", SHARDS, None)

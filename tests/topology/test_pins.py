@@ -42,7 +42,7 @@ def images() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("image", images().values(), ids=images())
-def test_an_image_of_others_is_named_with_its_digest(image: str) -> None:
+def test_images_of_other_projects_are_pinned_by_digest(image: str) -> None:
     assert PINNED.fullmatch(image), f"{image} has no digest: make pin"
 
 
@@ -108,7 +108,7 @@ def requirements_of(extras: Iterable[str]) -> Iterator[Requirement]:
 
 @pytest.mark.parametrize(("name", "extras"), LOCKS.items(), ids=LOCKS)
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_what_an_image_installs_is_what_pyproject_asks_for(
+def test_an_image_installs_the_requirements_of_pyproject(
     name: str, extras: tuple[str, ...], machine: str
 ) -> None:
     image = {
@@ -182,7 +182,7 @@ def test_pin_writes_what_the_registry_client_answers(client: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo nothing", None])
-def test_pin_changes_nothing_where_a_digest_cannot_be_had(script: str | None, tmp_path: Path) -> None:
+def test_pin_changes_nothing_if_a_digest_cannot_be_resolved(script: str | None, tmp_path: Path) -> None:
     clients = tmp_path / "clients"
     clients.mkdir()
     if script is not None:

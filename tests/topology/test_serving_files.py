@@ -19,7 +19,7 @@ COMPOSE = yaml.safe_load((SERVING / "compose.yaml").read_text())
 MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all((SERVING / "kubernetes" / "vllm.yaml").read_text()))
 
 
-def test_the_compose_file_is_as_its_schema_says_and_builds_from_files_that_are_there() -> None:
+def test_the_serving_compose_file_matches_its_schema_and_existing_files() -> None:
     schema = json.loads(Path(__file__).with_name("compose-spec.json").read_text())
     jsonschema.Draft7Validator(schema).validate(COMPOSE)
     for service in COMPOSE["services"].values():
@@ -30,11 +30,11 @@ def test_the_compose_file_is_as_its_schema_says_and_builds_from_files_that_are_t
 
 
 @pytest.mark.parametrize("resource", MANIFESTS, ids=lambda one: str(one["kind"]))
-def test_a_manifest_is_as_kubernetes_schema_says(resource: dict[str, Any]) -> None:
+def test_a_serving_manifest_matches_the_kubernetes_schema(resource: dict[str, Any]) -> None:
     kubernetes_validate.validate(resource, "1.33", strict=True)
 
 
-def test_compose_and_kubernetes_start_vllm_alike_with_settings_that_the_plugin_documents() -> None:
+def test_compose_and_kubernetes_start_vllm_with_the_same_documented_settings() -> None:
     (stateful, _) = MANIFESTS
     container = stateful["spec"]["template"]["spec"]["containers"][0]
     service = COMPOSE["services"]["vllm"]

@@ -80,7 +80,7 @@ def train(tmp_path: Path) -> Train:
     return trained
 
 
-def test_checkpoints_are_drafts_with_what_was_measured_and_the_end_is_a_version(
+def test_checkpoints_are_drafts_with_metrics_and_the_result_is_a_version(
     registry: Registry, train: Train, tmp_path: Path
 ) -> None:
     callback = AdaptryCallback(registry, "acme/tone", run="first", alias="staging")
@@ -104,7 +104,7 @@ def test_checkpoints_are_drafts_with_what_was_measured_and_the_end_is_a_version(
     assert not any(path.name.startswith("adaptry-") for path in tmp_path.iterdir())
 
 
-def test_the_last_and_the_best_stay(registry: Registry, train: Train) -> None:
+def test_the_last_and_the_best_checkpoint_are_kept(registry: Registry, train: Train) -> None:
     train(AdaptryCallback(registry, TONE, run="kept", keep_last=1, best=("eval_loss", "max"), release=None))
     found = checkpoints(registry, TONE, "kept")
     assert [each.step for each in found] == [2, 6]
@@ -113,7 +113,7 @@ def test_the_last_and_the_best_stay(registry: Registry, train: Train) -> None:
         registry.versions.get(Ref.parse("acme/tone@1"))
 
 
-def test_the_best_checkpoint_is_what_is_released(registry: Registry, train: Train) -> None:
+def test_the_best_checkpoint_is_released(registry: Registry, train: Train) -> None:
     callback = AdaptryCallback(registry, TONE, run="best", best=("eval_loss", "max"), release="best")
     train(callback)
     detail = registry.versions.detail(Ref.parse("acme/tone@1"))
@@ -167,7 +167,7 @@ def test_a_loaded_version_can_be_trained_on(registry: Registry, train: Train) ->
     assert registry.versions.detail(Ref.parse("acme/tone@2")).manifest.parents == (placed.version.digest,)
 
 
-def test_a_registry_that_is_away_stops_no_training(
+def test_an_unreachable_registry_does_not_stop_a_training(
     train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = AdaptryCallback("http://127.0.0.1:9", "acme/tone", run="alone", patience=0.1, retry=0.01)
@@ -180,7 +180,7 @@ def test_a_registry_that_is_away_stops_no_training(
     assert load_file(folder / "adapter_model.safetensors")
 
 
-def test_a_disk_that_is_full_stops_no_training(
+def test_a_full_disk_does_not_stop_a_training(
     registry: Registry,
     train: Train,
     tmp_path: Path,
@@ -206,7 +206,7 @@ def test_a_disk_that_is_full_stops_no_training(
     assert "it could not be saved" in caplog.text
 
 
-def test_what_is_refused_is_said_and_kept(
+def test_refused_checkpoints_are_reported_and_kept(
     registry: Registry, train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
     """NaN, as a training that went wrong leaves it."""
@@ -220,7 +220,7 @@ def test_what_is_refused_is_said_and_kept(
     assert any("its files are in" in line for line in said)
 
 
-def test_a_whole_model_is_no_adapter(
+def test_a_full_model_is_not_pushed(
     registry: Registry, train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
@@ -240,14 +240,14 @@ def test_a_whole_model_is_no_adapter(
         ({"alias": "latest"}, InvalidRef),
     ],
 )
-def test_what_cannot_be_is_said_before_the_training(
+def test_impossible_settings_are_reported_before_the_training(
     registry: Registry, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         AdaptryCallback(registry, "acme/tone", **options)
 
 
-def test_other_branches_are_no_checkpoints(registry: Registry, tmp_path: Path) -> None:
+def test_commits_of_other_branches_are_not_checkpoints(registry: Registry, tmp_path: Path) -> None:
     adaptry.push(registry, adaptry.open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
     registry.commits.create_branch(TONE, "draft")
     registry.commits.create_branch(TONE, "mine.step-3")
@@ -255,7 +255,7 @@ def test_other_branches_are_no_checkpoints(registry: Registry, tmp_path: Path) -
     assert [(each.run, each.step, dict(each.metrics)) for each in found] == [("mine", 3, {})]
 
 
-def test_a_training_on_a_folder_is_served_by_the_base_that_the_folder_is(
+def test_a_training_on_a_base_folder_is_bound_to_that_base(
     registry: Registry,
     train: Train,
     tmp_path: Path,
@@ -292,7 +292,7 @@ def test_a_training_on_a_folder_is_served_by_the_base_that_the_folder_is(
     require_base_match(registry, registry.versions.get(Ref.parse("acme/tone@1")), served)
 
 
-def test_what_could_not_be_pushed_is_pushed_by_the_command_that_is_logged(
+def test_the_logged_command_pushes_what_the_training_could_not(
     registry: Registry,
     train: Train,
     tmp_path: Path,

@@ -30,7 +30,7 @@ def test_a_registry_that_comes_back_gets_everything_in_order(tmp_path: Path) -> 
     assert said == ["first waits for the registry: nobody answers"]
 
 
-def test_what_is_refused_holds_nothing_up_and_is_kept(tmp_path: Path) -> None:
+def test_a_refused_push_does_not_block_others_and_is_kept(tmp_path: Path) -> None:
     folder, done = tiny_lora(tmp_path / "lora"), []
 
     def refused(files: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_folder_may_be_deleted_once_it_is_given(tmp_path: Path) -> None:
     assert seen == [data]
 
 
-def test_what_is_no_adapter_is_not_taken(tmp_path: Path) -> None:
+def test_a_folder_without_an_adapter_is_not_queued(tmp_path: Path) -> None:
     outbox = Outbox(lambda text: None)
     with pytest.raises(NotFound):
         outbox.enqueue("nothing", tmp_path / "nowhere", lambda files: None)

@@ -38,7 +38,7 @@ def filling(target: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_folder_is_there_only_once_it_is_whole(tmp_path: Path) -> None:
+def test_a_folder_appears_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "down" / "tone"
 
     with output_folder(target) as place:
@@ -49,7 +49,7 @@ def test_a_folder_is_there_only_once_it_is_whole(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_what_fails_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "tone") as place:
         (place / "half").write_text("half")
         _ = 1 / 0
@@ -58,7 +58,7 @@ def test_what_fails_leaves_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot lock a folder")
-def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+def test_files_of_killed_processes_are_removed_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     target = tmp_path / "tone"
     living, dead = filling(target), filling(target)
     dead.send_signal(signal.SIGKILL)
@@ -75,7 +75,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_pat
     living.communicate()
 
 
-def test_of_two_that_land_at_one_place_the_second_is_told(tmp_path: Path) -> None:
+def test_the_second_of_two_concurrent_writers_gets_a_conflict(tmp_path: Path) -> None:
     target = tmp_path / "tone"
 
     with pytest.raises(Conflict), output_folder(target) as late:
@@ -86,7 +86,7 @@ def test_of_two_that_land_at_one_place_the_second_is_told(tmp_path: Path) -> Non
     assert (target / "adapter_config.json").read_text() == "early"
 
 
-def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
+def test_an_empty_folder_counts_as_absent(tmp_path: Path) -> None:
     (tmp_path / "tone").mkdir()
 
     with output_folder(tmp_path / "tone") as place:

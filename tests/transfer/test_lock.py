@@ -27,9 +27,7 @@ def test_a_lock_reads_back_as_it_was_written(registry: LocalRegistry, folder: Pa
     assert [pin.ref for pin in pinned.pins] == ["acme/tone", "acme/tone@1"]
 
 
-def test_a_lock_tells_which_refs_mean_something_else_now(
-    registry: LocalRegistry, folder: Path, tmp_path: Path
-) -> None:
+def test_a_lock_lists_refs_that_have_moved(registry: LocalRegistry, folder: Path, tmp_path: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
     pinned = lockfile.pin_refs(registry.versions, REFS)
     assert lockfile.find_stale_pins(registry.versions, pinned) == ()
@@ -51,7 +49,7 @@ def test_a_pin_whose_adapter_is_gone_has_moved(registry: LocalRegistry, folder: 
     assert [change.now for change in lockfile.find_stale_pins(registry.versions, pinned)] == [None, None]
 
 
-def test_a_ref_that_means_nothing_cannot_be_pinned(registry: LocalRegistry) -> None:
+def test_an_unknown_ref_cannot_be_pinned(registry: LocalRegistry) -> None:
     with pytest.raises(NotFound):
         lockfile.pin_refs(registry.versions, REFS)
 
@@ -71,6 +69,6 @@ PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:
     ],
     ids=["no lock", "a flag for a schema", "from the future", "no digest", "a path for a ref", "two names"],
 )
-def test_what_is_no_lock_is_refused(document: object, error: type[Exception], says: str) -> None:
+def test_a_malformed_lock_is_refused(document: object, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         lockfile.LockFile.parse(json.dumps(document).encode(), "adaptry.lock")

@@ -25,7 +25,7 @@ def tones(registry: LocalRegistry, tmp_path: Path) -> LocalRegistry:
     return registry
 
 
-def test_an_alias_goes_to_a_version_and_back(tones: LocalRegistry) -> None:
+def test_an_alias_moves_to_a_version_and_back(tones: LocalRegistry) -> None:
     promotion.promote(tones, FIRST, "prod")
 
     forward = promotion.promote(tones, SECOND, "prod")
@@ -63,6 +63,6 @@ def test_an_alias_that_never_moved_cannot_go_back(tones: LocalRegistry) -> None:
         promotion.rollback(tones, TONE, "staging")
 
 
-def test_a_word_that_means_something_else_is_no_alias(tones: LocalRegistry) -> None:
+def test_an_ambiguous_word_cannot_be_an_alias(tones: LocalRegistry) -> None:
     with pytest.raises(InvalidRef):
         promotion.promote(tones, FIRST, "latest")

@@ -24,7 +24,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_what_is_pulled_is_what_was_pushed_and_nothing_else(
+def test_a_pull_returns_exactly_the_pushed_files(
     registry: LocalRegistry, folder: Path, tmp_path: Path
 ) -> None:
     before = files(folder)
@@ -37,7 +37,7 @@ def test_what_is_pulled_is_what_was_pushed_and_nothing_else(
     assert files(tmp_path / "tone") == before
 
 
-def test_the_same_files_again_are_the_version_they_were(registry: LocalRegistry, folder: Path) -> None:
+def test_pushing_the_same_files_returns_the_existing_version(registry: LocalRegistry, folder: Path) -> None:
     first = transfer.push(registry, open_dir(folder), "acme/tone")
     again = transfer.push(registry, open_dir(folder), "acme/tone")
 
@@ -51,9 +51,7 @@ def test_the_base_that_the_config_names_is_claimed(registry: LocalRegistry, fold
     assert registry.versions.detail(Ref.parse("acme/tone")).manifest.base == BaseClaim(name="org/tiny")
 
 
-def test_a_folder_on_somebodys_machine_is_not_claimed_as_a_base(
-    registry: LocalRegistry, tmp_path: Path
-) -> None:
+def test_a_local_path_is_not_claimed_as_a_base(registry: LocalRegistry, tmp_path: Path) -> None:
     trained = tiny_lora(tmp_path / "out", base_name="/somewhere/models/base")
 
     transfer.push(registry, open_dir(trained), "acme/tone")
@@ -92,7 +90,7 @@ def test_large_files_that_are_there_are_not_sent_again(registry: LocalRegistry, 
     assert [text for text in told if text.startswith("uploading")] == ["uploading README.md"]
 
 
-def test_pulling_where_the_same_files_are_is_no_work(
+def test_a_pull_over_the_same_files_does_nothing(
     registry: LocalRegistry, folder: Path, tmp_path: Path
 ) -> None:
     transfer.push(registry, open_dir(folder), "acme/tone")
@@ -117,7 +115,7 @@ def test_another_adapter_is_replaced_only_on_request(
     assert files(target) == files(folder)
 
 
-def test_files_that_are_no_adapters_are_never_replaced(
+def test_files_that_are_not_an_adapters_are_never_replaced(
     registry: LocalRegistry, folder: Path, tmp_path: Path
 ) -> None:
     transfer.push(registry, open_dir(folder), "acme/tone")

@@ -58,7 +58,7 @@ def digests(cache: Cache) -> set[Digest]:
     return {entry.digest for entry in cache.entries()}
 
 
-def test_what_is_kept_is_the_adapter_in_a_folder_named_by_its_digest(
+def test_a_cached_adapter_is_in_a_folder_named_by_its_digest(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     version = publish()
@@ -72,7 +72,9 @@ def test_what_is_kept_is_the_adapter_in_a_folder_named_by_its_digest(
     assert all(Digest.of((kept.path / file.path).read_bytes()) == file.sha256 for file in manifest.files)
 
 
-def test_what_is_here_is_not_fetched_again(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
+def test_a_cached_version_is_not_fetched_again(
+    registry: LocalRegistry, cache: Cache, publish: Publish
+) -> None:
     publish()
     counting = FlakyRegistry(registry.context)
     first = cache.acquire(counting, "acme/tone@1")
@@ -114,7 +116,7 @@ def test_processes_at_once_fetch_it_once(
     assert registry.adapters.get(AdapterName.parse("acme/large")).downloads == 1
 
 
-def test_a_fetch_that_was_killed_is_gone_on_from(
+def test_a_killed_fetch_is_resumed(
     registry: LocalRegistry, cache: Cache, large: VersionInfo, start: Start
 ) -> None:
     dying = start("acme/large", "stall")
@@ -131,7 +133,7 @@ def test_a_fetch_that_was_killed_is_gone_on_from(
     assert [entry.is_partial for entry in cache.entries()] == [False]
 
 
-def test_what_a_killed_fetch_left_wrong_is_fetched_from_the_start(
+def test_damaged_bytes_of_a_killed_fetch_are_fetched_again(
     registry: LocalRegistry, cache: Cache, large: VersionInfo, start: Start
 ) -> None:
     dying = start("acme/large", "stall")
@@ -146,7 +148,7 @@ def test_what_a_killed_fetch_left_wrong_is_fetched_from_the_start(
     assert Digest.of((kept.path / WEIGHTS).read_bytes()) == weights_of(registry, "acme/large")
 
 
-def test_a_connection_that_broke_leaves_what_came_and_nothing_to_serve(
+def test_a_broken_fetch_keeps_its_bytes_and_serves_nothing(
     registry: LocalRegistry, cache: Cache, large: VersionInfo
 ) -> None:
     dead = LocalRegistry(registry.context)
@@ -199,7 +201,7 @@ def test_a_folder_that_was_tampered_with_is_fetched_again(
     assert not (again.path / WEIGHTS).is_symlink()
 
 
-def test_a_folder_that_only_looks_older_is_read_and_not_fetched(
+def test_a_folder_with_an_older_time_is_verified_and_not_fetched(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     publish()
@@ -213,7 +215,7 @@ def test_a_folder_that_only_looks_older_is_read_and_not_fetched(
     assert counting.sent == fetched
 
 
-def test_room_is_made_by_what_was_not_used_for_longest(
+def test_the_least_recently_used_entries_are_evicted(
     registry: LocalRegistry, tmp_path: Path, publish: Publish
 ) -> None:
     versions = [publish(seed=seed) for seed in (1, 2, 3)]
@@ -229,7 +231,7 @@ def test_room_is_made_by_what_was_not_used_for_longest(
     assert digests(cache) == {versions[0].digest, versions[2].digest}
 
 
-def test_nothing_goes_that_a_living_process_uses(
+def test_entries_in_use_by_a_living_process_are_not_evicted(
     registry: LocalRegistry, tmp_path: Path, publish: Publish, start: Start
 ) -> None:
     one, two = publish(seed=1), publish(seed=2)
@@ -249,7 +251,7 @@ def test_nothing_goes_that_a_living_process_uses(
     assert not cache.is_leased(one.digest)
 
 
-def test_what_is_larger_than_the_cache_is_refused_and_nothing_goes_for_it(
+def test_a_version_larger_than_the_cache_is_refused_without_evictions(
     registry: LocalRegistry, tmp_path: Path, publish: Publish, large: VersionInfo
 ) -> None:
     small = publish()
@@ -294,7 +296,7 @@ def test_a_full_disk_is_reported_and_only_unused_entries_are_evicted(
     assert cache.acquire(registry, "acme/large").path.is_dir()
 
 
-def test_what_is_withdrawn_is_not_given_though_it_is_here(
+def test_a_withdrawn_version_is_refused_even_if_cached(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     publish()
@@ -305,7 +307,7 @@ def test_what_is_withdrawn_is_not_given_though_it_is_here(
         cache.acquire(registry, "acme/tone@1")
 
 
-def test_what_was_recalled_is_gone_and_refused_until_it_is_readmitted(
+def test_a_recalled_version_is_removed_and_refused_until_readmitted(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     version = publish()
@@ -344,7 +346,7 @@ def test_a_recall_stops_a_fetch_that_is_under_way(cache: Cache, large: VersionIn
     assert cache.entries() == ()
 
 
-def test_what_nobody_knows_is_not_found_and_leaves_nothing(registry: LocalRegistry, cache: Cache) -> None:
+def test_an_unknown_version_is_not_found_and_leaves_nothing(registry: LocalRegistry, cache: Cache) -> None:
     with pytest.raises(NotFound):
         cache.acquire(registry, "acme/nothing")
 
@@ -367,7 +369,7 @@ def test_many_threads_of_one_process_fetch_it_once(
     assert not cache.is_leased(large.digest)
 
 
-def test_what_was_left_half_removed_is_swept(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
+def test_partly_removed_entries_are_swept(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
     publish()
     cache.acquire(registry, "acme/tone")
     (cache.root / ".0123456789abcdef.gone" / "adapter").mkdir(parents=True)
@@ -405,7 +407,7 @@ def weights_of(registry: LocalRegistry, ref: str) -> Digest:
     return entry.sha256
 
 
-def test_a_recall_that_cannot_be_written_down_removes_the_files_all_the_same(
+def test_a_recall_removes_the_files_even_if_it_cannot_be_recorded(
     registry: LocalRegistry, cache: Cache, publish: Callable[..., VersionInfo]
 ) -> None:
     version = publish()

@@ -32,7 +32,7 @@ def given(registry: LocalRegistry, root: Path, ref: str, *engines: EngineAddress
     return kept.version
 
 
-def test_what_an_engine_was_given_stays_until_it_is_let_go_of(
+def test_versions_held_by_an_engine_stay_until_released(
     registry: LocalRegistry, tmp_path: Path, publish: Publish
 ) -> None:
     publish()
@@ -48,7 +48,7 @@ def test_what_an_engine_was_given_stays_until_it_is_let_go_of(
     assert list((tmp_path / "cache").glob(".*.held")) == []
 
 
-def test_a_full_cache_refuses_and_names_the_engine_that_holds_the_room(
+def test_a_full_cache_refuses_and_names_the_engines_with_holds(
     registry: LocalRegistry, tmp_path: Path, publish: Publish
 ) -> None:
     first, _ = publish(1), publish(2)
@@ -66,7 +66,7 @@ def test_a_full_cache_refuses_and_names_the_engine_that_holds_the_room(
     assert not cache.has_files(first.digest)
 
 
-def test_a_recall_refuses_at_once_and_deletes_when_the_last_user_has_let_go(
+def test_a_recall_refuses_immediately_and_deletes_after_the_last_use(
     registry: LocalRegistry, tmp_path: Path, publish: Publish
 ) -> None:
     publish()
@@ -86,7 +86,7 @@ def test_a_recall_refuses_at_once_and_deletes_when_the_last_user_has_let_go(
     assert not cache.has_files(version.digest)
 
 
-def test_what_was_recalled_while_a_process_used_it_goes_with_the_next_cleaning_if_that_was_killed(
+def test_recalled_files_of_a_killed_process_are_removed_by_the_next_cleaning(
     registry: LocalRegistry, tmp_path: Path, publish: Publish
 ) -> None:
     version, other = publish(1), publish(2)
@@ -130,7 +130,7 @@ def test_a_hold_survives_a_worker_that_is_killed_and_damage_to_its_file(
     assert len(cache.shrink(0)) == 1
 
 
-def test_after_the_machine_was_restarted_only_engines_that_start_from_files_keep_theirs(
+def test_after_a_reboot_only_engines_that_start_from_files_keep_their_holds(
     registry: LocalRegistry, tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(1), publish(2)

@@ -12,7 +12,7 @@ from adaptry.storage.local import LocalRegistry
 TONE = AdapterName.parse("acme/tone")
 
 
-def test_only_what_happens_in_the_namespaces_that_are_listened_to_is_heard(registry: LocalRegistry) -> None:
+def test_only_events_of_the_selected_namespaces_are_received(registry: LocalRegistry) -> None:
     async def test() -> None:
         ear = EventListener(registry)
         ear.subscribe([TONE])
@@ -37,7 +37,7 @@ def test_a_renamed_adapters_events_are_found_under_both_names(registry: LocalReg
     asyncio.run(test())
 
 
-def test_without_anything_of_interest_nobody_is_asked(registry: LocalRegistry) -> None:
+def test_without_names_of_interest_no_request_is_sent(registry: LocalRegistry) -> None:
     async def test() -> None:
         ear = EventListener(registry)
         ear.subscribe([])

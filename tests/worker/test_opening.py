@@ -47,7 +47,7 @@ def test_names_to_preload_or_to_pin_are_refs_or_stacks_of_them() -> None:
 @pytest.mark.parametrize(
     "environ", [{}, {"ADAPTRY_URL": "http://registry"}, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}]
 )
-def test_without_a_registry_or_leave_to_load_the_plugin_does_nothing(environ: dict[str, str]) -> None:
+def test_without_a_registry_or_runtime_loading_the_plugin_does_nothing(environ: dict[str, str]) -> None:
     code = (
         "from adaptry.integrations.serving.vllm import register; register(); import sys; print('vllm.lora' in"
         " sys.modules)"

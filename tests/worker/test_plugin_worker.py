@@ -96,9 +96,7 @@ def test_metrics_have_each_loaded_version_once(bench: Bench, publish: Publish) -
     asyncio.run(test())
 
 
-def test_requests_and_tokens_are_counted_for_each_version_whatever_it_is_called(
-    bench: Bench, publish: Publish
-) -> None:
+def test_requests_and_tokens_are_counted_by_version_under_any_name(bench: Bench, publish: Publish) -> None:
     version = publish()
     bench.registry.aliases.move(TONE, "prod", version.digest, None)
 
@@ -116,7 +114,7 @@ def test_requests_and_tokens_are_counted_for_each_version_whatever_it_is_called(
     asyncio.run(test())
 
 
-def test_preloaded_names_are_loaded_before_anybody_requests_them_and_never_make_room(
+def test_preloaded_names_are_loaded_before_requests_and_never_evict_others(
     bench: Bench, base: Path, publish: Publish, tmp_path: Path
 ) -> None:
     version = publish()
@@ -187,7 +185,7 @@ def test_more_pinned_names_than_slots_are_refused(bench: Bench, base: Path, cach
     asyncio.run(test())
 
 
-def test_nothing_is_loaded_that_could_not_be_reported(bench: Bench, publish: Publish) -> None:
+def test_a_version_that_cannot_be_reported_is_not_loaded(bench: Bench, publish: Publish) -> None:
     publish()
 
     async def test() -> None:
@@ -283,7 +281,7 @@ def test_a_recall_stays_open_while_the_engine_is_cut_off(bench: Bench, publish: 
     asyncio.run(test())
 
 
-def test_a_worker_that_starts_again_proves_what_it_had(
+def test_a_restarted_worker_proves_recalls_of_its_former_versions(
     bench: Bench, publish: Publish, base: Path, cache: Cache, registry: LocalRegistry
 ) -> None:
     publish()
@@ -404,7 +402,7 @@ def test_a_restarted_engine_serves_what_it_knew_while_the_registry_is_away(
     asyncio.run(after())
 
 
-def test_what_was_known_is_refused_after_a_day_without_the_registry(bench: Bench, publish: Publish) -> None:
+def test_known_versions_are_refused_after_a_day_without_the_registry(bench: Bench, publish: Publish) -> None:
     publish()
     clock = [datetime(2026, 11, 28, tzinfo=UTC)]
     aging = bench.restarted(now=lambda: clock[0], refused_for=0.0)
@@ -490,7 +488,7 @@ def test_a_flood_of_unknown_names_does_not_slow_known_ones(
     asyncio.run(flood())
 
 
-def test_the_plugin_says_that_it_is_there(bench: Bench) -> None:
+def test_the_plugin_logs_that_it_is_active(bench: Bench) -> None:
     async def test() -> None:
         with pytest.raises(Conflict, match=f"{PLUGIN_ANSWER}gpu-1"):
             await bench.ask(PLUGIN_PROBE)

@@ -51,7 +51,7 @@ def test_a_name_is_answered_from_a_folder_of_its_version(bench: Bench, publish: 
     asyncio.run(test())
 
 
-def test_no_two_that_are_loaded_have_one_name(bench: Bench, publish: Publish) -> None:
+def test_loaded_adapters_have_unique_names(bench: Bench, publish: Publish) -> None:
     version = publish()
     bench.registry.aliases.move(TONE, "prod", version.digest, None)
 
@@ -73,7 +73,7 @@ def test_no_two_that_are_loaded_have_one_name(bench: Bench, publish: Publish) ->
 @pytest.mark.parametrize(
     "name", ["gpt-4o", "", "acme", "acme/tone@", "../../etc/passwd", "acme/tone@prod@x", "a b/c"]
 )
-def test_what_is_no_ref_is_left_to_others_and_costs_no_call(bench: Bench, name: str) -> None:
+def test_a_name_that_is_not_a_ref_is_ignored_without_a_request(bench: Bench, name: str) -> None:
     assert asyncio.run(bench.ask(name)) is None
     assert bench.registry.asked == 0
 
@@ -101,7 +101,7 @@ def test_many_unknown_names_at_once_are_asked_to_retry_later(
     asyncio.run(test())
 
 
-def test_an_alias_that_moves_takes_the_answers_along(bench: Bench, publish: Publish) -> None:
+def test_answers_follow_an_alias_that_moves(bench: Bench, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
     seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
@@ -156,7 +156,7 @@ def test_a_version_under_two_names_stays_while_one_of_them_is_served(
 
 
 @pytest.mark.parametrize("state", ["quarantined", "revoked"])
-def test_what_is_withdrawn_is_refused_with_the_reason_and_leaves_the_disk(
+def test_a_withdrawn_version_is_refused_with_the_reason_and_deleted(
     bench: Bench, publish: Publish, cache: Cache, state: Any
 ) -> None:
     version = publish()
@@ -208,7 +208,7 @@ def test_an_alias_that_is_removed_is_served_no_more(bench: Bench, publish: Publi
     asyncio.run(test())
 
 
-def test_a_registry_that_is_away_changes_nothing_that_is_loaded(bench: Bench, publish: Publish) -> None:
+def test_an_unreachable_registry_does_not_affect_loaded_adapters(bench: Bench, publish: Publish) -> None:
     publish()
 
     async def test() -> None:
@@ -222,7 +222,7 @@ def test_a_registry_that_is_away_changes_nothing_that_is_loaded(bench: Bench, pu
     asyncio.run(test())
 
 
-def test_an_alias_that_moves_to_what_does_not_fit_is_refused_not_stale(
+def test_an_alias_moved_to_an_unfit_version_is_refused_and_not_served_stale(
     bench: Bench, publish: Publish, tmp_path: Path
 ) -> None:
     first = publish()
@@ -239,7 +239,7 @@ def test_an_alias_that_moves_to_what_does_not_fit_is_refused_not_stale(
     asyncio.run(test())
 
 
-def test_what_the_engine_itself_refuses_is_said(bench: Bench, publish: Publish) -> None:
+def test_a_refusal_by_the_engine_is_reported(bench: Bench, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
     seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
@@ -286,7 +286,7 @@ def test_a_quantised_copy_of_the_base_serves_its_adapters(
     assert asyncio.run(quantised.ask("acme/tone"))
 
 
-def test_a_base_that_is_only_declared_is_no_base(
+def test_a_version_with_only_a_declared_base_is_refused(
     registry: LocalRegistry, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
@@ -333,13 +333,13 @@ def test_a_full_cache_evicts_unused_entries(
         ("dev", "vllm"),
     ],
 )
-def test_what_runs_is_known_with_its_limits(bench: Bench, version: str, said: str) -> None:
+def test_the_running_engine_and_its_limits_are_detected(bench: Bench, version: str, said: str) -> None:
     runtime = InProcessVllm(bench.models).runtime(version)
 
     assert str(runtime) == f"{said},max_lora_rank=16,max_loras=2"
 
 
-def test_a_vllm_that_keeps_its_adapters_another_way_is_not_served_from() -> None:
+def test_an_unsupported_vllm_is_refused_with_the_alternative() -> None:
     class Unlike:
         async def resolve_lora(self, name: str) -> Any:
             return await seen(lambda vllm, name: None, name)  # type: ignore[arg-type, return-value]
@@ -348,7 +348,7 @@ def test_a_vllm_that_keeps_its_adapters_another_way_is_not_served_from() -> None
         asyncio.run(Unlike().resolve_lora("acme/tone"))
 
 
-def test_what_happens_in_the_registry_is_heard(
+def test_events_of_the_registry_are_received(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)

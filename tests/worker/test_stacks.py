@@ -82,7 +82,7 @@ def test_one_adapter_can_have_a_weight(
     asyncio.run(test())
 
 
-def test_a_part_whose_alias_moves_takes_the_stack_along(
+def test_a_stack_follows_the_alias_of_a_part(
     bench: Bench, both: tuple[VersionInfo, VersionInfo], publish: Publish
 ) -> None:
     async def test() -> None:
@@ -124,7 +124,7 @@ def test_a_recall_of_any_part_reaches_the_stack(
     asyncio.run(test())
 
 
-def test_what_another_process_left_of_a_stack_goes_with_a_recall(
+def test_a_recall_removes_stacks_of_other_processes(
     bench: Bench, both: tuple[VersionInfo, VersionInfo], cache: Cache
 ) -> None:
     async def test() -> None:
@@ -219,6 +219,6 @@ def test_a_stack_that_is_no_exact_sum_or_too_wide_is_refused_with_the_reason(
         "+".join(f"acme/tone-{number}" for number in range(9)),
     ],
 )
-def test_what_is_no_stack_is_left_to_others(bench: Bench, name: str) -> None:
+def test_a_name_that_is_not_a_stack_is_ignored(bench: Bench, name: str) -> None:
     assert asyncio.run(bench.ask(name)) is None
     assert bench.registry.asked == 0

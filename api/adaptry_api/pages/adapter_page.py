@@ -40,7 +40,7 @@ _VERSIONS = 25
 _EVENTS = 30
 _EVIDENCE = 200
 _LIVE = 8
-"""Of how many aliases the page looks up where their versions are loaded."""
+"""Maximum number of aliases for which the page looks up the workers that have loaded their versions."""
 
 
 class AdapterPage(BaseModel):
@@ -111,7 +111,7 @@ def _adapter_page(
 
 
 def _history(registry: Registry, name: AdapterName) -> tuple[Event, ...]:
-    """The newest events of an adapter, but for those that come with a push, which is shown."""
+    """The newest events of an adapter, without those that only accompany a push."""
     return remarkable(registry.adapters.history(name, None, _EVENTS).items)
 
 
@@ -124,7 +124,7 @@ def _number_to_show(
 
 
 def _names(request: Request, registry: Registry, visitor: Identity, page: AdapterPage) -> dict[str, object]:
-    """What the template shows beside the page's own values."""
+    """Further values for the template."""
     shown, name = page.shown, page.adapter.name
     if shown is None:
         return {}

@@ -26,7 +26,7 @@ _IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "
 
 
 class FitPart(BaseModel):
-    """What each engine makes of the version."""
+    """Each engine's verdict on the version."""
 
     ref: str
     verdicts: tuple[RuntimeVerdict, ...]

@@ -1,4 +1,4 @@
-"""Where an alias has been: its moves with who, when and why, as a page, as JSON and as CSV; and rolling back.
+"""The moves of an alias with author, time and reason, as a page, as JSON and as CSV; and rolling back.
 
 An adapter's events are read page by page, so a page of moves may be empty although there are older ones.
 """
@@ -39,7 +39,7 @@ from adaptry_api.pages.text_csv import csv_file
 ROUTES = page_router()
 _EVENTS = 200
 _PAGES = 5
-"""Pages of an adapter's events that one page of moves looks through."""
+"""Maximum number of pages of an adapter's events read for one page of moves."""
 REMOVED = "alias.removed"
 
 
@@ -113,7 +113,7 @@ def roll_back_on_page(
     visitor: Visitor,
     form: Form,
 ) -> Response:
-    """Moves the alias back, if it is where the visitor saw it and would go where the form says."""
+    """Moves the alias back, if neither its position nor the target has changed since the form was shown."""
     try:
         target = find_rollback(registry, name, alias, _EVENTS * _PAGES)
         if (target.version.number, target.alias.generation) != (form.number, form.generation):

@@ -1,6 +1,6 @@
 """Bases: their list, and the page of one with its fingerprint, its names, its copies and the adapters on it.
 
-Copies are a part that loads when it comes into view: each is compared by its record, and only so many are.
+Copies are a part that loads when it comes into view; a limited number of bases is compared, by their records.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BASES, BASE = "/-/bases", "/-/base"
 _BASES = 50
 _VERSIONS = 50
 _COMPARED = 24
-"""Most bases that are compared with one for its page."""
+"""Maximum number of bases that are compared with the one shown."""
 _FACTS = 24
 
 _Key = Annotated[str, Query(min_length=1, max_length=256)]

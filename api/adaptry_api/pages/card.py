@@ -1,7 +1,7 @@
 """An adapter's README as HTML: CommonMark with tables, cleaned by an allow-list of elements.
 
-The text is anybody's. Markdown with raw HTML turned off is rendered, and the result is cleaned again by an
-HTML parser, so that neither alone has to be perfect. Images are shown only if they are files of the version.
+The text is untrusted. It is rendered as Markdown without raw HTML, and the result is cleaned again by an HTML
+parser, so that neither step alone has to be perfect. Images are shown only if they are files of the version.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Combining adapters: choose versions and a method, see where they overlap, and run the recipe as a job.
 
-What headers say is on the page at once: which modules the versions share, with which ranks. What needs the
-weights (sign conflicts, shared subspaces) and the plan come from a `preview` job, since a server computes
-nothing; the page says so until there is one.
+The page shows at once what can be read from headers: the modules that the versions share, with their ranks.
+Sign conflicts, shared subspaces and the plan need the weights, which a server does not read: a `preview` job
+computes them, and the page offers that job.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _KINDS = {"preview": "preview", "run": "combine"}
 
 
 class SharedModules(BaseModel):
-    """Modules with one name, and in how many layers each version changes them, with which ranks."""
+    """Modules with one name; for each version, in how many layers it changes them, and the ranks."""
 
     name: str
     counts: tuple[int, ...]
@@ -50,8 +50,8 @@ class SharedModules(BaseModel):
 
 
 class CombinePage(BaseModel):
-    """The versions, what headers say of their modules, the recipe as a job's fields and as YAML, and what a
-    `preview` job found, if one is done. `problem` says what is wrong with the recipe.
+    """The versions, their modules as read from headers, the recipe as a job's fields and as YAML, and the
+    result of a finished `preview` job, if any. `problem` describes an error in the recipe.
     """
 
     versions: tuple[VersionInfo, ...] = ()
@@ -70,7 +70,7 @@ def show_combination(
     registry: VisitorsRegistry,
     preview: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The recipe that the address says."""
+    """Shows the recipe in the page's query."""
     form = CombineForm.of(request.query_params)
     page = _combination(registry, form, preview)
     return _show(request, form, page, 400 if page.problem else 200)
@@ -78,7 +78,7 @@ def show_combination(
 
 @ROUTES.post(COMBINE, response_model=None)
 async def submit_combination(request: Request, registry: VisitorsRegistry) -> Response:
-    """Submits the recipe that the address says, as a preview or to make it."""
+    """Submits the recipe in the page's query: as a preview, or to create the version."""
     do = (await read_form(request)).get("do", "")
     set_form_action(request.scope, do)
     return await to_thread.run_sync(_submit, request, registry, do)
@@ -171,7 +171,7 @@ def _preview_job(registry: Registry, task: Mapping[str, object], id: str) -> Job
 
 
 def _permalink(form: CombineForm, page: CombinePage) -> str:
-    """The address that keeps these versions when their aliases move."""
+    """The address with exact versions, which stay the same when aliases move."""
     if len(page.versions) != len(form.refs):
         return form.address(COMBINE)
     labels = tuple(one.label for one in page.versions)

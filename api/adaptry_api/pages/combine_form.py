@@ -1,4 +1,4 @@
-"""The recipe of a combination as the address of its page says it, and as a job and a YAML file say it."""
+"""The recipe of a combination in its three forms: a page's query, a job's fields, and a YAML file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from adaptry.registry.job_types.preview import MethodDescription, ParameterChoic
 from adaptry.registry.job_types.tasks import combine_methods
 
 MOST = 8
-"""Most adapters that one page combines; a recipe file takes more."""
+"""Maximum number of adapters that the page combines; a recipe file has no such limit."""
 _PARAMETER = "p."
 
 
 @dataclass(frozen=True, slots=True)
 class CombineForm:
-    """What was typed: refs with their weights, the method with its parameters, and the result."""
+    """The form as submitted: refs with their weights, the method with its parameters, and the result."""
 
     refs: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class CombineForm:
         parameters = {
             name: _value(name, choice.parameters[name], text)
             for name, text in self.parameters.items()
-            if name in choice.parameters  # those of another method, which was chosen before, mean nothing
+            if name in choice.parameters  # parameters of a previously chosen method are ignored
         }
         fields: dict[str, object] = {"inputs": inputs, "method": self.method, "to": to}
         if parameters:
@@ -83,7 +83,7 @@ class CombineForm:
         return fields
 
     def address(self, base: str, **changes: object) -> str:
-        """The page of this recipe, without the rows at `without`, and with other values."""
+        """The page's address for this recipe with `changes`, and without the adapter at `without`."""
         without = changes.pop("without", None)
         rows = [
             pair for place, pair in enumerate(zip(self.refs, self.weights, strict=True)) if place != without
@@ -100,7 +100,7 @@ class CombineForm:
 
 
 def recipe_yaml(task: Mapping[str, object]) -> str:
-    """The recipe file of `adaptry combine --recipe` that makes the same."""
+    """The equivalent recipe file for `adaptry combine --recipe`."""
     recipe = {("output" if name == "to" else name): value for name, value in task.items()}
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=False)
 

@@ -1,7 +1,7 @@
-"""The comparison of two or more versions, also of different adapters: what differs, and what was measured.
+"""Compares two or more versions, also of different adapters: their differences and their measurements.
 
 The first version is the one that the others are compared with. Everything is read from headers, configs and
-stored values; what needs the weights is a part of its own (`compare_weights`).
+stored values; figures that need the weights are a separate part (`compare_weights`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ async def measure_weights(
     identity: Visitor,
     ref: Refs = [],  # noqa: B006
 ) -> Response:
-    """Submits the job that measures what the page lacks, and shows the page again."""
+    """Submits the job that computes the missing figures, and shows the page again."""
     do = (await read_form(request)).get("do", "")
     set_form_action(request.scope, do)
     written = _written(ref)
@@ -128,7 +128,7 @@ def _compare(registry: Registry, refs: Sequence[Ref]) -> ComparePage:
 
 
 def _rows(sides: Sequence[DiffSide]) -> list[ComparisonRow]:
-    """What differs between the first and any other. Where one does not differ, its text is the first's."""
+    """The facts in which any version differs from the first, each with its text for every version."""
     first, *others = sides
     found = [{each.what: each for each in find_differences(first, other)} for other in others]
     before = {each.what: each.before for differences in found for each in differences.values()}
@@ -142,7 +142,7 @@ def _rows(sides: Sequence[DiffSide]) -> list[ComparisonRow]:
 
 
 def _provenance(details: Sequence[VersionDetail]) -> Iterator[ComparisonRow]:
-    """Where they come from, as far as it differs."""
+    """The differences in their origins."""
     facts = [_origin_of(detail) for detail in details]
     for what in dict.fromkeys(key for each in facts for key in each):
         values = tuple(each.get(what, "") for each in facts)

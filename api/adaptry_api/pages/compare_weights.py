@@ -1,7 +1,7 @@
 """The weights of compared versions: norms and distances by layer and module, spectra, effective ranks.
 
-A server never computes with weights. It shows what a `weight-statistics` job stored, and offers that job for
-what is missing.
+A server never computes with weights. It shows the figures that a `weight-statistics` job stored, and offers
+that job if some are missing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROUTES = page_router()
 WEIGHTS = "/-/compare/weights"
 KIND = "weight-statistics"
 MOST = 6
-"""Most versions that one page compares."""
+"""Maximum number of versions that one page compares."""
 _EXAMINED_JOBS = 50
 _EVERY = 2.0
 Refs = Annotated[list[str], Query(max_length=MOST)]
@@ -70,7 +70,7 @@ class WeightsPart(BaseModel):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a job will change what is shown."""
+        """Whether a running job will add figures to the page."""
         return bool(self.to_measure) and self.job is not None and self.job.is_open
 
     @property
@@ -142,7 +142,7 @@ def read_weights(registry: Registry, identity: Identity, refs: Sequence[str]) ->
 
 
 def submit_measurement(registry: Registry, identity: Identity, refs: Sequence[str]) -> JobInfo | None:
-    """Submits the job for what is missing; None if nothing is. Raises `PermissionDenied`."""
+    """Submits the job for the missing figures; None if none are missing. Raises `PermissionDenied`."""
     part = read_weights(registry, identity, refs)
     if not part.to_measure:
         return None
@@ -186,7 +186,7 @@ def _distance(registry: Registry, first: VersionInfo, version: VersionInfo) -> W
 
 
 def _no_distance(found: WeightStatistics) -> WeightDistance:
-    """That of a version from itself."""
+    """The distance of a version from itself."""
     modules = tuple(
         ModulePairDistance(module=one.module, distance=0.0, cosine=1.0 if one.norm else None)
         for one in found.modules

@@ -10,7 +10,7 @@ from adaptry.registry.records import Event
 
 _LOOKED_BACK = 200
 _UNREMARKABLE = frozenset({"adapter.created", "metrics.logged", "evidence.added", "commit.made"})
-"""Kinds of events that come with a push, which is shown."""
+"""Kinds of events that only accompany a push."""
 
 
 @dataclass(frozen=True, slots=True)

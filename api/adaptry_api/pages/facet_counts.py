@@ -22,7 +22,7 @@ from adaptry.registry.versions import Versions
 MOST_COUNTED = 10_000
 _PAGE = 200
 _SECONDS = 5.0
-"""For how long one search is counted; beyond it, the count is of what was read until then."""
+"""Maximum seconds for counting one search; then the count covers the versions read so far."""
 _KEPT, _KEPT_SECONDS = 64, 20.0
 _VALUES = 6
 

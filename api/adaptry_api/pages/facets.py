@@ -25,7 +25,7 @@ ROUTES = page_router()
 FACETS = "/-/facets"
 COMPLETE = "/-/complete"
 _EXAMINED = 100
-"""Of how many versions values are offered."""
+"""Number of versions whose values are offered."""
 _OFFERED = 12
 
 
@@ -45,7 +45,7 @@ def show_facets(
 def complete_query(
     registry: VisitorsRegistry, q: Annotated[str, Query(max_length=query.MAX_LENGTH)] = ""
 ) -> Response:
-    """Queries that what is typed can become: fields, then values that occur among the matches."""
+    """Completions of a partly typed query: fields, then values that occur among the matches."""
     return JSONResponse({"queries": completions(registry.versions, q)})
 
 
@@ -68,7 +68,7 @@ def _terms(versions: Versions, head: str, field: str, begun: str) -> Iterator[st
 
 
 def _fields(versions: Versions, head: str, body: str) -> Iterator[str]:
-    """Beginnings of terms. Metrics are those of the matches."""
+    """Fields with which a term can begin, and the metrics of the matches."""
     known = [f"{field}:" for field in (*TEXT_FIELDS, *DIGEST_FIELDS, "fits", "has")]
     known += [f"{field}>=" for field in (*NUMBER_FIELDS, *DATE_FIELDS)]
     if body.startswith("m"):
@@ -85,7 +85,7 @@ _COMPLETED: Mapping[str, Callable[[VersionInfo], Iterable[str]]] = {
 
 
 def _values(versions: Versions, head: str, field: str) -> Iterator[str]:
-    """The values of a field among the matches of the other terms, then those that it can have at all."""
+    """The field's values among the matches of the other terms, then its other possible values."""
     if values_of := _COMPLETED.get(field):
         yield from sorted({value for one in _matches(versions, head) for value in values_of(one)})
     if field == "method":
@@ -95,7 +95,7 @@ def _values(versions: Versions, head: str, field: str) -> Iterator[str]:
 
 
 def _matches(versions: Versions, head: str) -> tuple[VersionInfo, ...]:
-    """Versions that match the terms before the last; none while these are not understood."""
+    """Versions that match all terms but the last; none while those terms do not parse."""
     try:
         return versions.search(head, None, _EXAMINED).items
     except InvalidQuery:

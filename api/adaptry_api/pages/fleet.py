@@ -26,7 +26,7 @@ FLEET = "/-/fleet"
 _WORKERS = 100
 _RECALLS = 10
 _NAMES = 20
-"""Of how many adapters rollouts are looked up."""
+"""Maximum number of adapters whose rollouts are looked up."""
 
 
 class FleetPage(BaseModel):

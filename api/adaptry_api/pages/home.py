@@ -1,7 +1,7 @@
-"""The first page: search over all versions, with what is in production and what changed lately beside it.
+"""The first page: search over all versions, beside the versions in production and the latest changes.
 
-Facets look at the newest matches only, 200 at most, and the page says so; so the page costs the same however
-many versions there are. Where there are more, a part that loads late counts up to 10,000.
+Facets count only the newest 200 matches, and the page states that, so its cost does not depend on the number
+of versions. If there are more matches, a part that loads later counts up to 10,000.
 """
 
 from __future__ import annotations

@@ -56,9 +56,7 @@ class JobPage(BaseModel):
 
 
 class LogTail:
-    """The last lines of a job's log. Looking again reads only what was added, and the lines before it on the
-    same page.
-    """
+    """The last lines of a job's log. Reading again fetches only the page of the log that was added to."""
 
     def __init__(self, id: str) -> None:
         self._id = id

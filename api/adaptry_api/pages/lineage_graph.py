@@ -15,14 +15,14 @@ from adaptry_api.pages.text import adapter_url, short_digest
 NODE_WIDTH, NODE_HEIGHT = 200, 44
 _COLUMN, _ROW, _MARGIN = NODE_WIDTH + 44, NODE_HEIGHT + 14, 4
 _LABEL, _DETAIL = 26, 32
-"""Most characters of a box's two lines."""
+"""Maximum number of characters in each of a box's two lines."""
 
 Kind = Literal["root", "version", "unknown", "folder", "more"]
 
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """A box: its upper left corner, its two lines, the whole text for those who point at it, and a link."""
+    """A box: its upper left corner, its two lines, the whole text as a tooltip, and a link."""
 
     x: float
     y: float
@@ -119,7 +119,7 @@ def _edge(column: int, from_row: float, to_row: float) -> GraphEdge:
 
 
 def _leaves(node: LineageNode) -> Iterator[GraphNode]:
-    """Relatives that are no revisions: folders by their weights, and the mark of a tree that was cut."""
+    """Relatives that are not revisions: folders, by their weights, and the mark of a truncated tree."""
     for digest in node.outside:
         yield GraphNode(0, 0, "folder", "a folder", f"weights {short_digest(digest)}", f"weights {digest}")
     if node.is_cut:

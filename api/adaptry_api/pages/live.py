@@ -25,13 +25,13 @@ from adaptry_api.routes.events import STREAM
 OVER = "event: over\ndata: over\n\n"
 """The message after which a page does not connect again (`hx-sse:close="over"`)."""
 _PAUSE = 1.0
-"""Fewest seconds between two looks of a stream."""
+"""Minimum number of seconds between two computations for one stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class LivePart:
     """`look` computes the value that `template` shows as `page`, again after `every` seconds at the latest.
-    `is_over` says of a value that no other follows.
+    `is_over` returns whether a value is the last one.
     """
 
     template: str

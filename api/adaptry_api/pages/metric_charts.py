@@ -21,7 +21,7 @@ _MOST_POINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class ChartPoint:
-    """A point at (`x`, `y`) of the drawing, what it is called, its value, and an emphasis for the page."""
+    """A point at (`x`, `y`) of the drawing, with its label, its value, and whether the page emphasises it."""
 
     x: float
     y: float
@@ -64,7 +64,7 @@ def charts_over_versions(versions: Iterable[VersionInfo]) -> tuple[Chart, ...]:
 
 
 def charts_over_steps(evidence: Iterable[EvidenceInfo]) -> tuple[Chart, ...]:
-    """A chart for each metric of which there are values at two steps or more."""
+    """A chart for each metric with values at two or more steps."""
     series: dict[str, list[tuple[float, str, float, str]]] = defaultdict(list)
     for one in sorted(evidence, key=lambda each: each.step or 0):
         if one.step is not None and one.withdrawn is None:

@@ -2,7 +2,7 @@
 
 A difference counts as real if it is more than 1.96 times its own standard error, √(s₁² + s₂²): the usual test
 of two independent measurements at 95 %. Two versions measured on the same documents differ less by chance
-than that, so it may call a real difference uncertain, but not a chance one real.
+than this test assumes: it may call a real difference uncertain, but not a chance difference real.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Verdict = Literal["better", "worse", "differs", "within_error", "same", "unknown
 
 
 class MetricCell(BaseModel):
-    """What was measured of one version: None, if nothing was. `change` and `verdict` compare it with the
+    """The measurement of one version; None if there is none. `change` and `verdict` compare it with the
     first version; `ratio` is the change in standard errors, if both errors are known.
     """
 

@@ -1,4 +1,4 @@
-"""The modules of a spec, grouped for a table: one row for modules that are alike."""
+"""The modules of a spec, grouped for a table: modules with equal name, rank, scale and shape are one row."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What people do in the promotion dialog: move an alias, override its conditions, approve the move.
+"""Actions of the promotion dialog: move an alias, override its conditions, approve the move.
 
-Every form carries the alias's generation when its page was made. If the alias has moved since, nothing is
-done, and the page shows what changed.
+Every form carries the alias's generation when its page was made. If the alias has moved since, the action is
+refused, and the page shows the moves.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Form = Annotated[PromotionForm, Depends(read_promotion_form)]
 
 @dataclass(frozen=True)
 class PromotionAction:
-    """What a form is about, and who sent it."""
+    """The subject of a form, and its sender."""
 
     request: Request
     registry: Registry
@@ -147,7 +147,7 @@ def _answer(action: PromotionAction, act: Callable[[], str]) -> Response:
 
 
 def _refused(action: PromotionAction, error: AdaptryError) -> Response:
-    """The page as it is now, with why nothing was done."""
+    """The current page, with the reason why the action was refused."""
     set_denial_reason(action.request.scope, error)
     page = promotion_page(action.registry, action.visitor, action.version.revision_ref, action.alias)
     meanwhile: tuple[Event, ...] = ()

@@ -1,7 +1,7 @@
-"""The promotion dialog: what keeps an alias from a version, who approved the move, and what it would change.
+"""The promotion dialog: the conditions that a move does not meet yet, its approvals, and its effects.
 
-It is a page of its own, which the adapter's page shows as a dialog where scripts run. Everything on it is
-for the alias as it is now: the forms carry its generation, so nobody moves an alias that has moved since.
+It is a separate page; with scripts, the adapter's page shows it as a dialog. It describes the alias as it is
+now: the forms carry its generation, so an alias that has moved since is not moved again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _EXAMINED = 200
 
 
 class PromotionRights(BaseModel):
-    """What the visitor may do here, whatever the conditions say."""
+    """The visitor's rights on the alias, regardless of the conditions."""
 
     move: bool = False
     override: bool = False
@@ -107,7 +107,7 @@ def show_promotion(
     visitor: Visitor,
     alias: Annotated[str, Query(max_length=128)] = PRODUCTION,
 ) -> Response:
-    """What would happen if the alias moved to the version."""
+    """The promotion dialog for a move of the alias to the version."""
     return render_promotion(request, promotion_page(registry, visitor, ref, parse_stored_alias(alias)))
 
 
@@ -144,7 +144,7 @@ def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) 
 
 
 def rights_of(visitor: Identity, name: AdapterName, alias: str) -> PromotionRights:
-    """What they may do with the alias; the registry decides again when they do it."""
+    """The visitor's rights on the alias; the registry checks them again for each action."""
     facts = Facts(alias, None, datetime.now(UTC))
     return PromotionRights(
         move=visitor.may("alias.move", name, facts),

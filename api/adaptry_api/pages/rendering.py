@@ -45,7 +45,7 @@ def render(
 def render_html(
     request: Request, template: str, names: Mapping[str, object], status: int = 200
 ) -> HTMLResponse:
-    """The page that `template` makes of `names`."""
+    """Renders `template` with `names` as a whole page."""
     identity: Identity | None = getattr(request.state, "identity", None)
     frame = {
         "visitor": identity,
@@ -59,7 +59,7 @@ def render_html(
 
 
 def render_text(template: str, names: Mapping[str, object]) -> str:
-    """What `template` makes of `names`: for parts that are no page of their own."""
+    """Renders `template` with `names`, for parts of pages."""
     return _environment().get_template(template).render(names)
 
 

@@ -20,8 +20,8 @@ class Snippet:
 
 
 def snippets_for(host: str, name: AdapterName, selector: str, base: str | None) -> tuple[Snippet, ...]:
-    """A snippet for each client. `selector` is an alias or a number; `base` a name that anybody may have
-    written, which is used only if a shell would read it as one plain word.
+    """A snippet for each client. `selector` is an alias or a number; `base` an untrusted name, used only if a
+    shell would read it as one plain word.
     """
     ref = f"{name}@{selector}"
     revision = f"v{selector}" if selector.isdigit() else selector

@@ -28,7 +28,7 @@ def relative_time(moment: datetime, now: datetime | None = None) -> str:
 
 
 def duration(end: datetime, start: datetime) -> str:
-    """`40 s`, `3 h`, `12 d`: how long something was, in whole units."""
+    """A duration in whole units: `40 s`, `3 h`, `12 d`."""
     seconds = max(0, int((end - start).total_seconds()))
     for (below, unit), size in zip(_STEPS, _SIZES, strict=True):
         if seconds < below:
@@ -72,7 +72,7 @@ def version_url(name: AdapterName | str, number: int) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Text of others on one line, with control and direction characters spelled out."""
+    """Untrusted text on one line, with control and direction characters escaped."""
     return escape_controls(str(value))
 
 
@@ -83,7 +83,7 @@ def brief_text(value: object) -> str:
 
 
 def pair(value: str) -> tuple[str, str]:
-    """A value of a choice whose text is the value itself."""
+    """A choice whose label is its value."""
     return value, value
 
 

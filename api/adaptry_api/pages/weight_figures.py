@@ -15,7 +15,7 @@ from adaptry.adapters.module_layers import NO_LAYER, in_model_order, layer_and_k
 from adaptry.adapters.weight_statistics import ModuleStatistics, WeightDistance, WeightStatistics
 
 MOST_LAYERS, MOST_KINDS = 128, 24
-"""Most rows and columns that are drawn."""
+"""Maximum number of rows and columns that are drawn."""
 LEVELS = 8
 """Colours of a heat map; the stylesheet has one for each."""
 UNRELATED = math.sqrt(2)
@@ -128,7 +128,7 @@ def distances_by_place(first: WeightStatistics, found: WeightDistance) -> dict[P
 
 
 def heat_map(axes: Axes, found: Mapping[Place, float | None], high: float) -> HeatMap:
-    """Colours from 0 to `high`; what is above has the darkest."""
+    """Colours from 0 to `high`; larger values have the darkest."""
     rows = tuple(tuple(found.get((layer, kind)) for kind in axes.kinds) for layer in axes.layers)
     paths: list[list[str]] = [[] for _ in range(LEVELS)]
     for down, values in enumerate(rows):

@@ -276,6 +276,19 @@ def is_folder(text: str) -> bool:
     )
 
 
+def may_be_folder(base_name: str) -> bool:
+    """Whether the base in an adapter's config may be a folder of the machine it was trained on: anything but
+    `org/model`. One word may be both, the folder `base` or one of the Hub's oldest models (`gpt2`).
+    """
+    if is_folder(base_name) or "/" not in base_name:
+        return True
+    try:
+        parse_base_name(base_name)
+    except InvalidRef:
+        return True
+    return False
+
+
 def folder_argument(folder: Path) -> str:
     """A folder as written in a command: `./out`, `../out`, `/out`."""
     text = str(folder)

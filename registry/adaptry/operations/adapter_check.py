@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.display import format_count, html_table, short_repr, table_text
-from adaptry.core.errors import Invalid
+from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import Ref, folder_argument
+from adaptry.core.refs import Ref, folder_argument, may_be_folder
 from adaptry.core.report import CheckReport, Finding
 from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import (
@@ -32,6 +32,7 @@ from adaptry.operations.sources import (
 from adaptry.operations.transfer import open_revision
 
 if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.checks.runtimes import Runtime, RuntimeVerdict
 
 
@@ -169,7 +170,7 @@ def _report(
     """The findings against a base; one more if it is another model than the adapter's own."""
     from adaptry.checks import check, check_same_base, sort_findings
 
-    names = _known_names(connected, opened, against, warn)
+    names = _known_names(connected, opened, against, own, warn)
     report = check(opened.adapter, against.record, against.name, other_names=names)
     if own is against or own.record is None or against.record is None:
         return report
@@ -210,17 +211,32 @@ def _with_push(report: CheckReport, opened: OpenedAdapter) -> CheckReport:
 
 
 def _known_names(
-    connected: RegistryOpener, opened: OpenedAdapter, base: BaseToCheck, warn: Warn
+    connected: RegistryOpener, opened: OpenedAdapter, base: BaseToCheck, own: BaseToCheck, warn: Warn
 ) -> tuple[str, ...]:
-    """The names of a base, and the one in the config if that is a base of the same weights."""
+    """The names of a base, and the one in the config if that is a base of the same weights. For a version's
+    own base, also a name that may be a folder of the machine that it was trained on.
+    """
     from adaptry.bases.fingerprinting.match import match_bases
 
     written = opened.adapter.config.base_name
     if base.record is None or written is None or written in base.names:
         return base.names
-    named = configured_base(connected, opened.adapter, warn)
-    is_same = named and named.record and match_bases(named.record, base.record).is_same_model
+    is_own = opened.version is not None and own.record is not None and own.record.id == base.record.id
+    if is_own and may_be_folder(written):
+        named = _registered_base(connected, written)
+        is_other = named is not None and not match_bases(named, base.record).is_same_model
+        return base.names if is_other else (*base.names, written)
+    configured = configured_base(connected, opened.adapter, warn)
+    is_same = configured and configured.record and match_bases(configured.record, base.record).is_same_model
     return (*base.names, written) if is_same else base.names
+
+
+def _registered_base(connected: RegistryOpener, name: str) -> BaseRecord | None:
+    bases = connected().bases
+    try:
+        return bases.record(bases.get(name).id)
+    except NotFound:
+        return None
 
 
 def _with_weights(

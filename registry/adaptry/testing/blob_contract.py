@@ -24,7 +24,7 @@ class BlobContract:
         """An empty store."""
         raise NotImplementedError
 
-    def test_what_was_put_reads_back_whole_and_in_parts(self, blobs: BlobStore) -> None:
+    def test_a_stored_blob_is_read_whole_and_in_parts(self, blobs: BlobStore) -> None:
         digest = put(blobs, HELLO)
         assert blobs.has(digest)
         assert blobs.size(digest) == len(HELLO)
@@ -39,7 +39,7 @@ class BlobContract:
         assert list(blobs.chunks(digest)) == []
         assert list(blobs.stagings()) == []
 
-    def test_no_piece_is_larger_than_a_mebibyte_however_it_came(self, blobs: BlobStore) -> None:
+    def test_pieces_have_at_most_a_mebibyte_for_any_input(self, blobs: BlobStore) -> None:
         data = os.urandom((5 << 20) // 2)
         digest = put(blobs, data)
         pieces = list(blobs.chunks(digest))
@@ -77,7 +77,7 @@ class BlobContract:
             staged._publish(wrong)
             staged._is_gone = True
 
-    def test_putting_what_is_there_reads_nothing(self, blobs: BlobStore) -> None:
+    def test_putting_an_existing_blob_reads_nothing(self, blobs: BlobStore) -> None:
         digest = put(blobs, HELLO)
 
         def never() -> Iterator[bytes]:
@@ -86,7 +86,7 @@ class BlobContract:
 
         blobs.put(digest, never())
 
-    def test_wrong_bytes_are_refused_and_nothing_is_kept(self, blobs: BlobStore) -> None:
+    def test_bytes_with_another_digest_are_refused_and_discarded(self, blobs: BlobStore) -> None:
         digest = Digest.of(HELLO)
         with pytest.raises(DigestMismatch, match="nothing was kept"):
             blobs.put(digest, [b"other bytes"])
@@ -94,7 +94,7 @@ class BlobContract:
         assert list(blobs.digests()) == []
         assert list(blobs.stagings()) == []
 
-    def test_a_source_that_fails_leaves_nothing(self, blobs: BlobStore) -> None:
+    def test_a_failed_source_leaves_no_blob(self, blobs: BlobStore) -> None:
         def failing() -> Iterator[bytes]:
             yield HELLO
             raise ConnectionError("gone")
@@ -121,7 +121,7 @@ class BlobContract:
         digests = {put(blobs, bytes([number])) for number in range(20)}
         assert set(blobs.digests()) == digests
 
-    def test_a_staging_grows_over_several_sittings(self, blobs: BlobStore) -> None:
+    def test_a_staging_grows_over_several_sessions(self, blobs: BlobStore) -> None:
         key = blobs.new_key()
         with blobs.staging(key) as staged:
             staged.append(0, [HELLO[:5]])
@@ -132,7 +132,7 @@ class BlobContract:
         assert b"".join(blobs.chunks(Digest.of(HELLO))) == HELLO
         assert blobs.staged_size(key) == 0
 
-    def test_bytes_that_came_before_an_interruption_are_kept(self, blobs: BlobStore) -> None:
+    def test_bytes_received_before_an_interruption_are_kept(self, blobs: BlobStore) -> None:
         def interrupted() -> Iterator[bytes]:
             yield HELLO[:4]
             raise ConnectionError("gone")
@@ -142,7 +142,7 @@ class BlobContract:
             staged.append(0, interrupted())
         assert blobs.staged_size(key) == 4
 
-    def test_bytes_at_the_wrong_place_are_refused_with_the_right_one(self, blobs: BlobStore) -> None:
+    def test_bytes_at_a_wrong_offset_are_refused_with_the_right_offset(self, blobs: BlobStore) -> None:
         with blobs.staging(blobs.new_key()) as staged:
             staged.append(0, [HELLO[:5]])
             with pytest.raises(OffsetMismatch, match="continue at 5") as raised:
@@ -157,7 +157,7 @@ class BlobContract:
                 blobs.staging(key)
         assert not blobs.is_held(key)
 
-    def test_a_staging_tells_when_bytes_last_arrived(self, blobs: BlobStore) -> None:
+    def test_a_staging_has_the_time_of_its_last_bytes(self, blobs: BlobStore) -> None:
         key = blobs.new_key()
         assert blobs.last_write(key) is None
         with blobs.staging(key) as staged:
@@ -172,7 +172,7 @@ class BlobContract:
             pass
         assert list(blobs.stagings()) == []
 
-    def test_a_staging_published_wrongly_is_gone(self, blobs: BlobStore) -> None:
+    def test_a_staging_published_under_a_wrong_digest_is_removed(self, blobs: BlobStore) -> None:
         key = blobs.new_key()
         with blobs.staging(key) as staged:
             staged.append(0, [HELLO])

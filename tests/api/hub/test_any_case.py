@@ -54,7 +54,9 @@ def test_reading_leads_to_the_canonical_spelling(
     assert server.call("GET", canonical).status == 200
 
 
-def test_who_may_not_read_an_adapter_is_not_led_to_it(server: Server, files: dict[str, bytes]) -> None:
+def test_callers_who_cannot_read_an_adapter_are_not_redirected_to_it(
+    server: Server, files: dict[str, bytes]
+) -> None:
     stranger = server.token("stranger", "writer", ("elsewhere",))
     for token in (stranger, None):
         assert server.call("GET", "/api/models/ACME/Tone", token=token).status in (401, 404)

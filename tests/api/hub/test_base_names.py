@@ -48,7 +48,9 @@ def test_moving_an_adapter_to_a_bases_name_is_409(server: Server, config: bytes)
     assert is_readable(server, config)
 
 
-def test_a_real_client_is_told_so_and_the_base_stays(server: Server, config: bytes, tmp_path: Path) -> None:
+def test_a_real_client_shows_the_conflict_and_the_base_stays(
+    server: Server, config: bytes, tmp_path: Path
+) -> None:
     code = """
 created = said(HfHubHTTPError, lambda: api.create_repo("org/tiny"))
 uploaded = said(HfHubHTTPError, lambda: \
@@ -62,7 +64,9 @@ answer = [created, uploaded, Path(hf_hub_download("org/tiny", "config.json")).re
     assert read.encode() == config
 
 
-def test_a_shadow_from_before_heals_by_itself_and_can_be_deleted(server: Server, config: bytes) -> None:
+def test_an_adapter_from_before_with_a_bases_name_no_longer_hides_it_and_can_be_deleted(
+    server: Server, config: bytes
+) -> None:
     """As older servers let it happen: the adapter is there, and nothing was ever pushed to it."""
     create(server, "org/other")
     with sqlite3.connect(server.data / "catalog.sqlite") as catalog:

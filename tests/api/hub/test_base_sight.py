@@ -52,7 +52,7 @@ def shape(answer: RawResponse, name: str) -> tuple[int, str | None, bytes]:
     return answer.status, answer.headers.get("X-Error-Code"), re.sub(name.encode(), b"NAME", body, flags=re.I)
 
 
-def test_to_others_it_is_as_absent_as_a_base_that_never_was(server: Server, base: str, stranger: str) -> None:
+def test_a_private_base_looks_absent_to_others(server: Server, base: str, stranger: str) -> None:
     for address in ADDRESSES:
         asked = server.call("GET", address, token=stranger)
         other = server.call("GET", address.lower().replace("tiny", "none"), token=stranger)
@@ -60,7 +60,7 @@ def test_to_others_it_is_as_absent_as_a_base_that_never_was(server: Server, base
         assert shape(asked, BASE) == shape(other, "org/none"), address
 
 
-def test_the_adapter_on_it_is_read_and_names_it_as_its_own_config_does(
+def test_an_adapter_on_a_hidden_base_shows_the_base_in_its_config(
     server: Server, base: str, stranger: str
 ) -> None:
     said = server.call("GET", f"/api/models/{TONE}", token=stranger).json
@@ -71,7 +71,9 @@ def test_the_adapter_on_it_is_read_and_names_it_as_its_own_config_does(
     assert "is not registered by content" in merged.json["error"]
 
 
-def test_an_administrator_opens_it_and_then_it_is_read(server: Server, base: str, stranger: str) -> None:
+def test_a_base_made_visible_by_an_administrator_can_be_read(
+    server: Server, base: str, stranger: str
+) -> None:
     edited = server.call("PATCH", f"/api/v1/bases/{base}", {"visibility": "internal"})
     assert (edited.status, edited.json["visibility"]) == (200, "internal")
     assert server.call("GET", f"/api/models/{BASE}", token=stranger).json["private"] is False

@@ -51,14 +51,14 @@ def test_a_long_training_fits_into_a_branch(server: Server) -> None:
     assert not any(file["shouldIgnore"] for file in answer.json["files"])
 
 
-def test_one_file_too_many_is_refused_when_it_is_announced_though_it_came_in_parts(server: Server) -> None:
+def test_one_file_too_many_in_several_batches_is_refused_at_its_announcement(server: Server) -> None:
     answer = announce_all(server, MAX_TREE + 1)
     assert answer.status == 413
     assert f"{MAX_TREE + 1:,} files; a branch has at most {MAX_TREE:,}" in answer.json["error"]
     assert answer.headers["X-Error-Message"] == answer.json["error"]
 
 
-def test_what_another_announces_and_what_is_announced_twice_does_not_count(server: Server) -> None:
+def test_announcements_by_others_and_repetitions_do_not_count(server: Server) -> None:
     other = server.token("other", "writer", ("acme",))
     assert announce_all(server, MAX_TREE).status == 200
     assert announce_all(server, MAX_TREE).status == 200
@@ -83,7 +83,9 @@ def test_a_path_that_is_too_deep_or_too_long_is_refused_when_it_is_announced(
     assert announce(server, [fits]).json["files"][0]["shouldIgnore"] is False
 
 
-def test_a_client_that_repeats_what_was_refused_is_told_to_ignore_it_so_that_it_ends(server: Server) -> None:
+def test_a_client_that_repeats_a_refused_announcement_is_stopped_by_ignoring_the_files(
+    server: Server,
+) -> None:
     deep = "a/" * MAX_DEPTH + "README.md"
     answers = [announce(server, [deep]) for _ in range(LOOP_TIMES)]
     assert [answer.status for answer in answers] == [413] * (LOOP_TIMES - 1) + [200]
@@ -110,7 +112,7 @@ def test_a_commit_takes_as_many_operations_as_a_branch_has_files(server: Server)
     assert 'rel="next"' in tree.headers["Link"]
 
 
-def test_names_that_are_too_long_together_are_refused_though_each_is_not() -> None:
+def test_names_that_are_too_long_in_total_are_refused() -> None:
     check_tree([f"{number:05}/{'a' * 30}" for number in range(MAX_TREE)])
     with pytest.raises(TooLarge, match="too long together"):
         check_tree([f"{number:05}/{'a' * 200}" for number in range(MAX_TREE)])

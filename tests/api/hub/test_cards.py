@@ -51,11 +51,11 @@ def test_a_readme_without_a_head_is_an_empty_card(text: str) -> None:
         ("? [a]\n: 1", "not YAML"),
     ],
 )
-def test_a_head_that_is_no_plain_data_is_refused_with_the_reason(head: str, why: str) -> None:
+def test_a_card_head_with_other_than_plain_data_is_refused_with_the_reason(head: str, why: str) -> None:
     with pytest.raises(Invalid, match=why):
         read_card(f"---\n{head}\n---\n".encode())
 
 
-def test_numbers_that_json_has_not_are_texts() -> None:
+def test_numbers_without_a_json_form_become_texts() -> None:
     card = read_card(b"---\na: .inf\nb: 0x" + b"f" * 60 + b"\nc: !!set {x}\n---\n")
     assert card.data == {"a": "inf", "b": "a number too large", "c": ["x"]}

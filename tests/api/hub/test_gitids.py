@@ -46,5 +46,5 @@ def test_a_pointer_is_as_the_git_lfs_specification_shows_it() -> None:
         ("tokenizer.model", 10, True),
     ],
 )
-def test_name_and_size_tell_whether_a_file_is_large(path: str, size: int, large: bool) -> None:
+def test_name_and_size_determine_whether_a_file_is_large(path: str, size: int, large: bool) -> None:
     assert is_large(path, size) is large

@@ -34,23 +34,23 @@ KEPT = [
 
 
 @pytest.mark.parametrize("path", LEFT_OUT)
-def test_what_a_line_fits_is_left_out(path: str) -> None:
+def test_a_path_that_matches_a_line_is_left_out(path: str) -> None:
     assert is_ignored(path, parse_gitignore(TEXT))
 
 
 @pytest.mark.parametrize("path", KEPT)
-def test_what_no_line_fits_or_a_later_one_takes_back_is_kept(path: str) -> None:
+def test_a_path_that_no_line_matches_or_a_later_one_re_includes_is_kept(path: str) -> None:
     assert not is_ignored(path, parse_gitignore(TEXT))
 
 
-def test_a_pattern_cannot_take_long() -> None:
+def test_matching_a_pattern_takes_bounded_time() -> None:
     lines = parse_gitignore("*a" * 60 + "b\n" + "**/" * 60 + "b")
     assert not is_ignored("a" * 255, lines)
     many = parse_gitignore("\n".join("**/" * 60 + "[a-z]*" * 10 + "*a" * (i % 7) + "b" for i in range(300)))
     assert not any(is_ignored(f"{number:03}{'a' * 252}", many) for number in range(256))
 
 
-def test_no_pattern_leaves_nothing_out() -> None:
+def test_without_patterns_every_file_is_kept() -> None:
     assert not is_ignored("a/b", parse_gitignore("# nothing\n\n"))
 
 
@@ -63,12 +63,12 @@ ODD = "a/a/x\n(x)\na[-]b\n[à-ê]\n[z-a]\n[!\n/\nx\\\n\udc80\n"
 
 
 @pytest.mark.parametrize("path", ["a/a/x", "(x)", "a-b", "é"])
-def test_what_means_something_in_other_languages_is_a_letter_here(path: str) -> None:
+def test_regex_syntax_is_literal_in_gitignore_patterns(path: str) -> None:
     assert is_ignored(path, parse_gitignore(ODD))
 
 
 @pytest.mark.parametrize("path", ["a/x", "b/(y)", "b/\udc80"])
-def test_a_line_that_is_no_pattern_and_a_path_that_is_no_text_change_nothing(path: str) -> None:
+def test_invalid_lines_and_paths_are_ignored(path: str) -> None:
     assert not is_ignored(path, parse_gitignore(ODD))
 
 

@@ -76,7 +76,7 @@ def test_a_file_that_is_not_an_image_is_refused_with_the_reason(server: Server, 
     assert server.registry().versions.list(NAME).items == ()
 
 
-def test_one_that_is_too_large_is_left_out_before_it_is_sent(server: Server) -> None:
+def test_an_image_that_is_too_large_is_left_out_before_its_upload(server: Server) -> None:
     create(server)
     body = {"files": [{"path": "plot.png", "size": MAX_IMAGE + 1}, {"path": "README.md", "size": 3}]}
     answer = server.call("POST", f"/api/models/{TONE}/preupload/main", body)
@@ -104,7 +104,7 @@ def test_our_own_push_of_a_broken_image_is_refused_by_the_server_too(server: Ser
         registry.versions.put(NAME, forged.to_bytes(), PushOptions())
 
 
-def test_an_upload_of_which_nothing_is_stored_fails_and_says_what_was_left_out_and_why(
+def test_an_upload_without_a_storable_file_fails_and_lists_the_files_with_reasons(
     server: Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"

@@ -34,7 +34,7 @@ def batch(server: Server, transfers: list[str], algorithm: str) -> RawResponse:
     return server.call("POST", f"/{TONE}.git/info/lfs/objects/batch", body, headers=LFS)
 
 
-def test_a_batch_leads_to_xet_where_the_client_offers_it_and_spells_the_algorithm_as_it_does(
+def test_a_batch_directs_clients_to_xet_if_they_offer_it(
     server: Server,
 ) -> None:
     ways = {
@@ -49,7 +49,7 @@ def test_a_batch_leads_to_xet_where_the_client_offers_it_and_spells_the_algorith
     assert batch(server, ["basic"], "sha512").status == 400
 
 
-def test_the_address_that_a_batch_gives_takes_the_file_and_then_it_is_not_asked_for(server: Server) -> None:
+def test_a_file_sent_to_a_batchs_address_is_not_requested_again(server: Server) -> None:
     upload = batch(server, ["xet"], "sha_256").json["objects"][0]["actions"]["upload"]
     header = upload["header"]
     client = XetUpload(server, header["X-Xet-Access-Token"], path_of(header["X-Xet-Cas-Url"]))
@@ -87,7 +87,7 @@ def test_head_is_main_wherever_a_revision_is_named(server: Server, tmp_path: Pat
     assert server.call("DELETE", f"{models}/branch/HEAD").status == 403
 
 
-def test_raw_is_a_small_file_itself_and_the_pointer_of_a_large_one(server: Server, tmp_path: Path) -> None:
+def test_raw_returns_a_small_file_or_the_pointer_of_a_large_one(server: Server, tmp_path: Path) -> None:
     files = files_of(tmp_path / "tone")
     put(server, files)
     raw = server.call("GET", f"/{TONE}/raw/main/{WEIGHTS}")
@@ -128,9 +128,7 @@ def test_a_file_that_was_to_be_ignored_is_left_out_of_a_commit(server: Server, t
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "adapter_model.bin"])
-def test_a_commit_without_an_announcement_is_refused_what_an_announcement_is(
-    server: Server, path: str
-) -> None:
+def test_a_commit_without_an_announcement_obeys_the_same_rules(server: Server, path: str) -> None:
     answer = send(server, lines({"README.md": b"# Tone", path: b"x"}))
     assert answer.status == 400
     assert path in answer.json["error"]

@@ -62,7 +62,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         process.stdout.close()
 
 
-def test_no_process_of_the_server_grows_with_what_is_sent(running: Running, tmp_path: Path) -> None:
+def test_memory_of_the_server_does_not_grow_with_uploads(running: Running, tmp_path: Path) -> None:
     send(running.server, tmp_path, 8)  # what is loaded once is loaded
     before = running.peak()
     send(running.server, tmp_path, MIB)

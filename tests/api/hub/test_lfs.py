@@ -90,13 +90,13 @@ def test_a_client_without_support_for_parts_sends_the_file_whole(server: Server)
     assert has(server, CONTENT)
 
 
-def test_another_adapters_files_are_asked_for_all_the_same(server: Server) -> None:
+def test_files_of_another_adapter_must_be_uploaded_again(server: Server) -> None:
     create(server, "acme/other")
     assert put(server, whole(server), CONTENT).status == 200
     assert "actions" in batch(server, name="acme/other").json["objects"][0]
 
 
-def test_parts_come_in_any_order_and_again(server: Server) -> None:
+def test_parts_arrive_in_any_order_and_repeatedly(server: Server) -> None:
     addresses, end = parts(server)
     for number in (4, 2, 2, 1, 3):
         answer = put(server, addresses[number - 1], part(number))
@@ -162,7 +162,7 @@ def test_a_file_whose_connection_was_cut_is_taken_when_it_is_sent_again(server: 
     assert has(server, CONTENT)
 
 
-def test_an_address_that_is_altered_expired_or_for_something_else_opens_nothing(server: Server) -> None:
+def test_an_altered_expired_or_foreign_upload_address_is_refused(server: Server) -> None:
     address = whole(server)
     signer = GrantSigner(server.data / "upload-secret")
     about: dict[str, Any] = {"name": AdapterName.parse(TONE), "by": hash_token(server.admin)}
@@ -180,7 +180,7 @@ def test_an_address_that_is_altered_expired_or_for_something_else_opens_nothing(
     assert (kept(server), waiting(server)) == ([], [])
 
 
-def test_an_address_is_worth_nothing_once_the_token_behind_it_is_revoked(server: Server) -> None:
+def test_an_upload_address_is_invalid_once_its_token_is_revoked(server: Server) -> None:
     token = server.token("leaving", "writer", ("acme",))
     address = whole(server, token=token)
     assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
@@ -204,7 +204,7 @@ def test_a_file_that_is_too_large_is_refused_alone(server: Server) -> None:
     assert (large["error"]["code"], "8 GiB" in large["error"]["message"]) == (422, True)
 
 
-def test_what_is_no_batch_or_not_for_uploading_is_refused(server: Server) -> None:
+def test_a_malformed_batch_or_a_download_batch_is_refused(server: Server) -> None:
     assert batch(server, operation="download").status == 400
     for wrong in (
         {"operation": "steal"},

@@ -21,22 +21,20 @@ def test_a_token_is_a_user_of_its_own_namespace_and_a_member_of_the_others(serve
     assert (said["name"], said["orgs"], said["auth"]["accessToken"]["role"]) == ("acme", [], "read")
 
 
-def test_a_name_without_a_namespace_is_in_ones_own(server: Server) -> None:
+def test_a_name_without_a_namespace_is_in_the_callers_own(server: Server) -> None:
     alice = server.token("alice", "writer", ("acme", "alice"))
     made = server.call("POST", "/api/repos/create", {"name": "tone", "organization": None}, token=alice)
     assert made.json == {"url": f"{server.url}/alice/tone", "name": "alice/tone", "id": "alice/tone"}
 
 
-def test_what_is_there_already_is_a_conflict_that_says_where(server: Server) -> None:
+def test_creating_an_existing_repository_is_a_conflict_with_its_address(server: Server) -> None:
     assert create(server).status == 200
     again = create(server)
     assert (again.status, again.json["url"]) == (409, f"{server.url}/{TONE}")
 
 
 @pytest.mark.parametrize("more", [{"private": False}, {"visibility": "public"}])
-def test_old_and_new_clients_say_visibility_each_in_their_way(
-    server: Server, more: dict[str, object]
-) -> None:
+def test_old_and_new_clients_set_the_visibility(server: Server, more: dict[str, object]) -> None:
     create(server, **more)
     assert server.call("GET", f"/api/models/{TONE}").json["private"] is False
     old = {"private": True} if "private" in more else {"visibility": "private"}
@@ -44,7 +42,7 @@ def test_old_and_new_clients_say_visibility_each_in_their_way(
     assert server.call("GET", f"/api/models/{TONE}").json["private"] is True
 
 
-def test_only_models_are_kept_and_none_is_gated(server: Server) -> None:
+def test_only_models_exist_and_none_is_gated(server: Server) -> None:
     for kind in ("dataset", "space"):
         assert server.call("POST", "/api/repos/create", {"name": TONE, "type": kind}).status == 400
     create(server)
@@ -69,7 +67,7 @@ def test_a_name_that_is_taken_cannot_be_moved_to(server: Server) -> None:
     assert server.call("POST", "/api/repos/move", {"fromRepo": TONE, "toRepo": "api/x"}).status == 400
 
 
-def test_names_of_revisions_that_mean_something_else_are_refused(server: Server, tmp_path: Path) -> None:
+def test_ambiguous_revision_names_are_refused(server: Server, tmp_path: Path) -> None:
     create(server)
     put(server, files_of(tmp_path / "tone"))
     at = f"/api/models/{TONE}"

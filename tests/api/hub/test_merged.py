@@ -177,7 +177,7 @@ def test_a_commit_beside_the_weights_is_merged_as_the_version_it_carries(
     assert info(server)["sha"] == before
 
 
-def test_what_has_no_adapter_has_nothing_merged(server: Server, registry: HttpRegistry) -> None:
+def test_a_repository_without_an_adapter_has_no_merged_model(server: Server, registry: HttpRegistry) -> None:
     registry.adapters.create(NAME, AdapterEdit())
 
     answer = server.call("GET", f"/api/models/{MODEL}")
@@ -210,7 +210,7 @@ def test_an_unmergeable_version_has_a_reason(
     assert answer.json["error"] == "acme/tone@1: QA-LoRA belongs to one quantised base: serve it on that"
 
 
-def test_what_may_not_be_read_is_absent_merged_too(server: Server, version: Digest) -> None:
+def test_the_merged_model_of_a_hidden_adapter_is_absent(server: Server, version: Digest) -> None:
     stranger = server.token("eve", "reader", ("other",))
 
     answers = [
@@ -227,7 +227,7 @@ def test_what_may_not_be_read_is_absent_merged_too(server: Server, version: Dige
     ] * 3
 
 
-def test_it_says_of_what_it_is_made(server: Server, version: Digest) -> None:
+def test_a_merged_model_states_its_inputs(server: Server, version: Digest) -> None:
     said = info(server)
 
     assert {"merged", "base_model:org/tiny", "adapter:acme/tone@1"} <= set(said["tags"])
@@ -238,7 +238,9 @@ def test_it_says_of_what_it_is_made(server: Server, version: Digest) -> None:
     )
 
 
-def test_no_adapter_can_take_such_a_name(server: Server, registry: HttpRegistry, tone: Adapter) -> None:
+def test_no_adapter_can_have_the_name_of_a_merged_model(
+    server: Server, registry: HttpRegistry, tone: Adapter
+) -> None:
     with pytest.raises(InvalidRef, match=r"the ending \.merged is reserved"):
         push(registry, tone, MODEL)
     made = server.call("POST", "/api/repos/create", {"name": "tone.Merged", "organization": "acme"})
@@ -246,7 +248,7 @@ def test_no_adapter_can_take_such_a_name(server: Server, registry: HttpRegistry,
     assert "the ending .merged is reserved" in made.json["error"]
 
 
-def test_a_reader_does_not_notice_that_the_process_was_killed(
+def test_a_read_survives_a_killed_merge_process(
     server: Server, version: Digest, base: Path, tone: Adapter, tmp_path: Path
 ) -> None:
     whole = merged_on_disk(base, tone, tmp_path / "merged")[WEIGHTS]
@@ -268,7 +270,7 @@ def computing_for(pid: int) -> Iterator[int]:
             yield int(status.parent.name)
 
 
-def test_finished_files_are_kept_where_the_operator_gives_them_room(
+def test_finished_files_are_cached_up_to_the_configured_size(
     base: Path, tone: Adapter, tmp_path: Path
 ) -> None:
     with running_server(ServerSettings(data=tmp_path / "data", merged_cache=1 << 30)) as server:

@@ -101,7 +101,7 @@ def test_the_hubs_client_verifies_what_it_downloaded(server: Server, tmp_path: P
     )
 
 
-def test_what_was_downloaded_proves_what_it_is_made_of(server: Server, tmp_path: Path) -> None:
+def test_a_downloaded_merged_model_can_be_verified(server: Server, tmp_path: Path) -> None:
     local = str(tmp_path / "local")
     run(server, tmp_path, HF, "download", "acme/tone.merged", "--local-dir", local)
 

@@ -26,7 +26,7 @@ def files(server: Server, tmp_path: Path) -> dict[str, bytes]:
     return made
 
 
-def test_overviews_show_what_the_caller_may_know(
+def test_overviews_show_only_what_the_caller_may_read(
     server: Server, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     token = server.token("acme", "writer", ("acme", "lab"))

@@ -29,7 +29,9 @@ def hf_upload(server: Server, token: str, folder: Path, home: Path) -> subproces
     )  # fmt: skip
 
 
-def test_hf_upload_shows_who_is_full_and_what_helps(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_hf_upload_shows_whose_quota_is_exceeded_and_the_remedy(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
     server = start()
     token = server.token("ann", "writer", ("acme",))
     lora = tiny_lora(tmp_path / "lora")

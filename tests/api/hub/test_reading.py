@@ -135,7 +135,7 @@ def test_a_bad_token_and_a_missing_token_get_different_errors(server: Server, co
     assert (none.status, none.headers["X-Error-Code"]) == (401, "RepoNotFound")
 
 
-def test_what_is_public_is_read_without_a_token_where_that_was_asked_for(
+def test_public_adapters_are_read_without_a_token_if_the_operator_allows_it(
     start: Callable[..., Server], files: dict[str, bytes]
 ) -> None:
     server = start(anonymous_read=True)
@@ -147,7 +147,7 @@ def test_what_is_public_is_read_without_a_token_where_that_was_asked_for(
     assert [found["id"] for found in server.call("GET", "/api/models", token=None).json] == [TONE]
 
 
-def test_info_says_what_the_card_and_the_registry_say(
+def test_info_combines_the_card_and_the_registry(
     server: Server, commit: str, files: dict[str, bytes]
 ) -> None:
     said = server.call("GET", f"/api/models/{TONE}?blobs=True&securityStatus=true").json
@@ -262,7 +262,7 @@ def test_a_download_of_the_weights_is_counted_once(server: Server, commit: str) 
     assert found == counted() == 1
 
 
-def test_a_stored_base_is_read_under_its_names_and_changed_by_nobody(server: Server, tmp_path: Path) -> None:
+def test_a_stored_base_is_read_only_under_each_of_its_names(server: Server, tmp_path: Path) -> None:
     folder = tiny_base(tmp_path / "base")
     registry = server.registry()
     base_registry.register_base(registry, open_checkpoint(folder), ("org/tiny", "tiny"), store=True)

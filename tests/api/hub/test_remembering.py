@@ -31,14 +31,14 @@ def test_a_value_is_computed_once_for_its_digest() -> None:
     assert known.get_or_compute(digest(1), lambda: 10) == known.get_or_compute(digest(1), lambda: 20) == 10
 
 
-def test_no_more_is_kept_than_the_bound_by_weight() -> None:
+def test_the_total_weight_of_cached_values_is_bounded() -> None:
     known = ComputedCache[str](10, len)
     for number in range(100):
         assert known.get_or_compute(digest(number), lambda: "abcd") == "abcd"
         assert len(known) <= 2
 
 
-def test_what_weighs_more_than_the_bound_is_answered_and_not_kept() -> None:
+def test_a_value_heavier_than_the_bound_is_returned_but_not_cached() -> None:
     known = ComputedCache[str](10, len)
     assert known.get_or_compute(digest(1), lambda: "a" * 11) == "a" * 11
     assert len(known) == 0
@@ -55,14 +55,14 @@ def test_an_adapter_made_private_is_absent_immediately_for_a_previous_reader(
         assert {server.call("GET", path, token=stranger).status for path in reads} == {status}
 
 
-def test_a_deleted_adapter_is_absent_at_once_though_its_files_are_known(server: Server, commit: str) -> None:
+def test_a_deleted_adapter_is_absent_immediately_despite_cached_files(server: Server, commit: str) -> None:
     assert {server.call("GET", path).status for path in READS} == {200}
     gone = server.call("DELETE", "/api/repos/delete", {"name": TONE, "type": "model"})
     assert gone.status == 200, gone.body
     assert {server.call("GET", path).status for path in READS} == {404}
 
 
-def test_a_known_tree_of_one_adapter_is_no_revision_of_another(server: Server, commit: str) -> None:
+def test_a_cached_tree_of_one_adapter_is_not_a_revision_of_another(server: Server, commit: str) -> None:
     server.call("GET", f"/{TONE}/resolve/{commit}/{WEIGHTS}")
     server.call("POST", "/api/repos/create", {"name": "other", "organization": "acme", "type": "model"})
     answer = server.call("GET", f"/acme/other/resolve/{commit}/{WEIGHTS}")

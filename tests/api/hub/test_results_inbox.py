@@ -40,7 +40,9 @@ def write_run(folder: Path, model: str) -> str:
     return str(folder)
 
 
-def test_what_lm_eval_pushes_becomes_evidence_and_can_be_read_back(server: Server, tmp_path: Path) -> None:
+def test_results_pushed_by_lm_eval_become_evidence_and_can_be_read_back(
+    server: Server, tmp_path: Path
+) -> None:
     push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), AdapterName.parse(TONE))
     version = server.registry().version(TONE)
     model = f"{TONE}@{version.digest}"

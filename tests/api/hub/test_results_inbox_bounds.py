@@ -69,7 +69,7 @@ def test_a_commit_has_at_most_sixty_four_files(server: Server, beyond: int) -> N
     assert (status, kept(server)) == ((413, 0) if beyond else (200, MAX_FILES)), said[:300]
 
 
-def test_a_poster_and_a_namespace_keep_apart_so_many_files(server: Server) -> None:
+def test_the_number_of_files_kept_apart_is_limited_by_poster_and_namespace(server: Server) -> None:
     posters = [server.token_of(Identity.with_role(f"ron-{at}", "viewer", ("acme",))) for at in range(6)]
     full = MOST_FILES // MOST_FILES_OF_ONE
     for place, token in enumerate(posters[:full]):
@@ -86,7 +86,7 @@ def test_a_poster_and_a_namespace_keep_apart_so_many_files(server: Server) -> No
     assert commit(server, results([MOST_FILES]), posters[full])[0] == 200
 
 
-def test_a_poster_keeps_apart_so_many_compressed_bytes(server: Server) -> None:
+def test_the_compressed_bytes_kept_apart_are_limited_by_poster(server: Server) -> None:
     """Random digits take three quarters of their length when they are compressed."""
     source = random.Random(1)
 

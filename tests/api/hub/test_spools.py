@@ -39,14 +39,14 @@ def filled(all_spools: UploadSpools, id: str, is_finished: bool = False) -> None
             spool.mark_finished()
 
 
-def test_a_piece_is_there_whole_and_can_be_replaced(all_spools: UploadSpools) -> None:
+def test_a_piece_is_stored_completely_and_can_be_replaced(all_spools: UploadSpools) -> None:
     filled(all_spools, "a")
     with all_spools.open("acme", "a") as spool:
         spool.write("piece", [b"three"])
         assert spool.piece_path("piece").read_bytes() == b"three"
 
 
-def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: UploadSpools, tmp_path: Path) -> None:
+def test_an_interrupted_piece_leaves_the_earlier_one(all_spools: UploadSpools, tmp_path: Path) -> None:
     def breaking() -> Iterator[bytes]:
         yield b"half"
         raise ZeroDivisionError("the line")
@@ -76,7 +76,9 @@ def test_a_spool_in_use_is_never_swept(all_spools: UploadSpools) -> None:
         assert spool.piece_path("piece").exists()
 
 
-def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools: UploadSpools) -> None:
+def test_a_namespace_has_a_limited_number_of_spools_and_finished_ones_make_room(
+    all_spools: UploadSpools,
+) -> None:
     for number in range(MAX_OPEN_SPOOLS):
         filled(all_spools, f"{number:02}", is_finished=number in (7, 9))
     os.utime(all_spools.folder / "acme" / "09", (1, 1))
@@ -93,7 +95,7 @@ def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools:
     assert present(all_spools, "00")
 
 
-def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_spools: UploadSpools) -> None:
+def test_idle_spools_make_room_the_longest_idle_first(all_spools: UploadSpools) -> None:
     for number in range(MAX_OPEN_SPOOLS):
         filled(all_spools, f"{number:02}")
     before = time.time() - ABANDONED_SECONDS - 60
@@ -107,7 +109,7 @@ def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_sp
     assert "03" not in present
 
 
-def test_a_spool_holds_so_much_and_no_more(all_spools: UploadSpools, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_spool_is_limited(all_spools: UploadSpools, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_spool, "MAX_SPOOL_BYTES", 10)
     with all_spools.open("acme", "a") as spool:
         spool.write("first", [bytes(6)])

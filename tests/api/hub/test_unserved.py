@@ -57,7 +57,7 @@ def test_a_hostile_address_is_not_echoed_into_a_header(server: Server) -> None:
     assert len(answer.headers["X-Error-Message"]) < 500
 
 
-def test_our_own_interface_keeps_its_own_words(server: Server) -> None:
+def test_our_own_routes_keep_their_error_format(server: Server) -> None:
     answer = server.call("GET", "/api/v1/nothing")
     assert (answer.status, answer.json["code"]) == (404, "not_found")
     assert "X-Error-Code" not in answer.headers

@@ -44,7 +44,9 @@ def front(hub: Server, tmp_path: Path) -> Iterator[Server]:
         yield started
 
 
-def test_what_is_not_here_is_read_through_and_then_kept(hub: Server, front: Server, folder: Path) -> None:
+def test_a_missing_repository_is_read_through_and_then_cached(
+    hub: Server, front: Server, folder: Path
+) -> None:
     address = f"/{BASE}/resolve/main/{MODEL}"
     said = front.call("GET", f"/api/models/{BASE}").json
     there = hub.call("GET", f"/api/models/{BASE}").json
@@ -58,12 +60,12 @@ def test_what_is_not_here_is_read_through_and_then_kept(hub: Server, front: Serv
     assert front.call("GET", address, headers={"Range": "bytes=5-9"}).body == whole[5:10]
 
 
-def test_a_part_is_read_through_too(front: Server, folder: Path) -> None:
+def test_a_range_is_read_through(front: Server, folder: Path) -> None:
     part = front.call("GET", f"/{BASE}/resolve/main/{MODEL}", headers={"Range": "bytes=5-9"})
     assert (part.status, part.body) == (206, (folder / MODEL).read_bytes()[5:10])
 
 
-def test_bytes_that_are_not_those_named_are_not_passed_on_whole_nor_kept(
+def test_bytes_with_another_digest_are_neither_delivered_completely_nor_cached(
     hub: Server, front: Server, folder: Path
 ) -> None:
     whole = (folder / MODEL).read_bytes()
@@ -79,7 +81,7 @@ def test_bytes_that_are_not_those_named_are_not_passed_on_whole_nor_kept(
     assert front.call("GET", f"/{BASE}/resolve/main/{MODEL}").body == whole
 
 
-def test_a_namespace_that_is_used_here_is_not_looked_for_there(front: Server) -> None:
+def test_a_namespace_of_this_server_is_never_looked_up_upstream(front: Server) -> None:
     assert front.call("GET", f"/{TONE}/resolve/main/{CONFIG}").status == 200
     create(front, "acme/other")
     put(front, {README: CARD}, name="acme/other")
@@ -87,7 +89,7 @@ def test_a_namespace_that_is_used_here_is_not_looked_for_there(front: Server) ->
     assert (absent.status, absent.headers["X-Error-Code"]) == (404, "RepoNotFound")
 
 
-def test_an_adapter_that_is_empty_does_not_hide_what_is_there(front: Server) -> None:
+def test_an_empty_adapter_does_not_hide_an_upstream_repository(front: Server) -> None:
     create(front, "acme/other")
     create(front, TONE)
     assert front.call("GET", f"/{TONE}/resolve/main/{CONFIG}").status == 200
@@ -97,7 +99,7 @@ def test_an_adapter_that_is_empty_does_not_hide_what_is_there(front: Server) -> 
     assert front.call("GET", f"/{TONE}/resolve/main/{README}").body == CARD
 
 
-def test_one_that_was_deleted_before_it_had_a_commit_does_not_either_and_one_with_a_commit_does(
+def test_a_deleted_adapter_hides_an_upstream_repository_only_if_it_had_a_commit(
     front: Server,
 ) -> None:
     create(front, "acme/other")
@@ -109,14 +111,16 @@ def test_one_that_was_deleted_before_it_had_a_commit_does_not_either_and_one_wit
     assert front.call("GET", f"/api/models/{TONE}").status == 404
 
 
-def test_an_empty_adapter_is_read_while_the_hub_behind_does_not_answer(hub: Server, front: Server) -> None:
+def test_an_empty_adapter_is_read_while_the_upstream_hub_is_down(hub: Server, front: Server) -> None:
     create(front, "acme/other")
     (hub.data / "catalog.sqlite").rename(hub.data / "gone")
     said = front.call("GET", "/api/models/acme/other")
     assert (said.status, said.json["id"]) == (200, "acme/other")
 
 
-def test_nor_is_one_that_differs_in_capitals_alone(hub: Server, front: Server) -> None:
+def test_a_name_that_differs_from_ours_only_by_case_is_not_looked_up_upstream(
+    hub: Server, front: Server
+) -> None:
     assert hub.call("POST", "/api/v1/adapters", {"name": "Solo/tone"}).status == 201
     assert front.call("GET", "/api/models/Solo/tone").status == 200
     create(front, "solo/other")
@@ -124,7 +128,7 @@ def test_nor_is_one_that_differs_in_capitals_alone(hub: Server, front: Server) -
     assert front.call("GET", "/api/models/Solo/tone").status == 404
 
 
-def test_each_absence_there_is_one_here(front: Server) -> None:
+def test_each_kind_of_upstream_absence_has_its_own_error(front: Server) -> None:
     for path, code in (
         ("/api/models/org/none", "RepoNotFound"),
         ("/api/models/gpt2", "RepoNotFound"),
@@ -136,11 +140,11 @@ def test_each_absence_there_is_one_here(front: Server) -> None:
         assert (answer.status, answer.headers["X-Error-Code"]) == (404, code), path
 
 
-def test_a_caller_without_a_namespace_here_reads_nothing_from_there(front: Server) -> None:
+def test_a_caller_without_a_namespace_reads_nothing_from_upstream(front: Server) -> None:
     assert front.call("GET", f"/api/models/{BASE}", token=None).status == 404
 
 
-def test_nothing_is_written_there(front: Server) -> None:
+def test_nothing_is_written_upstream(front: Server) -> None:
     body = {"files": [{"path": CONFIG, "size": 1}]}
     assert front.call("POST", f"/api/models/{TONE}/preupload/main", body).status == 404
 
@@ -152,7 +156,9 @@ def test_the_error_names_the_hub_that_does_not_respond(front: Server, tmp_path: 
     assert "http://127.0.0.1:9" in answer.json["error"]
 
 
-def test_a_client_takes_a_whole_base_through(front: Server, folder: Path, tmp_path: Path) -> None:
+def test_a_client_downloads_a_whole_base_through_this_server(
+    front: Server, folder: Path, tmp_path: Path
+) -> None:
     code = "answer = {path.name: path.stat().st_size for path in Path(snapshot_download(name)).iterdir()}"
     answer, _ = run_client(front, code, tmp_path, name=BASE)
     assert answer == {path.name: path.stat().st_size for path in folder.iterdir()}

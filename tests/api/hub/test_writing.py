@@ -74,7 +74,7 @@ def test_an_upload_trained_on_a_folder_is_bound_to_its_base_by_the_command_in_th
     assert version.digest.short_id == answer.json["commitOid"]
 
 
-def test_a_card_alone_makes_no_version_and_takes_its_old_tags_with_it(
+def test_a_card_alone_creates_no_version_and_replaces_its_old_tags(
     server: Server, files: dict[str, bytes]
 ) -> None:
     first = put(server, files)
@@ -98,7 +98,7 @@ def test_metrics_of_a_later_card_are_logged_for_the_existing_version(
     assert server.registry().versions.get(Ref(NAME, Number(1))).metrics == {"accuracy": 0.8}
 
 
-def test_the_same_again_is_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
+def test_repeating_a_commit_returns_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
     assert put(server, files) == put(server, files)
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 2  # and the empty one
 
@@ -112,7 +112,7 @@ def test_config_and_weights_in_two_commits_make_a_version_with_the_second(
     assert server.registry().adapters.get(NAME).versions == 1
 
 
-def test_preupload_tells_how_to_send_each_file_and_which_exist(
+def test_preupload_returns_how_to_send_each_file_and_which_exist(
     server: Server, files: dict[str, bytes]
 ) -> None:
     put(server, files)
@@ -148,7 +148,7 @@ def test_files_that_are_not_part_of_an_adapter_are_left_out_with_a_warning(serve
 @pytest.mark.parametrize(
     "path", ["..\\ddd", "a\\..\\b", "../x", "a/../../x", "/etc/x", "\\\\host\\x", "C:\\x", "c:x"]
 )
-def test_a_path_that_leads_out_of_its_folder_is_refused_before_its_bytes_come(
+def test_a_path_that_leads_out_of_its_folder_is_refused_before_its_bytes_arrive(
     server: Server, path: str
 ) -> None:
     answer = preupload(server, (README, 5), (path, 5))
@@ -157,7 +157,7 @@ def test_a_path_that_leads_out_of_its_folder_is_refused_before_its_bytes_come(
     assert send(server, lines({README: b"x", path: b"x"})).status == 422
 
 
-def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
+def test_names_that_do_not_fit_into_a_header_are_handled(server: Server) -> None:
     answer = preupload(server, ("évil\r\nSet-Cookie: x\x00.bin", 5), (README, 5))
     assert answer.headers["X-HF-Warning"].count("?") == 2
     assert "Set-Cookie" not in answer.headers
@@ -177,7 +177,9 @@ def test_names_that_no_header_holds_do_no_harm(server: Server) -> None:
         ("pytorch_lora_weights.bin", "save_lora_weights"),
     ],
 )
-def test_an_upload_that_would_store_something_else_is_refused(server: Server, path: str, words: str) -> None:
+def test_an_upload_that_would_store_less_than_intended_is_refused(
+    server: Server, path: str, words: str
+) -> None:
     answer = preupload(server, (path, 10), (CONFIG, 10))
     assert answer.status == 400
     assert words in answer.json["error"]
@@ -266,7 +268,7 @@ def test_a_commit_on_an_outdated_parent_is_412(server: Server, files: dict[str, 
     assert send(server, lines({README: b"# Mine\n"}, parent=new[:8])).status == 200
 
 
-def test_a_commit_that_is_sent_again_is_answered_again(server: Server, files: dict[str, bytes]) -> None:
+def test_a_repeated_commit_gets_the_same_answer(server: Server, files: dict[str, bytes]) -> None:
     old = put(server, {**files, "merges.txt": b"x"})
     body = lines({README: b"# New\n"}, deleted("merges.txt"), parent=old)
     first, again = send(server, body), send(server, body)
@@ -291,7 +293,7 @@ def test_the_base_is_that_of_the_config_or_else_of_the_card(
     assert f"base_model:adapter:{base}" in server.call("GET", f"/api/models/{TONE}").json["tags"]
 
 
-def test_of_a_file_that_a_commit_has_twice_the_last_counts(server: Server, files: dict[str, bytes]) -> None:
+def test_the_last_of_two_files_at_one_path_counts(server: Server, files: dict[str, bytes]) -> None:
     unnamed = files[CONFIG].replace(b'"org/tiny"', b"null")
     cards = [
         CARD.replace(b"license", b"base_model: org/" + word + b"\nlicense", 1) for word in (b"one", b"two")
@@ -302,7 +304,7 @@ def test_of_a_file_that_a_commit_has_twice_the_last_counts(server: Server, files
     assert server.registry().versions.get(Ref(NAME, Number(1))).base_name == "org/two"
 
 
-def test_files_and_folders_are_dropped(server: Server, files: dict[str, bytes]) -> None:
+def test_files_and_folders_are_deleted(server: Server, files: dict[str, bytes]) -> None:
     put(server, {**files, "merges.txt": b"x"})
     assert send(server, lines({}, deleted("merges.txt"))).status == 200
     missing = send(server, lines({}, deleted("merges.txt")))
@@ -364,7 +366,7 @@ def test_a_malformed_path_is_422(server: Server, path: str) -> None:
     assert send(server, lines({path: b"x"})).status == 422
 
 
-def test_a_program_under_an_honest_name_is_refused(server: Server) -> None:
+def test_a_program_under_a_harmless_name_is_refused(server: Server) -> None:
     answer = send(server, lines({README: b"\x7fELF\x02\x01\x01"}))
     assert answer.status == 400
     assert "a program" in answer.json["error"]
@@ -386,7 +388,7 @@ def test_an_incomplete_commit_changes_nothing(server: Server, files: dict[str, b
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 1
 
 
-def test_a_file_too_large_for_a_line_is_sent_another_way(server: Server) -> None:
+def test_a_file_too_large_for_a_commit_line_is_refused_with_the_alternative(server: Server) -> None:
     answer = send(server, lines({README: bytes(5 << 20)}))
     assert answer.status == 413
     assert "upload it as a large file" in answer.json["error"]
@@ -416,9 +418,7 @@ def test_a_broken_card_is_refused_before_anything_is_sent(server: Server) -> Non
 
 
 @pytest.mark.parametrize("index", ["foo", "{name: tone}", "[foo]"])
-def test_results_that_no_metric_can_be_read_from_are_refused_before_the_upload(
-    server: Server, index: str
-) -> None:
+def test_malformed_results_in_a_card_are_refused_before_the_upload(server: Server, index: str) -> None:
     asked = {"content": f"---\nmodel-index: {index}\n---\n# Tone\n", "repoType": "model"}
     answer = server.call("POST", "/api/validate-yaml", asked)
     assert (answer.status, answer.json["errors"][0]["message"].split(" is ")[0]) == (400, "model-index")
@@ -439,7 +439,7 @@ def test_pushes_and_commits_continue_from_each_other(
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 4
 
 
-def test_commits_at_once_may_bring_the_same_new_file(server: Server) -> None:
+def test_concurrent_commits_may_add_the_same_new_file(server: Server) -> None:
     """As processes of one training do, each to a branch of its own."""
     for number in range(8):
         server.call("POST", f"/api/models/{TONE}/branch/run-{number}", {})

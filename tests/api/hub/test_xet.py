@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_whatever_a_file_holds_it_arrives_as_it_was(server: Server, folder: Path) -> None:
+def test_files_of_any_content_arrive_unchanged(server: Server, folder: Path) -> None:
     for name, content in CONTENTS.items():
         run = run_client(server, XET_CLIENT, TONE, "main", str(folder / name))
         assert (run.returncode, has(server, content)) == (0, True), (name, run.stderr)
@@ -71,14 +71,14 @@ def test_a_file_of_several_xorbs_arrives(server: Server, tmp_path: Path) -> None
     assert has(server, content)
 
 
-def test_what_one_adapter_was_sent_is_sent_again_for_another(server: Server, folder: Path) -> None:
+def test_files_sent_for_one_adapter_are_sent_again_for_another(server: Server, folder: Path) -> None:
     create(server, "acme/other")
     for name in (TONE, "acme/other"):
         assert run_client(server, XET_CLIENT, name, "main", str(folder / "noise")).returncode == 0
         assert has(server, CONTENTS["noise"], name)
 
 
-def test_people_read_why_a_file_was_refused(server: Server, folder: Path) -> None:
+def test_clients_show_why_a_file_was_refused(server: Server, folder: Path) -> None:
     run = run_client(server, XET_CLIENT, TONE, "main", f"{folder / 'noise'}={'0' * 64}")
     assert run.returncode != 0
     assert "they changed in transit" in run.stderr

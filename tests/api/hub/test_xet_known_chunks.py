@@ -74,7 +74,7 @@ def test_the_first_chunk_of_a_file_leads_to_all_of_its_chunks(server: Server) ->
     assert ask(upload, b"nothing of ours") is None
 
 
-def test_a_file_that_refers_to_known_chunks_is_put_together_from_the_stored_one(server: Server) -> None:
+def test_a_file_that_refers_to_known_chunks_is_joined_from_the_stored_file(server: Server) -> None:
     send(server, CHUNKS)
     upload = XetUpload.start(server)
     ((xorb, _),) = ask(upload, CHUNKS[0]) or []
@@ -92,7 +92,7 @@ def test_a_file_that_refers_to_known_chunks_is_put_together_from_the_stored_one(
     assert hashes == [hash_of(each) for each in (CHUNKS[0], CHUNKS[1], new, CHUNKS[5])]
 
 
-def test_another_adapter_a_stranger_and_a_reader_learn_nothing_and_can_name_nothing(server: Server) -> None:
+def test_only_writers_of_an_adapter_can_query_and_use_its_chunks(server: Server) -> None:
     send(server, CHUNKS)
     ((xorb, _),) = ask(XetUpload.start(server), CHUNKS[0]) or []
     whole = shard(file_entry(CONTENT, [(xorb, len(CONTENT), 0, 6)]))
@@ -109,7 +109,7 @@ def test_another_adapter_a_stranger_and_a_reader_learn_nothing_and_can_name_noth
         assert server.call("GET", mine.address + path, token=token).status == 401
 
 
-def test_an_adapter_that_was_deleted_and_made_anew_by_others_begins_with_nothing(server: Server) -> None:
+def test_an_adapter_recreated_by_others_has_no_known_chunks(server: Server) -> None:
     send(server, CHUNKS)
     ((xorb, _),) = ask(XetUpload.start(server), CHUNKS[0]) or []
     delete = {"name": "tone", "organization": "acme"}
@@ -142,7 +142,7 @@ def test_a_claim_that_does_not_fit_the_known_chunks_is_refused(server: Server) -
     assert ask(upload, CHUNKS[0]) is not None
 
 
-def test_a_damaged_map_is_no_map(server: Server) -> None:
+def test_a_damaged_chunk_map_is_ignored(server: Server) -> None:
     send(server, CHUNKS)
     (path,) = (server.data / "spools" / ".chunks").glob("acme/tone/files/*")
     whole = path.read_bytes()
@@ -153,7 +153,7 @@ def test_a_damaged_map_is_no_map(server: Server) -> None:
     assert ask(XetUpload.start(server), CHUNKS[0]) is not None
 
 
-def test_the_hashes_are_those_of_the_bytes_whatever_a_client_calls_its_xorb(server: Server) -> None:
+def test_chunk_hashes_are_computed_and_not_taken_from_the_client(server: Server) -> None:
     upload = XetUpload.start(server)
     lie = hash_of(CHUNKS[1])
     assert upload.xorb(chunk(CHUNKS[0]), lie).status == 200
@@ -163,7 +163,7 @@ def test_the_hashes_are_those_of_the_bytes_whatever_a_client_calls_its_xorb(serv
     assert ask(again, CHUNKS[0]) is not None
 
 
-def test_what_an_upload_sent_is_not_kept_twice_once_its_files_are_stored(server: Server) -> None:
+def test_spooled_chunks_are_dropped_once_their_files_are_stored(server: Server) -> None:
     upload = send(server, CHUNKS)
     (spooled,) = (path for path in (server.data / "spools").glob("[!.]*/*/*") if path.name == XORB)
     assert spooled.stat().st_size < 1000
@@ -174,7 +174,7 @@ def test_what_an_upload_sent_is_not_kept_twice_once_its_files_are_stored(server:
     assert has(server, tail)
 
 
-def test_chunks_of_which_no_file_was_made_wait_for_another_shard(server: Server) -> None:
+def test_unused_chunks_are_kept_for_another_shard(server: Server) -> None:
     upload = XetUpload.start(server)
     assert upload.xorb(chunk(CHUNKS[0]) + chunk(CHUNKS[1]), XORB).status == 200
     assert upload.shard(shard(file_entry(CHUNKS[0], [(XORB, len(CHUNKS[0]), 0, 1)]))).status == 200
@@ -197,7 +197,7 @@ def test_a_shard_cannot_name_more_chunks_than_a_whole_upload_has(server: Server)
     assert (answer.status, "1,048,576 chunks" in answer.json["error"]) == (413, True)
 
 
-def test_any_server_of_a_registry_knows_what_another_stored(
+def test_chunk_maps_are_shared_by_all_servers_of_a_registry(
     start: Callable[..., Server], server: Server
 ) -> None:
     send(server, CHUNKS)
@@ -209,7 +209,7 @@ def test_any_server_of_a_registry_knows_what_another_stored(
     assert has(server, CHUNKS[3])
 
 
-def test_maps_that_were_not_used_for_long_go_and_uploads_beside_them_stay(server: Server) -> None:
+def test_unused_chunk_maps_are_removed_and_uploads_stay(server: Server) -> None:
     upload = send(server, CHUNKS)
     maps = ChunkMaps(server.data / "spools" / ".chunks")
     (path,) = maps.folder.glob("acme/tone/files/*")
@@ -230,7 +230,7 @@ def test_the_unmodified_client_sends_nothing_again(server: Server, tmp_path: Pat
     assert _received(server) - before[1] < 10_000
 
 
-def test_the_unmodified_client_sends_what_is_new_and_no_more(server: Server, tmp_path: Path) -> None:
+def test_the_unmodified_client_sends_only_new_chunks(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "weights"
     first = random.Random(1).randbytes(6_000_000)
     file.write_bytes(first)

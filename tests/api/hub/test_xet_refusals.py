@@ -100,7 +100,7 @@ def test_chunks_of_every_kind_are_joined_into_the_files_that_a_shard_describes(
     assert all(has(server, content) for content in (SECOND + FIRST, FIRST + SECOND, SECOND))
 
 
-def test_the_second_version_tells_how_far_it_is_and_that_it_is_done(server: Server, sent: XetUpload) -> None:
+def test_the_second_version_reports_progress_and_the_end(server: Server, sent: XetUpload) -> None:
     frames = said(
         sent, shard(file_entry(FIRST + SECOND, [BOTH]), file_entry(FIRST, [(XORB, len(FIRST), 0, 1)]))
     )
@@ -112,7 +112,7 @@ def test_the_second_version_tells_how_far_it_is_and_that_it_is_done(server: Serv
     assert has(server, FIRST + SECOND)
 
 
-def test_a_footer_and_a_xorb_that_is_sent_twice_are_no_harm(server: Server, sent: XetUpload) -> None:
+def test_a_footer_and_a_repeated_xorb_are_accepted(server: Server, sent: XetUpload) -> None:
     assert sent.xorb(GOOD + b"XETBLOB\1" + bytes(5000), XORB).status == 200
     assert sent.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).status == 200
     assert has(server, FIRST + SECOND)
@@ -134,7 +134,7 @@ def test_a_small_body_cannot_become_a_large_xorb(server: Server, upload: XetUplo
     assert waiting(server) == [XORB]
 
 
-def test_a_body_of_no_known_length_or_of_too_great_a_one_is_not_read(
+def test_a_body_without_a_length_or_with_too_large_a_length_is_not_read(
     server: Server, upload: XetUpload
 ) -> None:
     where = urlsplit(server.url)
@@ -161,9 +161,7 @@ def test_the_name_of_a_xorb_is_a_hash_and_nothing_else(server: Server, upload: X
     assert waiting(server) == []
 
 
-def test_a_shard_that_does_not_fit_is_refused_with_the_reason_and_nothing_is_kept(
-    server: Server, sent: XetUpload
-) -> None:
+def test_a_shard_that_does_not_match_is_refused_with_the_reason(server: Server, sent: XetUpload) -> None:
     for body, status, why in NO_SHARDS:
         answer = sent.shard(body)
         assert (answer.status, why in answer.json["error"]) == (status, True), (why, answer.body)
@@ -172,7 +170,7 @@ def test_a_shard_that_does_not_fit_is_refused_with_the_reason_and_nothing_is_kep
     assert (kept(server), waiting(server)) == ([], [XORB])
 
 
-def test_a_file_that_was_refused_can_be_sent_rightly_after_it(server: Server, sent: XetUpload) -> None:
+def test_a_refused_file_can_be_sent_again_correctly(server: Server, sent: XetUpload) -> None:
     wrong = file_entry(SECOND, [(XORB, len(FIRST), 0, 1)])
     assert sent.shard(shard(wrong)).status == 409
     assert sent.shard(shard(file_entry(SECOND, [(XORB, len(SECOND), 1, 2)]))).status == 200
@@ -201,7 +199,7 @@ def test_chunks_of_other_uploads_cannot_be_referenced(server: Server, sent: XetU
     assert "no such xorb" in again.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).json["error"]
 
 
-def test_an_address_is_for_one_adapter_and_one_token(server: Server, sent: XetUpload) -> None:
+def test_an_upload_address_is_valid_for_one_adapter_and_one_token(server: Server, sent: XetUpload) -> None:
     create(server, "acme/other")
     other = XetUpload.start(server, "acme/other")
     colleague = XetUpload.start(server, token=server.token("colleague", "writer", ("acme",)))
@@ -214,9 +212,7 @@ def test_an_address_is_for_one_adapter_and_one_token(server: Server, sent: XetUp
     assert kept(server) == []
 
 
-def test_a_token_that_is_altered_expired_or_for_something_else_opens_nothing(
-    server: Server, sent: XetUpload
-) -> None:
+def test_an_altered_expired_or_foreign_token_is_refused(server: Server, sent: XetUpload) -> None:
     signer = GrantSigner(server.data / "upload-secret")
     about = {"name": AdapterName.parse(TONE), "by": hash_token(server.admin)}
     late = XetGrant(**about, until=int(time.time()) - 1)
@@ -250,7 +246,7 @@ def test_an_upload_stops_when_the_token_that_it_was_begun_with_is_revoked(server
     assert upload.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).status == 401
 
 
-def test_only_who_may_write_gets_a_token(server: Server) -> None:
+def test_only_writers_get_an_upload_token(server: Server) -> None:
     def ask(name: str, token: str | None) -> tuple[int, str | None]:
         answer = server.call("GET", f"/api/models/{name}/xet-write-token/main", token=token)
         return answer.status, answer.headers.get("X-Error-Code")
@@ -270,7 +266,7 @@ def test_the_token_is_in_the_headers_too_where_older_clients_look(server: Server
     assert answer.json["casUrl"].startswith(f"{server.url}/xet/")
 
 
-def test_addresses_without_which_clients_go_on_are_not_there(sent: XetUpload) -> None:
+def test_optional_routes_are_absent_and_clients_continue_without_them(sent: XetUpload) -> None:
     assert sent.post(f"/v1/xorb-grants/default/{XORB}", b"").status == 404
     for kind in ("default", "default-merkledb"):
         path = f"{sent.address}/v1/chunks/{kind}/{XORB}"

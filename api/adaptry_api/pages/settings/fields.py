@@ -52,5 +52,5 @@ def days_of(fields: Mapping[str, str], name: str = "days") -> float:
 
 
 def receiver_of(grant: GrantInfo) -> str:
-    """Whose grant it is, in words."""
+    """The holder of a grant, in words."""
     return grant.principal or f"group {grant.group}"

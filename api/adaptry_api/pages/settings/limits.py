@@ -1,4 +1,4 @@
-"""Limits: what a namespace uses and may use; and, for administrators, all limits that are set."""
+"""Limits: a namespace's use and its limits; for administrators, also all limits that are set."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class SectionGroup:
 
 
 def sections_for(identity: Identity, place: SettingsSubject) -> tuple[SectionGroup, ...]:
-    """Those of the place, then those of the namespace around it, of the visitor, and of the registry."""
+    """Sections of the page's subject, then of its namespace, of the visitor, and of the registry."""
     found = []
     if place.adapter:
         found.append(SectionGroup(str(place.adapter), tuple(_of_adapter(identity, place))))
@@ -39,7 +39,7 @@ def sections_for(identity: Identity, place: SettingsSubject) -> tuple[SectionGro
 
 
 def may_manage_publishers(identity: Identity, name: AdapterName) -> bool:
-    """As `Publishers` says."""
+    """The rights that `Publishers` requires."""
     in_namespace = all(
         identity.may_in(action, name.namespace) for action in ("token.manage", "member.manage")
     )

@@ -16,7 +16,7 @@ from adaptry.registry.access import (
     PrincipalRequest,
 )
 from adaptry_api.pages.settings.fields import days_of, text_of
-from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import SETTINGS, Visit
 
 _ON_A_PAGE = 100
@@ -31,7 +31,7 @@ class UsersPage(BaseModel):
 
 
 class GroupsPage(BaseModel):
-    """Groups in name order; to others than administrators, those that they are in."""
+    """Groups in name order: all for administrators, otherwise the visitor's own."""
 
     groups: tuple[GroupInfo, ...]
 
@@ -47,11 +47,11 @@ def _create(visit: Visit, fields: Fields) -> None:
     visit.registry.principals.create(asked.kind, asked.name)
 
 
-def _invite(visit: Visit, fields: Fields) -> Shown:
+def _invite(visit: Visit, fields: Fields) -> ActionResult:
     asked = InvitationRequest(name=text_of(fields, "name"), hours=days_of(fields, "hours"))
     made = visit.registry.principals.invite(asked)
     what = f"The invitation of {made.principal}"
-    return Shown(made, {"secret": {"what": what, "text": made.code, "until": made.expires_at}})
+    return ActionResult(made, {"secret": {"what": what, "text": made.code, "until": made.expires_at}})
 
 
 def _disable(visit: Visit, fields: Fields) -> None:

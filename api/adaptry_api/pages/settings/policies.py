@@ -12,7 +12,7 @@ from adaptry.core.refs import Ref
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.policies import PolicyInfo, PolicyRequest
 from adaptry_api.pages.settings.fields import text_of
-from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import OF_ADAPTER, OF_NAMESPACE, Visit
 
 _MOST = 100
@@ -61,8 +61,8 @@ def _set(visit: Visit, fields: Fields) -> None:
     visit.registry.policies.set(PolicyRequest(scope=visit.place.scope, text=text))
 
 
-def _try(visit: Visit, fields: Fields) -> Shown:
-    """What would be decided now about a version, with the text in the form, or else those in force."""
+def _try(visit: Visit, fields: Fields) -> ActionResult:
+    """A dry run: the decision about a version now, by the policy in the form or those in force."""
     written = text_of(fields, "version")
     adapter = visit.place.adapter
     ref = Ref.parse(f"{adapter}@{written}" if adapter and "/" not in written else written)
@@ -73,7 +73,7 @@ def _try(visit: Visit, fields: Fields) -> Shown:
     decision = visit.registry.policies.evaluate(
         ref.name, text_of(fields, "alias"), digest, policy=text if text.strip() else None
     )
-    return Shown(decision, {"decision": decision, "is_typed": bool(text.strip())})
+    return ActionResult(decision, {"decision": decision, "is_typed": bool(text.strip())})
 
 
 def _remove(visit: Visit, fields: Fields) -> None:

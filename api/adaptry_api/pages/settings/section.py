@@ -34,9 +34,9 @@ _SELECTION = ("q", "principal", "cursor")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What an action leads to instead of the way back to the page: names for the template, such as a secret,
-    which is shown once. `value` is the same as JSON.
+class ActionResult:
+    """The result of an action that shows something instead of returning to the page: names for the template,
+    such as a secret, which is shown once. `value` is the same as JSON.
     """
 
     value: BaseModel
@@ -47,7 +47,7 @@ class Shown:
 class Confirmation:
     """The dialog before an action: a question, what follows from it, and the word on the button.
 
-    Its form sends `fields`: only what the dialog names, since anybody may have written the address.
+    Its form sends `fields`: only those that the dialog names, since the address is untrusted input.
     """
 
     title: str
@@ -57,8 +57,8 @@ class Confirmation:
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """The form that was sent: its action, what was typed, and what went wrong, if anything."""
+class SubmittedForm:
+    """A submitted form: its action, its fields, and the error message, if any."""
 
     do: str
     fields: Fields
@@ -66,7 +66,7 @@ class Typed:
 
 
 Read = Callable[[Visit], BaseModel]
-Action = Callable[[Visit, Fields], Shown | str | None]
+Action = Callable[[Visit, Fields], ActionResult | str | None]
 """What it gives: something to show, the address of another page to go to, or nothing: back to the page."""
 Confirm = Callable[[BaseModel, Fields], Confirmation | None]
 Table = Callable[[BaseModel], tuple[Sequence[str], Iterable[Sequence[object]]]]
@@ -92,7 +92,7 @@ class Section:
         self,
         request: Request,
         visit: Visit,
-        typed: Typed | None = None,
+        typed: SubmittedForm | None = None,
         shown: Mapping[str, object] | None = None,
         status: int = 200,
     ) -> Response:
@@ -117,7 +117,7 @@ class Section:
         return render(request, self.template, value, names, status)
 
     def act(self, request: Request, visit: Visit, fields: Fields) -> Response:
-        """Does what a form says. Raises `Invalid` for an action that the section does not have."""
+        """Carries out a form's action. Raises `Invalid` for an action that the section does not have."""
         do = fields.get("do", "")
         set_form_action(request.scope, do)
         action = self.actions.get(do)
@@ -129,7 +129,7 @@ class Section:
             if not wants_html(request):
                 raise
             set_denial_reason(request.scope, error)
-            typed = Typed(do, fields, error.public_message)
+            typed = SubmittedForm(do, fields, error.public_message)
             return self.show(request, visit, typed, status=status_of(error))
         if shown is None:
             return RedirectResponse(f"{request.scope['path']}?done={do}", 303)
@@ -137,7 +137,7 @@ class Section:
             return RedirectResponse(shown, 303)
         if not wants_html(request):
             return Response(shown.value.model_dump_json(by_alias=True), media_type="application/json")
-        return self.show(request, visit, typed=Typed(do, fields), shown=shown.names)
+        return self.show(request, visit, typed=SubmittedForm(do, fields), shown=shown.names)
 
     def _confirmation(self, value: BaseModel, visit: Visit) -> Mapping[str, object] | None:
         confirm = self.confirms.get(do := visit.query.get("confirm", ""))
@@ -173,7 +173,7 @@ def _visit(request: Request, registry: VisitorsRegistry, identity: Visitor) -> V
     return Visit(registry, identity, SettingsSubject.of(request), query, numbers)
 
 
-def _call(action: Action, visit: Visit, fields: Fields) -> Shown | str | None:
+def _call(action: Action, visit: Visit, fields: Fields) -> ActionResult | str | None:
     """Raises `Invalid` in place of pydantic's error."""
     try:
         return action(visit, fields)

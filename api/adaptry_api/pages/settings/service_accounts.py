@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from adaptry.core.errors import Invalid, PermissionDenied
 from adaptry.registry.access import PrincipalInfo, TokenInfo
 from adaptry_api.pages.settings.fields import text_of
-from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.tokens import confirm_revoking, create_token, revoke_token, token_names
 
@@ -20,7 +20,7 @@ _MOST_TOKENS = 100
 
 class ServiceAccountsPage(BaseModel):
     """The accounts in name order; `next` is the cursor of the others. `tokens` are the newest of all accounts
-    of the namespace that are not revoked; `has_more_tokens` says that there are others.
+    of the namespace that are not revoked; `has_more_tokens`: whether there are others.
     """
 
     accounts: tuple[PrincipalInfo, ...]
@@ -57,7 +57,7 @@ def _create(visit: Visit, fields: Fields) -> None:
     visit.registry.principals.create("service-account", f"{visit.place.namespace}/{text_of(fields, 'name')}")
 
 
-def _create_token(visit: Visit, fields: Fields) -> Shown:
+def _create_token(visit: Visit, fields: Fields) -> ActionResult:
     return create_token(visit, {**fields, "principal": _own(visit, fields)})
 
 

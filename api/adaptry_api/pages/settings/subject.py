@@ -62,16 +62,16 @@ class Visit:
 
     @property
     def cursor(self) -> str | None:
-        """Where the list of the page goes on."""
+        """The cursor of the next page of the list."""
         return self.query.get("cursor") or None
 
     def number(self, name: str) -> int:
-        """Raises `NotFound` for what is no number."""
+        """The parameter as a number. Raises `NotFound` if it is not one."""
         return whole_number(self.numbers.get(name, ""))
 
 
 def whole_number(text: str) -> int:
-    """The id of something. Raises `NotFound` for what cannot be one."""
+    """The text as an id. Raises `NotFound` if it is not a number."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise NotFound("there is no such entry; it may have been removed meanwhile: load the page again")
+        raise NotFound("there is no such entry; it may have been removed since: load the page again")
     return int(text)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from adaptry.core.access.roles import ROLES
 from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
 from adaptry_api.pages.settings.fields import days_of, optional_text, text_of, words_of
-from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import SETTINGS, Visit, whole_number
 
 _ON_A_PAGE = 50
@@ -30,7 +30,7 @@ def _read(visit: Visit) -> TokensPage:
     return TokensPage(principal=principal, tokens=found.items, next=found.next)
 
 
-def create_token(visit: Visit, fields: Fields) -> Shown:
+def create_token(visit: Visit, fields: Fields) -> ActionResult:
     """A token of the visitor, or of the principal in the form."""
     role = optional_text(fields, "permission")
     request = TokenRequest(
@@ -43,10 +43,12 @@ def create_token(visit: Visit, fields: Fields) -> Shown:
     return shown_token(visit.registry.tokens.create(request))
 
 
-def shown_token(created: CreatedToken) -> Shown:
+def shown_token(created: CreatedToken) -> ActionResult:
     """The secret, for the page that shows it once."""
     what = f"The token {created.name} of {created.principal}"
-    return Shown(created, {"secret": {"what": what, "text": created.secret, "until": created.expires_at}})
+    return ActionResult(
+        created, {"secret": {"what": what, "text": created.secret, "until": created.expires_at}}
+    )
 
 
 def revoke_token(visit: Visit, fields: Fields) -> None:

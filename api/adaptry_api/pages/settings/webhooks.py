@@ -17,7 +17,7 @@ from adaptry.registry.webhooks import (
     WebhookRequest,
 )
 from adaptry_api.pages.settings.fields import days_of, text_of, words_of
-from adaptry_api.pages.settings.section import Confirmation, Fields, Section, Shown
+from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit
 
 _DELIVERIES = 50
@@ -40,7 +40,7 @@ def _read(visit: Visit) -> WebhooksPage:
     return WebhooksPage(webhooks=visit.registry.webhooks.list(visit.place.namespace))
 
 
-def _add(visit: Visit, fields: Fields) -> Shown:
+def _add(visit: Visit, fields: Fields) -> ActionResult:
     request = WebhookRequest(
         namespace=visit.place.namespace,
         url=text_of(fields, "url"),
@@ -50,9 +50,9 @@ def _add(visit: Visit, fields: Fields) -> Shown:
     return _shown(visit.registry.webhooks.add(request))
 
 
-def _shown(made: CreatedSecret) -> Shown:
+def _shown(made: CreatedSecret) -> ActionResult:
     what = f"The secret that signs messages to {made.webhook.url}"
-    return Shown(made, {"secret": {"what": what, "text": made.secret, "until": None}})
+    return ActionResult(made, {"secret": {"what": what, "text": made.secret, "until": None}})
 
 
 def _table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
@@ -91,7 +91,7 @@ def _test(visit: Visit, fields: Fields) -> None:
     visit.registry.webhooks.test(_id(visit))
 
 
-def _rotate(visit: Visit, fields: Fields) -> Shown:
+def _rotate(visit: Visit, fields: Fields) -> ActionResult:
     return _shown(visit.registry.webhooks.rotate(_id(visit), SecretRotation(hours=days_of(fields, "hours"))))
 
 

@@ -17,6 +17,7 @@ from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.checks import check
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
+from adaptry.core.refs import may_be_folder
 from adaptry.core.report import Finding
 from adaptry.registry.records import BaseStatus
 from adaptry.storage.blobs import BlobStore
@@ -31,7 +32,8 @@ from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
 class ResolvedBase:
     """The base that a manifest and a config claim, and the matching base of this registry, if any.
 
-    `other_names` are its further names, and the one in the config if that is a base of the same weights.
+    `other_names` are its further names, and the one in the config if that is a base of the same weights, or
+    may be a folder where the adapter was trained.
     """
 
     claimed_id: Digest | None
@@ -76,7 +78,7 @@ def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: st
     names = bases.names(tx, found[0])
     name = claimed_name if claimed_name in names else next(iter(names), None)
     others = tuple(other for other in names if other != name)
-    if written and written not in names and _is_same_model(tx, scope, found[0], written):
+    if written and written not in names and _is_no_other_model(tx, scope, found[0], written):
         others = (*others, written)
     return ResolvedBase(claimed_id, claimed_name, found[0], name, others)
 
@@ -106,9 +108,13 @@ def find_bound_base(tx: Transaction, id: Digest, manifest: Manifest, written: st
     return ResolvedBase(None, claimed_name, id, name, tuple(others))
 
 
-def _is_same_model(tx: Transaction, scope: ReadScope, id: Digest, name: str) -> bool:
-    """Whether the base of that name has the same weights, as a cast or a quantised copy has."""
+def _is_no_other_model(tx: Transaction, scope: ReadScope, id: Digest, name: str) -> bool:
+    """Whether the name in a config leads to the same weights (as those of a cast or a quantised copy), or to
+    no registered base and may be a folder of another machine.
+    """
     found = bases.find(tx, scope, name)
+    if not found:
+        return may_be_folder(name)
     records = [bases.record(tx, one) for one in (id, *found)] if len(found) == 1 else []
     match records:
         case [BaseRecord() as own, BaseRecord() as named]:

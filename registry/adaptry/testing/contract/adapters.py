@@ -70,7 +70,7 @@ class AdaptersContract(ContractFixtures):
         with ThreadPoolExecutor(len(names)) as pool:
             assert sum(pool.map(create, names)) == 1
 
-    def test_an_absent_adapter_is_not_found_whatever_is_asked(self, registry: Registry) -> None:
+    def test_every_request_for_an_absent_adapter_is_not_found(self, registry: Registry) -> None:
         for ask in (
             lambda: registry.adapters.get(TONE),
             lambda: registry.adapters.edit(TONE, AdapterEdit(description="x")),
@@ -83,14 +83,14 @@ class AdaptersContract(ContractFixtures):
             with pytest.raises(NotFound, match="acme/tone"):
                 ask()
 
-    def test_an_edit_changes_only_what_it_names(self, registry: Registry) -> None:
+    def test_an_edit_changes_only_the_given_fields(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit(description="old", tags=("a", "b")))
         registry.adapters.edit(TONE, AdapterEdit(description="new"))
         info = registry.adapters.edit(TONE, AdapterEdit(visibility="public"))
         assert (info.description, info.tags, info.visibility) == ("new", ("a", "b"), "public")
         assert registry.adapters.edit(TONE, AdapterEdit(tags=())).tags == ()
 
-    def test_a_rename_takes_everything_along_and_leaves_the_old_name_free(
+    def test_a_rename_moves_versions_and_aliases_and_frees_the_old_name(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         pushed = push(registry, lora(), TONE, options=PushOptions(alias="prod", metrics={"f1": 0.5}))
@@ -105,7 +105,7 @@ class AdaptersContract(ContractFixtures):
         with pytest.raises(NotFound):
             registry.adapters.get(TONE)
 
-    def test_numbers_go_on_when_a_renamed_name_is_used_again(
+    def test_numbering_continues_when_a_former_name_is_used_again(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE)
@@ -125,7 +125,7 @@ class AdaptersContract(ContractFixtures):
         registry.adapters.rename(VOICE, TONE)
         assert push(registry, lora(2), TONE).version.number == 2
 
-    def test_a_deleted_name_revived_is_empty_and_goes_on_with_its_numbers(
+    def test_a_recreated_adapter_is_empty_and_continues_its_numbering(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         first = push(registry, lora(1), TONE).version
@@ -145,7 +145,7 @@ class AdaptersContract(ContractFixtures):
         with pytest.raises(Conflict, match="prod"):
             registry.adapters.delete(TONE)
 
-    def test_an_alias_generation_never_comes_twice_not_even_after_a_deletion(
+    def test_an_alias_generation_is_never_reused_even_after_a_deletion(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
@@ -217,7 +217,7 @@ class AdaptersContract(ContractFixtures):
             with pytest.raises(Invalid, match="cursor"):
                 registry.adapters.list(cursor=cursor)
 
-    def test_history_is_told_newest_first_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
+    def test_history_is_listed_newest_first_in_pages(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         registry.adapters.edit(TONE, AdapterEdit(description="x"))
         first = registry.adapters.history(TONE, limit=2)
@@ -226,7 +226,7 @@ class AdaptersContract(ContractFixtures):
         assert kinds == ["adapter.edited", "version.pushed", "adapter.created"]
         assert all(event.name == TONE and event.by for event in first.items)
 
-    def test_private_adapters_do_not_exist_for_strangers(
+    def test_private_adapters_are_absent_for_strangers(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         push(make_registry(ADA), lora(), TONE)
@@ -237,7 +237,7 @@ class AdaptersContract(ContractFixtures):
             with pytest.raises(NotFound, match="no adapter acme/tone"):
                 seen.adapters.get(TONE)
 
-    def test_public_adapters_are_read_by_all_and_written_by_their_own(
+    def test_public_adapters_are_read_by_all_and_written_by_their_namespace(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         push(make_registry(ADA), lora(), TONE)
@@ -249,7 +249,7 @@ class AdaptersContract(ContractFixtures):
             with pytest.raises(PermissionDenied):
                 seen.adapters.edit(TONE, AdapterEdit(description="mine"))
 
-    def test_nobody_renames_into_a_namespace_that_is_not_theirs(self, make_registry: MakeRegistry) -> None:
+    def test_a_rename_into_a_foreign_namespace_is_refused(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.adapters.create(TONE, AdapterEdit())
         with pytest.raises(PermissionDenied):

@@ -29,7 +29,7 @@ class AliasesContract(ContractFixtures):
             registry.aliases.move(TONE, "prod", first, was=seen.generation)
         assert registry.versions.get(PROD).digest == second
 
-    def test_a_new_alias_is_a_name_that_git_takes(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_new_alias_has_a_name_that_git_accepts(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         for alias, shown in (("HEAD", "my-head"), ("a..b", "a.b"), ("x.lock", "x"), ("end.", "end")):
             with pytest.raises(InvalidRef, match=f"; write {shown}$"):
@@ -65,7 +65,7 @@ class AliasesContract(ContractFixtures):
         with pytest.raises(Conflict, match="does not exist"):
             registry.aliases.move(TONE, "staging", digest, was=1)
 
-    def test_of_many_who_move_it_at_once_one_does(self, registry: Registry, lora: MakeLora) -> None:
+    def test_one_of_many_concurrent_moves_succeeds(self, registry: Registry, lora: MakeLora) -> None:
         digests = [push(registry, lora(seed), TONE).version.digest for seed in (1, 2)]
         seen = registry.aliases.move(TONE, "prod", digests[0], was=None)
 
@@ -79,7 +79,7 @@ class AliasesContract(ContractFixtures):
             results = list(pool.map(move, range(8)))
         assert sum(isinstance(result, AliasInfo) for result in results) == 1
 
-    def test_a_removed_alias_is_gone_and_its_generation_does_not_come_again(
+    def test_a_removed_alias_is_absent_and_its_generation_is_not_reused(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         digest = push(registry, lora(), TONE).version.digest
@@ -95,9 +95,7 @@ class AliasesContract(ContractFixtures):
         assert registry.aliases.move(TONE, "prod", digest, was=None).generation > seen.generation
 
     @pytest.mark.parametrize("alias", ["latest", "main", "7", "v3", "deadbeef", "refs/x", "", "a b", "é"])
-    def test_a_name_that_would_mean_something_else_is_refused(
-        self, registry: Registry, lora: MakeLora, alias: str
-    ) -> None:
+    def test_an_ambiguous_alias_name_is_refused(self, registry: Registry, lora: MakeLora, alias: str) -> None:
         digest = push(registry, lora(), TONE).version.digest
         with pytest.raises(InvalidRef):
             registry.aliases.move(TONE, alias, digest, was=None)
@@ -114,7 +112,7 @@ class AliasesContract(ContractFixtures):
         assert [info.alias for info in registry.aliases.list(TONE)] == ["canary", "prod", "staging"]
         assert registry.versions.get(Ref(TONE)).aliases == ("canary", "prod", "staging")
 
-    def test_every_move_is_history(self, registry: Registry, lora: MakeLora) -> None:
+    def test_every_move_is_in_the_history(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
         registry.aliases.move(TONE, "prod", first, was=None)
         registry.aliases.move(TONE, "prod", second, was=1)
@@ -123,7 +121,7 @@ class AliasesContract(ContractFixtures):
         assert newest.detail["was"] == str(first)
         assert newest.detail["to"] == str(second)
 
-    def test_only_who_may_write_moves(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_only_writers_move_aliases(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
         with pytest.raises(PermissionDenied):
             make_registry(RON).aliases.move(TONE, "prod", digest, was=None)

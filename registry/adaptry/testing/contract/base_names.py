@@ -59,7 +59,7 @@ class BaseNamesContract(ContractFixtures):
             registry.uploads.open(name, Digest.of(b"abc"), 3)
         assert [info.name for info in registry.adapters.list().items] == [TONE]
 
-    def test_a_base_is_not_given_the_name_of_an_adapter_and_the_remedy_works(
+    def test_a_base_cannot_take_an_adapters_name_and_the_remedy_works(
         self, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
         push(registry, lora(), TINY)
@@ -71,14 +71,14 @@ class BaseNamesContract(ContractFixtures):
         info = register_base(registry, folder, ("org/tiny",), store=True, cache=tmp_path / "cache")
         assert info.is_stored
 
-    def test_nor_the_name_of_an_adapter_that_is_empty(self, registry: Registry, tiny: BaseRecord) -> None:
+    def test_a_base_cannot_take_an_empty_adapters_name(self, registry: Registry, tiny: BaseRecord) -> None:
         registry.adapters.create(TINY, AdapterEdit())
         with pytest.raises(Conflict, match=r"adaptry delete org/tiny"):
             registry.bases.put(tiny, ("org/tiny",))
         registry.adapters.delete(TINY)
         assert registry.bases.put(tiny, ("org/tiny",)).names == ("org/tiny",)
 
-    def test_of_a_base_and_an_adapter_that_race_for_a_name_one_has_it(
+    def test_a_base_and_an_adapter_racing_for_a_name_do_not_both_get_it(
         self, make_registry: MakeRegistry, registry: Registry, tiny: BaseRecord
     ) -> None:
         names = [f"org/n{number}" for number in range(8)]

@@ -55,7 +55,7 @@ class BaseVisibilityContract(ContractFixtures):
                 make_registry(member).bases.get("gpt2")
 
     @pytest.mark.parametrize("member", [ADA, EVE, ANONYMOUS], ids=["ada", "eve", "anonymous"])
-    def test_for_everyone_else_it_is_as_if_it_were_not_registered(
+    def test_a_private_base_is_absent_for_everyone_else(
         self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord, member: Identity
     ) -> None:
         theirs = make_registry(member)
@@ -75,7 +75,7 @@ class BaseVisibilityContract(ContractFixtures):
         assert theirs.bases.list().items == ()
         assert theirs.bases.of_architecture(hidden.architecture) == ()
 
-    def test_an_administrator_opens_it_to_members_then_to_all_and_closes_it_again(
+    def test_an_administrator_changes_who_sees_a_base(
         self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
     ) -> None:
         def who_sees() -> list[str]:
@@ -87,7 +87,7 @@ class BaseVisibilityContract(ContractFixtures):
             seen.append(who_sees())
         assert seen == [["olga"], ["olga", "ada"], ["olga", "ada", "anonymous"], ["olga"]]
 
-    def test_a_push_by_who_may_not_see_the_base_is_declared_as_for_an_unknown_one(
+    def test_a_push_by_a_user_who_cannot_see_the_base_is_declared_as_for_an_unknown_base(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
     ) -> None:
         pushed = push(make_registry(EVE), lora(hidden=32), EVES)
@@ -97,7 +97,7 @@ class BaseVisibilityContract(ContractFixtures):
         ]
         assert push(registry, lora(seed=2), TONE).version.base_status == "verified"
 
-    def test_readers_are_shown_what_was_declared_of_a_version_on_a_base_they_may_not_see(
+    def test_readers_who_cannot_see_a_versions_base_get_its_declared_base(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
     ) -> None:
         pushed = push(registry, lora(), TONE).version
@@ -120,7 +120,7 @@ class BaseVisibilityContract(ContractFixtures):
         ] == ["base_unknown"]
         assert theirs.versions.get(ref).findings == len(theirs.versions.detail(ref).report.findings)
 
-    def test_a_search_by_a_base_out_of_sight_finds_only_what_declares_that_name(
+    def test_a_search_by_a_hidden_base_finds_only_versions_that_declare_its_name(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
     ) -> None:
         push(registry, lora(), TONE)
@@ -132,7 +132,7 @@ class BaseVisibilityContract(ContractFixtures):
         assert found == {"org/tiny": 1, "org/again": 0, str(hidden.id): 0}
         assert len(registry.versions.search("base:org/again").items) == 1
 
-    def test_a_search_by_findings_tells_no_more_of_a_base_out_of_sight_than_a_version_shows(
+    def test_a_search_by_findings_reveals_nothing_about_a_hidden_base(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
     ) -> None:
         push(registry, lora(), TONE)
@@ -147,7 +147,7 @@ class BaseVisibilityContract(ContractFixtures):
             found = tuple(len(one.versions.search(query).items) for one in (registry, theirs))
             assert found == count, query
 
-    def test_history_and_feed_do_not_tell_of_a_base_that_came_out_of_sight(
+    def test_history_and_events_do_not_reveal_a_hidden_base(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
         push(make_registry(EVE), lora(), EVES)
@@ -165,7 +165,7 @@ class BaseVisibilityContract(ContractFixtures):
             "version.rechecked",
         }
 
-    def test_a_public_adapter_does_not_tell_of_its_private_base(
+    def test_a_public_adapter_does_not_reveal_its_private_base(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
     ) -> None:
         push(registry, lora(), TONE)
@@ -181,7 +181,7 @@ class BaseVisibilityContract(ContractFixtures):
         )
         assert ours.detail["base"] == str(hidden.id)
 
-    def test_nobody_uploads_for_a_base_they_may_not_see(
+    def test_an_upload_for_a_hidden_base_is_refused(
         self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
     ) -> None:
         entry: FileEntry = registry.bases.get("org/tiny").stored[0]

@@ -59,7 +59,7 @@ class BasesContract(ContractFixtures):
         with pytest.raises(NotFound):
             registry.bases.record(Digest.of(b""))
 
-    def test_a_known_base_gains_names_and_evidence(self, registry: Registry, tiny: BaseRecord) -> None:
+    def test_a_registered_base_gains_names_and_evidence(self, registry: Registry, tiny: BaseRecord) -> None:
         registry.bases.put(tiny, ("org/tiny",))
         richer = tiny.model_copy(update={"tokenizer": Digest.of(b"tokens")})
         info = registry.bases.put(richer, ("org/tiny", "mirror/tiny"))
@@ -67,7 +67,7 @@ class BasesContract(ContractFixtures):
         assert info.tokenizer == Digest.of(b"tokens")
         assert registry.bases.put(tiny).tokenizer == Digest.of(b"tokens")
 
-    def test_a_record_whose_contents_make_another_id_is_refused(
+    def test_a_base_record_with_a_wrong_id_is_refused(
         self, registry: Registry, tiny: BaseRecord, other: BaseRecord
     ) -> None:
         forged = (
@@ -84,16 +84,16 @@ class BasesContract(ContractFixtures):
         with pytest.raises(NotFound):
             registry.bases.get(str(tiny.id))
 
-    def test_a_name_is_one_bases(self, registry: Registry, tiny: BaseRecord, other: BaseRecord) -> None:
+    def test_a_name_belongs_to_one_base(
+        self, registry: Registry, tiny: BaseRecord, other: BaseRecord
+    ) -> None:
         registry.bases.put(tiny, ("org/tiny",))
         with pytest.raises(Conflict, match="already names another base"):
             registry.bases.put(other, ("org/tiny",))
         assert [info.id for info in registry.bases.list().items] == [tiny.id]
 
     @pytest.mark.parametrize("name", ["", " x", "sha256:abc", "0123456789abcdef", "a\nb", "x" * 513])
-    def test_a_name_that_would_mislead_is_refused(
-        self, registry: Registry, tiny: BaseRecord, name: str
-    ) -> None:
+    def test_a_misleading_base_name_is_refused(self, registry: Registry, tiny: BaseRecord, name: str) -> None:
         with pytest.raises(Invalid):
             registry.bases.put(tiny, (name,))
 
@@ -108,7 +108,7 @@ class BasesContract(ContractFixtures):
         assert {info.id for info in registry.bases.of_architecture(tiny.architecture)} == {tiny.id, other.id}
         assert registry.bases.of_architecture(Digest.of(b"")) == ()
 
-    def test_an_adapter_that_waited_for_its_base_is_verified_when_it_comes(
+    def test_an_adapter_is_verified_when_its_base_is_registered(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
         assert push(registry, lora(), TONE).version.base_status == "declared"
@@ -121,7 +121,7 @@ class BasesContract(ContractFixtures):
         ]
         assert registry.bases.get("org/tiny").adapters == 1
 
-    def test_one_that_does_not_fit_the_base_it_waited_for_stays_declared(
+    def test_an_adapter_that_does_not_fit_its_new_base_stays_declared(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
         push(registry, lora(hidden=32), TONE)
@@ -130,7 +130,7 @@ class BasesContract(ContractFixtures):
         assert detail.version.base_status == "declared"
         assert detail.report.is_blocked
 
-    def test_a_version_is_bound_to_the_base_that_its_config_has_only_a_path_of(
+    def test_a_version_whose_config_has_a_path_is_bound_to_its_base(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
         before = push(registry, lora(base_name="/gone/llama"), TONE).version
@@ -198,13 +198,15 @@ class BasesContract(ContractFixtures):
         with pytest.raises(NotFound):
             registry.bases.read_file(info.id, "other.safetensors")
 
-    def test_files_that_were_not_sent_are_not_stored(self, registry: Registry, tiny: BaseRecord) -> None:
+    def test_a_base_cannot_claim_files_that_were_not_uploaded(
+        self, registry: Registry, tiny: BaseRecord
+    ) -> None:
         registry.bases.put(tiny)
         missing = FileEntry(path="model.safetensors", size=3, sha256=Digest.of(b"abc"))
         with pytest.raises(NotFound, match=r"model\.safetensors"):
             registry.bases.store(tiny.id, (missing,))
 
-    def test_only_an_administrator_changes_bases_and_only_the_known_read_internal_ones(
+    def test_only_administrators_change_bases_and_only_members_read_internal_ones(
         self, make_registry: MakeRegistry, registry: Registry, tiny: BaseRecord
     ) -> None:
         registry.bases.put(tiny, ("org/tiny",))

@@ -22,7 +22,7 @@ ALTO = AdapterName.parse("acme/alto")
 class BranchesContract(ContractFixtures):
     """`references`, `make_branch` to `squash`, `moved`, and the accepted names of revisions."""
 
-    def test_a_revision_is_found_by_every_word_for_it(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_revision_is_found_by_each_of_its_names(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
         registry.aliases.move(TONE, "prod", first, was=None)
         registry.commits.create_branch(TONE, "feat/x", at="prod")
@@ -52,7 +52,7 @@ class BranchesContract(ContractFixtures):
             "x" * 300,
         ],
     )
-    def test_what_no_revision_is_called_is_not_found(
+    def test_an_unknown_revision_name_is_not_found(
         self, registry: Registry, lora: MakeLora, word: str
     ) -> None:
         push(registry, lora(), TONE)
@@ -74,9 +74,7 @@ class BranchesContract(ContractFixtures):
         with pytest.raises(NotFound):
             registry.versions.get(Ref.parse(f"acme/tone@{draft.commit.digest}"))
 
-    def test_a_draft_that_is_committed_to_main_becomes_a_version(
-        self, registry: Registry, lora: MakeLora
-    ) -> None:
+    def test_a_draft_committed_to_main_becomes_a_version(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(1), TONE)
         registry.commits.create_branch(TONE, "draft")
         draft = commit(registry, files_of(lora(2)), branch="draft").commit
@@ -97,7 +95,7 @@ class BranchesContract(ContractFixtures):
         with pytest.raises(NotFound, match="not a version; commit it to main"):
             registry.versions.get(Ref.parse("acme/tone@draft"))
 
-    def test_a_branch_that_is_not_there_takes_no_commit(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_commit_to_an_absent_branch_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         registry.commits.create_tag(TONE, "fixed")
         for branch in ("nowhere", "fixed", "v1", digest.short_id, "refs/pr/1"):
@@ -149,16 +147,16 @@ class BranchesContract(ContractFixtures):
             "x.lock",
         ],
     )
-    def test_a_branch_or_tag_that_would_mean_something_else_is_refused(
-        self, registry: Registry, name: str
-    ) -> None:
+    def test_an_ambiguous_branch_or_tag_name_is_refused(self, registry: Registry, name: str) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises(InvalidRef):
             registry.commits.create_branch(TONE, name)
         with pytest.raises(InvalidRef):
             registry.commits.create_tag(TONE, name)
 
-    def test_names_are_listed_with_where_they_are(self, registry: Registry, lora: MakeLora) -> None:
+    def test_branches_and_tags_are_listed_with_their_commits(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
         registry.aliases.move(TONE, "prod", first, was=None)
         registry.commits.create_branch(TONE, "feat/x", at="v1")
@@ -185,12 +183,12 @@ class BranchesContract(ContractFixtures):
         registry.commits.create_branch(TONE, "feat/x", at=draft.id)
         assert registry.commits.get(TONE, "feat/x") == draft
 
-    def test_main_stays(self, registry: Registry) -> None:
+    def test_main_cannot_be_deleted(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises(PermissionDenied, match="main"):
             registry.commits.delete_branch(TONE, "main")
 
-    def test_a_tag_stays_where_it_is_until_it_is_dropped(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_tag_cannot_be_moved_only_deleted(self, registry: Registry, lora: MakeLora) -> None:
         first = push(registry, lora(1), TONE).version.digest
         registry.commits.create_tag(TONE, "fixed")
         push(registry, lora(2), TONE)
@@ -212,7 +210,7 @@ class BranchesContract(ContractFixtures):
         assert push(registry, lora(3), TONE).version.number == 3
         assert [item.number for item in registry.commits.list(TONE).items] == [3, 2]
 
-    def test_only_who_may_write_names_commits(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_only_writers_create_branches_and_tags(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
         for identity, error in ((RON, PermissionDenied), (EVE, NotFound)):
             theirs = make_registry(identity)
@@ -229,7 +227,7 @@ class BranchesContract(ContractFixtures):
         with pytest.raises(NotFound):
             make_registry(EVE).commits.references(TONE)
 
-    def test_branches_and_tags_are_history(self, registry: Registry) -> None:
+    def test_changes_of_branches_and_tags_are_in_the_history(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         registry.commits.create_branch(TONE, "draft")
         registry.commits.delete_branch(TONE, "draft")
@@ -266,21 +264,21 @@ class BranchesContract(ContractFixtures):
             TONE,
         )
 
-    def test_a_name_that_is_taken_again_leads_nowhere_else(self, registry: Registry) -> None:
+    def test_a_reused_name_no_longer_redirects(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         registry.adapters.rename(TONE, VOICE)
         registry.adapters.create(TONE, AdapterEdit())
         assert registry.adapters.renamed_to(TONE) is None
         assert registry.commits.get(TONE).digest == EMPTY.digest
 
-    def test_a_deleted_adapter_is_nowhere(self, registry: Registry) -> None:
+    def test_a_deleted_adapter_has_no_redirect(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         registry.adapters.rename(TONE, VOICE)
         registry.adapters.delete(VOICE)
         registry.adapters.create(VOICE, AdapterEdit())
         assert registry.adapters.renamed_to(TONE) is None
 
-    def test_where_an_adapter_went_is_for_those_who_may_read_it(self, make_registry: MakeRegistry) -> None:
+    def test_redirects_are_visible_to_readers_of_the_adapter(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.adapters.create(TONE, AdapterEdit())
         ada.adapters.rename(TONE, VOICE)

@@ -42,7 +42,7 @@ Files = dict[str, bytes]
 class CommitsContract(ContractFixtures):
     """`commits.put`, `commit`, `commits`, `tree`, and their effect on versions."""
 
-    def test_an_adapter_begins_with_a_tree_of_no_files(self, registry: Registry) -> None:
+    def test_a_new_adapter_has_an_empty_tree(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         first = registry.commits.get(TONE)
         assert (first.digest, first.parent, first.number) == (EMPTY.digest, None, None)
@@ -63,7 +63,7 @@ class CommitsContract(ContractFixtures):
         assert registry.commits.get(TONE) == committed.commit
         assert registry.versions.get(Ref(TONE)) == committed.version
 
-    def test_a_push_is_a_commit_of_main(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_push_is_a_commit_on_main(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version for seed in (1, 2))
         head = registry.commits.get(TONE)
         assert (head.digest, head.number, head.branch) == (second.digest, 2, "main")
@@ -71,7 +71,7 @@ class CommitsContract(ContractFixtures):
         assert [item.digest for item in chain] == [second.digest, first.digest, EMPTY.digest]
         assert [item.parent for item in chain] == [first.digest.short_id, EMPTY.digest.short_id, None]
 
-    def test_another_readme_makes_no_version(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_changed_readme_creates_no_version(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         files = files_of(lora())
         committed = commit(registry, files | {"README.md": b"# Tone"})
@@ -82,7 +82,7 @@ class CommitsContract(ContractFixtures):
         again = commit(registry, files | {"README.md": b"# Tones"})
         assert (again.commit.carries, again.commit.parent) == (1, committed.commit.id)
 
-    def test_the_parts_of_an_adapter_make_a_version_when_the_last_one_comes(
+    def test_files_committed_separately_become_a_version_with_the_last_one(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         registry.adapters.create(TONE, AdapterEdit())
@@ -93,7 +93,7 @@ class CommitsContract(ContractFixtures):
         assert whole.commit.number == 1
         assert commit(registry, {CONFIG: files[CONFIG]}).version is None
 
-    def test_a_commit_that_changes_nothing_is_no_commit(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_commit_without_changes_is_not_recorded(self, registry: Registry, lora: MakeLora) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         parent = registry.commits.get(TONE).id
         first = commit(registry, files_of(lora()), parent=parent)
@@ -113,7 +113,7 @@ class CommitsContract(ContractFixtures):
         with pytest.raises(InvalidRef, match="not the id of a commit"):
             commit(registry, files_of(lora(4)), parent="main")
 
-    def test_of_many_who_commit_at_once_on_one_parent_one_does(
+    def test_one_of_many_concurrent_commits_on_one_parent_succeeds(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         seen = push(registry, lora(0), TONE).version.digest.short_id
@@ -142,7 +142,9 @@ class CommitsContract(ContractFixtures):
         assert {item.commit.number for item in landed} == {1, 2, 3, 4}
         assert len(registry.commits.list(TONE).items) == 5
 
-    def test_an_earlier_tree_is_its_earlier_commit_again(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_commit_of_an_earlier_tree_returns_the_earlier_commit(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
         first = push(registry, lora(1), TONE).version
         second = push(registry, lora(2), TONE).version
         back = commit(registry, tree=registry.commits.tree(TONE, first.digest))
@@ -155,14 +157,14 @@ class CommitsContract(ContractFixtures):
         assert registry.versions.get(Ref(TONE)).number == 2  # the newest version is still the newest
         assert [item.number for item in registry.commits.list(TONE).items] == [1, 2, 1, None]
 
-    def test_a_push_after_a_readme_goes_on_from_it(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_push_after_a_readme_commit_continues_from_it(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(1), TONE)
         edited = commit(registry, files_of(lora(1)) | {"README.md": b"# Tone"}).commit
         pushed = push(registry, lora(2), TONE).version
         head = registry.commits.get(TONE)
         assert (head.digest, head.parent) == (pushed.digest, edited.id)
 
-    def test_what_was_declared_stays_with_the_weights(self, registry: Registry, lora: MakeLora) -> None:
+    def test_declarations_stay_with_the_weights(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(1), TONE, provenance={"run": "42"})
         before = registry.commits.tree(TONE, registry.commits.get(TONE).digest)
         entries = {entry.path: (entry.size, entry.sha256) for entry in before.files}
@@ -180,7 +182,9 @@ class CommitsContract(ContractFixtures):
         assert (numbers, third.next) == ([4, 3, 2, 1, None], None)
         assert [item.number for item in registry.commits.list(TONE, "v2").items] == [2, 1, None]
 
-    def test_another_adapters_cursor_shows_nothing_of_it(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_cursor_of_another_adapter_reveals_nothing_of_it(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
         push(registry, lora(1), TONE)
         voice = AdapterName.parse("acme/voice")
         push(registry, lora(2), voice)
@@ -188,7 +192,7 @@ class CommitsContract(ContractFixtures):
         with pytest.raises(Exception, match="cursor does not belong"):
             registry.commits.list(voice, cursor=following)
 
-    def test_what_no_adapter_holds_is_refused(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_file_that_no_adapter_contains_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         for path in ("training_args.bin", "setup.py", "model.safetensors"):
             with pytest.raises(InvalidPath, match="not a file"):
@@ -201,7 +205,7 @@ class CommitsContract(ContractFixtures):
             commit(registry, {WEIGHTS: b"not safetensors at all"})
         assert registry.commits.get(TONE).digest == EMPTY.digest
 
-    def test_checkpoints_lie_in_folders_of_a_branch_and_not_of_main(
+    def test_checkpoints_are_stored_in_folders_of_a_branch_but_not_of_main(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE)
@@ -230,13 +234,15 @@ class CommitsContract(ContractFixtures):
         with pytest.raises(InvalidManifest, match="at most 32"):
             commit(registry, one | {f"merges-{number}.txt": b"?" for number in range(31)})
 
-    def test_files_that_were_not_sent_are_asked_for(self, registry: Registry) -> None:
+    def test_a_commit_with_missing_files_lists_them(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         tree = Manifest.of({"README.md": (4, Digest.of(b"none"))})
         with pytest.raises(NotFound, match=r"README\.md"):
             commit(registry, tree=tree)
 
-    def test_another_adapters_files_make_no_commit(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_a_commit_cannot_use_another_adapters_files(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
         push(make_registry(ADA), lora(), TONE)
         theirs = AdapterName.parse("evil/tone")
         eve = make_registry(EVE)
@@ -256,7 +262,7 @@ class CommitsContract(ContractFixtures):
             commit(registry, files_of(lora(hidden=32)))
         assert registry.commits.get(TONE).digest == EMPTY.digest
 
-    def test_only_who_may_write_commits(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_only_writers_commit(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
         tree = Manifest.of({}).to_bytes()
         with pytest.raises(PermissionDenied):
@@ -267,7 +273,9 @@ class CommitsContract(ContractFixtures):
         with pytest.raises(NotFound, match="no adapter"):
             make_registry(EVE).commits.get(TONE)
 
-    def test_who_committed_is_for_us_to_say(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_the_registry_determines_the_author_of_a_commit(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
         ada = make_registry(ADA)
         ada.adapters.create(TONE, AdapterEdit())
         assert (
@@ -275,7 +283,7 @@ class CommitsContract(ContractFixtures):
             == make_registry(ADA).adapters.history(TONE).items[0].by
         )
 
-    def test_commits_are_history(self, registry: Registry, lora: MakeLora) -> None:
+    def test_commits_are_in_the_history(self, registry: Registry, lora: MakeLora) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         commit(registry, files_of(lora()))
         commit(registry, files_of(lora()) | {"README.md": b"# Tone"})
@@ -293,7 +301,7 @@ class CommitsContract(ContractFixtures):
         with pytest.raises(RevisionNotFound):
             registry.commits.tree(TONE, digest)
 
-    def test_a_file_that_a_commit_has_not_is_missing(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_file_absent_from_a_commit_is_missing(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         with pytest.raises(FileMissing, match="no file"):
             registry.files.read(TONE, digest, "README.md")

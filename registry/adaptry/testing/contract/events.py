@@ -27,7 +27,7 @@ VOICE = AdapterName.parse("acme/voice")
 class EventsContract(ContractFixtures):
     """`events`, and `operations.watch`, which builds on it."""
 
-    def test_everything_is_told_in_order_with_what_a_watcher_needs(
+    def test_events_are_delivered_in_order_with_the_fields_a_watcher_needs(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         digest = push(registry, lora(), TONE, options=PushOptions(alias="prod")).version.digest
@@ -47,7 +47,7 @@ class EventsContract(ContractFixtures):
         assert pushed.detail["digest"] == moved.detail["to"] == yanked.detail["digest"] == str(digest)
         assert moved.detail["alias"] == removed.detail["alias"] == "prod"
 
-    def test_pages_go_on_from_the_last_number(self, registry: Registry) -> None:
+    def test_pages_of_events_continue_after_the_last_number(self, registry: Registry) -> None:
         for name in ("a", "b", "c"):
             registry.adapters.create(AdapterName("acme", name), AdapterEdit())
         first = registry.events.read(0, limit=2)
@@ -55,16 +55,14 @@ class EventsContract(ContractFixtures):
         assert [str(event.name) for event in (*first.items, *second.items)] == ["acme/a", "acme/b", "acme/c"]
         assert registry.events.read(second.seq) == EventBatch(seq=second.seq, epoch=first.epoch)
 
-    def test_from_now_on_tells_nothing_of_before(self, registry: Registry) -> None:
+    def test_reading_from_now_returns_no_earlier_events(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         now = registry.events.read()
         assert now.items == ()
         registry.adapters.create(VOICE, AdapterEdit())
         assert [event.name for event in registry.events.read(now.seq).items] == [VOICE]
 
-    def test_a_number_that_is_not_reached_yet_tells_that_the_registry_was_set_back(
-        self, registry: Registry
-    ) -> None:
+    def test_a_future_event_number_reports_that_the_registry_was_restored(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         now = registry.events.read()
         assert registry.events.read(now.seq + 100, wait=LONG) == now
@@ -87,11 +85,11 @@ class EventsContract(ContractFixtures):
                     break
         assert heard.result().items
 
-    def test_a_wait_for_nothing_ends(self, registry: Registry) -> None:
+    def test_a_wait_without_events_ends(self, registry: Registry) -> None:
         start = registry.events.read()
         assert registry.events.read(start.seq, wait=0.01) == start
 
-    def test_many_who_wait_all_hear(self, make_registry: MakeRegistry) -> None:
+    def test_all_waiting_listeners_get_an_event(self, make_registry: MakeRegistry) -> None:
         registry = make_registry(ADA)
         start = registry.events.read().seq
         with ThreadPoolExecutor(8) as pool:
@@ -99,7 +97,7 @@ class EventsContract(ContractFixtures):
             make_registry(LOCAL).adapters.create(TONE, AdapterEdit())
             assert {one.result(LONG).items[0].name for one in heard} == {TONE}
 
-    def test_nobody_hears_of_what_he_may_not_read(self, make_registry: MakeRegistry) -> None:
+    def test_listeners_get_no_events_of_adapters_they_cannot_read(self, make_registry: MakeRegistry) -> None:
         make_registry(ADA).adapters.create(TONE, AdapterEdit())
         make_registry(ADA).adapters.create(VOICE, AdapterEdit(visibility="public"))
         names = {
@@ -108,7 +106,7 @@ class EventsContract(ContractFixtures):
         }
         assert names == {"ron": {TONE, VOICE}, "eve": {VOICE}, "anonymous": {VOICE}}
 
-    def test_what_is_not_for_the_caller_ends_no_wait(self, make_registry: MakeRegistry) -> None:
+    def test_an_event_hidden_from_the_caller_ends_no_wait(self, make_registry: MakeRegistry) -> None:
         eve, ada = make_registry(EVE), make_registry(ADA)
         start = eve.events.read().seq
         with wait_in_background(lambda: eve.events.read(start, wait=LONG)) as heard:
@@ -116,7 +114,7 @@ class EventsContract(ContractFixtures):
             eve.adapters.create(AdapterName.parse("evil/tone"), AdapterEdit())
         assert [str(event.name) for event in heard.result().items] == ["evil/tone"]
 
-    def test_globs_narrow_it_to_adapters(self, registry: Registry) -> None:
+    def test_globs_select_the_adapters_of_events(self, registry: Registry) -> None:
         for name in ("acme/tone", "acme/voice", "other/tone"):
             registry.adapters.create(AdapterName.parse(name), AdapterEdit())
         told = [
@@ -134,7 +132,7 @@ class EventsContract(ContractFixtures):
             {"acme/tone", "acme/voice"}, everything, set(), {"acme/tone", "other/tone"}, everything
         ]  # fmt: skip
 
-    def test_many_namespaces_are_asked_for_and_few_long_globs(self, registry: Registry) -> None:
+    def test_events_are_filtered_by_many_namespaces_and_few_long_globs(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         namespaces = tuple(f"{'n' * 90}{number:02}/*" for number in range(63))
         assert [event.name for event in registry.events.read(0, about=(*namespaces, "acme/*")).items] == [
@@ -143,7 +141,7 @@ class EventsContract(ContractFixtures):
         with pytest.raises(Invalid, match="512 characters together"):
             registry.events.read(0, about=("?" * 171,) * 3)
 
-    def test_who_listens_to_a_name_is_told_that_it_was_given_up(self, registry: Registry) -> None:
+    def test_listeners_to_a_name_get_its_rename(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         seen = registry.events.read().seq
         registry.adapters.rename(TONE, AdapterName.parse("other/tone"))
@@ -164,13 +162,15 @@ class EventsContract(ContractFixtures):
             (0, 50, 0, ("*" * 201,)),
         ],
     )
-    def test_what_cannot_be_asked_is_refused(
+    def test_invalid_event_filters_are_refused(
         self, registry: Registry, after: int, limit: int, wait: float, about: tuple[str, ...]
     ) -> None:
         with pytest.raises(Invalid):
             registry.events.read(after, limit, wait, about)
 
-    def test_a_watch_tells_what_is_and_then_what_changes(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_watch_returns_the_current_state_and_then_its_changes(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
         first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
         push(registry, lora(3), AdapterName.parse("other/tone"), options=PushOptions(alias="prod"))
         watch = RefWatcher(registry, ["acme/*@prod", "acme/tone@1"])
@@ -193,7 +193,7 @@ class EventsContract(ContractFixtures):
         assert next_changes(watch) == [("acme/tone@prod", None)]
         assert watch.versions.keys() == {"acme/tone@1"}
 
-    def test_a_watch_follows_names(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_watch_follows_renames(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE, options=PushOptions(alias="prod"))
         watch = RefWatcher(registry, ["*/*@*"])
         watch.next_changes()

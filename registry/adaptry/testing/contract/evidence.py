@@ -45,7 +45,7 @@ WRONG_TASK = WithdrawalRequest(reason="measured with the wrong template")
 class EvidenceContract(ContractFixtures):
     """`evidence.add`, `list`, `get`, `files`, `read_file` and `withdraw`."""
 
-    def test_everything_that_a_file_states_is_kept_with_its_version_and_who_added_it(
+    def test_all_values_of_a_file_are_stored_with_its_version_and_author(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)

@@ -131,7 +131,7 @@ class InboxContract(ContractFixtures):
         (kept,) = ada.inbox.list("acme").items
         assert (kept.id, kept.model, kept.by, kept.revision) == (posted.id, model, "ada", None)
 
-    def test_results_of_what_the_poster_may_not_add_to_are_kept_apart_with_the_reason(
+    def test_results_are_kept_apart_if_the_poster_may_not_add_evidence(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada, ron = make_registry(ADA), make_registry(RON)
@@ -322,7 +322,7 @@ class InboxContract(ContractFixtures):
             ("../" + RESULTS, b"{}", "not a path"),
         ],
     )
-    def test_what_lm_eval_does_not_write_is_refused(
+    def test_a_file_that_lm_eval_does_not_write_is_refused(
         self, registry: Registry, path: str, data: bytes, says: str
     ) -> None:
         with pytest.raises(Invalid, match=says):

@@ -31,7 +31,7 @@ class InferenceContract(ContractFixtures):
         registry.grants.add(GrantRequest(principal="zoe", permission="viewer", resource="acme/tone"))
         return registry.tokens.create(TokenRequest(name="app", principal="zoe")).secret
 
-    def test_who_may_read_an_adapter_may_use_it(
+    def test_readers_of_an_adapter_may_use_it(
         self, make_registry: MakeRegistry, lora: MakeLora, zoe: str
     ) -> None:
         version = push(make_registry(ADA), lora(), TONE, options=PushOptions(alias="prod")).version
@@ -44,7 +44,7 @@ class InferenceContract(ContractFixtures):
         ]
         assert decision.max_age <= 5
 
-    def test_a_stack_takes_the_right_to_every_part(
+    def test_a_stack_requires_the_right_to_every_part(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, zoe: str
     ) -> None:
         push(make_registry(ADA), lora(), TONE)
@@ -69,7 +69,7 @@ class InferenceContract(ContractFixtures):
         registry.versions.set_state(TONE, digest, StateChange(state="revoked", reason="it leaks"), 0)
         assert ask(gate, zoe, "acme/tone@1") == DENIAL
 
-    def test_a_right_that_is_taken_away_ends_with_the_next_answer(
+    def test_a_revoked_right_ends_with_the_next_answer(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, zoe: str
     ) -> None:
         push(make_registry(ADA), lora(), TONE)
@@ -80,7 +80,7 @@ class InferenceContract(ContractFixtures):
 
         assert ask(gate, zoe, "acme/tone") == DENIAL
 
-    def test_a_gateway_asks_about_its_own_namespace_only(
+    def test_a_gateway_gets_answers_about_its_own_namespace_only(
         self, make_registry: MakeRegistry, lora: MakeLora, zoe: str
     ) -> None:
         push(make_registry(LOCAL), lora(), AdapterName.parse("evil/tone"))

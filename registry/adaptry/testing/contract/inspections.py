@@ -31,7 +31,7 @@ class InspectionsContract(ContractFixtures):
     """`versions.inspect_tensors`, and the inspection of weights at admission."""
 
     @pytest.mark.parametrize(("value", "code"), [(NAN, "weights_nan"), (-INFINITY, "weights_infinite")])
-    def test_weights_that_are_not_finite_become_no_version_however_they_come(
+    def test_non_finite_weights_are_refused_on_every_way_in(
         self, registry: Registry, lora: MakeLora, value: float, code: str
     ) -> None:
         registry.adapters.create(TONE, AdapterEdit())
@@ -63,7 +63,7 @@ class InspectionsContract(ContractFixtures):
         assert detail.inspection is not None
         assert (detail.inspection.nan, detail.inspection.infinite) == (1, 0)
 
-    def test_what_a_push_warned_of_is_stored(self, registry: Registry, lora: MakeLora) -> None:
+    def test_warnings_of_a_push_are_stored(self, registry: Registry, lora: MakeLora) -> None:
         pushed = push(registry, lora(layers=1, targets=("q_proj",), extra=zeros()), TONE)
         assert "untrained" in finding_codes(pushed)
         detail = registry.versions.detail(Ref(TONE))
@@ -103,7 +103,7 @@ class InspectionsContract(ContractFixtures):
         with pytest.raises(Invalid):
             registry.versions.inspect_tensors(ref, cursor="nonsense")
 
-    def test_tensors_are_for_those_who_may_read(
+    def test_only_readers_list_tensors(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)

@@ -91,14 +91,14 @@ class JobsContract(ContractFixtures):
             (JobOrder(kind="convert", task={**CONVERT.task, "rank": 4, "energy": 0.9}), "not both"),
         ],
     )
-    def test_what_cannot_be_understood_is_refused_when_it_is_asked_for(
+    def test_a_malformed_job_is_refused_on_submission(
         self, registry: Registry, order: JobOrder, said: str
     ) -> None:
         with pytest.raises(Invalid, match=said):
             registry.jobs.submit(order)
         assert registry.jobs.list().items == ()
 
-    def test_jobs_are_their_namespaces(self, make_registry: MakeRegistry) -> None:
+    def test_jobs_belong_to_namespaces(self, make_registry: MakeRegistry) -> None:
         job = make_registry(ADA).jobs.submit(CONVERT)
         for stranger in (EVE, ANONYMOUS):
             registry = make_registry(stranger)
@@ -117,9 +117,7 @@ class JobsContract(ContractFixtures):
             reader.jobs.submit(CONVERT)
         assert make_registry(LOCAL).jobs.get(job.id).state == "queued"
 
-    def test_what_every_namespace_shares_is_changed_by_administrators_only(
-        self, make_registry: MakeRegistry
-    ) -> None:
+    def test_only_administrators_submit_jobs_on_shared_data(self, make_registry: MakeRegistry) -> None:
         job = make_registry(LOCAL).jobs.submit(VERIFY)
         merge = JobOrder(kind="merge", task={"base": "o/m", "inputs": ["acme/tone"], "to": "acme/merged"})
         for less in (
@@ -134,7 +132,7 @@ class JobsContract(ContractFixtures):
         with pytest.raises(NotFound):
             make_registry(ADA).jobs.get(job.id)
 
-    def test_schedules_of_jobs_are_kept_replaced_and_taken_back(self, make_registry: MakeRegistry) -> None:
+    def test_schedules_are_stored_replaced_and_deleted(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.jobs.schedule("nightly", "0 3 * * *", CONVERT)
 
@@ -146,7 +144,7 @@ class JobsContract(ContractFixtures):
         ada.jobs.unschedule("nightly")
         assert ada.jobs.schedules() == ()
 
-    def test_each_namespace_names_its_own_schedules(self, make_registry: MakeRegistry) -> None:
+    def test_schedule_names_are_unique_per_namespace(self, make_registry: MakeRegistry) -> None:
         eve, ada = make_registry(EVE), make_registry(ADA)
         evil = CONVERT.model_copy(
             update={
@@ -169,7 +167,7 @@ class JobsContract(ContractFixtures):
         operator.jobs.unschedule("nightly", "evil")
         assert operator.jobs.schedules() == ()
 
-    def test_a_schedule_that_never_comes_is_refused(self, make_registry: MakeRegistry) -> None:
+    def test_a_schedule_that_is_never_due_is_refused(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         for never in ("0 0 30 2 *", "* * 31 4,6,9,11 *"):
             with pytest.raises(Invalid, match="never comes"):
@@ -178,7 +176,7 @@ class JobsContract(ContractFixtures):
         for rare in ("0 0 29 2 *", "0 0 30 2 1", "0 0 */31 2 *", "0 0 31 4-5 *"):
             ada.jobs.schedule("nightly", rare, CONVERT)
 
-    def test_schedules_of_jobs_are_for_those_who_may_ask_for_them(self, make_registry: MakeRegistry) -> None:
+    def test_only_users_who_may_submit_a_job_schedule_it(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.jobs.schedule("nightly", "0 3 * * *", CONVERT)
         with pytest.raises(PermissionDenied):
@@ -196,7 +194,7 @@ class JobsContract(ContractFixtures):
         "cron",
         ["0 3 * *", "61 * * * *", "x * * * *", "5-1 * * * *", "*/0 * * * *", "* * * * MON", "0 3 * * * *"],
     )
-    def test_a_time_that_is_none_schedules_no_job(self, registry: Registry, cron: str) -> None:
+    def test_a_malformed_cron_expression_is_refused(self, registry: Registry, cron: str) -> None:
         with pytest.raises(Invalid, match="not a schedule"):
             registry.jobs.schedule("other", cron, CONVERT)
         with pytest.raises(Invalid, match="name"):
@@ -208,6 +206,6 @@ class JobsContract(ContractFixtures):
             with pytest.raises(NotFound):
                 ask("job-0000000000000000")
 
-    def test_nobody_runs_jobs_until_somebody_does(self, make_registry: MakeRegistry) -> None:
+    def test_a_registry_without_runners_lists_none(self, make_registry: MakeRegistry) -> None:
         for identity in (LOCAL, ANONYMOUS):
             assert make_registry(identity).jobs.runners() == ()

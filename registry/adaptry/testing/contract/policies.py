@@ -72,7 +72,7 @@ def version(number: int) -> Ref:
 class PoliciesContract(ContractFixtures):
     """`policies`, and their effect on `aliases.move`, pushes and rollouts."""
 
-    def test_a_policy_has_versions_and_that_of_the_namespace_applies_too(
+    def test_a_policy_has_versions_and_the_namespaces_policy_also_applies(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         push(make_registry(ADA), lora(), TONE)
@@ -187,7 +187,7 @@ class PoliciesContract(ContractFixtures):
         with pytest.raises(CheckFailed, match="not met"):
             ada.aliases.move(TONE, "prod", second, was=3)
 
-    def test_overriding_a_policy_takes_its_own_right_and_is_recorded_with_the_reason(
+    def test_overriding_a_policy_requires_a_right_and_is_recorded_with_the_reason(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
@@ -213,7 +213,7 @@ class PoliciesContract(ContractFixtures):
         ada.aliases.move(TONE, "prod", digest, None, MoveRequest(condition='metric("accuracy") > 0.4'))
         assert ada.policies.promotions(TONE).items[0].verdict == "met"
 
-    def test_missing_evidence_is_never_true_whatever_stands_beside_it(
+    def test_a_condition_on_missing_evidence_is_never_true(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)
@@ -228,7 +228,7 @@ class PoliciesContract(ContractFixtures):
             decision = ada.policies.evaluate(TONE, "prod", digest, condition=condition)
             assert [one.outcome for one in decision.results] == ["unknown"], condition
 
-    def test_no_way_to_move_an_alias_passes_its_policy(
+    def test_every_way_to_move_an_alias_obeys_its_policy(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)
@@ -245,7 +245,7 @@ class PoliciesContract(ContractFixtures):
         assert ada.aliases.list(TONE)[0].digest == first
         assert ada.rollouts.list(TONE) == ()
 
-    def test_no_branch_or_tag_stands_in_for_an_alias_with_a_policy(
+    def test_no_branch_or_tag_replaces_an_alias_with_a_policy(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)

@@ -56,14 +56,14 @@ class RevisionsContract(ContractFixtures):
         elsewhere = push(registry, adapter, TONE, base=BaseClaim(id=Digest.of(b"base")))
         assert elsewhere.is_new, "another base is another version"
 
-    def test_a_push_is_described_by_us(self, registry: Registry, lora: MakeLora) -> None:
+    def test_the_registry_derives_a_versions_properties(self, registry: Registry, lora: MakeLora) -> None:
         version = push(registry, lora(rank=4, targets=("q_proj", "v_proj")), TONE).version
         assert (version.number, version.state, version.method, version.rank) == (1, "active", "lora", 4)
         assert version.targets == ("q_proj", "v_proj")
         assert (version.base_name, version.base_status) == ("org/tiny", "declared")
         assert version.created_by
 
-    def test_the_weights_are_what_they_are_however_their_file_arrived(
+    def test_the_weights_digest_does_not_depend_on_how_the_file_arrived(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         adapter = lora()
@@ -75,7 +75,7 @@ class RevisionsContract(ContractFixtures):
         assert push(registry, adapter, TONE).version.weights == adapter.weights_digest()
         assert push(registry, lora(2), TONE).version.weights == lora(2).weights_digest()
 
-    def test_the_same_revision_again_is_its_version_again(self, registry: Registry, lora: MakeLora) -> None:
+    def test_pushing_a_revision_again_returns_its_version(self, registry: Registry, lora: MakeLora) -> None:
         adapter = lora()
         first = push(registry, adapter, TONE)
         push(registry, lora(2), TONE)
@@ -84,7 +84,7 @@ class RevisionsContract(ContractFixtures):
         assert again.version.number == first.version.number
         assert again.report == first.report
 
-    def test_a_version_from_elsewhere_keeps_its_number_unless_it_was_given(
+    def test_a_copied_version_keeps_its_number_if_it_is_free(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         def numbered(seed: int, number: int | None) -> int:
@@ -113,7 +113,7 @@ class RevisionsContract(ContractFixtures):
         assert second.version.aliases == ("staging",)
         assert registry.versions.get(Ref.parse("acme/tone@staging")).number == 2
 
-    def test_pushes_at_once_get_different_numbers(self, registry: Registry, lora: MakeLora) -> None:
+    def test_concurrent_pushes_get_different_numbers(self, registry: Registry, lora: MakeLora) -> None:
         adapters = [lora(seed) for seed in range(6)]
         with ThreadPoolExecutor(6) as pool:
             numbers = [
@@ -122,14 +122,14 @@ class RevisionsContract(ContractFixtures):
             ]
         assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
 
-    def test_the_same_push_at_once_is_one_version(self, registry: Registry, lora: MakeLora) -> None:
+    def test_identical_concurrent_pushes_create_one_version(self, registry: Registry, lora: MakeLora) -> None:
         adapter = lora()
         with ThreadPoolExecutor(4) as pool:
             pushed = list(pool.map(lambda _: push(registry, adapter, TONE), range(4)))
         assert {item.version.number for item in pushed} == {1}
         assert [item.is_new for item in pushed].count(True) == 1
 
-    def test_a_version_is_found_by_all_that_a_ref_may_say(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_version_is_found_by_every_kind_of_ref(self, registry: Registry, lora: MakeLora) -> None:
         first = push(registry, lora(1), TONE).version
         second = push(registry, lora(2), TONE).version
         for selector, wanted in (
@@ -162,41 +162,41 @@ class RevisionsContract(ContractFixtures):
             with pytest.raises(Invalid, match="cannot be read from"):
                 registry.files.read(TONE, version.digest, path, size + 1)
 
-    def test_what_is_not_there_cannot_be_read(self, registry: Registry, lora: MakeLora) -> None:
+    def test_an_absent_file_cannot_be_read(self, registry: Registry, lora: MakeLora) -> None:
         version = push(registry, lora(), TONE).version
         with pytest.raises(NotFound, match="no file"):
             registry.files.read(TONE, version.digest, "README.md")
         with pytest.raises(NotFound):
             registry.files.read(TONE, Digest.of(b"?"), CONFIG)
 
-    def test_a_revision_whose_files_were_not_sent_is_refused(
-        self, registry: Registry, lora: MakeLora
-    ) -> None:
+    def test_a_revision_with_missing_files_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         manifest = manifest_of(lora())
         with pytest.raises(NotFound, match=CONFIG):
             registry.versions.put(TONE, manifest.to_bytes(), OPTIONS)
         with pytest.raises(NotFound):
             registry.adapters.get(TONE)
 
-    def test_another_adapters_files_do_not_help(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_a_push_cannot_use_another_adapters_files(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
         adapter = lora()
         push(make_registry(ADA), adapter, TONE)
         with pytest.raises(NotFound, match="has no bytes yet"):
             make_registry(EVE).versions.put(TONE.parse("evil/tone"), manifest_of(adapter).to_bytes(), OPTIONS)
 
-    def test_a_lie_about_a_files_size_is_refused(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_wrong_file_size_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         adapter = lora()
         push(registry, adapter, TONE)
         files = {path: (size + 1, digest) for path, (size, digest) in files_of(adapter.content).items()}
         with pytest.raises(InvalidManifest, match="bytes"):
             registry.versions.put(TONE, Manifest.of(files).to_bytes(), OPTIONS)
 
-    def test_bytes_that_are_no_manifest_are_refused(self, registry: Registry) -> None:
+    def test_a_malformed_manifest_is_refused(self, registry: Registry) -> None:
         for data in (b"", b"{}", b"\x80\x04.", b'{"schema": 1, "files": []}'):
             with pytest.raises(InvalidManifest):
                 registry.versions.put(TONE, data, OPTIONS)
 
-    def test_a_file_of_another_name_is_refused(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_file_with_an_unknown_name_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         files = files_of(lora().content) | {"setup.py": (3, Digest.of(b"abc"))}
         with pytest.raises(InvalidPath, match=r"setup\.py"):
             registry.versions.put(TONE, Manifest.of(files).to_bytes(), OPTIONS)
@@ -221,14 +221,14 @@ class RevisionsContract(ContractFixtures):
         with pytest.raises(NotFound, match="create it first"):
             push(registry, lora(), TONE, options=PushOptions(create=False))
 
-    def test_only_who_may_write_pushes(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_only_writers_push(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(1), TONE)
         manifest = manifest_of(lora(1)).to_bytes()
         for other in (RON, EVE):
             with pytest.raises(PermissionDenied):
                 make_registry(other).versions.put(TONE, manifest, OPTIONS)
 
-    def test_a_small_push_brings_its_files_and_may_be_repeated(
+    def test_a_small_push_includes_its_files_and_may_be_repeated(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         manifest, contents = whole(lora())
@@ -241,7 +241,7 @@ class RevisionsContract(ContractFixtures):
             assert b"".join(registry.files.read(TONE, manifest.digest, entry.path)) == data
         assert registry.versions.inspect_tensors(Ref(TONE)).items
 
-    def test_a_push_whose_bytes_are_not_those_of_its_manifest_stores_nothing(
+    def test_a_push_with_other_bytes_than_its_manifest_stores_nothing(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         manifest, contents = whole(lora())
@@ -281,7 +281,7 @@ class RevisionsContract(ContractFixtures):
         assert registry.versions.detail(Ref(TONE)).forced == "for the archive"
         assert forced.report.is_blocked
 
-    def test_only_an_administrator_pushes_past_what_blocks(
+    def test_only_an_administrator_overrides_blocking_findings(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         nothing, why = lora(alpha=0), PushOptions(force_reason="to show the fault")
@@ -334,7 +334,7 @@ class RevisionsContract(ContractFixtures):
         assert registry.versions.get(Ref(TONE)).downloads == 3
         assert registry.adapters.get(TONE).downloads == 3
 
-    def test_what_fails_half_way_leaves_nothing_to_see(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_failed_push_leaves_nothing_visible(self, registry: Registry, lora: MakeLora) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises((Invalid, Conflict)):
             push(registry, lora(), TONE, options=PushOptions(alias="latest"))

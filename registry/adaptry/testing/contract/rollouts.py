@@ -84,7 +84,7 @@ class RolloutsContract(ContractFixtures):
         send_report(make_registry(GUS), make_resident(second, "failed", served_as="acme/tone@other"))
         assert make_registry(ADA).rollouts.list(TONE)[0].stage == "running"
 
-    def test_it_goes_on_by_itself_only_once_everyone_whose_turn_it_is_serves_it(
+    def test_a_rollout_advances_once_all_workers_of_the_step_serve_the_version(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)
@@ -119,7 +119,7 @@ class RolloutsContract(ContractFixtures):
         assert send_report(make_registry(GUS), make_resident(first)).turns == ()
         assert make_registry(ADA).rollouts.list(TONE)[0].reason == "version 2 is revoked"
 
-    def test_an_aborted_one_is_over(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_an_aborted_rollout_has_ended(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, second = push_two(make_registry(ADA), lora)
         ada = make_registry(ADA)
         begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan())
@@ -132,7 +132,7 @@ class RolloutsContract(ContractFixtures):
             advance(ada, over)
         assert ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan()).id != begun.id
 
-    def test_it_changes_only_from_where_it_was_seen(
+    def test_a_rollout_changes_only_from_the_state_that_was_seen(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         _, second = push_two(make_registry(ADA), lora)
@@ -142,7 +142,7 @@ class RolloutsContract(ContractFixtures):
         with pytest.raises(Conflict, match=r"at 50 % .*look again"):
             advance(ada, begun)
 
-    def test_what_makes_no_sense_is_refused(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_an_invalid_rollout_is_refused(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, second = push_two(make_registry(ADA), lora)
         ada = make_registry(ADA)
         with pytest.raises(NotFound, match="no alias staging"):

@@ -92,7 +92,9 @@ FINDS = {
 class SearchContract(ContractFixtures):
     """`search`, `metrics.log`, `metrics`."""
 
-    def test_a_query_finds_what_it_says_newest_first(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_query_finds_the_matching_versions_newest_first(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
         shelf(registry, lora)
 
         def found(query: str) -> list[str]:
@@ -132,7 +134,7 @@ class SearchContract(ContractFixtures):
         with pytest.raises(InvalidQuery, match=f"did you mean {nearest}"):
             registry.versions.search(f"rank<=8 OR ({query} tone)" if "fits" not in query else query)
 
-    def test_versions_are_found_in_the_order_that_is_named(self, registry: Registry, lora: MakeLora) -> None:
+    def test_search_results_have_the_requested_order(self, registry: Registry, lora: MakeLora) -> None:
         shelf(registry, lora)
 
         def ordered(sort: str, reverse: bool = False) -> list[str]:
@@ -172,7 +174,7 @@ class SearchContract(ContractFixtures):
         ] == [2]
         assert registry.versions.search(f"digest:{'0' * 64}").items == ()
 
-    def test_what_was_made_from_a_revision_is_found_by_it(self, registry: Registry, lora: MakeLora) -> None:
+    def test_derived_versions_are_found_by_their_parent(self, registry: Registry, lora: MakeLora) -> None:
         one, other = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
         push(registry, lora(3), VOICE, parents=(one, other))
         push(registry, lora(4), VOICE, parents=(other,))
@@ -183,9 +185,7 @@ class SearchContract(ContractFixtures):
         assert found == {str(one): [1], str(other): [2, 1], f"{other.hex[:12]}*": [2, 1]}
         assert registry.versions.search(f"parent:{'0' * 64}").items == ()
 
-    def test_nobody_learns_of_relatives_that_he_may_not_see(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
+    def test_hidden_relatives_are_not_revealed(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         parent = push(make_registry(ADA), lora(1), TONE).version.digest
         child = push(make_registry(ADA), lora(2), TONE, parents=(parent,)).version.digest
         for query in (f"digest:{child}", f"parent:{parent}"):
@@ -195,7 +195,7 @@ class SearchContract(ContractFixtures):
     @pytest.mark.parametrize(
         "query", ["name:%' OR 1", "name:_one", "tag:%", "name:t%", '"; DROP TABLE versions"']
     )
-    def test_what_means_something_in_sql_means_nothing_here(
+    def test_sql_syntax_in_a_query_has_no_effect(
         self, registry: Registry, lora: MakeLora, query: str
     ) -> None:
         shelf(registry, lora)
@@ -223,7 +223,7 @@ class SearchContract(ContractFixtures):
             with pytest.raises(InvalidQuery, match="cursor"):
                 registry.versions.search(query, forged)
 
-    def test_an_edit_is_found_at_once_and_what_it_replaced_no_longer(
+    def test_an_edited_text_is_found_immediately_and_the_old_one_no_longer(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         shelf(registry, lora)
@@ -255,7 +255,7 @@ class SearchContract(ContractFixtures):
         registry.adapters.delete(AdapterName.parse("other/speaker"))
         assert registry.versions.search("speaker").items == ()
 
-    def test_nothing_unseen_is_found(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_searches_find_only_readable_versions(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         shelf(make_registry(ADA), lora)
         push(make_registry(EVE), lora(9), AdapterName.parse("evil/tone"))
         for query in ("", "method:lora", "rank=4", "name:tone", "-tag:x", "metric.accuracy>0", "alias:prod"):
@@ -266,7 +266,7 @@ class SearchContract(ContractFixtures):
                 "acme"
             }
 
-    def test_every_value_of_a_metric_is_kept_and_the_newest_counts(
+    def test_every_value_of_a_metric_is_stored_and_the_newest_counts(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)
@@ -279,7 +279,7 @@ class SearchContract(ContractFixtures):
         "metrics",
         [{}, {"accuracy": math.nan}, {"accuracy": math.inf}, {"a b": 1.0}, {"": 1.0}, {"x" * 65: 1.0}],
     )
-    def test_what_cannot_be_compared_is_not_logged(
+    def test_a_non_finite_metric_is_refused(
         self, registry: Registry, lora: MakeLora, metrics: dict[str, float]
     ) -> None:
         push(registry, lora(), TONE)
@@ -287,7 +287,7 @@ class SearchContract(ContractFixtures):
             registry.metrics.log(Ref(TONE), metrics)
         assert registry.metrics.list(Ref(TONE)) == ()
 
-    def test_a_metric_may_have_any_name_that_is_one(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_metric_may_have_any_valid_name(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         named = dict.fromkeys(
             ["at", "by", "detail", "kind", "line", "number", "self", "tx", "eval/loss"], 0.5
@@ -296,7 +296,7 @@ class SearchContract(ContractFixtures):
         assert registry.versions.get(Ref(TONE)).metrics == named
         assert registry.adapters.history(TONE).items[0].detail == dict.fromkeys(named, "0.5")
 
-    def test_only_who_may_write_logs(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_only_writers_log_metrics(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
         with pytest.raises(PermissionDenied):
             make_registry(RON).metrics.log(Ref(TONE), {"accuracy": 1.0})

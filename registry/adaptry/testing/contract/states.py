@@ -34,7 +34,7 @@ READABLE_BY: dict[State, set[str]] = {
 class StatesContract(ContractFixtures):
     """`versions.set_state`, and their effect on the other methods."""
 
-    def test_a_state_is_kept_with_who_why_and_what_instead(
+    def test_a_state_has_author_reason_and_replacement(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         registry = make_registry(ADA)
@@ -59,7 +59,9 @@ class StatesContract(ContractFixtures):
             "digest": str(first.digest),
         }
 
-    def test_a_state_changes_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_state_changes_only_from_the_generation_that_was_seen(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
         first, _ = push_two(registry, lora)
         registry.versions.set_state(
             TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0
@@ -85,7 +87,7 @@ class StatesContract(ContractFixtures):
         )
         assert active.standing is None
 
-    def test_another_reason_is_another_generation(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_new_reason_increments_the_generation(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
         registry.versions.set_state(
             TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0
@@ -96,7 +98,7 @@ class StatesContract(ContractFixtures):
         assert again.standing is not None
         assert (again.standing.generation, again.standing.reason) == (2, "and rude")
 
-    def test_a_restored_version_is_as_it_was(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_restored_version_is_unchanged(self, registry: Registry, lora: MakeLora) -> None:
         _, second = push_two(registry, lora)
         put(registry, "revoked", number=2)
         assert registry.versions.get(Ref(TONE)).number == 1
@@ -120,7 +122,7 @@ class StatesContract(ContractFixtures):
             registry.versions.get(Ref(TONE))
 
     @pytest.mark.parametrize("state", STATE_RULES)
-    def test_every_other_ref_means_what_it_did_whatever_the_state(
+    def test_refs_other_than_the_bare_name_ignore_the_state(
         self, registry: Registry, lora: MakeLora, state: State
     ) -> None:
         first, _ = push_two(registry, lora)
@@ -132,7 +134,7 @@ class StatesContract(ContractFixtures):
         assert [(one.number, one.state) for one in registry.versions.list(TONE).items][1] == (1, state)
 
     @pytest.mark.parametrize("state", STATE_RULES)
-    def test_an_alias_moves_only_to_what_may_be_used(
+    def test_an_alias_moves_only_to_usable_versions(
         self, registry: Registry, lora: MakeLora, state: State
     ) -> None:
         first, _ = push_two(registry, lora)
@@ -145,9 +147,7 @@ class StatesContract(ContractFixtures):
         with pytest.raises(Conflict, match=f"version 1 is {state}"):
             push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
 
-    def test_a_search_that_asks_for_no_state_finds_what_may_be_used(
-        self, registry: Registry, lora: MakeLora
-    ) -> None:
+    def test_a_search_without_a_state_finds_usable_versions(self, registry: Registry, lora: MakeLora) -> None:
         for seed, state in enumerate(STATE_RULES, start=1):
             push(registry, lora(seed), TONE)
             put(registry, state, number=seed)
@@ -163,7 +163,7 @@ class StatesContract(ContractFixtures):
         }
 
     @pytest.mark.parametrize("state", STATE_RULES)
-    def test_files_are_given_to_whom_the_state_says(
+    def test_the_state_determines_who_may_read_files(
         self, make_registry: MakeRegistry, lora: MakeLora, state: State
     ) -> None:
         first, _ = push_two(make_registry(LOCAL), lora)
@@ -179,7 +179,7 @@ class StatesContract(ContractFixtures):
         assert given == READABLE_BY[state]
 
     @pytest.mark.parametrize("state", WITHDRAWN)
-    def test_a_commit_beside_which_only_other_files_changed_is_held_back_too(
+    def test_a_commit_with_the_same_weights_as_a_withdrawn_version_is_withheld(
         self, make_registry: MakeRegistry, lora: MakeLora, state: State
     ) -> None:
         registry = make_registry(ADA)
@@ -194,7 +194,7 @@ class StatesContract(ContractFixtures):
             b"".join(make_registry(RON).files.read(TONE, made.digest, CONFIG))
 
     @pytest.mark.parametrize("state", WITHDRAWN)
-    def test_nothing_is_made_from_what_is_withdrawn(
+    def test_nothing_is_derived_from_a_withdrawn_version(
         self, registry: Registry, lora: MakeLora, state: State, tmp_path: Path
     ) -> None:
         push_two(registry, lora)
@@ -210,7 +210,7 @@ class StatesContract(ContractFixtures):
         pulled = pull(registry, FIRST, tmp_path / "pulled", include_withdrawn=True)
         assert (pulled.state, (tmp_path / "pulled" / CONFIG).is_file()) == (state, True)
 
-    def test_weights_that_are_withdrawn_are_not_taken_again_in_their_namespace(
+    def test_revoked_weights_cannot_be_pushed_again_in_their_namespace(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push_two(registry, lora)
@@ -225,7 +225,7 @@ class StatesContract(ContractFixtures):
         put(registry, "active")
         assert push(registry, same, AdapterName.parse("acme/other")).is_new
 
-    def test_whoever_writes_may_recall_and_only_an_administrator_takes_it_back(
+    def test_writers_may_recall_and_only_administrators_may_restore(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         push_two(make_registry(ADA), lora)
@@ -237,7 +237,7 @@ class StatesContract(ContractFixtures):
             put(make_registry(BOB), "active")
         assert put(make_registry(ANN), "active").state == "active"
 
-    def test_only_who_may_write_changes_a_state(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_only_writers_change_a_state(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, _ = push_two(make_registry(ADA), lora)
         change = StateChange(state="yanked", reason="for a test")
         with pytest.raises(PermissionDenied):
@@ -245,7 +245,7 @@ class StatesContract(ContractFixtures):
         with pytest.raises(NotFound):
             make_registry(EVE).versions.set_state(TONE, first.digest, change, was=0)
 
-    def test_a_successor_is_a_version_that_may_be_taken(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_replacement_must_be_a_usable_version(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
 
         def name(successor: str) -> VersionInfo:
@@ -261,7 +261,7 @@ class StatesContract(ContractFixtures):
             name("acme/tone@2")
         assert registry.versions.get(FIRST).standing is None
 
-    def test_a_revision_that_is_no_version_has_no_state(self, registry: Registry, lora: MakeLora) -> None:
+    def test_only_versions_have_a_state(self, registry: Registry, lora: MakeLora) -> None:
         push_two(registry, lora)
         empty = registry.commits.list(TONE).items[-1].digest
         with pytest.raises(NotFound):

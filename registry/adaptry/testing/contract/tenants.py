@@ -99,7 +99,7 @@ class TenantsContract(ContractFixtures):
 
     @pytest.mark.parametrize("who", [EVE, ANONYMOUS], ids=lambda who: who.name)
     @pytest.mark.parametrize("method", [*READS, *WRITES])
-    def test_a_private_adapter_answers_strangers_as_an_absent_one_does(
+    def test_a_private_adapter_looks_absent_to_strangers(
         self, make_registry: MakeRegistry, lora: MakeLora, method: str, who: Identity
     ) -> None:
         digest = push(make_registry(ADA), lora(), TONE, options=PushOptions(alias="prod")).version.digest
@@ -111,7 +111,7 @@ class TenantsContract(ContractFixtures):
 
     @pytest.mark.parametrize("who", [EVE, ANONYMOUS], ids=lambda who: who.name)
     @pytest.mark.parametrize("method", MAKES)
-    def test_whoever_may_not_make_an_adapter_is_not_told_whether_there_is_one(
+    def test_callers_who_cannot_create_an_adapter_do_not_learn_whether_it_exists(
         self, make_registry: MakeRegistry, lora: MakeLora, method: str, who: Identity
     ) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
@@ -146,7 +146,9 @@ class TenantsContract(ContractFixtures):
             WRITES[method](make_registry(RON), TONE, digest)
 
     @pytest.mark.parametrize("who", [RON, EVE, ANONYMOUS], ids=lambda who: who.name)
-    def test_nobody_else_creates_in_a_namespace(self, make_registry: MakeRegistry, who: Identity) -> None:
+    def test_only_members_create_adapters_in_a_namespace(
+        self, make_registry: MakeRegistry, who: Identity
+    ) -> None:
         with pytest.raises(PermissionDenied):
             make_registry(who).adapters.create(TONE, AdapterEdit())
 

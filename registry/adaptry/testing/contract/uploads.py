@@ -40,7 +40,7 @@ class UploadsContract(ContractFixtures):
         assert not eve.files.has(theirs, DIGEST)
         assert eve.uploads.open(theirs, DIGEST, len(DATA)).offset == 0
 
-    def test_an_upload_stops_and_goes_on(self, registry: Registry) -> None:
+    def test_an_interrupted_upload_can_be_continued(self, registry: Registry) -> None:
         session = registry.uploads.open(TONE, DIGEST, len(DATA))
         session = registry.uploads.append(session, 0, [DATA[:1000], DATA[1000:5000]])
         assert session.offset == 5000
@@ -48,7 +48,9 @@ class UploadsContract(ContractFixtures):
         registry.uploads.finish(session)
         assert registry.files.has(TONE, DIGEST)
 
-    def test_what_arrived_before_an_interruption_is_kept_and_taken_up_again(self, registry: Registry) -> None:
+    def test_an_upload_continues_after_the_bytes_received_before_an_interruption(
+        self, registry: Registry
+    ) -> None:
         def interrupted() -> Iterator[bytes]:
             yield DATA[:100_000]
             raise ConnectionResetError("the network is gone")
@@ -59,14 +61,14 @@ class UploadsContract(ContractFixtures):
         again = registry.uploads.open(TONE, DIGEST, len(DATA))
         assert (again.id, again.offset) == (session.id, 100_000)
 
-    def test_bytes_at_the_wrong_place_are_refused_with_the_right_one(self, registry: Registry) -> None:
+    def test_bytes_at_a_wrong_offset_are_refused_with_the_right_offset(self, registry: Registry) -> None:
         session = registry.uploads.open(TONE, DIGEST, len(DATA))
         registry.uploads.append(session, 0, [DATA[:10]])
         with pytest.raises(OffsetMismatch) as raised:
             registry.uploads.append(session, 7, [DATA[7:]])
         assert raised.value.offset == 10
 
-    def test_more_than_was_announced_is_too_large(self, registry: Registry) -> None:
+    def test_more_bytes_than_announced_are_refused(self, registry: Registry) -> None:
         session = registry.uploads.open(TONE, DIGEST, 10)
         with pytest.raises(TooLarge, match="announced"):
             registry.uploads.append(session, 0, [DATA])
@@ -96,7 +98,7 @@ class UploadsContract(ContractFixtures):
         registry.uploads.finish(session)
         assert registry.files.has(TONE, DIGEST)
 
-    def test_wrong_bytes_are_refused_and_nothing_is_kept(self, registry: Registry) -> None:
+    def test_bytes_with_another_digest_are_refused_and_discarded(self, registry: Registry) -> None:
         session = registry.uploads.open(TONE, DIGEST, len(DATA))
         session = registry.uploads.append(session, 0, [bytes(len(DATA))])
         with pytest.raises(DigestMismatch, match=f"the {len(DATA):,} bytes received are sha256:"):
@@ -114,7 +116,7 @@ class UploadsContract(ContractFixtures):
         registry.uploads.finish(session)
         assert registry.files.has(TONE, Digest.of(b""))
 
-    def test_two_who_open_the_same_file_at_once_do_not_disturb_each_other(self, registry: Registry) -> None:
+    def test_two_concurrent_uploads_of_one_file_do_not_interfere(self, registry: Registry) -> None:
         one = registry.uploads.open(TONE, DIGEST, len(DATA))
         two = registry.uploads.open(TONE, DIGEST, len(DATA))
         one = registry.uploads.append(one, 0, [DATA])
@@ -122,7 +124,7 @@ class UploadsContract(ContractFixtures):
         registry.uploads.finish(one)
         registry.uploads.finish(two)
 
-    def test_only_who_may_write_sends(self, make_registry: MakeRegistry) -> None:
+    def test_only_writers_upload(self, make_registry: MakeRegistry) -> None:
         session = make_registry(ADA).uploads.open(TONE, DIGEST, len(DATA))
         for other in (EVE, RON, ANONYMOUS):
             seen = make_registry(other)
@@ -176,7 +178,7 @@ class UploadsContract(ContractFixtures):
         assert not ada.uploads.list().items
         assert ada.uploads.open(TONE, DIGEST, len(DATA)).offset == 0
 
-    def test_at_its_limit_a_namespace_is_busy_and_others_are_not(self, registry: Registry) -> None:
+    def test_a_namespace_at_its_limit_is_busy_and_others_are_not(self, registry: Registry) -> None:
         opened = [
             registry.uploads.open(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)
         ]
@@ -187,7 +189,9 @@ class UploadsContract(ContractFixtures):
         registry.uploads.drop(opened[7].id)
         registry.uploads.open(TONE, DIGEST, len(DATA))
 
-    def test_a_stranger_is_not_told_what_a_private_adapter_has(self, make_registry: MakeRegistry) -> None:
+    def test_a_stranger_does_not_learn_which_files_a_private_adapter_has(
+        self, make_registry: MakeRegistry
+    ) -> None:
         ada = make_registry(ADA)
         ada.adapters.create(TONE, AdapterEdit())
         send(ada)

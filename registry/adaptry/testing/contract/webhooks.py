@@ -73,7 +73,7 @@ class WebhooksContract(ContractFixtures):
         assert webhooks.set_enabled(id, True).disabled_at is None
         assert webhooks.test(id).state == "pending"
 
-    def test_to_everybody_but_its_managers_a_webhook_does_not_exist(
+    def test_a_webhook_is_absent_for_all_but_its_managers(
         self, make_registry: MakeRegistry, registry: Registry, added: CreatedSecret
     ) -> None:
         assert registry.webhooks.get(added.webhook.id) == added.webhook  # an administrator

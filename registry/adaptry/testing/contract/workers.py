@@ -28,7 +28,7 @@ from adaptry.testing.contract.worker_reports import (
 class WorkersContract(ContractFixtures):
     """`report`, `worker`, `workers`, `workers.forget` and `residents`."""
 
-    def test_what_a_worker_has_is_shown_with_the_version_and_with_the_worker(
+    def test_loaded_versions_are_shown_with_the_version_and_with_the_worker(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)
@@ -47,7 +47,7 @@ class WorkersContract(ContractFixtures):
         assert (one.worker, one.since, one.may_be_served) == ("gpu-1", SINCE, True)
         assert make_registry(RON).workers.residents(Ref.parse("acme/tone@2"))[0].may_be_served
 
-    def test_what_a_worker_no_longer_reports_is_unloaded_and_stays_known(
+    def test_a_version_that_a_worker_no_longer_reports_is_recorded_as_unloaded(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)
@@ -71,7 +71,7 @@ class WorkersContract(ContractFixtures):
         assert not found.is_answering
         assert [one.condition for one in found.residents] == ["serving"]
 
-    def test_the_same_report_again_only_renews(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_repeating_a_report_only_renews_it(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, _ = push_two(make_registry(ADA), lora)
         send_report(make_registry(GUS), make_resident(first), seen=1)
         before = make_registry(RON).workers.get("gpu-1")
@@ -82,7 +82,7 @@ class WorkersContract(ContractFixtures):
         renewed = {"reported_at": after.reported_at}
         assert after.residents == tuple(one.model_copy(update=renewed) for one in before.residents)
 
-    def test_a_worker_is_told_to_drop_what_is_withdrawn_until_it_has(
+    def test_a_worker_is_instructed_to_drop_a_withdrawn_version_until_it_has_done_so(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)
@@ -97,7 +97,7 @@ class WorkersContract(ContractFixtures):
         (one,) = make_registry(RON).workers.residents(Ref.parse("acme/tone@1"))
         assert one.dropped_at is not None
 
-    def test_what_is_still_served_is_not_dropped_whatever_is_said(
+    def test_a_version_that_is_still_served_does_not_count_as_dropped(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)
@@ -107,7 +107,7 @@ class WorkersContract(ContractFixtures):
         (one,) = make_registry(RON).workers.residents(Ref.parse("acme/tone@1"))
         assert (one.dropped_at, one.may_be_served) == (None, True)
 
-    def test_a_load_of_what_was_just_withdrawn_is_called_off(
+    def test_loading_a_withdrawn_version_is_cancelled(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)
@@ -171,7 +171,7 @@ class WorkersContract(ContractFixtures):
         make_registry(LOCAL).workers.forget("gpu-1", "meg")
         assert make_registry(RON).workers.get("gpu-1").owner == "gus"
 
-    def test_nothing_is_kept_of_a_version_that_the_worker_may_not_see(
+    def test_versions_hidden_from_a_worker_are_not_recorded(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)
@@ -182,7 +182,7 @@ class WorkersContract(ContractFixtures):
         with pytest.raises(NotFound):
             make_registry(EVE).workers.residents(Ref.parse("acme/tone@1"))
 
-    def test_a_worker_is_shown_to_who_may_read_what_it_has(
+    def test_a_worker_is_visible_to_readers_of_its_versions(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)
@@ -272,7 +272,7 @@ class WorkersContract(ContractFixtures):
         told = [one.kind for one in make_registry(LOCAL).events.read(0, 200).items]
         assert [kind for kind in told if kind.startswith("worker.")] == ["worker.gone", "worker.returned"]
 
-    def test_what_is_served_is_not_deleted(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_a_served_version_is_not_deleted(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, _ = push_two(make_registry(ADA), lora)
         make_registry(ADA).aliases.remove(TONE, "prod", was=1)
         send_report(make_registry(GUS), make_resident(first))
