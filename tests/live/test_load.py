@@ -5,6 +5,7 @@ would do nothing, or was trained on something else, is an error that leaves the 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from safetensors.torch import load_file, save_file
 
 import adaptry
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.errors import CheckFailed, Conflict, Invalid, NotFound, Unsupported, Withdrawn
+from adaptry.core.errors import (
+    CheckFailed,
+    Conflict,
+    Invalid,
+    MissingDependency,
+    NotFound,
+    Unsupported,
+    Withdrawn,
+)
 from adaptry.integrations.serving import Cache
 from adaptry.operations import base_registry
 from adaptry.registry.interface import Registry
@@ -427,3 +436,15 @@ def test_a_model_whose_weights_were_not_loaded_is_refused(base: Path, make: Make
 def test_an_empty_source_is_refused() -> None:
     with pytest.raises(Invalid, match="a ref"):
         adaptry.load(None)  # type: ignore[call-overload]
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    model: Any, make: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make(1)
+    for library in ("peft", "torch"):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingDependency, match=r"needs peft: pip install 'peft>=0\.17'"):
+        adaptry.load(adapter, into=model)
+    with pytest.raises(MissingDependency, match=r"needs torch: pip install 'adaptry\[torch\]'"):
+        adaptry.load(adapter)
