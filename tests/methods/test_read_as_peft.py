@@ -13,13 +13,11 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-import peft
 import torch
-import transformers
 from safetensors.torch import load_file
 
 from .corpus import cases, make
-from .families import FAMILIES, Family
+from .families import FAMILIES
 from .judging import ask_peft, ask_us, verdict, write
 from .mutations import PREFIX, Files
 
@@ -128,6 +126,21 @@ def cut_to_one_rank(files: Files) -> None:
     files.config["rank_pattern"] = {"model.layers.0.self_attn.q_proj.lora_E": keeps}
 
 
+def without_feedforward_modules(files: Files) -> None:
+    files.config["feedforward_modules"] = None
+
+
+def of_layers_by_a_pattern(files: Files) -> None:
+    files.config |= {"layers_to_transform": [0, 1], "layers_pattern": "(?:lay.*|h)"}
+
+
+def of_layers_by_another_alternative(files: Files) -> None:
+    files.config |= {
+        "layers_to_transform": [0, 1],
+        "layers_pattern": "layers|h",
+    }  # no number behind the first
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
@@ -165,6 +178,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("lora-plain-llama-fp32", saving_a_pattern, True),
         ("adalora-plain-llama-fp32", of_another_first_rank, True),
         ("adalora-plain-llama-fp32", cut_to_one_rank, True),
+        ("ia3-feed-forward-llama-fp32", without_feedforward_modules, False),
+        ("ia3-plain-llama-fp32", without_feedforward_modules, True),
+        ("ia3-plain-qwen2_moe-fp32", without_feedforward_modules, True),
+        ("lora-plain-llama-fp32", of_layers_by_a_pattern, False),
+        ("lora-plain-llama-fp32", of_layers_by_another_alternative, True),
     ],
 )
 def test_peft_reads_an_adapter_as_our_binding_predicts(
@@ -183,31 +201,3 @@ def test_peft_reads_an_adapter_as_our_binding_predicts(
     ours = ask_us(made.base, adapter, tmp_path / "merged")
     assert bool(ours.blocked) is is_blocked, ours.blocked
     assert verdict(family, ask_peft(family, made.base, adapter), ours) is None
-
-
-def _mixtral() -> transformers.MixtralForCausalLM:
-    config = transformers.MixtralConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=96, num_local_experts=2,
-    )  # fmt: skip
-    return transformers.MixtralForCausalLM(config)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("targets", "is_blocked"),
-    [(["q_proj"], False), (["q_proj", "w2"], True), (["q_proj", "w1"], True), (None, True)],
-)
-def test_one_of_two_targets_that_a_base_fuses(
-    targets: list[str] | None, is_blocked: bool, tmp_path: Path
-) -> None:
-    family = Family(_mixtral, transformers.AutoModelForCausalLM, "CAUSAL_LM", ["q_proj"])
-    base = family.save(tmp_path / "base", torch.float32)
-    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights=False)
-    peft.get_peft_model(family.load(base), lora).save_pretrained(tmp_path / "saved")
-    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
-    tensors = load_file(tmp_path / "saved" / "adapter_model.safetensors")
-    adapter = write(tmp_path / "adapter", tensors, {**config, "target_modules": targets})
-    ours = ask_us(base, adapter, tmp_path / "merged")
-    assert bool(ours.blocked) is is_blocked, ours.blocked
-    assert verdict(family, ask_peft(family, base, adapter), ours) is None

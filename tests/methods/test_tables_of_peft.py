@@ -24,8 +24,14 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.peft_fields import FLAGS, NUMBERS, REQUIRED
-from adaptry.bases.model_classes import body_attribute, converts_adapters, fused_targets, has_head
-from adaptry.checks.binding.default_targets import default_targets
+from adaptry.bases.model_classes import (
+    EXPERT_MATRICES,
+    body_attribute,
+    converts_adapters,
+    expert_family,
+    has_head,
+)
+from adaptry.checks.binding.default_targets import default_feedforward_modules, default_targets
 from adaptry.checks.binding.targets import NO_EXCLUSION, NO_LAYERS
 from adaptry.checks.ranks import DEFAULT_RANKS
 
@@ -67,15 +73,22 @@ def test_the_ranks_of_configs_without_one() -> None:
     assert {name: rank for name, rank in found.items() if name not in ("lora", "adalora")} == DEFAULT_RANKS
 
 
-def test_which_families_fuse_targets() -> None:
+def test_the_feedforward_modules_that_peft_uses_by_itself() -> None:
+    table = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
+    assert {name: default_feedforward_modules(name) for name in table} == table
+    assert default_feedforward_modules("qwen2_moe") is None
+
+
+def test_which_families_fuse_experts() -> None:
     found = {}
     for name in CONFIG_MAPPING_NAMES:
         family = peft_conversion._MODEL_TO_CONVERSION_PATTERN.get(name)
         fused = peft_conversion._MOE_FUSED_TARGETS.get(family, {})
         if fused and get_checkpoint_conversion_mapping(name) is not None:
-            found[name] = tuple(fused["gate_up_proj"])
-    ours = {name: fused_targets(name) for name in CONFIG_MAPPING_NAMES if fused_targets(name)}
+            found[name] = family
+    ours = {name: expert_family(name) for name in CONFIG_MAPPING_NAMES if expert_family(name)}
     assert ours == found
+    assert peft_conversion._MOE_TARGET_MODULE_MAPPING == EXPERT_MATRICES
 
 
 def test_switches_and_numbers_of_configs() -> None:

@@ -140,13 +140,32 @@ class AdapterConfig:
         }
 
     @cached_property
+    def layer_patterns(self) -> Mapping[str, tuple[str, str]]:
+        """Items of `layers_pattern` that are not plain names, each with two patterns: of the modules in which
+        PEFT finds the item, and of those whose layer is also in `layers_to_transform`. PEFT takes the number
+        behind the item's first match, and none if another alternative of the item matches before it.
+        """
+        items = [item for item in self.names("layers_pattern") if item and not _PLAIN_NAME.fullmatch(item)]
+        listed = self.fields.get("layers_to_transform")
+        layers = {layer for layer in (listed if isinstance(listed, list) else [listed]) if type(layer) is int}
+        ends = "|".join(rf"(?<=\.{layer}\.)" for layer in sorted(layers) if layer >= 0) or "(?!)"
+        found = {item: rf"(?>(?:^|.*?\.){item}\.(?P<idx>\d+)\.)" for item in items}
+        return {item: (rf"{first}.*", rf"{first}(?(idx)(?:{ends})|(?!)).*") for item, first in found.items()}
+
+    @cached_property
+    def whole_patterns(self) -> tuple[str, ...]:
+        """The config's patterns of whole names, all of which PEFT must be able to compile."""
+        texts = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
+        layers = [pattern for item, both in self.layer_patterns.items() for pattern in (item, *both)]
+        return (*texts, *self.excluding_patterns.values(), *layers)
+
+    @cached_property
     def patterns(self) -> PatternMatcher:
         """The matcher of the config's patterns. Pass the modules' names to its `prepare` before querying
         it.
         """
         mappings = {key: value for key in _MAPPINGS if isinstance(value := self.fields.get(key), dict)}
-        whole = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
-        return PatternMatcher(mappings, [*whole, *self.excluding_patterns.values()])
+        return PatternMatcher(mappings, self.whole_patterns)
 
     def value_for(self, key: str, name: str, default: Any) -> Any:
         """The value of `rank_pattern` or `alpha_pattern` (`key`) for the module `name`: that of the first

@@ -140,15 +140,28 @@ _WITH_HEAD = re.compile(r".+(?:For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|WithLMHe
 _BARE = re.compile(r".+Model")
 
 
-_FUSED_TARGETS: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("w1", "w3")),
+EXPERT_MATRICES: Mapping[str, Mapping[str, str]] = {
+    "mixtral": {"gate": "gate.weight", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"},
+    "qwen2_moe": {
+        "gate": "gate.weight",
+        "gate_proj": "gate_up_proj",
+        "up_proj": "gate_up_proj",
+        "down_proj": "down_proj",
+    },
+}
+"""By family: the names of a layer's router and of its experts' matrices in transformers 4, and the parameters
+that replace them in transformers 5. PEFT converts a LoRA's `target_modules` in the same way.
+"""
+
+_EXPERT_FAMILIES: Mapping[str, str] = {
+    **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), "mixtral"),
     **dict.fromkeys(
         """
         afmoe beam cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe exaone_moe flex_olmo
         glm4_moe glm4_moe_lite glm4v_moe glm_moe_dsa hunyuan_v1_moe longcat_flash mellum olmoe qwen3_moe
         qwen3_next qwen3_omni_moe qwen3_omni_moe_text qwen3_omni_moe_thinker sarvam_mla solar_open
         """.split(),  # noqa: SIM905  (as a list it would be a page)
-        ("gate_proj", "up_proj"),
+        "qwen2_moe",
     ),
 }
 
@@ -172,8 +185,6 @@ def has_head(model_class: str) -> bool | None:
     return False if _BARE.fullmatch(model_class) else None
 
 
-def fused_targets(model_type: str) -> tuple[str, ...]:
-    """Old names of an expert's matrices that this family fuses into one parameter; empty if it does not. PEFT
-    converts a LoRA's `target_modules` only if they have both or neither.
-    """
-    return _FUSED_TARGETS.get(model_type, ())
+def expert_family(model_type: str) -> str:
+    """The key in `EXPERT_MATRICES` of a model type whose targets PEFT converts; empty for all others."""
+    return _EXPERT_FAMILIES.get(model_type, "")

@@ -252,11 +252,7 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
                 f"target_modules lists {shorten_names(sorted(idle))}, but the file has no tensors for them",
                 sorted(idle),
             )
-    for key in ("target_modules", "exclude_modules"):
-        pattern = config.fields.get(key)
-        if isinstance(pattern, str) and (reason := config.patterns.refusal(pattern, WHOLE)) is not None:
-            yield build_finding("pattern_refused", reason)
-    for pattern in config.excluding_patterns.values():
+    for pattern in config.whole_patterns:
         if (reason := config.patterns.refusal(pattern, WHOLE)) is not None:
             yield build_finding("pattern_refused", reason)
     saved = config.saved_modules

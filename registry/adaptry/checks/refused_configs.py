@@ -233,8 +233,6 @@ def _of_adalora(config: AdapterConfig) -> Iterator[str]:
 def _of_ia3(fields: Mapping[str, Any]) -> Iterator[str]:
     """(`Any`, here and below: JSON.)"""
     inner, targets = fields.get("feedforward_modules"), fields.get("target_modules")
-    if inner is None:
-        yield "feedforward_modules is not set, so PEFT uses its default list"
     if isinstance(inner, list) and isinstance(targets, list):
         others = [name for name in inner if name not in targets]
         if others:

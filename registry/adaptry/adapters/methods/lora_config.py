@@ -158,14 +158,15 @@ def _unblocked(initialisation: str, is_dora: bool, has_bias: bool, is_kasa: bool
     return LoraVariant(initialisation, is_dora, has_bias, is_kasa)
 
 
-def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
+def scale_of(config: AdapterConfig, name: str, times: int = 1) -> tuple[float, float, int]:
     """(scale, alpha, rank by config) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732).
+    Without a pattern for it, alpha and rank are `times` the config's.
 
     If a pattern was refused, the default applies, and the trait `pattern_refused` records it. Raises
     `InvalidConfig` for a value that is not a valid rank or number, and `Unavailable` if patterns could not be
     matched now.
     """
-    rank, alpha = config.rank(), config.number("lora_alpha", 8)
+    rank, alpha = times * config.rank(), times * config.number("lora_alpha", 8)
     if config.fields.get("rank_pattern"):
         rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, rank)}).rank()
     if config.fields.get("alpha_pattern"):

@@ -238,3 +238,25 @@ def default_targets(method: str, model_type: str) -> list[str] | str | None:
     """Names, or a pattern of whole names; None if PEFT has no entry for this model and method."""
     found = _BY_METHOD.get(method, {}).get(model_type)
     return found if found is None or "*" in found else found.split()
+
+
+_FEEDFORWARD: Mapping[str, str] = {
+    **dict.fromkeys(["llama", "llama4", "mistral", "gemma", "gemma2"], "down_proj"),
+    **dict.fromkeys(["gemma3_text", "qwen2", "qwen3"], "down_proj"),
+    **dict.fromkeys(["gpt_neox", "RefinedWeb", "RefinedWebModel", "falcon"], "dense_4h_to_h"),
+    **dict.fromkeys(["roberta", "bert", "deberta-v2", "deberta"], "output.dense"),
+    **dict.fromkeys(["opt", "bart", "phi"], "fc2"),
+    **dict.fromkeys(["gpt2", "gpt_bigcode"], "mlp.c_proj"),
+    "t5": "wo",
+    "mt5": "",
+    "bloom": "mlp.dense_4h_to_h",
+    "gptj": "fc_out",
+    "gpt_neo": "c_proj",
+    "mixtral": "w2",
+}
+
+
+def default_feedforward_modules(model_type: str) -> list[str] | None:
+    """The `feedforward_modules` that PEFT's IA3 uses if the config has none; None if it has no entry."""
+    found = _FEEDFORWARD.get(model_type)
+    return None if found is None else found.split()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
-from adaptry.bases.model_classes import body_attribute
+from adaptry.bases.model_classes import body_attribute, expert_family
 from adaptry.bases.model_names import ModelNames, model_names
 from adaptry.bases.parameter_lookup import ParameterNames
+from adaptry.checks.binding.expert_targets import ExpertTargets, expert_targets
 from adaptry.checks.binding.targets import ModuleTargets
 
 BASE_LAYER = ".base_layer"
@@ -17,13 +18,16 @@ BASE_LAYER = ".base_layer"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A base as transformers loads it for an adapter. `known` finds the intended module of a name."""
+    """A base as transformers loads it for an adapter. `known` finds the intended module of a name.
+    `experts` are the targets that PEFT made of the config's, if it converts the family.
+    """
 
     adapter: Adapter
     model_type: str
     names: ModelNames
     targets: ModuleTargets
     known: ParameterNames
+    experts: ExpertTargets | None = None
 
     def why_not(self, path: str) -> str | None:
         """Why PEFT does not adapt the module. With an attention, it also adapts the output projection."""
@@ -71,7 +75,12 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
         takes_disk_names=spec.method == "lora",
     )
     targets.prepare({*paths, *names.modules})
-    return LoadedModel(adapter, model_type, names, targets, ParameterNames(base.tensors, base.facts))
+    known, experts = ParameterNames(base.tensors, base.facts), None
+    if spec.method == "lora" and expert_family(model_type):
+        listed, parameters = config.fields.get("target_modules"), config.names("target_parameters")
+        if experts := expert_targets(targets, listed, parameters, names, model_type):
+            targets = targets.replaced_by(experts.modules, experts.parameters)
+    return LoadedModel(adapter, model_type, names, targets, known, experts)
 
 
 def bare_path(path: str) -> str:

@@ -14,9 +14,10 @@ from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.method import WeightSides
-from adaptry.bases.model_classes import fused_targets
+from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, is_conv1d
+from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
@@ -35,6 +36,8 @@ def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
     if not module_map.placed or model.targets.is_free:
         return
     held = {bare_path(module.path) for module in spec.modules}
+    fused = filter(None, (expert_matrix(path, model.model_type) for path in held))
+    held |= {matrix.parameter.rpartition(".")[0] for matrix in fused}
     held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
     parameter, dimensions = _ADAPTED.get(spec.method, ("weight", 2))
     for path in model.names.holders_of(parameter, dimensions):
@@ -45,24 +48,22 @@ def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
 
 def _targeted_holders(model: LoadedModel) -> set[str]:
     """The modules with a parameter that a LoRA's config targets, by its name or by an expert's old names."""
-    config, fused = model.adapter.config, fused_targets(model.model_type)
-    if model.adapter.spec.method != "lora":
+    if model.adapter.spec.method != "lora" or not model.targets.parameters:
         return set()
-    ends = [f".{name}" for name in config.names("target_parameters")]
-    targets = config.fields.get("target_modules")
-    if fused and isinstance(targets, list):
-        last = {str(target).rpartition(".")[2] for target in targets}
-        ends += [".experts.gate_up_proj"] if last.issuperset(fused) else []
-        ends += [] if last.isdisjoint(("w2", "down_proj")) else [".experts.down_proj"]
-    parameters = [f".{name}" for name in model.names.parameters] if ends else []
-    return {name[1:].rpartition(".")[0] for name in parameters if name.endswith(tuple(ends))}
+    return {
+        name.rpartition(".")[0] for name in model.names.parameters if model.targets.includes_parameter(name)
+    }
 
 
 def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]) -> Iterator[str]:
     """A sentence for each reason, without a full stop. `uncovered` are those of `uncovered_modules`."""
     if model.targets.has_none:
         yield "the config selects no module (target_modules)"
-    yield from _fused_targets(model)
+    if model.adapter.spec.method == "ia3" and model.adapter.config.fields.get("feedforward_modules") is None:
+        yield "feedforward_modules is not set, and PEFT has no default list for this base"
+    if model.adapter.spec.method == "lora" and expert_family(model.model_type):
+        yield from _fused_targets(model)
+        yield from expert_problems(model)
     yield from _saved_modules(model.adapter, model.names)
     yield from _token_rows(model.adapter, module_map)
     yield from _adapted_rows(model, module_map)
@@ -73,21 +74,15 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
 
 
 def _fused_targets(model: LoadedModel) -> Iterator[str]:
-    """PEFT converts a LoRA's targets in families whose experts are fused. It raises `ValueError` if it finds
-    one half of a fused parameter, and does not use its default list there.
+    """In families whose targets PEFT converts, it raises `ValueError` if it finds one half of a fused
+    parameter, and does not use its default list.
     """
-    config, fused = model.adapter.config, fused_targets(model.model_type)
-    targets = config.fields.get("target_modules")
-    if model.adapter.spec.method != "lora" or not fused:
-        return
-    if targets is None and not config.names("target_parameters"):
+    config, matrices = model.adapter.config, EXPERT_MATRICES[expert_family(model.model_type)]
+    if config.fields.get("target_modules") is None and not config.names("target_parameters"):
         yield "target_modules is not set, and PEFT does not use its default list for this base"
-    if isinstance(targets, list):
-        last = {str(target).rpartition(".")[2] for target in targets}
-        lost = [name for name in fused if name not in last]
-        if 0 < len(lost) < len(fused):
-            (found,) = set(fused) - set(lost)
-            yield f"target_modules lists {found} without {lost[0]}, which this base fuses with it"
+    for half in model.experts.halves if model.experts else ():
+        lost = next(name for name in matrices if matrices[name] == matrices[half] and name != half)
+        yield f"target_modules selects {half} without {lost}, which this base fuses with it"
 
 
 def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:

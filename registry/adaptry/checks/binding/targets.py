@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import copy
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.plain_patterns import dotted_suffixes
@@ -76,7 +77,6 @@ _MATRIX = re.compile(
     r".*(?:proj|dense|linear|attn|query|key|value|head|fc\d*|gate|classifier|score)|[qkvo]|wi(?:_\d)?|wo"
 )
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
-_PLAIN = re.compile(r"[A-Za-z0-9_.]+")
 
 
 def is_head(path: str) -> bool:
@@ -116,6 +116,7 @@ class ModuleTargets:
         self._targets = default_targets(method, model_type) if self._is_default else targets
         if method == "osf" and self._targets is None:
             self._targets = "all-linear"
+        self.parameters: frozenset[str] = frozenset(config.names("target_parameters"))
         # Built once: a config may list thousands of names, and every module of the model is tested.
         self._ends = _texts(self._targets)
         self._excluded = _texts(self._fields.get("exclude_modules"))
@@ -130,7 +131,18 @@ class ModuleTargets:
     @property
     def has_none(self) -> bool:
         """Whether the config selects no module at all."""
-        return not self.is_free and not self._targets and not self._config.names("target_parameters")
+        return not self.is_free and not self._targets and not self.parameters
+
+    def replaced_by(self, modules: Iterable[str], parameters: frozenset[str]) -> ModuleTargets:
+        """The same with other `target_modules` and `target_parameters`."""
+        changed = copy(self)
+        changed._targets, changed._is_default = list(modules), False
+        changed._ends, changed.parameters = frozenset(modules), parameters
+        return changed
+
+    def includes_parameter(self, name: str) -> bool:
+        """Whether `target_parameters` selects the parameter; fields that restrict modules do not apply."""
+        return not self.parameters.isdisjoint(dotted_suffixes(name))
 
     def names(self, path: str) -> bool:
         """Whether `target_modules` alone selects the module, for any method."""
@@ -142,7 +154,7 @@ class ModuleTargets:
 
     def why_not(self, path: str) -> str | None:
         """Why PEFT does not adapt the module at `path`, as the end of a sentence; None if it does."""
-        if self.is_free or self._is_tied_head(path):
+        if self.is_free or self._is_tied_head(path) or self.includes_parameter(f"{path}.weight"):
             return None
         if self._is_excluded(path):
             return "exclude_modules excludes it"
@@ -200,17 +212,15 @@ class ModuleTargets:
         layers = [wanted] if isinstance(wanted, int) else wanted
         if not isinstance(layers, list) or not layers:
             return True
-        layer = self._layer_of(path)
-        return layer is not None and layer in layers
-
-    def _layer_of(self, path: str) -> int | None:
         patterns = [pattern for pattern in self._config.names("layers_pattern") if pattern]
         if not patterns:
             found = _LAYER.match(path)
-            return int(found[1]) if found else None
-        for pattern in patterns:
-            if not _PLAIN.fullmatch(pattern):
-                continue  # added by PEFT itself; the checks report it
-            if found := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", path):
-                return int(found[1])
-        return None
+            return found is not None and int(found[1]) in layers
+        for pattern in patterns:  # the first that matches counts
+            if pattern in self._config.layer_patterns:
+                anywhere, in_layers = self._config.layer_patterns[pattern]
+                if self._config.patterns.matches(anywhere, path):
+                    return self._config.patterns.matches(in_layers, path)
+            elif found := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", path):
+                return int(found[1]) in layers
+        return False

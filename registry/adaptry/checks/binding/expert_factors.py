@@ -1,0 +1,110 @@
+"""How PEFT fuses a LoRA's factors of separate experts, in the families whose targets it converts.
+
+The factors of all experts of a layer become one pair for each fused parameter. An expert's gate and up
+projection share one, of twice the rank. PEFT looks up `rank_pattern` and `alpha_pattern` by the parameter's
+name; if no pattern matches, rank and alpha are also twice the config's. With rsLoRA, this changes the scale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.lora_config import scale_of
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
+from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
+from adaptry.checks.formatting import fold_layer_numbers
+
+_ONE_EXPERT = re.compile(r"(?P<experts>(?:.*\.)?experts)\.(?P<index>\d+)\.(?P<name>[^.]+)")
+_RENAMED = (".block_sparse_moe.", ".mlp.")  # Mixtral's, in transformers 4 and 5
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertMatrix:
+    """One matrix of one expert. `parameter` is the one into which PEFT fuses it, `last` the last one of its
+    module, and `beside` are the names of all matrices of one expert that are fused into it.
+    """
+
+    index: int
+    name: str
+    parameter: str
+    last: str
+    beside: tuple[str, ...]
+
+
+def expert_matrix(path: str, model_type: str) -> ExpertMatrix | None:
+    """None if the module is not an expert's, or PEFT does not convert this family."""
+    matrices, found = EXPERT_MATRICES.get(expert_family(model_type), {}), _ONE_EXPERT.fullmatch(path)
+    fused = matrices.get(found["name"]) if found else None
+    if found is None or fused is None:
+        return None
+    holder = found["experts"].replace(*_RENAMED)
+    beside = tuple(name for name, parameter in matrices.items() if parameter == fused)
+    return ExpertMatrix(
+        int(found["index"]), found["name"], f"{holder}.{fused}", f"{holder}.down_proj", beside
+    )
+
+
+def with_fused_scale(module: ModuleSpec, config: AdapterConfig, model_type: str) -> ModuleSpec:
+    """`module` with the scale of the fused factors, if it is one expert's. Raises `InvalidConfig` for an
+    invalid rank or scale, and `Unavailable`.
+    """
+    matrix = expert_matrix(module.path, model_type)
+    if matrix is None:
+        return module
+    scale, alpha, _ = scale_of(config, matrix.parameter, len(matrix.beside))
+    return module.model_copy(update={"scale": scale, "alpha": alpha})
+
+
+def why_expert_not_loaded(model: LoadedModel, matrix: ExpertMatrix) -> tuple[bool, str] | None:
+    """Why PEFT drops the factors, and whether it is because the config does not select them; None if it loads
+    them. It names those of the last parameter without `base_layer`, and all others with one.
+    """
+    if not model.targets.includes_parameter(matrix.parameter):
+        return True, f"target_modules does not include {matrix.parameter}"
+    if not model.targets.includes_parameter(matrix.last):
+        return False, f"PEFT has no {BASE_LAYER[1:]} there, since the config does not target {matrix.last}"
+    return None
+
+
+def expert_problems(model: LoadedModel) -> Iterator[str]:
+    """A sentence for each kind of layer whose experts PEFT cannot fuse."""
+    ranks: dict[str, dict[tuple[int, str], int]] = {}
+    fused: dict[str, ExpertMatrix] = {}
+    for module in model.adapter.spec.modules:
+        matrix = expert_matrix(bare_path(module.path), model.model_type)
+        if matrix is not None and why_expert_not_loaded(model, matrix) is None:
+            fused[matrix.parameter] = matrix
+            ranks.setdefault(matrix.parameter, {})[matrix.index, matrix.name] = module.rank
+    reasons = (_problem(model, fused[parameter], held) for parameter, held in ranks.items())
+    yield from dict.fromkeys(filter(None, reasons))
+
+
+def _problem(model: LoadedModel, matrix: ExpertMatrix, ranks: dict[tuple[int, str], int]) -> str | None:
+    (parameter,) = fold_layer_numbers([matrix.parameter])
+    shape = model.names.parameters.get(matrix.parameter)
+    if not shape:
+        return None  # reported as missing
+    lacking = {(index, name) for index in range(shape[0]) for name in matrix.beside} ^ ranks.keys()
+    if lacking:
+        index, name = min(lacking)
+        verb = "lacks" if (index, name) not in ranks else "also has"
+        wanted = f"{' and '.join(matrix.beside)} of {shape[0]:,} experts"
+        return f"PEFT fuses {wanted} into {parameter}, but the file {verb} {name} of expert {index}"
+    is_doubled = model.experts is not None and matrix.parameter.rpartition(".")[2] in model.experts.fused
+    factor = len(matrix.beside) if is_doubled else 1
+    _, _, rank = scale_of(model.adapter.config, matrix.parameter, factor)
+    found = {name: {ranks[index, name] for index in range(shape[0])} for name in matrix.beside}
+    if any(len(each) > 1 for each in found.values()) or sum(map(min, found.values())) != rank:
+        return f"PEFT fuses {_listed(found)} into {parameter}, for which the config declares rank {rank}"
+    return None
+
+
+def _listed(found: dict[str, set[int]]) -> str:
+    def of(ranks: Iterable[int]) -> str:
+        return " or ".join(map(str, sorted(ranks)))
+
+    return " and ".join(f"{name} of rank {of(ranks)}" for name, ranks in found.items())

@@ -1,0 +1,167 @@
+"""LoRAs of separate experts, in families whose experts transformers 5 fuses, with PEFT as the judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+import peft
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from .families import Family
+from .judging import State, ask_peft, ask_us, verdict, write
+from .mutations import PREFIX
+
+EXPERTS = ("gate_proj", "up_proj", "down_proj")
+_SMALL: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 96,
+}  # fmt: skip
+
+
+def _qwen3_moe() -> transformers.PreTrainedModel:
+    config = transformers.Qwen3MoeConfig(
+        **_SMALL, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, head_dim=8,
+        mlp_only_layers=[0],
+    )  # fmt: skip
+    return transformers.Qwen3MoeForCausalLM(config)
+
+
+def _deepseek() -> transformers.PreTrainedModel:
+    config = transformers.DeepseekV3Config(
+        **{**_SMALL, "num_attention_heads": 2, "num_key_value_heads": 2}, moe_intermediate_size=16,
+        n_shared_experts=1, n_routed_experts=4, num_experts_per_tok=2, first_k_dense_replace=1, n_group=1,
+        topk_group=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+    )  # fmt: skip
+    return transformers.DeepseekV3ForCausalLM(config)
+
+
+def _mixtral() -> transformers.PreTrainedModel:
+    return transformers.MixtralForCausalLM(transformers.MixtralConfig(**_SMALL, num_local_experts=2))
+
+
+FAMILIES = {
+    name: Family(build, transformers.AutoModelForCausalLM, "CAUSAL_LM", [])
+    for name, build in (("qwen3_moe", _qwen3_moe), ("deepseek", _deepseek), ("mixtral", _mixtral))
+}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {name: family.save(folder / name, torch.float32) for name, family in FAMILIES.items()}
+
+
+def factors(base: Path, ranks: Callable[[str], int]) -> State:
+    """Random factors of every matrix on disk for which `ranks` is not 0."""
+    torch.manual_seed(1)
+    found: State = {}
+    for name, weight in load_file(base / "model.safetensors").items():
+        path = name.removesuffix(".weight")
+        if weight.dim() == 2 and (rank := ranks(path)):
+            found[f"{PREFIX}{path}.lora_A.weight"] = torch.randn(rank, weight.shape[1]) * 0.2
+            found[f"{PREFIX}{path}.lora_B.weight"] = torch.randn(weight.shape[0], rank) * 0.2
+    return found
+
+
+def ends(*names: str, rank: int = 2, inside: str = "") -> Callable[[str], int]:
+    return lambda path: rank if path.rpartition(".")[2] in names and inside in path else 0
+
+
+of_experts = ends(*EXPERTS, inside=".experts.")
+of_both = ends(*EXPERTS)
+
+
+def of_some(path: str) -> int:
+    return 0 if ".experts.1." in path else of_experts(path)
+
+
+def of_rank_three(path: str) -> int:
+    return 3 if path.endswith("gate_proj") else of_experts(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_moe", "deepseek"])
+@pytest.mark.parametrize(
+    ("ranks", "config", "is_blocked"),
+    [
+        (of_experts, {}, False),
+        (of_both, {}, True),  # dense layers and shared experts lose their targets
+        (ends("down_proj"), {"target_modules": ["down_proj"]}, True),
+        (ends("down_proj", inside="layers.0.mlp.d"), {"target_modules": ["mlp.down_proj"]}, True),
+        (ends("down_proj", inside=".experts."), {"target_modules": ["down_proj"]}, False),
+        (ends(*EXPERTS[:2], inside=".experts."), {"target_modules": ["gate_proj", "up_proj"]}, True),
+        (ends("gate_proj", "down_proj", inside=".experts."), {}, True),
+        (of_some, {}, True),
+        (of_rank_three, {"rank_pattern": {"gate_proj": 3}}, True),
+        (of_experts, {"use_rslora": True}, False),
+        (of_experts, {"alpha_pattern": {"gate_proj": 8, "up_proj": 8}}, False),
+        (of_experts, {"alpha_pattern": {".*experts.*": 8}}, False),
+        (of_experts, {"alpha_pattern": {"down_proj": 8}}, False),
+        (of_experts, {"layers_to_transform": [0]}, False),  # does not restrict parameters
+        (of_experts, {"exclude_modules": list(EXPERTS)}, False),
+        (of_experts, {"target_modules": "all-linear"}, False),
+        (of_both, {"target_modules": "all-linear"}, True),
+        (of_experts, {"target_modules": r".*experts.*(gate|up|down)_proj"}, False),
+        (of_experts, {"target_modules": r".*experts\.\d+\.(gate|up|down)_proj"}, True),
+        (ends("o_proj"), {"target_modules": r".*layers\.0\..*o_proj"}, False),  # becomes ["o_proj"]
+        (ends("gate_proj", inside="layers.0.mlp.g"), {"target_modules": r".*\.0\.mlp\.gate_proj"}, True),
+        (ends("gate"), {"target_modules": ["gate"]}, False),
+        (of_experts, {"target_modules": ["experts.gate_proj", "experts.up_proj", "mlp.down_proj"]}, False),
+        (of_experts, {"target_modules": None, "target_parameters": ["gate_up_proj", "down_proj"]}, True),
+    ],
+)  # fmt: skip
+def test_a_lora_of_experts_is_read_as_peft_reads_it(
+    ranks: Callable[[str], int],
+    config: dict[str, Any],
+    is_blocked: bool,
+    family: str,
+    bases: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none"}
+    fields |= {"target_modules": list(EXPERTS), **config}
+    adapter = write(tmp_path / "adapter", factors(bases[family], ranks), fields)
+    ours = ask_us(bases[family], adapter, tmp_path / "merged")
+    assert bool(ours.blocked) is is_blocked, ours.blocked
+    assert verdict(FAMILIES[family], ask_peft(FAMILIES[family], bases[family], adapter), ours) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("targets", "is_blocked"),
+    [(["q_proj"], False), (["q_proj", "w2"], True), (["q_proj", "w1"], True), (None, True)],
+)
+def test_one_of_two_targets_that_a_base_fuses(
+    targets: list[str] | None, is_blocked: bool, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    family, base = FAMILIES["mixtral"], bases["mixtral"]
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights=False)
+    peft.get_peft_model(family.load(base), lora).save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    tensors = load_file(tmp_path / "saved" / "adapter_model.safetensors")
+    adapter = write(tmp_path / "adapter", tensors, {**config, "target_modules": targets})
+    ours = ask_us(base, adapter, tmp_path / "merged")
+    assert bool(ours.blocked) is is_blocked, ours.blocked
+    assert verdict(family, ask_peft(family, base, adapter), ours) is None
+
+
+@pytest.mark.slow
+def test_patterns_match_mixtrals_experts_by_their_new_names(bases: dict[str, Path], tmp_path: Path) -> None:
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none"}
+    fields |= {"target_modules": ["w1", "w2", "w3"], "use_rslora": True, "alpha_pattern": {"w2": 8}}
+    tensors = factors(bases["mixtral"], ends("w1", "w2", "w3"))
+    adapter = write(tmp_path / "adapter", tensors, fields)
+    ours = ask_us(bases["mixtral"], adapter, tmp_path / "merged")
+    family = FAMILIES["mixtral"]
+    assert verdict(family, ask_peft(family, bases["mixtral"], adapter), ours) is None
