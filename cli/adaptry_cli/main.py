@@ -252,6 +252,8 @@ def _imported(name: str) -> ModuleType:
     """The module of a command. Collecting garbage during the import, or looking for pydantic's plugins in all
     installed packages, would find nothing and take a tenth of a short command's time.
     """
+    if name in sys.modules:
+        return sys.modules[name]
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()
     try:
