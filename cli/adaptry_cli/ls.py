@@ -19,7 +19,6 @@ from adaptry_cli.out import (
 )
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
-from adaptry_cli.version_table import print_versions
 
 
 @command()
@@ -57,6 +56,8 @@ def _list_versions(
 ) -> None:
     def page(cursor: str | None, count: int) -> Page[VersionInfo]:
         return registry.versions.list(name, cursor, count, sort=order or "newest", reverse=reverse)
+
+    from adaptry_cli.version_table import print_versions
 
     versions = collect_pages(page, limit)
     print_versions(registry.bases, versions, as_json)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, NoReturn
 
 import click
@@ -198,7 +200,7 @@ class LazyGroup(Group):
         for section in COMMANDS.values():
             if cmd_name in section:
                 module, name = section[cmd_name][0].split(":")
-                command = getattr(importlib.import_module(f"adaptry_cli.{module}"), name)
+                command = getattr(_imported(f"adaptry_cli.{module}"), name)
                 assert isinstance(command, click.Command)
                 return command
         return None
@@ -244,6 +246,21 @@ class LazyGroup(Group):
                 f"{type(error).__name__}: {error} (this is a bug in Adaptry; ADAPTRY_DEBUG=1 shows where)"
             )
             sys.exit(FAULT)
+
+
+def _imported(name: str) -> ModuleType:
+    """The module of a command. Collecting garbage during the import, or looking for pydantic's plugins in all
+    installed packages, would find nothing and take a tenth of a short command's time.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _print_usage_error(error: click.ClickException) -> int:

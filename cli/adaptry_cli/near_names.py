@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import AdaptryError, InvalidRef, NotFound
 from adaptry.core.refs import AdapterName, Label, Number, Ref, is_folder, split_weight
-from adaptry.core.suggestions import suggestion
-from adaptry.registry.adapters import Adapters
-from adaptry.registry.bases import Bases
-from adaptry.registry.interface import Registry
+
+if TYPE_CHECKING:
+    from adaptry.registry.adapters import Adapters
+    from adaptry.registry.bases import Bases
+    from adaptry.registry.interface import Registry
 
 _PAGE = 200
 _BASES = ("base", "key")  # arguments that name a base
@@ -57,6 +59,8 @@ def _refs(value: object) -> Iterator[Ref]:
 
 
 def _hint_of_ref(registry: Registry, ref: Ref) -> str:
+    from adaptry.core.suggestions import suggestion
+
     try:
         registry.adapters.get(ref.name)
     except NotFound:
@@ -82,6 +86,8 @@ def _names(adapters: Adapters, name: AdapterName) -> Iterable[str]:
 
 
 def _hint_of_base(bases: Bases, key: str) -> str:
+    from adaptry.core.suggestions import suggestion
+
     if is_folder(key):
         return ""
     try:

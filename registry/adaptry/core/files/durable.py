@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import StorageFull, Unavailable
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 def write_error(error: OSError, target: Path) -> StorageFull | Unavailable:
@@ -56,6 +59,10 @@ class ParallelFlush:
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None or self._owner != os.getpid():  # a fork has no threads of its parent
+            from concurrent.futures import (
+                ThreadPoolExecutor,
+            )  # imports logging, which a listing does not need
+
             self._pool, self._owner = ThreadPoolExecutor(self._THREADS, "flush"), os.getpid()
         return self._pool
 

@@ -58,6 +58,15 @@ def change(tx: Session, statement: Update, asked: Mapping[str, object]) -> int:
     return tx.connection().execute(statement, asked).rowcount
 
 
+def change_each(tx: Session, statement: Update, asked: Sequence[Mapping[str, object]]) -> None:
+    """Runs an update that is built once for each of the parameters."""
+    driver = sqlite_driver(tx)
+    if driver is not None:
+        _compiled_change(statement).run_each(driver, asked)
+    elif asked:
+        tx.connection().execute(statement, asked)
+
+
 class _CompiledInsert:
     def __init__(self, table: Table, names: Sequence[str]) -> None:
         quote = _DIALECT.identifier_preparer
@@ -90,11 +99,16 @@ class _CompiledChange:
         ]
 
     def run(self, connection: sqlite3.Connection, asked: Mapping[str, object]) -> int:
-        values = [
+        return connection.execute(self._sql, self._values(asked)).rowcount
+
+    def run_each(self, connection: sqlite3.Connection, asked: Iterable[Mapping[str, object]]) -> None:
+        connection.executemany(self._sql, map(self._values, asked))
+
+    def _values(self, asked: Mapping[str, object]) -> list[object]:
+        return [
             _converted(asked[name] if name in asked else self._defaults[name], convert)
             for name, convert in self._names
         ]
-        return connection.execute(self._sql, values).rowcount
 
 
 def _converted(value: object, convert: _Conversion | None) -> object:

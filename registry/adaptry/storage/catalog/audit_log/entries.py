@@ -7,9 +7,10 @@ import json
 
 from adaptry.registry.audit_log import AuditEntry
 from adaptry.storage.catalog.rows import AuditEntryRow
+from adaptry.storage.catalog.version_info import Columns
 
 
-def entry_of(row: AuditEntryRow) -> AuditEntry:
+def entry_of(row: AuditEntryRow | Columns) -> AuditEntry:
     """The entry of a row. An unreadable row is an entry too, so that it stops
     neither the sequencer nor a listing, and is found to be changed.
     """

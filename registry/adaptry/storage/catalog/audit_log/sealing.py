@@ -15,13 +15,14 @@ found while it runs; afterwards, only by a checkpoint that was kept elsewhere.
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, update
+from sqlalchemy import select as select_columns
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select
 
 from adaptry.core.errors import Conflict, CorruptData
 from adaptry.core.failpoints import reach
@@ -31,8 +32,11 @@ from adaptry.storage.catalog.audit_log.entries import entry_of
 from adaptry.storage.catalog.audit_log.log_key import LogKey
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.audit_log.subtrees import store_subtrees
-from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.database import Catalog, Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.prepared_changes import change, change_each, insert_new, insert_row
 from adaptry.storage.catalog.rows import AuditCheckpointRow, AuditEntryRow, AuditStateRow
+from adaptry.storage.catalog.version_info import Columns, table_of
 
 LEASE = timedelta(seconds=3)
 _AT_ONCE = 200  # entries of one transaction, which others wait for
@@ -43,10 +47,24 @@ _SHORTENED = (
     " look with adaptry audit verify --older CHECKPOINT (if the registry was restored from a backup: restart"
     " its servers)"
 )
+_ENTRIES, _STATES = table_of(AuditEntryRow), table_of(AuditStateRow)
+_CHECKPOINTS = table_of(AuditCheckpointRow)
+_STATE_ROW = select_columns(_STATES).where(_STATES.c.id == _STATE)
+_UNSEALED = select_columns(_ENTRIES).where(_ENTRIES.c.seq.is_(None)).order_by(_ENTRIES.c.id).limit(_AT_ONCE)
+_FIRST_UNSEALED = select_columns(_ENTRIES.c.id).where(_ENTRIES.c.seq.is_(None)).limit(1)
+_SIGNED = select_columns(func.max(_CHECKPOINTS.c.size).label("size"))
+_SIGNED_AT = select_columns(_CHECKPOINTS.c.size).where(_CHECKPOINTS.c.size == bindparam("signed"))
+_LEAF = select_columns(_ENTRIES.c.leaf).where(_ENTRIES.c.seq == bindparam("number"))
 _SEAL = (
-    update(AuditEntryRow)
-    .where(col(AuditEntryRow.id) == bindparam("entry"))
+    update(_ENTRIES)
+    .where(_ENTRIES.c.id == bindparam("entry"))
     .values(seq=bindparam("number"), leaf=bindparam("hash"))
+)
+_STATE_FIELDS = ("size", "peaks", "key", "holder", "held_until")
+_SET_STATE = (
+    update(_STATES)
+    .where(_STATES.c.id == _STATE)
+    .values({name: bindparam(f"new_{name}") for name in _STATE_FIELDS})
 )
 
 
@@ -95,7 +113,7 @@ class Sequencer:
         sealed = 0
         while True:
             seen = self._seen  # before the read, so that another thread's later look is not compared with it
-            with self._catalog.read() as tx:
+            with self._catalog.read_prepared() as tx:
                 state = log_state(tx)
                 self._require_continued(tx, seen, state.size)
             is_done = not state.unsealed or (most is not None and sealed >= most)
@@ -111,7 +129,7 @@ class Sequencer:
                 reach("audit.after_seal")
             self._sign(now)
 
-    def _require_continued(self, tx: Transaction, seen: _SealedEnd, size: int) -> None:
+    def _require_continued(self, tx: Reads, seen: _SealedEnd, size: int) -> None:
         """Raises `CorruptData` if the log does not continue what this process has seen of it."""
         if size < seen.size or _leaf(tx, seen.size) != seen.leaf:
             raise CorruptData(_SHORTENED)
@@ -121,7 +139,7 @@ class Sequencer:
     @property
     def has_its_key(self) -> bool:
         """Whether this process has the key that the log is signed with, or the log is unsigned."""
-        with self._catalog.read() as tx:
+        with self._catalog.read_prepared() as tx:
             state = log_state(tx)
         if state.key is None:
             return True
@@ -132,7 +150,7 @@ class Sequencer:
         """Seals one batch; nothing if another process holds the lease."""
         try:
             return self._seal_batch(now, waits_for_lease)
-        except IntegrityError as error:
+        except (IntegrityError, sqlite3.IntegrityError) as error:
             raise CorruptData(f"{_ALTERED}: an entry has the next number already") from error
 
     def _seal_batch(self, now: datetime, waits_for_lease: bool) -> int:
@@ -143,22 +161,22 @@ class Sequencer:
                     return 0
                 row.holder, row.held_until = self._holder, now + LEASE
             row.key = self._checked_key(row)
-            unsealed = _unsealed(tx)
+            unsealed = run_select(tx, _UNSEALED, {})
             _append(tx, row, unsealed)
             return len(unsealed)
 
     def _sign(self, now: datetime) -> None:
         """Signs the sealed log. If a power cut loses the signature, the next sequencer signs the same."""
-        with self._catalog.read() as tx:
+        with self._catalog.read_prepared() as tx:
             row = _state_row(tx)
             peaks = _peaks(row)
-            if tx.get(AuditCheckpointRow, row.size) is not None:
+            if run_select(tx, _SIGNED_AT, {"signed": row.size}):
                 return
         self._checked_key(row)
         note = LogCheckpoint(row.origin, peaks.size, peaks.root).sign(self._key.seed())
         with self._catalog.write_nondurable() as tx:
-            if tx.get(AuditCheckpointRow, peaks.size) is None:
-                tx.add(AuditCheckpointRow(size=peaks.size, note=note, at=now))
+            if not run_select(tx, _SIGNED_AT, {"signed": peaks.size}):
+                insert_new(tx, AuditCheckpointRow, {"size": peaks.size, "note": note, "at": now})
 
     def _checked_key(self, row: AuditStateRow) -> str:
         """This process's public key. Raises `Conflict` if the log is signed with another."""
@@ -175,19 +193,20 @@ class Sequencer:
         return VerifierKey(origin, self._key.public)
 
 
-def log_state(tx: Transaction) -> LogState:
-    row = tx.get(AuditStateRow, _STATE)
-    waiting = select(AuditEntryRow.id).where(col(AuditEntryRow.seq).is_(None)).limit(1)
-    unsealed = tx.exec(waiting).first() is not None
-    if row is None:
-        return LogState(0, 0, unsealed, None)
-    signed = tx.exec(select(func.max(AuditCheckpointRow.size))).one() or 0
-    return LogState(row.size, signed, unsealed, row)
+def log_state(tx: Reads) -> LogState:
+    found = run_select(tx, _STATE_ROW, {})
+    is_unsealed = bool(run_select(tx, _FIRST_UNSEALED, {}))
+    if not found:
+        return LogState(0, 0, is_unsealed, None)
+    row = _state_of(found[0])
+    signed = run_select(tx, _SIGNED, {})[0].size or 0
+    return LogState(row.size, signed, is_unsealed, row)
 
 
-def _leaf(tx: Transaction, size: int) -> str | None:
+def _leaf(tx: Reads, size: int) -> str | None:
     """The hash of the last of the first `size` entries."""
-    return tx.exec(select(AuditEntryRow.leaf).where(AuditEntryRow.seq == size - 1)).first()
+    found = run_select(tx, _LEAF, {"number": size - 1})
+    return found[0].leaf if found else None
 
 
 def replace_key(tx: Transaction, now: datetime) -> None:
@@ -195,22 +214,28 @@ def replace_key(tx: Transaction, now: datetime) -> None:
     row = _state_row(tx)
     record(tx, "audit.replace_key", AuditTarget("audit"), now, before={"key": row.key})
     row.key, row.holder = None, None
-    tx.add(row)
+    _store_state(tx, row)
 
 
 def _is_free(row: AuditStateRow, holder: str, now: datetime) -> bool:
     return row.holder in (None, holder) or row.held_until is None or row.held_until <= now
 
 
-def _state_row(tx: Transaction) -> AuditStateRow:
-    row = tx.get(AuditStateRow, _STATE)
-    return row or AuditStateRow(id=_STATE, origin=f"adaptry/audit/{secrets.token_hex(8)}", size=0, peaks="")
+def _state_row(tx: Reads) -> AuditStateRow:
+    found = run_select(tx, _STATE_ROW, {})
+    if found:
+        return _state_of(found[0])
+    return AuditStateRow(id=_STATE, origin=f"adaptry/audit/{secrets.token_hex(8)}", size=0, peaks="")
 
 
-def _unsealed(tx: Transaction) -> Sequence[AuditEntryRow]:
-    """The next entries to seal, in the order in which they were written."""
-    query = select(AuditEntryRow).where(col(AuditEntryRow.seq).is_(None)).order_by(col(AuditEntryRow.id))
-    return tx.exec(query.limit(_AT_ONCE)).all()
+def _state_of(columns: Columns) -> AuditStateRow:
+    """A row that no session tracks; `_store_state` stores its changes."""
+    return AuditStateRow(**columns._asdict())
+
+
+def _store_state(tx: Transaction, row: AuditStateRow) -> None:
+    if not change(tx, _SET_STATE, {f"new_{name}": getattr(row, name) for name in _STATE_FIELDS}):
+        insert_row(tx, row)
 
 
 def _peaks(row: AuditStateRow) -> Peaks:
@@ -223,7 +248,7 @@ def _peaks(row: AuditStateRow) -> Peaks:
     return Peaks(row.size, hashes)
 
 
-def _append(tx: Transaction, state: AuditStateRow, rows: Sequence[AuditEntryRow]) -> None:
+def _append(tx: Transaction, state: AuditStateRow, rows: Sequence[Columns]) -> None:
     peaks, changes = _peaks(state), []
     for row in rows:
         entry = entry_of(row).model_copy(update={"seq": peaks.size})
@@ -231,7 +256,6 @@ def _append(tx: Transaction, state: AuditStateRow, rows: Sequence[AuditEntryRow]
         changes.append({"entry": row.id, "number": peaks.size, "hash": leaf.hex()})
         completed = peaks.append(leaf)
         store_subtrees(tx, peaks.size, completed)
-    if changes:
-        tx.connection().execute(_SEAL, changes)
+    change_each(tx, _SEAL, changes)
     state.size, state.peaks = peaks.size, " ".join(peak.hex() for peak in peaks.hashes)
-    tx.add(state)
+    _store_state(tx, state)
