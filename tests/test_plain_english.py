@@ -1,4 +1,4 @@
-"""Docstrings, comments and messages avoid a few phrases that read like a translation and keep coming back."""
+"""Docstrings, comments, messages and names of tests avoid phrases that read like a translation."""
 
 from __future__ import annotations
 
@@ -61,3 +61,28 @@ def test_phrases_that_read_like_a_translation_stay_out_of_the_source_and_the_dec
 
     assert files
     assert found == []
+
+
+NAMES = re.compile(
+    r"test_(what|who|whoever|whose|whichever|where|nor|nobody|none|they|it|so)_"
+    r"|_(nobody|somebody|anybody|everybody|whoever|anew|said|told|heard|meanwhile|aloud|amiss|for_ever)(_|$)"
+    r"|_(way_out|other_way_round|comes?_along|says?_so|tells_of)(_|$)"
+)
+"""A name begins with the thing that it is about, and describes what that thing does. Free relatives
+(`what_is_pulled_is_…`) and pronouns (`nor_…`) need the test's body to be understood.
+"""
+UNCHECKED = ("tests/vllm/", "tests/methods/test_bind_and_peft.py")
+
+
+def test_names_of_tests_begin_with_the_thing_that_they_are_about() -> None:
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "registry/adaptry/testing").rglob("*.py")]
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        if not path.relative_to(ROOT).as_posix().startswith(UNCHECKED)
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+        if NAMES.search(name)
+    ]
+
+    assert files
+    assert found == [], "begin a name with its subject: `a_withdrawn_version_is_refused`"

@@ -30,12 +30,12 @@ class AddressLimit:
 
     def seconds_to_wait(self, address: str | None) -> float:
         """Counts one and returns 0; or, at the limit, the number of seconds after which to try again."""
-        now, who = self._clock(), _network_of(address)
-        idle_at = max(self._idle_at.get(who, now), now)
+        now, network = self._clock(), _network_of(address)
+        idle_at = max(self._idle_at.get(network, now), now)
         wait = idle_at + self._interval - now - self._burst
         if wait > 1e-6:  # what sums of intervals may differ by
             return wait
-        self._idle_at[who] = idle_at + self._interval
+        self._idle_at[network] = idle_at + self._interval
         if len(self._idle_at) > _REMEMBERED:
             self._idle_at.popitem(last=False)
         return 0.0

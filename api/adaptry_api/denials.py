@@ -98,7 +98,10 @@ class DenialRecorder:
         if now - self._began < WINDOW:
             return
         if self._suppressed:
-            counts = {f"{who} {what}": many for (who, what), many in self._suppressed.most_common(_COUNTED)}
+            counts = {
+                f"{principal} {what}": many
+                for (principal, what), many in self._suppressed.most_common(_COUNTED)
+            }
             facts = {"requests": self._suppressed.total(), "since": self._began, **counts}
             target = AuditTarget("audit")
             self._waiting.append(entry_values(_SERVER, "audit.suppress", target, now, None, after=facts))

@@ -43,11 +43,13 @@ def ls(registry: Registry, namespace: str, as_json: bool) -> None:
 @json_option
 def set_(registry: Registry, namespace: str, name: str, is_group: bool, role: str, as_json: bool) -> None:
     """Add NAME to a namespace with a role, or change a member's role."""
-    who = subject(name, is_group)
-    change = validate_options(MemberChange, **who.model_dump(), role=role)
+    chosen = subject(name, is_group)
+    change = validate_options(MemberChange, **chosen.model_dump(), role=role)
     registry.grants.set_member(namespace, change)
     print_done(
-        {"namespace": namespace, "role": role, **who.model_dump()}, f"{who} is {role} of {namespace}", as_json
+        {"namespace": namespace, "role": role, **chosen.model_dump()},
+        f"{chosen} is {role} of {namespace}",
+        as_json,
     )
 
 
@@ -61,11 +63,13 @@ def rm(registry: Registry, namespace: str, name: str, is_group: bool, as_json: b
 
     Rights through a group or a single grant stay: `adaptry access explain` shows them.
     """
-    who = subject(name, is_group)
-    registry.grants.set_member(namespace, MemberChange(principal=who.principal, group=who.group, role=None))
+    chosen = subject(name, is_group)
+    registry.grants.set_member(
+        namespace, MemberChange(principal=chosen.principal, group=chosen.group, role=None)
+    )
     print_done(
-        {"namespace": namespace, "role": None, **who.model_dump()},
-        f"{who} is no longer a member of {namespace}",
+        {"namespace": namespace, "role": None, **chosen.model_dump()},
+        f"{chosen} is no longer a member of {namespace}",
         as_json,
     )
 

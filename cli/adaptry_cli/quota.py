@@ -116,17 +116,19 @@ def set_(
 @json_option
 def rm(registry: Registry, name: str, is_principal: bool, as_json: bool) -> None:
     """Remove the limits that were set for NAME; the defaults apply again."""
-    who = _subject(name, is_principal)
-    registry.quotas.remove(who)
-    print_done({"scope": who.scope, "name": who.name}, f"removed the limits of {_words(who)}", as_json)
+    subject = _subject(name, is_principal)
+    registry.quotas.remove(subject)
+    print_done(
+        {"scope": subject.scope, "name": subject.name}, f"removed the limits of {_words(subject)}", as_json
+    )
 
 
 def _subject(name: str, is_principal: bool) -> QuotaSubject:
     return QuotaSubject("principal" if is_principal else "namespace", name)
 
 
-def _words(who: QuotaSubject) -> str:
-    return f"every {who.scope}" if who.name == EVERY else str(who)
+def _words(subject: QuotaSubject) -> str:
+    return f"every {subject.scope}" if subject.name == EVERY else str(subject)
 
 
 def _print(found: Iterable[QuotaInfo]) -> None:

@@ -188,8 +188,8 @@ def show(narrator: Narrator, proxy: str, name: str, answer: urllib3.BaseHTTPResp
         f"curl {proxy}/v1/completions -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
     )
     found: Any = answer.json()
-    said = found["choices"][0]["text"].split("\n")[0] if answer.status == 200 else found["error"]["message"]
-    narrator.say(f"{answer.status} from {answer.headers.get('X-Adaptry-Model', 'the proxy')}: {said}")
+    text = found["choices"][0]["text"].split("\n")[0] if answer.status == 200 else found["error"]["message"]
+    narrator.say(f"{answer.status} from {answer.headers.get('X-Adaptry-Model', 'the proxy')}: {text}")
 
 
 def until(

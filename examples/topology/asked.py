@@ -61,10 +61,10 @@ def _read(compose: Path, folder: Path, profiles: frozenset[str], network: str) -
 def _tell(found: Sequence[Service], overrides: Sequence[str]) -> None:
     """Adds the values of `--env` to the services' environments."""
     by_name = {one.name: one for one in found}
-    for said in overrides:
-        service, _, setting = said.partition(":")
+    for override in overrides:
+        service, _, setting = override.partition(":")
         if service not in by_name or not re.fullmatch("[^=]+=.*", setting):
             names = ", ".join(sorted(by_name))
-            raise Unfit(f"not SERVICE:NAME=VALUE: {said} (services are {names})")
+            raise Unfit(f"not SERVICE:NAME=VALUE: {override} (services are {names})")
         name, _, value = setting.partition("=")
         by_name[service].environment[name] = value

@@ -51,10 +51,10 @@ def end_leftovers(folder: Path) -> None:
 def _is_of(pid: int, folder: Path) -> bool:
     """Whether the process was started for this folder, and its id was not reused by another one."""
     try:
-        said = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+        origin = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
-    return f"{folder}/".encode() in said
+    return f"{folder}/".encode() in origin
 
 
 def _wait_for_end(pid: int, folder: Path, name: str) -> None:

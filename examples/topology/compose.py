@@ -76,9 +76,11 @@ def read(
     text = re.sub(
         r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1]) or found[2], compose.read_text()
     )
-    said = yaml.safe_load(text)
+    document = yaml.safe_load(text)
     wanted = {
-        name: one for name, one in said["services"].items() if profiles.issuperset(one.get("profiles", ()))
+        name: one
+        for name, one in document["services"].items()
+        if profiles.issuperset(one.get("profiles", ()))
     }
     addresses = {name: f"{network}.{number}" for number, name in enumerate(wanted, 10)}
     for name, one in wanted.items():
@@ -89,7 +91,7 @@ def read(
         copies = one.get("deploy", {}).get("replicas", 1)
         for number in range(1, copies + 1):
             copy = name if copies == 1 else f"{name}-{number}"
-            places = _places(copy, one, said, compose.parent, folder, addresses)
+            places = _places(copy, one, document, compose.parent, folder, addresses)
             found.append(_service(copy, one, places, addresses[name], addresses, _fixed(wanted)))
     return found
 
@@ -99,7 +101,9 @@ def _fixed(services: Mapping[str, Any]) -> list[str]:
     regardless of their own address.
     """
     networks = [one["networks"] for one in services.values() if isinstance(one.get("networks"), dict)]
-    return [said["ipv4_address"] for each in networks for said in each.values() if "ipv4_address" in said]
+    return [
+        options["ipv4_address"] for each in networks for options in each.values() if "ipv4_address" in options
+    ]
 
 
 def _service(
@@ -126,29 +130,29 @@ def _service(
         command=[here(word) for word in [*one.get("entrypoint", ()), *one.get("command", ())]],
         environment=environment,
         places=places,
-        depends_on={other: said["condition"] for other, said in depends.items()},
+        depends_on={other: options["condition"] for other, options in depends.items()},
         restart=one.get("restart", "no"),
         grace=_seconds(one.get("stop_grace_period", "10s")),
         health=_health(one["healthcheck"], here) if "healthcheck" in one else None,
     )
 
 
-def _health(said: dict[str, Any], here: Any) -> Health:
-    kind, *words = said["test"]
+def _health(check: dict[str, Any], here: Any) -> Health:
+    kind, *words = check["test"]
     test = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
     return Health(
         [here(word) for word in test],
-        _seconds(said.get("interval", "30s")),
-        _seconds(said.get("timeout", "30s")),
-        said.get("retries", 3),
-        _seconds(said.get("start_period", "0s")),
+        _seconds(check.get("interval", "30s")),
+        _seconds(check.get("timeout", "30s")),
+        check.get("retries", 3),
+        _seconds(check.get("start_period", "0s")),
     )
 
 
 def _places(
     name: str,
     one: dict[str, Any],
-    said: dict[str, Any],
+    document: dict[str, Any],
     root: Path,
     folder: Path,
     addresses: Mapping[str, str],
@@ -164,10 +168,10 @@ def _places(
         path.mkdir(parents=True, exist_ok=True)
     for secret in one.get("secrets", ()):
         found[f"/run/secrets/{secret}"] = _secret(
-            root / said["secrets"][secret]["file"], folder / "secrets", addresses
+            root / document["secrets"][secret]["file"], folder / "secrets", addresses
         )
     for config in one.get("configs", ()):
-        source = root / said["configs"][config["source"]]["file"]
+        source = root / document["configs"][config["source"]]["file"]
         path = folder / "own" / name / source.name
         path.parent.mkdir(parents=True, exist_ok=True)
         # A configuration names services by name and port, and listens on every address.

@@ -44,8 +44,8 @@ def resolve(image: str) -> str:
     )
     digest = done.stdout.strip()
     if done.returncode or not _DIGEST.fullmatch(digest):
-        said = (done.stderr.strip() or digest or "no answer").splitlines()[-1]
-        raise Unresolved(f"{client} cannot resolve {image}: {said}")
+        reason = (done.stderr.strip() or digest or "no answer").splitlines()[-1]
+        raise Unresolved(f"{client} cannot resolve {image}: {reason}")
     return digest
 
 

@@ -82,14 +82,14 @@ def _ports(service: Service) -> range:
 def _seaweed(service: Service) -> list[str]:
     """SeaweedFS names sockets in /tmp by its ports, not by its address; different ports avoid clashes."""
     master, volume, filer, s3 = _ports(service)
-    said = [
+    arguments = [
         word.replace(":9333", f":9333.{master}").replace(":8888", f":8888.{filer}")
         for word in service.command
     ]
-    if "server" not in said:
-        return said
+    if "server" not in arguments:
+        return arguments
     return [
-        *said, f"-master.port.grpc={master}", f"-volume.port.grpc={volume}", f"-filer.port.grpc={filer}",
+        *arguments, f"-master.port.grpc={master}", f"-volume.port.grpc={volume}", f"-filer.port.grpc={filer}",
         f"-s3.port.grpc={s3}", f"-filer.localSocket={service.places['/data'] / 'filer.sock'}",
         f"-s3.localSocket={service.places['/data'] / 's3.sock'}",
     ]  # fmt: skip
@@ -99,18 +99,18 @@ def _postgres(service: Service) -> tuple[list[str], str | None]:
     """Creates a cluster with the user and the database of the environment, as the image's entry point
     does.
     """
-    said, user = service.environment, _server_user()
-    data = Path(said["PGDATA"])
+    environment, user = service.environment, _server_user()
+    data = Path(environment["PGDATA"])
     if not data.exists():
         draft = data.with_name(f"{data.name}.part")  # an interrupted initialisation starts again
         shutil.rmtree(draft, ignore_errors=True)
         password = data.parent / "password"
-        password.write_text(Path(said["POSTGRES_PASSWORD_FILE"]).read_text())
+        password.write_text(Path(environment["POSTGRES_PASSWORD_FILE"]).read_text())
         draft.mkdir()
         if user:
             for path in (data.parent, draft, password):
                 shutil.chown(path, user)
-        owner = said["POSTGRES_USER"]
+        owner = environment["POSTGRES_USER"]
         _run(
             service, user,
             ["initdb", "-D", str(draft), "-U", owner, "-A", "scram-sha-256", f"--pwfile={password}",
@@ -121,7 +121,7 @@ def _postgres(service: Service) -> tuple[list[str], str | None]:
             rules.write("host all all all scram-sha-256\n")
         _run(
             service, user, ["postgres", "--single", "-D", str(draft), "postgres"],
-            f"CREATE DATABASE {said['POSTGRES_DB']}\n",
+            f"CREATE DATABASE {environment['POSTGRES_DB']}\n",
         )  # fmt: skip
         draft.rename(data)
     (data / "postmaster.pid").unlink(

@@ -86,7 +86,7 @@ def seen(answer: RawResponse) -> tuple[int, dict[str, str], bytes]:
     return answer.status, headers, _REQUEST.sub(b"", answer.body)
 
 
-def test_denials_are_alike_byte_for_byte_and_answers_may_be_reused_for_five_seconds(scene: Scene) -> None:
+def test_denials_are_identical_and_may_be_cached_for_five_seconds(scene: Scene) -> None:
     allowed = scene.ask(MODEL)
     denials = [seen(scene.ask(model)) for model in DENIED]
     denials += [seen(scene.ask(MODEL, token)) for token in ("adr_pat_x", scene.zoe + "x", "nonsense")]

@@ -96,7 +96,7 @@ def test_two_copies_of_one_model_match_and_keep_their_own_ids(tmp_path: Path) ->
     )
 
 
-def test_whichever_is_registered_first_each_finds_the_other(registry: Registry, tmp_path: Path) -> None:
+def test_copies_registered_in_either_order_find_each_other(registry: Registry, tmp_path: Path) -> None:
     base = open_checkpoint(tiny_base(tmp_path / "base"))
     copy = open_checkpoint(quantised_copy(tmp_path / "base", tmp_path / "copy"))
     cache = tmp_path / "cache"

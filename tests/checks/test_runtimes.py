@@ -61,8 +61,22 @@ def test_a_plain_lora_is_served_as_trained_everywhere(tmp_path: Path, engine: st
     assert (found.outcome, found.findings) == ("as_trained", ())
 
 
-def test_diffusers_is_no_engine_for_a_language_model(tmp_path: Path) -> None:
-    assert codes(judged(tmp_path, "diffusers")) == {"not_a_pipeline"}
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {
+            "task_type": None,
+            "auto_mapping": {
+                "base_model_class": "LlamaForCausalLM",
+                "parent_library": "transformers.models.llama.modeling_llama",
+            },
+        },
+    ],
+    ids=["task", "class"],
+)
+def test_diffusers_refuses_an_adapter_of_a_language_model(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert codes(judged(tmp_path, "diffusers", config=config)) == {"not_a_pipeline"}
 
 
 @pytest.mark.parametrize("engine", ["sglang", "lorax", "llama.cpp", "ollama", "lmdeploy"])

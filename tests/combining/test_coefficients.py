@@ -210,7 +210,7 @@ def test_scaled_updates_make_a_scaled_result(name: str, factor: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["slerp", "nuslerp", "multislerp", "karcher", "model_stock"])
-def test_what_all_agree_on_is_the_result(name: str) -> None:
+def test_equal_updates_give_that_update(name: str) -> None:
     one = update(3, 3, 0.5)
     near(combine(name, [one, one]), dense(one))
 

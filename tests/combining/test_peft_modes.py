@@ -253,7 +253,7 @@ def test_the_order_is_that_of_named_modules(name: str) -> None:
     assert in_model_order(reversed(registered)) == registered
 
 
-def test_the_plan_says_in_which_order_it_takes_the_modules(many: tuple[nn.Module, list[Path]]) -> None:
+def test_the_plan_states_the_order_of_the_modules(many: tuple[nn.Module, list[Path]]) -> None:
     folders = many[1][:2]
     recipe = CombineRecipe(
         method="peft:dare_linear", inputs=tuple(RecipeInput(source=str(each)) for each in folders)

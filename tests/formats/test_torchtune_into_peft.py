@@ -77,7 +77,7 @@ def test_a_dora_has_its_magnitudes_in_the_order_of_the_rows(tmp_path: Path) -> N
     assert_same(merged(source, base, tmp_path / "merged"), wanted, load_file(base / "model.safetensors"))
 
 
-def test_what_is_converted_is_a_lora_of_peft(tmp_path: Path) -> None:
+def test_a_converted_torchtune_adapter_is_a_lora_of_peft(tmp_path: Path) -> None:
     base, source = base_of(tmp_path / "base"), torchtune(tmp_path / "out")
     folder = converted(source, tmp_path / "peft", "--base", base)
     adapter = open_dir(folder)

@@ -47,7 +47,7 @@ def trained(folder: Path) -> Path:
     return folder
 
 
-def test_what_trainers_leave_beside_an_adapter_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_files_of_trainers_beside_an_adapter_are_left_out_with_the_reason(tmp_path: Path) -> None:
     left_out = open_dir(trained(tmp_path / "out")).left_out
     assert left_out.keys() == {*LEFTOVERS, *FOLDERS}
     for name, reason in {**LEFTOVERS, **FOLDERS}.items():

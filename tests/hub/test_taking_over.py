@@ -83,7 +83,7 @@ def kept(mine: Path, ref: str) -> Any:
         registry.close()
 
 
-def test_an_adapter_becomes_a_version_and_says_where_it_came_from(
+def test_an_imported_adapter_becomes_a_version_with_its_origin(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run, mine: Path
 ) -> None:
     name = filled(hub, site, f"acme/{named(request)}", "first", "second")

@@ -114,7 +114,7 @@ def test_the_result_is_a_plain_checkpoint_that_transformers_loads(tmp_path: Path
     assert {name: info.shape for name, info in open_checkpoint(tmp_path / "merged").tensors.items()} == shapes
 
 
-def test_the_record_says_which_copy_and_why(tmp_path: Path) -> None:
+def test_the_record_names_the_copy_and_the_reason(tmp_path: Path) -> None:
     base = quantised_copy(tiny_base(tmp_path / "original"), tmp_path / "base", "int8")
     record = merged(base, tiny_lora(tmp_path / "tone"), base_copy="dequantised")
     assert record.base_copy is not None

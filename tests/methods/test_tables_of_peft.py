@@ -52,13 +52,13 @@ def test_the_modules_that_peft_adapts_by_itself(method: str) -> None:
     assert {name: targets for name, targets in found.items() if targets is not None} == wanted
 
 
-def test_which_methods_have_no_fields_that_narrow_their_targets() -> None:
+def test_the_methods_without_fields_that_narrow_targets_are_listed() -> None:
     tuners = {name for name, config in CONFIGS.items() if "target_modules" in _kinds(config)} | {"xlora"}
     assert {name for name in tuners if "exclude_modules" not in _kinds(CONFIGS[name])} == NO_EXCLUSION
     assert {name for name in tuners if "layers_to_transform" not in _kinds(CONFIGS[name])} == NO_LAYERS
 
 
-def test_which_methods_have_no_saved_modules() -> None:
+def test_the_methods_without_saved_modules_are_listed() -> None:
     for name, config in CONFIGS.items():
         written = AdapterConfig({"peft_type": name.upper(), "modules_to_save": ["lm_head"]})
         assert bool(written.saved_modules) is ("modules_to_save" in _kinds(config)), name
@@ -79,7 +79,7 @@ def test_the_feedforward_modules_that_peft_uses_by_itself() -> None:
     assert default_feedforward_modules("qwen2_moe") is None
 
 
-def test_which_families_fuse_experts() -> None:
+def test_the_families_that_fuse_targets_are_listed() -> None:
     found = {}
     for name in CONFIG_MAPPING_NAMES:
         family = peft_conversion._MODEL_TO_CONVERSION_PATTERN.get(name)

@@ -121,7 +121,9 @@ def test_a_version_compared_with_itself_is_at_no_distance(measured: Server) -> N
     assert page["to_measure"] == []
 
 
-def test_methods_without_an_update_say_so_in_a_sentence(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_methods_without_an_update_are_explained_in_a_sentence(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
     server = start()
     push(server.registry(), open_dir(tiny_lora(tmp_path / "tone")), "acme/tone")
     pissa = tiny_lora(tmp_path / "pissa", seed=2, config={"init_lora_weights": "pissa"})

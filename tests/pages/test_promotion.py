@@ -153,7 +153,7 @@ def test_a_rollback_goes_to_the_version_that_the_page_names_or_nowhere(scene: Pr
     assert [one["verdict"] for one in moves] == ["rollback", "overridden", "overridden", None]
 
 
-def test_an_alias_that_never_moved_has_no_rollback_and_the_page_says_so(untouched: PromotionScene) -> None:
+def test_an_alias_that_never_moved_has_no_rollback_and_the_page_shows_that(untouched: PromotionScene) -> None:
     text = untouched.person("olga").get(f"{untouched.alias}/rollback").body.decode()
     assert "only ever pointed at version 1" in text
     assert "<form" not in text[text.index("<main") : text.index("</main")]

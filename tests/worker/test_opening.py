@@ -20,7 +20,7 @@ def test_a_worker_reaches_servers_only(where: str | None) -> None:
         open_worker_registry(AdaptrySettings(registry=where))
 
 
-def test_the_environment_says_where_the_cache_is_and_how_large(tmp_path: Path) -> None:
+def test_the_environment_sets_the_plugins_cache_folder_and_size(tmp_path: Path) -> None:
     environ = {"ADAPTRY_CACHE": str(tmp_path / "cache"), "ADAPTRY_CACHE_SIZE": "2GB"}
 
     cache = open_worker_cache(AdaptrySettings.from_env(environ))

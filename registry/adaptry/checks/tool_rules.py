@@ -74,14 +74,14 @@ def _of_mlx(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     if missing:
         reason = f"lora_parameters in adapter_config.json has no {', '.join(missing)}, which mlx-lm needs"
         yield build_finding("config_incomplete", reason)
-    said = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
-    yield from _other_ranks(adapter.spec, format, said)
+    declared = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
+    yield from _other_ranks(adapter.spec, format, declared)
 
 
-def _other_ranks(spec: Spec, format: AdapterFormat, said: Mapping[str, int]) -> Iterator[Finding]:
+def _other_ranks(spec: Spec, format: AdapterFormat, declared: Mapping[str, int]) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     for module in spec.modules:
-        rank = said[module.path]
+        rank = declared[module.path]
         if module.rank % rank if module.kind == "parameter" else module.rank != rank:
             reason = f"the factors have rank {module.rank}, but the file's settings declare {rank}"
             wrong.setdefault(reason, []).append(module.path)
@@ -95,8 +95,8 @@ def _of_torchtune(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     if missing:
         reason = f"adapter_config.json has no {', '.join(missing)}, so its scale is unknown"
         yield build_finding("config_incomplete", reason)
-    said = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
-    yield from _other_ranks(adapter.spec, format, said)
+    declared = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
+    yield from _other_ranks(adapter.spec, format, declared)
 
 
 RULES: Mapping[str, Callable[[Adapter, AdapterFormat], Iterator[Finding]]] = {

@@ -135,9 +135,9 @@ def parse_base_name(text: str) -> str:
     parts = text.split("/")
     problems = [problem for part in parts if (problem := _part_problem(part))]
     if len(parts) > 2 or problems:
-        said = problems[0] if problems else "one '/' at most"
+        problem = problems[0] if problems else "one '/' at most"
         raise InvalidRef(
-            f"not a name for a base: {text[:200]!r} ({said}); write ORG/MODEL, as in org/model,"
+            f"not a name for a base: {text[:200]!r} ({problem}); write ORG/MODEL, as in org/model,"
             " or one word, as in gpt2"
         )
     return text

@@ -29,14 +29,14 @@ def convert(task: ConvertTask, context: JobContext) -> StepResult:
 
     options = ConvertOptions(**task.model_dump(exclude={"source", "to"}))
     parent = _parent(context, task.source)
-    ground = None
+    base = None
     if parent.base is not None:
         is_read = needs_base_values(parent, options)
         checkpoint = (
             open_base(context.registry, str(parent.base.id), progress=context.progress) if is_read else None
         )
-        ground = ConversionBase(parent.base, checkpoint)
-    return _derived(context, converted(parent, options, ground), task.to)
+        base = ConversionBase(parent.base, checkpoint)
+    return _derived(context, converted(parent, options, base), task.to)
 
 
 def export(task: ExportTask, context: JobContext) -> StepResult:

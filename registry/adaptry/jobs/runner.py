@@ -222,5 +222,5 @@ class _RunnerLoop:
                 runners.forget(tx, dead)
         self._engine.requeue_orphans(beats.keys() - dead)
         for job in self._engine.failed_jobs(unfinished_jobs(self._steps.catalog)):
-            said = "the engine gave this job up; see the output of its runners"
-            finish_job(self._steps.catalog, job.id, None, JobFault(code=AdaptryError.code, message=said))
+            message = "the engine gave this job up; see the output of its runners"
+            finish_job(self._steps.catalog, job.id, None, JobFault(code=AdaptryError.code, message=message))

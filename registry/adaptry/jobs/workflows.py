@@ -183,7 +183,7 @@ def _run_caught(step: Callable[[], Json]) -> Json:
         return {"fault": {"code": error.code, "message": error.public_message}}
     except Exception as error:  # noqa: BLE001  (any error ends the job and is recorded)
         traceback.print_exc()
-        said = (
+        message = (
             f"{type(error).__name__}: {error} (a fault in adaptry; the runner's own output has the details)"
         )
-        return {"fault": {"code": AdaptryError.code, "message": said}}
+        return {"fault": {"code": AdaptryError.code, "message": message}}

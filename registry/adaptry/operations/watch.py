@@ -202,8 +202,8 @@ def follow_events(
 
 def affected_adapters(news: EventBatch) -> tuple[AdapterName, ...]:
     """The adapters whose refs may have changed."""
-    told = (name for event in news.items if event.kind not in _IGNORED_KINDS for name in adapters_of(event))
-    return tuple(dict.fromkeys(told))
+    names = (name for event in news.items if event.kind not in _IGNORED_KINDS for name in adapters_of(event))
+    return tuple(dict.fromkeys(names))
 
 
 def _retry_forever(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:

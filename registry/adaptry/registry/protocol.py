@@ -68,32 +68,32 @@ def check_client(headers: Mapping[str, str]) -> None:
 
     Raises `ProtocolMismatch`.
     """
-    spoken = _number(headers.get(API_HEADER))
-    if spoken is None:
+    version = _number(headers.get(API_HEADER))
+    if version is None:
         return
-    if spoken > API:
+    if version > API:
         raise ProtocolMismatch(
-            f"the client uses API {spoken}, but this server (adaptry {__version__}) uses API {API}: "
+            f"the client uses API {version}, but this server (adaptry {__version__}) uses API {API}: "
             "upgrade the server, or use an older adaptry here"
         )
-    if spoken < API_OLDEST:
+    if version < API_OLDEST:
         raise ProtocolMismatch(
-            f"the client uses API {spoken}, but this server (adaptry {__version__}) supports API "
+            f"the client uses API {version}, but this server (adaptry {__version__}) supports API "
             f"{API_OLDEST} and later: upgrade adaptry where the client runs"
         )
 
 
 def check_server(headers: Mapping[str, str], url: str) -> None:
     """Checks the version of a response. Raises `ProtocolMismatch`."""
-    spoken, oldest = _number(headers.get(API_HEADER)), _number(headers.get(OLDEST_HEADER))
-    if spoken is None:
+    version, oldest = _number(headers.get(API_HEADER)), _number(headers.get(OLDEST_HEADER))
+    if version is None:
         raise ProtocolMismatch(
             f"{url} does not answer like an Adaptry server; is the address right, "
             "and is a proxy in between answering for it?"
         )
-    if spoken < API:
+    if version < API:
         raise ProtocolMismatch(
-            f"the server at {url} uses API {spoken}, but this adaptry ({__version__}) needs API {API}: "
+            f"the server at {url} uses API {version}, but this adaptry ({__version__}) needs API {API}: "
             "upgrade the server, or use an older adaptry here"
         )
     if oldest is not None and oldest > API:

@@ -57,7 +57,7 @@ class BlobContract:
         assert not blobs.set_aside(absent)
         assert blobs.copy_id(absent) is None
 
-    def test_a_damaged_blob_that_was_set_aside_is_absent_until_it_is_stored_anew(
+    def test_a_damaged_blob_that_was_set_aside_is_absent_until_it_is_stored_again(
         self, blobs: BlobStore
     ) -> None:
         """Bytes cannot be damaged through the interface, so other bytes are moved under the wrong digest."""

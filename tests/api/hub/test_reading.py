@@ -117,7 +117,7 @@ def test_each_kind_of_absence_has_its_own_code(server: Server, commit: str) -> N
     assert missing.headers["X-Repo-Commit"] == commit  # or a client asks for it every time
 
 
-def test_what_a_caller_may_not_read_is_absent(server: Server, commit: str) -> None:
+def test_a_repository_hidden_from_the_caller_is_absent(server: Server, commit: str) -> None:
     stranger = server.token("eve", "writer", ("evil",))
     for path in (f"/api/models/{TONE}", f"/api/models/{TONE}/tree/main", f"/{TONE}/resolve/main/{CONFIG}"):
         there = server.call("GET", path, token=stranger)

@@ -61,7 +61,7 @@ def test_results_pushed_by_lm_eval_become_evidence_and_can_be_read_back(
     assert server.registry().inbox.list("acme").items == ()
 
 
-def test_results_without_a_revision_are_kept_apart_and_the_client_says_why(
+def test_results_without_a_revision_are_kept_apart_and_the_client_shows_the_reason(
     server: Server, tmp_path: Path
 ) -> None:
     push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), AdapterName.parse(TONE))

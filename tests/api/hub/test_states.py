@@ -70,7 +70,7 @@ def test_a_hub_client_gets_the_reason_instead_of_a_withdrawn_versions_files(
     assert server.call("GET", "/api/models?author=acme&full=true", token=reader).status == 200
 
 
-def test_the_real_client_is_warned_then_refused_and_says_why(
+def test_the_real_client_is_warned_then_refused_and_shows_the_reason(
     server: Server, registry: HttpRegistry, version: VersionInfo, reader: str, tmp_path: Path
 ) -> None:
     put(registry, "deprecated")

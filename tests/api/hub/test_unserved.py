@@ -42,7 +42,7 @@ def test_an_unknown_address_is_reported_without_an_error_code(
 @pytest.mark.parametrize(
     "path", ["/api/datasets/acme/x", "/datasets/acme/x/resolve/main/a.csv", "/api/spaces/acme/x"]
 )
-def test_a_repository_of_another_kind_is_not_found_and_the_sentence_says_which_kind(
+def test_a_repository_of_another_kind_is_not_found_and_the_error_names_the_kind(
     server: Server, path: str
 ) -> None:
     answer = server.call("GET", path)

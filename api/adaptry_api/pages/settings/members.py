@@ -79,10 +79,10 @@ def _take_back(visit: Visit, fields: Fields) -> None:
 def _confirm_removing(value: BaseModel, fields: Fields) -> Confirmation | None:
     page = cast(MembersPage, value)
     for one in page.members.members:
-        kind, who = ("group", one.group) if one.group else ("principal", one.principal)
-        if who and (fields.get("kind", "principal"), fields.get("who")) == (kind, who):
+        kind, member = ("group", one.group) if one.group else ("principal", one.principal)
+        if member and (fields.get("kind", "principal"), fields.get("who")) == (kind, member):
             text = f"The role {one.permission} in all of {page.members.namespace} ends within five seconds."
-            title, sent = f"Remove {receiver_of(one)} from the members?", {"kind": kind, "who": who}
+            title, sent = f"Remove {receiver_of(one)} from the members?", {"kind": kind, "who": member}
             return Confirmation(title, text, "Remove the member", sent)
     return None
 

@@ -111,8 +111,8 @@ def _tokens(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> i
     for role, tensor in tensors.shared.items():
         if role.endswith(ends) and tensors.tensors[tensor].shape:
             return tensors.tensors[tensor].shape[0]
-    said = members.get("prefix_tuning", {}).get("prefix_length")
-    return said if type(said) is int and tensors.shared else None
+    length = members.get("prefix_tuning", {}).get("prefix_length")
+    return length if type(length) is int and tensors.shared else None
 
 
 def _modules(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> Iterator[ModuleSpec]:

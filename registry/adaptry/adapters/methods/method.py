@@ -286,6 +286,6 @@ def common_number(*numbers: int) -> int:
 def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
     """`rank`, if it is the config's rank (else PEFT's default) or in `rank_pattern`. Raises `ValueError`."""
     if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
-        said = config.rank(default=default)
-        raise ValueError(f"the tensors have rank {rank}, but the config declares {said}")
+        declared = config.rank(default=default)
+        raise ValueError(f"the tensors have rank {rank}, but the config declares {declared}")
     return rank

@@ -45,8 +45,10 @@ def steps_of(document: Any) -> dict[str, str]:
 def added_flags(document: Any) -> dict[str, str]:
     """How added tokens with options are found in a text. (`Any`: JSON.)"""
     tokens = document.get("added_tokens") or [] if isinstance(document, dict) else []
-    said = {str(token["content"]): " ".join(flag for flag in _FLAGS if token.get(flag)) for token in tokens}
-    return {content: flags for content, flags in said.items() if flags}
+    flags_of = {
+        str(token["content"]): " ".join(flag for flag in _FLAGS if token.get(flag)) for token in tokens
+    }
+    return {content: flags for content, flags in flags_of.items() if flags}
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("byte_fallback"):  # then no text is unknown
         options = {key: value for key, value in options.items() if key not in ("unk_token", "fuse_unk")}
     pairs = [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in merges]
-    return {**_said(options), "merges": pairs}
+    return {**_without_defaults(options), "merges": pairs}
 
 
 def _sequence(step: Any, inside: str) -> list[dict[str, Any]]:
@@ -72,8 +74,8 @@ def _sequence(step: Any, inside: str) -> list[dict[str, Any]]:
     if step.get("type") == "Metaspace":
         scheme = step.get("prepend_scheme") or ("always" if step.get("add_prefix_space", True) else "never")
         step = {**step, "prepend_scheme": "always" if scheme == "first" else scheme}
-        return [_said({key: value for key, value in step.items() if key not in _OFFSETS})]
-    return [_said({key: value for key, value in step.items() if key != "trim_offsets"})]
+        return [_without_defaults({key: value for key, value in step.items() if key not in _OFFSETS})]
+    return [_without_defaults({key: value for key, value in step.items() if key != "trim_offsets"})]
 
 
 def _spaces(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ def _special_tokens(step: Any) -> list[Any]:
         return [step["cls"][1], _WHOLE, step["sep"][1]]
     if step["type"] == "TemplateProcessing":
         return [each for part in step["single"] for each in _of_template(part, step["special_tokens"])]
-    return [_said(step), _WHOLE]
+    return [_without_defaults(step), _WHOLE]
 
 
 def _of_template(part: Mapping[str, Any], tokens: Mapping[str, Any]) -> list[Any]:
@@ -113,7 +115,7 @@ def _of_template(part: Mapping[str, Any], tokens: Mapping[str, Any]) -> list[Any
     return list(tokens[part["SpecialToken"]["id"]]["ids"])
 
 
-def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _without_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, except those whose value means the same as absence."""
     return {
         key: value

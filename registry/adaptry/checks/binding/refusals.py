@@ -217,8 +217,8 @@ def _other_shapes(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
         for role, shape in shapes.items():
             name = names.get(role, "")
             if name and (found := model.adapter.tensors[name].shape) != shape:
-                told = f"{shorten_names([name])} is {list(found)}"
-                yield f"{told}, but by all modules that the config selects it is {list(shape)}"
+                first = f"{shorten_names([name])} is {list(found)}"
+                yield f"{first}, but by all modules that the config selects it is {list(shape)}"
 
 
 def _sides(model: LoadedModel, path: str) -> WeightSides | None:

@@ -65,8 +65,8 @@ def traits(sentences: dict[str, str]) -> Condition:
     """Any of these traits of the spec."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-        said = [text for name, text in sentences.items() if name in subject.spec.traits]
-        return ConditionMatch("; ".join(said)) if said else None
+        texts = [text for name, text in sentences.items() if name in subject.spec.traits]
+        return ConditionMatch("; ".join(texts)) if texts else None
 
     return found
 

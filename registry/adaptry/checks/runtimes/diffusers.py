@@ -40,9 +40,18 @@ def _mixed_alphas(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
 
 
 def _of_text(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """An adapter in PEFT's layout for a language task."""
+    """An adapter in PEFT's layout for a language task. Without a task, PEFT writes the model's class into
+    `auto_mapping`: text encoders of pipelines have none with a head (`LlamaForCausalLM`).
+    """
+    if subject.adapter.format.name != "peft":
+        return None
     task = subject.spec.task
-    return ConditionMatch(f"its task is {task}") if task and subject.adapter.format.name == "peft" else None
+    if task:
+        return ConditionMatch(f"its task is {task}")
+    mapping = subject.config.fields.get("auto_mapping")
+    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    is_with_head = isinstance(name, str) and "For" in name
+    return ConditionMatch(f"it was trained on a {name[:80]!a}") if name and is_with_head else None
 
 
 DIFFUSERS_ENGINE = RuntimeRules(

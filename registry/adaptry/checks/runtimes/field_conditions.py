@@ -94,9 +94,9 @@ def fraction_of_alpha(subject: CheckSubject, runtime: Runtime) -> ConditionMatch
 
 def method_misspelled(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """`peft_type` that is not in capitals as in PEFT."""
-    said = (subject.written or subject.adapter).config.fields.get("peft_type")
+    declared = (subject.written or subject.adapter).config.fields.get("peft_type")
     return (
         None
-        if not isinstance(said, str) or said == said.upper()
-        else ConditionMatch(f"peft_type is {said!a}")
+        if not isinstance(declared, str) or declared == declared.upper()
+        else ConditionMatch(f"peft_type is {declared!a}")
     )

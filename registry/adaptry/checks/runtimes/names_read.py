@@ -147,8 +147,8 @@ def packed_apart(*groups: tuple[str, ...]) -> Condition:
 
 def other_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A config whose method is not that of the file's factors."""
-    said = subject.written.config.peft_type if subject.written else "LORA"
-    return None if said == subject.config.peft_type else ConditionMatch(f"peft_type is {said[:40]!a}")
+    declared = subject.written.config.peft_type if subject.written else "LORA"
+    return None if declared == subject.config.peft_type else ConditionMatch(f"peft_type is {declared[:40]!a}")
 
 
 def not_in_base(read: NameReader, same: Callable[[str], str] = str) -> Condition:

@@ -82,9 +82,9 @@ def only_lora(source: str) -> RuntimeRule:
 
 def dora(effect: Effect, source: str, *, by_file: bool = False) -> RuntimeRule:
     """`by_file`: for engines that read the tensors and not `use_dora`."""
-    said = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's weights")
+    by_trait = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's weights")
     title = "DoRA's magnitudes in its file" if by_file else "DoRA"
-    found = when.magnitudes_in_file if by_file else said
+    found = when.magnitudes_in_file if by_file else by_trait
     return RuntimeRule("dora", effect, title, found, repairs.AS_LORA, source)
 
 
@@ -183,8 +183,8 @@ def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> RuntimeR
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         is_plain = subject.base is not None and "quantization" not in subject.base.facts
-        said = plain if effect == "changes" and is_plain else sentences
-        return when.traits(said)(subject, runtime)
+        chosen = plain if effect == "changes" and is_plain else sentences
+        return when.traits(chosen)(subject, runtime)
 
     return RuntimeRule("variant", effect, title, found, repairs.ONE_RUNTIME, source)
 

@@ -160,14 +160,14 @@ def _section(method: CombineMethod) -> Iterator[str]:
 
 def _bounds(method: CombineMethod) -> str:
     fewest, most = method.inputs
-    told = (
+    text = (
         f"Takes {fewest} inputs."
         if fewest == most
         else f"Takes {fewest} inputs or more."
         if fewest > 1
         else ""
     )
-    return f"{told} It ignores weights.".strip() if not method.uses_weights else told
+    return f"{text} It ignores weights.".strip() if not method.uses_weights else text
 
 
 def _taken(parameter: MethodParameter) -> str:

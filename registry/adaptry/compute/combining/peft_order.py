@@ -52,9 +52,9 @@ def order_note(paths: Iterable[str], attention: str) -> str:
     """A note about the assumed order."""
     ordered = in_model_order(paths, attention)
     strange = sorted({part for path in ordered for part in path.split(".") if not _is_known(part)})
-    told = f"random numbers are drawn in the assumed order of the model's modules: {ordered[0]} first, "
-    told += f"{ordered[-1]} last"
-    return f"{told}; unknown names in alphabetical order ({', '.join(strange[:5])})" if strange else told
+    note = f"random numbers are drawn in the assumed order of the model's modules: {ordered[0]} first, "
+    note += f"{ordered[-1]} last"
+    return f"{note}; unknown names in alphabetical order ({', '.join(strange[:5])})" if strange else note
 
 
 def _is_known(part: str) -> bool:

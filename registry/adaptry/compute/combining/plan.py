@@ -154,7 +154,7 @@ def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) ->
         notes = check_sequence(parents, [entry.weight for entry in recipe.inputs])
     else:
         notes = check_one_base(parents, recipe.other_base)
-    notes += [note for _, told in seen for note in told]
+    notes += [note for _, found in seen for note in found]
     method = get_combine_method(recipe.method)
     method.check_values(recipe.parameters)
     if method.replay_mode != "no":

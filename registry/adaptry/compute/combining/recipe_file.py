@@ -71,8 +71,8 @@ def parse_recipe(document: dict[str, Any], label: str) -> CombineRecipe:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    said = _SAID.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
-    raise Invalid(f"the recipe {label}: {where + ': ' if where else ''}{said}")
+    reason = _SAID.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
+    raise Invalid(f"the recipe {label}: {where + ': ' if where else ''}{reason}")
 
 
 _KEYS = ", ".join(CombineRecipe.model_fields)

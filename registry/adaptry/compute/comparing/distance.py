@@ -72,10 +72,10 @@ def _measured(site: WeightSite, one: AdapterDeltas, other: AdapterDeltas) -> _Si
     there = [update for update in held if update]
     ranks = (one.rank(site) if held[0] else 0, other.rank(site) if held[1] else 0)
     if len(there) == 1:
-        told = ModuleDistance(
+        module = ModuleDistance(
             module=site.key, distance=1.0 if held[0] else None, cosine=None, ratio=None, ranks=ranks
         )
-        return _SiteDistance(told, max(norms), (norms[0], norms[1]), 0.0, None)
+        return _SiteDistance(module, max(norms), (norms[0], norms[1]), 0.0, None)
     return _of_both(site, there, ranks, (norms[0], norms[1]))
 
 

@@ -119,9 +119,9 @@ def _tail() -> str:
 
 def _repairs() -> Iterator[str]:
     for repair in REPAIRS.values():
-        told = "yes" if repair.is_exact else "measured"
-        asked = "<br>".join(dict.fromkeys(remedy.partition(":")[0] for remedy in repair.remedies))
-        yield f"| `{repair.name}` | {repair.description} | {told} | {asked} |"
+        exact = "yes" if repair.is_exact else "measured"
+        when = "<br>".join(dict.fromkeys(remedy.partition(":")[0] for remedy in repair.remedies))
+        yield f"| `{repair.name}` | {repair.description} | {exact} | {when} |"
 
 
 def _formats() -> Iterator[str]:

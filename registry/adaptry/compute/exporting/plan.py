@@ -58,8 +58,8 @@ class ExportPlan:
     def sentences(self) -> Iterable[str]:
         """The plan as lines of text."""
         for step in self.steps:
-            told = "exact" if step.repair.is_exact else "measured"
-            yield f"{step.repair.name}: {step.repair.description} ({told}): {step.findings[0].reason}"
+            accuracy = "exact" if step.repair.is_exact else "measured"
+            yield f"{step.repair.name}: {step.repair.description} ({accuracy}): {step.findings[0].reason}"
         for finding in self.needs_merge:
             yield f"merge: into the base's weights: {finding.reason}"
         for finding in self.unresolved:
@@ -112,10 +112,10 @@ def _of_peft(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) ->
 def check_repairable(parent: ParentAdapter, plan: ExportPlan) -> None:
     """Raises `CheckFailed` with every finding that has no repair, and its remedy."""
     if plan.unresolved:
-        said = "; ".join(
+        reasons = "; ".join(
             f"{finding.reason} [{finding.code}] → {finding.remedy}" for finding in plan.unresolved
         )
-        raise CheckFailed(f"{parent.label} cannot be exported for {plan.runtime}: {said}")
+        raise CheckFailed(f"{parent.label} cannot be exported for {plan.runtime}: {reasons}")
 
 
 def _is_free(repair: Repair, options: ExportOptions) -> bool:

@@ -66,9 +66,11 @@ def resize_to_limit(parent: ParentAdapter, runtime: Runtime, options: ExportOpti
 
 def _limit(runtime: Runtime) -> int | None:
     options = [option for option in ENGINES[runtime.engine].options if option.name.endswith("lora_rank")]
-    said = [number for option in options if (number := runtime.number(option.name) or option.default)]
+    limits = [number for option in options if (number := runtime.number(option.name) or option.default)]
     is_said = any(option.name in runtime.options for option in options)
-    return said[0] if said and (is_said or runtime.engine not in _LARGEST) else _LARGEST.get(runtime.engine)
+    return (
+        limits[0] if limits and (is_said or runtime.engine not in _LARGEST) else _LARGEST.get(runtime.engine)
+    )
 
 
 def write_float32(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:

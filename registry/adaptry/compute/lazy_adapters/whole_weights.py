@@ -100,11 +100,11 @@ def _of(parent: ParentAdapter, inputs: int) -> WholeWeights:
     if not names:
         return NO_WHOLE_WEIGHTS
     fields = {key: adapter.config.fields[key] for key in _FIELDS if key in adapter.config.fields}
-    told = (
+    note = (
         f"{len(names)} whole weights are copied unchanged from {parent.label} (first:"
         f" {adapter.spec.extras[0].target})"
     )
-    return WholeWeights(adapter, names, fields, tokenizer_of(adapter), (told,) if inputs > 1 else ())
+    return WholeWeights(adapter, names, fields, tokenizer_of(adapter), (note,) if inputs > 1 else ())
 
 
 def _are_same(parents: Sequence[ParentAdapter]) -> bool:

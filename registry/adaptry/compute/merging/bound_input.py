@@ -135,5 +135,5 @@ def _require(
     report = check(bound.adapter, bound.base, bound.adapter.config.base_name, bound=bound)
     if report.is_blocked:
         raise CheckFailed(f"{entry.label}: {report.sentence()}")
-    told = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD)
-    return BoundInput(entry, bound, rows, (*told, *of_variant, *of_base))
+    notes = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD)
+    return BoundInput(entry, bound, rows, (*notes, *of_variant, *of_base))

@@ -112,7 +112,7 @@ def plan_merge(
     base = fingerprint(checkpoint)
     seen = [seen_as_peft(entry, base) for entry in inputs]
     inputs = [entry for entry, _ in seen]
-    notes += [note for _, told in seen for note in told]
+    notes += [note for _, found in seen for note in found]
     if view.packed:
         checkpoint = dequantised_view(view, dtype_of_int8(view, dtype))
         notes += dtype_notes(view, dtype)

@@ -86,12 +86,12 @@ class SecondPass:
                 if is_there
                 else "it is not a multiple of the update"
             )
-        said = [
-            told
+        hints = [
+            hint
             for factor, name in zip(factors, named, strict=True)
-            if (told := _factor_hint(float(factor), name))
+            if (hint := _factor_hint(float(factor), name))
         ]
-        return "; ".join(said) or "the update was applied, but some elements differ by more than rounding"
+        return "; ".join(hints) or "the update was applied, but some elements differ by more than rounding"
 
 
 def _factor_hint(factor: float, named: NamedOrigin) -> str | None:
@@ -111,8 +111,8 @@ def _factor_hint(factor: float, named: NamedOrigin) -> str | None:
         else:
             meanings["was scaled like rsLoRA (α/√r), but it is not rsLoRA"] = root
         meanings["was applied without its scale"] = 1 / origin.scale
-    said = [meaning for meaning, value in meanings.items() if _is_near(factor, value)]
-    return f"{label} {' or '.join(said) or f'was applied at {factor:.3g} times its weight'}"
+    explanations = [meaning for meaning, value in meanings.items() if _is_near(factor, value)]
+    return f"{label} {' or '.join(explanations) or f'was applied at {factor:.3g} times its weight'}"
 
 
 def _is_near(factor: float, value: float) -> bool:

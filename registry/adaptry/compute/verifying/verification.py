@@ -84,8 +84,8 @@ def _recast(pair: TensorPair) -> TensorPair | None:
 
 def _misshapen(pair: TensorPair) -> TensorVerdict:
     tensor, info = pair.expected, pair.location.info
-    told = f"it is {info.dtype} {list(info.shape)}, but should be {tensor.dtype} {list(tensor.shape)}"
-    return TensorVerdict(tensor=pair.tensor, state="shape", hint=told)
+    hint = f"it is {info.dtype} {list(info.shape)}, but should be {tensor.dtype} {list(tensor.shape)}"
+    return TensorVerdict(tensor=pair.tensor, state="shape", hint=hint)
 
 
 def _verdict(

@@ -271,9 +271,9 @@ def _approvals(call: Call, facts: GateFacts) -> _Found:
     found = next((one for one in facts.approvals if one.group == group), None)
     if found is None or found.problem:
         raise _Missing(found.problem if found and found.problem else f"there is no group {group}")
-    who = f" ({', '.join(found.by)})" if found.by else ""
+    names = f" ({', '.join(found.by)})" if found.by else ""
     ignored = f"; not counted: {', '.join(found.ignored)}" if found.ignored else ""
-    return _Found(len(found.by), f"{len(found.by)} approvals of {group}{who}{ignored}")
+    return _Found(len(found.by), f"{len(found.by)} approvals of {group}{names}{ignored}")
 
 
 def _state(call: Call, facts: GateFacts) -> _Found:

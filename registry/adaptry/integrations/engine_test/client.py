@@ -119,9 +119,9 @@ def _answer(target: EngineTarget, method: str, path: str, body: Mapping[str, Any
     except (HTTPError, OSError) as error:
         raise Unavailable(f"{url} does not answer: {error}") from error
     if answer.status != 200:
-        said = answer.data[:600].decode("utf-8", "replace")
+        text = answer.data[:600].decode("utf-8", "replace")
         kind = NotFound if answer.status == 404 else Unavailable if answer.status >= 500 else CheckFailed
-        raise kind(f"{url}{path} answered {answer.status}: {said}")
+        raise kind(f"{url}{path} answered {answer.status}: {text}")
     try:
         return strictjson.loads(answer.data, _LIMITS, path)
     except Invalid as error:

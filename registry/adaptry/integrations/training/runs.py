@@ -110,7 +110,7 @@ def checkpoints(
 def _metrics_in(commit: CommitInfo) -> Mapping[str, float]:
     """Anyone may commit to a branch, so the message may be anything."""
     try:
-        said = json.loads(commit.message)["metrics"]
-        return {str(metric): float(value) for metric, value in said.items()}
+        metrics = json.loads(commit.message)["metrics"]
+        return {str(metric): float(value) for metric, value in metrics.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}

@@ -39,7 +39,9 @@ def upload(
             if session.offset > furthest:
                 furthest, failures = session.offset, 0
             if session.offset < size:
-                rest = _told(content.chunks(path, session.offset), path, session, progress or no_progress)
+                rest = _with_progress(
+                    content.chunks(path, session.offset), path, session, progress or no_progress
+                )
                 session = registry.uploads.append(session, session.offset, rest)
             registry.uploads.finish(session)
             return
@@ -70,7 +72,9 @@ def with_progress(
         progress(text, done, size)
 
 
-def _told(chunks: Iterator[bytes], path: str, session: UploadInfo, progress: Progress) -> Iterator[bytes]:
+def _with_progress(
+    chunks: Iterator[bytes], path: str, session: UploadInfo, progress: Progress
+) -> Iterator[bytes]:
     return with_progress(chunks, f"uploading {path}", session.offset, session.size, progress)
 
 

@@ -54,5 +54,5 @@ class JobTask(BaseModel):
 
 def reason_of(error: ValidationError) -> str:
     """The first error, as a sentence."""
-    said = error.errors(include_url=False, include_input=False)[0]["msg"]
-    return str(said).removeprefix("Value error, ")
+    message = error.errors(include_url=False, include_input=False)[0]["msg"]
+    return str(message).removeprefix("Value error, ")

@@ -41,8 +41,8 @@ def begin_attempt(tx: Transaction, id: str, step: str, runner: str, now: datetim
     if job is None or job.key is None or job.state not in OPEN:
         return None
     if tokens.is_revoked(tx, submitter_of(tx, job)):
-        said = f"{job.by}, who submitted this job, was disabled or their token revoked; submit it again"
-        finish(tx, id, "failed", now, fault=JobFault(code=PermissionDenied.code, message=said))
+        message = f"{job.by}, who submitted this job, was disabled or their token revoked; submit it again"
+        finish(tx, id, "failed", now, fault=JobFault(code=PermissionDenied.code, message=message))
         return None
     row = tx.get(JobStepRow, (job.key, step)) or JobStepRow(job_key=job.key, step=step)
     if row.result is not None:

@@ -199,11 +199,11 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
         return Invalid(f"the address of the database {where} has an {_line(error)}; check its spelling")
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-        said = (
+        message = (
             f"cannot reach the database {where}: {_line(error)}; check that it is running,"
             " has disk space and a free connection, and that its address, name, user and password are right"
         )
-        return Unavailable(said, public_message=_AWAY) if is_lost else None
+        return Unavailable(message, public_message=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
             return busy_error()
@@ -212,9 +212,10 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
         case "53", "53100":
             return StorageFull("no space left for the registry's database; free some space and try again")
         case "XX", "XX001" | "XX002":
-            said = f"the database {where} is damaged: {_line(error)}; restore a backup"
+            message = f"the database {where} is damaged: {_line(error)}; restore a backup"
             return CorruptData(
-                said, public_message="the registry's database is damaged; its administrator has the details"
+                message,
+                public_message="the registry's database is damaged; its administrator has the details",
             )
         case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
             return Unavailable(f"cannot use the database {where}: {_line(error)}", public_message=_AWAY)

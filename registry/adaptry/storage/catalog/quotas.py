@@ -60,8 +60,8 @@ def remove(tx: Transaction, subject: QuotaSubject) -> None:
     )
 
 
-def _by_name(tx: Reads, who: QuotaSubject) -> dict[str, QuotaLimits]:
-    rows = run_select(tx, _FIND, {"scope": who.scope, "name": who.name, "every": EVERY})
+def _by_name(tx: Reads, subject: QuotaSubject) -> dict[str, QuotaLimits]:
+    rows = run_select(tx, _FIND, {"scope": subject.scope, "name": subject.name, "every": EVERY})
     return {row.name: _limits(row) for row in rows}
 
 

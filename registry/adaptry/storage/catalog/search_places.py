@@ -83,8 +83,8 @@ def encode(place: Place, now: datetime | None, about: str, seal: SealMaker | Non
     if place == Place(place.key) and now is None:
         return cursors.encode(place.key, about)
     value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
-    said = [place.key, value, place.name, place.number, now.isoformat() if now else None]
-    text = json.dumps(said, separators=(",", ":"))
+    fields = [place.key, value, place.name, place.number, now.isoformat() if now else None]
+    text = json.dumps(fields, separators=(",", ":"))
     return cursors.encode(seal().seal(text, about) if seal else text, about)
 
 

@@ -87,10 +87,10 @@ def recounted(tx: Transaction, adapter: int, *owners: str) -> Iterator[None]:
     yield
     tx.flush()
     after = _use_of(tx, adapter, owners)
-    for who in before.keys() | after.keys():
-        had, has = before.get(who, (0, 0)), after.get(who, (0, 0))
+    for subject in before.keys() | after.keys():
+        had, has = before.get(subject, (0, 0)), after.get(subject, (0, 0))
         if had != has:
-            _add(tx, who, has[0] - had[0], has[1] - had[1])
+            _add(tx, subject, has[0] - had[0], has[1] - had[1])
 
 
 def computed(tx: Transaction) -> Use:
@@ -122,8 +122,8 @@ def recorded(tx: Transaction) -> Use:
 def rebuild(tx: Transaction) -> None:
     """Sets the counters to what the rows of files and versions give."""
     tx.execute(delete(StoredUseRow))
-    for who, (size, versions) in computed(tx).items():
-        _add(tx, who, size, versions)
+    for subject, (size, versions) in computed(tx).items():
+        _add(tx, subject, size, versions)
 
 
 def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
@@ -132,10 +132,10 @@ def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
     return [(QuotaSubject(row.scope, row.name), row.bytes, row.versions) for row in run_select(tx, query, {})]
 
 
-def _add(tx: Transaction, who: QuotaSubject, size: int, versions: int) -> None:
+def _add(tx: Transaction, subject: QuotaSubject, size: int, versions: int) -> None:
     more = {"more_bytes": size, "more_versions": versions}
-    if not change(tx, _ADD, {"of_scope": who.scope, "of_name": who.name, **more}):
-        insert_row(tx, StoredUseRow(scope=who.scope, name=who.name, bytes=size, versions=versions))
+    if not change(tx, _ADD, {"of_scope": subject.scope, "of_name": subject.name, **more}):
+        insert_row(tx, StoredUseRow(scope=subject.scope, name=subject.name, bytes=size, versions=versions))
 
 
 def _use_of(tx: Transaction, adapter: int, owners: tuple[str, ...]) -> Use:
@@ -164,4 +164,4 @@ def _sum(files: object, versions: object) -> Use:
     for namespace, by, count in versions:  # type: ignore[attr-defined]
         found[QuotaSubject("namespace", namespace)][1] += count
         found[QuotaSubject("principal", by)][1] += count
-    return {who: (size, count) for who, (size, count) in found.items()}
+    return {subject: (size, count) for subject, (size, count) in found.items()}

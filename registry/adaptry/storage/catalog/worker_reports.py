@@ -81,13 +81,13 @@ def replace(
 ) -> None:
     """Updates the worker's rows to its report; versions that it does not report become unloaded."""
     rows = _rows(tx, worker)
-    said: set[_Key] = set()
+    resident_keys: set[_Key] = set()
     for one in residents:
         version = reported.get((one.name, one.digest))
         if version is None:
             continue
         key = (version.version_key, one.served_as)
-        said.add(key)
+        resident_keys.add(key)
         row = rows.get(key) or ResidentRow(
             worker_id=worker.key,
             version_id=version.version_key,
@@ -98,7 +98,7 @@ def replace(
         _update_row(row, one, now)
         tx.add(row)
     for key, row in rows.items():
-        if key not in said and row.condition != "unloaded":
+        if key not in resident_keys and row.condition != "unloaded":
             row.condition, row.ended_at = "unloaded", row.ended_at or now
     tx.flush()
     withdrawn = select(VersionRow.id).where(col(VersionRow.state).in_(WITHDRAWN))
@@ -107,14 +107,14 @@ def replace(
     tx.execute(delete(ResidentRow).where(is_old, is_settled))
 
 
-def _update_row(row: ResidentRow, said: ResidentReport, now: datetime) -> None:
+def _update_row(row: ResidentRow, report: ResidentReport, now: datetime) -> None:
     row.condition, row.since, row.last_used, row.reason = (
-        said.condition,
-        said.since,
-        said.last_used,
-        said.reason,
+        report.condition,
+        report.since,
+        report.last_used,
+        report.reason,
     )
-    if said.condition in ENDED:
+    if report.condition in ENDED:
         row.ended_at = row.ended_at or now
     else:
         row.ended_at = row.dropped_at = None

@@ -172,8 +172,8 @@ class LocalBases(Bases):
         bases.add_names(tx, record.id, fresh)
         if merged != before or fresh:
             kind = "base.updated" if before else "base.registered"
-            told = {"id": record.id, "names": ", ".join(fresh) or None}
-            events.record(tx, kind, at=now, by=by, detail=told)
+            detail = {"id": record.id, "names": ", ".join(fresh) or None}
+            events.record(tx, kind, at=now, by=by, detail=detail)
         return merged
 
     def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
@@ -183,8 +183,10 @@ class LocalBases(Bases):
             return
         files.clear_unneeded(tx, id, [entry.sha256 for entry in files_])
         bases.store(tx, id, files_)
-        told = {"id": id, "bytes": sum(entry.size for entry in files_)}
-        events.record(tx, "base.stored", at=self.context.clock(), by=self.context.identity.name, detail=told)
+        detail = {"id": id, "bytes": sum(entry.size for entry in files_)}
+        events.record(
+            tx, "base.stored", at=self.context.clock(), by=self.context.identity.name, detail=detail
+        )
 
     def _record(self, tx: Transaction, id: Digest) -> BaseRecord:
         record = bases.record(tx, id) if bases.visible_among(tx, self.context.read_scope(tx), [id]) else None

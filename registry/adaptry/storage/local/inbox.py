@@ -372,9 +372,9 @@ def _require_room(tx: Transaction, namespace: str, by: str) -> None:
     for of, files, size in ((by, MOST_FILES_OF_ONE, MOST_BYTES_OF_ONE), (None, MOST_FILES, MOST_BYTES)):
         count, stored = posted_files.kept_use(tx, namespace, of)
         if count > files or stored > size:
-            who = f"of {by} " if of else ""
+            owner = f"of {by} " if of else ""
             raise QuotaExceeded(
-                f"{files:,} files or {size >> 20} MiB {who}are kept apart in {namespace}, the most;"
+                f"{files:,} files or {size >> 20} MiB {owner}are kept apart in {namespace}, the most;"
                 f" attach or discard"
                 f" some: adaptry evidence inbox {namespace}"
             )

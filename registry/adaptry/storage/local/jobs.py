@@ -160,8 +160,8 @@ class LocalJobs(Jobs):
         """
         task = parse_task(order.kind, order.task)
         self._require_asking(task.namespace, order.kind)
-        said = task.model_dump(mode="json", exclude_defaults=True)
-        return order.model_copy(update={"task": said}), task.namespace
+        fields = task.model_dump(mode="json", exclude_defaults=True)
+        return order.model_copy(update={"task": fields}), task.namespace
 
     def _job(self, tx: Transaction, id: str) -> JobInfo:
         found = jobs.find(tx, id)

@@ -269,10 +269,10 @@ class RevisionAdmission:
         assert entry is not None
         files.store_weights_digest(tx, entry.sha256, admission.weights)
         made = summarise_recipe(admission.manifest.recipe)
-        said = note or CommitNote(title=f"Version {stored.number}", message=made)
+        commit_note = note or CommitNote(title=f"Version {stored.number}", message=made)
         parent = commits.find_by_ref(tx, adapter, MAIN)
         commit = commits.add_stored(
-            tx, adapter, MAIN, stored.digest, said, stored.number, at=now, by=by, parent=parent
+            tx, adapter, MAIN, stored.digest, commit_note, stored.number, at=now, by=by, parent=parent
         )
         git_refs.put(tx, adapter, MAIN, "branch", commit, now, by)
         if recall_claims.find(tx, adapter.name, stored.digest):

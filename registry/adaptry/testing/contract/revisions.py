@@ -327,6 +327,21 @@ class RevisionsContract(ContractFixtures):
         with pytest.raises(Invalid, match=r"unknown sort key 'metric\.' \(one of: newest, .*metric.NAME"):
             registry.versions.list(TONE, sort="metric.")
 
+    def test_a_cursor_of_versions_continues_only_its_own_order(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        for seed in (1, 2):
+            push(registry, lora(seed), TONE)
+        orders = (("newest", False), ("newest", True), ("rank", False), ("rank", True), ("downloads", False))
+        for sort, reverse in orders:
+            cursor = registry.versions.list(TONE, limit=1, sort=sort, reverse=reverse).next
+            assert cursor is not None
+            for other in orders:
+                if other == (sort, reverse):
+                    continue
+                with pytest.raises(Invalid, match="cursor does not belong"):
+                    registry.versions.list(TONE, cursor, sort=other[0], reverse=other[1])
+
     def test_downloads_are_counted(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         for _ in range(3):

@@ -98,7 +98,7 @@ class RolloutsContract(ContractFixtures):
         assert ada.rollouts.list(TONE)[0].stage == "done"
         assert ada.aliases.list(TONE)[0].number == 2
 
-    def test_an_alias_that_was_moved_meanwhile_is_left_alone(
+    def test_an_alias_that_someone_else_moved_is_left_alone(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         _, second = push_two(make_registry(ADA), lora)

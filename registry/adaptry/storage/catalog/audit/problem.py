@@ -60,8 +60,8 @@ def guard_problems(
     except Unavailable:
         raise
     except UNREADABLE as error:
-        said = error.message if isinstance(error, AdaptryError) else f"{type(error).__name__}: {error}"
-        yield IntegrityProblem(location, f"cannot be read: {said[:300]}")
+        reason = error.message if isinstance(error, AdaptryError) else f"{type(error).__name__}: {error}"
+        yield IntegrityProblem(location, f"cannot be read: {reason[:300]}")
 
 
 def compare_values(

@@ -78,9 +78,9 @@ def _against_events(where: str, version: VersionRow, history: AdapterHistory) ->
     yield from compare_values(where, "its push time", version.created_at, pushed.row.at, "its event")
     yield from compare_values(where, "its pusher", version.created_by, pushed.row.by, "its event")
     checked = [one for one in history.by_number[version.number] if "base_status" in one.detail]
-    said = checked[-1].detail["base_status"]
+    expected = checked[-1].detail["base_status"]
     yield from compare_values(
-        where, "its base status", version.base_status, said, "the last event that set it"
+        where, "its base status", version.base_status, expected, "the last event that set it"
     )
 
 
@@ -134,8 +134,8 @@ def _state(where: str, version: VersionRow, history: AdapterHistory) -> Iterator
 
 
 def _state_after(one: AuditedEvent) -> str:
-    said = one.kind.partition(".")[2]
-    return "active" if said == "restored" else said
+    state = one.kind.partition(".")[2]
+    return "active" if state == "restored" else state
 
 
 def _derived(

@@ -69,11 +69,11 @@ def _other_findings(kept: VersionSource, report: CheckReport, now: BaseCheck) ->
     )
     if before != after:
         had, has = ({found.code for found in each} for each in (before, after))
-        said = [f"gains {code}" for code in sorted(has - had)] + [
+        changes = [f"gains {code}" for code in sorted(has - had)] + [
             f"loses {code}" for code in sorted(had - has)
         ]
         reason = (
-            f"its report is not what this Adaptry finds: it {' and '.join(said) or 'words them otherwise'}"
+            f"its report is not what this Adaptry finds: it {' and '.join(changes) or 'words them otherwise'}"
         )
         yield IntegrityProblem(kept.name, reason, "outdated", f"version:{kept.key}")
 
