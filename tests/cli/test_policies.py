@@ -118,7 +118,8 @@ def test_a_policy_is_shown_tried_before_it_is_set_and_removed(
     run("policy", "rm", "acme/tone")
     assert "was removed" in run("policy", "show", "acme/tone", code=3).stderr
     assert len(answer("policy", "show", "acme/tone", "--history")) == 2
-    assert "acme/tone@prod has no policy, so version 2 is allowed" in run("policy", "try", "acme/tone@2").stderr
+    tried = run("policy", "try", "acme/tone@2")
+    assert "acme/tone@prod has no policy, so version 2 is allowed" in tried.stderr
     run("promote", "acme/tone@2")
 
 
