@@ -401,6 +401,12 @@ def test_a_lora_with_another_peft_type_is_served_by_engines_that_ignore_it(
     assert (found.outcome, codes(found)) == ("as_trained", {"method_ignored"})
 
 
+@pytest.mark.parametrize("rank", [0, -1, 1.5, "8", None])
+def test_llama_cpp_does_not_read_the_rank_of_the_config(rank: object, tmp_path: Path) -> None:
+    found = judged(tmp_path / "lora", "llama.cpp", tiny_base(tmp_path / "base"), config={"r": rank})
+    assert (found.outcome, found.findings) == ("as_trained", ())
+
+
 @pytest.mark.parametrize(
     "engine", [name for name in ENGINES if name not in ("peft", "diffusers", "vllm", "llama.cpp")]
 )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,6 +168,8 @@ def test_wrong_calls_of_follow_are_refused(
     engine.models = ("org/tiny",)
     assert "and not vllm" in follow(scene.engine("sglang"), "--runtime", "vllm", code=2).stderr
     told = ("--engine", "vllm", "--url", engine.url, "--watch", "acme/*@prod", "--name", "gpu-1", "--once")
+    unwritable = str(Path(__file__) / "cache")
+    assert "not a directory" in follow(engine, "--cache", unwritable, code=6).stderr.lower()
     monkeypatch.setenv("ADAPTRY_TOKEN", scene.server.token("ron", "reader", ("acme",)))
     assert "--role worker" in run("follow", *told, code=5).stderr
 

@@ -31,11 +31,13 @@ State = dict[str, torch.Tensor]
 
 @dataclass
 class ByPeft:
-    """PEFT's answer. `error`: why it raised; `state`: the merged model; `unexpected` and `missing`: the names
-    it left out and those it filled with values of its own; `is_random`: another run gives other values.
+    """PEFT's answer. `error`: why it raised, and `is_served` if only at the merge; `state`: the merged model;
+    `unexpected` and `missing`: the names it left out and those it filled with values of its own; `is_random`:
+    another run gives other values.
     """
 
     error: str = ""
+    is_served: bool = False
     state: State | None = None
     unexpected: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -95,9 +97,12 @@ def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByP
             prefix = live.base_model.prefix if hasattr(live.base_model, "prefix") else "\0"
             missing = tuple(name for name in loaded.missing_keys if prefix in name)
             is_listed = bool(getattr(live.peft_config["default"], "modules_to_save", None))
-            merged = live.merge_and_unload()
         except Exception as error:  # noqa: BLE001  (whatever PEFT raises is its answer)
             return ByPeft(error=f"{type(error).__name__}: {error}")
+        try:
+            merged = live.merge_and_unload()
+        except Exception as error:  # noqa: BLE001
+            return ByPeft(error=f"{type(error).__name__}: {error}", is_served=True)
         state = {name: value.detach().clone() for name, value in merged.state_dict().items()}
         unexpected = tuple(
             name for name in loaded.unexpected_keys if not is_harmless(name, tensors, is_listed)
@@ -168,20 +173,21 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
     if "method_retired" in said or ("vocabulary_resized" in said and "size mismatch" in theirs.error):
         return None  # said, and only an older PEFT, or a base of that size, could judge
     if theirs.error:
-        return (
-            None if _is_no_merge(theirs.error, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"
-        )
+        return None if _is_no_merge(theirs, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"
     if ours.refusal:
         return None if ours.is_unsupported else f"it is fine, and not merged: {ours.refusal}"
     if theirs.unexpected:
         return f"it is fine, and PEFT drops {', '.join(theirs.unexpected[:3])}"
     if theirs.is_random:
         return f"it is fine, and PEFT fills in {', '.join(theirs.missing[:3])}"
+    if theirs.changes_nothing:
+        return "it is fine, and PEFT changes nothing"
     assert ours.folder is not None and theirs.state is not None
     other = differing(load_merged(family, ours.folder), theirs.state)
     return f"it is fine, and merged to other weights: {', '.join(other[:3])}" if other else None
 
 
-def _is_no_merge(error: str, ours: ByUs) -> bool:
+def _is_no_merge(theirs: ByPeft, ours: ByUs) -> bool:
     """Whether PEFT serves it and only does not merge it, as we say too."""
-    return ours.is_unsupported or "merg" in error or "not support" in error
+    is_told = "merg" in theirs.error or "not support" in theirs.error
+    return ours.is_unsupported or (theirs.is_served and is_told)

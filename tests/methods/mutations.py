@@ -34,6 +34,7 @@ _LIES: tuple[tuple[str, Any], ...] = (
     ("init_lora_weights", "foo"),
     ("init_lora_weights", "pissa"),
     ("feedforward_modules", ["down_proj"]),
+    ("feedforward_modules", None),
     ("foo", 1),
     ("peft_type", "LOHA"),
     ("peft_type", "lora"),
@@ -213,7 +214,7 @@ def choose_layers(source: random.Random, files: Files) -> str | None:
         return None
     files.config["layers_to_transform"] = source.choice([[0], 0, [0, 1], [], [7], 1])
     files.config["layers_pattern"] = source.choice(
-        [None, None, "layers", "h", ["layers", "h", "layer"], "", []]
+        [None, None, "layers", "h", ["layers", "h", "layer"], "", [], "(?:lay.*|h)", "layers|h"]
     )
     return f"layers {files.config['layers_to_transform']} of {files.config['layers_pattern']}"
 

@@ -15,63 +15,16 @@ pytest.importorskip("peft")
 
 import peft
 import torch
-import transformers
 from safetensors.torch import load_file
 
-from .families import Family
-from .judging import State, ask_peft, ask_us, verdict, write
-from .mutations import PREFIX
-
-EXPERTS = ("gate_proj", "up_proj", "down_proj")
-_SMALL: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 96,
-}  # fmt: skip
-
-
-def _qwen3_moe() -> transformers.PreTrainedModel:
-    config = transformers.Qwen3MoeConfig(
-        **_SMALL, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, head_dim=8,
-        mlp_only_layers=[0],
-    )  # fmt: skip
-    return transformers.Qwen3MoeForCausalLM(config)
-
-
-def _deepseek() -> transformers.PreTrainedModel:
-    config = transformers.DeepseekV3Config(
-        **{**_SMALL, "num_attention_heads": 2, "num_key_value_heads": 2}, moe_intermediate_size=16,
-        n_shared_experts=1, n_routed_experts=4, num_experts_per_tok=2, first_k_dense_replace=1, n_group=1,
-        topk_group=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
-    )  # fmt: skip
-    return transformers.DeepseekV3ForCausalLM(config)
-
-
-def _mixtral() -> transformers.PreTrainedModel:
-    return transformers.MixtralForCausalLM(transformers.MixtralConfig(**_SMALL, num_local_experts=2))
-
-
-FAMILIES = {
-    name: Family(build, transformers.AutoModelForCausalLM, "CAUSAL_LM", [])
-    for name, build in (("qwen3_moe", _qwen3_moe), ("deepseek", _deepseek), ("mixtral", _mixtral))
-}
+from .experts import EXPERTS, FAMILIES, factors
+from .judging import ask_peft, ask_us, verdict, write
 
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bases")
     return {name: family.save(folder / name, torch.float32) for name, family in FAMILIES.items()}
-
-
-def factors(base: Path, ranks: Callable[[str], int]) -> State:
-    """Random factors of every matrix on disk for which `ranks` is not 0."""
-    torch.manual_seed(1)
-    found: State = {}
-    for name, weight in load_file(base / "model.safetensors").items():
-        path = name.removesuffix(".weight")
-        if weight.dim() == 2 and (rank := ranks(path)):
-            found[f"{PREFIX}{path}.lora_A.weight"] = torch.randn(rank, weight.shape[1]) * 0.2
-            found[f"{PREFIX}{path}.lora_B.weight"] = torch.randn(weight.shape[0], rank) * 0.2
-    return found
 
 
 def ends(*names: str, rank: int = 2, inside: str = "") -> Callable[[str], int]:

@@ -141,6 +141,34 @@ def of_layers_by_another_alternative(files: Files) -> None:
     }  # no number behind the first
 
 
+def without_patterns(files: Files) -> None:
+    files.config |= {key: None for key in ("rank_pattern", "alpha_pattern") if key in files.config}
+
+
+def listing_a_container(files: Files) -> None:
+    files.config["target_modules"] += ["mlp"]
+
+
+def listing_the_norms(files: Files) -> None:
+    files.config["target_modules"] += ["input_layernorm"]
+
+
+def by_a_pattern_of_containers_too(files: Files) -> None:
+    files.config["target_modules"] = r"model\.layers.*"
+
+
+def targeting_a_weight_of_its_modules(files: Files) -> None:
+    files.config["target_parameters"] = ["q_proj.weight"]
+
+
+def with_one_row_as_a_number(files: Files) -> None:
+    files.config["trainable_token_indices"] = 1
+
+
+def dropping_out_twice(files: Files) -> None:
+    files.config[next(key for key in files.config if key.endswith("dropout"))] = 2.0
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
@@ -178,6 +206,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("lora-plain-llama-fp32", saving_a_pattern, True),
         ("adalora-plain-llama-fp32", of_another_first_rank, True),
         ("adalora-plain-llama-fp32", cut_to_one_rank, True),
+        ("lora-plain-llama-fp32", listing_a_container, True),
+        ("loha-plain-llama-fp32", listing_the_norms, True),
+        ("lora-plain-llama-fp32", by_a_pattern_of_containers_too, True),
+        ("lora-plain-llama-fp32", targeting_a_weight_of_its_modules, True),
+        ("lora-tokens-llama-fp32", with_one_row_as_a_number, True),
+        ("lora-plain-llama-fp32", dropping_out_twice, True),
+        ("lora-plain-llama-fp32", without_patterns, True),
+        ("loha-plain-llama-fp32", without_patterns, True),
+        ("delora-plain-llama-fp32", without_patterns, True),
+        ("hira-plain-llama-fp32", without_patterns, True),
+        ("adalora-plain-llama-fp32", without_patterns, False),
         ("ia3-feed-forward-llama-fp32", without_feedforward_modules, False),
         ("ia3-plain-llama-fp32", without_feedforward_modules, True),
         ("ia3-plain-qwen2_moe-fp32", without_feedforward_modules, True),

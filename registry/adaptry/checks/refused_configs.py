@@ -17,10 +17,14 @@ from adaptry.checks.codes import build_finding
 from adaptry.core.report import Finding
 
 _NEVER_NULL = {
-    "LORA": frozenset(["r", "lora_alpha"]),
-    "LOHA": frozenset(["r", "alpha"]),
-    "LOKR": frozenset(["r", "alpha"]),
+    "LORA": frozenset(["r", "lora_alpha", "rank_pattern", "alpha_pattern"]),
+    "LOHA": frozenset(["r", "alpha", "rank_pattern", "alpha_pattern"]),
+    "LOKR": frozenset(["r", "alpha", "rank_pattern", "alpha_pattern"]),
+    "DELORA": frozenset(["rank_pattern"]),
+    "HIRA": frozenset(["rank_pattern"]),
 }
+_OWN_DROPOUT = frozenset(["rank_dropout", "module_dropout", "boft_dropout"])
+"""Probabilities that PEFT only compares with a random number."""
 _TEXT_WITHOUT_LAYERS = frozenset(
     [
         *("LORA", "ADALORA", "C3A", "DEFT", "DELORA", "FOURIERFT", "HIRA", "HRA", "MISS", "PSOFT", "SHADOW"),
@@ -53,7 +57,7 @@ _RANGES: tuple[tuple[str, str, float, tuple[tuple[_Bound, float], ...]], ...] = 
     ("TINYLORA", "u", 64, (("above", 0),)),
     ("TINYLORA", "weight_tying", 0, (("at least", 0), ("at most", 1))),
     ("UNILORA", "theta_d_length", 256, (("above", 0),)),
-    ("UNILORA", "unilora_dropout", 0, (("at least", 0), ("at most", 1))),
+    ("UNILORA", "unilora_dropout", 0, (("at least", 0),)),
     ("UNILORA", "init_theta_d_bound", 0.02, (("above", 0),)),
 )
 """Method, numeric field, PEFT's default, and the bounds of the values that PEFT accepts."""
@@ -110,6 +114,8 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
     for key, value in fields.items():
         if key.endswith(("_seed", "_prng_key")) and type(value) is float:
             yield f"{key} is {value}, but a seed must be a whole number"
+        if key.endswith("_dropout") and key not in _OWN_DROPOUT and type(value) in (int, float) and value > 1:
+            yield f"{key} is {value}, but must be at most 1"
     if fields.get("r") == 0 and kind != "OFT":  # which may set a block size instead
         yield "r is 0"
     if isinstance(fields.get("modules_to_save"), str) and config.saved_modules:

@@ -30,7 +30,11 @@ class LoadedModel:
     experts: ExpertTargets | None = None
 
     def why_not(self, path: str) -> str | None:
-        """Why PEFT does not adapt the module. With an attention, it also adapts the output projection."""
+        """Why PEFT does not adapt the module or its weight. With an attention, it also adapts the output
+        projection.
+        """
+        if self.targets.includes_parameter(f"{path}.weight"):
+            return None
         shape = self.names.parameters.get(f"{path}.weight")
         is_attention = f"{path}.in_proj_weight" in self.names.parameters
         if self.targets.is_all_linear and (is_attention or (shape is not None and len(shape) != 2)):

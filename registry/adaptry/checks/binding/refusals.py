@@ -64,6 +64,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     if model.adapter.spec.method == "lora" and expert_family(model.model_type):
         yield from _fused_targets(model)
         yield from expert_problems(model)
+    yield from _unsupported_modules(model)
+    yield from _targeted_twice(model)
     yield from _saved_modules(model.adapter, model.names)
     yield from _token_rows(model.adapter, module_map)
     yield from _adapted_rows(model, module_map)
@@ -83,6 +85,34 @@ def _fused_targets(model: LoadedModel) -> Iterator[str]:
     for half in model.experts.halves if model.experts else ():
         lost = next(name for name in matrices if matrices[name] == matrices[half] and name != half)
         yield f"target_modules selects {half} without {lost}, which this base fuses with it"
+
+
+def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
+    """PEFT adapts layers that have a matrix, or any weight, and raises an error for any other module that it
+    selects.
+    """
+    method = model.adapter.spec.method
+    if method == "osf" or model.targets.is_free or model.targets.is_all_linear:
+        return  # OSF ignores them
+    parameters, least = model.names.parameters, 1 if method == "ln_tuning" else 2
+    for path in sorted(model.names.modules):
+        shape = parameters.get(f"{path}.weight", ())
+        is_layer = shape is None or len(shape) >= least or f"{path}.in_proj_weight" in parameters
+        if not is_layer and model.why_not(path) is None:
+            (name,) = fold_layer_numbers([path])
+            yield f"the config selects {name}, which is not a layer that PEFT can adapt"
+            return
+
+
+def _targeted_twice(model: LoadedModel) -> Iterator[str]:
+    """PEFT does not adapt a parameter of a module that it adapts."""
+    if model.adapter.spec.method != "lora" or not model.targets.parameters:
+        return
+    for path in model.names.holders_of("weight", 2):
+        if model.targets.includes_parameter(f"{path}.weight") and model.targets.why_not(path) is None:
+            (first,) = fold_layer_numbers([path])
+            yield f"the config selects {first} by target_modules and its weight by target_parameters"
+            return
 
 
 def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
@@ -117,6 +147,8 @@ def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
     indices = fields.get("trainable_token_indices")
     if adapter.spec.method == "trainable_tokens":
         indices = fields.get("token_indices", [])  # PEFT's default
+    if indices is not None and not isinstance(indices, dict | list):
+        yield f"the config lists no token rows, but has {str(indices)[:20]!a} in their place"
     wanted = indices if isinstance(indices, dict) else {"": indices}
     for end, rows in wanted.items():
         if isinstance(rows, list) and not _is_tied_twin(module_map, wanted, end):

@@ -154,7 +154,7 @@ class ModuleTargets:
 
     def why_not(self, path: str) -> str | None:
         """Why PEFT does not adapt the module at `path`, as the end of a sentence; None if it does."""
-        if self.is_free or self._is_tied_head(path) or self.includes_parameter(f"{path}.weight"):
+        if self.is_free or self._is_tied_head(path):
             return None
         if self._is_excluded(path):
             return "exclude_modules excludes it"

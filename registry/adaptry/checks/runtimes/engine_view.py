@@ -56,3 +56,15 @@ def engine_view(adapter: Adapter, read: NameReader | None, *, reads_method: bool
         return EngineView(adapter)
     header = replace(adapter.header, tensors=tensors)
     return EngineView(replace(adapter, config=config, header=header), renamed, tuple(unread))
+
+
+def with_valid_rank(adapter: Adapter) -> Adapter:
+    """`adapter` with the rank of its first factor, if its config's `r` is none: for engines that do not read
+    it.
+    """
+    fields, shapes = adapter.config.fields, {name: info.shape for name, info in adapter.tensors.items()}
+    rank = fields.get("r", 8)
+    found = next((shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape), None)
+    if found is None or (type(rank) is int and rank > 0):
+        return adapter
+    return replace(adapter, config=AdapterConfig({**fields, "r": found}))

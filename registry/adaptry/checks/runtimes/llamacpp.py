@@ -111,4 +111,5 @@ LLAMACPP = RuntimeRules(
     start=_start,
     reads=any_prefixes_of_models,
     reads_method=False,
+    reads_rank=False,
 )

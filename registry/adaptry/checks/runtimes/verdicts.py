@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checks.runtimes.engine_view import engine_view
+from adaptry.checks.runtimes.engine_view import engine_view, with_valid_rank
 from adaptry.checks.runtimes.rule import (
     CheckSubject,
     Effect,
@@ -30,6 +30,7 @@ def check_runtime(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = 
     Raises `InvalidConfig` only if the config contradicts itself so that no spec can be derived.
     """
     engine = ENGINES[runtime.engine]
+    adapter = adapter if engine.reads_rank else with_valid_rank(adapter)
     view = engine_view(adapter, engine.reads, reads_method=engine.reads_method)
     subject = CheckSubject(view.adapter, base, adapter, view.renamed, view.unread)
     findings = list(_found(engine.preconditions, subject, runtime, engine))

@@ -16,11 +16,10 @@ from adaptry.integrations.serving.cache.engine_holds import EngineAddress
 
 
 def claim_engine(folder: Path, engine: EngineAddress) -> FileLock:
-    """Claims an engine, whatever name of this machine its address has.
+    """Claims an engine in an existing folder, whatever name of this machine its address has.
 
     Raises `Conflict` if another living process follows it; `Unavailable`.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     parts = urlsplit(engine.url)
     place = f"{engine.host or parts.hostname}:{parts.port or parts.scheme}"
     lock = FileLock.try_exclusive(folder / f".engine-{hashlib.sha256(place.encode()).hexdigest()[:16]}.lock")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Conflict
+from adaptry.core.files.durable import write_error
 from adaptry.core.files.locks import FileLock
 
 _MOST = 256
@@ -30,9 +31,12 @@ class NameClaim:
 def claim_name(folder: Path, engine: str, configured: str | None = None) -> NameClaim:
     """Claims `configured`, else the first free one of `HOST-ENGINE-CACHE`, `…-2`, `…-3`.
 
-    Raises `Conflict` if another living process holds `configured`; `Unavailable`.
+    Raises `Conflict` if another living process holds `configured`; `StorageFull`, `Unavailable`.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, folder) from error
     if configured:
         claim = _try_claim(folder, configured)
         if claim is None:

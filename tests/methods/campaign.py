@@ -1,0 +1,134 @@
+"""Adapters that nobody picked, each judged by PEFT: what we say of it, and what we merge.
+
+    .venv/bin/python -m tests.methods.campaign --first-seed 30000 --seeds 1000
+
+Each case is an adapter that PEFT saved, or a LoRA of experts as it was saved before transformers 5, changed
+at random by up to two mutations. A case is right where we say that it is fine and merge to PEFT's weights,
+or where we block it and PEFT raises, drops tensors or fills some in. Ends with 1 if a case is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from . import experts
+from .corpus import NotByPeft, cases, make
+from .families import FAMILIES, Family
+from .judging import ask_peft, ask_us, verdict, write
+from .mutations import MUTATIONS, Files
+
+ALL = list(cases(dtypes=["fp32"]))
+COMMON = [case for case in ALL if case.method in ("lora", "ia3", "loha")]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """`label`: the case and what was changed in its files."""
+
+    family: Family
+    base: Path
+    files: Files
+    label: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`wrong` says what is wrong with our answer; empty if nothing. `answer` is the answer in a word, and
+    `is_idle` whether PEFT loads the adapter and changes nothing.
+    """
+
+    seed: int
+    label: str
+    answer: str
+    is_idle: bool
+    wrong: str
+
+    def __str__(self) -> str:
+        return f"{self.seed}: {self.label}: {self.wrong}"
+
+
+def generated(seed: int, corpus: Path) -> Generated | None:
+    """The case of this seed; None where PEFT makes no such adapter."""
+    source = random.Random(seed)
+    found = _of_experts(source, corpus) if source.random() < 0.1 else _saved_by_peft(source, corpus)
+    if found is None:
+        return None
+    done = []
+    for _ in range(source.choice([0, 1, 1, 1, 1, 2])):
+        done += filter(None, [source.choice(MUTATIONS)(source, found.files)])
+    label = f"{found.label} with {'; '.join(done) or 'nothing'}"
+    return Generated(found.family, found.base, found.files, label) if found.files.tensors else None
+
+
+def _saved_by_peft(source: random.Random, corpus: Path) -> Generated | None:
+    case = source.choice(COMMON if source.random() < 0.5 else ALL)
+    try:
+        made = make(case, corpus)
+    except (NotByPeft, ImportError):
+        return None
+    files = Files(
+        load_file(made.adapter / "adapter_model.safetensors"),
+        json.loads((made.adapter / "adapter_config.json").read_text()),
+        load_file(made.base / "model.safetensors"),
+    )
+    return Generated(FAMILIES[case.family], made.base, files, str(case))
+
+
+def _of_experts(source: random.Random, corpus: Path) -> Generated:
+    name = source.choice(sorted(experts.FAMILIES))
+    family, base = experts.FAMILIES[name], corpus / f"experts-{name}"
+    if not base.exists():
+        family.save(base, torch.float32)
+    return Generated(family, base, experts.random_lora(source, base), f"experts of {name}")
+
+
+def judge(seeds: Iterable[int], folder: Path, corpus: Path) -> Iterator[Judged]:
+    """The cases of these seeds, without those that PEFT does not make."""
+    torch.set_num_threads(1)
+    for seed in seeds:
+        made = generated(seed, corpus)
+        if made is None:
+            continue
+        adapter = write(folder / f"adapter-{seed}", made.files.tensors, made.files.config)
+        theirs = ask_peft(made.family, made.base, adapter)
+        ours = ask_us(made.base, adapter, folder / f"merged-{seed}")
+        answer = "blocked" if ours.blocked else "not merged" if ours.refusal else "merged"
+        wrong = verdict(made.family, theirs, ours) or ""
+        yield Judged(seed, made.label, answer, theirs.changes_nothing and not theirs.error, wrong)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.methods.campaign", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="number of seeds (default 1,000)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default 0)")
+    asked = parser.parse_args()
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+        for one in judge(seeds, Path(name), Path(name) / "corpus"):
+            is_fine = one.answer != "blocked"
+            counts.update(["judged", one.answer])
+            counts["PEFT changes nothing"] += one.is_idle
+            counts["PEFT changes nothing and we say fine"] += one.is_idle and is_fine
+            if one.wrong:
+                counts["wrong"] += 1
+                sys.stdout.write(f"{one}\n")
+                sys.stdout.flush()
+    told = ", ".join(f"{kind}: {count:,}" for kind, count in counts.items())
+    sys.stdout.write(f"seeds {seeds.start}–{seeds.stop - 1}: {told}\n")
+    sys.exit(1 if counts["wrong"] else 0)
+
+
+if __name__ == "__main__":
+    main()
