@@ -4,9 +4,10 @@
 
 A registry of so many versions (`bench/filled.py`). Clients with kept connections (`bench/http_load.py`) ask
 what the aliases of a thousand adapters mean, then once more for one adapter, saying that they have its answer
-already (304). Beside it the limit: FastAPI and sqlite3 on the same file, without tokens and checks
-(`peers/fastapi_sqlite.py`). They take turns, so that a busy machine slows all alike. Medians of the rounds,
-with the lowest and highest rate, and the server's processor time for each request.
+already (304), and search by base, rank and metric. Beside it the limit: FastAPI and sqlite3 on the same file,
+without tokens and checks (`peers/fastapi_sqlite.py`). They take turns, so that a busy machine slows all
+alike. Medians of the rounds, with the lowest and highest rate, and the server's processor time for each
+request.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import urllib3
 from figures import note
 from filled import adapter_of, fill
 from http_load import Load, load
+from search import MEASURED
 from served import served
 
 LIMIT = Path(__file__).parent / "peers" / "fastapi_sqlite.py"
@@ -72,6 +75,7 @@ def start(stack: ExitStack, data: Path, size: int, workers: int) -> Iterator[tup
         "resolve, nothing new (304)",
         Target(server.url, server.process, paths[:1], {**bearer, "If-None-Match": tag}),
     )
+    yield "search", Target(server.url, server.process, [f"/api/v1/search?q={quote(MEASURED)}"], bearer)
     yield "healthz", Target(server.url, server.process, ["/healthz"])
 
 
@@ -97,7 +101,10 @@ def measure(targets: Mapping[str, Target], clients: int, seconds: float, rounds:
             busy[name].append((processor_seconds(target.process) - before) / (found.rate * seconds))
     best = statistics.median(each.rate for each in loads["FastAPI + sqlite3 (limit)"])
     limits = [each.rate for each in loads["FastAPI + sqlite3 (limit)"]]
-    note(f"resolve-{clients}", [each.rate for each in loads["resolve"]], limits)
+    answered = [each.rate for each in loads["resolve"]]
+    note(f"resolve-{clients}", answered, limits)
+    note(f"resolve-{clients}-304", [each.rate for each in loads["resolve, nothing new (304)"]], answered)
+    note(f"search-{clients}", [each.rate for each in loads["search"]])
     note(f"resolve-{clients}-p99", [each.p99 / 1e3 for each in loads["resolve"]])
     for name, found in loads.items():
         rates = sorted(each.rate for each in found)

@@ -61,8 +61,10 @@ BENCHES = (
         {
             "resolve-8": _rate("resolve an alias, 8 clients", "FastAPI + sqlite3", "≥ 3,000/s"),
             "resolve-8-p99": _ms("  its p99", "", "≤ 10 ms"),
+            "resolve-8-304": _rate("  nothing new (304)", "the same, with an answer", "> 1 ×"),
             "resolve-32": _rate("resolve an alias, 32 clients", "FastAPI + sqlite3", "≥ 3,000/s"),
             "resolve-32-p99": _ms("  its p99", "", "≤ 25 ms"),
+            "search-8": _rate("search by base, rank and metric, 8 clients", "", "≥ 800/s"),
         },
         options=("--clients", "8", "32"),
         small=("--size", "1000", "--seconds", "0.5", "--rounds", "1"),
