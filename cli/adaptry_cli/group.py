@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from adaptry.registry.access import GroupInfo
 from adaptry.registry.interface import Registry
 from adaptry_cli.administration import administered_registry
 from adaptry_cli.command import group as command_group
-from adaptry_cli.out import json_option, print_done, print_json
+from adaptry_cli.out import collect_pages, json_option, limit_option, print_done, print_json
 from adaptry_cli.tables import print_table
 
 
@@ -31,14 +32,15 @@ def create(registry: Registry, name: str, as_json: bool) -> None:
 
 @group.command()
 @administered_registry
+@limit_option
 @json_option
-def ls(registry: Registry, as_json: bool) -> None:
-    """List groups with their members: all for administrators, otherwise your own."""
-    found = registry.principals.groups()
+def ls(registry: Registry, limit: int, as_json: bool) -> None:
+    """List groups with their first members: all for administrators, otherwise your own."""
+    found = collect_pages(registry.principals.groups, limit)
     if as_json:
         print_json(found)
         return
-    print_table(("group", "members"), ((one.name, ", ".join(one.members)) for one in found))
+    print_table(("group", "members"), ((one.name, _members_text(one)) for one in found))
 
 
 @group.command()
@@ -71,3 +73,8 @@ def delete(registry: Registry, name: str, as_json: bool) -> None:
     """Delete a group and its grants."""
     registry.principals.delete_group(name)
     print_done({"deleted": name}, f"deleted the group {name} and its grants", as_json)
+
+
+def _members_text(group: GroupInfo) -> str:
+    more = group.size - len(group.members)
+    return ", ".join(group.members) + (f" and {more:,} more" if more else "")

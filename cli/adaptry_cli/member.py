@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from adaptry.core.access.roles import MEMBER_ROLES
-from adaptry.registry.access import MemberChange, NamespaceMembers
+from adaptry.registry.access import GrantInfo, MemberChange, NamespaceMembers
 from adaptry.registry.interface import Registry
+from adaptry.registry.records import Page
 from adaptry_cli.administration import administered_registry, subject, subject_options
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
-from adaptry_cli.out import json_option, print_done, print_err, print_json
+from adaptry_cli.out import collect_pages, json_option, limit_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_table
 
 
@@ -25,10 +26,19 @@ def member() -> None:
 @member.command()
 @click.argument("namespace")
 @administered_registry
+@limit_option
 @json_option
-def ls(registry: Registry, namespace: str, as_json: bool) -> None:
+def ls(registry: Registry, namespace: str, limit: int, as_json: bool) -> None:
     """List a namespace's members, and the user who is accountable for it."""
-    found = registry.grants.members(namespace)
+    accountable: list[str | None] = []
+
+    def fetch(cursor: str | None, most: int) -> Page[GrantInfo]:
+        page = registry.grants.members(namespace, cursor, most)
+        accountable.append(page.accountable)
+        return Page(items=page.members, next=page.next)
+
+    members = tuple(collect_pages(fetch, limit))
+    found = NamespaceMembers(namespace=namespace, accountable=accountable[0], members=members)
     if as_json:
         print_json(found)
         return

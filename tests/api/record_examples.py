@@ -431,6 +431,7 @@ def _workers(recorder: Recorder, digest: str) -> None:
     call("GET", "/api/v1/workers")
     call("GET", "/api/v1/workers/gpu-7")
     call("GET", f"{at}/versions/2/residents")
+    call("GET", f"{at}/versions/2/residents/summary")
     first = _revision(recorder, 1)
     rollout = call("POST", f"{at}/rollouts", {"alias": "prod", "to": first, "steps": [10, 50, 100]})
     call("GET", f"{at}/rollouts")

@@ -226,7 +226,7 @@ def test_a_group_gives_its_members_its_rights(server: Server) -> None:
 
     root.principals.set_membership("ml-team", "gil", True)
     assert theirs.adapters.get(TONE).name == TONE
-    assert [one.name for one in theirs.principals.groups()] == ["ml-team"]
+    assert [one.name for one in theirs.principals.groups().items] == ["ml-team"]
     root.principals.set_membership("ml-team", "gil", False)
     with pytest.raises(NotFound):
         theirs.adapters.get(TONE)

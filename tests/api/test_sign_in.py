@@ -180,7 +180,7 @@ def test_a_user_needs_a_mapped_group_or_a_link_and_cannot_take_an_existing_name(
 
 def test_groups_follow_the_claim_at_every_sign_in(provider: Provider, browser: Browser) -> None:
     def members() -> tuple[str, ...]:
-        groups = provider.server.registry().principals.groups()
+        groups = provider.server.registry().principals.groups().items
         return next(one.members for one in groups if one.name == "everybody")
 
     provider.sign_in(browser, sub="00gina", preferred_username="gina")
@@ -387,13 +387,13 @@ def test_an_administrator_who_left_loses_tokens_and_groups(provider: Provider, b
     for token in (narrowed, given):
         assert not administers(provider.server, token)
     assert provider.server.call("GET", "/api/v1/whoami", token=narrowed).status == 401
-    assert name not in next(one.members for one in registry.principals.groups() if one.name == "wheel")
+    assert name not in next(one.members for one in registry.principals.groups().items if one.name == "wheel")
 
 
 def administrator(provider: Provider, browser: Browser) -> tuple[str, str]:
     """Name and subject of a user who signed in, an administrator only by a group of the provider."""
     registry = provider.server.registry()
-    if not any(one.name == "wheel" for one in registry.principals.groups()):
+    if not any(one.name == "wheel" for one in registry.principals.groups().items):
         registry.principals.create_group("wheel")
         registry.grants.add(GrantRequest(group="wheel", permission="admin", resource="*"))
         registry.sso.map_group(ProviderGroupRequest(claim="root", group="wheel"))

@@ -131,7 +131,7 @@ def test_a_user_signs_in_joins_the_mapped_group_and_signs_out(
     cookie = next(one for one in answer.headers.getlist("set-cookie") if one.startswith("adaptry_session="))
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie
     assert "ada@example.org" in browser.get(f"{server.url}/").text
-    assert server.registry().principals.groups()[0].members == ("ada@example.org",)
+    assert server.registry().principals.groups().items[0].members == ("ada@example.org",)
     (listed,) = server.registry().sso.list_users()
     assert (listed.user, listed.issuer) == ("ada@example.org", provider.url)
     assert browser.post(f"{server.url}/-/sign-out", {}, origin=server.url).status == 303

@@ -140,7 +140,7 @@ def confirm(server: Server, provider: CertifiedProvider) -> int:
 
 
 def members(server: Server) -> tuple[str, ...]:
-    return server.registry().principals.groups()[0].members
+    return server.registry().principals.groups().items[0].members
 
 
 def test_a_user_signs_in_is_confirmed_and_leaves(

@@ -425,6 +425,6 @@ READING = frozenset(
         "uploads.list",
         "versions.detail", "versions.get", "versions.inspect_tensors", "versions.list", "versions.search",
         "versions.weight_distance", "versions.weight_statistics",
-        "workers.get", "workers.list", "workers.residents",
+        "workers.get", "workers.list", "workers.residents", "workers.resident_summary",
     }
 )  # fmt: skip

@@ -1,4 +1,6 @@
-"""Lists of tokens, principals and grants: pages that read as much in a large registry as in a small one."""
+"""Lists of tokens, principals, groups and grants: pages that read as much in a large registry as in a small
+one.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from sqlalchemy import Pool, event
 
 from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
-from adaptry.core.errors import Invalid
+from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.identity import LOCAL, Identity
+from adaptry.registry.access import GrantInfo
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import Page
 from adaptry.storage.blobs.memory import MemoryBlobs
@@ -39,13 +42,23 @@ LISTS: dict[str, Read] = {
     "other grants": lambda registry, cursor: registry.grants.list(
         "team-7", None, cursor, 3, with_members=False
     ),
+    "members": lambda registry, cursor: _members(registry, cursor, 3),
+    "groups": lambda registry, cursor: registry.principals.groups(cursor, 3),
 }
-FOR_ADMINISTRATORS: dict[str, Read] = {"grants": lambda registry, cursor: registry.grants.list(cursor=cursor)}
+FOR_ADMINISTRATORS: dict[str, Read] = {
+    "grants": lambda registry, cursor: registry.grants.list(cursor=cursor),
+    "those in a group": lambda registry, cursor: registry.principals.list(cursor, 3, group="group-7"),
+}
 
 
 def fill(catalog: Catalog, size: int) -> None:
-    """Half users, half service accounts, ten of them in each namespace; each with a token and two grants."""
-    count = f"WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < {size})"
+    """Half users, half service accounts, ten of them in each namespace; each with a token and two grants, in
+    one of the groups of twenty.
+    """
+    count, groups = (
+        f"WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < {most})"
+        for most in (size, size // 20)
+    )
     team = f"'team-' || (id % {size // 20})"
     columns = "principal_id, namespace, names, permission, conditions, created_at, created_by"
     grants = f"INSERT INTO grants ({columns})"
@@ -60,6 +73,10 @@ def fill(catalog: Catalog, size: int) -> None:
             f" {count} SELECT id, printf('%064x', id), 'abcd', 'pat', id, 'first', {_AT}, 'root' FROM ids",
             f"{grants} {count} SELECT id, {team}, '*', 'viewer', '[]', {_AT}, 'root' FROM ids",
             f"{grants} {count} SELECT id, {team}, 'tone', 'push', '[]', {_AT}, 'root' FROM ids",
+            f"INSERT INTO principal_groups (id, name, created_at, created_by) {groups}"
+            f" SELECT id, 'group-' || id, {_AT}, 'root' FROM ids",
+            f"INSERT INTO group_members (group_id, principal_id) {count}"
+            f" SELECT 1 + id % {size // 20}, id FROM ids",
         ):
             tx.connection().exec_driver_sql(statement)
 
@@ -84,8 +101,11 @@ def test_a_page_reads_no_more_rows_in_a_large_registry(
     assert large <= 2 * small + 300, (small, large)
 
 
-def test_listing_grants_reads_no_more_rows_in_a_large_registry(catalogs: list[Catalog]) -> None:
-    small, large = (_cost(catalog, LOCAL, FOR_ADMINISTRATORS["grants"]) for catalog in catalogs)
+@pytest.mark.parametrize("name", FOR_ADMINISTRATORS)
+def test_lists_for_administrators_read_no_more_rows_in_a_large_registry(
+    catalogs: list[Catalog], name: str
+) -> None:
+    small, large = (_cost(catalog, LOCAL, FOR_ADMINISTRATORS[name]) for catalog in catalogs)
     assert large <= 2 * small + 300
 
 
@@ -111,6 +131,58 @@ def test_pages_have_each_entry_that_the_caller_manages_once_and_in_order(
         assert len(tokens) == SIZES[0]
 
 
+def test_groups_and_their_members_are_pages_in_the_order_of_names(catalogs: list[Catalog]) -> None:
+    registry = _registry(catalogs[0], LOCAL)
+    groups = list(iter_items(lambda cursor: registry.principals.groups(cursor, 7)))
+    names = [one.name for one in groups]
+    assert (len(names), names) == (SIZES[0] // 20, sorted(names))
+    (seventh,) = (one for one in groups if one.name == "group-7")
+    inside = list(iter_items(lambda cursor: registry.principals.list(cursor, 3, group="group-7")))
+    assert (seventh.size, seventh.members) == (20, tuple(one.name for one in inside))
+    assert seventh.members == tuple(sorted(seventh.members))
+    users = registry.principals.list(group="group-7", kinds=("user",)).items
+    assert {one.kind for one in users} <= {"user"}
+
+
+def test_a_large_group_shows_its_first_members_and_its_size(catalogs: list[Catalog]) -> None:
+    registry = _registry(catalogs[0], LOCAL)
+    registry.principals.create_group("large")
+    everybody = list(iter_items(lambda cursor: registry.principals.list(cursor, 200)))[:60]
+    for one in everybody:
+        found = registry.principals.set_membership("large", one.name, True)
+    assert (found.size, len(found.members)) == (60, 50)
+    assert found.members == tuple(one.name for one in everybody[:50])
+    inside = list(iter_items(lambda cursor: registry.principals.list(cursor, 25, group="large")))
+    assert inside == everybody
+    registry.principals.delete_group("large")
+
+
+def test_a_group_is_listed_for_its_members_and_administrators_only(catalogs: list[Catalog]) -> None:
+    registry = _registry(catalogs[0], LOCAL)
+    inside = registry.principals.list(group="group-7").items
+    member, other = inside[0].name, "user-10"
+    assert other not in {one.name for one in inside}
+    theirs = _registry(catalogs[0], Identity(member))
+    assert [one.name for one in theirs.principals.groups().items] == ["group-7"]
+    assert theirs.principals.list(group="group-7").items == inside
+    for identity in (Identity(other), Identity("nobody"), OWNER):
+        stranger = _registry(catalogs[0], identity)
+        with pytest.raises(NotFound) as hidden:
+            stranger.principals.list(group="group-7")
+        with pytest.raises(NotFound) as absent:
+            stranger.principals.list(group="group-0")
+        assert hidden.value.message == absent.value.message.replace("group-0", "group-7")
+    assert _registry(catalogs[0], Identity("nobody")).principals.groups().items == ()
+
+
+def test_members_of_a_namespace_are_pages_of_whom_each_is_there_once(catalogs: list[Catalog]) -> None:
+    registry = _registry(catalogs[0], LOCAL)
+    found = list(iter_items(lambda cursor: _members(registry, cursor, 7)))
+    assert len(found) == 20
+    assert [one.id for one in found] == sorted({one.id for one in found})
+    assert {one.permission for one in found} == {"viewer"}
+
+
 def test_filters_select_the_matching_entries(catalogs: list[Catalog]) -> None:
     registry = _registry(catalogs[0], LOCAL)
     (token,) = registry.tokens.list(principal="user-10").items
@@ -133,13 +205,22 @@ def test_a_cursor_of_another_list_is_refused(catalogs: list[Catalog]) -> None:
         lambda: registry.tokens.list(cursor, reverse=True),
         lambda: registry.tokens.list(cursor, principal="user-10"),
         lambda: registry.grants.list(cursor=cursor),
-        lambda: registry.principals.list(cursors.encode("x", "principals ['user'] None ")),
+        lambda: registry.principals.list(cursors.encode("x", "principals ['user'] None  None")),
         lambda: registry.tokens.list(limit=0),
         lambda: registry.grants.list(limit=201),
         lambda: registry.principals.list(limit=0),
+        lambda: registry.principals.groups(cursor),
+        lambda: registry.principals.groups(limit=0),
+        lambda: registry.grants.members("team-7", cursor),
+        lambda: registry.grants.members("team-7", limit=201),
     ):
         with pytest.raises(Invalid):
             ask()
+
+
+def _members(registry: LocalRegistry, cursor: str | None, limit: int) -> Page[GrantInfo]:
+    found = registry.grants.members("team-7", cursor, limit)
+    return Page[GrantInfo](items=found.members, next=found.next)
 
 
 def _registry(catalog: Catalog, identity: Identity) -> LocalRegistry:

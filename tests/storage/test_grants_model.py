@@ -70,7 +70,7 @@ class Grants(RuleBasedStateMachine):
             self.registry.grants.remove(one.id)
         for user in USERS:
             self.registry.principals.set_disabled(user, False)
-        for group in self.registry.principals.groups():
+        for group in self.registry.principals.groups().items:
             for member in group.members:
                 self.registry.principals.set_membership(GROUP, member, False)
         self.granted: dict[tuple[str, str, str], int] = {}

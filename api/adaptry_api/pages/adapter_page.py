@@ -21,7 +21,7 @@ from adaptry.registry.evidence import EvidenceInfo
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, AliasInfo, Event, Page, VersionDetail, VersionInfo
 from adaptry.registry.rollouts import RolloutInfo
-from adaptry.registry.workers import ResidentInfo
+from adaptry.registry.workers import ResidentSummary
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import alias_address, version_address
@@ -41,13 +41,16 @@ _EVENTS = 30
 _EVIDENCE = 200
 _LIVE = 8
 """Maximum number of aliases for which the page looks up the workers that have loaded their versions."""
+_WORKERS = 12
+"""Maximum number of workers that the page names for a version."""
 
 
 class AdapterPage(BaseModel):
     """An adapter, a page of its versions, and `shown`, one of them in full.
 
-    `evidence` is the newest; if it `has_older_evidence`, the rest is in the REST interface. `residents` are
-    workers that have or had a version that an alias names. `history` are the newest events.
+    `evidence` is the newest; if it `has_older_evidence`, the rest is in the REST interface. `residents`
+    summarises the workers that have or had a version that an alias names, by its number. `history` are the
+    newest events.
     """
 
     adapter: AdapterInfo
@@ -56,7 +59,7 @@ class AdapterPage(BaseModel):
     shown: VersionDetail | None = None
     evidence: tuple[EvidenceInfo, ...] = ()
     has_older_evidence: bool = False
-    residents: tuple[ResidentInfo, ...] = ()
+    residents: dict[int, ResidentSummary] = {}
     rollouts: tuple[RolloutInfo, ...] = ()
     history: tuple[Event, ...] = ()
 
@@ -100,11 +103,10 @@ def _adapter_page(
         shown=registry.versions.detail(ref),
         evidence=evidence.items,
         has_older_evidence=evidence.next is not None,
-        residents=tuple(
-            resident
+        residents={
+            one: registry.workers.resident_summary(Ref.parse(f"{name}@{one}"), _WORKERS)
             for one in sorted(live)
-            for resident in registry.workers.residents(Ref.parse(f"{name}@{one}"))
-        ),
+        },
         rollouts=registry.rollouts.list(name),
         history=_history(registry, name),
     )
@@ -145,7 +147,6 @@ def _names(request: Request, registry: Registry, visitor: Identity, page: Adapte
         "step_charts": charts_over_steps(page.evidence),
         "steps": step_table(page.evidence),
         "measured": [one for one in page.evidence if one.step is None],
-        "loaded": [one for one in page.residents if one.may_be_served],
         "running": next((one for one in page.rollouts if one.stage == "running"), None),
         "metric_names": list(dict.fromkeys(each for one in page.versions.items for each in one.metrics))[:3],
     }

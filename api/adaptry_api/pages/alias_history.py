@@ -19,7 +19,7 @@ from adaptry.operations.promotion import current_alias, find_rollback
 from adaptry.registry.aliases import ALIAS_MOVED
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
-from adaptry.registry.workers import ResidentInfo
+from adaptry.registry.workers import ResidentSummary
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.errors import status_of
@@ -27,10 +27,11 @@ from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address, promotion_address
 from adaptry_api.pages.promotion_actions import Form
 from adaptry_api.pages.promotion_page import (
+    NOWHERE,
     PromotionRights,
-    may_serve,
     moves_since,
     rights_of,
+    workers_with,
 )
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
@@ -73,7 +74,8 @@ class AliasPage(BaseModel):
     next: str | None = None
     back: VersionInfo | None = None
     no_rollback: str | None = None
-    workers: tuple[ResidentInfo, ...] = ()
+    serving: ResidentSummary = NOWHERE
+    switching: ResidentSummary = NOWHERE
     may: PromotionRights
     problem: str | None = None
     meanwhile: tuple[Event, ...] = ()
@@ -130,9 +132,8 @@ def roll_back_on_page(
 
 def _render(request: Request, template: str, page: AliasPage, status: int = 200) -> Response:
     address = alias_address(page.name, page.alias)
-    return render(
-        request, template, page, {"address": address, "promotion_address": promotion_address}, status
-    )
+    names = {"address": address, "promotion_address": promotion_address, "nowhere": NOWHERE}
+    return render(request, template, page, names, status)
 
 
 def _alias_page(
@@ -149,7 +150,8 @@ def _alias_page(
         next=following,
         back=back,
         no_rollback=no_rollback,
-        workers=may_serve(registry, name, current.number) if current else (),
+        serving=workers_with(registry, name, current.number) if current else NOWHERE,
+        switching=workers_with(registry, name, current.number, alias) if current else NOWHERE,
         may=rights_of(visitor, name, alias),
     )
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from adaptry.core.errors import NotFound
 from adaptry.core.lifecycle import WITHDRAWN
-from adaptry.operations.recall_status import RecallStatus, recall_status
+from adaptry.operations.recall_status import RecallProgress, recall_progress
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Page
 from adaptry.registry.rollouts import RolloutInfo
@@ -25,6 +25,8 @@ ROUTES = page_router()
 FLEET = "/-/fleet"
 _WORKERS = 100
 _RECALLS = 10
+_PROOFS = 12
+"""Of how many workers a recall shows what each proved."""
 _NAMES = 20
 """Maximum number of adapters whose rollouts are looked up."""
 
@@ -33,11 +35,11 @@ class FleetPage(BaseModel):
     """Workers in the order of their names, the newest recalls, and the rollouts that are running."""
 
     workers: Page[WorkerInfo]
-    recalls: tuple[RecallStatus, ...] = ()
+    recalls: tuple[RecallProgress, ...] = ()
     rollouts: tuple[RolloutInfo, ...] = ()
 
     @property
-    def open_recalls(self) -> tuple[RecallStatus, ...]:
+    def open_recalls(self) -> tuple[RecallProgress, ...]:
         """Those that wait for a worker."""
         return tuple(one for one in self.recalls if not one.is_complete)
 
@@ -80,6 +82,6 @@ def _fleet(registry: Registry, cursor: str | None) -> FleetPage:
     recalled.sort(key=lambda version: version.standing.at if version.standing else version.created_at)
     return FleetPage(
         workers=workers,
-        recalls=tuple(recall_status(registry, one.revision_ref) for one in reversed(recalled[-_RECALLS:])),
+        recalls=tuple(recall_progress(registry, one, _PROOFS) for one in reversed(recalled[-_RECALLS:])),
         rollouts=tuple(rollouts),
     )

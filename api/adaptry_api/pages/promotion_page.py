@@ -29,7 +29,7 @@ from adaptry.registry.policies import ApprovalInfo
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
 from adaptry.registry.rollouts import RolloutInfo
 from adaptry.registry.state_warnings import state_warning
-from adaptry.registry.workers import ResidentInfo
+from adaptry.registry.workers import ResidentSummary
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.pages.adapter_addresses import (
     VERSION_ADDRESS,
@@ -44,6 +44,9 @@ ROUTES = page_router()
 PROMOTE = f"{VERSION_ADDRESS}/promote"
 _NEEDED = re.compile(r"approvals\(\s*(?:group\s*=\s*)?[\"']([^\"']+)[\"']\s*\)\s*(>=|>|==)\s*(\d{1,4})")
 _EXAMINED = 200
+_WORKERS = 12
+NOWHERE = ResidentSummary()
+"""Of a version that no worker has, and of none."""
 
 
 class PromotionRights(BaseModel):
@@ -59,9 +62,10 @@ class PromotionPage(BaseModel):
 
     `current` is the alias now, None if it does not exist. `decision` is what `aliases.move` would decide for
     the visitor; None if that cannot be decided, with the reason in `obstacle`. `approvals` are those of this
-    move, withdrawn and void ones left out. `workers` have the version that the alias is at now, and `loaded`
-    have the new one. After an action that was refused, `problem` says why, and `meanwhile` lists the moves of
-    the alias since the visitor looked, newest first.
+    move, withdrawn and void ones left out. `serving` are workers with the version that the alias is at now,
+    `switching` those of them that serve it as the alias, and `loaded` those with the new one. After an action
+    that was refused, `problem` says why, and `meanwhile` lists the moves of the alias since the visitor
+    looked, newest first.
     """
 
     version: VersionInfo
@@ -71,8 +75,9 @@ class PromotionPage(BaseModel):
     decision: PromotionDecision | None = None
     obstacle: str | None = None
     approvals: tuple[ApprovalInfo, ...] = ()
-    workers: tuple[ResidentInfo, ...] = ()
-    loaded: tuple[ResidentInfo, ...] = ()
+    serving: ResidentSummary = NOWHERE
+    switching: ResidentSummary = NOWHERE
+    loaded: ResidentSummary = NOWHERE
     rollout: RolloutInfo | None = None
     may: PromotionRights
     warning: str | None = None
@@ -128,8 +133,9 @@ def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) 
             for one in registry.policies.approvals(ref.name, alias)
             if one.digest == version.digest and not one.is_void and one.withdrawn_at is None
         ),
-        workers=may_serve(registry, ref.name, current.number) if current else (),
-        loaded=may_serve(registry, ref.name, version.number),
+        serving=workers_with(registry, ref.name, current.number) if current else NOWHERE,
+        switching=workers_with(registry, ref.name, current.number, alias) if current else NOWHERE,
+        loaded=workers_with(registry, ref.name, version.number),
         rollout=next(
             (
                 one
@@ -207,7 +213,9 @@ def _decision(
         return None, error.public_message
 
 
-def may_serve(registry: Registry, name: AdapterName, number: int) -> tuple[ResidentInfo, ...]:
-    """The workers that may serve a version."""
-    found = registry.workers.residents(Ref.parse(f"{name}@{number}"))
-    return tuple(one for one in found if one.may_be_served)
+def workers_with(
+    registry: Registry, name: AdapterName, number: int, alias: str | None = None
+) -> ResidentSummary:
+    """How many workers may serve a version, under any name or as an alias, and the first of them."""
+    served_as = f"{name}@{alias}" if alias is not None else None
+    return registry.workers.resident_summary(Ref.parse(f"{name}@{number}"), _WORKERS, served_as)

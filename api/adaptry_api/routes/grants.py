@@ -77,12 +77,14 @@ def remove_grant(
 
 
 @ROUTES.get("/namespaces/{namespace}/members")
-def list_members(registry: CallersRegistry, namespace: Namespace) -> NamespaceMembers:
-    """List a namespace's members.
+def list_members(
+    registry: CallersRegistry, namespace: Namespace, cursor: Cursor = None, limit: Limit = 50
+) -> NamespaceMembers:
+    """List a namespace's members, oldest first.
 
-    The response has their roles, and the user who is accountable for the namespace.
+    The response has their roles, the user who is accountable for the namespace, and the cursor of more.
     """
-    return registry.grants.members(namespace)
+    return registry.grants.members(namespace, cursor, limit)
 
 
 @ROUTES.patch("/namespaces/{namespace}/members")

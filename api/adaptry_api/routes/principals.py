@@ -34,14 +34,18 @@ def list_principals(
     kind: _Kinds = [],  # noqa: B006
     namespace: _Namespace = None,
     prefix: Annotated[str, Query(max_length=193, description="The beginning of the name.")] = "",
+    group: Annotated[str | None, Query(max_length=64, description="Only those in this group.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[PrincipalInfo]:
     """List users, service accounts and workers, in name order.
 
-    Administrators see all; others see themselves and the service accounts that they manage.
+    Administrators see all; others see themselves and the service accounts that they manage. Those in a group
+    are for administrators and its members.
     """
-    return registry.principals.list(cursor, limit, kinds=kind, namespace=namespace, prefix=prefix)
+    return registry.principals.list(
+        cursor, limit, kinds=kind, namespace=namespace, prefix=prefix, group=group
+    )
 
 
 @ROUTES.post("/principals", status_code=201)
@@ -65,12 +69,12 @@ def change_principal(request: Request, registry: CallersRegistry, body: Principa
 
 
 @ROUTES.get("/groups")
-def list_groups(registry: CallersRegistry) -> tuple[GroupInfo, ...]:
-    """List groups with their members, in name order.
+def list_groups(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[GroupInfo]:
+    """List groups with their first members, in name order.
 
     Administrators see all groups; others see those that they belong to.
     """
-    return registry.principals.groups()
+    return registry.principals.groups(cursor, limit)
 
 
 @ROUTES.post("/groups", status_code=201)

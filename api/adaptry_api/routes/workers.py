@@ -8,7 +8,14 @@ from fastapi import Query, Request, Response
 
 from adaptry.registry import protocol
 from adaptry.registry.records import Page
-from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerGoneRequest, WorkerInfo, WorkerReport
+from adaptry.registry.workers import (
+    ReportReply,
+    ResidentInfo,
+    ResidentSummary,
+    WorkerGoneRequest,
+    WorkerInfo,
+    WorkerReport,
+)
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.etags import etag_response
 from adaptry_api.routes.parameters import Cursor, Limit, PathRef
@@ -22,6 +29,7 @@ Owner = Annotated[
         max_length=96,
     ),
 ]
+_ServedAs = Annotated[str | None, Query(max_length=256, description="Only under this name of the engine.")]
 
 
 class WorkerReportRequest(WorkerReport, extra="forbid"):
@@ -79,3 +87,14 @@ def forget_worker(worker: str, registry: CallersRegistry, owner: Owner = None) -
 def list_residents(ref: PathRef, registry: CallersRegistry) -> tuple[ResidentInfo, ...]:
     """List the workers that have or had a version loaded."""
     return registry.workers.residents(ref)
+
+
+@ROUTES.get("/adapters/{namespace}/{name}/versions/{selector}/residents/summary")
+def summarize_residents(
+    ref: PathRef, registry: CallersRegistry, limit: Limit = 20, served_as: _ServedAs = None
+) -> ResidentSummary:
+    """Count the workers that have or had a version loaded, and list some of them.
+
+    Those that may serve the version are first, and those that proved that they dropped it are last.
+    """
+    return registry.workers.resident_summary(ref, limit, served_as)

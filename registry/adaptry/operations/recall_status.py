@@ -58,6 +58,30 @@ class RecallStatus(Value):
     lines: tuple[WorkerRecallStatus, ...]
 
 
+class RecallProgress(Value):
+    """The counts of a recall that thousands of workers may be part of, and the first of its lines: those that
+    may serve the version first, those that are closed last.
+    """
+
+    version: VersionInfo
+    is_complete: bool
+    total: int
+    closed: int
+    lines: tuple[WorkerRecallStatus, ...]
+
+
+def recall_progress(registry: Registry, version: VersionInfo, limit: int) -> RecallProgress:
+    """The progress of the recall of a withdrawn version, with at most `limit` lines. Raises `NotFound`."""
+    found = registry.workers.resident_summary(version.revision_ref, limit)
+    return RecallProgress(
+        version=version,
+        is_complete=found.closed == found.total,
+        total=found.total,
+        closed=found.closed,
+        lines=tuple(map(_line, found.first)),
+    )
+
+
 def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
     """Raises `NotFound`."""
     version = registry.versions.get(ref)

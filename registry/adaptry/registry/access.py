@@ -30,9 +30,12 @@ class PrincipalInfo(Value):
 
 
 class GroupInfo(Value):
-    """A group, and the names of the principals in it."""
+    """A group, how many principals are in it, and the names of the first of them, in name order.
+    `Principals.list` has all.
+    """
 
     name: str
+    size: int = 0
     members: tuple[str, ...] = ()
     created_at: datetime
     created_by: str
@@ -52,11 +55,14 @@ class GrantInfo(Value):
 
 
 class NamespaceMembers(Value):
-    """The roles of a namespace's members in the whole namespace, and its accountable user."""
+    """The roles of a namespace's members in the whole namespace, oldest first, and its accountable user.
+    `next` is the cursor of more members.
+    """
 
     namespace: str
     accountable: str | None = None
     members: tuple[GrantInfo, ...] = ()
+    next: str | None = None
 
 
 class AccessDecision(Value):

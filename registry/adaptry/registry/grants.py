@@ -54,13 +54,13 @@ class Grants(ABC):
         """
 
     @abstractmethod
-    def members(self, namespace: str) -> NamespaceMembers:
-        """For every caller who may read the whole namespace. Raises `PermissionDenied`."""
+    def members(self, namespace: str, cursor: str | None = None, limit: int = 50) -> NamespaceMembers:
+        """A page of members, for every caller who may read the whole namespace. Raises `PermissionDenied`."""
 
     @abstractmethod
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
-        """Sets or removes a member's role. Raises `NotFound` (also if the principal to remove is not a
-        member), `PermissionDenied`, `Invalid`.
+        """Sets or removes a member's role. The result has the first members. Raises `NotFound` (also if the
+        principal to remove is not a member), `PermissionDenied`, `Invalid`.
         """
 
     @abstractmethod

@@ -9,6 +9,9 @@ from collections.abc import Collection
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
 from adaptry.registry.records import Page
 
+GROUP_MEMBERS_SHOWN = 50
+"""How many members of a group are listed with it."""
+
 
 class Principals(ABC):
     """Principals are identified by name. They are disabled, never deleted, so that no name is reused."""
@@ -30,10 +33,12 @@ class Principals(ABC):
         kinds: Collection[PrincipalKind] = (),
         namespace: str | None = None,
         prefix: str = "",
+        group: str | None = None,
     ) -> Page[PrincipalInfo]:
         """By name. Administrators get all; others get themselves, and the service accounts of namespaces
         whose tokens they manage. Only those of some kinds, of one namespace, whose names begin with `prefix`,
-        if given.
+        if given. With a `group`, those in it: for administrators and its members. Raises `NotFound` for a
+        group that the caller may not see.
         """
 
     @abstractmethod
@@ -52,8 +57,10 @@ class Principals(ABC):
         """
 
     @abstractmethod
-    def groups(self) -> tuple[GroupInfo, ...]:
-        """By name. Administrators get all groups; others get those that they are in."""
+    def groups(self, cursor: str | None = None, limit: int = 50) -> Page[GroupInfo]:
+        """By name. Administrators get all groups; others get those that they are in. Each has the names of
+        its first `GROUP_MEMBERS_SHOWN` members.
+        """
 
     @abstractmethod
     def create_group(self, name: str) -> GroupInfo:

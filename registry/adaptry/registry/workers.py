@@ -200,6 +200,20 @@ class ResidentInfo(Value):
         return self.condition not in ENDED and self.gone is None
 
 
+class ResidentSummary(Value):
+    """How many workers have or had a version: all of them, those that `may_serve` it, and those that are
+    `closed`, because they proved that they dropped it or were declared gone. A worker counts once for each
+    name under which it has the version.
+
+    `first` are some of them, by name: those that may serve it before others, those that are closed last.
+    """
+
+    total: int = 0
+    may_serve: int = 0
+    closed: int = 0
+    first: tuple[ResidentInfo, ...] = ()
+
+
 class WorkerInfo(Value):
     """A worker with its last report. `owner` is the principal whose token it reports with."""
 
@@ -264,3 +278,9 @@ class Workers(ABC):
     @abstractmethod
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         """The workers that have or had the version, by name. Raises `NotFound`."""
+
+    @abstractmethod
+    def resident_summary(self, ref: Ref, limit: int = 20, served_as: str | None = None) -> ResidentSummary:
+        """How many workers have or had the version (under one name, if it is given), and at most `limit` of
+        them; for a version that thousands of workers have. Raises `NotFound`, `Invalid` for a bad limit.
+        """

@@ -20,7 +20,7 @@ _ON_A_PAGE = 50
 
 class MembersPage(BaseModel):
     """`grants` are those about the namespace that make nobody a member; only for those who manage them.
-    `next` is the cursor of the others.
+    `next` is the cursor of more of them, and `members.next` that of more members.
     """
 
     members: NamespaceMembers
@@ -31,7 +31,7 @@ class MembersPage(BaseModel):
 
 def _read(visit: Visit) -> MembersPage:
     namespace = visit.place.namespace
-    members = visit.registry.grants.members(namespace)
+    members = visit.registry.grants.members(namespace, visit.query.get("members") or None, _ON_A_PAGE)
     if not visit.identity.may_in("member.manage", namespace):
         return MembersPage(members=members)
     others = visit.registry.grants.list(namespace, None, visit.cursor, _ON_A_PAGE, with_members=False)

@@ -20,6 +20,7 @@ from adaptry_api.pages.settings.section import ActionResult, Confirmation, Field
 from adaptry_api.pages.settings.subject import SETTINGS, Visit
 
 _ON_A_PAGE = 100
+_GROUPS_ON_A_PAGE = 20
 
 
 class UsersPage(BaseModel):
@@ -31,9 +32,14 @@ class UsersPage(BaseModel):
 
 
 class GroupsPage(BaseModel):
-    """Groups in name order: all for administrators, otherwise the visitor's own."""
+    """Groups in name order: all for administrators, otherwise the visitor's own. With `?of=`, the members of
+    that group instead. `next` is the cursor of the next page.
+    """
 
-    groups: tuple[GroupInfo, ...]
+    groups: tuple[GroupInfo, ...] = ()
+    of: str = ""
+    members: tuple[PrincipalInfo, ...] = ()
+    next: str | None = None
 
 
 def _users(visit: Visit) -> UsersPage:
@@ -79,7 +85,11 @@ def _users_table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[obj
 
 
 def _groups(visit: Visit) -> GroupsPage:
-    return GroupsPage(groups=visit.registry.principals.groups())
+    if of := visit.query.get("of", "").strip():
+        found = visit.registry.principals.list(visit.cursor, _ON_A_PAGE, group=of)
+        return GroupsPage(of=of, members=found.items, next=found.next)
+    groups = visit.registry.principals.groups(visit.cursor, _GROUPS_ON_A_PAGE)
+    return GroupsPage(groups=groups.items, next=groups.next)
 
 
 def _create_group(visit: Visit, fields: Fields) -> None:
@@ -113,9 +123,9 @@ def _confirm_deleting(value: BaseModel, fields: Fields) -> Confirmation | None:
 
 
 def _groups_table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
-    return ("group", "principal"), (
-        (group.name, member) for group in cast(GroupsPage, value).groups for member in group.members or ("",)
-    )
+    page = cast(GroupsPage, value)
+    first = ((group.name, member) for group in page.groups for member in group.members or ("",))
+    return ("group", "principal"), (*first, *((page.of, one.name) for one in page.members))
 
 
 USERS = Section(

@@ -29,7 +29,7 @@ from adaptry_api.pages.text_csv import csv_file
 Fields = Mapping[str, str]
 _LARGEST_FORM = 64 << 10
 _MOST_FIELDS = 24
-_SELECTION = ("q", "principal", "cursor")
+_SELECTION = ("q", "principal", "of", "cursor", "members")
 """Parameters of an address that select the entries of its list."""
 
 

@@ -52,8 +52,9 @@ class HttpGrants(Grants):
     def remove(self, id: int) -> None:
         self.server.request_bytes("DELETE", api_path("grants", str(id)))
 
-    def members(self, namespace: str) -> NamespaceMembers:
-        return self.server.request_value(_MEMBERS, "GET", api_path("namespaces", namespace, "members"))
+    def members(self, namespace: str, cursor: str | None = None, limit: int = 50) -> NamespaceMembers:
+        path, query = api_path("namespaces", namespace, "members"), {"cursor": cursor, "limit": limit}
+        return self.server.request_value(_MEMBERS, "GET", path, query=query)
 
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
         path = api_path("namespaces", namespace, "members")

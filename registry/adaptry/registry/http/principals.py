@@ -16,7 +16,7 @@ _PRINCIPAL = TypeAdapter(PrincipalInfo)
 _PRINCIPALS = TypeAdapter(Page[PrincipalInfo])
 _INVITATION = TypeAdapter(InvitationInfo)
 _GROUP = TypeAdapter(GroupInfo)
-_GROUPS: TypeAdapter[tuple[GroupInfo, ...]] = TypeAdapter(tuple[GroupInfo, ...])
+_GROUPS = TypeAdapter(Page[GroupInfo])
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class HttpPrincipals(Principals):
         kinds: Collection[PrincipalKind] = (),
         namespace: str | None = None,
         prefix: str = "",
+        group: str | None = None,
     ) -> Page[PrincipalInfo]:
         query = {"cursor": cursor, "limit": limit, "kind": tuple(kinds), "namespace": namespace}
-        query |= {"prefix": prefix or None}
+        query |= {"prefix": prefix or None, "group": group}
         return self.server.request_value(_PRINCIPALS, "GET", api_path("principals"), query=query)
 
     def set_disabled(self, name: str, is_disabled: bool) -> PrincipalInfo:
@@ -50,8 +51,9 @@ class HttpPrincipals(Principals):
         body = request.model_dump()
         return self.server.request_value(_INVITATION, "POST", api_path("invitations"), body=body)
 
-    def groups(self) -> tuple[GroupInfo, ...]:
-        return self.server.request_value(_GROUPS, "GET", api_path("groups"))
+    def groups(self, cursor: str | None = None, limit: int = 50) -> Page[GroupInfo]:
+        query = {"cursor": cursor, "limit": limit}
+        return self.server.request_value(_GROUPS, "GET", api_path("groups"), query=query)
 
     def create_group(self, name: str) -> GroupInfo:
         return self.server.request_value(_GROUP, "POST", api_path("groups"), body={"name": name})

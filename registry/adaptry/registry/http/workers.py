@@ -14,6 +14,7 @@ from adaptry.registry.records import Page
 from adaptry.registry.workers import (
     ReportReply,
     ResidentInfo,
+    ResidentSummary,
     WorkerGoneRequest,
     WorkerInfo,
     WorkerReport,
@@ -22,6 +23,7 @@ from adaptry.registry.workers import (
 
 _RESIDENTS: TypeAdapter[tuple[ResidentInfo, ...]] = TypeAdapter(tuple[ResidentInfo, ...])
 _REPORT_REPLY = TypeAdapter(ReportReply)
+_SUMMARY = TypeAdapter(ResidentSummary)
 _WORKER = TypeAdapter(WorkerInfo)
 _WORKERS = TypeAdapter(Page[WorkerInfo])
 
@@ -68,3 +70,8 @@ class HttpWorkers(Workers):
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         path = owner_path(ref.name, "versions", format_selector(ref.selector), "residents")
         return self.server.request_value(_RESIDENTS, "GET", path)
+
+    def resident_summary(self, ref: Ref, limit: int = 20, served_as: str | None = None) -> ResidentSummary:
+        path = owner_path(ref.name, "versions", format_selector(ref.selector), "residents", "summary")
+        query = {"limit": limit, "served_as": served_as}
+        return self.server.request_value(_SUMMARY, "GET", path, query=query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import not_, select
 from sqlmodel import col
@@ -17,6 +18,9 @@ from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_model
 from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow
+
+_SHORT = 8 << 10
+"""Stored bytes of a version up to which its declaration is kept, so that all together take a few MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +62,25 @@ def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple
         )
     )
     return {
-        (name, number): _declaration(
-            Manifest.parse(manifest), decode_model(Spec, spec), decode_model(CheckReport, report)
-        )
+        (name, number): _declaration(manifest, spec, report)
         for name, number, manifest, spec, report in tx.execute(query)
         if (name, number) in wanted
     }
 
 
-def _declaration(manifest: Manifest, spec: Spec, report: CheckReport) -> DeclaredBase:
-    claim = manifest.base
-    name = claim.name if claim and (claim.name or claim.id) else spec.base_name
-    return DeclaredBase(claim.id if claim else None, name, spec.base_name, report)
+def _declaration(manifest: bytes, spec: bytes, report: bytes) -> DeclaredBase:
+    """The declaration in these stored bytes. That of short ones is kept: a page asks for the same versions
+    again and again, and reading them takes most of its time.
+    """
+    is_short = len(manifest) + len(spec) + len(report) <= _SHORT
+    return _read_short(manifest, spec, report) if is_short else _read(manifest, spec, report)
+
+
+def _read(manifest: bytes, spec: bytes, report: bytes) -> DeclaredBase:
+    claim, of_file = Manifest.parse(manifest).base, decode_model(Spec, spec)
+    name = claim.name if claim and (claim.name or claim.id) else of_file.base_name
+    kept = decode_model(CheckReport, report)
+    return DeclaredBase(claim.id if claim else None, name, of_file.base_name, kept)
+
+
+_read_short = lru_cache(maxsize=1024)(_read)

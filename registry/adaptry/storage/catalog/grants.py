@@ -81,14 +81,22 @@ def page(
     return tuple(_records(tx, *which, limit=limit))
 
 
-def members(tx: Transaction, namespace: str, holder: Holder | None = None) -> tuple[GrantRecord, ...]:
-    """The roles that principals and groups have in a whole namespace."""
+def members(
+    tx: Transaction,
+    namespace: str,
+    holder: Holder | None = None,
+    after: int | None = None,
+    limit: int | None = None,
+) -> tuple[GrantRecord, ...]:
+    """The roles that principals and groups have in a whole namespace, oldest first."""
     which = [
         col(GrantRow.namespace) == namespace,
         col(GrantRow.names) == ALL_NAMES,
         col(GrantRow.permission).in_(ROLES),
     ]
-    return tuple(_records(tx, *which, *([_held_by(holder)] if holder else [])))
+    which += [_held_by(holder)] if holder else []
+    which += [col(GrantRow.id) > after] if after is not None else []
+    return tuple(_records(tx, *which, limit=limit))
 
 
 def remove(tx: Transaction, ids: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple, cast, get_args
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, or_, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -176,23 +176,61 @@ def set_membership(tx: Transaction, group: GroupRecord, principal: PrincipalReco
     return True
 
 
-def groups(tx: Transaction) -> tuple[GroupInfo, ...]:
-    """Every group with its members, in name order."""
-    rows: Sequence[GroupRow] = tx.exec(select(GroupRow).order_by(GroupRow.name)).all()
-    members = tx.exec(
-        select(GroupMemberRow.group_id, PrincipalRow.name)
-        .join(PrincipalRow, col(PrincipalRow.id) == col(GroupMemberRow.principal_id))
+def groups(
+    tx: Transaction, of: PrincipalRecord | None, after: str | None, limit: int, shown: int
+) -> tuple[GroupInfo, ...]:
+    """At most so many groups after that name, in name order, each with its first members: all groups, or
+    those of a principal.
+    """
+    query = select(GroupRow).order_by(GroupRow.name).limit(limit)
+    if of is not None:
+        own = select(GroupMemberRow.group_id).where(GroupMemberRow.principal_id == of.key)
+        query = query.where(col(GroupRow.id).in_(own))
+    if after is not None:
+        query = query.where(col(GroupRow.name) > after)
+    rows = tx.exec(query).all()
+    sizes = _sizes(tx, [row.id or 0 for row in rows])
+    return tuple(_group(tx, row, sizes.get(row.id or 0, 0), shown) for row in rows)
+
+
+def group_info(tx: Transaction, group: GroupRecord, shown: int | None) -> GroupInfo:
+    """A group with its first members; None: with all."""
+    return _group(tx, tx.get_one(GroupRow, group.key), _sizes(tx, [group.key]).get(group.key, 0), shown)
+
+
+def is_in(tx: Transaction, group: GroupRecord, name: str) -> bool:
+    """Whether a principal of this name is in the group."""
+    found = find(tx, name)
+    return found is not None and tx.get(GroupMemberRow, (group.key, found.key)) is not None
+
+
+def in_group(group: GroupRecord) -> ColumnElement[bool]:
+    """The condition of the principals in a group."""
+    members = select(GroupMemberRow.principal_id).where(GroupMemberRow.group_id == group.key)
+    return col(PrincipalRow.id).in_(members)
+
+
+def _group(tx: Transaction, row: GroupRow, size: int, shown: int | None) -> GroupInfo:
+    query = (
+        select(PrincipalRow.name)
+        .join(GroupMemberRow, col(GroupMemberRow.principal_id) == col(PrincipalRow.id))
+        .where(GroupMemberRow.group_id == row.id)
         .order_by(PrincipalRow.name)
-    ).all()
-    return tuple(
-        GroupInfo(
-            name=row.name,
-            members=tuple(name for group, name in members if group == row.id),
-            created_at=row.created_at,
-            created_by=row.created_by,
-        )
-        for row in rows
     )
+    names = tuple(tx.exec(query.limit(shown))) if size else ()
+    return GroupInfo(
+        name=row.name, size=size, members=names, created_at=row.created_at, created_by=row.created_by
+    )
+
+
+def _sizes(tx: Transaction, keys: Sequence[int]) -> dict[int, int]:
+    """How many members groups have; those without any are left out."""
+    query = (
+        select(GroupMemberRow.group_id, func.count())
+        .where(col(GroupMemberRow.group_id).in_(keys))
+        .group_by(col(GroupMemberRow.group_id))
+    )
+    return dict(tx.exec(query).all())
 
 
 def _record(row: PrincipalRow) -> PrincipalRecord:

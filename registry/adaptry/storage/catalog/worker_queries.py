@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_
+from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import Page
-from adaptry.registry.workers import Condition, ResidentInfo, WorkerInfo, WorkerProblem
+from adaptry.registry.workers import (
+    ENDED,
+    Condition,
+    ResidentInfo,
+    ResidentSummary,
+    WorkerInfo,
+    WorkerProblem,
+)
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
@@ -22,11 +30,36 @@ from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, Wo
 from adaptry.storage.catalog.workers import WorkerRecord, gone, is_lost
 
 _ABOUT = "workers"
+_BY_NAME = (col(WorkerRow.name), col(WorkerRow.owner), col(ResidentRow.served_as), col(VersionRow.number))
+_MAY_SERVE = and_(col(ResidentRow.condition).not_in(sorted(ENDED)), col(WorkerRow.gone_at).is_(None))
+"""As `ResidentInfo.may_be_served`."""
+_IS_CLOSED = or_(col(ResidentRow.dropped_at).is_not(None), col(WorkerRow.gone_at).is_not(None))
 
 
 def of_version(tx: Transaction, version: int, now: datetime) -> tuple[ResidentInfo, ...]:
     """The workers that have or had a version, in name order."""
     return tuple(_infos(tx, col(ResidentRow.version_id) == version, now))
+
+
+def summary(
+    tx: Transaction, version: int, now: datetime, limit: int, served_as: str | None
+) -> ResidentSummary:
+    """How many workers have or had a version, and some of them; under one name, if it is given."""
+    has_it = col(ResidentRow.version_id) == version
+    if served_as is not None:
+        has_it &= col(ResidentRow.served_as) == served_as
+    counts = (
+        select_columns(
+            func.count(), func.sum(case((_MAY_SERVE, 1), else_=0)), func.sum(case((_IS_CLOSED, 1), else_=0))
+        )
+        .select_from(ResidentRow)
+        .join(WorkerRow, col(WorkerRow.id) == col(ResidentRow.worker_id))
+        .where(has_it)
+    )
+    total, may_serve, closed = tx.execute(counts).one()
+    order = (case((_MAY_SERVE, 0), (_IS_CLOSED, 2), else_=1), *_BY_NAME)
+    first = tuple(_infos(tx, has_it, now, order, limit))
+    return ResidentSummary(total=total, may_serve=may_serve or 0, closed=closed or 0, first=first)
 
 
 def info(tx: Transaction, worker: WorkerRecord, scope: ReadScope, now: datetime) -> WorkerInfo:
@@ -111,14 +144,22 @@ def _with_residents(
     ]
 
 
-def _infos(tx: Transaction, which: ColumnElement[bool], now: datetime) -> list[ResidentInfo]:
+def _infos(
+    tx: Transaction,
+    which: ColumnElement[bool],
+    now: datetime,
+    order: Sequence[Any] = _BY_NAME,
+    limit: int | None = None,
+) -> list[ResidentInfo]:
+    """(`Any`: columns and expressions.)"""
     query = (
         select(WorkerRow, ResidentRow, AdapterRow.name, VersionRow)
         .join(ResidentRow, col(ResidentRow.worker_id) == col(WorkerRow.id))
         .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
         .join(AdapterRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
         .where(which)
-        .order_by(WorkerRow.name, WorkerRow.owner, ResidentRow.served_as, col(VersionRow.number))
+        .order_by(*order)
+        .limit(limit)
     )
     return [
         ResidentInfo(

@@ -108,12 +108,12 @@ class CatalogFacts:
                 problem="approvals are not possible in a registry that is opened as a folder, which has no"
                 " names; promote through its server",
             )
-        found = next((one for one in principals.groups(self.tx) if one.name == group), None)
+        found = principals.find_group(self.tx, group)
         if found is None:
             return ApprovalFact(group=group, problem=f"there is no group {group}")
         approved = promotions.approvers(self.tx, self.move.adapter, self.move.alias, self.move.to)
         columns = self.context.resolve(self.tx, Ref(self.move.adapter.name, Number(self.move.to.number)))
-        ignored = {one: f"is not in {group}" for one in approved if one not in found.members}
+        ignored = {one: f"is not in {group}" for one in approved if not principals.is_in(self.tx, found, one)}
         ignored |= {columns.created_by: "pushed the version", self.move.by: "moves the alias"}
         return ApprovalFact(
             group=group,

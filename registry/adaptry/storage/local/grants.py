@@ -99,12 +99,13 @@ class LocalGrants(Grants):
                 tx, "grant.remove", AuditTarget.of_grant(found.grant.resource), before=_facts(found)
             )
 
-    def members(self, namespace: str) -> NamespaceMembers:
+    def members(self, namespace: str, cursor: str | None = None, limit: int = 50) -> NamespaceMembers:
+        cursors.check_limit(limit)
         namespace = _checked_namespace(namespace)
         if not self.context.identity.has_namespace(namespace):
             raise PermissionDenied(f"{self.context.identity.name} is not a member of {namespace!r}")
         with self.context.catalog.read() as tx:
-            return _members(tx, namespace)
+            return _members(tx, namespace, cursor, limit)
 
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
         resource = Resource(_checked_namespace(namespace))
@@ -211,11 +212,15 @@ def _holder(tx: Transaction, subject: Subject) -> Holder:
     return existing_principal(tx, subject.principal)
 
 
-def _members(tx: Transaction, namespace: str) -> NamespaceMembers:
+def _members(tx: Transaction, namespace: str, cursor: str | None = None, limit: int = 50) -> NamespaceMembers:
+    about = f"members {namespace}"
+    after = cursors.decode_number(cursor, about)
+    found = grants.members(tx, namespace, after=after, limit=limit + 1)
     return NamespaceMembers(
         namespace=namespace,
         accountable=grants.accountable(tx, namespace),
-        members=tuple(record.info for record in grants.members(tx, namespace)),
+        members=tuple(record.info for record in found[:limit]),
+        next=cursors.encode(found[limit - 1].info.id, about) if len(found) > limit else None,
     )
 
 

@@ -13,7 +13,7 @@ from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound, Permiss
 from adaptry.core.identity import require_unreserved
 from adaptry.core.refs import AdapterName
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
-from adaptry.registry.principals import Principals
+from adaptry.registry.principals import GROUP_MEMBERS_SHOWN, Principals
 from adaptry.registry.records import Page
 from adaptry.storage import invitations
 from adaptry.storage.catalog import cursors, grants, principals
@@ -54,14 +54,18 @@ class LocalPrincipals(Principals):
         kinds: Collection[PrincipalKind] = (),
         namespace: str | None = None,
         prefix: str = "",
+        group: str | None = None,
     ) -> Page[PrincipalInfo]:
         cursors.check_limit(limit)
-        about = f"principals {sorted(kinds)} {namespace} {prefix}"
+        about = f"principals {sorted(kinds)} {namespace} {prefix} {group}"
         after = cursors.decode(cursor, about) if cursor is not None else None
         which = [principals.of_namespace(namespace)] if namespace is not None else []
         which += [principals.begins_with(prefix)] if prefix else []
         with self.context.catalog.read() as tx:
-            if self.context.identity.may_administer:
+            if group is not None:
+                which += [principals.in_group(self._seen_group(tx, group))]
+                any_of = principals.of_kinds(kinds)
+            elif self.context.identity.may_administer:
                 any_of = principals.of_kinds(kinds)
             else:
                 managed = managed_namespaces(self.context, tx)
@@ -102,11 +106,26 @@ class LocalPrincipals(Principals):
             self.context.record(tx, "invitation.create", _target(user.info), after=until)
             return invited
 
-    def groups(self) -> tuple[GroupInfo, ...]:
+    def groups(self, cursor: str | None = None, limit: int = 50) -> Page[GroupInfo]:
+        cursors.check_limit(limit)
+        after = cursors.decode(cursor, "groups") if cursor is not None else None
         identity = self.context.identity
         with self.context.catalog.read() as tx:
-            found = principals.groups(tx)
-        return tuple(one for one in found if identity.may_administer or identity.name in one.members)
+            own = None if identity.may_administer else principals.find(tx, identity.name)
+            if own is None and not identity.may_administer:
+                return Page[GroupInfo](items=())
+            found = principals.groups(tx, own, after, limit + 1, GROUP_MEMBERS_SHOWN)
+        following = cursors.encode(found[limit - 1].name, "groups") if len(found) > limit else None
+        return Page[GroupInfo](items=found[:limit], next=following)
+
+    def _seen_group(self, tx: Transaction, name: str) -> GroupRecord:
+        """Raises `NotFound`, also for a group that the caller may not see."""
+        found = existing_group(tx, name)
+        if not self.context.identity.may_administer and not principals.is_in(
+            tx, found, self.context.identity.name
+        ):
+            raise no_group(name)
+        return found
 
     def create_group(self, name: str) -> GroupInfo:
         require_administrator(self.context, f"create the group {name}")
@@ -124,7 +143,7 @@ class LocalPrincipals(Principals):
         with self.context.write() as tx:
             group = existing_group(tx, name)
             could_administer = grants.has_administrator(tx)
-            was = {"members": ", ".join(_group_info(tx, name).members)}
+            was = {"members": ", ".join(_group_info(tx, name, None).members)}
             principals.delete_group(tx, group)
             require_administrator_left(tx, could_administer)
             self.context.record(tx, "group.delete", AuditTarget(name), before=was)
@@ -213,8 +232,12 @@ def existing_principal(tx: Transaction, name: str) -> PrincipalRecord:
 def existing_group(tx: Transaction, name: str) -> GroupRecord:
     """Raises `NotFound`."""
     if (found := principals.find_group(tx, name)) is None:
-        raise NotFound(f"no group {name[:80]!a}; `adaptry group ls` shows the groups")
+        raise no_group(name)
     return found
+
+
+def no_group(name: str) -> NotFound:
+    return NotFound(f"no group {name[:80]!a}; `adaptry group ls` shows the groups")
 
 
 def _existing(found: PrincipalRecord | None, name: str) -> PrincipalRecord:
@@ -223,8 +246,8 @@ def _existing(found: PrincipalRecord | None, name: str) -> PrincipalRecord:
     return found
 
 
-def _group_info(tx: Transaction, name: str) -> GroupInfo:
-    return next(one for one in principals.groups(tx) if one.name == name)
+def _group_info(tx: Transaction, name: str, shown: int | None = GROUP_MEMBERS_SHOWN) -> GroupInfo:
+    return principals.group_info(tx, existing_group(tx, name), shown)
 
 
 def _namespace_of(service_account: str) -> str:

@@ -12,6 +12,7 @@ from adaptry.registry.records import Page
 from adaptry.registry.workers import (
     ReportReply,
     ResidentInfo,
+    ResidentSummary,
     WorkerGoneRequest,
     WorkerInfo,
     WorkerReport,
@@ -129,6 +130,12 @@ class LocalWorkers(Workers):
             return residents.of_version(
                 tx, to_record(self.context.resolve(tx, ref)).key, self.context.clock()
             )
+
+    def resident_summary(self, ref: Ref, limit: int = 20, served_as: str | None = None) -> ResidentSummary:
+        check_limit(limit)
+        with self.context.catalog.read() as tx:
+            key = to_record(self.context.resolve(tx, ref)).key
+            return residents.summary(tx, key, self.context.clock(), limit, served_as)
 
     def _take_claims(
         self,

@@ -48,6 +48,7 @@ READS: Mapping[str, Ask] = {
     "approvals": lambda registry, name, digest: registry.policies.approvals(name, "prod"),
     "promotions": lambda registry, name, digest: registry.policies.promotions(name),
     "residents": lambda registry, name, digest: registry.workers.residents(Ref(name)),
+    "resident_summary": lambda registry, name, digest: registry.workers.resident_summary(Ref(name)),
     "rollouts": lambda registry, name, digest: registry.rollouts.list(name),
 }
 MEASURED = frozenset(["weight_statistics", "weight_distance"])

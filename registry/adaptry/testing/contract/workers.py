@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adaptry.core.errors import Conflict, NotFound, PermissionDenied
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.recall_status import recall_status
@@ -26,7 +26,7 @@ from adaptry.testing.contract.worker_reports import (
 
 
 class WorkersContract(ContractFixtures):
-    """`report`, `worker`, `workers`, `workers.forget` and `residents`."""
+    """`report`, `worker`, `workers`, `workers.forget`, `residents` and `resident_summary`."""
 
     def test_loaded_versions_are_shown_with_the_version_and_with_the_worker(
         self, make_registry: MakeRegistry, lora: MakeLora
@@ -46,6 +46,34 @@ class WorkersContract(ContractFixtures):
         (one,) = make_registry(RON).workers.residents(Ref.parse("acme/tone@1"))
         assert (one.worker, one.since, one.may_be_served) == ("gpu-1", SINCE, True)
         assert make_registry(RON).workers.residents(Ref.parse("acme/tone@2"))[0].may_be_served
+
+    def test_a_summary_counts_the_workers_with_a_version_and_begins_with_those_that_may_serve_it(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = push_two(make_registry(ADA), lora)
+        ref = Ref.parse("acme/tone@1")
+        nobody = make_registry(RON).workers.resident_summary(ref)
+        assert (nobody.total, nobody.may_serve, nobody.closed, nobody.first) == (0, 0, 0, ())
+        for worker in ("a", "b", "c", "d"):
+            send_report(make_registry(GUS), make_resident(first), worker=worker)
+        send_report(make_registry(GUS), make_resident(second), worker="a")
+        revoke(make_registry(ADA), first)
+        send_report(make_registry(GUS), worker="b", dropped=(first,))
+        found = make_registry(RON).workers.resident_summary(ref)
+        assert (found.total, found.may_serve, found.closed) == (4, 2, 1)
+        assert [one.worker for one in found.first] == ["c", "d", "a", "b"]
+        everybody = make_registry(RON).workers.residents(ref)
+        assert sorted(found.first, key=lambda one: one.worker) == list(everybody)
+        assert found.may_serve == sum(one.may_be_served for one in everybody)
+        few = make_registry(RON).workers.resident_summary(ref, 1)
+        assert (few.total, few.first) == (4, found.first[:1])
+        named = make_registry(RON).workers.resident_summary(ref, served_as="another")
+        assert (named.total, named.first) == (0, ())
+        assert make_registry(RON).workers.resident_summary(ref, served_as=PROD) == found
+        with pytest.raises(NotFound):
+            make_registry(EVE).workers.resident_summary(ref)
+        with pytest.raises(Invalid, match="1 to 200"):
+            make_registry(RON).workers.resident_summary(ref, 0)
 
     def test_a_version_that_a_worker_no_longer_reports_is_recorded_as_unloaded(
         self, make_registry: MakeRegistry, lora: MakeLora
