@@ -106,6 +106,15 @@ def test_an_adapter_without_enough_information_is_refused_with_a_remedy(tmp_path
     assert not made.exists()
 
 
+def test_rows_that_the_bases_heads_do_not_divide_are_refused(tmp_path: Path) -> None:
+    source, base = torchtune(tmp_path / "out"), base_of(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | {"num_attention_heads": 3}
+    (base / "config.json").write_text(json.dumps(config))
+    told = refusal("convert", source, "--base", base, "-o", tmp_path / "made")
+    assert "has 16 outputs, which is not a multiple of the base's 3 heads" in told
+    assert not (tmp_path / "made").exists()
+
+
 def test_torchtunes_pickle_is_refused_with_the_conversion_command(tmp_path: Path) -> None:
     source = torchtune(tmp_path / "out")
     weights = load_file(source / "adapter_model.safetensors")

@@ -240,6 +240,7 @@ def test_users_are_invited_disabled_and_enabled_and_put_into_groups(server: Serv
         assert browser.post(groups, sent).status == 303
     assert server.registry().principals.groups().items[0].members == ("mia",)
     assert browser.post(groups, {"do": "remove", "group": "release", "principal": "mia"}).status == 303
+    assert server.registry().principals.groups().items[0].members == ()
     assert browser.post(groups, {"do": "delete", "group": "release"}).status == 303
     assert server.registry().principals.groups().items == ()
 
