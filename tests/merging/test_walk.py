@@ -13,5 +13,5 @@ def test_a_merge_binds_an_input_once(tmp_path: Path) -> None:
 
 def test_the_walk_of_a_merges_inputs_does_not_grow(tmp_path: Path) -> None:
     stays = stays_of(walk_of_a_merge(tmp_path))
-    assert len(stays) <= 42, [stay[0].file for stay in stays]
-    assert len(climbs_of(stays)) <= 4, climbs_of(stays)
+    assert len(stays) <= 38, [stay[0].file for stay in stays]
+    assert len(climbs_of(stays)) <= 2, climbs_of(stays)

@@ -54,11 +54,11 @@ def check(
         adapter = bound.adapter if bound else as_read_on(adapter, base)
     is_foreign = adapter.format is not PEFT
     findings = list(check_other_format(adapter) if is_foreign else check_intrinsic(adapter))
-    findings.extend(() if is_foreign else check_prompt(adapter, base))
+    findings.extend(() if is_foreign or adapter.spec.modules else check_prompt(adapter, base))
     if base is None:
         findings.append(unknown_base(base_name or adapter.config.base_name))
     else:
-        findings.extend(check_name(adapter, base_name, other_names))
+        findings.extend(check_name(adapter.config.base_name, base_name, other_names))
         if adapter.format.names_modules:
             found = [excuse_mlx_experts(each) for each in check_bound(bound or bind(adapter, base))]
         else:

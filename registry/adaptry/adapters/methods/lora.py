@@ -14,7 +14,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods import target_parameters
 from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
-from adaptry.adapters.methods.lora_config import LoraVariant, lora_variant, scale_of, unmergeable_reason
+from adaptry.adapters.methods.lora_config import lora_variant, scale_of, unmergeable_reason
 from adaptry.adapters.methods.lora_merge import merge_bias, merge_rows, merge_weight
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, WeightSides
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
@@ -67,7 +67,7 @@ def describe(
     variant = lora_variant(config)
     modules: list[ModuleSpec] = []
     for path, named in roles.items():
-        module = _module(path, named, tensors, variant, wrapped)
+        module = _module(path, named, tensors, variant.blocks(path), wrapped)
         if module is None:
             unclaimed.extend(named.values())
         else:
@@ -93,16 +93,18 @@ def _module(
     path: str,
     named: dict[str, str],
     tensors: Mapping[str, TensorInfo],
-    variant: LoraVariant,
+    blocks: tuple[int, int],
     wrapped: Mapping[str, str | None],
 ) -> ModuleSpec | None:
-    """The module of a set of tensors, without its scale; None if they are not a pair of factors."""
+    """The module of a set of tensors, without its scale; None if they are not a pair of factors. `blocks` are
+    the numbers of diagonal blocks of A and B.
+    """
     kind: ModuleKind
     if {"A", "B"} <= named.keys():
         down, up = tensors[named["A"]].shape, tensors[named["B"]].shape
         if len(down) < 2 or len(up) < 2:
             return None
-        for_down, for_up = variant.blocks(path)
+        for_down, for_up = blocks
         rank, fan_in, fan_out = down[0], down[1] * for_down, up[0]
         if for_up > 1 and rank != up[1] * for_up:
             return None

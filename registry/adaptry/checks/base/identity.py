@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.checks.codes import build_finding
@@ -31,9 +30,10 @@ def check_same_base(
     yield finding.model_copy(update={"severity": "warns"}) if is_allowed else finding
 
 
-def check_name(adapter: Adapter, name: str | None, others: Collection[str]) -> Iterator[Finding]:
-    """A finding if the config's base name is not one of the base's names: `name` or one of `others`."""
-    declared = adapter.config.base_name
+def check_name(declared: str | None, name: str | None, others: Collection[str]) -> Iterator[Finding]:
+    """A finding if `declared`, the config's base name, is not one of the base's names: `name` or one of
+    `others`.
+    """
     if declared and name and declared not in (name, *others) and not is_folder(declared):
         yield build_finding(
             "base_name_differs", f"its config names {declared[:120]!a}, but it was checked against {name}"

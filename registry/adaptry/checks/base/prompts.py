@@ -24,17 +24,18 @@ _UNEVEN = ("gemma4",)
 
 
 def check_prompt(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]:
-    """Findings about a prompt's shape by the config and, with `base`, by the width or number of layers."""
+    """Findings about a prompt's shape by the config and, with `base`, by the width or number of layers. None
+    for other methods.
+    """
+    if adapter.spec.method not in _PROMPTS | _PREFIXES:
+        return
     yield from _by_config(adapter)
     if base is not None:
         yield from _by_base(adapter, base)
 
 
 def _by_config(adapter: Adapter) -> Iterator[Finding]:
-    method = adapter.spec.method
-    if method not in _PROMPTS | _PREFIXES:
-        return
-    for role, expected in _wanted(method, adapter.config).items():
+    for role, expected in _wanted(adapter.spec.method, adapter.config).items():
         tensor = adapter.spec.shared.get(role)
         if tensor is None:  # reported as `tensors_missing`
             continue
@@ -50,7 +51,7 @@ def _by_config(adapter: Adapter) -> Iterator[Finding]:
 
 def _by_base(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
     tensor = adapter.spec.shared.get("prompt")
-    if adapter.spec.method not in _PROMPTS | _PREFIXES or tensor is None:
+    if tensor is None:
         return
     width, facts = adapter.tensors[tensor].shape[-1], base.facts.get("text_config") or base.facts
     if adapter.spec.method in _PROMPTS:
