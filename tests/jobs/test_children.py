@@ -91,8 +91,8 @@ def test_a_warm_process_is_single_threaded_and_is_replaced_if_it_dies(
     launcher: StepLauncher, request_of_a_step: StepRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiting = StepProcess(request_of_a_step, launcher.start(request_of_a_step.scratch))
-    warm = int(Path(f"/proc/{waiting.process.pid}/stat").read_text().rpartition(")")[2].split()[1])
-    assert len(list(Path(f"/proc/{warm}/task").iterdir())) == 1
+    warm = parent_of(waiting)
+    assert threads_of(warm) == 1
 
     os.kill(warm, signal.SIGKILL)
     for _ in range(2):
@@ -102,3 +102,29 @@ def test_a_warm_process_is_single_threaded_and_is_replaced_if_it_dies(
 
     assert ended(waiting) == "its process ended and said nothing"  # nobody is left who could tell more
     assert "starting a new one" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no pidfds")
+def test_only_copies_for_steps_that_compute_with_torch_have_it_in_memory(
+    launcher: StepLauncher, request_of_a_step: StepRequest
+) -> None:
+    pytest.importorskip("torch")
+    merging = StepProcess(request_of_a_step, launcher.start(request_of_a_step.scratch))
+    combining = StepProcess(request_of_a_step, launcher.start(request_of_a_step.scratch, uses_torch=True))
+
+    try:
+        assert "libtorch" not in Path(f"/proc/{merging.process.pid}/maps").read_text()
+        assert "libtorch" in Path(f"/proc/{combining.process.pid}/maps").read_text()
+        assert threads_of(parent_of(combining)) == 1  # NumPy's thread ended before the first copy was made
+    finally:
+        for child in (merging, combining):
+            child.cancel()
+            ended(child)
+
+
+def parent_of(child: StepProcess) -> int:
+    return int(Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def threads_of(process: int) -> int:
+    return len(list(Path(f"/proc/{process}/task").iterdir()))

@@ -29,6 +29,9 @@ HANDLERS: Mapping[str, str] = {
 }
 """`module` of this package for three steps, `module:function` for one."""
 
+TORCH_KINDS = frozenset({"combine", "preview", "convert", "export", "weight-statistics"})
+"""Kinds whose steps compute with torch. (A merge may: it is decided when its plan is known.)"""
+
 
 def run_handler(kind: str, task: JobTask, step: str, context: JobContext) -> StepResult:
     """Runs one step of a job and returns its result."""

@@ -1,13 +1,16 @@
 """`python -m adaptry.jobs.fork_server`: a warm process whose copies run the steps of jobs.
 
 It imports what steps need, and forks for each request on its standard input, a Unix socket: a new interpreter
-would need a second for imports that a fork already has. It runs no step itself and stays single-threaded,
-since only such a process can be forked safely. It ends with the runner.
+would need a second for imports that a fork already has, and three with torch (`--torch`). It runs no step
+itself and starts no threads, since only such a process can be forked safely (NumPy's BLAS has one, and ends
+it before a fork). It ends with the runner.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
+import importlib.util
 import json
 import os
 import selectors
@@ -21,8 +24,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from adaptry.jobs.step_launcher import WITH_TORCH
 from adaptry.jobs.step_process_main import main as run_step
 
+_MODULES = (
+    "adaptry.checks.runtimes",
+    "adaptry.jobs.derive_jobs",
+    "adaptry.jobs.maintenance_jobs",
+    "adaptry.jobs.merge_jobs",
+    "adaptry.operations.transfer.revision_upload",
+    "adaptry.storage.blobs.factory",
+    "adaptry.storage.catalog.factory",
+    "adaptry.storage.local.bases",
+    "adaptry.storage.local.revision_admission",
+    "adaptry.storage.local.small_files",
+    "adaptry.storage.local.versions",
+)
+_TORCH_MODULES = (
+    "torch",
+    "adaptry.compute.combining.combine",
+    "adaptry.compute.converting.convert",
+    "adaptry.compute.tensors.lowrank",
+)
 PIPES = 3
 """Descriptors of a request, for the copy: standard input, output and error. A last one is for its status."""
 _LONGEST = 1 << 16
@@ -31,13 +54,22 @@ _LONGEST = 1 << 16
 def main() -> None:
     runner = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the runner decides when its steps end
-    import adaptry.jobs.derive_jobs
-    import adaptry.jobs.maintenance_jobs
-    import adaptry.jobs.merge_jobs  # noqa: F401
-
+    _import_libraries(WITH_TORCH in sys.argv[1:])
     gc.collect()
     gc.freeze()  # else each copy's first collection would write to, and so copy, every page
     _Server(runner).serve()
+
+
+def _import_libraries(with_torch: bool) -> None:
+    """Does what every step would do before its own work: imports, and SQLAlchemy's look at the tables."""
+    from sqlalchemy.orm import configure_mappers
+
+    for name in _MODULES:
+        importlib.import_module(name)
+    configure_mappers()
+    if with_torch and importlib.util.find_spec("torch"):  # without it, the step raises `MissingDependency`
+        for name in _TORCH_MODULES:
+            importlib.import_module(name)
 
 
 class _Server:

@@ -1,6 +1,8 @@
 """Starts the processes of steps: copies of a warm process on Linux, else new interpreters.
 
-If the warm process has ended, or cannot be started, the step gets a new interpreter, which is only slower.
+There are two warm processes, each started when a step first needs it: only one of them has imported torch,
+which takes seconds and several hundred megabytes that a merge can do without. If a warm process has ended, or
+cannot be started, the step gets a new interpreter, which is only slower.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import IO, Protocol
@@ -36,7 +38,9 @@ _PREFIXES = (
     "SSL_",
     "XDG_",
 )
-_PATIENCE = 60.0  # seconds that a fork may take; the first includes the imports
+_PATIENCE = 180.0  # seconds that a fork may take; the first includes the imports
+WITH_TORCH = "--torch"
+"""The option of a fork server that imports torch too."""
 _CAN_FORK = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
 
 
@@ -55,39 +59,53 @@ class LaunchedProcess(Protocol):
 
 
 class StepLauncher:
-    """Starts processes for steps, from any thread; `close` ends the warm one."""
+    """Starts processes for steps, from any thread; `close` ends the warm ones."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = step_environment(environ)
-        self._lock = threading.Lock()
-        self._server: _ForkServer | None = None
+        self._plain = _WarmProcess(self._environ)
+        self._with_torch = _WarmProcess(self._environ, WITH_TORCH)
 
-    def start(self, scratch: str) -> LaunchedProcess:
+    def start(self, scratch: str, uses_torch: bool = False) -> LaunchedProcess:
         """Starts a process whose temporary files are in `scratch`. Raises `Unavailable`."""
         variables = {"TMPDIR": scratch}  # deleted with the scratch folder if the process is killed
         if _CAN_FORK:
             try:
-                return self._fork(variables)
+                return (self._with_torch if uses_torch else self._plain).fork(variables)
             except OSError as error:
                 _LOG.warning("no copy of the warm process for a step: %s; starting a new one", error)
         return new_interpreter(self._environ | variables)
 
     def close(self) -> None:
-        with self._lock:
-            if self._server:
-                self._server.close()
-            self._server = None
+        self._plain.close()
+        self._with_torch.close()
 
-    def _fork(self, variables: Mapping[str, str]) -> LaunchedProcess:
+
+class _WarmProcess:
+    """A fork server, started by the first `fork`, from any thread. `options` are the server's."""
+
+    def __init__(self, environ: Mapping[str, str], *options: str) -> None:
+        self._environ = environ
+        self._options = options
+        self._lock = threading.Lock()
+        self._server: _ForkServer | None = None
+
+    def fork(self, variables: Mapping[str, str]) -> LaunchedProcess:
         """Raises `OSError`; the next call tries with another server."""
         with self._lock:
-            server = self._server = self._server or _ForkServer(self._environ)
+            server = self._server = self._server or _ForkServer(self._environ, self._options)
             try:
                 return server.fork(variables)
             except OSError:
                 self._server = None
                 server.close()
                 raise
+
+    def close(self) -> None:
+        with self._lock:
+            if self._server:
+                self._server.close()
+            self._server = None
 
 
 def new_interpreter(environ: Mapping[str, str]) -> LaunchedProcess:
@@ -119,14 +137,14 @@ def step_environment(variables: Mapping[str, str]) -> dict[str, str]:
 class _ForkServer:
     """`adaptry.jobs.fork_server` in a process; used by one thread at a time."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], options: Sequence[str]) -> None:
         """Raises `OSError`."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(_PATIENCE)
         with theirs, ExitStack() as stack:
             stack.callback(self._socket.close)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "adaptry.jobs.fork_server"],
+                [sys.executable, "-P", "-m", "adaptry.jobs.fork_server", *options],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=environ,

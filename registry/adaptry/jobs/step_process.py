@@ -13,6 +13,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from adaptry.jobs.dispatch import TORCH_KINDS
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
 from adaptry.jobs.step_launcher import LaunchedProcess, StepLauncher
 from adaptry.registry.job_types.records import JobFault
@@ -39,7 +40,7 @@ class StepProcess:
     @classmethod
     def start(cls, request: StepRequest, launcher: StepLauncher) -> StepProcess:
         """Raises `Unavailable` if no process can be started."""
-        process = launcher.start(request.scratch)
+        process = launcher.start(request.scratch, request.kind in TORCH_KINDS)
         child = cls(request, process)
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # the process is dead already; `wait` notices
