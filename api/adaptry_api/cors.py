@@ -73,7 +73,7 @@ class Cors:
 
 
 def _preflight(asked: Headers) -> Response:
-    """Any header may be sent: that is no risk, since only a token gives rights, and a page must know the
+    """Any header may be sent. This is safe, since only a token gives rights, and a page must know the
     token.
     """
     headers = {

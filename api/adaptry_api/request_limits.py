@@ -87,8 +87,8 @@ class RequestLimits:
         return charges
 
     def note_shared(self, ahead: Mapping[QuotaSubject, float]) -> None:
-        """The charges that were taken last are shared; all requests of each name, those to other processes
-        too, are paid for in so many seconds.
+        """Records that the last charges are shared. `ahead` has the seconds until all requests of a name,
+        including those to other processes, are paid for.
         """
         now = self._clock()
         for subject, seconds in ahead.items():

@@ -1,7 +1,7 @@
 """Exchanges counts of requests, by name, with the other processes of a registry.
 
 No request waits for this. One thread of its own writes at most every tenth of a second, while some name is
-due. If the database is slow, locked or away, each process goes on with what it knows: limits then hold for
+due. If the database is slow, locked or away, each process continues with its own counts: limits then hold for
 each process alone, and no request is refused because of the database.
 """
 
@@ -35,7 +35,7 @@ async def share_requests(
         if charges := limits.take_charges():
             try:
                 ahead = await to_thread.run_sync(charge, charges, limiter=thread)
-            except Exception:  # whatever it is, requests must go on
+            except Exception:  # requests must continue after any error
                 if not has_warned:
                     LOG.exception("request limits hold for each server process alone until this works again")
                 has_warned = True

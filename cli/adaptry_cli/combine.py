@@ -178,7 +178,7 @@ def parse_recipe(file: Path | None, options: dict[str, Any]) -> CombineRecipe:
 
 
 def _print_plan(plan: CombinePlan, as_json: bool) -> None:
-    """Modules with their inputs, method and ranks; memory, time and size in all."""
+    """Kinds of modules with their inputs, method and ranks; memory, time and size in all."""
     from adaptry.compute.combining.costs import estimate_seconds
 
     rows = [
@@ -203,16 +203,7 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
         return
     print_table(
         ("module", "inputs", "method", "ranks of inputs", "rank"),
-        [
-            (
-                str(row["module"]),
-                str(row["inputs"]),
-                str(row["method"]),
-                " + ".join(map(str, planned.ranks)),
-                _rank(planned.expected_rank, plan),
-            )
-            for row, planned in zip(rows, plan.sites, strict=True)
-        ],
+        _grouped_rows(plan),
         right=("inputs", "ranks of inputs", "rank"),
         cut=("module",),
         drop=("inputs", "ranks of inputs"),
@@ -227,6 +218,26 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
     )
     for note in plan.notes:
         print_err(f"note: {note}")
+
+
+def _grouped_rows(plan: CombinePlan) -> list[tuple[str, ...]]:
+    """A row for each kind of module: `32 × model.layers.N.self_attn.q_proj`, as far as all else is equal."""
+    from adaptry.checks.formatting import fold_layer_numbers
+
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for planned in plan.sites:
+        cells = (
+            str(len(planned.inputs)),
+            planned.method.name,
+            " + ".join(map(str, planned.ranks)),
+            _rank(planned.expected_rank, plan),
+        )
+        (kind,) = fold_layer_numbers([planned.site.key])
+        groups.setdefault((kind, *cells), []).append(planned.site.key)
+    return [
+        (names[0] if len(names) == 1 else f"{len(names)} × {kind}", *cells)
+        for (kind, *cells), names in groups.items()
+    ]
 
 
 def _duration(seconds: float) -> str:

@@ -63,7 +63,7 @@ def lay_out(
     cut: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> TableLayout:
-    """The columns and texts that fit into `width` characters; None is no limit."""
+    """The columns and texts that fit into `width` characters; None means no limit."""
     shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     natural = {
         number: max(cell_len(columns[number]), *(cell_len(row[number]) for row in rows)) for number in shown

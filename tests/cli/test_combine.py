@@ -95,6 +95,8 @@ def test_a_plan_shows_the_steps_and_writes_nothing(run, answer) -> None:
     assert {tuple(row["ranks"]) for row in plan["modules"]} == {(4, 8)}
     assert plan["memory"] > 0 and plan["size"] > 0 and plan["seconds"] >= 0
     assert "4 + 8" in shown.stdout and "memory" in shown.stderr
+    assert "2 × model.layers.N.self_attn.q_proj" in shown.stdout
+    assert len(shown.stdout.splitlines()) == 1 + len(plan["modules"]) // 2
 
 
 def test_a_plan_reads_no_weight(run) -> None:

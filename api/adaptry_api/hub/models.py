@@ -29,7 +29,7 @@ ROUTES = hub_router()
 _PAGE = 200
 _MOST = 1000
 _LOOKED_AT = 5000
-"""Most repositories read for one page, when the filter excludes many."""
+"""Maximum number of repositories read for one page, if the filter excludes many."""
 _ORDERS: Mapping[str, Callable[[AdapterInfo], datetime | int]] = {
     "createdAt": lambda info: info.created_at,
     "lastModified": lambda info: info.updated_at,

@@ -60,7 +60,7 @@ def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, .
     for kind in kinds:
         if (repository := kind(reader, id)) is not None:
             return repository
-    raise NotFound(f"no adapter {id[:200]}, nor a base of that name whose weights are stored here")
+    raise NotFound(f"no adapter {id[:200]}, and no base of that name with stored weights")
 
 
 def refuse_other_case(reader: HubReader, id: str) -> Repository | None:

@@ -68,7 +68,7 @@ class RepoMoveRequest(BaseModel):
 def create(
     request: Request, body: RepoCreateRequest, identity: Caller, registry: CallersRegistry
 ) -> Response:
-    """Creates an adapter. If it exists, the 409 has its address, and clients with `exist_ok` go on."""
+    """Creates an adapter. If it exists, the 409 has its address, and clients with `exist_ok` continue."""
     if body.type == "dataset" and is_inbox(data_set := body.joined_name(identity)):
         return created(request, data_set)
     wanted = AdapterName.parse(body.full_name(identity))

@@ -49,8 +49,8 @@ async def begin_device_sign_in(request: Request) -> Response:
     """Begin the sign-in of a program that has no browser (RFC 8628).
 
     Takes `client_id`, any name of at most 200 characters, as a form or as JSON. The user opens
-    `verification_uri`, signs in, and types `user_code`; meanwhile the program asks `POST /oauth/token` with
-    `device_code` every `interval` seconds.
+    `verification_uri`, signs in, and types `user_code`. In the meantime, the program polls
+    `POST /oauth/token` with `device_code` every `interval` seconds.
     """
     state, peer = app_state_of(request), request.client
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 MAX_CARD: Final = 256 << 10
-"""Most bytes of a README that are rendered."""
+"""Maximum size in bytes of a README that is rendered."""
 _TEXT: Final = ("p", "br", "hr", "strong", "em", "del", "s", "code", "pre", "blockquote", "a", "img")
 _BLOCKS: Final = ("h3", "h4", "h5", "h6", "ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td")
 _ATTRIBUTES: Final = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}

@@ -40,7 +40,7 @@ async def show_sign_in(request: Request, next: _Next = "/") -> Response:
 
 @ROUTES.post(SIGN_IN, dependencies=[PUBLIC])
 async def sign_in(request: Request) -> Response:
-    """Begins a session for the token in the form, and goes on to where the person wanted to go."""
+    """Begins a session for the token in the form, and redirects to the page that the person requested."""
     form = await read_form(request)
     secret, following = form.get("token", "").strip(), own_path(form.get("next", "/"))
     state = app_state_of(request)

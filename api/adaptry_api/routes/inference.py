@@ -1,7 +1,7 @@
 """Authorization of inference requests, for gateways in front of engines.
 
 There are two forms: a question as JSON, and Envoy's `ext_authz` over HTTP, which passes on the request.
-Denials are alike, whatever the reason.
+All denials are identical, whatever the reason.
 """
 
 from __future__ import annotations

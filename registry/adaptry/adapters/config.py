@@ -24,7 +24,8 @@ MAX_RANK = 1024 * 64
 _MAX_PATTERN = 1024
 _MAX_ITEMS = 4096
 _MAX_NAMES = 16
-"""Most layer lists, or embeddings with trained rows, in a config: a model has two or three."""
+"""Maximum number of layer lists, or of embeddings with trained rows, in a config; a model has two or
+three."""
 
 # Fields that make a loader import a module, open a path or run code.
 _DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipeline", "megatron_config")

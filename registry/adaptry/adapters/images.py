@@ -14,17 +14,18 @@ import zlib
 from adaptry.core.errors import Unsupported
 
 MAX_IMAGE = 4 << 20
-"""Most bytes in an image."""
+"""Maximum size of an image in bytes."""
 MAX_IMAGES = 16
-"""Most images in a version or branch."""
+"""Maximum number of images in a version or branch."""
 MAX_SIDE = 16_384
-"""Most pixels on a side."""
+"""Maximum width and height in pixels."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_PARTS = 10_000
-"""Most chunks or segments in a file: encoders write hundreds at most, and each takes a step in Python."""
+"""Maximum number of chunks or segments in a file: encoders write hundreds, and each costs a step in
+Python."""
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _CHUNK_TYPE = re.compile(rb"[A-Za-z]{4}")
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15, without DHT, JPG and DAC

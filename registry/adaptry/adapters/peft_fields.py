@@ -2,7 +2,7 @@
 
 They were read from the dataclasses of PEFT 0.21.2 (`PEFT_TYPE_TO_CONFIG_MAPPING`); a test compares them with
 the installed PEFT. A field that is boolean in one method and has another type in another (`init_weights`) is
-not listed, nor are ranks (`r`), which have a separate rule.
+not listed; ranks (`r`), which have a separate rule, are not listed either.
 """
 
 from __future__ import annotations

@@ -63,5 +63,5 @@ class WeightDistance(_Figures):
 
 
 def values_per_module(modules: int) -> int:
-    """How many singular values are kept of each of so many modules."""
+    """Number of singular values kept for each module, if there are this many modules."""
     return max(1, min(MAX_SINGULAR_VALUES, MAX_KEPT_VALUES // max(1, modules)))

@@ -20,21 +20,21 @@ from adaptry.core.errors import Invalid, InvalidManifest, InvalidPath, ProtocolM
 
 SCHEMA = 1
 MAX_FILES = 32
-"""Most files in a version."""
+"""Maximum number of files in a version."""
 MAX_TREE = 8192
-"""Most files in a branch, which may hold checkpoints in folders."""
+"""Maximum number of files in a branch, which may hold checkpoints in folders."""
 MAX_DEPTH = 8
 MAX_PATH = 255
 MAX_FILE = 8 << 30
 MAX_REVISION = 16 << 30
-"""Most bytes in a version."""
+"""Maximum size of a version in bytes."""
 MAX_TREE_SIZE = 1 << 40
-"""Most bytes in a branch."""
+"""Maximum size of a branch in bytes."""
 LIMITS = strictjson.JsonLimits(
     size=1_500_000, depth=16, nodes=100_000
 )  # a request of 2 MiB contains it as base64
 _ENTRY = 140
-"""Most bytes that a file takes in a manifest, without its path."""
+"""Maximum size in bytes of a file's entry in a manifest, without its path."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _WINDOWS_DEVICES = frozenset(

@@ -60,4 +60,4 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(inner) for key, inner in value.items()}
         case list() | tuple() | set():
             return [_plain(inner) for inner in value]
-    raise ValueError(f"a value of kind {type(value).__name__} is no metadata")
+    raise ValueError(f"a value of kind {type(value).__name__} is not allowed in metadata")

@@ -152,7 +152,7 @@ def parse_term(token: str, now: datetime) -> Term:
     if re.search(r"[<>=]", body):
         raise InvalidQuery(_cannot_compare(body, token))
     if body.startswith(("metric.", "eval.")):
-        raise InvalidQuery(f"{token[:80]!r} is no condition: compare it, as in {body}>=0.7, or has:{body}")
+        raise InvalidQuery(f"{token[:80]!r} is not a condition: compare it, as in {body}>=0.7, or has:{body}")
     return WordTerm(body)
 
 
@@ -223,7 +223,7 @@ def _cannot_compare(body: str, token: str) -> str:
         f" (fields: {', '.join(compared)}); a metric is written metric.{name}, and one of a task"
         f" eval.TASK.{name}"
     )
-    return f"{name!r} in {token[:80]!r} is not a number{near}"
+    return f"unknown field {name!r} in {token[:80]!r}{near}"
 
 
 def _digest(field: str, text: str) -> TextTerm:

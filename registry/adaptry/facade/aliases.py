@@ -43,10 +43,9 @@ def promote(
         CheckFailed: a condition is not met; the message has each of them.
         Invalid: a malformed condition.
         MissingDependency: the registry evaluates conditions without the extra `gates`.
-        Conflict: the alias is not at `only_from`, someone else moved it meanwhile, or the version's state
-            does not allow aliases.
-        InvalidRef: a malformed ref or alias.
-        PermissionDenied, Unauthenticated, Unavailable.
+        Conflict: the alias is not at `only_from`, someone else moved it in the meantime, or the version's
+        state does not allow aliases. InvalidRef: a malformed ref or alias. PermissionDenied, Unauthenticated,
+        Unavailable.
     """
     parsed = parse_ref(ref)
     request = validated(MoveRequest, None, condition=condition, override=override)

@@ -77,7 +77,8 @@ class EngineRelay(BackgroundServer):
             raise CheckFailed("nothing was added: lm-eval did not use the engine")
 
     def context_length(self) -> int | None:
-        """The most tokens of a prompt with its answer, if the engine's list of models has it, as vLLM's."""
+        """Maximum number of tokens of a prompt with its answer, if the engine lists it with its models, as
+        vLLM does."""
         try:
             url = self._url.removesuffix("/completions") + "/models"
             cards = self._pool.request(
@@ -173,7 +174,7 @@ def checked_engine(
 
 
 def stated_ref(model: str | None) -> Ref | None:
-    """The one adapter that an answer's `model` names; None if that is no ref, or a stack."""
+    """The one adapter that an answer's `model` names; None if that is not a ref, or is a stack."""
     stack = parse_model_name(model) if model else None
     return stack.single if stack else None
 

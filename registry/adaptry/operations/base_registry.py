@@ -87,7 +87,7 @@ def iter_matches(bases: Bases, record: BaseRecord) -> Iterator[BaseMatch]:
 
 
 def in_match_order(matches: Iterable[BaseMatch]) -> tuple[BaseMatch, ...]:
-    """Those that are alike, best match first."""
+    """The similar bases, best match first."""
     alike = [candidate for candidate in matches if candidate.match.level != "different"]
     return tuple(sorted(alike, key=lambda candidate: _STRENGTH[candidate.match.level]))
 

@@ -71,7 +71,7 @@ def _facts(spec: Spec) -> tuple[str, ...]:
 
 
 def _modules(spec: Spec) -> dict[str, str]:
-    """Modules of one name that are all alike are one line; else each has its own."""
+    """Modules with one name are one line if they are equal; otherwise each has its own."""
     by_name: dict[str, dict[str, str]] = {}
     for module in spec.modules:
         text = f"rank {module.rank}, scale {format_number(module.scale)}, {module.fan_in} → {module.fan_out}"

@@ -80,7 +80,7 @@ def find_rollback(
 ) -> RollbackTarget:
     """Where `rollback` would move an alias now. Raises what `rollback` raises.
 
-    With `most`, reads at most so many events of the adapter, and of its versions; raises `NotFound` if the
+    With `most`, reads at most that many events of the adapter, and of its versions; raises `NotFound` if the
     last move is not among them.
     """
     found = current_alias(registry.aliases, name, alias)

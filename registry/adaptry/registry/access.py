@@ -79,7 +79,7 @@ class AccessDecision(Value):
 class TokenInfo(Value):
     """A token as listed: its principal and limits, and its last four characters to recognise it.
 
-    `permissions` are roles and actions; None for these or for `resources` is no limit. `last_used_at` is
+    `permissions` are roles and actions; None for these or for `resources` means no limit. `last_used_at` is
     accurate to about a minute.
     """
 

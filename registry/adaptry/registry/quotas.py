@@ -19,7 +19,7 @@ RequestLimit = Annotated[int, Field(ge=1, le=UNLIMITED)]
 class QuotaInfo(Value):
     """The limits of a namespace or a principal, and what it uses of them.
 
-    `own` names the limits that are set for this name; the other limits are defaults. None is no limit.
+    `own` names the limits that are set for this name; the other limits are defaults. None means no limit.
     `reserved` is the bytes that open uploads may still add.
     """
 

@@ -48,7 +48,7 @@ class Value(BaseModel):
 
 
 class Page(Value, Generic[Item]):
-    """Some items, and where to go on: pass `next` as the cursor; None at the end."""
+    """A page of items, and the cursor of the next page (`next`); None at the end."""
 
     items: tuple[Item, ...]
     next: str | None = None
@@ -305,7 +305,7 @@ class DirectPart(Value):
 
 
 class UploadInfo(Value):
-    """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's.
+    """An upload session: bytes up to `offset` are kept; continue from there. `size` is the whole file's.
 
     `direct` are addresses, where there are any, that lead past the registry for all that is still to come;
     bytes need not take them.
@@ -372,7 +372,7 @@ class Event(Value):
 
 
 class EventBatch(Value):
-    """Events, oldest first, and how far the look went: pass `seq` as `after` to go on.
+    """Events, oldest first, and the last number that was examined: pass `seq` as `after` to continue.
 
     A `seq` below the `after` that was asked with means that the registry was set back (a backup was
     restored): read everything again.

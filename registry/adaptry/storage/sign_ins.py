@@ -133,7 +133,7 @@ def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[Externa
     if name is None:
         raise PermissionDenied("the identity provider gave no name for you that a user can have here")
     if principals.find(tx, name) is not None:
-        # The provider's users choose such names themselves in places, so a name is no proof.
+        # With some providers, users choose such names themselves, so a name proves nothing.
         raise PermissionDenied(
             f"there is a user {name} already; an administrator makes you that user with: adaptry sso link"
             f" {name} --issuer {user.issuer} --subject {user.subject}"

@@ -73,7 +73,7 @@ def _own(visit: Visit, fields: Fields) -> str:
     """The account in the form, which is one of this namespace. Raises `Invalid`."""
     name = text_of(fields, "account")
     if not name.startswith(f"{visit.place.namespace}/"):
-        raise Invalid(f"{name[:193]!a} is no service account of {visit.place.namespace}")
+        raise Invalid(f"{name[:193]!a} is not a service account of {visit.place.namespace}")
     return name
 
 

@@ -27,7 +27,7 @@ def tokenizer_digest(folder: Path) -> Digest | None:
     if (folder / _FAST).is_file():
         if (folder / _FAST).stat().st_size > _MAX_SIZE:
             return None
-        # A tokenizer is evidence and not a condition, so an unreadable one is no reason to refuse a base.
+        # A tokenizer is evidence and not a condition, so a base with an unreadable one is accepted.
         try:
             return Digest.of(canonical(_essence(json.loads((folder / _FAST).read_bytes()))))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):

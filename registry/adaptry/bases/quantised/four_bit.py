@@ -15,7 +15,7 @@ from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 
 MOST = 4096
-"""Most bytes in a state; real ones have fewer than 200."""
+"""Maximum size of a state in bytes; real ones have fewer than 200."""
 
 _LIMITS = strictjson.JsonLimits(size=MOST, depth=3, nodes=64)
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

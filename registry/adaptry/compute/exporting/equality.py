@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _ROWS = 4096
-"""Most rows of an embedding's update in memory at once."""
+"""Maximum number of rows of an embedding's update in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def placed_part(
     label: str,
 ) -> PlacedPart:
     """The part of the file (`modules`, by part) that the base is, with names there. Raises `CheckFailed` if
-    it is no part, or could be two.
+    it is not a part, or could be two.
     """
     if part is not None and part not in modules:
         raise CheckFailed(f"{label} has no part {part[:40]}, only {', '.join(modules)}")

@@ -1,4 +1,4 @@
-"""The log of a mirror run. Each action is atomic; if refused, it is logged, and the run goes on."""
+"""The log of a mirror run. Each action is atomic; a refused one is logged, and the run continues."""
 
 from __future__ import annotations
 

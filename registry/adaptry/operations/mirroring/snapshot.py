@@ -45,7 +45,8 @@ class VersionSnapshot(Value, extra="forbid"):
 
 
 def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnapshot, Manifest]:
-    """Takes the snapshot of a version, and its manifest. Raises `NotFound` if it was deleted meanwhile."""
+    """Takes the snapshot of a version, and its manifest. Raises `NotFound` if it was deleted in the
+    meantime."""
     detail = registry.versions.detail(version.revision_ref)
     adapter = registry.adapters.get(version.name)
     now, standing = detail.version, detail.version.standing

@@ -7,7 +7,7 @@ from hashlib import sha256
 from adaptry.core.digest import Digest
 
 MAX_BYTES = 16 << 10
-"""Most bytes; for more, trying every bit takes more than seconds."""
+"""Maximum size in bytes; for larger files, trying every bit takes too long."""
 
 
 def undo_bit_flip(data: bytes, digest: Digest) -> bytes | None:

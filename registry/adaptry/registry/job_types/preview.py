@@ -62,7 +62,7 @@ class ParameterChoice:
 
 @dataclass(frozen=True, slots=True)
 class MethodDescription:
-    """A method of combining, and the least and most adapters that it takes."""
+    """A method of combining, and the minimum and maximum number of adapters that it combines."""
 
     name: str
     title: str

@@ -1,9 +1,9 @@
 """Seals positions of a search for readers who may not see every version.
 
 A page of a search may end at a version that was not tested yet, so its position in an order, such as the
-value of a metric, can be of a version that the reader may not see. Nor may a reader make a position up, and
-learn from where the search goes on. AES-SIV (RFC 5297) by a key of the catalog, so that every server process
-opens what another has sealed.
+value of a metric, can be of a version that the reader may not see. A reader could also forge a position, and
+learn hidden values from the place where the search continues. AES-SIV (RFC 5297) by a key of the catalog, so
+that every server process opens what another has sealed.
 """
 
 from __future__ import annotations

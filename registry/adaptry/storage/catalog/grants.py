@@ -66,7 +66,7 @@ def page(
     *,
     with_members: bool = True,
 ) -> tuple[GrantRecord, ...]:
-    """At most so many grants after the one with that number, oldest first: about one namespace by its name,
+    """At most `limit` grants after the one with that number, oldest first: about one namespace by its name,
     of one principal, or all.
     """
     which: list[ColumnElement[bool]] = []

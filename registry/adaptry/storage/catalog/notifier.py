@@ -108,7 +108,7 @@ class CommitNotifier:
                         pause = min(2 * pause, _PAUSES[1])
 
     def _is_wanted(self) -> bool:
-        """Whether this thread must go on; if not, another may replace it."""
+        """Whether this thread must continue; if not, another may replace it."""
         with self._changed:
             if self._thread is not threading.current_thread():
                 return False

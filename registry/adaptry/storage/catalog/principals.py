@@ -75,7 +75,7 @@ def page(
     after: str | None,
     limit: int,
 ) -> tuple[PrincipalInfo, ...]:
-    """At most so many principals after that name, in name order: those that meet all conditions of `which`,
+    """At most `limit` principals after that name, in name order: those that meet all conditions of `which`,
     and one of `any_of` if there are any. Each of the latter is a query, which walks its own index.
     """
     query = select(PrincipalRow).where(*which).order_by(PrincipalRow.name).limit(limit)

@@ -41,7 +41,7 @@ class RequestCharge(NamedTuple):
 
 
 def charge(connection: Connection, charges: Iterable[RequestCharge]) -> dict[QuotaSubject, float]:
-    """Adds these charges, at most one of a name. Returns in how many seconds each name's requests are all
+    """Adds these charges, at most one of a name. Returns the seconds until each name's requests are all
     paid for: negative if they have been for a while.
     """
     ordered = sorted(charges)  # two processes that charge the same names cannot wait for each other in a ring

@@ -7,7 +7,7 @@ list among the terms; versions that have one of several terms, such as the names
 several lists, which are followed together (`term_windows`).
 
 Candidates may match rarely. So a request tests a limited number of them; then the page ends early, maybe
-without any version, and its cursor goes on from there.
+without any version, and its cursor continues from there.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _page(
     budget: _Budget,
     verdict: Verdicts | None,
 ) -> tuple[list[Place], Place | None]:
-    """The places of a page, and where the next one goes on."""
+    """The places of a page, and the start of the next one."""
     found: list[Place] = []
     width = limit + 1
     while True:

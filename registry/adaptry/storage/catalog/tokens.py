@@ -113,7 +113,7 @@ def page(
     *,
     reverse: bool = False,
 ) -> tuple[TokenInfo, ...]:
-    """At most so many tokens after the one with that number, oldest first."""
+    """At most `limit` tokens after the one with that number, oldest first."""
     key = _TOKENS.c.id
     later = [] if after is None else [key < after if reverse else key > after]
     query = _EVERY.where(*which, *later).order_by(None).order_by(key.desc() if reverse else key)
@@ -150,7 +150,7 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
 
 
 def _end_approvals(tx: Transaction, id: int) -> None:
-    """Whoever had the token may have approved a program with it; nobody approves one with a session's."""
+    """A stolen token may have been used to approve a program; tokens of sessions approve none."""
     found = by_id(tx, id)
     if found is not None and found.info.kind != "ses":
         tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.principal_id) == found.principal))

@@ -120,7 +120,7 @@ _SIZES = (5, 20, 50, 100, 200)
 
 @lru_cache(maxsize=2 * len(_SIZES))
 def _of_keys(size: int) -> tuple[Select[Any], CompoundSelect[Any]]:
-    """Selects the versions with so many keys, and what is beside them. (`Any`: typed by their columns.)"""
+    """Selects versions by this number of keys, with their related rows. (`Any`: typed by their columns.)"""
     keys = [bindparam(f"key_{at}", type_=_VERSIONS.c.id.type) for at in range(size)]
     shown = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id.in_(keys))
     return shown, _beside(lambda column: column.in_(keys))

@@ -155,7 +155,7 @@ def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> 
 
 
 def store_outcome(tx: Transaction, claimed: ClaimedDelivery, outcome: Outcome) -> None:
-    """Does nothing for a message that was deleted, or sent again by hand, meanwhile."""
+    """Does nothing for a message that was deleted, or sent again on request, in the meantime."""
     row = tx.get(_Row, claimed.id)
     if row is None or row.attempts != claimed.attempt or row.state != "pending":
         return

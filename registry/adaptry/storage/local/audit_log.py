@@ -45,7 +45,7 @@ from adaptry.storage.local.principals import require_administrator
 
 _GLOB = re.compile(r"[*?\[]")
 _SEALED_BY_LISTING = 1000
-"""The most entries that a listing seals, so that it takes no longer when many wait."""
+"""Maximum number of entries that a listing seals, so that many waiting entries do not delay it."""
 
 
 @dataclass(frozen=True)

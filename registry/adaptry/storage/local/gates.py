@@ -181,7 +181,7 @@ def _policies(tx: Transaction, move: Move) -> tuple[PolicyFact, ...]:
 
 
 def obstacle(context: RegistryContext, tx: Transaction, move: Move) -> str | None:
-    """Why a move that was under way may not go on, in words; None if it may. Raises `Unavailable`."""
+    """The reason why a running rollout must stop; None if it may continue. Raises `Unavailable`."""
     try:
         decision = decide(context, tx, move)
     except (Invalid, MissingDependency) as error:

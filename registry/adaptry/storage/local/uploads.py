@@ -132,7 +132,9 @@ class LocalUploads(Uploads):
                 )
             with self.context.catalog.read_prepared() as tx:
                 is_damaged = damage.damage_reason(tx, session.digest) is not None
-            if is_damaged:  # a replacement of damaged bytes must not count as a copy of them, nor delete them
+            if (
+                is_damaged
+            ):  # a replacement of damaged bytes must neither count as a copy of them nor delete them
                 self.context.blobs.set_aside(session.digest)
             try:
                 staged.publish(session.digest)

@@ -22,7 +22,7 @@ from adaptry.registry.records import Value
 FORMAT = 1
 LIMITS = strictjson.JsonLimits(size=64 << 20, depth=8, nodes=4_000_000)
 MAX_BASE_RECORD = 64 << 20
-"""Most bytes in a base's record."""
+"""Maximum size of a base's record in bytes."""
 Kind = Literal["manifest", "base", "file"]
 _ORDER: tuple[Kind, ...] = ("manifest", "base", "file")
 _LARGEST: dict[Kind, int] = {"manifest": MANIFEST_LIMITS.size, "base": MAX_BASE_RECORD, "file": MAX_FILE}

@@ -7,7 +7,7 @@ batch is sealed in one transaction, which reads the log's size and writes the ne
 
 Signing follows in a transaction of its own. If the process dies in between, the next one signs the same tree.
 
-Somebody who can write to the database can take the last entries away together with the checkpoints that
+Anyone who can write to the database can remove the last entries together with the checkpoints that
 cover them; what is left is a log that was once signed. A process remembers how far the log went, so this is
 found while it runs; afterwards, only by a checkpoint that was kept elsewhere.
 """

@@ -1,4 +1,4 @@
-"""Rows of device sign-ins: programs that wait until somebody approves them in a browser, and the refresh
+"""Rows of device sign-ins: programs that wait for approval in a browser, and the refresh
 tokens of programs that were approved.
 """
 
@@ -14,8 +14,9 @@ from adaptry.storage.catalog.rows.row import Moment, Row
 class DeviceSignInRow(Row, table=True):
     """A program that waits, by the SHA-256 of its device code, and the code that its user types.
 
-    Once somebody has decided, `decided_at` is set; `principal_id` is theirs if they approved. `token_until`
-    is when the token expires at the latest. `client_id` is the name that the program gave itself.
+    `decided_at` is set once a user has approved or denied the program; `principal_id` is that of an approving
+    user. `token_until` is when the token expires at the latest. `client_id` is the name that the program gave
+    itself.
     """
 
     __tablename__ = "device_sign_ins"
