@@ -369,10 +369,13 @@ def _revision(recorder: Recorder, number: int) -> str:
 def _measure(server: Server, folder: Path) -> None:
     """What a `weight-statistics` job stores."""
     from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance
+    from adaptry.compute.comparing.updates import open_updates
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
     from adaptry.storage.catalog import weight_measurements
 
-    first, second = (ParentAdapter(open_dir(folder / name), name) for name in ("first", "second"))
+    first, second = (
+        open_updates(ParentAdapter(open_dir(folder / name), name)) for name in ("first", "second")
+    )
     digests = [server.registry().versions.get(Ref.parse(f"acme/tone@{number}")).digest for number in (1, 2)]
     with server.catalog.write() as tx:
         weight_measurements.store_statistics(tx, digests[1], measure_statistics(second))

@@ -11,12 +11,13 @@ from adaptry import open_dir
 from adaptry.adapters import weight_statistics
 from adaptry.adapters.weight_statistics import values_per_module
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.errors import CheckFailed
 
 from .matrices import cosine, joined, norm
 
 torch = pytest.importorskip("torch")
 from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance  # noqa: E402
+from adaptry.compute.comparing.updates import open_updates  # noqa: E402
 
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -64,7 +65,7 @@ def trained(folder: Path, seed: int, **config) -> tuple[ParentAdapter, dict[str,
 def test_statistics_equal_those_of_pefts_dense_updates(tmp_path: Path, config) -> None:
     parent, dense = trained(tmp_path / "one", seed=1, **config)
 
-    found = measure_statistics(parent)
+    found = measure_statistics(open_updates(parent))
 
     assert {module.module for module in found.modules} == dense.keys()
     for module in found.modules:
@@ -84,7 +85,7 @@ def test_distances_equal_those_of_pefts_dense_updates_even_if_one_is_absent(tmp_
     one, a = trained(tmp_path / "a", seed=1, r=4, target_modules=["q_proj", "v_proj"])
     other, b = trained(tmp_path / "b", seed=2, r=8, target_modules=["q_proj", "o_proj"])
 
-    found = measure_weight_distance(one, other)
+    found = measure_weight_distance(open_updates(one), open_updates(other))
 
     first, second = joined(a, b)
     assert found.distance == pytest.approx(norm(first - second), rel=1e-6)
@@ -101,11 +102,14 @@ def test_distances_equal_those_of_pefts_dense_updates_even_if_one_is_absent(tmp_
 
 def test_a_distance_is_the_same_in_either_order_and_tiny_ones_are_exact(lora, tmp_path: Path) -> None:
     one, other = lora("a"), lora("b", seed=2, rank=8)
-    there, back = measure_weight_distance(one, other), measure_weight_distance(other, one)
+    there, back = (
+        measure_weight_distance(open_updates(one), open_updates(other)),
+        measure_weight_distance(open_updates(other), open_updates(one)),
+    )
     assert there.distance == pytest.approx(back.distance, rel=1e-12)
     assert there.cosine == pytest.approx(back.cosine, rel=1e-12)
-    same = measure_weight_distance(one, lora("again"))
-    assert same.distance <= 1e-14 * measure_statistics(one).norm
+    same = measure_weight_distance(open_updates(one), open_updates(lora("again")))
+    assert same.distance <= 1e-14 * measure_statistics(open_updates(one)).norm
 
 
 def test_an_update_of_zero_has_no_effective_rank(lora) -> None:
@@ -117,19 +121,19 @@ def test_an_update_of_zero_has_no_effective_rank(lora) -> None:
         )
         for layer in range(2)
     }  # fmt: skip
-    found = measure_statistics(lora("zero", targets=("q_proj",), extra=extra))
+    found = measure_statistics(open_updates(lora("zero", targets=("q_proj",), extra=extra)))
     assert found.norm == 0
     assert [module.effective_rank for module in found.modules] == [None, None]
 
 
-def test_adapters_without_factors_are_refused(lora) -> None:
-    with pytest.raises(Unsupported, match="convert it"):
-        measure_statistics(lora("pissa", config={"init_lora_weights": "pissa"}))
+def test_an_update_of_the_base_s_weights_is_not_measured_without_the_base(lora) -> None:
+    with pytest.raises(CheckFailed, match="pass the base"):
+        open_updates(lora("pissa", config={"init_lora_weights": "pissa"}))
 
 
 def test_adapters_of_different_shapes_are_not_compared(lora) -> None:
     with pytest.raises(CheckFailed, match="different bases"):
-        measure_weight_distance(lora("a"), lora("wide", hidden=32))
+        measure_weight_distance(open_updates(lora("a")), open_updates(lora("wide", hidden=32)))
 
 
 @pytest.mark.parametrize(("modules", "values"), [(1, 32), (560, 32), (18_432, 7), (10**6, 1)])

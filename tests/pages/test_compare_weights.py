@@ -131,7 +131,7 @@ def test_methods_without_an_update_are_explained_in_a_sentence(
     browser = Browser(server)
     text = browser.get("/-/compare/weights?ref=acme/pissa&ref=acme/tone").body.decode()
     assert "acme/pissa@1 changed the base at initialisation (pissa)" in text
-    assert "so its weights are not measured." in text
+    assert "the registry does not know its base, so its weights are not measured." in text
     page = browser.get("/-/compare/weights?ref=acme/pissa&ref=acme/tone&format=json").json
     assert page["to_measure"] == ["acme/tone@1"]
     assert browser.post("/-/compare?ref=acme/pissa", {"do": "measure"}).status == 303

@@ -15,8 +15,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from adaptry.adapters.adapter import open_content
-from adaptry.adapters.formats import PEFT
-from adaptry.adapters.methods.plain_lora import plain_reason
+from adaptry.adapters.methods.measurable import unmeasurable_reason
 from adaptry.adapters.weight_statistics import ModulePairDistance, WeightDistance, WeightStatistics
 from adaptry.core.errors import CorruptData, NotFound, Withdrawn
 from adaptry.core.identity import Identity
@@ -203,9 +202,8 @@ def _reason(registry: Registry, version: VersionInfo) -> str:
         adapter = open_content(RevisionContent(registry, version, detail.manifest))
     except (NotFound, Withdrawn, CorruptData):
         return "cannot be measured, because its files are not given out"
-    if adapter.format is not PEFT:
-        return f"is in the layout of {adapter.format.tool}"
-    return plain_reason(adapter) or ""
+    is_known = version.base_id is not None and version.base_status == "verified"
+    return unmeasurable_reason(adapter, is_base_known=is_known) or ""
 
 
 def _newest_job(registry: Registry, labels: Sequence[str]) -> JobInfo | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.compute.comparing import aggregate
@@ -54,7 +55,17 @@ class _SiteDistance:
     signs: SignConflict | None
 
 
-def check_shapes(one: AdapterDeltas, other: AdapterDeltas) -> None:
+class UpdatedSites(Protocol):
+    """An adapter, and the sites of its updates."""
+
+    @property
+    def parent(self) -> ParentAdapter: ...
+
+    @property
+    def modules(self) -> Collection[WeightSite]: ...
+
+
+def check_shapes(one: UpdatedSites, other: UpdatedSites) -> None:
     """Raises `CheckFailed` if a module has different shapes in the two."""
     by_key = {site.key: site for site in one.modules}
     for site in other.modules:

@@ -52,7 +52,7 @@ def convert(
     Raises `Unsupported` (a method or layout that cannot become a LoRA) and `CheckFailed` (the base is needed
     and missing, a rank must be chosen, or biases that a LoRA cannot represent), each with a remedy.
     """
-    _refuse_unconvertible(parent)
+    refuse_unconvertible(parent)
     notes = check_conversion_base(parent, base, options.other_base) if base else []
     if base and parent.base is None and needs_base_values(parent, options):
         notes.append(
@@ -76,7 +76,8 @@ def needs_base_values(parent: ParentAdapter, options: ConvertOptions) -> bool:
     )
 
 
-def _refuse_unconvertible(parent: ParentAdapter) -> None:
+def refuse_unconvertible(parent: ParentAdapter) -> None:
+    """Raises `Unsupported`, `CheckFailed` for an adapter whose updates of matrices cannot be computed."""
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
@@ -126,7 +127,7 @@ def _fold(
 def _compute(
     parent: ParentAdapter, options: ConvertOptions, base: ConversionBase | None, notes: Sequence[str]
 ) -> _Conversion:
-    _refuse_without_weights(parent, base)
+    refuse_without_weights(parent, base)
     METHODS[parent.adapter.spec.method].check_installed()
     changes = changed_weights(parent, base)
     _refuse_without_rank(parent, options, changes)
@@ -183,7 +184,8 @@ class _ComputedModules:
         return made, measure_dense_error(own, made)
 
 
-def _refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) -> None:
+def refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) -> None:
+    """Raises `CheckFailed` if the updates depend on the base's weights, and these are not there."""
     if needs_base_weights(parent) and (base is None or base.checkpoint is None):
         title = METHODS[parent.adapter.spec.method].title
         is_lora = parent.adapter.spec.method == "lora"

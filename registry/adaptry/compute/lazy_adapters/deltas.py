@@ -49,12 +49,7 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
             f"{label} is in the layout of {adapter.format.tool}, but this needs PEFT's: convert it first"
             f" (`adaptry convert {label} -o ./peft`)"
         )
-    if adapter.spec.unclaimed:
-        raise CheckFailed(
-            f"{label} has {len(adapter.spec.unclaimed)} tensors of unknown use (first:"
-            f" {adapter.spec.unclaimed[0]}), which would be lost:"
-            " save the adapter again from the trained model"
-        )
+    refuse_unclaimed(parent)
     if reason := plain_reason(adapter):
         raise Unsupported(
             f"{label} {reason}: convert it to a plain LoRA first (`adaptry convert`, which reports the error)"
@@ -62,3 +57,13 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
     if not adapter.spec.modules:
         raise CheckFailed(f"{label} updates no module, so there is nothing to compute with")
     return AdapterDeltas(parent, {site_of(adapter, module): module for module in adapter.spec.modules})
+
+
+def refuse_unclaimed(parent: ParentAdapter) -> None:
+    """Raises `CheckFailed` if the adapter has tensors that no method reads."""
+    unclaimed = parent.adapter.spec.unclaimed
+    if unclaimed:
+        raise CheckFailed(
+            f"{parent.label} has {len(unclaimed)} tensors of unknown use (first: {unclaimed[0]}), which would"
+            " be lost: save the adapter again from the trained model"
+        )
