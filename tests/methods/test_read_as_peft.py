@@ -157,6 +157,14 @@ def by_a_pattern_of_containers_too(files: Files) -> None:
     files.config["target_modules"] = r"model\.layers.*"
 
 
+def listing_the_router(files: Files) -> None:
+    files.config["target_modules"] = [*(files.config["target_modules"] or []), "gate"]
+
+
+def targeting_one_of_two_parameters(files: Files) -> None:
+    files.config["target_parameters"] = ["experts.down_proj"]
+
+
 def targeting_a_weight_of_its_modules(files: Files) -> None:
     files.config["target_parameters"] = ["q_proj.weight"]
 
@@ -210,6 +218,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("loha-plain-llama-fp32", listing_the_norms, True),
         ("lora-plain-llama-fp32", by_a_pattern_of_containers_too, True),
         ("lora-plain-llama-fp32", targeting_a_weight_of_its_modules, True),
+        ("lora-plain-qwen2_moe-fp32", listing_the_router, True),
+        ("lora-experts-qwen2_moe-fp32", targeting_one_of_two_parameters, True),
         ("lora-tokens-llama-fp32", with_one_row_as_a_number, True),
         ("lora-plain-llama-fp32", dropping_out_twice, True),
         ("lora-plain-llama-fp32", without_patterns, True),

@@ -21,6 +21,7 @@ from adaptry.checks.binding.bound_adapter import DropCause, Dropped
 from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_loaded
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
+from adaptry.checks.formatting import format_count
 
 _ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\..+")
 _TOKEN_ADAPTER = ".token_adapter"
@@ -63,7 +64,7 @@ def _dropped_module(model: LoadedModel, target: TargetTensor) -> Dropped | None:
     module = target.module
     path, tensors = bare_path(module.path), tuple(module.tensors.values())
     if module.kind == "parameter" and model.adapter.config.names("target_parameters"):
-        return None  # the config targets its parameters, or it is reported as missing
+        return _dropped_parameter(model, target)
     if (matrix := expert_matrix(path, model.model_type)) is not None and model.adapter.spec.method == "lora":
         why_not = why_expert_not_loaded(model, matrix)
         cause: DropCause = "not_targeted" if why_not and why_not[0] else "no_place"
@@ -79,6 +80,19 @@ def _dropped_module(model: LoadedModel, target: TargetTensor) -> Dropped | None:
     if (why := model.why_not(path)) is not None:
         return Dropped(module.path, tensors, "not_targeted", why)
     return _dropped_as_other_layer(model, target)
+
+
+def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> Dropped | None:
+    """PEFT wraps a module once for each of its parameters that the config targets, and names the factors of
+    the outermost without `base_layer`.
+    """
+    path = bare_path(target.module.path)
+    own = [name for name in model.names.parameters if name.rpartition(".")[0] == path]
+    wrapped = [name for name in own if model.targets.includes_parameter(name)]
+    if not own or target.module.path.count(BASE_LAYER) < len(wrapped):
+        return None  # a module that the model lacks is reported as missing
+    reason = f"the config targets {format_count(len(wrapped), 'parameter')} of it (target_parameters)"
+    return Dropped(target.module.path, tuple(target.module.tensors.values()), "not_targeted", reason)
 
 
 def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> Dropped | None:

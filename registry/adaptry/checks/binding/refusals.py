@@ -98,10 +98,20 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
     for path in sorted(model.names.modules):
         shape = parameters.get(f"{path}.weight", ())
         is_layer = shape is None or len(shape) >= least or f"{path}.in_proj_weight" in parameters
+        is_layer = is_layer and not _is_router(model, path)
         if not is_layer and model.why_not(path) is None:
             (name,) = fold_layer_numbers([path])
             yield f"the config selects {name}, which is not a layer that PEFT can adapt"
             return
+
+
+def _is_router(model: LoadedModel, path: str) -> bool:
+    """Whether the module chooses between fused experts: a class of transformers 5, of which PEFT adapts only
+    the parameter.
+    """
+    around, _, name = path.rpartition(".")
+    is_beside = f"{around}.experts.gate_up_proj" in model.names.parameters
+    return name in _ROUTERS and is_beside and not model.targets.includes_parameter(f"{path}.weight")
 
 
 def _targeted_twice(model: LoadedModel) -> Iterator[str]:
