@@ -1,13 +1,15 @@
 """Measures the cost of loading an adapter, compared with safetensors and PEFT on the same file.
 
-    python bench/load.py [--hidden 1024] [--layers 16] [--rank 16] [--rounds 15]
+    python bench/load.py [--hidden 768] [--layers 12] [--rank 16] [--rounds 15]
 
 Tensors: `adaptry.load` of a version that is in no cache, of one that is, and of a folder, beside
 `safetensors.torch.load_file`; each then reads every byte, since a mapped file costs nothing until then. Into
 a model: `adaptry.load` beside `PeftModel.load_adapter`, as it comes and with `low_cpu_mem_usage`; and swapped
 in place of one that is there, beside PEFT's `hotswap_adapter` and beside the limit, which reads the file and
-copies it into the parameters, and checks nothing. The version is in an embedded registry. Rounds are
-interleaved; the median, the least and the most are shown, and the processor's time, since machines are busy.
+copies it into the parameters, and checks nothing. The version is in an embedded registry, which knows its
+base; the model was read from that base's files, so the two are compared each time. `first` is a version that
+this process has not opened before. Rounds are interleaved; the median, the least and the most are shown, and
+the processor's time, since machines are busy.
 """
 
 from __future__ import annotations
@@ -30,18 +32,22 @@ from peft.utils.hotswap import hotswap_adapter
 from safetensors.torch import load_file
 
 import adaptry
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.integrations.inprocess import fetch
 from adaptry.integrations.serving import Cache
+from adaptry.operations.base_registry import register_base
 
 ROWS = {
     "load": ("adaptry.load(into=model)", "PeftModel.load_adapter"),
     "hotswap": ("adaptry.load(hotswap=True)", "read and copy: the limit"),
+    "hotswap-peft": ("adaptry.load(hotswap=True)", "peft hotswap_adapter"),
 }
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--hidden", type=int, default=1024)
-    arguments.add_argument("--layers", type=int, default=16)
+    arguments.add_argument("--hidden", type=int, default=768)
+    arguments.add_argument("--layers", type=int, default=12)
     arguments.add_argument("--rank", type=int, default=16)
     arguments.add_argument("--rounds", type=int, default=15)
     options = arguments.parse_args()
@@ -51,9 +57,11 @@ def main() -> None:
 
 
 def measure(place: Path, hidden: int, layers: int, rank: int, rounds: int) -> None:
-    model = base(hidden, layers)
+    base(hidden, layers).save_pretrained(place / "base")
+    model = transformers.AutoModelForCausalLM.from_pretrained(place / "base")
     folder = trained(place / "adapter", model, rank)
     registry = adaptry.connect(str(place / "registry"))
+    register_base(registry, open_checkpoint(place / "base"), ("org/bench",))
     adaptry.push(registry, adaptry.open_dir(folder), "acme/tone", base="org/bench")
     size = (folder / "adapter_model.safetensors").stat().st_size
     print(f"an adapter of {size / 1e6:.1f} MB, rank {rank}, {layers} layers of {hidden}")
@@ -107,6 +115,17 @@ def models(registry: Any, folder: Path, place: Path, model: Any, rounds: int) ->
         "adaptry.load(hotswap=True)": lambda: load(name="first", hotswap=True),
         "  of a folder": lambda: adaptry.load(folder, into=wrapped, name="first", hotswap=True),
     }
+
+    def load_first() -> None:
+        fetch._open_cached.cache_clear()
+        load(name="second")
+
+    def swap_first() -> None:
+        fetch._open_cached.cache_clear()
+        load(name="first", hotswap=True)
+
+    loading["  first"] = load_first
+    swapping["  first"] = swap_first
     compare(loading, rounds, drop)
     compare(swapping, rounds)
 

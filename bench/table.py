@@ -145,6 +145,7 @@ BENCHES = (
         {
             "load": _ms("load into a live PEFT model", "load_adapter", "≤ 15 ms"),
             "hotswap": _ms("hotswap", "read and copy", "≤ 5 ms"),
+            "hotswap-peft": _ms("hotswap", "PEFT's hotswap", "≤ 5 ms"),
         },
         small=("--hidden", "64", "--layers", "2", "--rounds", "2"),
     ),

@@ -5,7 +5,9 @@ would do nothing, or was trained on something else, is an error that leaves the 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,19 @@ from adaptry.core.errors import (
     CheckFailed,
     Conflict,
     Invalid,
+    InvalidWeights,
     MissingDependency,
     NotFound,
+    Unavailable,
     Unsupported,
     Withdrawn,
 )
+from adaptry.core.failpoints import GATE
 from adaptry.integrations.serving import Cache
 from adaptry.operations import base_registry
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import StateChange
+from adaptry_api.testing import until
 
 from .conftest import MakeAdapter, answers, tiny_llama
 
@@ -370,6 +376,40 @@ def test_a_merged_adapter_is_not_swapped(model: Any, make: MakeAdapter) -> None:
 
     with pytest.raises(Unsupported, match="unmerge_adapter"):
         adaptry.load(make(2), into=placed.model, hotswap=True)
+
+    assert torch.equal(answers(placed.model), before)
+
+
+def test_an_adapter_whose_file_ends_during_a_swap_answers_as_the_base(
+    base: Path, model: Any, make: MakeAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = adaptry.load(make(1), into=model)
+    second, gate = make(2), tmp_path / "gate"
+    gate.mkdir()
+    (gate / "place").write_text("hotswap.checked")
+    monkeypatch.setenv(GATE, str(gate))
+
+    with ThreadPoolExecutor(1) as pool:
+        swapping = pool.submit(adaptry.load, second, into=placed.model, hotswap=True)
+        until((gate / "here").exists, bool)
+        weights = second / "adapter_model.safetensors"
+        os.truncate(weights, weights.stat().st_size - 8)
+        (gate / "here").unlink()
+        with pytest.raises(Unavailable, match="became shorter"):
+            swapping.result()
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(base)
+    assert torch.equal(answers(placed.model), answers(plain))
+
+
+def test_a_file_that_is_too_short_is_refused_before_a_swap(model: Any, make: MakeAdapter) -> None:
+    placed, second = adaptry.load(make(1), into=model), make(2)
+    before = answers(placed.model)
+    weights = second / "adapter_model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 8)
+
+    with pytest.raises(InvalidWeights):
+        adaptry.load(second, into=placed.model, hotswap=True)
 
     assert torch.equal(answers(placed.model), before)
 

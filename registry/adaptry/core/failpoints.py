@@ -72,6 +72,8 @@ MEND_POINTS = (
     "mend.after_rebuild",
 )
 """Places that a mend passes, in addition to those of its uploads."""
+HOTSWAP = ("hotswap.checked",)
+"""The place between the checks of a hotswap and its first change."""
 AUDIT_POINTS = ("audit.after_seal",)
 """Places that the sequencer of the audit log passes."""
 

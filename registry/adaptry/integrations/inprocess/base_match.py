@@ -6,16 +6,19 @@ the hub's cache that the model was loaded from. Without files, the result is unk
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from adaptry.adapters.base_record import Match
+from adaptry.adapters.base_record import BaseRecord, Match
 from adaptry.core.errors import AdaptryError, CheckFailed
 from adaptry.integrations.inprocess.fetch import FetchedFiles
 from adaptry.registry.bases import base_record_or_none
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+FileStamps: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
 def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
@@ -29,13 +32,11 @@ def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
     folder = _files_of(model)
     if trained_on is None or folder is None:
         return None
-    from adaptry.bases.fingerprinting import fingerprint
     from adaptry.bases.fingerprinting.match import match_bases
-    from adaptry.bases.hf_folder import open_checkpoint
 
     try:
-        found = match_bases(fingerprint(open_checkpoint(folder)), trained_on)
-    except AdaptryError:  # a pickle or an incomplete checkpoint, which we cannot identify
+        found = match_bases(_fingerprint(folder, _file_stamps(folder)), trained_on)
+    except (AdaptryError, OSError):  # a pickle or an incomplete checkpoint, which we cannot identify
         return None
     if found.level in ("different", "same_shapes"):
         name = files.version.base_name or files.version.base_id
@@ -44,6 +45,21 @@ def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
             "load that base, or pass any_base=True to use the adapter on this one anyway"
         )
     return found
+
+
+@lru_cache(maxsize=4)
+def _fingerprint(folder: Path, stamps: FileStamps) -> BaseRecord:
+    """The fingerprint of the files that have these stamps; computed once, since models take many adapters."""
+    from adaptry.bases.fingerprinting import fingerprint
+    from adaptry.bases.hf_folder import open_checkpoint
+
+    return fingerprint(open_checkpoint(folder))
+
+
+def _file_stamps(folder: Path) -> FileStamps:
+    """Each file's size, inode and change time (which programs cannot set); links are followed."""
+    found = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+    return tuple((name, stat.st_size, stat.st_ino, stat.st_ctime_ns) for name, stat in found)
 
 
 def _files_of(model: Module) -> Path | None:

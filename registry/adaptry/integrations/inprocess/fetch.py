@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 from adaptry.adapters.adapter import Adapter, open_dir
+from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry.core.settings import AdaptrySettings
@@ -66,7 +68,15 @@ def fetch_files(
         cached = used_cache.acquire(opened, source)
         if cache is not None:
             stack.callback(cache.release, cached.digest)
-        yield FetchedFiles(cached.path, open_dir(cached.path), cached.version, opened)
+        yield FetchedFiles(cached.path, _open_cached(cached.path, cached.digest), cached.version, opened)
+
+
+@lru_cache(maxsize=4)
+def _open_cached(folder: Path, digest: Digest) -> Adapter:
+    """The view of a leased entry. Its verified files are always those of the digest, so their headers are
+    parsed once, for programs that go back and forth between a few adapters.
+    """
+    return open_dir(folder)
 
 
 def _connect(where: Path | str | None, settings: AdaptrySettings) -> Registry:

@@ -9,19 +9,20 @@ so that saving the model is correct.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.core.errors import CheckFailed, NotFound, Unsupported
+from adaptry.core.errors import CheckFailed, NotFound, Unavailable, Unsupported
+from adaptry.core.failpoints import reach
 from adaptry.integrations.inprocess.fetch import FetchedFiles
-from adaptry.integrations.inprocess.tensors import LazyTensors
+from adaptry.integrations.inprocess.tensors import TensorReader
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import Tensor
     from torch.nn import Module, Parameter
 
 
@@ -29,7 +30,8 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
     """The model, with the adapter in place of `name`. Modules that it does not change are as in the base.
 
     Raises `NotFound` without an adapter of that name, `Unsupported` if it cannot be swapped, `CheckFailed` if
-    it does not fit; then the model is unchanged.
+    it does not fit; then the model is unchanged. Raises `Unavailable` if the disk fails while the weights are
+    copied; then the adapter `name` is all zeros.
     """
     import torch
     from peft import PeftConfig, PeftModel
@@ -47,11 +49,14 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
         check_hotswap_configs_compatible(whole.peft_config[name], config)
     except ValueError as error:
         raise Unsupported(f"{files} cannot replace {name!r} in place: {error}") from error
-    swaps = _planned(whole, files, name)
-    with torch.no_grad():
-        for swap in swaps:
-            _copied(swap, name)
-    whole.peft_config[name] = _as_it_is(swaps, name, config)
+    adapter = files.adapter
+    with closing(TensorReader(files.folder / adapter.format.weights, adapter.tensors)) as stored:
+        swaps = _planned(whole, files, name, stored)
+        reach("hotswap.checked")
+        with torch.no_grad(), _zeros_after_an_error(swaps):
+            for swap in swaps:
+                _copy(swap, stored, name)
+    whole.peft_config[name] = _as_it_is(swaps, config)
     return model  # type: ignore[return-value]  # a PeftModel, or compiled from one
 
 
@@ -73,25 +78,24 @@ def _require_plain(files: FetchedFiles) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Swap:
-    """One layer of the model, the tensors that are copied into its parameters (none: zeros), and its new
-    scale."""
+    """One layer of the model, its parameters by role, the file's tensors that are copied into them (none:
+    zeros), and its new scale."""
 
     layer: Any  # a LoRA layer of PEFT
-    tensors: Mapping[str, Tensor]
+    parameters: Mapping[str, Parameter]
+    tensors: Mapping[str, str]
     scale: float = 0.0
 
 
-def _planned(model: Any, files: FetchedFiles, name: str) -> list[_Swap]:
+def _planned(model: Any, files: FetchedFiles, name: str, stored: TensorReader) -> list[_Swap]:
     """A swap for each layer with an adapter `name`. Nothing is changed yet; all that could go wrong is
     checked.
     """
     layers = _layers_with(model, name)
     _require_unmerged(layers, name)
-    adapter = files.adapter
-    stored = LazyTensors(files.folder / adapter.format.weights, adapter.tensors, "cpu", None)
     swaps: list[_Swap] = []
     left = dict(layers)
-    for module in adapter.spec.modules:
+    for module in files.adapter.spec.modules:
         if module.kind != "linear":
             raise Unsupported(
                 f"{files} changes {module.path} ({module.kind}); only linear layers are swapped in place"
@@ -99,15 +103,18 @@ def _planned(model: Any, files: FetchedFiles, name: str) -> list[_Swap]:
         layer = left.pop(module.path, None)
         if layer is None:
             raise CheckFailed(f"{files} changes {module.path}, which the adapter {name!r} does not")
-        tensors = {role: stored[tensor] for role, tensor in module.tensors.items()}
-        _require_fit(_parameters(layer, name), tensors, module, files)
-        swaps.append(_Swap(layer, tensors, module.scale))
+        parameters = _parameters(layer, name)
+        _require_fit(parameters, module, files)
+        for tensor in module.tensors.values():
+            stored.require(tensor)
+        swaps.append(_Swap(layer, parameters, module.tensors, module.scale))
     for path, layer in left.items():
-        if "magnitude" in _parameters(layer, name):
+        parameters = _parameters(layer, name)
+        if "magnitude" in parameters:
             raise Unsupported(
                 f"{files} does not change {path}, whose DoRA magnitudes would stay those of the old adapter"
             )
-        swaps.append(_Swap(layer, {}))
+        swaps.append(_Swap(layer, parameters, {}))
     return swaps
 
 
@@ -159,13 +166,9 @@ def _parameters(layer: Any, name: str) -> dict[str, Parameter]:
     return found
 
 
-def _require_fit(
-    parameters: Mapping[str, Parameter],
-    tensors: Mapping[str, Tensor],
-    module: ModuleSpec,
-    files: FetchedFiles,
-) -> None:
-    """Raises `CheckFailed` unless the tensors have the parameters' shapes, except for the rank."""
+def _require_fit(parameters: Mapping[str, Parameter], module: ModuleSpec, files: FetchedFiles) -> None:
+    """Raises `CheckFailed` unless the module's tensors have the parameters' shapes, except for the rank."""
+    tensors = module.tensors
     if parameters.keys() != tensors.keys():
         raise CheckFailed(
             f"{files} has {', '.join(sorted(tensors))} of {module.path},"
@@ -177,24 +180,43 @@ def _require_fit(
             f"{files} has {module.path} from {module.fan_in} to {module.fan_out}, "
             f"and the model from {sides[0]} to {sides[1]}"
         )
-    if any(parameters[role].shape != tensors[role].shape for role in tensors.keys() - {"A", "B"}):
+    infos = files.adapter.tensors
+    if any(
+        parameters[role].shape != infos[tensor].shape
+        for role, tensor in tensors.items()
+        if role not in ("A", "B")
+    ):
         raise CheckFailed(f"{files} has biases or magnitudes of {module.path} of another size")
 
 
-def _copied(swap: _Swap, name: str) -> None:
+@contextmanager
+def _zeros_after_an_error(swaps: Sequence[_Swap]) -> Iterator[None]:
+    """Sets the adapter to zero if the weights are copied only in part: the model answers as its base."""
+    try:
+        yield
+    except Unavailable:
+        for parameter in (parameter for swap in swaps for parameter in swap.parameters.values()):
+            parameter.data.zero_()
+        raise
+
+
+def _copy(swap: _Swap, stored: TensorReader, name: str) -> None:
     """Copies the tensors into the parameters. A smaller rank is filled with zeros; a larger one replaces the
     parameters' memory.
     """
-    for role, parameter in _parameters(swap.layer, name).items():
-        held, new = parameter.data, swap.tensors.get(role)
-        if new is None:
+    for role, parameter in swap.parameters.items():
+        held = parameter.data
+        if role not in swap.tensors:
             held.zero_()
-        elif held.shape == new.shape:
-            held.copy_(new)
-        elif all(map(int.__ge__, held.shape, new.shape)):
-            held.zero_()[tuple(map(slice, new.shape))].copy_(new)
+            continue
+        tensor = swap.tensors[role]
+        shape = stored.shape(tensor)
+        if held.shape == shape:
+            stored.read_into(tensor, held)
+        elif all(map(int.__ge__, held.shape, shape)):
+            held.zero_()[tuple(map(slice, shape))].copy_(stored.read(tensor))
         else:
-            parameter.data = new.to(held.device, held.dtype, copy=True)
+            parameter.data = stored.read(tensor).to(held.device, held.dtype, copy=True)
     if swap.tensors:
         _set_scale(swap.layer.scaling, name, swap.scale)
 
@@ -208,10 +230,9 @@ def _set_scale(scaling: Any, name: str, scale: float) -> None:
         scaling[name].fill_(scale)
 
 
-def _as_it_is(swaps: Sequence[_Swap], name: str, config: Any) -> Any:
+def _as_it_is(swaps: Sequence[_Swap], config: Any) -> Any:
     """The new config, with the tensors' rank: they keep their size if the new adapter's are smaller."""
-    held = [len(_parameters(swap.layer, name)["A"]) for swap in swaps]
-    rank = max(held, default=config.r)
+    rank = max((len(swap.parameters["A"]) for swap in swaps), default=config.r)
     if rank == config.r or config.rank_pattern or config.alpha_pattern:
         return config
     grown = math.sqrt(rank / config.r) if config.use_rslora else rank / config.r

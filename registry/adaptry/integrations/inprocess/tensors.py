@@ -1,19 +1,21 @@
-"""An adapter's tensors as stored, over the mapped file: nothing is copied until needed.
+"""An adapter's tensors as stored: over the mapped file (`LazyTensors`), where nothing is copied until needed,
+or read into memory that is there (`TensorReader`).
 
-A tensor on the CPU is the file's own pages. Writing to one changes this process's copy of the page, never the
-file.
+A tensor of `LazyTensors` on the CPU is the file's own pages. Writing to one changes this process's copy of
+the page, never the file.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
 from adaptry.core.display import format_size, short_repr
-from adaptry.core.errors import Invalid, Unsupported
+from adaptry.core.errors import Invalid, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor, device, dtype
@@ -58,6 +60,69 @@ class LazyTensors(Mapping[str, "Tensor"]):
         )
 
 
+class TensorReader:
+    """Reads a file's tensors into memory that is there.
+
+    Copying from the mapped file takes a page fault for each run of pages, which is slower than the copying.
+    """
+
+    def __init__(self, path: Path, infos: Mapping[str, TensorInfo]) -> None:
+        self._infos = infos
+        self._file = path.open("rb", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._scratch = bytearray()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._infos[name].shape
+
+    def require(self, name: str) -> None:
+        """Raises `Unsupported` for a dtype that torch lacks, and `Invalid` if the file is too short."""
+        info = self._infos[name]
+        _torch_dtype(info, name)
+        _require_within(info, name, self._size)
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as stored, valid until the next call. Raises `Unavailable`."""
+        import torch
+
+        info = self._infos[name]
+        dtype = _torch_dtype(info, name)
+        if not info.size:
+            return torch.empty(info.shape, dtype=dtype)
+        if len(self._scratch) < info.size:
+            self._scratch = bytearray(info.size)
+        self._fill(memoryview(self._scratch)[: info.size], info, name)
+        count = info.size // dtype.itemsize
+        return torch.frombuffer(self._scratch, dtype=dtype, count=count).view(info.shape)
+
+    def read_into(self, name: str, target: Tensor) -> None:
+        """Writes the tensor's values into `target`, of the same shape, with its device and dtype. Raises
+        `Unavailable`; then `target` has any values.
+        """
+        import torch
+
+        info = self._infos[name]
+        is_plain = target.is_cpu and target.dtype == _torch_dtype(info, name) and target.is_contiguous()
+        if is_plain and info.size:
+            self._fill(target.view(-1).view(torch.uint8).numpy().data, info, name)
+        else:
+            target.copy_(self.read(name))
+
+    def _fill(self, memory: memoryview, info: TensorInfo, name: str) -> None:
+        try:
+            self._file.seek(info.start)
+            while memory:
+                count = self._file.readinto(memory)
+                if not count:
+                    raise OSError("the file became shorter")
+                memory = memory[count:]
+        except OSError as error:
+            raise Unavailable(f"cannot read {name} from {self._file.name}: {error}") from error
+
+
 def require_device_and_dtype(device: str | device, dtype: dtype | None) -> None:
     """Raises `Invalid` for a device or dtype that torch lacks."""
     import torch
@@ -73,16 +138,27 @@ def require_device_and_dtype(device: str | device, dtype: dtype | None) -> None:
 def _over(memory: mmap.mmap, info: TensorInfo, name: str) -> Tensor:
     import torch
 
-    word = _WORDS.get(info.dtype)
-    kind = getattr(torch, word, None) if word else None
-    if kind is None:
-        raise Unsupported(f"{name} is {info.dtype}, which torch {torch.__version__} does not support")
+    kind = _torch_dtype(info, name)
     if not info.size:
         return torch.empty(info.shape, dtype=kind)
-    if info.start + info.size > len(memory):
-        raise Invalid(f"{name} ends after the file's end; the file may have been replaced while it was read")
+    _require_within(info, name, len(memory))
     if info.start % kind.itemsize:  # the format allows this alignment, vector instructions may not
         data = bytearray(memory[info.start : info.start + info.size])
         return torch.frombuffer(data, dtype=kind).view(info.shape)
     count = info.size // kind.itemsize
     return torch.frombuffer(memory, dtype=kind, count=count, offset=info.start).view(info.shape)
+
+
+def _torch_dtype(info: TensorInfo, name: str) -> dtype:
+    import torch
+
+    word = _WORDS.get(info.dtype)
+    kind: dtype | None = getattr(torch, word, None) if word else None
+    if kind is None:
+        raise Unsupported(f"{name} is {info.dtype}, which torch {torch.__version__} does not support")
+    return kind
+
+
+def _require_within(info: TensorInfo, name: str, size: int) -> None:
+    if info.end > size:
+        raise Invalid(f"{name} ends after the file's end; the file may have been replaced while it was read")
