@@ -19,6 +19,7 @@ import click
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
+from adaptry_cli.collection import collecting_no_garbage
 from adaptry_cli.near_names import suggest_names
 from adaptry_cli.out import print_err
 
@@ -111,9 +112,10 @@ def connect_to(
     settings = settings_for(where)
     place = settings.registry
     is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
-    registry = connect(
-        place, settings, create_missing=create_missing, for_cleanup=for_cleanup, is_lazy=is_lazy
-    )
+    with collecting_no_garbage():
+        registry = connect(
+            place, settings, create_missing=create_missing, for_cleanup=for_cleanup, is_lazy=is_lazy
+        )
     if is_new:
         print_err(f"created a registry in {place}")
     if context := click.get_current_context(silent=True):
