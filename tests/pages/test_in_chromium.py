@@ -49,6 +49,7 @@ ADDRESSES = (
     "/-/settings/tokens",
     "/-/settings/users",
     "/-/settings/groups",
+    "/-/settings/groups?of=release",
     "/-/settings/issuers",
     "/-/settings/limits",
     "/-/settings/namespaces/acme/members?confirm=remove&who=tom",
@@ -215,7 +216,6 @@ def test_two_versions_chosen_on_an_adapter_s_page_become_a_recipe(page: Page, te
     assert "method: ties" in page.get_by_role("region", name="the recipe", exact=True).inner_text()
 
 
-@pytest.mark.heavy
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (make environment)")
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_a_page_is_accessible_and_fits_in_every_width_light_and_dark(

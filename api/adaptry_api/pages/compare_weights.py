@@ -7,7 +7,7 @@ that job if some are missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, cast
+from typing import Annotated, ClassVar, cast
 from urllib.parse import urlencode
 
 from fastapi import Query, Request
@@ -29,6 +29,11 @@ from adaptry_api.pages.live import LivePart, stream_part
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.weight_figures import (
+    SCALE,
+    SCALE_SIZE,
+    SPECTRUM_BASE,
+    SPECTRUM_HEIGHT,
+    SPECTRUM_WIDTH,
     UNRELATED,
     Axes,
     HeatMap,
@@ -61,6 +66,11 @@ class MeasuredVersion(BaseModel):
 
 class WeightsPart(BaseModel):
     """The versions; the versions to measure, if something is missing; and the newest job that does."""
+
+    scale: ClassVar = SCALE
+    scale_size: ClassVar = SCALE_SIZE
+    spectrum_size: ClassVar = (SPECTRUM_WIDTH, SPECTRUM_HEIGHT)
+    spectrum_base: ClassVar = SPECTRUM_BASE
 
     versions: tuple[MeasuredVersion, ...]
     to_measure: tuple[str, ...]

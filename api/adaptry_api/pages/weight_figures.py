@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.adapters.module_layers import NO_LAYER, in_model_order, layer_and_kind
@@ -25,6 +25,12 @@ SPECTRUM_WIDTH, SPECTRUM_HEIGHT = 240, 110
 _LEFT, _LETTER, _MARGIN = 44, 4.4, 14
 _EDGE = 6
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
+
+SCALE = tuple(f"M{16 * level} 0h14v12h-14z" for level in range(LEVELS))
+"""The legend of a heat map: a drawing for each colour, in a box of `SCALE_SIZE`."""
+SCALE_SIZE = (16 * LEVELS, 12)
+SPECTRUM_BASE = SPECTRUM_HEIGHT - _EDGE
+"""Where the line of zero is in a drawing of singular values."""
 
 Place = tuple[str, str]
 """A layer, and a kind of module in it."""
@@ -57,6 +63,18 @@ class Axes:
     @property
     def height(self) -> int:
         return self.top + ROW * len(self.layers) + 2
+
+    @property
+    def columns(self) -> Iterator[tuple[int, int, str]]:
+        """Where each kind's name begins (x, y), and the name."""
+        return ((_LEFT + CELL * at + 12, self.top - 5, name) for at, name in enumerate(self.kind_names))
+
+    @property
+    def rows(self) -> Iterator[tuple[int, int, str]]:
+        """Where each layer's name ends (x, y), and the name; before them the heading."""
+        yield _LEFT - _EDGE, self.top - 5, "layer"
+        for at, name in enumerate(self.layer_names):
+            yield _LEFT - _EDGE, self.top + ROW * at + 10, name
 
 
 @dataclass(frozen=True, slots=True)
