@@ -2,9 +2,8 @@
 
 FastAPI compares an address with each of its routes, and parses a request by the types of a function. That
 takes several times as long as resolving an alias, and a seventh of the push of a small adapter. So the few
-routes with a quick answer
-(`auth_policy.answered_quickly`) are tried first. They remain FastAPI routes, with access rule and
-description.
+routes with a quick answer (`auth_policy.answered_quickly`) are tried first. They remain FastAPI routes, with
+an access rule and a description.
 """
 
 from __future__ import annotations

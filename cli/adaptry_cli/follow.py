@@ -57,7 +57,11 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp", "dynamo")
 @click.option(
     "--pin", multiple=True, metavar="REF", type=INPUT, help="Refs that always stay loaded; may be repeated."
 )
-@click.option("--slots", type=WholeNumber(1), help="Maximum number of adapters loaded at once.")
+@click.option(
+    "--slots",
+    type=WholeNumber(1),
+    help="Maximum number of adapters loaded at once, up to 4000 (the default).",
+)
 @click.option("--name", metavar="WORKER", help="Name of this worker; default: machine and port.")
 @served_base_option
 @declared_runtime_option("Limits that the engine does not report")

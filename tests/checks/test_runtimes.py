@@ -302,7 +302,7 @@ def test_transposed_weights_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "runtime"), [("0.18.1", "peft@0.19"), ("0.18.1", "peft"), ("0.21.2", "peft@0.18")]
 )
-def test_fused_experts_across_peft_0_19_are_reported_as_transposed(
+def test_fused_experts_read_across_the_change_in_peft_0_19_are_reported_as_transposed(
     tmp_path: Path, written: str, runtime: str
 ) -> None:
     experts: Tensors = {
@@ -325,7 +325,7 @@ def test_fused_experts_across_peft_0_19_are_reported_as_transposed(
         ("tgi", "base answers a request"),
     ],
 )
-def test_wrong_answers_caused_by_server_flags_are_cautions(engine: str, words: str) -> None:
+def test_wrong_answers_that_depend_on_how_a_server_is_operated_are_cautions(engine: str, words: str) -> None:
     assert any(words in caution for caution in ENGINES[engine].warnings)
 
 

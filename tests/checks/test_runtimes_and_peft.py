@@ -37,7 +37,7 @@ def base(tmp_path: Path) -> Path:
         ({"alpha_pattern": {"q_proj": 40}, "use_rslora": True}, "tensorrt-llm", 8 / 4),
     ],
 )
-def test_the_factor_by_which_an_engine_is_wrong_is_peft_s_scale_over_its_own(
+def test_the_factor_by_which_an_engine_is_wrong_is_pefts_scale_over_its_own(
     tmp_path: Path, base: Path, config: dict[str, Any], engine: str, served: float
 ) -> None:
     folder = tiny_lora(tmp_path / "lora", rank=16, config=config)

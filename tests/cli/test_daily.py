@@ -53,7 +53,7 @@ def test_pushing_the_same_files_again_gives_the_same_result(run) -> None:
     assert "already has these files" in again.stderr
 
 
-def test_a_push_reports_the_adapters_base(run, answer) -> None:
+def test_a_push_sets_the_adapters_description_and_tags(run, answer) -> None:
     run("push", "./out", "acme/tone", "--description", "A kinder tone", "--tag", "fr", "--tag", "chat")
 
     (listed,) = answer("ls")

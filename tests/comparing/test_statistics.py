@@ -126,7 +126,7 @@ def test_an_update_of_zero_has_no_effective_rank(lora) -> None:
     assert [module.effective_rank for module in found.modules] == [None, None]
 
 
-def test_an_update_of_the_base_s_weights_is_not_measured_without_the_base(lora) -> None:
+def test_an_update_of_the_bases_weights_is_not_measured_without_the_base(lora) -> None:
     with pytest.raises(CheckFailed, match="pass the base"):
         open_updates(lora("pissa", config={"init_lora_weights": "pissa"}))
 

@@ -94,7 +94,7 @@ def test_other_methods_are_measured_on_their_base(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("pair", [("oft", "ia3"), ("hra", "oft")])
-def test_two_methods_on_one_base_are_as_far_apart_as_peft_s_merges(
+def test_two_methods_on_one_base_are_as_far_apart_as_pefts_merges(
     tmp_path: Path, pair: tuple[str, str]
 ) -> None:
     one, other = (Measured(tmp_path / name.replace(" ", "-"), name) for name in pair)

@@ -217,7 +217,7 @@ def test_a_state_that_cannot_be_written_leaves_no_half_file_behind(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [state_file.path]
 
 
-def test_more_aliases_than_a_report_has_room_for_are_served_as_far_as_it_has(
+def test_aliases_beyond_the_limit_of_a_report_are_not_loaded(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     follow = "adaptry.integrations.serving.follow"

@@ -427,9 +427,7 @@ def test_headers_of_one_connection_are_not_passed_on_in_either_direction() -> No
     assert (answer.headers["X-Kept"], answer.headers.get("X-Hop")) == ("2", None)
 
 
-def test_a_worker_first_reports_a_gap_between_alias_moves(
-    scene: Scene, follow: Callable[..., Result]
-) -> None:
+def test_follow_first_reports_a_gap_at_alias_moves(scene: Scene, follow: Callable[..., Result]) -> None:
     assert follow(scene.engine("vllm")).stderr.startswith("vllm has a gap where an alias moves")
     assert "gap" not in follow(scene.engine("mistralrs")).stderr
     told = follow(scene.engine("vllm"), "--proxy", "127.0.0.1:0", code=2)

@@ -188,7 +188,7 @@ def test_an_input_embedding_answers_as_in_peft(llama: Base, tmp_path: Path) -> N
     assert apart(log_probabilities(llama.gguf, exported(llama, adapter, tmp_path)), expected) < CLOSE
 
 
-def test_factors_are_not_permuted_for_a_transposed_base(gpt2: Base, tmp_path: Path) -> None:
+def test_factors_are_not_transposed_for_a_transposed_base(gpt2: Base, tmp_path: Path) -> None:
     adapter = trained(
         gpt2, tmp_path / "lora", target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True
     )

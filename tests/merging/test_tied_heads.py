@@ -223,7 +223,7 @@ def test_a_t5_of_an_older_config_still_scales_before_its_head(tmp_path: Path) ->
     torch.testing.assert_close(answers(case.merged()), answers(case.live()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_bias_that_was_tied_to_the_head_s_is_trained_with_it(tmp_path: Path) -> None:
+def test_a_bias_tied_to_the_heads_is_trained_with_it(tmp_path: Path) -> None:
     case = Case(tmp_path, "bert")
     case.train([case.head, "query"], bias="all")
 

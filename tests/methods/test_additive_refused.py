@@ -133,9 +133,7 @@ BEYOND: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("name", BEYOND)
-def test_a_position_beyond_the_weight_ends_the_merge_with_the_module_s_name(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_position_beyond_the_weight_ends_the_merge_with_the_modules_name(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     pair.rewrite(BEYOND[name])
     assert_refused(

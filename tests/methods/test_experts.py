@@ -95,7 +95,7 @@ def test_a_lora_of_experts_is_read_as_peft_reads_it(
     ("targets", "is_blocked"),
     [(["q_proj"], False), (["q_proj", "w2"], True), (["q_proj", "w1"], True), (None, True)],
 )
-def test_one_of_two_targets_that_a_base_fuses(
+def test_selecting_half_of_a_fused_parameter_blocks_as_in_peft(
     targets: list[str] | None, is_blocked: bool, bases: dict[str, Path], tmp_path: Path
 ) -> None:
     family, base = FAMILIES["mixtral"], bases["mixtral"]

@@ -78,7 +78,7 @@ def test_the_projections_of_frod_are_shared_by_kind(tmp_path: Path) -> None:
     assert set(spec.shared) == {f"{part}.{kind}" for part in ("V", "s_indices", "s_size") for kind in kinds}
 
 
-def test_boft_of_two_butterfly_factors_is_the_product_of_peft_s_permutations(tmp_path: Path) -> None:
+def test_boft_of_two_butterfly_factors_is_the_product_of_pefts_permutations(tmp_path: Path) -> None:
     """PEFT itself has more than one factor with its CUDA extension only."""
     butterfly = peft.tuners.boft.layer.Linear
     pair = pair_of(tmp_path, "boft")

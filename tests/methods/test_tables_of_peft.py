@@ -73,7 +73,7 @@ def test_the_ranks_of_configs_without_one() -> None:
     assert {name: rank for name, rank in found.items() if name not in ("lora", "adalora")} == DEFAULT_RANKS
 
 
-def test_the_feedforward_modules_that_peft_uses_by_itself() -> None:
+def test_the_default_feedforward_modules_equal_pefts() -> None:
     table = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
     assert {name: default_feedforward_modules(name) for name in table} == table
     assert default_feedforward_modules("qwen2_moe") is None

@@ -191,7 +191,7 @@ def test_the_keyboard_alone_creates_and_revokes_a_token_with_confirmation(page: 
     assert secret not in page.content()
 
 
-def test_a_job_s_log_grows_on_its_open_page_until_it_is_cancelled(page: Page, team: Server) -> None:
+def test_a_jobs_log_grows_on_its_open_page_until_it_is_cancelled(page: Page, team: Server) -> None:
     inputs = [f"{TONE}@4", f"{TONE}@5"]
     order = JobOrder(kind="combine", task={"inputs": inputs, "to": "acme/in-chromium"})
     job = team.registry().jobs.submit(order)
@@ -206,7 +206,7 @@ def test_a_job_s_log_grows_on_its_open_page_until_it_is_cancelled(page: Page, te
     assert team.registry().jobs.get(job.id).state == "cancelled"
 
 
-def test_two_versions_chosen_on_an_adapter_s_page_become_a_recipe(page: Page, team: Server) -> None:
+def test_two_versions_chosen_on_an_adapters_page_become_a_recipe(page: Page, team: Server) -> None:
     page.goto(f"{team.url}/{TONE}")
     page.get_by_role("button", name="Combine selected").click()
     page.get_by_role("heading", name="Recipe").wait_for()

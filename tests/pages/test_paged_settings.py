@@ -66,7 +66,7 @@ def test_a_member_on_a_later_page_is_taken_out_of_the_group_and_the_rest_stay(cr
     browser.post(GROUPS, {"do": "add", "group": "group-00", "principal": PEOPLE[-1]})
 
 
-def test_members_are_pages_and_one_on_a_later_page_is_removed_after_a_question(crowd: Server) -> None:
+def test_members_are_listed_in_pages_and_removed_after_confirmation(crowd: Server) -> None:
     browser = Browser(crowd)
     first = browser.get(MEMBERS).body.decode()
     assert "user-049" in first

@@ -131,7 +131,7 @@ def test_pages_have_each_entry_that_the_caller_manages_once_and_in_order(
         assert len(tokens) == SIZES[0]
 
 
-def test_groups_and_their_members_are_pages_in_the_order_of_names(catalogs: list[Catalog]) -> None:
+def test_groups_and_their_members_are_listed_in_pages_by_name(catalogs: list[Catalog]) -> None:
     registry = _registry(catalogs[0], LOCAL)
     groups = list(iter_items(lambda cursor: registry.principals.groups(cursor, 7)))
     names = [one.name for one in groups]
@@ -175,7 +175,7 @@ def test_a_group_is_listed_for_its_members_and_administrators_only(catalogs: lis
     assert _registry(catalogs[0], Identity("nobody")).principals.groups().items == ()
 
 
-def test_members_of_a_namespace_are_pages_of_whom_each_is_there_once(catalogs: list[Catalog]) -> None:
+def test_members_of_a_namespace_are_listed_in_pages_without_repetition(catalogs: list[Catalog]) -> None:
     registry = _registry(catalogs[0], LOCAL)
     found = list(iter_items(lambda cursor: _members(registry, cursor, 7)))
     assert len(found) == 20

@@ -51,7 +51,7 @@ def served(run: Run) -> set[tuple[str, str]]:
     return {(one["served_as"], one["condition"]) for one in found["residents"]}
 
 
-def test_a_recall_waits_for_an_engine_that_is_cut_off_killed_and_declared_gone_until_it_is_back(
+def test_a_recall_stays_open_until_a_killed_engine_is_declared_gone_and_is_proved_once_it_is_back(
     place: Place, env: dict[str, str], run: Run, tmp_path: Path
 ) -> None:
     early, other = place.publish("acme/early", seed=51), place.publish("acme/other", seed=52)

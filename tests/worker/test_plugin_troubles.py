@@ -162,7 +162,7 @@ def test_a_version_that_a_report_has_no_room_for_is_not_loaded(
     asyncio.run(test())
 
 
-def test_a_vllm_that_was_started_without_adapters_gets_the_flag_for_them(
+def test_a_vllm_started_without_enable_lora_refuses_with_the_missing_flag(
     bench: Bench, publish: Publish
 ) -> None:
     publish()
@@ -175,9 +175,7 @@ def test_a_vllm_that_was_started_without_adapters_gets_the_flag_for_them(
     asyncio.run(test())
 
 
-def test_a_plugin_whose_worker_cannot_start_says_that_it_is_there(
-    bench: Bench, base: Path, cache: Cache
-) -> None:
+def test_a_plugin_whose_worker_cannot_start_answers_the_probe(bench: Bench, base: Path, cache: Cache) -> None:
     other = Bench(bench.registry, base, cache)
 
     async def test() -> None:

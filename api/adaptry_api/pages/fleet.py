@@ -26,7 +26,7 @@ FLEET = "/-/fleet"
 _WORKERS = 100
 _RECALLS = 10
 _PROOFS = 12
-"""Of how many workers a recall shows what each proved."""
+"""Maximum number of workers whose proofs are shown for a recall."""
 _NAMES = 20
 """Maximum number of adapters whose rollouts are looked up."""
 

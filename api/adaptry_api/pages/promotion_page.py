@@ -46,7 +46,7 @@ _NEEDED = re.compile(r"approvals\(\s*(?:group\s*=\s*)?[\"']([^\"']+)[\"']\s*\)\s
 _EXAMINED = 200
 _WORKERS = 12
 NOWHERE = ResidentSummary()
-"""Of a version that no worker has, and of none."""
+"""The summary of a version that no worker has, or if there is no version."""
 
 
 class PromotionRights(BaseModel):

@@ -40,8 +40,8 @@ def list_principals(
 ) -> Page[PrincipalInfo]:
     """List users, service accounts and workers, in name order.
 
-    Administrators see all; others see themselves and the service accounts that they manage. Those in a group
-    are for administrators and its members.
+    Administrators see all; others see themselves and the service accounts that they manage. Only
+    administrators and a group's members may list the group.
     """
     return registry.principals.list(
         cursor, limit, kinds=kind, namespace=namespace, prefix=prefix, group=group

@@ -44,8 +44,9 @@ def promote(
         Invalid: a malformed condition.
         MissingDependency: the registry evaluates conditions without the extra `gates`.
         Conflict: the alias is not at `only_from`, someone else moved it in the meantime, or the version's
-        state does not allow aliases. InvalidRef: a malformed ref or alias. PermissionDenied, Unauthenticated,
-        Unavailable.
+            state does not allow aliases.
+        InvalidRef: a malformed ref or alias.
+        PermissionDenied, Unauthenticated, Unavailable.
     """
     parsed = parse_ref(ref)
     request = validated(MoveRequest, None, condition=condition, override=override)

@@ -22,13 +22,13 @@ def measure(task: WeightStatisticsTask, context: JobContext) -> StepResult:
     from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance
 
     registry = context.registry.context
-    parents = dict(_updates(context, text) for text in task.versions)
+    updates_by_digest = dict(_updates(context, text) for text in task.versions)
     measured = compared = 0
-    for digest, updates in parents.items():
+    for digest, updates in updates_by_digest.items():
         if not is_measured(registry, digest):
             store_statistics(registry, digest, measure_statistics(updates, context.progress))
             measured += 1
-    (first, one), *others = parents.items()
+    (first, one), *others = updates_by_digest.items()
     for digest, other in others:
         if not is_measured(registry, first, digest):
             found = measure_weight_distance(one, other, context.progress)

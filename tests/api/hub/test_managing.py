@@ -42,7 +42,7 @@ def test_old_and_new_clients_set_the_visibility(server: Server, more: dict[str, 
     assert server.call("GET", f"/api/models/{TONE}").json["private"] is True
 
 
-def test_only_models_exist_and_none_is_gated(server: Server) -> None:
+def test_only_models_can_be_created_and_none_can_be_gated(server: Server) -> None:
     for kind in ("dataset", "space"):
         assert server.call("POST", "/api/repos/create", {"name": TONE, "type": kind}).status == 400
     create(server)

@@ -67,7 +67,7 @@ class SubmittedForm:
 
 Read = Callable[[Visit], BaseModel]
 Action = Callable[[Visit, Fields], ActionResult | str | None]
-"""What it gives: something to show, the address of another page to go to, or nothing: back to the page."""
+"""The result: a page to show, an address to redirect to, or None to return to the same page."""
 Confirm = Callable[[BaseModel, Fields], Confirmation | None]
 Table = Callable[[BaseModel], tuple[Sequence[str], Iterable[Sequence[object]]]]
 

@@ -12,7 +12,7 @@ _WITHOUT_BASE = "and the registry does not know its base"
 
 
 def unmeasurable_reason(adapter: Adapter, *, is_base_known: bool) -> str | None:
-    """Why not, as the end of a sentence that begins with the adapter; None if it can."""
+    """Why the adapter cannot be measured, as a predicate that follows its label; None if it can be."""
     spec = adapter.spec
     if adapter.format is not PEFT:
         return f"is in the layout of {adapter.format.tool}"
@@ -22,7 +22,7 @@ def unmeasurable_reason(adapter: Adapter, *, is_base_known: bool) -> str | None:
     if method is None:
         return f"is {spec.method}, which is not supported here"
     if method.weight is None or method.unmergeable_reason(adapter.config):
-        return f"is {method.title}, whose effect is no fixed change of the weights"
+        return f"is {method.title}, whose effect is not a fixed change of the weights"
     if "layer_replication" in spec.traits:
         return "renumbers the layers of its base (layer_replication)"
     if is_base_known:

@@ -15,6 +15,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
+from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.formatting import fold_layer_numbers
 
@@ -59,14 +60,17 @@ def with_fused_scale(module: ModuleSpec, config: AdapterConfig, model_type: str)
     return module.model_copy(update={"scale": scale, "alpha": alpha})
 
 
-def why_expert_not_loaded(model: LoadedModel, matrix: ExpertMatrix) -> tuple[bool, str] | None:
-    """Why PEFT drops the factors, and whether it is because the config does not select them; None if it loads
-    them. It names those of the last parameter without `base_layer`, and all others with one.
+def why_expert_not_loaded(model: LoadedModel, matrix: ExpertMatrix) -> tuple[DropCause, str] | None:
+    """Why PEFT drops the factors; None if it loads them. PEFT names the factors of the last parameter without
+    `base_layer`, and all others with it.
     """
     if not model.targets.includes_parameter(matrix.parameter):
-        return True, f"target_modules does not include {matrix.parameter}"
+        return "not_targeted", f"target_modules does not include {matrix.parameter}"
     if not model.targets.includes_parameter(matrix.last):
-        return False, f"PEFT has no {BASE_LAYER[1:]} there, since the config does not target {matrix.last}"
+        return (
+            "no_place",
+            f"PEFT has no {BASE_LAYER[1:]} there, since the config does not target {matrix.last}",
+        )
     return None
 
 

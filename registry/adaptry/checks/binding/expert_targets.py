@@ -1,8 +1,8 @@
 """The targets that PEFT makes of a LoRA's config in families whose experts transformers 5 fuses.
 
 A config of transformers 4 lists the matrices of experts (`gate_proj`). In these families, PEFT replaces every
-such name by the fused parameter (`gate_up_proj`), whatever else has it: shared experts and dense layers lose
-their targets. A text becomes the list of the last names that it matches (PEFT 0.21,
+such name by the fused parameter (`gate_up_proj`), so shared experts and dense layers with that name lose
+their targets. A pattern becomes the list of the last parts of the names that it matches (PEFT 0.21,
 `_convert_peft_config_moe`).
 """
 

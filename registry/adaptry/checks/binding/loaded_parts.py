@@ -17,7 +17,7 @@ from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import is_buffer
 from adaptry.bases.model_classes import body_attribute, converts_adapters
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
-from adaptry.checks.binding.bound_adapter import DropCause, Dropped
+from adaptry.checks.binding.bound_adapter import Dropped
 from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_loaded
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
@@ -67,8 +67,7 @@ def _dropped_module(model: LoadedModel, target: TargetTensor) -> Dropped | None:
         return _dropped_parameter(model, target)
     if (matrix := expert_matrix(path, model.model_type)) is not None and model.adapter.spec.method == "lora":
         why_not = why_expert_not_loaded(model, matrix)
-        cause: DropCause = "not_targeted" if why_not and why_not[0] else "no_place"
-        return Dropped(module.path, tensors, cause, why_not[1]) if why_not else None
+        return Dropped(module.path, tensors, *why_not) if why_not else None
     if _ONE_EXPERT.fullmatch(path) and target.weight.parts[0].rpartition(".")[0] != path:
         return None  # PEFT fuses a layer's experts, and converts the config too
     if not model.has_place(path, target.tied):

@@ -4,6 +4,7 @@ converts.
 
 from __future__ import annotations
 
+from adaptry.bases.model_classes import has_head
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch, RuntimeRule, RuntimeRules
@@ -40,8 +41,8 @@ def _mixed_alphas(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
 
 
 def _of_text(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """An adapter in PEFT's layout for a language task. Without a task, PEFT writes the model's class into
-    `auto_mapping`: text encoders of pipelines have none with a head (`LlamaForCausalLM`).
+    """An adapter in PEFT's layout for a language task. Without a task, PEFT stores the model's class in
+    `auto_mapping`; a class with a head (`LlamaForCausalLM`) is not a pipeline's text encoder.
     """
     if subject.adapter.format.name != "peft":
         return None
@@ -50,8 +51,9 @@ def _of_text(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         return ConditionMatch(f"its task is {task}")
     mapping = subject.config.fields.get("auto_mapping")
     name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    is_with_head = isinstance(name, str) and "For" in name
-    return ConditionMatch(f"it was trained on a {name[:80]!a}") if name and is_with_head else None
+    if isinstance(name, str) and has_head(name):
+        return ConditionMatch(f"it was trained on a {name[:80]!a}")
+    return None
 
 
 DIFFUSERS_ENGINE = RuntimeRules(

@@ -59,8 +59,8 @@ def engine_view(adapter: Adapter, read: NameReader | None, *, reads_method: bool
 
 
 def with_valid_rank(adapter: Adapter) -> Adapter:
-    """`adapter` with the rank of its first factor, if its config's `r` is none: for engines that do not read
-    it.
+    """`adapter` with the rank of its first factor, if its config's `r` is not a positive
+    integer: for engines that do not read it.
     """
     fields, shapes = adapter.config.fields, {name: info.shape for name, info in adapter.tensors.items()}
     rank = fields.get("r", 8)

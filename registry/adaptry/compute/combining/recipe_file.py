@@ -71,12 +71,12 @@ def parse_recipe(document: dict[str, Any], label: str) -> CombineRecipe:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    reason = _SAID.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
+    reason = _REASONS.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
     raise Invalid(f"the recipe {label}: {where + ': ' if where else ''}{reason}")
 
 
 _KEYS = ", ".join(CombineRecipe.model_fields)
-_SAID = {
+_REASONS = {
     "extra_forbidden": (
         f"unknown key; a recipe has {_KEYS}; an item of its modules {', '.join(ModuleOverride.model_fields)}"
     ),

@@ -67,9 +67,9 @@ def resize_to_limit(parent: ParentAdapter, runtime: Runtime, options: ExportOpti
 def _limit(runtime: Runtime) -> int | None:
     options = [option for option in ENGINES[runtime.engine].options if option.name.endswith("lora_rank")]
     limits = [number for option in options if (number := runtime.number(option.name) or option.default)]
-    is_said = any(option.name in runtime.options for option in options)
+    is_given = any(option.name in runtime.options for option in options)
     return (
-        limits[0] if limits and (is_said or runtime.engine not in _LARGEST) else _LARGEST.get(runtime.engine)
+        limits[0] if limits and (is_given or runtime.engine not in _LARGEST) else _LARGEST.get(runtime.engine)
     )
 
 

@@ -59,9 +59,8 @@ class ParallelFlush:
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None or self._owner != os.getpid():  # a fork has no threads of its parent
-            from concurrent.futures import (
-                ThreadPoolExecutor,
-            )  # imports logging, which a listing does not need
+            # Imports logging, which a listing does not need.
+            from concurrent.futures import ThreadPoolExecutor
 
             self._pool, self._owner = ThreadPoolExecutor(self._THREADS, "flush"), os.getpid()
         return self._pool

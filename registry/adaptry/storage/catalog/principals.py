@@ -179,8 +179,8 @@ def set_membership(tx: Transaction, group: GroupRecord, principal: PrincipalReco
 def groups(
     tx: Transaction, of: PrincipalRecord | None, after: str | None, limit: int, shown: int
 ) -> tuple[GroupInfo, ...]:
-    """At most so many groups after that name, in name order, each with its first members: all groups, or
-    those of a principal.
+    """At most `limit` groups after the name `after`, in name order, each with its first members: all groups,
+    or those of a principal.
     """
     query = select(GroupRow).order_by(GroupRow.name).limit(limit)
     if of is not None:

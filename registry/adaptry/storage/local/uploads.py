@@ -132,9 +132,8 @@ class LocalUploads(Uploads):
                 )
             with self.context.catalog.read_prepared() as tx:
                 is_damaged = damage.damage_reason(tx, session.digest) is not None
-            if (
-                is_damaged
-            ):  # a replacement of damaged bytes must neither count as a copy of them nor delete them
+            # A replacement of damaged bytes must neither count as a copy of them nor delete them.
+            if is_damaged:
                 self.context.blobs.set_aside(session.digest)
             try:
                 staged.publish(session.digest)

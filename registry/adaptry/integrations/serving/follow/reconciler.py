@@ -192,10 +192,9 @@ class Reconciler:
                 return plan
             before = self._reply
             self._report(loaded, pending=pending, without_slot=plan.without_slot)
-            if not self.is_registry_down and (before.turns, before.withdrawn) == (
-                self._reply.turns,
-                self._reply.withdrawn,
-            ):  # a report may have no room for all planned loads; the others follow in the next pass
+            is_same_reply = (before.turns, before.withdrawn) == (self._reply.turns, self._reply.withdrawn)
+            # A report may have no room for all planned loads; the others follow in the next pass.
+            if not self.is_registry_down and is_same_reply:
                 return _confirmed_only(plan, set(self._deps.state_file.state.confirmed))
         state = self._deps.state_file.state
         is_same = self._engine_info is not None and self._engine_info.models == state.served

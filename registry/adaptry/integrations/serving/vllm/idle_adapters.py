@@ -1,5 +1,5 @@
-"""Which loaded names are unloaded to make room for others: those that no request uses, the least recently
-used first.
+"""Chooses the loaded name to unload when another needs room: the least recently used one that no request
+uses.
 
 Clients may request any number of names: a version has several, and a stack one for each choice of weights. So
 the number of loaded names is limited, and that of stacks further, since each has files of its own.
@@ -20,22 +20,22 @@ def least_recently_used(
     vllm: InProcessVllm,
     names: Mapping[str, ResolvedAdapter],
     *,
-    is_stack: bool = False,
+    only_stacks: bool = False,
 ) -> str | None:
     """The name of `names` that was not used for longest, and that is neither in use nor pinned nor preloaded;
-    with `is_stack`, only among stacks. None if there is none."""
+    with `only_stacks`, only among stacks. None if there is none."""
     in_use = vllm.ids_in_use()
     idle = [
         (loaded.used_at, name)
         for name, loaded in names.items()
         if vllm.loaded.get(name) is loaded.request and loaded.lora_id not in in_use
         if name not in config.pin and name not in config.preload
-        if loaded.stack_key is not None or not is_stack
+        if loaded.stack_key is not None or not only_stacks
     ]
     return min(idle)[1] if idle else None
 
 
-def name_in_excess(
+def name_to_unload(
     config: ResolverConfig,
     vllm: InProcessVllm,
     names: Mapping[str, ResolvedAdapter],
@@ -44,7 +44,7 @@ def name_in_excess(
     """The name to unload before `target` is loaded; None if there is room for it, or if none is idle."""
     is_stack = target.single is None
     if is_stack and sum(one.stack_key is not None for one in names.values()) >= config.most_stacks:
-        return least_recently_used(config, vllm, names, is_stack=True)
+        return least_recently_used(config, vllm, names, only_stacks=True)
     if len(names) >= config.most_names:
         return least_recently_used(config, vllm, names)
     return None

@@ -1,4 +1,4 @@
-"""Why names are not served as they should be, for the worker's report."""
+"""Problems of names that are not served as they should be, for the worker's report."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollou
 from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRefCounts, ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
-from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_in_excess
+from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_to_unload
 from adaptry.integrations.serving.vllm.lookup import RefLookup
 from adaptry.integrations.serving.vllm.names import (
     PLUGIN_ANSWER,
@@ -181,7 +181,7 @@ class AdapterResolver:
         if name not in self._proving and not is_known:
             self._rate_limiter.acquire(self._config.clock())
         self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
-        if excess := name_in_excess(self._config, vllm, self._names, target):
+        if excess := name_to_unload(self._config, vllm, self._names, target):
             self._drain(vllm, excess, self._names[excess])
         try:
             return await self._prepare_cold(vllm, name, target)

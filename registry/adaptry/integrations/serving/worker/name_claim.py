@@ -41,8 +41,8 @@ def claim_name(folder: Path, engine: str, configured: str | None = None) -> Name
         claim = _try_claim(folder, configured)
         if claim is None:
             raise Conflict(
-                f"another engine on this machine reports as {configured}; give this one another name"
-                " (ADAPTRY_WORKER, or --name of `adaptry follow`)"
+                f"another process with this cache reports as {configured}: stop it if it serves the same"
+                " engine, or give this one another name (ADAPTRY_WORKER, or --name of `adaptry follow`)"
             )
         return claim
     first = _default_name(folder, engine)
