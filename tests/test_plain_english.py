@@ -46,6 +46,16 @@ INSTEAD = {
     "takes an administrator": "requires an administrator",
     "one a line": "one per line",
     "for the day when": "use this when",
+    "anybody": "anyone, every caller",
+    "at most so many": "at most `limit`",
+    "that which": "name the thing",
+    "goes on with": "continues with",
+    "gone on with": "continued",
+    "is no part of": "is not part of",
+    "are no part of": "are not part of",
+    "nobody else": "no one else, no other caller",
+    "means nothing": "does not matter, is ignored",
+    "asked of": "requested from",
 }
 PHRASE = re.compile("|".join(rf"\b{re.escape(phrase)}\b" for phrase in INSTEAD))
 

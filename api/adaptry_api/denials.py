@@ -22,9 +22,9 @@ from adaptry_api.route_actions import action_of
 
 WINDOW = timedelta(minutes=1)
 MOST = 30
-"""Denied requests that are recorded in a window."""
+"""Maximum number of denied requests recorded in a window."""
 MOST_OF_ONE = 10
-"""Of those, the most of one principal."""
+"""Maximum number of those for one principal."""
 _COUNTED = 24  # principals and actions that a summary names
 _REASON = "denied_because"  # in the state of a request
 _IS_HIDDEN = "denied_as_absent"

@@ -45,7 +45,7 @@ class RequestMetrics:
         )
 
     def record(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
-        """One request that is over: its route's template, and the bytes of its bodies."""
+        """Counts one finished request: its route's template, and the bytes of its bodies."""
         labels = (method if method in METHODS else "other", route, str(status))
         found = self._children.get(labels)
         if found is None:  # looking one up takes longer than counting

@@ -90,7 +90,7 @@ def serve(narrator: Narrator, user: Shell, proxy: str) -> None:
     show(narrator, proxy, PROD, second)
     show(narrator, proxy, f"{PROD}=0.5", ask(proxy, f"{PROD}=0.5"))
     user.adaptry("workers", "show", "gpu-1")
-    user.adaptry("revoke", "demo/greeting@2", "--reason", "it greets nobody else")
+    user.adaptry("revoke", "demo/greeting@2", "--reason", "it greets no one else")
     user.adaptry("recall", "status", "demo/greeting@2", "--wait", "120")
     show(narrator, proxy, PROD, ask(proxy, PROD))
 

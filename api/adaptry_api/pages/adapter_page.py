@@ -1,4 +1,4 @@
-"""The page of an adapter: what is live, where, since when and by whom; its versions, and one of them in full.
+"""The page of an adapter: live versions with their workers and moves; all versions, and one of them in full.
 
 The version in full is `?version=`, else the one in production, else the latest, else the newest. Its fit to
 engines and its lineage are parts of their own, which the page loads when they come into view: they read files

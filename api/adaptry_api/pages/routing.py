@@ -33,7 +33,7 @@ _HEADERS = page_headers("same-origin")
 
 
 class PageRoute(GuardedRoute):
-    """A route of a page or form. Its access rule is `visitor`, or `public` where anybody may look."""
+    """A route of a page or form. Its access rule is `visitor`, or `public` for pages open to everyone."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -61,7 +61,7 @@ class PageRoute(GuardedRoute):
 
 
 class AdapterRoute(PageRoute):
-    """A page at an adapter's plain address. Any other address of two parts stays what it is without pages."""
+    """A page at an adapter's plain address. Other addresses of two parts are answered as without pages."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)

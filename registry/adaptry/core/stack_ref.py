@@ -1,6 +1,6 @@
 """Several adapters in one name: `acme/tone@prod+acme/facts@prod=0.5`, each with the weight of its update.
 
-The updates are added up, so the order of the parts means nothing. A plain ref is a stack of one part.
+The updates are added up, so the order of the parts does not matter. A plain ref is a stack of one part.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Policies(ABC):
 
         With a `generation`, approves only if the alias has it (0: it does not exist).
 
-        Raises `NotFound`, `PermissionDenied`, `Conflict` if the alias is there already or has another
+        Raises `NotFound`, `PermissionDenied`, `Conflict` if the alias is already there or has another
         generation, `Unsupported` where callers have no names.
         """
 

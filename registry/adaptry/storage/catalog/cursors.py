@@ -2,7 +2,7 @@
 
 A cursor contains a position and nothing secret; access is checked again for every page. It is bound to the
 query, so that a cursor of another listing is an error and not a silently wrong page. The checksum that binds
-it is not a signature: anybody can compute it, so a position is checked like any other untrusted text.
+it is not a signature: anyone can compute it, so a position is checked like any other untrusted text.
 """
 
 from __future__ import annotations

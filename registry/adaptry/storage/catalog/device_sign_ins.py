@@ -13,7 +13,7 @@ from adaptry.storage.catalog.rows import DeviceSignInRow
 
 
 class DeviceSignIn(NamedTuple):
-    """A program that waits; `principal` is who approved it, if anybody."""
+    """A waiting program; `principal` is the user who approved it, if one has."""
 
     key: str
     expires_at: datetime

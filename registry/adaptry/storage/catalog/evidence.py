@@ -159,7 +159,7 @@ def files_of_adapter(tx: Transaction, adapter: str) -> Iterator[str]:
 def owned_copies(
     tx: Transaction, wanted: Collection[Digest]
 ) -> Iterator[tuple[Digest, AdapterName, None, str]]:
-    """Those of the wanted files that evidence has, the adapter of each, and what it is."""
+    """The requested files that belong to evidence, each with its adapter and its kind."""
     for column in (MetricRow.file_digest, MetricRow.samples_digest):
         query = (
             select(column, AdapterRow.name, func.min(MetricRow.id))

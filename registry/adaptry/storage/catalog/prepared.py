@@ -115,8 +115,8 @@ class PreparedReaders:
 
 
 class CommitWatch:
-    """Sees whether anybody has committed to the database at `path`, without waiting for a disk or a lock: it
-    reads the header of the log's index, which all processes share in memory.
+    """Checks whether any process has committed to the database at `path`, without waiting for a disk or a
+    lock: it reads the header of the log's index, which all processes share in memory.
     """
 
     def __init__(self, path: str) -> None:

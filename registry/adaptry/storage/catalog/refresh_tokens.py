@@ -67,7 +67,7 @@ def unused(tx: Transaction, family: str) -> tuple[RefreshToken, ...]:
 
 
 def set_used(tx: Transaction, token: RefreshToken, now: datetime, retry_until: datetime) -> None:
-    """The token was exchanged, so every other one of its family is over."""
+    """The token was exchanged, so every other token of its family has ended."""
     is_other = col(RefreshTokenRow.secret_sha256) != token.key
     in_family = col(RefreshTokenRow.family) == token.family
     tx.execute(update(RefreshTokenRow).where(in_family, is_other).values(retry_until=None))

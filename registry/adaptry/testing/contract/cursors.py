@@ -26,7 +26,7 @@ List = Callable[[str], object]
 
 
 class CursorsContract(ContractFixtures):
-    """Forges a cursor: anybody who knows the listing can compute its checksum."""
+    """Forges a cursor: anyone who knows the listing can compute its checksum."""
 
     def test_a_forged_cursor_is_refused_by_every_listing(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
