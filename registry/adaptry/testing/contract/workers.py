@@ -62,9 +62,9 @@ class WorkersContract(ContractFixtures):
         found = make_registry(RON).workers.resident_summary(ref)
         assert (found.total, found.may_serve, found.closed) == (4, 2, 1)
         assert [one.worker for one in found.first] == ["c", "d", "a", "b"]
-        everybody = make_registry(RON).workers.residents(ref)
-        assert sorted(found.first, key=lambda one: one.worker) == list(everybody)
-        assert found.may_serve == sum(one.may_be_served for one in everybody)
+        listed = make_registry(RON).workers.residents(ref)
+        assert sorted(found.first, key=lambda one: one.worker) == list(listed)
+        assert found.may_serve == sum(one.may_be_served for one in listed)
         few = make_registry(RON).workers.resident_summary(ref, 1)
         assert (few.total, few.first) == (4, found.first[:1])
         named = make_registry(RON).workers.resident_summary(ref, served_as="another")
