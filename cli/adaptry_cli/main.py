@@ -248,11 +248,16 @@ class LazyGroup(Group):
             sys.exit(FAULT)
 
 
+_LONG_RUNNING = frozenset(["adaptry_cli.serve", "adaptry_cli.work", "adaptry_cli.follow"])
+"""Commands whose plugins are found, for themselves and for the programs that they start."""
+
+
 def _imported(name: str) -> ModuleType:
-    """The module of a command. It looks for no plugins of pydantic, which would read the metadata of all
-    installed packages.
+    """The module of a command. Short commands look for no plugins of pydantic, which would read the metadata
+    of all installed packages.
     """
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if name not in _LONG_RUNNING:
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with collecting_no_garbage():
         return importlib.import_module(name)
 

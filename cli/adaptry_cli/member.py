@@ -30,15 +30,15 @@ def member() -> None:
 @json_option
 def ls(registry: Registry, namespace: str, limit: int, as_json: bool) -> None:
     """List a namespace's members, and the user who is accountable for it."""
-    accountable: list[str | None] = []
+    last: list[NamespaceMembers] = []
 
     def fetch(cursor: str | None, most: int) -> Page[GrantInfo]:
         page = registry.grants.members(namespace, cursor, most)
-        accountable.append(page.accountable)
+        last[:] = [page]
         return Page(items=page.members, next=page.next)
 
     members = tuple(collect_pages(fetch, limit))
-    found = NamespaceMembers(namespace=namespace, accountable=accountable[0], members=members)
+    found = last[0].model_copy(update={"members": members})
     if as_json:
         print_json(found)
         return

@@ -142,6 +142,25 @@ def test_names_and_stacks_beyond_the_maximum_take_the_place_of_idle_ones(
     asyncio.run(test())
 
 
+def test_unknown_names_unload_nothing_at_the_maximum(
+    bench: Bench, base: Path, cache: Cache, publish: Publish
+) -> None:
+    version = publish()
+    few = Bench(bench.registry, base, cache, most_names=2)
+
+    async def test() -> None:
+        for number in range(2):
+            await few.ask(f"acme/tone@{version.digest.brief}~{number}")
+        loaded = list(few.models.lora_requests)
+        assert len(loaded) == 2
+        for unknown in ("acme/tone@9", "acme/none@1", "acme/tone@none"):
+            assert await few.ask(unknown) is None
+        await few.look()
+        assert list(few.models.lora_requests) == loaded
+
+    asyncio.run(test())
+
+
 def test_a_version_that_a_report_has_no_room_for_is_not_loaded(
     bench: Bench, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:

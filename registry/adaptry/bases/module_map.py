@@ -31,7 +31,7 @@ _CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
 # Models whose experts are stored as [experts, in, out]: if in = out, the shape does not show it
 # (transformers' is_transposed).
 TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
-_PACKED = ("qweight", "weight_packed")
+PACKED_WEIGHTS = ("qweight", "weight_packed")
 _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
 
@@ -174,7 +174,7 @@ def _place_module(
     fused = names.find(f"{path}.in_proj_weight")
     if fused.tensor:
         return [TargetTensor(module, fused.tensor, "attention")]
-    packed = next((end for end in _PACKED if names.find(f"{path}.{end}").tensor), None)
+    packed = next((end for end in PACKED_WEIGHTS if names.find(f"{path}.{end}").tensor), None)
     if packed:
         return MissingReason("quantised", f"its weight is quantised in the base ({packed})")
     if (expert := _EXPERT.fullmatch(path)) and _has_room(module, names.shapes_inside(expert["path"])):
@@ -195,7 +195,7 @@ def _place_parameter(
     if len(found) == 1:
         return _whole_or_each(module, path, found[0], names, False)
     first = [tensor for name, tensor in names.tensors.items() if name.startswith(f"{path}.0.")]
-    if any(tensor.name.endswith(_PACKED) for tensor in first):
+    if any(tensor.name.endswith(PACKED_WEIGHTS) for tensor in first):
         return MissingReason("quantised", "its experts are quantised in the base")
     if each := _each_expert(module, path, path, names, module.parameter):
         return each

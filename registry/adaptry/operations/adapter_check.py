@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.display import format_count, html_table, short_repr, table_text
-from adaptry.core.errors import Invalid, NotFound
+from adaptry.core.errors import Conflict, Invalid, NotFound
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref, folder_argument, may_be_folder
 from adaptry.core.report import CheckReport, Finding
@@ -235,7 +235,7 @@ def _registered_base(connected: RegistryOpener, name: str) -> BaseRecord | None:
     bases = connected().bases
     try:
         return bases.record(bases.get(name).id)
-    except NotFound:
+    except (NotFound, Invalid, Conflict):  # no such base, not a name that a base can have, or ambiguous
         return None
 
 

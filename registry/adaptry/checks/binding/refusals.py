@@ -16,12 +16,14 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
-from adaptry.bases.module_map import ExtraTarget, ModuleMap, is_conv1d
+from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap, is_conv1d
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
 
+_MATRICES = ("in_proj_weight", *PACKED_WEIGHTS)
+"""Other parameters than `weight` that make a module a layer with a matrix."""
 _ROUTERS = frozenset(["gate", "router"])
 """Routers of experts, whose class in transformers 5 `all-linear` excludes."""
 
@@ -97,8 +99,9 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
     parameters, least = model.names.parameters, 1 if method == "ln_tuning" else 2
     for path in sorted(model.names.modules):
         shape = parameters.get(f"{path}.weight", ())
-        is_layer = shape is None or len(shape) >= least or f"{path}.in_proj_weight" in parameters
-        is_layer = is_layer and not _is_router(model, path)
+        has_matrix = shape is None or len(shape) >= least
+        has_matrix = has_matrix or any(f"{path}.{name}" in parameters for name in _MATRICES)
+        is_layer = has_matrix and not _is_router(model, path)
         if not is_layer and model.why_not(path) is None:
             (name,) = fold_layer_numbers([path])
             yield f"the config selects {name}, which is not a layer that PEFT can adapt"

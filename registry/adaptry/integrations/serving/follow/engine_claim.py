@@ -21,7 +21,8 @@ def claim_engine(folder: Path, engine: EngineAddress) -> FileLock:
     Raises `Conflict` if another living process follows it; `Unavailable`.
     """
     parts = urlsplit(engine.url)
-    place = f"{engine.host or parts.hostname}:{parts.port or parts.scheme}"
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    place = f"{engine.host or parts.hostname}:{port}{parts.path.rstrip('/')}"
     lock = FileLock.try_exclusive(folder / f".engine-{hashlib.sha256(place.encode()).hexdigest()[:16]}.lock")
     if lock is None:
         raise Conflict(

@@ -181,8 +181,6 @@ class AdapterResolver:
         if name not in self._proving and not is_known:
             self._rate_limiter.acquire(self._config.clock())
         self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
-        if excess := name_to_unload(self._config, vllm, self._names, target):
-            self._drain(vllm, excess, self._names[excess])
         try:
             return await self._prepare_cold(vllm, name, target)
         except AdaptryError as error:
@@ -198,10 +196,18 @@ class AdapterResolver:
         while True:
             try:
                 async with self._announcer.announced(worker, name, target) as versions:
+                    self._make_room(vllm, name, target)
                     return await self._preparation.prepare(vllm, worker, name, target, versions)
             except AdaptryError as error:
                 if not self._note_turn_failure(worker, target, error):
                     raise
+
+    def _make_room(self, vllm: InProcessVllm, name: str, target: StackRef) -> None:
+        """Unloads an idle name if `name` would exceed the limits. Called only when the registry has confirmed
+        that `name` may be served, so that unknown names unload nothing.
+        """
+        if name not in self._names and (excess := name_to_unload(self._config, vllm, self._names, target)):
+            self._drain(vllm, excess, self._names[excess])
 
     def _note_turn_failure(self, worker: VllmWorker, target: StackRef, error: AdaptryError) -> bool:
         """Stops the rollout that the target follows here. Returns whether there is one."""

@@ -1,0 +1,34 @@
+"""One `adaptry follow` for each engine, wherever its address leads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptry.core.errors import Conflict
+from adaptry.integrations.serving.cache.engine_holds import EngineAddress
+from adaptry.integrations.serving.follow.engine_claim import claim_engine
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("http://localhost", "http://127.0.0.1:80/"),
+        ("https://gateway.example", "https://gateway.example:443"),
+        ("http://gateway.example:8080/llama", "http://gateway.example:8080/llama/"),
+    ],
+)
+def test_one_engine_under_two_addresses_has_one_follower(tmp_path: Path, first: str, second: str) -> None:
+    held = claim_engine(tmp_path, EngineAddress("vllm", first))
+    with pytest.raises(Conflict, match="already manages the adapters of the engine"):
+        claim_engine(tmp_path, EngineAddress("vllm", second))
+    held.release()
+    claim_engine(tmp_path, EngineAddress("vllm", second)).release()
+
+
+def test_engines_behind_one_gateway_have_a_follower_each(tmp_path: Path) -> None:
+    addresses = ("http://gateway.example:8080/a", "http://gateway.example:8080/b", "http://gateway.example")
+    held = [claim_engine(tmp_path, EngineAddress("vllm", url)) for url in addresses]
+    for lock in held:
+        lock.release()
