@@ -96,7 +96,8 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
         return  # OSF ignores them
     parameters, least = model.names.parameters, 1 if method == "ln_tuning" else 2
     for path in sorted(model.names.modules):
-        shape = parameters.get(f"{path}.weight", ())
+        is_head = f"{path}.bias" in parameters  # of a weight that is tied, and not stored
+        shape = parameters.get(f"{path}.weight", None if is_head else ())
         is_layer = shape is None or len(shape) >= least or f"{path}.in_proj_weight" in parameters
         is_layer = is_layer and not _is_router(model, path)
         if not is_layer and model.why_not(path) is None:
