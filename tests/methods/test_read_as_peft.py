@@ -157,6 +157,19 @@ def by_a_pattern_of_containers_too(files: Files) -> None:
     files.config["target_modules"] = r"model\.layers.*"
 
 
+def with_a_tower_by_its_name_on_disk(files: Files) -> None:
+    files.tensors = {
+        name.replace("model.vision_tower.", "vision_tower."): value for name, value in files.tensors.items()
+    }
+
+
+def with_a_tower_by_its_old_name(files: Files) -> None:
+    files.tensors = {
+        name.replace("model.vision_tower.", "vision_tower.vision_model."): value
+        for name, value in files.tensors.items()
+    }
+
+
 def listing_the_router(files: Files) -> None:
     files.config["target_modules"] = [*(files.config["target_modules"] or []), "gate"]
 
@@ -218,6 +231,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("loha-plain-llama-fp32", listing_the_norms, True),
         ("lora-plain-llama-fp32", by_a_pattern_of_containers_too, True),
         ("lora-plain-llama-fp32", targeting_a_weight_of_its_modules, True),
+        ("lora-plain-llava-fp32", with_a_tower_by_its_name_on_disk, True),
+        ("lora-plain-llava-fp32", with_a_tower_by_its_old_name, False),
         ("lora-plain-qwen2_moe-fp32", listing_the_router, True),
         ("lora-experts-qwen2_moe-fp32", targeting_one_of_two_parameters, True),
         ("lora-tokens-llama-fp32", with_one_row_as_a_number, True),

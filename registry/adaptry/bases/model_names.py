@@ -21,6 +21,8 @@ from adaptry.bases.model_classes import body_attribute, converts_adapters, has_h
 _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"])
 _OF_LANGUAGE = re.compile(r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")
 _OTHER_HEADS = frozenset(["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta"])
+_CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])
+_TOWER, _INSIDE = "vision_tower.", "vision_model."
 _OLD_ENDS = ((".gamma", ".weight"), (".beta", ".bias"))
 
 
@@ -103,7 +105,9 @@ def model_names(
         required = set(used)
         has_head = len(required & _modules(with_head)) >= len(required & _modules(bare))
     is_own_code = not body and not is_converted  # no conversion of names is known
-    aliases = disk.keys() if is_own_code or (takes_disk_names and is_converted) else ()
+    aliases: Iterable[str] = disk.keys() if is_own_code or (takes_disk_names and is_converted) else ()
+    if is_converted and _has_clip_tower(facts):
+        aliases = map(_with_vision_model, aliases)
     return ModelNames(with_head if has_head else bare, frozenset(aliases))
 
 
@@ -117,6 +121,21 @@ def _respelled(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
+
+
+def _has_clip_tower(facts: Mapping[str, Any]) -> bool:
+    """Whether its vision tower is one whose `vision_model` transformers 5 removes from names."""
+    part = facts.get("vision_config")
+    return isinstance(part, Mapping) and part.get("model_type") in _CLIP_TOWERS
+
+
+def _with_vision_model(name: str) -> str:
+    """The name on disk under which PEFT accepts an adapter's tensor: it looks for the removed part, also if
+    the checkpoint lacks it.
+    """
+    rest = name.removeprefix(_TOWER)
+    is_without = name.startswith(_TOWER) and not rest.startswith(_INSIDE)
+    return f"{_TOWER}{_INSIDE}{rest}" if is_without else name
 
 
 def _saved_with_head(facts: Mapping[str, Any]) -> bool | None:
