@@ -36,11 +36,15 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> No
     """As `jupyter run` does it, and every value that it shows comes as HTML too."""
     import nbformat
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with warnings.catch_warnings():  # of Jupyter's own
         warnings.simplefilter("ignore")
-        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        # Sockets in a folder: Jupyter chooses TCP ports that others may take before the kernel binds them.
+        sockets = Config(KernelManager={"transport": "ipc", "ip": str(tmp_path / "kernel")})
+        place = {"metadata": {"path": str(tmp_path)}}
+        NotebookClient(notebook, config=sockets, timeout=300, resources=place).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     tables = [output for output in outputs if "<table>" in output.get("data", {}).get("text/html", "")]
     assert len(tables) >= 8

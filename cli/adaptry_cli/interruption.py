@@ -34,7 +34,7 @@ INTERRUPTIONS: Mapping[str, str] = {
     "jobs submit": (
         "a job that was submitted keeps running (`adaptry jobs ls`); `adaptry jobs cancel JOB` stops it"
     ),
-    "jobs watch": "the jobs keep running; `adaptry jobs cancel JOB` stops one",
+    "jobs watch": "the jobs are not affected; `adaptry jobs cancel JOB` stops one",
     "jobs logs": "the job keeps running; `adaptry jobs cancel JOB` stops it",
     "events": "no event is lost: --after NUMBER continues after the last one printed",
     "backup": "no backup was completed; a backup folder keeps the files that were copied for the next one",
