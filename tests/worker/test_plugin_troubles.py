@@ -5,6 +5,7 @@ a worker that cannot start.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import CheckFailed, Conflict, Unavailable
-from adaptry.core.refs import AdapterName
+from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
+from adaptry.integrations.serving.cache.cache import CachedAdapter
 from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE
+from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
 from .bench import Bench
@@ -65,7 +69,23 @@ def test_a_name_that_was_unloaded_while_it_was_refreshed_does_not_disturb_others
     old = [publish(seed=seed, name=name) for seed, name in zip((1, 2), names, strict=True)]
     for name, version in zip(names, old, strict=True):
         point(bench, name, version)
-    full = Bench(bench.registry, base, Cache(tmp_path / "small", 3 * old[0].size + 10))
+    is_newer, facts_fetched = False, threading.Event()
+
+    class FactsFirst(Cache):
+        """Fetches the newer version of facts before that of tone."""
+
+        def acquire(
+            self, registry: Registry, ref: Ref | str, progress: Progress = no_progress
+        ) -> CachedAdapter:
+            if is_newer and "tone" in str(ref):
+                assert facts_fetched.wait(60)
+            try:
+                return super().acquire(registry, ref, progress)
+            finally:
+                if is_newer and "facts" in str(ref):
+                    facts_fetched.set()
+
+    full = Bench(bench.registry, base, FactsFirst(tmp_path / "small", 3 * old[0].size + 10))
 
     class Slow(EngineClient):
         """Refuses the third adapter once facts has been unloaded."""
@@ -78,11 +98,13 @@ def test_a_name_that_was_unloaded_while_it_was_refreshed_does_not_disturb_others
             return await super().add_lora(request)
 
     async def test() -> None:
+        nonlocal is_newer
         full.models.engine_client = Slow(full.models.engine_client.limits)
         for name in names:
             await full.ask(f"{name}@prod")
         for seed, name in zip((3, 4), names, strict=True):
             point(full, name, publish(seed=seed, name=name))
+        is_newer = True
         await full.look()
         assert "do not fit into the cache" in troubles(full)[PROD]
         assert "vLLM refuses to load it" in troubles(full)["acme/facts@prod"]
