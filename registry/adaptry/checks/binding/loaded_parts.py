@@ -67,7 +67,7 @@ def _dropped_module(model: LoadedModel, target: TargetTensor) -> Dropped | None:
         return _dropped_parameter(model, target)
     if (matrix := expert_matrix(path, model.model_type)) is not None and model.adapter.spec.method == "lora":
         why_not = why_expert_not_loaded(model, matrix)
-        cause: DropCause = "not_targeted" if why_not and why_not[0] else "no_place"
+        cause: DropCause = "not_targeted" if why_not and why_not[0] else "name"
         return Dropped(module.path, tensors, cause, why_not[1]) if why_not else None
     if _ONE_EXPERT.fullmatch(path) and target.weight.parts[0].rpartition(".")[0] != path:
         return None  # PEFT fuses a layer's experts, and converts the config too
