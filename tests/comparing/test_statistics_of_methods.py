@@ -138,7 +138,7 @@ def test_an_update_that_needs_its_base_or_is_too_large_is_refused(
     with pytest.raises(CheckFailed, match="pass the base"):
         measured.updates(with_base=False)
     monkeypatch.setattr(updates, "MAX_ELEMENTS", 100)
-    with pytest.raises(Unsupported, match="too many to measure"):
+    with pytest.raises(Unsupported, match="too large to measure"):
         measured.updates()
 
 

@@ -51,6 +51,8 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
             {"inputs": ["acme/tone", "acme/voice=0.5"], "to": "acme/both-previewed", "method": "ties"},
         ),
         "weight-statistics": (ADA, {"versions": ["acme/tone", "acme/voice"]}),
+        "partly": (ADA, {"versions": ["acme/tone", "acme/dora"]}),
+        "unmeasured": (ADA, {"versions": ["acme/dora"]}),
         "fingerprint": (EVERYWHERE, {"base": "org/tiny"}),
         "verify": (EVERYWHERE, {}),
         "gc": (EVERYWHERE, {"grace_hours": 24}),
@@ -62,6 +64,7 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
         "evaluate": (EVERYWHERE, {"ref": "acme/tone@1", "tasks": ["gsm8k"], "limit": 2}),
     }
     kinds = {"baseless": "convert", "stolen": "convert", "lossy": "export", "elsewhere": "replicate"}
+    kinds |= dict.fromkeys(("partly", "unmeasured"), "weight-statistics")
     ids = {
         name: busy.on_behalf_of(who)
         .jobs.submit(JobOrder(kind=kinds.get(name, name), task=task, priority=9 if name == "verify" else 5))
@@ -78,11 +81,11 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
         **dict.fromkeys(
             [
                 *("convert", "combine", "preview", "export", "weight-statistics"),
-                *("fingerprint", "verify", "gc", "replicate"),
+                *("partly", "fingerprint", "verify", "gc", "replicate"),
             ],
             "done",
         ),
-        **dict.fromkeys(["baseless", "stolen", "lossy", "elsewhere", "evaluate"], "failed"),
+        **dict.fromkeys(["baseless", "stolen", "lossy", "elsewhere", "unmeasured", "evaluate"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
     assert [module.rank for module in busy.versions.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
@@ -96,7 +99,8 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
     assert all(module.inputs == 2 and module.column_overlap is not None for module in seen.modules)
     with pytest.raises(NotFound):
         busy.versions.get(Ref.parse("acme/both-previewed"))
-    assert result(jobs["weight-statistics"]) == {"measured": 2, "compared": 1}
+    measured = [result(jobs[name]) for name in ("weight-statistics", "partly")]
+    assert [found["compared"] for found in measured] == [1, 0]
     tone, voice = Ref.parse("acme/tone@1"), Ref.parse("acme/voice@1")
     assert busy.versions.weight_statistics(tone).norm > 0
     assert busy.versions.weight_distance(voice, tone).distance > 0
@@ -115,9 +119,10 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
     assert fault(jobs["elsewhere"])[0] == "not_found"
     assert "pip install 'adaptry[eval]'" in fault(jobs["evaluate"])[1]  # these tests have no lm-eval
     assert "or allow it: max_error=" in fault(jobs["lossy"])[1], "a job has fields, not options"
-    assert fault(jobs["baseless"])[1].endswith(
-        "record the version's base with `adaptry base bind REF BASE` and submit the job again"
-    ), "a job takes the base from the version"
+    for name in ("baseless", "unmeasured"):
+        assert fault(jobs[name])[1].endswith(
+            "record the version's base with `adaptry base bind REF BASE` and submit the job again"
+        ), "a job takes the base from the version"
     assert busy.jobs.runners() == ()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.methods import METHODS
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, CheckFailed, InvalidWeights, NotFound, Unsupported
 from adaptry.core.refs import Ref
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import StepResult
@@ -18,31 +19,55 @@ if TYPE_CHECKING:
     from adaptry.compute.converting.base_shapes import ConversionBase
 
 
+_UNMEASURABLE = (NotFound, CheckFailed, Unsupported, InvalidWeights)
+"""Errors of one version: its base's weights are not here, it does not fit its base, or it is too large."""
+
+
 def measure(task: WeightStatisticsTask, context: JobContext) -> StepResult:
-    from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance
+    """Measures each version that can be measured, and its distance from the first one. Logs why others cannot
+    be measured, and fails if none can.
+    """
+    from adaptry.compute.comparing.statistics import measure_weight_distance
 
     registry = context.registry.context
-    updates_by_digest = dict(_updates(context, text) for text in task.versions)
+    parents = dict(_open(context, text) for text in task.versions)
+    updates_by_digest: dict[Digest, AdapterUpdates] = {}
+    failures: list[AdaptryError] = []
     measured = compared = 0
-    for digest, updates in updates_by_digest.items():
-        if not is_measured(registry, digest):
-            store_statistics(registry, digest, measure_statistics(updates, context.progress))
-            measured += 1
-    (first, one), *others = updates_by_digest.items()
-    for digest, other in others:
-        if not is_measured(registry, first, digest):
+    for digest, parent in parents.items():
+        try:
+            updates_by_digest[digest], is_new = _measured(context, digest, parent)
+            measured += is_new
+        except _UNMEASURABLE as error:
+            context.log(f"{parent.label} is not measured: {error.message}")
+            failures.append(error)
+    if failures and not updates_by_digest:
+        raise failures[0]
+    first = next(iter(parents))
+    one = updates_by_digest.pop(first, None)
+    for digest, other in updates_by_digest.items():
+        if one and not is_measured(registry, first, digest):
             found = measure_weight_distance(one, other, context.progress)
             store_distance(registry, first, digest, found)
             compared += 1
     return StepResult(result={"measured": measured, "compared": compared})
 
 
-def _updates(context: JobContext, text: str) -> tuple[Digest, AdapterUpdates]:
+def _open(context: JobContext, text: str) -> tuple[Digest, ParentAdapter]:
+    version, adapter, base = context.open_version(Ref.parse(text))
+    return version.digest, ParentAdapter(adapter, version.label, version.digest, base)
+
+
+def _measured(context: JobContext, digest: Digest, parent: ParentAdapter) -> tuple[AdapterUpdates, bool]:
+    """The adapter's updates, with its statistics stored; whether they were not before."""
+    from adaptry.compute.comparing.statistics import measure_statistics
     from adaptry.compute.comparing.updates import open_updates
 
-    version, adapter, base = context.open_version(Ref.parse(text))
-    parent = ParentAdapter(adapter, version.label, version.digest, base)
-    return version.digest, open_updates(parent, _base(context, parent))
+    updates = open_updates(parent, _base(context, parent))
+    if is_measured(context.registry.context, digest):
+        return updates, False
+    store_statistics(context.registry.context, digest, measure_statistics(updates, context.progress))
+    return updates, True
 
 
 def _base(context: JobContext, parent: ParentAdapter) -> ConversionBase | None:

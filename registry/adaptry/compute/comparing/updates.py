@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 MAX_ELEMENTS = 1 << 29
-"""Elements of the largest dense update that is measured: 2 GiB in float32."""
+"""Values of the largest update that is measured, as factors or dense: 2 GiB in float32."""
 
 
 class AdapterUpdates(Protocol):
@@ -109,8 +109,7 @@ def open_updates(parent: ParentAdapter, base: ConversionBase | None = None) -> A
     refuse_without_weights(parent, base)
     METHODS[parent.adapter.spec.method].check_installed()
     changes = changed_weights(parent, base)
-    if not is_factored(parent):
-        _refuse_large(parent, changes)
+    _refuse_large(parent, changes)
     return MethodUpdates(
         open_method_deltas(parent, changes, base), {changed.site: changed for changed in changes}
     )
@@ -118,8 +117,18 @@ def open_updates(parent: ParentAdapter, base: ConversionBase | None = None) -> A
 
 def _refuse_large(parent: ParentAdapter, changes: Collection[ChangedWeight]) -> None:
     for changed in changes:
-        if changed.site.fan_out * changed.site.width > MAX_ELEMENTS:
+        if _elements(parent, changed) > MAX_ELEMENTS:
             raise Unsupported(
-                f"{parent.label} changes {changed.site.path}, whose {changed.site.fan_out:,}×"
-                f"{changed.site.width:,} values are too many to measure"
+                f"{parent.label} changes {changed.site.path}, whose update of {changed.site.fan_out:,}×"
+                f"{changed.site.width:,} values is too large to measure"
             )
+
+
+def _elements(parent: ParentAdapter, changed: ChangedWeight) -> int:
+    """Values of the update in memory: of its factors if the method has them, else of the dense matrix."""
+    fan_out, width = changed.site.fan_out, changed.site.width
+    if not is_factored(parent):
+        return fan_out * width
+    most = min(fan_out, width)
+    rank = METHODS[parent.adapter.spec.method].lora_rank(changed.module, parent.adapter.config)
+    return (fan_out + width) * min(most, rank or most)
