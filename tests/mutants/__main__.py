@@ -24,7 +24,7 @@ from .copy_of_tree import ROOT, copy_tree
 from .drawing import Mutant, kept_mutants
 from .page import page
 
-MOST = 150  # covering tests to run for a mutant
+MOST = 50  # covering tests to run for a mutant
 
 
 def main() -> int:
