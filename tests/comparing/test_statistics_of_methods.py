@@ -27,8 +27,8 @@ from ..methods.additive import pair_of as additive_pair  # noqa: E402
 from ..methods.lora_merging import merged_by_peft, save_adapter, save_base  # noqa: E402
 from ..methods.on_base import pair_of as pair_on_base  # noqa: E402
 
-FACTORED = ["vera", "loha", "lokr", "adalora", "gralora", "delora", "vblora"]
-ADDED = ["miss", "randlora", "fourierft", "c3a", "shira"]
+FACTORED = ["loha", "lokr", "adalora", "gralora", "delora", "vblora"]
+ADDED = ["vera", "miss", "randlora", "fourierft", "c3a", "shira"]
 ON_BASE = ["oft", "boft", "hra", "ia3", "ia3 of conv1d", "ia3 of blocks", "hira", "road_1", "glora", "psoft"]
 LORAS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},

@@ -503,7 +503,7 @@ def test_two_engines_of_a_machine_do_not_report_under_one_name(
 
     async def test() -> None:
         await bench.look()
-        with pytest.raises(Conflict, match="another engine on this machine reports as gpu-1"):
+        with pytest.raises(Conflict, match="another process with this cache reports as gpu-1"):
             await other.look()
 
     asyncio.run(test())

@@ -67,10 +67,7 @@ def why_expert_not_loaded(model: LoadedModel, matrix: ExpertMatrix) -> tuple[Dro
     if not model.targets.includes_parameter(matrix.parameter):
         return "not_targeted", f"target_modules does not include {matrix.parameter}"
     if not model.targets.includes_parameter(matrix.last):
-        return (
-            "no_place",
-            f"PEFT has no {BASE_LAYER[1:]} there, since the config does not target {matrix.last}",
-        )
+        return "name", f"PEFT has no {BASE_LAYER[1:]} there, since the config does not target {matrix.last}"
     return None
 
 

@@ -51,15 +51,14 @@ class CursorsContract(ContractFixtures):
             (lambda cursor: registry.adapters.list(None, cursor), ["adapters "]),
             (lambda cursor: registry.adapters.list("acme", cursor), ["adapters acme"]),
             (registry.workers.list, ["workers"]),
-            (registry.principals.list, ["principals [] None "]),
+            (registry.principals.list, ["principals [] None  None"]),
             (lambda cursor: registry.uploads.list(None, cursor), ["uploads "]),
         ]
         for listings, places, good in ((by_number, _NO_NUMBERS, "1"), (by_name, _NO_TEXTS, "acme/zzz")):
             for ask, marks in listings:
                 taken = [mark for mark in marks if _is_taken(ask, cursors.encode(good, mark))]
-                assert len(taken) == 1, (
-                    marks
-                )  # so that the next cursors are refused for their position, not for their checksum
+                # So that the next cursors are refused for their position, not for their checksum.
+                assert len(taken) == 1, marks
                 for place in places:
                     with pytest.raises((Invalid, InvalidQuery), match="cursor"):
                         ask(cursors.encode(place, taken[0]))
