@@ -36,7 +36,7 @@ from adaptry.storage.catalog.search_walks import Walk
 from adaptry.storage.catalog.version_info import by_keys
 
 SELECTIVE = 2000
-MOST_TESTS = 40_000
+MOST_TESTS = 24_000
 """The number of candidates that a request tests, times the conditions of each, but no fewer than four."""
 MOST_VERDICTS = 100
 """The number of versions whose files a request reads, to compute whether an engine serves them."""
