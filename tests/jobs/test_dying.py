@@ -71,7 +71,8 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
     job = busy.jobs.submit(MERGE)
 
-    assert RunnerProcess(data, "--once", "--memory", "64MiB").wait() == 0
+    # It stands still before its end, so that the runner measures it.
+    assert RunnerProcess(data, "--once", "--memory", "64MiB", armed="stop:merge.stored").wait() == 0
 
     failed = busy.jobs.get(job.id)
     assert failed.state == "failed"

@@ -17,7 +17,7 @@ from adaptry.registry.bases import base_record_or_none
 from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.pages.adapter_addresses import VERSION_ADDRESS, NumberedRef
 from adaptry_api.pages.lineage_graph import lineage_graph
-from adaptry_api.pages.rendering import render
+from adaptry_api.pages.rendering import render_part
 from adaptry_api.pages.routing import page_router
 
 ROUTES = page_router()
@@ -48,7 +48,7 @@ def show_fit(request: Request, ref: NumberedRef, registry: VisitorsRegistry) -> 
     base = base_record_or_none(registry.bases, detail.version)
     part = FitPart(ref=str(ref), verdicts=tuple(check_all_runtimes(adapter, base)))
     titles = {engine.name: engine.title for engine in ENGINES.values()}
-    return render(request, "fit.html", part, {"titles": titles, "has_base": base is not None})
+    return render_part(request, "Engines", "fit.html", part, {"titles": titles, "has_base": base is not None})
 
 
 @ROUTES.get(f"{VERSION_ADDRESS}/lineage", response_model=None)
@@ -59,7 +59,9 @@ def show_lineage(request: Request, ref: NumberedRef, registry: VisitorsRegistry)
         ancestors=ancestor_tree(registry, ref, _MOST_RELATIVES),
         descendants=descendant_tree(registry, ref, _MOST_RELATIVES),
     )
-    return render(request, "lineage.html", part, {"graph": lineage_graph(part.ancestors, part.descendants)})
+    return render_part(
+        request, "Lineage", "lineage.html", part, {"graph": lineage_graph(part.ancestors, part.descendants)}
+    )
 
 
 @ROUTES.get(f"{VERSION_ADDRESS}/images/{{path:path}}", response_model=None)

@@ -20,7 +20,7 @@ from adaptry.operations.base_registry import in_match_order, iter_matches
 from adaptry.registry.base_info import BaseInfo, BaseMatch
 from adaptry.registry.records import Page, VersionInfo
 from adaptry_api.auth_policy import VisitorsRegistry
-from adaptry_api.pages.rendering import render
+from adaptry_api.pages.rendering import render, render_part
 from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.text_csv import csv_file
 from adaptry_api.pages.version_csv import csv_response
@@ -115,7 +115,9 @@ def show_copies(request: Request, registry: VisitorsRegistry, key: _Key) -> Resp
     compared = list(islice(others, _COMPARED))
     is_all = len(compared) < _COMPARED
     part = CopiesPart(key=key, matches=in_match_order(compared), is_all=is_all)
-    return render(request, "copies.html", part, {"address_of": base_address, "compared": len(compared)})
+    return render_part(
+        request, "Copies", "copies.html", part, {"address_of": base_address, "compared": len(compared)}
+    )
 
 
 def base_address(key: str) -> str:

@@ -26,7 +26,7 @@ from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.registry.records import VersionInfo
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.pages.live import LivePart, stream_part
-from adaptry_api.pages.rendering import render
+from adaptry_api.pages.rendering import render_part
 from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.weight_figures import (
     SCALE,
@@ -122,7 +122,8 @@ class WeightsPart(BaseModel):
 def show_weights(request: Request, registry: VisitorsRegistry, identity: Visitor, ref: Refs) -> Response:
     """The figures that are stored."""
     names = {"address": f"{WEIGHTS}?{_query(ref)}", "live": f"{WEIGHTS}/live?{_query(ref)}"}
-    return render(request, "weights.html", read_weights(registry, identity, ref), names)
+    part = read_weights(registry, identity, ref)
+    return render_part(request, "Weights", "weights.html", part, names, is_padded=False)
 
 
 @ROUTES.get(f"{WEIGHTS}/live", response_model=None)

@@ -18,7 +18,7 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry, app_state_of
 from adaptry_api.pages.facet_counts import FIELDS, MOST_COUNTED, query_term
-from adaptry_api.pages.rendering import render
+from adaptry_api.pages.rendering import render_part
 from adaptry_api.pages.routing import page_router
 
 ROUTES = page_router()
@@ -38,7 +38,9 @@ def show_facets(
 ) -> Response:
     """Facets of up to 10,000 matches."""
     part = app_state_of(request).facet_counter.count(registry.versions, visitor, q.strip())
-    return render(request, "facets.html", part, {"address": search_address, "most": MOST_COUNTED})
+    return render_part(
+        request, "Counts", "facets.html", part, {"address": search_address, "most": MOST_COUNTED}
+    )
 
 
 @ROUTES.get(COMPLETE, response_model=None)

@@ -42,6 +42,25 @@ def render(
     return render_html(request, template, {"page": value, **names}, status)
 
 
+def render_part(
+    request: Request,
+    title: str,
+    template: str,
+    value: BaseModel,
+    names: Mapping[str, object],
+    *,
+    is_padded: bool = True,
+) -> Response:
+    """As `render`, for a part that another page loads by htmx. For a browser without scripts, and for whoever
+    opens its address, it is a page with a title.
+    """
+    if "hx-request" in request.headers:
+        return render(request, template, value, names)
+    return render(
+        request, "part_page.html", value, {"title": title, "part": template, "is_padded": is_padded, **names}
+    )
+
+
 def render_html(
     request: Request, template: str, names: Mapping[str, object], status: int = 200
 ) -> HTMLResponse:
