@@ -83,6 +83,7 @@ def test_a_long_name_is_cut_at_its_beginning_and_whole_in_the_title() -> None:
 
 def test_the_page_draws_the_versions_that_one_was_made_from_as_links(team: Server) -> None:
     text = Browser(team).get("/-/adapters/acme/support-sql/1/lineage").body.decode()
-    drawing = text[text.index("<svg") : text.index("</svg>")]
+    part = text[text.index("<h1>Lineage</h1>") :]
+    drawing = part[part.index("<svg") : part.index("</svg>")]
     assert 'href="/acme/support-tone?version=4"' in drawing
     assert 'href="/acme/sql-writer?version=2"' in drawing

@@ -51,8 +51,8 @@ def render_part(
     *,
     is_padded: bool = True,
 ) -> Response:
-    """As `render`, for a part that another page loads by htmx. For a browser without scripts, and for whoever
-    opens its address, it is a page with a title.
+    """As `render`, for a part that another page loads by htmx. Without scripts, or if a person opens
+    its address, it is a page with a title.
     """
     if "hx-request" in request.headers:
         return render(request, template, value, names)
