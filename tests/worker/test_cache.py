@@ -17,6 +17,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, NotFound, StorageFull, Unavailable, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
+from adaptry.integrations.serving.cache.download import CacheFill
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
@@ -344,6 +345,24 @@ def test_a_recall_stops_a_fetch_that_is_under_way(cache: Cache, large: VersionIn
 
     assert fetching.returncode != 0
     assert cache.entries() == ()
+
+
+def test_a_recall_between_a_fetch_and_its_lease_removes_what_was_fetched(
+    registry: LocalRegistry, cache: Cache, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = publish()
+    fetch = CacheFill.ensure_present
+
+    def fetch_then_recall(fill: CacheFill) -> bool:
+        was_fetched = fetch(fill)
+        Cache(cache.root).recall(version.digest, "it leaks")
+        return was_fetched
+
+    monkeypatch.setattr(CacheFill, "ensure_present", fetch_then_recall)
+    with pytest.raises(Withdrawn, match="it leaks"):
+        cache.acquire(registry, "acme/tone@1")
+    assert not cache.has_files(version.digest)
+    assert digests(cache) == set()
 
 
 def test_an_unknown_version_is_not_found_and_leaves_nothing(registry: LocalRegistry, cache: Cache) -> None:
