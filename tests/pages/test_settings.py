@@ -115,7 +115,7 @@ def test_an_error_is_shown_beside_its_form_which_keeps_its_fields(server: Server
         (MEMBERS, {"do": "grant", "who": "root", "permission": "push", "resource": "a/b/c"}, "resource"),
         (MEMBERS, {"do": "take-back", "id": "abc"}, "no such entry"),
         (ACCOUNTS, {"do": "create", "name": "../x"}, "x"),
-        (ACCOUNTS, {"do": "disable", "account": "other/ci"}, "no service account of acme"),
+        (ACCOUNTS, {"do": "disable", "account": "other/ci"}, "not a service account of acme"),
         (WEBHOOKS, {"do": "add", "url": "ftp://x"}, "ftp"),
         (WEBHOOKS, {"do": "add", "url": "https://example.org/x", "kinds": "A B"}, "kinds"),
         (LIMITS, {"do": "set", "bytes": "lots"}, "lots"),
