@@ -113,7 +113,9 @@ def _versions(connection: Connection) -> None:
     values = {"version_count": VERSIONS, "next_number": VERSIONS + 1}
     connection.execute(update(AdapterRow).where(AdapterRow.id == adapter).values(values))
     _post_like(connection, version, f"versions.adapter_id = {adapter} AND versions.number > 3")
-    ids = connection.execute(select(VersionRow.id).where(VersionRow.adapter_id == adapter).offset(3))
+    versions = table_of(VersionRow).c
+    added = select(versions.id).where(versions.adapter_id == adapter, versions.number > 3)
+    ids = connection.execute(added.order_by(versions.number))
     _insert(
         connection,
         MetricSummaryRow,
