@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_process import OutputHandler, StepProcess
 from adaptry.registry.job_types.records import JobFault
 from adaptry.storage.catalog.rights import encode_rights
+from adaptry_api.testing import until
 
 pytest.importorskip("psycopg")
 NOBODY = "postgresql://adaptry@127.0.0.1:1/adaptry"  # nobody listens at port 1
@@ -120,6 +122,30 @@ def test_only_copies_for_steps_that_compute_with_torch_have_it_in_memory(
         for child in (merging, combining):
             child.cancel()
             ended(child)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no pidfds")
+def test_a_closing_launcher_does_not_wait_for_a_warm_process_that_still_starts(tmp_path: Path) -> None:
+    launcher = StepLauncher()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(launcher.start, str(tmp_path))
+        until(stop_the_fork_server, bool)  # it never answers now, as if its imports took hours
+        launcher.close()
+        child = starting.result()
+    child.kill()
+    child.wait()
+    for stream in (child.stdin, child.stdout, child.stderr):
+        assert stream
+        stream.close()
+
+
+def stop_the_fork_server() -> bool:
+    """Stops the fork server that this process started; False if there is none yet."""
+    for child in " ".join(one.read_text() for one in Path("/proc/self/task").glob("*/children")).split():
+        if b"adaptry.jobs.fork_server" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGSTOP)
+            return True
+    return False
 
 
 def parent_of(child: StepProcess) -> int:

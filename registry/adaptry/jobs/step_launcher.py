@@ -102,6 +102,8 @@ class _WarmProcess:
                 raise
 
     def close(self) -> None:
+        if starting := self._server:
+            starting.kill()  # before the lock: a fork that waits for the server's imports ends at once
         with self._lock:
             if self._server:
                 self._server.close()
@@ -178,6 +180,10 @@ class _ForkServer:
             os.fdopen(stdout, encoding="utf-8", errors="replace"),
             os.fdopen(stderr, encoding="utf-8", errors="replace"),
         )
+
+    def kill(self) -> None:
+        """Ends the server, and a `fork` that waits for it in another thread."""
+        self._process.kill()
 
     def close(self) -> None:
         """Its end of the socket closes, which ends the server, though not its copies."""
