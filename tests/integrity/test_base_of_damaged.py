@@ -6,15 +6,13 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.repair import repair_registry
 from adaptry.operations.transfer import push
-from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.connect import open_local
-from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
+from adaptry.testing.damage import change_last_byte
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 REF = Ref.parse("acme/tone@1")
@@ -37,11 +35,3 @@ def test_a_damaged_version_stays_declared_when_its_base_arrives_and_is_checked_w
     push(registry, adapter, AdapterName.parse("acme/tone"))
     repair_registry(registry, read_bytes=True)
     assert registry.versions.get(REF).base_status == "verified"
-
-
-def change_last_byte(registry: LocalRegistry, digest: Digest) -> None:
-    assert isinstance(registry.blobs, LocalBlobs)
-    path = registry.blobs.path_of(digest)
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)

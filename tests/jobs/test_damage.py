@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from adaptry.core.digest import Digest
 from adaptry.core.refs import Ref
-from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
+from adaptry.testing.damage import change_last_byte
 from adaptry.testing.runners import MERGE, RunnerProcess
 from adaptry.testing.warm_python import run_warm
 from adaptry_cli.main import main
@@ -23,7 +22,7 @@ from adaptry_cli.main import main
 def test_a_waiting_caller_of_a_verify_job_gets_the_damage(busy: LocalRegistry, data: Path) -> None:
     entry = busy.versions.detail(Ref.parse("acme/tone@1")).manifest.file("adapter_model.safetensors")
     assert entry is not None
-    spoil(busy, entry.sha256)
+    change_last_byte(busy, entry.sha256)
     runner = RunnerProcess(data)
     try:
         asked = ("jobs", "submit", "verify", "--wait", "--registry", str(data))
@@ -38,7 +37,7 @@ def test_a_waiting_caller_of_a_verify_job_gets_the_damage(busy: LocalRegistry, d
 
 def test_a_merge_uses_no_bytes_that_are_known_to_be_damaged(busy: LocalRegistry, data: Path) -> None:
     entry = next(one for one in busy.bases.get("org/tiny").stored if one.path.endswith(".safetensors"))
-    spoil(busy, entry.sha256)
+    change_last_byte(busy, entry.sha256)
     verify(busy.catalog, busy.blobs)
     job = busy.jobs.submit(MERGE)
     assert RunnerProcess(data, "--once").wait() == 0
@@ -54,22 +53,13 @@ def test_files_that_a_merge_makes_again_take_the_place_of_damaged_ones(
     busy.jobs.submit(MERGE)
     assert RunnerProcess(data, "--once").wait() == 0
     merged = busy.bases.get("acme/merged")
-    spoil(busy, next(one for one in merged.stored if one.path.endswith(".safetensors")).sha256)
+    change_last_byte(busy, next(one for one in merged.stored if one.path.endswith(".safetensors")).sha256)
     verify(busy.catalog, busy.blobs)
     again = busy.jobs.submit(MERGE.model_copy(update={"task": {**MERGE.task, "to": "acme/again"}}))
     assert RunnerProcess(data, "--once").wait() == 0
     assert busy.jobs.get(again.id).state == "done"
     assert busy.bases.get("acme/again").id == merged.id
     assert verify(busy.catalog, busy.blobs) == ()
-
-
-def spoil(registry: LocalRegistry, digest: Digest) -> None:
-    """Changes the last byte of a stored file."""
-    assert isinstance(registry.blobs, LocalBlobs)
-    path = registry.blobs.path_of(digest)
-    held = bytearray(path.read_bytes())
-    held[-1] ^= 1
-    path.write_bytes(held)
 
 
 @pytest.mark.heavy
