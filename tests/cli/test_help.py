@@ -20,7 +20,9 @@ from adaptry_api.testing import running_server
 from adaptry_cli.examples import EXAMPLES
 from adaptry_cli.help_pages import page_of
 from adaptry_cli.interruption import INTERRUPTIONS, interruption_text
+from adaptry_cli.main import COMMANDS as LISTED
 from adaptry_cli.main import main
+from adaptry_cli.reference import page
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +65,21 @@ def test_every_command_has_examples_that_parse_and_an_existing_page() -> None:
             context = click.Context(command, **main.context_settings)
             _, extra, _ = command.make_parser(context).parse_args(words[length:])
             assert extra == [], example
+
+
+def test_the_list_of_commands_equals_each_commands_help() -> None:
+    lines = {name: line for section in LISTED.values() for name, (_, line) in section.items()}
+    sentences = {path: command.get_short_help_str(200) for path, command, _ in COMMANDS if path in lines}
+
+    assert lines == sentences, (
+        "COMMANDS in cli/adaptry_cli/main.py has the first sentence of each command's docstring"
+    )
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+    assert written == page(), "run: python -m adaptry_cli.reference > docs/cli.md"
 
 
 def test_help_has_no_ranges_in_the_notation_of_a_library() -> None:
