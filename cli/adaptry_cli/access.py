@@ -23,7 +23,7 @@ def access() -> None:
 
 @access.command()
 @click.argument("user")
-@click.argument("action", type=click.Choice(tuple(ACTIONS)))
+@click.argument("action", metavar="ACTION", type=click.Choice(tuple(ACTIONS)))
 @click.argument("ref")
 @click.option(
     "--state", type=click.Choice(get_args(State)), help="For state.set: the new state of the version."
@@ -33,8 +33,10 @@ def access() -> None:
 def explain(registry: Registry, user: str, action: str, ref: str, state: str | None, as_json: bool) -> None:
     """Show whether USER may do ACTION to REF, and which grant decides or what is missing.
 
-    REF is an adapter (acme/tone), one of its aliases (acme/tone@prod) or a namespace (acme). The exit
-    code is 0 either way.
+    ACTION is read, push, evidence.add, alias.move, state.set, approve, delete, job.run,
+    inference.authorize, worker.report, member.manage, policy.manage, policy.override, token.manage,
+    webhook.manage or admin (docs/permissions.md). REF is an adapter (acme/tone), one of its aliases
+    (acme/tone@prod) or a namespace (acme). The exit code is 0 either way.
     """
     decision = registry.grants.explain(
         validate_options(AccessQuestion, principal=user, action=action, ref=ref, state=state)

@@ -96,11 +96,11 @@ ACCESS_EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "webhook deliveries": ("adaptry webhook deliveries 3 --limit 20",),
     "webhook redeliver": ("adaptry webhook redeliver 3 msg_0123456789abcdef01234567",),
     "grant": (
-        "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
+        "adaptry grant add alice alias.move 'acme/*' --if 'alias!=prod'",
         "adaptry grant ls --namespace acme",
     ),
     "grant add": (
-        "adaptry grant add alice alias.move acme/* --if 'alias!=prod'",
+        "adaptry grant add alice alias.move 'acme/*' --if 'alias!=prod'",
         "adaptry grant add release approve acme/tone --group",
     ),
     "grant ls": ("adaptry grant ls --namespace acme", "adaptry grant ls --of alice"),

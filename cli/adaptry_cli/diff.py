@@ -56,7 +56,7 @@ def diff(
     if found:
         print_table(
             ("what", compared.before, compared.after),
-            ((difference.what, difference.before, difference.after) for difference in found),
+            ((each.what, each.before or "none", each.after or "none") for each in found),
             cut=(compared.before, compared.after) if compared.before != compared.after else (),
         )
     else:

@@ -114,9 +114,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry eval acme/tone@3 --task gsm8k --engine http://localhost:8000",
         "adaptry eval acme/tone@3 --task gsm8k --dry-run",
     ),
-    "evidence": ("adaptry evidence add acme/tone@3 out", "adaptry evidence ls acme/tone@3"),
+    "evidence": ("adaptry evidence add acme/tone@3 ./out", "adaptry evidence ls acme/tone@3"),
     "evidence add": (
-        "adaptry evidence add acme/tone@3 out",
+        "adaptry evidence add acme/tone@3 ./out",
         "adaptry evidence add acme/tone@prod results_2026-11-28T10-00-00.json samples_*.jsonl",
     ),
     "evidence attach": ("adaptry evidence attach 7 acme/tone@3",),

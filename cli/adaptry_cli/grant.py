@@ -46,7 +46,7 @@ def add(
     """Grant NAME a role or an action on the resources GLOB.
 
     GLOB is `acme`, `team-*`, `acme/tone`, `acme/tone-*` or `*`. Every action also needs `read` there.
-    To allow every alias but prod: adaptry grant add NAME alias.move acme --if alias!=prod
+    To allow every alias but prod: adaptry grant add NAME alias.move acme --if 'alias!=prod'
     """
     principal = subject(name, is_group)
     request = validate_options(

@@ -49,7 +49,7 @@ def jobs() -> None:
 
 
 @jobs.command()
-@click.argument("kind", type=click.Choice(list(TASKS)))
+@click.argument("kind", metavar="TASK", type=click.Choice(list(TASKS)))
 @click.argument("fields", metavar="FIELD=VALUE...", nargs=-1)
 @click.option("--device", type=click.Choice(DEVICES), help="Run only on a runner with this device.")
 @click.option("--tag", metavar="TAG", help="Run only on a runner with this tag.")
@@ -77,8 +77,9 @@ def submit(
 ) -> None:
     """Submit a job, and print its id.
 
-    Repeat a FIELD to give it several values, as inputs in the example below. The job has your rights, and
-    needs nothing from this machine.
+    TASK is merge, combine, preview, convert, export, weight-statistics, evaluate, fingerprint, verify, gc or
+    replicate; docs/jobs.md lists the fields of each. Repeat a FIELD to give it several values, as inputs in
+    the example below. The job has your rights, and needs nothing from this machine.
     """
     from adaptry.core.byte_sizes import parse_bytes
 
@@ -102,7 +103,7 @@ def submit(
 @jobs.command()
 @click.argument("name")
 @click.argument("cron", metavar="CRON")
-@click.argument("kind", type=click.Choice(list(TASKS)))
+@click.argument("kind", metavar="TASK", type=click.Choice(list(TASKS)))
 @click.argument("fields", metavar="FIELD=VALUE...", nargs=-1)
 @registry_option
 @json_option
@@ -111,8 +112,9 @@ def schedule(
 ) -> None:
     """Submit a job on a schedule.
 
-    CRON is minute, hour, day, month and weekday in UTC, as in '30 2 * * *'. Runners submit the job; if none
-    was running at the time, the job is submitted once when a runner starts within a day.
+    TASK and its fields are those of `adaptry jobs submit`. CRON is minute, hour, day, month and weekday in
+    UTC, as in '30 2 * * *'. Runners submit the job; if none was running at the time, the job is submitted
+    once when a runner starts within a day.
     """
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields))
     print_answer(registry.jobs.schedule(name, cron, order), name, as_json)
@@ -120,7 +122,9 @@ def schedule(
 
 @jobs.command()
 @click.argument("name")
-@click.option("--namespace", help="Namespace of the schedule, if several have one of that name.")
+@click.option(
+    "--namespace", metavar="NAMESPACE", help="Namespace of the schedule, if several have one of that name."
+)
 @registry_option
 @json_option
 def unschedule(registry: Registry, name: str, namespace: str | None, as_json: bool) -> None:

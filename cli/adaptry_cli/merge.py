@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 @command()
 @click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", type=INPUT, nargs=-1, required=True)
 @click.option("--base", required=True, metavar="NAME|DIR|ID", type=BASE, help="The base to merge into.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The folder to write.",
+)
 @click.option(
     "--dtype",
     type=DTYPE,
@@ -36,7 +43,11 @@ if TYPE_CHECKING:
     "--max-shard-size", type=SIZE, metavar="SIZE", help="Such as 5GB. Default: the same files as the base."
 )
 @click.option(
-    "--device", default="cpu", show_default=True, help="Device to compute on: cpu, cuda, cuda:1, mps."
+    "--device",
+    metavar="DEVICE",
+    default="cpu",
+    show_default=True,
+    help="Device to compute on: cpu, cuda, cuda:1, mps.",
 )
 @click.option(
     "--kernel",

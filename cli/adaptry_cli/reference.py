@@ -29,6 +29,9 @@ and named. Times are relative (`2 h ago`); `--exact-times`, or `ADAPTRY_EXACT_TI
 their zone. Green marks live and finished items, yellow those that need attention, red those that must not be
 used; `NO_COLOR=1` switches colours off. Files and pipes get every column, whole texts and exact times.
 `adaptry completion --help` shows how to complete commands and names in your shell.
+
+Plugins of pydantic (such as logfire's) are loaded by `serve`, `work` and `follow` only. All other commands
+would start later with them, and set `PYDANTIC_DISABLE_PLUGINS` to `__all__` unless you set it yourself.
 """
 
 

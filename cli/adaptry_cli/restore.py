@@ -58,7 +58,9 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
 @command()
 @click.argument("what", metavar="[NAME@VERSION|BACKUP]", type=_What(), required=False)
 @click.option("--reason", help="Why the version becomes active again; stored in its history.")
-@click.option("--snapshot", help="Name of the backup in a backup folder. Default: the newest.")
+@click.option(
+    "--snapshot", metavar="NAME", help="Name of the backup in a backup folder. Default: the newest."
+)
 @click.option("--replace", is_flag=True, help="Replace an existing registry; its server must be stopped.")
 @click.option("--keep-tokens", is_flag=True, help="Keep the backup's tokens valid instead of revoking them.")
 @click.option(

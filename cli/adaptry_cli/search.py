@@ -86,4 +86,18 @@ def search(
     found = collect_pages(page, limit)
     print_versions(registry.bases, found, as_json)
     if not found:
-        print_err("no version matches")
+        print_err(f"no version matches{_hint_of_method(text)}")
+
+
+def _hint_of_method(query: str) -> str:
+    """Names the method that a query misspells, or has as a plain word; empty if it does neither."""
+    from adaptry.adapters.methods import METHODS
+    from adaptry.core.suggestions import suggestion
+
+    for word in query.lower().split():
+        field, colon, method = word.lstrip("-(").rstrip(")").partition(":")
+        if not colon and field in METHODS:
+            return f"; method:{field} finds versions by their method"
+        if field == "method" and not method.endswith("*") and method not in METHODS:
+            return f": no method is called {method[:80]!r}{suggestion(method, METHODS)}"
+    return ""

@@ -31,7 +31,9 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 
 @command()
 @storage_options
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on."
+)
 @click.option(
     "--port",
     type=WholeNumber(0, 65535),

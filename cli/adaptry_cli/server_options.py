@@ -95,7 +95,7 @@ _OPTIONS = (
     click.option(
         "--sso-client-id",
         envvar="ADAPTRY_SSO_CLIENT_ID",
-        metavar="TEXT",
+        metavar="ID",
         help=(
             "This server's client id at the provider; also ADAPTRY_SSO_CLIENT_ID, and its secret in"
             " ADAPTRY_SSO_CLIENT_SECRET or the file ADAPTRY_SSO_CLIENT_SECRET_FILE."
@@ -105,7 +105,7 @@ _OPTIONS = (
         "--sso-scopes",
         envvar="ADAPTRY_SSO_SCOPES",
         default="profile email",
-        metavar="TEXT",
+        metavar="SCOPES",
         show_default=True,
         help=(
             "Scopes to request beside openid, separated by spaces, such as one for groups and"

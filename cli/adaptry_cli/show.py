@@ -10,6 +10,7 @@ import click
 from adaptry.core.errors import CorruptData, NotFound, PermissionDenied
 from adaptry.core.refs import Latest, Ref
 from adaptry.operations.empty_adapter import no_version_message
+from adaptry.operations.lineage import labels_of_revision
 from adaptry.registry.bases import base_record_or_none
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, VersionDetail
@@ -41,8 +42,8 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Show everything about a version.
 
     Shows its state and findings first, then metrics, aliases, base, method and modules, files and origin,
-    which workers have it loaded, and which engines serve it as trained. Digests are shortened; --json has
-    them in full.
+    which workers have it loaded, and which engines serve it as trained. Digests are shortened, and a recipe
+    is one line; --json has both in full.
     """
     info = registry.adapters.get(ref.name)
     if info.versions == 0 and isinstance(ref.selector, Latest):
@@ -59,7 +60,8 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     loaded = served_text(residents)
     named = with_base_names(registry.bases, [detail.version])[0]
     shown = detail.model_copy(update={"version": named})
-    facts = [*facts_of_version(shown, info), *([("loaded by", loaded)] if loaded else [])]
+    parents = {each: labels_of_revision(registry.versions, each) for each in detail.manifest.parents}
+    facts = [*facts_of_version(shown, info, parents), *([("loaded by", loaded)] if loaded else [])]
     print_facts([*facts, *(facts_of_verdicts(served) if served else ())])
 
 

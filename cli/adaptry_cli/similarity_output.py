@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry_cli.out import format_count, format_number, print_err
+from adaptry.core.display import format_decimal
+from adaptry_cli.out import format_count, print_err
 from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def _distance_row(module: ModuleDistance) -> tuple[str, ...]:
 
 
 def _text(value: float | None) -> str:
-    """Four digits; empty if there is no value."""
-    return "" if value is None else format_number(float(f"{value:.4g}"))
+    """Four decimals; empty if there is no value."""
+    return "" if value is None else format_decimal(value)
 
 
 def _tell_left_out(modules: int, top: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from adaptry.adapters.spec import ModuleSpec, Spec
+from adaptry.core.digest import Digest
+from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.report import Finding
 from adaptry.registry.aliases import ALIAS_MOVED
 from adaptry.registry.commits import COMMIT_MADE
@@ -26,8 +27,12 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
 Facts = Iterator[tuple[str, str]]
 
 
-def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
-    """All facts about a version and its adapter; those that need attention first."""
+def facts_of_version(
+    detail: VersionDetail, info: AdapterInfo, parents: Mapping[Digest, Sequence[str]]
+) -> Facts:
+    """All facts about a version and its adapter; those that need attention first. `parents`: the versions
+    that each of its parents is, as far as the registry has them.
+    """
     version = detail.version
     yield "version", version.label
     yield "state", _state_text(version.state, version.standing)
@@ -66,12 +71,16 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
         ),
     )
     if manifest.parents:
-        yield "parents", _lines(parent.brief for parent in manifest.parents)
+        yield "parents", _lines(_parent_text(parent, parents.get(parent, ())) for parent in manifest.parents)
     if manifest.recipe:
-        yield "recipe", json.dumps(manifest.recipe, indent=1, ensure_ascii=False)
+        yield "recipe", summarise_recipe(manifest.recipe)
     if manifest.provenance:
         yield "provenance", _lines(f"{key} {value}" for key, value in sorted(manifest.provenance.items()))
     yield from facts_of_adapter(info)
+
+
+def _parent_text(parent: Digest, labels: Sequence[str]) -> str:
+    return "  ".join([parent.brief, " = ".join(labels) or "not in this registry"])
 
 
 def _state_text(state: str, standing: StateRecord | None) -> str:

@@ -125,6 +125,15 @@ def test_diff_shows_the_changes_between_two_versions(run, answer) -> None:
     assert answer("diff", "./out", "acme/tone@1") == []
 
 
+def test_diff_shows_both_versions_also_where_one_has_nothing(run) -> None:
+    run("push", "./out", "acme/tone")
+    run("push", "./out", "acme/copy", "--metric", "accuracy=0.9")
+
+    shown = [line.split() for line in run("diff", "acme/tone", "acme/copy").stdout.splitlines()]
+    assert shown[0] == ["what", "acme/tone@1", "acme/copy@1"]
+    assert ["metric", "accuracy", "none", "0.9"] in shown
+
+
 def test_history_has_every_move_of_an_alias(run, answer) -> None:
     run("push", "./out", "acme/tone", "--alias", "prod")
     run("push", "./better", "acme/tone")

@@ -6,19 +6,23 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from adaptry.core.access.actions import ACTIONS
+from adaptry.registry.job_types.tasks import TASKS
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
 from adaptry_cli.examples import EXAMPLES
 from adaptry_cli.help_pages import page_of
 from adaptry_cli.interruption import INTERRUPTIONS, interruption_text
+from adaptry_cli.main import COMMANDS as LISTED
 from adaptry_cli.main import main
+from adaptry_cli.reference import page
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,11 +67,49 @@ def test_every_command_has_examples_that_parse_and_an_existing_page() -> None:
             assert extra == [], example
 
 
+def test_the_list_of_commands_equals_each_commands_help() -> None:
+    lines = {name: line for section in LISTED.values() for name, (_, line) in section.items()}
+    sentences = {path: command.get_short_help_str(200) for path, command, _ in COMMANDS if path in lines}
+
+    assert lines == sentences, (
+        "COMMANDS in cli/adaptry_cli/main.py has the first sentence of each command's docstring"
+    )
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+    assert written == page(), "run: python -m adaptry_cli.reference > docs/cli.md"
+
+
 def test_help_has_no_ranges_in_the_notation_of_a_library() -> None:
     for _, command, context in COMMANDS:
         shown = command.get_help(context)
         assert not re.search(r"INTEGER|FLOAT|RANGE|x>=|<=x", shown.replace("FIELD<=NUMBER", "")), shown
         assert "\\n" not in shown and "\\t" not in shown
+
+
+def test_the_list_of_a_group_has_whole_sentences() -> None:
+    for path, command, context in COMMANDS:
+        if isinstance(command, click.Group):
+            listed = command.get_help(context).partition("Commands:")[2].partition("Examples:")[0]
+            assert "..." not in listed, path
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [("jobs submit", TASKS), ("jobs schedule", ()), ("access explain", ACTIONS)],
+    ids=["tasks", "schedule", "actions"],
+)
+def test_arguments_with_many_values_are_one_word_in_the_usage_and_listed_below(
+    path: str, values: Iterable[str]
+) -> None:
+    shown = next(command.get_help(context) for each, command, context in COMMANDS if each == path)
+    usage, _, text = shown.partition("\n\n")
+
+    assert "|" not in usage
+    words = set(re.findall(r"[\w.-]+\w", text))
+    assert words >= set(values)
 
 
 def test_every_command_that_prints_a_result_prints_json() -> None:
@@ -79,6 +121,20 @@ def test_every_command_that_prints_a_result_prints_json() -> None:
     }
 
     assert without == WITHOUT_JSON.keys()
+
+
+@pytest.mark.usefixtures("out")
+def test_a_search_that_finds_nothing_names_the_method_that_was_meant(run) -> None:
+    run("push", "./out", "acme/tone")
+
+    def message(*query: str) -> str:
+        return run("search", *query).stderr.strip()
+
+    assert message("method:lorra").startswith(
+        "no version matches: no method is called 'lorra'; did you mean lora"
+    )
+    assert message("lora") == "no version matches; method:lora finds versions by their method"
+    assert message("method:lo*", "rank>99") == "no version matches"
 
 
 MISTYPED = {

@@ -55,6 +55,16 @@ def test_lineage_shows_all_ancestors_of_a_version(run) -> None:
 
 
 @pytest.mark.usefixtures("family")
+def test_show_names_the_parents_and_has_the_recipe_in_one_line(run, answer) -> None:
+    shown = run("show", "acme/both").stdout.splitlines()
+
+    assert "recipe       combine svd: 0.5 + 2, rank 4" in shown
+    parents = next(number for number, line in enumerate(shown) if line.startswith("parents"))
+    assert [line.split()[-1] for line in shown[parents : parents + 2]] == ["acme/tone@1", "acme/facts@1"]
+    assert answer("show", "acme/both")["manifest"]["recipe"]["rank"] == 4
+
+
+@pytest.mark.usefixtures("family")
 def test_lineage_shows_the_descendants_of_a_version(run, answer) -> None:
     assert run("lineage", "acme/tone", "--down").stdout.splitlines() == [
         "acme/tone@1",

@@ -15,8 +15,7 @@ import pytest
 
 from adaptry.core.errors import AdaptryError, by_code
 from adaptry_cli.exit_codes import EXIT_CODES, FAULT, MEANINGS, exit_code
-from adaptry_cli.main import COMMANDS, main
-from adaptry_cli.reference import page
+from adaptry_cli.main import COMMANDS
 
 ADAPTRY = [sys.executable, "-m", "adaptry_cli"]
 HEAVY = ["torch", "boto3", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "rich", "urllib3", "platformdirs"]
@@ -113,20 +112,6 @@ finally:
         )
         assert done.stderr.splitlines()[-1] == "False"
         assert done.returncode == 0
-
-
-def test_the_list_of_commands_equals_each_commands_help() -> None:
-    for section in COMMANDS.values():
-        for name, (_, line) in section.items():
-            command = main.get_command(None, name)  # type: ignore[arg-type]  # the table needs no context
-            assert command is not None
-            assert command.get_short_help_str(200) == line
-
-
-def test_the_reference_page_is_up_to_date() -> None:
-    written = Path(__file__).parents[2] / "docs" / "cli.md"
-
-    assert written.read_text(encoding="utf-8") == page(), "run: python -m adaptry_cli.reference > docs/cli.md"
 
 
 def test_every_error_has_an_exit_code_that_is_documented() -> None:

@@ -31,6 +31,7 @@ _KEPT = 0.05  # of accuracy, on 64 examples: rounding to bfloat16 changes a few 
 @command()
 @click.option(
     "--folder",
+    metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("adaptry-demo"),
     show_default=True,
@@ -39,8 +40,8 @@ _KEPT = 0.05  # of accuracy, on 64 examples: rounding to bfloat16 changes a few 
 def demo(folder: Path) -> None:
     """Show the main features on a real model.
 
-    Trains three small adapters, pushes, searches, checks, promotes, merges and serves them. Takes about three
-    minutes on two cores. Writes only to its folder, and downloads nothing.
+    Trains three small adapters, pushes, searches, checks, promotes, merges and serves them. Takes one to
+    three minutes on two cores. Writes only to its folder, and downloads nothing.
     """
     require_dependencies()
     stage = _set_up(folder.resolve())

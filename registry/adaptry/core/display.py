@@ -47,6 +47,13 @@ def format_number(value: float) -> str:
     return f"{value:.6g}"
 
 
+def format_decimal(value: float) -> str:
+    """A distance, a cosine or a ratio with four decimals, so that a column of them is aligned."""
+    if 0 < value < 0.00005:
+        return "< 0.0001"
+    return f"{round(value, 4) + 0.0:.4f}"  # + 0.0: no minus before a zero
+
+
 def format_share(value: float) -> str:
     """`84.9 %`. Only all reads as `100 %`, and only nothing as `0 %`."""
     percent = 100 * value

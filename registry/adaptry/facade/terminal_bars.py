@@ -18,7 +18,7 @@ def terminal_bars() -> Iterator[Progress]:
     with bars.Progress(
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
-        bars.DownloadColumn(binary_units=True),
+        bars.DownloadColumn(),
         bars.TransferSpeedColumn(),
         console=Console(stderr=True),
         transient=True,

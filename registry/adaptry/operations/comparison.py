@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.core.display import format_count, format_number, html_table, short_repr, table_text
+from adaptry.core.display import format_count, format_decimal, html_table, short_repr, table_text
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.differences import Difference, DiffSide, find_differences
 from adaptry.operations.sources import ParentSource, RegistryOpener, Warn, open_input, open_parent
@@ -30,7 +30,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         apart = self.distance
-        distance = [f"cosine {format_number(apart.cosine)}"] if apart and apart.cosine is not None else []
+        distance = [f"cosine {format_decimal(apart.cosine)}"] if apart and apart.cosine is not None else []
         head = short_repr(self, self._title(), *distance)
         rows = [(each.what, each.before, each.after) for each in self.differences]
         return f"{head}\n{table_text(rows)}" if rows else head

@@ -171,5 +171,13 @@ def _versions(versions: Versions, query: str, most: int) -> list[VersionInfo]:
     return found
 
 
+def labels_of_revision(versions: Versions, digest: Digest) -> tuple[str, ...]:
+    """The versions that are this revision and that the caller may read, such as `acme/tone@3`, in name order;
+    empty if there is none.
+    """
+    found = _versions(versions, f"digest:{digest} state:*", _PAGE)
+    return tuple(version.label for version in _in_order(found))
+
+
 def _in_order(versions: Iterable[VersionInfo]) -> list[VersionInfo]:
     return sorted(versions, key=lambda version: (version.name, version.number))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptry.core.display import format_count, html_table, short_repr
+from adaptry.core.display import format_count, format_decimal, html_table, short_repr
 
 
 class _Figures(BaseModel):
@@ -141,8 +141,7 @@ class AdapterDistance(_Figures):
 
 
 def _text(value: float | None) -> str:
-    """Four digits are more than these figures mean."""
-    return "none" if value is None else f"{value:.4g}"
+    return "none" if value is None else format_decimal(value)
 
 
 class SimilarAdapter(_Figures):

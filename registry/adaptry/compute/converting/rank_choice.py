@@ -14,7 +14,7 @@ from adaptry.compute.converting.rank_energy import (
 )
 from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.core.display import format_number, html_table, short_repr, table_text
+from adaptry.core.display import format_share, html_table, short_repr, table_text
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -27,7 +27,10 @@ class RankPlan:
     points: tuple[RankPoint, ...]
 
     def __repr__(self) -> str:
-        rows = [(f"rank {rank}", f"keeps {kept}", worst) for rank, kept, worst, _ in self._rows()]
+        rows = [
+            (f"rank {rank}", f"energy kept {kept}", f"worst module {worst}")
+            for rank, kept, worst, _ in self._rows()
+        ]
         return f"{short_repr(self, self.label)}\n{table_text(rows, most=20)}"
 
     def _repr_html_(self) -> str:
@@ -39,7 +42,7 @@ class RankPlan:
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         return [
-            (str(each.rank), format_number(each.kept), format_number(each.worst_kept), each.worst)
+            (str(each.rank), format_share(each.kept), format_share(each.worst_kept), each.worst)
             for each in self.points
         ]
 

@@ -242,7 +242,10 @@ def no_group(name: str) -> NotFound:
 
 def _existing(found: PrincipalRecord | None, name: str) -> PrincipalRecord:
     if found is None:
-        raise NotFound(f"no user, service account or worker {name[:100]!a}; `adaptry user ls` shows them")
+        raise NotFound(
+            f"no user, service account or worker {name[:100]!a}; `adaptry user ls` shows them, and"
+            " `adaptry user invite` creates a user"
+        )
     return found
 
 
