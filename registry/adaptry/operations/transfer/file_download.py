@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from adaptry.core.errors import DigestMismatch, Unavailable
 from adaptry.core.files.background_io import BackgroundFlush, BackgroundHasher
+from adaptry.core.files.durable import WRITE
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -56,7 +57,7 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
-                piece = piece[file.write(piece) :]
+                piece = piece[file.write(piece[:WRITE]) :]
             flushing.add_written(len(chunk))
     found = hasher.hexdigest()
     if found != entry.sha256.hex:

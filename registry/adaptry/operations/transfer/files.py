@@ -15,11 +15,26 @@ from adaptry.operations.transfer.file_upload import upload, with_progress
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
+from adaptry.registry.versions import MAX_SENT
 
 
 def hash_files(content: Content, progress: Progress) -> dict[str, tuple[int, Digest]]:
     """Size and digest of every file; reads everything once."""
     return {path: (size, hash_file(content, path, progress)) for path, size in content.sizes.items()}
+
+
+def store_or_hash(
+    registry: Registry, name: AdapterName, content: Content, progress: Progress
+) -> dict[str, tuple[int, Digest]]:
+    """The same; the files of a large adapter are stored in the same pass, where a registry does that.
+
+    Raises as `Uploads.ingest`.
+    """
+    if sum(content.sizes.values()) > MAX_SENT:
+        stored = registry.uploads.ingest(name, content, progress)
+        if stored is not None:
+            return {path: (content.sizes[path], digest) for path, digest in stored.items()}
+    return hash_files(content, progress)
 
 
 def hash_file(content: Content, path: str, progress: Progress) -> Digest:

@@ -20,7 +20,7 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import data_folder
 from adaptry.operations.transfer.file_upload import upload
-from adaptry.operations.transfer.files import hash_file, hash_files
+from adaptry.operations.transfer.files import hash_file, store_or_hash
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.operations.transfer.revision_download import fetch_revision, fetch_version
@@ -70,7 +70,7 @@ def push(
     found = recognise_base(registry.bases, adapter, base)
     with inspect_early(registry, adapter, is_one_request=True, is_forced=options.force_reason is not None):
         manifest = Manifest.of(
-            hash_files(adapter.content, progress),
+            store_or_hash(registry, name, adapter.content, progress),
             base=found.claim,
             parents=parents,
             recipe=recipe,
