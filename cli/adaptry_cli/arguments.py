@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
-from pydantic import BaseModel
 
 from adaptry.core.errors import Invalid, InvalidRef
 from adaptry.core.refs import AdapterName, Ref, is_folder
-from adaptry.core.validation import validated
 from adaptry.operations.folder_paths import is_folder_path
 from adaptry_cli import candidates
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 Command = TypeVar("Command", bound=Callable[..., object])
 Source = Ref | Path
 """An adapter in a registry, or in a folder."""
@@ -214,6 +215,8 @@ def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
 
 def validate_options(model: type[Model], **fields: object) -> Model:
     """Validates an option's text. Raises `Invalid` with the option and its accepted values."""
+    from adaptry.core.validation import validated  # imports pydantic, which not every command needs
+
     return validated(model, _TAKES, **fields)
 
 

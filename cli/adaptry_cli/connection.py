@@ -40,9 +40,9 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
-def listing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that mostly lists: a folder's registry is a `LazyRegistry`. (`Any`:
-    same.)
+def reading_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `registry_option`, for a command that lists or pulls: the registry in a folder is a `LazyRegistry`.
+    (`Any`: same.)
     """
 
     @_where

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterInfo, Page, VersionInfo
 from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
 from adaptry_cli.command import command
-from adaptry_cli.connection import listing_registry_option
+from adaptry_cli.connection import reading_registry_option
 from adaptry_cli.out import (
     collect_pages,
     json_option,
@@ -19,6 +20,10 @@ from adaptry_cli.out import (
 )
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
+
+if TYPE_CHECKING:
+    from adaptry.registry.plain_values import PlainAdapter, PlainPage
+    from adaptry.registry.records import AdapterInfo, Page, VersionInfo
 
 
 @command()
@@ -34,7 +39,7 @@ from adaptry_cli.times import exact_times_option, format_when
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
 @limit_option
-@listing_registry_option
+@reading_registry_option
 @exact_times_option
 @json_option
 def ls(
@@ -70,10 +75,15 @@ def _list_versions(
 def _list_adapters(
     registry: Registry, namespace: str | None, order: str | None, reverse: bool, limit: int, as_json: bool
 ) -> None:
-    def page(cursor: str | None, count: int) -> Page[AdapterInfo]:
+    is_plain = not as_json and order in (None, "name") and not reverse
+
+    def page(cursor: str | None, count: int) -> Page[AdapterInfo] | PlainPage:
+        plain = registry.list_plain(namespace, cursor, count) if is_plain else None
+        if plain is not None:
+            return plain
         return registry.adapters.list(namespace, cursor, count, sort=order or "name", reverse=reverse)
 
-    adapters = collect_pages(page, limit)
+    adapters: list[AdapterInfo | PlainAdapter] = collect_pages(page, limit)
     if as_json:
         print_json(adapters)
     elif adapters:
@@ -89,7 +99,7 @@ def _list_adapters(
         print_err(f"no adapters {where} yet; `adaptry push ./DIR {namespace or 'namespace'}/name` stores one")
 
 
-def _adapter_row(info: AdapterInfo) -> tuple[str, ...]:
+def _adapter_row(info: AdapterInfo | PlainAdapter) -> tuple[str, ...]:
     return (
         str(info.name),
         str(info.versions),

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from adaptry.core.progress import Progress
-    from adaptry.registry.records import Page
 
 Command = TypeVar("Command", bound=Callable[..., object])
-Item = TypeVar("Item")
+Item = TypeVar("Item", covariant=True)
 
 _PAGE = 200
+
+
+class ListingPage(Protocol[Item]):
+    """A page of a listing, of records or of plain values."""
+
+    @property
+    def items(self) -> Sequence[Item]: ...
+    @property
+    def next(self) -> str | None: ...
 
 
 def json_option(command: Command) -> Command:
@@ -107,7 +115,7 @@ def progress() -> Iterator[Progress]:
         yield bars
 
 
-def collect_pages(fetch: Callable[[str | None, int], Page[Item]], limit: int) -> list[Item]:
+def collect_pages(fetch: Callable[[str | None, int], ListingPage[Item]], limit: int) -> list[Item]:
     """The first `limit` items of a listing, page by page, with a message if there are more."""
     items: list[Item] = []
     cursor: str | None = None

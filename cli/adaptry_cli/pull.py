@@ -8,14 +8,12 @@ import click
 
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer as verbs
-from adaptry.operations.empty_adapter import explain_empty_adapter
+from adaptry.operations.transfer.plain_pull import pull_plain
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require_usage
 from adaptry_cli.command import command
-from adaptry_cli.connection import registry_option
-from adaptry_cli.lock import read_lock
+from adaptry_cli.connection import reading_registry_option
 from adaptry_cli.out import json_option, print_answer, print_err, print_json, print_out, progress
-from adaptry_cli.warnings import print_state_warning
 
 
 @command()
@@ -39,7 +37,7 @@ from adaptry_cli.warnings import print_state_warning
     type=FOLDER,
     help="Pull the versions that a lock file pins, each into its own folder in DIR.",
 )
-@registry_option
+@reading_registry_option
 @json_option
 def pull(
     registry: Registry,
@@ -66,6 +64,23 @@ def pull(
         return
     assert ref is not None
     target = folder or Path(ref.name.name)
+    if not as_json:
+        with progress() as bars:
+            plain = pull_plain(registry, ref, target, bars)
+        if plain is not None:
+            print_err(f"{plain.label} {plain.digest}")
+            print_out(str(target))
+            return
+    _pull_version(registry, ref, target, force, include_withdrawn, as_json)
+
+
+def _pull_version(
+    registry: Registry, ref: Ref, target: Path, force: bool, include_withdrawn: bool, as_json: bool
+) -> None:
+    """Pulls a version that may have a warning or a record to print."""
+    from adaptry.operations.empty_adapter import explain_empty_adapter
+    from adaptry_cli.warnings import print_state_warning
+
     with explain_empty_adapter(registry.adapters, ref), progress() as bars:
         version = verbs.pull(
             registry, ref, target, force=force, include_withdrawn=include_withdrawn, progress=bars
@@ -77,6 +92,8 @@ def pull(
 
 def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_json: bool) -> None:
     """Pulls exactly the pinned versions, each into a folder under `folder` that is named after its ref."""
+    from adaptry_cli.lock import read_lock
+    from adaptry_cli.warnings import print_state_warning
 
     pulled = []
     with progress() as bars:

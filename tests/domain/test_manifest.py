@@ -8,7 +8,8 @@ import pytest
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidManifest, InvalidPath, ProtocolMismatch
-from adaptry.core.manifest import BaseClaim, Manifest, check_path
+from adaptry.core.manifest import BaseClaim, Manifest
+from adaptry.core.tree_paths import check_path
 
 FILES = {"b.txt": (3, Digest.of(b"abc")), "a.txt": (0, Digest.of(b""))}
 

@@ -1,7 +1,7 @@
 """A process that pushes an adapter and prints the version's number; what was taken from under it is sent
 again.
 
-python pushing.py REGISTRY NAME FOLDER "file by file"|"in one request"
+python pushing.py REGISTRY NAME FOLDER "file by file"|"in one request"|"in one pass"
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.records import PushResult
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.file_by_file import push_file_by_file
+from adaptry.testing.file_by_file import push_file_by_file, push_in_one_pass
 
 
 def main(registry: str, name: str, folder: str, way: str) -> None:
@@ -24,6 +24,8 @@ def main(registry: str, name: str, folder: str, way: str) -> None:
     def push_one(registry: LocalRegistry, adapter: Adapter) -> PushResult:
         if way == "file by file":
             return push_file_by_file(registry, adapter, AdapterName.parse(name))
+        if way == "in one pass":
+            return push_in_one_pass(registry, adapter, AdapterName.parse(name))
         return push(registry, adapter, name)
 
     for _ in range(3):

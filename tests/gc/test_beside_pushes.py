@@ -46,12 +46,13 @@ BEFORE_ROWS = [place for place in NAMES if place not in ("revisions.before_commi
 OF_A_PUSH = [
     *(("file by file", place) for place in BEFORE_ROWS),
     *(("in one request", place) for place in BEFORE_ROWS if place in WITH_FILES),
+    *(("in one pass", place) for place in BEFORE_ROWS),
 ]
 EVERY = [
     pytest.param(*pushing, sweeping, marks=[] if number % 25 == 0 else pytest.mark.heavy)
     for number, (pushing, sweeping) in enumerate(itertools.product(OF_A_PUSH, GC_POINTS))
 ]
-"""The quick run has three of them."""
+"""The quick run has five of them."""
 
 
 class Standing:

@@ -2,8 +2,8 @@
 
 python pushing.py REGISTRY NAME FOLDER…
 
-With `FILE_BY_FILE` in the environment, each is pushed as a large adapter is; with `TOGETHER`, so many are
-pushed at once.
+With `FILE_BY_FILE` or `IN_ONE_PASS` in the environment, each is pushed as a large adapter is; with
+`TOGETHER`, so many are pushed at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.records import PushResult
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.file_by_file import push_file_by_file
+from adaptry.testing.file_by_file import push_file_by_file, push_in_one_pass
 
 
 def main(registry: str, name: str, *folders: str) -> None:
@@ -41,6 +41,8 @@ def push_until_done(registry: LocalRegistry, folder: str, name: str, tries: int 
         try:
             if "FILE_BY_FILE" in os.environ:
                 return push_file_by_file(registry, open_dir(folder), AdapterName.parse(name))
+            if "IN_ONE_PASS" in os.environ:
+                return push_in_one_pass(registry, open_dir(folder), AdapterName.parse(name))
             return push(registry, open_dir(folder), name)
         except NotFound:
             if not left:

@@ -41,6 +41,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 WAYS = [
     *(pytest.param({"FILE_BY_FILE": "1"}, place, id=f"file by file-{place}") for place in NAMES),
     *(pytest.param({}, place, id=f"in one request-{place}") for place in WITH_FILES),
+    *(pytest.param({"IN_ONE_PASS": "1"}, place, id=f"in one pass-{place}") for place in NAMES),
 ]
 
 
@@ -91,14 +92,14 @@ def test_a_killed_commit_moves_the_branch_with_its_version_or_does_neither(
     registry.close()
 
 
-@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("way", [{"TOGETHER": "1"}, {"TOGETHER": "4"}, {"TOGETHER": "4", "IN_ONE_PASS": "1"}])
 def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
-    together: int, folder: Path, loras: Callable[[int], list[Path]], start: Start
+    way: dict[str, str], folder: Path, loras: Callable[[int], list[Path]], start: Start
 ) -> None:
     folders = loras(12)
     acknowledged: dict[int, Digest] = {}
     for round_ in range(3):
-        with start(str(TONE), folders[round_ * 4 :], TOGETHER=str(together)) as process:
+        with start(str(TONE), folders[round_ * 4 :], **way) as process:
             assert process.stdout is not None
             for _ in range(random.randint(1, 4)):
                 number, digest = process.stdout.readline().split()

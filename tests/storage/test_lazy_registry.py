@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lazy(folder: Path) -> Iterator[Registry]:
+def lazy(folder: Path) -> Iterator[LazyRegistry]:
     with connect(str(folder), is_lazy=True) as registry:
         assert isinstance(registry, LazyRegistry)
         yield registry
@@ -80,6 +81,24 @@ def listings(registry: Registry, limit: int) -> Iterator[object]:
 def test_listings_equal_those_of_the_full_registry(lazy: Registry, whole: Registry, limit: int) -> None:
     assert list(listings(lazy, limit)) == list(listings(whole, limit))
     assert "whole" not in vars(lazy)
+
+
+@pytest.mark.parametrize("namespace", [None, "acme", "none"])
+def test_plain_listings_have_the_values_of_the_records(
+    lazy: LazyRegistry, whole: Registry, namespace: str | None
+) -> None:
+    cursor: str | None = None
+    while True:
+        plain, page = lazy.list_plain(namespace, cursor, 2), whole.adapters.list(namespace, cursor, 2)
+        assert plain is not None
+        for one, record in zip(plain.items, page.items, strict=True):
+            assert all(
+                value == getattr(record, name) for name, value in asdict(one).items() if name != "name"
+            )
+            assert one.name == record.name
+        assert plain.next == page.next
+        if (cursor := plain.next) is None:
+            return
 
 
 def test_other_methods_equal_those_of_the_full_registry(lazy: Registry, whole: Registry) -> None:

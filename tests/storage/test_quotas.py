@@ -231,3 +231,25 @@ def test_wrong_counters_are_found_and_corrected(admin: LocalRegistry, tmp_path: 
     repair_registry(admin)
     assert verify(admin.catalog, admin.blobs) == ()
     assert (shown(admin, ACME), shown(admin, ANN)) == right
+
+
+def test_files_stored_in_one_pass_count_as_those_that_are_sent(admin: LocalRegistry, tmp_path: Path) -> None:
+    content = open_dir(tiny_lora(tmp_path / "out")).content
+    size = sum(content.sizes.values())
+    limit(admin, ACME, bytes=size)
+    ann = as_user(admin, "ann")
+
+    assert ann.uploads.ingest(TONE, content) is not None
+    assert (shown(admin, ACME).used_bytes, shown(admin, ANN).used_bytes) == (size, size)
+    with pytest.raises(QuotaExceeded, match="has 0 bytes left"):
+        ann.uploads.ingest(TUNE, content)
+    assert shown(admin, ACME).used_bytes == size
+
+
+def test_only_those_who_may_push_store_files_in_one_pass(admin: LocalRegistry, tmp_path: Path) -> None:
+    content = open_dir(tiny_lora(tmp_path / "out")).content
+    reader = admin.on_behalf_of(Identity("ann", (Grant("reader", Resource.parse("*")),), principal=1))
+
+    with pytest.raises(PermissionDenied):
+        reader.uploads.ingest(TONE, content)
+    assert shown(admin, ACME).used_bytes == 0

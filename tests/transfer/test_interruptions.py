@@ -14,11 +14,10 @@ from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.records import UploadInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.uploads import LocalUploads
-from adaptry.testing.flaky_registry import NO_WAIT, FlakyRegistry, TamperingRegistry
+from adaptry.testing.flaky_registry import NO_WAIT, FlakyRegistry, RemoteUploads, TamperingRegistry
 
 
-class UnreachableUploads(LocalUploads):
+class UnreachableUploads(RemoteUploads):
     """Takes no byte."""
 
     def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:

@@ -14,8 +14,8 @@ from fastapi import Depends, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adaptry.core.errors import Invalid, InvalidPath, InvalidRef
-from adaptry.core.manifest import check_path
 from adaptry.core.refs import AdapterName
+from adaptry.core.tree_paths import check_path
 from adaptry.registry import protocol
 from adaptry.registry.commits import MAIN
 from adaptry_api.errors import HttpProblem

@@ -18,7 +18,7 @@ from adaptry.adapters.diagnostics import raise_no_adapter
 from adaptry.adapters.formats import CONFIG, WHOLE_MODEL, AdapterFormat, detect_format
 from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.core.errors import Invalid, NotFound, Unsupported
-from adaptry.core.manifest import check_path
+from adaptry.core.tree_paths import check_path
 
 _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (

@@ -7,7 +7,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from adaptry.adapters.formats import detect_format
 from adaptry.core.errors import Conflict
 from adaptry.core.files import atomic_dir
 
@@ -27,6 +26,8 @@ def require_free(target: Path, *, replace: bool = False) -> None:
 
 
 def _require_adapter(target: Path, may_replace: bool) -> None:
+    from adaptry.adapters.formats import detect_format  # most targets are new
+
     if detect_format(path.name for path in target.iterdir()) is None:
         raise Conflict(f"{target} holds files that are not an adapter's; choose another place")
     if not may_replace:

@@ -58,6 +58,11 @@ class StreamingWeightsDigest:
                 self._next(self._header.data_start)
                 self._feed(memoryview(head)[self._header.data_start :])
 
+    @property
+    def header(self) -> SafetensorsHeader | None:
+        """The header, once it has arrived; None if the file is not safetensors."""
+        return self._header
+
     def digest(self) -> Digest | None:
         """The weights digest; None before the end of the file, and if it is not safetensors."""
         if (

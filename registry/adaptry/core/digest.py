@@ -10,12 +10,13 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
-
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from typing import TYPE_CHECKING, Any, Self
 
 from adaptry.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 _PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -62,6 +63,7 @@ class Digest:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Serialises a digest as its text. (`Any`: the type in pydantic's signature.)"""
+        from pydantic_core import core_schema  # not every command has models
 
         def read(value: object) -> Digest:
             if isinstance(value, Digest):

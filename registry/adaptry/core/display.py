@@ -6,7 +6,6 @@ can move a cursor or reverse a line; in a notebook, everything is escaped as HTM
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 
 _LONGEST_LINE = 160
@@ -134,6 +133,8 @@ def html_notes(notes: Iterable[str]) -> str:
 
 def html_text(text: str) -> str:
     """`text` as HTML that shows exactly it."""
+    import html  # has a table of 2,000 names, which only notebooks need
+
     return html.escape(shorten(text))
 
 

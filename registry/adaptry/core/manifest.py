@@ -8,7 +8,6 @@ the revision. So equal content is one revision, in every push.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
 
@@ -16,15 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Invalid, InvalidManifest, InvalidPath, ProtocolMismatch, TooLarge
+from adaptry.core.errors import Invalid, InvalidManifest, ProtocolMismatch, TooLarge
+from adaptry.core.tree_paths import check_path
 
 SCHEMA = 1
 MAX_FILES = 32
 """Maximum number of files in a version."""
 MAX_TREE = 8192
 """Maximum number of files in a branch, which may hold checkpoints in folders."""
-MAX_DEPTH = 8
-MAX_PATH = 255
 MAX_FILE = 8 << 30
 MAX_REVISION = 16 << 30
 """Maximum size of a version in bytes."""
@@ -35,38 +33,6 @@ LIMITS = strictjson.JsonLimits(
 )  # a request of 2 MiB contains it as base64
 _ENTRY = 140
 """Maximum size in bytes of a file's entry in a manifest, without its path."""
-
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_WINDOWS_DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))]
-)
-
-
-def check_path(path: str) -> str:
-    """Returns `path` if a revision may contain it: 1 to 8 plain segments, safe on every system.
-
-    Raises `InvalidPath`. Paths are never decoded, here or later: `%2e` is refused because of its `%`.
-    """
-    segments = path.split("/")
-    if is_too_deep(path):
-        raise InvalidPath(
-            f"file name too long or too deep: {path[:80]!a} (at most {MAX_DEPTH} segments,"
-            f" {MAX_PATH} characters)"
-        )
-    for segment in segments:
-        if not _SEGMENT.fullmatch(segment) or segment.endswith(".") or ".." in segment:
-            raise InvalidPath(
-                f"not an allowed file name: {path[:80]!a} (use segments of letters, digits, '.', '_', '-', "
-                "starting with a letter or digit)"
-            )
-        if segment.split(".")[0].lower() in _WINDOWS_DEVICES:
-            raise InvalidPath(f"{path[:80]!a} is a device name on Windows; rename the file")
-    return path
-
-
-def is_too_deep(path: str) -> bool:
-    """Whether a path has too many segments or characters."""
-    return len(path) > MAX_PATH or path.count("/") >= MAX_DEPTH
 
 
 def check_tree(paths: Collection[str]) -> None:

@@ -12,14 +12,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from typing import TYPE_CHECKING, Any, Self
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.git_names import find_name_problem, to_valid_name
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 GRAMMAR = (
     "a ref is namespace/name, then nothing (latest), @3 or @v3 (version), @prod (alias or branch), "
@@ -112,6 +113,7 @@ class AdapterName:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Serialises a name as its text. (`Any`: the type in pydantic's signature.)"""
+        from pydantic_core import core_schema  # not every command has models
 
         def read(value: object) -> AdapterName:
             if isinstance(value, AdapterName):

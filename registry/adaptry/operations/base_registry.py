@@ -22,10 +22,11 @@ from adaptry.bases.local_index import find_paths, record_path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
 from adaptry.core.identity import BaseVisibility
-from adaptry.core.manifest import MAX_FILE, FileEntry, check_path
+from adaptry.core.manifest import MAX_FILE, FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.core.settings import data_folder
+from adaptry.core.tree_paths import check_path
 from adaptry.registry.base_info import BaseEdit, BaseInfo, BaseMatch
 from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry

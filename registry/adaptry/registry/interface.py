@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from adaptry.core.refs import Ref
-from adaptry.registry.records import VersionInfo
 
 if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.adapters import Adapters
@@ -27,10 +26,12 @@ if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.inbox import Inbox
     from adaptry.registry.jobs import Jobs
     from adaptry.registry.metrics import Metrics
+    from adaptry.registry.plain_values import PlainPage, PlainVersion
     from adaptry.registry.policies import Policies
     from adaptry.registry.principals import Principals
     from adaptry.registry.publishers import Publishers
     from adaptry.registry.quotas import Quotas
+    from adaptry.registry.records import VersionInfo
     from adaptry.registry.rollouts import Rollouts
     from adaptry.registry.sso import SingleSignOn
     from adaptry.registry.tokens import Tokens
@@ -71,6 +72,16 @@ class Registry(ABC):
     def is_on_this_machine(self) -> bool:
         """Whether bytes sent to it stay on this machine, so that checking them first saves nothing."""
         return True
+
+    def find_plain(self, ref: Ref) -> PlainVersion | None:
+        """The version that a ref selects, where a registry finds it without making records and nothing has to
+        be reported about it. None: ask the roles.
+        """
+        return None
+
+    def list_plain(self, namespace: str | None, cursor: str | None, limit: int) -> PlainPage | None:
+        """The same for a page of `adapters.list`."""
+        return None
 
     def version(self, ref: Ref | str) -> VersionInfo:
         """The version that `ref` selects now, as in `"acme/tone@prod"`. Raises `InvalidRef`, `NotFound`, or

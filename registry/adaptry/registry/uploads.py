@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
+from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import Owner
 from adaptry.registry.records import Page, UploadInfo, UploadSession
@@ -49,6 +51,18 @@ class Uploads(ABC):
             if session.offset < len(data):
                 session = self.append(session, session.offset, [data[session.offset :]])
             self.finish(session)
+
+    def ingest(
+        self, owner: AdapterName, content: Content, progress: Progress = no_progress
+    ) -> Mapping[str, Digest] | None:
+        """Stores the files of an adapter in one pass over their bytes, and returns their digests by path.
+
+        None if the registry does not, so that the caller has to hash and send the files: because it is on
+        another machine, because `owner` seems to have the files already, or because they are being deleted.
+        Raises `QuotaExceeded`, `Busy`, `StorageFull`, `ReadOnly`, `PermissionDenied` and `Conflict` as `open`
+        does.
+        """
+        return None
 
     @abstractmethod
     def list(

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Conflict, Invalid, NotFound, StorageFull, Unavailable
-from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import is_folder
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 
 if TYPE_CHECKING:
+    from adaptry.core.identity import Identity
     from adaptry.storage.blobs.local import LocalBlobs
     from adaptry.storage.blobs.tiered import TieredBlobs
     from adaptry.storage.local import LocalRegistry
 
 _CATALOG = "catalog.sqlite"
 _ADDRESS = "catalog.url"  # as in `catalog.factory`, which is not imported just to check for a file
+_BUCKET = "blobs.url"  # as in `blobs.factory`
 
 
 def connect(
@@ -38,8 +39,8 @@ def connect(
     `settings` are read from the environment unless given; without a token in them, a server gets the one that
     `adaptry login` stored. A folder without a registry becomes one, unless `create_missing` is False: then
     `NotFound` is raised. `for_cleanup`: as in `open_local`. `is_lazy`: a folder's registry is a
-    `LazyRegistry`, for a command that lists. Raises `Invalid` (neither URL nor folder), `Unavailable`,
-    `ProtocolMismatch`.
+    `LazyRegistry`, for a command that lists or pulls. Raises `Invalid` (neither URL nor folder),
+    `Unavailable`, `ProtocolMismatch`.
     """
     settings = settings or AdaptrySettings.from_env()
     where = where or settings.registry
@@ -57,7 +58,8 @@ def connect(
     open_whole = partial(
         open_local, folder, catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup
     )
-    if not is_lazy or settings.catalog or (folder / _ADDRESS).is_file() or not is_registry(folder):
+    is_elsewhere = settings.catalog or settings.blobs or (folder / _ADDRESS).exists()
+    if not is_lazy or is_elsewhere or (folder / _BUCKET).exists() or not is_registry(folder):
         return open_whole()
     from adaptry.storage.lazy_registry import open_lazily
 
@@ -87,7 +89,7 @@ def is_registry(folder: Path) -> bool:
 
 def open_local(
     folder: Path | str,
-    identity: Identity = LOCAL,
+    identity: Identity | None = None,
     *,
     require_known_base: bool = False,
     catalog: str | None = None,
@@ -99,7 +101,8 @@ def open_local(
 ) -> LocalRegistry:
     """Opens the embedded registry in `folder`: its blobs, its catalog, then whether they belong together.
 
-    A missing one is created. `catalog` is the PostgreSQL database for a new registry's rows, else SQLite;
+    A missing one is created. `identity` is whose rights its methods apply, by default those of the folder's
+    user, who may do everything. `catalog` is the PostgreSQL database for a new registry's rows, else SQLite;
     `blobs` (`s3://bucket/prefix`) is the bucket for its files. The folder stores both addresses. Up to
     `blob_cache` bytes of the bucket's files are cached on this machine; with `presign_uploads`, clients
     upload large files directly to the bucket. In a read-only folder the registry is read-only. On a full disk
@@ -109,12 +112,14 @@ def open_local(
     adaptry), `Invalid` (malformed database address), `Conflict` (the registry has another catalog, or the
     bucket another registry's files).
     """
+    from adaptry.core.identity import LOCAL
     from adaptry.storage.blobs.factory import forget_address
     from adaptry.storage.catalog import disk_reserve
     from adaptry.storage.catalog.factory import locate_catalog
     from adaptry.storage.local import LocalRegistry, RegistryContext
     from adaptry.storage.ownership import open_owned
 
+    identity = identity or LOCAL
     folder = Path(folder).expanduser().absolute()
     is_new = not is_registry(folder)
     if not is_new and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):

@@ -1,28 +1,36 @@
 """`LazyRegistry`: the registry in a folder, opened only as far as a command needs it.
 
 A listing is one or two reads of SQLite, but opening a `LocalRegistry` imports SQLAlchemy, the tables and the
-rules of changes, which takes longer than the rest of the command. So the listings of this registry read the
-database's file by `statement_texts`; any other method opens the whole registry and calls it there. So does a
-listing that finds anything unusual: an adapter that is not there, another order, an error of SQLite.
+rules of changes, which takes longer than the rest of the command. So the listings of this registry, and what
+a pull reads and counts, use the database's file by `statement_texts`; any other method opens the whole
+registry and calls it there. So does one that finds anything unusual: an adapter that is not there, another
+order, an error of SQLite. Records, and with them pydantic, are imported only by methods that return them.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from adaptry.core.errors import StorageFull, Unavailable
+from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound, StorageFull, Unavailable
 from adaptry.core.files.locks import FileLock
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterInfo, Page, VersionInfo
-from adaptry.storage.catalog import cursors, shown_adapters, shown_versions, statement_texts
+from adaptry.registry.plain_values import PlainPage, PlainVersion
+from adaptry.storage.catalog import adapter_rows, cursors, statement_texts
 from adaptry.storage.catalog.in_use import PRIVATE, in_use_file
-from adaptry.storage.catalog.prepared import PreparedReaders, run_select
+from adaptry.storage.catalog.prepared import PreparedReaders, run_prepared, run_select
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import AdapterInfo, Page, VersionInfo
+    from adaptry.storage.blobs.store import BlobStore
 
 _WAIT = 30.0  # seconds for another process that holds the database's lock
 
@@ -30,16 +38,43 @@ _WAIT = 30.0  # seconds for another process that holds the database's lock
 class LazyRegistry(Registry):
     """For the user of the folder, who reads everything. `open_whole` opens the same registry."""
 
-    def __init__(self, readers: PreparedReaders, lock: FileLock, open_whole: Callable[[], Registry]) -> None:
+    def __init__(
+        self, catalog: Path, readers: PreparedReaders, lock: FileLock, open_whole: Callable[[], Registry]
+    ) -> None:
+        self.catalog = catalog
         self.readers = readers
         self._lock = lock
         self._open_whole = open_whole
         self.adapters: Any = _ListedAdapters(self, "adapters")  # `Any`: has methods that it looks up
         self.versions: Any = _ListedVersions(self, "versions")
+        self.files: Any = _ReadFiles(self, "files")
 
     @cached_property
     def whole(self) -> Registry:
         return self._open_whole()
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        from adaptry.storage.blobs.factory import open_blobs
+
+        return open_blobs(self.catalog.parent)
+
+    def list_plain(self, namespace: str | None, cursor: str | None, limit: int) -> PlainPage | None:
+        cursors.check_limit(limit)
+        try:
+            with self.readers.read() as reads:
+                return adapter_rows.plain_page(reads, namespace, cursor, limit)
+        except sqlite3.Error:
+            return None
+
+    def find_plain(self, ref: Ref) -> PlainVersion | None:
+        from adaptry.storage.catalog import plain_versions  # which a listing does not need
+
+        try:
+            with self.readers.read() as reads:
+                return plain_versions.find_plain(reads, ref)
+        except sqlite3.Error:
+            return None
 
     def __getattr__(self, name: str) -> object:
         """Any other role."""
@@ -80,6 +115,8 @@ class _ListedAdapters(_Role):
         if sort == "name" and not reverse:
             cursors.check_limit(limit)
             try:
+                from adaptry.storage.catalog import shown_adapters
+
                 with self._registry.readers.read() as reads:
                     return shown_adapters.page_by_name(reads, namespace, cursor, limit)
             except sqlite3.Error:
@@ -88,7 +125,7 @@ class _ListedAdapters(_Role):
 
 
 class _ListedVersions(_Role):
-    """`Versions`, whose listing of the newest needs only SQLite."""
+    """`Versions`, whose listing of the newest and count of downloads need only SQLite."""
 
     def list(
         self,
@@ -102,6 +139,8 @@ class _ListedVersions(_Role):
         if sort == "newest" and not reverse:
             cursors.check_limit(limit)
             try:
+                from adaptry.storage.catalog import shown_versions
+
                 with self._registry.readers.read() as reads:
                     found = run_select(reads, statement_texts.ADAPTER_OF_NAME, {"name": str(name)})
                     if found:
@@ -109,6 +148,42 @@ class _ListedVersions(_Role):
             except sqlite3.Error:
                 pass  # the whole registry explains it, or reads a copy
         return self._registry.whole.versions.list(name, cursor, limit, sort=sort, reverse=reverse)
+
+    def count_download(self, ref: Ref) -> None:
+        if not self._count(ref):
+            self._registry.whole.versions.count_download(ref)
+
+    def _count(self, ref: Ref) -> bool:
+        """Counts as `Catalog.write_nondurable` does; returns whether it did."""
+        from adaptry.storage.catalog import plain_versions
+        from adaptry.storage.catalog.disk_reserve import is_nearly_full
+
+        try:
+            with self._registry.readers.read() as reads:
+                changes = plain_versions.count_statements(reads, ref)
+            if not changes or is_nearly_full(self._registry.catalog.parent):
+                return False
+            with closing(_writer(self._registry.catalog)) as connection, connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement, key in changes:
+                    run_prepared(connection, statement, {"key": key})
+        except sqlite3.Error:
+            return False
+        return True
+
+
+class _ReadFiles(_Role):
+    """`Files`, whose reading of a version's file needs only SQLite and the blobs."""
+
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        version = self._registry.find_plain(Ref.of_revision(name, revision))
+        for file in version.files if version else ():
+            if file.path == path and 0 <= start <= file.size:
+                try:
+                    return self._registry.blobs.chunks(file.sha256, start)
+                except NotFound:
+                    break  # the whole registry explains it
+        return self._registry.whole.files.read(name, revision, path, start)
 
 
 def open_lazily(catalog: Path, open_whole: Callable[[], Registry]) -> Registry:
@@ -125,7 +200,7 @@ def open_lazily(catalog: Path, open_whole: Callable[[], Registry]) -> Registry:
         return open_whole()
     readers = PreparedReaders(str(catalog), _WAIT, lambda error: None)
     if _is_current(readers):
-        return LazyRegistry(readers, lock, open_whole)
+        return LazyRegistry(catalog, readers, lock, open_whole)
     readers.close()
     lock.release()
     return open_whole()
@@ -137,3 +212,12 @@ def _is_current(readers: PreparedReaders) -> bool:
         return readers.schema() == statement_texts.schema()
     except sqlite3.Error:
         return False
+
+
+def _writer(catalog: Path) -> sqlite3.Connection:
+    """A connection whose commits a power failure may undo, but none before them."""
+    connection = sqlite3.connect(f"file:{quote(str(catalog))}?mode=rw", uri=True, timeout=_WAIT)
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection

@@ -1,4 +1,6 @@
-"""Pushes a small adapter as a large one is pushed: file by file, in sessions that can be resumed."""
+"""Pushes a small adapter as large ones are pushed: file by file, in sessions that can be resumed, or in one
+pass over its files.
+"""
 
 from __future__ import annotations
 
@@ -20,4 +22,17 @@ def push_file_by_file(
     files = hash_files(adapter.content, no_progress)
     manifest = Manifest.of(files, base=declared_base(adapter).claim)
     upload_missing(registry, name, adapter.content, manifest, no_progress, retry)
+    return registry.versions.put(name, manifest.to_bytes(), PushOptions(reuse=True))
+
+
+def push_in_one_pass(
+    registry: Registry, adapter: Adapter, name: AdapterName, retry: RetryPolicy = DEFAULT_RETRY
+) -> PushResult:
+    """Raises as `push`."""
+    stored = registry.uploads.ingest(name, adapter.content)
+    if stored is None:
+        return push_file_by_file(registry, adapter, name, retry)
+    sizes = adapter.content.sizes
+    files = {path: (sizes[path], digest) for path, digest in stored.items()}
+    manifest = Manifest.of(files, base=declared_base(adapter).claim)
     return registry.versions.put(name, manifest.to_bytes(), PushOptions(reuse=True))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
+from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.records import UploadInfo
@@ -22,7 +24,15 @@ NO_WAIT = RetryPolicy(tries=3, first_wait=0)
 
 
 @dataclass(frozen=True)
-class _FlakyUploads(LocalUploads):
+class RemoteUploads(LocalUploads):
+    """Files reach it one by one, as over a connection."""
+
+    def ingest(self, owner: AdapterName, content: Content, progress: Progress = no_progress) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class _FlakyUploads(RemoteUploads):
     cut: StreamChange
 
     def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:

@@ -7,7 +7,8 @@ import hashlib
 import pytest
 
 from adaptry.core.errors import TooLarge
-from adaptry.core.manifest import MAX_DEPTH, MAX_PATH, MAX_TREE, check_tree
+from adaptry.core.manifest import MAX_TREE, check_tree
+from adaptry.core.tree_paths import MAX_DEPTH, MAX_PATH
 from adaptry_api.hub.announced_files import IDLE_SECONDS, LOOP_SECONDS, LOOP_TIMES, Announcements
 from adaptry_api.testing import RawResponse, Server
 

@@ -72,9 +72,14 @@ class Inspector:
         Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for
         minutes, and `CorruptData` if there are fewer bytes than the header declares.
         """
+        answers = self._guarded(lambda: self._ask(tensors, source), tenant)
+        return WeightsInspection(dict(zip(tensors, answers, strict=True)))
+
+    def _guarded(self, ask: Callable[[], list[TensorStatistics]], tenant: str) -> list[TensorStatistics]:
+        """In the tenant's turn, with the errors of `inspect`."""
         try:
             with self._slots.hold(tenant, _PATIENCE):
-                answers = self._ask(tensors, source)
+                return ask()
         except TimeoutError:
             raise Unavailable(
                 "too many weights are being inspected now; nothing was lost, try again in a minute"
@@ -83,26 +88,34 @@ class Inspector:
             raise Unavailable(
                 f"the weights could not be inspected ({error}); the files are kept, so try again"
             ) from error
-        return WeightsInspection(dict(zip(tensors, answers, strict=True)))
+
+    def prepare(self, size: int, tenant: str = "") -> None:
+        """Starts a child for a file of `size` bytes, if none is idle, so that it is ready when the file is.
+
+        Raises as `inspect`.
+        """
+        self._guarded(lambda: self._ask({}, lambda start: (), size), tenant)
 
     def close(self) -> None:
         """Ends the children that are idle. The inspector can be used again."""
         with self._lock:
             _end_all(self._idle)
 
-    def _ask(self, tensors: Mapping[str, TensorInfo], source: WeightsSource) -> list[TensorStatistics]:
+    def _ask(
+        self, tensors: Mapping[str, TensorInfo], source: WeightsSource, expected: int = 0
+    ) -> list[TensorStatistics]:
         while child := self._kept():
             try:
-                return self._measured(child, tensors, source)
+                return self._measured(child, tensors, source, expected)
             except _EndedBefore:
                 continue
-        return self._measured(_Child(), tensors, source)
+        return self._measured(_Child(), tensors, source, expected)
 
     def _measured(
-        self, child: _Child, tensors: Mapping[str, TensorInfo], source: WeightsSource
+        self, child: _Child, tensors: Mapping[str, TensorInfo], source: WeightsSource, expected: int
     ) -> list[TensorStatistics]:
         try:
-            answers = child.measure(tensors, source)
+            answers = child.measure(tensors, source, expected)
         except BaseException:
             child.end()
             raise
@@ -156,12 +169,16 @@ class _Child:
                 self._socket.close()
                 raise
 
-    def measure(self, tensors: Mapping[str, TensorInfo], source: WeightsSource) -> list[TensorStatistics]:
-        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; then the child
-        is lost.
+    def measure(
+        self, tensors: Mapping[str, TensorInfo], source: WeightsSource, expected: int = 0
+    ) -> list[TensorStatistics]:
+        """Measures these tensors, and prepares for a file of `expected` bytes.
+
+        Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; then the child is
+        lost.
         """
         size = sum(info.size for info in tensors.values())
-        numpy = _numpy_folder() if size >= LARGE else ""
+        numpy = _numpy_folder() if max(size, expected) >= LARGE else ""
         seconds = _SECONDS + size / (_NUMPY_RATE if numpy else _PLAIN_RATE)
         start = next((info.start for info in tensors.values()), 0)
         listed = [(info.dtype, info.size) for info in tensors.values()]

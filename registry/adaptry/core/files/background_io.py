@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _WORTH_A_THREAD = 1 << 18
 _AHEAD = 4
@@ -53,7 +55,7 @@ class BackgroundHasher:
             return
         if len(self._pending) == _AHEAD:
             self._pending.popleft().result()
-        self._thread = self._thread or ThreadPoolExecutor(1, "beside")
+        self._thread = self._thread or _one_thread("beside")
         self._pending.append(self._thread.submit(self._work, piece))
 
     def drain(self) -> None:
@@ -90,7 +92,7 @@ class BackgroundFlush:
         if self._unflushed < _FLUSH_EVERY or (self._running and not self._running.done()):
             return
         self.wait()
-        self._thread = self._thread or ThreadPoolExecutor(1, "flush")
+        self._thread = self._thread or _one_thread("flush")
         self._running = self._thread.submit(_flush, self._descriptor)
         self._unflushed = 0
 
@@ -101,3 +103,9 @@ class BackgroundFlush:
         running, self._running = self._running, None
         if running:
             running.result()
+
+
+def _one_thread(name: str) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # imports logging, which small files do not need
+
+    return ThreadPoolExecutor(1, name)

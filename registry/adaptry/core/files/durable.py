@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 
+WRITE = 1 << 18
+"""Size in bytes of a write. Writes of 1 MiB took up to three times the processor's time on ext4, while the
+file was flushed.
+"""
+
+
 def write_error(error: OSError, target: Path) -> StorageFull | Unavailable:
     """The error to raise for an `OSError` while writing to `target`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

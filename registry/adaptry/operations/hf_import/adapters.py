@@ -16,9 +16,10 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.diagnostics import raise_no_adapter
 from adaptry.adapters.formats import AdapterFormat, detect_format
 from adaptry.core.errors import DigestMismatch, TooLarge
-from adaptry.core.manifest import MAX_REVISION, FileEntry, check_path
+from adaptry.core.manifest import MAX_REVISION, FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
+from adaptry.core.tree_paths import check_path
 from adaptry.operations.base_recognition import RecognisedBase, declared_base
 from adaptry.operations.hf_import.file_reader import HubFileReader
 from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision

@@ -13,8 +13,9 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_recognition import BaseSource, RecognisedBase, recognise_base
 from adaptry.operations.transfer.early_inspection import inspect_early
-from adaptry.operations.transfer.files import fetch_revision, hash_files, upload_missing
+from adaptry.operations.transfer.files import hash_files, upload_missing
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
+from adaptry.operations.transfer.revision_download import fetch_revision
 from adaptry.registry.commit_info import CommitInfo, CommitNote
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
@@ -68,7 +69,7 @@ def fetch_draft(
         registry.files,
         name,
         commit.digest,
-        registry.commits.tree(name, commit.digest),
+        registry.commits.tree(name, commit.digest).files,
         folder,
         False,
         progress,

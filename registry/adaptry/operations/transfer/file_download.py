@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from adaptry.core.errors import DigestMismatch, Unavailable
 from adaptry.core.files.background_io import BackgroundFlush, BackgroundHasher
-from adaptry.core.manifest import FileEntry
-from adaptry.core.progress import Progress
-from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.core.files.durable import WRITE
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
+
+    from adaptry.core.digest import Digest
+    from adaptry.core.progress import Progress
+    from adaptry.operations.transfer.retry import RetryPolicy
 
 _PIECE = 1 << 20
 
@@ -27,7 +29,18 @@ ReadFrom = Callable[[int], Iterator[bytes]]
 """The bytes of a file from an offset on; may raise `Unavailable` midway."""
 
 
-def download(read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, retry: RetryPolicy) -> None:
+class FileToFetch(Protocol):
+    """A file of a revision, as an entry of its manifest or as plain values."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def sha256(self) -> Digest: ...
+
+
+def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress, retry: RetryPolicy) -> None:
     """Writes the file to `path`, resuming an earlier partial download. The caller flushes it to disk.
 
     Raises `DigestMismatch` if the bytes do not match `entry`, `Unavailable` after too many broken connections
@@ -44,7 +57,7 @@ def download(read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, r
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
-                piece = piece[file.write(piece) :]
+                piece = piece[file.write(piece[:WRITE]) :]
             flushing.add_written(len(chunk))
     found = hasher.hexdigest()
     if found != entry.sha256.hex:
@@ -65,7 +78,7 @@ def _hash_left(file: FileIO, hasher: Hash) -> int:
 
 
 def read_resumable(
-    read: ReadFrom, entry: FileEntry, progress: Progress, retry: RetryPolicy, start: int = 0
+    read: ReadFrom, entry: FileToFetch, progress: Progress, retry: RetryPolicy, start: int = 0
 ) -> Iterator[bytes]:
     """Yields a file's bytes from `start`, resuming after a broken connection. The caller verifies them."""
     position, failures = start, 0

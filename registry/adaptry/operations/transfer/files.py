@@ -1,29 +1,40 @@
-"""Transfers the files of a revision: hashes them, uploads missing ones, downloads and verifies them."""
+"""Hashes the files of a revision, and uploads those that are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from hashlib import sha256
-from pathlib import Path
 
 from adaptry.adapters.content import Content
-from adaptry.adapters.output_folder import output_folder
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.files.background_io import BackgroundHasher
-from adaptry.core.manifest import FileEntry, Manifest
+from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
-from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.file_upload import upload, with_progress
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
+from adaptry.registry.versions import MAX_SENT
 
 
 def hash_files(content: Content, progress: Progress) -> dict[str, tuple[int, Digest]]:
     """Size and digest of every file; reads everything once."""
     return {path: (size, hash_file(content, path, progress)) for path, size in content.sizes.items()}
+
+
+def store_or_hash(
+    registry: Registry, name: AdapterName, content: Content, progress: Progress
+) -> dict[str, tuple[int, Digest]]:
+    """The same; the files of a large adapter are stored in the same pass, where a registry does that.
+
+    Raises as `Uploads.ingest`.
+    """
+    if sum(content.sizes.values()) > MAX_SENT:
+        stored = registry.uploads.ingest(name, content, progress)
+        if stored is not None:
+            return {path: (content.sizes[path], digest) for path, digest in stored.items()}
+    return hash_files(content, progress)
 
 
 def hash_file(content: Content, path: str, progress: Progress) -> Digest:
@@ -48,33 +59,9 @@ def upload_missing(
             upload(registry, name, content, entry.path, entry.sha256, progress, retry)
 
 
-def fetch_revision(
-    files: Files,
-    name: AdapterName,
-    revision: Digest,
-    manifest: Manifest,
-    target: Path,
-    force: bool,
-    progress: Progress,
-    retry: RetryPolicy,
-) -> None:
-    """Downloads a revision into `target`, which appears atomically. Raises as `download`, `output_folder`."""
-    with output_folder(target, replace=force) as place:
-        for entry in manifest.files:
-            path = place / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            download(_reader(files, name, revision, entry), entry, path, progress, retry)
-
-
 def _has(files: Files, name: AdapterName, digest: Digest) -> bool:
     """Whether the file is stored. An invisible adapter counts as empty; the upload checks rights."""
     try:
         return files.has(name, digest)
     except NotFound:
         return False
-
-
-def _reader(
-    files: Files, name: AdapterName, revision: Digest, entry: FileEntry
-) -> Callable[[int], Iterator[bytes]]:
-    return lambda start: files.read(name, revision, entry.path, start)

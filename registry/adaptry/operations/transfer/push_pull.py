@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, StorageFull
+from adaptry.core.errors import Conflict
 from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import data_folder
 from adaptry.operations.transfer.file_upload import upload
-from adaptry.operations.transfer.files import (
-    fetch_revision,
-    hash_file,
-    hash_files,
-)
+from adaptry.operations.transfer.files import hash_file, store_or_hash
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.operations.transfer.revision_content import RevisionContent
+from adaptry.operations.transfer.revision_download import fetch_revision, fetch_version
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import require_usable
@@ -74,7 +70,7 @@ def push(
     found = recognise_base(registry.bases, adapter, base)
     with inspect_early(registry, adapter, is_one_request=True, is_forced=options.force_reason is not None):
         manifest = Manifest.of(
-            hash_files(adapter.content, progress),
+            store_or_hash(registry, name, adapter.content, progress),
             base=found.claim,
             parents=parents,
             recipe=recipe,
@@ -110,18 +106,7 @@ def pull(
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):
         return detail.version
-    fetch_revision(
-        registry.files,
-        detail.version.name,
-        detail.version.digest,
-        detail.manifest,
-        target,
-        force,
-        progress,
-        retry,
-    )
-    with suppress(StorageFull):  # it is here, counted or not
-        registry.versions.count_download(_exact(detail.version))
+    fetch_version(registry, detail.version, detail.manifest.files, target, force, progress, retry)
     return detail.version
 
 
@@ -172,7 +157,7 @@ def open_revision(
                 registry.files,
                 detail.version.name,
                 detail.version.digest,
-                detail.manifest,
+                detail.manifest.files,
                 folder,
                 False,
                 progress,
@@ -195,7 +180,3 @@ def _holds(folder: Path, manifest: Manifest, progress: Progress) -> bool:
     if any(content.sizes[entry.path] != entry.size for entry in manifest.files):
         return False
     return all(hash_file(content, entry.path, progress) == entry.sha256 for entry in manifest.files)
-
-
-def _exact(version: VersionInfo) -> Ref:
-    return version.revision_ref

@@ -19,7 +19,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundFlush
-from adaptry.core.files.durable import ParallelFlush
+from adaptry.core.files.durable import WRITE, ParallelFlush
 from adaptry.core.files.locks import FileLock, locked, try_lock
 from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
 
@@ -236,11 +236,15 @@ class _StagedFile(StagedBlob):
         self._descriptor = descriptor
         self._flushing = BackgroundFlush(descriptor)
 
+    @property
+    def descriptor(self) -> int | None:
+        return self._descriptor
+
     def _write(self, piece: memoryview) -> None:
         position = self.offset
         with _writing_to(self._store.folder):
             while piece:
-                written = os.pwrite(self._descriptor, piece, position)
+                written = os.pwrite(self._descriptor, piece[:WRITE], position)
                 piece, position = piece[written:], position + written
             self._flushing.add_written(position - self.offset)
 

@@ -294,6 +294,11 @@ class StagedBlob(ABC):
             self.offset, self._hasher = start, None if start else hashlib.sha256()
             raise
 
+    @property
+    def descriptor(self) -> int | None:
+        """The bytes as a file that is open for positional reads; None if they are not on this machine."""
+        return None
+
     def digest(self) -> Digest:
         """The digest of the bytes that have arrived."""
         return Digest(self._hasher.hexdigest() if self._hasher else self._rehash())

@@ -23,10 +23,11 @@ from adaptry.registry.records import AdapterInfo, Page
 from adaptry.registry.sort_keys import AdapterSortKey
 from adaptry.storage.catalog import adapters, cursors
 from adaptry.storage.catalog.access import ReadScope, is_among
+from adaptry.storage.catalog.adapter_rows import about_names
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow
 from adaptry.storage.catalog.rows.adapters import EXISTS
-from adaptry.storage.catalog.shown_adapters import about_names, page_by_name
+from adaptry.storage.catalog.shown_adapters import page_by_name
 from adaptry.storage.catalog.version_info import table_of
 
 _A = table_of(AdapterRow)

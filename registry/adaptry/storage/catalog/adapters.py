@@ -17,6 +17,7 @@ from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AdapterEdit, AdapterInfo
 from adaptry.storage.catalog import case_conflicts, stored_use, terms
+from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.prepared import run_select
@@ -34,7 +35,7 @@ from adaptry.storage.catalog.rows import (
     VersionRow,
 )
 from adaptry.storage.catalog.rows.adapters import EXISTS
-from adaptry.storage.catalog.shown_adapters import adapter_of, visibility_of
+from adaptry.storage.catalog.shown_adapters import adapter_of
 from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME
 from adaptry.storage.catalog.version_info import Columns, table_of
 
@@ -64,6 +65,7 @@ _COUNT_ON = (
         version_count=_ADAPTERS.c.version_count + 1,
     )
 )
+COUNT_DOWNLOAD = _ADAPTERS.update().where(_OF_KEY).values(downloads=_ADAPTERS.c.downloads + 1)
 _LATEST = (
     select_columns(_VERSIONS.c.number)
     .where(_VERSIONS.c.adapter_id == _ADAPTERS.c.id, _VERSIONS.c.state.in_(LATEST))
@@ -276,11 +278,7 @@ def recount_versions(tx: Transaction, key: int) -> None:
 
 
 def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
-    tx.execute(
-        update(AdapterRow)
-        .where(col(AdapterRow.id) == adapter.key)
-        .values(downloads=col(AdapterRow.downloads) + 1)
-    )
+    change(tx, COUNT_DOWNLOAD, {"key": adapter.key})
 
 
 def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:

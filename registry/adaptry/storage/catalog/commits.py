@@ -17,7 +17,7 @@ from adaptry.core.errors import Conflict
 from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.registry.commit_info import CommitInfo, CommitNote
 from adaptry.registry.records import Page
-from adaptry.storage.catalog import cursors, damage
+from adaptry.storage.catalog import cursors, damage, statement_texts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
@@ -67,7 +67,7 @@ _BY_PREFIX = _SHOWN.where(
         .correlate(None)
     )
 )
-_TREE = select(_REVISIONS.c.manifest).where(
+TREE = select(_REVISIONS.c.manifest).where(
     _REVISIONS.c.digest == bindparam("digest"),
     exists().where(_OF_ADAPTER, _COMMITS.c.digest == bindparam("digest")),
 )
@@ -167,7 +167,7 @@ def find_by_digest(tx: Reads, adapter: AdapterRecord, prefix: str) -> CommitReco
 
 def tree(tx: Reads, adapter: AdapterRecord, digest: Digest) -> Manifest | None:
     """The tree of a revision with a commit of the adapter. Raises `CorruptData`."""
-    found = run_select(tx, _TREE, {"adapter": adapter.key, "digest": digest.hex})
+    found = run_select(tx, statement_texts.TREE, {"adapter": adapter.key, "digest": digest.hex})
     return stored_manifest(digest, found[0].manifest) if found else None
 
 

@@ -20,10 +20,11 @@ from adaptry.storage.catalog import inspections
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import DamagedFileRow, DamagedRevisionRow, VersionRow
+from adaptry.storage.catalog.statement_texts import ALL_DAMAGED
 from adaptry.storage.catalog.version_info import table_of
 
 _DAMAGED = table_of(DamagedFileRow)
-_ALL = select_columns(_DAMAGED.c.digest, _DAMAGED.c.reason)
+ALL = select_columns(_DAMAGED.c.digest, _DAMAGED.c.reason)
 _REVISIONS = table_of(DamagedRevisionRow)
 _NEEDING = select_columns(_REVISIONS.c.revision).where(_REVISIONS.c.file == bindparam("file")).limit(1)
 _REASON = select_columns(_DAMAGED.c.reason).where(_DAMAGED.c.digest == bindparam("file"))
@@ -68,7 +69,7 @@ def damage_reason(tx: Reads, file: Digest) -> str | None:
 
 def all_damaged(tx: Reads) -> Mapping[Digest, str]:
     """All marked files, with their reasons."""
-    return {Digest(row.digest): row.reason for row in run_select(tx, _ALL, {})}
+    return {Digest(row.digest): row.reason for row in run_select(tx, ALL_DAMAGED, {})}
 
 
 def summarise_damage(tx: Transaction) -> DamageSummary:

@@ -31,6 +31,11 @@ _FILES, _UPLOADS, _WEIGHTS = table_of(FileRow), table_of(UploadRow), table_of(We
 _FILE = select_columns(_FILES.c.size, _FILES.c.unneeded_since, _FILES.c.stored_by).where(
     _FILES.c.owner == bindparam("owner"), _FILES.c.digest == bindparam("digest")
 )
+_OF_SIZE = (
+    select_columns(_FILES.c.digest)
+    .where(_FILES.c.owner == bindparam("owner"), _FILES.c.size == bindparam("size"))
+    .limit(1)
+)
 _SESSION = select_columns(_UPLOADS).where(_UPLOADS.c.id == bindparam("id"))
 _UNFINISHED = (
     select_columns(_UPLOADS)
@@ -67,6 +72,11 @@ def sizes(tx: Reads, owner: AdapterName | Digest, digests: Iterable[Digest]) -> 
     """The files among these that the owner has, with their sizes."""
     found = {digest: _file(tx, owner, digest) for digest in digests}
     return {digest: row.size for digest, row in found.items() if row is not None}
+
+
+def has_size(tx: Reads, owner: AdapterName, size: int) -> bool:
+    """Whether the adapter has a file of that size."""
+    return bool(run_select(tx, _OF_SIZE, {"owner": str(owner), "size": size}))
 
 
 def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[AdapterName, int]:

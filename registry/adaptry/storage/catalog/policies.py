@@ -12,11 +12,11 @@ from sqlmodel import col, select
 from adaptry.core.gates.policy import PolicyScope, policy_digest
 from adaptry.core.identity import Visibility
 from adaptry.registry.policies import PolicyInfo
+from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, PolicyRow
-from adaptry.storage.catalog.shown_adapters import visibility_of
 from adaptry.storage.catalog.version_info import Columns, table_of
 
 _POLICIES = table_of(PolicyRow)

@@ -9,12 +9,13 @@ from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, selec
 
 from adaptry.core.errors import Conflict
 from adaptry.core.lifecycle import LATEST
-from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
+from adaptry.core.refs import ByDigest, Ref, Selector
+from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.ref_query import ref_query
 from adaptry.storage.catalog.rows import AdapterRow, AliasRow, VersionRow
-from adaptry.storage.catalog.shown_adapters import visibility_of
 from adaptry.storage.catalog.version_info import SHOWN, Columns, table_of
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 
@@ -51,19 +52,19 @@ def _statement(found: FromClause, is_meant: ColumnElement[bool]) -> Select[Any]:
 
 
 _OF_LINE = _VERSIONS.c.adapter_id == _ADAPTERS.c.id
-_LATEST = (
+NEWEST_ACTIVE = (
     _statement(_ADAPTERS, and_(_OF_LINE, _VERSIONS.c.state.in_(LATEST)))
     .order_by(_VERSIONS.c.number.desc())
     .limit(1)
 )
-_NUMBER = _statement(_ADAPTERS, and_(_OF_LINE, _VERSIONS.c.number == bindparam("number")))
-_LABEL = _statement(
+BY_NUMBER = _statement(_ADAPTERS, and_(_OF_LINE, _VERSIONS.c.number == bindparam("number")))
+BY_LABEL = _statement(
     _ADAPTERS.outerjoin(
         _ALIASES, and_(_ALIASES.c.adapter_id == _ADAPTERS.c.id, _ALIASES.c.alias == bindparam("alias"))
     ),
     _VERSIONS.c.id == _ALIASES.c.version_id,
 )
-_DIGEST = _statement(
+BY_DIGEST = _statement(
     _ADAPTERS,
     and_(_OF_LINE, _VERSIONS.c.digest >= bindparam("prefix"), _VERSIONS.c.digest < bindparam("beyond")),
 ).limit(2)
@@ -71,8 +72,7 @@ _DIGEST = _statement(
 
 def resolve_ref(tx: Reads, ref: Ref) -> ResolvedRef | None:
     """The target; None if there is no such adapter."""
-    statement, asked = _selector_query(ref.selector)
-    rows = run_select(tx, statement, {"name": str(ref.name), **asked})
+    rows = run_select(tx, *ref_query(ref))
     if not rows:
         return None
     adapter = AdapterRecord(rows[0].adapter_key, ref.name, visibility_of(rows[0].visibility))
@@ -86,15 +86,3 @@ def find(tx: Reads, adapter: AdapterRecord, selector: Selector) -> VersionRecord
     resolved = resolve_ref(tx, Ref(adapter.name, selector))
     columns = resolved.version(selector) if resolved else None
     return to_record(columns) if columns else None
-
-
-def _selector_query(selector: Selector) -> tuple[Select[Any], dict[str, object]]:
-    match selector:
-        case Latest():
-            return _LATEST, {}
-        case Number(number):
-            return _NUMBER, {"number": number}
-        case Label(label):
-            return _LABEL, {"alias": label}
-        case ByDigest(prefix):
-            return _DIGEST, {"prefix": prefix, "beyond": prefix + "g"}

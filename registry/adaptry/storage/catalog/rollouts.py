@@ -15,11 +15,11 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.rollouts import RolloutInfo, RolloutPlan, RolloutStage
 from adaptry.registry.workers import ENDED
 from adaptry.storage.catalog import epochs
+from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, RolloutRow, VersionRow, WorkerRow
-from adaptry.storage.catalog.shown_adapters import visibility_of
 from adaptry.storage.catalog.versions import VersionRecord
 from adaptry.storage.catalog.workers import is_lost, label_of
 

@@ -37,7 +37,6 @@ from adaptry.storage.catalog.prepared import PreparedReaders
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # commits that a power failure may undo
 _LOOKS = 0.05  # seconds between checks for commits of other processes
-_LITTLE = 16 << 20  # free bytes below which the log is kept short
 _FORBIDDEN = "adaptry_forbidden"  # marks the errors of triggers that refuse changes
 
 
@@ -194,8 +193,7 @@ def why_forbidden(connection: Connection) -> str | None:
 
 def _is_nearly_full(connection: sqlite3.Connection) -> bool:
     _, _, path = connection.execute("PRAGMA database_list").fetchone()
-    system = os.statvfs(path)
-    return system.f_bavail * system.f_frsize < _LITTLE
+    return disk_reserve.is_nearly_full(Path(path).parent)
 
 
 def _check_durable(connection: sqlite3.Connection) -> None:

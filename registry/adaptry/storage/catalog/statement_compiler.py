@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, CompoundSelect, Select
+from sqlalchemy import Boolean, ColumnElement, CompoundSelect, Select, Update
 from sqlalchemy.dialects.sqlite import dialect
 
 from adaptry.storage.catalog.migrate import KNOWN
@@ -13,7 +13,7 @@ from adaptry.storage.catalog.rows import Moment
 from adaptry.storage.catalog.statement_texts import NAMED, StatementText, encode
 
 _DIALECT = dialect()
-Statement = Select[Any] | CompoundSelect[Any]
+Statement = Select[Any] | CompoundSelect[Any] | Update
 """(`Any`: statements are typed by their columns.)"""
 Conversion = Callable[[Any], object]
 """Makes a value of SQLAlchemy of one of SQLite. (`Any`: of any column.)"""
@@ -30,15 +30,14 @@ def compile_statement(statement: Statement) -> StatementText:
         compiled.statement,
         names,
         {name: compiled.parameters[name] for name in names if name not in asked},
-        {str(column.key): _kind(column) for column in statement.selected_columns},
+        {str(column.key): _kind(column) for column in _columns(statement)},
     )
 
 
 def conversions_of(statement: Statement) -> Sequence[Conversion | None]:
     """SQLAlchemy's own conversion of each column."""
     return [
-        column.type.dialect_impl(_DIALECT).result_processor(_DIALECT, None)
-        for column in statement.selected_columns
+        column.type.dialect_impl(_DIALECT).result_processor(_DIALECT, None) for column in _columns(statement)
     ]
 
 
@@ -50,6 +49,10 @@ def write_texts() -> str:
         for (column, kind), processor in zip(text.columns.items(), processors, strict=True):
             assert kind or not processor, f"{one}: CONVERSIONS has no kind for the column {column}"
     return encode(KNOWN[-1], texts)
+
+
+def _columns(statement: Statement) -> Iterable[ColumnElement[Any]]:
+    return () if isinstance(statement, Update) else statement.selected_columns
 
 
 def _kind(column: ColumnElement[Any]) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlalchemy import CompoundSelect, Select
+    from sqlalchemy import CompoundSelect, Select, Update
 
 FILE = Path(__file__).with_suffix(".json")
 
@@ -53,9 +53,9 @@ class NamedStatement:
     module: str
     name: str
 
-    def definition(self) -> Select[Any] | CompoundSelect[Any]:
+    def definition(self) -> Select[Any] | CompoundSelect[Any] | Update:
         """(`Any`: typed by its columns.)"""
-        found: Select[Any] = getattr(import_module(f"{__package__}.{self.module}"), self.name)
+        found: Select[Any] | Update = getattr(import_module(f"{__package__}.{self.module}"), self.name)
         return found
 
     def text(self) -> StatementText:
@@ -66,7 +66,30 @@ ADAPTERS_BY_NAME = NamedStatement("adapters", "SHOWN_BY_NAME")
 ADAPTER_OF_NAME = NamedStatement("adapters", "FOUND")
 NEWEST_VERSIONS = NamedStatement("version_info", "NEWEST")
 BESIDE_NEWEST = NamedStatement("version_info", "BESIDE_NEWEST")
-NAMED = (ADAPTERS_BY_NAME, ADAPTER_OF_NAME, NEWEST_VERSIONS, BESIDE_NEWEST)
+REF_LATEST = NamedStatement("ref_resolution", "NEWEST_ACTIVE")
+REF_BY_NUMBER = NamedStatement("ref_resolution", "BY_NUMBER")
+REF_BY_LABEL = NamedStatement("ref_resolution", "BY_LABEL")
+REF_BY_DIGEST = NamedStatement("ref_resolution", "BY_DIGEST")
+TREE = NamedStatement("commits", "TREE")
+WITHDRAWN_REVISION = NamedStatement("states", "OF_REVISION")
+ALL_DAMAGED = NamedStatement("damage", "ALL")
+COUNT_FOR_VERSION = NamedStatement("versions", "COUNT_DOWNLOAD")
+COUNT_FOR_ADAPTER = NamedStatement("adapters", "COUNT_DOWNLOAD")
+NAMED = (
+    ADAPTERS_BY_NAME,
+    ADAPTER_OF_NAME,
+    NEWEST_VERSIONS,
+    BESIDE_NEWEST,
+    REF_LATEST,
+    REF_BY_NUMBER,
+    REF_BY_LABEL,
+    REF_BY_DIGEST,
+    TREE,
+    WITHDRAWN_REVISION,
+    ALL_DAMAGED,
+    COUNT_FOR_VERSION,
+    COUNT_FOR_ADAPTER,
+)
 
 
 def schema() -> str:

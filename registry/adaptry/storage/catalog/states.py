@@ -13,13 +13,14 @@ from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
+from adaptry.storage.catalog.statement_texts import WITHDRAWN_REVISION
 from adaptry.storage.catalog.version_info import SHOWN, info, table_of
 from adaptry.storage.catalog.versions import VersionRecord
 
 _ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)
 _WITHDRAWN = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(WITHDRAWN)
 _CARRIED = (_COMMITS.c.adapter_id == _VERSIONS.c.adapter_id) & (_COMMITS.c.carries == _VERSIONS.c.number)
-_OF_REVISION = (
+OF_REVISION = (
     _WITHDRAWN.join(_COMMITS, _CARRIED)
     .where(_COMMITS.c.adapter_id == bindparam("adapter"), _COMMITS.c.digest == bindparam("digest"))
     .limit(1)
@@ -42,7 +43,7 @@ def put(tx: Transaction, version: VersionRecord, change: StateChange, at: dateti
 
 def find_withdrawn_revision(tx: Reads, adapter: AdapterRecord, revision: Digest) -> VersionInfo | None:
     """A withheld version with the same weights as this revision."""
-    rows = run_select(tx, _OF_REVISION, {"adapter": adapter.key, "digest": revision.hex})
+    rows = run_select(tx, WITHDRAWN_REVISION, {"adapter": adapter.key, "digest": revision.hex})
     return info(tx, rows[0]) if rows else None
 
 

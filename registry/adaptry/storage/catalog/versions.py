@@ -28,7 +28,7 @@ from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import insert_new
+from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, by_key, table_of
 
@@ -38,6 +38,9 @@ _MANIFEST = select_columns(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == b
 _INDEXED = ("method", "state", "created_by", "base_id", "base_name", "targets", "traits")
 _MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
 _VERSIONS = table_of(VersionRow)
+COUNT_DOWNLOAD = (
+    _VERSIONS.update().where(_VERSIONS.c.id == bindparam("key")).values(downloads=_VERSIONS.c.downloads + 1)
+)
 _SAME_WEIGHTS = (
     select_columns(_VERSIONS.c.digest, _VERSIONS.c.base_id)
     .where(
@@ -279,11 +282,7 @@ def report(tx: Reads, stored: VersionRecord) -> CheckReport:
 
 
 def count_download(tx: Transaction, stored: VersionRecord) -> None:
-    tx.execute(
-        update(VersionRow)
-        .where(col(VersionRow.id) == stored.key)
-        .values(downloads=col(VersionRow.downloads) + 1)
-    )
+    change(tx, COUNT_DOWNLOAD, {"key": stored.key})
 
 
 def _base_terms(base_check: BaseCheck) -> list[tuple[str, str]]:

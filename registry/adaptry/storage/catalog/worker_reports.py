@@ -20,9 +20,9 @@ from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.refs import AdapterName
 from adaptry.registry.workers import ENDED, DroppedAdapter, ResidentReport, Withdrawal, WorkerReport
 from adaptry.storage.catalog import workers
+from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
-from adaptry.storage.catalog.shown_adapters import visibility_of
 from adaptry.storage.catalog.workers import WorkerRecord
 
 KEPT = timedelta(days=30)

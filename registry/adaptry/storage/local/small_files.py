@@ -6,6 +6,7 @@ transaction records their owner, so no upload sessions are needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
@@ -41,7 +42,8 @@ class SmallFiles:
         """
         owned = files.sizes(tx, self.name, self.data)
         found = {digest: data for digest, data in self.data.items() if not self._is_sound(tx, owned, digest)}
-        self._require_room(tx, found, owned)
+        sizes = {digest: len(data) for digest, data in found.items()}
+        require_room(self.context, tx, self.name, sizes, owned)
         return found
 
     def store(self, lacking: dict[Digest, bytes]) -> None:
@@ -58,22 +60,8 @@ class SmallFiles:
         self.context.blobs.put_all(lacking)
 
     def own(self, tx: Transaction, lacking: dict[Digest, bytes]) -> None:
-        """Makes the adapter the owner of the stored bytes. Raises `Unavailable` if a sweep deleted them."""
-        self._require_room(tx, lacking, files.sizes(tx, self.name, lacking))
-        for digest, data in lacking.items():
-            # They had no owner until now. A sweep begins to delete in a transaction: from here on, none does.
-            if not self.context.blobs.original.has(digest):
-                raise _deleting()
-            files.add_owned(tx, self.name, digest, len(data), self.context.identity.name)
-            damage.clear_damage(tx, digest)
-
-    def _require_room(self, tx: Reads, lacking: dict[Digest, bytes], owned: dict[Digest, int]) -> None:
-        if not lacking:
-            return
-        new = sum(len(data) for digest, data in lacking.items() if digest not in owned)
-        require_bytes(self.context, tx, self.name.namespace, new)
-        if any(pending_deletes.is_deleting(tx, digest) for digest in lacking):
-            raise _deleting()
+        """Makes the adapter the owner of the stored bytes. Raises as `own_stored`."""
+        own_stored(self.context, tx, self.name, {digest: len(data) for digest, data in lacking.items()})
 
     def _is_sound(self, tx: Reads, owned: dict[Digest, int], digest: Digest) -> bool:
         if digest not in owned or damage.damage_reason(tx, digest) is not None:
@@ -82,6 +70,37 @@ class SmallFiles:
             return self.context.blobs.original.size(digest) == owned[digest]
         except NotFound:
             return False
+
+
+def own_stored(
+    context: RegistryContext, tx: Transaction, name: AdapterName, stored: Mapping[Digest, int]
+) -> None:
+    """Makes an adapter the owner of blobs, given with their sizes, that had no owner until now. Raises
+    `Unavailable` if a sweep deleted them, `QuotaExceeded`, `Busy`.
+    """
+    require_room(context, tx, name, stored, files.sizes(tx, name, stored))
+    for digest, size in stored.items():
+        # A sweep begins to delete in a transaction: from here on, none does.
+        if not context.blobs.original.has(digest):
+            raise _deleting()
+        files.add_owned(tx, name, digest, size, context.identity.name)
+        damage.clear_damage(tx, digest)
+
+
+def require_room(
+    context: RegistryContext,
+    tx: Reads,
+    name: AdapterName,
+    lacking: Mapping[Digest, int],
+    owned: Mapping[Digest, int],
+) -> None:
+    """Raises `QuotaExceeded`, `Busy` and `Unavailable` if an adapter may not have these files now."""
+    if not lacking:
+        return
+    new = sum(size for digest, size in lacking.items() if digest not in owned)
+    require_bytes(context, tx, name.namespace, new)
+    if any(pending_deletes.is_deleting(tx, digest) for digest in lacking):
+        raise _deleting()
 
 
 def _deleting() -> Unavailable:

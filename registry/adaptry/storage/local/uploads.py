@@ -7,10 +7,11 @@ is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from adaptry.adapters.content import Content
 from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
@@ -25,6 +26,7 @@ from adaptry.core.errors import (
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.manifest import MAX_FILE
+from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import Owner
 from adaptry.registry.records import DirectPart, Page, UploadInfo, UploadSession
@@ -37,6 +39,7 @@ from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local import abandoned_uploads
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.files import require_base_visible
+from adaptry.storage.local.ingestion import Ingestion
 from adaptry.storage.local.quotas import QuotaRefusal, refuse_session
 from adaptry.storage.local.small_files import SmallFiles
 
@@ -167,6 +170,26 @@ class LocalUploads(Uploads):
             self._require_writing(tx, owner)
             sent.own(tx, lacking)
             files.clear_unneeded(tx, owner, sent.data)
+
+    def ingest(
+        self, owner: AdapterName, content: Content, progress: Progress = no_progress
+    ) -> Mapping[str, Digest] | None:
+        self.context.catalog.require_writable()
+        ingestion = Ingestion(self.context, owner, content, progress)
+        with self.context.catalog.read() as tx:
+            self._require_writing(tx, owner)
+            if adapters.find(tx, owner) is None:
+                require_no_base(tx, owner)
+            if not ingestion.is_worthwhile(tx):
+                return None
+        try:
+            stored = ingestion.store()
+            with self.context.write() as tx:
+                self._require_writing(tx, owner)
+                ingestion.own(tx, stored)
+        except Unavailable:  # a sweep has them, or had them: the caller's other way waits and tries again
+            return None
+        return {path: file.digest for path, file in stored.items()}
 
     def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50

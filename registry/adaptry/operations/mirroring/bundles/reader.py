@@ -16,8 +16,9 @@ from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, InvalidBundle, PermissionDenied
-from adaptry.core.manifest import Manifest, check_path
+from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress, no_progress
+from adaptry.core.tree_paths import check_path
 from adaptry.operations.mirroring.actions import MirrorFailure, MirrorLog, MirrorResult
 from adaptry.operations.mirroring.apply import apply_base, apply_snapshot, point_aliases
 from adaptry.operations.mirroring.bundles.archive import Bundle, open_bundle

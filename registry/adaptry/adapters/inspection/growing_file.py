@@ -1,0 +1,65 @@
+"""Inspects a weights file while it is being written, a few tensors at a time.
+
+Only bytes that have been written are read, from the file that holds them, so the results are those of the
+complete file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from adaptry.adapters.header import SafetensorsHeader, TensorInfo
+from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
+from adaptry.core.errors import AdaptryError
+
+_BATCH = 16 << 20
+"""Minimum size in bytes of the tensors of a request."""
+
+
+class GrowingFileInspection:
+    """Inspects the open file `descriptor` on `thread`; it must stay open until `result` is called."""
+
+    def __init__(
+        self, inspector: Inspector, thread: ThreadPoolExecutor, descriptor: int, tenant: str
+    ) -> None:
+        self._inspector = inspector
+        self._thread = thread
+        self._descriptor = descriptor
+        self._tenant = tenant
+        self._header: SafetensorsHeader | None = None
+        self._to_come: Iterator[tuple[str, TensorInfo]] = iter(())
+        self._next: tuple[str, TensorInfo] | None = None
+        self._batch: dict[str, TensorInfo] = {}
+        self._requests: list[Future[WeightsInspection]] = []
+
+    def advance(self, header: SafetensorsHeader, written: int) -> None:
+        """Requests the tensors that end before the position `written`, if they are worth a request or all."""
+        if self._header is None:
+            self._header, self._to_come = header, iter(header.tensors.items())
+            self._next = next(self._to_come, None)
+        while self._next and self._next[1].end <= written:
+            self._batch[self._next[0]] = self._next[1]
+            self._next = next(self._to_come, None)
+        if self._next is None or sum(info.size for info in self._batch.values()) >= _BATCH:
+            self._submit()
+
+    def result(self) -> WeightsInspection | None:
+        """Waits for the results of all tensors; None if the file is incomplete, or the inspector failed."""
+        found: dict[str, TensorStatistics] = {}
+        failures = [request.exception() for request in self._requests]
+        for request, failure in zip(self._requests, failures, strict=True):
+            if failure is not None and not isinstance(failure, AdaptryError):
+                raise failure
+            if failure is None:
+                found |= request.result().tensors
+        is_complete = self._header is not None and found.keys() == self._header.tensors.keys()
+        return WeightsInspection(found) if is_complete else None
+
+    def _submit(self) -> None:
+        if self._batch:
+            tensors, self._batch = self._batch, {}
+            self._requests.append(
+                self._thread.submit(self._inspector.inspect, tensors, self._descriptor, self._tenant)
+            )

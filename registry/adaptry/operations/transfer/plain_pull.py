@@ -1,0 +1,31 @@
+"""Pulls a version from a folder's registry without SQLAlchemy and pydantic, whose imports take most of a
+command's time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptry.core.progress import Progress, no_progress
+from adaptry.operations.transfer.retry import DEFAULT_RETRY
+from adaptry.operations.transfer.revision_download import fetch_version
+
+if TYPE_CHECKING:
+    from adaptry.core.refs import Ref
+    from adaptry.registry.interface import Registry
+    from adaptry.registry.plain_values import PlainVersion
+
+
+def pull_plain(
+    registry: Registry, ref: Ref, folder: Path, progress: Progress = no_progress
+) -> PlainVersion | None:
+    """Pulls like `pull`, with the same errors. Does nothing and returns None if the registry, the version or
+    the folder is not as in most pulls: then `pull` has to decide.
+    """
+    target = folder.expanduser()
+    version = None if os.path.lexists(target) else registry.find_plain(ref)
+    if version is not None:
+        fetch_version(registry, version, version.files, target, False, progress, DEFAULT_RETRY)
+    return version

@@ -1,0 +1,66 @@
+"""Adapters and versions as plain values: as much as a listing or a pull from a folder needs.
+
+The records are pydantic's models, whose import takes longer than such a command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName, Ref
+
+if TYPE_CHECKING:
+    from adaptry.core.identity import Visibility
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAdapter:
+    """The fields of `AdapterInfo` that a listing shows."""
+
+    name: AdapterName
+    description: str
+    visibility: Visibility
+    updated_at: datetime
+    versions: int
+    latest: int | None
+    downloads: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPage:
+    """A page of adapters, and the cursor of the next page; None at the end."""
+
+    items: tuple[PlainAdapter, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFile:
+    """A file of a revision, as `FileEntry`: its path, its size in bytes, its digest."""
+
+    path: str
+    size: int
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class PlainVersion:
+    """An active version, none of whose files is known to be damaged."""
+
+    name: AdapterName
+    number: int
+    digest: Digest
+    files: tuple[PlainFile, ...]
+
+    @property
+    def label(self) -> str:
+        """Its usual name: `acme/tone@3`."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def revision_ref(self) -> Ref:
+        """The ref that always selects this version."""
+        return Ref.of_revision(self.name, self.digest)

@@ -1,0 +1,63 @@
+"""The rows of adapters by name, for a reader of everything, and the same as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from adaptry.core.refs import AdapterName
+from adaptry.registry.plain_values import PlainAdapter, PlainPage
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.statement_texts import ADAPTERS_BY_NAME
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from adaptry.core.identity import Visibility
+    from adaptry.storage.catalog.prepared import Reads
+
+_BEYOND = "\x7f"
+"""After every name: names are ASCII."""
+
+
+def about_names(namespace: str | None) -> str:
+    """Identifies the listing by name in its cursors."""
+    return f"adapters {namespace or ''}"
+
+
+def rows_by_name(
+    tx: Reads, namespace: str | None, cursor: str | None, limit: int
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """The adapters of a namespace, or of all, and the next cursor. Raises `Invalid` for a cursor of another
+    listing. (`Any`: typed by columns.)
+    """
+    about = about_names(namespace)
+    first, beyond = ("", _BEYOND) if namespace is None else (f"{namespace}/", f"{namespace}/{_BEYOND}")
+    after = first if cursor is None else max(first, cursors.decode(cursor, about))
+    rows = run_select(tx, ADAPTERS_BY_NAME, {"after": after, "beyond": beyond, "count": limit + 1})
+    shown = rows[:limit]
+    return shown, cursors.encode(shown[-1].name, about) if len(rows) > limit else None
+
+
+def plain_page(tx: Reads, namespace: str | None, cursor: str | None, limit: int) -> PlainPage:
+    """The same as plain values."""
+    rows, following = rows_by_name(tx, namespace, cursor, limit)
+    return PlainPage(tuple(map(_plain_adapter, rows)), following)
+
+
+def _plain_adapter(row: Row[Any]) -> PlainAdapter:
+    return PlainAdapter(
+        name=AdapterName.parse(row.name),
+        description=row.description,
+        visibility=visibility_of(row.visibility),
+        updated_at=row.updated_at,
+        versions=row.version_count,
+        latest=row.latest,
+        downloads=row.downloads,
+    )
+
+
+def visibility_of(text: str) -> Visibility:
+    """Any value other than `public` means private."""
+    return "public" if text == "public" else "private"

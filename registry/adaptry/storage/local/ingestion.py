@@ -1,0 +1,138 @@
+"""The part of a local registry that stores a large adapter's files in one pass over their bytes.
+
+A push over HTTP reads its files twice: for their digests, and to send them. Here they are copied, hashed and
+flushed and inspected at the same time. Until the caller's transaction,
+they have no owner, and a sweep may delete them, as those of a small push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from adaptry.adapters.content import Content
+from adaptry.adapters.inspection.growing_file import GrowingFileInspection
+from adaptry.adapters.inspection.inspector import LARGE
+from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.adapters.streaming_digest import StreamingWeightsDigest
+from adaptry.core.digest import Digest
+from adaptry.core.failpoints import reach
+from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.manifest import MAX_FILE
+from adaptry.core.progress import Progress
+from adaptry.core.refs import AdapterName
+from adaptry.storage.blobs import StagedBlob
+from adaptry.storage.catalog import damage, files, inspections
+from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.quotas import require_bytes
+from adaptry.storage.local.small_files import own_stored, require_room
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A stored file, with its weights digest and its inspection if they were computed."""
+
+    digest: Digest
+    size: int
+    weights: Digest | None
+    inspection: WeightsInspection | None
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """The files of `content`, for the adapter `name`."""
+
+    context: RegistryContext
+    name: AdapterName
+    content: Content
+    progress: Progress
+
+    def is_worthwhile(self, tx: Reads) -> bool:
+        """Whether the adapter may have the files, and probably lacks them: hashing costs less than storing
+        them again.
+
+        Raises `QuotaExceeded`, `Busy`.
+        """
+        sizes = self.content.sizes.values()
+        largest = max(sizes, default=0)
+        if largest > MAX_FILE or files.has_size(tx, self.name, largest):
+            return False
+        require_bytes(self.context, tx, self.name.namespace, sum(sizes))
+        return True
+
+    def store(self) -> Mapping[str, StoredFile]:
+        """Puts the bytes on the disk. Raises `StorageFull`; `Unavailable` while they are being deleted."""
+        context, sizes = self.context, self.content.sizes
+        context.upload_cleanup.run_once(context.catalog, context.blobs, context.clock())
+        context.blobs.require_room(sum(sizes.values()))
+        reach("uploads.after_open")
+        with ThreadPoolExecutor(1, "inspection") as thread:
+            if max(sizes.values(), default=0) >= LARGE:
+                thread.submit(context.inspector.prepare, LARGE, self.name.namespace)
+            stored = {path: self._stored(path, thread) for path in sizes}
+        reach("uploads.after_publish")
+        return stored
+
+    def own(self, tx: Transaction, stored: Mapping[str, StoredFile]) -> None:
+        """Makes the adapter the owner of the stored bytes. Raises as `own_stored`."""
+        own_stored(self.context, tx, self.name, {file.digest: file.size for file in stored.values()})
+        for file in stored.values():
+            if file.weights is not None:
+                files.store_weights_digest(tx, file.digest, file.weights)
+            if file.inspection is not None:
+                inspections.store(tx, file.digest, file.inspection)
+        files.clear_unneeded(tx, self.name, [file.digest for file in stored.values()])
+
+    def _stored(self, path: str, thread: ThreadPoolExecutor) -> StoredFile:
+        weights = StreamingWeightsDigest(self.content.sizes[path])
+        inspection: WeightsInspection | None = None
+        with self.context.blobs.staging(self.context.blobs.new_key()) as staged:
+            inspecting = self._inspecting(staged, thread)
+            try:
+                with BackgroundHasher(weights.update) as hasher:
+                    for_inspection = partial(_advance, inspecting, weights, staged)
+                    staged.append(0, self._hashed(path, hasher, for_inspection))
+                for_inspection()
+                digest = self._published(staged)
+            except BaseException:
+                staged.discard()
+                raise
+            finally:
+                if inspecting:
+                    inspection = inspecting.result()  # which reads the open file
+            return StoredFile(digest, staged.offset, weights.digest(), inspection)
+
+    def _hashed(self, path: str, hasher: BackgroundHasher, on_written: Callable[[], None]) -> Iterator[bytes]:
+        done, size = 0, self.content.sizes[path]
+        for chunk in self.content.chunks(path):
+            hasher.update(memoryview(chunk))
+            yield chunk
+            on_written()
+            done += len(chunk)
+            self.progress(f"storing {path}", done, size)
+
+    def _inspecting(self, staged: StagedBlob, thread: ThreadPoolExecutor) -> GrowingFileInspection | None:
+        if staged.descriptor is None:
+            return None
+        return GrowingFileInspection(self.context.inspector, thread, staged.descriptor, self.name.namespace)
+
+    def _published(self, staged: StagedBlob) -> Digest:
+        digest = staged.digest()
+        with self.context.catalog.read_prepared() as tx:
+            require_room(self.context, tx, self.name, {digest: staged.offset}, {})
+            is_damaged = damage.damage_reason(tx, digest) is not None
+        if is_damaged:
+            self.context.blobs.set_aside(digest)  # kept for inspection, as for any upload
+        staged.publish(digest)
+        return digest
+
+
+def _advance(
+    inspecting: GrowingFileInspection | None, weights: StreamingWeightsDigest, staged: StagedBlob
+) -> None:
+    """Continues the inspection with what has been written, once the header is known."""
+    if inspecting and weights.header:
+        inspecting.advance(weights.header, staged.offset)
