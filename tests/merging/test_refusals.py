@@ -350,7 +350,7 @@ def merged_without(modules: list[str], base: Path, adapter: Path, *options: str)
         (["torch", "llvmlite"], (), 32, "merging needs torch: pip install 'adaptry[torch]'"),
         (["torch"], ("--kernel", "torch"), 32, "merging needs torch: pip install 'adaptry[torch]'"),
         (["torch"], ("--device", "cuda"), 32, "merging needs torch: pip install 'adaptry[torch]'"),
-        (["torch"], (), 16, "of at most 256): pip install 'adaptry[torch]'"),
+        (["torch"], (), 16, "of at most 192): pip install 'adaptry[torch]'"),
         (["llvmlite"], ("--kernel", "llvm"), 32, "llvmlite and numpy: pip install 'adaptry[torch]'"),
     ],
     ids=["nothing", "no torch", "no torch for a device", "no torch for odd widths", "no llvmlite"],

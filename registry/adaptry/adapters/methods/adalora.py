@@ -17,6 +17,7 @@ from adaptry.adapters.methods.method import (
     common_number,
 )
 from adaptry.adapters.methods.row_change import by_rows
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -73,7 +74,24 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
     return up * parts.config.number("lora_alpha", 8) / _divisor(parts), down
 
 
-def _is_cut(parts: ModuleTensors) -> bool:
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if (parts.shape("B")[0], parts.shape("A")[1]) != shape:
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        down, values, up = (parts[role] for role in ("A", "E", "B"))
+        if _is_cut(parts):
+            down, values, up = (parts.rounded(array) for array in (down, values, up))
+        rank = parts.rounded(np.full(1, _first_rank(parts.config), np.float32))
+        divisor = float((rank + np.float32(_TINY))[0])
+        return FormulaArrays(((up, down * values),), parts.config.number("lora_alpha", 8), divisor)
+
+    return RowFormula("divided", parts.module.rank, read)
+
+
+def _is_cut(parts: ModuleTensors | ModuleArrays) -> bool:
     """Whether `rank_pattern` says which ranks of the module remain."""
     return _kept(parts.config, parts.module.path) is not None
 
@@ -113,6 +131,7 @@ METHOD = Method(
     scale=_scale,
     weight=_weight,
     rows=by_rows(_weight, "B"),
+    formula=_formula,
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.row_change import by_rows
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,12 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + weight * _product(parts).to(weight.dtype)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if "A" not in parts or (parts.shape("B")[0], *parts.shape("A")[1:]) != shape:
+        return None
+    return RowFormula("multiplied", parts.module.rank, lambda: FormulaArrays(((parts["B"], parts["A"]),)))
+
+
 METHOD = Method(
     name="hira",
     title="HiRA",
@@ -49,5 +56,6 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     rows=by_rows(_weight, "B"),
+    formula=_formula,
     needs_base=True,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 from adaptry.adapters.methods.row_change import RowChange, by_rows
+from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
@@ -68,6 +69,14 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
     return (by_rows(_weight) if scales_inputs else by_rows(_weight, "l"))(parts, shape)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    scales_inputs = is_feedforward(parts.config, parts.module.path)
+    if parts.shape("l") != ((1, shape[1]) if scales_inputs else (shape[0], 1)):
+        return None
+    kind: FormulaKind = "column_scaled" if scales_inputs else "row_scaled"
+    return RowFormula(kind, 0, lambda: FormulaArrays(vector=parts["l"].reshape(-1)))
+
+
 def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     if is_feedforward(parts.config, parts.module.path):
         return bias
@@ -81,6 +90,7 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     rows=_rows,
+    formula=_formula,
     bias=_bias,
     mismatch=_mismatch,
     needs_base=True,

@@ -16,6 +16,7 @@ from adaptry.adapters.methods.method import (
     trained_rank,
 )
 from adaptry.adapters.methods.row_change import by_rows
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -75,6 +76,17 @@ def _product(parts: ModuleTensors) -> Tensor:
     return halves[0].mul_(halves[1]).mul_(parts.module.scale)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if "t1" in parts or (parts.shape("w1_a")[0], parts.shape("w1_b")[1]) != shape:
+        return None
+
+    def read() -> FormulaArrays:
+        halves = tuple((parts[f"w{n}_a"], parts[f"w{n}_b"]) for n in (1, 2))
+        return FormulaArrays(halves, parts.module.scale)
+
+    return RowFormula("hadamard", parts.module.rank, read)
+
+
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """up [out, r²] and down [r², in]: each column of one product's factor times each column of the other's.
     If r² exceeds the weight's shorter side, the update itself and an identity.
@@ -112,6 +124,7 @@ METHOD = Method(
     scale=scale,
     weight=_weight,
     rows=by_rows(_weight, "w1_a", "w2_a"),
+    formula=_formula,
     lora_form="exact",
     factors=_factors,
     mismatch=effective_conv_mismatch,

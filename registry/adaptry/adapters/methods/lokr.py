@@ -7,6 +7,7 @@ PEFT scales by alpha/r even if neither is factored; LyCORIS itself then scales b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -22,10 +23,13 @@ from adaptry.adapters.methods.method import (
     trained_rank,
 )
 from adaptry.adapters.methods.row_change import RowChange, is_matrix
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -137,6 +141,49 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
     return RowChange(apply, unit=unit)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if "t2" in parts or any(
+        f"w{n}" not in parts and not parts.multiplies(f"w{n}_a", f"w{n}_b") for n in (1, 2)
+    ):
+        return None
+    left, right = (_shape(parts, n) for n in (1, 2))
+    if len(right) != 2 or (left[0] * right[0], left[1] * right[1]) != shape:
+        return None
+
+    def read() -> FormulaArrays:
+        left, right = (
+            parts[f"w{n}"] if f"w{n}" in parts else parts.product(f"w{n}_a", f"w{n}_b") for n in (1, 2)
+        )
+        return FormulaArrays(scale=parts.module.scale, write_rows=_kronecker_rows(left, right))
+
+    return RowFormula("dense", 0, read)
+
+
+def _shape(parts: ModuleArrays, n: int) -> tuple[int, ...]:
+    """The shape of w1 or w2."""
+    if f"w{n}" in parts:
+        return parts.shape(f"w{n}")
+    return parts.shape(f"w{n}_a")[0], parts.shape(f"w{n}_b")[1]
+
+
+def _kronecker_rows(left: Floats, right: Floats) -> Callable[[int, Floats], None]:
+    """Writes rows of the Kronecker product: each row of `left` gives one for each row of `right`."""
+    import numpy as np
+
+    unit, width = right.shape
+
+    def write(first: int, rows: Floats) -> None:
+        done = 0
+        while done < len(rows):
+            begin, inside = divmod(first + done, unit)
+            part = right[inside : inside + len(rows) - done]
+            target = rows[done : done + len(part)].reshape(len(part), -1, width)
+            np.multiply(left[begin][None, :, None], part[:, None, :], out=target)
+            done += len(part)
+
+    return write
+
+
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """up [out, r] and down [r, in], the Kronecker products of the factors of w1 and w2, with r =
     rank(w1)·rank(w2).
@@ -167,6 +214,7 @@ METHOD = Method(
     scale=scale,
     weight=_weight,
     rows=_rows,
+    formula=_formula,
     lora_form="exact",
     factors=_factors,
     mismatch=_mismatch,

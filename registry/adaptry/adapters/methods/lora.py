@@ -15,7 +15,7 @@ from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods import target_parameters
 from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
 from adaptry.adapters.methods.lora_config import lora_variant, scale_of, unmergeable_reason
-from adaptry.adapters.methods.lora_merge import merge_bias, merge_rows, merge_weight
+from adaptry.adapters.methods.lora_merge import merge_bias, merge_formula, merge_rows, merge_weight
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, WeightSides
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 
@@ -160,6 +160,7 @@ METHOD = Method(
     module_size=lambda shapes, config: ModuleSize(0, 0, 0),
     weight=merge_weight,
     rows=merge_rows,
+    formula=merge_formula,
     bias=merge_bias,
     changes_bias=lambda module: "B_bias" in module.tensors,
     lora_form="itself",

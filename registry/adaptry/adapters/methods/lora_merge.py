@@ -13,6 +13,7 @@ from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.lora_init import initial_weight
 from adaptry.adapters.methods.method import ModuleTensors, added
 from adaptry.adapters.methods.row_change import RowChange, by_rows
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,22 @@ def merge_rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None
     if variant.removed or variant.is_bdlora:
         return None
     return by_rows(merge_weight, "B", "magnitude")(parts, shape)
+
+
+def merge_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """`merge_weight` of a DoRA without other variants as a formula."""
+    variant = lora_variant(parts.config)
+    if variant.removed or variant.is_bdlora or variant.initialisation == "mica" or "diag" in parts:
+        return None
+    if "magnitude" not in parts or parts.shape("magnitude") != shape[:1]:
+        return None
+    if (parts.shape("B")[0], parts.shape("A")[1]) != shape:
+        return None
+
+    def read() -> FormulaArrays:
+        return FormulaArrays(((parts["B"], parts["A"]),), parts.module.scale, vector=parts["magnitude"])
+
+    return RowFormula("normalised", parts.module.rank, read)
 
 
 def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> Tensor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods.row_change import RowChangeFunction, factor_rows
+from adaptry.adapters.methods.row_formula import FormulaFunction
 from adaptry.adapters.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
 
 if TYPE_CHECKING:
@@ -134,14 +135,15 @@ class Method:
     tensors, by path (empty: shared) and role, if they depend on all adapted weights.
 
     Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
-    rows, if it changes each row on its own. If both are None it cannot be merged, and
-    `unmergeable_hint` says why, and what to do. `needs_base`: whether its change depends on the base's
-    values. `lora_form`: how its updates can be written as a LoRA; "no" if there is no exact way.
-    `lora_form_of_variant`: the same for configs that differ from this. `factors`: its update as factors of a
-    LoRA, if that is exact for every base. `unmergeable_reason`: why an adapter with this config cannot be
-    merged. `check_installed`: raises `MissingDependency` if a package other than torch is missing that its
-    change needs. `merge_difference`: how a merge into a weight of this shape differs from the live adapter,
-    if it does. It ends a sentence. `tolerance`: how close a merge is to that of the method's own library.
+    rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is needed,
+    if there is one. If `weight` and `bias` are None it cannot be merged, and `unmergeable_hint` says why, and
+    what to do. `needs_base`: whether its change depends on the base's values. `lora_form`: how its updates
+    can be written as a LoRA; "no" if there is no exact way. `lora_form_of_variant`: the same for configs that
+    differ from this. `factors`: its update as factors of a LoRA, if that is exact for every base.
+    `unmergeable_reason`: why an adapter with this config cannot be merged. `check_installed`: raises
+    `MissingDependency` if a package other than torch is missing that its change needs. `merge_difference`:
+    how a merge into a weight of this shape differs from the live adapter, if it does. It ends a sentence.
+    `tolerance`: how close a merge is to that of the method's own library.
     """
 
     name: str
@@ -154,6 +156,7 @@ class Method:
     scale: Callable[[AdapterConfig, ModuleSpec], float] = lambda config, module: 1.0
     weight: ChangeFunction | None = None
     rows: RowChangeFunction | None = None
+    formula: FormulaFunction | None = None
     bias: ChangeFunction | None = None
     changes_bias: Callable[[ModuleSpec], bool] = lambda module: True
     unmergeable_hint: str = ""

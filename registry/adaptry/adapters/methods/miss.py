@@ -21,10 +21,13 @@ from adaptry.adapters.methods.method import (
     trained_rank,
 )
 from adaptry.adapters.methods.row_change import RowChange, is_matrix, row_change
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _form(config: AdapterConfig) -> str:
@@ -103,6 +106,27 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
     return row_change(_weight, parts, shape, {"column": _column(parts, shape[0])})
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    fan_out, fan_in = shape
+    if _form(parts.config) == "bat" or len(parts.shape("block")) != 2 or fan_out % parts.shape("block")[1]:
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        block = parts["block"]
+        column = np.tile(block.T, (fan_out // block.shape[1], 1))
+
+        def write(first: int, rows: Floats) -> None:
+            for start in range(0, fan_in, column.shape[1]):
+                part = rows[:, start : start + column.shape[1]]
+                part[:] = column[first : first + len(rows), : part.shape[1]]
+
+        return FormulaArrays(write_rows=write)
+
+    return RowFormula("dense", 0, read)
+
+
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """up [fan_out, r] and down [r, fan_in]: repeated identities, whose product with up repeats the block."""
     import torch
@@ -118,6 +142,7 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     rows=_rows,
+    formula=_formula,
     mismatch=_mismatch,
     cannot_adapt=_cannot_adapt,
     lora_form="exact",

@@ -20,10 +20,13 @@ from adaptry.adapters.methods.method import (
     product_rows,
     trained_rank,
 )
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _has_places(config: AdapterConfig) -> bool:
@@ -43,10 +46,28 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 def _factor(parts: ModuleTensors, side: str) -> Tensor:
     places, theta = parts[f"{side}_places"].long(), parts["theta"]
-    if int(places.min()) < 0 or int(places.max()) >= len(theta):
-        raise InvalidWeights(f"{parts.module.path} has indices beyond the adapter's {len(theta)} numbers")
+    _require_within(parts, int(places.min()), int(places.max()), len(theta))
     scales = parts[f"{side}_scales"].to(parts.dtype)  # PEFT holds them in the base's dtype
     return theta[places] * scales
+
+
+def _require_within(parts: ModuleTensors | ModuleArrays, lowest: int, highest: int, count: int) -> None:
+    """Raises `InvalidWeights`."""
+    if lowest < 0 or highest >= count:
+        raise InvalidWeights(f"{parts.module.path} has indices beyond the adapter's {count} numbers")
+
+
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if (parts.shape("B_places")[0], parts.shape("A_places")[1]) != shape:
+        return None
+
+    def factor(side: str) -> Floats:
+        places, theta = parts[f"{side}_places"], parts["theta"]
+        _require_within(parts, int(places.min()), int(places.max()), len(theta))
+        taken: Floats = theta[places]
+        return taken * parts.rounded(parts[f"{side}_scales"])
+
+    return RowFormula("sum", parts.module.rank, lambda: FormulaArrays(((factor("B"), factor("A")),)))
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
@@ -75,6 +96,7 @@ METHOD = Method(
     untrained_roles="[AB]_scales",
     weight=add_delta(factor_product(_factors)),
     rows=product_rows(_factors),
+    formula=_formula,
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

@@ -24,6 +24,7 @@ from adaptry.adapters.methods.random_projections import (
     largest_sides,
     seeded_generator,
 )
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -83,6 +84,19 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         scaled_up = parts["b"].unsqueeze(-1) * up[:fan_out, :]
         return scaled_up, parts["d"][:rank].unsqueeze(-1) * down[:rank, :fan_in]
 
+    def formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+        if not is_projection_saved(parts.config) or "B" not in parts:
+            return None
+        rank, (fan_out, fan_in) = parts.module.rank, shape
+        if parts.shape("B")[0] < fan_out or parts.shape("A")[1] < fan_in or parts.shape("b") != (fan_out,):
+            return None
+
+        def read() -> FormulaArrays:
+            up = parts["b"][:, None] * parts["B"][:fan_out]
+            return FormulaArrays(((up, parts["d"][:rank, None] * parts["A"][:rank, :fan_in]),))
+
+        return RowFormula("sum", rank, read)
+
     def shapes_in_model(weights: Mapping[str, WeightSides], config: AdapterConfig) -> Mapping[str, Shapes]:
         """The shapes of the shared matrices, which are as large as the largest sides."""
         if not weights or not is_projection_saved(config):
@@ -102,6 +116,7 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         untrained_roles="[AB]",
         weight=add_delta(factor_product(factors)),
         rows=product_rows(factors),
+        formula=formula,
         required_shared=lambda config: ("A",) if is_projection_saved(config) else (),
         mismatch=_exceeds_shared_matrices,
         shapes_in_model=shapes_in_model,

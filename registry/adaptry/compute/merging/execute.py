@@ -17,15 +17,13 @@ from pathlib import Path
 
 from adaptry.compute.merging.dense_change import merge_dense_tensor
 from adaptry.compute.merging.io import ShardReader, TensorSink
-from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, row_layout
 from adaptry.compute.merging.layout import OutputTensor
-from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.output import OutputWriter, WriteOp
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.value_tally import ValueTally, require_finite
-from adaptry.compute.tensors.kernel import LoraTerm, StoredMatrix, row_blocks
+from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.core.digest import Digest
-from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
 
 Tallies = Mapping[str, ValueTally]
@@ -183,11 +181,11 @@ def merge_tensor(
     """Streams one weight through a kernel, block by block, or changes it as a whole. `tally` counts changed
     values.
     """
-    if tensor.is_whole:
+    if not kernels.is_streamed(tensor):
         merge_dense_tensor(tensor, sink, tally)
         return
     rows, row_bytes = row_layout(tensor)
-    kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
+    kernel = kernels.begin_kernel(tensor)
     row_out = row_bytes * tensor.size // tensor.source.size
     for first, count in row_blocks(rows, row_bytes, block):
         begin, size = tensor.source.start + first * row_bytes, count * row_bytes
@@ -203,17 +201,3 @@ def read_again(base: ShardReader, shard: str, begin: int, size: int) -> memoryvi
     data = memoryview(bytearray(size))
     base.read(shard, data, begin)
     return data
-
-
-def read_term(update: LoraDelta) -> LoraTerm:
-    """The update for a kernel, with its factors read. Raises `InvalidWeights`."""
-    return LoraTerm(_factor(update, "A"), _factor(update, "B"), update.scale)
-
-
-def _factor(update: LoraDelta, role: str) -> StoredMatrix:
-    name = update.module.tensors[role]
-    info = update.adapter.tensors[name]
-    data = update.adapter.tensor_bytes(name)
-    if len(data) != info.size:
-        raise InvalidWeights(f"the adapter's {name} became shorter while it was read; is it being written?")
-    return StoredMatrix(data, info.dtype, info.shape)

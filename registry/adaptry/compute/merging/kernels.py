@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from adaptry.adapters.methods.row_formula import RowFormula
+from adaptry.compute.merging.formulas import formula_of
 from adaptry.compute.merging.layout import OutputTensor
-from adaptry.compute.tensors.kernel import BLOCK, KernelWeight, LoraTerm, MergeKernel, block_buffer_size
+from adaptry.compute.merging.lora_delta import read_term
+from adaptry.compute.tensors.kernel import BLOCK, KernelWeight, MergeKernel, block_buffer_size
 from adaptry.core.errors import Invalid, MissingDependency
 
 _TORCH_REMEDY = "merging needs torch: pip install 'adaptry[torch]'"
 _LLVM_TAKES = (
     "the llvm kernel supports weights that keep their dtype, with several rows of a multiple of 32 elements,"
-    " and a sum of ranks of at most 256"
+    " and a sum of ranks of at most 192"
 )
 
 
@@ -29,10 +32,27 @@ class KernelChoice:
     makers: tuple[Callable[[int], MergeKernel], ...]
     requested: str | None = None
 
+    def formula(self, tensor: OutputTensor) -> RowFormula | None:
+        """The tensor's change as a formula that the compiled kernel computes; None if there is none."""
+        if not tensor.is_whole or "llvm" not in self.names:
+            return None
+        found = formula_of(tensor)
+        if found is None:
+            return None
+        from adaptry.compute.tensors.llvm_kernel import LlvmKernel
+
+        return found if LlvmKernel.supports_formula(kernel_weight(tensor), found) else None
+
+    def is_streamed(self, tensor: OutputTensor) -> bool:
+        """Whether a kernel merges the tensor in blocks of rows; else it is computed in torch."""
+        return not tensor.is_whole or self.formula(tensor) is not None
+
     def check(self, tensors: Iterable[OutputTensor]) -> None:
         """Raises `Invalid`, `MissingDependency` if a tensor needs a kernel that is not available."""
         tensors = list(tensors)
-        if not _has("torch") and (whole := next((tensor for tensor in tensors if tensor.is_whole), None)):
+        if not _has("torch") and (
+            whole := next((each for each in tensors if not self.is_streamed(each)), None)
+        ):
             raise MissingDependency(
                 f"{whole.name} is computed as a whole, which needs torch: pip install 'adaptry[torch]'"
             )
@@ -48,11 +68,11 @@ class KernelChoice:
     def names_for(self, tensors: Iterable[OutputTensor]) -> tuple[str, ...]:
         """The names of the kernels that will merge these tensors."""
         tensors = list(tensors)
-        uses_torch = any(tensor.is_whole for tensor in tensors)
+        uses_torch = not all(self.is_streamed(tensor) for tensor in tensors)
         if self.names[0] != "llvm":
             return self.names if tensors else ()
         beyond = {id(tensor) for tensor in _beyond_llvm(tensors)}
-        uses_llvm = any(not tensor.is_whole and id(tensor) not in beyond for tensor in tensors)
+        uses_llvm = any(self.is_streamed(tensor) and id(tensor) not in beyond for tensor in tensors)
         return (*(["llvm"] if uses_llvm else []), *(["torch"] if uses_torch or beyond else []))
 
     @contextlib.contextmanager
@@ -60,7 +80,7 @@ class KernelChoice:
         """Limits torch, if a kernel for these tensors uses it, to one thread per kernel during the block."""
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
-        uses_torch = is_streamed or any(tensor.is_whole for tensor in tensors)
+        uses_torch = is_streamed or not all(self.is_streamed(tensor) for tensor in tensors)
         if uses_torch:
             from adaptry.compute.tensors.torch_kernel import keep_freed_memory, single_torch_threads
 
@@ -75,28 +95,43 @@ class KernelChoice:
         room = max(
             (block_buffer_size(*row_layout(tensor), self.block) for tensor in tensors), default=self.block
         )
-        return ThreadKernels(self.makers, room)
+        return ThreadKernels(self, room)
 
 
 class ThreadKernels:
     """One thread's kernels, each created on first use."""
 
-    def __init__(self, makers: Sequence[Callable[[int], MergeKernel]], room: int) -> None:
-        self._makers = makers
+    def __init__(self, choice: KernelChoice, room: int) -> None:
+        self._choice = choice
         self._room = room
         self._kernels: dict[int, MergeKernel] = {}
         self.buffer = memoryview(bytearray(BLOCK))  # for copied bytes
 
-    def begin_kernel(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> MergeKernel:
-        """The kernel for this tensor, after its `begin`."""
-        for number, make in enumerate(self._makers):
-            if number not in self._kernels:
-                self._kernels[number] = make(self._room)
-            kernel = self._kernels[number]
-            if kernel.supports(weight, sum(term.down.shape[0] for term in terms)):
+    def is_streamed(self, tensor: OutputTensor) -> bool:
+        """As in `KernelChoice`."""
+        return self._choice.is_streamed(tensor)
+
+    def begin_kernel(self, tensor: OutputTensor) -> MergeKernel:
+        """The kernel for this streamed tensor, after its `begin`. Raises `InvalidWeights`."""
+        weight = kernel_weight(tensor)
+        formula = self._choice.formula(tensor)
+        if formula is not None:
+            kernel = self._kernel(self._choice.names.index("llvm"))
+            kernel.begin_formula(weight, formula)
+            return kernel
+        terms = [read_term(update) for update in tensor.updates]
+        rank = sum(term.down.shape[0] for term in terms)
+        for number in range(len(self._choice.makers)):
+            kernel = self._kernel(number)
+            if kernel.supports(weight, rank):
                 kernel.begin(weight, terms)
                 return kernel
         raise AssertionError(f"no kernel merges {weight}, and `KernelChoice.check` comes first")
+
+    def _kernel(self, number: int) -> MergeKernel:
+        if number not in self._kernels:
+            self._kernels[number] = self._choice.makers[number](self._room)
+        return self._kernels[number]
 
 
 def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:

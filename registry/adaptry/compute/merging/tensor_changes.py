@@ -100,6 +100,7 @@ class ChangeSet:
                     entry.weight,
                     sides,
                     None if target.expert else method.rows,
+                    None if target.expert else method.formula,
                 )
                 if target.is_plain:
                     update = LoraDelta(entry.adapter, target.module, target.module.scale)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.method import ChangeFunction
 from adaptry.adapters.methods.row_change import RowChange, RowChangeFunction
+from adaptry.adapters.methods.row_formula import FormulaFunction
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.merging.lora_delta import LoraDelta
 
@@ -60,6 +61,7 @@ class MethodChange:
     weight: float = 1.0
     sides: Sides = field(default_factory=dict)
     rows: RowChangeFunction | None = None
+    formula: FormulaFunction | None = None
 
     def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
         return self.change(stored, self._parts(stored.dtype, read_bias))

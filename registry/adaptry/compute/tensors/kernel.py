@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from adaptry.adapters.methods.row_formula import RowFormula
+
 BLOCK = 256 << 10
 """Bytes of W per block: with its float32 copies, a block fills most of a 2 MiB L2 cache."""
 
@@ -72,6 +74,13 @@ class MergeKernel(ABC):
     @abstractmethod
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
         """Sets the weight to which the following blocks belong. Without terms, only the dtype is changed."""
+
+    def begin_formula(self, weight: KernelWeight, formula: RowFormula) -> None:
+        """As `begin`, for a change that is a formula; only for the kernel that supports formulas.
+
+        Raises `InvalidWeights` if the formula's numbers do not fit the weight.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def merge_rows(self, first: int, rows: int) -> memoryview:

@@ -1,25 +1,28 @@
 """The fastest kernel, nearly as fast as memory: one pass over W in compiled code, without torch.
 
 It supports weights that the compiled loop supports (unchanged dtype, rows with a multiple of 32 elements) and
-that it sums in BLAS' order (neither thin nor deep products, see `kernel`). The torch kernel merges all
-others.
+that it sums in BLAS' order (neither thin nor deep products, see `kernel`). Torch merges all others.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import platform
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, RowFormula
+from adaptry.compute.tensors.formula_ir import CompiledFormula
 from adaptry.compute.tensors.kernel import DEEP, THIN, KernelWeight, LoraTerm, MergeKernel, StoredMatrix
-from adaptry.compute.tensors.llvm_ir import WIDTH, CompiledLoop, is_supported
+from adaptry.compute.tensors.llvm_ir import WIDTH, is_supported
+from adaptry.compute.tensors.stored_array import as_array
+from adaptry.core.errors import InvalidWeights
 
-_compiled = lru_cache(maxsize=None)(CompiledLoop)  # one per dtype and process; 40 ms each
+_compiled = lru_cache(maxsize=None)(CompiledFormula)  # one per formula, dtype and process; 40 ms each
 
 
 class LlvmKernel(MergeKernel):
@@ -29,65 +32,136 @@ class LlvmKernel(MergeKernel):
         maps = mmap.mmap(-1, capacity), mmap.mmap(-1, capacity)
         self.source, self._result = memoryview(maps[0]), memoryview(maps[1])
         self._from, self._to = (ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in maps)
-        self._packed = _Packed([], False)
-        self._kernel: CompiledLoop | None = None
+        self._wide = np.empty(0, np.float32)  # a block in float32, for the formulas that need one
+        self._capacity = capacity
+        self._change: _Change | None = None
 
     @staticmethod
     def supports(weight: KernelWeight, rank: int) -> bool:
-        return (
-            1 <= rank <= DEEP
-            and weight.source_dtype == weight.dtype
-            and weight.rows >= THIN
-            and weight.columns > 0
-            and weight.columns % WIDTH == 0
-            and is_supported(weight.dtype)
-        )
+        return 1 <= rank <= DEEP and _supports(weight)
+
+    @staticmethod
+    def supports_formula(weight: KernelWeight, formula: RowFormula) -> bool:
+        """Whether this kernel computes such a change. Only on x86 is the order known in which torch sums a
+        norm.
+        """
+        is_known = formula.kind != "normalised" or platform.machine().lower() in ("x86_64", "amd64")
+        return is_known and formula.depth <= DEEP and _supports(weight) and not weight.is_transposed
 
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
-        self._kernel = _compiled(weight.dtype)
-        self._packed = _Packed(terms, weight.is_transposed)
+        self._change = _Change(weight, "sum", _stacked(terms, weight.is_transposed))
+
+    def begin_formula(self, weight: KernelWeight, formula: RowFormula) -> None:
+        try:
+            numbers = formula.read()
+        except (LookupError, ValueError) as error:
+            raise InvalidWeights(f"the tensors of an adapter do not fit its weight ({error})") from error
+        self._change = _Change(weight, formula.kind, numbers)
+        if formula.kind in ("normalised", "dense") and not self._wide.size:
+            self._wide = np.zeros(self._capacity // 2, np.float32)
 
     def merge_rows(self, first: int, rows: int) -> memoryview:
-        assert self._kernel is not None, "begin comes first"
-        packed = self._packed
-        up = packed.up.ctypes.data + 4 * first * packed.rank
-        self._kernel.run(
-            self._from, packed.down.ctypes.data, up, self._to, rows, packed.columns, packed.rank, packed.scale
-        )
-        return self._result[: rows * packed.columns * self._kernel.item]
+        change = self._change
+        assert change is not None, "begin comes first"
+        columns = change.weight.columns
+        if change.kind == "dense":
+            delta = self._wide[: rows * columns].reshape(rows, columns)
+            change.write_rows(first, delta)
+            change.program.run(self._from, delta.ctypes.data, self._to, delta.size, change.scale)
+        else:
+            is_wide = change.kind == "normalised"
+            change.program.run(
+                self._from,
+                change.down.ctypes.data,
+                change.up.ctypes.data + 4 * first * change.stride,
+                self._wide.ctypes.data if is_wide else self._to,
+                *(rows, columns, change.rank, change.stride),
+                *(change.scale, change.divisor),
+            )
+            if is_wide:
+                norms = change.vector.ctypes.data + 4 * first
+                change.program.normalise(self._wide.ctypes.data, norms, self._to, rows, columns)
+        return self._result[: rows * columns * (4 if change.weight.dtype == "F32" else 2)]
 
 
-class _Packed:
-    """The updates of one weight, packed once for all its blocks.
+def product(up: NDArray[np.float32], down: NDArray[np.float32]) -> NDArray[np.float32]:
+    """up [n, r] @ down [r, m] in float32, each element summed over the ranks in order from zero."""
+    columns = -(-down.shape[1] // WIDTH) * WIDTH
+    weight = KernelWeight("F32", "F32", len(up), columns)
+    kernel = LlvmKernel(4 * len(up) * columns)
+    np.frombuffer(kernel.source, np.float32)[:] = -0.0  # changes no number that is added
+    padded = np.pad(down, ((0, 0), (0, columns - down.shape[1])))
+    numbers = FormulaArrays(((up, padded),))
+    kernel.begin_formula(weight, RowFormula("sum", len(down), lambda: numbers))
+    found = np.frombuffer(kernel.merge_rows(0, len(up)), np.float32).reshape(len(up), columns)
+    return found[:, : down.shape[1]]
 
-    The scale of a single term is applied to the product, like in PEFT; several terms are scaled in `up` and
-    stacked.
+
+def _supports(weight: KernelWeight) -> bool:
+    return (
+        weight.source_dtype == weight.dtype
+        and weight.rows >= THIN
+        and weight.columns > 0
+        and weight.columns % WIDTH == 0
+        and is_supported(weight.dtype)
+    )
+
+
+def _stacked(terms: Sequence[LoraTerm], is_transposed: bool) -> FormulaArrays:
+    """The sum of LoRAs. The scale of a single term is applied to the product, like in PEFT; several terms are
+    scaled in `up` and stacked.
     """
-
-    def __init__(self, terms: Sequence[LoraTerm], is_transposed: bool) -> None:
-        if not terms:
-            return
-        downs, ups = [_wide(term.down) for term in terms], [_wide(term.up) for term in terms]
-        self.scale = terms[0].scale
-        if len(terms) > 1:
-            ups = [up * np.float32(term.scale) for up, term in zip(ups, terms, strict=True)]
-            self.scale = 1.0
-        down, up = np.concatenate(downs), np.concatenate(ups, axis=1)
-        if is_transposed:
-            down, up = up.T, down.T
-        self.rank, self.columns = down.shape
-        tiles = down.reshape(self.rank, -1, WIDTH).transpose(1, 0, 2)
-        self.down = np.ascontiguousarray(tiles, np.float32)
-        self.up = np.ascontiguousarray(up, np.float32)
+    downs, ups = [_wide(term.down) for term in terms], [_wide(term.up) for term in terms]
+    scale = terms[0].scale
+    if len(terms) > 1:
+        ups = [up * np.float32(term.scale) for up, term in zip(ups, terms, strict=True)]
+        scale = 1.0
+    down, up = np.concatenate(downs), np.concatenate(ups, axis=1)
+    return FormulaArrays(((down.T, up.T) if is_transposed else (up, down),), scale)
 
 
-def _wide(factor: StoredMatrix) -> NDArray[Any]:
+class _Change:
+    """One weight's change: its program, and its numbers, packed once for all blocks (A in tiles)."""
+
+    def __init__(self, weight: KernelWeight, kind: FormulaKind, numbers: FormulaArrays) -> None:
+        self.weight, self.kind = weight, kind
+        self.program = _compiled(kind, weight.dtype)
+        self.scale, self.divisor = numbers.scale, numbers.divisor
+        self.write_rows = numbers.write_rows or _no_rows
+        ups, downs = [up for up, _ in numbers.factors], [down for _, down in numbers.factors]
+        self.rank = len(downs[0]) if downs else 0
+        self.vector = np.ascontiguousarray(() if numbers.vector is None else numbers.vector, np.float32)
+        if kind == "row_scaled":
+            ups = [self.vector[:, None]]
+        elif kind == "column_scaled":
+            downs = [self.vector[None]]
+        elif kind == "normalised":
+            _require(self.vector.shape, (weight.rows,))
+        self.stride = sum(len(down) for down in downs) or len(ups)
+        self.up = _joined(ups, (weight.rows, self.stride), 1)
+        down = _joined(downs, (self.stride, weight.columns), 0)
+        tiles = down.reshape(len(down), down.shape[1] // WIDTH, WIDTH).transpose(1, 0, 2)
+        self.down = np.ascontiguousarray(tiles)
+
+
+def _joined(arrays: Sequence[NDArray[np.float32]], shape: tuple[int, int], axis: int) -> NDArray[np.float32]:
+    """The arrays side by side, since compiled code trusts their shape. Raises `InvalidWeights`."""
+    if not arrays:
+        return np.empty((0, WIDTH), np.float32)
+    joined = np.concatenate(arrays, axis=axis)
+    _require(joined.shape, shape)
+    return np.ascontiguousarray(joined, np.float32)
+
+
+def _require(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        raise InvalidWeights(f"an adapter's numbers are {list(found)} where its weight needs {list(wanted)}")
+
+
+def _no_rows(first: int, rows: NDArray[np.float32]) -> None:
+    raise AssertionError("only a dense change has rows of its own")
+
+
+def _wide(factor: StoredMatrix) -> NDArray[np.float32]:
     """The factor in fp32."""
-    match factor.dtype:
-        case "F32":
-            values: NDArray[Any] = np.frombuffer(factor.data, "<f4")
-        case "F16":
-            values = np.frombuffer(factor.data, "<f2").astype(np.float32)
-        case _:
-            values = (np.frombuffer(factor.data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return values.reshape(factor.shape)
+    return as_array(factor.data, factor.dtype, factor.shape)

@@ -12,9 +12,9 @@ from torch import Tensor
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.shards import Shards
 from adaptry.compute.merging.dense_change import read_base_weight
-from adaptry.compute.merging.execute import read_term
 from adaptry.compute.merging.kernels import row_layout
 from adaptry.compute.merging.layout import BaseTensor, OutputTensor
+from adaptry.compute.merging.lora_delta import read_term
 from adaptry.compute.merging.whole_changes import ChangeChain, StreamedChange, WholeChange, apply_changes
 from adaptry.compute.tensors.adapter_tensors import DTYPES, as_tensor
 from adaptry.compute.tensors.kernel import row_blocks

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from adaptry.adapters.content import CHUNK, FolderContent
 from adaptry.bases.shards import Shards
-from adaptry.compute.merging.execute import read_again, read_term
-from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
+from adaptry.compute.merging.execute import read_again
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, row_layout
 from adaptry.compute.merging.layout import OutputFile, OutputTensor
 from adaptry.compute.merging.model_files import copied_files, generated_files
 from adaptry.compute.merging.output import WriteOp, plan_writes
@@ -82,7 +82,7 @@ class VirtualCheckpoint:
         self._spool = TensorSpool(self._shards, scratch, self._note)
         self._refusal: CheckFailed | None = None
         self.changed: set[str] = set()
-        self._streamed = [tensor for tensor in plan.changed_tensors if not tensor.is_whole]
+        self._streamed = [tensor for tensor in plan.changed_tensors if kernels.is_streamed(tensor)]
         self._files = {file.name: _Steps(file) for file in plan.files}
         self.side_files = {name: self._described(name) for name in sorted({*self._kept.sizes, *self._made})}
         weights = {file.name: file.size for file in plan.files}
@@ -117,7 +117,7 @@ class VirtualCheckpoint:
             first, last = max(start - step.offset, 0), min(end - step.offset, step.size)
             if step.tensor is None:
                 yield from self._copied(step.shard, step.source + first, step.source + last)
-            elif step.tensor.is_whole:
+            elif not self._kernels.is_streamed(step.tensor):
                 yield from self._spool.read(step.tensor, first, last)
             else:
                 kernels = kernels or self._kernels.for_thread(self._streamed)
@@ -143,7 +143,7 @@ class VirtualCheckpoint:
         """Bytes [first, last) of a streamed tensor: complete blocks are merged, and then cut to the range."""
         rows, row_bytes = row_layout(tensor)
         row_out = row_bytes * tensor.size // tensor.source.size
-        kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
+        kernel = kernels.begin_kernel(tensor)
         tally = ValueTally(tensor)
         for row, count in row_blocks(rows, row_bytes, self._kernels.block):
             begin, end = row * row_out, (row + count) * row_out

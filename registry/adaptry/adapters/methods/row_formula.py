@@ -1,0 +1,98 @@
+"""Changes of a matrix as values that compiled code computes, row by row, without torch.
+
+A method whose change of a row is one of a few formulas states which one, and the numbers in it. The formula's
+steps and roundings are those of the method's own function `weight` in torch, so both give the same bits; a
+test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.spec import ModuleSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+FormulaKind = Literal[
+    "sum", "divided", "hadamard", "normalised", "multiplied", "row_scaled", "column_scaled", "dense"
+]
+"""With W in float32, P = B·A (a product of factors), and one rounding to W's dtype at the end:
+
+- sum: W + s·P
+- divided: W + (s·P) / d
+- hadamard: W + s·(P₁ ∘ P₂)
+- normalised: v ∘ V / ‖V‖ by rows, with V = W + s·P (DoRA)
+- multiplied: W + W ∘ P, with P, W ∘ P and the sum each rounded to W's dtype (HiRA)
+- row_scaled, column_scaled: v ∘ W
+- dense: W + s·D, where D is computed for each block of rows
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FormulaArrays:
+    """The numbers of a formula, all float32: `factors` are pairs of B [out, r] and A [r, in], with equal r;
+    `scale` is s, `divisor` d. `vector` is v: [out], or [in] if columns are scaled. `write_rows(first, rows)`
+    fills `rows` [n, in] with the rows of D from `first` on.
+    """
+
+    factors: tuple[tuple[Floats, Floats], ...] = ()
+    scale: float = 1.0
+    divisor: float = 1.0
+    vector: Floats | None = None
+    write_rows: Callable[[int, Floats], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowFormula:
+    """A change of a weight. `depth` is the rank of its products, 0 without products; `read` reads the
+    numbers.
+    """
+
+    kind: FormulaKind
+    depth: int
+    read: Callable[[], FormulaArrays]
+
+
+class ModuleArrays(Protocol):
+    """The arguments of a formula: the module's tensors as arrays, and facts about module and base."""
+
+    @property
+    def config(self) -> AdapterConfig: ...
+
+    @property
+    def module(self) -> ModuleSpec: ...
+
+    def __contains__(self, role: str) -> bool: ...
+
+    def __getitem__(self, role: str) -> NDArray[Any]:
+        """The tensor of a role, also a shared one: floats in float32, and integers unchanged."""
+        ...
+
+    def shape(self, role: str) -> tuple[int, ...]:
+        """The shape of a role's tensor, from the header."""
+        ...
+
+    def multiplies(self, up: str, down: str) -> bool:
+        """Whether `product` sums the product of these roles' matrices in the order in which torch does."""
+        ...
+
+    def product(self, up: str, down: str) -> Floats:
+        """The matrix product of two roles, bit-equal to torch's if `multiplies`."""
+        ...
+
+    def rounded(self, values: Floats) -> Floats:
+        """The values rounded to the dtype of the base's weight."""
+        ...
+
+
+FormulaFunction = Callable[[ModuleArrays, tuple[int, int]], RowFormula | None]
+"""`formula(parts, shape)` returns the change of a weight stored as [out, in] = `shape`, from headers only;
+None if this adapter's change is none of the formulas.
+"""

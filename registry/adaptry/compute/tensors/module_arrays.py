@@ -1,0 +1,80 @@
+"""The arguments of a formula as numpy arrays, read on demand (`AdapterTensors` reads torch tensors)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.tensors.kernel import DEEP, THIN
+from adaptry.compute.tensors.llvm_kernel import product
+from adaptry.compute.tensors.stored_array import READABLE, as_array
+from adaptry.core.errors import InvalidWeights
+
+
+@dataclass(frozen=True)
+class StoredModule:
+    """The tensors of one module of one adapter; `dtype` is that of the base's weight."""
+
+    adapter: Adapter
+    module: ModuleSpec
+    dtype: str
+
+    @property
+    def config(self) -> AdapterConfig:
+        return self.adapter.config
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether all of its tensors have dtypes that can be read as arrays."""
+        return all(self.adapter.tensors[name].dtype in READABLE for name in self._names.values())
+
+    def __contains__(self, role: str) -> bool:
+        return role in self._names
+
+    def __getitem__(self, role: str) -> NDArray[Any]:
+        """Raises `KeyError` for a role that the module lacks, `InvalidWeights`."""
+        name, info = self._names[role], self._info(role)
+        data = self.adapter.tensor_bytes(name)
+        if len(data) != info.size:
+            raise InvalidWeights(
+                f"the adapter's {name} became shorter while it was read; is it being written?"
+            )
+        return as_array(data, info.dtype, info.shape)
+
+    def shape(self, role: str) -> tuple[int, ...]:
+        """Raises `KeyError` for a role that the module lacks."""
+        return self._info(role).shape
+
+    def multiplies(self, up: str, down: str) -> bool:
+        """Whether `product` sums the product of these roles' matrices in the order in which torch does."""
+        (rows, rank), (inner, columns) = self.shape(up), self.shape(down)
+        return rank == inner and 1 <= rank <= DEEP and min(rows, columns) >= THIN
+
+    def product(self, up: str, down: str) -> NDArray[np.float32]:
+        """The matrix product of two roles in float32."""
+        return product(self[up], self[down])
+
+    def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rounded to nearest even in the base's dtype; a NaN stays a NaN."""
+        if self.dtype == "F32":
+            return values
+        if self.dtype == "F16":
+            return values.astype(np.float16).astype(np.float32)
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) & np.uint32(0xFFFF0000)
+        return np.where(np.isnan(values), values, rounded.view(np.float32))
+
+    def _info(self, role: str) -> TensorInfo:
+        return self.adapter.tensors[self._names[role]]
+
+    @property
+    def _names(self) -> Mapping[str, str]:
+        return {**self.adapter.spec.shared, **self.module.tensors}
