@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import io
+import re
+
 from tests.pages.browser import Browser
 
 from adaptry_api.testing import Server, until
@@ -15,6 +20,15 @@ def test_an_administrator_filters_the_audit_log(team: Server) -> None:
     assert {entry["action"] for entry in entries} == {"alias.move"}
     text = browser.get("/-/activity?action=alias.move").body.decode()
     assert "<option selected>alias.move</option>" in text
+
+
+def test_filtered_entries_are_downloaded_as_csv(team: Server) -> None:
+    browser = Browser(team)
+    text = browser.get("/-/activity?action=alias.move&resource=acme/support-tone@prod").body.decode()
+    link = html.unescape(re.findall(r'href="([^"]*format=csv)"', text)[0])
+    rows = list(csv.DictReader(io.StringIO(browser.get(link).body.decode())))
+    assert [row["action"] for row in rows] == ["alias.move"] * 3
+    assert {row["actor"] for row in rows} == {"root"}
 
 
 def test_a_refused_sign_in_is_in_the_log(team: Server) -> None:

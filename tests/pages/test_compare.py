@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from datetime import UTC, datetime
 
 import pytest
@@ -109,3 +111,18 @@ def test_a_reader_of_one_namespace_compares_nothing_of_another(team: Server) -> 
     names = (str(LEGAL).encode(), b"research/nothing")
     assert f"no adapter {LEGAL}".encode() in hidden.body
     assert names[0] not in absent.body
+
+
+def test_a_summary_counts_the_metrics_that_are_better_or_worse(team: Server) -> None:
+    text = Browser(team).get(f"/-/compare?ref={TONE}@1&ref={TONE}@5").body.decode()
+    assert "2 better" in text
+    assert "error unknown" in text
+
+
+def test_a_comparison_as_csv_has_a_column_for_each_version(team: Server) -> None:
+    answer = Browser(team).get(f"/-/compare?ref={TONE}@4&ref={TONE}@5&format=csv")
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    rows = list(csv.reader(io.StringIO(answer.body.decode())))
+    assert rows[0] == ["table", "what", f"{TONE}@4", f"{TONE}@5"]
+    assert ["measured", "support_qa acc", "0.803", "0.821"] in rows
+    assert ["config", "use_rslora", "false", "true"] in rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +33,13 @@ def test_the_fleet_page_shows_workers_rollouts_and_open_recalls(team: Server) ->
     assert "10 % of workers" in rollouts
     for worker in ("gpu-1", "gpu-2", "gpu-3"):
         assert worker in text[text.index('id="workers"') :]
+
+
+def test_the_fleet_as_csv_has_a_row_for_each_version_on_a_worker(team: Server) -> None:
+    rows = list(csv.DictReader(io.StringIO(Browser(team).get("/-/fleet?format=csv").body.decode())))
+    found = {(row["worker"], row["version"], row["condition"]) for row in rows}
+    assert ("gpu-1", "acme/support-tone@4", "serving") in found
+    assert ("gpu-3", "acme/sql-writer@1", "serving") in found
 
 
 def test_the_fleet_of_a_reader_has_only_what_they_may_see(team: Server) -> None:

@@ -18,6 +18,7 @@ from adaptry_api.auth_policy import VisitorsRegistry, app_state_of
 from adaptry_api.pages.event_sentences import recent_events
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.text_csv import csv_file
 
 ROUTES = page_router()
 ACTIVITY = "/-/activity"
@@ -44,6 +45,7 @@ def show_activity(
     since: _Text = "",
     outcome: Literal["", "allowed", "denied"] = "",
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    format: Annotated[str | None, Query(max_length=8)] = None,
 ) -> Response:
     """Who did what, newest first."""
     where = AuditFilter(
@@ -59,12 +61,27 @@ def show_activity(
         page = ActivityPage(entries=registry.audit.list(where, cursor, _ENTRIES))
     except PermissionDenied:
         page = ActivityPage(events=recent_events(registry.events, _EVENTS))
+    if format == "csv":
+        return _csv(page)
     names = {
         "filters": filters,
         "actions": sorted(ACTIONS),
         "here": lambda **changes: _address({**filters, **changes}),
     }
     return render(request, "activity.html", page, names)
+
+
+def _csv(page: ActivityPage) -> Response:
+    """The entries of the page shown, or the events of a visitor who may not read the audit log."""
+    if page.entries is None:
+        events = ((one.at, one.by, one.kind, one.name, one.number) for one in page.events)
+        return csv_file("activity.csv", ("at", "by", "kind", "name", "version"), events)
+    columns = ("at", "actor", "token", "action", "about", "outcome", "reason", "entry", "request")
+    rows = (
+        (one.at, one.actor, one.token, one.action, one.what, one.outcome, one.reason, one.seq, one.request)
+        for one in page.entries.items
+    )
+    return csv_file("activity.csv", columns, rows)
 
 
 def _shortened(text: str, most: int) -> str | None:

@@ -7,6 +7,7 @@ stored values; figures that need the weights are a separate part (`compare_weigh
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 from urllib.parse import urlencode
@@ -27,10 +28,16 @@ from adaptry.registry.records import VersionDetail
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_form_action
 from adaptry_api.pages.compare_weights import MOST, WEIGHTS, Refs, submit_measurement
-from adaptry_api.pages.metric_comparison import ComparedMetric, compare_metrics, intervals_of
+from adaptry_api.pages.metric_comparison import (
+    VERDICTS,
+    ComparedMetric,
+    compare_metrics,
+    intervals_of,
+)
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.sign_in import read_form
+from adaptry_api.pages.text_csv import csv_file
 
 ROUTES = page_router()
 COMPARE = "/-/compare"
@@ -57,6 +64,11 @@ class ComparePage(BaseModel):
     provenance: tuple[ComparisonRow, ...] = ()
     without_config: tuple[str, ...] = ()
 
+    def verdicts_of(self, place: int) -> list[tuple[int, str, str]]:
+        """How many metrics of the version at this place have each verdict, with its words and its tone."""
+        found = Counter(row.cells[place].verdict for row in self.metrics)
+        return [(found[verdict], words, tone) for verdict, words, tone in VERDICTS if found[verdict]]
+
 
 @ROUTES.get(COMPARE, response_model=None)
 def show_comparison(
@@ -68,12 +80,15 @@ def show_comparison(
     """Compares the versions that the refs select now."""
     written = _written(ref)
     page = _compare(registry, [Ref.parse(text) for text in written])
+    if format == "csv":
+        return _csv(page)
     names = {
         "refs": written,
         "address": _address,
         "intervals_of": intervals_of,
         "most": MOST,
         "weights": f"{WEIGHTS}{_address(written).removeprefix(COMPARE)}",
+        "verdicts": {verdict: (words, tone) for verdict, words, tone in VERDICTS},
         "permalink": _address([one.version.revision_ref for one in page.versions]),
     }
     return render(request, "compare.html", page, names)
@@ -101,14 +116,13 @@ def _written(refs: Sequence[str]) -> list[str]:
 
 
 def _compare(registry: Registry, refs: Sequence[Ref]) -> ComparePage:
-    details = tuple(registry.versions.detail(ref) for ref in refs)
+    details = registry.versions.details(refs)
     if len(details) < 2:
         return ComparePage(versions=details)
     sides, withheld = [], []
-    for detail in details:
+    for detail, content in zip(details, RevisionContent.of_all(registry, details), strict=True):
         try:
-            adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
-            sides.append(DiffSide.of(adapter, detail.version))
+            sides.append(DiffSide.of(open_content(content), detail.version))
         except (NotFound, Withdrawn, CorruptData):
             withheld.append(detail.version.label)
             sides.append(DiffSide(detail.spec, {}, detail.version))
@@ -121,7 +135,7 @@ def _compare(registry: Registry, refs: Sequence[Ref]) -> ComparePage:
             for row in rows
             if row.what.startswith("config ") and not withheld
         ),
-        metrics=compare_metrics([registry.evidence.list(ref, limit=_EVIDENCE).items for ref in refs]),
+        metrics=compare_metrics(registry.evidence.newest(refs, _EVIDENCE)),
         provenance=tuple(_provenance(details)),
         without_config=tuple(withheld),
     )
@@ -167,6 +181,22 @@ def _origin_of(detail: VersionDetail) -> dict[str, str]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _csv(page: ComparePage) -> Response:
+    """The values of all tables, with a column for each version."""
+    labels = [one.version.label for one in page.versions]
+    measured = [
+        (
+            "measured",
+            " ".join(filter(None, (row.task, row.metric, row.filter))),
+            *(cell.evidence.value if cell.evidence else None for cell in row.cells),
+        )
+        for row in page.metrics
+    ]
+    tables = (("spec", page.spec), ("config", page.config), ("provenance", page.provenance))
+    differing = [(table, row.what, *row.values) for table, rows in tables for row in rows]
+    return csv_file("comparison.csv", ("table", "what", *labels), [*measured, *differing])
 
 
 def _address(refs: Sequence[Ref | str]) -> str:

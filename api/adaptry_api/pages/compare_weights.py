@@ -23,7 +23,7 @@ from adaptry.core.refs import Ref
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobInfo, JobOrder
-from adaptry.registry.records import VersionInfo
+from adaptry.registry.records import VersionDetail
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.pages.live import LivePart, stream_part
 from adaptry_api.pages.rendering import render_part
@@ -140,14 +140,14 @@ async def stream_weights(request: Request, registry: VisitorsRegistry, ref: Refs
 
 def read_weights(registry: Registry, identity: Identity, refs: Sequence[str]) -> WeightsPart:
     """Raises the registry's errors for versions that the visitor may not read."""
-    versions = [registry.versions.get(Ref.parse(text.strip())) for text in refs]
-    found = _measured(registry, versions)
+    details = registry.versions.details([Ref.parse(text.strip()) for text in refs])
+    found = _measured(registry, details)
     to_measure = _to_measure(found)
     return WeightsPart(
         versions=found,
         to_measure=to_measure,
         job=_newest_job(registry, to_measure) if to_measure else None,
-        may_measure=identity.may_in("job.run", versions[0].name.namespace),
+        may_measure=identity.may_in("job.run", details[0].version.name.namespace),
     )
 
 
@@ -170,29 +170,25 @@ def _to_measure(found: Sequence[MeasuredVersion]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.label for one in lacking))
 
 
-def _measured(registry: Registry, versions: Sequence[VersionInfo]) -> tuple[MeasuredVersion, ...]:
-    first = versions[0]
+def _measured(registry: Registry, details: Sequence[VersionDetail]) -> tuple[MeasuredVersion, ...]:
+    first = details[0].version
+    stored = registry.versions.measured_weights([detail.version.revision_ref for detail in details])
+    without = [detail for detail, found in zip(details, stored, strict=True) if found.statistics is None]
+    reasons = _reasons(registry, {detail.version.label: detail for detail in without})
     result: list[MeasuredVersion] = []
-    for version in versions:
-        try:
-            found = registry.versions.weight_statistics(version.revision_ref)
-        except NotFound:
-            result.append(MeasuredVersion(label=version.label, reason=_reason(registry, version)))
-            continue
-        apart = None
-        if version.digest == first.digest:
-            apart = _no_distance(found)
-        elif result and result[0].statistics is not None:
-            apart = _distance(registry, first, version)
-        result.append(MeasuredVersion(label=version.label, statistics=found, distance=apart))
+    for version, found in zip((detail.version for detail in details), stored, strict=True):
+        distance = found.distance if found.statistics and stored[0].statistics else None
+        if found.statistics and version.digest == first.digest:
+            distance = _no_distance(found.statistics)
+        result.append(
+            MeasuredVersion(
+                label=version.label,
+                statistics=found.statistics,
+                distance=distance,
+                reason=reasons.get(version.label, ""),
+            )
+        )
     return tuple(result)
-
-
-def _distance(registry: Registry, first: VersionInfo, version: VersionInfo) -> WeightDistance | None:
-    try:
-        return registry.versions.weight_distance(first.revision_ref, version.revision_ref)
-    except NotFound:
-        return None
 
 
 def _no_distance(found: WeightStatistics) -> WeightDistance:
@@ -204,15 +200,25 @@ def _no_distance(found: WeightStatistics) -> WeightDistance:
     return WeightDistance(distance=0.0, cosine=1.0 if found.norm else None, modules=modules)
 
 
-def _reason(registry: Registry, version: VersionInfo) -> str:
-    """Why a version cannot be measured, as the end of a sentence that begins with its label; "" if it can."""
-    detail = registry.versions.detail(version.revision_ref)
+def _reasons(registry: Registry, details: Mapping[str, VersionDetail]) -> dict[str, str]:
+    """Why versions cannot be measured, by their labels: the end of a sentence that begins with the label; ""
+    for a version that can be.
+    """
+    contents = RevisionContent.of_all(registry, tuple(details.values())) if details else []
+    return {
+        label: _reason(detail, content)
+        for (label, detail), content in zip(details.items(), contents, strict=True)
+    }
+
+
+def _reason(detail: VersionDetail, content: RevisionContent) -> str:
     if not detail.spec.modules:
         return f"is {detail.spec.method}, which changes no weights of the model"
     try:
-        adapter = open_content(RevisionContent(registry, version, detail.manifest))
+        adapter = open_content(content)
     except (NotFound, Withdrawn, CorruptData):
         return "cannot be measured, because its files are not given out"
+    version = detail.version
     is_known = version.base_id is not None and version.base_status == "verified"
     return unmeasurable_reason(adapter, is_base_known=is_known) or ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import Query, Request
@@ -20,6 +21,7 @@ from adaptry_api.pages.event_sentences import recent_events
 from adaptry_api.pages.live import LivePart, stream_part
 from adaptry_api.pages.rendering import render
 from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.text_csv import csv_file
 
 ROUTES = page_router()
 FLEET = "/-/fleet"
@@ -27,6 +29,7 @@ _WORKERS = 100
 _RECALLS = 10
 _PROOFS = 12
 """Maximum number of workers whose proofs are shown for a recall."""
+_NOTHING = (None,) * 5
 _NAMES = 20
 """Maximum number of adapters whose rollouts are looked up."""
 
@@ -49,8 +52,11 @@ def show_fleet(
     request: Request,
     registry: VisitorsRegistry,
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    format: Annotated[str | None, Query(max_length=8)] = None,
 ) -> Response:
     """Workers, rollouts and recalls."""
+    if format == "csv":
+        return _csv(registry.workers.list(cursor, _WORKERS).items)
     return render(request, "fleet.html", _fleet(registry, cursor), {"is_first": cursor is None})
 
 
@@ -85,3 +91,22 @@ def _fleet(registry: Registry, cursor: str | None) -> FleetPage:
         recalls=tuple(recall_progress(registry, one, _PROOFS) for one in reversed(recalled[-_RECALLS:])),
         rollouts=tuple(rollouts),
     )
+
+
+def _csv(workers: Iterable[WorkerInfo]) -> Response:
+    """A row for each version on a worker, and one for a worker without any."""
+    columns = (
+        "worker", "owner", "engine", "engine_version", "base", "reported_at", "is_lost", "is_answering",
+        "version", "state", "condition", "served_as", "since",
+    )  # fmt: skip
+    rows: list[tuple[object, ...]] = []
+    for one in workers:
+        facts = (
+            one.worker, one.owner, one.engine, one.version, one.base, one.reported_at, one.is_lost,
+            one.is_answering,
+        )  # fmt: skip
+        rows += [
+            (*facts, f"{each.name}@{each.number}", each.state, each.condition, each.served_as, each.since)
+            for each in one.residents
+        ] or [(*facts, *_NOTHING)]
+    return csv_file("fleet.csv", columns, rows)

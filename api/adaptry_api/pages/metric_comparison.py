@@ -23,6 +23,16 @@ _MARGIN = 6
 
 Verdict = Literal["better", "worse", "differs", "within_error", "same", "unknown_error"]
 
+VERDICTS: tuple[tuple[Verdict, str, str], ...] = (
+    ("better", "better", "live"),
+    ("worse", "worse", "bad"),
+    ("differs", "differs", "note"),
+    ("within_error", "within the error", ""),
+    ("unknown_error", "error unknown", ""),
+    ("same", "same", ""),
+)
+"""Each verdict with its words and the tone of its chip, the most telling first."""
+
 
 class MetricCell(BaseModel):
     """The measurement of one version; None if there is none. `change` and `verdict` compare it with the

@@ -63,6 +63,13 @@ class WeightDistance(_Figures):
     modules: tuple[ModulePairDistance, ...]
 
 
+class MeasuredWeights(_Figures):
+    """What is stored of a version: its statistics, and its distance from another one. None: not measured."""
+
+    statistics: WeightStatistics | None = None
+    distance: WeightDistance | None = None
+
+
 def values_per_module(modules: int) -> int:
     """Number of singular values kept for each module, if there are this many modules."""
     return max(1, min(MAX_SINGULAR_VALUES, MAX_KEPT_VALUES // max(1, modules)))

@@ -109,7 +109,7 @@ def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> Lin
 
 def _tree(registry: Registry, ref: Ref | str, most: int, related: _Related) -> LineageNode:
     detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    return _Walk(registry, related, most).node(detail.version.digest)
+    return _Walk(registry, related, most, {detail.version.digest: detail}).node(detail.version.digest)
 
 
 _Related = Callable[[VersionDetail], Iterable[Digest]]
@@ -117,18 +117,20 @@ _Related = Callable[[VersionDetail], Iterable[Digest]]
 
 @dataclass
 class _Walk:
-    """One walk over revisions: each is expanded once, and at most `remaining` of them."""
+    """One walk over revisions: each is read and expanded once, and at most `remaining` of them."""
 
     registry: Registry
     related: _Related
     remaining: int
+    details: dict[Digest, VersionDetail]
     seen: set[Digest] = field(default_factory=set)
 
     def node(self, digest: Digest) -> LineageNode:
         versions = _versions(self.registry.versions, f"digest:{digest} state:*", _PAGE)
-        detail = self._detail(versions)
+        detail = self.details.get(digest) or self._detail(versions)
         if detail is None:
             return LineageNode(digest=digest)
+        self.details[digest] = detail
         recipe = detail.manifest.recipe
         shown = LineageNode(
             digest=digest,

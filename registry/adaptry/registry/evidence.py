@@ -8,7 +8,7 @@ too; their task, error and number of documents are unknown.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -114,6 +114,12 @@ class Evidence(ABC):
         """The evidence of a version, newest first: all of it, or that of a task or metric. Raises
         `NotFound`.
         """
+
+    def newest(self, refs: Sequence[Ref], limit: int) -> tuple[tuple[EvidenceInfo, ...], ...]:
+        """The newest evidence of each version, at most `limit`. A registry on this machine reads them
+        together. Raises `NotFound`.
+        """
+        return tuple(self.list(ref, limit=limit).items for ref in refs)
 
     @abstractmethod
     def get(self, id: int) -> EvidenceInfo:

@@ -6,13 +6,18 @@ Every call names an adapter or base: a digest alone gives no access.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 
 Owner = AdapterName | Digest
 """The owner of bytes: an adapter by name, or a base by id."""
+
+
+FileReader = Callable[[str, int], Iterator[bytes]]
+"""Reads a file of one revision, by its path, from a position on; raises the errors of `Files.read`."""
 
 
 class Files(ABC):
@@ -28,3 +33,9 @@ class Files(ABC):
 
         Raises `NotFound`, and `Withdrawn` if the version's files are withheld from the caller.
         """
+
+    def readers(self, revisions: Sequence[tuple[AdapterName, Digest]]) -> tuple[FileReader, ...]:
+        """A reader for each revision. A registry on this machine decides on access to all of them at once,
+        now; it raises the errors when a file is read.
+        """
+        return tuple(partial(self.read, name, revision) for name, revision in revisions)

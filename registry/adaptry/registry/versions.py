@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
-from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
+from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import (
     Page,
@@ -22,6 +25,9 @@ MAX_SENT = 8 << 20
 """Maximum size in bytes of an adapter that is pushed in one request. Larger ones are uploaded file by file,
 and an interrupted upload continues.
 """
+
+
+Found = TypeVar("Found")
 
 
 class Versions(ABC):
@@ -57,6 +63,10 @@ class Versions(ABC):
     @abstractmethod
     def detail(self, ref: Ref) -> VersionDetail:
         """Like `get`, with manifest, spec and report."""
+
+    def details(self, refs: Sequence[Ref]) -> tuple[VersionDetail, ...]:
+        """The same for several refs, in their order. A registry on this machine reads them together."""
+        return tuple(self.detail(ref) for ref in refs)
 
     @abstractmethod
     def list(
@@ -115,6 +125,20 @@ class Versions(ABC):
         Raises `NotFound`, also if no job has compared the two.
         """
 
+    def measured_weights(self, refs: Sequence[Ref]) -> tuple[MeasuredWeights, ...]:
+        """The statistics of each version, and its distance from the first one, where a job stored them.
+
+        A registry on this machine reads them together. Raises `NotFound` for an unknown version.
+        """
+        found = [self.get(ref).revision_ref for ref in refs]
+        return tuple(
+            MeasuredWeights(
+                statistics=_if_found(partial(self.weight_statistics, ref)),
+                distance=_if_found(partial(self.weight_distance, found[0], ref)),
+            )
+            for ref in found
+        )
+
     @abstractmethod
     def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
         """Records that a version was trained on a registered base, and checks it against that base.
@@ -134,3 +158,10 @@ class Versions(ABC):
         aliases. Raises `Conflict` with the current state, or for an invalid successor, `NotFound`,
         `PermissionDenied`.
         """
+
+
+def _if_found(read: Callable[[], Found]) -> Found | None:
+    try:
+        return read()
+    except NotFound:
+        return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
+from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.core.hub_revision import parse_hub_revision
@@ -19,6 +19,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
 from adaptry.registry.commit_info import CommitInfo, CommitNote, CommitResult
 from adaptry.registry.commits import MAIN
+from adaptry.registry.files import FileReader
 from adaptry.registry.records import (
     AdapterInfo,
     AliasInfo,
@@ -65,13 +66,18 @@ class _Upstream:
         """The result of `read` after `ref` was updated. Fetches nothing for an identity without rights in the
         namespace.
         """
-        problem = self.registry.fetch(ref) if self.identity.may_read(ref.name, "private") else None
+        return self.after_fetching([ref], read)
+
+    def after_fetching(self, refs: Sequence[Ref], read: Callable[[], Answer]) -> Answer:
+        """The same for several refs."""
+        readable = [ref for ref in dict.fromkeys(refs) if self.identity.may_read(ref.name, "private")]
+        problems = [problem for ref in readable if (problem := self.registry.fetch(ref))]
         try:
             return read()
         except NotFound as error:
-            if problem is None:
+            if not problems:
                 raise
-            raise problem from error
+            raise problems[0] from error
 
     def fetch_aliases(self, name: AdapterName) -> None:
         if self.identity.may_read(name, "private"):
@@ -101,6 +107,10 @@ class _Files(LocalFiles):
         ref = Ref.of_revision(name, revision)
         return self.upstream.after_fetch(ref, lambda: super(_Files, self).read(name, revision, path, start))
 
+    def readers(self, revisions: Sequence[tuple[AdapterName, Digest]]) -> tuple[FileReader, ...]:
+        refs = [Ref.of_revision(name, revision) for name, revision in revisions]
+        return self.upstream.after_fetching(refs, lambda: super(_Files, self).readers(revisions))
+
 
 @dataclass(frozen=True)
 class _Versions(LocalVersions):
@@ -109,8 +119,8 @@ class _Versions(LocalVersions):
     def get(self, ref: Ref) -> VersionInfo:
         return self.upstream.after_fetch(ref, lambda: super(_Versions, self).get(ref))
 
-    def detail(self, ref: Ref) -> VersionDetail:
-        return self.upstream.after_fetch(ref, lambda: super(_Versions, self).detail(ref))
+    def details(self, refs: Sequence[Ref]) -> tuple[VersionDetail, ...]:
+        return self.upstream.after_fetching(refs, lambda: super(_Versions, self).details(refs))
 
     def list(
         self,
@@ -130,10 +140,12 @@ class _Versions(LocalVersions):
         return self.upstream.after_fetch(ref, lambda: super(_Versions, self).weight_statistics(ref))
 
     def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
-        def read() -> WeightDistance:
-            return super(_Versions, self).weight_distance(ref, other)
+        return self.upstream.after_fetching(
+            (ref, other), lambda: super(_Versions, self).weight_distance(ref, other)
+        )
 
-        return self.upstream.after_fetch(ref, lambda: self.upstream.after_fetch(other, read))
+    def measured_weights(self, refs: Sequence[Ref]) -> tuple[MeasuredWeights, ...]:
+        return self.upstream.after_fetching(refs, lambda: super(_Versions, self).measured_weights(refs))
 
     def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         self.upstream.fetch_before_write(name, manifest)

@@ -24,6 +24,7 @@ from adaptry.testing.contract.policies import PoliciesContract
 from adaptry.testing.contract.revisions import RevisionsContract
 from adaptry.testing.contract.rollouts import RolloutsContract
 from adaptry.testing.contract.search import SearchContract
+from adaptry.testing.contract.several import SeveralContract
 from adaptry.testing.contract.states import StatesContract
 from adaptry.testing.contract.tenants import TenantsContract
 from adaptry.testing.contract.uploads import UploadsContract
@@ -39,6 +40,7 @@ class RegistryContract(
     RevisionsContract,
     InspectionsContract,
     AliasesContract,
+    SeveralContract,
     StatesContract,
     CommitsContract,
     CursorsContract,

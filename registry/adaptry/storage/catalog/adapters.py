@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import BindParameter, Select, bindparam, delete, exists, func, or_, update
@@ -97,6 +98,24 @@ def find(tx: Reads, name: AdapterName) -> AdapterRecord | None:
     """The adapter of that name, if it exists."""
     found = run_select(tx, ADAPTER_OF_NAME, {"name": str(name)})
     return AdapterRecord(found[0].id, name, visibility_of(found[0].visibility)) if found else None
+
+
+def find_all(tx: Reads, names: Collection[AdapterName]) -> dict[AdapterName, AdapterRecord]:
+    """The adapters of these names, as far as they exist, in one statement."""
+    asked = {f"name_{at}": str(name) for at, name in enumerate(names)}
+    return {
+        (name := AdapterName.parse(row.name)): AdapterRecord(row.id, name, visibility_of(row.visibility))
+        for row in run_select(tx, _of_names(len(asked)), asked)
+    }
+
+
+@lru_cache(maxsize=64)
+def _of_names(count: int) -> Select[Any]:
+    """(`Any`: typed by its columns.)"""
+    names = [bindparam(f"name_{at}", type_=_ADAPTERS.c.name.type) for at in range(count)]
+    return select_columns(_ADAPTERS.c.id, _ADAPTERS.c.name, _ADAPTERS.c.visibility).where(
+        _ADAPTERS.c.name.in_(names), _ADAPTERS.c.deleted_at.is_(None)
+    )
 
 
 def has_public(tx: Transaction, namespace: str) -> bool:

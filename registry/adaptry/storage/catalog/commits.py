@@ -6,11 +6,11 @@ costs no more than one with a few.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, exists, func, literal, select, update
+from sqlalchemy import bindparam, delete, exists, func, literal, select, tuple_, update
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
@@ -169,6 +169,23 @@ def tree(tx: Reads, adapter: AdapterRecord, digest: Digest) -> Manifest | None:
     """The tree of a revision with a commit of the adapter. Raises `CorruptData`."""
     found = run_select(tx, statement_texts.TREE, {"adapter": adapter.key, "digest": digest.hex})
     return stored_manifest(digest, found[0].manifest) if found else None
+
+
+def trees(tx: Transaction, revisions: Collection[tuple[int, Digest]]) -> dict[tuple[int, Digest], Manifest]:
+    """The trees of these revisions, each of the adapter with that key, as far as it has a commit with it. One
+    statement. Raises `CorruptData`.
+    """
+    pairs = [(key, digest.hex) for key, digest in revisions]
+    statement = (
+        select(_COMMITS.c.adapter_id, _REVISIONS.c.digest, _REVISIONS.c.manifest)
+        .join_from(_COMMITS, _REVISIONS, _REVISIONS.c.digest == _COMMITS.c.digest)
+        .where(tuple_(_COMMITS.c.adapter_id, _COMMITS.c.digest).in_(pairs))
+        .distinct()
+    )
+    return {
+        (row.adapter_id, (digest := Digest(row.digest))): stored_manifest(digest, row.manifest)
+        for row in tx.execute(statement)
+    }
 
 
 def page(

@@ -7,11 +7,13 @@ a history, and a damaged file may belong to versions of several adapters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import bindparam, delete
+from sqlalchemy import Select, bindparam, delete
 from sqlalchemy import select as select_columns
 from sqlmodel import col, func, select
 
@@ -65,6 +67,21 @@ def damage_reason(tx: Reads, file: Digest) -> str | None:
     """The reason of a file's mark."""
     rows = run_select(tx, _REASON, {"file": file.hex})
     return rows[0].reason if rows else None
+
+
+def damage_reasons(tx: Reads, files: Collection[Digest]) -> dict[Digest, str]:
+    """The reasons of the marked files among these, in one statement."""
+    if not files:
+        return {}
+    asked = {f"file_{at}": file.hex for at, file in enumerate(files)}
+    return {Digest(row.digest): row.reason for row in run_select(tx, _reasons_of(len(asked)), asked)}
+
+
+@lru_cache(maxsize=128)
+def _reasons_of(count: int) -> Select[Any]:
+    """(`Any`: typed by its columns.)"""
+    files = [bindparam(f"file_{at}", type_=_DAMAGED.c.digest.type) for at in range(count)]
+    return ALL.where(_DAMAGED.c.digest.in_(files))
 
 
 def all_damaged(tx: Reads) -> Mapping[Digest, str]:

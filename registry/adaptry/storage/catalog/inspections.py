@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete
+from sqlalchemy import Select, bindparam, delete
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -62,13 +63,30 @@ def forget(tx: Transaction, file: Digest) -> None:
     tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest) == file.hex))
 
 
-def summary(tx: Reads, files: Iterable[Digest]) -> InspectionSummary | None:
-    """The combined result of several files; None if one of them was not inspected."""
-    rows = []
-    for file in set(files):
-        if (row := _current(tx, file)) is None:
-            return None
-        rows.append(row)
+def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[InspectionSummary | None]:
+    """For the weights files of each version: their combined result; None if one of them was not inspected.
+    One statement for all.
+    """
+    files = sorted({file.hex for files in of_versions for file in files})
+    asked = {f"file_{at}": file for at, file in enumerate(files)}
+    found = {Digest(row.file_digest): row for row in run_select(tx, _found_of(len(files)), asked)}
+    return [_summary([found.get(file) for file in set(files)]) for files in of_versions]
+
+
+@lru_cache(maxsize=16)
+def _found_of(count: int) -> Select[Any]:
+    """(`Any`: typed by its columns.)"""
+    files = [bindparam(f"file_{at}", type_=_INSPECTIONS.c.file_digest.type) for at in range(count)]
+    columns = [_INSPECTIONS.c[name] for name in ("file_digest", "tensors", "nan", "infinite", "norm")]
+    return select_columns(*columns).where(
+        _INSPECTIONS.c.file_digest.in_(files), _INSPECTIONS.c.inspection == INSPECTION
+    )
+
+
+def _summary(found: Sequence[Columns | None]) -> InspectionSummary | None:
+    rows = [row for row in found if row is not None]
+    if len(rows) < len(found):
+        return None
     norms = [row.norm for row in rows if row.norm is not None]
     whole = math.hypot(*norms) if norms else math.inf
     return InspectionSummary(

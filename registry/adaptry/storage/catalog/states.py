@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, tuple_
 
 from adaptry.core.digest import Digest
 from adaptry.registry.records import StateChange, VersionInfo
@@ -14,7 +15,7 @@ from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
 from adaptry.storage.catalog.statement_texts import WITHDRAWN_REVISION
-from adaptry.storage.catalog.version_info import SHOWN, info, table_of
+from adaptry.storage.catalog.version_info import SHOWN, info, infos, table_of
 from adaptry.storage.catalog.versions import VersionRecord
 
 _ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)
@@ -45,6 +46,23 @@ def find_withdrawn_revision(tx: Reads, adapter: AdapterRecord, revision: Digest)
     """A withheld version with the same weights as this revision."""
     rows = run_select(tx, WITHDRAWN_REVISION, {"adapter": adapter.key, "digest": revision.hex})
     return info(tx, rows[0]) if rows else None
+
+
+def find_withdrawn_revisions(
+    tx: Transaction, revisions: Collection[tuple[int, Digest]]
+) -> dict[tuple[int, Digest], VersionInfo]:
+    """The same for several revisions, each of the adapter with that key, in two statements."""
+    pairs = [(key, digest.hex) for key, digest in revisions]
+    statement = (
+        _WITHDRAWN.join(_COMMITS, _CARRIED)
+        .where(tuple_(_COMMITS.c.adapter_id, _COMMITS.c.digest).in_(pairs))
+        .add_columns(_COMMITS.c.digest.label("revision"))
+    )
+    rows = tx.execute(statement).all()
+    return {
+        (row.adapter_id, Digest(row.revision)): version
+        for row, version in zip(rows, infos(tx, rows), strict=True)
+    }
 
 
 def find_withdrawn_weights(tx: Transaction, namespace: str, weights: Digest) -> VersionInfo | None:

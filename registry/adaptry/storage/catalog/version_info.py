@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import (
+    BindParameter,
     CompoundSelect,
     Float,
     Row,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 
 from adaptry.registry.records import VersionInfo
-from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import (
     AdapterRow,
@@ -85,7 +86,6 @@ BESIDE_NEWEST = _beside(
 )
 """What is beside the versions with the numbers `oldest` to `newest`."""
 
-_BY_KEY = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id == bindparam("key"))
 _BESIDE_ONE = _beside(lambda column: column == bindparam("key"))
 
 
@@ -94,33 +94,50 @@ def info(tx: Reads, columns: Columns) -> VersionInfo:
     return version_of(columns, run_select(tx, _BESIDE_ONE, {"key": columns.id}))
 
 
-def by_key(tx: Reads, key: int) -> VersionInfo:
-    """The version with that key, which must exist."""
-    (columns,) = run_select(tx, _BY_KEY, {"key": key})
-    return info(tx, columns)
+def infos(tx: Reads, found: Sequence[Columns]) -> tuple[VersionInfo, ...]:
+    """The versions of these columns, in their order, in one statement."""
+    if not found:
+        return ()
+    size, asked = asked_keys([columns.id for columns in found])
+    beside = defaultdict(list)
+    for row in run_select(tx, _of_keys(size)[1], asked):
+        beside[row.version_id].append(row)
+    return tuple(version_of(columns, beside[columns.id]) for columns in found)
 
 
-def by_keys(tx: Transaction, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
+def by_keys(tx: Reads, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
     """Versions in the order of `keys`, in two statements."""
+    return infos(tx, columns_of(tx, keys))
+
+
+def columns_of(tx: Reads, keys: Sequence[int]) -> tuple[Columns, ...]:
+    """The columns of the versions with these keys, which must exist, in their order, in one statement."""
     if not keys:
         return ()
+    size, asked = asked_keys(keys)
+    found = {columns.id: columns for columns in run_select(tx, _of_keys(size)[0], asked)}
+    return tuple(found[key] for key in keys)
+
+
+def asked_keys(keys: Sequence[int]) -> tuple[int, dict[str, object]]:
+    """How many parameters a statement by several keys has, and their values: the last key is repeated up to
+    the size of a statement that is built already.
+    """
     size = next((size for size in _SIZES if size >= len(keys)), len(keys))
-    by_keys, beside_keys = _of_keys(size)
-    # The last key is repeated up to the size of a statement that is built already.
-    asked = {f"key_{at}": keys[min(at, len(keys) - 1)] for at in range(size)}
-    found = {columns.id: columns for columns in run_select(tx, by_keys, asked)}
-    beside = defaultdict(list)
-    for row in run_select(tx, beside_keys, asked):
-        beside[row.version_id].append(row)
-    return tuple(version_of(found[key], beside[key]) for key in keys)
+    return size, {f"key_{at}": keys[min(at, len(keys) - 1)] for at in range(size)}
 
 
-_SIZES = (5, 20, 50, 100, 200)
+def key_parameters(size: int) -> list[BindParameter[int]]:
+    """The parameters of `asked_keys`."""
+    return [bindparam(f"key_{at}", type_=_VERSIONS.c.id.type) for at in range(size)]
+
+
+_SIZES = (1, 5, 20, 50, 100, 200)
 
 
 @lru_cache(maxsize=2 * len(_SIZES))
 def _of_keys(size: int) -> tuple[Select[Any], CompoundSelect[Any]]:
     """Selects versions by this number of keys, with their related rows. (`Any`: typed by their columns.)"""
-    keys = [bindparam(f"key_{at}", type_=_VERSIONS.c.id.type) for at in range(size)]
+    keys = key_parameters(size)
     shown = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id.in_(keys))
     return shown, _beside(lambda column: column.in_(keys))

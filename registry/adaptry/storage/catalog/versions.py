@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import Select, bindparam, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -30,7 +31,14 @@ from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
-from adaptry.storage.catalog.version_info import Columns, by_key, table_of
+from adaptry.storage.catalog.version_info import (
+    Columns,
+    asked_keys,
+    columns_of,
+    infos,
+    key_parameters,
+    table_of,
+)
 
 _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
 _DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
@@ -262,16 +270,43 @@ def manifest(tx: Reads, digest: Digest) -> Manifest:
     return stored_manifest(digest, row.manifest)
 
 
-def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
-    (row,) = run_select(tx, _DETAIL, {"key": stored.key})
-    declared = manifest(tx, stored.digest)
-    return VersionDetail(
-        version=by_key(tx, stored.key),
-        manifest=declared,
-        spec=decode_model(Spec, row.spec),
-        report=decode_model(CheckReport, row.report),
-        forced=row.forced,
-        inspection=inspections.summary(tx, declared.weights.values()),
+def detail(tx: Reads, stored: VersionRecord) -> VersionDetail:
+    return details(tx, columns_of(tx, [stored.key]))[0]
+
+
+def details(tx: Reads, found: Sequence[Columns]) -> tuple[VersionDetail, ...]:
+    """The versions of these columns, in their order, in three statements."""
+    if not found:
+        return ()
+    size, asked = asked_keys([columns.id for columns in found])
+    stored = {row.version_id: row for row in run_select(tx, _details_of_keys(size), asked)}
+    rows = [stored[columns.id] for columns in found]
+    manifests = [
+        stored_manifest(Digest(columns.digest), row.manifest)
+        for columns, row in zip(found, rows, strict=True)
+    ]
+    inspected = inspections.summaries(tx, [manifest.weights.values() for manifest in manifests])
+    return tuple(
+        VersionDetail(
+            version=version,
+            manifest=manifest,
+            spec=decode_model(Spec, row.spec),
+            report=decode_model(CheckReport, row.report),
+            forced=row.forced,
+            inspection=summary,
+        )
+        for version, manifest, row, summary in zip(infos(tx, found), manifests, rows, inspected, strict=True)
+    )
+
+
+@lru_cache(maxsize=8)
+def _details_of_keys(size: int) -> Select[Any]:
+    """(`Any`: typed by its columns.)"""
+    return (
+        select_columns(_DETAILS, _REVISIONS.c.manifest)
+        .join_from(_DETAILS, _VERSIONS, _VERSIONS.c.id == _DETAILS.c.version_id)
+        .join(_REVISIONS, _REVISIONS.c.digest == _VERSIONS.c.digest)
+        .where(_DETAILS.c.version_id.in_(key_parameters(size)))
     )
 
 

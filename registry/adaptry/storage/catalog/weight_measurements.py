@@ -5,27 +5,49 @@ that have changed since they were stored: a job computes them again.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from typing import TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import delete, or_
-from sqlmodel import col
+from sqlalchemy import delete, or_, tuple_
+from sqlmodel import col, select
 
-from adaptry.adapters.weight_statistics import MEASUREMENT, WeightDistance, WeightStatistics
+from adaptry.adapters.weight_statistics import (
+    MEASUREMENT,
+    MeasuredWeights,
+    WeightDistance,
+    WeightStatistics,
+)
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import WeightMeasurementRow
 
 _ALONE = ""
+Figures = TypeVar("Figures", bound=BaseModel)
 
 
 def find_statistics(tx: Transaction, revision: Digest) -> WeightStatistics | None:
-    figures = _figures(tx, revision.hex, _ALONE)
-    return WeightStatistics.model_validate_json(figures) if figures is not None else None
+    return _parsed(WeightStatistics, _figures(tx, revision.hex, _ALONE))
 
 
 def find_distance(tx: Transaction, one: Digest, other: Digest) -> WeightDistance | None:
-    figures = _figures(tx, *sorted((one.hex, other.hex)))
-    return WeightDistance.model_validate_json(figures) if figures is not None else None
+    return _parsed(WeightDistance, _figures(tx, *_pair(one, other)))
+
+
+def find_measured(tx: Transaction, revisions: Sequence[Digest]) -> list[MeasuredWeights]:
+    """The statistics of each revision, and its distance from the first, in one statement."""
+    alone = [(revision.hex, _ALONE) for revision in revisions]
+    pairs = [_pair(revisions[0], revision) for revision in revisions]
+    row = WeightMeasurementRow
+    wanted = select(row).where(tuple_(col(row.first), col(row.second)).in_({*alone, *pairs}))
+    stored = {(found.first, found.second): _unpacked(found) for found in tx.exec(wanted)}
+    return [
+        MeasuredWeights(
+            statistics=_parsed(WeightStatistics, stored.get(own)),
+            distance=_parsed(WeightDistance, stored.get(pair)),
+        )
+        for own, pair in zip(alone, pairs, strict=True)
+    ]
 
 
 def store_statistics(tx: Transaction, revision: Digest, found: WeightStatistics) -> None:
@@ -33,8 +55,7 @@ def store_statistics(tx: Transaction, revision: Digest, found: WeightStatistics)
 
 
 def store_distance(tx: Transaction, one: Digest, other: Digest, found: WeightDistance) -> None:
-    first, second = sorted((one.hex, other.hex))
-    _store(tx, first, second, found)
+    _store(tx, *_pair(one, other), found)
 
 
 def forget_revision(tx: Transaction, digest: str) -> None:
@@ -54,11 +75,25 @@ def is_intact(row: WeightMeasurementRow) -> bool:
     return row.checksum == _checksum(row.first, row.second, row.measurement, row.figures)
 
 
+def _pair(one: Digest, other: Digest) -> tuple[str, str]:
+    """The key of a distance, which is the same in both directions."""
+    first, second = sorted((one.hex, other.hex))
+    return first, second
+
+
 def _figures(tx: Transaction, *key: str) -> bytes | None:
     row = tx.get(WeightMeasurementRow, key)
-    if row is None or row.measurement != MEASUREMENT or not is_intact(row):
+    return _unpacked(row) if row else None
+
+
+def _unpacked(row: WeightMeasurementRow) -> bytes | None:
+    if row.measurement != MEASUREMENT or not is_intact(row):
         return None
     return zlib.decompress(row.figures)
+
+
+def _parsed(kind: type[Figures], figures: bytes | None) -> Figures | None:
+    return kind.model_validate_json(figures) if figures is not None else None
 
 
 def _store(tx: Transaction, first: str, second: str, found: BaseModel) -> None:

@@ -22,7 +22,7 @@ from adaptry.storage.local.admission import (
     open_stored,
 )
 from adaptry.storage.local.context import RegistryContext, require_sound
-from adaptry.storage.local.hidden_bases import hide_base_in_detail
+from adaptry.storage.local.hidden_bases import hide_bases_in_details
 
 
 def bind_base(context: RegistryContext, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
@@ -54,7 +54,7 @@ def bind_base(context: RegistryContext, name: AdapterName, revision: Digest, bas
                 detail={"base": base, "base_status": base_check.status},
             )
         detail = versions.detail(tx, to_record(context.resolve(tx, ref)))
-        return hide_base_in_detail(tx, context.read_scope(tx), detail)
+        return hide_bases_in_details(tx, context.read_scope(tx), [detail])[0]
 
 
 def _bindable(context: RegistryContext, tx: Transaction, ref: Ref, base: Digest) -> VersionDetail:

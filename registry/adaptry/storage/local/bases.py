@@ -34,7 +34,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.shared_names import adapter_of_name, hiding
 from adaptry.storage.local.admission import check_against_base, find_base, known_inspections, open_stored
 from adaptry.storage.local.context import RegistryContext, require_sound
-from adaptry.storage.local.files import check_start
+from adaptry.storage.local.open_revisions import check_start
 
 _BATCH = 50
 _MOST_NAMES = 16

@@ -30,7 +30,7 @@ from adaptry.storage.local.admission import ResolvedBase, find_base
 from adaptry.storage.local.blob_content import BlobContent, check_content, check_draft, check_names
 from adaptry.storage.local.branch_head import branch_head
 from adaptry.storage.local.context import RegistryContext, require_sound
-from adaptry.storage.local.hidden_bases import hide_base_in_detail
+from adaptry.storage.local.hidden_bases import hide_bases_in_details
 from adaptry.storage.local.inspections import inspect_weights
 from adaptry.storage.local.revision_admission import (
     TRIES,
@@ -211,11 +211,8 @@ class CommitAdmission:
         self, tx: Transaction, adapter: AdapterRecord, commit: CommitRecord, *, is_new: bool
     ) -> CommitResult:
         version = known_version(tx, adapter, commit.digest)
-        detail = (
-            hide_base_in_detail(tx, self.context.read_scope(tx), versions.detail(tx, version))
-            if version
-            else None
-        )
+        stored = [versions.detail(tx, version)] if version else []
+        detail = next(iter(hide_bases_in_details(tx, self.context.read_scope(tx), stored)), None)
         return CommitResult(
             commit=commit.info,
             is_new=is_new,

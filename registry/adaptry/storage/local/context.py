@@ -4,7 +4,7 @@ begins with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.audit_log.log_key import KEY_FILE, LogKey
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
-from adaptry.storage.catalog.ref_resolution import resolve_ref
+from adaptry.storage.catalog.ref_resolution import ResolvedRef, resolve_ref, resolve_refs
 from adaptry.storage.catalog.version_info import Columns
 from adaptry.storage.local.decision_cache import DecisionCache
 from adaptry.storage.local.digest_cache import IncrementalDigests
@@ -127,13 +127,23 @@ class RegistryContext:
         cases.
         """
         require_value(name)
-        return self._seen(name, adapters.find(tx, name))
+        return self.seen(name, adapters.find(tx, name))
 
     def resolve(self, tx: Reads, ref: Ref) -> Columns:
         """The version that a ref selects, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
         require_value(ref)
-        resolved = resolve_ref(tx, ref)
-        self._seen(ref.name, resolved.adapter if resolved else None)
+        return self._selected(tx, ref, resolve_ref(tx, ref))
+
+    def resolve_all(self, tx: Reads, refs: Sequence[Ref]) -> list[Columns]:
+        """The same for several refs, in one statement."""
+        for ref in refs:
+            require_value(ref)
+        return [
+            self._selected(tx, ref, found) for ref, found in zip(refs, resolve_refs(tx, refs), strict=True)
+        ]
+
+    def _selected(self, tx: Reads, ref: Ref, resolved: ResolvedRef | None) -> Columns:
+        self.seen(ref.name, resolved.adapter if resolved else None)
         found = resolved.version(ref.selector) if resolved else None
         if found is None and resolved and isinstance(ref.selector, Label):
             found = self._at_git_ref(tx, resolved.adapter, ref.selector.label)
@@ -223,21 +233,21 @@ class RegistryContext:
         """Raises `CorruptData` if stored bytes are known to be damaged."""
         reason = damage.damage_reason(tx, digest)
         if reason is not None:
-            raise _damaged(what, reason)
+            raise damaged_error(what, reason)
 
     def sound_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
         """Like `stored_chunks`, for bytes that are not known to be damaged."""
         try:
             return self.blobs.chunks(digest, start)
         except NotFound as error:
-            raise _damaged(what, "its bytes are lost") from error
+            raise damaged_error(what, "its bytes are lost") from error
 
     def stored_size(self, digest: Digest, what: str) -> int:
         """Raises `CorruptData` if the bytes are lost."""
         try:
             return self.blobs.size(digest)
         except NotFound as error:
-            raise _damaged(what, "its bytes are lost") from error
+            raise damaged_error(what, "its bytes are lost") from error
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
         """The same as `Commits.tree`."""
@@ -248,10 +258,11 @@ class RegistryContext:
         """The same for an adapter that may be read."""
         tree = commits.tree(tx, adapter, revision)
         if tree is None:
-            raise RevisionNotFound(f"{adapter.name} has no revision {revision.brief}")
+            raise no_revision(adapter.name, revision)
         return tree
 
-    def _seen(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
+    def seen(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
+        """The adapter that was found under a name, if it may be read. Raises as `readable_adapter`."""
         if adapter is None:
             raise NotFound(f"no adapter {name}")
         require_read(self.identity, name, adapter.visibility)
@@ -294,10 +305,14 @@ def require_sound(tx: Reads, files: Mapping[str, Digest]) -> None:
     known = damage.all_damaged(tx)
     for what, digest in files.items():
         if digest in known:
-            raise _damaged(what, known[digest])
+            raise damaged_error(what, known[digest])
 
 
-def _damaged(what: str, reason: str) -> CorruptData:
+def no_revision(name: AdapterName, revision: Digest) -> RevisionNotFound:
+    return RevisionNotFound(f"{name} has no revision {revision.brief}")
+
+
+def damaged_error(what: str, reason: str) -> CorruptData:
     return CorruptData(
         f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry mend` on"
         " the registry's machine, with --from and a copy of it"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pydantic import TypeAdapter
 
@@ -27,7 +28,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.version_info import Columns
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.files import check_start
+from adaptry.storage.local.open_revisions import check_start
 
 _ADDITION = TypeAdapter(EvidenceAddition)
 _WITHDRAWN = TypeAdapter(WithdrawalResult)
@@ -86,6 +87,15 @@ class LocalEvidence(Evidence):
             version = to_record(self.context.resolve(tx, ref))
             found = evidence.page(tx, version, task, metric, cursor, limit)
             return found.model_copy(update={"items": self._without_hidden_bases(tx, found.items)})
+
+    def newest(self, refs: Sequence[Ref], limit: int) -> tuple[tuple[EvidenceInfo, ...], ...]:
+        cursors.check_limit(limit)
+        with self.context.catalog.read() as tx:
+            keys = [columns.id for columns in self.context.resolve_all(tx, refs)]
+            found = evidence.newest(tx, keys, limit)
+            shown = self._without_hidden_bases(tx, tuple(chain.from_iterable(found.values())))
+        by_id = {item.id: item for item in shown}
+        return tuple(tuple(by_id[item.id] for item in found[key]) for key in keys)
 
     def get(self, id: int) -> EvidenceInfo:
         with self.context.catalog.read() as tx:

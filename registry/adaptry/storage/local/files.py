@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import FileMissing, Invalid, NotFound
+from adaptry.core.errors import NotFound
 from adaptry.core.identity import require_read
-from adaptry.core.lifecycle import may_read_files
 from adaptry.core.refs import AdapterName
-from adaptry.registry.files import Files, Owner
-from adaptry.registry.records import VersionInfo
-from adaptry.registry.state_warnings import withdrawn_error
+from adaptry.registry.files import FileReader, Files, Owner
 from adaptry.storage.catalog import adapters, bases, damage, files, states
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.open_revisions import OpenRevision, open_revisions
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,22 @@ class LocalFiles(Files):
         return is_owned and self._stored_size(digest) == size
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        what = f"{path} of {name}@{revision.brief}"
         with self.context.catalog.read_prepared() as tx:
             adapter = self.context.readable_adapter(tx, name)
-            file = self.context.tree_of(tx, adapter, revision).file(path)
-            if file is None:
-                raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
-            self._require_given(name, states.find_withdrawn_revision(tx, adapter, revision))
-            check_start(start, file.size, path)
-            self.context.require_undamaged(tx, file.sha256, what)
-        return self.context.sound_chunks(file.sha256, start, what)
+            tree = self.context.tree_of(tx, adapter, revision)
+            file = tree.file(path)
+            opened = OpenRevision(
+                self.context,
+                name,
+                revision,
+                tree,
+                states.find_withdrawn_revision(tx, adapter, revision),
+                damage.damage_reasons(tx, [file.sha256] if file else []),
+            )
+        return opened.read(path, start)
 
-    def _require_given(self, name: AdapterName, held: VersionInfo | None) -> None:
-        if held and not may_read_files(self.context.identity, name, held.state, self.context.clock()):
-            raise withdrawn_error(held)
+    def readers(self, revisions: Sequence[tuple[AdapterName, Digest]]) -> tuple[FileReader, ...]:
+        return open_revisions(self.context, revisions)
 
     def _stored_size(self, digest: Digest) -> int | None:
         try:
@@ -74,8 +74,3 @@ class LocalFiles(Files):
 def require_base_visible(context: RegistryContext, tx: Transaction, id: Digest) -> None:
     if not bases.visible_among(tx, context.read_scope(tx), [id]):
         raise NotFound(f"no base {id.brief}; register it before its files")
-
-
-def check_start(start: int, size: int, path: str) -> None:
-    if not 0 <= start <= size:
-        raise Invalid(f"{path[:80]} is {size:,} bytes; it cannot be read from {start}")

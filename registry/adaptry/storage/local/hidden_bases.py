@@ -20,10 +20,15 @@ def hide_bases(tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo
     return tuple(version for version, _ in _hide_bases(tx, scope, versions))
 
 
-def hide_base_in_detail(tx: Transaction, scope: ReadScope, detail: VersionDetail) -> VersionDetail:
-    """One version with its report, as this reader may see it."""
-    version, report = _hide_bases(tx, scope, [detail.version])[0]
-    return detail.model_copy(update={"version": version, "report": report or detail.report})
+def hide_bases_in_details(
+    tx: Transaction, scope: ReadScope, details: Sequence[VersionDetail]
+) -> tuple[VersionDetail, ...]:
+    """Versions with their reports, as this reader may see them."""
+    shown = _hide_bases(tx, scope, [detail.version for detail in details])
+    return tuple(
+        detail.model_copy(update={"version": version, "report": report or detail.report})
+        for detail, (version, report) in zip(details, shown, strict=True)
+    )
 
 
 def hide_base_in_report(

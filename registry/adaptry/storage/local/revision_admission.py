@@ -43,7 +43,7 @@ from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.ref_resolution import find
-from adaptry.storage.catalog.version_info import by_key
+from adaptry.storage.catalog.version_info import by_keys
 from adaptry.storage.catalog.versions import Admission, VersionRecord
 from adaptry.storage.local.admission import (
     ResolvedBase,
@@ -233,7 +233,7 @@ class RevisionAdmission:
             report = versions.report(tx, stored)
         assert adapter is not None
         self._attach(tx, adapter, stored, options)
-        version, report = hide_base_in_report(tx, scope, by_key(tx, stored.key), report)
+        version, report = hide_base_in_report(tx, scope, by_keys(tx, [stored.key])[0], report)
         return PushResult(version=version, is_new=is_new, report=report)
 
     def _pushable(self, tx: Reads, name: AdapterName, options: PushOptions) -> AdapterRecord | None:

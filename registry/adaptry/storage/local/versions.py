@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
+from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import (
@@ -26,11 +26,15 @@ from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.fitting import fits_test
-from adaptry.storage.local.hidden_bases import hide_base_in_detail, hide_bases
+from adaptry.storage.local.hidden_bases import hide_bases, hide_bases_in_details
 from adaptry.storage.local.inspections import inspect_tensors
 from adaptry.storage.local.revision_admission import RevisionAdmission
 from adaptry.storage.local.states import set_state
-from adaptry.storage.local.weight_measurements import weight_distance, weight_statistics
+from adaptry.storage.local.weight_measurements import (
+    measured_weights,
+    weight_distance,
+    weight_statistics,
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,12 @@ class LocalVersions(Versions):
             return self.context.hide_base(tx, info(tx, self.context.resolve(tx, ref)))
 
     def detail(self, ref: Ref) -> VersionDetail:
+        return self.details([ref])[0]
+
+    def details(self, refs: Sequence[Ref]) -> tuple[VersionDetail, ...]:
         with self.context.catalog.read() as tx:
-            detail = versions.detail(tx, to_record(self.context.resolve(tx, ref)))
-            return hide_base_in_detail(tx, self.context.read_scope(tx), detail)
+            found = versions.details(tx, self.context.resolve_all(tx, refs))
+            return hide_bases_in_details(tx, self.context.read_scope(tx), found)
 
     def list(
         self,
@@ -105,6 +112,9 @@ class LocalVersions(Versions):
 
     def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
         return weight_distance(self.context, ref, other)
+
+    def measured_weights(self, refs: Sequence[Ref]) -> tuple[MeasuredWeights, ...]:
+        return measured_weights(self.context, refs)
 
     def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
         return bind_base(self.context, name, revision, base)

@@ -4,7 +4,9 @@ versions may read them.
 
 from __future__ import annotations
 
-from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
+from collections.abc import Sequence
+
+from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import Ref
@@ -30,6 +32,13 @@ def weight_distance(context: RegistryContext, ref: Ref, other: Ref) -> WeightDis
     if found is None:
         raise NotFound(f"the weights of {ref} and {other} are not compared yet; {_ask(ref, other)}")
     return found
+
+
+def measured_weights(context: RegistryContext, refs: Sequence[Ref]) -> tuple[MeasuredWeights, ...]:
+    """The same as `Versions.measured_weights`."""
+    with context.catalog.read() as tx:
+        digests = [Digest(columns.digest) for columns in context.resolve_all(tx, refs)]
+        return tuple(weight_measurements.find_measured(tx, digests)) if digests else ()
 
 
 def is_measured(context: RegistryContext, one: Digest, other: Digest | None = None) -> bool:

@@ -33,6 +33,12 @@ READS: Mapping[str, Ask] = {
     "read_file": lambda registry, name, digest: b"".join(registry.files.read(name, digest, CONFIG)),
     "version": lambda registry, name, digest: registry.versions.get(Ref(name)),
     "detail": lambda registry, name, digest: registry.versions.detail(Ref(name)),
+    "details": lambda registry, name, digest: registry.versions.details([Ref(name)]),
+    "measured_weights": lambda registry, name, digest: registry.versions.measured_weights([Ref(name)]),
+    "readers": lambda registry, name, digest: [
+        b"".join(read(CONFIG, 0)) for read in registry.files.readers([(name, digest)])
+    ],
+    "newest_evidence": lambda registry, name, digest: registry.evidence.newest([Ref(name)], 5),
     "versions": lambda registry, name, digest: registry.versions.list(name),
     "inspect_tensors": lambda registry, name, digest: registry.versions.inspect_tensors(Ref(name)),
     "weight_statistics": lambda registry, name, digest: registry.versions.weight_statistics(Ref(name)),
