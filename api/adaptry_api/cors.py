@@ -53,8 +53,8 @@ class Cors:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked = Headers(scope=scope)
-        origin = asked.get("origin")
+        request_headers = Headers(scope=scope)
+        origin = request_headers.get("origin")
         allowed = origin if origin in self._origins else None
 
         async def with_headers(message: Message) -> None:
@@ -66,13 +66,13 @@ class Cors:
                     headers["Access-Control-Expose-Headers"] = ", ".join(_EXPOSED)
             await send(message)
 
-        if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in asked:
-            await _preflight(asked)(scope, receive, with_headers)
+        if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in request_headers:
+            await _preflight(request_headers)(scope, receive, with_headers)
         else:
             await self.app(scope, receive, with_headers)
 
 
-def _preflight(asked: Headers) -> Response:
+def _preflight(request_headers: Headers) -> Response:
     """Any header may be sent. This is safe, since only a token gives rights, and a page must know the
     token.
     """
@@ -80,6 +80,6 @@ def _preflight(asked: Headers) -> Response:
         "Access-Control-Allow-Methods": _METHODS,
         "Access-Control-Max-Age": str(_REMEMBERED_SECONDS),
     }
-    if named := asked.get("access-control-request-headers"):
+    if named := request_headers.get("access-control-request-headers"):
         headers["Access-Control-Allow-Headers"] = named
     return Response(status_code=204, headers=headers)

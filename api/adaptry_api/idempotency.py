@@ -53,9 +53,11 @@ def registry_once(
 
     # The expected generation (`If-Match`) is part of the request.
     seen = f"{request.headers.get('if-match')} {request.headers.get('if-none-match')}"
-    asked = hashlib.sha256(f"{request.method} {request.url.path} {seen}\n".encode())
-    asked.update(body)
-    return app_state_of(request).registry(identity, IdempotencyKey(key, Digest(asked.hexdigest()), tell))
+    fingerprint = hashlib.sha256(f"{request.method} {request.url.path} {seen}\n".encode())
+    fingerprint.update(body)
+    return app_state_of(request).registry(
+        identity, IdempotencyKey(key, Digest(fingerprint.hexdigest()), tell)
+    )
 
 
 IdempotentRegistry = Annotated[Registry, Depends(_registry)]

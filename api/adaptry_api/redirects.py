@@ -30,8 +30,8 @@ async def redirect_to_bucket(
         return None
     if request.method != "GET" or "if-none-match" in request.headers:
         return None
-    asked = request.headers.get("range")
-    if asked and parse_range(asked, size) is None:
+    range_header = request.headers.get("range")
+    if range_header and parse_range(range_header, size) is None:
         return None  # refused by us, with our error message
 
     def find() -> str | None:

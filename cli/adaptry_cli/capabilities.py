@@ -34,7 +34,7 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
         yield "trained", f"{trained:,} of its parameters"
     if base_parameters:
         share = trained / base_parameters
-        yield "share of base", f"{share:.2%} of {base_parameters:,} parameters"
+        yield "share of base", f"{100 * share:.2f} % of {base_parameters:,} parameters"
     yield "when served", f"{format_size(spec.parameters * _BF16)} in bfloat16"
     yield "merge", merge_text(adapter)
     yield "as LoRA", lora_text(adapter)

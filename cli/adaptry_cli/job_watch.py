@@ -38,7 +38,7 @@ def progress_text(job: JobInfo) -> str:
     """`42% of 1.2 GB`; empty for a job that has not begun."""
     if job.stage is None or job.state == "queued":
         return ""
-    return f"{100 * job.stage.done // max(1, job.stage.total)}% of {format_size(job.stage.total)}"
+    return f"{100 * job.stage.done // max(1, job.stage.total)} % of {format_size(job.stage.total)}"
 
 
 def watched_jobs(registry: Registry, ids: Sequence[str]) -> tuple[JobInfo, ...]:

@@ -242,7 +242,7 @@ def _say_refuting(verdicts: tuple[TensorVerdict, ...]) -> None:
                 verdict.tensor,
                 verdict.state,
                 "" if not verdict.ulp else str(verdict.ulp),
-                f"{verdict.share:.2%}" if verdict.share else "",
+                f"{100 * verdict.share:.2f} %" if verdict.share else "",
                 "" if verdict.error is None else format_number(verdict.error),
                 verdict.hint or "",
             )

@@ -23,7 +23,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import folder_of
 from adaptry_cli.durations import DURATION
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import format_size, json_option, print_err, print_json_line, print_out
+from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json_line, print_out
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.storage_options import storage_options
 
@@ -200,7 +200,7 @@ def _announce(runner: RunnerInfo, as_json: bool) -> None:
         return
     print_out(runner.id)
     print_err(
-        f"runs up to {runner.concurrency} steps at once in {format_size(runner.memory)}, on"
+        f"runs up to {format_count(runner.concurrency, 'step')} at a time in {format_size(runner.memory)}, on"
         f" {', '.join(('the CPU', *runner.devices))}"
     )
     print_err("Ctrl-C stops this runner; other runners continue its jobs")

@@ -52,7 +52,7 @@ def started_with(service: Service) -> tuple[list[str], str | None]:
     return service.command, None
 
 
-def asked(test: list[str]) -> list[str]:
+def health_command(test: list[str]) -> list[str]:
     """A health check's command: the S3 server's image has wget but no Python; this machine has Python but
     perhaps no wget.
     """

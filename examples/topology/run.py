@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-import asked
+import arguments
 import programs
 from claims import Taken, claim_folder, end_leftovers
 from compose import Health, Service, claim_network, environment_of
@@ -153,7 +153,7 @@ class Topology:
     def _passes(self, service: Service, health: Health) -> bool:
         try:
             test = subprocess.run(
-                programs.asked(health.test),
+                programs.health_command(health.test),
                 env=environment_of(service, self._path),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -219,12 +219,12 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> int:
-    options = asked.options(__doc__.splitlines()[0])
+    options = arguments.options(__doc__.splitlines()[0])
     folder = options.folder.absolute()
     try:
         _folder, (network, _network) = _claimed(folder), claim_network()  # locked until this process ends
-        topology = Topology(asked.services(options, folder, network), folder)
-    except (Taken, asked.Unfit) as error:
+        topology = Topology(arguments.services(options, folder, network), folder)
+    except (Taken, arguments.Unfit) as error:
         print(error, file=sys.stderr)
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -239,12 +239,12 @@ def main() -> int:
 
 
 def _claimed(folder: Path) -> IO[str]:
-    """Locks the folder and removes temporary files of an earlier run. Raises `Taken`, `asked.Unfit`."""
+    """Locks the folder and removes temporary files of an earlier run. Raises `Taken`, `arguments.Unfit`."""
     try:
         claim = claim_folder(folder)
         end_leftovers(folder)
     except OSError as error:
-        raise asked.Unfit(f"cannot write to {folder}: {error.strerror}; take another folder") from error
+        raise arguments.Unfit(f"cannot write to {folder}: {error.strerror}; take another folder") from error
     # A container's private files are new each time; these must be too, since addresses change and would be
     # remembered in them.
     shutil.rmtree(folder / "own", ignore_errors=True)

@@ -22,7 +22,7 @@ def test_a_lora_is_shown_with_its_modules_its_cost_and_its_uses(run) -> None:
         "org/tiny",
         "2 × q_proj   rank 4, scale 2, 16 → 16",
         "512 in F32, 2.0 kB",
-        "8.23% of 6,224 parameters",
+        "8.23 % of 6,224 parameters",
         "1.0 kB in bfloat16",
         "yes; against PEFT's: bit-equal",
         "it is one",

@@ -37,17 +37,19 @@ _LFS = "/{namespace}/{name}.git/info/lfs/objects"
 
 @ROUTES.post(f"{_LFS}/batch")
 async def batch(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
-    asked = await read_lfs_body(request, LfsBatchRequest)
-    if asked.operation != "upload":
+    announced = await read_lfs_body(request, LfsBatchRequest)
+    if announced.operation != "upload":
         raise Unsupported("download files from /resolve/, not through Git LFS")
-    way = "xet" if asked.wants_xet else "basic"
-    offer = _Offer(request, name, "multipart" in asked.transfers, by_xet=asked.wants_xet)
+    way = "xet" if announced.wants_xet else "basic"
+    offer = _Offer(request, name, "multipart" in announced.transfers, by_xet=announced.wants_xet)
 
     def answer() -> list[dict[str, Any]]:
         require_writer(registry, identity, name)
-        missing = {one.digest: one.size for one in asked.objects if not registry.files.has(name, one.digest)}
+        missing = {
+            one.digest: one.size for one in announced.objects if not registry.files.has(name, one.digest)
+        }
         registry.quotas.require_room(name, sum(missing.values()))  # before a byte is sent
-        return [offer.of(registry.files, wanted) for wanted in asked.objects]
+        return [offer.of(registry.files, wanted) for wanted in announced.objects]
 
     return JSONResponse(
         {"transfer": way, "objects": await to_thread.run_sync(answer)}, media_type=LFS_MEDIA_TYPE

@@ -91,8 +91,8 @@ def models(
     wanted = ListingFilter(
         search.lower(), tuple(text for each in filter for text in each.split(",")), pipeline_tag
     )
-    asked = [*expand, *brackets]
-    with_files = full or bool(_WITH_FILES.intersection(asked))
+    fields = [*expand, *brackets]
+    with_files = full or bool(_WITH_FILES.intersection(fields))
     if author is not None:
         author = canonical_namespace(app_state_of(request), reader.identity, author)
     candidates = _candidates(reader.registry.adapters, author, sort, direction, ListingCursor.parse(cursor))
@@ -101,7 +101,7 @@ def models(
         if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
             return JSONResponse(found, headers=next_link(request, str(place)))
         if (body := _item(reader, info, wanted, with_files=with_files)) is not None:
-            found.append(select_fields(body, asked))
+            found.append(select_fields(body, fields))
     return JSONResponse(found)
 
 

@@ -107,12 +107,12 @@ async def _push_with_files(
     async with state.uploads.slot(identity.namespaces) as threads:
         body = await read_bytes(request, _MAX_BODY)
         head, *files = protocol.split_parts(body) or [b""]
-        asked = await read_json(head, _HEAD, state.parse_slots, _push_request)
+        document = await read_json(head, _HEAD, state.parse_slots, _push_request)
 
         def put() -> Response:
             headers = MutableHeaders()
             registry = registry_once(request, headers, identity, key, body)
-            pushed = registry.versions.put_with_files(name, asked.manifest, asked.options, files)
+            pushed = registry.versions.put_with_files(name, document.manifest, document.options, files)
             status = 201 if pushed.is_new else 200
             return Response(pushed.model_dump_json(), status, headers, media_type="application/json")
 

@@ -46,11 +46,13 @@ def get_runtime_verdicts(
     A verdict is whether the engine serves the adapter as it was trained, serves it changed, or refuses it,
     and why. The server computes verdicts from the files' headers and the config; no engine runs.
     """
-    asked = [parse_runtime(text) for text in runtime or ()]
+    runtimes = [parse_runtime(text) for text in runtime or ()]
     detail = registry.versions.detail(ref)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
     base = base_record_or_none(registry.bases, detail.version)
     found = (
-        [check_runtime(adapter, one, base) for one in asked] if asked else check_all_runtimes(adapter, base)
+        [check_runtime(adapter, one, base) for one in runtimes]
+        if runtimes
+        else check_all_runtimes(adapter, base)
     )
     return etag_response(request, RuntimeVerdicts(verdicts=tuple(found)))

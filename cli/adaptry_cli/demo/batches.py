@@ -44,8 +44,8 @@ class ExampleBatch:
         """The loss of every answer's token, in one row."""
         from torch.nn.functional import cross_entropy
 
-        asked = self.answers != -100
-        return cross_entropy(self.logits(model)[asked], self.answers[asked], reduction="none")
+        is_answer = self.answers != -100
+        return cross_entropy(self.logits(model)[is_answer], self.answers[is_answer], reduction="none")
 
 
 def encode(tokenizer: Tokenizer, examples: Sequence[Example], end: bool = False) -> ExampleBatch:

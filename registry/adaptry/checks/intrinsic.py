@@ -249,7 +249,7 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         if idle:
             yield build_finding(
                 "targets_without_tensors",
-                f"target_modules lists {shorten_names(sorted(idle))}, but the file has no tensors for them",
+                f"target_modules lists {shorten_names(sorted(idle))}, for which the file has no tensors",
                 sorted(idle),
             )
     for pattern in config.whole_patterns:

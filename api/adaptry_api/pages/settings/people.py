@@ -49,13 +49,13 @@ def _users(visit: Visit) -> UsersPage:
 
 
 def _create(visit: Visit, fields: Fields) -> None:
-    asked = PrincipalRequest.model_validate({name: text_of(fields, name) for name in ("kind", "name")})
-    visit.registry.principals.create(asked.kind, asked.name)
+    request = PrincipalRequest.model_validate({name: text_of(fields, name) for name in ("kind", "name")})
+    visit.registry.principals.create(request.kind, request.name)
 
 
 def _invite(visit: Visit, fields: Fields) -> ActionResult:
-    asked = InvitationRequest(name=text_of(fields, "name"), hours=days_of(fields, "hours"))
-    made = visit.registry.principals.invite(asked)
+    request = InvitationRequest(name=text_of(fields, "name"), hours=days_of(fields, "hours"))
+    made = visit.registry.principals.invite(request)
     what = f"The invitation of {made.principal}"
     return ActionResult(made, {"secret": {"what": what, "text": made.code, "until": made.expires_at}})
 

@@ -56,8 +56,9 @@ def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_combination(inputs: CombineInputs, places: Sequence[int], coefficients: Tensor) -> Factors:
-    """Σ c_i Δ_i over the inputs at `places`, with coefficients c [N], as factors whose rank is the sum of the
-    ranks. Inputs with coefficient 0 add no rank; if all are 0, the result is a zero update.
+    """Σ c_i Δ_i over the inputs at `places`, with coefficients c [N] of any dtype, as float32 factors
+    [..., out, R] and [..., R, in], with R the sum of the ranks. Inputs with coefficient 0 add no rank; if all
+    are 0, the result is a zero update.
     """
     from adaptry.compute.tensors.lowrank import concatenate
 

@@ -28,7 +28,8 @@ _NOTHING = 1e-8
 
 def karcher(inputs: CombineInputs) -> Factors:
     """The direction with the smallest weighted sum of squared angles to the Δ_i, with norm Σ w_i‖Δ_i‖
-    (weights sum to 1).
+    (weights sum to 1), as concatenated float32 factors [..., out, R] and [..., R, in], with R the sum of the
+    ranks.
 
     Raises `CheckFailed` if this direction is not unique.
     """
@@ -51,8 +52,8 @@ def karcher(inputs: CombineInputs) -> Factors:
 
 
 def multislerp(inputs: CombineInputs) -> Factors:
-    """The direction of Σ w_i Δ_i/‖Δ_i‖, with norm Σ w_i‖Δ_i‖. Raises `CheckFailed` if the directions
-    cancel.
+    """The direction of Σ w_i Δ_i/‖Δ_i‖, with norm Σ w_i‖Δ_i‖, as factors like those of `karcher`.
+    Raises `CheckFailed` if the directions cancel.
     """
     places = counted_inputs(inputs)
     lengths, cosines = norms_and_cosines(gram_of_inputs(inputs, places))

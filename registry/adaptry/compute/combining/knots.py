@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def knots(inputs: CombineInputs) -> Factors:
-    """U · merge(UᵀΔ_1, …, UᵀΔ_T), as factors [..., out, R] and [..., R, in], with R the sum of the ranks."""
+    """U · merge(UᵀΔ_1, …, UᵀΔ_T), as float32 factors [..., out, R] and [..., R, in], with R the sum of
+    the ranks.
+    """
     import torch
 
     from adaptry.compute.tensors.lowrank import Factors, numerical_rank

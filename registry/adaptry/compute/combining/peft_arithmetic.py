@@ -33,8 +33,9 @@ def cat(inputs: CombineInputs) -> Factors:
 
 
 def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
-    """Types without `_svd`: merges lora_A [r, in] and lora_B [out, r] separately, with weights √|c_i| where
-    c_i = w_i s_i."""
+    """Types without `_svd`: merges lora_A [r, in] and lora_B [out, r] separately, in float32, with weights
+    √|c_i| where c_i = w_i s_i.
+    """
     strengths = [weight * update.scale for update, weight in zip(inputs.updates, inputs.weights, strict=True)]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     signed = [root if strength >= 0 else -root for root, strength in zip(roots, strengths, strict=True)]

@@ -19,14 +19,15 @@ _STRAIGHT = 1e-8
 
 
 def slerp(inputs: CombineInputs) -> Factors:
-    """(sin((1−t)θ)·Δ_1 + sin(tθ)·Δ_2) / sin θ, as concatenated factors [..., out, r_1 + r_2] and [..., r_1 +
-    r_2, in]."""
+    """(sin((1−t)θ)·Δ_1 + sin(tθ)·Δ_2) / sin θ, as concatenated float32 factors [..., out, r_1 + r_2] and
+    [..., r_1 + r_2, in].
+    """
     return _along_the_arc(inputs, inputs.number("t"))
 
 
 def nuslerp(inputs: CombineInputs) -> Factors:
     """Like `slerp`, with t = w_2 / (w_1 + w_2), for whole updates, or for each row or column with its own
-    angle.
+    angle. Float32 factors, as those of `slerp`.
     """
     total = sum(inputs.all_weights)
     share = 0.5 if abs(total) < 1e-6 else inputs.all_weights[1] / total

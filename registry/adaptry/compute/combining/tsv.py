@@ -21,11 +21,11 @@ def tsv(inputs: CombineInputs) -> Factors:
 
     from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
 
-    asked = int(inputs.number("triplets"))
+    triplets = int(inputs.number("triplets"))
     found = []
     for update in inputs.updates:
         fair = max(1, min(update.up.shape[-2], update.down.shape[-1]) // len(inputs.updates))
-        found.append(decompose(update, min(update.rank, fair, asked or fair)))
+        found.append(decompose(update, min(update.rank, fair, triplets or fair)))
     # The vectors of a singular value of 0 are arbitrary, so they must not affect the others.
     real = [(each.values > NEGLIGIBLE * each.values[..., :1]).unsqueeze(-2) for each in found]
     kept = [mask[..., : each.left.shape[-1]] for mask, each in zip(real, found, strict=True)]

@@ -40,8 +40,8 @@ def error_bound(options: ExportOptions) -> float:
     """The requested bound, else the default, or the loss that the requested share of energy implies."""
     if options.max_error is not None:
         return options.max_error
-    asked = math.sqrt(1 - options.energy) if options.energy is not None else 0.0
-    return max(DEFAULT_MAX_ERROR, asked)
+    accepted = math.sqrt(1 - options.energy) if options.energy is not None else 0.0
+    return max(DEFAULT_MAX_ERROR, accepted)
 
 
 def _larger_ranks(original: ParentAdapter, runtime: Runtime, bound: float) -> list[str]:

@@ -21,8 +21,10 @@ def round_factors(update: Factors, dtype: str) -> Factors:
 
 
 def measure_error(exact: Factors, approximation: Factors) -> Mapping[str, float]:
-    """The figures of a module whose update should be `exact`; sums in float64. Equal factors, including the
-    scale, have no loss."""
+    """The figures of a module whose update should be `exact` [..., out, in]: `energy` ‖Δ‖² and `lost`
+    ‖Δ − Δ'‖², both summed in float64, and the `rank` of the approximation Δ'. Equal factors, including the
+    scale, have no loss.
+    """
     folded = exact.with_unit_scale()
     if (
         approximation.scale == folded.scale

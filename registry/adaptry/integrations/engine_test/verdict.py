@@ -70,7 +70,7 @@ class EngineTestResult(BaseModel):
         return (
             f"{self.from_trained:.4f} nats from the trained adapter and {self.from_base:.4f} from the"
             f" base, where the adapter makes {self.effect:.4f} and the engine's base is off by"
-            f" {self.noise:.4f}; about {self.strength:.0%} of the change arrives"
+            f" {self.noise:.4f}; about {100 * self.strength:.0f} % of the change arrives"
         )
 
 

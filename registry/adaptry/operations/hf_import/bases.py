@@ -159,10 +159,10 @@ def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
     for name in weights:
         shard = checkpoint.shard_of[name]
         selection.setdefault(shard, []).extend(sample_runs(checkpoint.tensors[name], plain[name]))
-    asked = [(shard, *span) for shard, spans in selection.items() for span in _joined(sorted(spans))]
-    done, total = 0, sum(end - start for _, start, end in asked)
+    ranges = [(shard, *span) for shard, spans in selection.items() for span in _joined(sorted(spans))]
+    done, total = 0, sum(end - start for _, start, end in ranges)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        found = pool.map(lambda each: (each[0], *checkpoint.windows[each[0]].fetch(each[1], each[2])), asked)
+        found = pool.map(lambda each: (each[0], *checkpoint.windows[each[0]].fetch(each[1], each[2])), ranges)
         for shard, start, piece in found:
             checkpoint.windows[shard].keep(start, piece)
             done += len(piece)

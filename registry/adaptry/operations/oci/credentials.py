@@ -57,9 +57,9 @@ def _plain(place: OciReference) -> tuple[str, ...]:
 
 
 def _token(pool: urllib3.PoolManager, words: Mapping[str, str], login: str | None, host: str) -> str:
-    asked = {key: words[key] for key in ("service", "scope") if key in words}
+    parameters = {key: words[key] for key in ("service", "scope") if key in words}
     headers = {"Authorization": f"Basic {login}"} if login else {}
-    address = f"{words['realm']}?{urlencode(asked)}"
+    address = f"{words['realm']}?{urlencode(parameters)}"
     try:
         answer = pool.request("GET", address, headers=headers, timeout=_SECONDS, retries=False)
     except urllib3.exceptions.HTTPError as error:

@@ -29,7 +29,7 @@ class HttpEvents(Events):
         until = time.monotonic() + wait
         while True:
             left = max(0.0, until - time.monotonic())
-            asked = min(left, protocol.MAX_WAIT)
+            seconds = min(left, protocol.MAX_WAIT)
             news = self.server.request_value(
                 _EVENT_BATCH,
                 "GET",
@@ -37,10 +37,10 @@ class HttpEvents(Events):
                 query={
                     "after": after,
                     "limit": limit,
-                    "wait": round(asked, 3) or None,
+                    "wait": round(seconds, 3) or None,
                     "about": tuple(about),
                 },
-                patience=asked + READ_SECONDS,
+                patience=seconds + READ_SECONDS,
             )
             is_early = news.seq != after and after is not None
             if news.items or is_early or left <= protocol.MAX_WAIT:

@@ -95,8 +95,8 @@ class HttpVersions(Versions):
         reverse: bool = False,
     ) -> Page[VersionInfo]:
         order = sort_query(None if sort == "newest" else sort, reverse)
-        asked = {"q": query, "cursor": cursor, "limit": limit, **order}
-        return self.server.request_value(_VERSIONS, "GET", api_path("search"), query=asked)
+        parameters = {"q": query, "cursor": cursor, "limit": limit, **order}
+        return self.server.request_value(_VERSIONS, "GET", api_path("search"), query=parameters)
 
     def count_download(self, ref: Ref) -> None:
         self.server.request_bytes("POST", version_path(ref, "downloads"))

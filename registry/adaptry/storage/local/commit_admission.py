@@ -80,16 +80,16 @@ class CommitAdmission:
         """The same as `Commits.put`."""
         if parent is not None and not is_commit_id(parent):
             raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
-        asked = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)
-        check_draft(asked.tree, with_folders=asked.branch != MAIN)
+        request = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)
+        check_draft(request.tree, with_folders=request.branch != MAIN)
         for _ in range(TRIES):
             with self.context.catalog.read() as tx:
-                move = self._plan(tx, self.context.writable_adapter(tx, name, "push"), branch, asked.tree)
+                move = self._plan(tx, self.context.writable_adapter(tx, name, "push"), branch, request.tree)
             derived = None
-            if asked.is_at(move.head) and move.head.digest != asked.tree.digest:
-                derived = self._look(name, asked.tree, move)
+            if request.is_at(move.head) and move.head.digest != request.tree.digest:
+                derived = self._look(name, request.tree, move)
             try:
-                return self._carry_out(name, branch, asked, move, derived)
+                return self._carry_out(name, branch, request, move, derived)
             except StaleState:
                 continue
         raise Conflict(f"{name} or its base kept changing during this commit; commit again")
@@ -146,7 +146,7 @@ class CommitAdmission:
         self,
         name: AdapterName,
         branch: str,
-        asked: _CommitRequest,
+        request: _CommitRequest,
         move: _CommitPlan,
         derived: tuple[Admission, ResolvedBase] | None,
     ) -> CommitResult:
@@ -159,17 +159,17 @@ class CommitAdmission:
 
             def go_on() -> CommitResult:
                 head = branch_head(tx, adapter, branch)
-                if head.digest == asked.tree.digest:
+                if head.digest == request.tree.digest:
                     return self._answer(tx, adapter, head, is_new=False)
-                if not asked.is_at(head):
+                if not request.is_at(head):
                     raise Conflict(
-                        f"{name}@{asked.branch} was updated since you looked, and is at {head.info.id}; look"
-                        " again and retry"
+                        f"{name}@{request.branch} was updated since you looked, and is at {head.info.id};"
+                        " look again and retry"
                     )
-                if self._plan(tx, adapter, branch, asked.tree) != move:
+                if self._plan(tx, adapter, branch, request.tree) != move:
                     raise StaleState
                 return self._answer(
-                    tx, adapter, self._add_commit(tx, adapter, asked, move, derived), is_new=True
+                    tx, adapter, self._add_commit(tx, adapter, request, move, derived), is_new=True
                 )
 
             committed = self.context.run_once(tx, _COMMITTED, go_on)
@@ -181,27 +181,35 @@ class CommitAdmission:
         self,
         tx: Transaction,
         adapter: AdapterRecord,
-        asked: _CommitRequest,
+        request: _CommitRequest,
         move: _CommitPlan,
         derived: tuple[Admission, ResolvedBase] | None,
     ) -> CommitRecord:
         if move.makes_version:
             if (
                 derived is None
-                or find_base(tx, self.context.read_scope(tx), asked.tree, derived[0].spec.base_name)
+                or find_base(tx, self.context.read_scope(tx), request.tree, derived[0].spec.base_name)
                 != derived[1]
             ):
                 raise StaleState
-            self._revisions.insert(tx, adapter, derived[0], asked.note)
+            self._revisions.insert(tx, adapter, derived[0], request.note)
             return branch_head(tx, adapter, MAIN)
         self.context.require_own_name(tx, adapter)
-        claim_files(tx, adapter.name, asked.tree)
+        claim_files(tx, adapter.name, request.tree)
         now, by = self.context.clock(), self.context.identity.name
         commit = commits.add(
-            tx, adapter, asked.branch, asked.tree, asked.note, move.carries, at=now, by=by, parent=move.head
+            tx,
+            adapter,
+            request.branch,
+            request.tree,
+            request.note,
+            move.carries,
+            at=now,
+            by=by,
+            parent=move.head,
         )
-        git_refs.put(tx, adapter, asked.branch, "branch", commit, now, by)
-        detail = {"branch": asked.branch, "commit": commit.digest, "title": asked.note.title}
+        git_refs.put(tx, adapter, request.branch, "branch", commit, now, by)
+        detail = {"branch": request.branch, "commit": commit.digest, "title": request.note.title}
         events.record(
             tx, COMMIT_MADE, at=now, by=by, adapter=adapter, number=commit.info.number, detail=detail
         )

@@ -25,6 +25,10 @@ _RESERVED = ".size"
 
 
 class StackMetadata(BaseModel):
+    """What a stack's folder holds: the versions it is made of, and each file's size in bytes and time of
+    change in nanoseconds.
+    """
+
     parts: tuple[Digest, ...]
     stamps: dict[str, tuple[int, int]]
 

@@ -41,18 +41,18 @@ def watch_finished(engine_client: Any, note: Callable[[FinishedRequest], None]) 
     is_aborting = False
 
     @functools.wraps(finish)
-    def finish_and_note(state: Any, reason: Any, *more: Any, **named: Any) -> Any:
+    def finish_and_note(state: Any, reason: Any, *more: Any, **kwargs: Any) -> Any:
         _note(note, state, _STATUS.get(str(reason), 200))
-        return finish(state, reason, *more, **named)
+        return finish(state, reason, *more, **kwargs)
 
     @functools.wraps(abort)
-    def abort_and_note(*asked: Any, **named: Any) -> Any:
+    def abort_and_note(*args: Any, **kwargs: Any) -> Any:
         nonlocal is_aborting
         if is_aborting:  # vLLM calls it recursively for the parts of a request
-            return abort(*asked, **named)
+            return abort(*args, **kwargs)
         before, is_aborting = dict(processor.request_states), True
         try:
-            return abort(*asked, **named)
+            return abort(*args, **kwargs)
         finally:
             is_aborting = False
             for key in before.keys() - processor.request_states.keys():

@@ -130,11 +130,11 @@ class AdapterResolver:
         config, loop = self._config, asyncio.get_running_loop()
 
         def is_refused(name: str) -> bool:
-            asked = asyncio.run_coroutine_threadsafe(self._is_refused(vllm, name), loop)
+            future = asyncio.run_coroutine_threadsafe(self._is_refused(vllm, name), loop)
             try:
-                return asked.result(_REFUSAL_SECONDS)
+                return future.result(_REFUSAL_SECONDS)
             except TimeoutError:
-                asked.cancel()
+                future.cancel()
                 return False
 
         return VllmWorker(

@@ -78,17 +78,17 @@ class S3Location:
     @property
     def encryption(self) -> dict[str, str]:
         """The parameters of every write."""
-        asked = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key}
-        return {name: value for name, value in asked.items() if value}
+        parameters = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key}
+        return {name: value for name, value in parameters.items() if value}
 
     @property
     def encryption_headers(self) -> dict[str, str]:
         """The same for clients that write by presigned URL: the headers that the signature covers."""
-        asked = {
+        parameters = {
             "x-amz-server-side-encryption": self.sse,
             "x-amz-server-side-encryption-aws-kms-key-id": self.kms_key,
         }
-        return {name: value for name, value in asked.items() if value}
+        return {name: value for name, value in parameters.items() if value}
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")

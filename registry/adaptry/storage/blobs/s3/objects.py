@@ -135,11 +135,11 @@ class S3Objects:
         """The bytes of the range (fewer only at the end) and the object's size. Raises `NotFound`."""
         if length <= 0:
             return b"", self._known_size(key)
-        asked = f"bytes={start}-{start + length - 1}"
+        byte_range = f"bytes={start}-{start + length - 1}"
         for left in reversed(range(_TRIES)):
             with translated_errors(self.location):
                 try:
-                    answer = self.client.get_object(**self.key_params(key), Range=asked)
+                    answer = self.client.get_object(**self.key_params(key), Range=byte_range)
                     data = bytes(answer["Body"].read())
                 except (ResponseStreamingError, IncompleteReadError):
                     if not left:
@@ -226,27 +226,31 @@ class S3Objects:
 
     def presigned_get(self, key: str, seconds: int, disposition: str) -> str:
         """A presigned URL with which any client may read this object, for the given time."""
-        asked = self.key_params(key) | {
+        parameters = self.key_params(key) | {
             "ResponseContentDisposition": disposition,
             "ResponseContentType": "application/octet-stream",
         }
         with translated_errors(self.location):
-            return str(self._signing.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+            return str(
+                self._signing.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
+            )
 
     def presigned_put(self, key: str, size: int, seconds: int) -> str:
         """A presigned URL with which any client may write this object, with exactly this size, for the given
         time.
         """
-        asked = self.key_params(key) | self.location.encryption | {"ContentLength": size}
+        parameters = self.key_params(key) | self.location.encryption | {"ContentLength": size}
         with translated_errors(self.location):
-            return str(self._signing.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
+            return str(
+                self._signing.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+            )
 
     def _head(self, key: str) -> Any:
         return require_answer(self.client.head_object(**self.key_params(key)), "ETag", self.location)
 
     def _write(self, key: str, data: bytes | bytearray, **condition: str) -> None:
-        asked = self.key_params(key) | self.location.encryption | condition
-        done = self.client.put_object(**asked, Body=data, ContentMD5=md5(data))
+        parameters = self.key_params(key) | self.location.encryption | condition
+        done = self.client.put_object(**parameters, Body=data, ContentMD5=md5(data))
         require_answer(done, "ETag", self.location)
 
     def _known_size(self, key: str) -> int:

@@ -37,12 +37,12 @@ def options(about: str) -> argparse.Namespace:
     return known.parse_args()
 
 
-def services(asked: argparse.Namespace, folder: Path, network: str) -> list[Service]:
+def services(options: argparse.Namespace, folder: Path, network: str) -> list[Service]:
     """The services to start, in the order of the file. Raises `Unfit`."""
-    found = _read(asked.compose, folder, frozenset(asked.profile), network)
+    found = _read(options.compose, folder, frozenset(options.profile), network)
     if "balancer" not in {one.name for one in found}:
-        raise Unfit(f"{asked.compose} has no service `balancer`, whose address is the topology's")
-    _tell(found, asked.env)
+        raise Unfit(f"{options.compose} has no service `balancer`, whose address is the topology's")
+    _tell(found, options.env)
     if lacking := programs.missing(found):
         raise Unfit("not here: " + "; ".join(lacking))
     return found
