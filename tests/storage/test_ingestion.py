@@ -52,9 +52,7 @@ def test_a_large_push_stores_the_version_that_a_push_of_its_files_does(
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_derived_values_equal_those_of_files_that_are_sent(
-    registry: LocalRegistry, large: Adapter
-) -> None:
+def test_derived_values_equal_those_of_files_that_are_sent(registry: LocalRegistry, large: Adapter) -> None:
     stored = registry.uploads.ingest(TONE, large.content)
 
     hashed = {path: digest for path, (_, digest) in hash_files(large.content, no_progress).items()}
