@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from adaptry.core.refs import is_folder
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
@@ -67,6 +68,22 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
+def pushing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `creating_registry_option`, for a command that pushes the folder that its `source` may be. (`Any`:
+    same.)
+    """
+
+    @_where
+    @functools.wraps(command)
+    def connected(*args: Any, where: str | None, source: str, **options: Any) -> Any:
+        weights = Path(source).expanduser().glob("*.safetensors") if is_folder(source) else ()
+        size = max((file.stat().st_size for file in weights), default=0)
+        registry = connect_to(where, create_missing=True, weights_size=size)
+        return _called(command, registry, args, {"source": source, **options})
+
+    return connected
+
+
 def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that frees space, unless it is a `--dry-run`: it works on a full
     disk too. (`Any`: likewise.)
@@ -102,10 +119,15 @@ def _called(
 
 
 def connect_to(
-    where: str | None, *, create_missing: bool = False, for_cleanup: bool = False, is_lazy: bool = False
+    where: str | None,
+    *,
+    create_missing: bool = False,
+    for_cleanup: bool = False,
+    is_lazy: bool = False,
+    weights_size: int = 0,
 ) -> Registry:
     """The registry at `where`, else the configured one. `create_missing` creates it, with a message;
-    `for_cleanup` opens it for writing even if the disk is full; `is_lazy` as in `connect`.
+    `for_cleanup` opens it for writing even if the disk is full; `is_lazy` and `weights_size` as in `connect`.
     """
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
@@ -114,7 +136,12 @@ def connect_to(
     is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
     with collecting_no_garbage():
         registry = connect(
-            place, settings, create_missing=create_missing, for_cleanup=for_cleanup, is_lazy=is_lazy
+            place,
+            settings,
+            create_missing=create_missing,
+            for_cleanup=for_cleanup,
+            is_lazy=is_lazy,
+            weights_size=weights_size,
         )
     if is_new:
         print_err(f"created a registry in {place}")

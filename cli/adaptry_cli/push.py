@@ -21,7 +21,7 @@ from adaptry_cli.arguments import (
     validate_options,
 )
 from adaptry_cli.command import command
-from adaptry_cli.connection import creating_registry_option
+from adaptry_cli.connection import pushing_registry_option
 from adaptry_cli.out import json_option, print_answer, print_err, progress
 
 
@@ -45,7 +45,7 @@ from adaptry_cli.out import json_option, print_answer, print_err, progress
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of the adapter; may be repeated.")
 @click.option("--force", is_flag=True, help="Push although the checks block it; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why the checks may be ignored; stored with the version.")
-@creating_registry_option
+@pushing_registry_option
 @json_option
 def push(
     registry: Registry,

@@ -1,15 +1,16 @@
-"""Work beside the one that waits: done in order, done at the end, and its failures told."""
+"""Hashing on a second thread, and writing early: in order, complete at the end, with every error raised."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from adaptry.core.files.background_io import BackgroundFlush, BackgroundHasher
+from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.files.early_writeback import EarlyWriteback
 
 LARGE = 1 << 20
 """More than is worth a thread."""
@@ -54,25 +55,15 @@ def test_an_error_of_the_block_is_not_hidden_by_one_of_the_thread() -> None:
 
 def test_a_file_has_the_written_bytes(tmp_path: Path) -> None:
     data = os.urandom(LARGE)
-    with (tmp_path / "file").open("xb", buffering=0) as file, BackgroundFlush(file.fileno()) as flushing:
+    with (tmp_path / "file").open("xb", buffering=0) as file:
+        writeback = EarlyWriteback(file.fileno())
         for _ in range(40):
-            flushing.add_written(file.write(data))
+            writeback.add_written(file.write(data))
     assert (tmp_path / "file").read_bytes() == data * 40
 
 
-def later_write(flushing: BackgroundFlush) -> None:
-    for _ in range(1_000_000):  # enough for the thread that flushes to have had its turn, on any machine
-        flushing.add_written(64 << 20)
+def test_a_file_that_cannot_be_written_early_is_left_to_the_last_flush(pipe: int) -> None:
+    EarlyWriteback(pipe).add_written(64 << 20)
 
-
-@pytest.mark.parametrize("then", [later_write, BackgroundFlush.wait], ids=["a later write", "settling"])
-def test_a_failed_flush_is_reported_once(pipe: int, then: Callable[[BackgroundFlush], None]) -> None:
-    with BackgroundFlush(pipe) as flushing:
-        flushing.add_written(64 << 20)
-        with pytest.raises(OSError, match="Invalid argument"):
-            then(flushing)
-
-
-def test_a_failed_flush_is_reported_at_the_end(pipe: int) -> None:
-    with pytest.raises(OSError, match="Invalid argument"), BackgroundFlush(pipe) as flushing:
-        flushing.add_written(64 << 20)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.fsync(pipe)

@@ -24,7 +24,7 @@ from adaptry.core.files.locks import FileLock
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.plain_values import PlainPage, PlainVersion
-from adaptry.storage.catalog import adapter_rows, cursors, statement_texts
+from adaptry.storage.catalog import cursors, statement_texts
 from adaptry.storage.catalog.in_use import PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders, run_prepared, run_select
 
@@ -60,6 +60,8 @@ class LazyRegistry(Registry):
         return open_blobs(self.catalog.parent)
 
     def list_plain(self, namespace: str | None, cursor: str | None, limit: int) -> PlainPage | None:
+        from adaptry.storage.catalog import adapter_rows  # which a pull does not need
+
         cursors.check_limit(limit)
         try:
             with self.readers.read() as reads:

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Inspector:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
+        self._preparation: threading.Thread | None = None
         self._end = weakref.finalize(self, _end_all, self._idle)
 
     def inspect(
@@ -90,11 +92,19 @@ class Inspector:
             ) from error
 
     def prepare(self, size: int, tenant: str = "") -> None:
-        """Starts a child for a file of `size` bytes, if none is idle, so that it is ready when the file is.
-
-        Raises as `inspect`.
+        """Begins to start a child for a file of `size` bytes, if none is idle, so that it is ready when the
+        file is. Does not wait for it; `inspect` does.
         """
-        self._guarded(lambda: self._ask({}, lambda start: (), size), tenant)
+
+        def start() -> None:
+            with suppress(Unavailable):  # which `inspect` will raise again, if it lasts
+                self._guarded(lambda: self._ask({}, lambda start: (), size), tenant)
+
+        with self._lock:
+            if self._idle or (self._preparation and self._preparation.is_alive()):
+                return
+            self._preparation = threading.Thread(target=start, name="inspector", daemon=True)
+            self._preparation.start()
 
     def close(self) -> None:
         """Ends the children that are idle. The inspector can be used again."""
@@ -124,6 +134,8 @@ class Inspector:
         return answers
 
     def _kept(self) -> _Child | None:
+        if self._preparation and self._preparation is not threading.current_thread():
+            self._preparation.join()
         with self._lock:
             if self._owner != os.getpid():  # after a fork, the children belong to the parent
                 self._owner = os.getpid()

@@ -1,12 +1,10 @@
-"""Hashing and flushing on a second thread: both release the interpreter lock, so a second core does them.
+"""Hashing on a second thread: it releases the interpreter lock, so a second core does it.
 
 `BackgroundHasher` calls a function with each piece of a stream, in order, a few pieces behind.
-`BackgroundFlush` flushes a file to disk while it is still being written, so that the final flush is short.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
 
 _WORTH_A_THREAD = 1 << 18
 _AHEAD = 4
-_FLUSH_EVERY = 16 << 20
-
-_flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 class BackgroundHasher:
@@ -62,47 +57,6 @@ class BackgroundHasher:
         """Waits until all queued pieces are processed."""
         while self._pending:
             self._pending.popleft().result()
-
-
-class BackgroundFlush:
-    """Flushes the open file `descriptor` from time to time while it grows. The caller still flushes at the
-    end.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._unflushed = 0
-        self._thread: ThreadPoolExecutor | None = None
-        self._running: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._thread:
-            self._thread.shutdown()
-        if error is None:
-            self.wait()
-
-    def add_written(self, size: int) -> None:
-        """Counts `size` more bytes as written. Raises `OSError` if an earlier flush failed."""
-        self._unflushed += size
-        if self._unflushed < _FLUSH_EVERY or (self._running and not self._running.done()):
-            return
-        self.wait()
-        self._thread = self._thread or _one_thread("flush")
-        self._running = self._thread.submit(_flush, self._descriptor)
-        self._unflushed = 0
-
-    def wait(self) -> None:
-        """Waits for the current flush. Raises `OSError` if it failed: the system reports a lost write only
-        once.
-        """
-        running, self._running = self._running, None
-        if running:
-            running.result()
 
 
 def _one_thread(name: str) -> ThreadPoolExecutor:

@@ -1,7 +1,7 @@
 """Downloads one file from a registry and verifies it while it streams.
 
-Memory does not grow with file size. After a broken connection the download resumes; hashing and flushing run
-on threads of their own, so that they do not slow the transfer down.
+Memory does not grow with file size. After a broken connection the download resumes. A second thread hashes,
+and the system begins to write early, so that neither slows the transfer down.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from adaptry.core.errors import DigestMismatch, Unavailable
-from adaptry.core.files.background_io import BackgroundFlush, BackgroundHasher
+from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.files.durable import WRITE
+from adaptry.core.files.early_writeback import EarlyWriteback
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -49,16 +50,16 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
     hasher = sha256()
     with (
         path.open("ab+", buffering=0) as file,
-        BackgroundFlush(file.fileno()) as flushing,
         BackgroundHasher(hasher.update) as beside,
     ):
         start = _hash_left(file, hasher)
+        writeback = EarlyWriteback(file.fileno())
         for chunk in read_resumable(read, entry, progress, retry, start):
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
                 piece = piece[file.write(piece[:WRITE]) :]
-            flushing.add_written(len(chunk))
+            writeback.add_written(len(chunk))
     found = hasher.hexdigest()
     if found != entry.sha256.hex:
         raise DigestMismatch(

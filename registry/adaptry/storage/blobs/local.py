@@ -18,8 +18,8 @@ from pathlib import Path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.core.failpoints import reach
-from adaptry.core.files.background_io import BackgroundFlush
 from adaptry.core.files.durable import WRITE, ParallelFlush
+from adaptry.core.files.early_writeback import EarlyWriteback
 from adaptry.core.files.locks import FileLock, locked, try_lock
 from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
 
@@ -234,7 +234,7 @@ class _StagedFile(StagedBlob):
         self._store = store
         self._path = path
         self._descriptor = descriptor
-        self._flushing = BackgroundFlush(descriptor)
+        self._writeback = EarlyWriteback(descriptor)
 
     @property
     def descriptor(self) -> int | None:
@@ -246,7 +246,7 @@ class _StagedFile(StagedBlob):
             while piece:
                 written = os.pwrite(self._descriptor, piece[:WRITE], position)
                 piece, position = piece[written:], position + written
-            self._flushing.add_written(position - self.offset)
+            self._writeback.add_written(position - self.offset)
 
     def _settle(self) -> None:
         """Nothing to wait for: writes are synchronous."""
@@ -260,7 +260,6 @@ class _StagedFile(StagedBlob):
     def _publish(self, digest: Digest) -> None:
         reach("blobs.before_fsync")
         with _writing_to(self._store.folder):
-            self._flushing.wait()
             os.fsync(self._descriptor)
             self._store.place(self._path, digest)
 
@@ -269,14 +268,7 @@ class _StagedFile(StagedBlob):
             self._path.unlink()
 
     def _release(self) -> None:
-        try:
-            with _writing_to(self._store.folder), self._flushing:
-                pass
-        except (StorageFull, Unavailable):
-            self._discard()  # the system reports lost writes only once
-            raise
-        finally:
-            os.close(self._descriptor)
+        os.close(self._descriptor)
 
 
 def _lock(path: Path) -> int | None:

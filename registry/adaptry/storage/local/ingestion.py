@@ -14,7 +14,6 @@ from functools import partial
 
 from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.growing_file import GrowingFileInspection
-from adaptry.adapters.inspection.inspector import LARGE
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 from adaptry.core.digest import Digest
@@ -69,9 +68,8 @@ class Ingestion:
         context.upload_cleanup.run_once(context.catalog, context.blobs, context.clock())
         context.blobs.require_room(sum(sizes.values()))
         reach("uploads.after_open")
+        context.inspector.prepare(max(sizes.values(), default=0), self.name.namespace)
         with ThreadPoolExecutor(1, "inspection") as thread:
-            if max(sizes.values(), default=0) >= LARGE:
-                thread.submit(context.inspector.prepare, LARGE, self.name.namespace)
             stored = {path: self._stored(path, thread) for path in sizes}
         reach("uploads.after_publish")
         return stored

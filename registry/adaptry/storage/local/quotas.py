@@ -28,7 +28,6 @@ from adaptry.storage.catalog import files, quotas, stored_use
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.principals import existing_principal, require_administrator
 
 MAX_OPEN_UPLOADS = 64
 """Sessions that one namespace may have open at once, unless another limit is set; abandoned ones make room
@@ -63,6 +62,8 @@ class LocalQuotas(Quotas):
 
     def set(self, request: QuotaRequest) -> QuotaInfo:
         subject = QuotaSubject(request.scope, request.name)
+        from adaptry.storage.local.principals import require_administrator
+
         require_administrator(self.context, f"set the quota of {subject}")
         limits = QuotaLimits(request.bytes, request.versions, request.uploads, request.requests)
         with self.context.write() as tx:
@@ -74,6 +75,8 @@ class LocalQuotas(Quotas):
             return _info(tx, subject)
 
     def remove(self, subject: QuotaSubject) -> None:
+        from adaptry.storage.local.principals import require_administrator
+
         require_administrator(self.context, f"remove the quota of {subject}")
         with self.context.write() as tx:
             was = quotas.own(tx, subject)
@@ -172,6 +175,8 @@ def _require_name(tx: Transaction, subject: QuotaSubject) -> None:
     if subject.scope == "namespace":
         AdapterName.parse(f"{subject.name}/x")
     else:
+        from adaptry.storage.local.principals import existing_principal  # which no push needs
+
         existing_principal(tx, subject.name)
 
 

@@ -54,12 +54,9 @@ from adaptry.storage.local.admission import (
     open_stored,
     stored_weights_digest,
 )
-from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
-from adaptry.storage.local.gate_facts import Move
-from adaptry.storage.local.gates import write_decided
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.licence_tags import licences_in, set_licences
@@ -205,6 +202,8 @@ class RevisionAdmission:
             with self.context.write() as tx:
                 pushed = commit(tx)
         else:
+            from adaptry.storage.local.gates import write_decided  # with gates, which few pushes need
+
             pushed = write_decided(self.context, commit)
         reach("revisions.after_commit")
         return pushed
@@ -309,6 +308,9 @@ class RevisionAdmission:
                 tx, "metrics.logged", at=now, by=by, adapter=adapter, number=stored.number, detail=fresh
             )
         if options.alias is not None:
+            from adaptry.storage.local.aliases import point_alias
+            from adaptry.storage.local.gate_facts import Move
+
             found = aliases.find(tx, adapter, options.alias)
             if found is None or found.version != stored.key:
                 try:

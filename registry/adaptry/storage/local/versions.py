@@ -19,13 +19,11 @@ from adaptry.registry.records import (
 )
 from adaptry.registry.versions import Versions
 from adaptry.storage.catalog import adapters, cursors, version_pages, versions
-from adaptry.storage.catalog.search import SearchRequest, search
 from adaptry.storage.catalog.version_info import info
 from adaptry.storage.catalog.version_pages import VersionListing
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.fitting import fits_test
 from adaptry.storage.local.hidden_bases import hide_bases, hide_bases_in_details
 from adaptry.storage.local.inspections import inspect_tensors
 from adaptry.storage.local.revision_admission import RevisionAdmission
@@ -91,6 +89,9 @@ class LocalVersions(Versions):
         sort: str = "newest",
         reverse: bool = False,
     ) -> Page[VersionInfo]:
+        from adaptry.storage.catalog.search import SearchRequest, search  # which no other method needs
+        from adaptry.storage.local.fitting import fits_test
+
         cursors.check_limit(limit)
         with self.context.catalog.read() as tx:
             scope = self.context.read_scope(tx)
