@@ -1,12 +1,13 @@
-"""Measures the cost of a merge as a job, with one runner and with two, compared with `adaptry merge`.
+"""Measures the cost of a merge as a job, compared with `adaptry merge`.
 
     python bench/jobs.py [--folder .bench] [--layers 12] [--rounds 3]
 
 The generated base (three files) and adapter are in an embedded registry, the base stored. Each round merges
-them by the command, by a job that one `adaptry work --once` runs, and by a job that two share, and counts
-processor seconds and bytes written of all processes that took part (`getrusage` of who was waited for). Files
-are compared by digest. Two cores show no speed-up worth the name: what is looked at is what the sharing
-costs. Needs four times the base on the disk.
+them by the command, by a job on a runner that was there already, with one step for each core as the command
+has threads, by a job that one `adaptry work --once` runs, and by a job that two share, and counts processor
+seconds of all processes that took part, and bytes written (`getrusage` of who was waited for). Files are
+compared by digest. Two cores show no speed-up worth the name: what is looked at is what the sharing costs.
+Needs four times the base on the disk.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from figures import note
 from generated import Generated, asked_of, generated
@@ -32,12 +35,13 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
-from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.job_types.records import JobNeeds, JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 
 COMMAND = (sys.executable, "-m", "adaptry_cli")
 Files = dict[str, Digest]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,28 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
     register_base(registry, open_checkpoint(made.base), ("org/base",), store=True, cache=scratch / "seen")
     push(registry, open_dir(made.adapter), "acme/tone")
     size = sum(path.stat().st_size for path in made.base.glob("*.safetensors"))
-    costs: dict[str, list[Cost]] = {"adaptry merge": [], "a job, one runner": [], "a job, two runners": []}
-    for number in range(rounds):
-        cost, expected = counted(lambda: by_command(scratch))
-        costs["adaptry merge"].append(cost)
-        for name, runners in (("a job, one runner", 1), ("a job, two runners", 2)):
-            cost, files = counted(partial(by_job, registry, scratch / "data", number, runners))
-            if files != expected:
-                sys.exit(f"{name}: other files than the command's: {files} and {expected}")
-            costs[name].append(cost)
+    costs: dict[str, list[Cost]] = {
+        name: [] for name in ("adaptry merge", "a job", "a job, one runner", "a job, two runners")
+    }
+    with running_runner(scratch / "data") as runner:
+        on_running_runner(registry, runner, "acme/first")  # its first job waits for imports
+        for number in range(rounds):
+            cost, target = counted(lambda: by_command(scratch))
+            costs["adaptry merge"].append(cost)
+            expected = digests(target)
+            cost, files = on_running_runner(registry, runner, f"acme/running-{number}")
+            require_same("a job", files, expected)
+            costs["a job"].append(cost)
+            for name, runners in (("a job, one runner", 1), ("a job, two runners", 2)):
+                cost, files = counted(partial(by_job, registry, scratch / "data", number, runners))
+                require_same(name, files, expected)
+                costs[name].append(cost)
     print(
         f"{size / 1e9:.2f} GB in three files, {rounds} rounds (the median), {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f}; the files are the same"
     )
-    job, command = costs["a job, one runner"], costs["adaptry merge"]
-    note("merge-job", [cost.seconds for cost in job], [cost.seconds for cost in command])
+    for row, name in (("merge-job", "a job"), ("merge-job-start", "a job, one runner")):
+        note(row, *([cost.seconds for cost in costs[each]] for each in (name, "adaptry merge")))
     least = median(cost.busy for cost in costs["adaptry merge"])
     for name, found in costs.items():
         busy, seconds = median(cost.busy for cost in found), median(cost.seconds for cost in found)
@@ -86,15 +97,20 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
         )
 
 
-def counted(action: Callable[[], Files]) -> tuple[Cost, Files]:
+def require_same(name: str, files: Files, expected: Files) -> None:
+    if files != expected:
+        sys.exit(f"{name}: other files than the command's: {files} and {expected}")
+
+
+def counted(action: Callable[[], Result]) -> tuple[Cost, Result]:
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    files = action()
+    result = action()
     after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(seconds, busy, (after.ru_oublock - before.ru_oublock) * 512), files
+    return Cost(seconds, busy, (after.ru_oublock - before.ru_oublock) * 512), result
 
 
-def by_command(scratch: Path) -> Files:
+def by_command(scratch: Path) -> Path:
     target = scratch / "merged"
     words = (
         "merge",
@@ -107,6 +123,11 @@ def by_command(scratch: Path) -> Files:
         str(scratch / "data"),
     )
     subprocess.run([*COMMAND, *words], check=True, capture_output=True)
+    return target
+
+
+def digests(target: Path) -> Files:
+    """The digests of the weight files, which are then removed."""
     found = {path.name: Digest.of_chunks(chunks(path)) for path in target.glob("*.safetensors")}
     shutil.rmtree(target)
     return found
@@ -117,15 +138,55 @@ def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Fi
     nevertheless.
     """
     task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
-    job = registry.jobs.submit(JobOrder(kind="merge", task=task))
-    work = [*COMMAND, "work", "--data", str(data), "--once", "--poll", "0.2"]
+    needs = JobNeeds(tag="once")  # which the running runner does not have
+    job = registry.jobs.submit(JobOrder(kind="merge", task=task, needs=needs))
+    work = [*COMMAND, "work", "--data", str(data), "--once", "--poll", "0.2", "--tag", "once"]
     at_work = [
         subprocess.Popen(work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(runners)
     ]
     for each in at_work:
         if each.wait():
             sys.exit("a runner failed")
-    done = registry.jobs.get(job.id)
+    return files_of(registry, job.id)
+
+
+@contextmanager
+def running_runner(data: Path) -> Iterator[subprocess.Popen[bytes]]:
+    words = ["work", "--data", str(data), "--poll", "0.1", "--concurrency", str(os.cpu_count() or 1)]
+    runner = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield runner
+    finally:
+        runner.terminate()
+        runner.wait()
+
+
+def on_running_runner(
+    registry: LocalRegistry, runner: subprocess.Popen[bytes], to: str
+) -> tuple[Cost, Files]:
+    """The bytes written are not known."""
+    task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": to}
+    before, began = processor_seconds(runner.pid), time.perf_counter()
+    job = registry.jobs.submit(JobOrder(kind="merge", task=task))
+    while registry.jobs.get(job.id).is_open:
+        time.sleep(0.02)
+    seconds = time.perf_counter() - began
+    files = files_of(registry, job.id)
+    return Cost(seconds, processor_seconds(runner.pid) - before, 0), files
+
+
+def processor_seconds(pid: int) -> float:
+    """Of a process, its children, and those that they waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = [
+        child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+    ]
+    own = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return own + sum(processor_seconds(int(child)) for child in children)
+
+
+def files_of(registry: LocalRegistry, id: str) -> Files:
+    done = registry.jobs.get(id)
     if done.result is None:
         sys.exit(f"the job is {done.state}: {done.fault}")
     files = {entry["path"]: Digest.parse(entry["sha256"]) for entry in done.result["files"]}

@@ -172,7 +172,10 @@ BENCHES = (
     ),
     Bench(
         "jobs",
-        {"merge-job": Row("merge as a job", "the command", "≤ 1.3 ×")},
+        {
+            "merge-job": Row("merge as a job, on a running runner", "the command", "≤ 1.3 ×"),
+            "merge-job-start": Row("the same, with the start of a runner", "the command", ""),
+        },
         small=("--layers", "1", "--rounds", "1"),
         takes_folder=True,
     ),

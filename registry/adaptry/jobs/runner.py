@@ -99,6 +99,8 @@ def run_jobs(
         )
         _send_heartbeat(catalog, me)
         reach("runner.after_hello")
+        if unfinished_jobs(catalog):
+            launcher.warm_up()
         url = database_url(folder, settings.location.catalog or catalog_of(folder))
         queues = runner_queues(settings.devices, settings.tags, me.memory)
         engine = WorkflowEngine(url, me.id, _callbacks(steps), queues, settings.concurrency, settings.poll)

@@ -76,19 +76,30 @@ class StepLauncher:
                 _LOG.warning("no copy of the warm process for a step: %s; starting a new one", error)
         return new_interpreter(self._environ | variables)
 
+    def warm_up(self) -> None:
+        """Starts the warm process without torch, so that its imports run beside the caller's work."""
+        if _CAN_FORK:
+            with suppress(OSError):  # the first step tries again
+                self._plain.start()
+
     def close(self) -> None:
         self._plain.close()
         self._with_torch.close()
 
 
 class _WarmProcess:
-    """A fork server, started by the first `fork`, from any thread. `options` are the server's."""
+    """A fork server, started by `start` or the first `fork`, from any thread. `options` are the server's."""
 
     def __init__(self, environ: Mapping[str, str], *options: str) -> None:
         self._environ = environ
         self._options = options
         self._lock = threading.Lock()
         self._server: _ForkServer | None = None
+
+    def start(self) -> None:
+        """Starts the server, unless it runs; does not wait for its imports. Raises `OSError`."""
+        with self._lock:
+            self._server = self._server or _ForkServer(self._environ, self._options)
 
     def fork(self, variables: Mapping[str, str]) -> LaunchedProcess:
         """Raises `OSError`; the next call tries with another server."""

@@ -72,5 +72,10 @@ def check_fits(result: Factors | Tensor, label: str, dtype: str) -> None:
 
 def _is_finite(update: Factors | Tensor) -> bool:
     if isinstance(update, Factors):
-        return bool(update.up.isfinite().all() and update.down.isfinite().all())
-    return bool(update.isfinite().all())
+        return _has_finite_values(update.up) and _has_finite_values(update.down)
+    return _has_finite_values(update)
+
+
+def _has_finite_values(values: Tensor) -> bool:
+    """The extremes of values with a NaN are NaN. `isfinite` of every value takes ten times as long."""
+    return not values.numel() or all(bool(extreme.isfinite()) for extreme in values.aminmax())

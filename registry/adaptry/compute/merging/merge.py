@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +68,7 @@ def merge(
     decided = plan_recipe(recipe, checkpoint, sources, base_evidence)
     kernels = choose_kernels(options.device, options.kernel)
     kernels.check(decided.changed_tensors)
-    for source in sources:
-        check_values(source.weighted)
+    _check_all(sources)
     with output_folder(target) as folder:
         written = write_merged_weights(
             decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress
@@ -119,6 +120,13 @@ def check_values(entry: WeightedAdapter) -> None:
             raise CheckFailed(
                 f"{entry.label}: {found.reason}, so the result would be the base [{found.code}]"
             )
+
+
+def _check_all(sources: Sequence[MergeSource]) -> None:
+    """Checks the values of all inputs, on all cores. Raises the error of the first that has one."""
+    with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
+        for _ in pool.map(lambda source: check_values(source.weighted), sources):
+            pass
 
 
 def _check_new(target: Path) -> None:

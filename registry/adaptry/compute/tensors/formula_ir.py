@@ -11,7 +11,7 @@ import ctypes
 from string import Template
 
 from adaptry.adapters.methods.row_formula import FormulaKind
-from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, CompiledModule, rows_at_once
+from adaptry.compute.tensors.llvm_ir import CONVERT, CompiledModule, rows_at_once
 from adaptry.compute.tensors.norm_ir import norm_source
 
 _V = "<32 x float>"
@@ -115,20 +115,21 @@ $narrow
 _RUN = Template("""
 declare <32 x float> @llvm.fma.v32f32(<32 x float>, <32 x float>, <32 x float>)
 define void @run(ptr %W, ptr %A, ptr %B, ptr %O, i64 %rows, i64 %ld, i64 %r, i64 %stride,
-                 float %s, float %d) {
+                 i64 %per, float %s, float %d) {
 entry:
   %tiles = udiv i64 %ld, 32
-  %panel.size = mul i64 %stride, $panel
+  %columns = mul i64 %per, 32
+  %panel.size = mul i64 %stride, %columns
   br label %panel
 panel:
   %p = phi i64 [0, %entry], [%p.next, %panel.end]
-  %p.tile = mul i64 %p, $per_panel
+  %p.tile = mul i64 %p, %per
   %rest = sub i64 %tiles, %p.tile
-  %short = icmp ult i64 %rest, $per_panel
-  %n = select i1 %short, i64 %rest, i64 $per_panel
+  %short = icmp ult i64 %rest, %per
+  %n = select i1 %short, i64 %rest, i64 %per
   %a.off = mul i64 %p, %panel.size
   %Ap = getelementptr float, ptr %A, i64 %a.off
-  %c = mul i64 %p, $panel
+  %c = mul i64 %p, %columns
   br label %many
 many:
   %q = phi i64 [0, %panel], [%q.next, %many.do]
@@ -148,7 +149,7 @@ $call_one
   br label %one
 panel.end:
   %p.next = add i64 %p, 1
-  %p.tile2 = mul i64 %p.next, $per_panel
+  %p.tile2 = mul i64 %p.next, %per
   %done = icmp uge i64 %p.tile2, %tiles
   br i1 %done, label %end, label %panel
 end:
@@ -206,7 +207,7 @@ class CompiledFormula:
             return
         source = _source(kind, dtype, _rows_at_once(kind))
         self._module = CompiledModule(source + (norm_source(dtype) if kind == "normalised" else ""))
-        self.run = self._module.function("run", *[pointer] * 4, *[size] * 4, single, single)
+        self.run = self._module.function("run", *[pointer] * 4, *[size] * 5, single, single)
         if kind == "normalised":
             self.normalise = self._module.function("normalise", pointer, pointer, pointer, size, size)
 
@@ -221,8 +222,6 @@ def _source(kind: FormulaKind, dtype: str, rows: int) -> str:
     out = "float" if kind == "normalised" else element
     calls = {count: Template(_CALL.safe_substitute(el=element, out=out, rows=count)) for count in {rows, 1}}
     return "".join(_tile(kind, dtype, count) for count in sorted({rows, 1})) + _RUN.substitute(
-        panel=PANEL,
-        per_panel=PANEL // WIDTH,
         rows=rows,
         call_many=calls[rows].substitute(i="q"),
         call_one=calls[1].substitute(i="z"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-PANEL = 256  # columns of A kept in L1 while rows are processed (16 KiB at rank 16)
+PANEL = 32 << 10  # bytes of A that stay in L1 while rows are processed
 WIDTH = 32  # columns of a packed tile
 
 

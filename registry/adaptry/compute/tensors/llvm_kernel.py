@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, RowFormula
 from adaptry.compute.tensors.formula_ir import CompiledFormula
 from adaptry.compute.tensors.kernel import DEEP, THIN, KernelWeight, LoraTerm, MergeKernel, StoredMatrix
-from adaptry.compute.tensors.llvm_ir import WIDTH, is_supported
+from adaptry.compute.tensors.llvm_ir import PANEL, WIDTH, is_supported
 from adaptry.compute.tensors.stored_array import as_array
 from adaptry.core.errors import InvalidWeights
 
@@ -75,7 +75,7 @@ class LlvmKernel(MergeKernel):
                 change.down.ctypes.data,
                 change.up.ctypes.data + 4 * first * change.stride,
                 self._wide.ctypes.data if is_wide else self._to,
-                *(rows, columns, change.rank, change.stride),
+                *(rows, columns, change.rank, change.stride, change.tiles_per_panel),
                 *(change.scale, change.divisor),
             )
             if is_wide:
@@ -138,6 +138,7 @@ class _Change:
         elif kind == "normalised":
             _require(self.vector.shape, (weight.rows,))
         self.stride = sum(len(down) for down in downs) or len(ups)
+        self.tiles_per_panel = max(1, min(8, PANEL // (4 * WIDTH * max(1, self.stride))))
         self.up = _joined(ups, (weight.rows, self.stride), 1)
         down = _joined(downs, (self.stride, weight.columns), 0)
         tiles = down.reshape(len(down), down.shape[1] // WIDTH, WIDTH).transpose(1, 0, 2)

@@ -158,12 +158,13 @@ def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
     energy that they keep is within `krylov.TOLERANCE` of the maximum. Otherwise O(out·in·min(out, in)).
     """
     matrices = delta.reshape(-1, *delta.shape[-2:])
-    found = [_triplets(matrix.double(), rank) for matrix in matrices]
+    is_partial = rank is not None and rank < min(delta.shape[-2:])
+    energy, found = 0.0, []
+    for matrix in (single.double() for single in matrices):
+        found.append(_triplets(matrix, rank))
+        energy += float(torch.linalg.vector_norm(matrix)) ** 2 if is_partial else 0.0
     left, values, right = (torch.stack(part) for part in zip(*found, strict=True))
-    beyond = 0.0
-    if rank is not None and rank < min(delta.shape[-2:]):
-        energy = float(torch.linalg.vector_norm(delta, dtype=torch.float64)) ** 2
-        beyond = max(0.0, energy - float(values.square().sum()))
+    beyond = max(0.0, energy - float(values.square().sum())) if is_partial else 0.0
     lead = delta.shape[:-2]
     return Decomposition(
         left.reshape(*lead, *left.shape[1:]),

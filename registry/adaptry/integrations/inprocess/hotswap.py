@@ -23,6 +23,7 @@ from adaptry.integrations.inprocess.tensors import TensorReader
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from torch.nn import Module, Parameter
 
 
@@ -54,8 +55,10 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
         swaps = _planned(whole, files, name, stored)
         reach("hotswap.checked")
         with torch.no_grad(), _zeros_after_an_error(swaps):
+            stored.read_all_into(read for swap in swaps for read in _copied(swap, stored))
             for swap in swaps:
-                _copy(swap, stored, name)
+                if swap.tensors:
+                    _set_scale(swap.layer.scaling, name, swap.scale)
     whole.peft_config[name] = _as_it_is(swaps, config)
     return model  # type: ignore[return-value]  # a PeftModel, or compiled from one
 
@@ -200,9 +203,9 @@ def _zeros_after_an_error(swaps: Sequence[_Swap]) -> Iterator[None]:
         raise
 
 
-def _copy(swap: _Swap, stored: TensorReader, name: str) -> None:
-    """Copies the tensors into the parameters. A smaller rank is filled with zeros; a larger one replaces the
-    parameters' memory.
+def _copied(swap: _Swap, stored: TensorReader) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that are to be read into the parameters of their shape. Copies all others: a smaller rank
+    is filled with zeros; a larger one replaces the parameters' memory.
     """
     for role, parameter in swap.parameters.items():
         held = parameter.data
@@ -212,13 +215,11 @@ def _copy(swap: _Swap, stored: TensorReader, name: str) -> None:
         tensor = swap.tensors[role]
         shape = stored.shape(tensor)
         if held.shape == shape:
-            stored.read_into(tensor, held)
+            yield tensor, held
         elif all(map(int.__ge__, held.shape, shape)):
             held.zero_()[tuple(map(slice, shape))].copy_(stored.read(tensor))
         else:
             parameter.data = stored.read(tensor).to(held.device, held.dtype, copy=True)
-    if swap.tensors:
-        _set_scale(swap.layer.scaling, name, swap.scale)
 
 
 def _set_scale(scaling: Any, name: str, scale: float) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,9 @@ _WORDS = {
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+
+
+_VECTOR = 512  # buffers of one system call, of which Linux takes 1,024
 
 
 class LazyTensors(Mapping[str, "Tensor"]):
@@ -102,14 +107,51 @@ class TensorReader:
         """Writes the tensor's values into `target`, of the same shape, with its device and dtype. Raises
         `Unavailable`; then `target` has any values.
         """
+        memory = self._memory_of(target, name)
+        if memory is None:
+            target.copy_(self.read(name))
+        else:
+            self._fill(memory, self._infos[name], name)
+
+    def read_all_into(self, targets: Iterable[tuple[str, Tensor]]) -> None:
+        """`read_into` for many: tensors that follow each other in the file are read by one system call."""
+        run: list[tuple[str, memoryview]] = []
+        end = -1
+        for name, target in sorted(targets, key=lambda each: self._infos[each[0]].start):
+            memory, info = self._memory_of(target, name), self._infos[name]
+            if memory is None:
+                target.copy_(self.read(name))
+                continue
+            if info.start != end or len(run) == _VECTOR:
+                self._fill_run(run)
+                run = []
+            run.append((name, memory))
+            end = info.end
+        self._fill_run(run)
+
+    def _memory_of(self, target: Tensor, name: str) -> memoryview | None:
+        """The bytes of a tensor into which the file's can be read unchanged; None if there are none."""
         import torch
 
         info = self._infos[name]
-        is_plain = target.is_cpu and target.dtype == _torch_dtype(info, name) and target.is_contiguous()
-        if is_plain and info.size:
-            self._fill(target.view(-1).view(torch.uint8).numpy().data, info, name)
-        else:
-            target.copy_(self.read(name))
+        if not (info.size and target.is_cpu and target.is_contiguous()):
+            return None
+        if target.dtype != _torch_dtype(info, name):
+            return None
+        return target.view(-1).view(torch.uint8).numpy().data
+
+    def _fill_run(self, run: Sequence[tuple[str, memoryview]]) -> None:
+        """Reads tensors that follow each other in the file."""
+        if not run:
+            return
+        total = sum(len(memory) for _, memory in run)
+        if hasattr(os, "preadv"):
+            with suppress(OSError):  # read again one by one, for an error that names the tensor
+                start = self._infos[run[0][0]].start
+                if os.preadv(self._file.fileno(), [memory for _, memory in run], start) == total:
+                    return
+        for name, memory in run:
+            self._fill(memory, self._infos[name], name)
 
     def _fill(self, memory: memoryview, info: TensorInfo, name: str) -> None:
         try:
@@ -152,10 +194,18 @@ def _over(memory: mmap.mmap, info: TensorInfo, name: str) -> Tensor:
 def _torch_dtype(info: TensorInfo, name: str) -> dtype:
     import torch
 
-    word = _WORDS.get(info.dtype)
-    kind: dtype | None = getattr(torch, word, None) if word else None
+    kind = _dtype_named(info.dtype)
     if kind is None:
         raise Unsupported(f"{name} is {info.dtype}, which torch {torch.__version__} does not support")
+    return kind
+
+
+@cache
+def _dtype_named(word: str) -> dtype | None:
+    import torch
+
+    known = _WORDS.get(word)
+    kind: dtype | None = getattr(torch, known, None) if known else None
     return kind
 
 

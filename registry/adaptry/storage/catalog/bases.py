@@ -35,6 +35,7 @@ _ACCESS = (
     .outerjoin_from(_BASES, _NAMES, _NAMES.c.base_id == _BASES.c.id)
     .where(_BASES.c.id == bindparam("id"))
 )
+_RECORD = select_columns(_BASES.c.record).where(_BASES.c.id == bindparam("id"))
 _NAMED = select_columns(_NAMES.c.base_id).where(_NAMES.c.name == bindparam("name"))
 
 
@@ -125,9 +126,9 @@ def ids(tx: Transaction) -> tuple[Digest, ...]:
     return tuple(Digest(id) for id in tx.exec(select(BaseRow.id).order_by(BaseRow.id)))
 
 
-def record(tx: Transaction, id: Digest) -> BaseRecord | None:
-    packed_record = tx.exec(select(BaseRow.record).where(BaseRow.id == id.hex)).first()
-    return decode_model(BaseRecord, packed_record) if packed_record else None
+def record(tx: Reads, id: Digest) -> BaseRecord | None:
+    rows = run_select(tx, _RECORD, {"id": id.hex})
+    return decode_model(BaseRecord, rows[0].record) if rows else None
 
 
 def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:

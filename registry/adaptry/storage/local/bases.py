@@ -30,7 +30,7 @@ from adaptry.storage.catalog import (
 )
 from adaptry.storage.catalog.access import EVERYTHING
 from adaptry.storage.catalog.case_conflicts import base_like, fold
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.shared_names import adapter_of_name, hiding
 from adaptry.storage.local.admission import check_against_base, find_base, known_inspections, open_stored
 from adaptry.storage.local.context import RegistryContext, require_sound
@@ -107,8 +107,8 @@ class LocalBases(Bases):
             return bases.info(tx, scope, found[0])
 
     def record(self, id: Digest) -> BaseRecord:
-        with self.context.catalog.read() as tx:
-            return self._record(tx, id)
+        with self.context.catalog.read_prepared() as reads:
+            return self._record(reads, id)
 
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
         cursors.check_limit(limit)
@@ -188,8 +188,8 @@ class LocalBases(Bases):
             tx, "base.stored", at=self.context.clock(), by=self.context.identity.name, detail=detail
         )
 
-    def _record(self, tx: Transaction, id: Digest) -> BaseRecord:
-        record = bases.record(tx, id) if bases.visible_among(tx, self.context.read_scope(tx), [id]) else None
+    def _record(self, tx: Reads, id: Digest) -> BaseRecord:
+        record = bases.record(tx, id) if self.context.sees_base(tx, id) else None
         if record is None:
             raise NotFound(f"no base {id.brief}; `adaptry base ls` shows those that are registered")
         return record

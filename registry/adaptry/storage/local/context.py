@@ -271,11 +271,13 @@ class RegistryContext:
     def read_scope(self, tx: Transaction) -> ReadScope:
         return read_scope(tx, self.identity)
 
-    def sees_base(self, tx: Reads, version: VersionInfo) -> bool:
-        """Whether the caller may see the version's base, so that nothing is hidden."""
-        if version.base_id is None or "*" in self.identity.namespaces:
+    def sees_base(self, tx: Reads, id: Digest | None) -> bool:
+        """Whether the caller may see a version's base, so that nothing is hidden; also if it is none, or not
+        registered.
+        """
+        if id is None or "*" in self.identity.namespaces:
             return True
-        access = bases.access_of(tx, version.base_id)
+        access = bases.access_of(tx, id)
         return access is None or access.allows(self.identity)
 
     def hide_base(self, tx: Transaction, version: VersionInfo) -> VersionInfo:

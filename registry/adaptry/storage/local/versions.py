@@ -52,7 +52,7 @@ class LocalVersions(Versions):
     def get(self, ref: Ref) -> VersionInfo:
         with self.context.catalog.read_prepared() as reads:
             version = info(reads, self.context.resolve(reads, ref))
-            if self.context.sees_base(reads, version):
+            if self.context.sees_base(reads, version.base_id):
                 return version
         with self.context.catalog.read() as tx:
             return self.context.hide_base(tx, info(tx, self.context.resolve(tx, ref)))
