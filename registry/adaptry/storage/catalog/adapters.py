@@ -65,6 +65,11 @@ _COUNT_ON = (
         version_count=_ADAPTERS.c.version_count + 1,
     )
 )
+_COUNT_DOWNLOAD = (
+    _ADAPTERS.update()
+    .where(_ADAPTERS.c.id == bindparam("of_key"))
+    .values(downloads=_ADAPTERS.c.downloads + 1)
+)
 _LATEST = (
     select_columns(_VERSIONS.c.number)
     .where(_VERSIONS.c.adapter_id == _ADAPTERS.c.id, _VERSIONS.c.state.in_(LATEST))
@@ -295,11 +300,7 @@ def recount_versions(tx: Transaction, key: int) -> None:
 
 
 def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
-    tx.execute(
-        update(AdapterRow)
-        .where(col(AdapterRow.id) == adapter.key)
-        .values(downloads=col(AdapterRow.downloads) + 1)
-    )
+    change(tx, _COUNT_DOWNLOAD, {"of_key": adapter.key})
 
 
 def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import insert_new
+from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import (
     Columns,
@@ -55,6 +55,11 @@ _SAME_WEIGHTS = (
     )
     .order_by(_VERSIONS.c.number.desc())
     .limit(_MOST_ALIKE)
+)
+_COUNT_DOWNLOAD = (
+    _VERSIONS.update()
+    .where(_VERSIONS.c.id == bindparam("of_key"))
+    .values(downloads=_VERSIONS.c.downloads + 1)
 )
 
 
@@ -314,11 +319,7 @@ def report(tx: Reads, stored: VersionRecord) -> CheckReport:
 
 
 def count_download(tx: Transaction, stored: VersionRecord) -> None:
-    tx.execute(
-        update(VersionRow)
-        .where(col(VersionRow.id) == stored.key)
-        .values(downloads=col(VersionRow.downloads) + 1)
-    )
+    change(tx, _COUNT_DOWNLOAD, {"of_key": stored.key})
 
 
 def _base_terms(base_check: BaseCheck) -> list[tuple[str, str]]:
