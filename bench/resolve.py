@@ -4,10 +4,10 @@
 
 A registry of so many versions (`bench/filled.py`). Clients with kept connections (`bench/http_load.py`) ask
 what the aliases of a thousand adapters mean, then once more for one adapter, saying that they have its answer
-already (304), and search by base, rank and metric. Beside it the limit: FastAPI and sqlite3 on the same file,
-without tokens and checks (`peers/fastapi_sqlite.py`). They take turns, so that a busy machine slows all
-alike. Medians of the rounds, with the lowest and highest rate, and the server's processor time for each
-request.
+already (304), and search by base, rank and metric, each time with another value or always with the same one.
+Beside it the limit: FastAPI and sqlite3 on the same file, without tokens and checks
+(`peers/fastapi_sqlite.py`). They take turns, so that a busy machine slows all alike. Medians of the rounds,
+with the lowest and highest rate, and the server's processor time for each request.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from served import served
 
 LIMIT = Path(__file__).parent / "peers" / "fastapi_sqlite.py"
 ADAPTERS = 1000
+SEARCHES = 500  # different ones, more than a server keeps the answers of
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ def start(stack: ExitStack, data: Path, size: int, workers: int) -> Iterator[tup
         "resolve, nothing new (304)",
         Target(server.url, server.process, paths[:1], {**bearer, "If-None-Match": tag}),
     )
-    yield "search", Target(server.url, server.process, [f"/api/v1/search?q={quote(MEASURED)}"], bearer)
+    different = [MEASURED.replace(">=0.1", f">=0.1{number:03}") for number in range(SEARCHES)]
+    searches = [f"/api/v1/search?q={quote(text)}" for text in different]
+    yield "search", Target(server.url, server.process, searches, bearer)
+    yield "search, repeated", Target(server.url, server.process, searches[:1], bearer)
     yield "healthz", Target(server.url, server.process, ["/healthz"])
 
 
@@ -105,6 +109,7 @@ def measure(targets: Mapping[str, Target], clients: int, seconds: float, rounds:
     note(f"resolve-{clients}", answered, limits)
     note(f"resolve-{clients}-304", [each.rate for each in loads["resolve, nothing new (304)"]], answered)
     note(f"search-{clients}", [each.rate for each in loads["search"]])
+    note(f"search-{clients}-repeated", [each.rate for each in loads["search, repeated"]])
     note(f"resolve-{clients}-p99", [each.p99 / 1e3 for each in loads["resolve"]])
     for name, found in loads.items():
         rates = sorted(each.rate for each in found)

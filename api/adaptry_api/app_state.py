@@ -65,6 +65,8 @@ LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
 _IDENTITIES = 256
+_SEARCHING = 2  # threads: more of them take turns at the interpreter, and finish later
+_KEPT_SEARCHES = 64  # of some 30 kB
 """Number of identities whose registry object is cached for their next request. The object has only the
 identity."""
 
@@ -142,6 +144,8 @@ class AppState:
         # A mirror may query the mirrored registry first, so its reads are never quick.
         self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
         self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
+        self.searches: AnswerCache[bytes] = AnswerCache(self.catalog.last_commit, _KEPT_SEARCHES)
+        self.search_threads = anyio.CapacityLimiter(_SEARCHING)
         self.facet_counter = FacetCounter()
         self.domain_metrics = DomainMetrics(self.catalog)
 

@@ -179,16 +179,21 @@ VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 QuickAnswer = Callable[[Request, Identity], Awaitable[Response]]
 """A function that answers a request of its caller."""
 _QUICK = "adaptry_quick_answer"
+_PLAIN = "__adaptry_plain__"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
 
-def answered_quickly(answer: QuickAnswer) -> Callable[[Endpoint], Endpoint]:
+def answered_quickly(
+    answer: QuickAnswer, is_plain: Callable[[Request], bool] = lambda request: True
+) -> Callable[[Endpoint], Endpoint]:
     """For frequently called routes: `quick_routes` calls `answer` without FastAPI, which takes longer to
-    parse the request than `answer` takes to run.
+    parse the request than `answer` takes to run. `is_plain`: whether `answer` understands the parameters of a
+    request; if not, FastAPI parses and answers it.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _QUICK, answer)
+        setattr(endpoint, _PLAIN, is_plain)
         return endpoint
 
     return mark
@@ -206,6 +211,10 @@ class GuardedRoute(APIRoute):
     @property
     def quick_answer(self) -> QuickAnswer | None:
         return getattr(self.endpoint, _QUICK, None)
+
+    def is_plain(self, request: Request) -> bool:
+        """Whether its quick answer understands the request's parameters."""
+        return bool(getattr(self.endpoint, _PLAIN)(request))
 
     async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
         """Calls `answer` after the same checks as for any other request of this route."""

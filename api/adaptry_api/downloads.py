@@ -70,12 +70,12 @@ async def bytes_response(
         return Response(headers=headers, media_type="application/octet-stream")
     if requested and not part.is_whole:
         headers["Content-Range"] = part.content_range
-    pieces, first = await to_thread.run_sync(_begun, read, part.start, limiter=limiter)
+    status = 206 if "Content-Range" in headers else 200
+    pieces, first = await to_thread.run_sync(_begun, read, part.start, part.length, limiter=limiter)
+    if pieces is None:  # streaming takes longer than sending a small file
+        return Response(first, status, headers, media_type="application/octet-stream")
     return StreamingResponse(
-        _sent(first, pieces, part.length, limiter),
-        206 if "Content-Range" in headers else 200,
-        headers,
-        media_type="application/octet-stream",
+        _sent(first, pieces, part.length, limiter), status, headers, media_type="application/octet-stream"
     )
 
 
@@ -83,9 +83,20 @@ def _saved_as(path: str) -> str:
     return header_text(path.rpartition("/")[2], 255).replace('"', "'").replace("\\", "_")
 
 
-def _begun(read: Read, start: int) -> tuple[Iterator[bytes], bytes]:
+def _begun(read: Read, start: int, length: int) -> tuple[Iterator[bytes] | None, bytes]:
+    """The first piece, and the iterator of the others; None if there are none."""
     pieces = read(start)
-    return pieces, next(pieces, b"")
+    first = next(pieces, b"")
+    if len(first) < length:
+        return pieces, first
+    _close(pieces)
+    return None, first[:length]
+
+
+def _close(pieces: Iterator[bytes]) -> None:
+    close = getattr(pieces, "close", None)
+    if close is not None:
+        close()
 
 
 async def _sent(
@@ -99,6 +110,4 @@ async def _sent(
             if length:
                 piece = await to_thread.run_sync(next, pieces, None, limiter=limiter)
     finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            close()  # closes the file also if the client disconnects
+        _close(pieces)  # also if the client disconnects

@@ -34,9 +34,8 @@ class QuickRoutes:
         if scope["type"] == "http":
             for route, answer in self._routes:
                 match, found = route.matches(scope)
-                if match is Match.FULL:
+                if match is Match.FULL and route.is_plain(request := Request(scope, receive)):
                     scope.update(found)
-                    request = Request(scope, receive)
                     try:
                         response = await route.answer_quickly(request, answer)
                     except HTTPException as error:

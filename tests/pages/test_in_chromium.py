@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
+from playwright.sync_api import expect
 from tests.pages.chromium import AXE, chromium, chromium_path, new_page, serious_faults, wait_for_heading
 
 pytestmark = [
@@ -101,6 +102,7 @@ def page(browser: Browser, team: Server) -> Iterator[Page]:
 
 def sign_in(page: Any, team: Server) -> None:
     page.goto(f"{team.url}/-/sign-in")
+    expect(page.get_by_label("Token")).to_be_focused()  # Chromium complains if it was filled before
     page.get_by_label("Token").fill(team.admin)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{team.url}/")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
+from playwright.sync_api import expect
 from tests.pages.chromium import AXE, chromium, chromium_path, new_page, serious_faults, wait_for_heading
 
 pytestmark = [
@@ -54,6 +55,7 @@ def scene(server: Server, tmp_path: Path) -> PromotionScene:
 
 def sign_in(page: Page, scene: PromotionScene, name: str, role: str = "owner") -> None:
     page.goto(f"{scene.server.url}/-/sign-in?next=/{scene.name}%3Fversion%3D3")
+    expect(page.get_by_label("Token")).to_be_focused()  # Chromium complains if it was filled before
     page.get_by_label("Token").fill(scene.server.token(name, role, (scene.name.namespace,)))
     page.get_by_role("button", name="Sign in").click()
     wait_for_heading(page, "Live")

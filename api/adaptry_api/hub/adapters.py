@@ -62,7 +62,8 @@ class AdapterRepository(Repository):
             lambda: self._about(commit, files, carried()),
             lambda: state_warnings(carried()),
             lambda: last_commits(registry.commits, name, revision),
-            lambda path: self._count(path, commit, files),
+            self._counted(commit, files),
+            lambda: self._count(commit),
             require_available=lambda: self._require_given(carried()),
             depends_on_catalog=True,
         )
@@ -81,10 +82,13 @@ class AdapterRepository(Repository):
 
         return self._reader.caches.trees.get_or_compute(commit.digest, look_up)
 
-    def _count(self, path: str, commit: CommitInfo, files: tuple[FileEntry, ...]) -> None:
+    def _counted(self, commit: CommitInfo, files: tuple[FileEntry, ...]) -> str | None:
         """Downloading a version's weights counts as a download; its other files do not count."""
-        format, number = detect_format(entry.path for entry in files), commit.number or commit.carries
-        if format and number and path == format.weights:
+        format = detect_format(entry.path for entry in files)
+        return format.weights if format and (commit.number or commit.carries) else None
+
+    def _count(self, commit: CommitInfo) -> None:
+        if number := commit.number or commit.carries:
             self._reader.registry.versions.count_download(Ref(self.info.name, Number(number)))
 
     def details(self, revision: str) -> RepositoryDetails:

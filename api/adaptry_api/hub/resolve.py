@@ -47,8 +47,9 @@ async def resolve(request: Request, find: FindSnapshot, revision: Revision, path
         limiter = state.remote_reads if snapshot.is_remote else state.downloads
         response = await bytes_response(request, file.path, file.size, read_on, limiter, headers)
     add_warnings(response, "state", warnings)
-    if request.method == "GET" and response.status_code in (200, 302):
-        response.background = BackgroundTask(_count_download, snapshot, file.path)
+    is_sent = request.method == "GET" and response.status_code in (200, 302)
+    if is_sent and file.path == snapshot.counted:
+        response.background = BackgroundTask(_count_download, snapshot)
     return response
 
 
@@ -56,6 +57,6 @@ ROUTES.add_api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", resol
 ONE_WORD_ROUTES.add_api_route("/{word}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"])
 
 
-def _count_download(snapshot: Snapshot, path: str) -> None:
+def _count_download(snapshot: Snapshot) -> None:
     with suppress(AdaptryError):  # the bytes are sent; one missing download in the counts does no harm
-        snapshot.count_download(path)
+        snapshot.count_download()

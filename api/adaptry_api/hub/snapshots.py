@@ -54,7 +54,7 @@ class Snapshot:
 
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
     `warnings` are sent with each download; `last_commits` gives, by path, the last commit that changed a
-    file; `versions.count_download` is called for each file that was sent. `is_remote`: the bytes are not on
+    file; `count_download` is called after the file `counted` was sent. `is_remote`: the bytes are not on
     this machine's disk, so reads may be slow. `depends_on_catalog`: only on that, so the snapshot may be used
     until something in it changes; what `require_available` and `warnings` read is read once.
     """
@@ -66,7 +66,8 @@ class Snapshot:
     details: Callable[[], RepositoryDetails]
     warnings: Callable[[], tuple[str, ...]] = tuple
     last_commits: Callable[[], Mapping[str, CommitInfo]] = dict
-    count_download: Callable[[str], None] = lambda path: None
+    counted: str | None = None
+    count_download: Callable[[], None] = lambda: None
     is_remote: bool = False
     require_available: Callable[[], None] = lambda: None
     depends_on_catalog: bool = False

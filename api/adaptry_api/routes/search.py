@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Query
+from anyio import to_thread
+from fastapi import Query, Request, Response
 
 from adaptry.core import query
+from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
-from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.auth_policy import CallersRegistry, answered_quickly, app_state_of, guarded_router
 from adaptry_api.routes.parameters import Cursor, Limit, Reverse
 
 _SORT = (
@@ -20,7 +23,48 @@ _SORT = (
 ROUTES = guarded_router(f"{protocol.PREFIX}/search", "search")
 
 
+def _is_plain(request: Request) -> bool:
+    """Whether the parameters are written as every client of ours writes them; FastAPI explains any other."""
+    given = request.query_params
+    limit = given.get("limit", "50")
+    return (
+        len(given.multi_items()) == len(given)
+        and limit.isascii()
+        and limit.isdigit()
+        and len(limit) <= 4
+        and given.get("reverse", "false") in ("true", "false")
+        and len(given.get("cursor", "")) <= 1024
+        and len(given.get("sort", "")) <= 512
+    )
+
+
+async def _quick_search(request: Request, identity: Identity) -> Response:
+    state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
+    commit = state.searches.look()
+    body = state.searches.find(address, identity)
+    if body is None:
+        given, registry = request.query_params, state.registry(identity)
+        text = given.get("q", "")
+
+        def read() -> bytes:
+            page = registry.versions.search(
+                text,
+                given.get("cursor"),
+                int(given.get("limit", "50")),
+                sort=given.get("sort", "newest"),
+                reverse=given.get("reverse") == "true",
+            )
+            return page.model_dump_json(by_alias=True).encode()
+
+        reads_files = "fits:" in text
+        body = await to_thread.run_sync(read, limiter=None if reads_files else state.search_threads)
+        if not reads_files and not query.parse(text, datetime.now(UTC)).is_relative:
+            state.searches.keep(address, identity, body, commit)
+    return Response(body, media_type="application/json")
+
+
 @ROUTES.get("")
+@answered_quickly(_quick_search, _is_plain)
 def search_versions(
     registry: CallersRegistry,
     q: Annotated[str, Query(description=query.GRAMMAR)] = "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from adaptry.core.digest import Digest
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from adaptry.storage.catalog.prepared import Reads
+
+_KEPT = 512
 
 
 def about_newest(adapter_key: int) -> str:
@@ -51,7 +54,17 @@ def newest_page(tx: Reads, adapter_key: int, cursor: str | None, limit: int) -> 
 
 def version_of(row: Row[Any], beside: Iterable[Row[Any]]) -> VersionInfo:
     """The version of the columns `version_info.SHOWN`, with the aliases and metrics beside it."""
-    texts = [(str(pair.text), pair.value) for pair in beside]
+    texts = tuple((str(pair.text), pair.value) for pair in beside)
+    made = _made(row._fields, row, texts)
+    # A caller may change its dictionary of metrics.
+    return made.model_copy(update={"metrics": dict(made.metrics)})
+
+
+@lru_cache(maxsize=_KEPT)
+def _made(fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float | None], ...]) -> VersionInfo:
+    """Kept, since searches show the same versions again and again, and making one of its row takes most of
+    their time. `fields` distinguishes rows of different statements.
+    """
     return VersionInfo(
         name=AdapterName.parse(row.name),
         number=row.number,
