@@ -28,6 +28,10 @@ _GENERAL = frozenset(
     ["auto_mapping", "base_model_name_or_path", "peft_type", "peft_version", "revision", "runtime_config"]
 )
 """Fields that say nothing about the adapter's arithmetic."""
+_ONLY_VALUES_TELL = frozenset([("frod", "regularization_alpha"), ("tinylora", "weight_tying")])
+"""Method and field. By the first, PEFT computes FRoD's basis again, and by the second it numbers TinyLoRA's
+groups: neither can be compared with the file's header.
+"""
 
 
 def odd_values(value: object) -> list[Any]:
@@ -60,6 +64,8 @@ def wrong_values(method: str, folder: Path) -> Iterator[str]:
     tensors = load_file(made.adapter / "adapter_model.safetensors")
     config = json.loads((made.adapter / "adapter_config.json").read_text())
     for key in sorted(config.keys() - _GENERAL):
+        if (method, key) in _ONLY_VALUES_TELL:
+            continue
         for number, value in enumerate(odd_values(config[key])):
             if value == config[key] and type(value) is type(config[key]):
                 continue

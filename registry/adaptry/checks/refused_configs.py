@@ -43,6 +43,8 @@ _PATTERN_WITH_LAYERS = frozenset(
 _Bound = Literal["above", "at least", "at most", "below"]
 _RANGES: tuple[tuple[str, str, float, tuple[tuple[_Bound, float], ...]], ...] = (
     ("ADALORA", "orth_reg_weight", 0.5, (("at least", 0),)),
+    ("ADAMSS", "num_subspaces", 5, (("above", 0),)),
+    ("ADAMSS", "subspace_rank", 1, (("at least", 0),)),
     ("CARTRIDGE", "num_frozen_tokens", 1, (("at least", 0),)),
     ("FROD", "sparse_rate", 0.01, (("at least", 0), ("at most", 1))),
     ("GRALORA", "gralora_k", 2, (("above", 0),)),
@@ -78,6 +80,7 @@ _ACTIVATIONS: frozenset[object] = frozenset(
 _CHOICES: tuple[tuple[str, str, frozenset[object]], ...] = (
     ("ADAMSS", "init_weights", frozenset(["orthogonal", None, False])),
     ("C3A", "init_weights", frozenset([True, False, "gaussian", "kaiming_uniform", "xavier_uniform"])),
+    ("HIRA", "init_weights", frozenset([True, False, None, "gaussian"])),
     ("GLORA", "config_A_B", frozenset(["lora", "vector", "constant", "none"])),
     ("GLORA", "config_C", frozenset(["lora", "vector", "none"])),
     ("GLORA", "config_D_E", frozenset(["vector", "constant", "none"])),
@@ -208,6 +211,8 @@ def _own_conditions(config: AdapterConfig) -> Iterator[str]:
             yield from _of_ia3(fields)
         case "PROMPT_TUNING" | "MULTITASK_PROMPT_TUNING":
             yield from _of_prompt_tuning(fields)
+        case "PSOFT" if fields.get("psoft_alpha") == 0:
+            yield "psoft_alpha is 0, by which PEFT divides"
         case "PSOFT" if config.flag("use_cayley_neumann"):
             terms, limit = _number(fields, "num_cayley_neumann_terms", 5), fields.get("cayley_neumann_eps")
             if terms is not None and terms <= 0:
