@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
@@ -56,8 +54,6 @@ def with_fused_scales(model: LoadedModel, meant: ModuleMap) -> ModuleMap:
     """`meant`, in which the modules of single experts have the scale of their fused factors. Raises
     `InvalidConfig` for an invalid rank or scale, and `Unavailable`.
     """
-    if model.adapter.spec.method != "lora" or not expert_family(model.model_type):
-        return meant
     return replace(meant, placed=tuple(_with_fused_scale(model, target) for target in meant.placed))
 
 
@@ -77,15 +73,10 @@ def _fused_scale(model: LoadedModel, matrix: ExpertMatrix) -> tuple[float, float
     return scale_of(model.adapter.config, matrix.parameter, len(matrix.beside) if is_fused else 1)
 
 
-def single_experts(adapter: Adapter, base: BaseRecord) -> frozenset[str]:
-    """The paths of the modules of single experts whose factors PEFT fuses on this base, so that no pattern of
-    the config is looked up by these paths.
-    """
-    model_type = str(base.facts.get("model_type") or "")
-    if adapter.spec.method != "lora" or not expert_family(model_type):
-        return frozenset()
-    paths = (module.path for module in adapter.spec.modules)
-    return frozenset(path for path in paths if expert_matrix(bare_path(path), model_type) is not None)
+def single_experts(model: LoadedModel) -> frozenset[str]:
+    """The paths of the modules of single experts, whose factors PEFT fuses."""
+    paths = (module.path for module in model.adapter.spec.modules)
+    return frozenset(path for path in paths if expert_matrix(bare_path(path), model.model_type) is not None)
 
 
 def keeps_experts_apart(names: Iterable[str]) -> bool:
