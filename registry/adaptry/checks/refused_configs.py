@@ -255,6 +255,9 @@ def _of_adalora(config: AdapterConfig) -> Iterator[str]:
         yield "use_dora is set, which AdaLoRA does not support"
     if fields.get("init_lora_weights") == "loftq":
         yield "init_lora_weights is 'loftq', which AdaLoRA does not support"
+    kept = fields.get("rank_pattern")
+    if isinstance(kept, dict) and not all(isinstance(each, list) for each in kept.values()):
+        yield "rank_pattern has values that are not lists"
     total = _number(fields, "total_step", 0) or 0
     if total <= 0:
         yield "total_step is not set, but must be above 0"

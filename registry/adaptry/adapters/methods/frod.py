@@ -25,6 +25,10 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     bases = [shape for role, shape in shapes.items() if role.startswith("V.")]
     if _saves_projection(config) and (fan_in, fan_in) not in bases:
         raise ValueError("no basis has its width")
+    for role, shape in shapes.items():
+        is_wrong = role.startswith("s_size.") and shape != (2,)
+        if is_wrong or (role.startswith("s_indices.") and shape[:1] != (2,)):
+            raise ValueError(f"{role} has the shape {list(shape)}, but needs two rows")
     return ModuleSize(0, fan_in, 0)
 
 
