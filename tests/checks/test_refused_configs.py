@@ -80,6 +80,7 @@ _ODD: dict[str, list[Any]] = {
 }
 
 _LATER = {
+    "HIRA": {"init_weights"},
     "BOFT": {"init_weights"},
     "C3A": {"init_weights"},
     "OFT": {"init_weights", "num_cayley_neumann_terms"},
