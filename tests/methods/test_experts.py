@@ -177,3 +177,20 @@ def test_ranks_of_experts_are_those_of_their_fused_parameter(
     family = FAMILIES["qwen3_moe"]
     assert not ours.blocked
     assert verdict(family, ask_peft(family, bases["qwen3_moe"], adapter), ours) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["deepseek", "mixtral"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("part", ["lora_", r"experts\.0\.", "lora_A", "down_proj|w2", "up_proj|w3"])
+def test_experts_of_several_dtypes_are_judged_as_by_peft(
+    part: str, dtype: torch.dtype, family: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ["w1", "w2", "w3"] if family == "mixtral" else list(EXPERTS)
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none"}
+    tensors = factors(bases[family], ends(*names, inside=".experts."))
+    tensors = {name: each.to(dtype) if re.search(part, name) else each for name, each in tensors.items()}
+    adapter = write(tmp_path / "adapter", tensors, {**fields, "target_modules": names})
+    ours = ask_us(bases[family], adapter, tmp_path / "merged")
+    theirs = ask_peft(FAMILIES[family], bases[family], adapter)
+    assert verdict(FAMILIES[family], theirs, ours) is None

@@ -115,13 +115,25 @@ def expert_problems(model: LoadedModel) -> Iterator[str]:
         )
     ranks: dict[str, dict[tuple[int, str], int]] = {}
     fused: dict[str, ExpertMatrix] = {}
+    dtypes: dict[tuple[str, str], set[str]] = {}
     for module in model.adapter.spec.modules:
         matrix = expert_matrix(bare_path(module.path), model.model_type)
         if matrix is not None and why_expert_not_loaded(model, matrix) is None:
             fused[matrix.parameter] = matrix
             ranks.setdefault(matrix.parameter, {})[matrix.index, matrix.name] = module.rank
-    reasons = (_problem(model, fused[parameter], held) for parameter, held in ranks.items())
+            for role, name in module.tensors.items():
+                dtypes.setdefault((matrix.parameter, role), set()).add(model.adapter.tensors[name].dtype)
+    reasons = [_problem(model, fused[parameter], held) for parameter, held in ranks.items()]
+    reasons += [_mixed_dtypes(parameter, found) for (parameter, _), found in dtypes.items()]
     yield from dict.fromkeys(filter(None, reasons))
+
+
+def _mixed_dtypes(parameter: str, dtypes: set[str]) -> str | None:
+    """torch promotes no float8 when it joins tensors."""
+    if len(dtypes) == 1 or not any(dtype.startswith("F8") for dtype in dtypes):
+        return None
+    (name,) = fold_layer_numbers([parameter])
+    return f"PEFT cannot join factors of {' and '.join(sorted(dtypes))} into {name}"
 
 
 def _problem(model: LoadedModel, matrix: ExpertMatrix, ranks: dict[tuple[int, str], int]) -> str | None:
