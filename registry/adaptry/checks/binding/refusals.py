@@ -18,6 +18,7 @@ from adaptry.adapters.methods.method import WeightSides
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap, is_conv1d
+from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
@@ -109,6 +110,13 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
         if not is_layer and model.why_not(path) is None:
             (name,) = fold_layer_numbers([path])
             yield f"the config selects {name}, which is not a layer that PEFT can adapt"
+            return
+    idle = list(parameterless_modules(model.model_type, model.names.modules)) if method != "ln_tuning" else []
+    model.targets.prepare(idle)
+    for path in idle:
+        if model.why_not(path) is None:
+            (name,) = fold_layer_numbers([path])
+            yield f"the config selects {name}, which has no parameters, so PEFT cannot adapt it"
             return
 
 
