@@ -121,8 +121,15 @@ def test_factors_of_different_ranks_block(tmp_path: Path) -> None:
     assert "A has rank 4 and B has rank 2" in with_tensors(tmp_path, pair)["rank_mismatch"].reason
 
 
-def test_an_alpha_of_zero_blocks(tmp_path: Path) -> None:
-    assert lora(tmp_path, alpha=0)["scale_zero"].severity == "blocks"
+@pytest.mark.parametrize("alpha", [0, 1e-40, -1e-13])
+def test_an_alpha_of_almost_zero_blocks(alpha: float, tmp_path: Path) -> None:
+    assert lora(tmp_path, config={"lora_alpha": alpha})["scale_zero"].severity == "blocks"
+
+
+def test_an_alpha_of_zero_for_some_modules_is_a_warning(tmp_path: Path) -> None:
+    found = lora(tmp_path, config={"alpha_pattern": {"q_proj": 0}})
+    assert "scale_zero" not in found
+    assert "q_proj" in found["modules_scaled_to_zero"].reason
 
 
 def test_two_patterns_for_one_module_are_a_warning(tmp_path: Path) -> None:

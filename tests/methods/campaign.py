@@ -105,7 +105,9 @@ def judge(seeds: Iterable[int], folder: Path, corpus: Path) -> Iterator[Judged]:
         ours = ask_us(made.base, adapter, folder / f"merged-{seed}")
         answer = "blocked" if ours.blocked else "not merged" if ours.refusal else "merged"
         wrong = verdict(made.family, theirs, ours) or ""
-        yield Judged(seed, made.label, answer, theirs.changes_nothing and not theirs.error, wrong)
+        # What cannot be merged (X-LoRA) acts only in the live model.
+        is_idle = theirs.changes_nothing and not theirs.error and not ours.is_unsupported
+        yield Judged(seed, made.label, answer, is_idle, wrong)
 
 
 def main() -> None:

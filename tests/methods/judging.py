@@ -25,6 +25,7 @@ from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import AdaptryError, InvalidWeights, Unsupported
 
 from .families import Family
+from .mutations import PREFIX
 
 State = dict[str, torch.Tensor]
 
@@ -33,7 +34,7 @@ State = dict[str, torch.Tensor]
 class ByPeft:
     """PEFT's answer. `error`: why it raised, and `is_served` if only at the merge; `state`: the merged model;
     `unexpected` and `missing`: the names it left out and those it filled with values of its own; `is_random`:
-    another run gives other values.
+    another run gives other values; `is_shuffled`: so do the same tensors with the prefix before every name.
     """
 
     error: str = ""
@@ -43,11 +44,12 @@ class ByPeft:
     missing: tuple[str, ...] = ()
     is_random: bool = False
     changes_nothing: bool = False
+    is_shuffled: bool = False
 
     @property
     def takes_all(self) -> bool:
         """Whether it applies the whole file, and that changes the model."""
-        if self.changes_nothing:
+        if self.changes_nothing or self.is_shuffled:
             return False
         return not self.error and not self.unexpected and not self.missing and not self.is_random
 
@@ -80,11 +82,26 @@ def ask_peft(family: Family, base: Path, adapter: Path) -> ByPeft:
     if first.error or first.state is None or second.state is None:
         return first
     first.is_random = any(not _near(first.state[name], second.state[name]) for name in first.state)
+    first.is_shuffled = _is_shuffled(family, base, adapter, first.state)
     before = family.load(base).state_dict()
     first.changes_nothing = all(
         torch.equal(value, first.state[name]) for name, value in before.items() if name in first.state
     )
     return first
+
+
+def _is_shuffled(family: Family, base: Path, adapter: Path, merged: State) -> bool:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    names = {
+        name: name if name.startswith(PREFIX) or ".lora_" not in name else f"{PREFIX}{name}"
+        for name in tensors
+    }
+    if all(map(str.__eq__, names, names.values())):
+        return False
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    prefixed = {names[name]: value for name, value in tensors.items()}
+    answer = _merged_by_peft(family, base, write(adapter.with_suffix(".prefixed"), prefixed, config), 5)
+    return answer.state is not None and bool(differing(answer.state, merged))
 
 
 def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByPeft:
@@ -166,9 +183,8 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
     if ours.blocked:
         if ours.folder is not None:
             return "it is blocked, and merged all the same"
-        # A value of another type, or null, that PEFT happens not to look at.
-        is_lie = "adapter_config.json" in ours.blocked[0] or ours.blocked[0].startswith("config_refused")
-        return f"a false alarm: {ours.blocked[0]}" if theirs.takes_all and not is_lie else None
+        is_odd = says_the_value_is_odd(ours)
+        return f"a false alarm: {ours.blocked[0]}" if theirs.takes_all and not is_odd else None
     said = " ".join(ours.told)
     if "method_retired" in said or ("vocabulary_resized" in said and "size mismatch" in theirs.error):
         return None  # said, and only an older PEFT, or a base of that size, could judge
@@ -178,6 +194,8 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
         return None if ours.is_unsupported else f"it is fine, and not merged: {ours.refusal}"
     if theirs.unexpected:
         return f"it is fine, and PEFT drops {', '.join(theirs.unexpected[:3])}"
+    if theirs.is_shuffled:
+        return "it is fine, and PEFT takes tensors for those of other modules"
     if theirs.is_random:
         return f"it is fine, and PEFT fills in {', '.join(theirs.missing[:3])}"
     if theirs.changes_nothing:
@@ -187,7 +205,14 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
     return f"it is fine, and merged to other weights: {', '.join(other[:3])}" if other else None
 
 
+def says_the_value_is_odd(ours: ByUs) -> bool:
+    """Whether it is blocked for a value of another type, or null, which PEFT may happen not to look at."""
+    return "adapter_config.json" in ours.blocked[0] or ours.blocked[0].startswith("config_refused")
+
+
 def _is_no_merge(theirs: ByPeft, ours: ByUs) -> bool:
     """Whether PEFT serves it and only does not merge it, as we say too."""
     is_told = "merg" in theirs.error or "not support" in theirs.error
-    return ours.is_unsupported or (theirs.is_served and is_told)
+    # Its merge may fail on a module without tensors, which does nothing: ours leaves that weight alone.
+    is_idle = any(told.startswith("layers_uncovered") for told in ours.told)
+    return ours.is_unsupported or (theirs.is_served and (is_told or is_idle))

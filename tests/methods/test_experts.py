@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 from .experts import EXPERTS, FAMILIES, factors
 from .judging import ask_peft, ask_us, verdict, write
+from .mutations import PREFIX
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +120,77 @@ def test_patterns_match_mixtrals_experts_by_their_new_names(bases: dict[str, Pat
     ours = ask_us(bases["mixtral"], adapter, tmp_path / "merged")
     family = FAMILIES["mixtral"]
     assert verdict(family, ask_peft(family, bases["mixtral"], adapter), ours) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_moe", "deepseek", "mixtral"])
+@pytest.mark.parametrize(
+    ("kept", "is_blocked"),
+    [
+        (r"experts\.1\.", True),  # it would come first
+        (r"experts\.0\.", False),
+        (r"experts\.1\..*lora_B", True),
+        (r"up_proj|w3", False),
+    ],
+)
+def test_experts_that_get_the_factors_of_others_are_blocked(
+    kept: str, is_blocked: bool, family: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ["w1", "w2", "w3"] if family == "mixtral" else list(EXPERTS)
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none"}
+    tensors = {
+        name if re.search(kept, name) else name.removeprefix(PREFIX): value
+        for name, value in factors(bases[family], ends(*names, inside=".experts.")).items()
+    }
+    adapter = write(tmp_path / "adapter", tensors, {**fields, "target_modules": names})
+    theirs = ask_peft(FAMILIES[family], bases[family], adapter)
+    ours = ask_us(bases[family], adapter, tmp_path / "merged")
+    assert theirs.is_shuffled is is_blocked
+    assert verdict(FAMILIES[family], theirs, ours) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "ranks"),
+    [
+        ({"target_modules": None, "target_parameters": ["gate_up_proj", "down_proj"], "r": 4}, (2, 2, 4)),
+        ({"target_modules": list(EXPERTS), "rank_pattern": {".*experts.down_proj": 3}}, (2, 2, 3)),
+        ({"target_modules": list(EXPERTS), "rank_pattern": {r".*experts\.0\.down_proj": 5}}, (2, 2, 2)),
+        ({"target_modules": list(EXPERTS), "rank_pattern": {"gate_up_proj": 6}}, (4, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_ranks_of_experts_are_those_of_their_fused_parameter(
+    config: dict[str, Any],
+    ranks: tuple[int, int, int],
+    use_rslora: bool,
+    bases: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    sizes = dict(zip(EXPERTS, ranks, strict=True))
+    tensors = factors(
+        bases["qwen3_moe"], lambda path: sizes[path.rpartition(".")[2]] if ".experts." in path else 0
+    )
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none"}
+    adapter = write(tmp_path / "adapter", tensors, {**fields, **config, "use_rslora": use_rslora})
+    ours = ask_us(bases["qwen3_moe"], adapter, tmp_path / "merged")
+    family = FAMILIES["qwen3_moe"]
+    assert not ours.blocked
+    assert verdict(family, ask_peft(family, bases["qwen3_moe"], adapter), ours) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["deepseek", "mixtral"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("part", ["lora_", r"experts\.0\.", "lora_A", "down_proj|w2", "up_proj|w3"])
+def test_experts_of_several_dtypes_are_judged_as_by_peft(
+    part: str, dtype: torch.dtype, family: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ["w1", "w2", "w3"] if family == "mixtral" else list(EXPERTS)
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none"}
+    tensors = factors(bases[family], ends(*names, inside=".experts."))
+    tensors = {name: each.to(dtype) if re.search(part, name) else each for name, each in tensors.items()}
+    adapter = write(tmp_path / "adapter", tensors, {**fields, "target_modules": names})
+    ours = ask_us(bases[family], adapter, tmp_path / "merged")
+    theirs = ask_peft(FAMILIES[family], bases[family], adapter)
+    assert verdict(FAMILIES[family], theirs, ours) is None

@@ -190,6 +190,18 @@ def dropping_out_twice(files: Files) -> None:
     files.config[next(key for key in files.config if key.endswith("dropout"))] = 2.0
 
 
+def listing_an_activation(files: Files) -> None:
+    files.config["target_modules"] = [*files.config["target_modules"], "act_fn"]
+
+
+def listing_the_rotary_embedding(files: Files) -> None:
+    files.config["target_modules"] = [*files.config["target_modules"], "rotary_emb"]
+
+
+def listing_a_dropout_by_a_pattern(files: Files) -> None:
+    files.config["target_modules"] = r".*(query|value|intermediate\.dense|output\.dropout)"
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
@@ -229,6 +241,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("adalora-plain-llama-fp32", cut_to_one_rank, True),
         ("lora-plain-llama-fp32", listing_a_container, True),
         ("loha-plain-llama-fp32", listing_the_norms, True),
+        ("lora-plain-llama-fp32", listing_an_activation, True),
+        ("loha-plain-llama-fp32", listing_an_activation, True),
+        ("ia3-plain-llama-fp32", listing_the_rotary_embedding, True),
+        ("oft-plain-llama-fp32", listing_an_activation, True),
+        ("vera-plain-llama-fp32", listing_the_rotary_embedding, True),
+        ("osf-plain-llama-fp32", listing_an_activation, False),
+        ("lora-plain-gpt2-fp32", listing_an_activation, False),  # which it does not have
+        ("lora-plain-bert-fp32", listing_a_dropout_by_a_pattern, True),
         ("lora-plain-llama-fp32", by_a_pattern_of_containers_too, True),
         ("lora-plain-llama-fp32", targeting_a_weight_of_its_modules, True),
         ("lora-plain-llava-fp32", with_a_tower_by_its_name_on_disk, True),

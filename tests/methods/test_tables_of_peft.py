@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +24,8 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from adaptry.adapters import peft_fields
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.peft_fields import FLAGS, NUMBERS, REQUIRED
 from adaptry.bases.model_classes import (
     EXPERT_MATRICES,
     body_attribute,
@@ -34,6 +36,8 @@ from adaptry.bases.model_classes import (
 from adaptry.checks.binding.default_targets import default_feedforward_modules, default_targets
 from adaptry.checks.binding.targets import NO_EXCLUSION, NO_LAYERS
 from adaptry.checks.ranks import DEFAULT_RANKS
+
+from .peft_config_types import declared_by_peft
 
 _KIND = re.compile(r"\b(?:bool|int|float|None|str|list|dict|set|Literal)\b")
 METHODS = {kind.value.lower(): tuner for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()}
@@ -91,15 +95,8 @@ def test_the_families_that_fuse_targets_are_listed() -> None:
     assert peft_conversion._MOE_TARGET_MODULE_MAPPING == EXPERT_MATRICES
 
 
-def test_switches_and_numbers_of_configs() -> None:
-    kinds: dict[str, set[str]] = {}
-    for config in CONFIGS.values():
-        for name, kind in _kinds(config).items():
-            kinds.setdefault(name, set()).update(kind)
-    assert {name for name, kind in kinds.items() if kind == {"bool"}} == FLAGS
-    numbers = {name for name, kind in kinds.items() if kind - {"None"} and kind <= {"int", "float", "None"}}
-    assert numbers - {"r"} == NUMBERS
-    assert {name for name in NUMBERS if "None" not in kinds[name]} == REQUIRED
+def test_the_types_of_config_fields_are_those_that_peft_declares() -> None:
+    assert json.loads(Path(peft_fields.__file__).with_suffix(".json").read_text()) == declared_by_peft()
 
 
 def test_models_for_which_peft_renames_an_adapters_tensors() -> None:

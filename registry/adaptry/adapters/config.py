@@ -33,7 +33,7 @@ _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _MODEL_LIBRARIES = frozenset(
     ["transformers", "peft", "sentence_transformers", "diffusers", "timm", "torch", "torchvision"]
 )
-_MAPPINGS = ("rank_pattern", "alpha_pattern")
+_MAPPINGS = ("rank_pattern", "alpha_pattern", "n_frequency_pattern", "block_size_pattern")
 _WHOLE = ("target_modules", "exclude_modules", "feedforward_modules")
 _PLAIN_NAME = re.compile(r"[\w.-]*", re.ASCII)
 _WITHOUT_SAVED_MODULES = frozenset(["TRAINABLE_TOKENS", "ADAPTION_PROMPT", "XLORA"])
@@ -169,7 +169,7 @@ class AdapterConfig:
         return PatternMatcher(mappings, self.whole_patterns)
 
     def value_for(self, key: str, name: str, default: Any) -> Any:
-        """The value of `rank_pattern` or `alpha_pattern` (`key`) for the module `name`: that of the first
+        """The value of `rank_pattern` or another pattern (`key`) for the module `name`: that of the first
         pattern that matches, as PEFT resolves it. (`Any`: JSON.)
 
         Raises `InvalidConfig` if a pattern that may come first was refused, and `Unavailable` if patterns
@@ -178,6 +178,21 @@ class AdapterConfig:
         values = self.pattern_values(key)
         pattern = self.patterns.first(key, name) if values else None
         return default if pattern is None else values[pattern]
+
+    def rank_for(self, name: str, default: int) -> int:
+        """The rank that `rank_pattern` gives the module `name`. Raises what `value_for` raises, and
+        `InvalidConfig` for a value that is no rank.
+        """
+        return check_rank(self.value_for("rank_pattern", name, default), "a value of rank_pattern")
+
+    def alpha_for(self, name: str, default: float) -> float:
+        """The alpha that `alpha_pattern` gives the module `name`. Raises what `value_for` raises, and
+        `InvalidConfig` for a value that is no number.
+        """
+        value = self.value_for("alpha_pattern", name, default)
+        if value is None:
+            raise InvalidConfig(f"adapter_config.json: alpha_pattern gives {name[:80]!a} null")
+        return AdapterConfig({"a value of alpha_pattern": value}).number("a value of alpha_pattern", default)
 
 
 def check_rank(value: object, key: str) -> int:
@@ -209,7 +224,7 @@ def parse_config(data: bytes) -> AdapterConfig:
         "target_parameters",
     ):
         _check_patterns(config.names(key), key)
-    for key in ("rank_pattern", "alpha_pattern"):
+    for key in _MAPPINGS:
         value = fields.get(key)
         if isinstance(value, dict):
             _check_patterns(tuple(value), key)

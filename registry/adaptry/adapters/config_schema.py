@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adaptry.adapters.peft_fields import FLAGS, NUMBERS
+from adaptry.adapters.peft_fields import declared_types
 from adaptry.core.errors import InvalidConfig
 
 LORA_FIELDS = frozenset(
@@ -54,10 +54,12 @@ def check_method(fields: Mapping[str, Any]) -> None:
     treats the text "false" as true. (`Any`, here and below: JSON.)
     """
     _expect(fields, "peft_type", lambda value: isinstance(value, str), 'a text such as "LORA"')
-    for key in fields.keys() & FLAGS:
-        _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
-    for key in fields.keys() & NUMBERS:
-        _expect(fields, key, lambda value: type(value) in (int, float), "a number")
+    types = declared_types(str(fields.get("peft_type", "")).upper())
+    for key in fields.keys() & types.keys():
+        if types[key] <= {"bool", "null"}:
+            _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
+        elif types[key] <= {"int", "float", "null"} and key != "r":
+            _expect(fields, key, lambda value: type(value) in (int, float), "a number")
 
 
 def check_lora(fields: Mapping[str, Any]) -> None:

@@ -52,15 +52,18 @@ def check(
     """
     if base is not None:
         adapter = bound.adapter if bound else as_read_on(adapter, base)
+        if bound is None and adapter.format.names_modules:
+            bound = bind(adapter, base)
     is_foreign = adapter.format is not PEFT
-    findings = list(check_other_format(adapter) if is_foreign else check_intrinsic(adapter))
+    fused = bound.fused if bound else frozenset()
+    findings = list(check_other_format(adapter) if is_foreign else check_intrinsic(adapter, fused))
     findings.extend(() if is_foreign or adapter.spec.modules else check_prompt(adapter, base))
     if base is None:
         findings.append(unknown_base(base_name or adapter.config.base_name))
     else:
         findings.extend(check_name(adapter.config.base_name, base_name, other_names))
-        if adapter.format.names_modules:
-            found = [excuse_mlx_experts(each) for each in check_bound(bound or bind(adapter, base))]
+        if bound is not None and adapter.format.names_modules:
+            found = [excuse_mlx_experts(each) for each in check_bound(bound)]
         else:
             found = list(check_pipeline_fit(adapter, base))
         findings = [*_without_guesses(findings, found), *found, *check_tokenizer(adapter, base)]

@@ -54,7 +54,13 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "scale_zero": FindingCode(
         "blocks",
-        "lora_alpha (of LoHa and LoKr: alpha) is 0 for some modules, so their update is multiplied by 0.",
+        "lora_alpha (in other methods alpha or scaling) is 0 or almost 0, so the adapter changes nothing.",
+        "set it (and alpha_pattern) to the value of the training run",
+    ),
+    "modules_scaled_to_zero": FindingCode(
+        "warns",
+        "lora_alpha (or alpha, scaling) is 0 or almost 0 for some modules, so they change nothing; the rest"
+        " of the adapter is applied.",
         "set it (and alpha_pattern) to the value of the training run",
     ),
     "pattern_conflict": FindingCode(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
@@ -56,8 +56,10 @@ _TASKS = frozenset(
 _NEWEST_PEFT = (0, 21)
 
 
-def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
-    """The findings that do not need a base."""
+def check_intrinsic(adapter: Adapter, fused: Collection[str] = ()) -> Iterator[Finding]:
+    """The findings that do not need a base. `fused` are the paths of modules that PEFT fuses on the adapter's
+    base, so that their ranks are checked there.
+    """
     spec = adapter.spec
     yield from _config(adapter.config, spec)
     if "not_described" in spec.traits:
@@ -78,7 +80,7 @@ def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
         yield from _traits(adapter.config, spec)
     yield from refused_fields(adapter.config)
     if has_tensors:
-        yield from check_ranks_and_scales(adapter)
+        yield from check_ranks_and_scales(adapter, fused)
 
 
 def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:

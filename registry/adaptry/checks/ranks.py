@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
@@ -16,6 +16,13 @@ _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules may have ranks other than the config's r by design."""
 _WITH_RANK_PATTERN = frozenset(["delora", "loha"])
 """Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
+_SCALES = {
+    "fourierft": "scaling", "gralora": "alpha", "lily": "scaling", "loha": "alpha", "lokr": "alpha",
+    "peanut": "scaling", "randlora": "randlora_alpha", "waveft": "scaling",
+}  # fmt: skip
+"""Methods other than LoRA, and the field by which they multiply every update."""
+_LEAST_SCALE = 1e-12
+"""Factors of usual size times a smaller scale are lost when they are added to a weight."""
 DEFAULT_RANKS = {
     "adamss": 100, "deft": 8, "delora": 8, "glora": 8, "gralora": 32, "hira": 32, "hra": 8, "lily": 32,
     "loha": 8, "lokr": 8, "miss": 64, "peanut": 32, "poly": 8, "psoft": 32, "pvera": 256, "randlora": 32,
@@ -24,20 +31,31 @@ DEFAULT_RANKS = {
 """PEFT's `r` where a config has none, for methods other than LoRA and AdaLoRA."""
 
 
-def check_ranks_and_scales(adapter: Adapter) -> Iterator[Finding]:
-    """The findings about ranks and scales, without a base."""
+def check_ranks_and_scales(adapter: Adapter, fused: Collection[str] = ()) -> Iterator[Finding]:
+    """The findings about ranks and scales, without a base. The config is not compared with the ranks of the
+    modules at the paths in `fused`.
+    """
     spec = adapter.spec
     if spec.method == "lora":
-        yield from _ranks(adapter)
+        yield from _ranks(adapter, fused)
         yield from _scales(adapter.config, spec)
     elif spec.method not in _OWN_RANKS:
         yield from _declared_ranks(adapter.config, spec)
-    fields = adapter.config.fields
-    if spec.method in ("loha", "lokr") and fields.get("alpha") == 0 and not fields.get("alpha_pattern"):
-        yield build_finding("scale_zero", "alpha is 0")
+    yield from _single_scale(adapter)
 
 
-def _ranks(adapter: Adapter) -> Iterator[Finding]:
+def _single_scale(adapter: Adapter) -> Iterator[Finding]:
+    """For methods that multiply all updates by one field of the config."""
+    config, field = adapter.config, _SCALES.get(adapter.spec.method)
+    if field is None or config.fields.get("alpha_pattern") or config.fields.get(field) is None:
+        return
+    value = config.number(field, 1)
+    if abs(value) < _LEAST_SCALE:
+        code = "modules_scaled_to_zero" if adapter.spec.extras else "scale_zero"
+        yield build_finding(code, f"{field} is {value:g}")
+
+
+def _ranks(adapter: Adapter, fused: Collection[str]) -> Iterator[Finding]:
     config = adapter.config
     # BD-LoRA stores one factor in blocks, so its width is not the rank.
     if not {"bdlora", "pattern_refused"}.isdisjoint(adapter.spec.traits):
@@ -51,7 +69,7 @@ def _ranks(adapter: Adapter) -> Iterator[Finding]:
         )
         if up[1] != module.rank:
             reason = f"A has rank {module.rank} and B has rank {up[1]}"
-        elif not is_as_declared:
+        elif not is_as_declared and module.path not in fused:
             reason = f"the factors have rank {module.rank}, but the config declares {declared}"
         else:
             continue
@@ -73,7 +91,7 @@ def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     for module in spec.modules:
         declared = config.rank(default=of_config)
         if spec.method in _WITH_RANK_PATTERN:
-            declared = config.value_for("rank_pattern", module.path, declared)
+            declared = config.rank_for(module.path, declared)
         if module.rank and module.rank != declared:
             reason = f"the tensors have rank {module.rank}, but the config declares {declared}"
             wrong.setdefault(reason, []).append(module.path)
@@ -88,10 +106,16 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         yield build_finding("scale_unknown", shorten_names(refused, 2))
         return
     # DoRA's magnitudes change a weight also without an update.
-    silent = [each.path for each in spec.modules if each.scale == 0 and "magnitude" not in each.tensors]
+    silent = [
+        each for each in spec.modules if abs(each.scale) < _LEAST_SCALE and "magnitude" not in each.tensors
+    ]
     if silent:
+        paths = [each.path for each in silent]
+        has_others = len(silent) < len(spec.modules) or bool(spec.extras)
         yield build_finding(
-            "scale_zero", f"lora_alpha is 0 for {shorten_names(fold_layer_numbers(silent))}", silent
+            "modules_scaled_to_zero" if has_others else "scale_zero",
+            f"lora_alpha is {silent[0].alpha:g} for {shorten_names(fold_layer_numbers(paths))}",
+            paths,
         )
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.pattern_values(key)

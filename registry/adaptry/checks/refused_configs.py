@@ -12,17 +12,15 @@ from typing import Any, Literal
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant
-from adaptry.adapters.peft_fields import REQUIRED
+from adaptry.adapters.peft_fields import declared_types, expected_type
 from adaptry.checks.codes import build_finding
 from adaptry.core.report import Finding
 
-_NEVER_NULL = {
-    "LORA": frozenset(["r", "lora_alpha", "rank_pattern", "alpha_pattern"]),
-    "LOHA": frozenset(["r", "alpha", "rank_pattern", "alpha_pattern"]),
-    "LOKR": frozenset(["r", "alpha", "rank_pattern", "alpha_pattern"]),
-    "DELORA": frozenset(["rank_pattern"]),
-    "HIRA": frozenset(["rank_pattern"]),
-}
+_PATTERNS = frozenset(
+    ["alpha_pattern", "block_size_pattern", "lambda_pattern", "n_frequency_pattern", "rank_pattern"]
+)
+"""Mappings of module names to numbers. AdaLoRA's `rank_pattern` has lists."""
+_BLOCKS = ("target_modules_bd_a", "target_modules_bd_b")
 _OWN_DROPOUT = frozenset(["rank_dropout", "module_dropout", "boft_dropout"])
 """Probabilities that PEFT only compares with a random number."""
 _TEXT_WITHOUT_LAYERS = frozenset(
@@ -45,20 +43,30 @@ _PATTERN_WITH_LAYERS = frozenset(
 _Bound = Literal["above", "at least", "at most", "below"]
 _RANGES: tuple[tuple[str, str, float, tuple[tuple[_Bound, float], ...]], ...] = (
     ("ADALORA", "orth_reg_weight", 0.5, (("at least", 0),)),
+    ("ADAMSS", "num_subspaces", 5, (("above", 0),)),
+    ("ADAMSS", "subspace_rank", 1, (("at least", 0),)),
     ("CARTRIDGE", "num_frozen_tokens", 1, (("at least", 0),)),
     ("FROD", "sparse_rate", 0.01, (("at least", 0), ("at most", 1))),
     ("GRALORA", "gralora_k", 2, (("above", 0),)),
     ("LILY", "stride_A", 1, (("at least", 1),)),
     ("LILY", "num_B", 2, (("at least", 2),)),
+    ("OFT", "num_cayley_neumann_terms", 5, (("at least", 2),)),
+    ("OFT", "oft_block_size", 32, (("at least", 0),)),
+    ("OFT", "r", 0, (("at least", 0),)),
+    ("OSF", "effective_rank", 1, (("above", 0),)),
     ("PEANUT", "depth", 0, (("at least", 0),)),
     ("ROAD", "group_size", 64, (("above", 0),)),
     ("SUPERTUNING", "sparsity", 0.99, (("at least", 0), ("below", 1))),
     ("SUPERTUNING", "lora_dropout", 0, (("at least", 0), ("below", 1))),
     ("TINYLORA", "u", 64, (("above", 0),)),
     ("TINYLORA", "weight_tying", 0, (("at least", 0), ("at most", 1))),
+    ("UNILORA", "proj_seed", 42, (("at least", 0),)),
     ("UNILORA", "theta_d_length", 256, (("above", 0),)),
     ("UNILORA", "unilora_dropout", 0, (("at least", 0),)),
     ("UNILORA", "init_theta_d_bound", 0.02, (("above", 0),)),
+    ("VBLORA", "init_logits_std", 0.1, (("at least", 0),)),
+    ("VBLORA", "init_vector_bank_bound", 0.02, (("at least", 0),)),
+    ("VBLORA", "topk", 2, (("above", 0),)),
 )
 """Method, numeric field, PEFT's default, and the bounds of the values that PEFT accepts."""
 _ACTIVATIONS: frozenset[object] = frozenset(
@@ -71,6 +79,8 @@ _ACTIVATIONS: frozenset[object] = frozenset(
 """The names in `ACT2FN` of transformers 5.24."""
 _CHOICES: tuple[tuple[str, str, frozenset[object]], ...] = (
     ("ADAMSS", "init_weights", frozenset(["orthogonal", None, False])),
+    ("C3A", "init_weights", frozenset([True, False, "gaussian", "kaiming_uniform", "xavier_uniform"])),
+    ("HIRA", "init_weights", frozenset([True, False, None, "gaussian"])),
     ("GLORA", "config_A_B", frozenset(["lora", "vector", "constant", "none"])),
     ("GLORA", "config_C", frozenset(["lora", "vector", "none"])),
     ("GLORA", "config_D_E", frozenset(["vector", "constant", "none"])),
@@ -84,6 +94,7 @@ _CHOICES: tuple[tuple[str, str, frozenset[object]], ...] = (
 _ONE_OF_TWO = (("BOFT", "boft_block_size", 4, "boft_block_num", 0), ("OFT", "r", 0, "oft_block_size", 32))
 """Method and two sizes, with PEFT's defaults, of which exactly one must be set: the other follows from it."""
 
+_BIASES = re.compile(r"none|all|.*_only")
 _WAVELETS = re.compile(r"db(?:[1-9]|[12]\d|3[0-8])|sym(?:[2-9]|1\d|20)|coif(?:[1-9]|1[0-7])")
 """The families in PEFT's `WAVELET_REDUCTIONS`."""
 
@@ -108,16 +119,28 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
     fields, kind = config.fields, config.peft_type
     if fields.get("peft_type") != kind:
         yield f"peft_type is {str(fields.get('peft_type'))[:40]!a}, but PEFT knows {kind}"
-    for key in sorted((REQUIRED | _NEVER_NULL.get(kind, frozenset())) & fields.keys()):
-        if fields[key] is None:
-            yield f"{key} is null"
     for key, value in fields.items():
-        if key.endswith(("_seed", "_prng_key")) and type(value) is float:
-            yield f"{key} is {value}, but a seed must be a whole number"
-        if key.endswith("_dropout") and key not in _OWN_DROPOUT and type(value) in (int, float) and value > 1:
+        if (expected := expected_type(kind, key, value)) is not None:
+            yield f"{key} is {'null' if value is None else repr(value)[:40]}, but must be {expected}"
+        is_own = key in _OWN_DROPOUT and kind != "DELORA"
+        if key.endswith("_dropout") and not is_own and type(value) in (int, float) and value > 1:
             yield f"{key} is {value}, but must be at most 1"
+    for key in sorted(_PATTERNS & fields.keys() & declared_types(kind).keys()) if kind != "ADALORA" else ():
+        value = fields[key]
+        if value is None and (kind, key) != ("OSF", "rank_pattern"):
+            yield f"{key} is null"
+        wrong = (
+            [each for each in value.values() if type(each) not in (int, float)]
+            if isinstance(value, dict)
+            else []
+        )
+        if wrong:
+            yield f"{key} has the value {str(wrong[0])[:40]!a}, but must have numbers"
     if fields.get("r") == 0 and kind != "OFT":  # which may set a block size instead
         yield "r is 0"
+    bias = fields.get("bias", "none")
+    if "bias" in declared_types(kind) and isinstance(bias, str) and not _BIASES.fullmatch(bias):
+        yield f"PEFT does not know bias {bias[:40]!a}"
     if isinstance(fields.get("modules_to_save"), str) and config.saved_modules:
         yield "modules_to_save is a text, which PEFT reads as a list of letters"
     yield from _layers(config)
@@ -188,6 +211,8 @@ def _own_conditions(config: AdapterConfig) -> Iterator[str]:
             yield from _of_ia3(fields)
         case "PROMPT_TUNING" | "MULTITASK_PROMPT_TUNING":
             yield from _of_prompt_tuning(fields)
+        case "PSOFT" if fields.get("psoft_alpha") == 0:
+            yield "psoft_alpha is 0, by which PEFT divides"
         case "PSOFT" if config.flag("use_cayley_neumann"):
             terms, limit = _number(fields, "num_cayley_neumann_terms", 5), fields.get("cayley_neumann_eps")
             if terms is not None and terms <= 0:
@@ -213,6 +238,9 @@ def _of_lora(config: AdapterConfig) -> Iterator[str]:
         yield "init_lora_weights is 'loftq' without loftq_config"
     if isinstance(fields.get("target_parameters"), str):
         yield "target_parameters is a text, but must be a list"
+    blocks = fields.get("use_bdlora")
+    if isinstance(blocks, dict) and blocks.get("match_strict", True) and not any(map(blocks.get, _BLOCKS)):
+        yield f"use_bdlora names no modules ({', '.join(_BLOCKS)})"
     if config.flag("lora_bias") and start:
         yield f"lora_bias is set with init_lora_weights {start[:40]!a}"
     if config.flag("lora_bias") and config.flag("use_dora"):
@@ -227,6 +255,9 @@ def _of_adalora(config: AdapterConfig) -> Iterator[str]:
         yield "use_dora is set, which AdaLoRA does not support"
     if fields.get("init_lora_weights") == "loftq":
         yield "init_lora_weights is 'loftq', which AdaLoRA does not support"
+    kept = fields.get("rank_pattern")
+    if isinstance(kept, dict) and not all(isinstance(each, list) for each in kept.values()):
+        yield "rank_pattern has values that are not lists"
     total = _number(fields, "total_step", 0) or 0
     if total <= 0:
         yield "total_step is not set, but must be above 0"

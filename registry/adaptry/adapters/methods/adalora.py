@@ -99,10 +99,14 @@ def _is_cut(parts: ModuleTensors | ModuleArrays) -> bool:
 def _kept(config: AdapterConfig, path: str) -> object:
     """The module's entry in `rank_pattern`: whether each rank remains. The keys are parameters here."""
     for name, kept in config.pattern_values("rank_pattern").items():
-        levels = 2 if "default" in name else 1  # PEFT removes the adapter's name and the parameter's
-        if ".".join(name.split(".")[:-levels]) == path:
+        if pattern_path(name) == path:
             return kept
     return None
+
+
+def pattern_path(name: str) -> str:
+    """The module of a key in `rank_pattern`. PEFT removes the adapter's name and the parameter's."""
+    return ".".join(name.split(".")[: -2 if "default" in name else -1])
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,12 @@ def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
         return None
     sides = f"{weight.fan_out:,}×{weight.fan_in:,}"
     return f"has blocks of {size:,}, which do not divide this base's weight of {sides}"
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    size = shapes["kernel"][2]
+    declared = config.value_for("block_size_pattern", module.path, config.rank("block_size", 256))
+    return None if size == declared else f"has blocks of {size:,}, but by the config {str(declared)[:20]}"
 
 
 def _circulant(kernel: Tensor) -> Tensor:
@@ -55,6 +62,7 @@ METHOD = Method(
     key_patterns={"c3a_kernel": "kernel"},
     tolerance="bit-equal with the same FFT in torch and number of threads; otherwise within rounding",
     module_size=_module_size,
+    mismatch=_mismatch,
     cannot_adapt=_cannot_adapt,
     weight=_weight,
 )

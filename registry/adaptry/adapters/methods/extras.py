@@ -19,7 +19,7 @@ INSIDE_WRAPPER = re.compile(r"\.(?:modules_to_save|original_module)\.")
 """A part of a name in memory; PEFT looks up a saved module's weight under the module's own name."""
 
 _TOKEN_ROWS = re.compile(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
-_BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>weight|bias)")
+_BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>(?:in_proj_)?(?:weight|bias))")
 _WRAPPED = re.compile(r"(?P<path>.+)\.(?:modules_to_save|original_module)\.(?P<parameter>weight|bias)")
 _EMBEDDINGS = frozenset(
     ["embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings", "output",
@@ -33,7 +33,7 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
     if match := _TOKEN_ROWS.fullmatch(key):
         return ExtraWeight(target=f"{match['path']}.weight", kind="token_rows", tensor=name, shape=info.shape)
     if match := _BASE_LAYER.fullmatch(key):
-        kind = "bias" if match["parameter"] == "bias" else "saved_embedding"
+        kind = "bias" if match["parameter"].endswith("bias") else "saved_embedding"
         # PEFT wraps an embedding whose rows it trains, and saves all of it if the vocabulary was resized.
         path = match["path"].removesuffix(".token_adapter").replace(".base_layer", "")
         target = f"{path}.{match['parameter']}"

@@ -31,6 +31,9 @@ def too_many_coefficients(
     module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides
 ) -> str | None:
     (count,) = shapes["spectrum"]
+    declared = config.value_for("n_frequency_pattern", module.path, config.fields.get("n_frequency", count))
+    if count != declared and not config.flag("proportional_parameters"):
+        return f"has {count:,} coefficients, but the config declares {str(declared)[:20]}"
     if count <= weight.fan_out * weight.fan_in:
         return None
     return f"has {count:,} coefficients, but this base's weight {weight.fan_out * weight.fan_in:,} elements"

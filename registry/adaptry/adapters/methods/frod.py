@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
@@ -24,7 +25,23 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     bases = [shape for role, shape in shapes.items() if role.startswith("V.")]
     if _saves_projection(config) and (fan_in, fan_in) not in bases:
         raise ValueError("no basis has its width")
+    for role, shape in shapes.items():
+        is_wrong = role.startswith("s_size.") and shape != (2,)
+        if is_wrong or (role.startswith("s_indices.") and shape[:1] != (2,)):
+            raise ValueError(f"{role} has the shape {list(shape)}, but needs two rows")
     return ModuleSize(0, fan_in, 0)
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """Why PEFT cannot load the sparse core: it has as many values as `sparse_rate` gives."""
+    (count,), elements = shapes["lambda_s_values"], weight.fan_in**2
+    rate = config.number("sparse_rate", 0.01)
+    expected = max(min(int(elements * rate), elements - weight.fan_in), 1 if rate > 0 else 0)
+    return (
+        None
+        if count == expected
+        else f"has {count:,} values, but by sparse_rate {rate:g} it has {expected:,}"
+    )
 
 
 def _saves_projection(config: AdapterConfig) -> bool:
@@ -93,6 +110,7 @@ METHOD = Method(
     shared={rf"frod_{role}\.(?P<rest>.+)": role for role in ("V", "s_indices", "s_size")},
     integer_roles=frozenset({"s_indices", "s_size"}),
     module_size=_module_size,
+    mismatch=_mismatch,
     recomputed_roles=r"V\..+",
     untrained_roles=r"V\..+|s_(?:indices|size)\..+",
     weight=_weight,

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 def scale(config: AdapterConfig, module: ModuleSpec) -> float:
     """α/r, each from its pattern, as for PEFT's LyCORIS methods."""
-    rank = config.value_for("rank_pattern", module.path, config.rank())
-    alpha = config.value_for("alpha_pattern", module.path, config.number("alpha", 8))
-    return float(alpha) / int(rank)
+    rank = config.rank_for(module.path, config.rank())
+    return config.alpha_for(module.path, config.number("alpha", 8)) / rank
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:

@@ -79,7 +79,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     factor = config.fields.get("decompose_factor", -1)
     if type(factor) is not int:
         return f"is cut by a decompose_factor of {str(factor)[:20]}"
-    rank = config.value_for("rank_pattern", module.path, config.rank())
+    rank = config.rank_for(module.path, config.rank())
     fan_in = weight.fan_in // (math.prod(weight.kernel) if module.kind == "flat" else 1)
     (left_in, right_in), (left_out, right_out) = (
         factorisation(fan_in, factor),

@@ -139,9 +139,9 @@ def lora_variant(config: AdapterConfig) -> LoraVariant:
         init.lower() if isinstance(init, str) else "",
         config.flag("use_dora"),
         config.flag("lora_bias"),
-        bool(config.fields.get("kasa_config")),
+        config.fields.get("kasa_config") is not None,
     )
-    if not settings:
+    if settings is None:
         return variant
     blocks = AdapterConfig(settings if isinstance(settings, dict) else {})
     return replace(
@@ -167,20 +167,19 @@ def scale_of(config: AdapterConfig, name: str, times: int = 1) -> tuple[float, f
     matched now.
     """
     rank, alpha = times * config.rank(), times * config.number("lora_alpha", 8)
-    if config.fields.get("rank_pattern"):
-        rank = AdapterConfig({"r": _valued(config, "rank_pattern", name, rank)}).rank()
-    if config.fields.get("alpha_pattern"):
-        alpha = AdapterConfig({"lora_alpha": _valued(config, "alpha_pattern", name, alpha)}).number(
-            "lora_alpha", alpha
-        )
+    if config.fields.get("rank_pattern") and not _is_refused(config, "rank_pattern", name):
+        rank = config.rank_for(name, rank)
+    if config.fields.get("alpha_pattern") and not _is_refused(config, "alpha_pattern", name):
+        alpha = config.alpha_for(name, alpha)
     return (alpha / math.sqrt(rank) if config.flag("use_rslora") else alpha / rank), alpha, rank
 
 
-def _valued(config: AdapterConfig, key: str, name: str, default: object) -> object:
+def _is_refused(config: AdapterConfig, key: str, name: str) -> bool:
     try:
-        return config.value_for(key, name, default)
+        config.value_for(key, name, None)
     except InvalidConfig:
-        return default
+        return True
+    return False
 
 
 def pattern_problems(config: AdapterConfig) -> list[str]:
@@ -196,7 +195,7 @@ def pattern_problems(config: AdapterConfig) -> list[str]:
 def lora_traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraWeight]) -> list[str]:
     """The features that affect how this LoRA may be used, merged or served."""
     found = {trait for key, trait in _FLAG_TRAITS.items() if config.flag(key)}
-    found |= {trait for key, trait in _PRESENT_TRAITS.items() if config.fields.get(key)}
+    found |= {trait for key, trait in _PRESENT_TRAITS.items() if _is_set(config, key)}
     init = str(config.fields.get("init_lora_weights", "")).lower()
     found |= {name for name in _INITS if init.startswith(name)}
     if config.fields.get("bias") not in (None, "none"):
@@ -212,10 +211,17 @@ def lora_traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[E
     return sorted(found)
 
 
+def _is_set(config: AdapterConfig, key: str) -> bool:
+    """Whether the config uses a feature. An empty mapping of settings stands for their defaults."""
+    value = config.fields.get(key)
+    has_settings = key.endswith("_config") or key == "use_bdlora"
+    return value is not None if has_settings else bool(value)
+
+
 def unmergeable_reason(config: AdapterConfig) -> str | None:
     """Why an adapter with this config cannot be merged, with the remedy; None if it can."""
     for key, reason in _NEVER_MERGED.items():
-        if config.fields.get(key):
+        if _is_set(config, key):
             return reason
     start = lora_variant(config).initialisation
     for word, name in _LEFT_BASES.items():

@@ -12,9 +12,10 @@ import re
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import block_diagonal, cayley, cayley_neumann, side_of, skew
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,32 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if "embedding_R" in shapes:
         return ModuleSize(0, 0, turned, "embedding")
     return ModuleSize(0, turned, 0, "flat")
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """Why PEFT cannot load the numbers: it makes blocks of the size that the config declares, or as many, or
+    takes the nearest number that divides the width.
+    """
+    is_table = "embedding_R" in shapes
+    found = shapes["embedding_R" if is_table else "R"]
+    width = weight.fan_out if is_table else weight.fan_in
+    size, count = config.fields.get("oft_block_size", 32), config.fields.get("r", 0)
+    if type(size) is not int or type(count) is not int or min(size, count) < 0 or not size + count:
+        return None  # refused
+    size = _nearest_divisor(width, size) if size else width // _nearest_divisor(width, count)
+    expected = (1 if config.flag("block_share") else width // size, size * (size - 1) // 2)
+    if found == expected:
+        return None
+    return f"has numbers of shape {list(found)}, but by oft_block_size and r {list(expected)}"
+
+
+def _nearest_divisor(width: int, wanted: int) -> int:
+    """`adjust_oft_parameters` of PEFT."""
+    if wanted >= width:
+        return width
+    above = next(number for number in range(wanted, width + 1) if width % number == 0)
+    below = next(number for number in range(wanted, 0, -1) if width % number == 0)
+    return below if wanted - below <= above - wanted else above
 
 
 def _merge_difference(shape: tuple[int, ...]) -> str | None:
@@ -99,6 +126,7 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     unmergeable_reason=_unmergeable_reason,
+    mismatch=_mismatch,
     merge_difference=_merge_difference,
     needs_base=True,
 )

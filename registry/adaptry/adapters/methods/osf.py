@@ -6,14 +6,25 @@ The file has the trained directions. They replace those of the base's decomposit
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    WeightSides,
+    common_number,
+)
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_PLAIN = re.compile(r"[\w.]+", re.ASCII)
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -22,6 +33,31 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if rank > min(fan_in, fan_out):
         raise ValueError("more directions than a weight has")
     return ModuleSize(common_number(rank, up, down), fan_in, fan_out)
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """Why PEFT cannot load the directions: it keeps the largest ones, as many as `rank_pattern` or
+    `effective_rank` says.
+    """
+    least, kept = min(weight.fan_out, weight.fan_in), config.fields.get("effective_rank")
+    for pattern, rank in config.pattern_values("rank_pattern").items():
+        if not _PLAIN.fullmatch(pattern):
+            return None  # searched anywhere in the name, which may take long
+        if re.search(pattern, module.path):
+            kept = rank
+            break
+    trained = least - _resolved(kept, least)
+    if module.rank == trained:
+        return None
+    return f"has {module.rank:,} directions, but by the config {trained:,}"
+
+
+def _resolved(rank: object, least: int) -> int:
+    """A share of the smaller side if it is a fraction of at most 1; half of it by default."""
+    if not isinstance(rank, int | float):
+        return least // 2
+    share = least * rank if isinstance(rank, float) and 0 < rank <= 1 else rank
+    return max(min(least, int(share)), 0)
 
 
 @on_matrix
@@ -44,6 +80,7 @@ METHOD = Method(
     key_patterns={rf"osf_svd_params\.{role}": role for role in ("U_low", "S_low", "V_low")},
     module_size=_module_size,
     weight=_weight,
+    mismatch=_mismatch,
     lora_form="given_base",
     lora_rank=lambda module, config: 2 * module.rank,  # the added directions and the removed ones
     needs_base=True,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     vectors, length = shapes["bank"]
     common_number(vectors, config.rank("num_vectors", 256))
+    common_number(length, config.rank("vector_length", 256))
     if config.flag("save_only_topk_weights"):
         (rank, tiles_in, chosen), (tiles_out, up, again) = shapes["A_choices"], shapes["B_choices"]
         for side in "AB":

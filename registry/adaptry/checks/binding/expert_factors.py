@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora_config import scale_of
-from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
+from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.formatting import fold_layer_numbers
 
+_ONE_FACTOR = re.compile(r"(?P<experts>.*\.experts)\.(?P<index>\d+)\.(?P<rest>[^.]+\.lora_[AB])\..*")
 _ONE_EXPERT = re.compile(r"(?P<experts>(?:.*\.)?experts)\.(?P<index>\d+)\.(?P<name>[^.]+)")
 _RENAMED = (".block_sparse_moe.", ".mlp.")  # Mixtral's, in transformers 4 and 5
 
@@ -49,15 +50,49 @@ def expert_matrix(path: str, model_type: str) -> ExpertMatrix | None:
     )
 
 
-def with_fused_scale(module: ModuleSpec, config: AdapterConfig, model_type: str) -> ModuleSpec:
-    """`module` with the scale of the fused factors, if it is one expert's. Raises `InvalidConfig` for an
-    invalid rank or scale, and `Unavailable`.
+def with_fused_scales(model: LoadedModel, meant: ModuleMap) -> ModuleMap:
+    """`meant`, in which the modules of single experts have the scale of their fused factors. Raises
+    `InvalidConfig` for an invalid rank or scale, and `Unavailable`.
     """
-    matrix = expert_matrix(module.path, model_type)
+    return replace(meant, placed=tuple(_with_fused_scale(model, target) for target in meant.placed))
+
+
+def _with_fused_scale(model: LoadedModel, target: TargetTensor) -> TargetTensor:
+    matrix = expert_matrix(bare_path(target.module.path), model.model_type)
     if matrix is None:
-        return module
-    scale, alpha, _ = scale_of(config, matrix.parameter, len(matrix.beside))
-    return module.model_copy(update={"scale": scale, "alpha": alpha})
+        return target
+    scale, alpha, _ = _fused_scale(model, matrix)
+    return replace(target, module=target.module.model_copy(update={"scale": scale, "alpha": alpha}))
+
+
+def _fused_scale(model: LoadedModel, matrix: ExpertMatrix) -> tuple[float, float, int]:
+    """Scale, alpha and rank of the fused factors. PEFT multiplies alpha and rank only if `target_modules`
+    selected all matrices of the parameter, not if `target_parameters` lists it.
+    """
+    is_fused = model.experts is not None and matrix.parameter.rpartition(".")[2] in model.experts.fused
+    return scale_of(model.adapter.config, matrix.parameter, len(matrix.beside) if is_fused else 1)
+
+
+def single_experts(model: LoadedModel) -> frozenset[str]:
+    """The paths of the modules of single experts, whose factors PEFT fuses."""
+    paths = (module.path for module in model.adapter.spec.modules)
+    return frozenset(path for path in paths if expert_matrix(bare_path(path), model.model_type) is not None)
+
+
+def keeps_experts_apart(names: Iterable[str]) -> bool:
+    """Whether PEFT fuses each expert's factors into the right place. It puts them one after the other in the
+    order of the file's names, so in a file that has some of them without PEFT's prefix, or under other names
+    of the same module, an expert may get another's factors.
+    """
+    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for name in names:
+        if (factor := _ONE_FACTOR.fullmatch(name)) is not None:
+            bare = factor["experts"].removeprefix(PREFIX).replace(*_RENAMED)
+            found.setdefault((bare, factor["rest"]), []).append((factor["experts"], int(factor["index"])))
+    return all(
+        [index for _, index in sorted(places)] == sorted(index for _, index in places)
+        for places in found.values()
+    )
 
 
 def why_expert_not_loaded(model: LoadedModel, matrix: ExpertMatrix) -> tuple[DropCause, str] | None:
@@ -73,15 +108,32 @@ def why_expert_not_loaded(model: LoadedModel, matrix: ExpertMatrix) -> tuple[Dro
 
 def expert_problems(model: LoadedModel) -> Iterator[str]:
     """A sentence for each kind of layer whose experts PEFT cannot fuse."""
+    if not keeps_experts_apart(model.adapter.tensors):
+        yield (
+            "PEFT fuses the factors of experts in the order of their names in the file, of which only some"
+            f" begin with {PREFIX}, so experts would get the factors of others"
+        )
     ranks: dict[str, dict[tuple[int, str], int]] = {}
     fused: dict[str, ExpertMatrix] = {}
+    dtypes: dict[tuple[str, str], set[str]] = {}
     for module in model.adapter.spec.modules:
         matrix = expert_matrix(bare_path(module.path), model.model_type)
         if matrix is not None and why_expert_not_loaded(model, matrix) is None:
             fused[matrix.parameter] = matrix
             ranks.setdefault(matrix.parameter, {})[matrix.index, matrix.name] = module.rank
-    reasons = (_problem(model, fused[parameter], held) for parameter, held in ranks.items())
+            for role, name in module.tensors.items():
+                dtypes.setdefault((matrix.parameter, role), set()).add(model.adapter.tensors[name].dtype)
+    reasons = [_problem(model, fused[parameter], held) for parameter, held in ranks.items()]
+    reasons += [_mixed_dtypes(parameter, found) for (parameter, _), found in dtypes.items()]
     yield from dict.fromkeys(filter(None, reasons))
+
+
+def _mixed_dtypes(parameter: str, dtypes: set[str]) -> str | None:
+    """torch promotes no float8 when it joins tensors."""
+    if len(dtypes) == 1 or not any(dtype.startswith("F8") for dtype in dtypes):
+        return None
+    (name,) = fold_layer_numbers([parameter])
+    return f"PEFT cannot join factors of {' and '.join(sorted(dtypes))} into {name}"
 
 
 def _problem(model: LoadedModel, matrix: ExpertMatrix, ranks: dict[tuple[int, str], int]) -> str | None:
@@ -95,9 +147,7 @@ def _problem(model: LoadedModel, matrix: ExpertMatrix, ranks: dict[tuple[int, st
         verb = "lacks" if (index, name) not in ranks else "also has"
         wanted = f"{' and '.join(matrix.beside)} of {shape[0]:,} experts"
         return f"PEFT fuses {wanted} into {parameter}, but the file {verb} {name} of expert {index}"
-    is_doubled = model.experts is not None and matrix.parameter.rpartition(".")[2] in model.experts.fused
-    factor = len(matrix.beside) if is_doubled else 1
-    _, _, rank = scale_of(model.adapter.config, matrix.parameter, factor)
+    _, _, rank = _fused_scale(model, matrix)
     found = {name: {ranks[index, name] for index in range(shape[0])} for name in matrix.beside}
     if any(len(each) > 1 for each in found.values()) or sum(map(min, found.values())) != rank:
         return f"PEFT fuses {_listed(found)} into {parameter}, for which the config declares rank {rank}"

@@ -2,7 +2,8 @@
 
 For families whose names transformers converts, PEFT converts a LoRA's names in the same way. It removes its
 prefix before and adds it afterwards, so it also reads names without the prefix. It removes the adapter's
-name. For an IA3 whose config has no `feedforward_modules`, it uses those of the base's architecture.
+name. If it would then give experts the factors of others, the names stay as they are. For an IA3 whose config
+has no `feedforward_modules`, it uses those of the base's architecture.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.bases.model_classes import converts_adapters
 from adaptry.checks.binding.default_targets import default_feedforward_modules
+from adaptry.checks.binding.expert_factors import keeps_experts_apart
 
 _PREFIXED = "base_model."
 _ADAPTER = ".default"
@@ -45,6 +47,8 @@ def _with_feedforward_modules(adapter: Adapter, model_type: str) -> Adapter:
 
 def _with_converted_names(adapter: Adapter) -> Adapter:
     names = {name: _read(name) for name in adapter.tensors}
+    if not keeps_experts_apart(names):
+        return adapter
     if all(name == read for name, read in names.items()) or len(set(names.values())) < len(names):
         return adapter
     tensors = {names[name]: info for name, info in adapter.tensors.items()}

@@ -15,9 +15,7 @@ from adaptry.adapters.header import PLAIN_FLOATS
 from adaptry.adapters.methods.extras import token_rows
 from adaptry.adapters.methods.lora_config import LoraVariant, scale_of
 from adaptry.adapters.methods.target_parameters import is_transposed_by_peft
-from adaptry.bases.model_classes import expert_family
 from adaptry.bases.module_map import TURNED_EXPERTS, ExtraTarget, ModuleMap, TargetTensor
-from adaptry.checks.binding.expert_factors import with_fused_scale
 from adaptry.core.errors import InvalidConfig
 
 
@@ -53,8 +51,6 @@ def _formed(target: TargetTensor, adapter: Adapter, base: BaseRecord, variant: L
         name = target.expert.parameter if target.expert else target.tensor
         scale, alpha, _ = scale_of(config, name)
         module = module.model_copy(update={"scale": scale, "alpha": alpha})
-    if expert_family(model_type := str(base.facts.get("model_type") or "")):
-        module = with_fused_scale(module, config, model_type)
     is_matrix = module.kind == "linear" and target.orientation in ("linear", "conv1d")
     is_pair = module.tensors.keys() == {"A", "B"}
     is_streamed = all(adapter.tensors[name].dtype in PLAIN_FLOATS for name in module.tensors.values())

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.adalora import pattern_path
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap, is_conv1d
+from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
@@ -66,6 +68,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     if model.adapter.spec.method == "lora" and expert_family(model.model_type):
         yield from _fused_targets(model)
         yield from expert_problems(model)
+    if model.adapter.spec.method == "adalora":
+        yield from _ranks_of_no_module(model)
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
     yield from _saved_modules(model.adapter, model.names)
@@ -106,6 +110,13 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
         if not is_layer and model.why_not(path) is None:
             (name,) = fold_layer_numbers([path])
             yield f"the config selects {name}, which is not a layer that PEFT can adapt"
+            return
+    idle = list(parameterless_modules(model.model_type, model.names.modules)) if method != "ln_tuning" else []
+    model.targets.prepare(idle)
+    for path in idle:
+        if model.why_not(path) is None:
+            (name,) = fold_layer_numbers([path])
+            yield f"the config selects {name}, which has no parameters, so PEFT cannot adapt it"
             return
 
 
@@ -190,6 +201,15 @@ def _tokens_of_no_module(model: LoadedModel) -> Iterator[str]:
         return
     if not any(map(model.targets.names, model.names.modules)):
         yield "target_modules selects no module of the model"
+
+
+def _ranks_of_no_module(model: LoadedModel) -> Iterator[str]:
+    """PEFT looks up the module of each key in AdaLoRA's `rank_pattern`."""
+    paths = map(pattern_path, model.adapter.config.pattern_values("rank_pattern"))
+    if lost := [
+        path for path in paths if model.why_not(path) is not None or not model.names.has_module(path)
+    ]:
+        yield f"rank_pattern has ranks for {shorten_names(lost)}, which the config does not adapt"
 
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:
