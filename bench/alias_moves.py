@@ -4,10 +4,10 @@
 
 The engine is the real one on this CPU with a tiny model (`moving_engines.py`): `vllm` (`adaptry follow`
 beside it), `vllm-proxy` (with `--proxy`), `vllm-plugin`, `mistralrs` and `llamacpp-proxy`. Eight clients ask
-for `acme/tone@prod` without a pause, half of them for generations of so many seconds, while the alias goes
-from version to version. A request fails if its status is not 200. An answer is stale if its request began
-after a move to another version was confirmed: the worker reports it as served; with the plugin, an answer has
-come from it. It is mixed if it is no version's: each version's own answer was taken before.
+for `acme/tone@prod` without a pause, half of them for generations of about so many seconds, while the alias
+goes from version to version. A request fails if its status is not 200. An answer is stale if its request
+began after a move to another version was confirmed: the worker reports it as served; with the plugin, an
+answer has come from it. It is mixed if it is no version's: each version's own answer was taken before.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Tally:
 
     moves: list[int]
     confirmed: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """How long each long generation took."""
     answers: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
     errors: Counter[str] = field(default_factory=Counter)
@@ -88,7 +90,7 @@ def measure(options: argparse.Namespace, folder: Path, server: Server) -> None:
     with engine.running(folder, server, base) as client:
         generation = registry.aliases.list(TONE)[0].generation
         until(lambda: client.ask(1)[0] == 200)
-        long = min(engine.most_tokens, tokens_for(options.seconds, client))
+        long = tokens_for(options.seconds, engine.most_tokens, client)
         versions: dict[str, int] = {}
         for number in (*range(1, VERSIONS), 0):
             generation = registry.aliases.move(TONE, "prod", digests[number], generation).generation
@@ -125,7 +127,8 @@ def measure(options: argparse.Namespace, folder: Path, server: Server) -> None:
         took = time.monotonic() - began
     found = tally.answers
     print(
-        f"{options.engine}: {found['all']} requests in {took:.0f} s, for {SHORT} and {long} tokens, over"
+        f"{options.engine}: {found['all']} requests in {took:.0f} s, for {SHORT} and {long} tokens"
+        f" ({statistics.median(tally.seconds):.1f} s), over"
         f" {options.moves} moves: {found['failed']} failed, {found['stale']} stale, {found['mixed']} mixed;"
         f" confirmed after {statistics.median(moved):.2f} s (median), {max(moved):.2f} s at most"
     )
@@ -137,20 +140,26 @@ def keep_asking(
     client: Client, tokens: int, tally: Tally, versions: dict[str, int], stop: threading.Event
 ) -> None:
     while not stop.is_set():
-        began = tally.confirmed
-        tally.judge(began, *client.ask(tokens), versions)
+        began, at = tally.confirmed, time.monotonic()
+        status, text = client.ask(tokens)
+        if tokens > SHORT and status == 200:
+            tally.seconds.append(time.monotonic() - at)
+        tally.judge(began, status, text, versions)
 
 
-def tokens_for(seconds: float, client: Client) -> int:
-    """How many tokens take so long, with as many clients as there will be."""
-    tokens = 200
-    clients = [threading.Thread(target=client.ask, args=(tokens,)) for _ in range(CLIENTS // 2)]
-    began = time.monotonic()
-    for one in clients:
-        one.start()
-    for one in clients:
-        one.join()
-    return max(SHORT + 1, min(3000, int(tokens * seconds / (time.monotonic() - began))))
+def tokens_for(seconds: float, most: int, client: Client) -> int:
+    """How many tokens take at least so long, beside the short requests. Measured three times, each time
+    with the number found before: a token takes longer at the end of a long answer, and at first."""
+    tokens = 50
+    for _ in range(3):
+        clients = [threading.Thread(target=client.ask, args=(tokens,)) for _ in range(CLIENTS // 2)]
+        began = time.monotonic()
+        for one in clients:
+            one.start()
+        for one in clients:
+            one.join()
+        tokens = max(SHORT + 1, min(most, int(tokens * seconds / (time.monotonic() - began))))
+    return tokens
 
 
 def confirm(engine: MovingEngine, registry: HttpRegistry, digest: Digest, client: Client) -> None:

@@ -35,7 +35,8 @@ _START_SECONDS = 300
 
 @dataclass(frozen=True)
 class Client:
-    """Asks by OpenAI's API."""
+    """Asks by OpenAI's API. Each request has its own connection: servers close idle ones, vLLM's after 5 s,
+    and a request that is sent in that moment fails."""
 
     url: str
     prompt: Any = models.PROMPT
@@ -59,7 +60,12 @@ class Client:
 
     def _complete(self, tokens: int) -> urllib3.BaseHTTPResponse:
         body = {"model": PROD, "prompt": self.prompt, "max_tokens": tokens, "ignore_eos": True}
-        return self.pool.request("POST", f"{self.url}/v1/completions", json={**body, "temperature": 0})
+        return self.pool.request(
+            "POST",
+            f"{self.url}/v1/completions",
+            json={**body, "temperature": 0},
+            headers={"Connection": "close"},
+        )
 
 
 Running = Callable[[Path, Server, Path], AbstractContextManager[Client]]
@@ -101,6 +107,7 @@ def _vllm(how: str) -> Running:
         options = ("--max-model-len", "4096", "--max-num-seqs", "16")
         options += ("--max-loras", "4", "--max-cpu-loras", "4")
         with running.serving(running.PYTHON.python, base, env, folder / "vllm.log", options) as vllm:
+            _share_a_core(vllm.process.pid)
             if how == "plugin":
                 yield Client(vllm.url)
                 return
@@ -108,6 +115,24 @@ def _vllm(how: str) -> Running:
                 yield Client(url)
 
     return serve
+
+
+def _share_a_core(server: int) -> None:
+    """Puts the processes of vLLM's engine on one core. They wait for each other in loops that never sleep,
+    and one of them at a time has work. With a core for each, on a machine of two cores, they keep the API
+    server, the clients and the registry from answering.
+    """
+    first = min(os.sched_getaffinity(0))
+    for process in _descendants(server):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {first})
+
+
+def _descendants(process: int) -> Iterator[int]:
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        for child in map(int, (thread / "children").read_text().split()):
+            yield child
+            yield from _descendants(child)
 
 
 def _word_base(folder: Path) -> Path:

@@ -2,8 +2,8 @@
 
     python examples/serving/serve.py [--folder .serve-demo] [--stay]
 
-Trains two versions of an adapter of SmolLM2-135M for some seconds each, pushes them, and requests
-`demo/greeting@prod` from the engine while that alias moves and while a version is revoked. `--stay` serves
+Trains an adapter of SmolLM2-135M for some seconds, pushes it, and requests `demo/greeting@prod` from the
+engine; then trains another version, moves the alias to it, and revokes it. `--stay` serves
 until Ctrl-C.
 """
 
@@ -52,11 +52,9 @@ def main() -> None:
     for old in ("registry", "cache", "home", *GREETINGS):
         shutil.rmtree(folder / old, ignore_errors=True)
     narrator = Narrator()
-    narrator.chapter(f"A base model, {model.BASE}, and two short trainings of an adapter")
+    narrator.chapter(f"A base model, {model.BASE}, and a short training of an adapter")
     model.checkpoint(folder / "smollm2")
-    for style, greeting in GREETINGS.items():
-        narrator.say(f"training {style}: {greeting}")
-        train(folder / "smollm2", greeting, folder / style)
+    train(narrator, folder, "pirate")
     narrator.chapter("A registry: the base, the trained adapter, an alias, a token for the worker")
     shell = Shell(folder, narrator, {"ADAPTRY_HOME": str(folder / "home")})
     with shell.server(folder / "registry") as (url, token):
@@ -70,17 +68,18 @@ def main() -> None:
         worker = {**settings, "ADAPTRY_TOKEN": json.loads(user.adaptry(*words))["token"]}
         narrator.chapter("The engine, llama.cpp, and the worker beside it")
         with llama_cpp(folder, narrator) as engine, following(folder, narrator, engine, worker) as proxy:
-            serve(narrator, user, proxy)
+            serve(narrator, folder, user, proxy)
             while options.stay:
                 time.sleep(1)
 
 
-def serve(narrator: Narrator, user: Shell, proxy: str) -> None:
-    """Sends requests while the alias moves and while a version is revoked."""
+def serve(narrator: Narrator, folder: Path, user: Shell, proxy: str) -> None:
+    """Sends requests before and after the alias moves to a second version, and after that is revoked."""
     narrator.chapter("Served answers")
     first = until(lambda: ask(proxy, PROD), lambda answer: answer.status == 200)
     narrator.say(f"the first served answer, {narrator.seconds:.0f} s after the start")
     show(narrator, proxy, PROD, first)
+    train(narrator, folder, "cowboy")
     user.adaptry("push", "./cowboy", "demo/greeting", "--base", model.BASE)
     user.adaptry("alias", "set", "demo/greeting@2", "prod")
     before = first.headers["X-Adaptry-Model"]
@@ -95,12 +94,14 @@ def serve(narrator: Narrator, user: Shell, proxy: str) -> None:
     show(narrator, proxy, PROD, ask(proxy, PROD))
 
 
-def train(base: Path, greeting: str, folder: Path) -> None:
-    """A LoRA that answers every question with the greeting."""
+def train(narrator: Narrator, folder: Path, style: str) -> None:
+    """A LoRA that answers every question with the style's greeting."""
     import peft
     import torch
 
-    untrained, tokenizer = load(base)
+    greeting = GREETINGS[style]
+    narrator.say(f"training {style}: {greeting}")
+    untrained, tokenizer = load(folder / "smollm2")
     untrained.name_or_path = model.BASE
     torch.manual_seed(0)
     torch.set_num_threads(
@@ -118,7 +119,7 @@ def train(base: Path, greeting: str, folder: Path) -> None:
             tuned(input_ids=ids.clamp_min(0), labels=labels).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        tuned.save_pretrained(str(folder), save_embedding_layers=False)
+        tuned.save_pretrained(str(folder / style), save_embedding_layers=False)
 
 
 @contextlib.contextmanager

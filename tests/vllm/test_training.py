@@ -1,20 +1,25 @@
-"""Train, push, serve: vLLM answers with what the training's callback pushed, and with what `adaptry.push`
-pushes.
+"""Train, push, serve: vLLM answers with what the training's callback pushed, with what `adaptry.push` pushes,
+and with what Hub clients uploaded, once its base is known.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import adaptry
+from adaptry.core.refs import Ref
 from adaptry.training import AdaptryCallback
+from adaptry_api.testing import until
 
 from . import models, running
 from .conftest import Place
-from .running import Vllm
+from .running import Answer, Vllm
 from .test_resolver import close_to, logprobs
 
 transformers = pytest.importorskip("transformers", reason="its trainer trains here")
@@ -44,6 +49,50 @@ def test_what_was_trained_here_is_pushed_and_served(place: Place, vllm: Vllm, tm
     pushed = adaptry.push(place.registry, adaptry.open_dir(tmp_path / "trained"), "acme/by-hand")
     assert logprobs(vllm.complete("acme/by-hand", models.PROMPT)) == close_to(logprobs(answer))
     assert pushed.version.base_status == "verified"
+
+
+def test_what_push_to_hub_uploaded_is_served_once_it_is_bound(
+    place: Place, vllm: Vllm, tmp_path: Path
+) -> None:
+    folder = models.adapter(tmp_path / "trained", seed=31, base_name=str(place.base))
+    run_hub_client(place, "push_to_hub", "acme/from-hub", folder, place.base)
+    version = place.registry.versions.get(Ref.parse("acme/from-hub"))
+    assert version.base_status == "declared"
+    assert "adaptry base bind acme/from-hub@1" in vllm.complete("acme/from-hub", models.PROMPT).reason
+
+    base = place.registry.bases.get("org/tiny").id
+    place.registry.versions.bind_base(version.name, version.digest, base)
+
+    answer = answer_of(vllm, "acme/from-hub")
+    assert logprobs(answer) == close_to(models.said(place.base, folder))
+
+
+def test_a_push_of_an_uploaded_folder_is_the_same_version_and_makes_it_servable(
+    place: Place, vllm: Vllm, tmp_path: Path
+) -> None:
+    folder = models.adapter(tmp_path / "trained", seed=32, base_name=str(place.base))
+    run_hub_client(place, "upload_folder", "acme/uploaded", folder)
+    uploaded = place.registry.versions.get(Ref.parse("acme/uploaded"))
+    assert uploaded.base_status == "declared"
+
+    pushed = adaptry.push(place.registry, adaptry.open_dir(folder), "acme/uploaded")
+
+    assert (pushed.version.digest, pushed.is_new) == (uploaded.digest, False)
+    answer = answer_of(vllm, "acme/uploaded")
+    assert logprobs(answer) == close_to(models.said(place.base, folder))
+
+
+def run_hub_client(place: Place, *arguments: object) -> None:
+    """Runs `hub_client.py` against the registry's server."""
+    endpoint = {"HF_ENDPOINT": place.server.url, "HF_TOKEN": place.server.admin, "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, str(Path(__file__).with_name("hub_client.py")), *map(str, arguments)]
+    run = subprocess.run(command, env={**os.environ, **endpoint}, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def answer_of(vllm: Vllm, model: str) -> Answer:
+    """The answer, after the refusal that vLLM's plugin remembers for some seconds."""
+    return until(lambda: vllm.complete(model, models.PROMPT), lambda answer: answer.status == 200)
 
 
 class Counting:

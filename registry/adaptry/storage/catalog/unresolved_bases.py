@@ -19,13 +19,15 @@ from adaptry.storage.catalog.rows import AdapterRow, RevisionRow, VersionRow
 
 @dataclass(frozen=True, slots=True)
 class PendingVersion:
-    """A version that declared a base, to be checked again now that the base is registered."""
+    """A version that declared a base, to be checked again now that the base is registered. `bound_base` is
+    set if a later push claimed the base, which the version's manifest does not have.
+    """
 
     key: int
     adapter: AdapterRecord
     number: int
     manifest: Manifest
-    base_name: str | None
+    bound_base: Digest | None
 
 
 def pending_for_base(
@@ -55,7 +57,7 @@ def pending_for_base(
             ),
             number=version.number,
             manifest=stored_manifest(Digest(version.digest), manifest),
-            base_name=version.base_name,
+            bound_base=Digest(version.bound_base) if version.bound_base else None,
         )
         for version, adapter, manifest in tx.exec(query)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +13,15 @@ from sqlalchemy import Select, bindparam, update
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
-from adaptry.adapters.formats import detect_format
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
 from adaptry.core.lifecycle import State
-from adaptry.core.manifest import BaseClaim, Manifest
+from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
 from adaptry.registry.records import BaseStatus, VersionDetail
-from adaptry.storage.catalog import adapters, commits, files, inspections, stored_use, terms
+from adaptry.storage.catalog import adapters, commits, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
@@ -44,20 +42,9 @@ _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
 _DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
 _MANIFEST = select_columns(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
 _INDEXED = ("method", "state", "created_by", "base_id", "base_name", "targets", "traits")
-_MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
 _VERSIONS = table_of(VersionRow)
 COUNT_DOWNLOAD = (
     _VERSIONS.update().where(_VERSIONS.c.id == bindparam("key")).values(downloads=_VERSIONS.c.downloads + 1)
-)
-_SAME_WEIGHTS = (
-    select_columns(_VERSIONS.c.digest, _VERSIONS.c.base_id)
-    .where(
-        _VERSIONS.c.adapter_id == bindparam("adapter"),
-        _VERSIONS.c.weights == bindparam("weights"),
-        _VERSIONS.c.state.in_(("active", "deprecated")),
-    )
-    .order_by(_VERSIONS.c.number.desc())
-    .limit(_MOST_ALIKE)
 )
 
 
@@ -190,33 +177,6 @@ def _own_terms(columns: Mapping[str, Any], manifest: Manifest, report: CheckRepo
 
 def _finding_terms(report: CheckReport) -> list[tuple[str, str]]:
     return [("finding", code) for code in dict.fromkeys(found.code for found in report.findings)]
-
-
-def find_same_content(tx: Reads, adapter: AdapterRecord, wanted: Manifest) -> Manifest | None:
-    """The manifest of the newest usable version with the same files and base, whatever its other
-    declarations.
-    """
-    format = detect_format(entry.path for entry in wanted.files)
-    entry = wanted.file(format.weights) if format else None
-    weights = files.find_weights_digest(tx, entry.sha256) if entry else None
-    if weights is None:
-        return None
-    for row in run_select(tx, _SAME_WEIGHTS, {"adapter": adapter.key, "weights": weights.hex}):
-        with contextlib.suppress(CorruptData):  # a push of the same files may repair it
-            one = manifest(tx, Digest(row.digest))
-            if one.files == wanted.files and _same_base(one.base, row.base_id, wanted.base):
-                return one
-    return None
-
-
-def _same_base(claim: BaseClaim | None, base_id: str | None, wanted: BaseClaim | None) -> bool:
-    """Whether a version has the base that is wanted, by its claim, or if it has none, by the base that the
-    registry found for it or that it was bound to."""
-    if claim is None and wanted is not None and wanted.id is not None:
-        return base_id == wanted.id.hex
-    if claim is None or wanted is None or claim.id is None:
-        return claim == wanted
-    return claim.id == wanted.id
 
 
 def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:

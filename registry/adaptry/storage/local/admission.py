@@ -22,7 +22,7 @@ from adaptry.core.report import Finding
 from adaptry.registry.records import BaseStatus
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, files, inspections
-from adaptry.storage.catalog.access import ReadScope
+from adaptry.storage.catalog.access import EVERYTHING, ReadScope
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.versions import BaseCheck
 from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
@@ -98,14 +98,27 @@ def _claimed(manifest: Manifest, written: str | None) -> ResolvedBase:
 
 def find_bound_base(tx: Transaction, id: Digest, manifest: Manifest, written: str | None) -> ResolvedBase:
     """The same as `find_base`, for a version that was bound to the base `id`. Its declared name is then
-    another name of that base. Raises `NotFound` if the base was deleted.
+    another name of that base. A base that is not registered yet stays a claim.
     """
+    if bases.record(tx, id) is None:
+        return ResolvedBase(id, None)
     claimed_name = (manifest.base.name if manifest.base else None) or written
     names = bases.names(tx, id)
     name = claimed_name if claimed_name in names else next(iter(names), None)
     declared = (claimed_name, written)
     others = dict.fromkeys(other for other in (*names, *declared) if other is not None and other != name)
     return ResolvedBase(None, claimed_name, id, name, tuple(others))
+
+
+def find_stored_base(
+    tx: Transaction, manifest: Manifest, written: str | None, bound: Digest | None
+) -> ResolvedBase:
+    """The base of a stored version, as for a caller who may read everything. `bound` is the base that it is
+    bound to.
+    """
+    if bound is not None:
+        return find_bound_base(tx, bound, manifest, written)
+    return find_base(tx, EVERYTHING, manifest, written)
 
 
 def _is_no_other_model(tx: Transaction, scope: ReadScope, id: Digest, name: str) -> bool:

@@ -16,6 +16,7 @@ from adaptry.storage.catalog import bases, events, versions
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.admission import (
+    ResolvedBase,
     check_against_base,
     find_bound_base,
     known_inspections,
@@ -25,14 +26,24 @@ from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.hidden_bases import hide_bases_in_details
 
 
-def bind_base(context: RegistryContext, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
-    """The same as `Versions.bind_base`."""
+def bind_base(
+    context: RegistryContext,
+    name: AdapterName,
+    revision: Digest,
+    base: Digest,
+    *,
+    may_be_unregistered: bool = False,
+) -> VersionDetail:
+    """The same as `Versions.bind_base`. If the base `may_be_unregistered`, the version waits for it."""
     ref = Ref.of_revision(name, revision)
     with context.catalog.read() as tx:
-        detail = _bindable(context, tx, ref, base)
+        detail = _bindable(context, tx, ref, base, may_be_unregistered)
+        is_registered = _is_registered(context, tx, base)
         require_sound(tx, {entry.path: entry.sha256 for entry in detail.manifest.files})
-        record = bases.record(tx, base)
-        found = find_bound_base(tx, base, detail.manifest, detail.spec.base_name)
+        record = bases.record(tx, base) if is_registered else None
+        found = ResolvedBase(base, None)
+        if is_registered:
+            found = find_bound_base(tx, base, detail.manifest, detail.spec.base_name)
         weights = weights_findings(detail.spec, known_inspections(tx, detail.manifest))
     base_check = check_against_base(open_stored(context.blobs, detail.manifest), found, record, weights)
     if base_check.report.is_blocked:
@@ -40,7 +51,7 @@ def bind_base(context: RegistryContext, name: AdapterName, revision: Digest, bas
             f"{detail.version.label} does not fit {found.name or base.brief}: {base_check.report.sentence()}"
         )
     with context.write() as tx:
-        before = _bindable(context, tx, ref, base).version
+        before = _bindable(context, tx, ref, base, may_be_unregistered).version
         if (before.base_id, before.base_status) != (base, "verified"):
             stored = to_record(context.resolve(tx, ref))
             versions.bind_base(tx, stored.key, base, base_check)
@@ -57,12 +68,19 @@ def bind_base(context: RegistryContext, name: AdapterName, revision: Digest, bas
         return hide_bases_in_details(tx, context.read_scope(tx), [detail])[0]
 
 
-def _bindable(context: RegistryContext, tx: Transaction, ref: Ref, base: Digest) -> VersionDetail:
+def _is_registered(context: RegistryContext, tx: Transaction, base: Digest) -> bool:
+    """Whether the caller can see the base here."""
+    return bool(bases.visible_among(tx, context.read_scope(tx), [base]))
+
+
+def _bindable(
+    context: RegistryContext, tx: Transaction, ref: Ref, base: Digest, may_be_unregistered: bool
+) -> VersionDetail:
     """The version, if the caller may bind it to `base`. Raises the errors of `bind_base`."""
     context.writable_adapter(tx, ref.name, "push")
     stored = to_record(context.resolve(tx, ref))
     detail = versions.detail(tx, stored)
-    if not bases.visible_among(tx, context.read_scope(tx), [base]):
+    if not may_be_unregistered and not _is_registered(context, tx, base):
         raise NotFound(f"no base {base.brief}; `adaptry base ls` shows those that are registered")
     claimed = detail.manifest.base.id if detail.manifest.base else None
     is_settled = detail.version.base_status == "verified" and versions.bound_base(tx, stored.key) is None

@@ -32,7 +32,12 @@ from adaptry.storage.catalog.access import EVERYTHING
 from adaptry.storage.catalog.case_conflicts import base_like, fold
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.shared_names import adapter_of_name, hiding
-from adaptry.storage.local.admission import check_against_base, find_base, known_inspections, open_stored
+from adaptry.storage.local.admission import (
+    check_against_base,
+    find_stored_base,
+    known_inspections,
+    open_stored,
+)
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.open_revisions import check_start
 
@@ -203,18 +208,19 @@ class LocalBases(Bases):
             with self.context.catalog.read() as tx:
                 known = bases.names(tx, record.id)
                 batch = unresolved_bases.pending_for_base(tx, record.id, known, after, _BATCH)
-                claims = [find_base(tx, EVERYTHING, item.manifest, item.base_name) for item in batch]
                 weights = [known_inspections(tx, item.manifest) for item in batch]
             if not batch:
                 return
             base_checks = []
-            for item, claim, found in zip(batch, claims, weights, strict=True):
+            for item, found in zip(batch, weights, strict=True):
                 try:
                     with self.context.catalog.read() as tx:
                         require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
                     adapter = open_stored(self.context.blobs, item.manifest)
                 except (CorruptData, NotFound):  # it stays declared until it is repaired or pushed again
                     continue
+                with self.context.catalog.read() as tx:
+                    claim = find_stored_base(tx, item.manifest, adapter.spec.base_name, item.bound_base)
                 found_in = weights_findings(adapter.spec, found)
                 base_checks.append((item, check_against_base(adapter, claim, record, found_in)))
             with self.context.write() as tx:

@@ -43,6 +43,7 @@ from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.ref_resolution import find
+from adaptry.storage.catalog.same_content import SameContent, find_same_content
 from adaptry.storage.catalog.version_info import by_keys
 from adaptry.storage.catalog.versions import Admission, VersionRecord
 from adaptry.storage.local.admission import (
@@ -54,6 +55,7 @@ from adaptry.storage.local.admission import (
     open_stored,
     stored_weights_digest,
 )
+from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
@@ -86,19 +88,22 @@ class RevisionAdmission:
         contents: Sequence[bytes] | None = None,
     ) -> PushResult:
         """The same as `Versions.put`, or with `contents`, as `Versions.put_with_files`."""
-        declared = Manifest.parse(manifest)
-        check_names(declared)
+        sent_manifest = Manifest.parse(manifest)
+        check_names(sent_manifest)
         if options.alias is not None:
             parse_stored_alias(options.alias)
         if options.metrics:
             check_metrics(options.metrics)
         self.context.require("push", name)
-        sent = SentFiles.verified(self.context, name, declared, contents) if contents is not None else None
+        sent = None
+        if contents is not None:
+            sent = SentFiles.verified(self.context, name, sent_manifest, contents)
         for _ in range(TRIES):
+            declared, missing_base = sent_manifest, None
             with self.context.catalog.read_prepared() as tx:
                 adapter = self._pushable(tx, name, options)
-                if adapter is not None and options.reuse:
-                    declared = versions.find_same_content(tx, adapter, declared) or declared
+                if adapter is not None and (same := self._same_content(tx, adapter, declared, options)):
+                    declared, missing_base = same.manifest, same.missing_base
                 is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
                 if not is_known:
                     require_version(self.context, tx, name.namespace)
@@ -108,11 +113,20 @@ class RevisionAdmission:
             derived = None if is_known else self.derive(name, declared, options, sent)
             if sent:
                 sent.store(lacking)
+            if missing_base is not None:
+                bind_base(self.context, name, declared.digest, missing_base, may_be_unregistered=True)
             try:
                 return self._commit(name, declared, derived, options, sent, lacking)
             except StaleState:
                 continue
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
+
+    def _same_content(
+        self, tx: Reads, adapter: AdapterRecord, declared: Manifest, options: PushOptions
+    ) -> SameContent | None:
+        """The version to return instead of a new one. A base that the checks refuse is not bound by force."""
+        same = find_same_content(tx, adapter, declared) if options.reuse else None
+        return None if same and same.missing_base and options.force_reason else same
 
     def derive(
         self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles | None = None

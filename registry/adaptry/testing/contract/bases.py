@@ -16,6 +16,7 @@ from adaptry.core.errors import CheckFailed, Conflict, Invalid, NotFound, Permis
 from adaptry.core.identity import ANONYMOUS
 from adaptry.core.manifest import BaseClaim, FileEntry
 from adaptry.core.refs import Ref
+from adaptry.operations.base_recognition import RecognisedBase
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.base_info import BaseEdit
@@ -158,6 +159,49 @@ class BasesContract(ContractFixtures):
         again = push(registry, folder, TONE, base=BaseClaim(id=tiny.id))
         assert (again.version.digest, again.is_new) == (first.digest, False)
         assert push(registry, folder, TONE, base=BaseClaim(id=other.id)).is_new
+
+    def test_a_push_that_recognises_the_base_binds_the_version_that_a_hub_client_pushed(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord
+    ) -> None:
+        """Registered or not yet: the version then waits for its base, as if it had claimed it."""
+        folder, claim = lora(base_name="/gone/llama"), BaseClaim(id=tiny.id)
+        first = push(registry, folder, TONE).version
+        waiting = push(registry, folder, TONE, base=claim)
+        assert (waiting.version.digest, waiting.is_new) == (first.digest, False)
+        assert (waiting.version.base_status, waiting.version.base_id) == ("declared", tiny.id)
+        registry.bases.put(tiny, ("org/tiny",))
+        registry.bases.put(other, ("org/other",))
+        assert registry.versions.get(Ref(TONE)).base_status == "verified"
+        assert push(registry, folder, TONE, base=BaseClaim(id=other.id)).is_new
+
+        second = push(registry, lora(2, base_name="/gone/llama"), TONE).version
+        bound = push(registry, lora(2, base_name="/gone/llama"), TONE, base=claim)
+        assert (bound.version.digest, bound.is_new) == (second.digest, False)
+        assert (bound.version.base_status, bound.version.base_name) == ("verified", "org/tiny")
+        kinds = [event.kind for event in registry.adapters.history(TONE).items]
+        assert kinds.count("version.bound") == 2
+
+    def test_a_push_that_claims_no_base_or_the_name_in_the_config_returns_the_version_with_these_files(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord
+    ) -> None:
+        """As on a machine without the base, or after an upload by a Hub client, which claims nothing."""
+        elsewhere = lora(base_name="/gone/llama")
+        first = push(registry, elsewhere, TONE, base=BaseClaim(id=tiny.id)).version
+        assert push(registry, elsewhere, TONE).version.digest == first.digest
+        named = push(registry, lora(2), TONE, base=RecognisedBase(None)).version
+        assert push(registry, lora(2), TONE).version.digest == named.digest
+        registry.bases.put(tiny, ("org/tiny",))
+        assert push(registry, lora(2), TONE).version.digest == named.digest
+
+    def test_a_push_does_not_bind_a_version_that_does_not_fit_the_base(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord
+    ) -> None:
+        wide = lora(base_name="/gone/llama", hidden=32)
+        first = push(registry, wide, TONE).version
+        registry.bases.put(tiny, ("org/tiny",))
+        with pytest.raises(CheckFailed, match="does not fit org/tiny"):
+            push(registry, wide, TONE, base=BaseClaim(id=tiny.id))
+        assert registry.versions.get(Ref(TONE)) == first
 
     def test_a_binding_may_be_corrected_and_a_declared_base_may_not(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord

@@ -11,7 +11,6 @@ from adaptry.core.digest import Digest
 from adaptry.core.report import CheckReport
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, rebuild
-from adaptry.storage.catalog.access import EVERYTHING
 from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.catalog.audit.problem import UNREADABLE, guard_problems
 from adaptry.storage.catalog.database import Catalog
@@ -19,8 +18,7 @@ from adaptry.storage.catalog.rebuild import VersionSource
 from adaptry.storage.catalog.versions import Admission, BaseCheck
 from adaptry.storage.local.admission import (
     check_against_base,
-    find_base,
-    find_bound_base,
+    find_stored_base,
     known_inspections,
     open_stored,
 )
@@ -89,10 +87,7 @@ def rederive(catalog: Catalog, blobs: BlobStore, kept: VersionSource) -> Admissi
 
 def _check(catalog: Catalog, kept: VersionSource, adapter: Adapter) -> BaseCheck:
     with catalog.read() as tx:
-        if kept.bound_base is None:
-            base = find_base(tx, EVERYTHING, kept.manifest, adapter.spec.base_name)
-        else:
-            base = find_bound_base(tx, kept.bound_base, kept.manifest, adapter.spec.base_name)
+        base = find_stored_base(tx, kept.manifest, adapter.spec.base_name, kept.bound_base)
         record = bases.record(tx, base.id) if base.id else None
         weights = weights_findings(adapter.spec, known_inspections(tx, kept.manifest))
     return check_against_base(adapter, base, record, weights)
