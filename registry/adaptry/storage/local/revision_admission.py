@@ -55,7 +55,6 @@ from adaptry.storage.local.admission import (
     open_stored,
     stored_weights_digest,
 )
-from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
@@ -114,6 +113,8 @@ class RevisionAdmission:
             if sent:
                 sent.store(lacking)
             if missing_base is not None:
+                from adaptry.storage.local.base_binding import bind_base  # which few pushes need
+
                 bind_base(self.context, name, declared.digest, missing_base, may_be_unregistered=True)
             try:
                 return self._commit(name, declared, derived, options, sent, lacking)
