@@ -15,9 +15,12 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.files import hash_files
 from adaptry.registry.versions import MAX_SENT
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.storage.catalog import files, inspections
+from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import open_in_memory, open_local
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.file_by_file import push_file_by_file, push_in_one_pass
 from adaptry.testing.samples import tiny_lora
@@ -134,3 +137,12 @@ def test_a_damaged_copy_is_replaced(registry: LocalRegistry, large: Adapter, tmp
     push_in_one_pass(registry, large, AdapterName.parse("beta/tone"))
 
     assert verify(registry.catalog, registry.blobs, read_bytes=True) == ()
+
+
+def test_an_upload_to_a_bucket_can_be_resumed_and_is_not_stored_in_one_pass(
+    tmp_path: Path, large: Adapter
+) -> None:
+    store = TieredBlobs(MemoryBlobs(), tmp_path / "cache", 1 << 30)
+    with LocalRegistry(RegistryContext(Catalog("sqlite://"), store)) as registry:
+        assert registry.uploads.ingest(TONE, large.content) is None
+        assert push(registry, large, TONE).version.number == 1

@@ -57,8 +57,10 @@ class Uploads(ABC):
     ) -> Mapping[str, Digest] | None:
         """Stores the files of an adapter in one pass over their bytes, and returns their digests by path.
 
-        None if the registry does not, so that the caller has to hash and send the files: because it is on
-        another machine, because `owner` seems to have the files already, or because they are being deleted.
+        None if the registry does not, so that the caller has to hash and send the files: because its
+        files are on another machine, because `owner` seems to have the files already, or because they are
+        being deleted.
+
         Raises `QuotaExceeded`, `Busy`, `StorageFull`, `ReadOnly`, `PermissionDenied` and `Conflict` as `open`
         does.
         """

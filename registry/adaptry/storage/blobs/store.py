@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, NotFound, OffsetMismatch
@@ -61,6 +61,9 @@ def _digest_mismatch(size: int, found: str, digest: Digest) -> DigestMismatch:
 
 class BlobStore(ABC):
     """Blobs by digest, and their stagings. Safe to use from many threads and processes."""
+
+    is_on_this_machine: ClassVar[bool] = True
+    """Whether its bytes are, so that sending a file again costs no more than resuming it."""
 
     def __init__(self) -> None:
         # Hash states of paused uploads. If one is lost, the bytes are read again.

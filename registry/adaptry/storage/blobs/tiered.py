@@ -25,6 +25,8 @@ _SPARED = 600.0
 class TieredBlobs(BlobStore):
     """`store`, with up to `limit` bytes of it cached in `folder`. Other processes may use the same folder."""
 
+    is_on_this_machine = False
+
     def __init__(self, store: BlobStore, folder: Path, limit: int) -> None:
         super().__init__()
         self.store = store

@@ -57,7 +57,9 @@ class Ingestion:
         """
         sizes = self.content.sizes.values()
         largest = max(sizes, default=0)
-        if largest > MAX_FILE or files.has_size(tx, self.name, largest):
+        if not self.context.blobs.is_on_this_machine or largest > MAX_FILE:
+            return False
+        if files.has_size(tx, self.name, largest):
             return False
         require_bytes(self.context, tx, self.name.namespace, sum(sizes))
         return True

@@ -35,6 +35,8 @@ _ABANDONED = 24 * 3600.0
 class S3Blobs(BlobStore):
     """A `BlobStore` in an existing bucket. Raises `Unavailable` if it cannot be used."""
 
+    is_on_this_machine = False
+
     def __init__(self, location: S3Location) -> None:
         super().__init__()
         self.location = location
