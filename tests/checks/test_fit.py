@@ -97,7 +97,7 @@ def test_a_folder_as_declared_base_gives_no_finding(tmp_path: Path) -> None:
 
 def test_a_layer_missing_from_the_file_is_a_warning(tmp_path: Path) -> None:
     finding = found(tmp_path, base(tmp_path, layers=4), layers=3)["layers_uncovered"]
-    assert "in layers 3" in finding.reason
+    assert "in layer 3" in finding.reason
     assert finding.severity == "warns"
 
 
@@ -196,10 +196,10 @@ def test_an_adapter_of_replicated_layers_may_not_fit_them(tmp_path: Path) -> Non
     record = base(tmp_path)
     assert "shape_mismatch" in found(tmp_path / "wide", record, layers=4, hidden=32, config=twice)
     assert (
-        "layers 4 to 5" in found(tmp_path / "deep", record, layers=6, config=twice)["module_missing"].reason
+        "layers 4 and 5" in found(tmp_path / "deep", record, layers=6, config=twice)["module_missing"].reason
     )
     assert (
-        "layers 2 to 3"
+        "layers 2 and 3"
         in found(tmp_path / "short", record, layers=2, config=twice)["layers_uncovered"].reason
     )
 

@@ -180,7 +180,7 @@ def test_an_adapter_of_a_deeper_base_is_refused_with_its_layers(base: Path, tmp_
     words = ["export", str(deeper), "--for", "peft", "--base", str(base), "-o", str(tmp_path / "out")]
     found = CliRunner().invoke(main, words)
     assert found.exit_code == 1
-    assert "layers 7, but the base has 2 layers" in found.output
+    assert "layer 7, but the base has 2 layers" in found.output
     assert not (tmp_path / "out").exists()
 
 

@@ -84,7 +84,7 @@ def test_a_base_that_lacks_its_modules_is_refused(tmp_path: Path) -> None:
     other = tiny_base(tmp_path / "other", layers=1)
     told = run("convert", mlx(tmp_path / "out"), "--base", other, "-o", tmp_path / "peft")
     assert told.exit_code != 0
-    assert "it adapts layers 1, but the base has 1 layer" in told.output
+    assert "it adapts layer 1, but the base has 1 layer" in told.output
     assert not (tmp_path / "peft").exists()
 
 

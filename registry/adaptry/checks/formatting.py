@@ -32,12 +32,21 @@ def fold_layer_numbers(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(_NUMBER.sub("N", name) for name in names))
 
 
-def format_ranges(numbers: Iterable[int]) -> str:
-    """`0 to 3, 7`."""
+def format_layers(numbers: Iterable[int]) -> str:
+    """`layer 3`, `layers 4 and 5`, `layers 0 to 3 and 7`."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):
         if spans and number == spans[-1][1] + 1:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in spans)
+    parts = [part for first, last in spans for part in _range_parts(first, last)]
+    *others, final = parts
+    text = f"{', '.join(others)} and {final}" if others else final
+    return f"layer {text}" if text.isdigit() else f"layers {text}"
+
+
+def _range_parts(first: int, last: int) -> list[str]:
+    if last - first > 1:
+        return [f"{first} to {last}"]
+    return [f"{first}"] if first == last else [f"{first}", f"{last}"]

@@ -12,7 +12,7 @@ from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import (
     fold_layer_numbers,
     format_count,
-    format_ranges,
+    format_layers,
     shorten_names,
     verb_form,
 )
@@ -84,7 +84,7 @@ def _uncovered(bound: BoundAdapter) -> Iterator[Finding]:
     if not idle or not bound.module_map.placed:
         return
     layers = {layer for name in idle if (layer := layer_of(name)) is not None}
-    where = f", in layers {format_ranges(layers)}" if layers else ""
+    where = f", in {format_layers(layers)}" if layers else ""
     yield build_finding(
         "layers_random" if bound.fills_in else "layers_uncovered",
         f"{format_count(len(idle), 'targeted module')} {verb_form(len(idle), 'has', 'have')} no tensors:"

@@ -20,7 +20,7 @@ from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
 from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.bases.parameter_lookup import WhyMissing
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, format_ranges, shorten_names
+from adaptry.checks.formatting import fold_layer_numbers, format_count, format_layers, shorten_names
 from adaptry.core.report import Finding
 
 _CODES: Mapping[WhyMissing, str] = {
@@ -66,7 +66,7 @@ def _what_is_missing(paths: list[str], placement: ModuleMap, base: BaseRecord) -
     beyond = [layer for path in paths if (layer := layer_of(path)) is not None]
     if isinstance(layers, int) and len(beyond) == len(paths) and min(beyond) >= layers:
         return (
-            f"it adapts layers {format_ranges(beyond)}, but the base has {format_count(layers, 'layer')} (0"
+            f"it adapts {format_layers(beyond)}, but the base has {format_count(layers, 'layer')} (0"
             f" to {layers - 1})"
         )
     if not placement.placed:

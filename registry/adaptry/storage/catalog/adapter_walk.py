@@ -90,8 +90,8 @@ class ByAdapter:
 
     def _rest(self, tx: Transaction, after: Place, count: int) -> list[Place]:
         """Further versions of the adapter at a place."""
-        asked = {"name": after.name, "number": after.number, "count": count}
-        rows = run_select(tx, _LATER[self.ordering.reverse], asked)
+        parameters = {"name": after.name, "number": after.number, "count": count}
+        rows = run_select(tx, _LATER[self.ordering.reverse], parameters)
         return [Place(row.id, after.value, after.name, row.number) for row in rows]
 
     def _versions(self, tx: Transaction, adapters: Sequence[Any]) -> list[Place]:

@@ -109,8 +109,8 @@ def _go_on_numbering(here: Connection, there: Connection, table: Table) -> None:
     key = table.autoincrement_column
     if key is None:
         return
-    asked = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
-    given = here.execute(asked, {"table": table.name}).scalar()
+    statement = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
+    given = here.execute(statement, {"table": table.name}).scalar()
     highest = here.execute(select(func.max(key))).scalar()
     last = max(given or 0, highest or 0)
     if last:

@@ -166,8 +166,8 @@ def forget(tx: Transaction, ids: Iterable[str]) -> None:
 
 def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
     """The jobs among these that do not exist."""
-    asked = set(ids)
-    return asked - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(asked))).all())
+    requested = set(ids)
+    return requested - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(requested))).all())
 
 
 def append_log(tx: Transaction, id: str, step: str, texts: Iterable[str], now: datetime) -> None:

@@ -143,8 +143,8 @@ def _begin(busy_timeout: float, connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES)
     if not writes:
         return
-    asked = {"patience": f"{int(busy_timeout * 1000)}ms", "pause": f"{_LONGEST_PAUSE}s", "key": _LOCK}
-    connection.execute(_BEGIN, asked)
+    parameters = {"patience": f"{int(busy_timeout * 1000)}ms", "pause": f"{_LONGEST_PAUSE}s", "key": _LOCK}
+    connection.execute(_BEGIN, parameters)
     if writes == _NOTES:
         connection.execute(_NOT_FLUSHED)
 

@@ -42,14 +42,14 @@ class PreparedReads:
         self._connection = connection
         self._translate_error = translate_error
 
-    def select(self, statement: Query, asked: Mapping[str, object]) -> Sequence[Any]:
-        """The rows of a statement that is built and compiled once; `asked` has texts and whole numbers.
+    def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
+        """The rows of a statement that is built and compiled once; `parameters` has texts and whole numbers.
         Raises the errors of `Catalog.read`.
 
         (`Any`: named tuples of the statement's columns.)
         """
         with _translated(self._translate_error):
-            return run_prepared(self._connection, statement, asked)
+            return run_prepared(self._connection, statement, parameters)
 
 
 class PreparedReaders:
@@ -169,21 +169,21 @@ def set_driver(tx: Session, driver: sqlite3.Connection) -> None:
 
 
 def run_prepared(
-    connection: sqlite3.Connection, statement: Query, asked: Mapping[str, object]
+    connection: sqlite3.Connection, statement: Query, parameters: Mapping[str, object]
 ) -> Sequence[Any]:
     """The rows of a statement that is built once, in the connection's transaction. (`Any`: named tuples.)"""
-    return _compiled_query(statement).run(connection, asked)
+    return _compiled_query(statement).run(connection, parameters)
 
 
-def run_select(tx: Reads, statement: Query, asked: Mapping[str, object]) -> Sequence[Row[Any]]:
+def run_select(tx: Reads, statement: Query, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
     """The rows of a statement on tables, including this transaction's changes. (`Any`: typed by columns.)"""
     if isinstance(tx, PreparedReads):
-        return tx.select(statement, asked)
+        return tx.select(statement, parameters)
     driver = sqlite_driver(tx)
     if driver is not None:  # takes a tenth of the time of SQLAlchemy's own execution
-        return run_prepared(driver, statement, asked)
+        return run_prepared(driver, statement, parameters)
     definition = statement.definition() if isinstance(statement, NamedStatement) else statement
-    return tx.connection().execute(definition, asked).all()
+    return tx.connection().execute(definition, parameters).all()
 
 
 class _CompiledQuery:
@@ -198,9 +198,9 @@ class _CompiledQuery:
         self._row: Callable[[Sequence[object]], Any] = named._make
         self._conversions = [(number, convert) for number, convert in enumerate(conversions) if convert]
 
-    def run(self, connection: sqlite3.Connection, asked: Mapping[str, object]) -> list[Any]:
+    def run(self, connection: sqlite3.Connection, parameters: Mapping[str, object]) -> list[Any]:
         """(`Any`: named tuples.)"""
-        values = [asked[name] if name in asked else self._constants[name] for name in self._names]
+        values = [parameters[name] if name in parameters else self._constants[name] for name in self._names]
         return [self._converted(row) for row in connection.execute(self._sql, values).fetchall()]
 
     def _converted(self, row: tuple[object, ...]) -> Any:

@@ -50,21 +50,21 @@ def insert_values(tx: Session, table: Table, rows: Sequence[Mapping[str, object]
     return int(made[0]) if made and isinstance(made[0], int) else 0
 
 
-def change(tx: Session, statement: Update, asked: Mapping[str, object]) -> int:
+def change(tx: Session, statement: Update, parameters: Mapping[str, object]) -> int:
     """Runs an update that is built once; returns the number of changed rows."""
     driver = sqlite_driver(tx)
     if driver is not None:
-        return _compiled_change(statement).run(driver, asked)
-    return tx.connection().execute(statement, asked).rowcount
+        return _compiled_change(statement).run(driver, parameters)
+    return tx.connection().execute(statement, parameters).rowcount
 
 
-def change_each(tx: Session, statement: Update, asked: Sequence[Mapping[str, object]]) -> None:
+def change_each(tx: Session, statement: Update, parameters: Sequence[Mapping[str, object]]) -> None:
     """Runs an update that is built once for each of the parameters."""
     driver = sqlite_driver(tx)
     if driver is not None:
-        _compiled_change(statement).run_each(driver, asked)
-    elif asked:
-        tx.connection().execute(statement, asked)
+        _compiled_change(statement).run_each(driver, parameters)
+    elif parameters:
+        tx.connection().execute(statement, parameters)
 
 
 class _CompiledInsert:
@@ -98,15 +98,15 @@ class _CompiledChange:
             for name in names
         ]
 
-    def run(self, connection: sqlite3.Connection, asked: Mapping[str, object]) -> int:
-        return connection.execute(self._sql, self._values(asked)).rowcount
+    def run(self, connection: sqlite3.Connection, parameters: Mapping[str, object]) -> int:
+        return connection.execute(self._sql, self._values(parameters)).rowcount
 
-    def run_each(self, connection: sqlite3.Connection, asked: Iterable[Mapping[str, object]]) -> None:
-        connection.executemany(self._sql, map(self._values, asked))
+    def run_each(self, connection: sqlite3.Connection, parameters: Iterable[Mapping[str, object]]) -> None:
+        connection.executemany(self._sql, map(self._values, parameters))
 
-    def _values(self, asked: Mapping[str, object]) -> list[object]:
+    def _values(self, parameters: Mapping[str, object]) -> list[object]:
         return [
-            _converted(asked[name] if name in asked else self._defaults[name], convert)
+            _converted(parameters[name] if name in parameters else self._defaults[name], convert)
             for name, convert in self._names
         ]
 

@@ -70,10 +70,10 @@ class ByKey:
 
     def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
         start = after.key if after else 0 if self.oldest_first else 2**31 - 1
-        asked: dict[str, object] = {"start": start, "count": count}
+        parameters: dict[str, object] = {"start": start, "count": count}
         if self.term is not None:
-            asked["term"] = self.term
-        rows = run_select(tx, _by_key(self.term is not None, self.oldest_first, after is None), asked)
+            parameters["term"] = self.term
+        rows = run_select(tx, _by_key(self.term is not None, self.oldest_first, after is None), parameters)
         return window_of([Place(row[0]) for row in rows], count)
 
 

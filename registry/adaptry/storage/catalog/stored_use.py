@@ -58,8 +58,8 @@ def find(tx: Reads, subject: QuotaSubject) -> StoredUse:
     """The use of a name, and the bytes reserved by its open uploads: each file once, however often it is
     being sent.
     """
-    asked = {"of_scope": subject.scope, "of_name": subject.name}
-    rows = run_select(tx, _FIND, asked)
+    parameters = {"of_scope": subject.scope, "of_name": subject.name}
+    rows = run_select(tx, _FIND, parameters)
     uploads = run_select(tx, _OPEN_IN[subject.scope], {"of_name": subject.name})  # type: ignore[arg-type]
     reserved = {(row.owner, row.digest): int(row.size) for row in uploads}
     stored, versions = (rows[0].bytes, rows[0].versions) if rows else (0, 0)

@@ -106,8 +106,8 @@ def _known_prepared(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[
     for at in range(0, len(wanted), _AT_ONCE):
         some = wanted[at : at + _AT_ONCE]
         # The last term is repeated up to the size of the statement.
-        asked = {}
+        parameters = {}
         for number in range(_AT_ONCE):
-            asked[f"field_{number}"], asked[f"text_{number}"] = some[min(number, len(some) - 1)]
-        found |= {(row.field, row.text): row.id for row in run_select(tx, _SOME, asked)}
+            parameters[f"field_{number}"], parameters[f"text_{number}"] = some[min(number, len(some) - 1)]
+        found |= {(row.field, row.text): row.id for row in run_select(tx, _SOME, parameters)}
     return found
