@@ -115,6 +115,16 @@ def test_the_page_of_an_adapter_shows_live_versions_workers_and_moves(team: Serv
     assert "<time" in live
 
 
+def test_the_first_page_and_that_of_an_adapter_link_to_the_comparison_with_a_newer_version(
+    team: Server,
+) -> None:
+    browser = Browser(team)
+    first, adapter = (browser.get(address).body.decode() for address in ("/", f"/{TONE}"))
+    assert f"/-/compare?ref={TONE}@4&amp;ref={TONE}@5" in first
+    assert f"/-/compare?ref={TONE}@prod&amp;ref={TONE}@5" in adapter
+    assert f"ref={TONE}@staging&amp;" not in adapter, "no version is newer"
+
+
 def test_a_withdrawn_version_shows_its_reason_and_workers(team: Server) -> None:
     text = Browser(team).get(f"/{TONE}?version=3").body.decode()
     notice = text[text.index("Version 3 is revoked") : text.index("live-title")]
