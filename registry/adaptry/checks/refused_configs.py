@@ -207,6 +207,8 @@ def _own_conditions(config: AdapterConfig) -> Iterator[str]:
                 yield f"num_frozen_tokens is {frozen:g}, but num_virtual_tokens {tokens}"
         case "CPT" if fields.get("task_type") != "CAUSAL_LM":
             yield f"task_type is {str(fields.get('task_type'))[:40]!a}, but CPT needs CAUSAL_LM"
+        case "FOURIERFT" if fields.get("random_loc_seed", 777) is None:
+            yield "random_loc_seed is null"
         case "GRALORA":
             rank, blocks = _number(fields, "r", 32), _number(fields, "gralora_k", 2)
             if rank is not None and blocks and rank % blocks:
