@@ -28,10 +28,8 @@ _GENERAL = frozenset(
     ["auto_mapping", "base_model_name_or_path", "peft_type", "peft_version", "revision", "runtime_config"]
 )
 """Fields that say nothing about the adapter's arithmetic."""
-_ONLY_VALUES_TELL = frozenset([("frod", "regularization_alpha"), ("tinylora", "weight_tying")])
-"""Method and field. By the first, PEFT computes FRoD's basis again, and by the second it numbers TinyLoRA's
-groups: neither can be compared with the file's header.
-"""
+_ONLY_VALUES_TELL = frozenset([("frod", "regularization_alpha")])
+"""Method and field. By this one, PEFT computes FRoD's basis again, which no header shows."""
 
 
 def odd_values(value: object) -> list[Any]:

@@ -13,7 +13,7 @@ pytest.importorskip("peft")
 from .odd_values import wrong_values
 from .variants import VARIANTS
 
-_IN_CI = ("oft", "osf", "peanut", "unilora", "vblora")
+_IN_CI = ("osf", "peanut", "tinylora")
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ _PATTERNS = frozenset(
 )
 """Mappings of module names to numbers. AdaLoRA's `rank_pattern` has lists."""
 _BLOCKS = ("target_modules_bd_a", "target_modules_bd_b")
+_LARGEST = 3.4028234663852886e38
+"""Of float32."""
 _OWN_DROPOUT = frozenset(["rank_dropout", "module_dropout", "boft_dropout"])
 """Probabilities that PEFT only compares with a random number."""
 _TEXT_WITHOUT_LAYERS = frozenset(
@@ -122,6 +124,8 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
     for key, value in fields.items():
         if (expected := expected_type(kind, key, value)) is not None:
             yield f"{key} is {'null' if value is None else repr(value)[:40]}, but must be {expected}"
+        elif type(value) in (int, float) and abs(value) > _LARGEST:
+            yield f"{key} is {str(value)[:40]}, which is too large for float32"
         is_own = key in _OWN_DROPOUT and kind != "DELORA"
         if key.endswith("_dropout") and not is_own and type(value) in (int, float) and value > 1:
             yield f"{key} is {value}, but must be at most 1"
@@ -203,6 +207,8 @@ def _own_conditions(config: AdapterConfig) -> Iterator[str]:
                 yield f"num_frozen_tokens is {frozen:g}, but num_virtual_tokens {tokens}"
         case "CPT" if fields.get("task_type") != "CAUSAL_LM":
             yield f"task_type is {str(fields.get('task_type'))[:40]!a}, but CPT needs CAUSAL_LM"
+        case "FOURIERFT" if fields.get("random_loc_seed", 777) is None:
+            yield "random_loc_seed is null"
         case "GRALORA":
             rank, blocks = _number(fields, "r", 32), _number(fields, "gralora_k", 2)
             if rank is not None and blocks and rank % blocks:
@@ -232,10 +238,15 @@ def _own_conditions(config: AdapterConfig) -> Iterator[str]:
 
 def _of_lora(config: AdapterConfig) -> Iterator[str]:
     fields, start = config.fields, lora_variant(config).initialisation
-    if start and not INITIALISATIONS.fullmatch(start):
+    if start and not INITIALISATIONS.fullmatch(str(fields.get("init_lora_weights"))):
         yield f"PEFT does not know init_lora_weights {start[:40]!a}"
     if start == "loftq" and not fields.get("loftq_config"):
         yield "init_lora_weights is 'loftq' without loftq_config"
+    eva = fields.get("eva_config")
+    if isinstance(eva, dict):
+        share, threshold = _number(eva, "rho", 2), _number(eva, "tau", 0.99)
+        if share is None or share < 1 or threshold is None or not 0 <= threshold <= 1:
+            yield "eva_config needs a rho of at least 1 and a tau from 0 to 1"
     if isinstance(fields.get("target_parameters"), str):
         yield "target_parameters is a text, but must be a list"
     blocks = fields.get("use_bdlora")

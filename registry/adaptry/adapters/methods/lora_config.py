@@ -45,8 +45,10 @@ _LEFT_BASES = {
     "loftq": "LoftQ",
 }
 """Initialisations that removed something from the base that cannot be computed from it again."""
-INITIALISATIONS = re.compile(r"gaussian|eva|olora|mica|pissa(?:_niter_\d+)?|corda|loftq|orthogonal|lora_ga")
-"""The texts that PEFT accepts for `init_lora_weights`, in lower case."""
+INITIALISATIONS = re.compile(
+    r"(?i:gaussian|olora|mica)|eva|pissa(?:_niter_\d+)?|corda|loftq|orthogonal|lora_ga"
+)
+"""The texts that PEFT accepts for `init_lora_weights`."""
 _NEVER_MERGED = {
     "alora_invocation_tokens": (
         "it is an aLoRA, which acts only after its invocation tokens: serve it with PEFT or an "

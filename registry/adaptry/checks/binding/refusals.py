@@ -70,6 +70,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield from expert_problems(model)
     if model.adapter.spec.method == "adalora":
         yield from _ranks_of_no_module(model)
+    if model.adapter.spec.method == "tinylora":
+        yield from _shared_vectors(model)
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
     yield from _saved_modules(model.adapter, model.names)
@@ -210,6 +212,17 @@ def _ranks_of_no_module(model: LoadedModel) -> Iterator[str]:
         path for path in paths if model.why_not(path) is not None or not model.names.has_module(path)
     ]:
         yield f"rank_pattern has ranks for {shorten_names(lost)}, which the config does not adapt"
+
+
+def _shared_vectors(model: LoadedModel) -> Iterator[str]:
+    """TinyLoRA divides the modules into as many groups as `weight_tying` gives; each shares a vector."""
+    config, spec = model.adapter.config, model.adapter.spec
+    count = sum(model.why_not(path) is None for path in model.names.holders_of("weight", 2))
+    expected = max(1, round(count * (1.0 - config.number("weight_tying", 0.0))))
+    held = sum(role.startswith("v.") for role in spec.shared)
+    if held != expected:
+        modules, vectors = format_count(count, "module"), format_count(expected, "vector")
+        yield f"by weight_tying, {modules} share {vectors}, but the file has {held:,}"
 
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:
