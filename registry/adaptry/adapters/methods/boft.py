@@ -15,6 +15,7 @@ from adaptry.adapters.methods.method import (
 )
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import block_diagonal, cayley
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,12 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     ):
         raise ValueError("the blocks do not have the size that the config declares")
     return ModuleSize(0, blocks * side, outputs, "flat")
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """Why PEFT cannot load the outputs' factors: a column for a matrix, a row for a convolution."""
+    expected = (1, weight.fan_out) if weight.kernel else (weight.fan_out, 1)
+    return None if shapes["s"] == expected else f"has boft_s of {list(shapes['s'])}, not {list(expected)}"
 
 
 def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
@@ -79,6 +86,7 @@ METHOD = Method(
     key_patterns={"boft_R": "R", "boft_s": "s"},
     module_size=_module_size,
     weight=_weight,
+    mismatch=_mismatch,
     cannot_adapt=_cannot_adapt,
     needs_base=True,
 )
