@@ -89,11 +89,10 @@ class Place:
         return Reconciler(deps, FollowSettings(name=name, engine="vllm", watch=("acme/*@prod",)))
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("place")
-    with running_server(ServerSettings(data=folder / "data")) as server:
-        yield Place(folder, server)
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
+        yield Place(tmp_path, server)
 
 
 def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) -> None:
