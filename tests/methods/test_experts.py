@@ -194,3 +194,18 @@ def test_experts_of_several_dtypes_are_judged_as_by_peft(
     ours = ask_us(bases[family], adapter, tmp_path / "merged")
     theirs = ask_peft(FAMILIES[family], bases[family], adapter)
     assert verdict(FAMILIES[family], theirs, ours) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3_moe", "deepseek", "mixtral"])
+def test_experts_of_a_module_that_the_model_lacks_are_blocked(
+    family: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ["w1", "w2", "w3"] if family == "mixtral" else list(EXPERTS)
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none"}
+    tensors = factors(bases[family], ends(*names, inside=".experts."))
+    tensors = {name.replace(PREFIX, f"{PREFIX}foo.", 1): each for name, each in tensors.items()}
+    adapter = write(tmp_path / "adapter", tensors, {**fields, "target_modules": names})
+    ours = ask_us(bases[family], adapter, tmp_path / "merged")
+    assert ours.blocked
+    assert verdict(FAMILIES[family], ask_peft(FAMILIES[family], bases[family], adapter), ours) is None

@@ -99,6 +99,8 @@ def why_expert_not_loaded(model: LoadedModel, matrix: ExpertMatrix) -> tuple[Dro
     """Why PEFT drops the factors; None if it loads them. PEFT names the factors of the last parameter without
     `base_layer`, and all others with it.
     """
+    if matrix.parameter not in model.names.parameters:
+        return "name", f"the model has no {matrix.parameter}"
     if not model.targets.includes_parameter(matrix.parameter):
         return "not_targeted", f"target_modules does not include {matrix.parameter}"
     if not model.targets.includes_parameter(matrix.last):
