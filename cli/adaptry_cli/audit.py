@@ -203,8 +203,8 @@ def verify(
 ) -> None:
     """Verify that the audit log was not altered.
 
-    Every entry must match the hash it was sealed with, and all of them together the roots of the signed
-    checkpoints. Names entries that were changed, removed or inserted; the exit code is 1 if there are any.
+    The hash of every entry is computed again, and the roots of the Merkle tree are compared with the signed
+    checkpoints. Entries that were changed, removed or inserted are listed; the exit code is then 1.
     """
     known = VerifierKey.parse(key) if key is not None else None
     saved = older.read_text(encoding="utf-8") if older is not None else None

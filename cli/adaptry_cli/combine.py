@@ -74,7 +74,10 @@ if TYPE_CHECKING:
     "--energy",
     type=float,
     metavar="SHARE",
-    help="Choose the smallest ranks that keep this share of the energy, such as 0.99.",
+    help=(
+        "Choose the smallest ranks that keep this share of the energy (the squared norm of"
+        " the update), such as 0.99."
+    ),
 )
 @click.option(
     "--uniform", is_flag=True, help="Use the same rank for every module, for engines that need that."

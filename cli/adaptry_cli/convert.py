@@ -53,14 +53,19 @@ _ONLY_TO_PEFT = (
     "--energy",
     type=float,
     metavar="SHARE",
-    help="Choose the smallest ranks that keep this share of the energy, such as 0.99.",
+    help=(
+        "Choose the smallest ranks that keep this share of the energy (the squared norm of"
+        " the update), such as 0.99."
+    ),
 )
 @click.option(
     "--uniform", is_flag=True, help="Use the same rank for every module, for engines that need that."
 )
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option("--drop-bias", is_flag=True, help="Leave out biases that the adapter changes.")
-@click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
+@click.option(
+    "--whole-weights", type=click.Choice(["none"]), help="`none` leaves out modules that are saved in full."
+)
 @click.option(
     "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
 )

@@ -11,8 +11,8 @@ from adaptry_cli.state_change import set_state, state_options
 @command()
 @state_options
 def deprecate(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
-    """Advise against a version.
+    """Mark a version as deprecated.
 
-    It can still be pulled and found, with a warning. A name without a version no longer means it.
+    It can still be found and pulled, with a warning. NAME without a version no longer selects it.
     """
     set_state(registry, ref, "deprecated", reason, successor, as_json)

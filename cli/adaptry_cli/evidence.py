@@ -33,8 +33,8 @@ from adaptry_cli.times import exact_times_option, format_when
 def evidence() -> None:
     """Add and show results of evaluations.
 
-    Evidence belongs to a version, not to an alias. It is never changed. What was wrong is withdrawn with a
-    reason, and stays in the list.
+    Evidence belongs to a version, not to an alias, and never changes. Withdraw a wrong value with a reason;
+    it stays in the list.
     """
 
 
@@ -109,12 +109,17 @@ def ls(registry: Registry, ref: Ref, task: str | None, metric: str | None, limit
 
 @evidence.command()
 @click.argument("id", metavar="ID", type=WholeNumber(1))
-@click.option("--file-to", metavar="FILE", type=click.Path(path_type=Path), help="Write the results file.")
+@click.option(
+    "--file-to",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Save the original results file as FILE.",
+)
 @click.option(
     "--samples-to",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write the file with the value of each document.",
+    help="Save the values of single samples as FILE.",
 )
 @registry_option
 @exact_times_option
@@ -166,7 +171,7 @@ def withdraw(registry: Registry, id: int, reason: str, whole_file: bool, as_json
 @exact_times_option
 @json_option
 def inbox(registry: Registry, namespace: str, limit: int, as_json: bool) -> None:
-    """List posted results that belong to no version yet.
+    """List uploaded results that are not assigned to a version.
 
     lm-eval pushes results to the data sets lm-eval-results and lm-eval-results-private of a namespace. Those
     that do not state which version was measured, or whose poster may not add evidence to it, are kept apart.
@@ -203,7 +208,7 @@ def inbox(registry: Registry, namespace: str, limit: int, as_json: bool) -> None
 @registry_option
 @json_option
 def attach(registry: Registry, id: int, ref: Ref, as_json: bool) -> None:
-    """Attach posted results that were kept apart to a version.
+    """Assign results from the inbox to a version.
 
     ID is in the first column of `adaptry evidence inbox`. Name the version that was measured. If the file
     states another revision, it is refused.
@@ -220,10 +225,7 @@ def attach(registry: Registry, id: int, ref: Ref, as_json: bool) -> None:
 @registry_option
 @json_option
 def discard(registry: Registry, id: int, as_json: bool) -> None:
-    """Delete posted results that were kept apart.
-
-    Their files of samples are deleted as well.
-    """
+    """Delete results from the inbox, with their files of samples."""
     registry.inbox.discard(id)
     print_done({"id": id}, f"discarded results {id}", as_json)
 

@@ -72,7 +72,10 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     "--energy",
     type=float,
     metavar="SHARE",
-    help="Convert to the smallest ranks that keep this share of the energy, such as 0.99.",
+    help=(
+        "Convert to the smallest ranks that keep this share of the energy (the squared norm of"
+        " the update), such as 0.99."
+    ),
 )
 @click.option(
     "--dtype",
@@ -80,7 +83,7 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     metavar="DTYPE",
     help="Dtype of tensors that are computed: float32, float16 or bfloat16.",
 )
-@click.option("--exact", is_flag=True, help="Refuse repairs that would change a number of the update.")
+@click.option("--exact", is_flag=True, help="Allow only repairs that change no number of the update.")
 @click.option(
     "--max-error",
     type=DecimalNumber(0, 1),
@@ -122,9 +125,9 @@ def export(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write an adapter as an engine needs it.
+    """Export an adapter in a form that an engine serves as trained.
 
-    The engine's verdict decides the repairs: scales that it does not read are folded into the weights, other
+    The engine's verdict decides the repairs: scales that it ignores are folded into the weights, other
     methods are converted to a LoRA, names, ranks and experts are changed as it expects, and what no adapter
     can express is merged into the base. The result is served as trained, or the export is refused. The error
     is measured and shown; if it exceeds --max-error, nothing is written.

@@ -47,7 +47,10 @@ _STATES = {
     "--energy",
     type=float,
     metavar="SHARE",
-    help="Choose the smallest ranks that keep this share of the energy, such as 0.95.",
+    help=(
+        "Choose the smallest ranks that keep this share of the energy (the squared norm of"
+        " the update), such as 0.95."
+    ),
 )
 @click.option(
     "--modules",

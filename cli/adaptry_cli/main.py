@@ -78,7 +78,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "rollback": ("rollback:rollback", "Move an alias back to the version it was at before."),
     },
     "Withdraw and restore versions": {
-        "deprecate": ("deprecate:deprecate", "Advise against a version."),
+        "deprecate": ("deprecate:deprecate", "Mark a version as deprecated."),
         "yank": ("yank:yank", "Take a version out of use."),
         "quarantine": ("quarantine:quarantine", "Withhold a version's files while it is investigated."),
         "revoke": (
@@ -110,7 +110,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "runtime:runtime",
             "Show engine rules, plan a server's flags, or compare adapters with a running engine.",
         ),
-        "export": ("export:export", "Write an adapter as an engine needs it."),
+        "export": ("export:export", "Export an adapter in a form that an engine serves as trained."),
         "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
         "cache": ("cache:cache", "Manage the cache of adapters for engines on this machine."),
         "probe": ("probe:probe", "Test whether a running engine answers as an adapter was trained to."),

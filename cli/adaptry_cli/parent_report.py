@@ -50,7 +50,7 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--report",
         type=FOLDER,
         metavar="FILE",
-        help="Compare the result with its inputs, module by module, and write that to FILE as JSON.",
+        help="Write a comparison of the result with its inputs, module by module, to FILE as JSON.",
     )
     @click.option(
         "--heatmap",

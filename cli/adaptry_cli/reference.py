@@ -31,7 +31,7 @@ used; `NO_COLOR=1` switches colours off. Files and pipes get every column, whole
 `adaptry completion --help` shows how to complete commands and names in your shell.
 
 Plugins of pydantic (such as logfire's) are loaded by `serve`, `work` and `follow` only. All other commands
-would start later with them, and set `PYDANTIC_DISABLE_PLUGINS` to `__all__` unless you set it yourself.
+set `PYDANTIC_DISABLE_PLUGINS` to `__all__`, to start faster, unless you set it yourself.
 """
 
 

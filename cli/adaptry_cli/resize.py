@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     "--energy",
     type=float,
     metavar="SHARE",
-    help="Choose the smallest ranks that keep this share of the energy, such as 0.99.",
+    help=(
+        "Choose the smallest ranks that keep this share of the energy (the squared norm of"
+        " the update), such as 0.99."
+    ),
 )
 @click.option(
     "--allowed",
@@ -41,7 +44,9 @@ if TYPE_CHECKING:
 )
 @click.option("--uniform", is_flag=True, help="Use the same rank for every module, padded with zeros.")
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
-@click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
+@click.option(
+    "--whole-weights", type=click.Choice(["none"]), help="`none` leaves out modules that are saved in full."
+)
 @click.option("--dry-run", is_flag=True, help="Show the energy that each rank would keep; write nothing.")
 @report_options
 @output_options

@@ -110,7 +110,7 @@ def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
 @registry_option
 @json_option
 def advance(registry: Registry, ref: Ref, as_json: bool) -> None:
-    """Take the next step of a rollout now."""
+    """Advance a rollout to its next step now."""
     _change(registry.rollouts, ref, RolloutChange(to="advance"), as_json)
 
 

@@ -90,9 +90,11 @@ def list_engines(name: str | None, as_json: bool) -> None:
     type=RUNTIME,
     default="vllm",
     show_default=True,
-    help="The engine, with limits that are already fixed.",
+    help="The engine, with the limits that it is already started with.",
 )
-@click.option("--slots", type=WholeNumber(1), help="Number of adapters in use at once. Default: all of them.")
+@click.option(
+    "--slots", type=WholeNumber(1), help="Number of adapters that one batch uses. Default: all of them."
+)
 @lazy_registry_option
 @json_option
 @click.pass_context

@@ -21,8 +21,9 @@ catalog_option = click.option(
     default=lambda: secret_or_env("ADAPTRY_CATALOG"),
     metavar="URL",
     help=(
-        "Catalog of a new registry: postgresql://USER@HOST/DATABASE. Default: SQLite in the folder. It is "
-        "stored in the folder. Also ADAPTRY_CATALOG, or the name of a file with it in ADAPTRY_CATALOG_FILE."
+        "PostgreSQL for the catalog of a new registry, such as postgresql://USER@HOST/DATABASE (default: "
+        "SQLite in the folder). An existing registry's folder has the URL. Also ADAPTRY_CATALOG, or a file "
+        "that ADAPTRY_CATALOG_FILE names."
     ),
 )
 blobs_option = click.option(

@@ -95,13 +95,13 @@ def create(
     hf: bool,
     as_json: bool,
 ) -> None:
-    """Create a token, and print it. It cannot be shown again.
+    """Create a token and print it, once.
 
-    A token is a credential of a user, a service account or a worker, and has at most their rights. --for
-    names this principal, and --only and --on limit the token further. Administrators may pass --namespace
-    instead: then NAME is the principal. The user NAME (with --role worker: the worker) is created if missing
-    and granted the role in the namespace, and the token is limited to that. The history names the principal
-    of every change made with the token. The token is valid with and without the prefix `hf_`.
+    A token acts for a user, a service account or a worker (its principal), and never has more rights than
+    they have. --for names the principal, and --only and --on limit the token further. Administrators may pass
+    --namespace instead: NAME is then a user (with --role worker: a worker), who is created if missing and
+    granted the role in the namespace; the token is limited to that grant. The history names the principal of
+    every change made with the token. When the token is used, its prefix `hf_` may be left out.
     """
     if principal is None:
         require_usage(

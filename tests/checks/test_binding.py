@@ -196,7 +196,7 @@ def test_a_tensor_without_elements_is_refused_by_peft(tmp_path: Path, base: Base
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"peft_type": "lora"}, "peft_type is 'lora', but PEFT knows LORA"),
+        ({"peft_type": "lora"}, "peft_type is 'lora'; PEFT requires 'LORA'"),
         ({"lora_alpha": None}, "lora_alpha is null, but must be a number"),
         ({"init_lora_weights": "foo"}, "PEFT does not know init_lora_weights 'foo'"),
     ],

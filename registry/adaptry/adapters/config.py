@@ -191,7 +191,9 @@ class AdapterConfig:
         """
         value = self.value_for("alpha_pattern", name, default)
         if value is None:
-            raise InvalidConfig(f"adapter_config.json: alpha_pattern gives {name[:80]!a} null")
+            raise InvalidConfig(
+                f"adapter_config.json: alpha_pattern has null for {name[:80]!a}, but needs a number"
+            )
         return AdapterConfig({"a value of alpha_pattern": value}).number("a value of alpha_pattern", default)
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 _SCALES = frozenset(["alpha", "delora_lambda", "lora_alpha", "psoft_alpha", "randlora_alpha"])
-"""Declared as whole, but only ever multiplied and divided: trainers write fractions."""
+"""Declared as integers, but only ever multiplied and divided: trainers write fractions."""
 _NAMES = frozenset(
     [
         *("exclude_modules", "feedforward_modules", "layers_pattern", "modules_to_save", "target_modules"),
@@ -32,8 +32,8 @@ _STRICT_START = frozenset(["BOFT", "OFT"])
 
 _WORDS: Mapping[str, str] = {
     "bool": "true or false", "dict": "a mapping", "float": "a number", "int": "a whole number",
-    "list[int]": "a list of whole numbers", "list[list]": "a list of pairs", "list[str]": "a list of texts",
-    "null": "null", "str": "a text",
+    "list[int]": "a list of whole numbers", "list[list]": "a list of pairs", "list[str]": "a list of strings",
+    "null": "null", "str": "a string",
 }  # fmt: skip
 
 

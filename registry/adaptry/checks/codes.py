@@ -59,8 +59,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "modules_scaled_to_zero": FindingCode(
         "warns",
-        "lora_alpha (or alpha, scaling) is 0 or almost 0 for some modules, so they change nothing; the rest"
-        " of the adapter is applied.",
+        "lora_alpha (or alpha, scaling) is 0 or almost 0 for modules with low-rank updates, so these change"
+        " nothing; the rest of the adapter is applied.",
         "set it (and alpha_pattern) to the value of the training run",
     ),
     "pattern_conflict": FindingCode(

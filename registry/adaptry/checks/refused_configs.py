@@ -111,7 +111,7 @@ def refused_fields(config: AdapterConfig) -> Iterator[Finding]:
     if _is_layered_text(config):
         yield build_finding(
             "layers_need_a_list",
-            f"target_modules is the text {str(targets)[:60]!a}, and layers_to_transform is set",
+            f"target_modules is the string {str(targets)[:60]!a}, and layers_to_transform is set",
         )
     for reason in _reasons(config):
         yield build_finding("config_refused", reason)
@@ -120,7 +120,7 @@ def refused_fields(config: AdapterConfig) -> Iterator[Finding]:
 def _reasons(config: AdapterConfig) -> Iterator[str]:
     fields, kind = config.fields, config.peft_type
     if fields.get("peft_type") != kind:
-        yield f"peft_type is {str(fields.get('peft_type'))[:40]!a}, but PEFT knows {kind}"
+        yield f"peft_type is {str(fields.get('peft_type'))[:40]!a}; PEFT requires {kind!a}"
     for key, value in fields.items():
         if (expected := expected_type(kind, key, value)) is not None:
             yield f"{key} is {'null' if value is None else repr(value)[:40]}, but must be {expected}"
@@ -139,14 +139,14 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
             else []
         )
         if wrong:
-            yield f"{key} has the value {str(wrong[0])[:40]!a}, but must have numbers"
+            yield f"{key} contains {str(wrong[0])[:40]!a}; its values must be numbers"
     if fields.get("r") == 0 and kind != "OFT":  # which may set a block size instead
         yield "r is 0"
     bias = fields.get("bias", "none")
     if "bias" in declared_types(kind) and isinstance(bias, str) and not _BIASES.fullmatch(bias):
-        yield f"PEFT does not know bias {bias[:40]!a}"
+        yield f"bias {bias[:40]!a} is unknown to PEFT, which expects 'none', 'all' or '…_only'"
     if isinstance(fields.get("modules_to_save"), str) and config.saved_modules:
-        yield "modules_to_save is a text, which PEFT reads as a list of letters"
+        yield "modules_to_save is a string, whose characters PEFT would take for modules; it must be a list"
     yield from _layers(config)
     yield from _ranges(config)
     yield from _own_conditions(config)

@@ -35,7 +35,9 @@ def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
     size = shapes["kernel"][2]
     declared = config.value_for("block_size_pattern", module.path, config.rank("block_size", 256))
-    return None if size == declared else f"has blocks of {size:,}, but by the config {str(declared)[:20]}"
+    return (
+        None if size == declared else f"has blocks of {size:,}, but the config declares {str(declared)[:20]}"
+    )
 
 
 def _circulant(kernel: Tensor) -> Tensor:

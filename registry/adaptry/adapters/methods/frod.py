@@ -28,7 +28,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     for role, shape in shapes.items():
         is_wrong = role.startswith("s_size.") and shape != (2,)
         if is_wrong or (role.startswith("s_indices.") and shape[:1] != (2,)):
-            raise ValueError(f"{role} has the shape {list(shape)}, but needs two rows")
+            raise ValueError(f"{role} has the shape {list(shape)}, but its first dimension must be 2")
     return ModuleSize(0, fan_in, 0)
 
 
@@ -37,11 +37,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     (count,), elements = shapes["lambda_s_values"], weight.fan_in**2
     rate = config.number("sparse_rate", 0.01)
     expected = max(min(int(elements * rate), elements - weight.fan_in), 1 if rate > 0 else 0)
-    return (
-        None
-        if count == expected
-        else f"has {count:,} values, but by sparse_rate {rate:g} it has {expected:,}"
-    )
+    return None if count == expected else f"has {count:,} values, but sparse_rate {rate:g} gives {expected:,}"
 
 
 def _saves_projection(config: AdapterConfig) -> bool:

@@ -45,7 +45,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     expected = (1 if config.flag("block_share") else width // size, size * (size - 1) // 2)
     if found == expected:
         return None
-    return f"has numbers of shape {list(found)}, but by oft_block_size and r {list(expected)}"
+    return f"has weights of shape {list(found)}, but oft_block_size and r give {list(expected)}"
 
 
 def _nearest_divisor(width: int, wanted: int) -> int:

@@ -49,7 +49,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     trained = least - _resolved(kept, least)
     if module.rank == trained:
         return None
-    return f"has {module.rank:,} directions, but by the config {trained:,}"
+    return f"has {module.rank:,} trained directions, but effective_rank or rank_pattern gives {trained:,}"
 
 
 def _resolved(rank: object, least: int) -> int:

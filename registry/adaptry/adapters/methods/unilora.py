@@ -54,7 +54,7 @@ def _factor(parts: ModuleTensors, side: str) -> Tensor:
 def _require_within(parts: ModuleTensors | ModuleArrays, lowest: int, highest: int, count: int) -> None:
     """Raises `InvalidWeights`."""
     if lowest < 0 or highest >= count:
-        raise InvalidWeights(f"{parts.module.path} has indices beyond the adapter's {count} numbers")
+        raise InvalidWeights(f"{parts.module.path} has indices outside the adapter's {count} values")
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:

@@ -112,8 +112,8 @@ def expert_problems(model: LoadedModel) -> Iterator[str]:
     """A sentence for each kind of layer whose experts PEFT cannot fuse."""
     if not keeps_experts_apart(model.adapter.tensors):
         yield (
-            "PEFT fuses the factors of experts in the order of their names in the file, of which only some"
-            f" begin with {PREFIX}, so experts would get the factors of others"
+            "PEFT fuses the factors of experts in the order of their names in the file; these are not alike"
+            f" (some lack {PREFIX}, or have another module's name), so experts would get others' factors"
         )
     ranks: dict[str, dict[tuple[int, str], int]] = {}
     fused: dict[str, ExpertMatrix] = {}

@@ -211,7 +211,7 @@ def _ranks_of_no_module(model: LoadedModel) -> Iterator[str]:
     if lost := [
         path for path in paths if model.why_not(path) is not None or not model.names.has_module(path)
     ]:
-        yield f"rank_pattern has ranks for {shorten_names(lost)}, which the config does not adapt"
+        yield f"rank_pattern has ranks for {shorten_names(lost)}, but the config does not adapt these modules"
 
 
 def _shared_vectors(model: LoadedModel) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _shared_vectors(model: LoadedModel) -> Iterator[str]:
     held = sum(role.startswith("v.") for role in spec.shared)
     if held != expected:
         modules, vectors = format_count(count, "module"), format_count(expected, "vector")
-        yield f"by weight_tying, {modules} share {vectors}, but the file has {held:,}"
+        yield f"weight_tying gives {vectors} for {modules}, but the file has {held:,}"
 
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:

@@ -156,7 +156,9 @@ def _joined(arrays: Sequence[NDArray[np.float32]], shape: tuple[int, int], axis:
 
 def _require(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if found != wanted:
-        raise InvalidWeights(f"an adapter's numbers are {list(found)} where its weight needs {list(wanted)}")
+        raise InvalidWeights(
+            f"an adapter's tensor has shape {list(found)}, but its weight needs {list(wanted)}"
+        )
 
 
 def _no_rows(first: int, rows: NDArray[np.float32]) -> None:
