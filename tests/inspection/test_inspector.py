@@ -298,3 +298,19 @@ def children() -> set[int]:
         if parent == os.getpid() and b"adaptry.adapters.inspection.subprocess_main" in command:
             found.add(int(status.parent.name))
     return found
+
+
+def test_preparing_a_process_does_not_wait_for_a_slot_that_an_inspection_has() -> None:
+    """An inspection that has a slot waits for the process that is being prepared, in any order."""
+
+    def source(start: int) -> Iterator[bytes]:
+        inspector.prepare(inspectors.LARGE)
+        for thread in threading.enumerate():
+            if thread.name == "inspector":
+                thread.join(60)
+                assert not thread.is_alive()
+        yield struct.pack("<4f", 1.0, 2.0, 3.0, 4.0)
+
+    with closing(Inspector(1)) as inspector:
+        found = inspector.inspect({"a": TensorInfo("F32", (4,), 0, 16)}, source)
+    assert found.nan == 0

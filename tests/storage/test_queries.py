@@ -241,3 +241,10 @@ def test_an_unknown_order_names_the_nearest(sqlite_library: Library) -> None:
         sqlite_library[0].versions.search("", sort="udpated")
     with pytest.raises(Invalid, match="TASK"):
         sqlite_library[0].versions.search("", sort="eval.gsm8k")
+
+
+@pytest.mark.parametrize("text", ["fits:vllm", '"fits":vllm', 'fits":"vllm', "rank=4 -fits:vllm"])
+def test_a_search_by_engine_is_known_to_read_files_however_it_is_written(text: str) -> None:
+    """A server answers searches that read only rows from memory, until a row changes."""
+    assert parse(text).reads_files
+    assert not parse(text.replace("fits", "tag")).reads_files

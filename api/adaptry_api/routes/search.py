@@ -56,11 +56,11 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
             )
             return page.model_dump_json(by_alias=True).encode()
 
-        reads_files = "fits:" in text
+        parsed = query.parse(text, datetime.now(UTC))
         # Searches that wait, for files or for PostgreSQL, may wait in any number of threads.
-        is_computing = state.quick_reads.is_available and not reads_files
+        is_computing = state.quick_reads.is_available and not parsed.reads_files
         body = await to_thread.run_sync(read, limiter=state.search_threads if is_computing else None)
-        if not reads_files and not query.parse(text, datetime.now(UTC)).is_relative:
+        if not parsed.reads_files and not parsed.is_relative:
             state.searches.keep(address, identity, body, commit)
     return Response(body, media_type="application/json")
 

@@ -21,7 +21,12 @@ _NAMES = frozenset(
     ]
 )
 """For a name or a list of names, whatever the method declares."""
-_MAY_BE_NULL = frozenset(["fan_in_fan_out", "inference_mode", "loftq_config", "runtime_config"])
+_MAY_BE_NULL = frozenset(
+    [
+        *("fan_in_fan_out", "inference_mode", "loftq_config", "runtime_config"),
+        *("encoder_hidden_size", "token_dim"),  # PEFT takes the model's
+    ]
+)
 """Without an effect if they are null."""
 _FALSE_BY_DEFAULT = frozenset(["ADALORA", "LORA"])
 """Methods whose switches are false by default and are only tested for truth, so that null is the same. (The

@@ -122,6 +122,8 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
     if fields.get("peft_type") != kind:
         yield f"peft_type is {str(fields.get('peft_type'))[:40]!a}; PEFT requires {kind!a}"
     for key, value in fields.items():
+        if key == "qalora_group_size" and not fields.get("use_qalora"):
+            continue  # which PEFT then does not read
         if (expected := expected_type(kind, key, value)) is not None:
             yield f"{key} is {'null' if value is None else repr(value)[:40]}, but must be {expected}"
         elif type(value) in (int, float) and abs(value) > _LARGEST:

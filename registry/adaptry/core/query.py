@@ -89,6 +89,11 @@ class Query:
     is_relative: bool = False
 
     @property
+    def reads_files(self) -> bool:
+        """Whether its answer depends on stored files, not only on rows of the catalog."""
+        return any(isinstance(term, FitsTerm) for term, _ in _terms(And(self.parts)))
+
+    @property
     def names_states(self) -> bool:
         """Whether it finds versions by their state, so that none is left out by default."""
         return any(

@@ -74,13 +74,17 @@ class Inspector:
         Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for
         minutes, and `CorruptData` if there are fewer bytes than the header declares.
         """
-        answers = self._guarded(lambda: self._ask(tensors, source), tenant)
+        if preparation := self._preparation:
+            preparation.join()  # before a slot is taken, which the preparation may need
+        answers = self._guarded(lambda: self._ask(tensors, source), tenant, _PATIENCE)
         return WeightsInspection(dict(zip(tensors, answers, strict=True)))
 
-    def _guarded(self, ask: Callable[[], list[TensorStatistics]], tenant: str) -> list[TensorStatistics]:
+    def _guarded(
+        self, ask: Callable[[], list[TensorStatistics]], tenant: str, patience: float
+    ) -> list[TensorStatistics]:
         """In the tenant's turn, with the errors of `inspect`."""
         try:
-            with self._slots.hold(tenant, _PATIENCE):
+            with self._slots.hold(tenant, patience):
                 return ask()
         except TimeoutError:
             raise Unavailable(
@@ -92,13 +96,13 @@ class Inspector:
             ) from error
 
     def prepare(self, size: int, tenant: str = "") -> None:
-        """Begins to start a child for a file of `size` bytes, if none is idle, so that it is ready when the
-        file is. Does not wait for it; `inspect` does.
+        """Starts a child in the background for a file of `size` bytes, if none is idle and a slot is free.
+        Returns at once; `inspect` waits for the child.
         """
 
         def start() -> None:
             with suppress(Unavailable):  # which `inspect` will raise again, if it lasts
-                self._guarded(lambda: self._ask({}, lambda start: (), size), tenant)
+                self._guarded(lambda: self._ask({}, lambda start: (), size), tenant, 0)
 
         with self._lock:
             if self._idle or (self._preparation and self._preparation.is_alive()):
@@ -134,8 +138,6 @@ class Inspector:
         return answers
 
     def _kept(self) -> _Child | None:
-        if self._preparation and self._preparation is not threading.current_thread():
-            self._preparation.join()
         with self._lock:
             if self._owner != os.getpid():  # after a fork, the children belong to the parent
                 self._owner = os.getpid()

@@ -70,9 +70,9 @@ was changed because of their adapters:
 
 vLLM was not run again after seeds 7000–7299. In that run, PEFT and llama.cpp had one miss each: biases of
 `lora_B` that the config does not declare, which PEFT drops, and an update with a `lora_alpha` of 0, which
-llama.cpp applies at scale 1. Their rules were added afterwards. The false alarms of seeds 9500–9799 are a
-`qalora_group_size` written as text, which PEFT and mistral.rs do not read in such an adapter, and one of null
-in PEFT.
+llama.cpp applies at scale 1. Their rules were added afterwards. Seeds 9500–9799 gave three false
+alarms, all for a `qalora_group_size` in adapters where the engine ignores it: a string (PEFT, mistral.rs) and
+null (PEFT). It is only checked with `use_qalora` now.
 
 PEFT loads the copy of an embedding that it saved with an update of it; vLLM, SGLang and llama.cpp ignore
 the copy and use the base's embedding. Their verdicts compare the copy with the base's record, at the
