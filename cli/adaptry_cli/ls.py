@@ -22,7 +22,7 @@ from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 
 if TYPE_CHECKING:
-    from adaptry.registry.plain_values import PlainAdapter, PlainPage
+    from adaptry.registry.quick_values import ListedAdapter, ListedPage
     from adaptry.registry.records import AdapterInfo, Page, VersionInfo
 
 
@@ -75,15 +75,15 @@ def _list_versions(
 def _list_adapters(
     registry: Registry, namespace: str | None, order: str | None, reverse: bool, limit: int, as_json: bool
 ) -> None:
-    is_plain = not as_json and order in (None, "name") and not reverse
+    is_by_name = not as_json and order in (None, "name") and not reverse
 
-    def page(cursor: str | None, count: int) -> Page[AdapterInfo] | PlainPage:
-        plain = registry.list_plain(namespace, cursor, count) if is_plain else None
-        if plain is not None:
-            return plain
+    def page(cursor: str | None, count: int) -> Page[AdapterInfo] | ListedPage:
+        listed = registry.list_quickly(namespace, cursor, count) if is_by_name else None
+        if listed is not None:
+            return listed
         return registry.adapters.list(namespace, cursor, count, sort=order or "name", reverse=reverse)
 
-    adapters: list[AdapterInfo | PlainAdapter] = collect_pages(page, limit)
+    adapters: list[AdapterInfo | ListedAdapter] = collect_pages(page, limit)
     if as_json:
         print_json(adapters)
     elif adapters:
@@ -99,7 +99,7 @@ def _list_adapters(
         print_err(f"no adapters {where} yet; `adaptry push ./DIR {namespace or 'namespace'}/name` stores one")
 
 
-def _adapter_row(info: AdapterInfo | PlainAdapter) -> tuple[str, ...]:
+def _adapter_row(info: AdapterInfo | ListedAdapter) -> tuple[str, ...]:
     return (
         str(info.name),
         str(info.versions),

@@ -8,7 +8,7 @@ import click
 
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer as verbs
-from adaptry.operations.transfer.plain_pull import pull_plain
+from adaptry.operations.transfer.quick_pull import pull_quickly
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require_usage
 from adaptry_cli.command import command
@@ -66,9 +66,9 @@ def pull(
     target = folder or Path(ref.name.name)
     if not as_json:
         with progress() as bars:
-            plain = pull_plain(registry, ref, target, bars)
-        if plain is not None:
-            print_err(f"{plain.label} {plain.digest}")
+            version = pull_quickly(registry, ref, target, bars)
+        if version is not None:
+            print_err(f"{version.label} {version.digest}")
             print_out(str(target))
             return
     _pull_version(registry, ref, target, force, include_withdrawn, as_json)

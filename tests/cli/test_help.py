@@ -246,7 +246,7 @@ def test_ctrl_c_reports_unfinished_work(run, out: Path, monkeypatch: pytest.Monk
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adaptry_cli.pull.pull_plain", interrupted)
+    monkeypatch.setattr("adaptry_cli.pull.pull_quickly", interrupted)
     result = run("pull", "acme/tone", "--to", "./there", code=130)
 
     assert "interrupted: there was not written" in result.stderr

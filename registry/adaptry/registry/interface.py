@@ -26,10 +26,10 @@ if TYPE_CHECKING:  # a command imports the roles that it uses
     from adaptry.registry.inbox import Inbox
     from adaptry.registry.jobs import Jobs
     from adaptry.registry.metrics import Metrics
-    from adaptry.registry.plain_values import PlainPage, PlainVersion
     from adaptry.registry.policies import Policies
     from adaptry.registry.principals import Principals
     from adaptry.registry.publishers import Publishers
+    from adaptry.registry.quick_values import ListedPage, VersionToPull
     from adaptry.registry.quotas import Quotas
     from adaptry.registry.records import VersionInfo
     from adaptry.registry.rollouts import Rollouts
@@ -73,14 +73,14 @@ class Registry(ABC):
         """Whether bytes sent to it stay on this machine, so that checking them first saves nothing."""
         return True
 
-    def find_plain(self, ref: Ref) -> PlainVersion | None:
-        """The version that a ref selects, where a registry finds it without making records and nothing has to
-        be reported about it. None: ask the roles.
+    def find_quickly(self, ref: Ref) -> VersionToPull | None:
+        """The version that `ref` selects, if the registry has a fast path and there is nothing to warn about;
+        otherwise None: use `versions`.
         """
         return None
 
-    def list_plain(self, namespace: str | None, cursor: str | None, limit: int) -> PlainPage | None:
-        """The same for a page of `adapters.list`."""
+    def list_quickly(self, namespace: str | None, cursor: str | None, limit: int) -> ListedPage | None:
+        """A page of adapters by name, if the registry has a fast path; otherwise None: use `adapters`."""
         return None
 
     def version(self, ref: Ref | str) -> VersionInfo:

@@ -23,7 +23,7 @@ from adaptry.core.errors import NotFound, StorageFull, Unavailable
 from adaptry.core.files.locks import FileLock
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.interface import Registry
-from adaptry.registry.plain_values import PlainPage, PlainVersion
+from adaptry.registry.quick_values import ListedPage, VersionToPull
 from adaptry.storage.catalog import cursors, statement_texts
 from adaptry.storage.catalog.in_use import PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders, run_prepared, run_select
@@ -59,22 +59,22 @@ class LazyRegistry(Registry):
 
         return open_blobs(self.catalog.parent)
 
-    def list_plain(self, namespace: str | None, cursor: str | None, limit: int) -> PlainPage | None:
+    def list_quickly(self, namespace: str | None, cursor: str | None, limit: int) -> ListedPage | None:
         from adaptry.storage.catalog import adapter_rows  # which a pull does not need
 
         cursors.check_limit(limit)
         try:
             with self.readers.read() as reads:
-                return adapter_rows.plain_page(reads, namespace, cursor, limit)
+                return adapter_rows.quick_page(reads, namespace, cursor, limit)
         except sqlite3.Error:
             return None
 
-    def find_plain(self, ref: Ref) -> PlainVersion | None:
-        from adaptry.storage.catalog import plain_versions  # which a listing does not need
+    def find_quickly(self, ref: Ref) -> VersionToPull | None:
+        from adaptry.storage.catalog import quick_versions  # which a listing does not need
 
         try:
             with self.readers.read() as reads:
-                return plain_versions.find_plain(reads, ref)
+                return quick_versions.find_quickly(reads, ref)
         except sqlite3.Error:
             return None
 
@@ -157,12 +157,12 @@ class _ListedVersions(_Role):
 
     def _count(self, ref: Ref) -> bool:
         """Counts as `Catalog.write_nondurable` does; returns whether it did."""
-        from adaptry.storage.catalog import plain_versions
+        from adaptry.storage.catalog import quick_versions
         from adaptry.storage.catalog.disk_reserve import is_nearly_full
 
         try:
             with self._registry.readers.read() as reads:
-                changes = plain_versions.count_statements(reads, ref)
+                changes = quick_versions.count_statements(reads, ref)
             if not changes or is_nearly_full(self._registry.catalog.parent):
                 return False
             with closing(_writer(self._registry.catalog)) as connection, connection:
@@ -178,7 +178,7 @@ class _ReadFiles(_Role):
     """`Files`, whose reading of a version's file needs only SQLite and the blobs."""
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        version = self._registry.find_plain(Ref.of_revision(name, revision))
+        version = self._registry.find_quickly(Ref.of_revision(name, revision))
         for file in version.files if version else ():
             if file.path == path and 0 <= start <= file.size:
                 try:
@@ -217,7 +217,7 @@ def _is_current(readers: PreparedReaders) -> bool:
 
 
 def _writer(catalog: Path) -> sqlite3.Connection:
-    """A connection whose commits a power failure may undo, but none before them."""
+    """A connection whose last commits may be lost in a power failure; older ones are not."""
     connection = sqlite3.connect(f"file:{quote(str(catalog))}?mode=rw", uri=True, timeout=_WAIT)
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys=ON")

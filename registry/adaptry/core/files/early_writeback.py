@@ -15,8 +15,8 @@ _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE of Linux
 
 
 class EarlyWriteback:
-    """For the open file `descriptor`. Does nothing on systems other than Linux. Never waits, and reports no
-    error: the caller's flush at the end does.
+    """Starts writing the open file `descriptor` to the disk as it grows (on Linux only). Never waits, and
+    reports no error: the caller's flush at the end does.
     """
 
     def __init__(self, descriptor: int) -> None:

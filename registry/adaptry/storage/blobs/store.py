@@ -63,7 +63,7 @@ class BlobStore(ABC):
     """Blobs by digest, and their stagings. Safe to use from many threads and processes."""
 
     is_on_this_machine: ClassVar[bool] = True
-    """Whether its bytes are, so that sending a file again costs no more than resuming it."""
+    """Whether blobs are on this machine, so that sending a file again costs no more than resuming it."""
 
     def __init__(self) -> None:
         # Hash states of paused uploads. If one is lost, the bytes are read again.

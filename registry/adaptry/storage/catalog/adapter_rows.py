@@ -1,4 +1,4 @@
-"""The rows of adapters by name, for a reader of everything, and the same as plain values."""
+"""The rows of adapters by name, for a reader of everything, and the same as values for a listing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.plain_values import PlainAdapter, PlainPage
+from adaptry.registry.quick_values import ListedAdapter, ListedPage
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.statement_texts import ADAPTERS_BY_NAME
@@ -40,14 +40,14 @@ def rows_by_name(
     return shown, cursors.encode(shown[-1].name, about) if len(rows) > limit else None
 
 
-def plain_page(tx: Reads, namespace: str | None, cursor: str | None, limit: int) -> PlainPage:
-    """The same as plain values."""
+def quick_page(tx: Reads, namespace: str | None, cursor: str | None, limit: int) -> ListedPage:
+    """The adapters of `rows_by_name`, as values for a listing."""
     rows, following = rows_by_name(tx, namespace, cursor, limit)
-    return PlainPage(tuple(map(_plain_adapter, rows)), following)
+    return ListedPage(tuple(map(_listed_adapter, rows)), following)
 
 
-def _plain_adapter(row: Row[Any]) -> PlainAdapter:
-    return PlainAdapter(
+def _listed_adapter(row: Row[Any]) -> ListedAdapter:
+    return ListedAdapter(
         name=AdapterName.parse(row.name),
         description=row.description,
         visibility=visibility_of(row.visibility),

@@ -102,10 +102,10 @@ def find(tx: Reads, name: AdapterName) -> AdapterRecord | None:
 
 def find_all(tx: Reads, names: Collection[AdapterName]) -> dict[AdapterName, AdapterRecord]:
     """The adapters of these names, as far as they exist, in one statement."""
-    asked = {f"name_{at}": str(name) for at, name in enumerate(names)}
+    parameters = {f"name_{at}": str(name) for at, name in enumerate(names)}
     return {
         (name := AdapterName.parse(row.name)): AdapterRecord(row.id, name, visibility_of(row.visibility))
-        for row in run_select(tx, _of_names(len(asked)), asked)
+        for row in run_select(tx, _of_names(len(parameters)), parameters)
     }
 
 

@@ -73,8 +73,10 @@ def damage_reasons(tx: Reads, files: Collection[Digest]) -> dict[Digest, str]:
     """The reasons of the marked files among these, in one statement."""
     if not files:
         return {}
-    asked = {f"file_{at}": file.hex for at, file in enumerate(files)}
-    return {Digest(row.digest): row.reason for row in run_select(tx, _reasons_of(len(asked)), asked)}
+    parameters = {f"file_{at}": file.hex for at, file in enumerate(files)}
+    return {
+        Digest(row.digest): row.reason for row in run_select(tx, _reasons_of(len(parameters)), parameters)
+    }
 
 
 @lru_cache(maxsize=128)

@@ -68,8 +68,8 @@ def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[Insp
     One statement for all.
     """
     files = sorted({file.hex for files in of_versions for file in files})
-    asked = {f"file_{at}": file for at, file in enumerate(files)}
-    found = {Digest(row.file_digest): row for row in run_select(tx, _found_of(len(files)), asked)}
+    parameters = {f"file_{at}": file for at, file in enumerate(files)}
+    found = {Digest(row.file_digest): row for row in run_select(tx, _found_of(len(files)), parameters)}
     return [_summary([found.get(file) for file in set(files)]) for files in of_versions]
 
 

@@ -51,7 +51,7 @@ def find_withdrawn_revision(tx: Reads, adapter: AdapterRecord, revision: Digest)
 def find_withdrawn_revisions(
     tx: Transaction, revisions: Collection[tuple[int, Digest]]
 ) -> dict[tuple[int, Digest], VersionInfo]:
-    """The same for several revisions, each of the adapter with that key, in two statements."""
+    """The states of several revisions, each of the adapter with that key, in two statements."""
     pairs = [(key, digest.hex) for key, digest in revisions]
     statement = (
         _WITHDRAWN.join(_COMMITS, _CARRIED)

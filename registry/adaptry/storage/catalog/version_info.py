@@ -58,14 +58,14 @@ SHOWN = (_ADAPTERS.c.name, *_VERSIONS.c, _IS_DAMAGED)
 """The columns that `info` and `by_keys` need."""
 
 
-def _beside(is_asked: Any) -> CompoundSelect[Any]:
+def _beside(is_selected: Any) -> CompoundSelect[Any]:
     """Selects aliases, without a value, and metrics with their newest value. (`Any`: a column condition.)"""
     aliases = select(
         _ALIASES.c.version_id, _ALIASES.c.alias.label("text"), sql_cast(null(), Float).label("value")
     )
     metrics = select(_METRICS.c.version_id, _METRICS.c.metric, _METRICS.c.newest)
     return union_all(
-        aliases.where(is_asked(_ALIASES.c.version_id)), metrics.where(is_asked(_METRICS.c.version_id))
+        aliases.where(is_selected(_ALIASES.c.version_id)), metrics.where(is_selected(_METRICS.c.version_id))
     ).order_by("text")
 
 
@@ -98,9 +98,9 @@ def infos(tx: Reads, found: Sequence[Columns]) -> tuple[VersionInfo, ...]:
     """The versions of these columns, in their order, in one statement."""
     if not found:
         return ()
-    size, asked = asked_keys([columns.id for columns in found])
+    size, parameters = values_of_keys([columns.id for columns in found])
     beside = defaultdict(list)
-    for row in run_select(tx, _of_keys(size)[1], asked):
+    for row in run_select(tx, _of_keys(size)[1], parameters):
         beside[row.version_id].append(row)
     return tuple(version_of(columns, beside[columns.id]) for columns in found)
 
@@ -114,12 +114,12 @@ def columns_of(tx: Reads, keys: Sequence[int]) -> tuple[Columns, ...]:
     """The columns of the versions with these keys, which must exist, in their order, in one statement."""
     if not keys:
         return ()
-    size, asked = asked_keys(keys)
-    found = {columns.id: columns for columns in run_select(tx, _of_keys(size)[0], asked)}
+    size, parameters = values_of_keys(keys)
+    found = {columns.id: columns for columns in run_select(tx, _of_keys(size)[0], parameters)}
     return tuple(found[key] for key in keys)
 
 
-def asked_keys(keys: Sequence[int]) -> tuple[int, dict[str, object]]:
+def values_of_keys(keys: Sequence[int]) -> tuple[int, dict[str, object]]:
     """How many parameters a statement by several keys has, and their values: the last key is repeated up to
     the size of a statement that is built already.
     """
@@ -128,7 +128,7 @@ def asked_keys(keys: Sequence[int]) -> tuple[int, dict[str, object]]:
 
 
 def key_parameters(size: int) -> list[BindParameter[int]]:
-    """The parameters of `asked_keys`."""
+    """The parameters of which `values_of_keys` has the values."""
     return [bindparam(f"key_{at}", type_=_VERSIONS.c.id.type) for at in range(size)]
 
 

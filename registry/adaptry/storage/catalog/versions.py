@@ -31,11 +31,11 @@ from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import (
     Columns,
-    asked_keys,
     columns_of,
     infos,
     key_parameters,
     table_of,
+    values_of_keys,
 )
 
 _DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
@@ -238,8 +238,8 @@ def details(tx: Reads, found: Sequence[Columns]) -> tuple[VersionDetail, ...]:
     """The versions of these columns, in their order, in three statements."""
     if not found:
         return ()
-    size, asked = asked_keys([columns.id for columns in found])
-    stored = {row.version_id: row for row in run_select(tx, _details_of_keys(size), asked)}
+    size, values = values_of_keys([columns.id for columns in found])
+    stored = {row.version_id: row for row in run_select(tx, _details_of_keys(size), values)}
     rows = [stored[columns.id] for columns in found]
     manifests = [
         stored_manifest(Digest(columns.digest), row.manifest)

@@ -272,8 +272,8 @@ class RegistryContext:
         return read_scope(tx, self.identity)
 
     def sees_base(self, tx: Reads, id: Digest | None) -> bool:
-        """Whether the caller may see a version's base, so that nothing is hidden; also if it is none, or not
-        registered.
+        """True if a version's base need not be hidden: the caller may see it, it is not registered, or the
+        version has none.
         """
         if id is None or "*" in self.identity.namespaces:
             return True

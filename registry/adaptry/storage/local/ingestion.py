@@ -1,8 +1,8 @@
-"""The part of a local registry that stores a large adapter's files in one pass over their bytes.
+"""Stores the files of a large adapter in one pass over their bytes.
 
-A push over HTTP reads its files twice: for their digests, and to send them. Here they are copied, hashed and
-flushed and inspected at the same time. Until the caller's transaction,
-they have no owner, and a sweep may delete them, as those of a small push.
+A push over HTTP reads its files twice: for their digests, and to send them. Here they are copied, hashed,
+flushed and inspected at the same time. As in a small push, they have no owner until the caller's transaction,
+so a sweep may delete them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Ingestion:
         reach("uploads.after_open")
         context.inspector.prepare(max(sizes.values(), default=0), self.name.namespace)
         with ThreadPoolExecutor(1, "inspection") as thread:
-            stored = {path: self._stored(path, thread) for path in sizes}
+            stored = {path: self._store_file(path, thread) for path in sizes}
         reach("uploads.after_publish")
         return stored
 
@@ -86,17 +86,17 @@ class Ingestion:
                 inspections.store(tx, file.digest, file.inspection)
         files.clear_unneeded(tx, self.name, [file.digest for file in stored.values()])
 
-    def _stored(self, path: str, thread: ThreadPoolExecutor) -> StoredFile:
+    def _store_file(self, path: str, thread: ThreadPoolExecutor) -> StoredFile:
         weights = StreamingWeightsDigest(self.content.sizes[path])
         inspection: WeightsInspection | None = None
         with self.context.blobs.staging(self.context.blobs.new_key()) as staged:
-            inspecting = self._inspecting(staged, thread)
+            inspecting = self._begin_inspection(staged, thread)
             try:
                 with BackgroundHasher(weights.update) as hasher:
                     for_inspection = partial(_advance, inspecting, weights, staged)
-                    staged.append(0, self._hashed(path, hasher, for_inspection))
+                    staged.append(0, self._hashing_chunks(path, hasher, for_inspection))
                 for_inspection()
-                digest = self._published(staged)
+                digest = self._publish(staged)
             except BaseException:
                 staged.discard()
                 raise
@@ -105,7 +105,9 @@ class Ingestion:
                     inspection = inspecting.result()  # which reads the open file
             return StoredFile(digest, staged.offset, weights.digest(), inspection)
 
-    def _hashed(self, path: str, hasher: BackgroundHasher, on_written: Callable[[], None]) -> Iterator[bytes]:
+    def _hashing_chunks(
+        self, path: str, hasher: BackgroundHasher, on_written: Callable[[], None]
+    ) -> Iterator[bytes]:
         done, size = 0, self.content.sizes[path]
         for chunk in self.content.chunks(path):
             hasher.update(memoryview(chunk))
@@ -114,12 +116,14 @@ class Ingestion:
             done += len(chunk)
             self.progress(f"storing {path}", done, size)
 
-    def _inspecting(self, staged: StagedBlob, thread: ThreadPoolExecutor) -> GrowingFileInspection | None:
+    def _begin_inspection(
+        self, staged: StagedBlob, thread: ThreadPoolExecutor
+    ) -> GrowingFileInspection | None:
         if staged.descriptor is None:
             return None
         return GrowingFileInspection(self.context.inspector, thread, staged.descriptor, self.name.namespace)
 
-    def _published(self, staged: StagedBlob) -> Digest:
+    def _publish(self, staged: StagedBlob) -> Digest:
         digest = staged.digest()
         with self.context.catalog.read_prepared() as tx:
             require_room(self.context, tx, self.name, {digest: staged.offset}, {})

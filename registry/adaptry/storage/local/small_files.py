@@ -80,7 +80,7 @@ def own_stored(
     """
     require_room(context, tx, name, stored, files.sizes(tx, name, stored))
     for digest, size in stored.items():
-        # A sweep begins to delete in a transaction: from here on, none does.
+        # A sweep starts its deletions in a transaction, so none can start from here on.
         if not context.blobs.original.has(digest):
             raise _deleting()
         files.add_owned(tx, name, digest, size, context.identity.name)

@@ -15,17 +15,17 @@ from adaptry.operations.transfer.revision_download import fetch_version
 if TYPE_CHECKING:
     from adaptry.core.refs import Ref
     from adaptry.registry.interface import Registry
-    from adaptry.registry.plain_values import PlainVersion
+    from adaptry.registry.quick_values import VersionToPull
 
 
-def pull_plain(
+def pull_quickly(
     registry: Registry, ref: Ref, folder: Path, progress: Progress = no_progress
-) -> PlainVersion | None:
+) -> VersionToPull | None:
     """Pulls like `pull`, with the same errors. Does nothing and returns None if the registry, the version or
     the folder is not as in most pulls: then `pull` has to decide.
     """
     target = folder.expanduser()
-    version = None if os.path.lexists(target) else registry.find_plain(ref)
+    version = None if os.path.lexists(target) else registry.find_quickly(ref)
     if version is not None:
         fetch_version(registry, version, version.files, target, False, progress, DEFAULT_RETRY)
     return version

@@ -11,7 +11,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry.core.tree_paths import check_path
-from adaptry.registry.plain_values import PlainFile, PlainVersion
+from adaptry.registry.quick_values import FileToPull, VersionToPull
 from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.ref_query import ref_query
 from adaptry.storage.catalog.statement_texts import (
@@ -26,7 +26,7 @@ from adaptry.storage.catalog.statement_texts import (
 _SIZE = 1 << 20  # of a manifest of a version, in bytes
 
 
-def find_plain(reads: PreparedReads, ref: Ref) -> PlainVersion | None:
+def find_quickly(reads: PreparedReads, ref: Ref) -> VersionToPull | None:
     """The version that a ref selects. None unless there is exactly one, which is active, has its manifest,
     and has no file that is known to be damaged.
     """
@@ -34,16 +34,16 @@ def find_plain(reads: PreparedReads, ref: Ref) -> PlainVersion | None:
     if len(rows) != 1 or rows[0].state != "active":
         return None
     (row,) = rows
-    asked = {"adapter": row.adapter_key, "digest": row.digest}
-    trees = reads.select(TREE, asked)
-    if not trees or reads.select(WITHDRAWN_REVISION, asked):
+    parameters = {"adapter": row.adapter_key, "digest": row.digest}
+    trees = reads.select(TREE, parameters)
+    if not trees or reads.select(WITHDRAWN_REVISION, parameters):
         return None
     digest = Digest(row.digest)
     files = _files(digest, trees[0].manifest)
     damaged = {damage.digest for damage in reads.select(ALL_DAMAGED, {})}
     if not files or any(file.sha256.hex in damaged for file in files):
         return None
-    return PlainVersion(ref.name, row.number, digest, files)
+    return VersionToPull(ref.name, row.number, digest, files)
 
 
 def count_statements(reads: PreparedReads, ref: Ref) -> tuple[tuple[NamedStatement, int], ...]:
@@ -56,7 +56,7 @@ def count_statements(reads: PreparedReads, ref: Ref) -> tuple[tuple[NamedStateme
     return (COUNT_FOR_VERSION, rows[0].id), (COUNT_FOR_ADAPTER, rows[0].adapter_key)
 
 
-def _files(digest: Digest, manifest: bytes) -> tuple[PlainFile, ...]:
+def _files(digest: Digest, manifest: bytes) -> tuple[FileToPull, ...]:
     """The files that a stored manifest names; none if it is damaged or has a path that we would not write."""
     if Digest.of(manifest) != digest:
         return ()
@@ -65,7 +65,7 @@ def _files(digest: Digest, manifest: bytes) -> tuple[PlainFile, ...]:
         if document["schema"] != 1:
             return ()
         return tuple(
-            PlainFile(check_path(entry["path"]), int(entry["size"]), Digest.parse(entry["sha256"]))
+            FileToPull(check_path(entry["path"]), int(entry["size"]), Digest.parse(entry["sha256"]))
             for entry in document["files"]
         )
     except (Invalid, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Adapters and versions as plain values: as much as a listing or a pull from a folder needs.
+"""Adapters and versions as dataclasses: as much as a listing or a pull from a folder needs.
 
 The records are pydantic's models, whose import takes longer than such a command.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainAdapter:
+class ListedAdapter:
     """The fields of `AdapterInfo` that a listing shows."""
 
     name: AdapterName
@@ -30,15 +30,15 @@ class PlainAdapter:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainPage:
+class ListedPage:
     """A page of adapters, and the cursor of the next page; None at the end."""
 
-    items: tuple[PlainAdapter, ...]
+    items: tuple[ListedAdapter, ...]
     next: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class PlainFile:
+class FileToPull:
     """A file of a revision, as `FileEntry`: its path, its size in bytes, its digest."""
 
     path: str
@@ -47,13 +47,13 @@ class PlainFile:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainVersion:
+class VersionToPull:
     """An active version, none of whose files is known to be damaged."""
 
     name: AdapterName
     number: int
     digest: Digest
-    files: tuple[PlainFile, ...]
+    files: tuple[FileToPull, ...]
 
     @property
     def label(self) -> str:
