@@ -16,6 +16,8 @@ from adaptry.core.identity import Identity
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
+from adaptry.storage.blobs.s3 import S3Blobs, S3Location
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.registry_contract import RegistryContract
@@ -76,3 +78,7 @@ class TestBehindABalancer(RegistryContract):
             return HttpRegistry(url, pair[0].token_of(identity))
 
         return make
+
+    @pytest.fixture
+    def stores(self, pair: tuple[Server, Server], s3_place: str) -> LocalRegistry:
+        return LocalRegistry(RegistryContext(pair[0].catalog, S3Blobs(S3Location.parse(s3_place))))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.contract.uploads import UploadsContract
 from adaptry.testing.registry_contract import RegistryContract
@@ -47,6 +48,11 @@ class PastTheServer:
         )
         with running_server(settings) as server:
             yield lambda identity: registry_for(server, identity)
+
+    @pytest.fixture
+    def stores(self, make_registry: MakeRegistry, tmp_path: Path, s3_place: str) -> Iterator[LocalRegistry]:
+        with open_local(tmp_path / "data", blobs=s3_place) as stores:
+            yield stores
 
 
 class TestBytesPastTheServer(PastTheServer, UploadsContract):

@@ -11,6 +11,8 @@ import pytest
 from adaptry.core.identity import Identity
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.registry_contract import RegistryContract
@@ -40,6 +42,12 @@ class TestHttpRegistry(RegistryContract):
         settings = ServerSettings(data=tmp_path / "data", catalog=catalog, anonymous_read=True)
         with running_server(settings, at_the_end.callback) as server:
             yield lambda identity: registry_for(server, identity)
+
+    @pytest.fixture
+    def stores(
+        self, make_registry: MakeRegistry, tmp_path: Path, catalog: str | None, at_the_end: ExitStack
+    ) -> LocalRegistry:
+        return at_the_end.enter_context(open_local(tmp_path / "data", catalog=catalog))
 
 
 @pytest.mark.heavy

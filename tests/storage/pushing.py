@@ -3,7 +3,8 @@
 python pushing.py REGISTRY NAME FOLDER…
 
 With `FILE_BY_FILE` or `IN_ONE_PASS` in the environment, each is pushed as a large adapter is; with
-`TOGETHER`, so many are pushed at once.
+`TOGETHER`, so many are pushed at once. With `BASE`, each push recognises the base with that id; with `ALIAS`,
+it moves that alias.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
+from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
-from adaptry.registry.records import PushResult
+from adaptry.registry.records import PushOptions, PushResult
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.file_by_file import push_file_by_file, push_in_one_pass
@@ -43,11 +46,16 @@ def push_until_done(registry: LocalRegistry, folder: str, name: str, tries: int 
                 return push_file_by_file(registry, open_dir(folder), AdapterName.parse(name))
             if "IN_ONE_PASS" in os.environ:
                 return push_in_one_pass(registry, open_dir(folder), AdapterName.parse(name))
-            return push(registry, open_dir(folder), name)
+            options = PushOptions(alias=os.environ.get("ALIAS"))
+            return push(registry, open_dir(folder), name, base=_recognised(), options=options)
         except NotFound:
             if not left:
                 raise
     raise AssertionError("unreachable")
+
+
+def _recognised() -> BaseClaim | None:
+    return BaseClaim(id=Digest(os.environ["BASE"])) if "BASE" in os.environ else None
 
 
 if __name__ == "__main__":

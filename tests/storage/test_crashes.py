@@ -24,6 +24,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.file_by_file import push_file_by_file
+from adaptry.testing.samples import tiny_lora
 
 TONE = AdapterName.parse("acme/tone")
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -67,6 +68,31 @@ def test_a_killed_push_is_complete_or_absent_and_can_be_repeated(
     pull(registry, str(TONE), tmp_path / "pulled")
     assert list(registry.blobs.stagings()) == []
     assert verify(registry.catalog, registry.blobs) == ()
+
+
+@pytest.mark.parametrize("place", WITH_FILES)
+def test_a_killed_push_that_recognises_the_base_binds_the_version_and_moves_the_alias_or_does_neither(
+    place: str, folder: Path, tmp_path: Path, start: Start
+) -> None:
+    lora, base = tiny_lora(tmp_path / "lora", base_name="/gone/llama"), Digest.of(b"a base")
+    registry = open_local(folder)
+    first = push(registry, open_dir(lora), TONE).version
+    lost = registry.versions.detail(Ref(TONE)).manifest.files[0].sha256
+    registry.blobs.delete(lost)  # so that the push also stores a file
+    assert len(verify(registry.catalog, registry.blobs)) == 1
+    with start(str(TONE), [lora], ADAPTRY_FAILPOINT=place, BASE=base.hex, ALIAS="prod") as process:
+        assert process.communicate()[0] == ""
+        assert process.returncode == -signal.SIGKILL
+
+    version = registry.versions.get(Ref(TONE))
+    done = (base, ("prod",), False) if place == "revisions.after_commit" else (None, (), True)
+    assert (version.number, version.digest) == (1, first.digest)
+    assert (version.base_id, version.aliases, version.is_damaged) == done
+    with start(str(TONE), [lora], BASE=base.hex, ALIAS="prod") as process:
+        assert process.communicate()[0].split() == ["1", str(first.digest)]
+    assert registry.versions.get(Ref(TONE)).base_id == base
+    assert verify(registry.catalog, registry.blobs) == ()
+    registry.close()
 
 
 @pytest.mark.parametrize("place", NAMES)

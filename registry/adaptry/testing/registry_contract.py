@@ -1,4 +1,5 @@
-"""The contract of every registry, local or remote. Subclass `RegistryContract` and override `make_registry`.
+"""The contract of every registry, local or remote. Subclass `RegistryContract` and override `make_registry`,
+and for a remote registry also `stores`.
 
 `make_registry(identity)` returns the same, initially empty, registry for that identity, including the
 anonymous one. The identities are those of `promises.ground` and `identity.LOCAL`, who may do everything.

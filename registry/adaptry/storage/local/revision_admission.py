@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
@@ -65,12 +66,28 @@ from adaptry.storage.local.metrics import check_metrics
 from adaptry.storage.local.quotas import require_version
 from adaptry.storage.local.sent_files import SentFiles
 
+if TYPE_CHECKING:
+    from adaptry.storage.local.base_binding import Binding
+
 TRIES = 5
 _PUSHED = TypeAdapter(PushResult)
 
 
 class StaleState(Exception):
     """The derived data are outdated and must be derived again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedPush:
+    """What a push read and checked before its transaction: the data of a new version, or the `binding` of an
+    existing one that lacks its base; and the sent files that are `lacking`.
+    """
+
+    declared: Manifest
+    derived: tuple[Admission, ResolvedBase] | None
+    binding: Binding | None
+    sent: SentFiles | None
+    lacking: dict[Digest, bytes]
 
 
 @dataclass(frozen=True)
@@ -103,21 +120,19 @@ class RevisionAdmission:
                 adapter = self._pushable(tx, name, options)
                 if adapter is not None and (same := self._same_content(tx, adapter, declared, options)):
                     declared, missing_base = same.manifest, same.missing_base
-                is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
-                if not is_known:
+                known = known_version(tx, adapter, declared.digest) if adapter else None
+                if known is None:
                     require_version(self.context, tx, name.namespace)
                 if sent and adapter is None:
                     sent.require_free_name(tx)
                 lacking = sent.lacking(tx) if sent else {}
-            derived = None if is_known else self.derive(name, declared, options, sent)
+            derived = None if known else self.derive(name, declared, options, sent)
+            binding = self._binding(known, missing_base, sent) if known and missing_base else None
             if sent:
                 sent.store(lacking)
-            if missing_base is not None:
-                from adaptry.storage.local.base_binding import bind_base  # which few pushes need
-
-                bind_base(self.context, name, declared.digest, missing_base, may_be_unregistered=True)
+            prepared = _PreparedPush(declared, derived, binding, sent, lacking)
             try:
-                return self._commit(name, declared, derived, options, sent, lacking)
+                return self._commit(name, prepared, options)
             except StaleState:
                 continue
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
@@ -128,6 +143,11 @@ class RevisionAdmission:
         """The version to return instead of a new one. A base that the checks refuse is not bound by force."""
         same = find_same_content(tx, adapter, declared) if options.reuse else None
         return None if same and same.missing_base and options.force_reason else same
+
+    def _binding(self, version: VersionRecord, base: Digest, sent: SentFiles | None) -> Binding:
+        from adaptry.storage.local.base_binding import derive_binding  # which few pushes need
+
+        return derive_binding(self.context, version, base, sent.content if sent else None)
 
     def derive(
         self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles | None = None
@@ -189,25 +209,17 @@ class RevisionAdmission:
         base = find_base(reads, self.context.read_scope(reads), declared, written)
         return base, bases.record(reads, base.id) if base.id else None
 
-    def _commit(
-        self,
-        name: AdapterName,
-        declared: Manifest,
-        derived: tuple[Admission, ResolvedBase] | None,
-        options: PushOptions,
-        sent: SentFiles | None,
-        lacking: dict[Digest, bytes],
-    ) -> PushResult:
-        """Makes the version visible, with its metrics, alias and event. Raises `StaleState`."""
+    def _commit(self, name: AdapterName, prepared: _PreparedPush, options: PushOptions) -> PushResult:
+        """Makes the version visible, with its base, metrics, alias and event. Raises `StaleState`."""
         reach("revisions.before_rows")
 
         def commit(tx: Transaction) -> PushResult:
             adapter = self._pushable(tx, name, options)
 
             def go_on() -> PushResult:
-                if sent:
-                    sent.own(tx, lacking)
-                return self._number(tx, adapter, name, declared, derived, options)
+                if prepared.sent:
+                    prepared.sent.own(tx, prepared.lacking)
+                return self._number(tx, adapter, name, prepared, options)
 
             made = self.context.run_once(tx, _PUSHED, go_on)
             reach("revisions.before_commit")
@@ -228,11 +240,10 @@ class RevisionAdmission:
         tx: Transaction,
         adapter: AdapterRecord | None,
         name: AdapterName,
-        declared: Manifest,
-        derived: tuple[Admission, ResolvedBase] | None,
+        prepared: _PreparedPush,
         options: PushOptions,
     ) -> PushResult:
-        scope = self.context.read_scope(tx)
+        scope, declared, derived = self.context.read_scope(tx), prepared.declared, prepared.derived
         stored = known_version(tx, adapter, declared.digest) if adapter else None
         is_new = stored is None
         if stored is None:
@@ -243,9 +254,13 @@ class RevisionAdmission:
             set_licences(self.context, tx, adapter, derived[0].licences)
             report = derived[0].base_check.report
         else:
+            assert adapter is not None
             commits.store_revision(tx, declared)  # which repairs a damaged one
+            if binding := prepared.binding:
+                if not binding.is_current(self.context, tx, stored):
+                    raise StaleState
+                binding.store(self.context, tx, adapter, stored)
             report = versions.report(tx, stored)
-        assert adapter is not None
         self._attach(tx, adapter, stored, options)
         version, report = hide_base_in_report(tx, scope, by_keys(tx, [stored.key])[0], report)
         return PushResult(version=version, is_new=is_new, report=report)

@@ -21,6 +21,10 @@ from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.base_info import BaseEdit
 from adaptry.registry.interface import Registry
+from adaptry.registry.policies import PolicyRequest
+from adaptry.registry.records import PushOptions
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
@@ -203,6 +207,65 @@ class BasesContract(ContractFixtures):
             push(registry, wide, TONE, base=BaseClaim(id=tiny.id))
         assert registry.versions.get(Ref(TONE)) == first
 
+    def test_a_push_that_is_refused_binds_no_version(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord
+    ) -> None:
+        """By its alias's policy, or because a branch has the alias's name."""
+        folder, claim = lora(base_name="/gone/llama"), BaseClaim(id=tiny.id)
+        first = push(registry, folder, TONE).version
+        text = 'alias: prod\nrequire:\n  - metric("accuracy") > 0.9\n'
+        registry.policies.set(PolicyRequest(scope=str(TONE), text=text))
+        registry.commits.create_branch(TONE, "draft")
+        for alias, error in (("prod", CheckFailed), ("draft", Conflict)):
+            with pytest.raises(error):
+                push(registry, folder, TONE, base=claim, options=PushOptions(alias=alias))
+        assert registry.versions.get(Ref(TONE)) == first
+        assert _bindings(registry) == 0
+
+        registry.metrics.log(Ref(TONE), {"accuracy": 0.95})
+        bound = push(registry, folder, TONE, base=claim, options=PushOptions(alias="prod")).version
+        assert (bound.digest, bound.base_id, bound.aliases) == (first.digest, tiny.id, ("prod",))
+        assert _bindings(registry) == 1
+
+    def test_a_policy_judges_the_version_with_the_base_that_the_push_recognises(
+        self, registry: Registry, lora: MakeLora, tmp_path: Path
+    ) -> None:
+        """TGI refuses an adapter of some layers of its base, and without the base no one knows its layers."""
+        deeper = fingerprint(open_checkpoint(tiny_base(tmp_path / "deeper", layers=4)))
+        registry.bases.put(deeper, ("org/deeper",))
+        folder, options = lora(base_name="/gone/llama"), PushOptions(alias="prod")
+        first = push(registry, folder, TONE).version
+        registry.policies.set(
+            PolicyRequest(scope=str(TONE), text="alias: prod\nrequire: ['fits(\"tgi\")']\n")
+        )
+        with pytest.raises(CheckFailed, match="with its base"):
+            push(registry, folder, TONE, base=BaseClaim(id=deeper.id), options=options)
+        assert registry.versions.get(Ref(TONE)) == first
+        assert push(registry, folder, TONE, options=options).version.aliases == ("prod",)
+
+    @pytest.mark.parametrize("is_registered", [True, False])
+    def test_a_push_that_recognises_the_base_repairs_a_damaged_version_and_binds_it(
+        self,
+        registry: Registry,
+        stores: LocalRegistry,
+        lora: MakeLora,
+        tiny: BaseRecord,
+        is_registered: bool,
+    ) -> None:
+        folder = lora(base_name="/gone/llama")
+        first = push(registry, folder, TONE).version
+        if is_registered:
+            registry.bases.put(tiny, ("org/tiny",))
+        for entry in registry.versions.detail(Ref(TONE)).manifest.files:
+            stores.blobs.delete(entry.sha256)
+        assert verify(stores.catalog, stores.blobs)
+        assert registry.versions.get(Ref(TONE)).is_damaged
+
+        bound = push(registry, folder, TONE, base=BaseClaim(id=tiny.id)).version
+        assert (bound.digest, bound.base_id, bound.is_damaged) == (first.digest, tiny.id, False)
+        assert bound.base_status == ("verified" if is_registered else "declared")
+        assert verify(stores.catalog, stores.blobs) == ()
+
     def test_a_binding_may_be_corrected_and_a_declared_base_may_not(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord
     ) -> None:
@@ -266,3 +329,8 @@ class BasesContract(ContractFixtures):
         for ask in (lambda: nobody.bases.get("org/tiny"), lambda: nobody.bases.record(tiny.id)):
             with pytest.raises(NotFound):
                 ask()
+
+
+def _bindings(registry: Registry) -> int:
+    """How many times a version of the adapter was bound to a base."""
+    return [event.kind for event in registry.adapters.history(TONE).items].count("version.bound")

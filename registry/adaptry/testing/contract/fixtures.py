@@ -11,6 +11,7 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
+from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_lora
 
 MakeRegistry = Callable[[Identity], Registry]
@@ -23,7 +24,7 @@ RON = Identity.with_role("ron", "reader", ("acme",))
 
 
 class ContractFixtures:
-    """Fixtures. An implementation overrides `make_registry`."""
+    """Fixtures. An implementation overrides `make_registry`, and a remote one also `stores`."""
 
     @pytest.fixture
     def make_registry(self) -> MakeRegistry:
@@ -33,6 +34,12 @@ class ContractFixtures:
     @pytest.fixture
     def registry(self, make_registry: MakeRegistry) -> Registry:
         return make_registry(LOCAL)
+
+    @pytest.fixture
+    def stores(self, registry: Registry) -> LocalRegistry:
+        """The catalog and the files of the registry, for tests that damage them."""
+        assert isinstance(registry, LocalRegistry)
+        return registry
 
     @pytest.fixture
     def lora(self, tmp_path: Path) -> MakeLora:
