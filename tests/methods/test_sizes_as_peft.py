@@ -107,3 +107,15 @@ def test_a_boft_with_its_scales_transposed_is_blocked(
     tensors = load_file(make(wanted, corpus).adapter / "adapter_model.safetensors")
     scales = {name: each.T for name, each in tensors.items() if is_turned and "boft_s" in name}
     assert bool(judged(case, {}, scales, tmp_path, corpus).blocked) is is_turned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["C", "D", "E"])
+def test_a_glora_one_of_whose_bias_paths_is_longer_than_the_weights_side_is_blocked(
+    path: str, tmp_path: Path, corpus: Path
+) -> None:
+    (wanted,) = [one for one in cases(dtypes=["fp32"]) if str(one) == "glora-plain-llama-fp32"]
+    tensors = load_file(make(wanted, corpus).adapter / "adapter_model.safetensors")
+    name = next(name for name in tensors if f"glora_{path}." in name)
+    longer = torch.cat([tensors[name], tensors[name][:1]])
+    assert judged("glora-plain-llama-fp32", {}, {name: longer}, tmp_path, corpus).blocked

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """The sides, from paths A and B if they have any. Every path has a tensor, even if it is zero."""
+    """The sides, from paths A and B if they have any. Every path has a tensor, even if it is zero. Paths C to
+    E have as many rows as the weight has inputs (C) or outputs; a path of one number has one.
+    """
     rank = fan_in = fan_out = 0
+    rows: dict[str, int] = {}
     for path in "ABCDE":
         shape = shapes.get(f"path.{path}.X") or shapes.get(f"path.{path}.zeros")
         if shape is None:
             up, down = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
             rank, shape = common_number(up[1], down[0]), (up[0], down[1])
+        rows[path] = shape[0]
         if path in "AB":
             fan_out = shape[0] if len(shape) == 2 else fan_out
             fan_in = shape[1] if len(shape) == 2 and shape[1] > 1 else fan_in
+    for path, expected in (("C", fan_in), ("D", fan_out), ("E", fan_out)):
+        if expected and rows[path] not in (1, expected):
+            raise ValueError(f"path {path} has {rows[path]:,} rows, but the weight {expected:,}")
     return ModuleSize(rank, fan_in, fan_out)
 
 
