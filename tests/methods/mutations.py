@@ -128,7 +128,7 @@ def add_a_weight_of_the_base(source: random.Random, files: Files) -> str | None:
     )
     value = torch.randn(files.base[name].shape)
     if source.random() < 0.2:
-        value = torch.randn(*(size + 1 for size in value.shape))
+        value = torch.randn([size + 1 for size in value.shape])
     files.tensors[PREFIX + key if source.random() < 0.9 else key] = value
     return f"{key} beside it"
 
