@@ -72,6 +72,12 @@ def of_rank_three(path: str) -> int:
         (ends("o_proj"), {"target_modules": r".*layers\.0\..*o_proj"}, False),  # becomes ["o_proj"]
         (ends("gate_proj", inside="layers.0.mlp.g"), {"target_modules": r".*\.0\.mlp\.gate_proj"}, True),
         (ends("gate"), {"target_modules": ["gate"]}, False),
+        (ends("gate"), {"target_modules": ["gate"], "alpha_pattern": {"gate": 8}}, False),  # has no effect
+        (ends("gate"), {"target_modules": ["gate"], "alpha_pattern": {"gate.weight": 8}}, False),
+        (ends("gate"), {"target_modules": ["gate"], "rank_pattern": {"gate": 4}}, False),
+        (ends("gate"), {"target_modules": ["gate"], "rank_pattern": {"gate": 2}, "r": 4}, True),
+        (ends("gate"), {"target_modules": ["gate"], "rank_pattern": {"gate.weight": 2}, "r": 4}, False),
+        (ends("gate", "o_proj"), {"target_modules": ".*(gate|o_proj)", "alpha_pattern": {"gate": 8}}, False),
         (of_experts, {"target_modules": ["experts.gate_proj", "experts.up_proj", "mlp.down_proj"]}, False),
         (of_experts, {"target_modules": None, "target_parameters": ["gate_up_proj", "down_proj"]}, True),
     ],

@@ -55,8 +55,8 @@ def check(
         if bound is None and adapter.format.names_modules:
             bound = bind(adapter, base)
     is_foreign = adapter.format is not PEFT
-    fused = bound.fused if bound else frozenset()
-    findings = list(check_other_format(adapter) if is_foreign else check_intrinsic(adapter, fused))
+    as_parameters = bound.as_parameters if bound else frozenset()
+    findings = list(check_other_format(adapter) if is_foreign else check_intrinsic(adapter, as_parameters))
     findings.extend(() if is_foreign or adapter.spec.modules else check_prompt(adapter, base))
     if base is None:
         findings.append(unknown_base(base_name or adapter.config.base_name))

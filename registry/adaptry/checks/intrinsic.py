@@ -56,9 +56,9 @@ _TASKS = frozenset(
 _NEWEST_PEFT = (0, 21)
 
 
-def check_intrinsic(adapter: Adapter, fused: Collection[str] = ()) -> Iterator[Finding]:
-    """The findings that do not need a base. `fused` are the paths of modules that PEFT fuses on the adapter's
-    base, so that their ranks are checked there.
+def check_intrinsic(adapter: Adapter, as_parameters: Collection[str] = ()) -> Iterator[Finding]:
+    """The findings that do not need a base. `as_parameters` are the paths of modules that PEFT adapts as
+    parameters on the adapter's base, so that their ranks are checked there.
     """
     spec = adapter.spec
     yield from _config(adapter.config, spec)
@@ -80,7 +80,7 @@ def check_intrinsic(adapter: Adapter, fused: Collection[str] = ()) -> Iterator[F
         yield from _traits(adapter.config, spec)
     yield from refused_fields(adapter.config)
     if has_tensors:
-        yield from check_ranks_and_scales(adapter, fused)
+        yield from check_ranks_and_scales(adapter, as_parameters)
 
 
 def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:

@@ -31,13 +31,13 @@ DEFAULT_RANKS = {
 """PEFT's `r` where a config has none, for methods other than LoRA and AdaLoRA."""
 
 
-def check_ranks_and_scales(adapter: Adapter, fused: Collection[str] = ()) -> Iterator[Finding]:
+def check_ranks_and_scales(adapter: Adapter, as_parameters: Collection[str] = ()) -> Iterator[Finding]:
     """The findings about ranks and scales, without a base. The config is not compared with the ranks of the
-    modules at the paths in `fused`.
+    modules at the paths in `as_parameters`.
     """
     spec = adapter.spec
     if spec.method == "lora":
-        yield from _ranks(adapter, fused)
+        yield from _ranks(adapter, as_parameters)
         yield from _scales(adapter.config, spec)
     elif spec.method not in _OWN_RANKS:
         yield from _declared_ranks(adapter.config, spec)
@@ -55,7 +55,7 @@ def _single_scale(adapter: Adapter) -> Iterator[Finding]:
         yield build_finding(code, f"{field} is {value:g}")
 
 
-def _ranks(adapter: Adapter, fused: Collection[str]) -> Iterator[Finding]:
+def _ranks(adapter: Adapter, as_parameters: Collection[str]) -> Iterator[Finding]:
     config = adapter.config
     # BD-LoRA stores one factor in blocks, so its width is not the rank.
     if not {"bdlora", "pattern_refused"}.isdisjoint(adapter.spec.traits):
@@ -69,7 +69,7 @@ def _ranks(adapter: Adapter, fused: Collection[str]) -> Iterator[Finding]:
         )
         if up[1] != module.rank:
             reason = f"A has rank {module.rank} and B has rank {up[1]}"
-        elif not is_as_declared and module.path not in fused:
+        elif not is_as_declared and module.path not in as_parameters:
             reason = f"the factors have rank {module.rank}, but the config declares {declared}"
         else:
             continue

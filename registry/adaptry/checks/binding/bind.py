@@ -21,7 +21,7 @@ from adaptry.bases.layer_replication import LayersBeyondBase, deeper_record, rep
 from adaptry.bases.module_map import ModuleMap, place
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.bound_adapter import BoundAdapter
-from adaptry.checks.binding.expert_factors import single_experts, with_fused_scales
+from adaptry.checks.binding.expert_factors import modules_as_parameters, with_parameter_scales
 from adaptry.checks.binding.initial_values import rounded_reason, starts_changed
 from adaptry.checks.binding.loaded_model import load_model
 from adaptry.checks.binding.loaded_parts import loaded_parts
@@ -57,15 +57,15 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
         return tolerant
     try:
         model = load_model(adapter, base)
-        fused = single_experts(model) if model.experts is not None else frozenset()
-        meant = with_fused_scales(model, meant) if fused else meant
+        as_parameters = modules_as_parameters(model) if model.experts is not None else frozenset()
+        meant = with_parameter_scales(model, meant) if as_parameters else meant
         parts = loaded_parts(model, meant)
         uncovered = tuple(uncovered_modules(model, meant))
         return replace(
             tolerant,
             module_map=parts.module_map,
             meant=meant,
-            fused=fused,
+            as_parameters=as_parameters,
             dropped=parts.dropped,
             unlisted=parts.unlisted,
             uncovered=uncovered,

@@ -40,8 +40,9 @@ class BoundAdapter:
     load the adapter at all. `unlisted` are whole weights that replace one of the base's although no field of
     the config names them. `uncovered` are modules that the config makes PEFT adapt, but for which the file
     has no tensors; `fills_in` says whether PEFT's initial values for them change the model. `rounded` is a
-    sentence that says which tensor the file has with less precision than PEFT computes it. `fused` are the
-    paths of modules of single experts whose factors PEFT fuses, so that it looks up no rank by these paths.
+    sentence that says which tensor the file has with less precision than PEFT computes it. `as_parameters`
+    are the paths of single experts and routers that PEFT adapts as parameters, so that it looks up no rank by
+    these paths.
 
     `variant` is that of a LoRA. With `layer_replication`, `base` is the deeper model that PEFT makes of the
     base, and `layers` are the base's layers at each of its positions. `unbound` ends a sentence that begins
@@ -58,7 +59,7 @@ class BoundAdapter:
     uncovered: tuple[str, ...] = ()
     fills_in: bool = False
     rounded: str | None = None
-    fused: frozenset[str] = frozenset()
+    as_parameters: frozenset[str] = frozenset()
     variant: LoraVariant | None = None
     layers: tuple[int, ...] = ()
     unbound: str | None = None

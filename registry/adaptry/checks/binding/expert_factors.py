@@ -1,8 +1,9 @@
-"""How PEFT fuses a LoRA's factors of separate experts, in the families whose targets it converts.
+"""How PEFT adapts experts and routers in the families whose targets it converts.
 
 The factors of all experts of a layer become one pair for each fused parameter. An expert's gate and up
 projection share one, of twice the rank. PEFT looks up `rank_pattern` and `alpha_pattern` by the parameter's
 name; if no pattern matches, rank and alpha are also twice the config's. With rsLoRA, this changes the scale.
+A router is adapted as the parameter `gate.weight`, which a pattern such as `gate` does not match.
 """
 
 from __future__ import annotations
@@ -50,19 +51,32 @@ def expert_matrix(path: str, model_type: str) -> ExpertMatrix | None:
     )
 
 
-def with_fused_scales(model: LoadedModel, meant: ModuleMap) -> ModuleMap:
-    """`meant`, in which the modules of single experts have the scale of their fused factors. Raises
+def with_parameter_scales(model: LoadedModel, meant: ModuleMap) -> ModuleMap:
+    """`meant`, in which single experts and routers have the scale that PEFT looks up by the parameter. Raises
     `InvalidConfig` for an invalid rank or scale, and `Unavailable`.
     """
-    return replace(meant, placed=tuple(_with_fused_scale(model, target) for target in meant.placed))
+    return replace(meant, placed=tuple(_with_parameter_scale(model, target) for target in meant.placed))
 
 
-def _with_fused_scale(model: LoadedModel, target: TargetTensor) -> TargetTensor:
-    matrix = expert_matrix(bare_path(target.module.path), model.model_type)
-    if matrix is None:
+def _with_parameter_scale(model: LoadedModel, target: TargetTensor) -> TargetTensor:
+    path = bare_path(target.module.path)
+    matrix, router = expert_matrix(path, model.model_type), _router_parameter(model, path)
+    if matrix is not None:
+        scale, alpha, _ = _fused_scale(model, matrix)
+    elif router is not None:
+        scale, alpha, _ = scale_of(model.adapter.config, router)
+    else:
         return target
-    scale, alpha, _ = _fused_scale(model, matrix)
     return replace(target, module=target.module.model_copy(update={"scale": scale, "alpha": alpha}))
+
+
+def _router_parameter(model: LoadedModel, path: str) -> str | None:
+    """The parameter as which PEFT adapts a router; None for other modules."""
+    name = f"{path.replace(*_RENAMED)}.weight"
+    is_router = name.rpartition(".mlp.")[2] == EXPERT_MATRICES.get(expert_family(model.model_type), {}).get(
+        "gate"
+    )
+    return name if is_router and model.targets.includes_parameter(name) else None
 
 
 def _fused_scale(model: LoadedModel, matrix: ExpertMatrix) -> tuple[float, float, int]:
@@ -73,10 +87,15 @@ def _fused_scale(model: LoadedModel, matrix: ExpertMatrix) -> tuple[float, float
     return scale_of(model.adapter.config, matrix.parameter, len(matrix.beside) if is_fused else 1)
 
 
-def single_experts(model: LoadedModel) -> frozenset[str]:
-    """The paths of the modules of single experts, whose factors PEFT fuses."""
+def modules_as_parameters(model: LoadedModel) -> frozenset[str]:
+    """The paths of single experts, whose factors PEFT fuses, and of routers."""
     paths = (module.path for module in model.adapter.spec.modules)
-    return frozenset(path for path in paths if expert_matrix(bare_path(path), model.model_type) is not None)
+    return frozenset(
+        path
+        for path in paths
+        if expert_matrix(bare_path(path), model.model_type) is not None
+        or _router_parameter(model, bare_path(path)) is not None
+    )
 
 
 def keeps_experts_apart(names: Iterable[str]) -> bool:
@@ -126,8 +145,18 @@ def expert_problems(model: LoadedModel) -> Iterator[str]:
             for role, name in module.tensors.items():
                 dtypes.setdefault((matrix.parameter, role), set()).add(model.adapter.tensors[name].dtype)
     reasons = [_problem(model, fused[parameter], held) for parameter, held in ranks.items()]
+    reasons += [_router_problem(model, bare_path(one.path), one.rank) for one in model.adapter.spec.modules]
     reasons += [_mixed_dtypes(parameter, found) for (parameter, _), found in dtypes.items()]
     yield from dict.fromkeys(filter(None, reasons))
+
+
+def _router_problem(model: LoadedModel, path: str, rank: int) -> str | None:
+    name = _router_parameter(model, path)
+    expected = scale_of(model.adapter.config, name)[2] if name else rank
+    if expected == rank:
+        return None
+    (folded,) = fold_layer_numbers([path])
+    return f"PEFT looks up the rank of {folded} as that of its parameter, {expected}, but the file has {rank}"
 
 
 def _mixed_dtypes(parameter: str, dtypes: set[str]) -> str | None:
