@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import cast
 
 from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy import select as select_columns
@@ -22,11 +24,42 @@ _NEWEST = select_columns(_SUMMARIES.c.metric, _SUMMARIES.c.newest).where(
 )
 
 
+_KEYS = "adaptry_metric_keys"
+
+
+@dataclass
+class MetricKeys:
+    """The keys of the rows that a transaction appends, so that it appends the same ones when it is repeated
+    after a rollback: PostgreSQL's sequences do not go back, and a decision is known by the keys of its facts.
+    """
+
+    given: list[int] = field(default_factory=list)
+    used: int = 0
+
+    def apply(self, tx: Transaction) -> None:
+        """To a transaction that begins, for the first time or again."""
+        self.used = 0
+        if tx.get_bind().dialect.name == "postgresql":  # SQLite's keys do go back
+            tx.info[_KEYS] = self
+
+    def next(self) -> int | None:
+        """The next key of the rolled back transaction; None for a new one."""
+        self.used += 1
+        return self.given[self.used - 1] if self.used <= len(self.given) else None
+
+
 def append(
     tx: Transaction, version: VersionRecord, metrics: Mapping[str, float], at: datetime, by: str
 ) -> None:
+    keys: MetricKeys | None = tx.info.get(_KEYS)
     for metric, value in metrics.items():
-        tx.add(MetricRow(version_id=version.key, metric=metric, value=value, logged_at=at, logged_by=by))
+        logged = MetricRow(version_id=version.key, metric=metric, value=value, logged_at=at, logged_by=by)
+        if keys and (key := keys.next()) is not None:
+            logged.id = key
+        tx.add(logged)
+        if keys and logged.id is None:
+            tx.flush()
+            keys.given.append(cast(int, logged.id))
         row = tx.get(MetricSummaryRow, (version.key, metric))
         if row is None:
             row = MetricSummaryRow(

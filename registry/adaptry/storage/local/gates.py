@@ -30,6 +30,7 @@ from adaptry.storage.catalog import (
     bases,
     commits,
     events,
+    metrics,
     policies,
 )
 from adaptry.storage.catalog.database import Transaction
@@ -87,10 +88,12 @@ def _decided(
     action: Callable[[Transaction], Result],
 ) -> Result:
     known: dict[Digest, PromotionDecision | AdaptryError] = {}
+    keys = metrics.MetricKeys()
     for _ in range(_TRIES):
         try:
             with begin() as tx:
                 tx.info[_KNOWN] = known
+                keys.apply(tx)
                 return action(tx)
         except _NotEvaluated as missing:
             known[missing.question.key] = _outcome(context, missing.question)

@@ -222,8 +222,8 @@ class BasesContract(ContractFixtures):
         assert registry.versions.get(Ref(TONE)) == first
         assert _bindings(registry) == 0
 
-        registry.metrics.log(Ref(TONE), {"accuracy": 0.95})
-        bound = push(registry, folder, TONE, base=claim, options=PushOptions(alias="prod")).version
+        options = PushOptions(alias="prod", metrics={"accuracy": 0.95})
+        bound = push(registry, folder, TONE, base=claim, options=options).version
         assert (bound.digest, bound.base_id, bound.aliases) == (first.digest, tiny.id, ("prod",))
         assert _bindings(registry) == 1
 
