@@ -137,7 +137,9 @@ def test_a_position_beyond_the_weight_ends_the_merge_with_the_modules_name(tmp_p
     pair = pair_of(tmp_path, name)
     pair.rewrite(BEYOND[name])
     assert_refused(
-        pair, InvalidWeights, r"model\.layers\.0\.mlp\.down_proj (changes elements|has indices) beyond"
+        pair,
+        InvalidWeights,
+        r"model\.layers\.0\.mlp\.down_proj (changes elements beyond|has indices outside)",
     )
 
 

@@ -70,6 +70,7 @@ def judged(case: str, config: dict[str, Any], extra: State, folder: Path, corpus
         ("lora-plain-llama-fp32", {"lora_alpha": 1e-40}, True),
         ("lora-plain-llama-fp32", {"alpha_pattern": {"q_proj": 0}}, False),
         ("fourierft-plain-llama-fp32", {"scaling": 0}, True),
+        ("lora-embedding-llama-fp32", {"lora_bias": True}, True),
     ],
 )  # fmt: skip
 def test_a_config_gives_the_sizes_and_scales_that_peft_derives(

@@ -25,6 +25,11 @@ _ONE_EXPERT = re.compile(r"(?P<experts>(?:.*\.)?experts)\.(?P<index>\d+)\.(?P<na
 _RENAMED = (".block_sparse_moe.", ".mlp.")  # Mixtral's, in transformers 4 and 5
 
 
+def path_today(path: str) -> str:
+    """A module's path in transformers 5."""
+    return path.replace(*_RENAMED)
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertMatrix:
     """One matrix of one expert. `parameter` is the one into which PEFT fuses it, `last` the last one of its
@@ -44,7 +49,7 @@ def expert_matrix(path: str, model_type: str) -> ExpertMatrix | None:
     fused = matrices.get(found["name"]) if found else None
     if found is None or fused is None:
         return None
-    holder = found["experts"].replace(*_RENAMED)
+    holder = path_today(found["experts"])
     beside = tuple(name for name, parameter in matrices.items() if parameter == fused)
     return ExpertMatrix(
         int(found["index"]), found["name"], f"{holder}.{fused}", f"{holder}.down_proj", beside
@@ -72,7 +77,7 @@ def _with_parameter_scale(model: LoadedModel, target: TargetTensor) -> TargetTen
 
 def _router_parameter(model: LoadedModel, path: str) -> str | None:
     """The parameter as which PEFT adapts a router; None for other modules."""
-    name = f"{path.replace(*_RENAMED)}.weight"
+    name = f"{path_today(path)}.weight"
     is_router = name.rpartition(".mlp.")[2] == EXPERT_MATRICES.get(expert_family(model.model_type), {}).get(
         "gate"
     )
@@ -106,7 +111,7 @@ def keeps_experts_apart(names: Iterable[str]) -> bool:
     found: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for name in names:
         if (factor := _ONE_FACTOR.fullmatch(name)) is not None:
-            bare = factor["experts"].removeprefix(PREFIX).replace(*_RENAMED)
+            bare = path_today(factor["experts"].removeprefix(PREFIX))
             found.setdefault((bare, factor["rest"]), []).append((factor["experts"], int(factor["index"])))
     return all(
         [index for _, index in sorted(places)] == sorted(index for _, index in places)

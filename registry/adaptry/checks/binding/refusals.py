@@ -19,7 +19,7 @@ from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap, is_conv1d
 from adaptry.bases.parameterless_modules import parameterless_modules
-from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems
+from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, path_today
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
@@ -40,6 +40,7 @@ def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
     if not module_map.placed or model.targets.is_free:
         return
     held = {bare_path(module.path) for module in spec.modules}
+    held |= set(map(path_today, held))
     fused = filter(None, (expert_matrix(path, model.model_type) for path in held))
     held |= {matrix.parameter.rpartition(".")[0] for matrix in fused}
     held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
@@ -72,6 +73,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield from _ranks_of_no_module(model)
     if model.adapter.spec.method == "tinylora":
         yield from _shared_vectors(model)
+    if model.adapter.config.flag("lora_bias") and any(map(is_embedding, _adapted(model))):
+        yield "lora_bias is set, which PEFT does not support for embeddings"
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
     yield from _saved_modules(model.adapter, model.names)
@@ -93,6 +96,11 @@ def _fused_targets(model: LoadedModel) -> Iterator[str]:
     for half in model.experts.halves if model.experts else ():
         lost = next(name for name in matrices if matrices[name] == matrices[half] and name != half)
         yield f"target_modules selects {half} without {lost}, which this base fuses with it"
+
+
+def _adapted(model: LoadedModel) -> list[str]:
+    """The modules that the config makes PEFT adapt, among those with a matrix."""
+    return [path for path in model.names.holders_of("weight", 2) if model.why_not(path) is None]
 
 
 def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
