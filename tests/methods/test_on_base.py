@@ -82,6 +82,7 @@ def test_boft_of_two_butterfly_factors_is_the_product_of_pefts_permutations(tmp_
     """PEFT itself has more than one factor with its CUDA extension only."""
     butterfly = peft.tuners.boft.layer.Linear
     pair = pair_of(tmp_path, "boft")
+    pair.configure(boft_n_butterfly_factor=2)
     pair.rewrite(lambda tensors: tensors.update({
         name: torch.randn(2, *tensor.shape[1:]) * 0.3 for name, tensor in tensors.items() if "boft_R" in name
     }))  # fmt: skip

@@ -111,6 +111,19 @@ def test_a_boft_with_its_scales_transposed_is_blocked(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "resnet"])
+def test_a_boft_with_more_butterfly_factors_than_its_config_declares_is_blocked(
+    family: str, tmp_path: Path, corpus: Path
+) -> None:
+    case = f"boft-plain-{family}-fp32"
+    (wanted,) = [one for one in cases(dtypes=["fp32"]) if str(one) == case]
+    tensors = load_file(make(wanted, corpus).adapter / "adapter_model.safetensors")
+    name = next(name for name in tensors if "boft_R" in name)
+    more = torch.cat([tensors[name], tensors[name]])
+    assert judged(case, {}, {name: more}, tmp_path, corpus).blocked
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["C", "D", "E"])
 def test_a_glora_one_of_whose_bias_paths_is_longer_than_the_weights_side_is_blocked(
     path: str, tmp_path: Path, corpus: Path

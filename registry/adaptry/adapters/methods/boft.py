@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    _, blocks, side, again = shapes["R"]
+    factors, blocks, side, again = shapes["R"]
     *ones, outputs = sorted(shapes["s"])  # a column; a convolution has one more dimension for each side
     common_number(side, again)
     common_number(1, *ones)
@@ -31,6 +31,9 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         blocks,
     ):
         raise ValueError("the blocks do not have the size that the config declares")
+    declared = config.fields.get("boft_n_butterfly_factor", 1)
+    if factors not in (1, declared):  # without its CUDA extension, PEFT always makes one
+        raise ValueError(f"the file has {factors:,} butterfly factors, but the config declares {declared!r}")
     return ModuleSize(0, blocks * side, outputs, "flat")
 
 
