@@ -12,6 +12,7 @@ from sqlmodel import col
 
 from adaptry.core.query_terms import EvalName
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.key_lists import one_of
 from adaptry.storage.catalog.rows import MetricRow
 from adaptry.storage.catalog.search_places import Ordering, Place
 from adaptry.storage.catalog.search_walks import Window
@@ -71,7 +72,7 @@ def newest_values(tx: Transaction, name: EvalName, versions: Sequence[int]) -> d
     """The newest value of each version that has one, and the key of its row."""
     statement = (
         select(col(MetricRow.version_id), col(MetricRow.value), col(MetricRow.id))
-        .where(col(MetricRow.version_id).in_(versions), *is_measured(name))
+        .where(one_of(tx, MetricRow.version_id, versions), *is_measured(name))
         .order_by(col(MetricRow.id))
     )
     return {row.version_id: (row.value, row.id) for row in tx.execute(statement)}

@@ -42,7 +42,8 @@ MOST_VERDICTS = 100
 """The number of versions whose files a request reads, to compute whether an engine serves them."""
 MOST_SECONDS = 2.0
 """For how long it does."""
-_WIDEST = 2000  # candidates tested by one statement
+_WIDEST, _WIDEST_REMOTE = 2000, 8000
+"""Maximum number of candidates that one statement tests. On PostgreSQL, each statement is a round trip."""
 
 Verdicts = Callable[[int], bool]
 """Whether the version with that key has all verdicts that the query requires."""
@@ -146,6 +147,7 @@ def _page(
     """The places of a page, and the start of the next one."""
     found: list[Place] = []
     width = limit + 1
+    widest = _WIDEST_REMOTE if tx.get_bind().dialect.name == "postgresql" else _WIDEST
     while True:
         window = walk.window(tx, after, width)
         keys = [place.key for place in window.places]
@@ -167,4 +169,4 @@ def _page(
         budget.candidates -= max(window.read, 1)
         if after is None or budget.candidates <= 0:
             return found, after
-        width = min(width if len(matches) > width // 4 else 4 * width, _WIDEST, budget.candidates)
+        width = min(width if len(matches) > width // 4 else 4 * width, widest, budget.candidates)

@@ -24,6 +24,7 @@ from adaptry.storage.catalog.adapter_pages import Listing
 from adaptry.storage.catalog.adapter_walk import ByAdapter
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.evidence_walk import ByEvidence, newest_values
+from adaptry.storage.catalog.key_lists import one_of
 from adaptry.storage.catalog.rows import AdapterRow, MetricRow, MetricSummaryRow, VersionRow
 from adaptry.storage.catalog.search_condition import SearchCondition, with_any_term
 from adaptry.storage.catalog.search_places import Ordering, Place
@@ -76,7 +77,7 @@ def matching(tx: Transaction, keys: Sequence[int], conditions: Sequence[SearchCo
     """Those of the versions that meet all conditions."""
     if not keys:
         return ()
-    statement = select(col(VersionRow.id)).where(col(VersionRow.id).in_(keys))
+    statement = select(col(VersionRow.id)).where(one_of(tx, VersionRow.id, keys))
     return tx.execute(statement.where(*(one.test for one in conditions))).scalars().all()
 
 
@@ -84,12 +85,12 @@ def _places(tx: Transaction, keys: Sequence[int], order: SearchOrder) -> list[Pl
     """The places of versions in an order."""
     if not keys or order.column == "newest":
         return [Place(key) for key in keys]
-    of_keys = col(VersionRow.id).in_(keys)
+    of_keys = one_of(tx, VersionRow.id, keys)
     if order.evaluation is not None:
         values = newest_values(tx, order.evaluation, keys)
         return [Place(key, *_valued(values.get(key))) for key in keys]
     if order.metric is not None:
-        of_metric = col(MetricSummaryRow.version_id).in_(keys) & (
+        of_metric = one_of(tx, MetricSummaryRow.version_id, keys) & (
             col(MetricSummaryRow.metric) == order.metric
         )
         found = tx.execute(

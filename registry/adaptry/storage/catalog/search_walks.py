@@ -16,6 +16,7 @@ from sqlmodel import col
 
 from adaptry.core.query_times import FIRST
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.key_lists import one_of
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import MetricSummaryRow, PostingRow, VersionRow
 from adaptry.storage.catalog.search_places import Ordering, Place
@@ -189,7 +190,7 @@ class ThenOthers:
         keys = [place.key for place in window.places]
         with_value = set(
             tx.execute(
-                select(col(VersionRow.id)).where(col(VersionRow.id).in_(keys), self.has_value)
+                select(col(VersionRow.id)).where(one_of(tx, VersionRow.id, keys), self.has_value)
             ).scalars()
         )
         others = [place for place in window.places if place.key not in with_value]
