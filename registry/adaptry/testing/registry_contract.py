@@ -12,6 +12,7 @@ from adaptry.testing.contract.aliases import AliasesContract
 from adaptry.testing.contract.base_names import BaseNamesContract
 from adaptry.testing.contract.base_visibility import BaseVisibilityContract
 from adaptry.testing.contract.bases import BasesContract
+from adaptry.testing.contract.batch_reads import BatchReadsContract
 from adaptry.testing.contract.branches import BranchesContract
 from adaptry.testing.contract.commits import CommitsContract
 from adaptry.testing.contract.cursors import CursorsContract
@@ -25,7 +26,6 @@ from adaptry.testing.contract.policies import PoliciesContract
 from adaptry.testing.contract.revisions import RevisionsContract
 from adaptry.testing.contract.rollouts import RolloutsContract
 from adaptry.testing.contract.search import SearchContract
-from adaptry.testing.contract.several import SeveralContract
 from adaptry.testing.contract.states import StatesContract
 from adaptry.testing.contract.tenants import TenantsContract
 from adaptry.testing.contract.uploads import UploadsContract
@@ -41,7 +41,7 @@ class RegistryContract(
     RevisionsContract,
     InspectionsContract,
     AliasesContract,
-    SeveralContract,
+    BatchReadsContract,
     StatesContract,
     CommitsContract,
     CursorsContract,

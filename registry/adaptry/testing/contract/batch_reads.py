@@ -24,7 +24,7 @@ from adaptry.testing.contract.fixtures import (
 OTHER = AdapterName.parse("acme/other")
 
 
-class SeveralContract(ContractFixtures):
+class BatchReadsContract(ContractFixtures):
     """`versions.details`, `versions.measured_weights`, `evidence.newest` and `files.readers`."""
 
     def test_refs_of_every_kind_are_resolved_in_their_order(self, registry: Registry, lora: MakeLora) -> None:
