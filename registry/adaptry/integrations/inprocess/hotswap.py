@@ -36,7 +36,6 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
     """
     import torch
     from peft import PeftConfig, PeftModel
-    from peft.utils.hotswap import check_hotswap_configs_compatible
 
     whole: Any = model  # torch.compile's wrapper forwards all attributes
     if not isinstance(getattr(model, "_orig_mod", model), PeftModel):
@@ -46,10 +45,7 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
         raise NotFound(f"the model has no adapter {name!r} to replace; it has {have}")
     _require_plain(files)
     config = PeftConfig.from_pretrained(str(files.folder))
-    try:
-        check_hotswap_configs_compatible(whole.peft_config[name], config)
-    except ValueError as error:
-        raise Unsupported(f"{files} cannot replace {name!r} in place: {error}") from error
+    _require_compatible(whole.peft_config[name], config, files, name)
     adapter = files.adapter
     with closing(TensorReader(files.folder / adapter.format.weights, adapter.tensors)) as stored:
         swaps = _planned(whole, files, name, stored)
@@ -61,6 +57,23 @@ def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
                     _set_scale(swap.layer.scaling, name, swap.scale)
     whole.peft_config[name] = _as_it_is(swaps, config)
     return model  # type: ignore[return-value]  # a PeftModel, or compiled from one
+
+
+def _require_compatible(present: Any, config: Any, files: FetchedFiles, name: str) -> None:
+    """Raises `Unsupported` if PEFT does not swap these configs. (`Any`: PEFT's configs.)"""
+    from peft.utils.hotswap import CONFIG_KEYS_TO_CHECK, check_hotswap_configs_compatible
+
+    keys = CONFIG_KEYS_TO_CHECK.get(config.peft_type, ())
+    if (
+        present.peft_type == config.peft_type
+        and keys
+        and all(getattr(present, key, None) == getattr(config, key, None) for key in keys)
+    ):
+        return  # as PEFT finds, which copies both configs completely for it
+    try:
+        check_hotswap_configs_compatible(present, config)
+    except ValueError as error:
+        raise Unsupported(f"{files} cannot replace {name!r} in place: {error}") from error
 
 
 def _require_plain(files: FetchedFiles) -> None:
@@ -143,7 +156,8 @@ def _submodule(module: Any, path: str) -> Any:
 
 
 def _has_adapter(layer: Any, name: str) -> bool:
-    return any(name in getattr(layer, part, ()) for part in ("lora_A", "lora_embedding_A"))
+    held = getattr(layer, "_modules", {})
+    return any(part in held and name in held[part] for part in ("lora_A", "lora_embedding_A"))
 
 
 def _require_unmerged(layers: Mapping[str, Any], name: str) -> None:

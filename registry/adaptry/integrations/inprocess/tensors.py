@@ -7,6 +7,7 @@ the page, never the file.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -131,14 +132,13 @@ class TensorReader:
 
     def _memory_of(self, target: Tensor, name: str) -> memoryview | None:
         """The bytes of a tensor into which the file's can be read unchanged; None if there are none."""
-        import torch
-
         info = self._infos[name]
         if not (info.size and target.is_cpu and target.is_contiguous()):
             return None
         if target.dtype != _torch_dtype(info, name):
             return None
-        return target.view(-1).view(torch.uint8).numpy().data
+        # Faster than `numpy()`, which has no bfloat16. The caller holds `target` until it is read.
+        return memoryview((ctypes.c_char * info.size).from_address(target.data_ptr())).cast("B")
 
     def _fill_run(self, run: Sequence[tuple[str, memoryview]]) -> None:
         """Reads tensors that follow each other in the file."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_KEPT = 6  # decoded values
+_LARGEST_KEPT = 1 << 17  # bytes of each, compressed
 
 
 def encode_model(value: BaseModel) -> bytes:
@@ -18,7 +22,15 @@ def encode_model(value: BaseModel) -> bytes:
 
 
 def decode_model(kind: type[Model], data: bytes) -> Model:
+    """The value, which is immutable. A few are kept, since a program often reads the same ones again."""
+    return _decoded(kind, data) if len(data) <= _LARGEST_KEPT else _decode(kind, data)
+
+
+def _decode(kind: type[Model], data: bytes) -> Model:
     return kind.model_validate_json(zlib.decompress(data))
+
+
+_decoded = lru_cache(maxsize=_KEPT)(_decode)
 
 
 def encode_list(items: Iterable[str]) -> str:

@@ -61,6 +61,10 @@ class LocalVersions(Versions):
         return self.details([ref])[0]
 
     def details(self, refs: Sequence[Ref]) -> tuple[VersionDetail, ...]:
+        with self.context.catalog.read_prepared() as reads:
+            found = versions.details(reads, self.context.resolve_all(reads, refs))
+            if all(self.context.sees_base(reads, each.version.base_id) for each in found):
+                return found
         with self.context.catalog.read() as tx:
             found = versions.details(tx, self.context.resolve_all(tx, refs))
             return hide_bases_in_details(tx, self.context.read_scope(tx), found)
