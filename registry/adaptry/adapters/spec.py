@@ -107,6 +107,11 @@ class Spec(_Value):
         """The largest alpha; None for methods that have none."""
         return max((module.alpha for module in self.modules if module.rank and module.alpha), default=None)
 
+    def replacement_of(self, parameter: str) -> ExtraWeight | None:
+        """The whole tensor of the file that replaces this parameter of the base; None if it has none."""
+        whole = (extra for extra in self.extras if extra.kind != "token_rows")
+        return next((extra for extra in whole if extra.target == parameter), None)
+
     @property
     def targets(self) -> tuple[str, ...]:
         """The last parts of the adapted modules' paths, sorted: `k_proj`, `q_proj`."""

@@ -112,5 +112,6 @@ METHOD = Method(
     weight=_weight,
     unmergeable_reason=_unmergeable_reason,
     needs_base=True,
+    base_at_load="weight",
     tolerance="bit-equal with the same LAPACK in torch and number of threads; otherwise within rounding",
 )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def initial_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """The weight to which the update is added, in `weight`'s shape and dtype."""
+    if parts.is_replaced:
+        return weight  # PEFT removes it from the base's weight, and then loads the file's, as it is
     rank, scale = parts.module.rank, parts.module.scale
     match lora_variant(parts.config).removed:
         case "KaSA":

@@ -86,6 +86,11 @@ class ModuleTensors(Protocol):
         """The base's bias of the module [out], unchanged and in its stored dtype; None if it has none."""
         ...
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the file has the module's whole weight, which PEFT loads in place of the base's."""
+        ...
+
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
         """These arguments with other tensors for some roles, which need not be the file's."""
         ...
@@ -109,6 +114,9 @@ ShapesFunction = Callable[["Mapping[str, WeightSides]", AdapterConfig], Mapping[
 """`shapes(weights, config)` returns the shapes of tensors by path and role, given the adapted weights by
 path.
 """
+
+BaseAtLoad = Literal["update", "weight"]
+"""What is computed from the base's weight before the file's tensors are loaded (`Method.base_at_load`)."""
 
 LoraForm = Literal["itself", "exact", "given_base", "approximate", "no"]
 """Whether a method can be written as a LoRA: it is one; exactly; exactly for one base; approximately; not."""
@@ -137,8 +145,10 @@ class Method:
     Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
     rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is needed,
     if there is one. If `weight` and `bias` are None it cannot be merged, and `unmergeable_hint` says why, and
-    what to do. `needs_base`: whether its change depends on the base's values. `lora_form`: how its updates
-    can be written as a LoRA; "no" if there is no exact way. `lora_form_of_variant`: the same for configs that
+    what to do. `needs_base`: whether its change depends on the base's values. `base_at_load`: what
+    PEFT computes from the base's own weight when it adds the adapter, also where the file replaces that
+    weight afterwards: the update, or the whole new weight. `lora_form`: how its updates can be written as a
+    LoRA; "no" if there is no exact way. `lora_form_of_variant`: the same for configs that
     differ from this. `factors`: its update as factors of a LoRA, if that is exact for every base.
     `unmergeable_reason`: why an adapter with this config cannot be merged. `check_installed`: raises
     `MissingDependency` if a package other than torch is missing that its change needs. `merge_difference`:
@@ -165,6 +175,7 @@ class Method:
     lora_rank: Callable[[ModuleSpec, AdapterConfig], int | None] = lambda module, config: None
     factors: FactorsFunction | None = None
     needs_base: bool = False
+    base_at_load: BaseAtLoad | None = None
     integer_roles: frozenset[str] = frozenset()
     untrained_roles: str = ""
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True

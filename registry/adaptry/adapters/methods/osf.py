@@ -84,5 +84,6 @@ METHOD = Method(
     lora_form="given_base",
     lora_rank=lambda module, config: 2 * module.rank,  # the added directions and the removed ones
     needs_base=True,
+    base_at_load="update",
     tolerance="bit-equal with the same LAPACK in torch and number of threads; otherwise within rounding",
 )

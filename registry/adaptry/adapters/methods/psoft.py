@@ -98,5 +98,6 @@ METHOD = Method(
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
+    base_at_load="update",
     tolerance="bit-equal with the same LAPACK in torch and number of threads; otherwise within rounding",
 )

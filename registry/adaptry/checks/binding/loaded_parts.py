@@ -168,9 +168,8 @@ def _is_unlisted(model: LoadedModel, placed: ExtraTarget) -> bool:
     if not is_embedding(path) and not is_head(path):
         return True
     is_larger = bool(placed.weight.shape) and extra.shape[:1] > placed.weight.shape[:1]
-    return not is_larger and not any(
-        is_embedding(bare_path(each.path)) for each in model.adapter.spec.modules
-    )
+    adapted = [bare_path(each.path) for each in model.adapter.spec.modules]
+    return not is_larger and not any(is_embedding(path) or is_head(path) for path in adapted)
 
 
 def _unlisted_weights(model: LoadedModel) -> Iterator[ExtraTarget]:

@@ -47,9 +47,11 @@ class BiasDeltas:
     def _own(self, changed: ChangedWeight) -> Tensor | None:
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
-        adapter, target = self.parent.adapter, f"{changed.module.path}.bias"
-        own = next((extra.tensor for extra in adapter.spec.extras if extra.target == target), None)
-        return as_tensor(adapter.tensor_bytes(own), adapter.tensors[own]).float() if own else None
+        adapter = self.parent.adapter
+        own = adapter.spec.replacement_of(f"{changed.module.path}.bias")
+        return (
+            as_tensor(adapter.tensor_bytes(own.tensor), adapter.tensors[own.tensor]).float() if own else None
+        )
 
     def _base(self, changed: ChangedWeight) -> Tensor:
         assert changed.bias is not None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.method import Method
+from adaptry.adapters.methods.replaced_weight import after_replacement
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.converting.weight_deltas import ChangedWeight, sides_of
@@ -40,10 +41,9 @@ class MethodDeltas:
         import torch
 
         method = METHODS[self.parent.adapter.spec.method]
-        assert method.weight is not None
         before = self._before(changed) if needs_base_weights(self.parent) else torch.zeros(changed.shape)
         try:
-            after = method.weight(before, self._parts(changed))
+            after = self._after(method, before, changed)
         except (LookupError, RuntimeError, ValueError) as error:  # torch's words
             raise InvalidWeights(
                 f"the tensors of {self.parent.label} for {changed.module.path} do not fit its weight"
@@ -73,6 +73,16 @@ class MethodDeltas:
             return as_tensor(adapter.tensor_bytes(own.tensor), adapter.tensors[own.tensor]).float()
         assert self.base is not None and changed.tensor is not None
         return self.base.read_tensor(changed.tensor).float()
+
+    def _after(self, method: Method, before: Tensor, changed: ChangedWeight) -> Tensor:
+        assert method.weight is not None
+        if method.base_at_load is None or own_weight(self.parent, changed) is None:
+            return method.weight(before, self._parts(changed))
+        assert self.base is not None and changed.tensor is not None
+        stored = self.base.read_tensor(changed.tensor).float()
+        return after_replacement(
+            method.base_at_load, before, stored, method.weight(stored, self._parts(changed))
+        )
 
     def _parts(self, changed: ChangedWeight) -> AdapterTensors:
         from adaptry.compute.tensors.adapter_tensors import DTYPES, AdapterTensors
@@ -122,9 +132,7 @@ def known_rank(parent: ParentAdapter, changed: ChangedWeight) -> int | None:
 
 def own_weight(parent: ParentAdapter, changed: ChangedWeight) -> ExtraWeight | None:
     """The whole weight that the adapter has for a module that it also updates, as PEFT saves embeddings."""
-    target = f"{changed.module.path}.weight"
-    whole = (extra for extra in parent.adapter.spec.extras if extra.kind in ("saved_embedding", "module"))
-    return next((extra for extra in whole if extra.target == target), None)
+    return parent.adapter.spec.replacement_of(f"{changed.module.path}.weight")
 
 
 def _method(parent: ParentAdapter) -> Method:

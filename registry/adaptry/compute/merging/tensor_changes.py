@@ -13,6 +13,7 @@ from functools import partial
 
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.lora_merge import merge_expert
+from adaptry.adapters.methods.method import Method
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.compute.merging.bound_input import BoundInput
@@ -22,6 +23,7 @@ from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.tied_embeddings import SidedInput, TiedSide, TiedSides, sides_of_module
 from adaptry.compute.merging.whole_changes import (
     ChangeChain,
+    ChangeFromBase,
     MethodChange,
     Replacement,
     RowReplacement,
@@ -106,7 +108,7 @@ class ChangeSet:
                     update = LoraDelta(entry.adapter, target.module, target.module.scale)
                     change = StreamedChange(update, target.orientation == "conv1d", entry.weight)
                 for side in changed:
-                    steps.setdefault(side, []).append(change)
+                    _append(steps.setdefault(side, []), change, method)
                     self._note_bias(side, target)
             for name, biased in _bias_changes(entry, target, self._checkpoint, sides):
                 side = self._sides.stored_side(name)
@@ -127,6 +129,15 @@ def _replacing(entry: BoundInput, extra: ExtraTarget) -> WholeChange:
     if extra.extra.kind == "token_rows":
         return RowReplacement(entry.adapter, tensor, extra.rows, entry.weight)
     return Replacement(entry.adapter, tensor, entry.weight)
+
+
+def _append(steps: list[WholeChange], change: WholeChange, method: Method) -> None:
+    """Adds a method's change of a weight, which a step before may have replaced."""
+    match steps:
+        case [*_, Replacement() as own] if method.base_at_load is not None:
+            steps[-1] = ChangeFromBase(own, change, method.base_at_load, change.weight)
+        case _:
+            steps.append(change)
 
 
 def _joined(was: TensorChanges, steps: list[WholeChange], entry: BoundInput) -> TensorChanges:

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.methods.method import ChangeFunction
+from adaptry.adapters.methods.method import BaseAtLoad, ChangeFunction
+from adaptry.adapters.methods.replaced_weight import after_replacement
 from adaptry.adapters.methods.row_change import RowChange, RowChangeFunction
 from adaptry.adapters.methods.row_formula import FormulaFunction
 from adaptry.adapters.spec import ModuleSpec
@@ -152,6 +153,25 @@ class RowReplacement:
         result = stored.clone()
         result[list(self.rows)] = found.to(stored.dtype)
         return result
+
+    def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFromBase:
+    """A method's change beside a weight that replaces the base's, for a method with a part that is computed
+    from the base's weight (`Method.base_at_load`).
+    """
+
+    replacement: Replacement
+    change: WholeChange
+    base_at_load: BaseAtLoad
+    weight: float = 1.0
+
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        own, changed = self.replacement.apply(stored, read_bias), self.change.apply(stored, read_bias)
+        return after_replacement(self.base_at_load, own, stored, changed)
 
     def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
         return None

@@ -73,6 +73,10 @@ class AdapterTensors:
             self._read[role] = stored.float() if stored.is_floating_point() else stored
         return self._read[role]
 
+    @property
+    def is_replaced(self) -> bool:
+        return self.adapter.spec.replacement_of(f"{self.module.path}.weight") is not None
+
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> AdapterTensors:
         return replace(self, _given={**self._given, **tensors})
 
@@ -81,13 +85,19 @@ class AdapterTensors:
         return self.read_bias()
 
     def weight(self) -> Tensor:
-        """The base's weight of the module, for a change of its bias, in its stored shape and dtype. Raises
-        `InvalidWeights` if the base has only a bias.
+        """The module's weight before its change, for a change of its bias, in the shape and dtype in which
+        the base stores it: the file's if it has one, else the base's. Raises `InvalidWeights` if the base has
+        only a bias.
         """
         weight = self.read_bias()  # while a bias is changed, `beside` is the weight
         if weight is None:
             raise InvalidWeights(f"the base has no weight for {self.module.path}, only a bias")
-        return weight
+        own = self.adapter.spec.replacement_of(f"{self.module.path}.weight")
+        if own is None:
+            return weight
+        return as_tensor(self.adapter.tensor_bytes(own.tensor), self.adapter.tensors[own.tensor]).to(
+            weight.dtype
+        )
 
     @property
     def _names(self) -> Mapping[str, str]:

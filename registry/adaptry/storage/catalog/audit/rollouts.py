@@ -75,6 +75,9 @@ def _against(
     )
     for name, found, expected in pairs:
         yield from compare_values(where, name, found, expected, "its last event")
+    for one in happened:
+        named, own = (one.row.number, one.detail["to"]), (version.number, f"sha256:{version.digest}")
+        yield from compare_values(f"event {one.seq} of {where}", "its version", named, own, "its rollout")
     percents = [int(one.detail["percent"]) for one in happened]
     if any(percent not in steps for percent in percents):
         yield IntegrityProblem(where, "its steps differ from those in its events")
