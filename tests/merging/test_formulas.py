@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +9,24 @@ from typing import Any
 
 import pytest
 
-from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.merging.kernels import choose_kernels
-from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
-from adaptry.compute.merging.weighted_adapter import WeightedAdapter
-from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.compute.merging.merge import plan_recipe
 from adaptry.testing.warm_python import run_warm
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from safetensors.torch import load_file, save_file  # noqa: E402  (needs torch)
+from tests.merging.one_layer import (  # noqa: E402  (needs torch)
+    OneLayer,
+    merged,
+    model_of,
+    recipe_of,
+    save_adapter,
+    save_base,
+    sources_of,
+    weights_of,
+)
 
 OUT, IN = (
     1003,
@@ -41,72 +46,75 @@ CASES: dict[str, Callable[[], Any]] = {
     "pvera": lambda: peft.PveraConfig(r=16, target_modules=["linear"]),
     "hira": lambda: peft.HiraConfig(r=7, target_modules=["linear"]),
     "miss": lambda: peft.MissConfig(r=50, target_modules=["linear"]),
+    "mica": lambda: peft.LoraConfig(r=7, init_lora_weights="mica", target_modules=["linear"]),
+    "delora": lambda: peft.DeloraConfig(r=7, target_modules=["linear"]),
+    "glora": lambda: peft.GloraConfig(r=4, target_modules=["linear"]),
+    "glora of vectors": lambda: peft.GloraConfig(config_A_B="vector", target_modules=["linear"]),
+    "glora of numbers": lambda: peft.GloraConfig(config_A_B="constant", target_modules=["linear"]),
+    "shira": lambda: peft.ShiraConfig(r=5, target_modules=["linear"]),
+    "super-tuning": lambda: peft.SupertuningConfig(sparsity=0.99, target_modules=["linear"]),
+    "super-tuning with a LoRA": lambda: peft.SupertuningConfig(
+        sparsity=0.99, r=20, target_modules=["linear"]
+    ),
+    "oft of 16": lambda: peft.OFTConfig(oft_block_size=16, target_modules=["linear"]),
+    "oft": lambda: peft.OFTConfig(oft_block_size=32, target_modules=["linear"]),
+    "oft of 192": lambda: peft.OFTConfig(oft_block_size=192, target_modules=["linear"]),
+    "oft of shared blocks": lambda: peft.OFTConfig(
+        oft_block_size=32, block_share=True, num_cayley_neumann_terms=4, target_modules=["linear"]
+    ),
     "unilora": lambda: peft.UniLoraConfig(r=4, save_indices=True, target_modules=["linear"]),
 }  # fmt: skip
 
 
-class Model(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(IN, OUT, bias=False)
+DIVISIBLE = 1024  # rows for the methods that divide them into equal parts
+DIVIDING: dict[str, Callable[[], Any]] = {
+    "gralora": lambda: peft.GraloraConfig(r=12, target_modules=["linear"]),
+    "gralora in four blocks": lambda: peft.GraloraConfig(r=12, gralora_k=4, target_modules=["linear"]),
+    "hybrid gralora": lambda: peft.GraloraConfig(r=12, hybrid_r=5, target_modules=["linear"]),
+    "vblora": lambda: peft.VBLoRAConfig(r=4, num_vectors=64, vector_length=32, target_modules=["linear"]),
+    "vblora of four vectors": lambda: peft.VBLoRAConfig(
+        r=4, topk=4, num_vectors=64, vector_length=32, target_modules=["linear"]
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16", "float32"])
-def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    weights = {"linear.weight": torch.randn(OUT, IN).to(getattr(torch, request.param))}
-    weights["linear.weight"][:2, :3] = torch.tensor([0.0, -0.0, 1e-39])
-    save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "tall"}))
-    return folder
-
-
-def adapter_of(base: Path, config: Any, folder: Path) -> Path:
-    """(`Any`: PEFT is not typed.)"""
-    torch.manual_seed(1)
-    weight = load_file(base / "model.safetensors")["linear.weight"]
-    model = Model().to(weight.dtype)
-    model.load_state_dict({"linear.weight": weight})
-    adapted = peft.get_peft_model(model, config)
-    for name, parameter in adapted.named_parameters():
-        if parameter.requires_grad and "magnitude" not in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    adapted.save_pretrained(folder)
-    path = folder / "adapter_config.json"  # PEFT names this test's class, which nobody can import
-    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
-    return folder
-
-
-def merged(base: Path, adapter: Path, target: Path, kernel: str) -> Any:
-    """The merged weight. (`Any`: a tensor.)"""
-    source = MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "adapter"))
-    recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),))
-    merge(recipe, open_checkpoint(base), [source], target, MergeOptions(kernel=kernel))
-    return load_file(target / "model.safetensors")["linear.weight"]
+def bases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """A base by its number of rows."""
+    found: dict[int, Path] = {}
+    for rows in (OUT, DIVISIBLE):
+        torch.manual_seed(0)
+        model = OneLayer(rows, IN)
+        with torch.no_grad():
+            model.linear.weight.normal_()
+            model.linear.weight[:2, :3] = torch.tensor([0.0, -0.0, 1e-39])
+        found[rows] = save_base(model.to(getattr(torch, request.param)), tmp_path_factory.mktemp("base"))
+    return found
 
 
 def kernels_of(base: Path, adapter: Path) -> tuple[str, ...]:
-    source = MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "adapter"))
-    recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),))
-    return choose_kernels().names_for(plan_recipe(recipe, open_checkpoint(base), [source]).changed_tensors)
+    plan = plan_recipe(recipe_of([adapter]), open_checkpoint(base), sources_of([adapter]))
+    return choose_kernels().names_for(plan.changed_tensors)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *DIVIDING])
 def test_compiled_code_merges_a_method_to_the_same_bits_as_torch(
-    base: Path, case: str, tmp_path: Path
+    bases: dict[int, Path], case: str, tmp_path: Path
 ) -> None:
-    adapter = adapter_of(base, CASES[case](), tmp_path / "adapter")
+    base = bases[OUT if case in CASES else DIVISIBLE]
+    adapter = save_adapter(model_of(base), {**CASES, **DIVIDING}[case](), tmp_path / "adapter")
     assert kernels_of(base, adapter) == ("llvm",)
 
-    compiled = merged(base, adapter, tmp_path / "compiled", "auto")
-    reference = merged(base, adapter, tmp_path / "torch", "torch")
+    compiled = merged(base, [adapter], tmp_path / "compiled")["linear.weight"]
+    reference = merged(base, [adapter], tmp_path / "torch", kernel="torch")["linear.weight"]
 
     assert torch.equal(compiled.view(torch.uint8), reference.view(torch.uint8))
+    assert not torch.equal(compiled, weights_of(base)["linear.weight"])
 
 
-def test_a_merge_of_a_dora_does_not_import_torch(base: Path, tmp_path: Path) -> None:
-    adapter = adapter_of(base, CASES["dora"](), tmp_path / "adapter")
+def test_a_merge_of_a_dora_does_not_import_torch(bases: dict[int, Path], tmp_path: Path) -> None:
+    base = bases[OUT]
+    adapter = save_adapter(model_of(base), CASES["dora"](), tmp_path / "adapter")
     script = (
         "import sys; from adaptry_cli.main import main\n"
         "try: main(sys.argv[1:])\n"

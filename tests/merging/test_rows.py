@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adaptry import open_dir
-from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.merge import MergeSource, merge
-from adaptry.compute.merging.weighted_adapter import WeightedAdapter
-from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.tensors.kernel import BLOCK, THIN, unit_blocks
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from safetensors.torch import load_file, save_file  # noqa: E402  (needs torch)
+from tests.merging.one_layer import (  # noqa: E402  (needs torch)
+    OneLayer,
+    merged,
+    model_of,
+    save_adapter,
+    save_base,
+)
 
 from adaptry.compute.merging import dense_change  # noqa: E402  (needs torch)
 
@@ -49,47 +49,14 @@ CASES: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-class Tall(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(IN, OUT, bias=False)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
-    save_file(Tall().bfloat16().state_dict(), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "tall"}))
-    return folder
+    return save_base(OneLayer(OUT, IN).bfloat16(), tmp_path_factory.mktemp("base"))
 
 
-def model_of(base: Path) -> Tall:
-    model = Tall().bfloat16()
-    model.load_state_dict(load_file(base / "model.safetensors"))
-    return model
-
-
-def save_adapter(base: Path, config: Any, folder: Path) -> Path:
-    """(`Any`: PEFT is not typed.)"""
-    torch.manual_seed(1)
-    adapted = peft.get_peft_model(model_of(base), config)
-    for name, parameter in adapted.named_parameters():
-        if parameter.requires_grad and "magnitude" not in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    adapted.save_pretrained(folder)
-    path = folder / "adapter_config.json"  # PEFT names this test's class, which nobody can import
-    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
-    return folder
-
-
-def merged(base: Path, adapters: list[Path], target: Path, dtype: str | None = None) -> Any:
-    """The merged weight. (`Any`: a tensor.)"""
-    sources = [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, adapter.name)) for adapter in adapters]
-    inputs = tuple(RecipeInput(source=adapter.name) for adapter in adapters)
-    recipe = MergeRecipe(base="base", inputs=inputs, dtype=dtype)
-    merge(recipe, open_checkpoint(base), sources, target)
-    return load_file(target / "model.safetensors")["linear.weight"]
+def adapter_of(base: Path, case: str, folder: Path) -> Path:
+    return save_adapter(model_of(base), CASES[case](), folder)
 
 
 @pytest.fixture
@@ -110,11 +77,11 @@ def whole_weights(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_rows_are_merged_as_peft_merges_the_whole_weight(
     base: Path, case: str, tmp_path: Path, whole_weights: list[str]
 ) -> None:
-    adapter = save_adapter(base, CASES[case](), tmp_path / "adapter")
+    adapter = adapter_of(base, case, tmp_path / "adapter")
     live = peft.PeftModel.from_pretrained(model_of(base), adapter)
     wanted = live.merge_and_unload().linear.weight
 
-    found = merged(base, [adapter], tmp_path / "merged")
+    found = merged(base, [adapter], tmp_path / "merged")["linear.weight"]
 
     assert torch.equal(found, wanted)
     assert not torch.equal(found, model_of(base).linear.weight)
@@ -126,12 +93,12 @@ def test_several_methods_are_summed_by_rows_as_in_the_whole_weight(
     base: Path, dtype: str | None, tmp_path: Path, whole_weights: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["dora", "lokr", "ia3", "loha"]
-    adapters = [save_adapter(base, CASES[name](), tmp_path / name) for name in names]
+    adapters = [adapter_of(base, name, tmp_path / name) for name in names]
 
-    by_rows = merged(base, adapters, tmp_path / "by-rows", dtype)
+    by_rows = merged(base, adapters, tmp_path / "by-rows", dtype=dtype)["linear.weight"]
     assert whole_weights == []
     monkeypatch.setattr(dense_change, "changes_by_rows", lambda *arguments: None)
-    as_whole = merged(base, adapters, tmp_path / "as-whole", dtype)
+    as_whole = merged(base, adapters, tmp_path / "as-whole", dtype=dtype)["linear.weight"]
 
     assert whole_weights
     assert torch.equal(by_rows, as_whole)

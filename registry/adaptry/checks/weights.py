@@ -25,13 +25,16 @@ WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modu
 _FACTORS = ("A", "B", "embedding_A", "embedding_B", "lora_A", "lora_B", "lora_a", "lora_b", "lora_up.weight")
 
 
-def check_weights(adapter: Adapter) -> list[Finding]:
-    """Reads every tensor once, and finds NaN, infinities, and factors that are all zero.
+def check_weights(adapter: Adapter, inspector: Inspector | None = None, tenant: str = "") -> list[Finding]:
+    """Reads every tensor once, and finds NaN, infinities, and factors that are all zero. With an `inspector`,
+    its processes are used, in the turn of `tenant`.
 
     Raises `Unavailable` if they cannot be inspected, and `InvalidWeights`.
     """
-    with closing(Inspector()) as inspector:
-        return weights_findings(adapter.spec, inspect_content(inspector, adapter.content))
+    if inspector is not None:
+        return weights_findings(adapter.spec, inspect_content(inspector, adapter.content, tenant))
+    with closing(Inspector()) as own:
+        return check_weights(adapter, own)
 
 
 def weights_findings(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> list[Finding]:

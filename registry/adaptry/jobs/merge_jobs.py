@@ -20,7 +20,7 @@ from adaptry.bases.hf_folder import HfCheckpoint, build_checkpoint, read_config
 from adaptry.bases.quantised import open_logical_view
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.layout import OutputFile
-from adaptry.compute.merging.merge import MergeSource, check_values, plan_recipe
+from adaptry.compute.merging.merge import MergeSource, check_inputs, plan_recipe
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.record import RECORD_FILE as RECORD
 from adaptry.compute.merging.record import build_merge_record
@@ -50,6 +50,7 @@ def start(task: MergeTask, context: JobContext) -> StepResult:
     pinned = [(str(_pinned(context, text)), weight) for text, weight in map(split_weight, task.inputs)]
     base = context.registry.bases.get(task.base)
     with _open_model(task, context, pinned, str(base.id)) as model:
+        check_inputs(model.plan.inputs)  # later steps read the same bytes, by their digests
         for note in model.plan.notes:
             context.log(f"note: {note}")
         pieces = tuple(
@@ -138,8 +139,6 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
         label = version.label
         sources.append(MergeSource(WeightedAdapter(adapter, weight, label, known), version.digest))
     plan = plan_recipe(task.recipe, checkpoint, sources, found)
-    for source in sources:
-        check_values(source.weighted)
     kernels = choose_kernels(context.device)
     revisions = tuple(source.revision for source in sources)
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())

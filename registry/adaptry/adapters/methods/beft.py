@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula, mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +22,22 @@ def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     return (bias.float() + parts["bias"].view(-1)).to(bias.dtype)
 
 
+def _bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if math.prod(parts.shape("bias")) != shape[0]:
+        return None
+
+    def read() -> FormulaArrays:
+        added = parts["bias"].reshape(-1, 1)
+        return mapped(lambda rows, first: rows + added[first : first + len(rows)])
+
+    return RowFormula("mapped", 0, read)
+
+
 METHOD = Method(
-    name="beft", title="BEFT", key_patterns={"beft_bias": "bias"}, module_size=_module_size, bias=_bias
+    name="beft",
+    title="BEFT",
+    key_patterns={"beft_bias": "bias"},
+    module_size=_module_size,
+    bias=_bias,
+    bias_formula=_bias_formula,
 )

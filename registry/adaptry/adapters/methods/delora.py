@@ -18,9 +18,14 @@ from adaptry.adapters.methods.method import (
     trained_rank,
 )
 from adaptry.adapters.methods.row_change import RowChange, row_change
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
+
+_LANES = 8
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -56,6 +61,40 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
     return row_change(_weight, parts, shape, {"scaled_up": _scaled_up(parts)})
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """A diagonal matrix multiplies each column of B by one number, and the norms are summed as torch does."""
+    if (parts.shape("B")[0], parts.shape("A")[1]) != shape or parts.shape("w_norm") != shape[1:]:
+        return None
+    if shape[1] % _LANES:
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        down, up, least = parts["A"], parts["B"], np.float32(1e-4)
+        of_rows, of_columns = np.sqrt(_row_squares(down)), np.sqrt(_summed(up * up))
+        norms = np.maximum(of_rows, least) * np.maximum(of_columns, least)
+        strengths = parts["lambda"] / np.float32(parts.module.rank) / norms
+        return FormulaArrays(((up * strengths, down),), vector=parts["w_norm"])
+
+    return RowFormula("weighted", parts.module.rank, read)
+
+
+def _row_squares(matrix: Floats) -> Floats:
+    """The sums of squares as torch adds them on x86: in eight running sums, which are then added in order."""
+    lanes = (matrix * matrix).reshape(len(matrix), -1, _LANES)
+    total = _summed(lanes.transpose(1, 0, 2))
+    return _summed(total.T)
+
+
+def _summed(terms: Floats) -> Floats:
+    """The sum over the first dimension, in order."""
+    total: Floats = terms[0].copy()
+    for term in terms[1:]:
+        total += term
+    return total
+
+
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     return parts["B"] * _strengths(parts), parts["A"] * parts["w_norm"]
 
@@ -68,6 +107,7 @@ METHOD = Method(
     untrained_roles="w_norm",
     weight=_weight,
     rows=_rows,
+    formula=_formula,
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

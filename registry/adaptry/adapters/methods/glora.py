@@ -10,9 +10,12 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.row_change import RowChange, by_rows
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -59,6 +62,44 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
     return by_rows(_weight, *(role for role in tall if role not in is_short))(parts, shape)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """Both paths as products: a vector, a number or zero is a product of rank one."""
+    ranks = [_path_rank(parts, path, shape) for path in "AB"]
+    if 0 in ranks:
+        return None
+    depth = max(ranks)
+
+    def read() -> FormulaArrays:
+        first, second = (_path_factors(parts, path, shape, depth) for path in "AB")
+        return FormulaArrays((first, second))
+
+    return RowFormula("affine", depth, read)
+
+
+def _path_rank(parts: ModuleArrays, path: str, shape: tuple[int, int]) -> int:
+    """The rank of a path as a product; 0 if it is none."""
+    if f"path.{path}.Xd" in parts:
+        up, down = parts.shape(f"path.{path}.Xd"), parts.shape(f"path.{path}.Xu")
+        return up[1] if (up[0], down[1]) == shape and up[1] == down[0] else 0
+    found = parts.shape(f"path.{path}.zeros" if f"path.{path}.zeros" in parts else f"path.{path}.X")
+    return int(found in ((1,), (1, 1), (shape[0], 1)))
+
+
+def _path_factors(
+    parts: ModuleArrays, path: str, shape: tuple[int, int], depth: int
+) -> tuple[Floats, Floats]:
+    """The factors [out, depth] and [depth, in], filled up with zeros."""
+    import numpy as np
+
+    up, down = np.zeros((shape[0], depth), np.float32), np.zeros((depth, shape[1]), np.float32)
+    if f"path.{path}.Xd" in parts:
+        left, right = parts[f"path.{path}.Xd"], parts[f"path.{path}.Xu"]
+        up[:, : left.shape[1]], down[: len(right)] = left, right
+    elif f"path.{path}.zeros" not in parts:
+        up[:, :1], down[0] = parts[f"path.{path}.X"].reshape(-1, 1), 1
+    return up, down
+
+
 def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     weight = parts.weight()
     if parts.orientation == "conv1d":
@@ -75,6 +116,7 @@ METHOD = Method(
     untrained_roles=r"path\..+\.zeros",
     weight=_weight,
     rows=_rows,
+    formula=_formula,
     bias=_bias,
     needs_base=True,
 )

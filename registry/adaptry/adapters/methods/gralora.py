@@ -16,10 +16,13 @@ from adaptry.adapters.methods.method import (
     common_number,
     trained_rank,
 )
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _blocks(config: AdapterConfig) -> int:
@@ -77,6 +80,50 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     return (update.T if parts.orientation == "conv1d" else update) * parts.module.scale
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """As one product with zeros between the blocks, and the general one."""
+    (blocks, width, rank), height = parts.shape("A"), parts.shape("B")[2]
+    if (blocks * height, blocks * width) != shape or rank % blocks:
+        return None
+    depth, is_hybrid = blocks * rank, bool(_hybrid_rank(parts.config))
+    if is_hybrid and (parts.shape("B_general")[0], parts.shape("A_general")[1]) != shape:
+        return None
+    if is_hybrid:
+        depth = max(depth, parts.shape("A_general")[0])
+
+    def read() -> FormulaArrays:
+        factors = [_filled(*_grid_factors(parts["A"], parts["B"]), depth)]
+        if is_hybrid:
+            factors.append(_filled(parts["B_general"], parts["A_general"], depth))
+        return FormulaArrays(tuple(factors), parts.module.scale)
+
+    return RowFormula("summed" if is_hybrid else "sum", depth, read)
+
+
+def _grid_factors(down: Floats, up: Floats) -> tuple[Floats, Floats]:
+    """up [out, r] and down [r, in], from A [blocks, in/blocks, rank] and B [blocks, rank, out/blocks]."""
+    import numpy as np
+
+    blocks, width, rank = down.shape
+    share, height = rank // blocks, up.shape[2]
+    tall = np.zeros((blocks, height, blocks, rank), np.float32)
+    wide = np.zeros((blocks, blocks, share, blocks, width), np.float32)
+    for block in range(blocks):
+        tall[block, :, block] = up[block].T
+        for other in range(blocks):
+            # The inputs of block `other` have the ranks of their share in the outputs of `block`.
+            wide[block, other, :, other] = down[other][:, block * share : (block + 1) * share].T
+    return tall.reshape(blocks * height, -1), wide.reshape(blocks * rank, -1)
+
+
+def _filled(up: Floats, down: Floats, depth: int) -> tuple[Floats, Floats]:
+    """The factors with zeros up to `depth` ranks."""
+    import numpy as np
+
+    missing = depth - len(down)
+    return np.pad(up, ((0, 0), (0, missing))), np.pad(down, ((0, missing), (0, 0)))
+
+
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """up [out, r] and down [r, in]: block-diagonal, since each block of outputs has its own ranks."""
     import torch
@@ -100,6 +147,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=_scale,
     weight=add_delta(_delta),
+    formula=_formula,
     cannot_adapt=_cannot_adapt,
     lora_form="exact",
     factors=_factors,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 from adaptry.adapters.methods.row_change import RowChange, by_rows
-from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, ModuleArrays, RowFormula
+from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, ModuleArrays, RowFormula, mapped
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
@@ -83,6 +83,19 @@ def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     return (bias * parts["l"].reshape(bias.shape)).to(bias.dtype)
 
 
+def _bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if is_feedforward(parts.config, parts.module.path):
+        return RowFormula("mapped", 0, lambda: mapped(lambda rows, first: rows))
+    if parts.shape("l") != shape:
+        return None
+
+    def read() -> FormulaArrays:
+        factors = parts["l"]
+        return mapped(lambda rows, first: rows * factors[first : first + len(rows)])
+
+    return RowFormula("mapped", 0, read)
+
+
 METHOD = Method(
     name="ia3",
     title="IA3",
@@ -92,6 +105,7 @@ METHOD = Method(
     rows=_rows,
     formula=_formula,
     bias=_bias,
+    bias_formula=_bias_formula,
     mismatch=_mismatch,
     needs_base=True,
 )

@@ -15,7 +15,13 @@ from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods import target_parameters
 from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
 from adaptry.adapters.methods.lora_config import lora_variant, scale_of, unmergeable_reason
-from adaptry.adapters.methods.lora_merge import merge_bias, merge_formula, merge_rows, merge_weight
+from adaptry.adapters.methods.lora_merge import (
+    bias_formula,
+    merge_bias,
+    merge_formula,
+    merge_rows,
+    merge_weight,
+)
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, WeightSides
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 
@@ -162,6 +168,7 @@ METHOD = Method(
     rows=merge_rows,
     formula=merge_formula,
     bias=merge_bias,
+    bias_formula=bias_formula,
     changes_bias=lambda module: "B_bias" in module.tensors,
     lora_form="itself",
     lora_form_of_variant=lambda config: lora_variant(config).lora_form,

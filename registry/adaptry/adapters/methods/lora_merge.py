@@ -6,19 +6,20 @@ the layer's shape. Variants round at different steps, which affects a fifth of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.methods.lora_init import initial_weight
 from adaptry.adapters.methods.method import ModuleTensors, added
 from adaptry.adapters.methods.row_change import RowChange, by_rows
-from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
+from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, ModuleArrays, RowFormula, mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from adaptry.adapters.fused_experts import FusedExpert
+    from adaptry.adapters.methods.row_formula import Floats
 
 _TURNED = ("conv1d", "embedding")
 
@@ -47,19 +48,55 @@ def merge_rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None
 
 
 def merge_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """`merge_weight` of a DoRA without other variants as a formula."""
+    """`merge_weight` as a formula, unless the variant needs the whole weight or has a diagonal matrix."""
     variant = lora_variant(parts.config)
-    if variant.removed or variant.is_bdlora or variant.initialisation == "mica" or "diag" in parts:
+    if variant.removed or variant.is_bdlora or "diag" in parts:
         return None
-    if "magnitude" not in parts or parts.shape("magnitude") != shape[:1]:
-        return None
+    if parts.orientation == "embedding":
+        return _embedding_formula(parts, shape)
     if (parts.shape("B")[0], parts.shape("A")[1]) != shape:
+        return None
+    is_rounded = variant.initialisation == "mica"
+    if "magnitude" not in parts:
+        kind: FormulaKind = "rounded" if is_rounded else "sum"
+        return _formula(kind, parts, lambda: (parts["B"], parts["A"]))
+    if is_rounded or parts.shape("magnitude") != shape[:1]:
+        return None
+    return _formula("normalised", parts, lambda: (parts["B"], parts["A"]), lambda: parts["magnitude"])
+
+
+def _embedding_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if "magnitude" in parts or "embedding_A" not in parts:
+        return None
+    if (parts.shape("embedding_A")[1], parts.shape("embedding_B")[0]) != shape:
+        return None
+    return _formula("rounded", parts, lambda: (parts["embedding_A"].T, parts["embedding_B"].T))
+
+
+def _formula(
+    kind: FormulaKind,
+    parts: ModuleArrays,
+    factors: Callable[[], tuple[Floats, Floats]],
+    vector: Callable[[], Floats | None] = lambda: None,
+) -> RowFormula:
+    def read() -> FormulaArrays:
+        return FormulaArrays((factors(),), parts.module.scale, vector=vector())
+
+    return RowFormula(kind, parts.module.rank, read)
+
+
+def bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """`merge_bias` without torch."""
+    if parts.shape("B_bias") != shape[:1]:
         return None
 
     def read() -> FormulaArrays:
-        return FormulaArrays(((parts["B"], parts["A"]),), parts.module.scale, vector=parts["magnitude"])
+        import numpy as np
 
-    return RowFormula("normalised", parts.module.rank, read)
+        added = parts["B_bias"][:, None] * np.float32(parts.module.scale)
+        return mapped(lambda rows, first: rows + added[first : first + len(rows)])
+
+    return RowFormula("mapped", 0, read)
 
 
 def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> Tensor:

@@ -144,12 +144,12 @@ class Method:
 
     Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
     rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is needed,
-    if there is one. If `weight` and `bias` are None it cannot be merged, and `unmergeable_hint` says why, and
-    what to do. `needs_base`: whether its change depends on the base's values. `base_at_load`: what
-    PEFT computes from the base's own weight when it adds the adapter, also where the file replaces that
-    weight afterwards: the update, or the whole new weight. `lora_form`: how its updates can be written as a
-    LoRA; "no" if there is no exact way. `lora_form_of_variant`: the same for configs that
-    differ from this. `factors`: its update as factors of a LoRA, if that is exact for every base.
+    if there is one; `bias_formula`: its change of a bias as one. If `weight` and `bias` are None it cannot
+    be merged, and `unmergeable_hint` says why, and what to do. `needs_base`: whether its change depends on
+    the base's values. `base_at_load`: what PEFT computes from the base's own weight when it adds the adapter,
+    also where the file replaces that weight afterwards: the update, or the whole new weight. `lora_form`: how
+    its updates can be written as a LoRA; "no" if there is no exact way. `lora_form_of_variant`: the same for
+    configs that differ from this. `factors`: its update as factors of a LoRA, if that is exact for every base.
     `unmergeable_reason`: why an adapter with this config cannot be merged. `check_installed`: raises
     `MissingDependency` if a package other than torch is missing that its change needs. `merge_difference`:
     how a merge into a weight of this shape differs from the live adapter, if it does. It ends a sentence.
@@ -168,6 +168,7 @@ class Method:
     rows: RowChangeFunction | None = None
     formula: FormulaFunction | None = None
     bias: ChangeFunction | None = None
+    bias_formula: FormulaFunction | None = None
     changes_bias: Callable[[ModuleSpec], bool] = lambda module: True
     unmergeable_hint: str = ""
     lora_form: LoraForm = "no"

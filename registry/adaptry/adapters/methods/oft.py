@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 from adaptry.adapters.methods.orientation import on_matrix
-from adaptry.adapters.methods.rotations import block_diagonal, cayley, cayley_neumann, side_of, skew
+from adaptry.adapters.methods.rotations import (
+    block_diagonal,
+    cayley,
+    cayley_neumann,
+    cayley_neumann_arrays,
+    side_of,
+    skew,
+    skew_arrays,
+)
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -119,12 +128,35 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return torch.mm(weight.float(), rotation).to(weight.dtype)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """The rotation by the series, if sums over a block are in the order in which torch makes them."""
+    config, width = parts.config, shape[1]
+    if "R" not in parts or config.flag("coft") or not _uses_series(config):
+        return None
+    count, numbers = parts.shape("R")
+    side = side_of(numbers)
+    if not (side == 16 or side % 32 == 0) or width % side or (width % 32):
+        return None
+    if count * side != width and not (config.flag("block_share") and count == 1):
+        return None
+
+    def read() -> FormulaArrays:
+        turned = skew_arrays(parts["R"])
+        if len(turned) * side != width:
+            turned = turned.repeat(width // side, axis=0)
+        series = cayley_neumann_arrays(parts, turned, config.rank("num_cayley_neumann_terms", 5))
+        return FormulaArrays(blocks=series.transpose(0, 2, 1))
+
+    return RowFormula("rotated", side, read)
+
+
 METHOD = Method(
     name="oft",
     title="OFT",
     key_patterns={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
     module_size=_module_size,
     weight=_weight,
+    formula=_formula,
     unmergeable_reason=_unmergeable_reason,
     mismatch=_mismatch,
     merge_difference=_merge_difference,

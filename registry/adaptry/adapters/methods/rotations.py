@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adaptry.adapters.methods.row_formula import Floats, ModuleArrays
+
 
 def side_of(numbers: int) -> int:
     """The side of a skew matrix with `numbers` numbers above its diagonal. Raises `ValueError` if there is
@@ -66,4 +68,38 @@ def cayley_neumann(matrix: Tensor, terms: int) -> Tensor:
             power = power @ matrix
             result.add_(power, alpha=2.0)
         result.add_(power @ matrix)
+    return result
+
+
+def skew_arrays(numbers: Floats) -> Floats:
+    """`skew` without torch: [blocks, n(n−1)/2] → [blocks, n, n]."""
+    import numpy as np
+
+    side = side_of(numbers.shape[-1])
+    rows, columns = np.triu_indices(side, 1)
+    upper = np.zeros((len(numbers), side, side), np.float32)
+    upper[:, rows, columns] = numbers
+    return upper - upper.transpose(0, 2, 1)
+
+
+def cayley_neumann_arrays(parts: ModuleArrays, matrices: Floats, terms: int) -> Floats:
+    """`cayley_neumann` without torch, of [blocks, n, n]; doubling is exact, so it needs no order."""
+    import numpy as np
+
+    count, side, _ = matrices.shape
+
+    def times_matrices(power: Floats) -> Floats:
+        rows = np.ascontiguousarray(power.transpose(1, 0, 2)).reshape(side, count * side)
+        return parts.rotated(rows, matrices).reshape(side, count, side).transpose(1, 0, 2)
+
+    result = np.broadcast_to(np.eye(side, dtype=np.float32), matrices.shape).copy()
+    if terms > 1:
+        result += 2 * matrices
+    if terms > 2:
+        power = times_matrices(matrices)
+        result += 2 * power
+        for _ in range(3, terms - 1):
+            power = times_matrices(power)
+            result += 2 * power
+        result += times_matrices(power)
     return result

@@ -21,17 +21,25 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 FormulaKind = Literal[
-    "sum", "divided", "hadamard", "normalised", "multiplied", "row_scaled", "column_scaled", "dense"
-]
-"""With W in float32, P = B·A (a product of factors), and one rounding to W's dtype at the end:
+    "sum", "summed", "divided", "hadamard", "rounded", "weighted", "normalised", "multiplied", "affine",
+    "row_scaled", "column_scaled", "dense", "mapped", "rotated",
+]  # fmt: skip
+"""With W in float32, P = B·A (a product of factors), ⌊x⌉ for x rounded to W's dtype, and one rounding at the
+end:
 
 - sum: W + s·P
+- summed: W + s·(P₁ + P₂) (GraLoRA)
 - divided: W + (s·P) / d
 - hadamard: W + s·(P₁ ∘ P₂)
+- rounded: W + ⌊s·P⌉
+- weighted: W + ⌊P ∘ v⌉, with a number of v for each column (DeLoRA)
 - normalised: v ∘ V / ‖V‖ by rows, with V = W + s·P (DoRA)
-- multiplied: W + W ∘ P, with P, W ∘ P and the sum each rounded to W's dtype (HiRA)
+- multiplied: W + ⌊W ∘ ⌊P⌉⌉ (HiRA)
+- affine: W + ⌊⌊W ∘ ⌊P₁⌉⌉ + ⌊P₂⌉⌉ (GLoRA)
 - row_scaled, column_scaled: v ∘ W
 - dense: W + s·D, where D is computed for each block of rows
+- mapped: any function of a block of rows
+- rotated: W·R, where R has square blocks on its diagonal (OFT)
 """
 
 
@@ -39,7 +47,8 @@ FormulaKind = Literal[
 class FormulaArrays:
     """The numbers of a formula, all float32: `factors` are pairs of B [out, r] and A [r, in], with equal r;
     `scale` is s, `divisor` d. `vector` is v: [out], or [in] if columns are scaled. `write_rows(first, rows)`
-    fills `rows` [n, in] with the rows of D from `first` on.
+    fills `rows` [n, in] with the rows of D from `first` on; if the kind is `mapped`, `rows` holds W's, which
+    it replaces by the result's. `blocks` [in/b, b, b] are those of R.
     """
 
     factors: tuple[tuple[Floats, Floats], ...] = ()
@@ -47,6 +56,7 @@ class FormulaArrays:
     divisor: float = 1.0
     vector: Floats | None = None
     write_rows: Callable[[int, Floats], None] | None = None
+    blocks: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,15 @@ class RowFormula:
     read: Callable[[], FormulaArrays]
 
 
+def mapped(change: Callable[[Floats, int], Floats]) -> FormulaArrays:
+    """The numbers of a `mapped` formula: `change(rows, first)` returns the result's rows from those of W."""
+
+    def write(first: int, rows: Floats) -> None:
+        rows[:] = change(rows, first)
+
+    return FormulaArrays(write_rows=write)
+
+
 class ModuleArrays(Protocol):
     """The arguments of a formula: the module's tensors as arrays, and facts about module and base."""
 
@@ -68,6 +87,11 @@ class ModuleArrays(Protocol):
 
     @property
     def module(self) -> ModuleSpec: ...
+
+    @property
+    def orientation(self) -> str:
+        """`linear` [out, in], or `embedding` [rows, dim]."""
+        ...
 
     def __contains__(self, role: str) -> bool: ...
 
@@ -83,8 +107,14 @@ class ModuleArrays(Protocol):
         """Whether `product` sums the product of these roles' matrices in the order in which torch does."""
         ...
 
-    def product(self, up: str, down: str) -> Floats:
-        """The matrix product of two roles, bit-equal to torch's if `multiplies`."""
+    def product(self, up: str, down: str, rows: slice = slice(None)) -> Floats:
+        """Rows of the matrix product of two roles, bit-equal to torch's if `multiplies`."""
+        ...
+
+    def rotated(self, rows: Floats, blocks: Floats) -> Floats:
+        """rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal, bit-equal to torch's; b
+        is 16 or a multiple of 32.
+        """
         ...
 
     def rounded(self, values: Floats) -> Floats:
@@ -94,5 +124,6 @@ class ModuleArrays(Protocol):
 
 FormulaFunction = Callable[[ModuleArrays, tuple[int, int]], RowFormula | None]
 """`formula(parts, shape)` returns the change of a weight stored as [out, in] = `shape`, from headers only;
-None if this adapter's change is none of the formulas.
+None if this adapter's change is none of the formulas. The shape of a bias is [out, 1], and that of an
+embedding [rows, dim].
 """

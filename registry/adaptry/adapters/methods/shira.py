@@ -14,11 +14,14 @@ from adaptry.adapters.methods.method import (
     add_delta,
     common_number,
 )
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -41,11 +44,36 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     rows, columns = parts["indices"].long()  # PEFT on Windows writes them as floats
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
     if not bool(inside.all()):
-        raise InvalidWeights(
-            f"{parts.module.path} changes elements beyond its weight of {list(shape)}: is this the base it"
-            " was trained on?"
-        )
+        raise _outside(parts.module, shape)
     return torch.zeros(shape).index_put_((rows, columns), parts["weight"], accumulate=True)
+
+
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula:
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        rows, columns = parts["indices"].astype(np.int64)
+        inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+        if not inside.all():
+            raise _outside(parts.module, shape)
+        order = np.argsort(rows, kind="stable")
+        rows, columns, values = rows[order], columns[order], parts["weight"][order]
+
+        def write(first: int, block: Floats) -> None:
+            begin, end = np.searchsorted(rows, (first, first + len(block)))
+            block[:] = 0
+            np.add.at(block, (rows[begin:end] - first, columns[begin:end]), values[begin:end])
+
+        return FormulaArrays(write_rows=write)
+
+    return RowFormula("dense", 0, read)
+
+
+def _outside(module: ModuleSpec, shape: tuple[int, ...]) -> InvalidWeights:
+    return InvalidWeights(
+        f"{module.path} changes elements beyond its weight of {list(shape)}: is this the base it was trained"
+        " on?"
+    )
 
 
 METHOD = Method(
@@ -54,6 +82,7 @@ METHOD = Method(
     key_patterns={"shira_weight": "weight", "shira_indices": "indices"},
     module_size=_module_size,
     weight=add_delta(_delta),
+    formula=_formula,
     mismatch=_mismatch,
     integer_roles=frozenset({"indices"}),
 )

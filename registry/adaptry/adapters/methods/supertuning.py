@@ -6,6 +6,7 @@ If the file does not have the positions of the elements, they are found again fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -18,11 +19,16 @@ from adaptry.adapters.methods.method import (
     common_number,
     trained_rank,
 )
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _has_places(config: AdapterConfig) -> bool:
@@ -63,9 +69,7 @@ def _places(weight: Tensor, parts: ModuleTensors) -> Tensor:
         return torch.topk(weight.abs().flatten(), k=len(parts["values"]), largest=largest).indices
     places = parts["indices"].long()
     if int(places.min()) < 0 or int(places.max()) >= weight.numel():
-        raise InvalidWeights(
-            f"{parts.module.path} changes elements beyond the {weight.numel():,} of the base's weight"
-        )
+        raise _outside(parts.module, weight.numel())
     return places
 
 
@@ -75,6 +79,51 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     if parts.module.rank:
         changed = changed + (parts.module.scale * (parts["B"] @ parts["A"])).to(weight.dtype)
     return changed
+
+
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    has_product = bool(parts.module.rank)
+    if not _has_places(parts.config) or (has_product and not parts.multiplies("B", "A")):
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        places = parts["indices"].astype(np.int64)
+        if places.size and (places.min() < 0 or places.max() >= shape[0] * shape[1]):
+            raise _outside(parts.module, shape[0] * shape[1])
+        order = np.argsort(places, kind="stable")
+        places, values = places[order], parts.rounded(parts["values"][order])
+
+        def write(first: int, rows: Floats) -> None:
+            begin, end = np.searchsorted(places, (first * shape[1], (first + len(rows)) * shape[1]))
+            _add_in_turn(
+                rows.reshape(-1), places[begin:end] - first * shape[1], values[begin:end], parts.rounded
+            )
+            if has_product:
+                product = parts.product("B", "A", slice(first, first + len(rows)))
+                rows += parts.rounded(product * np.float32(parts.module.scale))
+
+        return FormulaArrays(write_rows=write)
+
+    return RowFormula("mapped", 0, read)
+
+
+def _add_in_turn(
+    flat: Floats, places: NDArray[np.int64], values: Floats, rounded: Callable[[Floats], Floats]
+) -> None:
+    """Adds values at sorted places, and rounds after each of several values for the same place."""
+    import numpy as np
+
+    while len(places):
+        is_first = np.concatenate(([True], places[1:] != places[:-1]))
+        at = places[is_first]
+        flat[at] = rounded(flat[at] + values[is_first])
+        places, values = places[~is_first], values[~is_first]
+
+
+def _outside(module: ModuleSpec, elements: int) -> InvalidWeights:
+    return InvalidWeights(f"{module.path} changes elements beyond the {elements:,} of the base's weight")
 
 
 METHOD = Method(
@@ -88,6 +137,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=_scale,
     weight=_weight,
+    formula=_formula,
     mismatch=_mismatch,
     depends_on_base=lambda config: not _has_places(config),
     integer_roles=frozenset({"indices"}),

@@ -20,9 +20,13 @@ from adaptry.adapters.methods.method import (
     product_rows,
     trained_rank,
 )
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
+from adaptry.adapters.methods.softmax import softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -68,6 +72,39 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
     return up, down
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """Saved choices need torch's logarithm."""
+    if parts.config.flag("save_only_topk_weights"):
+        return None
+    length, (rank, tiles_in, _), (tiles_out, up, _) = (
+        parts.shape("bank")[1],
+        parts.shape("A"),
+        parts.shape("B"),
+    )
+    if (tiles_out * length, tiles_in * length) != shape or rank != up:
+        return None
+
+    def read() -> FormulaArrays:
+        down = _piece_arrays(parts, "A").reshape(rank, -1)
+        up = _piece_arrays(parts, "B").transpose(0, 2, 1).reshape(-1, rank)
+        return FormulaArrays(((up, down),))
+
+    return RowFormula("sum", rank, read)
+
+
+def _piece_arrays(parts: ModuleArrays, side: str) -> Floats:
+    """`_pieces` without torch. Among equal logits, the first is chosen."""
+    import numpy as np
+
+    logits, bank = parts[side], parts["bank"]
+    choices = np.argsort(-logits, axis=-1, kind="stable")[..., : parts.config.rank("topk", 2)]
+    weights = softmax(np.take_along_axis(logits, choices, -1))
+    total: Floats = weights[..., :1] * bank[choices[..., 0]]
+    for place in range(1, choices.shape[-1]):
+        total += weights[..., place : place + 1] * bank[choices[..., place]]
+    return total
+
+
 METHOD = Method(
     name="vblora",
     title="VB-LoRA",
@@ -80,6 +117,7 @@ METHOD = Method(
     module_size=_module_size,
     weight=add_delta(factor_product(_factors)),
     rows=product_rows(_factors),
+    formula=_formula,
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.output_folder import output_folder, require_free
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.checks import check_weights
@@ -24,6 +26,8 @@ from adaptry.core.errors import CheckFailed, Conflict
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.report import CheckReport
+
+_LARGE = 64 << 20  # bytes of factors for which another inspecting process pays off
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def merge(
     decided = plan_recipe(recipe, checkpoint, sources, base_evidence)
     kernels = choose_kernels(options.device, options.kernel)
     kernels.check(decided.changed_tensors)
-    _check_all(sources)
+    check_inputs([source.weighted for source in sources])
     with output_folder(target) as folder:
         written = write_merged_weights(
             decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress
@@ -107,12 +111,24 @@ def plan_recipe(
     )
 
 
-def check_values(entry: WeightedAdapter) -> None:
-    """Raises `CheckFailed` if the factors have a NaN, or are all zero.
+def check_inputs(entries: Sequence[WeightedAdapter]) -> None:
+    """Raises `CheckFailed` if the factors of an input have a NaN, or are all zero: that of the first such
+    input.
 
-    Factors are small compared with a base, so this is cheap, and a NaN would spread through the model.
+    Factors are small compared with a base, so this is cheap, and a NaN would spread through the model. All
+    inputs share one inspecting process, since a start takes as long as reading 50 MB; large ones share one
+    for each core.
     """
-    report = CheckReport(findings=tuple(check_weights(entry.adapter)))
+    size = sum(entry.adapter.content.sizes[entry.adapter.format.weights] for entry in entries)
+    threads = max(1, min(len(entries), size // _LARGE, os.cpu_count() or 1))
+    with closing(Inspector(threads)) as inspector, ThreadPoolExecutor(threads) as pool:
+        numbered = enumerate(entries)
+        for _ in pool.map(lambda one: _check_values(one[1], inspector, f"input {one[0]}"), numbered):
+            pass
+
+
+def _check_values(entry: WeightedAdapter, inspector: Inspector, tenant: str) -> None:
+    report = CheckReport(findings=tuple(check_weights(entry.adapter, inspector, tenant)))
     if report.is_blocked:
         raise CheckFailed(f"{entry.label}: {report.sentence()}")
     for found in report.findings:
@@ -120,13 +136,6 @@ def check_values(entry: WeightedAdapter) -> None:
             raise CheckFailed(
                 f"{entry.label}: {found.reason}, so the result would be the base [{found.code}]"
             )
-
-
-def _check_all(sources: Sequence[MergeSource]) -> None:
-    """Checks the values of all inputs, on all cores. Raises the error of the first that has one."""
-    with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1)) as pool:
-        for _ in pool.map(lambda source: check_values(source.weighted), sources):
-            pass
 
 
 def _check_new(target: Path) -> None:

@@ -169,6 +169,12 @@ def _bias_changes(
     has_bias = target.bias in checkpoint.tensors
     if method.bias is not None and method.changes_bias(target.module) and has_bias:
         change = MethodChange(
-            entry.adapter, target.module, target.orientation, method.bias, entry.weight, sides
+            entry.adapter,
+            target.module,
+            target.orientation,
+            method.bias,
+            entry.weight,
+            sides,
+            formula=method.bias_formula,
         )
         yield target.bias, change

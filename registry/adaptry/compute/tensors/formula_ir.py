@@ -13,10 +13,14 @@ from string import Template
 from adaptry.adapters.methods.row_formula import FormulaKind
 from adaptry.compute.tensors.llvm_ir import CONVERT, CompiledModule, rows_at_once
 from adaptry.compute.tensors.norm_ir import norm_source
+from adaptry.compute.tensors.width_ir import narrow_source, widen_source
 
 _V = "<32 x float>"
 
-PRODUCTS: dict[FormulaKind, int] = {"sum": 1, "divided": 1, "hadamard": 2, "normalised": 1, "multiplied": 1}
+PRODUCTS: dict[FormulaKind, int] = {
+    "sum": 1, "summed": 2, "divided": 1, "hadamard": 2, "rounded": 1, "weighted": 1, "normalised": 1,
+    "multiplied": 1, "affine": 2, "rotated": 1,
+}  # fmt: skip
 """The number of products of a formula; 0 for others."""
 
 # The last steps of a formula for 32 elements of row $q: from %f$q (W) and %p0.$q, %p1.$q (products) to %y$q.
@@ -24,6 +28,33 @@ _STEPS: dict[FormulaKind, str] = {
     "sum": f"""
   %m$q = fmul {_V} %p0.$q, %sv
   %y$q = fadd {_V} %f$q, %m$q""",
+    "summed": f"""
+  %j$q = fadd {_V} %p0.$q, %p1.$q
+  %m$q = fmul {_V} %j$q, %sv
+  %y$q = fadd {_V} %f$q, %m$q""",
+    "rounded": f"""
+  %ya.$q = fmul {_V} %p0.$q, %sv
+$round_a
+  %y$q = fadd {_V} %f$q, %fa.$q""",
+    "weighted": f"""
+  %v.r$q = mul i64 %r, 32
+  %v.p$q = getelementptr float, ptr %At, i64 %v.r$q
+  %v$q = load {_V}, ptr %v.p$q, align 4
+  %ya.$q = fmul {_V} %p0.$q, %v$q
+$round_a
+  %y$q = fadd {_V} %f$q, %fa.$q""",
+    "affine": f"""
+  %ya.$q = bitcast {_V} %p0.$q to {_V}
+$round_a
+  %yb.$q = fmul {_V} %f$q, %fa.$q
+$round_b
+  %yc.$q = bitcast {_V} %p1.$q to {_V}
+$round_c
+  %yd.$q = fadd {_V} %fb.$q, %fc.$q
+$round_d
+  %y$q = fadd {_V} %f$q, %fd.$q""",
+    "rotated": f"""
+  %y$q = bitcast {_V} %p0.$q to {_V}""",
     "divided": f"""
   %m$q = fmul {_V} %p0.$q, %sv
   %d$q = fdiv {_V} %m$q, %dv
@@ -59,7 +90,7 @@ entry:
   %sv = shufflevector <32 x float> %s.one, <32 x float> poison, <32 x i32> zeroinitializer
   %d.one = insertelement <32 x float> poison, float %d, i64 0
   %dv = shufflevector <32 x float> %d.one, <32 x float> poison, <32 x i32> zeroinitializer
-  %step = mul i64 %stride, 32
+  %step = mul i64 %$depth, 32
 $row_pointers
   br label %tile
 tile:
@@ -119,7 +150,7 @@ define void @run(ptr %W, ptr %A, ptr %B, ptr %O, i64 %rows, i64 %ld, i64 %r, i64
 entry:
   %tiles = udiv i64 %ld, 32
   %columns = mul i64 %per, 32
-  %panel.size = mul i64 %stride, %columns
+  %panel.size = mul i64 %$depth, %columns
   br label %panel
 panel:
   %p = phi i64 [0, %entry], [%p.next, %panel.end]
@@ -162,7 +193,8 @@ _CALL = Template("""
   %y$i = add i64 %x$i, %c
   %W$i = getelementptr $el, ptr %W, i64 %y$i
   %O$i = getelementptr $out, ptr %O, i64 %y$i
-  %b$i = mul i64 %$i, %stride
+  %b.r$i = mul i64 %$i, %stride
+  %b$i = add i64 %b.r$i, $skipped
   %B$i = getelementptr float, ptr %B, i64 %b$i
   call void @tile_$rows(ptr %W$i, ptr %Ap, ptr %B$i, ptr %O$i, i64 %ld, i64 %r, i64 %stride, i64 %n,
                         float %s, float %d)""")
@@ -196,7 +228,8 @@ end:
 
 class CompiledFormula:
     """A formula compiled for this machine and one dtype; safe from several threads. `run` writes float32 if
-    the formula is normalised, and `normalise` makes the result of it.
+    the formula is normalised, and `normalise` makes the result of it. If the formula takes rows of W in
+    float32 (mapped, rotated), `widen` makes them, and `narrow` the result of mapped ones.
     """
 
     def __init__(self, kind: FormulaKind, dtype: str) -> None:
@@ -205,8 +238,19 @@ class CompiledFormula:
             self._module = CompiledModule(_dense_source(dtype))
             self.run = self._module.function("run", pointer, pointer, pointer, size, single)
             return
+        if kind == "mapped":
+            self._module = CompiledModule(widen_source(dtype) + narrow_source(dtype))
+            self.widen = self._module.function("widen", pointer, pointer, size)
+            self.narrow = self._module.function("narrow", pointer, pointer, size)
+            return
         source = _source(kind, dtype, _rows_at_once(kind))
-        self._module = CompiledModule(source + (norm_source(dtype) if kind == "normalised" else ""))
+        if kind == "normalised":
+            source += norm_source(dtype)
+        elif kind == "rotated":
+            source += widen_source(dtype)
+        self._module = CompiledModule(source)
+        if kind == "rotated":
+            self.widen = self._module.function("widen", pointer, pointer, size)
         self.run = self._module.function("run", *[pointer] * 4, *[size] * 5, single, single)
         if kind == "normalised":
             self.normalise = self._module.function("normalise", pointer, pointer, pointer, size, size)
@@ -214,18 +258,28 @@ class CompiledFormula:
 
 def _rows_at_once(kind: FormulaKind) -> int:
     rows = rows_at_once()
-    return max(1, rows // 2) if kind == "hadamard" and rows < 6 else rows
+    return max(1, rows // 2) if PRODUCTS.get(kind) == 2 and rows < 6 else rows
 
 
 def _source(kind: FormulaKind, dtype: str, rows: int) -> str:
     element = CONVERT[dtype][0]
     out = "float" if kind == "normalised" else element
-    calls = {count: Template(_CALL.safe_substitute(el=element, out=out, rows=count)) for count in {rows, 1}}
+    skipped = "%c" if kind == "rotated" else "0"
+    calls = {
+        count: Template(_CALL.safe_substitute(el=element, out=out, rows=count, skipped=skipped))
+        for count in {rows, 1}
+    }
     return "".join(_tile(kind, dtype, count) for count in sorted({rows, 1})) + _RUN.substitute(
         rows=rows,
+        depth=_depth(kind),
         call_many=calls[rows].substitute(i="q"),
         call_one=calls[1].substitute(i="z"),
     )
+
+
+def _depth(kind: FormulaKind) -> str:
+    """The number of rows of A in a tile: that of columns of B, which for a rotation is W itself."""
+    return "r" if kind == "rotated" else "stride"
 
 
 def _tile(kind: FormulaKind, dtype: str, rows: int) -> str:
@@ -237,6 +291,7 @@ def _tile(kind: FormulaKind, dtype: str, rows: int) -> str:
     )
     return _TILE.substitute(
         rows=rows,
+        depth=_depth(kind),
         row_pointers=pointers,
         first=labels[1],
         products="".join(_product(p, labels, rows) for p in range(products)),
@@ -265,7 +320,7 @@ def _store(kind: FormulaKind, dtype: str, q: int) -> str:
     if kind == "normalised":
         out, _, narrow = CONVERT["F32"]
     steps = Template(_STEPS[kind]).safe_substitute(q=q)
-    rounds = {f"round_{name}": _rounded(dtype, f"{name}.{q}") for name in "ab"}
+    rounds = {f"round_{name}": _rounded(dtype, f"{name}.{q}") for name in "abcd"}
     filled = {"q": q, "el": element, "out": out}
     return _STORE.substitute(
         **filled,

@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, RowFormula
 from adaptry.compute.tensors.formula_ir import CompiledFormula
 from adaptry.compute.tensors.kernel import DEEP, THIN, KernelWeight, LoraTerm, MergeKernel, StoredMatrix
-from adaptry.compute.tensors.llvm_ir import PANEL, WIDTH, is_supported
+from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, is_supported
 from adaptry.compute.tensors.stored_array import as_array
 from adaptry.core.errors import InvalidWeights
+
+_IN_FLOAT32: tuple[FormulaKind, ...] = ("normalised", "dense", "mapped", "rotated")
+"""The formulas that need a block of rows in float32."""
 
 _compiled = lru_cache(maxsize=None)(CompiledFormula)  # one per formula, dtype and process; 40 ms each
 
@@ -45,7 +48,13 @@ class LlvmKernel(MergeKernel):
         """Whether this kernel computes such a change. Only on x86 is the order known in which torch sums a
         norm.
         """
-        is_known = formula.kind != "normalised" or platform.machine().lower() in ("x86_64", "amd64")
+        if formula.kind == "mapped":
+            is_plain = weight.dtype in CONVERT and weight.source_dtype == weight.dtype
+            return is_plain and weight.rows > 0 and is_supported(weight.dtype)
+        is_known = formula.kind not in ("normalised", "weighted") or platform.machine().lower() in (
+            "x86_64",
+            "amd64",
+        )
         return is_known and formula.depth <= DEEP and _supports(weight) and not weight.is_transposed
 
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
@@ -57,8 +66,8 @@ class LlvmKernel(MergeKernel):
         except (LookupError, ValueError) as error:
             raise InvalidWeights(f"the tensors of an adapter do not fit its weight ({error})") from error
         self._change = _Change(weight, formula.kind, numbers)
-        if formula.kind in ("normalised", "dense") and not self._wide.size:
-            self._wide = np.zeros(self._capacity // 2, np.float32)
+        if formula.kind in _IN_FLOAT32 and not self._wide.size:
+            self._wide = np.zeros(self._capacity // 2 + WIDTH, np.float32)
 
     def merge_rows(self, first: int, rows: int) -> memoryview:
         change = self._change
@@ -68,12 +77,21 @@ class LlvmKernel(MergeKernel):
             delta = self._wide[: rows * columns].reshape(rows, columns)
             change.write_rows(first, delta)
             change.program.run(self._from, delta.ctypes.data, self._to, delta.size, change.scale)
+        elif change.kind == "mapped":
+            wide = self._wide[: rows * columns]
+            change.program.widen(self._from, wide.ctypes.data, wide.size)
+            change.write_rows(first, wide.reshape(rows, columns))
+            change.program.narrow(wide.ctypes.data, self._to, wide.size)
         else:
             is_wide = change.kind == "normalised"
+            up = change.up.ctypes.data + 4 * first * change.stride
+            if change.kind == "rotated":
+                up = self._wide.ctypes.data
+                change.program.widen(self._from, up, rows * columns)
             change.program.run(
                 self._from,
                 change.down.ctypes.data,
-                change.up.ctypes.data + 4 * first * change.stride,
+                up,
                 self._wide.ctypes.data if is_wide else self._to,
                 *(rows, columns, change.rank, change.stride, change.tiles_per_panel),
                 *(change.scale, change.divisor),
@@ -95,6 +113,19 @@ def product(up: NDArray[np.float32], down: NDArray[np.float32]) -> NDArray[np.fl
     kernel.begin_formula(weight, RowFormula("sum", len(down), lambda: numbers))
     found = np.frombuffer(kernel.merge_rows(0, len(up)), np.float32).reshape(len(up), columns)
     return found[:, : down.shape[1]]
+
+
+def rotated(rows: NDArray[np.float32], blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal, each element summed in order;
+    b divides 32, or is a multiple of it.
+    """
+    kernel = LlvmKernel(max(1, rows.nbytes))
+    np.frombuffer(kernel.source, np.float32)[:] = rows.reshape(-1)
+    numbers = FormulaArrays(blocks=blocks)
+    kernel.begin_formula(
+        KernelWeight("F32", "F32", *rows.shape), RowFormula("rotated", blocks.shape[1], lambda: numbers)
+    )
+    return np.frombuffer(kernel.merge_rows(0, len(rows)), np.float32).reshape(rows.shape)
 
 
 def _supports(weight: KernelWeight) -> bool:
@@ -131,8 +162,14 @@ class _Change:
         ups, downs = [up for up, _ in numbers.factors], [down for _, down in numbers.factors]
         self.rank = len(downs[0]) if downs else 0
         self.vector = np.ascontiguousarray(() if numbers.vector is None else numbers.vector, np.float32)
+        if kind == "rotated":
+            self._pack_blocks(numbers.blocks, weight.columns)
+            return
         if kind == "row_scaled":
             ups = [self.vector[:, None]]
+        elif kind == "weighted":
+            ups.append(np.zeros((weight.rows, 1), np.float32))
+            downs.append(self.vector[None])
         elif kind == "column_scaled":
             downs = [self.vector[None]]
         elif kind == "normalised":
@@ -143,6 +180,28 @@ class _Change:
         down = _joined(downs, (self.stride, weight.columns), 0)
         tiles = down.reshape(len(down), down.shape[1] // WIDTH, WIDTH).transpose(1, 0, 2)
         self.down = np.ascontiguousarray(tiles)
+
+    def _pack_blocks(self, blocks: NDArray[np.float32] | None, columns: int) -> None:
+        """Packs a rotation: each panel of tiles is one block, and W itself is B."""
+        assert blocks is not None
+        count, side, _ = blocks.shape
+        _require((count * side,), (columns,))
+        if side < WIDTH:  # several blocks in one, since a tile has 32 columns
+            blocks = _in_tiles(blocks)
+        self.rank, self.stride = blocks.shape[1], columns
+        self.tiles_per_panel = self.rank // WIDTH
+        tiles = blocks.reshape(len(blocks), self.rank, self.tiles_per_panel, WIDTH).transpose(0, 2, 1, 3)
+        self.down, self.up = np.ascontiguousarray(tiles), np.empty(0, np.float32)
+
+
+def _in_tiles(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blocks [n, b, b] as blocks of 32 with zeros beside them, which change no sum."""
+    count, side, _ = blocks.shape
+    each = WIDTH // side
+    wider = np.zeros((count // each, each, side, each, side), np.float32)
+    for place in range(each):
+        wider[:, place, :, place] = blocks[place::each]
+    return wider.reshape(-1, WIDTH, WIDTH)
 
 
 def _joined(arrays: Sequence[NDArray[np.float32]], shape: tuple[int, int], axis: int) -> NDArray[np.float32]:

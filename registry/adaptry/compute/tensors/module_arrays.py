@@ -14,7 +14,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.tensors.kernel import DEEP, THIN
-from adaptry.compute.tensors.llvm_kernel import product
+from adaptry.compute.tensors.llvm_kernel import product, rotated
 from adaptry.compute.tensors.stored_array import READABLE, as_array
 from adaptry.core.errors import InvalidWeights
 
@@ -26,6 +26,7 @@ class StoredModule:
     adapter: Adapter
     module: ModuleSpec
     dtype: str
+    orientation: str = "linear"
 
     @property
     def config(self) -> AdapterConfig:
@@ -58,9 +59,13 @@ class StoredModule:
         (rows, rank), (inner, columns) = self.shape(up), self.shape(down)
         return rank == inner and 1 <= rank <= DEEP and min(rows, columns) >= THIN
 
-    def product(self, up: str, down: str) -> NDArray[np.float32]:
-        """The matrix product of two roles in float32."""
-        return product(self[up], self[down])
+    def product(self, up: str, down: str, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """Rows of the matrix product of two roles in float32."""
+        return product(self[up][rows], self[down])
+
+    def rotated(self, rows: NDArray[np.float32], blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal."""
+        return rotated(rows, blocks)
 
     def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rounded to nearest even in the base's dtype; a NaN stays a NaN."""

@@ -13,6 +13,8 @@ _STORED = {
 }  # fmt: skip
 READABLE = frozenset(_STORED)
 """Dtypes of tensors that can be read as arrays."""
+FLOATS = frozenset(["F32", "F16", "BF16"])
+"""Those of them that become float32."""
 
 
 def as_array(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:

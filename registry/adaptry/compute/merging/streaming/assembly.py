@@ -16,7 +16,7 @@ from adaptry.adapters.content import FolderContent
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 from adaptry.compute.merging.kernels import choose_kernels
-from adaptry.compute.merging.merge import MergeSource, check_values, plan_recipe
+from adaptry.compute.merging.merge import MergeSource, check_inputs, plan_recipe
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.record import RECORD_FILE, build_merge_record
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
@@ -46,7 +46,7 @@ def _assembled(inputs: ModelInputs, links: Path, scratch: Path) -> VirtualCheckp
     source = MergeSource(WeightedAdapter(adapter, 1.0, inputs.adapter, base), inputs.revision)
     recipe = MergeRecipe(base=str(inputs.base), inputs=(RecipeInput(source=inputs.adapter),))
     plan = plan_recipe(recipe, checkpoint, [source])
-    check_values(source.weighted)
+    check_inputs([source.weighted])
     kernels = choose_kernels()
     made = _record(recipe, plan, kernels.names_for(plan.changed_tensors), inputs)
     return VirtualCheckpoint(plan, kernels, inputs.revision, {RECORD_FILE: made}, scratch)
