@@ -43,7 +43,7 @@ CONFIGS = {
     "miss": "MissConfig(r=64, target_modules=targets)",
     "shira": f"ShiraConfig(r={RANK}, target_modules=targets)",
     "supertuning": "SupertuningConfig(sparsity=0.99, target_modules=targets)",
-    "saved": f"LoraConfig(r={RANK}, target_modules=targets, modules_to_save=['embed_tokens', 'lm_head', 'norm'])",
+    "saved": f"LoraConfig(r={RANK}, target_modules=targets, modules_to_save=['embed_tokens', 'norm'])",
     "embedding": f"LoraConfig(r={RANK}, target_modules=[*targets, 'embed_tokens', 'lm_head'])",
     "ln_tuning": "LNTuningConfig(target_modules=['input_layernorm', 'norm'])",
     "glora": "GloraConfig(r=4, target_modules=targets)",

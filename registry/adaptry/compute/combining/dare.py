@@ -8,7 +8,7 @@ from adaptry.compute.combining.method import CombineInputs, CombineMethod
 from adaptry.compute.combining.options import CHANCE, ELECTION, RESCALE, SUM
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from adaptry.compute.combining.dense_rows import PruneFunction
 
@@ -28,11 +28,7 @@ def _drop(inputs: CombineInputs, place: int) -> PruneFunction:
             DenseRows.from_factors(inputs.updates[place]),
             lambda: drop_at_random(inputs.random(place), density),
         )
-    generator: Generator = inputs.random(place)
-    prune = drop_at_random(generator, density)
-    if rescale == "none" or density >= 1:
-        return prune
-    return lambda block: prune(block).div_(density)
+    return drop_at_random(inputs.random(place), density, is_divided=rescale != "none")
 
 
 def dare_linear(inputs: CombineInputs) -> Tensor:

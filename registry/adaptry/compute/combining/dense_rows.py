@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adaptry.compute.combining.compiled_products import can_compile, product_blocks
 from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.tensors.lowrank import Factors
 from adaptry.compute.tensors.torch_kernel import keep_freed_memory
@@ -62,6 +63,14 @@ class DenseRows:
             for start in range(0, height, step):
                 yield member, slice(start, min(height, start + step))
 
+    def small_blocks(self) -> Iterator[Tensor]:
+        """All elements in order, in smaller blocks if compiled code computes them, each valid until the next
+        one.
+        """
+        if not can_compile(self.up, self.down):
+            return self.blocks()
+        return map(torch.from_numpy, product_blocks(self.up, self.down))
+
     def block(self, place: RowBlock) -> Tensor:
         member, rows = place
         return self.up[member, rows] @ self.down[member]
@@ -75,8 +84,12 @@ def combine_rows(inputs: CombineInputs, prunes: Sequence[PruneFunction], fuse: F
     """Prunes the blocks of each update with its function of `prunes`, and fuses them; [..., out, in] in
     float32.
     """
+    from adaptry.compute.combining.compiled_election import elected_rows
+
     keep_freed_memory()
     updates = rows_of(inputs)
+    if (elected := elected_rows(updates, prunes, fuse)) is not None:
+        return elected.reshape(*inputs.updates[0].up.shape[:-1], -1)
     result = torch.empty(updates[0].shape)
     for member, rows in updates[0].row_blocks():
         pairs = zip(updates, prunes, strict=True)

@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -32,13 +33,22 @@ def _summed(updates: Tensor, weights: Sequence[float]) -> Tensor:
 
 def fuse_by_election(inputs: CombineInputs) -> FuseFunction:
     """λ times the mean of the elements w_i δ_i whose sign is the elected one; see `SIGN` and `DIVIDE`."""
-    return partial(
-        _elected,
-        weights=inputs.weights,
-        sign=inputs.word("sign"),
-        divide=inputs.word("divide"),
-        scale=inputs.number("lambda"),
+    return Election(
+        tuple(inputs.weights), inputs.word("sign"), inputs.word("divide"), inputs.number("lambda")
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """The election of blocks, [T, rows, in] to [rows, in]."""
+
+    weights: tuple[float, ...]
+    sign: str
+    divide: str
+    scale: float
+
+    def __call__(self, updates: Tensor) -> Tensor:
+        return _elected(updates, self.weights, self.sign, self.divide, self.scale)
 
 
 def _elected(updates: Tensor, weights: Sequence[float], sign: str, divide: str, scale: float) -> Tensor:

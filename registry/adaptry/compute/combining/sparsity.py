@@ -8,13 +8,20 @@ order of a sort. Random numbers come from the given generator, for the rows in t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import hardshrink
 
+from adaptry.compute.combining.compiled_products import has_compiler
 from adaptry.compute.combining.dense_rows import DenseRows, PruneFunction
 
+if TYPE_CHECKING:
+    from adaptry.compute.tensors.magnitude_ir import CompiledMagnitudes
+
+AT_ONCE = 8  # elements that compiled code takes together
 _COARSE = 17  # bits dropped of a float32's 31: bins of a 64th of an octave
 _TINY = 1e-7  # smaller sums of magnitudes give no factor, as in mergekit
 
@@ -24,14 +31,36 @@ def keep_all(block: Tensor) -> Tensor:
     return block
 
 
+@dataclass(frozen=True, slots=True)
+class KeptLargest:
+    """A pruning that keeps elements of at least a magnitude."""
+
+    least: float
+
+    def __call__(self, block: Tensor) -> Tensor:
+        return _at_least(block, self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAtRandom:
+    """A pruning that keeps each element with a probability, and may divide it by that."""
+
+    generator: Generator
+    density: float
+    is_divided: bool = False
+
+    def __call__(self, block: Tensor) -> Tensor:
+        kept = block.mul_(torch.rand(block.shape, generator=self.generator) < self.density)
+        return kept.div_(self.density) if self.is_divided else kept
+
+
 def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
     """Keeps the `density · n` largest magnitudes, but at least one; none if the density is 0."""
     if density >= 1:
         return keep_all
     if density <= 0:
         return torch.zeros_like
-    least = magnitude(rows.blocks, max(1, int(density * rows.elements)))
-    return lambda block: _at_least(block, least)
+    return KeptLargest(magnitude(rows.small_blocks, max(1, int(density * rows.elements))))
 
 
 def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
@@ -55,15 +84,9 @@ def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
     return prune
 
 
-def drop_at_random(generator: Generator, density: float) -> PruneFunction:
-    """Keeps each element with probability `density`."""
-    if density >= 1:
-        return keep_all
-
-    def prune(block: Tensor) -> Tensor:
-        return block.mul_(torch.rand(block.shape, generator=generator) < density)
-
-    return prune
+def drop_at_random(generator: Generator, density: float, *, is_divided: bool = False) -> PruneFunction:
+    """Keeps each element with probability `density`, and may divide it by that."""
+    return keep_all if density >= 1 else KeptAtRandom(generator, density, is_divided)
 
 
 def drop_by_magnitude_rank(
@@ -112,16 +135,51 @@ def magnitude(blocks: Callable[[], Iterable[Tensor]], place: int) -> float:
     A first pass counts magnitudes by their leading bits, a second collects those in the relevant bin, so only
     a block and a bin are in memory. `blocks` must yield the same float32 blocks each time.
     """
-    counts = torch.zeros(1 << (31 - _COARSE), dtype=torch.int64)
-    for block in blocks():
-        counts += torch.bincount(_bins(block), minlength=len(counts))
+    counts = _counted(blocks())
     from_above = counts.flip(0).cumsum(0)
     beyond = int(torch.searchsorted(from_above, place))
     inside = place - (int(from_above[beyond - 1]) if beyond else 0)
     wanted = len(counts) - 1 - beyond
-    found = [block.abs().flatten()[_bins(block) == wanted] for block in blocks()]
-    members = torch.cat(found)
+    members = _collected(blocks(), wanted, int(counts[wanted]))
     return float(members.kthvalue(len(members) - inside + 1).values)
+
+
+def _counted(blocks: Iterable[Tensor]) -> Tensor:
+    """The number of elements in each bin."""
+    compiled, counts = _compiled_magnitudes(), torch.zeros(1 << (31 - _COARSE), dtype=torch.int32)
+    total = torch.zeros(len(counts), dtype=torch.int64)
+    for block in blocks:
+        if compiled is None or block.numel() % AT_ONCE or not block.is_contiguous():
+            total += torch.bincount(_bins(block), minlength=len(counts))
+        else:
+            compiled.count(block.data_ptr(), block.numel(), _COARSE, counts.data_ptr())
+            total += counts
+            counts.zero_()
+    return total
+
+
+def _collected(blocks: Iterable[Tensor], wanted: int, count: int) -> Tensor:
+    """The `count` magnitudes in the bin `wanted`."""
+    compiled, size = _compiled_magnitudes(), torch.zeros(1, dtype=torch.int64)
+    found = torch.empty(count + 1)  # compiled code writes one more before it knows that it is none
+    for block in blocks:
+        if compiled is None or block.numel() % AT_ONCE or not block.is_contiguous():
+            members = block.abs().flatten()[_bins(block) == wanted]
+            found[int(size) : int(size) + len(members)] = members
+            size += len(members)
+        else:
+            sizes = block.data_ptr(), block.numel(), _COARSE, wanted
+            compiled.collect(*sizes, found.data_ptr(), size.data_ptr())
+    return found[:count]
+
+
+def _compiled_magnitudes() -> CompiledMagnitudes | None:
+    """The compiled loops; None without a compiler."""
+    if not has_compiler():
+        return None
+    from adaptry.compute.tensors.magnitude_ir import compiled_magnitudes
+
+    return compiled_magnitudes()
 
 
 def _bins(block: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""Elections of pruned updates in compiled code, in blocks that stay in a processor's cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptry.compute.combining.compiled_products import can_compile, product_blocks
+from adaptry.compute.combining.sign_election import Election
+from adaptry.compute.combining.sparsity import KeptAtRandom, KeptLargest, keep_all
+
+if TYPE_CHECKING:
+    from adaptry.compute.combining.dense_rows import DenseRows, FuseFunction, PruneFunction
+
+_MOST = 8  # updates; torch adds more than 16 in another order
+
+
+def elected_rows(
+    updates: Sequence[DenseRows], prunes: Sequence[PruneFunction], fuse: FuseFunction
+) -> Tensor | None:
+    """The fused blocks, [E, out, in] in float32; None if one of these functions has no compiled form."""
+    if not isinstance(fuse, Election) or not 2 <= len(updates) <= _MOST:
+        return None
+    if not all(can_compile(each.up, each.down) for each in updates):
+        return None
+    if all(isinstance(prune, KeptLargest) or prune is keep_all for prune in prunes):
+        return _elected(updates, fuse, _numbers(fuse, [_least(prune) for prune in prunes]), [])
+    if all(isinstance(prune, KeptAtRandom) for prune in prunes):
+        return _elected_at_random(
+            updates, [prune for prune in prunes if isinstance(prune, KeptAtRandom)], fuse
+        )
+    return None
+
+
+def _least(prune: PruneFunction) -> float:
+    return prune.least if isinstance(prune, KeptLargest) else 0.0
+
+
+def _elected_at_random(
+    updates: Sequence[DenseRows], prunes: Sequence[KeptAtRandom], fuse: Election
+) -> Tensor:
+    from adaptry.compute.tensors.twister_ir import BITS
+
+    limits = [math.ceil(float(np.float32(prune.density)) * (1 << BITS)) for prune in prunes]
+    bounds = np.array(limits, np.int32).view(np.float32)
+    numbers = _numbers(fuse, list(bounds), prunes[0].density if prunes[0].is_divided else 1.0)
+    return _elected(updates, fuse, numbers, [prune.generator.initial_seed() for prune in prunes])
+
+
+def _numbers(fuse: Election, bounds: Sequence[float], divisor: float = 1.0) -> NDArray[np.float32]:
+    numbers = np.empty(2 * len(bounds) + 2, np.float32)
+    numbers[: len(bounds)], numbers[-2:] = fuse.weights, (divisor, fuse.scale)
+    numbers[len(bounds) : -2] = bounds
+    return numbers
+
+
+def _elected(
+    updates: Sequence[DenseRows], fuse: Election, numbers: NDArray[np.float32], seeds: Sequence[int]
+) -> Tensor:
+    """`seeds`: of the generators that decide what is kept; none if magnitudes do."""
+    from adaptry.compute.tensors.election_ir import ElectionKind, compiled_election
+    from adaptry.compute.tensors.twister_ir import UniformNumbers
+
+    election = compiled_election(
+        ElectionKind(
+            count=len(updates),
+            pruned="random" if seeds else "small",
+            is_divided=bool(numbers[-2] != 1),
+            is_weighted=any(weight != 1 for weight in fuse.weights),
+            is_scaled=fuse.scale != 1,
+            sign=fuse.sign,
+            divide=fuse.divide,
+        )
+    )
+    result, done = np.empty(updates[0].shape, np.float32), 0
+    target, random = result.reshape(-1), [UniformNumbers(seed) for seed in seeds]
+    for blocks in zip(*(product_blocks(each.up, each.down) for each in updates), strict=True):
+        count = blocks[0].size
+        words = [source.take(count) for source in random]
+        elements = [block.ctypes.data for block in blocks]
+        election.run(
+            elements, [each.ctypes.data for each in words], numbers, target[done:].ctypes.data, count
+        )
+        done += count
+    return torch.from_numpy(result)
