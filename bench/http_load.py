@@ -1,46 +1,62 @@
-"""Loads a server with GET requests over persistent connections, from a dedicated thread.
+"""Loads a server with GET requests over persistent connections, by `wrk` (Debian's package `wrk`).
 
     python bench/http_load.py URL PATH... [--clients 8] [--seconds 5] [--header "Name: value"]
 
-Each client sends its next request, of the paths in turn, when it has the whole answer to the one before. A
-request takes some 15 µs of this process, far less than a server's work, so the server is the bottleneck.
-Prints one line of JSON: requests a second, the median and 99th percentile in milliseconds, and the statuses.
+Each client sends its next request, of the paths in turn, when it has the whole answer to the one before. wrk
+is one thread in C, which takes a few microseconds for each request, so the server is the bottleneck: prints
+one line of JSON with the requests a second, the median and 99th percentile in milliseconds, and the share of
+a processor that wrk used.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import selectors
-import socket
-import statistics
+import resource
+import shutil
 import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle, islice
-from typing import Any
-from urllib.parse import urlsplit
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("wrk_requests.lua")
 
 
 @dataclass(frozen=True)
 class Load:
-    """The measurements; times in milliseconds."""
+    """The measurements; times in milliseconds. `busy` is wrk's own share of a processor."""
 
     rate: float
     median: float
     p99: float
-    statuses: Mapping[str, int]
+    busy: float
 
 
 def load(url: str, paths: Sequence[str], headers: Mapping[str, str], clients: int, seconds: float) -> Load:
-    """Loads a server from a separate process."""
-    words = [sys.executable, __file__, url, *paths, "--clients", str(clients), "--seconds", str(seconds)]
-    for name, value in headers.items():
-        words += ["--header", f"{name}: {value}"]
-    return Load(**json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
+    """Loads a server. Ends the program if a request failed, or if wrk is not installed."""
+    if shutil.which("wrk") is None:
+        sys.exit("there is no wrk to load a server with: apt-get install wrk")
+    whole = max(1, round(seconds))  # wrk knows no parts of seconds
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(paths) + "\n")
+        file.flush()
+        command = ["wrk", "-t", "1", "-c", str(clients), "-d", f"{whole}s", "--timeout", "10s"]
+        command += [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
+        command += ["-s", str(SCRIPT), url, "--", file.name]
+        used = processor_seconds()
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=whole + 60)
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found.pop("failed"):
+        sys.exit(f"requests to {url} failed:\n{done.stdout}")
+    return Load(**found, busy=(processor_seconds() - used) / whole)
+
+
+def processor_seconds() -> float:
+    """Of the child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -51,66 +67,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--header", action="append", default=[])
     asked = parser.parse_args()
-    address = urlsplit(asked.url)
-    lines = [f"Host: {address.netloc}", *asked.header]
-    requests = ["\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode() for path in asked.paths]
-    times, statuses = _run(
-        (str(address.hostname), address.port or 80), requests, asked.clients, asked.seconds
-    )
-    cuts = statistics.quantiles(times, n=100)
-    found = {"rate": len(times) / asked.seconds, "median": cuts[49] * 1e3, "p99": cuts[98] * 1e3}
-    print(json.dumps({**found, "statuses": statuses}))
-
-
-class _Client:
-    """A connection with one request under way."""
-
-    def __init__(self, address: tuple[str, int], requests: Iterator[bytes]) -> None:
-        self.socket = socket.create_connection(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._requests = requests
-        self._received = b""
-        self._began = 0.0
-
-    def send(self) -> None:
-        self._received = b""
-        self._began = time.perf_counter()
-        self.socket.sendall(next(self._requests))
-
-    def receive(self) -> tuple[float, str] | None:
-        """The time and status of the answer, once it is here."""
-        data = self.socket.recv(1 << 16)
-        if not data:
-            sys.exit("the server closed a connection")
-        self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        if not end:
-            return None
-        _, named, length = head.lower().partition(b"\r\ncontent-length: ")
-        if named and len(body) < int(length.partition(b"\r\n")[0]):
-            return None
-        return time.perf_counter() - self._began, head[9:12].decode()
-
-
-def _run(
-    address: tuple[str, int], requests: Sequence[bytes], clients: int, seconds: float
-) -> tuple[list[float], Counter[str]]:
-    times: list[float] = []
-    statuses: Counter[str] = Counter()
-    with selectors.DefaultSelector() as waiting:
-        for number in range(clients):
-            client = _Client(address, islice(cycle(requests), number, None))
-            waiting.register(client.socket, selectors.EVENT_READ, client)
-            client.send()
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            for key, _ in waiting.select():
-                answered: Any = key.data.receive()
-                if answered is not None:
-                    times.append(answered[0])
-                    statuses[answered[1]] += 1
-                    key.data.send()
-    return times, statuses
+    headers = dict(header.split(": ", 1) for header in asked.header)
+    print(json.dumps(asdict(load(asked.url, asked.paths, headers, asked.clients, asked.seconds))))
 
 
 if __name__ == "__main__":

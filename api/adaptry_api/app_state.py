@@ -142,7 +142,10 @@ class AppState:
     def _set_up_caches(self, settings: ServerSettings) -> None:
         """Results that are computed from the catalog and cached."""
         # A mirror may query the mirrored registry first, so its reads are never quick.
-        self.quick_reads = QuickReads(is_available=self.catalog.has_prepared and settings.mirror_of is None)
+        self.quick_reads = QuickReads(
+            is_available=self.catalog.has_prepared and settings.mirror_of is None,
+            is_local=self.catalog.is_local,
+        )
         self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
         self.searches: AnswerCache[bytes] = AnswerCache(self.catalog.last_commit, _KEPT_SEARCHES)
         self.search_threads = anyio.CapacityLimiter(_SEARCHING)

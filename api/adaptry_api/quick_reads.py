@@ -1,7 +1,8 @@
-"""Runs reads that take a fraction of a millisecond, on two dedicated threads.
+"""Runs reads that take a fraction of a millisecond, on a few dedicated threads.
 
-Forty threads that take turns at the interpreter are slower than two. A slow disk can block these two, but not
-the event loop, and other requests run on the server's other threads.
+Forty threads that take turns at the interpreter are slower than two. A slow disk or database can block these
+threads, but not the event loop, and other requests run on the server's other threads. Reads that wait for
+another machine have more threads, and each takes one read at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
 _TOGETHER = 16  # reads after which a thread delivers its results
+_REMOTE_THREADS = 6  # most of them wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,13 @@ _Outcome = tuple[_Read, Any, Exception | None]
 
 
 class QuickReads:
-    """Runs short reads. Not available (`is_available`) if a read may wait for more than a local disk."""
+    """Runs short reads. Not available (`is_available`) if reads are not short; `is_local` if they wait for no
+    more than this machine's disk.
+    """
 
-    def __init__(self, *, is_available: bool) -> None:
+    def __init__(self, *, is_available: bool, is_local: bool = True) -> None:
         self.is_available = is_available
+        self.is_local = is_local
         self._waiting: SimpleQueue[_Read | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -59,7 +64,7 @@ class QuickReads:
             thread.join()
 
     def _start(self) -> None:
-        for number in range(_THREADS):
+        for number in range(_THREADS if self.is_local else _REMOTE_THREADS):
             thread = threading.Thread(target=self._serve, name=f"adaptry-quick-reads-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -76,8 +81,9 @@ class QuickReads:
         """
         first = self._waiting.get()
         reads = [first] if first else []
+        most = _TOGETHER if self.is_local else 1
         with suppress(Empty):
-            while first and len(reads) < _TOGETHER:
+            while first and len(reads) < most:
                 following = self._waiting.get_nowait()
                 if following is None:
                     self._waiting.put(None)

@@ -58,7 +58,9 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
 
         parsed = query.parse(text, datetime.now(UTC))
         # Searches that wait, for files or for PostgreSQL, may wait in any number of threads.
-        is_computing = state.quick_reads.is_available and not parsed.reads_files
+        is_computing = (
+            state.quick_reads.is_available and state.quick_reads.is_local and not parsed.reads_files
+        )
         body = await to_thread.run_sync(read, limiter=state.search_threads if is_computing else None)
         if not parsed.reads_files and not parsed.is_relative:
             state.searches.keep(address, identity, body, commit)

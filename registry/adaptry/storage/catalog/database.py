@@ -93,15 +93,20 @@ class Catalog:
 
     @property
     def has_prepared(self) -> bool:
-        """Whether `read_prepared` is faster than `read`, and waits only for this machine's disk."""
+        """Whether `read_prepared` is faster than `read`."""
         return self._database.prepared is not None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its reads wait for no more than this machine's disk."""
+        return self._system == "sqlite"
 
     def last_commit(self) -> int | None:
         """A number that is another one after each commit of any process, for one thread at a time; None if
         that is not known without waiting.
         """
         readers = self._database.prepared
-        return readers.watch.last_commit() if readers else None
+        return readers.last_commit() if readers else None
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:

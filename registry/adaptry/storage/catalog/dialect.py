@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 from sqlmodel import Session
 
 from adaptry.core.errors import AdaptryError, Unavailable
-from adaptry.storage.catalog.prepared import PreparedReaders
+from adaptry.storage.catalog.prepared import PreparedReads
 
 HAS_EVENTS = "adaptry_happened"
 """Key in the `info` of a transaction that has recorded an event."""
@@ -76,6 +77,22 @@ def busy_error() -> Unavailable:
     return Unavailable("the registry's database is busy with another writer; try again in a moment")
 
 
+class Readers(Protocol):
+    """Connections for reads by prepared statements."""
+
+    def read(self) -> AbstractContextManager[PreparedReads]:
+        """A read-only transaction on a snapshot, in any thread."""
+        ...
+
+    def last_commit(self) -> int | None:
+        """A number that is another one after each commit of any process, for one thread at a time; None if
+        that is not known without waiting.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseDialect:
     """An open database.
@@ -86,7 +103,7 @@ class DatabaseDialect:
     `after_migrate` inspects the new schema. `hold` registers that this process has the database open, until
     its result is called. `translate_error` returns our error for a driver's, or None for a programming error.
     `notify`, called in a transaction that recorded an event, notifies other processes, which receive it by
-    `listen`. `prepared` reads by prepared statements; None if that is not faster.
+    `listen`. `prepared` reads by prepared statements; None for a database in memory.
     `open_counters` connects to the shared counts of requests, whose writers wait for no other writer.
     """
 
@@ -101,4 +118,4 @@ class DatabaseDialect:
     translate_error: Callable[[BaseException], AdaptryError | None]
     notify: Callable[[Session], None]
     listen: CommitListener
-    prepared: PreparedReaders | None
+    prepared: Readers | None

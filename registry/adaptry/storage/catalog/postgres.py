@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
@@ -38,10 +38,14 @@ from adaptry.storage.catalog.dialect import (
     writer_lock,
 )
 
+if TYPE_CHECKING:
+    from adaptry.storage.catalog.postgres_reads import PostgresReaders
+    from adaptry.storage.catalog.prepared import ErrorTranslator
+
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # commits that a power failure may undo
 _LOCK = int.from_bytes(b"adaptry", "big")
-_READERS = 20  # connections of one process for readers; more readers wait
+_READERS = 12  # connections of one process for readers with a session; more readers wait
 _CHANNEL = "adaptry_events"
 _LOOKS = 1.0  # seconds between polls for events without a notification, as behind a pooler without LISTEN
 _LONGEST_PAUSE = 60  # seconds without a statement after which a writer counts as dead and loses its lock
@@ -72,6 +76,8 @@ _NEEDED = {
 def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     """The database of a URL; it must exist, and may be empty. Raises `Invalid`, `MissingDependency`."""
     address = _address(url)
+    plain = address.set(drivername="postgresql")
+    translate_error = partial(_translate_error, plain.render_as_string(hide_password=True))
     try:
         engine = create_engine(
             address,
@@ -100,13 +106,24 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         open_context=nullcontext,
         hold=lambda: lambda: None,  # the server itself knows its connections
         after_migrate=_compare_bytes,
-        translate_error=partial(
-            _translate_error, address.set(drivername="postgresql").render_as_string(hide_password=True)
-        ),
+        translate_error=translate_error,
         notify=_announce,
-        listen=partial(_listen, address.set(drivername="postgresql").render_as_string(hide_password=False)),
-        prepared=None,
+        listen=partial(_listen, plain.render_as_string(hide_password=False)),
+        prepared=_prepared_readers(
+            plain.render_as_string(hide_password=False), busy_timeout, translate_error
+        ),
     )
+
+
+def _prepared_readers(address: str, busy_timeout: float, translate_error: ErrorTranslator) -> PostgresReaders:
+    import psycopg
+
+    from adaptry.storage.catalog.postgres_reads import PostgresReaders
+
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(address, autocommit=True, connect_timeout=max(2, int(busy_timeout)), **LIBPQ)
+
+    return PostgresReaders(connect, busy_timeout, translate_error)
 
 
 def find_problems(connection: Connection) -> Iterator[str]:

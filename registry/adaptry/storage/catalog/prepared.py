@@ -90,6 +90,9 @@ class PreparedReaders:
         finally:
             self._give_back(connection)
 
+    def last_commit(self) -> int | None:
+        return self.watch.last_commit()
+
     def close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []

@@ -1,0 +1,85 @@
+"""Prepared reads on PostgreSQL return what every other read returns, and are as current."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.storage.test_prepared import everything
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.errors import Invalid
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.transfer import push
+from adaptry.registry.records import PushOptions, StateChange
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog import adapters
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry, RegistryContext
+from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_lora
+
+TONE = AdapterName.parse("acme/tone")
+PROD = Ref.parse("acme/tone@prod")
+
+
+@pytest.fixture
+def name(postgres: PostgresServer) -> str:
+    """A database with an empty catalog."""
+    return postgres.create_migrated()
+
+
+@pytest.fixture
+def registry(postgres: PostgresServer, name: str, tmp_path: Path) -> Iterator[LocalRegistry]:
+    """Two versions: one with a metric and an alias, one that was deprecated."""
+    registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
+    options = PushOptions(alias="prod", metrics={"accuracy": 0.5, "loss": 1})
+    push(registry, open_dir(tiny_lora(tmp_path / "one")), TONE, options=options)
+    second = push(registry, open_dir(tiny_lora(tmp_path / "two", seed=2)), TONE).version
+    change = StateChange(state="deprecated", reason="there is a better one", successor="acme/tone@1")
+    registry.versions.set_state(TONE, second.digest, change, 0)
+    yield registry
+    registry.close()
+
+
+def test_a_prepared_read_returns_what_every_other_read_returns(registry: LocalRegistry) -> None:
+    with registry.catalog.read() as tx:
+        expected = everything(registry, tx)
+    with registry.catalog.read_prepared() as reads:
+        assert everything(registry, reads) == expected
+    assert registry.catalog.has_prepared
+
+
+def test_prepared_reads_see_one_moment_and_the_next_ones_what_another_process_committed(
+    registry: LocalRegistry, postgres: PostgresServer, name: str
+) -> None:
+    other = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
+    second = registry.versions.get(Ref.parse("acme/tone@2")).digest
+    with contextlib.closing(other), registry.catalog.read_prepared() as reads:
+        before = registry.context.resolve(reads, PROD).number
+        other.aliases.move(TONE, "prod", second, 1)
+        assert (before, registry.context.resolve(reads, PROD).number) == (1, 1)
+    assert registry.versions.get(PROD).number == 2
+
+
+def test_connections_that_the_server_ended_are_replaced(
+    registry: LocalRegistry, postgres: PostgresServer, name: str
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        assert {found.number for found in pool.map(registry.versions.get, [PROD] * 16)} == {1}
+    postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    assert [registry.versions.get(PROD).number for _ in range(8)] == [1] * 8
+
+
+def test_an_error_of_a_statement_ends_its_transaction_and_the_next_one_works(registry: LocalRegistry) -> None:
+    with pytest.raises(Invalid, match=r"U\+0000"), registry.catalog.read_prepared() as reads:
+        adapters.find(reads, AdapterName("acme", "to\0ne"))
+    assert registry.versions.get(PROD).number == 1
+
+
+def test_more_readers_than_connections_take_turns(registry: LocalRegistry) -> None:
+    with ThreadPoolExecutor(40) as pool:
+        assert {found.number for found in pool.map(registry.versions.get, [PROD] * 200)} == {1}
