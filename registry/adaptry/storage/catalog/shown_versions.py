@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from adaptry.core.digest import Digest
-from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName
+from adaptry.core.states import State
 from adaptry.registry.records import BaseStatus, Page, StateRecord, VersionInfo
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.encoding import decode_list
