@@ -65,7 +65,6 @@ LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
 _IDENTITIES = 256
-_SEARCHING = 2  # threads: more of them take turns at the interpreter, and finish later
 _KEPT_SEARCHES = 64  # of some 30 kB
 """Number of identities whose registry object is cached for their next request. The object has only the
 identity."""
@@ -142,13 +141,13 @@ class AppState:
     def _set_up_caches(self, settings: ServerSettings) -> None:
         """Results that are computed from the catalog and cached."""
         # A mirror may query the mirrored registry first, so its reads are never quick.
-        self.quick_reads = QuickReads(
-            is_available=self.catalog.has_prepared and settings.mirror_of is None,
-            is_local=self.catalog.is_local,
-        )
+        is_quick = self.catalog.has_prepared and settings.mirror_of is None
+        is_local = self.catalog.is_local
+        self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local)
         self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
         self.searches: AnswerCache[bytes] = AnswerCache(self.catalog.last_commit, _KEPT_SEARCHES)
-        self.search_threads = anyio.CapacityLimiter(_SEARCHING)
+        # Searches take longer, so they have their own threads.
+        self.searching = QuickReads("searches", is_available=is_quick, is_local=is_local)
         self.facet_counter = FacetCounter()
         self.domain_metrics = DomainMetrics(self.catalog)
 
@@ -272,6 +271,7 @@ class AppState:
         if self.upstream:
             self.upstream.close()
         self.quick_reads.close()
+        self.searching.close()
         with suppress(AdaptryError):  # the server stops even if the catalog is not available
             self.store_denials()
             self.seal_audit_log()
