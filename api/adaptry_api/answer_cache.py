@@ -37,10 +37,14 @@ class AnswerCache(Generic[Answer]):
     def look(self) -> int | None:
         """Looks whether the catalog has changed. The number of its last commit is for `keep`."""
         commit = self._watch()
+        self.look_at(commit)
+        return commit
+
+    def look_at(self, commit: int | None) -> None:
+        """The same, with a number that another cache has just looked up."""
         if commit != self._commit or commit is None:
             self._kept.clear()
             self._commit = commit
-        return commit
 
     def find(self, path: str, identity: Identity) -> Answer | None:
         """The answer that this identity got from this address, as of the last `look`."""

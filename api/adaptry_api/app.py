@@ -11,15 +11,13 @@ from fastapi import FastAPI
 from adaptry import __version__
 from adaptry.core import tracing
 from adaptry_api import auth_policy, cleanup, errors
-from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState
 from adaptry_api.cors import Cors
 from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
-from adaptry_api.hub import kept_snapshots
 from adaptry_api.hub.addresses import RawPathRouting
 from adaptry_api.hub.computed_cache import HubCaches
-from adaptry_api.hub.snapshots import Snapshot
+from adaptry_api.hub.kept_snapshots import KeptSnapshots
 from adaptry_api.hub.unsupported import unsupported_response
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
@@ -48,6 +46,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             (state.store_token_uses, cleanup.TOKEN_USES_EVERY),
             (state.read_request_limits, cleanup.LIMITS_EVERY),
             (state.confirm_users, cleanup.CONFIRM_EVERY),
+            (state.store_downloads, cleanup.DOWNLOADS_EVERY),
             (state.store_denials, cleanup.AUDIT_EVERY),
             (state.seal_audit_log, cleanup.AUDIT_EVERY),
         )
@@ -74,14 +73,14 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.adaptry = state
     app.state.counts = counts
     app.state.hub_caches = HubCaches()
-    app.state.hub_snapshots = AnswerCache[Snapshot](state.catalog.last_commit, kept_snapshots.MOST)
+    app.state.hub_snapshots = KeptSnapshots.of(state)
     for router in all_routes():
         # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes
     errors.install_error_handlers(app, unsupported_response)
-    app.add_middleware(RawPathRouting)
     if state.quick_reads.is_available:
         app.add_middleware(QuickRoutes, routes=app.routes)
+    app.add_middleware(RawPathRouting)
     app.add_middleware(Envelope, counts=counts, denials=state.denials, hosts=settings.hosts)
     if tracing.is_enabled():
         app.add_middleware(RequestSpans)

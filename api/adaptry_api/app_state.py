@@ -42,6 +42,7 @@ from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.denials import DenialRecorder
 from adaptry_api.domain_metrics import DomainMetrics
+from adaptry_api.download_counts import DownloadCounts
 from adaptry_api.draining import DrainState
 from adaptry_api.etags import TaggedAnswer
 from adaptry_api.event_stream import EventBroadcaster
@@ -169,6 +170,7 @@ class AppState:
         self.uploads = UploadSlots(settings.uploads)
         self.parse_slots = ParseSlots()
         self.downloads = anyio.CapacityLimiter(_READERS)
+        self.download_counts = DownloadCounts()
         self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
         self.part_bytes = settings.part_bytes
         self.presigns_downloads = settings.presign_downloads
@@ -193,6 +195,10 @@ class AppState:
         """Stores when tokens were last used. Times that are not stored yet are lost if the process dies."""
         if used := self.authenticator.take_uses():
             tokens.record_use(self.catalog, used)
+
+    def store_downloads(self) -> None:
+        """Stores the downloads that were counted in the meantime."""
+        self.download_counts.store(self.catalog)
 
     def read_request_limits(self) -> None:
         """Reads the request limits of all names, every few seconds, since other servers may change them."""
@@ -273,6 +279,7 @@ class AppState:
         self.quick_reads.close()
         self.searching.close()
         with suppress(AdaptryError):  # the server stops even if the catalog is not available
+            self.store_downloads()
             self.store_denials()
             self.seal_audit_log()
         self._registry.close()

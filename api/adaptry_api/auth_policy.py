@@ -219,7 +219,8 @@ class GuardedRoute(APIRoute):
     async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
         """Calls `answer` after the same checks as for any other request of this route."""
         identity = await admit(request)
-        self._require_known_parameters(request)
+        if self._refuses_unknown_parameters:
+            self._require_known_parameters(request)
         return await answer(request, identity)
 
     def _require_known_parameters(self, request: Request) -> None:
@@ -230,6 +231,11 @@ class GuardedRoute(APIRoute):
         if unknown := request.query_params.keys() - known:
             takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
             raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
+
+    @cached_property
+    def _refuses_unknown_parameters(self) -> bool:
+        """Hub clients send parameters that we ignore."""
+        return self.path.startswith(f"{protocol.PREFIX}/")
 
     @cached_property
     def _query_parameters(self) -> frozenset[str]:
@@ -248,8 +254,8 @@ class GuardedRoute(APIRoute):
         body = self.body_field.field_info.annotation if self.body_field else None
         kind = TypeAdapter(body) if body is not None else None
         passes_on = any(dependant.call is gateway for dependant in _all(self.dependant))
-        # Hub clients send parameters that we ignore, and gateways those of the request that they pass on.
-        ours = self.path.startswith(f"{protocol.PREFIX}/") and not passes_on
+        # Gateways send the parameters of the request that they pass on.
+        ours = self._refuses_unknown_parameters and not passes_on
         assert self.quick_answer is None or asks_who, "a quick answer requires the caller's identity"
 
         async def strictly(request: Request) -> Response:

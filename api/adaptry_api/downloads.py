@@ -6,6 +6,7 @@ A file of a revision never changes, so a client may cache it permanently.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -46,10 +47,13 @@ async def bytes_response(
     read: Read,
     limiter: anyio.CapacityLimiter,
     headers: dict[str, str],
+    *,
+    body: bytes | None = None,
 ) -> Response:
     """200, 206 or 304; raises `HttpProblem` (416). `headers` are those of the file, its `ETag` among them.
 
-    The first piece is read before the answer begins, so that a missing file gives an error status.
+    The first piece is read before the answer begins, so that a missing file gives an error status; a `body`
+    that is in memory needs no reading.
     """
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}
@@ -71,6 +75,8 @@ async def bytes_response(
     if requested and not part.is_whole:
         headers["Content-Range"] = part.content_range
     status = 206 if "Content-Range" in headers else 200
+    if body is not None:
+        return Response(body[part.start : part.end], status, headers, media_type="application/octet-stream")
     pieces, first = await to_thread.run_sync(_begun, read, part.start, part.length, limiter=limiter)
     if pieces is None:  # streaming takes longer than sending a small file
         return Response(first, status, headers, media_type="application/octet-stream")
@@ -79,6 +85,7 @@ async def bytes_response(
     )
 
 
+@lru_cache(maxsize=1024)
 def _saved_as(path: str) -> str:
     return header_text(path.rpartition("/")[2], 255).replace('"', "'").replace("\\", "_")
 

@@ -15,8 +15,12 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from adaptry.registry import protocol
 from adaptry_api.auth_policy import GuardedRoute, QuickAnswer
 from adaptry_api.errors import http_error_response, request_id
+
+_PREFIX = f"{protocol.PREFIX}/"
+QuickRoute = tuple[GuardedRoute, QuickAnswer]
 
 
 class QuickRoutes:
@@ -24,22 +28,36 @@ class QuickRoutes:
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self.app = app
-        self._routes: list[tuple[GuardedRoute, QuickAnswer]] = [
+        quick = [
             (route, answer)
             for route in routes
             if isinstance(route, GuardedRoute) and (answer := route.quick_answer)
         ]
+        self._under_prefix = [one for one in quick if one[0].path.startswith(_PREFIX)]
+        self._others = [one for one in quick if not one[0].path.startswith(_PREFIX)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            for route, answer in self._routes:
-                match, found = route.matches(scope)
-                if match is Match.FULL and route.is_plain(request := Request(scope, receive)):
-                    scope.update(found)
-                    try:
-                        response = await route.answer_quickly(request, answer)
-                    except HTTPException as error:
-                        response = http_error_response(error, request_id(request))
-                    await response(scope, receive, send)
-                    return
-        await self.app(scope, receive, send)
+        found = self.find(scope) if scope["type"] == "http" else None
+        if found is None:
+            await self.app(scope, receive, send)
+            return
+        (route, answer), matched = found
+        scope.update(matched)
+        request = Request(scope, receive)
+        try:
+            response = await route.answer_quickly(request, answer)
+        except HTTPException as error:
+            response = http_error_response(error, request_id(request))
+        await response(scope, receive, send)
+
+    def find(self, scope: Scope) -> tuple[QuickRoute, Scope] | None:
+        """The route that answers a request quickly, and what its path adds to the scope."""
+        path: str = scope["path"]
+        for quick in self._under_prefix if path.startswith(_PREFIX) else self._others:
+            route = quick[0]
+            if route.path_regex.match(path) is None:
+                continue
+            match, matched = route.matches(scope)
+            if match is Match.FULL and route.is_plain(Request(scope)):
+                return quick, matched
+        return None

@@ -20,7 +20,7 @@ from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.redirects import MIN_REDIRECT_SIZE
-from adaptry_api.testing import Server, assert_problem
+from adaptry_api.testing import Server, assert_problem, until
 
 NAME = AdapterName.parse("acme/tone")
 WEIGHTS = "adapter_model.safetensors"
@@ -168,4 +168,4 @@ def test_clients_of_the_hub_are_sent_to_the_bucket(
     )
     assert run.returncode == 0, run.stderr
     assert Path(run.stdout.strip()).read_bytes() == weights
-    assert presigning.registry().adapters.get(NAME).downloads == 1
+    assert until(lambda: presigning.registry().adapters.get(NAME).downloads, bool) == 1

@@ -16,6 +16,7 @@ from adaptry.core.manifest import EMPTY, FileEntry
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.commit_info import CommitInfo
 from adaptry.registry.commits import Commits
+from adaptry.registry.files import FileReader
 from adaptry.registry.records import AdapterInfo, VersionInfo
 from adaptry.registry.state_warnings import state_warning, withdrawn_error
 from adaptry_api.hub.base_claim import is_base_name
@@ -63,7 +64,8 @@ class AdapterRepository(Repository):
             lambda: state_warnings(carried()),
             lambda: last_commits(registry.commits, name, revision),
             self._counted(commit, files),
-            lambda: self._count(commit),
+            self._version(commit),
+            commit.number is not None,
             require_available=lambda: self._require_given(carried()),
             depends_on_catalog=True,
         )
@@ -87,9 +89,10 @@ class AdapterRepository(Repository):
         format = detect_format(entry.path for entry in files)
         return format.weights if format and (commit.number or commit.carries) else None
 
-    def _count(self, commit: CommitInfo) -> None:
-        if number := commit.number or commit.carries:
-            self._reader.registry.versions.count_download(Ref(self.info.name, Number(number)))
+    def _version(self, commit: CommitInfo) -> Ref | None:
+        """The version with the same weights as a commit."""
+        number = commit.number or commit.carries
+        return Ref(self.info.name, Number(number)) if number else None
 
     def details(self, revision: str) -> RepositoryDetails:
         """The same as the snapshot's, without reading the list of files. Raises `RevisionNotFound`."""
@@ -104,17 +107,18 @@ class AdapterRepository(Repository):
         return adapter_details(self.info, entries, card, version, commit)
 
     def _reading(self, commit: CommitInfo) -> Read:
+        @cache
+        def reader() -> FileReader:
+            return self._reader.registry.files.readers([(self.info.name, commit.digest)])[0]
+
         def read(path: str, start: int) -> Iterator[bytes]:
-            return self._reader.registry.files.read(self.info.name, commit.digest, path, start)
+            return reader()(path, start)
 
         return read
 
     def _carried(self, commit: CommitInfo) -> VersionInfo | None:
-        """The version with the same weights as a commit."""
-        number = commit.number or commit.carries
-        if number is None:
-            return None
-        return self._reader.registry.versions.get(Ref(self.info.name, Number(number)))
+        version = self._version(commit)
+        return self._reader.registry.versions.get(version) if version else None
 
 
 def has_commit(commits: Commits, info: AdapterInfo) -> bool:

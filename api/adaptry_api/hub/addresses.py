@@ -39,24 +39,39 @@ class RawPathRouting:
         await self.app(scope, receive, send)
 
 
-async def _repository(request: Request) -> str:
+def repository_id(request: Request) -> str:
+    """The repository that a URL names: `acme/tone`, or one word."""
     found = request.path_params
     if "word" in found:
         return unquote(found["word"])
     return f"{unquote(found['namespace'])}/{unquote(found['name'])}"
 
 
+async def _repository(request: Request) -> str:
+    return repository_id(request)
+
+
 async def _name(repository: Annotated[str, Depends(_repository)]) -> AdapterName:
     return adapter_name(repository)
 
 
-async def _revision(request: Request) -> str:
-    revision = unquote(request.path_params["revision"])
+def revision_in(request: Request) -> str:
+    """The revision that a URL names; `main` if it names none."""
+    revision = unquote(request.path_params.get("revision", MAIN))
     return MAIN if revision == "HEAD" else revision
 
 
-async def _path(request: Request) -> str:
+def path_in(request: Request) -> str:
+    """The path inside the repository that a URL names."""
     return unquote(request.path_params.get("path", "")).strip("/")
+
+
+async def _revision(request: Request) -> str:
+    return revision_in(request)
+
+
+async def _path(request: Request) -> str:
+    return path_in(request)
 
 
 RepositoryId = Annotated[str, Depends(_repository)]

@@ -7,13 +7,16 @@ from collections.abc import Collection
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
-from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision
-from adaptry_api.hub.kept_snapshots import FindSnapshot
+from adaptry.core.identity import Identity
+from adaptry_api.auth_policy import answered_quickly
+from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision, revision_in
+from adaptry_api.hub.kept_snapshots import FindSnapshot, snapshot_lookup
+from adaptry_api.hub.quick import INFO, plain
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.snapshots import RepositoryDetails, Snapshot
+from adaptry_api.hub.snapshots import KeptAnswer, RepositoryDetails, Snapshot
 from adaptry_api.hub.tree_entries import format_time, sibling_json
 from adaptry_api.hub.warnings import add_warnings
 
@@ -25,6 +28,13 @@ Truth = Annotated[bool, Query()]
 """Newer clients write `true`, older ones `True`; FastAPI accepts both."""
 
 
+async def _quick(request: Request, identity: Identity) -> Response:
+    lookup = snapshot_lookup(request, identity)
+    answer = await lookup.answer("info", revision_in(request), _plain_answer)
+    return answer.response()
+
+
+@answered_quickly(_quick, plain(INFO))
 async def latest(
     find: FindSnapshot,
     blobs: Truth = False,
@@ -35,6 +45,7 @@ async def latest(
     return await find.use("main", partial(_answer, blobs, securityStatus, [*expand, *brackets]))
 
 
+@answered_quickly(_quick, plain(INFO))
 async def at_revision(
     find: FindSnapshot,
     revision: Revision,
@@ -94,6 +105,10 @@ def repo_info_json(
 def select_fields(body: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
     """Only the fields in `expand`; all of them if it is empty. (`Any`: JSON.)"""
     return {key: body[key] for key in ("_id", "id", *expand) if key in body} if expand else body
+
+
+def _plain_answer(snapshot: Snapshot) -> KeptAnswer:
+    return KeptAnswer.of(_answer(False, False, [], snapshot))
 
 
 def _answer(blobs: bool, security: bool, expand: list[str], snapshot: Snapshot) -> Response:

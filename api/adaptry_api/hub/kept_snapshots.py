@@ -8,7 +8,8 @@ commits by any process.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, TypeVar, cast
 
 from anyio import to_thread
@@ -16,18 +17,78 @@ from fastapi import Depends, Request
 
 from adaptry.core.errors import FileMissing
 from adaptry.core.identity import Identity
+from adaptry.storage.catalog.database import Catalog
 from adaptry_api.answer_cache import AnswerCache
-from adaptry_api.auth_policy import Caller, app_state_of
-from adaptry_api.hub.addresses import RepositoryId
+from adaptry_api.app_state import AppState
+from adaptry_api.auth_policy import Caller
+from adaptry_api.hub.adapters import adapter_repository
+from adaptry_api.hub.addresses import repository_id
 from adaptry_api.hub.refusals import HubNotFound
-from adaptry_api.hub.repo_lookup import Repository
-from adaptry_api.hub.repo_types import FindRepository
-from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
+from adaptry_api.hub.repo_lookup import Repository, find_repository, hub_reader
+from adaptry_api.hub.repo_types import REPOSITORY_LOOKUPS
+from adaptry_api.hub.snapshots import KeptAnswer, RepositoryFile, Snapshot
+from adaptry_api.quick_reads import QuickReads
 
 MOST = 256
 """Maximum number of snapshots that are kept."""
 _MOST_FILES = 64
+_MOST_KNOWN = 4096
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSnapshots:
+    """The kept snapshots of a server process, and the threads on which adapters are looked up again.
+
+    A snapshot is kept by the revision that it was requested by, and by its commit's id: after a client has
+    asked for a branch, it asks for the files of a commit. A version's commit has the same files, state and
+    warnings by each of its names.
+    `known` has what was looked up of an adapter before: what that computed from files (git ids, cards) is
+    cached by digest, so looking it up again only reads rows.
+    """
+
+    by_revision: AnswerCache[Snapshot]
+    by_commit: AnswerCache[Snapshot]
+    catalog: Catalog
+    reads: QuickReads
+    known: set[tuple[str, str]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, state: AppState) -> KeptSnapshots | None:
+        """None if a read may wait for another machine: then looking for a commit may wait too."""
+        if not state.quick_reads.is_available:
+            return None
+        watch = state.catalog.last_commit
+        return cls(AnswerCache(watch, MOST), AnswerCache(watch, MOST), state.catalog, state.quick_reads)
+
+    async def read(self, read: Callable[[], Found]) -> Found:
+        """The result of `read`, which runs in one transaction, on a thread for quick reads."""
+
+        def run() -> Found:
+            with self.catalog.read_together():
+                return read()
+
+        return await self.reads.run(run)
+
+    def look(self) -> int | None:
+        """Drops everything if the catalog has changed. The number of its last commit is for `keep`."""
+        commit = self.by_revision.look()
+        self.by_commit.look_at(commit)
+        return commit
+
+    def keep(
+        self, id: str, revision: str, identity: Identity, snapshot: Snapshot, commit: int | None
+    ) -> None:
+        if not snapshot.depends_on_catalog or len(snapshot.files) > _MOST_FILES:
+            return
+        self.by_revision.keep(_key(id, revision), identity, snapshot, commit)
+        if snapshot.is_version:
+            self.by_commit.keep(_key(id, snapshot.commit), identity, snapshot, commit)
+
+    def note_known(self, key: str, what: str) -> None:
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
+        self.known.add((key, what))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +97,95 @@ class SnapshotLookup:
     loop.
     """
 
-    find: Callable[[], Repository]
-    id: str
+    request: Request
     identity: Identity
-    kept: AnswerCache[Snapshot] | None
+    kept: KeptSnapshots | None
 
-    async def use(self, revision: str, use: Callable[[Snapshot], Found], *, is_quick: bool = False) -> Found:
-        """The result of `use`, which runs in a thread, unless it `is_quick` and the snapshot was kept: then
-        it reads nothing. Raises the errors of `Repository.snapshot`, and of `use`.
+    async def use(self, revision: str, use: Callable[[Snapshot], Found]) -> Found:
+        """The result of `use`, which runs in a thread. Raises the errors of `Repository.snapshot`, and of
+        `use`.
         """
-        key = f"{self.id}@{revision}"
-        commit = self.kept.look() if self.kept else None
-        snapshot = self.kept.find(key, self.identity) if self.kept else None
+        snapshot, commit = self._kept_at(revision)
         if snapshot is not None:
-            return use(snapshot) if is_quick else await to_thread.run_sync(use, snapshot)
+            return await to_thread.run_sync(use, snapshot)
+        return await self._look_up(revision, use, commit, None)
 
-        def look_up() -> tuple[Snapshot, Found]:
-            made = self.find().snapshot(revision)
-            return made, use(made)
+    async def answer(self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]) -> KeptAnswer:
+        """The answer that `make` gives for a snapshot, kept with it under the name `what`."""
+        snapshot, commit = self._kept_at(revision)
+        answer = snapshot.answers.get(what) if snapshot else None
+        if answer is not None:
+            return answer
 
-        made, found = await to_thread.run_sync(look_up)
-        if self.kept and made.depends_on_catalog and len(made.files) <= _MOST_FILES:
-            self.kept.keep(key, self.identity, made, commit)
-        return found
+        def made(snapshot: Snapshot) -> KeptAnswer:
+            answer = snapshot.answers[what] = make(snapshot)
+            return answer
+
+        if snapshot is not None:
+            return await to_thread.run_sync(made, snapshot)
+        return await self._look_up(revision, made, commit, what)
 
     async def file(self, revision: str, path: str) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
         """A file that may be read, its snapshot, and the warnings to send with it."""
-        return await self.use(revision, lambda snapshot: _file_of(snapshot, path), is_quick=True)
+        snapshot, commit = self._kept_at(revision)
+        if snapshot is None and self.kept:  # the same files, by the name of a branch
+            snapshot = self.kept.by_commit.find(self._key(revision), self.identity)
+        if snapshot is not None:
+            return _file_of(path, snapshot)
+        return await self._look_up(revision, partial(_file_of, path), commit, "file")
+
+    def _kept_at(self, revision: str) -> tuple[Snapshot | None, int | None]:
+        """The kept snapshot, and the number of the last commit."""
+        if self.kept is None:
+            return None, None
+        commit = self.kept.look()
+        return self.kept.by_revision.find(self._key(revision), self.identity), commit
+
+    async def _look_up(
+        self, revision: str, use: Callable[[Snapshot], Found], commit: int | None, what: str | None
+    ) -> Found:
+        """The result of `use` for a snapshot that is read now, and kept. `what`: a name for `use`, if it is
+        the same each time.
+        """
+        reader, id, key = hub_reader(self.request, self.identity), self.id, self._key(revision)
+
+        made: list[Snapshot] = []
+
+        def look_up(find: Callable[[], Repository | None]) -> Found | None:
+            repository = find()
+            if repository is None:
+                return None
+            made.append(repository.snapshot(revision))
+            return use(made[0])
+
+        try:
+            found = None
+            if self.kept and what and (key, what) in self.kept.known:
+                find_adapter = partial(adapter_repository, reader, id)
+                found = await self.kept.read(partial(look_up, find_adapter))
+            if not made:
+                find = partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
+                found = await to_thread.run_sync(look_up, find)
+        finally:
+            if self.kept and made:  # also if it has no such file: clients probe for several
+                self.kept.keep(id, revision, self.identity, made[0], commit)
+                if what and made[0].depends_on_catalog:
+                    self.kept.note_known(key, what)
+        return cast(Found, found)
+
+    @property
+    def id(self) -> str:
+        return repository_id(self.request)
+
+    def _key(self, revision: str) -> str:
+        return _key(self.id, revision)
 
 
-def _file_of(snapshot: Snapshot, path: str) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
+def _key(id: str, revision: str) -> str:
+    return f"{id}@{revision}"
+
+
+def _file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
     snapshot.require_available()
     try:
         file = snapshot.file(path)
@@ -74,13 +194,14 @@ def _file_of(snapshot: Snapshot, path: str) -> tuple[Snapshot, RepositoryFile, t
     return snapshot, file, snapshot.warnings()
 
 
-async def _lookup(
-    request: Request, identity: Caller, find: FindRepository, id: RepositoryId
-) -> SnapshotLookup:
-    # If reads may wait for another machine, searching for a commit may wait too.
-    is_kept = app_state_of(request).quick_reads.is_available
-    kept = cast(AnswerCache[Snapshot], request.app.state.hub_snapshots) if is_kept else None
-    return SnapshotLookup(find, id, identity, kept)
+def snapshot_lookup(request: Request, identity: Identity) -> SnapshotLookup:
+    """For the repository that the request's URL names."""
+    kept = cast(KeptSnapshots | None, request.app.state.hub_snapshots)
+    return SnapshotLookup(request, identity, kept)
+
+
+async def _lookup(request: Request, identity: Caller) -> SnapshotLookup:
+    return snapshot_lookup(request, identity)
 
 
 FindSnapshot = Annotated[SnapshotLookup, Depends(_lookup)]

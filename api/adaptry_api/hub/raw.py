@@ -31,7 +31,7 @@ async def raw(request: Request, find: FindSnapshot, revision: Revision, path: Pa
     }
     limiter = app_state_of(request).downloads
     return await bytes_response(
-        request, file.path, len(pointer), lambda start: iter((pointer[start:],)), limiter, headers
+        request, file.path, len(pointer), lambda start: iter(()), limiter, headers, body=pointer
     )
 
 

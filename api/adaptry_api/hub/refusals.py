@@ -8,7 +8,7 @@ they probe for files that often do not exist.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -30,7 +30,7 @@ from adaptry.core.errors import (
 )
 from adaptry.core.refs import AdapterName
 from adaptry_api import errors
-from adaptry_api.auth_policy import GuardedRoute, app_state_of
+from adaptry_api.auth_policy import GuardedRoute, QuickAnswer, app_state_of
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.header_text import header_text
 from adaptry_api.hub.name_case import NameCaseMismatch, canonical_id
@@ -66,20 +66,28 @@ class HubRoute(GuardedRoute):
         handle = super().get_route_handler()
 
         async def answered(request: Request) -> Response:
-            try:
-                response = await handle(request)
-            except AdaptryError as error:
-                response = await _elsewhere(request, error) or _refusal(request, error)
-            except errors.WrappedError as carried:
-                response = _refusal(request, carried.error)
-            except HTTPException as error:
-                response = _answer(error.status_code, error.detail, dict(error.headers or {}))
-            except RequestValidationError as error:
-                response = _answer(400, errors.describe_validation_error(error), {})
-            response.headers["X-Request-Id"] = errors.request_id(request)
-            return response
+            return await _answered(request, handle(request))
 
         return answered
+
+    async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
+        return await _answered(request, super().answer_quickly(request, answer))
+
+
+async def _answered(request: Request, answer: Awaitable[Response]) -> Response:
+    """The answer, or the refusal for its error."""
+    try:
+        response = await answer
+    except AdaptryError as error:
+        response = await _elsewhere(request, error) or _refusal(request, error)
+    except errors.WrappedError as carried:
+        response = _refusal(request, carried.error)
+    except HTTPException as error:
+        response = _answer(error.status_code, error.detail, dict(error.headers or {}))
+    except RequestValidationError as error:
+        response = _answer(400, errors.describe_validation_error(error), {})
+    response.headers["X-Request-Id"] = errors.request_id(request)
+    return response
 
 
 def hub_router() -> APIRouter:

@@ -72,7 +72,8 @@ def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
     return None
 
 
-async def _reader(request: Request, identity: Caller) -> HubReader:
+def hub_reader(request: Request, identity: Identity) -> HubReader:
+    """For a caller who was identified."""
     state = app_state_of(request)
     caches = cast(HubCaches, request.app.state.hub_caches)
     return HubReader(
@@ -83,6 +84,10 @@ async def _reader(request: Request, identity: Caller) -> HubReader:
         state.upstream,
         partial(canonical_id, state, identity),
     )
+
+
+async def _reader(request: Request, identity: Caller) -> HubReader:
+    return hub_reader(request, identity)
 
 
 CallersHubReader = Annotated[HubReader, Depends(_reader)]

@@ -6,19 +6,18 @@ A client caches a file under its `ETag` and the commit that the revision named a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from fastapi import Request, Response
-from starlette.background import BackgroundTask
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError
-from adaptry_api.auth_policy import app_state_of
+from adaptry.core.identity import Identity
+from adaptry_api.auth_policy import answered_quickly, app_state_of
 from adaptry_api.downloads import bytes_response
-from adaptry_api.hub.addresses import Path, Revision
-from adaptry_api.hub.kept_snapshots import FindSnapshot
+from adaptry_api.hub.addresses import Path, Revision, path_in, revision_in
+from adaptry_api.hub.kept_snapshots import FindSnapshot, SnapshotLookup, snapshot_lookup
+from adaptry_api.hub.quick import FILE, plain
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.snapshots import Snapshot
+from adaptry_api.hub.small_files import small_file
 from adaptry_api.hub.warnings import add_warnings
 from adaptry_api.redirects import redirect_to_bucket
 
@@ -27,7 +26,16 @@ ONE_WORD_ROUTES = hub_router()
 """For repositories with one-word names. `all_routes` puts them after `ROUTES` of both `raw` and `resolve`."""
 
 
+async def _quick(request: Request, identity: Identity) -> Response:
+    return await _send(request, snapshot_lookup(request, identity), revision_in(request), path_in(request))
+
+
+@answered_quickly(_quick, plain(FILE))
 async def resolve(request: Request, find: FindSnapshot, revision: Revision, path: Path) -> Response:
+    return await _send(request, find, revision, path)
+
+
+async def _send(request: Request, find: SnapshotLookup, revision: str, path: str) -> Response:
     snapshot, file, warnings = await find.file(revision, path)
     headers = {
         "ETag": f'"{file.etag}"',
@@ -45,18 +53,14 @@ async def resolve(request: Request, find: FindSnapshot, revision: Revision, path
     response = await redirect_to_bucket(request, digest, file.path, file.size, read_on)
     if response is None:
         limiter = state.remote_reads if snapshot.is_remote else state.downloads
-        response = await bytes_response(request, file.path, file.size, read_on, limiter, headers)
+        body = await small_file(request, snapshot, file)
+        response = await bytes_response(request, file.path, file.size, read_on, limiter, headers, body=body)
     add_warnings(response, "state", warnings)
     is_sent = request.method == "GET" and response.status_code in (200, 302)
-    if is_sent and file.path == snapshot.counted:
-        response.background = BackgroundTask(_count_download, snapshot)
+    if is_sent and file.path == snapshot.counted and snapshot.version:
+        state.download_counts.note(snapshot.version)
     return response
 
 
 ROUTES.add_api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"])
 ONE_WORD_ROUTES.add_api_route("/{word}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"])
-
-
-def _count_download(snapshot: Snapshot) -> None:
-    with suppress(AdaptryError):  # the bytes are sent; one missing download in the counts does no harm
-        snapshot.count_download()

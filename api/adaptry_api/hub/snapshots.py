@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+from starlette.responses import Response
 
 from adaptry.core.errors import FileMissing, Invalid, Withdrawn
 from adaptry.core.manifest import FileEntry
+from adaptry.core.refs import Ref
 from adaptry.registry.commit_info import CommitInfo
 from adaptry_api.hub import gitids
 from adaptry_api.hub.card import README, Card, read_card
@@ -16,6 +19,23 @@ from adaptry_api.hub.computed_cache import HubCaches
 
 Read = Callable[[str, int], Iterator[bytes]]
 """A file's bytes from a position on."""
+
+
+class KeptAnswer(NamedTuple):
+    """An encoded answer about a snapshot."""
+
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+
+    @classmethod
+    def of(cls, response: Response) -> KeptAnswer:
+        return cls(bytes(response.body), tuple(response.raw_headers))
+
+    def response(self) -> Response:
+        """A new response, to which headers may be added."""
+        response = Response(self.body)
+        response.raw_headers = list(self.headers)
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +74,11 @@ class Snapshot:
 
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
     `warnings` are sent with each download; `last_commits` gives, by path, the last commit that changed a
-    file; `count_download` is called after the file `counted` was sent. `is_remote`: the bytes are not on
+    file; sending the file `counted` is a download of `version`, which has the
+    same files if `is_version`, else the same weights. `is_remote`: the bytes are not on
     this machine's disk, so reads may be slow. `depends_on_catalog`: only on that, so the snapshot may be used
-    until something in it changes; what `require_available` and `warnings` read is read once.
+    until something in it changes; what `require_available`, `warnings` and `read` look up is looked up once.
+    `answers` and `small_files` were computed and read before, for the same caller.
     """
 
     repository: str
@@ -67,10 +89,13 @@ class Snapshot:
     warnings: Callable[[], tuple[str, ...]] = tuple
     last_commits: Callable[[], Mapping[str, CommitInfo]] = dict
     counted: str | None = None
-    count_download: Callable[[], None] = lambda: None
+    version: Ref | None = None
+    is_version: bool = False
     is_remote: bool = False
     require_available: Callable[[], None] = lambda: None
     depends_on_catalog: bool = False
+    answers: dict[str, KeptAnswer] = field(default_factory=dict)
+    small_files: dict[str, bytes] = field(default_factory=dict)
 
     def file(self, path: str) -> RepositoryFile:
         """Raises `FileMissing`."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
-from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link
+from adaptry.core.identity import Identity
+from adaptry_api.auth_policy import answered_quickly
+from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link, path_in, revision_in
+from adaptry_api.hub.kept_snapshots import FindSnapshot, snapshot_lookup
+from adaptry_api.hub.quick import TREE, plain
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repo_types import FindRepository
+from adaptry_api.hub.snapshots import KeptAnswer, Snapshot
 from adaptry_api.hub.tree_entries import folder_entries
 
 ROUTES = hub_router()
@@ -17,9 +21,25 @@ _PAGE = 1000
 Cursor = Annotated[int, Query(ge=0, le=1_000_000)]
 
 
-def tree(
+_IS_RECURSIVE = {b"": False, b"recursive=false&expand=false": False, b"recursive=true&expand=false": True}
+"""The queries that clients send, and whether they ask for subfolders."""
+
+
+async def _quick(request: Request, identity: Identity) -> Response:
+    path, is_recursive = path_in(request), _IS_RECURSIVE[request.scope["query_string"]]
+
+    def make(snapshot: Snapshot) -> KeptAnswer:
+        found = folder_entries(snapshot, path, is_recursive=is_recursive)
+        return KeptAnswer.of(_page(request, found, _PAGE, 0))
+
+    lookup, what = snapshot_lookup(request, identity), f"tree {is_recursive} {path}"
+    return (await lookup.answer(what, revision_in(request), make)).response()
+
+
+@answered_quickly(_quick, plain(TREE, _IS_RECURSIVE))
+async def tree(
     request: Request,
-    find: FindRepository,
+    find: FindSnapshot,
     revision: Revision,
     path: Path,
     recursive: bool = False,
@@ -28,8 +48,16 @@ def tree(
     cursor: Cursor = 0,
 ) -> Response:
     """A page of a folder, with the next one in `Link`."""
-    snapshot = find().snapshot(revision)
-    found = folder_entries(snapshot, path, is_recursive=recursive, is_expanded=expand)
+
+    def make(snapshot: Snapshot) -> Response:
+        found = folder_entries(snapshot, path, is_recursive=recursive, is_expanded=expand)
+        return _page(request, found, limit, cursor)
+
+    return await find.use(revision, make)
+
+
+def _page(request: Request, found: list[dict[str, Any]], limit: int, cursor: int) -> Response:
+    """(`Any`: JSON.)"""
     headers = next_link(request, str(cursor + limit)) if len(found) > cursor + limit else {}
     return JSONResponse(found[cursor : cursor + limit], headers=headers)
 

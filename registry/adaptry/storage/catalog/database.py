@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +91,13 @@ class Catalog:
             return
         with self._span("read"), readers.read() as reads:
             yield reads
+
+    def read_together(self) -> AbstractContextManager[None]:
+        """During the block, all prepared reads of this thread are one transaction, if they are prepared
+        (`has_prepared`). For several functions that read the same rows.
+        """
+        readers = self._database.prepared
+        return readers.read_together() if readers else nullcontext()
 
     @property
     def has_prepared(self) -> bool:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
 from adaptry.core.manifest import Manifest
+
+_SMALL = 4 << 10
+"""Size in bytes of manifests that are kept parsed: at most some 20 files."""
 
 
 def stored_manifest(digest: Digest, data: bytes) -> Manifest:
@@ -14,4 +19,9 @@ def stored_manifest(digest: Digest, data: bytes) -> Manifest:
             f"the stored manifest of revision {digest.brief} is damaged; push the same files again, or run "
             "`adaptry mend` on the registry's machine"
         )
-    return Manifest.parse(data)
+    return _parse_small(data) if len(data) <= _SMALL else Manifest.parse(data)
+
+
+_parse_small = lru_cache(maxsize=256)(
+    Manifest.parse
+)  # readers of a revision need its manifest again and again

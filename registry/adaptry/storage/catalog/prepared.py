@@ -84,6 +84,21 @@ class PreparedReads:
             return self._reader.kept(kind)
 
 
+class _SharedReads(PreparedReads):
+    """A transaction for several functions, in which equal statements run once: their rows cannot differ."""
+
+    def __init__(self, reader: _Reader, translate_error: ErrorTranslator) -> None:
+        super().__init__(reader, translate_error)
+        self._results: dict[tuple[Query, tuple[object, ...]], Sequence[Any]] = {}
+
+    def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
+        key = (statement, tuple(parameters.items()))
+        rows = self._results.get(key)
+        if rows is None:
+            rows = self._results[key] = super().select(statement, parameters)
+        return rows
+
+
 class PreparedReaders:
     """Connections to the database file at `path`, which must be in WAL mode, as an open catalog's is."""
 
@@ -93,17 +108,37 @@ class PreparedReaders:
         self._translate_error = translate_error
         self._lock = threading.Lock()
         self._idle: list[_Reader] = []
+        self._shared = threading.local()
         self.watch = CommitWatch(path)
 
     @contextmanager
     def read(self) -> Iterator[PreparedReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
+        shared: PreparedReads | None = getattr(self._shared, "reads", None)
+        if shared is not None:
+            yield shared
+            return
+        with self._transaction(PreparedReads) as reads:
+            yield reads
+
+    @contextmanager
+    def read_together(self) -> Iterator[None]:
+        """One transaction for all that this thread reads during the block."""
+        with self._transaction(_SharedReads) as reads:
+            self._shared.reads = reads
+            try:
+                yield
+            finally:
+                self._shared.reads = None
+
+    @contextmanager
+    def _transaction(self, kind: type[PreparedReads]) -> Iterator[PreparedReads]:
         reader = self._take()
         connection = reader.connection
         try:
             with _translated(self._translate_error):
                 connection.execute("BEGIN")
-            yield PreparedReads(reader, self._translate_error)
+            yield kind(reader, self._translate_error)
             connection.execute("ROLLBACK")  # nothing was written; this only ends the transaction
         except BaseException:
             if connection.in_transaction:

@@ -10,10 +10,10 @@ from adaptry.core.errors import NotFound
 from adaptry.core.identity import require_read
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import FileReader, Files, Owner
-from adaptry.storage.catalog import adapters, bases, damage, files, states
+from adaptry.storage.catalog import adapters, bases, damage, files
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.open_revisions import OpenRevision, open_revisions
+from adaptry.storage.local.open_revisions import open_revision, open_revisions
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,7 @@ class LocalFiles(Files):
         return is_owned and self._stored_size(digest) == size
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        with self.context.catalog.read_prepared() as tx:
-            adapter = self.context.readable_adapter(tx, name)
-            tree = self.context.tree_of(tx, adapter, revision)
-            file = tree.file(path)
-            opened = OpenRevision(
-                self.context,
-                name,
-                revision,
-                tree,
-                states.find_withdrawn_revision(tx, adapter, revision),
-                damage.damage_reasons(tx, [file.sha256] if file else []),
-            )
-        return opened.read(path, start)
+        return open_revision(self.context, name, revision, [path]).read(path, start)
 
     def readers(self, revisions: Sequence[tuple[AdapterName, Digest]]) -> tuple[FileReader, ...]:
         return open_revisions(self.context, revisions)

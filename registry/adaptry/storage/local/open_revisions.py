@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,10 +47,24 @@ class OpenRevision:
         return self.context.sound_chunks(file.sha256, start, what)
 
 
+def open_revision(
+    context: RegistryContext, name: AdapterName, revision: Digest, paths: Collection[str] | None = None
+) -> OpenRevision:
+    """One revision, of which these files are read; by default, any. Raises `NotFound`."""
+    with context.catalog.read_prepared() as tx:
+        adapter = context.readable_adapter(tx, name)
+        tree = context.tree_of(tx, adapter, revision)
+        wanted = {entry.sha256 for entry in tree.files if paths is None or entry.path in paths}
+        held = states.find_withdrawn_revision(tx, adapter, revision)
+        return OpenRevision(context, name, revision, tree, held, damage.damage_reasons(tx, wanted))
+
+
 def open_revisions(
     context: RegistryContext, revisions: Sequence[tuple[AdapterName, Digest]]
 ) -> tuple[FileReader, ...]:
     """The same as `Files.readers`, in a number of statements that does not grow with the revisions."""
+    if len(revisions) == 1:
+        return (_reader(context, *revisions[0]),)
     with context.catalog.read() as tx:
         found = adapters.find_all(tx, {name for name, _ in revisions})
         seen = [_seen(context, name, found.get(name)) for name, _ in revisions]
@@ -72,6 +86,13 @@ def open_revisions(
             place = (adapter.key, revision)
             opened.append(OpenRevision(context, name, revision, tree, held.get(place), damaged).read)
     return tuple(opened)
+
+
+def _reader(context: RegistryContext, name: AdapterName, revision: Digest) -> FileReader:
+    try:
+        return open_revision(context, name, revision).read
+    except NotFound as error:
+        return partial(_refuse, error)
 
 
 def _seen(

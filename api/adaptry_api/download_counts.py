@@ -1,0 +1,42 @@
+"""Counts downloads in memory, and stores them once a second.
+
+Each stored count is a commit, and after each commit the server drops what it keeps (`answer_cache`): if every
+download were stored at once, a client that downloads many adapters would find nothing kept. Counts that are
+not stored yet are lost if the process is killed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from adaptry.core.refs import Ref
+from adaptry.storage.catalog import download_counts
+from adaptry.storage.catalog.database import Catalog
+
+
+class DownloadCounts:
+    """The downloads of one server process. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Counter[Ref] = Counter()
+
+    def note(self, version: Ref) -> None:
+        """Counts a download of the version, by its number, by a caller who may read it."""
+        with self._lock:
+            self._waiting[version] += 1
+
+    def store(self, catalog: Catalog) -> None:
+        """Stores the downloads since the last call, in one transaction. If it fails, they are kept."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, Counter()
+        if not waiting:
+            return
+        try:
+            with catalog.write_nondurable() as tx:
+                download_counts.add(tx, waiting)
+        except BaseException:
+            with self._lock:
+                self._waiting += waiting
+            raise

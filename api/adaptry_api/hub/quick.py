@@ -1,0 +1,27 @@
+"""Requests of the Hub protocol that need no FastAPI: those that clients send for each repository and file.
+
+Names with encoded characters, repositories with one-word names, and other queries are left to FastAPI.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container
+
+from starlette.requests import Request
+
+_REPOSITORY = "/api/models/[^/%]+/[^/%]+"
+INFO = re.compile(f"{_REPOSITORY}(?:/revision/[^/%]+)?")
+TREE = re.compile(f"{_REPOSITORY}/tree/[^/%]+(?:/[^%]+)?")
+FILE = re.compile("/(?!api/)[^/%]+/[^/%]+/resolve/[^/%]+/[^%]+")
+"""Forms of paths. No other route comes before the one that a path of such a form is meant for."""
+
+
+def plain(form: re.Pattern[str], queries: Container[bytes] = (b"",)) -> Callable[[Request], bool]:
+    """Whether a request's path has this form, and its query is one of these."""
+
+    def is_plain(request: Request) -> bool:
+        scope = request.scope
+        return scope["query_string"] in queries and form.fullmatch(scope["path"]) is not None
+
+    return is_plain

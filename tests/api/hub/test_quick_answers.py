@@ -1,0 +1,310 @@
+"""Reads of the Hub protocol are answered without FastAPI exactly as FastAPI answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.routing import Match
+from starlette.types import Message, Scope
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.identity import LOCAL
+from adaptry.core.quotas import QuotaSubject
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
+from adaptry.registry.quotas import QuotaRequest
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
+from adaptry.storage import tokens
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.app import create_app
+from adaptry_api.app_state import AppState
+from adaptry_api.quick_routes import QuickRoutes
+from adaptry_api.settings import ServerSettings
+
+from .pushed import CARD, CONFIG, README, WEIGHTS
+
+TONE, LEAKY, HIDDEN = map(AdapterName.parse, ("acme/tone", "acme/leaky", "evil/secret"))
+_NEW = frozenset({b"request-id", b"x-request-id"})
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, and what the log and the metrics record of the request."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    route: str | None
+    principal: str | None
+
+
+@dataclass(frozen=True)
+class Site:
+    """The same registry behind two applications: as served, and with FastAPI for every request."""
+
+    quick: FastAPI
+    plain: FastAPI
+    tokens: Mapping[str, str | None]
+    commits: tuple[str, str]
+
+    @property
+    def state(self) -> AppState:
+        state = self.quick.state.adaptry
+        assert isinstance(state, AppState)
+        return state
+
+    def ask(self, app: FastAPI, method: str, url: str, token: str, **headers: str) -> Answered:
+        return asyncio.run(_ask(app, method, url, {**headers, **_authorization(self.tokens[token])}))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    data = tmp_path / "data"
+    quick, plain = (create_app(ServerSettings(data=data)) for _ in range(2))
+    plain.user_middleware = [one for one in plain.user_middleware if one.cls is not QuickRoutes]
+    state: AppState = quick.state.adaptry
+    registry = state.registry(LOCAL)
+
+    def store(name: AdapterName, seed: int, **options: str) -> str:
+        folder = tiny_lora(tmp_path / str(seed), seed=seed)
+        (folder / README).write_bytes(CARD)
+        return push(registry, open_dir(folder), name, options=PushOptions(**options)).version.digest.hex[:40]
+
+    first, second = store(TONE, 1, alias="prod"), store(TONE, 2)
+    store(AdapterName.parse("acme/old"), 3)
+    registry.adapters.rename(AdapterName.parse("acme/old"), AdapterName.parse("acme/new"))
+    store(HIDDEN, 4)
+    store(LEAKY, 5)
+    leaky = registry.versions.list(LEAKY).items[0].digest
+    registry.versions.set_state(LEAKY, leaky, StateChange(state="quarantined", reason="leaks"), 0)
+    registry.adapters.edit(TONE, AdapterEdit(visibility="public"))
+    known = {
+        "admin": tokens.create_token(state.catalog, "root", "admin", ("*",)),
+        "reader": tokens.create_token(state.catalog, "ann", "reader", ("acme",)),
+        "stranger": tokens.create_token(state.catalog, "eve", "reader", ("evil",)),
+        "wrong": "adr_user_0000",
+        "none": None,
+    }
+    with closing(quick.state.adaptry), closing(plain.state.adaptry):
+        yield Site(quick, plain, known, (first, second))
+
+
+def urls(site: Site) -> list[str]:
+    names = (
+        "acme/tone",
+        "acme/old",
+        "acme/leaky",
+        "evil/secret",
+        "acme/Tone",
+        "acme/none",
+        "a%63me/tone",
+        "tiny",
+    )
+    revisions = ("main", "HEAD", "v1", "prod", "refs%2Fpr%2F1", "none", *site.commits, site.commits[0][:9])
+    paths = (CONFIG, WEIGHTS, README, "none.txt", "a/b.json", "", f"{CONFIG}/", "%41")
+    files = [f"/{name}/resolve/{at}/{path}" for name, at, path in product(names, revisions, paths)]
+    infos = [f"/api/models/{name}" for name in names]
+    at_revisions = [f"/api/models/{name}/revision/{at}" for name, at in product(names, revisions)]
+    trees = [f"/api/models/{name}/tree/{at}" for name, at in product(names, revisions)]
+    queries = ("", "?recursive=true&expand=false", "?recursive=false&expand=false", "?x=1", "?download=true")
+    odd = (
+        "/a/resolve/raw/main/x",
+        "/a/raw/resolve/main/x",
+        "/api/models/resolve/main/discussions",
+        "/x/y/resolve/z",
+    )
+    odd += (
+        "/api/models/acme/tree/main",
+        "/api/models/a/tree/revision/main",
+        "/api/models/acme/tone/tree/main/a/b",
+    )
+    return [url + query for url, query in product([*files, *infos, *at_revisions, *trees, *odd], queries)]
+
+
+def requests(site: Site) -> list[tuple[str, str, str, dict[str, str]]]:
+    """400 of all combinations, always the same ones."""
+    chosen, tag = random.Random(3), '"8c8b9a8148120ceae41c0c0c8d075b6771960cd6"'
+    headers: tuple[dict[str, str], ...] = (
+        {},
+        {"range": "bytes=2-9"},
+        {"range": "bytes=-3"},
+        {"range": "bytes=999999999-"},
+        {"range": "bytes=1-2,5-6"},
+        {"range": "bytes=0-3", "if-range": '"other"'},
+        {"if-none-match": tag},
+        {"if-none-match": '"other"'},
+    )
+    methods, every = ("GET", "GET", "HEAD", "POST"), urls(site)
+    plain = [
+        url
+        for url in every
+        if "?" not in url and "%" not in url and ("tone/resolve" in url or "leaky/resolve" in url)
+    ]
+    return [
+        (chosen.choice(methods), chosen.choice(one), chosen.choice(list(site.tokens)), chosen.choice(headers))
+        for _ in range(200)
+        for one in (every, plain)
+    ]
+
+
+def test_the_quick_answer_of_each_request_equals_fastapi_s(site: Site) -> None:
+    seen = set()
+    for method, url, token, headers in requests(site):
+        expected = site.ask(site.plain, method, url, token, **headers)
+        for _ in range(2):  # the second time from memory
+            assert site.ask(site.quick, method, url, token, **headers) == expected, (
+                method,
+                url,
+                token,
+                headers,
+            )
+        seen.add(expected.status)
+    assert seen >= {200, 206, 304, 307, 401, 403, 404, 416}
+
+
+def test_frequent_reads_do_not_reach_fastapi(site: Site) -> None:
+    async def unreachable(scope: Scope, receive: object, send: object) -> None:
+        raise AssertionError(scope["path"])
+
+    quick = QuickRoutes(unreachable, site.quick.routes)
+    commit, name = site.commits[0], "acme/tone"
+    frequent = [("GET", f"/api/models/{name}"), ("GET", f"/api/models/{name}/revision/main")]
+    frequent += [("GET", f"/api/models/{name}/tree/{commit}?recursive=true&expand=false")]
+    frequent += [
+        (method, f"/{name}/resolve/{commit}/{path}")
+        for method in ("HEAD", "GET")
+        for path in (CONFIG, WEIGHTS)
+    ]
+    for method, url in frequent:
+        authorization = _authorization(site.tokens["reader"])
+        answer = asyncio.run(_ask(quick, method, url, authorization, app=site.quick))
+        assert answer.status == 200, url
+
+
+def test_no_other_route_comes_before_one_that_is_answered_quickly(site: Site) -> None:
+    quick = QuickRoutes(site.plain, site.quick.routes)
+    answered = 0
+    for url in urls(site):
+        for method in ("GET", "HEAD"):
+            scope = _scope(method, url, {}, site.quick)
+            if (route := quick.find(scope)) is None:
+                continue
+            first = next(one for one in site.quick.routes if one.matches(scope)[0] is Match.FULL)
+            assert first is route[0][0], url
+            answered += 1
+    assert answered > 100
+
+
+def test_a_request_that_is_denied_quickly_is_in_the_audit_log(site: Site) -> None:
+    denied = [
+        ("acme/tone", "wrong"),
+        ("evil/secret", "reader"),
+        ("acme/leaky", "reader"),
+        ("acme/tone", "none"),
+    ]
+    for app in (site.quick, site.plain):
+        for name, token in denied:
+            site.ask(app, "GET", f"/{name}/resolve/main/{CONFIG}", token)
+    entries = [list(map(_without_ids, app.state.adaptry.denials.take())) for app in (site.quick, site.plain)]
+    assert len(entries[0]) == 2  # the hidden adapter is absent, and reads without a token are not noted
+    assert entries[0] == entries[1]
+
+
+def test_a_quick_answer_counts_as_one_request(site: Site) -> None:
+    registry = site.state.registry(LOCAL)
+    registry.quotas.set(QuotaRequest(scope="principal", name="ann", requests=3))
+    site.state.read_request_limits()
+    url = f"/acme/tone/resolve/main/{CONFIG}"
+    statuses = [site.ask(site.quick, "HEAD", url, "reader").status for _ in range(4)]
+    assert statuses == [200, 200, 200, 503]
+    registry.quotas.remove(QuotaSubject("principal", "ann"))
+
+
+def test_downloads_that_were_counted_are_stored_together(site: Site) -> None:
+    registry = site.state.registry(LOCAL)
+    for number, times in ((1, 2), (2, 3)):
+        for _ in range(times):
+            assert (
+                site.ask(site.quick, "GET", f"/acme/tone/resolve/v{number}/{WEIGHTS}", "reader").status == 200
+            )
+        site.ask(site.quick, "HEAD", f"/acme/tone/resolve/v{number}/{WEIGHTS}", "reader")
+    site.state.store_downloads()
+    site.state.store_downloads()
+    counted = {one.number: one.downloads for one in registry.versions.list(TONE).items}
+    assert counted == {1: 2, 2: 3}
+    assert registry.adapters.get(TONE).downloads == 5
+
+
+def test_downloads_of_a_deleted_adapter_are_not_counted(site: Site) -> None:
+    site.ask(site.quick, "GET", f"/acme/new/resolve/main/{WEIGHTS}", "reader")
+    site.ask(site.quick, "GET", f"/acme/tone/resolve/v1/{WEIGHTS}", "reader")
+    registry = site.state.registry(LOCAL)
+    registry.adapters.delete(AdapterName.parse("acme/new"))
+    site.state.store_downloads()
+    assert registry.adapters.get(TONE).downloads == 1
+
+
+def _without_ids(entry: dict[str, Any]) -> dict[str, Any]:
+    """(`Any`: columns of a row.)"""
+    reason = json.loads(entry["detail"])["reason"]
+    return {**{key: entry[key] for key in entry.keys() - {"at", "request", "detail"}}, "reason": reason}
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def _scope(method: str, url: str, headers: Mapping[str, str], app: FastAPI) -> Scope:
+    path, _, query = url.partition("?")
+    return {
+        "type": "http",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(b"host", b"here"), *((name.encode(), text.encode()) for name, text in headers.items())],
+        "client": ("127.0.0.1", 1),
+        "state": {"request_id": "0"},
+        "app": app,
+    }
+
+
+async def _ask(
+    target: Callable[..., object],
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    app: FastAPI | None = None,
+) -> Answered:
+    """One request. The event loop is a new one each time, so nothing of the application may depend on it."""
+    app = app or target  # type: ignore[assignment]
+    assert isinstance(app, FastAPI)
+    scope, sent = _scope(method, url, headers, app), list[Message]()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await target(scope, receive, send)  # type: ignore[misc]
+    route, identity = scope.get("route"), scope["state"].get("identity")
+    return Answered(
+        sent[0]["status"],
+        [header for header in sent[0]["headers"] if header[0] not in _NEW],
+        b"".join(message.get("body", b"") for message in sent[1:]) if method != "HEAD" else b"",
+        getattr(route, "path", None),
+        getattr(identity, "name", None),
+    )
