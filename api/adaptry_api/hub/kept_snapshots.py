@@ -56,7 +56,7 @@ class KeptSnapshots:
     @classmethod
     def of(cls, state: AppState) -> KeptSnapshots | None:
         """None if a read may wait for another machine: then looking for a commit may wait too."""
-        if not state.quick_reads.is_available:
+        if not (state.quick_reads.is_available and state.quick_reads.is_local):
             return None
         watch = state.catalog.last_commit
         return cls(AnswerCache(watch, MOST), AnswerCache(watch, MOST), state.catalog, state.quick_reads)

@@ -149,7 +149,8 @@ class Method:
     the base's values. `base_at_load`: what PEFT computes from the base's own weight when it adds the adapter,
     also where the file replaces that weight afterwards: the update, or the whole new weight. `lora_form`: how
     its updates can be written as a LoRA; "no" if there is no exact way. `lora_form_of_variant`: the same for
-    configs that differ from this. `factors`: its update as factors of a LoRA, if that is exact for every base.
+    configs that differ from this. `factors`: its update as factors of a LoRA, if that is exact for every
+    base.
     `unmergeable_reason`: why an adapter with this config cannot be merged. `check_installed`: raises
     `MissingDependency` if a package other than torch is missing that its change needs. `merge_difference`:
     how a merge into a weight of this shape differs from the live adapter, if it does. It ends a sentence.

@@ -93,8 +93,8 @@ class Catalog:
             yield reads
 
     def read_together(self) -> AbstractContextManager[None]:
-        """During the block, all prepared reads of this thread are one transaction, if they are prepared
-        (`has_prepared`). For several functions that read the same rows.
+        """During the block, prepared reads of this thread are one transaction if that makes them faster. For
+        several functions that read the same rows.
         """
         readers = self._database.prepared
         return readers.read_together() if readers else nullcontext()

@@ -84,6 +84,10 @@ class Readers(Protocol):
         """A read-only transaction on a snapshot, in any thread."""
         ...
 
+    def read_together(self) -> AbstractContextManager[None]:
+        """During the block, reads of this thread are one transaction if that makes them faster."""
+        ...
+
     def last_commit(self) -> int | None:
         """A number that is another one after each commit of any process, for one thread at a time; None if
         that is not known without waiting.

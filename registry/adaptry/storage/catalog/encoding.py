@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -34,7 +34,7 @@ def _decode(kind: type[Model], data: bytes) -> Model:
     return cast(Model, kind.model_validate_json(zlib.decompress(data)))
 
 
-_decoded = lru_cache(maxsize=_KEPT)(_decode)
+_decoded = cast("Callable[[type[Model], bytes], Model]", lru_cache(maxsize=_KEPT)(_decode))
 
 
 def encode_list(items: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import select
 import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,13 @@ class PostgresReads(PreparedReads):
         except psycopg.Error as error:
             raise self._translate_error(error) or error from error
 
+    def kept(self, kind: str) -> dict[Any, Any]:
+        """Nothing is kept: PostgreSQL does not tell what has been committed.
+
+        (`Any`: keys and values of any kind.)
+        """
+        return {}
+
     def _begun(self, compiled: _CompiledQuery, values: Sequence[Buffer | None]) -> tuple[_Reader, PGresult]:
         """Begins with the first statement. A connection that broke while it was idle is replaced."""
         while True:
@@ -94,6 +101,10 @@ class PostgresReaders:
             if reads.reader is not None:
                 self._give_back(reads.reader)
             self._places.release()
+
+    def read_together(self) -> AbstractContextManager[None]:
+        """Each read stays a transaction of its own, so that none holds a connection while others wait."""
+        return nullcontext()
 
     def last_commit(self) -> int | None:
         """PostgreSQL does not tell that without a round trip."""
