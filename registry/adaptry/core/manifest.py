@@ -15,7 +15,6 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid, InvalidManifest, ProtocolMismatch, TooLarge
 from adaptry.core.tree_paths import check_path
-from adaptry.core.validation import describe_fault, first_fault
 from adaptry.core.value import CLOSED, FrozenValue, limited, value
 
 if TYPE_CHECKING:
@@ -242,6 +241,8 @@ def _are(kind: type, items: object) -> bool:
 def _sentence(error: ValueError) -> str:
     if not hasattr(error, "errors"):
         return f"not a manifest: {error}"
+    from adaptry.core.validation import describe_fault, first_fault
+
     fault = first_fault(error)
     where = ".".join(str(part) for part in fault["loc"])
     return f"not a manifest: {where + ': ' if where else ''}{describe_fault(fault)}"

@@ -152,7 +152,7 @@ def _checking(kind: type[Any], init: Callable[..., None]) -> Callable[..., None]
     return checked_init
 
 
-def adapter_of(kind: type[FrozenValue]) -> TypeAdapter[Any]:
+def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
     """Pydantic's reader and writer of a class. (`Any`: of any class.)"""
     return _adapter_of(kind)  # type: ignore[arg-type]  # mypy takes no class with fields for hashable
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry.registry.metrics import Metrics
@@ -22,7 +20,6 @@ from adaptry.storage.local.context import RegistryContext
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MOST_AT_ONCE = 64
-_NOTHING = TypeAdapter(None)
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class LocalMetrics(Metrics):
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, ref.name, "evidence.add")
             stored = to_record(self.context.resolve(tx, ref))
-            self.context.run_once(tx, _NOTHING, lambda: self._log(tx, adapter, stored, metrics))
+            self.context.run_once(tx, type(None), lambda: self._log(tx, adapter, stored, metrics))
 
     def _log(
         self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, metrics: Mapping[str, float]
