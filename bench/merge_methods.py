@@ -88,11 +88,17 @@ class Runs:
     def run(self, target: Path) -> None:
         """One run, after earlier writes have been flushed."""
         os.sync()
-        environment = {**os.environ, **QUIET, "ADAPTRY_HOME": str(target.parent / "home"), "REPORT_TO": "1"}
+        reading, writing = os.pipe()
+        home = {"ADAPTRY_HOME": str(target.parent / "home"), "REPORT_TO": str(writing)}
+        environment = {**os.environ, **QUIET, **home}
         with tempfile.TemporaryFile() as errors:
             began = time.perf_counter()
             process = subprocess.Popen(
-                [*self.command, str(target)], env=environment, stdout=subprocess.DEVNULL, stderr=errors
+                [*self.command, str(target)],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=[writing],
             )
             _, status, used = os.wait4(process.pid, 0)
             self.wall.append(time.perf_counter() - began)
@@ -103,7 +109,10 @@ class Runs:
         self.cpu.append(used.ru_utime + used.ru_stime)
         self.system.append(used.ru_stime)
         self.faults.append(used.ru_minflt)
-        self.peak = max(self.peak, used.ru_maxrss)
+        os.close(writing)
+        # Not `ru_maxrss`, which begins with the memory of this process, of which the child was a copy.
+        self.peak = max(self.peak, int(os.read(reading, 64) or 0))
+        os.close(reading)
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ class Model(torch.nn.Module):
 
 CASES: dict[str, Callable[[], Any]] = {
     "lora of an embedding": lambda: peft.LoraConfig(r=7, lora_alpha=5, target_modules=["embed"]),
+    "loras of ends": lambda: peft.LoraConfig(r=7, target_modules=["embed", "head"]),
     "lora with a bias": lambda: peft.LoraConfig(r=7, lora_bias=True, target_modules=["linear"]),
     "saved weights": lambda: peft.LoraConfig(
         r=7, target_modules=["linear"], modules_to_save=["head", "norm"]

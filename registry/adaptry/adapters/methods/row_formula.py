@@ -48,7 +48,8 @@ class FormulaArrays:
     """The numbers of a formula, all float32: `factors` are pairs of B [out, r] and A [r, in], with equal r;
     `scale` is s, `divisor` d. `vector` is v: [out], or [in] if columns are scaled. `write_rows(first, rows)`
     fills `rows` [n, in] with the rows of D from `first` on; if the kind is `mapped`, `rows` holds W's, which
-    it replaces by the result's. `blocks` [in/b, b, b] are those of R.
+    it replaces by the result's. `blocks` [in/b, b, b] are those of R. The products of a `sum` are added
+    rank by rank; `up_scales` are then factors of each B.
     """
 
     factors: tuple[tuple[Floats, Floats], ...] = ()
@@ -57,17 +58,20 @@ class FormulaArrays:
     vector: Floats | None = None
     write_rows: Callable[[int, Floats], None] | None = None
     blocks: Floats | None = None
+    up_scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RowFormula:
     """A change of a weight. `depth` is the rank of its products, 0 without products; `read` reads the
-    numbers.
+    numbers. `start(first, rows)` fills `rows` with those that the adapter has in place of W's, before the
+    change; they are rounded to W's dtype. Without it, W is the base's.
     """
 
     kind: FormulaKind
     depth: int
     read: Callable[[], FormulaArrays]
+    start: Callable[[int, Floats], None] | None = None
 
 
 def mapped(change: Callable[[Floats, int], Floats]) -> FormulaArrays:

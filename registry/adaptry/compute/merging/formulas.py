@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods.row_formula import FormulaArrays, RowFormula, mapped
 from adaptry.compute.merging.layout import OutputTensor
-from adaptry.compute.merging.whole_changes import MethodChange, Replacement, RowReplacement
+from adaptry.compute.merging.whole_changes import (
+    ChangeChain,
+    MethodChange,
+    Replacement,
+    RowReplacement,
+    StreamedChange,
+    WholeChange,
+)
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
@@ -18,17 +26,38 @@ def formula_of(tensor: OutputTensor) -> RowFormula | None:
     if len(tensor.changes) != 1 or tensor.packed is not None or tensor.rows is not None:
         return None
     (change,) = tensor.changes
-    if change.weight != 1.0:
-        return None
+    return _of_change(change, tensor) if change.weight == 1.0 else None
+
+
+def _of_change(change: WholeChange, tensor: OutputTensor) -> RowFormula | None:
     match change:
         case MethodChange():
             return _of_method(change, tensor)
+        case StreamedChange():
+            return _of_lora(change, tensor.source.shape)
         case Replacement():
             return _of_replacement(change, tensor.source.shape)
         case RowReplacement():
             return _of_rows(change, tensor.source.shape)
+        case ChangeChain(steps=(Replacement() as first, second)):
+            start, then = _of_replacement(first, tensor.source.shape), _of_change(second, tensor)
+            return replace(then, start=start.read().write_rows) if start and then else None
         case _:
             return None
+
+
+def _of_lora(change: StreamedChange, shape: tuple[int, ...]) -> RowFormula | None:
+    from adaptry.compute.tensors.module_arrays import StoredModule
+
+    parts = StoredModule(change.update.adapter, change.update.module, "F32")
+    is_matrix = not change.is_transposed and (parts.shape("B")[0], parts.shape("A")[1]) == shape
+    if not is_matrix or not parts.is_readable:
+        return None
+    return RowFormula(
+        "sum",
+        change.update.module.rank,
+        lambda: FormulaArrays(((parts["B"], parts["A"]),), change.update.scale),
+    )
 
 
 def _of_method(change: MethodChange, tensor: OutputTensor) -> RowFormula | None:

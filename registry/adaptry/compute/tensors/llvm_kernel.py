@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,7 @@ from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, Row
 from adaptry.compute.tensors.formula_ir import CompiledFormula
 from adaptry.compute.tensors.kernel import DEEP, THIN, KernelWeight, LoraTerm, MergeKernel, StoredMatrix
 from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, is_supported
+from adaptry.compute.tensors.packed_factors import PackedFactors, require_shape
 from adaptry.compute.tensors.stored_array import as_array
 from adaptry.core.errors import InvalidWeights
 
@@ -37,7 +38,9 @@ class LlvmKernel(MergeKernel):
         self._from, self._to = (ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in maps)
         self._wide = np.empty(0, np.float32)  # a block in float32, for the formulas that need one
         self._capacity = capacity
+        self._packed = PackedFactors()
         self._change: _Change | None = None
+        self._start: Callable[[int, NDArray[np.float32]], None] | None = None
 
     @staticmethod
     def supports(weight: KernelWeight, rank: int) -> bool:
@@ -58,21 +61,27 @@ class LlvmKernel(MergeKernel):
         return is_known and formula.depth <= DEEP and _supports(weight) and not weight.is_transposed
 
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
-        self._change = _Change(weight, "sum", _stacked(terms, weight.is_transposed))
+        numbers = _stacked(terms, weight.is_transposed)
+        self._change, self._start = _Change(weight, "sum", numbers, self._packed), None
 
     def begin_formula(self, weight: KernelWeight, formula: RowFormula) -> None:
         try:
             numbers = formula.read()
         except (LookupError, ValueError) as error:
             raise InvalidWeights(f"the tensors of an adapter do not fit its weight ({error})") from error
-        self._change = _Change(weight, formula.kind, numbers)
-        if formula.kind in _IN_FLOAT32 and not self._wide.size:
+        self._change = _Change(weight, formula.kind, numbers, self._packed)
+        self._start = formula.start
+        if (formula.kind in _IN_FLOAT32 or formula.start) and not self._wide.size:
             self._wide = np.zeros(self._capacity // 2 + WIDTH, np.float32)
 
     def merge_rows(self, first: int, rows: int) -> memoryview:
         change = self._change
         assert change is not None, "begin comes first"
         columns = change.weight.columns
+        if self._start is not None:
+            wide = self._wide[: rows * columns]
+            self._start(first, wide.reshape(rows, columns))
+            _compiled("mapped", change.weight.dtype).narrow(wide.ctypes.data, self._from, wide.size)
         if change.kind == "dense":
             delta = self._wide[: rows * columns].reshape(rows, columns)
             change.write_rows(first, delta)
@@ -142,29 +151,40 @@ def _stacked(terms: Sequence[LoraTerm], is_transposed: bool) -> FormulaArrays:
     """The sum of LoRAs. The scale of a single term is applied to the product, like in PEFT; several terms are
     scaled in `up` and stacked.
     """
-    downs, ups = [_wide(term.down) for term in terms], [_wide(term.up) for term in terms]
-    scale = terms[0].scale
-    if len(terms) > 1:
-        ups = [up * np.float32(term.scale) for up, term in zip(ups, terms, strict=True)]
-        scale = 1.0
-    down, up = np.concatenate(downs), np.concatenate(ups, axis=1)
-    return FormulaArrays(((down.T, up.T) if is_transposed else (up, down),), scale)
+    pairs = [(_wide(term.up), _wide(term.down)) for term in terms]
+    scales = [term.scale for term in terms]
+    if len(terms) == 1:
+        return FormulaArrays((_turned(*pairs[0]) if is_transposed else pairs[0],), scales[0])
+    if not is_transposed:
+        return FormulaArrays(tuple(pairs), up_scales=tuple(scales))
+    scaled = zip(scales, pairs, strict=True)
+    return FormulaArrays(tuple(_turned(up * np.float32(scale), down) for scale, (up, down) in scaled))
+
+
+def _turned(
+    up: NDArray[np.float32], down: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The factors of the transposed product."""
+    return down.T, up.T
 
 
 class _Change:
-    """One weight's change: its program, and its numbers, packed once for all blocks (A in tiles)."""
+    """One weight's change: its program, and its numbers, packed once for all blocks."""
 
-    def __init__(self, weight: KernelWeight, kind: FormulaKind, numbers: FormulaArrays) -> None:
+    def __init__(
+        self, weight: KernelWeight, kind: FormulaKind, numbers: FormulaArrays, packed: PackedFactors
+    ) -> None:
         self.weight, self.kind = weight, kind
         self.program = _compiled(kind, weight.dtype)
         self.scale, self.divisor = numbers.scale, numbers.divisor
         self.write_rows = numbers.write_rows or _no_rows
-        ups, downs = [up for up, _ in numbers.factors], [down for _, down in numbers.factors]
-        self.rank = len(downs[0]) if downs else 0
         self.vector = np.ascontiguousarray(() if numbers.vector is None else numbers.vector, np.float32)
         if kind == "rotated":
-            self._pack_blocks(numbers.blocks, weight.columns)
+            self._set_blocks(numbers.blocks)
             return
+        ups, downs = [up for up, _ in numbers.factors], [down for _, down in numbers.factors]
+        ranks = [len(down) for down in downs]
+        self.rank = sum(ranks) if kind == "sum" else next(iter(ranks), 0)
         if kind == "row_scaled":
             ups = [self.vector[:, None]]
         elif kind == "weighted":
@@ -173,22 +193,23 @@ class _Change:
         elif kind == "column_scaled":
             downs = [self.vector[None]]
         elif kind == "normalised":
-            _require(self.vector.shape, (weight.rows,))
+            require_shape(self.vector.shape, (weight.rows,))
         self.stride = sum(len(down) for down in downs) or len(ups)
         self.tiles_per_panel = max(1, min(8, PANEL // (4 * WIDTH * max(1, self.stride))))
-        self.up = _joined(ups, (weight.rows, self.stride), 1)
-        down = _joined(downs, (self.stride, weight.columns), 0)
-        tiles = down.reshape(len(down), down.shape[1] // WIDTH, WIDTH).transpose(1, 0, 2)
-        self.down = np.ascontiguousarray(tiles)
+        if ups:
+            packed.pack_up(ups, numbers.up_scales, weight.rows, self.stride)
+        if downs:
+            packed.pack_down(downs, weight.columns)
+        self.up, self.down = packed.up, packed.down
 
-    def _pack_blocks(self, blocks: NDArray[np.float32] | None, columns: int) -> None:
-        """Packs a rotation: each panel of tiles is one block, and W itself is B."""
+    def _set_blocks(self, blocks: NDArray[np.float32] | None) -> None:
+        """A rotation: each panel of tiles is one block, and W itself is B."""
         assert blocks is not None
         count, side, _ = blocks.shape
-        _require((count * side,), (columns,))
+        require_shape((count * side,), (self.weight.columns,))
         if side < WIDTH:  # several blocks in one, since a tile has 32 columns
             blocks = _in_tiles(blocks)
-        self.rank, self.stride = blocks.shape[1], columns
+        self.rank, self.stride = blocks.shape[1], self.weight.columns
         self.tiles_per_panel = self.rank // WIDTH
         tiles = blocks.reshape(len(blocks), self.rank, self.tiles_per_panel, WIDTH).transpose(0, 2, 1, 3)
         self.down, self.up = np.ascontiguousarray(tiles), np.empty(0, np.float32)
@@ -202,22 +223,6 @@ def _in_tiles(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     for place in range(each):
         wider[:, place, :, place] = blocks[place::each]
     return wider.reshape(-1, WIDTH, WIDTH)
-
-
-def _joined(arrays: Sequence[NDArray[np.float32]], shape: tuple[int, int], axis: int) -> NDArray[np.float32]:
-    """The arrays side by side, since compiled code trusts their shape. Raises `InvalidWeights`."""
-    if not arrays:
-        return np.empty((0, WIDTH), np.float32)
-    joined = np.concatenate(arrays, axis=axis)
-    _require(joined.shape, shape)
-    return np.ascontiguousarray(joined, np.float32)
-
-
-def _require(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if found != wanted:
-        raise InvalidWeights(
-            f"an adapter's tensor has shape {list(found)}, but its weight needs {list(wanted)}"
-        )
 
 
 def _no_rows(first: int, rows: NDArray[np.float32]) -> None:
