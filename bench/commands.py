@@ -1,11 +1,12 @@
 """How long do `adaptry ls`, `push` and `pull` take on a registry in a folder, as whole processes?
 
-    python bench/commands.py [--versions 2000000] [--size-mb 10] [--rounds 7] [--folder DIR]
+    python bench/commands.py [--adapters 200000] [--size-mb 10] [--rounds 7] [--folder DIR]
 
-`ls` lists a registry with a tenth as many adapters as versions (`bench/filled.py`), beside a Python that does
-nothing. `push` stores an adapter of random weights, beside hashing, copying and flushing the same file in one
-process. `pull` writes a small adapter, so its time is its start, beside the same Python. They take turns; the
-median, the least and the most of the rounds are shown, and the processor's time, since machines are busy.
+`ls` lists a registry with so many adapters (`bench/filled.py`), of one version each, beside a Python that
+does nothing. `push` stores an adapter of random weights, beside hashing, copying and flushing the same file
+in one process. `pull` writes a small adapter, so its time is its start, beside the same Python. They take
+turns; the median, the least and the most of the rounds are shown, and the processor's time, since machines
+are busy.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ COMMAND = (sys.executable, "-m", "adaptry_cli")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--versions", type=int, default=2_000_000)
+    parser.add_argument("--adapters", type=int, default=200_000)
     parser.add_argument("--size-mb", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        measure(Path(folder), asked.versions, asked.size_mb << 20, asked.rounds)
+        measure(Path(folder), asked.adapters, asked.size_mb << 20, asked.rounds)
 
 
-def measure(folder: Path, versions: int, size: int, rounds: int) -> None:
+def measure(folder: Path, adapters: int, size: int, rounds: int) -> None:
     (folder / "full").mkdir()
-    fill(f"sqlite:///{folder / 'full' / 'catalog.sqlite'}", versions)
+    fill(f"sqlite:///{folder / 'full' / 'catalog.sqlite'}", adapters, versions_per_adapter=1)
     small = tiny_lora(folder / "small")
     large = [large_lora(folder / f"large-{number}", size, seed=number) for number in range(rounds + 1)]
     adaptry("push", small, "acme/small", "--registry", folder / "data")
     works: Mapping[str, Callable[[int], object]] = {
         "python -c pass": lambda number: run(sys.executable, "-c", "pass"),
-        f"ls of {versions // 10:,} adapters": lambda number: adaptry("ls", "--registry", folder / "full"),
+        f"ls of {adapters:,} adapters": lambda number: adaptry("ls", "--registry", folder / "full"),
         "pull of a small adapter": lambda number: adaptry(
             "pull", "acme/small", "--to", folder / f"pulled-{number}", "--registry", folder / "data"
         ),

@@ -25,7 +25,8 @@ VERSIONS_PER_ADAPTER = 10
 NAMESPACES = 10
 RARE = 60
 
-# `{n}` versions; `{rare}` is the distance between two rare ones; a number in [0, 1) that looks random.
+# `{rare}` is the distance between two rare versions, `{newest}` the last number of each adapter;
+# a number in [0, 1) that looks random.
 _RANDOM = "(((id * 2654435761) % 4294967296) / 4294967296.0)"
 _POSTINGS = {
     ("base", "org/common"): f"{_RANDOM} < 0.6",
@@ -36,7 +37,7 @@ _POSTINGS = {
     ("module", "v_proj"): "1 = 1",
     ("module", "k_proj"): "id % 2 = 0",
     ("module", "lm_head"): "id % {rare} = 7",
-    ("alias", "prod"): "number = 10",
+    ("alias", "prod"): "number = {newest}",
     ("tag", "checked"): "id % 5 = 0",
     ("tag", "seldom"): "id % {rare} = 11",
     ("word", "tone"): "id % 3 = 0",
@@ -55,13 +56,16 @@ def adapter_of(number: int, count: int) -> str:
     return f"team-{key % NAMESPACES}/adapter-{key}"
 
 
-def fill(url: str, count: int, namespaces: int = NAMESPACES) -> None:
+def fill(
+    url: str, count: int, namespaces: int = NAMESPACES, versions_per_adapter: int = VERSIONS_PER_ADAPTER
+) -> None:
     """Adds this many versions to the catalog at `url`, which is created if it is missing and must be
     empty."""
     Catalog(url).close()
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
     with engine.connect() as connection, _unwatched(connection):
-        for statement in _statements(count, namespaces, is_sqlite=engine.dialect.name == "sqlite"):
+        is_sqlite = engine.dialect.name == "sqlite"
+        for statement in _statements(count, namespaces, versions_per_adapter, is_sqlite=is_sqlite):
             connection.execute(text(statement))
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -108,9 +112,9 @@ def _unwatched(connection: Connection) -> Iterator[None]:
     connection.commit()
 
 
-def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str]:
+def _statements(count: int, namespaces: int, per_adapter: int, *, is_sqlite: bool) -> Iterator[str]:
     rare = max(1, count // RARE)
-    adapters = max(1, count // VERSIONS_PER_ADAPTER)
+    adapters = max(1, count // per_adapter)
 
     def numbers(limit: int) -> str:
         if not is_sqlite:
@@ -128,7 +132,7 @@ def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str
         "INSERT INTO adapters (id, name, namespace, description, tags, visibility, created_at, updated_at,"
         f" next_number, downloads, version_count) {numbers(adapters)} SELECT id, {name},"
         f" 'team-' || (id % {namespaces}), '', '[]', 'private', '2026-01-01', '2026-01-01',"
-        f" {VERSIONS_PER_ADAPTER + 1}, 0, {VERSIONS_PER_ADAPTER} FROM ids"
+        f" {per_adapter + 1}, 0, {per_adapter} FROM ids"
     )
     yield (
         "INSERT INTO versions (id, adapter_id, number, digest, state, created_at, created_by, method, rank,"
@@ -151,11 +155,11 @@ def _statements(count: int, namespaces: int, *, is_sqlite: bool) -> Iterator[str
     yield (
         "INSERT INTO aliases (adapter_id, alias, version_id, generation, moved_at, moved_by) SELECT"
         " adapter_id, 'prod', id, 1, '2026-01-01', 'bench' FROM versions WHERE number ="
-        f" {VERSIONS_PER_ADAPTER}"
+        f" {per_adapter}"
     )
     for number, ((field, word), condition) in enumerate(_POSTINGS.items(), start=1):
         yield f"INSERT INTO terms (id, field, text) VALUES ({number}, '{field}', '{word}')"
-        met = condition.format(rare=rare)
+        met = condition.format(rare=rare, newest=per_adapter)
         yield f"INSERT INTO postings (term_id, version_id) SELECT {number}, id FROM versions WHERE {met}"
     yield (
         f"INSERT INTO terms (id, field, text) {numbers(namespaces)}"

@@ -57,12 +57,14 @@ class Generated:
     adapter: Path
 
 
-def asked_of(doc: str) -> argparse.Namespace:
+def asked_of(doc: str, *, has_brief: bool = False) -> argparse.Namespace:
     """`folder`, which is made, `layers` and `rounds`, from the command line of a bench on this model."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path(".bench"))
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    if has_brief:
+        parser.add_argument("--brief", action="store_true", help="only what `table.py` shows")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     return asked

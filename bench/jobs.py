@@ -1,13 +1,13 @@
 """Measures the cost of a merge as a job, compared with `adaptry merge`.
 
-    python bench/jobs.py [--folder .bench] [--layers 12] [--rounds 3]
+    python bench/jobs.py [--folder .bench] [--layers 12] [--rounds 3] [--brief]
 
 The generated base (three files) and adapter are in an embedded registry, the base stored. Each round merges
 them by the command, by a job on a runner that was there already, with one step for each core as the command
 has threads, by a job that one `adaptry work --once` runs, and by a job that two share, and counts processor
 seconds of all processes that took part, and bytes written (`getrusage` of who was waited for). Files are
-compared by digest. Two cores show no speed-up worth the name: what is looked at is what the sharing costs.
-Needs four times the base on the disk.
+compared by digest. `--brief` leaves out the two that share. Two cores show no speed-up worth the name: what
+is looked at is what the sharing costs. Needs four times the base on the disk.
 """
 
 from __future__ import annotations
@@ -54,20 +54,19 @@ class Cost:
 
 
 def main() -> None:
-    asked = asked_of(__doc__)
+    asked = asked_of(__doc__, has_brief=True)
     made = generated(asked.folder, asked.layers)
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
-        measure(made, Path(scratch), asked.rounds)
+        measure(made, Path(scratch), asked.rounds, is_brief=asked.brief)
 
 
-def measure(made: Generated, scratch: Path, rounds: int) -> None:
+def measure(made: Generated, scratch: Path, rounds: int, *, is_brief: bool) -> None:
     registry = open_local(scratch / "data")
     register_base(registry, open_checkpoint(made.base), ("org/base",), store=True, cache=scratch / "seen")
     push(registry, open_dir(made.adapter), "acme/tone")
     size = sum(path.stat().st_size for path in made.base.glob("*.safetensors"))
-    costs: dict[str, list[Cost]] = {
-        name: [] for name in ("adaptry merge", "a job", "a job, one runner", "a job, two runners")
-    }
+    starting = {"a job, one runner": 1, **({} if is_brief else {"a job, two runners": 2})}
+    costs: dict[str, list[Cost]] = {name: [] for name in ("adaptry merge", "a job", *starting)}
     with running_runner(scratch / "data") as runner:
         on_running_runner(registry, runner, "acme/first")  # its first job waits for imports
         for number in range(rounds):
@@ -77,7 +76,7 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
             cost, files = on_running_runner(registry, runner, f"acme/running-{number}")
             require_same("a job", files, expected)
             costs["a job"].append(cost)
-            for name, runners in (("a job, one runner", 1), ("a job, two runners", 2)):
+            for name, runners in starting.items():
                 cost, files = counted(partial(by_job, registry, scratch / "data", number, runners))
                 require_same(name, files, expected)
                 costs[name].append(cost)

@@ -1,6 +1,6 @@
 """Measures the cost of a merge into base weights, compared with copying the files and with PEFT, in one run.
 
-    python bench/merge.py [--folder .bench] [--rounds 3] [--small] [--peft-rounds 1]
+    python bench/merge.py [--folder .bench] [--rounds 3] [--small] [--brief] [--peft-rounds 1]
 
 Every contestant is a whole process that writes a fresh folder; rounds are interleaved, medians count. Our
 merge flushes what it writes to the disk before it ends, so it stands beside `cp` with a flush, and beside
@@ -54,6 +54,7 @@ PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(out
 )
 
 
+BRIEF = ("start", "cp", "cp, flushed", "adaptry")
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument(
         "--small", action="store_true", help="a base of 2 layers: to see that the bench works"
     )
+    parser.add_argument("--brief", action="store_true", help="only the merge with digests, cp, and PEFT")
     asked = parser.parse_args()
     layers = 2 if asked.small else 24
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -97,13 +99,14 @@ def main() -> None:
         flush=True,
     )
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
-        field_of = measure(large, Path(scratch), asked.rounds, asked.peft_rounds)
+        field_of = measure(large, Path(scratch), asked.rounds, asked.peft_rounds, is_brief=asked.brief)
         show(field_of)
         note("merge", field_of["adaptry"].seconds, field_of["cp, flushed"].seconds)
         note("merge-peft", field_of["adaptry"].seconds[:1], field_of["PEFT: load, merge, save"].seconds[:1])
+        note("merge-memory", [field_of["adaptry"].peak * 1024])
         print("peak memory when the base is smaller:")
         for name, contestant in contestants(quarter).items():
-            if name.startswith("adaptry"):
+            if name.startswith("adaptry") and not asked.brief:
                 run_once(contestant, Path(scratch) / "quarter")
                 shutil.rmtree(Path(scratch) / "quarter")
                 print(
@@ -140,13 +143,17 @@ def contestants(made: Generated) -> dict[str, Contestant]:
     }
 
 
-def measure(made: Generated, scratch: Path, rounds: int, peft_rounds: int) -> dict[str, Contestant]:
+def measure(
+    made: Generated, scratch: Path, rounds: int, peft_rounds: int, *, is_brief: bool
+) -> dict[str, Contestant]:
     """Every contestant, measured. The first round's results are compared with PEFT's first."""
     peft = Contestant([sys.executable, "-c", PEFT, str(made.base), str(made.adapter)])
     reference = scratch / "peft"
     run_once(peft, reference)
     wanted = open_checkpoint(reference)
     field_of = contestants(made)
+    if is_brief:
+        field_of = {name: field_of[name] for name in BRIEF}
     for number in range(rounds):
         for name, contestant in field_of.items():
             target = scratch / "out"

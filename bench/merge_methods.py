@@ -11,13 +11,14 @@ PEFT's merge.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -58,18 +59,20 @@ CONFIGS = {
     "peanut": "PeanutConfig(r=8, target_modules=targets)",
 }
 DEFAULT = "dora,loha,lokr,adalora,ia3,vera,hira"
+ALL = "all"
 MAKE = """
-import sys, torch, peft
+import json, sys, torch, peft
 from peft import *
 from transformers import AutoModelForCausalLM
-base, folder, targets, config = sys.argv[1], sys.argv[2], sys.argv[3].split(","), sys.argv[4]
-torch.manual_seed(0)
-model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), eval(config))
-for name, parameter in model.named_parameters():
-    if parameter.requires_grad and parameter.is_floating_point() and "magnitude" not in name:
-        with torch.no_grad():
-            parameter += (torch.randn(parameter.shape) * 0.01).to(parameter.dtype)
-model.save_pretrained(folder)
+base, targets, configs = sys.argv[1], sys.argv[2].split(","), json.loads(sys.argv[3])
+for folder, config in configs.items():
+    torch.manual_seed(0)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), eval(config))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.is_floating_point() and "magnitude" not in name:
+            with torch.no_grad():
+                parameter += (torch.randn(parameter.shape) * 0.01).to(parameter.dtype)
+    model.save_pretrained(folder)
 """
 
 
@@ -120,13 +123,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".bench"))
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--methods", default=DEFAULT, help="of: " + ", ".join(CONFIGS))
+    parser.add_argument("--methods", default=DEFAULT, help="all, or of: " + ", ".join(CONFIGS))
     parser.add_argument("--no-peft", action="store_true", help="compare with LoRA only")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     base = generated(asked.folder, asked.layers).base.absolute()
-    methods = ["lora", *(name for name in asked.methods.split(",") if name != "lora")]
-    adapters = {name: _made(asked.folder.absolute(), base, asked.layers, name) for name in methods}
+    chosen = CONFIGS if asked.methods == ALL else asked.methods.split(",")
+    methods = ["lora", *(name for name in chosen if name != "lora")]
+    adapters = _made(asked.folder.absolute(), base, asked.layers, methods)
     print(
         f"{size_of(base) / 1e9:.2f} GB of base, {asked.rounds} rounds, {os.cpu_count()} cores, "
         f"load before {os.getloadavg()[0]:.1f}",
@@ -137,6 +141,7 @@ def main() -> None:
     show(ours, peft)
     for name in methods[1:]:
         note(f"merge-{name}", ours[name].wall, ours["lora"].wall)
+    note("merge-methods-memory", [max(ours[name].peak for name in methods[1:]) * 1024])
     print(f"load after {os.getloadavg()[0]:.1f}")
 
 
@@ -183,14 +188,19 @@ def show(ours: Mapping[str, Runs], peft: Mapping[str, Runs]) -> None:
         print(f"{name:<12}" + "".join(f"{cell:>10}" for cell in cells) + f"  {runs.differing}")
 
 
-def _made(folder: Path, base: Path, layers: int, name: str) -> Path:
-    """The adapter of a method as PEFT writes it, made unless it is there."""
-    adapter = folder / f"{name}-{layers}"
-    if not (adapter / "adapter_config.json").exists():
+def _made(folder: Path, base: Path, layers: int, methods: Sequence[str]) -> dict[str, Path]:
+    """The adapters of these methods as PEFT writes them, made unless they are there."""
+    found = {name: folder / f"{name}-{layers}" for name in methods}
+    missing = {
+        str(path): CONFIGS[name]
+        for name, path in found.items()
+        if not (path / "adapter_config.json").exists()
+    }
+    if missing:
         targets = ",".join(module.rpartition(".")[2] for module in LINEAR)
-        command = [sys.executable, "-W", "ignore", "-c", MAKE, base, adapter, targets, CONFIGS[name]]
+        command = [sys.executable, "-W", "ignore", "-c", MAKE, base, targets, json.dumps(missing)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **QUIET})
-    return adapter
+    return found
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Measures the cost of merging several adapters at once, compared with PEFT and with copying the files.
 
-    python bench/merge_several.py [--folder .bench] [--layers 12] [--rounds 3]
+    python bench/merge_several.py [--folder .bench] [--layers 12] [--rounds 3] [--brief]
 
 PEFT merges them in turn, in one process that loads the base once, and rounds after each; we sum in float32
 and round once. So the results differ by roundings of bfloat16 (one is 4e-3 of a value): told are how many
 elements do, and the distance of the two as a share of the weights' norm. `ties` has no PEFT beside it, which
 cannot merge into weights that way. Times are of whole processes; ours flush to the disk.
+`--brief`: one and eight LoRAs, without PEFT.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ CASES = {
     "LoRA, IA3, LoHa, DoRA": (["lora-0", "ia3", "loha", "dora"], []),
     "four LoRAs, ties": (LORAS[:4], ["--method", "ties"]),
 }
+BRIEF = ("one LoRA", "eight LoRAs")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Near:
 
 
 def main() -> None:
-    asked = asked_of(__doc__)
+    asked = asked_of(__doc__, has_brief=True)
     base = generated(asked.folder, asked.layers).base.absolute()
     print(
         f"{size_of(base) / 1e9:.2f} GB of base, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}"
@@ -90,11 +92,12 @@ def main() -> None:
             check=True,
             capture_output=True,
         )
-        measure(base, made, Path(scratch), asked.rounds)
+        measure(base, made, Path(scratch), asked.rounds, is_brief=asked.brief)
     print(f"load after {os.getloadavg()[0]:.1f}")
 
 
-def measure(base: Path, made: Path, scratch: Path, rounds: int) -> None:
+def measure(base: Path, made: Path, scratch: Path, rounds: int, *, is_brief: bool) -> None:
+    cases = {name: CASES[name] for name in BRIEF} if is_brief else CASES
     copying = Contestant(["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(base)])
     ours = {
         name: Contestant(
@@ -105,7 +108,7 @@ def measure(base: Path, made: Path, scratch: Path, rounds: int) -> None:
                 "-o",
             ]
         )
-        for name, (adapters, options) in CASES.items()
+        for name, (adapters, options) in cases.items()
     }
     for _ in range(rounds):
         for contestant in (copying, *ours.values()):
@@ -118,11 +121,11 @@ def measure(base: Path, made: Path, scratch: Path, rounds: int) -> None:
         f"{'':<26}{'adaptry':>10}{'× cp':>8}{'MiB':>7}{'PEFT':>10}{'MiB':>7}{'PEFT / it':>11}  differing,"
         " distance"
     )
-    for name, (adapters, options) in CASES.items():
+    for name, (adapters, options) in cases.items():
         words = [str(made / adapter) for adapter in adapters]
         peft = Contestant([sys.executable, "-c", PEFT, str(base), *words])
         near = None
-        if not options:
+        if not options and not is_brief:
             run_once(peft, scratch / "peft")
             run_once(Contestant(ours[name].command), scratch / "ours")
             near = nearness(open_checkpoint(scratch / "ours"), open_checkpoint(scratch / "peft"))

@@ -49,7 +49,6 @@ def main() -> None:
             alone(server, [next(fresh) for _ in range(asked.pushes)], Path(folder) / "limit")
             together(server, [next(fresh) for _ in range(asked.pushes)], asked.clients)
         print(f"{resident(server) / 1e6:.0f} MB of the server's memory, its children's included")
-        note("memory", [resident(server)])
 
 
 def adapters(folder: Path) -> Iterator[Adapter]:

@@ -33,16 +33,14 @@ from adaptry.testing.samples import tiny_lora, write_safetensors
 HIDDEN = 1 << 14
 RANK = 256
 WEIGHTS = "adapter_model.safetensors"
+PULL = "pull over HTTP, verified and flushed"
 PEERS = {
     "push, embedded": "sha256sum, cp and fsync",
     "push over HTTP": "sha256sum, cp and fsync",
-    "pull over HTTP, verified and flushed": "curl, sha256sum and fsync",
+    PULL: "curl, sha256sum and fsync",
 }
-ROWS = {
-    "push-embedded": "push, embedded",
-    "push-http": "push over HTTP",
-    "pull": "pull over HTTP, verified and flushed",
-}
+ROWS = {"push-embedded": "push, embedded", "push-http": "push over HTTP"}
+_FINITE = bytes(byte & 0xBF for byte in range(256))
 
 
 def main() -> None:
@@ -78,9 +76,7 @@ def measure(folder: Path, size: int, rounds: int) -> None:
                 "curl, sha256sum and fsync": lambda number: curl_hash_flush(
                     curl, folder / f"checked-{number}"
                 ),
-                "pull over HTTP, verified and flushed": lambda number: pull(
-                    registry, "acme/tone-first", folder / f"pulled-{number}"
-                ),
+                PULL: lambda number: pull(registry, "acme/tone-first", folder / f"pulled-{number}"),
             },
         )
     print(f"{size / 1e6:,.0f} MB, {rounds} rounds, GB/s")
@@ -91,6 +87,8 @@ def measure(folder: Path, size: int, rounds: int) -> None:
         print(f"  {name:<40}{size / 1e9 / median(seconds):6.2f}   {beside}")
     for row, name in ROWS.items():
         note(row, taken[name], taken[PEERS[name]])
+    pulled, curled = ([size / 1e9 / seconds for seconds in taken[name]] for name in (PULL, PEERS[PULL]))
+    note("pull", pulled, curled)
 
 
 def in_turns(rounds: int, works: Mapping[str, Callable[[int], object]]) -> dict[str, list[float]]:
@@ -147,7 +145,7 @@ def large_lora(folder: Path, size: int, seed: int = 0) -> Path:
         # Random bits with the exponent's top bit cleared: finite values of bfloat16.
         for part, shape in (("lora_A", (RANK, HIDDEN)), ("lora_B", (HIDDEN, RANK))):
             data = bytearray(noise.randbytes(2 * RANK * HIDDEN))
-            data[1::2] = bytes(byte & 0xBF for byte in data[1::2])
+            data[1::2] = data[1::2].translate(_FINITE)
             tensors[f"{key}.{part}.weight"] = ("BF16", shape, bytes(data))
     write_safetensors(folder / WEIGHTS, dict(sorted(tensors.items())), {"format": "pt"})
     return folder
