@@ -43,6 +43,16 @@ def judged(case: str, config: dict[str, Any], extra: State, folder: Path, corpus
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 2)])
+def test_the_second_factor_of_a_hira_of_a_kernel_has_a_kernel_of_ones(
+    kernel: tuple[int, int], tmp_path: Path, corpus: Path
+) -> None:
+    other = {f"{PREFIX}net.point.hira_B": torch.randn(8, 4, *kernel)}
+    ours = judged("hira-plain-conv2d-fp32", {}, other, tmp_path, corpus)
+    assert bool(ours.blocked) is (kernel != (1, 1))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "config", "is_blocked"),
     [

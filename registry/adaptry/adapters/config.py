@@ -37,6 +37,12 @@ _MAPPINGS = ("rank_pattern", "alpha_pattern", "n_frequency_pattern", "block_size
 _WHOLE = ("target_modules", "exclude_modules", "feedforward_modules")
 _PLAIN_NAME = re.compile(r"[\w.-]*", re.ASCII)
 _WITHOUT_SAVED_MODULES = frozenset(["TRAINABLE_TOKENS", "ADAPTION_PROMPT", "XLORA"])
+HEADS_OF_TASKS = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+"""The modules that PEFT always saves completely for a task, and requires in a file if the model has them."""
 _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 
@@ -107,10 +113,12 @@ class AdapterConfig:
 
     @property
     def saved_modules(self) -> tuple[str, ...]:
-        """The names in `modules_to_save`; none for a method whose config in PEFT lacks this field, since PEFT
-        ignores unknown fields.
+        """The names in `modules_to_save`, and those that PEFT adds for the task; none for a method whose
+        config in PEFT lacks this field, since PEFT ignores unknown fields.
         """
-        return () if self.peft_type in _WITHOUT_SAVED_MODULES else self.names("modules_to_save")
+        if self.peft_type in _WITHOUT_SAVED_MODULES:
+            return ()
+        return (*self.names("modules_to_save"), *HEADS_OF_TASKS.get(str(self.fields.get("task_type")), ()))
 
     @cached_property
     def _saved(self) -> tuple[frozenset[str], tuple[int, ...]]:
@@ -118,7 +126,7 @@ class AdapterConfig:
         return saved, tuple(sorted({len(name) for name in saved}))
 
     def is_saved(self, path: str) -> bool:
-        """Whether `path`, or a module around it, ends with a name of `modules_to_save`."""
+        """Whether `path`, or a module around it, ends with a name of `saved_modules`."""
         saved, lengths = self._saved
         ends = [place for place, character in enumerate(path) if character == "."] if saved else []
         return any(

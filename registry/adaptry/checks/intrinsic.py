@@ -263,7 +263,7 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     for pattern in config.whole_patterns:
         if (reason := config.patterns.refusal(pattern, WHOLE)) is not None:
             yield build_finding("pattern_refused", reason)
-    saved = config.saved_modules
+    saved = config.names("modules_to_save") if config.saved_modules else ()
     if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
         # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so this matters only if all are missing.
         yield build_finding(

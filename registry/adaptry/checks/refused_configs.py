@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant
 from adaptry.adapters.peft_fields import declared_types, expected_type
 from adaptry.checks.codes import build_finding
+from adaptry.checks.refused_mappings import Bound, keeps_bound, refused_mapping_values
 from adaptry.core.report import Finding
 
 _PATTERNS = frozenset(
     ["alpha_pattern", "block_size_pattern", "lambda_pattern", "n_frequency_pattern", "rank_pattern"]
 )
 """Mappings of module names to numbers. AdaLoRA's `rank_pattern` has lists."""
-_BLOCKS = ("target_modules_bd_a", "target_modules_bd_b")
 _LARGEST = 3.4028234663852886e38
 """Of float32."""
 _OWN_DROPOUT = frozenset(["rank_dropout", "module_dropout", "boft_dropout"])
@@ -42,8 +42,7 @@ _PATTERN_WITH_LAYERS = frozenset(
 )
 """Methods that refuse `layers_pattern` without `layers_to_transform`."""
 
-_Bound = Literal["above", "at least", "at most", "below"]
-_RANGES: tuple[tuple[str, str, float, tuple[tuple[_Bound, float], ...]], ...] = (
+_RANGES: tuple[tuple[str, str, float, tuple[tuple[Bound, float], ...]], ...] = (
     ("ADALORA", "orth_reg_weight", 0.5, (("at least", 0),)),
     ("ADAMSS", "num_subspaces", 5, (("above", 0),)),
     ("ADAMSS", "subspace_rank", 1, (("at least", 0),)),
@@ -177,7 +176,7 @@ def _ranges(config: AdapterConfig) -> Iterator[str]:
         if method != kind or value is None:
             continue
         for bound, limit in bounds:
-            if not _keeps(value, bound, limit):
+            if not keeps_bound(value, bound, limit):
                 yield f"{key} is {value:g}, but must be {bound} {limit:g}"
     for method, key, choices in _CHOICES:
         if method == kind and key in fields and not _is_one_of(fields[key], choices):
@@ -244,16 +243,9 @@ def _of_lora(config: AdapterConfig) -> Iterator[str]:
         yield f"PEFT does not know init_lora_weights {start[:40]!a}"
     if start == "loftq" and not fields.get("loftq_config"):
         yield "init_lora_weights is 'loftq' without loftq_config"
-    eva = fields.get("eva_config")
-    if isinstance(eva, dict):
-        share, threshold = _number(eva, "rho", 2), _number(eva, "tau", 0.99)
-        if share is None or share < 1 or threshold is None or not 0 <= threshold <= 1:
-            yield "eva_config needs a rho of at least 1 and a tau from 0 to 1"
     if isinstance(fields.get("target_parameters"), str):
         yield "target_parameters is a text, but must be a list"
-    blocks = fields.get("use_bdlora")
-    if isinstance(blocks, dict) and blocks.get("match_strict", True) and not any(map(blocks.get, _BLOCKS)):
-        yield f"use_bdlora names no modules ({', '.join(_BLOCKS)})"
+    yield from refused_mapping_values(fields)
     if config.flag("lora_bias") and start:
         yield f"lora_bias is set with init_lora_weights {start[:40]!a}"
     if config.flag("lora_bias") and config.flag("use_dora"):
@@ -309,15 +301,3 @@ def _number(fields: Mapping[str, Any], key: str, default: float) -> float | None
 
 def _is_one_of(value: object, choices: frozenset[object]) -> bool:
     return isinstance(value, str | bool | None) and value in choices
-
-
-def _keeps(value: float, bound: _Bound, limit: float) -> bool:
-    match bound:
-        case "above":
-            return value > limit
-        case "at least":
-            return value >= limit
-        case "at most":
-            return value <= limit
-        case "below":
-            return value < limit

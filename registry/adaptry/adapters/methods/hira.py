@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    WeightSides,
+    common_number,
+)
 from adaptry.adapters.methods.row_change import by_rows
 from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +28,15 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if is_embedding:
         return ModuleSize(rank, down[1], up[0], "embedding")
     return ModuleSize(rank, down[1], up[0], "conv" if len(down) > 2 else "linear")
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """Why the factors do not fit a convolution: A has the weight's kernel, and B one of ones."""
+    if not weight.kernel or "A" not in shapes:
+        return None
+    kernels = (shapes["A"][2:], shapes["B"][2:])
+    expected = (weight.kernel, (1,) * len(weight.kernel))
+    return None if kernels == expected else f"has kernels of {kernels}, but this base's give {expected}"
 
 
 def _product(parts: ModuleTensors) -> Tensor:
@@ -54,6 +71,7 @@ METHOD = Method(
     title="HiRA",
     key_patterns={rf"hira_{role}": role for role in ("A", "B", "embedding_A", "embedding_B")},
     module_size=_module_size,
+    mismatch=_mismatch,
     weight=_weight,
     rows=by_rows(_weight, "B"),
     formula=_formula,

@@ -166,10 +166,14 @@ def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
         )
     )
     if lost:
-        yield (
-            f"modules_to_save lists {shorten_names(listed)}, but the file lacks"
-            f" {shorten_names(fold_layer_numbers(lost))}"
+        is_listed = bool(adapter.config.names("modules_to_save"))
+        modules = shorten_names(listed)
+        source = (
+            f"modules_to_save lists {modules}"
+            if is_listed
+            else f"for its task_type, PEFT saves {modules} whole"
         )
+        yield f"{source}, but the file lacks {shorten_names(fold_layer_numbers(lost))}"
 
 
 def _spelled_otherwise(parameter: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from adaptry.adapters.config import HEADS_OF_TASKS
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, is_output_head
 from adaptry.bases.module_map import TURNED_EXPERTS, is_conv1d
 from adaptry.compute.extracting.weight_pairs import WeightPair
@@ -24,11 +25,6 @@ _TASKS = (
     ("ForTokenClassification", "TOKEN_CLS"),
     ("ForQuestionAnswering", "QUESTION_ANS"),
 )
-_HEADS = {
-    "SEQ_CLS": ("classifier", "score"),
-    "TOKEN_CLS": ("classifier", "score"),
-    "QUESTION_ANS": ("qa_outputs",),
-}  # PEFT always saves these completely for a task, and requires them in a file
 TargetKind = Literal["lora", "module", "bias", "embedding", "nothing"]
 _EMBEDDINGS = INPUT_EMBEDDINGS | {"wpe", "relative_attention_bias"}
 _ROUTERS = ("gate", "router")
@@ -76,7 +72,7 @@ class TargetChooser:
 
     def is_always_saved(self, weight: WeightPair) -> bool:
         """Whether it belongs to a head that PEFT always saves completely for the model's task."""
-        return weight.path.rpartition(".")[2] in _HEADS.get(self._task or "", ())
+        return weight.path.rpartition(".")[2] in HEADS_OF_TASKS.get(self._task or "", ())
 
     def _matrix(self, weight: WeightPair) -> TargetChoice | None:
         path, shape = weight.path, weight.shape
