@@ -6,9 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import not_, select
-from sqlmodel import col
-
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
@@ -17,7 +14,7 @@ from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_model
-from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm
 
 _SHORT = 8 << 10
 """Stored bytes of a version up to which its declaration is kept, so that all together take a few MiB."""
@@ -38,7 +35,9 @@ def hidden_bases(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> 
     seen = scope.base_condition()
     if seen is None or not ids:
         return frozenset()
-    query = select(col(BaseRow.id)).where(col(BaseRow.id).in_([id.hex for id in ids]), not_(seen))
+    query = sa.select(sm.col(orm.BaseRow.id)).where(
+        sm.col(orm.BaseRow.id).in_([id.hex for id in ids]), sa.not_(seen)
+    )
     return frozenset(Digest(id) for id in tx.execute(query).scalars())
 
 
@@ -46,19 +45,19 @@ def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple
     """The declaration of each of the versions, by name and number."""
     wanted = {(str(version.name), version.number) for version in versions}
     query = (
-        select(
-            col(AdapterRow.name),
-            col(VersionRow.number),
-            col(RevisionRow.manifest),
-            col(VersionDetailRow.spec),
-            col(VersionDetailRow.report),
+        sa.select(
+            sm.col(orm.AdapterRow.name),
+            sm.col(orm.VersionRow.number),
+            sm.col(orm.RevisionRow.manifest),
+            sm.col(orm.VersionDetailRow.spec),
+            sm.col(orm.VersionDetailRow.report),
         )
-        .join(VersionRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
-        .join(RevisionRow, col(RevisionRow.digest) == col(VersionRow.digest))
-        .join(VersionDetailRow, col(VersionDetailRow.version_id) == col(VersionRow.id))
+        .join(orm.VersionRow, sm.col(orm.VersionRow.adapter_id) == sm.col(orm.AdapterRow.id))
+        .join(orm.RevisionRow, sm.col(orm.RevisionRow.digest) == sm.col(orm.VersionRow.digest))
+        .join(orm.VersionDetailRow, sm.col(orm.VersionDetailRow.version_id) == sm.col(orm.VersionRow.id))
         .where(
-            col(AdapterRow.name).in_({name for name, _ in wanted}),
-            col(VersionRow.digest).in_({version.digest.hex for version in versions}),
+            sm.col(orm.AdapterRow.name).in_({name for name, _ in wanted}),
+            sm.col(orm.VersionRow.digest).in_({version.digest.hex for version in versions}),
         )
     )
     return {
